@@ -1,0 +1,329 @@
+"""What exists: clusters, datasets and mixtures, and the hold-out rule. No TensorFlow, no JAX.
+
+A dataset is one record in its cluster's module under `tasks/`; adding one changes nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from flan_jax.errors import FlanError, unknown_name
+from flan_jax.templates import Template
+
+TRAIN_CAP = 30_000  # examples a dataset may give to training (paper, section 2.1)
+RATE_CAP = 3_000  # examples-proportional mixing stops growing here (paper, section 2.4)
+
+CLASSIFICATION = "classification"
+GENERATION = "generation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """A group of datasets of one task type (paper, figure 3).
+
+    Attributes:
+      name: for example "nli".
+      title: for tables and plots.
+      held_out_with: clusters that also leave the tuning mixture when this one is evaluated (paper, appendix).
+    """
+
+    name: str
+    title: str
+    held_out_with: tuple[str, ...] = ()
+
+
+_CLUSTERS = (
+    Cluster("nli", "Natural language inference", ("paraphrase",)),
+    Cluster("commonsense", "Commonsense", ("reading_comprehension_with_commonsense",)),
+    Cluster("sentiment", "Sentiment"),
+    Cluster("paraphrase", "Paraphrase", ("nli",)),
+    Cluster("closed_book_qa", "Closed-book QA"),
+    Cluster("reading_comprehension", "Reading comprehension", ("reading_comprehension_with_commonsense",)),
+    Cluster(
+        "reading_comprehension_with_commonsense",
+        "Reading comprehension with commonsense",
+        ("reading_comprehension", "commonsense"),
+    ),
+    Cluster("coreference", "Coreference"),
+    Cluster("miscellaneous", "Miscellaneous"),
+    Cluster("translation", "Translation"),
+    Cluster("summarization", "Summarization"),
+    Cluster("structure_to_text", "Structure to text"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """Which TFDS splits a dataset's train, dev and test come from, as rules (paper, appendix).
+
+    The rules are resolved against the real sizes by `resolve_splits`. Where `dev` names the split of `train`, the last
+    `dev_size` training examples become dev; otherwise the first `dev_size` of that split. `test_size` cuts a test set
+    from the end of the split of `train`, for sources with a single split. `exact` forbids any other split to stand in
+    for `test`, for variants that differ by their test split alone.
+    """
+
+    train: str | None = "train"
+    dev: str | None = "train"
+    test: str = "validation"
+    dev_size: int = 200
+    test_size: int | None = None
+    train_start: int = 0
+    exact: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSlice:
+    """A half-open range of one TFDS split."""
+
+    split: str
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return self.stop - self.start
+
+    @property
+    def tfds(self) -> str:
+        """The range as TFDS writes it, for example "train[0:2290]"."""
+        return f"{self.split}[{self.start}:{self.stop}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One dataset, or one variant of a dataset, of the paper.
+
+    Attributes:
+      name: for example "rte"; a variant has its own, for example "mnli_matched".
+      cluster: the name of its cluster.
+      source: TFDS name, config and version, for example "super_glue/rte:1.0.2".
+      fields: maps a record of tensors in the true TFDS schema to string tensors: scalars for the templates; for
+        classification also `options` (1-D) and `answer` (one of them); for generation `answer` and, where there are
+        several, `references` (1-D).
+      templates: exactly ten.
+      kind: "classification" (scored by rank) or "generation".
+      metrics: names of `flan_jax.evaluation.metrics`.
+      splits: the split rules.
+      keep: maps a record to a boolean tensor; records where it is false are dropped. None keeps all.
+      labels: (TFDS label name, label word) in TFDS's label order; empty where every example has its own options.
+      paper_dataset: the dataset's name in the paper; variants share it.
+      folder: name of its folder in a folder of local JSONL data, and under `tasks/samples`; default `name`.
+      manual: how to get the data, where TFDS cannot download it.
+      in_flan: whether it is one of the paper's 62 (the optional extras are not).
+    """
+
+    name: str
+    cluster: str
+    source: str
+    fields: Callable[[Mapping[str, Any]], dict[str, Any]]
+    templates: tuple[Template, ...]
+    kind: str
+    metrics: tuple[str, ...]
+    splits: Splits = Splits()
+    keep: Callable[[Mapping[str, Any]], Any] | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    paper_dataset: str = ""
+    folder: str = ""
+    manual: str = ""
+    in_flan: bool = True
+
+    def __post_init__(self) -> None:
+        if self.cluster not in {c.name for c in _CLUSTERS}:
+            raise unknown_name("cluster", self.cluster, (c.name for c in _CLUSTERS), f"(dataset {self.name})")
+        object.__setattr__(self, "paper_dataset", self.paper_dataset or self.name)
+        object.__setattr__(self, "folder", self.folder or self.name)
+
+    @property
+    def label_words(self) -> tuple[str, ...]:
+        """The label words in TFDS's label order."""
+        return tuple(word for _, word in self.labels)
+
+    @property
+    def forward_templates(self) -> tuple[int, ...]:
+        """Numbers of the forward templates, the ones that are evaluated."""
+        return tuple(i for i, t in enumerate(self.templates) if t.is_forward)
+
+    @property
+    def tfds_name(self) -> str:
+        """The source without its version."""
+        return self.source.partition(":")[0]
+
+    @property
+    def tfds_version(self) -> str:
+        """The source's version."""
+        return self.source.partition(":")[2]
+
+
+# ------------------------------------------------------------------------------------------------------- lookups
+
+
+@functools.cache
+def _loaded() -> dict[str, Dataset]:
+    found: dict[str, Dataset] = {}
+    for module in _CLUSTERS:
+        try:
+            records = importlib.import_module(f"flan_jax.tasks.{module.name}").DATASETS
+        except ModuleNotFoundError as error:
+            if error.name != f"flan_jax.tasks.{module.name}":
+                raise
+            continue
+        for record in records:
+            if record.name in found:
+                raise ValueError(f"dataset {record.name!r} is declared twice in tasks/")
+            found[record.name] = record
+    return found
+
+
+def clusters() -> tuple[Cluster, ...]:
+    """All clusters, in the paper's order."""
+    return _CLUSTERS
+
+
+def cluster(name: str) -> Cluster:
+    """The cluster of that name.
+
+    Raises:
+      FlanError: there is none; the message has near matches.
+    """
+    for candidate in _CLUSTERS:
+        if candidate.name == name:
+            return candidate
+    raise unknown_name("cluster", name, (c.name for c in _CLUSTERS))
+
+
+def datasets(cluster_name: str | None = None) -> tuple[Dataset, ...]:
+    """All datasets, or those of one cluster, in the catalog's order.
+
+    Raises:
+      FlanError: the cluster does not exist.
+    """
+    if cluster_name is None:
+        return tuple(_loaded().values())
+    wanted = cluster(cluster_name).name
+    return tuple(d for d in _loaded().values() if d.cluster == wanted)
+
+
+def dataset(name: str) -> Dataset:
+    """The dataset of that name.
+
+    Raises:
+      FlanError: there is none; the message has near matches.
+    """
+    if name not in _loaded():
+        raise unknown_name("dataset", name, _loaded())
+    return _loaded()[name]
+
+
+# -------------------------------------------------------------------------------------------- hold-out and mixtures
+
+
+def held_out_together(cluster_name: str) -> frozenset[str]:
+    """The clusters that leave the tuning mixture when `cluster_name` is evaluated, itself included."""
+    return frozenset({cluster_name, *cluster(cluster_name).held_out_with})
+
+
+def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
+    """Whether `record` is unseen by a model tuned on `trained_clusters` (paper, section 2.2 and appendix)."""
+    return not held_out_together(record.cluster) & set(trained_clusters)
+
+
+def mixture_names() -> tuple[str, ...]:
+    """The names of the mixtures: `flan` and `flan_without_<cluster>`."""
+    return ("flan", *(f"flan_without_{c.name}" for c in _CLUSTERS))
+
+
+def mixture(name: str) -> tuple[Dataset, ...]:
+    """The datasets of a mixture that can be trained on.
+
+    Args:
+      name: "flan", "flan_without_<cluster>" (less what the hold-out rule takes out), "flan_<dataset>" or "<dataset>".
+
+    Raises:
+      FlanError: nothing has that name; the message has near matches.
+    """
+    trainable = tuple(d for d in datasets() if d.in_flan and d.splits.train)
+    if name == "flan":
+        return trainable
+    if name.startswith("flan_without_"):
+        out = held_out_together(name.removeprefix("flan_without_"))
+        return tuple(d for d in trainable if d.cluster not in out)
+    known = _loaded()
+    for candidate in (name, name.removeprefix("flan_")):
+        if candidate in known:
+            return (known[candidate],)
+    raise unknown_name("mixture", name, [*mixture_names(), *(f"flan_{d}" for d in known)])
+
+
+def mixing_rate(num_examples: int) -> int:
+    """Examples-proportional rate with the paper's cap: min(n, 3000), n counted after the cap of 30,000."""
+    return min(num_examples, RATE_CAP)
+
+
+# --------------------------------------------------------------------------------------------------- split rules
+
+
+def resolve_splits(record: Dataset, sizes: Mapping[str, int]) -> dict[str, SplitSlice]:
+    """Resolves a dataset's split rules against the real sizes of its source.
+
+    A split that the source lacks may be there under the first word of its name (`train_xl` as `train`), as in a
+    folder of local JSONL. A source without the test split is treated like the datasets whose labelled test data
+    are not public: its dev split, or else `validation`, becomes test, and dev is cut from train. A dev cut from a
+    small train set shrinks to a quarter of it. A train set that is no longer than `train_start`, like a few local rows,
+    is taken from its beginning.
+
+    Args:
+      record: the dataset.
+      sizes: number of records by TFDS split name.
+
+    Returns:
+      `train`, `validation` (dev) and `test`, those that have records.
+
+    Raises:
+      FlanError: neither train nor test data are there.
+    """
+    rules = record.splits
+
+    def find(name: str | None) -> str | None:
+        for candidate in (name, re.split(r"_", name)[0] if name else None):
+            if candidate and sizes.get(candidate):
+                return candidate
+        return None
+
+    train, dev, test = find(rules.train), find(rules.dev), find(rules.test)
+    if rules.exact and test != rules.test:
+        test = None
+    elif test is None and rules.test_size is None:
+        dev_split = None if rules.dev == rules.train else dev
+        stand_in = dev_split or find("validation")
+        test, dev = None if stand_in == train else stand_in, train
+    out: dict[str, SplitSlice] = {}
+    if train is not None:
+        stop = sizes[train]
+        if rules.test_size is not None:
+            size = min(rules.test_size, stop // 4)
+            out["test"] = SplitSlice(train, stop - size, stop)
+            stop -= size
+            test = None
+        start = rules.train_start if rules.train_start < stop else 0
+        if dev is None or dev == train:
+            size = min(rules.dev_size, (stop - start) // 4)
+            out["validation"] = SplitSlice(train, stop - size, stop)
+            stop -= size
+        out["train"] = SplitSlice(train, start, min(stop, start + TRAIN_CAP))
+    if dev is not None and dev != train:
+        out["validation"] = SplitSlice(dev, 0, min(rules.dev_size, sizes[dev]))
+    if test is not None:
+        out["test"] = SplitSlice(test, 0, sizes[test])
+    out = {name: out[name] for name in ("train", "validation", "test") if name in out and out[name].size}
+    if not out:
+        raise FlanError(
+            f"dataset {record.name}: its source has the splits {sorted(sizes) or 'none'}, "
+            f"but {rules.train!r} or {rules.test!r} is needed."
+        )
+    return out

@@ -1,0 +1,1 @@
+"""Records to batches: sources, SeqIO tasks, token store, packing and the stream."""

@@ -1,0 +1,155 @@
+"""Examples to rows under two capacities, slots and target slots."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+
+import numpy as np
+
+Rows = list[list[int]]
+
+
+def pack(
+    lengths: np.ndarray,
+    targets: np.ndarray,
+    num_rows: int,
+    row_length: int,
+    target_length: int,
+    rng: np.random.Generator,
+) -> Rows:
+    """Packs examples into a fixed number of rows.
+
+    Rows take turns, in a random order each round, and each takes one example that fits, so that all rows get the like
+    mix of large and small. It takes the largest; where that leaves examples out, the packing is compared with one in
+    which it takes the example that best evens out what it has left of the two capacities.
+
+    Args:
+      lengths: [n] slots of each example.
+      targets: [n] target slots of each example.
+      num_rows: how many rows there are.
+      row_length: slots of a row.
+      target_length: target slots of a row.
+      rng: of the turns.
+
+    Returns:
+      The examples of each row. An example for which no row had room is in none.
+    """
+    if not len(lengths) or not num_rows:
+        return [[] for _ in range(num_rows)]
+    arguments = (lengths, targets, num_rows, row_length, target_length, rng)
+    rows = _largest_first(*arguments)
+    if sum(map(len, rows)) == len(lengths):
+        return rows
+    return max(rows, _evened_out(*arguments), key=lambda rows: sum(int(lengths[row].sum()) for row in rows))
+
+
+class _Pool:
+    """Examples of one kind, by size."""
+
+    def __init__(self, members: np.ndarray, sizes: np.ndarray, others: np.ndarray) -> None:
+        order = members[np.lexsort((others[members], sizes[members]))]
+        self._members = order.tolist()
+        self._sizes = sizes[order].tolist()
+        self._others = others[order].tolist()
+
+    def largest(self, room: int, other_room: int) -> tuple[int, int]:
+        """(size, place) of the largest example that fits; (-1, -1) where none does."""
+        at = bisect.bisect_right(self._sizes, room) - 1
+        while at >= 0 and self._others[at] > other_room:
+            at -= 1
+        return (self._sizes[at], at) if at >= 0 else (-1, -1)
+
+    def take(self, place: int) -> int:
+        """Removes and returns the example at a place."""
+        del self._sizes[place], self._others[place]
+        return self._members.pop(place)
+
+
+def _largest_first(
+    lengths: np.ndarray,
+    targets: np.ndarray,
+    num_rows: int,
+    row_length: int,
+    target_length: int,
+    rng: np.random.Generator,
+) -> Rows:
+    """The largest example that fits, counted in whichever capacity is the tighter.
+
+    Examples come in two kinds, those that need more and those that need less of the other capacity for their size than
+    the average of what is left; a row that is short of the other capacity takes one of the second kind.
+    """
+    sizes, others, capacity, other_capacity = lengths, targets, row_length, target_length
+    if int(targets.sum()) * row_length > int(lengths.sum()) * target_length:
+        sizes, others, capacity, other_capacity = targets, lengths, target_length, row_length
+    left, other_left = int(sizes.sum()), int(others.sum())
+    rich = others * left > sizes * other_left
+    pools = _Pool(np.flatnonzero(rich), sizes, others), _Pool(np.flatnonzero(~rich), sizes, others)
+    room = [capacity] * num_rows
+    other_room = [other_capacity] * num_rows
+    rows: Rows = [[] for _ in range(num_rows)]
+    for row in _turns(rows, rng):
+        (rich_size, rich_place), (lean_size, lean_place) = (p.largest(room[row], other_room[row]) for p in pools)
+        if max(rich_size, lean_size) < 0:
+            continue
+        short = other_room[row] * left < other_left * room[row]
+        lean = lean_size >= 0 and (short or lean_size > rich_size)
+        taken = pools[lean].take(lean_place if lean else rich_place)
+        rows[row].append(taken)
+        room[row] -= int(sizes[taken])
+        other_room[row] -= int(others[taken])
+        left -= int(sizes[taken])
+        other_left -= int(others[taken])
+    return rows
+
+
+def _evened_out(
+    lengths: np.ndarray,
+    targets: np.ndarray,
+    num_rows: int,
+    row_length: int,
+    target_length: int,
+    rng: np.random.Generator,
+) -> Rows:
+    """The example after which the squares of a row's shares of free slots and free target slots are smallest.
+
+    Each is weighted by how much of that capacity the examples fill, so that an ample one hardly counts.
+    """
+    # Examples of the same two lengths are alike, so the choice is among pairs of lengths, each with its stock.
+    pairs, kind = np.unique(np.stack([lengths, targets], axis=1), axis=0, return_inverse=True)
+    by_kind = np.argsort(kind, kind="stable")
+    stock = [part.tolist() for part in np.split(by_kind, np.cumsum(np.bincount(kind))[:-1])]
+    size, target_size = pairs.T.astype(np.float64)
+    demand = lengths.sum() / row_length, targets.sum() / target_length
+    weight, target_weight = (
+        (d / max(demand)) ** 8 / c**2 for d, c in zip(demand, (row_length, target_length), strict=True)
+    )
+    room = [row_length] * num_rows
+    target_room = [target_length] * num_rows
+    rows: Rows = [[] for _ in range(num_rows)]
+    for row in _turns(rows, rng):
+        free, free_target = room[row] - size, target_room[row] - target_size
+        badness = weight * free**2 + target_weight * free_target**2
+        badness[(free < 0) | (free_target < 0)] = np.inf
+        best = int(badness.argmin())
+        if badness[best] == np.inf:
+            continue
+        rows[row].append(stock[best].pop())
+        room[row] -= int(size[best])
+        target_room[row] -= int(target_size[best])
+        if not stock[best]:
+            size[best] = np.inf
+    return rows
+
+
+def _turns(rows: Rows, rng: np.random.Generator) -> Iterator[int]:
+    """Row numbers, round after round; a row that took nothing in its turn gets no other."""
+    open_rows = np.arange(len(rows))
+    while len(open_rows):
+        still_open = []
+        for row in rng.permutation(open_rows).tolist():
+            before = len(rows[row])
+            yield row
+            if len(rows[row]) > before:
+                still_open.append(row)
+        open_rows = np.array(still_open, np.int64)

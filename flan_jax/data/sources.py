@@ -1,0 +1,332 @@
+"""Where records come from: TFDS, a folder of local JSONL imported into TFDS's form, or the bundled samples.
+
+One dead source never stops the rest: `open_all` names it, with what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import flan_jax.tasks
+from flan_jax import catalog
+from flan_jax.errors import FlanError
+from flan_jax.formats.pretrained import home
+
+SAMPLES = "samples"
+TFDS = "tfds"
+
+
+class SourceError(FlanError):
+    """A source that cannot be opened: why, and what to do."""
+
+    def __init__(self, dataset: str, reason: str, remedy: str) -> None:
+        super().__init__(f"dataset {dataset}: {reason}; {remedy}.")
+        self.skipped = Skipped(dataset, reason, remedy)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A dataset that was left out."""
+
+    dataset: str
+    reason: str
+    remedy: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRow:
+    """A row of local JSONL that was left out: where it stands and what is wrong."""
+
+    path: str
+    line: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.path} line {self.line}: {self.problem}"
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenSource:
+    """A dataset's records, ready to be read.
+
+    Attributes:
+      builder: the TFDS builder.
+      splits: `train`, `validation` (dev) and `test`, those that exist.
+      origin: where the data came from, for reports.
+      bad_rows: rows of local JSONL that were left out.
+    """
+
+    builder: tfds.core.DatasetBuilder
+    splits: dict[str, catalog.SplitSlice]
+    origin: str
+    bad_rows: tuple[BadRow, ...] = ()
+
+    def read(self, split: str, shuffle: bool = False, seed: int | None = None) -> tf.data.Dataset:
+        """Records of a split in the TFDS schema, with `tfds_id`, which names a record whatever the order."""
+        config = tfds.ReadConfig(add_tfds_id=True, shuffle_seed=seed, try_autocache=False)
+        return self.builder.as_dataset(split=self.splits[split].tfds, shuffle_files=shuffle, read_config=config)
+
+
+def open_source(record: catalog.Dataset, data: str | Path) -> OpenSource:
+    """Opens a dataset.
+
+    Args:
+      record: the dataset.
+      data: "samples", "tfds" (TFDS's own data folder, downloading what is not there), a TFDS data folder, or a folder
+        of local JSONL: `<folder>/<split>.jsonl` with TFDS's field names.
+
+    Raises:
+      SourceError: it is missing, dead or manual.
+    """
+    if str(data) == TFDS:
+        return _from_tfds(record)
+    folder = _samples_folder() if str(data) == SAMPLES else Path(data)
+    if not folder.is_dir():
+        raise FlanError(f"no folder {folder}: --data is samples, tfds, or a folder of data.")
+    if (folder / record.folder).is_dir() and list((folder / record.folder).glob("*.jsonl")):
+        data_dir, bad_rows = _imported(record, folder / record.folder)
+        origin = SAMPLES if str(data) == SAMPLES else str(folder.name)
+    else:
+        data_dir, bad_rows, origin = folder, (), "tfds"
+    builder = _builder(record, data_dir)
+    if not builder.is_prepared():
+        raise SourceError(
+            record.name,
+            f"no folder {record.folder}/ of JSONL and no prepared {record.source} in {folder}",
+            f"add {record.folder}/train.jsonl and so on with the fields of TFDS, or leave the dataset out",
+        )
+    return OpenSource(builder, _resolved(record, builder), origin, bad_rows)
+
+
+def open_all(
+    records: Sequence[catalog.Dataset], data: str | Path
+) -> Iterator[tuple[catalog.Dataset, OpenSource | Skipped]]:
+    """Opens one dataset after another; a source that fails yields a Skipped and the next one goes on."""
+    for record in records:
+        try:
+            yield record, open_source(record, data)
+        except SourceError as error:
+            yield record, error.skipped
+
+
+def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dict[str, catalog.SplitSlice]:
+    sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
+    try:
+        return catalog.resolve_splits(record, sizes)
+    except FlanError as error:
+        raise SourceError(record.name, str(error), "leave it out or add the split") from error
+
+
+def _builder(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder(record.source, data_dir=None if data_dir is None else str(data_dir))
+    except Exception as error:  # an unknown name, a version that is gone, a builder that lacks a library
+        raise SourceError(
+            record.name,
+            f"TFDS has no {record.source} ({_first_line(error)})",
+            "install the version of tensorflow-datasets that setup.py names, or leave the dataset out",
+        ) from error
+
+
+def _from_tfds(record: catalog.Dataset) -> OpenSource:
+    builder = _builder(record)
+    if not builder.is_prepared():
+        if record.manual:
+            raise SourceError(record.name, f"{record.source} has to be fetched by hand", record.manual)
+        try:
+            with _quietly():
+                builder.download_and_prepare()
+        except Exception as error:  # any failure of a download is a dead source, whatever it raises
+            raise SourceError(
+                record.name,
+                f"{record.source} cannot be downloaded ({_first_line(error)})",
+                "check the network, or import your own copy with --data=FOLDER",
+            ) from error
+    return OpenSource(builder, _resolved(record, builder), "tfds")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps TFDS from printing a line and several bars for every data set that it writes."""
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0][:160]
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------- local JSONL
+
+
+def _samples_folder() -> Path:
+    return Path(next(iter(flan_jax.tasks.__path__))) / "samples"
+
+
+def _imported(record: catalog.Dataset, folder: Path) -> tuple[Path, tuple[BadRow, ...]]:
+    """The TFDS data folder that holds `folder`'s rows, made once for their content."""
+    files = sorted(folder.glob("*.jsonl"))
+    digest = hashlib.sha256(record.source.encode())
+    for file in files:
+        digest.update(file.name.encode() + b"\x00" + hashlib.sha256(file.read_bytes()).digest())
+    data_dir = home() / "imported" / f"{folder.name}-{digest.hexdigest()[:16]}"
+    notes = data_dir / "bad_rows.json"
+    if not notes.exists():
+        building = data_dir.with_name(f".{data_dir.name}.{os.getpid()}")
+        shutil.rmtree(building, ignore_errors=True)  # of a killed process with the same number
+        try:
+            bad_rows = import_jsonl(record, files, building)
+            (building / notes.name).write_text(json.dumps([dataclasses.asdict(row) for row in bad_rows]))
+            if not notes.exists():  # another process may have been faster
+                shutil.rmtree(data_dir, ignore_errors=True)
+                building.rename(data_dir)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return data_dir, tuple(BadRow(**row) for row in json.loads(notes.read_text()))
+
+
+def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path) -> list[BadRow]:
+    """Writes local JSONL into TFDS's own form, so that TFDS and SeqIO read it exactly as a download.
+
+    A row that lacks a field which the dataset reads, or whose value does not fit the schema, is left out and returned;
+    a field that nothing reads is filled with an empty value.
+
+    Args:
+      record: the dataset.
+      files: `<split>.jsonl` with the field names of TFDS.
+      data_dir: the TFDS data folder to write to.
+
+    Raises:
+      SourceError: no row can be used.
+    """
+    builder = _builder(record, data_dir)
+    features = builder.info.features
+    needed = read_fields(record, features)
+    bad_rows: list[BadRow] = []
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for file in files:
+        rows = []
+        for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
+            if not line.strip():
+                continue
+            row, problem = _schema_row(line, features, needed)
+            if problem:
+                bad_rows.append(BadRow(f"{file.parent.name}/{file.name}", number, problem))
+            else:
+                rows.append(row)
+        if rows:
+            splits[file.stem] = rows
+    if not splits:
+        first = f" (first: {bad_rows[0]})" if bad_rows else ""
+        raise SourceError(record.name, f"no usable row in {files[0].parent}{first}", "mend the files")
+    with _quietly():
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=builder.name,
+            version=str(builder.version),
+            features=features,
+            split_datasets={name: list(enumerate(rows)) for name, rows in splits.items()},
+            config=builder.builder_config.name if builder.builder_config else None,
+            data_dir=str(data_dir),
+        )
+    return bad_rows
+
+
+class _Recorder(dict):
+    """Notes which fields are read."""
+
+    def __init__(self, values: Mapping[str, Any], read: set[str]) -> None:
+        super().__init__(values)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(name)
+        return super().__getitem__(name)
+
+
+@functools.cache
+def read_fields(record: catalog.Dataset, features: tfds.features.FeaturesDict) -> frozenset[str]:
+    """The top-level fields of the TFDS schema that `fields` and `keep` read, found by tracing them."""
+    read: set[str] = set()
+
+    def trace(row: Mapping[str, Any]) -> Any:
+        recorder = _Recorder(row, read)
+        kept = record.keep(recorder) if record.keep else tf.constant(True)
+        return record.fields(recorder), kept
+
+    spec = tf.data.DatasetSpec(features.get_tensor_spec()).element_spec
+    tf.function(trace).get_concrete_function(spec)
+    return frozenset(read)
+
+
+def _schema_row(line: bytes, features: tfds.features.FeaturesDict, needed: frozenset[str]) -> tuple[dict, str]:
+    """(row in the schema, problem); the problem is empty where the row is good."""
+    try:
+        given = json.loads(line.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        return {}, f"not JSON ({error.msg})"
+    except UnicodeDecodeError:
+        return {}, "not UTF-8"
+    if not isinstance(given, Mapping):
+        return {}, "not an object"
+    row = {}
+    for name, feature in features.items():
+        if name not in given:
+            if name in needed:
+                return {}, f"field {name!r} is missing"
+            row[name] = _empty(feature)
+            continue
+        problem = _misfit(given[name], feature)
+        if problem:
+            return {}, f"field {name!r} {problem}"
+        row[name] = given[name]
+    return row, ""
+
+
+def _misfit(value: Any, feature: Any) -> str:
+    if isinstance(feature, tfds.features.FeaturesDict):
+        if not isinstance(value, Mapping):
+            return "is not an object"
+        for name, inner in feature.items():
+            if name not in value:
+                return f"lacks {name!r}"
+            problem = _misfit(value[name], inner)
+            if problem:
+                return f"{name}: {problem}"
+        return ""
+    if isinstance(feature, tfds.features.Sequence) and isinstance(value, str):
+        return "is text, not a list"
+    if isinstance(feature, tfds.features.Text) and not isinstance(value, str):
+        return f"is {type(value).__name__}, not text"
+    try:
+        feature.encode_example(value)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"does not fit the schema ({str(error).splitlines()[0][:80]})"
+    return ""
+
+
+def _empty(feature: Any) -> Any:
+    if isinstance(feature, tfds.features.FeaturesDict):
+        return {name: _empty(inner) for name, inner in feature.items()}
+    if isinstance(feature, tfds.features.Sequence):
+        inner = feature.feature
+        return {n: [] for n in inner} if isinstance(inner, tfds.features.FeaturesDict) else []
+    if isinstance(feature, tfds.features.ClassLabel):
+        return -1
+    dtype = np.dtype(feature.np_dtype) if hasattr(feature, "np_dtype") else np.dtype(object)
+    return "" if dtype.kind in "OSU" else dtype.type(-1 if dtype.kind in "if" else 0)

@@ -1,0 +1,296 @@
+"""The stream: (mixture, seed, step) to a batch of packed rows, with no state but the step.
+
+The stream is cut into blocks of rows. A block's draws depend on (seed, block) alone, are cut off where their tokens
+fill the block's slots, and are packed offline; so `batch(step)` costs the same at any step, on any number of hosts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from flan_jax.data import packing
+from flan_jax.data.token_store import TokenStore
+from flan_jax.errors import FlanError
+
+FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
+BLOCK_ROWS = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Where one example stands in a row, and what it is."""
+
+    dataset: str
+    example: int
+    record: int
+    template: int
+    start: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """Packed draws: dataset and example of each, and each row's members in order."""
+
+    datasets: np.ndarray
+    examples: np.ndarray
+    rows: list[np.ndarray]
+    dropped: int
+    filled: int
+
+
+class Stream:
+    """The ordered rows of a run.
+
+    Attributes:
+      datasets: names, as `dataset_ids` numbers them.
+      row_length: L, slots of a row.
+      target_length: T, target slots of a row.
+      excluded: examples longer than a row can hold, by dataset; they are never drawn.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        rates: Mapping[str, float],
+        *,
+        seed: int,
+        row_length: int = 1280,
+        target_length: int = 256,
+        rows_per_batch: int = 8,
+        bos_id: int | None,
+        eos_id: int,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        """Args.
+
+        store: the tokenized datasets.
+        rates: relative mixing rate of each dataset, by examples.
+        seed: of the order.
+        row_length: slots of a row.
+        target_length: target slots of a row, the final EOS of each example included.
+        rows_per_batch: rows of a step.
+        bos_id: begins each segment, where the vocabulary wants it.
+        eos_id: stands between input and target, and at the end.
+        block_rows: rows of a block, rounded up to whole batches.
+
+        Raises:
+          FlanError: no rates, or a dataset none of whose examples fits.
+        """
+        if not rates:
+            raise FlanError("a stream needs at least one dataset.")
+        self.datasets = tuple(rates)
+        self.row_length, self.target_length = row_length, target_length
+        self._seed, self._bos, self._eos = seed, bos_id, eos_id
+        self._rows_per_batch = rows_per_batch
+        self._block_rows = -(-block_rows // rows_per_batch) * rows_per_batch
+        self._stores = [store[name] for name in self.datasets]
+        overhead = 2 + (bos_id is not None)
+        self._lengths, self._targets, self._usable = [], [], []
+        self.excluded: dict[str, int] = {}
+        for name, tokens in zip(self.datasets, self._stores, strict=True):
+            index = tokens.index
+            lengths = index["input_length"].astype(np.int64) + index["target_length"] + overhead
+            targets = index["target_length"].astype(np.int64) + 1
+            fits = (lengths <= row_length) & (targets <= target_length)
+            if not fits.any():
+                raise FlanError(
+                    f"dataset {name}: none of its {len(fits)} examples fits a row of {row_length} slots with "
+                    f"{target_length} target slots; raise TASK_FEATURE_LENGTHS or leave it out."
+                )
+            if not fits.all():
+                self.excluded[name] = int((~fits).sum())
+            self._lengths.append(lengths)
+            self._targets.append(targets)
+            self._usable.append(_usable_by_rendering(fits, index, tokens.renderings))
+        weights = np.array([rates[name] for name in self.datasets], np.float64)
+        self._probabilities = weights / weights.sum()
+        mean_length = float(sum(p * x.mean() for p, x in zip(self._probabilities, self._lengths, strict=True)))
+        mean_target = float(sum(p * x.mean() for p, x in zip(self._probabilities, self._targets, strict=True)))
+        # Draws that fill a block on average, by whichever capacity is the tighter.
+        self._draws = FILL * self._block_rows * min(row_length / mean_length, target_length / mean_target)
+        self._block = functools.lru_cache(maxsize=3)(self._packed_block)
+        self._order = functools.lru_cache(maxsize=4 * len(self.datasets))(self._permutation)
+
+    # ------------------------------------------------------------------------------------------------- drawing
+
+    def _permutation(self, dataset: int, epoch: int) -> np.ndarray:
+        """The examples of one epoch of a dataset, in the order in which they are drawn."""
+        usable = self._usable[dataset]
+        rng = np.random.Generator(np.random.Philox(key=[self._seed, (dataset << 40) + epoch]))
+        return rng.permutation(usable[epoch % len(usable)])
+
+    def _drawn(self, dataset: int, first: int, count: int) -> np.ndarray:
+        """Draws first, first + 1, ... of a dataset: example numbers."""
+        found, position, epoch = [], first, 0
+        sizes = [len(u) for u in self._usable[dataset]]
+        epoch = len(sizes) * (position // sum(sizes))
+        position -= (epoch // len(sizes)) * sum(sizes)
+        while count > 0:
+            size = sizes[epoch % len(sizes)]
+            if position >= size:
+                position, epoch = position - size, epoch + 1
+                continue
+            part = self._order(dataset, epoch)[position : position + count]
+            found.append(part)
+            count -= len(part)
+            position += len(part)
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+    def _packed_block(self, block: int) -> _Block:
+        rng = np.random.Generator(np.random.Philox(key=[self._seed, (1 << 62) + block]))
+        offsets = rng.random(len(self.datasets))
+        places, owners, numbers = [], [], []
+        for dataset, (probability, offset) in enumerate(zip(self._probabilities, offsets, strict=True)):
+            per_block = self._draws * probability
+            count = int(per_block * 1.25) + 16  # more than the cut-off leaves in
+            places.append((np.arange(count) + offset) / probability)
+            owners.append(np.full(count, dataset))
+            numbers.append(self._drawn(dataset, int(block * per_block), count))
+        order = np.argsort(np.concatenate(places), kind="stable")
+        datasets, examples = np.concatenate(owners)[order], np.concatenate(numbers)[order]
+        lengths, targets = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
+        for dataset in range(len(self.datasets)):
+            mine = datasets == dataset
+            lengths[mine] = self._lengths[dataset][examples[mine]]
+            targets[mine] = self._targets[dataset][examples[mine]]
+        slots, target_slots = self._block_rows * self.row_length, self._block_rows * self.target_length
+        inside = (np.cumsum(lengths) <= FILL * slots) & (np.cumsum(targets) <= FILL * target_slots)
+        datasets, examples, lengths, targets = (x[inside] for x in (datasets, examples, lengths, targets))
+        packed = packing.pack(lengths, targets, self._block_rows, self.row_length, self.target_length, rng)
+        rows = [rng.permutation(np.array(row, np.int64)) for row in packed]
+        kept = np.concatenate(rows)
+        return _Block(datasets, examples, rows, len(datasets) - len(kept), int(lengths[kept].sum()))
+
+    # ----------------------------------------------------------------------------------------------------- rows
+
+    def _place(self, step: int) -> tuple[int, int]:
+        """(block, first row in it) of a step."""
+        first = step * self._rows_per_batch
+        return first // self._block_rows, first % self._block_rows
+
+    def segments(self, step: int, row: int) -> list[Segment]:
+        """What stands in row `row` of a step."""
+        number, first = self._place(step)
+        block = self._block(number)
+        found, start = [], 0
+        for member in block.rows[first + row]:
+            dataset, example = int(block.datasets[member]), int(block.examples[member])
+            length = int(self._lengths[dataset][example])
+            entry = self._stores[dataset].index[example]
+            name = self.datasets[dataset]
+            found.append(Segment(name, example, int(entry["record"]), int(entry["template"]), start, length))
+            start += length
+        return found
+
+    def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+        """A step's rows, or a host's share of them; only their tokens are read.
+
+        Returns:
+          tokens, positions and segments [B, L]; target_positions, targets and dataset_ids [B, T], int32; weights
+          [B, T], float32. A segment is [BOS] inputs EOS targets EOS; targets and the last EOS carry weight 1.
+          `target_positions` are the slots whose hidden state predicts. Padding has segment 0 and weight 0.
+        """
+        chosen = range(self._rows_per_batch)[rows]
+        number = {name: i for i, name in enumerate(self.datasets)}
+        slots, targets = (len(chosen), self.row_length), (len(chosen), self.target_length)
+        out = {name: np.zeros(slots, np.int32) for name in ("tokens", "positions", "segments")}
+        out |= {name: np.zeros(targets, np.int32) for name in ("target_positions", "targets", "dataset_ids")}
+        out["weights"] = np.zeros(targets, np.float32)
+        start_tokens = [] if self._bos is None else [self._bos]
+        for b, row in enumerate(chosen):
+            used = 0
+            for s, segment in enumerate(self.segments(step, row), 1):
+                dataset = number[segment.dataset]
+                inputs, target = self._stores[dataset].example(segment.example)
+                tokens = np.concatenate([start_tokens, inputs, [self._eos], target, [self._eos]]).astype(np.int32)
+                place = slice(segment.start, segment.start + len(tokens))
+                out["tokens"][b, place] = tokens
+                out["positions"][b, place] = np.arange(len(tokens))
+                out["segments"][b, place] = s
+                count = len(target) + 1
+                place_t = slice(used, used + count)
+                first = segment.start + len(tokens) - count
+                out["target_positions"][b, place_t] = np.arange(first - 1, first - 1 + count)
+                out["targets"][b, place_t] = tokens[-count:]
+                out["dataset_ids"][b, place_t] = dataset
+                out["weights"][b, place_t] = 1.0
+                used += count
+        return out
+
+    def report(self, blocks: int = 2) -> dict[str, Any]:
+        """How full rows are, over the first blocks, and how often each dataset is drawn.
+
+        Returns:
+          `fill` (share of slots that hold tokens), `dropped` (draws that no row had room for), `draws`, `excluded`,
+          `rows`, and by dataset the share of draws.
+        """
+        packed = [self._block(i) for i in range(blocks)]
+        draws = np.bincount(np.concatenate([b.datasets for b in packed]), minlength=len(self.datasets))
+        return {
+            "fill": sum(b.filled for b in packed) / (blocks * self._block_rows * self.row_length),
+            "rows": blocks * self._block_rows,
+            "draws": int(draws.sum()),
+            "dropped": sum(b.dropped for b in packed),
+            "excluded": dict(self.excluded),
+            "share": {name: float(n / draws.sum()) for name, n in zip(self.datasets, draws, strict=True)},
+        }
+
+
+def _usable_by_rendering(fits: np.ndarray, index: np.ndarray, renderings: int) -> list[np.ndarray]:
+    """Example numbers that fit, one array a rendering; a rendering without any is left out."""
+    rendering = np.zeros(len(index), np.int64)
+    # Records ascend within a rendering, so each new rendering begins where they fall.
+    rendering[1:] = np.cumsum(np.diff(index["record"].astype(np.int64)) <= 0)
+    parts = [np.flatnonzero(fits & (rendering == r)) for r in range(max(renderings, int(rendering[-1]) + 1))]
+    return [part for part in parts if len(part)]
+
+
+@contextlib.contextmanager
+def prefetch(stream: Stream, start: int, size: int = 2) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+    """Yields an iterator over the batches from step `start` on, made ahead in a thread.
+
+    An error in the thread is raised where the batch is taken; the thread ends with the context.
+    """
+    batches: queue.Queue[Any] = queue.Queue(size)
+    stopped = threading.Event()
+
+    def put(value: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                batches.put(value, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def make() -> None:
+        step = start
+        try:
+            while put(stream.batch(step)):
+                step += 1
+        except Exception as error:
+            put(error)
+
+    def take() -> Iterator[dict[str, np.ndarray]]:
+        while True:
+            value = batches.get()
+            if isinstance(value, Exception):
+                raise value
+            yield value
+
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        yield take()
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,244 @@
+"""Catalog records as SeqIO tasks and mixtures.
+
+    import seqio
+    from flan_jax.data import tasks
+    tasks.register()
+    seqio.get_mixture_or_task("flan_without_nli").get_dataset(...)
+
+`flan_<dataset>` shows every example through one template, chosen by hash; `flan_<dataset>_t<k>` through template k.
+Importing this module registers nothing, and registering opens no source: that happens when a dataset is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+from flan_jax import catalog, templates
+from flan_jax.data import sources, vocabularies
+from flan_jax.data.seqio_vocabulary import SeqioVocabulary
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import metrics
+
+_RENDERED_EXAMPLES = 30_000  # small datasets are rendered several times, up to about so many examples
+
+
+def num_renderings(num_records: int) -> int:
+    """How many renderings a training set stores, so that its later epochs meet other templates."""
+    return min(templates.TEMPLATES_PER_DATASET, max(1, _RENDERED_EXAMPLES // max(num_records, 1)))
+
+
+def choose_template(record: catalog.Dataset, record_id: Any, epoch: Any, seed: int, forward_only: bool = False) -> Any:
+    """Which template an example gets: a hash of (seed, dataset, record id, epoch), without state.
+
+    Args:
+      record: the dataset.
+      record_id: scalar string tensor.
+      epoch: integer tensor of any shape; the result has the same.
+      seed: of the choice.
+      forward_only: choose among the forward templates, as for evaluation.
+    """
+    allowed = record.forward_templates if forward_only else tuple(range(len(record.templates)))
+    key = tf.strings.join([str(seed), record.name, record_id, tf.strings.as_string(epoch)], separator="\x1f")
+    return tf.gather(tf.constant(allowed, tf.int64), tf.strings.to_hash_bucket_fast(key, len(allowed)))
+
+
+def records(record: catalog.Dataset, source: sources.OpenSource, split: str) -> tf.data.Dataset:
+    """The kept records of a split in reading order: `record_id`, and the fields."""
+
+    def to_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"record_id": row["tfds_id"], **record.fields(row)}
+
+    rows = source.read(split)
+    if record.keep is not None:
+        rows = rows.filter(record.keep)
+    return rows.map(to_fields, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+class CatalogSource(seqio.DataSource):
+    """A dataset's records with `record_id` and `epoch`; opened when first read."""
+
+    def __init__(self, record: catalog.Dataset, data: str | Path) -> None:
+        super().__init__(splits=("train", "validation", "test"))
+        self._record, self._data = record, data
+
+    @functools.cached_property
+    def source(self) -> sources.OpenSource:
+        """The open source.
+
+        Raises:
+          SourceError: it cannot be opened.
+        """
+        return sources.open_source(self._record, self._data)
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """SeqIO shards the examples."""
+        return False
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of train, validation (dev) and test that the source has."""
+        return tuple(self.source.splits)
+
+    def list_shards(self, split: str) -> list[str]:
+        """One shard."""
+        return [f"{self._record.name}:{split}"]
+
+    def num_input_examples(self, split: str) -> int:
+        """Records of a split; the mixing rate counts these, not their renderings."""
+        found = self.source.splits.get(split)
+        return found.size if found else 0
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        **_: Any,
+    ) -> tf.data.Dataset:
+        """One pass over a split; over train, one pass a rendering, so that later epochs meet other templates."""
+        if split not in self.source.splits:
+            raise FlanError(f"dataset {self._record.name} has no {split} split in its source.")
+        rows = self.source.read(split, shuffle, seed)
+        if self._record.keep is not None:
+            rows = rows.filter(self._record.keep)
+        count = num_renderings(self.num_input_examples(split)) if split == "train" else 1
+
+        def at(epoch: int) -> tf.data.Dataset:
+            return rows.map(
+                lambda row: {
+                    "record_id": row["tfds_id"],
+                    "epoch": tf.constant(epoch, tf.int64),
+                    "is_train": tf.constant(split == "train"),
+                    **self._record.fields(row),
+                }
+            )
+
+        passes = functools.reduce(lambda a, b: a.concatenate(b), map(at, range(count)))
+        if shard_info is not None and shard_info.num_shards > 1:
+            passes = passes.shard(shard_info.num_shards, shard_info.index)
+        return passes
+
+
+def _render(dataset: tf.data.Dataset, record: catalog.Dataset, number: int | None, seed: int) -> tf.data.Dataset:
+    """Adds inputs, targets, template and dataset; keeps record id, options and references."""
+
+    def render(row: Mapping[str, Any]) -> dict[str, Any]:
+        if number is not None:
+            index = tf.constant(number, tf.int64)
+        else:
+            index = tf.where(
+                row["is_train"],
+                choose_template(record, row["record_id"], row["epoch"], seed),
+                choose_template(record, row["record_id"], row["epoch"], seed, forward_only=True),
+            )
+        fields = {k: v for k, v in row.items() if k not in ("record_id", "epoch", "is_train")}
+        inputs, targets = templates.render_tensors(record.templates, fields, index)
+        kept = {k: row[k] for k in ("record_id", "question_id", "answer", "options", "references") if k in row}
+        return {
+            "inputs": inputs,
+            "targets": targets,
+            "template": index,
+            "dataset": tf.constant(record.name),
+            **kept,
+        }
+
+    return dataset.map(render, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _references(output: str, is_target: bool = False, example: Mapping[str, Any] | None = None, **_: Any) -> Any:
+    """The references of an example as SeqIO's post-processor gives them to a metric."""
+    if not is_target or example is None:
+        return output
+    if "question_id" in example:
+        identity = example["question_id"]
+        return {"question_id": identity.decode() if isinstance(identity, bytes) else str(identity), "answer": output}
+    found = example.get("references")
+    if found is None or not len(found):
+        return output
+    return [r.decode("utf-8") if isinstance(r, bytes) else str(r) for r in found]
+
+
+class OpenMixture(seqio.Mixture):
+    """A mixture of the members whose source can be opened; the others are named in the log."""
+
+    _built = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._built = True
+
+    @functools.cached_property
+    def _open_tasks(self) -> list[seqio.Task]:
+        found = []
+        for task in super().tasks:
+            try:
+                _ = task.source.source
+                found.append(task)
+            except FlanError as error:
+                logging.warning("mixture %s goes on without %s: %s", self.name, task.name, error)
+        if not found:
+            raise FlanError(f"mixture {self.name}: none of its sources can be opened.")
+        return found
+
+    @property
+    def tasks(self) -> list[seqio.Task]:
+        """The members that are there; building the mixture opens none."""
+        return self._open_tasks if self._built else super().tasks
+
+    @property
+    def total_rate(self) -> float:
+        """Sum of the rates of the members that are there."""
+        return sum(map(self.get_rate, self.tasks))
+
+
+def _rate(task: seqio.Task) -> float:
+    return float(catalog.mixing_rate(task.source.num_input_examples("train")))
+
+
+def register(
+    vocabulary: vocabularies.Tokenizer | None = None, data: str | Path = sources.SAMPLES, seed: int = 0
+) -> None:
+    """Registers every dataset, template and mixture with SeqIO, replacing what an earlier call registered.
+
+    Args:
+      vocabulary: of inputs and targets; None takes bytes.
+      data: "samples", "tfds" or a folder, as `sources.open_source` takes it.
+      seed: of the choice of templates.
+    """
+    wrapped = SeqioVocabulary(vocabulary or vocabularies.ByteTokenizer())
+    features = {name: seqio.Feature(wrapped, add_eos=True) for name in ("inputs", "targets")}
+
+    def add(record: catalog.Dataset, name: str, number: int | None, source: CatalogSource) -> None:
+        seqio.TaskRegistry.remove(name)
+        seqio.TaskRegistry.add(
+            name,
+            source=source,
+            preprocessors=[
+                functools.partial(_render, record=record, number=number, seed=seed),
+                seqio.preprocessors.tokenize,
+                seqio.preprocessors.append_eos_after_trim,
+            ],
+            output_features=features,
+            postprocess_fn=_references,
+            metric_fns=[metrics.metric(m) for m in record.metrics],
+        )
+
+    for record in catalog.datasets():
+        source = CatalogSource(record, data)
+        add(record, f"flan_{record.name}", None, source)
+        for number in range(len(record.templates)):
+            add(record, f"flan_{record.name}_t{number}", number, source)
+    for name in catalog.mixture_names():
+        members = [(f"flan_{record.name}", _rate) for record in catalog.mixture(name)]
+        seqio.MixtureRegistry.remove(name)
+        if members:
+            seqio.MixtureRegistry.add_provider(name, OpenMixture(name, members))

@@ -1,0 +1,214 @@
+"""Tokenized training examples on disk, memory-mapped: rendered and tokenized once per dataset and vocabulary.
+
+    PREPARED_DIR/tokens/<vocabulary>/<dataset>/{tokens.bin, index.npy, info.json}
+
+`tokens.bin` holds inputs then targets of every example, without BOS and EOS. Rendering r of record i of n stands at
+index r x n + i. Changing a mixture, a hold-out or a rate never tokenizes again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flan_jax.errors import FlanError
+
+INDEX = np.dtype(
+    [
+        ("offset", np.int64),
+        ("input_length", np.int32),
+        ("target_length", np.int32),
+        ("template", np.int16),
+        ("record", np.int32),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizedExample:
+    """One rendering of one record, without BOS and EOS."""
+
+    inputs: Sequence[int]
+    targets: Sequence[int]
+    template: int
+    record: int
+
+
+def folder_of(prepared_dir: str | Path, fingerprint: str) -> Path:
+    """Where a vocabulary's datasets lie."""
+    return Path(prepared_dir) / "tokens" / fingerprint[:16]
+
+
+def write_dataset(
+    folder: str | Path,
+    info: dict[str, Any],
+    examples: Iterable[TokenizedExample],
+    after: Callable[[], dict[str, Any]] = dict,
+) -> dict[str, Any]:
+    """Writes one dataset, whole or not at all, replacing what is there.
+
+    Args:
+      folder: .../tokens/<vocabulary>/<dataset>.
+      info: `num_records`, `renderings`, `vocab_size` and whatever else is worth keeping.
+      examples: renderings in the order of their index: all records of rendering 0, then of rendering 1, ...
+      after: called when all examples are written; what it returns is added to the info.
+
+    Returns:
+      The info as written, with counts and checksums.
+    """
+    folder = Path(folder)
+    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)  # of a killed process with the same number
+    building.mkdir(parents=True)
+    try:
+        dtype = np.dtype(np.uint16 if info["vocab_size"] <= 1 << 16 else np.uint32)
+        rows, offset, checksum = [], 0, 0
+        with (building / "tokens.bin").open("wb") as file:
+            for example in examples:
+                content = np.asarray([*example.inputs, *example.targets], dtype).tobytes()
+                checksum = zlib.crc32(content, checksum)
+                file.write(content)
+                lengths = len(example.inputs), len(example.targets)
+                rows.append((offset, *lengths, example.template, example.record))
+                offset += sum(lengths)
+        index = np.array(rows, INDEX)
+        np.save(building / "index.npy", index)
+        info = {
+            **info,
+            **after(),
+            "num_examples": len(index),
+            "num_tokens": offset,
+            "mean_input_length": float(index["input_length"].mean()) if len(index) else 0.0,
+            "mean_target_length": float(index["target_length"].mean()) if len(index) else 0.0,
+            "tokens_dtype": dtype.name,
+            "tokens_crc32": checksum,
+            "index_crc32": zlib.crc32(index.tobytes()),
+        }
+        (building / "info.json").write_text(json.dumps(info, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return info
+
+
+def read_info(folder: str | Path) -> dict[str, Any] | None:
+    """A dataset's info.json, or None where there is none that can be read."""
+    try:
+        info = json.loads((Path(folder) / "info.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return info if isinstance(info, dict) else None
+
+
+def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+    """A file as an array; an empty one, which cannot be mapped, as an empty array."""
+    return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype)
+
+
+class DatasetTokens:
+    """The tokenized examples of one dataset.
+
+    Attributes:
+      name: the dataset's.
+      info: its info.json.
+      num_records: n.
+      renderings: how many renderings each record has.
+      index: structured array of `INDEX`, one entry an example.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name
+        self._folder = folder
+        info = read_info(folder)
+        if info is None:
+            raise self._corrupt("info.json cannot be read")
+        self.info = info
+        try:
+            self.index = np.load(folder / "index.npy", mmap_mode="r")
+            self._tokens = _mapped(folder / "tokens.bin", np.dtype(info["tokens_dtype"]))
+            self._checksum = info["tokens_crc32"]
+            self.num_records, self.renderings = int(info["num_records"]), int(info["renderings"])
+            complete = len(self.index) == info["num_examples"] and len(self._tokens) == info["num_tokens"]
+            same = complete and zlib.crc32(self.index.tobytes()) == info["index_crc32"]
+        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+            raise self._corrupt(f"{type(error).__name__}: {error}") from error
+        if not complete:
+            raise self._corrupt("files are shorter or longer than they were written")
+        if not same or self.index.dtype != INDEX:
+            raise self._corrupt("index.npy has changed")
+
+    def example(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of an example, int32, without BOS and EOS."""
+        entry = self.index[number]
+        middle = entry["offset"] + entry["input_length"]
+        tokens = self._tokens[entry["offset"] : middle + entry["target_length"]].astype(np.int32)
+        return tokens[: entry["input_length"]], tokens[entry["input_length"] :]
+
+    def verify(self) -> None:
+        """Reads every token and compares the checksum.
+
+        Raises:
+          FlanError: the tokens have changed.
+        """
+        if zlib.crc32(self._tokens.tobytes()) != self._checksum:
+            raise self._corrupt("tokens.bin has changed")
+
+    def _corrupt(self, reason: str) -> FlanError:
+        return FlanError(
+            f"token store of {self.name!r} in {self._folder} is corrupt ({reason}); "
+            f"run python -m flan_jax.prepare --datasets={self.name} --overwrite."
+        )
+
+
+class TokenStore:
+    """The tokenized datasets of one vocabulary."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[str, DatasetTokens] = {}
+
+    @classmethod
+    def open(cls, prepared_dir: str | Path, fingerprint: str) -> TokenStore:
+        """Opens the store of a vocabulary.
+
+        Raises:
+          FlanError: nothing was prepared there for it.
+        """
+        folder = folder_of(prepared_dir, fingerprint)
+        if not folder.is_dir():
+            raise FlanError(
+                f"nothing prepared in {prepared_dir} for this vocabulary ({fingerprint[:16]}); "
+                f"run python -m flan_jax.prepare --vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}."
+            )
+        return cls(folder)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The datasets that are there."""
+        return tuple(sorted(p.name for p in self._folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+
+    def __getitem__(self, name: str) -> DatasetTokens:
+        """The tokens of a dataset, verified when first opened.
+
+        Raises:
+          FlanError: it is not there, or corrupt.
+        """
+        if name not in self._open:
+            if name not in self.names:
+                raise FlanError(
+                    f"dataset {name!r} is not in {self._folder}; there are: {', '.join(self.names) or 'none'}. "
+                    f"Run python -m flan_jax.prepare --datasets={name}."
+                )
+            tokens = DatasetTokens(self._folder / name)
+            tokens.verify()
+            self._open[name] = tokens
+        return self._open[name]

@@ -1,0 +1,1 @@
+"""Scoring held-out clusters: prompts, tree scoring, metrics, the protocol and its report."""

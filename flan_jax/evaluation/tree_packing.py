@@ -1,0 +1,189 @@
+"""Trees into rows of a few lengths, and rows into arrays of fixed shape."""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from flan_jax.evaluation.trees import Tree
+
+FAN_OUT = 4  # tokens that one prediction is read at; the end of a trunk predicts the first token of every option
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A tree, or so many of its branches as a row takes.
+
+    Attributes:
+      tree: number of the tree.
+      branches: numbers of its branches.
+      size: slots that it takes.
+    """
+
+    tree: int
+    branches: tuple[int, ...]
+    size: int
+
+
+@dataclasses.dataclass
+class Row:
+    """Pieces that share a row."""
+
+    length: int
+    free: int
+    pieces: list[Piece]
+
+
+def pieces_of(number: int, tree: Tree, capacity: int) -> list[Piece]:
+    """Splits a tree that exceeds a row of `capacity` slots into pieces that repeat its trunk."""
+    pieces: list[Piece] = []
+    branches: list[int] = []
+    size = len(tree.trunk)
+    for k, branch in enumerate(tree.branches):
+        if branches and size + len(branch) > capacity:
+            pieces.append(Piece(number, tuple(branches), size))
+            branches, size = [], len(tree.trunk)
+        branches.append(k)
+        size += len(branch)
+    return [*pieces, Piece(number, tuple(branches), size)] if branches else pieces
+
+
+def pack(pieces: Sequence[Piece], lengths: Sequence[int]) -> list[Row]:
+    """Best-fit-decreasing: the largest piece first, into the fullest row that takes it, else into a new one.
+
+    Args:
+      pieces: what to pack; the result depends on sizes and order alone.
+      lengths: the row lengths, ascending; a new row has the first that suffices.
+    """
+    rows: list[Row] = []
+    by_free: list[tuple[int, int]] = []  # (free slots, number of the row), ascending
+    for piece in sorted(pieces, key=lambda piece: -piece.size):
+        at = bisect.bisect_left(by_free, (piece.size, -1))
+        if at < len(by_free):
+            _, number = by_free.pop(at)
+        else:
+            number = len(rows)
+            length = lengths[bisect.bisect_left(lengths, piece.size)]
+            rows.append(Row(length, length, []))
+        row = rows[number]
+        row.pieces.append(piece)
+        row.free -= piece.size
+        bisect.insort(by_free, (row.free, number))
+    return rows
+
+
+def cheapest_packing(
+    pieces: Sequence[Piece],
+    lengths: Sequence[int],
+    rows_per_batch: Mapping[int, int],
+    cost_per_slot: Callable[[int], float],
+) -> list[Row]:
+    """Packs with each of the lengths as the shortest allowed, and keeps the cheapest.
+
+    Longer rows leave fewer slots empty, but their attention costs more, and the last batch is padded with empty rows.
+
+    Args:
+      pieces: what to pack.
+      lengths: the row lengths, ascending.
+      rows_per_batch: rows of a batch, by row length.
+      cost_per_slot: relative cost of a slot in rows of a length.
+    """
+
+    def cost(rows: list[Row]) -> float:
+        counts = collections.Counter(row.length for row in rows)
+        batches = {length: -(-count // rows_per_batch[length]) for length, count in counts.items()}
+        return sum(n * rows_per_batch[length] * length * cost_per_slot(length) for length, n in batches.items())
+
+    return min((pack(pieces, lengths[shortest:]) for shortest in range(len(lengths))), key=cost)
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeBatch:
+    """Arrays of one forward pass: B rows of L slots on S shards, P predictions a shard.
+
+    Attributes:
+      arrays: tokens, positions, segments, branches [B, L]; predictors [S, P], slots among the shard's rows whose hidden
+        state predicts; targets [S, P, FAN_OUT], the tokens predicted there, -1 for none.
+      predictions: how many of the P are used, on the fullest shard.
+      index: flat places in [S, P, FAN_OUT] that hold a score.
+      option: for each of these, the number of its option over all trees.
+    """
+
+    arrays: dict[str, np.ndarray]
+    predictions: int
+    index: np.ndarray
+    option: np.ndarray
+
+
+def shapes(num_rows: int, length: int, shards: int, chunk: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of `TreeBatch.arrays`; P is rounded up to whole chunks."""
+    # Every prediction is for at least one slot of a branch, so there are no more of them than slots.
+    places = -(-num_rows // shards * length // chunk) * chunk
+    rows = {name: (num_rows, length) for name in ("tokens", "positions", "segments", "branches")}
+    return rows | {"predictors": (shards, places), "targets": (shards, places, FAN_OUT)}
+
+
+def assemble(
+    rows: Sequence[Row],
+    trees: Sequence[Tree],
+    first_option: Sequence[int],
+    array_shapes: Mapping[str, tuple[int, ...]],
+) -> TreeBatch:
+    """Writes rows into arrays.
+
+    Args:
+      rows: at most B rows of the length of `array_shapes`.
+      trees: all trees.
+      first_option: for each tree, the number of its first option.
+      array_shapes: see `shapes`.
+    """
+    arrays = {name: np.zeros(shape, np.int32) for name, shape in array_shapes.items()}
+    arrays["targets"].fill(-1)
+    num_rows, length = array_shapes["tokens"]
+    shards, places, _ = array_shapes["targets"]
+    rows_per_shard = num_rows // shards
+    used = [0] * shards
+    index: list[int] = []
+    option: list[int] = []
+
+    def predict(shard: int, slot: int, wanted: Sequence[tuple[int, int]]) -> None:
+        """Up to FAN_OUT (token, option) predicted at a slot of the shard."""
+        place = used[shard]
+        used[shard] += 1
+        arrays["predictors"][shard, place] = slot
+        for j, (token, number) in enumerate(wanted):
+            arrays["targets"][shard, place, j] = token
+            index.append((shard * places + place) * FAN_OUT + j)
+            option.append(number)
+
+    for b, row in enumerate(rows):
+        shard, base = b // rows_per_shard, b % rows_per_shard * length
+        start = 0
+        for segment, piece in enumerate(row.pieces, 1):
+            tree = trees[piece.tree]
+            depth = len(tree.trunk)
+            tokens, positions, branches = list(tree.trunk), list(range(depth)), [0] * depth
+            firsts = []
+            for k in piece.branches:
+                branch, unscored, number = tree.branches[k], tree.unscored[k], first_option[piece.tree] + k
+                at = start + len(tokens)
+                if unscored == 0:
+                    firsts.append((branch[0], number))
+                for j in range(max(unscored, 1), len(branch)):
+                    predict(shard, base + at + j - 1, [(branch[j], number)])
+                tokens += branch
+                positions += range(depth, depth + len(branch))
+                branches += [k + 1] * len(branch)
+            for j in range(0, len(firsts), FAN_OUT):
+                predict(shard, base + start + depth - 1, firsts[j : j + FAN_OUT])
+            stop = start + len(tokens)
+            arrays["tokens"][b, start:stop] = tokens
+            arrays["positions"][b, start:stop] = positions
+            arrays["branches"][b, start:stop] = branches
+            arrays["segments"][b, start:stop] = segment
+            start = stop
+    return TreeBatch(arrays, max(used), np.array(index, np.int64), np.array(option, np.int64))

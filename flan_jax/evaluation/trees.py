@@ -1,0 +1,182 @@
+"""A prompt and its answer options as one tree of tokens.
+
+The trunk is what all options share; each option is a branch. Three ways to join them:
+
+- joined (separator None): context and option are tokenized together and split after as many tokens as the context
+  alone has, as lm-evaluation-harness does; white space at the end of the prompt belongs to the option.
+- "newline": the same, with a line break at the end of the prompt that belongs to the context: it is neither scored nor
+  counted, and tokenizers see the option in its place at the start of a line.
+- "eos": as in tuning (paper, section 2.4), [BOS] prompt EOS option EOS, prompt and option tokenized apart. The last EOS
+  is scored too: it says that the answer ends here, without which "it is" would always beat "it is not".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.errors import FlanError
+
+EOS = "eos"
+NEWLINE = "newline"
+JOINED = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """Tokens of a prompt and its K options.
+
+    Attributes:
+      trunk: what all options start from; its last token predicts the first of every branch.
+      branches: K branches.
+      unscored: for each branch, how many of its first tokens carry no score. They are the prompt's, where a token that
+        spans prompt and option makes the prompt's own tokens depend on the option.
+      num_bytes: for each option, the length of its text in UTF-8.
+      cut_tokens: how many tokens the prompt lost at its left end.
+    """
+
+    trunk: tuple[int, ...]
+    branches: tuple[tuple[int, ...], ...]
+    unscored: tuple[int, ...]
+    num_bytes: tuple[int, ...]
+    cut_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.branches) == len(self.unscored) == len(self.num_bytes):
+            raise ValueError(
+                f"{len(self.branches)} branches, {len(self.unscored)} unscored, {len(self.num_bytes)} bytes"
+            )
+        for branch, unscored in zip(self.branches, self.unscored, strict=True):
+            if not 0 <= unscored < len(branch):
+                raise ValueError(f"a branch of {len(branch)} tokens cannot leave {unscored} of them unscored")
+            if not self.trunk and not unscored:
+                raise ValueError("nothing stands before the first scored token of a branch")
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with its longest option."""
+        return len(self.trunk) + max(map(len, self.branches), default=0)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Scored tokens of each option."""
+        return tuple(len(b) - u for b, u in zip(self.branches, self.unscored, strict=True))
+
+
+def build_tree(
+    tokenizer: Tokenizer,
+    prompt: str,
+    options: Sequence[str],
+    *,
+    separator: str | None,
+    max_length: int | None = None,
+    score_eos: bool = True,
+) -> Tree:
+    """The tree of one prompt; see `build_trees`."""
+    return build_trees(tokenizer, [prompt], [options], separator=separator, max_length=max_length, score_eos=score_eos)[
+        0
+    ]
+
+
+def build_trees(
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    options: Sequence[Sequence[str]],
+    *,
+    separator: str | None,
+    max_length: int | None = None,
+    score_eos: bool = True,
+) -> list[Tree]:
+    """The trees of many prompts, tokenized in one call.
+
+    Args:
+      tokenizer: the model's vocabulary.
+      prompts: N prompts.
+      options: the options of each.
+      separator: None, "newline" or "eos"; see the module.
+      max_length: longest prompt with its longest option, in tokens; longer prompts lose their left end, and the tree
+        says how much (`cut_tokens`). None: no limit.
+      score_eos: with "eos", end each option with an EOS that is scored.
+
+    Raises:
+      FlanError: an option without tokens, options that alone exceed `max_length`, or an unknown separator.
+    """
+    if separator not in (JOINED, NEWLINE, EOS):
+        raise FlanError(f"separator is {separator!r}; it can be 'eos', 'newline' or None.")
+    texts: list[str] = []
+    for prompt, choices in zip(prompts, options, strict=True):
+        if separator == EOS:
+            texts += [prompt, *choices]
+        else:
+            context = prompt + "\n" if separator == NEWLINE else prompt.rstrip()
+            moved = "" if separator == NEWLINE else prompt[len(context) :]
+            texts += [context, *(context + moved + choice for choice in choices)]
+    encoded = iter(tokenizer.encode(texts))
+    trees = []
+    for prompt, choices in zip(prompts, options, strict=True):
+        head = next(encoded)
+        tails = [next(encoded) for _ in choices]
+        if separator == EOS:
+            tree, fixed = _separated(tokenizer, head, tails, choices, score_eos)
+        else:
+            tree, fixed = _joined(tokenizer, len(head), tails, choices)
+        trees.append(_fit(tree, fixed, max_length, prompt))
+    return trees
+
+
+def _no_tokens(option: str) -> FlanError:
+    return FlanError(f"option {option!r} has no tokens of its own; give every option some text.")
+
+
+def _separated(
+    tokenizer: Tokenizer, prompt: list[int], tails: list[list[int]], options: Sequence[str], score_eos: bool
+) -> tuple[Tree, int]:
+    """[BOS] prompt EOS | option [EOS]; returns the tree and how many of its first tokens must stay."""
+    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    end = [tokenizer.eos_id] if score_eos else []
+    for option, tail in zip(options, tails, strict=True):
+        if not tail + end:
+            raise _no_tokens(option)
+    branches = tuple(tuple(tail + end) for tail in tails)
+    return Tree((*start, *prompt, tokenizer.eos_id), branches, (0,) * len(tails), _bytes(options)), len(start)
+
+
+def _joined(
+    tokenizer: Tokenizer, context_tokens: int, wholes: list[list[int]], options: Sequence[str]
+) -> tuple[Tree, int]:
+    """[BOS] common tokens | the rest of the context, option."""
+    for option, whole in zip(options, wholes, strict=True):
+        if not whole or not option:
+            raise _no_tokens(option)
+    splits = [min(context_tokens, len(whole) - 1) for whole in wholes]
+    trunk = _common_prefix([whole[:split] for whole, split in zip(wholes, splits, strict=True)])
+    unscored = tuple(split - len(trunk) for split in splits)
+    branches = tuple(tuple(whole[len(trunk) :]) for whole in wholes)
+    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    if not start and not trunk and 0 in unscored:
+        start = [tokenizer.eos_id]  # something must predict the first token; EOS precedes a document in pretraining
+    return Tree((*start, *trunk), branches, unscored, _bytes(options)), len(start)
+
+
+def _common_prefix(sequences: Sequence[list[int]]) -> list[int]:
+    first, last = min(sequences), max(sequences)  # in order: what these two share, all share
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+
+
+def _bytes(options: Sequence[str]) -> tuple[int, ...]:
+    return tuple(len(option.encode("utf-8")) for option in options)
+
+
+def _fit(tree: Tree, fixed: int, max_length: int | None, prompt: str) -> Tree:
+    """Cuts the trunk from the left, behind its first `fixed` tokens; at least one of the rest stays."""
+    over = 0 if max_length is None else tree.longest - max_length
+    if over <= 0:
+        return tree
+    rest = tree.trunk[fixed:]
+    if over >= len(rest):
+        raise FlanError(
+            f"the prompt {prompt[:60]!r} has an option of {max(map(len, tree.branches))} tokens, "
+            f"which leaves no room for a prompt in {max_length}; raise the length or shorten the option."
+        )
+    return dataclasses.replace(tree, trunk=(*tree.trunk[:fixed], *rest[over:]), cut_tokens=over)

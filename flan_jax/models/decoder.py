@@ -1,0 +1,209 @@
+"""The decoder: embedding, scanned layers, final norm; logits only where they are asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from flan_jax.models.config import DecoderConfig
+from flan_jax.models.layers import Mlp, RMSNorm, SelfAttention, parameter
+
+
+class DecoderLayer(nn.Module):
+    """One layer, in the form that `nn.scan` wants: (carry, per-layer input, constants) -> (carry, None)."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x_BxLxD: jax.Array, is_global: jax.Array, constants: tuple) -> tuple[jax.Array, None]:
+        """[B, L, D] -> [B, L, D]."""
+        c = self.config
+        norm = functools.partial(RMSNorm, c.norm_epsilon)
+        x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
+        y_BxLxD = norm(name="pre_self_attention_layer_norm")(x_BxLxD)
+        positions, segments, branches, rel_embedding = constants
+        y_BxLxD = SelfAttention(c, name="self_attention")(
+            y_BxLxD, positions, segments, branches, is_global, rel_embedding
+        )
+        if c.post_norms:
+            y_BxLxD = norm(name="post_self_attention_layer_norm")(y_BxLxD)
+        x_BxLxD += y_BxLxD
+        y_BxLxD = Mlp(c, name="mlp")(norm(name="pre_mlp_layer_norm")(x_BxLxD))
+        if c.post_norms:
+            y_BxLxD = norm(name="post_mlp_layer_norm")(y_BxLxD)
+        return x_BxLxD + y_BxLxD, None
+
+
+class TokenEmbedder(nn.Module):
+    """The embedding table, which is the LM head too where they are tied."""
+
+    config: DecoderConfig
+
+    def setup(self) -> None:
+        """Declares the table [V, D]."""
+        c = self.config
+        shape, axes = (c.vocab_size, c.embed_dim), ("vocab", "embed")
+        std = c.embed_dim**-0.5 if c.scale_embeddings or c.tied_embeddings else 1.0
+        self.embedding = parameter(self, "embedding", shape, axes, nn.initializers.normal(std))
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """tokens [B, L] -> [B, L, D]."""
+        c = self.config
+        x_BxLxD = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)
+        return x_BxLxD * jnp.asarray(c.embed_dim**0.5, x_BxLxD.dtype) if c.scale_embeddings else x_BxLxD
+
+    def attend(self, hidden: jax.Array) -> jax.Array:
+        """hidden [..., D] -> logits [..., V]."""
+        return jnp.einsum("...d,vd->...v", hidden, self.embedding.astype(hidden.dtype))
+
+
+class LogitsDense(nn.Module):
+    """An LM head of its own."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        """hidden [..., D] -> logits [..., V]."""
+        c = self.config
+        init = nn.initializers.normal(c.embed_dim**-0.5)
+        kernel = parameter(self, "kernel", (c.embed_dim, c.vocab_size), ("embed", "vocab"), init)
+        return jnp.einsum("...d,dv->...v", hidden, kernel.astype(hidden.dtype))
+
+
+class RelativeBias(nn.Module):
+    """T5's table of relative position biases, shared by all layers."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """Returns [H, buckets]."""
+        c = self.config
+        shape, axes = (c.num_heads, c.relative_buckets), ("heads", "relpos_buckets")
+        return parameter(self, "rel_embedding", shape, axes, nn.initializers.normal(c.embed_dim**-0.5))
+
+
+class Decoder(nn.Module):
+    """See `Model`."""
+
+    config: DecoderConfig
+
+    def setup(self) -> None:
+        """Declares the modules; layers are stacked on axis 0."""
+        c = self.config
+        self.token_embedder = TokenEmbedder(c)
+        layer = DecoderLayer
+        if c.remat == "full":
+            layer = nn.remat(layer, prevent_cse=False)
+        self.layers = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=c.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(c)
+        self.decoder_norm = RMSNorm(c.norm_epsilon)
+        if c.positions == "relative_bias":
+            self.relpos_bias = RelativeBias(c)
+        if not c.tied_embeddings:
+            self.logits_dense = LogitsDense(c)
+
+    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array, branches: jax.Array) -> jax.Array:
+        """Integers [B, L] -> hidden [B, L, D], after the final norm."""
+        bias = self.relpos_bias() if self.config.positions == "relative_bias" else None
+        x_BxLxD = self.token_embedder(tokens)
+        is_global_N = jnp.asarray(self.config.global_layers)
+        x_BxLxD, _ = self.layers(x_BxLxD, is_global_N, (positions, segments, branches, bias))
+        return self.decoder_norm(x_BxLxD)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """hidden [..., D] -> logits [..., V], float32."""
+        head = self.token_embedder.attend if self.config.tied_embeddings else self.logits_dense
+        return head(hidden).astype(jnp.float32)
+
+    def everything(self, tokens: jax.Array) -> jax.Array:
+        """Touches every parameter, for initialization."""
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        return self.logits(self(tokens, positions, jnp.ones_like(tokens), jnp.zeros_like(tokens)))
+
+
+class _Root(nn.Module):
+    """Puts everything under `decoder`, as T5X does."""
+
+    config: DecoderConfig
+
+    def setup(self) -> None:
+        """Declares the decoder."""
+        self.decoder = Decoder(self.config)
+
+    def hidden(self, *args: jax.Array) -> jax.Array:
+        """See `Decoder.__call__`."""
+        return self.decoder(*args)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """See `Decoder.logits`."""
+        return self.decoder.logits(hidden)
+
+    def everything(self, tokens: jax.Array) -> jax.Array:
+        """See `Decoder.everything`."""
+        return self.decoder.everything(tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A decoder as functions of its parameters, a nested dict with T5X's paths.
+
+    One mask serves packed training rows and scoring trees. Slot i sees slot j <= i of the same non-zero segment, if j
+    is on the trunk (branch 0) or on i's own branch, and, in a local layer, if its position is less than `window` back.
+    """
+
+    config: DecoderConfig
+
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Random float32 parameters."""
+        return nn.unbox(self._boxed(rng))
+
+    def abstract_params(self) -> dict[str, Any]:
+        """The tree of parameters as shapes and dtypes."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def logical_axes(self) -> dict[str, Any]:
+        """The tree of parameters as tuples of logical axis names."""
+        boxed = jax.eval_shape(self._boxed, jax.random.key(0))
+        return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
+
+    def hidden(
+        self,
+        params: Any,
+        tokens_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        segments_BxL: jax.Array,
+        branches_BxL: jax.Array | None = None,
+    ) -> jax.Array:
+        """Hidden states [B, L, D] after the final norm.
+
+        Args:
+          params: the parameters.
+          tokens_BxL: token ids.
+          positions_BxL: positions within each segment.
+          segments_BxL: 0 is padding; slots see only their own segment.
+          branches_BxL: 0 is the trunk; None puts all on it.
+        """
+        branches_BxL = jnp.zeros_like(segments_BxL) if branches_BxL is None else branches_BxL
+        arguments = (tokens_BxL, positions_BxL, segments_BxL, branches_BxL)
+        return _Root(self.config).apply({"params": params}, *arguments, method="hidden")
+
+    def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
+        """Logits [..., V] in float32 of hidden states [..., D]."""
+        return _Root(self.config).apply({"params": params}, hidden, method="logits")
+
+    def _boxed(self, rng: jax.Array) -> Any:
+        tokens = jnp.zeros((1, 1), jnp.int32)
+        return _Root(self.config).init(rng, tokens, method="everything")["params"]

@@ -1,0 +1,49 @@
+"""Tunes a model: `python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+import gin
+
+from flan_jax import configuration, models
+from flan_jax.errors import one_line_errors
+from flan_jax.training import loop, optimizers
+
+
+def preset(name: str) -> models.DecoderConfig:
+    """A named model shape, for gin.
+
+    Raises:
+      FlanError: there is no such shape; the message has near matches.
+    """
+    return models.preset(name)
+
+
+gin.external_configurable(loop.train, "train")
+gin.external_configurable(optimizers.adafactor, "adafactor")
+gin.external_configurable(preset, "preset")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line and the gin configuration, then runs `loop.train`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flan_jax.train",
+        description=__doc__,
+        epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; macros are listed in the file.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the last step's figures as one JSON object")
+    with one_line_errors():
+        files, bindings, rest = configuration.split_arguments(sys.argv[1:] if argv is None else argv)
+        arguments = parser.parse_args(rest)
+        configuration.parse(files or ["runs/flan_without_nli.gin"], bindings)
+        result = gin.get_configurable("train")(config_text=gin.config_str())
+    if arguments.json:
+        print(json.dumps({"step": result.step, **result.metrics}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""The training loop, top to bottom: mesh, model, stream, state, step, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from rich import progress
+
+from flan_jax import catalog, models, partitioning
+from flan_jax.data import vocabularies
+from flan_jax.data.stream import Stream, prefetch
+from flan_jax.data.token_store import TokenStore
+from flan_jax.errors import FlanError
+from flan_jax.training import checkpoints, optimizers
+from flan_jax.training.metrics_log import MetricsLog
+from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
+
+SEPARATOR = "eos"  # what stands between input and target in a packed segment (paper, section 2.4)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """Where a run ended.
+
+    Attributes:
+      step: steps taken in all.
+      metrics: the last step's figures.
+    """
+
+    step: int
+    metrics: dict[str, Any]
+
+
+def train(
+    *,
+    model_dir: str,
+    mixture: str,
+    prepared_dir: str,
+    train_steps: int = 30_000,
+    initial_checkpoint_path: str | None = None,
+    model: models.DecoderConfig | None = None,
+    vocabulary: str | None = None,
+    batch_size: int = 8,
+    feature_lengths: Mapping[str, int] | None = None,
+    random_seed: int = 0,
+    optimizer: optax.GradientTransformation | None = None,
+    microbatches: int = 1,
+    mesh_shape: Mapping[str, int] | None = None,
+    checkpoint_period: int = 1_000,
+    keep_checkpoints: int = 2,
+    log_period: int = 10,
+    config_text: str = "",
+) -> RunResult:
+    """Tunes a model on a mixture; continues where an earlier run on `model_dir` stopped.
+
+    Args:
+      model_dir: MODEL_DIR, where config, manifest, checkpoints and metrics go.
+      mixture: "flan", "flan_without_<cluster>" or a dataset.
+      prepared_dir: what `flan_jax.prepare` wrote.
+      train_steps: steps in all (paper: 30,000).
+      initial_checkpoint_path: a checkpoint folder to start from; its manifest is inherited. None starts from
+        random parameters of `model`.
+      model: the shape, without an initial checkpoint.
+      vocabulary: as `vocabularies.load` takes it, without an initial checkpoint.
+      batch_size: rows a step (paper: 8,192 tokens a batch).
+      feature_lengths: {"inputs": 1024, "targets": 256}: their sum is the row length, the second the target slots.
+      random_seed: seeds the initial parameters and the stream.
+      optimizer: default Adafactor at 3e-5.
+      microbatches: gradient accumulation.
+      mesh_shape: sizes of the axes data, fsdp and tensor; -1 takes what is left.
+      checkpoint_period: steps between checkpoints; the last step is always saved.
+      keep_checkpoints: how many of them stay.
+      log_period: steps between printed lines where the output is no terminal.
+      config_text: the run's gin configuration, kept as config.gin.
+
+    Raises:
+      FlanError: bad input, or a loss that is not finite.
+    """
+    folder = Path(model_dir)
+    lengths = {"inputs": 1024, "targets": 256, **(feature_lengths or {})}
+    tx = optimizer or optimizers.adafactor()
+
+    # ------------------------------------------------------------------------------------------- model and data
+    if initial_checkpoint_path:
+        manifest = checkpoints.Manifest.load(initial_checkpoint_path)
+        tokenizer = vocabularies.load(str(Path(initial_checkpoint_path) / "vocabulary"))
+    elif model is not None and vocabulary is not None:
+        tokenizer = vocabularies.load(vocabulary)
+        shape = dataclasses.replace(model, vocab_size=max(model.vocab_size, tokenizer.vocab_size))
+        manifest = checkpoints.Manifest.create(shape, tokenizer, checkpoints.UNTUNED, record={"random": random_seed})
+    else:
+        raise FlanError("train: give INITIAL_CHECKPOINT_PATH, or a model and a VOCABULARY to start from random.")
+    network = models.build(models.DecoderConfig.from_dict(manifest.model))
+
+    store = TokenStore.open(prepared_dir, tokenizer.fingerprint)
+    members = [d for d in catalog.mixture(mixture) if d.name in store.names]
+    absent = [d.name for d in catalog.mixture(mixture) if d.name not in store.names]
+    if not members:
+        raise FlanError(
+            f"mixture {mixture!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
+            f"run python -m flan_jax.prepare --mixture={mixture} --to={prepared_dir}."
+        )
+    stream = Stream(
+        store,
+        {d.name: float(catalog.mixing_rate(store[d.name].num_records)) for d in members},
+        seed=random_seed,
+        row_length=lengths["inputs"] + lengths["targets"],
+        target_length=lengths["targets"],
+        rows_per_batch=batch_size,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+    )
+    if batch_size % microbatches:
+        raise FlanError(f"BATCH_SIZE {batch_size} is no multiple of microbatches {microbatches}.")
+
+    # ------------------------------------------------------------------------------------------ mesh and state
+    mesh = partitioning.make_mesh(**(mesh_shape or {}))
+    shardings = state_shardings(mesh, network, tx)
+    resumed = checkpoints.latest_step(folder) is not None
+    if resumed:
+        abstract = abstract_state(network, tx)
+        step, params, opt_state = checkpoints.restore_training(
+            folder, (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
+        )
+        state = TrainState(jax.device_put(np.int32(step), shardings.step), params, opt_state)
+    else:
+        state = _initial_state(network, tx, shardings, initial_checkpoint_path, random_seed)
+    start = int(state.step)
+    if start >= train_steps:
+        return RunResult(start, {})
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder / "vocabulary")
+    (folder / "config.gin").write_text(config_text)
+    record = {
+        "tuned on": mixture,
+        "absent": absent,
+        "from": str(initial_checkpoint_path),
+        "steps": train_steps,
+        "batch_size": batch_size,
+        "seed": random_seed,
+    }
+    if resumed:  # what is restored may have been tuned on another mixture before
+        manifest = _before_this_run(checkpoints.Manifest.load(folder), record)
+    manifest = manifest.inherit(
+        datasets=[d.name for d in members],
+        clusters=sorted({d.cluster for d in members}),
+        separator=SEPARATOR,
+        record=record,
+    )
+    manifest.save(folder)
+
+    # ----------------------------------------------------------------------------------------------------- step
+    batch_shapes = jax.eval_shape(lambda: stream.batch(start))
+    batch_shardings = partitioning.batch_shardings(mesh, batch_shapes)
+    train_step = jax.jit(
+        make_train_step(network, tx, len(stream.datasets), microbatches),
+        in_shardings=(shardings, batch_shardings),
+        out_shardings=(shardings, None),
+        donate_argnums=0,
+    )
+
+    # ----------------------------------------------------------------------------------------------------- loop
+    num_slots = batch_size * stream.row_length
+    values: dict[str, Any] = {}
+    with (
+        mesh,
+        MetricsLog(folder, start) as log,
+        checkpoints.Saver(folder, keep=keep_checkpoints) as saver,
+        _progress(train_steps, start) as bar,
+        prefetch(stream, start) as batches,
+    ):
+        began = time.perf_counter()
+        for step in range(start, train_steps):
+            batch = {k: _to_devices(v, batch_shardings[k]) for k, v in next(batches).items()}
+            state, sums = train_step(state, batch)
+            now, sums = _wait(sums)
+            values = _figures(sums, stream.datasets, now - began, num_slots)
+            began = now
+            norms = ("loss", "gradient_norm", "parameter_norm")
+            if not all(math.isfinite(values[name]) for name in norms):
+                saver.wait()
+                raise _diverged(step + 1, {name: values[name] for name in norms}, folder)
+            log.write(step + 1, values)
+            bar(step + 1, values, (step + 1) % log_period == 0)
+            if (step + 1) % checkpoint_period == 0 or step + 1 == train_steps:
+                saver.save(step + 1, state.params, state.opt_state)
+    return RunResult(train_steps, values)
+
+
+def _before_this_run(manifest: checkpoints.Manifest, record: Mapping[str, Any]) -> checkpoints.Manifest:
+    """The manifest without the entry that a run stopped part-way has made, so that every run has one entry."""
+    last = manifest.history[-1] if manifest.history else {}
+    same = all(last.get(name) == value for name, value in record.items() if name != "steps")
+    return dataclasses.replace(manifest, history=manifest.history[:-1]) if same else manifest
+
+
+def _diverged(step: int, norms: Mapping[str, float], folder: Path) -> FlanError:
+    """The error of figures that are not finite; names the last checkpoint, all of which are finite."""
+    saved = checkpoints.latest_step(folder)
+    where = f"{folder} holds no checkpoint" if saved is None else f"The last checkpoint in {folder} is of step {saved}"
+    remedy = "lower the learning rate and run again" + ("" if saved is None else " to go on from it")
+    figures = ", ".join(f"{name} {value}" for name, value in norms.items())
+    return FlanError(f"step {step} is not finite ({figures}); stopped. {where}; {remedy}.")
+
+
+def _initial_state(
+    network: models.Model,
+    tx: optax.GradientTransformation,
+    shardings: TrainState,
+    checkpoint: str | None,
+    seed: int,
+) -> TrainState:
+    """Step 0, each leaf made on the devices that will hold it."""
+    if checkpoint:
+        params = checkpoints.restore_params(checkpoint, network.abstract_params(), shardings.params)
+    else:
+        params = jax.jit(network.init, out_shardings=shardings.params)(jax.random.key(seed))
+    opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
+    return TrainState(jax.device_put(np.int32(0), shardings.step), params, opt_state)
+
+
+def _to_devices(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _wait(sums: Mapping[str, jax.Array]) -> tuple[float, dict[str, np.ndarray]]:
+    """Fetches a step's sums; the time is taken when they have arrived."""
+    host = jax.device_get(dict(sums))
+    return time.perf_counter(), host
+
+
+def _figures(
+    sums: Mapping[str, np.ndarray], datasets: tuple[str, ...], seconds: float, num_slots: int
+) -> dict[str, Any]:
+    """A step's metrics: means over target tokens, rates per second."""
+    weight = max(float(sums["weight"]), 1.0)
+    by_cluster: dict[str, list[float]] = {}
+    for name, total, count in zip(datasets, sums["dataset_loss"], sums["dataset_weight"], strict=True):
+        pair = by_cluster.setdefault(catalog.dataset(name).cluster, [0.0, 0.0])
+        pair[0] += float(total)
+        pair[1] += float(count)
+    return {
+        "loss": float(sums["loss"]) / weight,
+        "accuracy": float(sums["correct"]) / weight,
+        "gradient_norm": float(sums["gradient_norm"]),
+        "parameter_norm": float(sums["parameter_norm"]),
+        "target_tokens": int(sums["weight"]),
+        "slots_filled": float(sums["slots_filled"]) / num_slots,
+        "tokens_per_second": float(sums["slots_filled"]) / seconds,
+        "seconds": seconds,
+        "dataset_loss": {
+            name: float(total / count)
+            for name, total, count in zip(datasets, sums["dataset_loss"], sums["dataset_weight"], strict=True)
+            if count
+        },
+        "cluster_loss": {name: total / count for name, (total, count) in by_cluster.items() if count},
+    }
+
+
+class _progress:
+    """A progress bar in a terminal, a line every so many steps elsewhere; a context manager."""
+
+    def __init__(self, train_steps: int, start: int) -> None:
+        self._total, self._start = train_steps, start
+        self._bar = progress.Progress(
+            progress.TextColumn("training"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[figures]}"),
+        )
+
+    def __enter__(self) -> Any:
+        self._task = self._bar.add_task("training", total=self._total, completed=self._start, figures="")
+        self._bar.__enter__()
+        return self._update
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
+
+    def _update(self, step: int, values: Mapping[str, Any], print_line: bool) -> None:
+        figures = (
+            f"loss {values['loss']:.3f}  accuracy {values['accuracy']:.3f}  "
+            f"{values['tokens_per_second']:.0f} tokens/s  filled {values['slots_filled']:.3f}"
+        )
+        self._bar.update(self._task, completed=step, figures=figures)
+        if print_line and not self._bar.console.is_terminal:
+            print(f"step {step}/{self._total}  {figures}", flush=True)

@@ -1,0 +1,97 @@
+"""Cross entropy at the target positions only (paper, section 2.4: loss on target tokens).
+
+The LM head runs over the T target slots of a row instead of its L slots, chunk by chunk, and a chunk that carries no
+weight in any row is skipped: with a vocabulary of 262,144 the head is otherwise the dearest part of a small model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flan_jax.models import Model
+
+CHUNK = 64  # target slots of each row whose logits are alive at once
+
+Metrics = dict[str, jax.Array]
+
+
+def token_cross_entropy(
+    model: Model, params: Any, hidden_BxTxD: jax.Array, targets_BxT: jax.Array, weights_BxT: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Negative log-likelihood and correctness of each target.
+
+    Returns:
+      loss_BxT and correct_BxT, float32, in nats and 0/1; zero where the weight is zero.
+    """
+    num_rows, num_slots = targets_BxT.shape
+    chunk = min(CHUNK, num_slots)
+    padding = -num_slots % chunk
+    if padding:
+        pad = ((0, 0), (0, padding))
+        hidden_BxTxD = jnp.pad(hidden_BxTxD, (*pad, (0, 0)))
+        targets_BxT, weights_BxT = jnp.pad(targets_BxT, pad), jnp.pad(weights_BxT, pad)
+
+    def chunks(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x.reshape(num_rows, -1, chunk, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def head(params: Any, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple:
+        logits = model.logits(params, hidden).astype(jnp.float32)
+        picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        loss = jax.nn.logsumexp(logits, axis=-1) - picked
+        correct = picked >= jnp.max(logits, axis=-1)
+        seen = weights > 0
+        return jnp.where(seen, loss, 0.0), (correct & seen).astype(jnp.float32)
+
+    def skip(params: Any, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple:
+        return jnp.zeros_like(weights), jnp.zeros_like(weights)
+
+    def body(_: None, xs: tuple) -> tuple:
+        hidden, targets, weights = xs
+        return None, jax.lax.cond(jnp.any(weights > 0), head, skip, params, hidden, targets, weights)
+
+    xs = (chunks(hidden_BxTxD), chunks(targets_BxT), chunks(weights_BxT.astype(jnp.float32)))
+    _, outputs = jax.lax.scan(body, None, xs)
+    loss, correct = (jnp.moveaxis(x, 0, 1).reshape(num_rows, -1)[:, :num_slots] for x in outputs)
+    return loss, correct
+
+
+def target_loss(
+    model: Model, params: Any, batch: Mapping[str, jax.Array], num_datasets: int
+) -> tuple[jax.Array, Metrics]:
+    """The summed loss of a batch of packed rows, and sums for the metrics.
+
+    Args:
+      model: the decoder.
+      params: its parameters.
+      batch: the arrays of `flan_jax.data.stream`: tokens, positions and segments [B, L]; target_positions, targets,
+        weights and dataset_ids [B, T].
+      num_datasets: how many datasets `dataset_ids` numbers.
+
+    Returns:
+      The sum of weight x negative log-likelihood (nats, float32 scalar), and sums by name: `weight`, `correct`,
+      `dataset_loss` and `dataset_weight` [num_datasets], `slots_filled`.
+    """
+    hidden_BxLxD = model.hidden(params, batch["tokens"], batch["positions"], batch["segments"])
+    hidden_BxTxD = jnp.take_along_axis(hidden_BxLxD, batch["target_positions"][..., None], axis=1)
+    weights_BxT = batch["weights"]
+    loss_BxT, correct_BxT = token_cross_entropy(model, params, hidden_BxTxD, batch["targets"], weights_BxT)
+    weighted_BxT = loss_BxT * weights_BxT
+
+    def by_dataset(values_BxT: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(values_BxT.ravel(), batch["dataset_ids"].ravel(), num_datasets)
+
+    total = weighted_BxT.sum()
+    metrics = {
+        "loss": total,
+        "weight": weights_BxT.sum(),
+        "correct": (correct_BxT * weights_BxT).sum(),
+        "dataset_loss": by_dataset(weighted_BxT),
+        "dataset_weight": by_dataset(weights_BxT),
+        "slots_filled": (batch["segments"] > 0).sum().astype(jnp.float32),
+    }
+    return total, metrics

@@ -1,0 +1,91 @@
+"""The state of a run and the function that advances it by one step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flan_jax import partitioning
+from flan_jax.models import Model
+from flan_jax.training import loss as loss_lib
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """What a checkpoint holds. The stream has no state but the step.
+
+    Attributes:
+      step: int32 scalar, steps taken.
+      params: the model's parameters.
+      opt_state: the optimizer's.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def abstract_state(model: Model, tx: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of the state, without allocating it."""
+    params = model.abstract_params()
+    return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(tx.init, params))
+
+
+def state_shardings(mesh: jax.sharding.Mesh, model: Model, tx: optax.GradientTransformation) -> TrainState:
+    """A NamedSharding for every leaf of the state: parameters, and optimizer statistics like their parameters."""
+    params, axes = model.abstract_params(), model.logical_axes()
+    return TrainState(
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+        partitioning.parameter_shardings(mesh, axes, params),
+        partitioning.optimizer_state_shardings(mesh, tx, params, axes),
+    )
+
+
+def make_train_step(
+    model: Model, tx: optax.GradientTransformation, num_datasets: int, microbatches: int = 1
+) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, loss_lib.Metrics]]:
+    """Builds `step(state, batch) -> (state, metrics)`; the caller jits it with its shardings.
+
+    Args:
+      model: the decoder.
+      tx: the optimizer.
+      num_datasets: datasets of the stream.
+      microbatches: gradient accumulation: the batch is cut into so many parts, one after another. The gradient is
+        that of the mean loss over all target tokens of the batch, whatever the cut.
+    """
+
+    def gradient(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
+        def total(params: Any) -> tuple[jax.Array, loss_lib.Metrics]:
+            return loss_lib.target_loss(model, params, batch, num_datasets)
+
+        return jax.grad(total, has_aux=True)(params)
+
+    def accumulated(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
+        if microbatches == 1:
+            return gradient(params, batch)
+        # Part i takes rows i, i + A, ...: the rows' major axis, and so its sharding, stays whole.
+        parts = {k: v.reshape(-1, microbatches, *v.shape[1:]).swapaxes(0, 1) for k, v in batch.items()}
+        first = jax.eval_shape(gradient, params, {k: v[0] for k, v in parts.items()})
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+
+        def add(sums: Any, part: Mapping[str, jax.Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, sums, gradient(params, part)), None
+
+        return jax.lax.scan(add, zeros, parts)[0]
+
+    def train_step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, loss_lib.Metrics]:
+        grads, metrics = accumulated(state.params, batch)
+        grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["weight"], 1.0), grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["gradient_norm"] = optax.global_norm(grads)
+        metrics["parameter_norm"] = optax.global_norm(params)  # tells a broken update before it is saved
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return train_step

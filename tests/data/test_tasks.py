@@ -1,0 +1,282 @@
+import collections
+import importlib
+import json
+import logging
+import time
+
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+from scipy import stats
+
+from flan_jax import catalog, templates
+from flan_jax.data import sources, tasks, vocabularies
+from flan_jax.errors import FlanError
+
+pytestmark = pytest.mark.slow
+
+RTE, SQUAD = catalog.dataset("rte"), catalog.dataset("squad_v1")
+LENGTHS = {"inputs": 2048, "targets": 512}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLAN_JAX_HOME", str(tmp_path_factory.mktemp("home")))
+        tasks.register()
+        yield
+
+
+def read(name, split="train", **more):
+    dataset = seqio.get_mixture_or_task(name).get_dataset(LENGTHS, split, **{"shuffle": False, "seed": 0} | more)
+    return list(dataset.as_numpy_iterator())
+
+
+def text(value):
+    return value.decode() if isinstance(value, bytes) else [v.decode() for v in value]
+
+
+def fields_by_id(record, split):
+    rows = tasks.records(record, sources.open_source(record, "samples"), split).as_numpy_iterator()
+    return {row["record_id"]: {k: text(v) for k, v in row.items() if k != "record_id"} for row in rows}
+
+
+# ----------------------------------------------------------------------------------------------------- registering
+
+
+def flan_names():
+    return {n for r in (seqio.TaskRegistry, seqio.MixtureRegistry) for n in r.names() if n.startswith("flan")}
+
+
+def test_importing_registers_nothing_and_registering_opens_nothing(monkeypatch):
+    for registry in (seqio.TaskRegistry, seqio.MixtureRegistry):
+        for name in [n for n in registry.names() if n.startswith("flan")]:
+            registry.remove(name)
+    importlib.reload(tasks)
+    assert flan_names() == set()
+
+    def opened(*_):
+        raise AssertionError("a source was opened")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "open_source", opened)
+        start = time.process_time()
+        tasks.register()
+        assert time.process_time() - start < 5
+    assert flan_names() == {
+        *catalog.mixture_names(),
+        *(f"flan_{d.name}" for d in catalog.datasets()),
+        *(f"flan_{d.name}_t{k}" for d in catalog.datasets() for k in range(10)),
+    }
+    with pytest.raises(ValueError, match="flan_rtee"):
+        seqio.get_mixture_or_task("flan_rtee")
+
+
+def test_a_task_is_stock_seqio():
+    task = seqio.TaskRegistry.get("flan_rte")
+    assert type(task) is seqio.Task
+    assert set(task.output_features) == {"inputs", "targets"}
+    assert set(task.splits) == {"train", "validation", "test"}
+    assert task.num_input_examples("train") == sources.open_source(RTE, "samples").splits["train"].size
+    rows = read("flan_rte", "test")
+    (score,) = (fn([text(row["targets_pretokenized"]) for row in rows], ["yes"] * len(rows)) for fn in task.metric_fns)
+    assert score == {"accuracy": pytest.approx(100 * np.mean([row["answer"] == b"yes" for row in rows]))}
+
+
+# -------------------------------------------------------------------------------------------------------- examples
+
+
+@pytest.mark.parametrize("record", [RTE, SQUAD], ids=lambda r: r.name)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_examples(record, split):
+    rows = read(f"flan_{record.name}", split)
+    fields = fields_by_id(record, split)
+    passes = tasks.num_renderings(len(fields)) if split == "train" else 1
+    assert collections.Counter(row["record_id"] for row in rows) == dict.fromkeys(fields, passes)
+    vocabulary = vocabularies.ByteTokenizer()
+    for row in rows:
+        assert row["dataset"] == record.name.encode()
+        template = record.templates[row["template"]]
+        assert split == "train" or template.is_forward
+        rendered = templates.render(template, fields[row["record_id"]])
+        for name, expected in zip(("inputs", "targets"), rendered, strict=True):
+            assert text(row[f"{name}_pretokenized"]) == expected
+            limit = LENGTHS[name] - 1
+            assert row[name].tolist() == [*vocabulary.encode([expected])[0][:limit], vocabulary.eos_id]
+        for name in ("answer", "options", "references"):
+            assert (name in row) == (name in fields[row["record_id"]])
+            assert name not in row or text(row[name]) == fields[row["record_id"]][name]
+
+
+def test_one_template():
+    rows = read("flan_rte_t3")
+    assert {int(row["template"]) for row in rows} == {3}
+    fields = fields_by_id(RTE, "train")
+    for row in rows:
+        assert text(row["inputs_pretokenized"]) == templates.fill(RTE.templates[3].input, fields[row["record_id"]])
+
+
+def test_later_passes_show_other_templates():
+    shown = collections.defaultdict(list)
+    for row in read("flan_rte"):
+        shown[row["record_id"]].append(int(row["template"]))
+    assert {len(chosen) for chosen in shown.values()} == {10}
+    assert min(len(set(chosen)) for chosen in shown.values()) > 1
+
+
+def test_reading_is_deterministic():
+    first, again, shuffled = (read("flan_rte", shuffle=s, seed=1) for s in (False, False, True))
+    key = [(row["record_id"], int(row["template"])) for row in first]
+    assert key == [(row["record_id"], int(row["template"])) for row in again]
+    other = [(row["record_id"], int(row["template"])) for row in shuffled]
+    assert key != other and sorted(key) == sorted(other)
+
+
+def test_shards_share_the_examples():
+    whole = collections.Counter((r["record_id"], int(r["template"])) for r in read("flan_rte"))
+    parts = [read("flan_rte", shard_info=seqio.ShardInfo(index=i, num_shards=3)) for i in range(3)]
+    assert collections.Counter((r["record_id"], int(r["template"])) for part in parts for r in part) == whole
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_long_inputs_are_trimmed_before_eos():
+    task = seqio.get_mixture_or_task("flan_rte")
+    for row in task.get_dataset({"inputs": 30, "targets": 2}, "test", shuffle=False).as_numpy_iterator():
+        assert (len(row["inputs"]), row["inputs"][-1]) == (30, 1)
+        assert (len(row["targets"]), row["targets"][-1]) == (2, 1)
+
+
+def test_references_reach_the_metrics():
+    task = seqio.TaskRegistry.get("flan_squad_v1")
+    targets, predictions = [], []
+    for row in read("flan_squad_v1", "test"):
+        targets.append(task.postprocess_fn(text(row["targets_pretokenized"]), example=row, is_target=True))
+        predictions.append(task.postprocess_fn(text(row["references"])[-1], example=row, is_target=False))
+        assert targets[-1] == text(row["references"])
+    scores = {name: value for fn in task.metric_fns for name, value in fn(targets, predictions).items()}
+    assert scores and set(scores.values()) == {100.0}
+
+
+# ---------------------------------------------------------------------------------------------- choice of templates
+
+
+def chosen(record, ids, epochs, seed, **more):
+    return np.array([tasks.choose_template(record, i, tf.constant(epochs), seed, **more).numpy() for i in ids])
+
+
+def test_choice_of_template():
+    """Chosen evenly, again the same, and otherwise for another epoch, seed or dataset."""
+
+    ids = tf.data.Dataset.from_tensor_slices([f"rte-train.tfrecord-00000-of-00001__{i}" for i in range(3000)])
+
+    def choices(record, epoch, seed):
+        chosen = ids.map(lambda i: tasks.choose_template(record, i, tf.constant(epoch), seed))
+        return np.array(list(chosen.as_numpy_iterator()))
+
+    first = choices(RTE, 0, 0)
+    np.testing.assert_array_equal(choices(RTE, 0, 0), first)
+    assert stats.chisquare(np.bincount(first, minlength=10)).pvalue > 1e-3
+    for other in (choices(RTE, 1, 0), choices(RTE, 0, 1), choices(SQUAD, 0, 0)):
+        assert stats.chisquare(np.bincount(other, minlength=10)).pvalue > 1e-3
+        assert 0.07 < (other == first).mean() < 0.13  # independent choices among ten agree one time in ten
+
+
+def test_choice_for_several_epochs_at_once():
+    ids = [f"id{i}" for i in range(20)]
+    together = chosen(RTE, ids, np.arange(5), 0)
+    assert together.shape == (20, 5)
+    for epoch in range(5):
+        np.testing.assert_array_equal(together[:, epoch], chosen(RTE, ids, epoch, 0))
+    forward = chosen(RTE, ids, np.arange(5), 0, forward_only=True)
+    assert set(forward.ravel()) <= set(RTE.forward_templates)
+    assert len(set(forward.ravel())) > 4
+
+
+@pytest.mark.parametrize(
+    ("records", "renderings"), [(0, 10), (1, 10), (3000, 10), (3001, 9), (15_000, 2), (15_001, 1), (30_000, 1)]
+)
+def test_renderings(records, renderings):
+    assert tasks.num_renderings(records) == renderings
+
+
+# -------------------------------------------------------------------------------------------------------- mixtures
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Local JSONL of three datasets in different sizes; 3,200 rows, more than the cap of the rates, in one of them."""
+    folder = tmp_path_factory.mktemp("data")
+    labels = ["entailment", "not_entailment"]
+    rte = [{"premise": f"zyxw {i}", "hypothesis": "H", "label": labels[i % 2], "idx": i} for i in range(300)]
+    sst2 = [{"sentence": f"Film {i}", "label": ["negative", "positive"][i % 2], "idx": i} for i in range(3300)]
+    qnli = [{"question": f"Q {i}?", "sentence": "S.", "label": labels[i % 2], "idx": i} for i in range(40)]
+    for name, rows in (("rte", rte), ("sst2", sst2), ("qnli", qnli)):
+        (folder / name).mkdir()
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / name / "train.jsonl").write_text(lines)
+    return folder
+
+
+@pytest.fixture
+def registered(folder):
+    tasks.register(data=folder)
+    yield
+    tasks.register()
+
+
+def test_mixture(registered, caplog):
+    """Rates are the paper's, and members whose source is missing are named and left out."""
+    mixture = seqio.get_mixture_or_task("flan")
+    with caplog.at_level(logging.WARNING):
+        rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    assert rates == {"flan_rte": 225, "flan_sst2": 3000, "flan_qnli": 30}
+    assert mixture.total_rate == 3255
+    assert any("mixture flan goes on without flan_snli: " in r.getMessage() for r in caplog.records)
+
+
+def test_mixture_shares(registered):
+    mixture = seqio.get_mixture_or_task("flan_without_sentiment")
+    assert {task.name for task in mixture.tasks} == {"flan_rte", "flan_qnli"}
+    dataset = mixture.get_dataset(LENGTHS, "train", seed=0, num_epochs=None)
+    decode = vocabularies.ByteTokenizer().decode
+    rte = sum(
+        "zyxw" in decode(row["inputs"]) + decode(row["targets"]) for row in dataset.take(1500).as_numpy_iterator()
+    )
+    p = 225 / 255
+    assert abs(rte - 1500 * p) < 5 * np.sqrt(1500 * p * (1 - p))
+
+
+def test_mixture_without_any_source(registered):
+    mixture = seqio.MixtureRegistry.get("flan_without_nli")
+    assert [task.name for task in mixture.tasks] == ["flan_sst2"]
+    tasks.register(data=sources._samples_folder() / "rte")  # a folder without any dataset
+    with pytest.raises(FlanError, match="mixture flan_without_nli: none of its sources can be opened"):
+        _ = seqio.MixtureRegistry.get("flan_without_nli").tasks
+
+
+def test_missing_split(registered):
+    """The local rows have no test split, and the small ones none for dev either."""
+    assert set(seqio.TaskRegistry.get("flan_rte").splits) == {"train", "validation"}
+    with pytest.raises(FlanError, match="dataset rte has no test split"):
+        read("flan_rte", "test")
+    with pytest.raises(FlanError, match="dataset snli: no folder snli/"):
+        read("flan_snli", "test")
+
+
+def test_another_vocabulary(tmp_path):
+    """A vocabulary without extra ids, and a seed of its own."""
+
+    class Upper(vocabularies.ByteTokenizer):
+        def encode(self, texts):
+            return super().encode([t.upper() for t in texts])
+
+    first = [int(row["template"]) for row in read("flan_rte")]
+    tasks.register(vocabulary=Upper(), seed=1)
+    try:
+        rows = read("flan_rte")
+        assert [int(row["template"]) for row in rows] != first
+        expected = text(rows[0]["inputs_pretokenized"]).upper().encode()
+        assert bytes(i - 3 for i in rows[0]["inputs"][:-1]) == expected
+    finally:
+        tasks.register()

@@ -1,0 +1,99 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from flan_jax import models
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import items
+from flan_jax.evaluation.scoring import Scorer
+from flan_jax.evaluation.trees import build_tree
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    model = models.build(models.preset("tiny"))
+    return Scorer(model, model.init(jax.random.key(0)), row_lengths=(64,), tokens_per_batch=256)
+
+
+class NeverScores:
+    max_length = 64
+
+    def score(self, trees, progress):
+        raise AssertionError("scoring started")
+
+
+GOOD = {"id": 1, "prompt": "A dog", "options": [" runs", " is a naïve cat"]}
+
+
+def _write(path, *lines):
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return path
+
+
+def test_scores_items_in_order(tmp_path, scorer):
+    rows = [GOOD, {"id": "x", "prompt": "", "options": ["b"], "label": 0}, GOOD]
+    path = _write(tmp_path / "in.jsonl", rows[0], "", rows[1], rows[2])
+    output = tmp_path / "new" / "out.jsonl"
+    assert items.score_items(path, output, scorer, ByteTokenizer()) == 3
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["id"] for line in lines] == [1, "x", 1]
+    for line, row in zip(lines, rows, strict=True):
+        assert set(line) == {"id", "loglikelihood", "tokens", "bytes", "is_greedy"}
+        assert line["tokens"] == line["bytes"] == [len(option.encode()) for option in row["options"]]
+        (expected,) = scorer.score([build_tree(ByteTokenizer(), row["prompt"], row["options"], separator=None)])
+        np.testing.assert_allclose(line["loglikelihood"], expected.loglikelihood, atol=1e-4)
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_a_cut_prompt_is_counted(tmp_path, scorer):
+    path = _write(tmp_path / "in.jsonl", GOOD, GOOD | {"prompt": "z" * 100})
+    warnings = []
+    items.score_items(path, tmp_path / "out.jsonl", scorer, ByteTokenizer(), warn=warnings.append)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert "cut_tokens" not in lines[0] and lines[1]["cut_tokens"] == 100 + 16 - 64
+    assert warnings == ["1 of 2 prompts are longer than 64 tokens and lose their left end."]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": 1,', "line 2 is not JSON"),
+        ("[1]", "line 2 is no JSON object"),
+        ({"prompt": "a", "options": ["b"]}, "line 2: field 'id' is missing"),
+        ({"id": 1, "options": ["b"]}, "line 2: field 'prompt' is missing"),
+        ({"id": 1, "prompt": "a"}, "line 2: field 'options' is missing"),
+        ({"id": 1, "prompt": 3, "options": ["b"]}, "line 2: field 'prompt'"),
+        ({"id": 1, "prompt": "a", "options": []}, "line 2: field 'options'"),
+        ({"id": 1, "prompt": "a", "options": ["b", ""]}, "line 2: field 'options'"),
+        ({"id": 1, "prompt": "a", "options": "b"}, "line 2: field 'options'"),
+    ],
+)
+def test_a_broken_line_is_named_before_anything_is_scored(tmp_path, line, message):
+    path = _write(tmp_path / "in.jsonl", GOOD, line)
+    with pytest.raises(FlanError, match=message) as caught:
+        items.score_items(path, tmp_path / "out.jsonl", NeverScores(), ByteTokenizer())
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    with pytest.raises(FlanError, match="cannot read items"):
+        items.read_items(tmp_path / "none.jsonl")
+    with pytest.raises(FlanError, match="holds no items"):
+        items.read_items(_write(tmp_path / "empty.jsonl", "", ""))
+    (tmp_path / "latin.jsonl").write_bytes(b'{"id": "\xe9"}')
+    with pytest.raises(FlanError, match="line 1 is not JSON in UTF-8"):
+        items.read_items(tmp_path / "latin.jsonl")
+    path = _write(tmp_path / "in.jsonl", GOOD)
+    with pytest.raises(FlanError, match="it is a folder"):
+        items.score_items(path, tmp_path, NeverScores(), ByteTokenizer())
+
+
+def test_nothing_is_left_when_scoring_fails(tmp_path):
+    path = _write(tmp_path / "in.jsonl", GOOD)
+    with pytest.raises(AssertionError):
+        items.score_items(path, tmp_path / "out.jsonl", NeverScores(), ByteTokenizer())
+    assert list(tmp_path.iterdir()) == [path]

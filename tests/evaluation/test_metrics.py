@@ -1,0 +1,83 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from flan_jax.evaluation.metrics import (
+    binary_f1,
+    edit_distance,
+    matthews,
+    mean_multiclass_f1,
+    multirc,
+    pearson_spearman,
+)
+
+
+def naive_pearson(x, y):
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    top = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+    return top / math.sqrt(sum((a - mx) ** 2 for a in x) * sum((b - my) ** 2 for b in y))
+
+
+def naive_ranks(x):
+    return [sum(b < a for b in x) + (sum(b == a for b in x) + 1) / 2 for a in x]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_binary_f1_is_that_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    targets, predictions = rng.choice(["no", "yes"], (2, 40)).tolist()
+    expected = 100 * f1_score(targets, predictions, pos_label="yes")
+    assert binary_f1(targets, predictions)["f1"] == pytest.approx(expected)
+    assert binary_f1([[t] for t in targets], [f" {p}\n" for p in predictions])["f1"] == pytest.approx(expected)
+
+
+def test_binary_f1_without_a_yes_is_zero():
+    assert binary_f1(["no", "no"], ["no", "maybe"]) == {"f1": 0.0}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pearson_spearman_is_that_of_the_definition(seed):
+    rng = np.random.default_rng(seed)
+    wanted, given = rng.integers(0, 6, (2, 30)).tolist()
+    found = pearson_spearman([str(x) for x in wanted], [str(x) for x in given])
+    assert found["pearson"] == pytest.approx(100 * naive_pearson(wanted, given))
+    assert found["spearman"] == pytest.approx(100 * naive_pearson(naive_ranks(wanted), naive_ranks(given)))
+
+
+def test_pearson_spearman_takes_what_is_no_number_as_below_the_scale():
+    targets = ["0", "2", "5", "3"]
+    as_minus_one = pearson_spearman(targets, ["-1", "2", "5", "-1"])
+    assert pearson_spearman(targets, ["very alike", "2", "5", "nan"]) == as_minus_one
+
+
+@pytest.mark.parametrize(("targets", "predictions"), [(["1", "2"], ["3", "3"]), (["4", "4"], ["1", "2"])])
+def test_pearson_spearman_of_a_constant_is_zero(targets, predictions):
+    assert pearson_spearman(targets, predictions) == {"pearson": 0.0, "spearman": 0.0}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_matthews_is_the_correlation_of_two_answers(seed):
+    rng = np.random.default_rng(seed)
+    targets, predictions = rng.choice(["no", "yes"], (2, 50)).tolist()
+    numbers = [[float(x == "yes") for x in column] for column in (targets, predictions)]
+    assert matthews(targets, predictions)["matthews"] == pytest.approx(100 * naive_pearson(*numbers))
+    assert matthews(targets, ["yes"] * 50) == {"matthews": 0.0}
+
+
+def test_mean_multiclass_f1_averages_over_the_answers():
+    targets, predictions = ["a", "a", "b", "c"], ["a", "b", "b", "b"]
+    # a: precision 1, recall 1/2; b: precision 1/3, recall 1; c: never given.
+    assert mean_multiclass_f1(targets, predictions)["mean_f1"] == pytest.approx(100 * (2 / 3 + 1 / 2 + 0) / 3)
+
+
+def test_multirc_counts_whole_questions():
+    answers = [("1-1", "yes"), ("1-1", "no"), ("1-2", "yes"), ("1-2", "yes"), ("2-1", "no")]
+    targets = [{"question_id": q, "answer": a} for q, a in answers]
+    assert multirc(targets, ["yes", "no", "yes", "no", "no"]) == pytest.approx({"f1a": 80.0, "em": 200 / 3})
+
+
+def test_edit_distance_is_in_words_to_the_nearest_reference():
+    targets = ["One two three.", ["a b", "a b c"]]
+    assert edit_distance(targets, ["One three.", " a b c"]) == {"edit_distance": 0.5, "exact": 50.0}

@@ -1,0 +1,56 @@
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from flan_jax import catalog
+from flan_jax.data import sources
+from flan_jax.tasks.closed_book_qa import TRIVIA_QA
+
+
+def record(value="The Yen", normalized="yen", aliases=("yen", "japanese yen"), question="Which  currency? "):
+    answer = {"value": tf.constant(value), "normalized_value": tf.constant(normalized)}
+    return {
+        "question": tf.constant(question),
+        "answer": {**answer, "normalized_aliases": tf.constant(list(aliases), tf.string)},
+    }
+
+
+def test_answer_is_normalized_and_solution_is_as_written():
+    found = TRIVIA_QA.fields(record())
+    assert found["question"].numpy() == b"Which currency?"
+    assert (found["answer"].numpy(), found["solution"].numpy()) == (b"yen", b"The Yen")
+
+
+@pytest.mark.parametrize(
+    ("aliases", "references"),
+    [
+        (("yen", "japanese yen"), [b"yen", b"japanese yen"]),
+        (("japanese yen", "yen", "yen"), [b"yen", b"japanese yen"]),
+        (("", "y"), [b"yen", b"y"]),
+        ((), [b"yen"]),
+    ],
+)
+def test_references_are_the_answer_and_its_aliases_each_once(aliases, references):
+    assert list(TRIVIA_QA.fields(record(aliases=aliases))["references"].numpy()) == references
+
+
+@pytest.mark.parametrize(
+    ("value", "normalized", "kept"), [("Yen", "yen", True), ("<unk>", "<unk>", False), ("?!", " ", False)]
+)
+def test_records_without_an_answer_are_dropped(value, normalized, kept):
+    assert bool(TRIVIA_QA.keep(record(value, normalized))) == kept
+
+
+@pytest.mark.slow
+def test_the_evidence_is_not_read():
+    features = tfds.builder(TRIVIA_QA.source, data_dir="nothing_is_here")
+    assert sources.read_fields(TRIVIA_QA, features.info.features) == {"question", "answer"}
+
+
+def test_validation_is_the_test_set_since_the_answers_of_the_other_are_not_public():
+    found = catalog.resolve_splits(TRIVIA_QA, {"train": 138_384, "validation": 18_669, "test": 17_210})
+    assert {k: v.tfds for k, v in found.items()} == {
+        "train": "train[0:30000]",
+        "validation": "train[138184:138384]",
+        "test": "validation[0:18669]",
+    }

@@ -1,0 +1,320 @@
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+import flan_jax.tasks
+from flan_jax import catalog
+from flan_jax.tasks import summarization
+from flan_jax.tasks.summarization import (
+    AESLC,
+    AG_NEWS_SUBSET,
+    CNN_DAILYMAIL,
+    GIGAWORD,
+    MULTI_NEWS,
+    NEWSROOM,
+    OPINION_ABSTRACTS_IDEBATE,
+    OPINION_ABSTRACTS_ROTTEN_TOMATOES,
+    SAMSUM,
+    WIKI_LINGUA_ENGLISH_EN,
+    XSUM,
+)
+
+
+def texts(**record):
+    return {name: tf.constant(value) for name, value in record.items()}
+
+
+def shown(dataset, record):
+    """The fields of a record as Python text."""
+    fields = dataset.fields(record)
+    return {k: v.numpy().decode() for k, v in fields.items() if v.shape.rank == 0}
+
+
+def kept(dataset, record):
+    return bool(dataset.keep(record))
+
+
+def opinions(values, **others):
+    keys = [str(i) for i in range(len(values))]
+    pairs = {"key": tf.constant(keys, tf.string), "value": tf.constant(values, tf.string)}
+    names = {"movie": ("_critics", "_critic_consensus", "_movie_name"), "debate": ("_argument_sentences", "_claim")}
+    kind = "movie" if "_movie_name" in others else "debate"
+    return {names[kind][0]: pairs, names[kind][1]: tf.constant("Good."), **texts(**others)}
+
+
+# ------------------------------------------------------------------------------------------------- splits and sources
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sizes", "expected"),
+    [
+        (
+            AG_NEWS_SUBSET,
+            {"train": 120_000, "test": 7_600},
+            {"train": "train[0:30000]", "validation": "train[119800:120000]", "test": "test[0:7600]"},
+        ),
+        (
+            XSUM,
+            {"train": 203_577, "validation": 11_305, "test": 11_301},
+            {"train": "train[0:30000]", "validation": "validation[0:200]", "test": "test[0:11301]"},
+        ),
+        (
+            OPINION_ABSTRACTS_IDEBATE,
+            {"train": 2_259},
+            {"train": "train[0:1659]", "validation": "train[1659:1759]", "test": "train[1759:2259]"},
+        ),
+        (
+            OPINION_ABSTRACTS_ROTTEN_TOMATOES,
+            {"train": 3_731},
+            {"train": "train[0:3131]", "validation": "train[3131:3231]", "test": "train[3231:3731]"},
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_splits_at_the_real_sizes(dataset, sizes, expected):
+    assert {name: s.tfds for name, s in catalog.resolve_splits(dataset, sizes).items()} == expected
+
+
+def test_what_tfds_cannot_download_says_how_to_get_it():
+    manual = {d.name for d in summarization.DATASETS if d.manual}
+    assert manual == {NEWSROOM.name, SAMSUM.name, XSUM.name}
+    for dataset in (NEWSROOM, SAMSUM, XSUM):
+        assert "https://" in dataset.manual
+        assert f"tfds build {dataset.tfds_name} --manual_dir=" in dataset.manual
+        assert not dataset.manual.endswith(".")  # the message that quotes it ends with one
+
+
+# ------------------------------------------------------------------------------------------------------ shared parts
+
+
+@pytest.mark.parametrize("blank", ["", " \n\t", "\u00a0"])
+def test_records_without_text_are_dropped(blank):
+    assert kept(AESLC, texts(email_body="Hello", subject_line="Hi\n"))
+    assert not kept(AESLC, texts(email_body=blank, subject_line="Hi"))
+    assert not kept(AESLC, texts(email_body="Hello", subject_line=blank))
+
+
+def test_aeslc_body_and_subject_are_on_one_line():
+    fields = shown(AESLC, texts(email_body="Hi Jo,\n\nsee  you\u00a0then.\n", subject_line="Lunch\n on Friday\n"))
+    assert fields == {"body": "Hi Jo, see you then.", "answer": "Lunch on Friday"}
+
+
+@pytest.mark.parametrize(
+    ("document", "opening"),
+    [
+        ("One short sentence.", "One short sentence."),
+        ("no end at all", "no end at all"),
+        (" ".join(["word"] * 100), " ".join(["word"] * 60)),
+        ("First one. " + "word " * 70 + "last.", "First one."),
+        ('He said "this too." ' + "word " * 70, 'He said "this too."'),
+        ("They ate at the 'Café'. Mrs. Ó Briain paid. " + "word " * 70, "They ate at the 'Café'. Mrs. Ó Briain paid."),
+        ("He lives in Paris. " + "word " * 70, "He lives in Paris."),
+        ("It rained. " + "word " * 40 + "U.S. and Mr. Hill in Sept. " + "word " * 30, "It rained."),
+        ("Cost was $4,000. " + "word " * 48 + "today. " + "word " * 30, "Cost was $4,000. " + "word " * 48 + "today."),
+    ],
+)
+def test_opening_ends_with_a_sentence_within_sixty_words(document, opening):
+    assert shown(XSUM, texts(document=document, summary="s"))["opening"] == opening
+
+
+# ----------------------------------------------------------------------------------------------------------- AG News
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("the firm #39;s shares", "the firm's shares"),
+        ("for his  quot;Gyro, quot; a machine", 'for his "Gyro," a machine'),
+        ("costs  #36;3 billion", "costs $3 billion"),
+        ("AT amp;T and R&amp;D", "AT&T and R&D"),
+        (r"dwindling\band of\\cynics", "dwindling band of cynics"),
+        ("&lt;b&gt;News&lt;/b&gt; of  lt;i gt;today", "News of today"),
+        ("5 < 6; no. 39; 7 > 6", "5 < 6; no. 39; 7 > 6"),
+    ],
+)
+def test_ag_news_text_is_repaired(written, read):
+    fields = shown(AG_NEWS_SUBSET, {**texts(title=written, description=written), "label": tf.constant(0, tf.int64)})
+    assert fields["title"] == fields["description"] == read
+
+
+@pytest.mark.parametrize(("label", "word"), enumerate(["World", "Sports", "Business", "Science/Tech"]))
+def test_ag_news_answer_is_the_word_of_the_label(label, word):
+    record = {**texts(title="t", description="d"), "label": tf.constant(label, tf.int64)}
+    assert shown(AG_NEWS_SUBSET, record)["answer"] == word
+
+
+# ----------------------------------------------------------------------------------------------------- CNN/DailyMail
+
+
+@pytest.mark.parametrize(
+    ("head", "left"),
+    [
+        ("", ""),
+        ("(CNN)", ""),
+        ("(CNN) -- ", ""),
+        ("(CNN Student News) -- ", ""),
+        ("LONDON, England (CNN) -- ", "LONDON, England -- "),
+        ("ST. LOUIS (Reuters) -- ", "ST. LOUIS -- "),
+        ("By. Daily Mail Reporter. ", ""),
+        ("By. Ann Doe. PUBLISHED:. 07:03 EST, 2 March 2013. |. UPDATED:. 08:07 EST, 2 March 2013. ", ""),
+        ("By. Ann Doe. and Jo Roe. PUBLISHED:. 7:03 GMT, 12 May 2014. ", ""),
+        ("By . Ann Doe . PUBLISHED: . 07:03 EST, 2 March 2013 . | . UPDATED: . 08:07 EST, 2 March 2013 . ", ""),
+        ("By. Ann Doe. Last updated at 3:30 PM on 5th October 2011. ", ""),
+        ("Mayor Ann Doe (Labour) -- ", "Mayor Ann Doe (Labour) -- "),
+        ("By Tuesday it was over. ", "By Tuesday it was over. "),
+    ],
+)
+def test_cnn_dailymail_article_loses_byline_and_agency_alone(head, left):
+    text = "The dog (a collie) came home in 2013 . She was tired, her owner (CNN) -- said. PUBLISHED: 1 May."
+    assert shown(CNN_DAILYMAIL, texts(article=head + text, highlights="h"))["article"] == left + text
+
+
+def test_cnn_dailymail_highlights_keep_their_lines():
+    fields = shown(CNN_DAILYMAIL, texts(article="a", highlights=" One  here.\r\n\n Two. \nThree.\n"))
+    assert fields["answer"] == "One here.\nTwo.\nThree."
+
+
+# ---------------------------------------------------------------------------------------------------------- Gigaword
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ("the mayor is unknown .", True),
+        ("a CHUNK of ice fell .", True),
+        ("the UNK won .", False),
+        ("UNK", False),
+        ("the <unk> won .", False),
+        ("profit rose ## percent .", False),
+        ("  ", False),
+    ],
+)
+def test_gigaword_drops_masked_words_and_digits(document, expected):
+    assert kept(GIGAWORD, texts(document=document, summary="headline")) == expected
+    assert kept(GIGAWORD, texts(document="a sentence .", summary=document)) == expected
+
+
+# -------------------------------------------------------------------------------------------------------- Multi-News
+
+
+def fair_lengths(lengths, total):
+    """Hands out words one a round to every text that has some left."""
+    given = [0] * len(lengths)
+    while True:
+        hungry = [i for i, n in enumerate(lengths) if given[i] < n]
+        if not hungry or sum(given) + len(hungry) > total:
+            return given
+        for i in hungry:
+            given[i] += 1
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [(5,), (700,), (2_000,), (100, 200), (699, 2), (1_000, 1_000), (30, 3_000, 400, 10), (350, 350, 351), (90,) * 9],
+)
+def test_multi_news_articles_share_the_words_fairly(lengths):
+    articles = [" ".join(f"{chr(97 + i)}{j}" for j in range(n)) for i, n in enumerate(lengths)]
+    fields = shown(MULTI_NEWS, texts(document=" ||||| ".join(articles), summary="s"))
+    got = fields["articles"].split("\n---\n")
+    assert [len(a.split()) for a in got] == fair_lengths(lengths, 700)
+    assert all(whole.startswith(part) for whole, part in zip(articles, got, strict=True))
+
+
+def test_multi_news_cuts_after_a_sentence_and_only_where_it_has_to():
+    long = "It began early. " * 300
+    fields = shown(MULTI_NEWS, texts(document=f"Short text without end ||||| {long}and so on", summary="s"))
+    first, second = fields["articles"].split("\n---\n")
+    assert first == "Short text without end"
+    assert second == " ".join(["It began early."] * 232)  # 696 words are left
+
+
+def test_multi_news_articles_are_numbered_and_empty_ones_go():
+    record = texts(document="One \n here.|||||  ||||| Two. |||||", summary="– It – all  happened.")
+    fields = shown(MULTI_NEWS, record)
+    assert fields["numbered"] == "Source 1:\nOne here.\n\nSource 2:\nTwo."
+    assert fields["opening"] == "One here."
+    assert fields["answer"] == "It – all happened."
+    assert kept(MULTI_NEWS, record)
+    assert not kept(MULTI_NEWS, texts(document=" ||||| \n |||||", summary="s"))
+    assert not kept(MULTI_NEWS, texts(document="One.", summary=" "))
+
+
+# ------------------------------------------------------------------------------------------------- Opinion abstracts
+
+
+def test_idebate_arguments_are_numbered_and_tidy():
+    record = opinions(["It is fair , they say .", " ", "It  works !"], _debate_name="This_House would_vote ")
+    assert shown(OPINION_ABSTRACTS_IDEBATE, record) == {
+        "debate": "This House would vote",
+        "arguments": "1. It is fair, they say.\n2. It works!",
+        "passage": "It is fair, they say. It works!",
+        "argument": "It is fair, they say.",
+        "answer": "Good.",
+    }
+    assert kept(OPINION_ABSTRACTS_IDEBATE, record)
+    for values in ([], [" ", ""]):
+        assert not kept(OPINION_ABSTRACTS_IDEBATE, opinions(values, _debate_name="d"))
+
+
+def test_rotten_tomatoes_shows_ten_reviews():
+    fields = shown(
+        OPINION_ABSTRACTS_ROTTEN_TOMATOES, opinions([f"r{i}" for i in range(40)], _movie_name="up_in__smoke_3")
+    )
+    assert fields["movie"] == "up in smoke 3"
+    assert fields["reviews"].splitlines() == [f"{i + 1}. r{i}" for i in range(10)]
+    assert fields["some_reviews"] == "1. r0\n2. r1\n3. r2"
+    assert fields["review"] == "r0"
+
+
+# ------------------------------------------------------------------------------------------------------------ SAMSum
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Ann: Hi\r\nBob: Hey  you", "Ann: Hi\nBob: Hey you"),
+        ("Ann: <file_photo>\r\nAnn: Nice?\r\nBob: <file_gif> Yes", "Ann: Nice?\nBob: Yes"),
+        ("Ann: <file_photo> <file_other>\nBob: ok", "Bob: ok"),
+        ("Ann: love you <3 and >2 of you", "Ann: love you <3 and >2 of you"),
+        ("Ann: we need\r\nfor the cake:\r\neggs", "Ann: we need\nfor the cake:\neggs"),
+    ],
+)
+def test_samsum_dialogue_has_one_message_a_line_and_no_marks_of_files(written, read):
+    assert shown(SAMSUM, texts(dialogue=written, summary="s"))["dialogue"] == read
+
+
+def test_samsum_without_a_message_is_dropped():
+    assert kept(SAMSUM, texts(dialogue="Ann: Hi", summary="s"))
+    assert not kept(SAMSUM, texts(dialogue="", summary="s"))
+    assert not kept(SAMSUM, texts(dialogue="Ann: <file_photo>\r\n", summary="s"))
+
+
+# -------------------------------------------------------------------------------------------------------- WikiLingua
+
+
+def test_wiki_lingua_target_is_the_reference_where_there_is_no_other():
+    signature = {
+        "source": tf.TensorSpec([], tf.string),
+        "target": tf.TensorSpec([], tf.string),
+        "references": tf.TensorSpec([None], tf.string),
+    }
+    rows = [
+        {"source": "s", "target": "Do  this. ", "references": []},
+        {"source": "s", "target": "Do this.", "references": ["Do that. "]},
+    ]
+    data = tf.data.Dataset.from_generator(lambda: iter(rows), output_signature=signature)
+    found = [list(f["references"].numpy()) for f in data.map(lambda record: WIKI_LINGUA_ENGLISH_EN.fields(record))]
+    assert found == [[b"Do this."], [b"Do that."]]
+
+
+# ----------------------------------------------------------------------------------------------------------- samples
+
+
+def test_gigaword_samples_have_masked_rows_to_drop():
+    folder = Path(next(iter(flan_jax.tasks.__path__))) / "samples" / GIGAWORD.folder
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text("utf-8").splitlines()]
+    masked = [row for row in rows if not kept(GIGAWORD, texts(**row))]
+    assert len(masked) == 2
+    assert all("#" in row["document"] or "UNK" in row["document"] for row in masked)

@@ -1,0 +1,385 @@
+import dataclasses
+import itertools
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flan_jax import catalog
+from flan_jax.catalog import Splits
+from flan_jax.errors import FlanError
+
+# The paper's exclusions (flan_facts.md, section 1): what leaves the mixture when a cluster is evaluated.
+ALSO_OUT = {
+    "nli": {"paraphrase"},
+    "paraphrase": {"nli"},
+    "reading_comprehension_with_commonsense": {"reading_comprehension", "commonsense"},
+    "reading_comprehension": {"reading_comprehension_with_commonsense"},
+    "commonsense": {"reading_comprehension_with_commonsense"},
+}
+CLUSTERS = [c.name for c in catalog.clusters()]
+
+each_cluster = pytest.mark.parametrize("cluster", CLUSTERS)
+
+
+def with_splits(**rules):
+    return dataclasses.replace(catalog.dataset("rte"), splits=Splits(**rules))
+
+
+def resolved(record, **sizes):
+    return {name: s.tfds for name, s in catalog.resolve_splits(record, sizes).items()}
+
+
+# ------------------------------------------------------------------------------------------------------- hold-out
+
+
+def test_there_are_the_papers_twelve_clusters():
+    assert len(CLUSTERS) == len(set(CLUSTERS)) == 12
+
+
+@each_cluster
+def test_held_out_together(cluster):
+    assert catalog.held_out_together(cluster) == {cluster} | ALSO_OUT.get(cluster, set())
+
+
+@each_cluster
+def test_is_held_out(cluster):
+    record = dataclasses.replace(catalog.dataset("rte"), cluster=cluster)
+    out = {cluster} | ALSO_OUT.get(cluster, set())
+    assert catalog.is_held_out(record, [])
+    assert catalog.is_held_out(record, [c for c in CLUSTERS if c not in out])
+    for trained in CLUSTERS:
+        assert catalog.is_held_out(record, [trained]) == (trained not in out)
+    assert not catalog.is_held_out(record, CLUSTERS)
+
+
+@each_cluster
+def test_mixture_without_a_cluster(cluster):
+    out = {cluster} | ALSO_OUT.get(cluster, set())
+    mixture = catalog.mixture(f"flan_without_{cluster}")
+    assert mixture == tuple(d for d in catalog.mixture("flan") if d.cluster not in out)
+    trained = {d.cluster for d in mixture}
+    assert all(catalog.is_held_out(d, trained) for d in catalog.datasets(cluster))
+
+
+def test_mixture_flan_has_every_dataset_that_trains():
+    assert catalog.mixture("flan") == tuple(d for d in catalog.datasets() if d.in_flan and d.splits.train is not None)
+    assert len(catalog.mixture("flan")) > 10
+
+
+def test_mixture_leaves_out_extras_and_test_only_datasets(monkeypatch):
+    rte = catalog.dataset("rte")
+    records = [
+        rte,
+        dataclasses.replace(rte, name="extra", in_flan=False),
+        dataclasses.replace(rte, name="test_only", splits=Splits(train=None, dev=None, test="test")),
+    ]
+    monkeypatch.setattr(catalog, "_loaded", lambda: {r.name: r for r in records})
+    assert catalog.mixture("flan") == (rte,)
+    assert catalog.mixture("extra") == (records[1],)
+
+
+@pytest.mark.parametrize("name", ["rte", "flan_rte"])
+def test_mixture_of_one_dataset(name):
+    assert catalog.mixture(name) == (catalog.dataset("rte"),)
+
+
+def test_every_mixture_name_is_a_mixture():
+    names = catalog.mixture_names()
+    assert names == ("flan", *(f"flan_without_{c}" for c in CLUSTERS))
+    for name in names:
+        assert set(catalog.mixture(name)) <= set(catalog.mixture("flan"))
+
+
+@pytest.mark.parametrize(
+    ("lookup", "name", "near"),
+    [
+        (catalog.dataset, "rtee", "'rte'"),
+        (catalog.dataset, "arc_chalenge", "'arc_challenge'"),
+        (catalog.cluster, "nil", "'nli'"),
+        (catalog.datasets, "commonsens", "'commonsense'"),
+        (catalog.held_out_together, "summarisation", "'summarization'"),
+        (catalog.mixture, "flan_withuot_nli", "'flan_without_nli'"),
+        (catalog.mixture, "flan_without_nil", "'nli'"),
+        (catalog.mixture, "flan_rtt", "'flan_rte'"),
+    ],
+)
+def test_unknown_name(lookup, name, near):
+    with pytest.raises(FlanError, match=f"did you mean .*{near}") as error:
+        lookup(name)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_unknown_name_without_a_near_match_says_what_there_is():
+    with pytest.raises(FlanError, match="there are: .*nli"):
+        catalog.cluster("zzzzzz")
+    with pytest.raises(FlanError, match=r"there are \d+, for example"):
+        catalog.mixture("zzzzzz")
+
+
+def test_record_of_an_unknown_cluster():
+    with pytest.raises(FlanError, match=r"unknown cluster 'nlii'.*'nli'.*dataset rte"):
+        dataclasses.replace(catalog.dataset("rte"), cluster="nlii")
+
+
+# --------------------------------------------------------------------------------------------------- mixing rates
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "rate"),
+    [(0, 0), (1, 1), (250, 250), (2999, 2999), (3000, 3000), (3001, 3000), (30_000, 3000)],
+)
+def test_mixing_rate(num_examples, rate):
+    assert catalog.mixing_rate(num_examples) == rate
+
+
+def test_shares_of_three_datasets():
+    rates = np.array([catalog.mixing_rate(n) for n in (200, 2290, 30_000)])
+    np.testing.assert_allclose(rates / rates.sum(), [200 / 5490, 2290 / 5490, 3000 / 5490])
+
+
+# ---------------------------------------------------------------------------------------------------- split rules
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sizes", "expected"),
+    [
+        (  # 2,490 - 200
+            "rte",
+            {"train": 2490, "validation": 277, "test": 3000},
+            {"train": "train[0:2290]", "validation": "train[2290:2490]", "test": "validation[0:277]"},
+        ),
+        (  # 392,702 - 200, then capped
+            "mnli_matched",
+            {"train": 392_702, "validation_matched": 9815, "validation_mismatched": 9832},
+            {"train": "train[0:30000]", "validation": "train[392502:392702]", "test": "validation_matched[0:9815]"},
+        ),
+        (
+            "snli",
+            {"train": 550_152, "validation": 10_000, "test": 10_000},
+            {"train": "train[0:30000]", "validation": "validation[0:200]", "test": "test[0:10000]"},
+        ),
+        (  # a smaller dev set
+            "piqa",
+            {"train": 16_113, "validation": 1838, "test": 3084},
+            {"train": "train[0:16013]", "validation": "train[16013:16113]", "test": "validation[0:1838]"},
+        ),
+        (  # neither of the small splits is in the mixture
+            "winogrande",
+            {"train_xs": 160, "train_xl": 40_398, "validation": 1267, "test": 1767},
+            {"train": "train_xl[0:30000]", "validation": "train_xl[40198:40398]", "test": "validation[0:1267]"},
+        ),
+    ],
+)
+def test_paper_splits(dataset, sizes, expected):
+    assert resolved(catalog.dataset(dataset), **sizes) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "train", "dev"),
+    [
+        (30_100, "train[0:29900]", "train[29900:30100]"),  # dev goes before the cap
+        (30_200, "train[0:30000]", "train[30000:30200]"),
+        (40_000, "train[0:30000]", "train[39800:40000]"),
+        (801, "train[0:601]", "train[601:801]"),
+        (800, "train[0:600]", "train[600:800]"),
+        (40, "train[0:30]", "train[30:40]"),  # a quarter of a small train set
+    ],
+)
+def test_dev_from_the_end_of_train(size, train, dev):
+    assert resolved(with_splits(), train=size, validation=5) == {
+        "train": train,
+        "validation": dev,
+        "test": "validation[0:5]",
+    }
+
+
+def test_empty_slices_are_left_out():
+    assert resolved(with_splits(), train=3, validation=5) == {"train": "train[0:3]", "test": "validation[0:5]"}
+    assert resolved(with_splits(train_start=6), train=8) == {"train": "train[6:8]"}
+
+
+def test_dev_from_validation_is_its_beginning():
+    record = with_splits(dev="validation", test="test")
+    assert resolved(record, train=500, validation=1000, test=9) == {
+        "train": "train[0:500]",
+        "validation": "validation[0:200]",
+        "test": "test[0:9]",
+    }
+    assert resolved(record, train=500, validation=6, test=9)["validation"] == "validation[0:6]"
+
+
+def test_test_cut_from_train():
+    record = with_splits(test="train", test_size=2000)
+    assert resolved(record, train=20_000) == {
+        "train": "train[0:17800]",
+        "validation": "train[17800:18000]",
+        "test": "train[18000:20000]",
+    }
+    # A quarter of 100 is test, a quarter of the other 75 is dev.
+    assert resolved(record, train=100) == {
+        "train": "train[0:57]",
+        "validation": "train[57:75]",
+        "test": "train[75:100]",
+    }
+
+
+def test_train_start():
+    record = with_splits(test="train", test_size=3000, train_start=30_200)
+    assert resolved(record, train=1_000_000) == {
+        "train": "train[30200:60200]",
+        "validation": "train[996800:997000]",
+        "test": "train[997000:1000000]",
+    }
+    assert resolved(record, train=31_000)["train"] == "train[0:27800]"  # 28,000 are left of test, fewer than the start
+    # Too few rows for a start there: a quarter of 40 is test, a quarter of 30 is dev.
+    assert resolved(record, train=40) == {
+        "train": "train[0:23]",
+        "validation": "train[23:30]",
+        "test": "train[30:40]",
+    }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sizes", "expected"),
+    [
+        # A folder of local JSONL may call its splits by the first word.
+        (
+            "winogrande",
+            {"train": 100, "validation": 10},
+            {"train": "train[0:75]", "validation": "train[75:100]", "test": "validation[0:10]"},
+        ),
+        (
+            "mnli_matched",
+            {"train": 100, "validation": 10},
+            {"train": "train[0:75]", "validation": "train[75:100]", "test": "validation[0:10]"},
+        ),
+        # Without the test split validation is test, and dev comes from train.
+        (
+            "snli",
+            {"train": 1000, "validation": 50},
+            {"train": "train[0:800]", "validation": "train[800:1000]", "test": "validation[0:50]"},
+        ),
+        # An empty split is none.
+        (
+            "snli",
+            {"train": 1000, "validation": 50, "test": 0},
+            {"train": "train[0:800]", "validation": "train[800:1000]", "test": "validation[0:50]"},
+        ),
+        ("snli", {"train": 1000}, {"train": "train[0:800]", "validation": "train[800:1000]"}),
+        ("snli", {"validation": 300, "test": 50}, {"validation": "validation[0:200]", "test": "test[0:50]"}),
+        ("rte", {"validation": 50}, {"test": "validation[0:50]"}),
+    ],
+)
+def test_stand_in_splits(dataset, sizes, expected):
+    assert resolved(catalog.dataset(dataset), **sizes) == expected
+
+
+@pytest.mark.parametrize("other", ["validation", "validation_matched"])
+def test_exact_takes_no_other_test_split(other):
+    record = catalog.dataset("mnli_mismatched")
+    parts = {"train": "train[0:800]", "validation": "train[800:1000]"}
+    assert resolved(record, **{"train": 1000, other: 10}) == parts
+    assert resolved(record, **{"train": 1000, other: 10, "validation_mismatched": 7}) == {
+        **parts,
+        "test": "validation_mismatched[0:7]",
+    }
+
+
+@pytest.mark.parametrize("sizes", [{}, {"train": 0}, {"train_matched": 5}, {"other": 5}])
+def test_missing_splits(sizes):
+    with pytest.raises(FlanError, match=r"dataset rte: its source has the splits .* but 'train' or 'validation'"):
+        catalog.resolve_splits(catalog.dataset("rte"), sizes)
+
+
+def test_exact_without_train_and_test():
+    record = catalog.dataset("mnli_mismatched")
+    with pytest.raises(FlanError, match="'validation_mismatched' is needed"):
+        catalog.resolve_splits(record, {"validation_matched": 5})
+
+
+def test_slices_never_overlap():
+    rng = np.random.default_rng(0)
+    names = {"train", "validation", "test"}
+    for record in catalog.datasets():
+        names |= {r for r in (record.splits.train, record.splits.dev, record.splits.test) if r}
+    for record in catalog.datasets():
+        for _ in range(50):
+            present = [n for n in sorted(names) if rng.random() < 0.6]
+            sizes = {n: int(10 ** rng.uniform(0, 6)) for n in present}
+            try:
+                slices = catalog.resolve_splits(record, sizes)
+            except FlanError:
+                continue
+            assert slices and list(slices) == [n for n in ("train", "validation", "test") if n in slices]
+            for s in slices.values():
+                assert 0 <= s.start < s.stop <= sizes[s.split]
+            assert "train" not in slices or slices["train"].size <= 30_000
+            ranges = sorted((s.split, s.start, s.stop) for s in slices.values())
+            for (split, _, stop), (other, start, _) in itertools.pairwise(ranges):
+                assert split != other or stop <= start
+
+
+# ------------------------------------------------------------------------------------- the datasets that are there
+
+
+def test_names_are_plain_and_unique():
+    names = [d.name for d in catalog.datasets()]
+    assert len(names) == len(set(names))
+    for name in names:
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        assert name not in CLUSTERS
+        assert f"flan_{name}" not in catalog.mixture_names()
+    assert [catalog.dataset(name).name for name in names] == names
+
+
+def test_datasets_of_a_cluster():
+    parts = [catalog.datasets(c) for c in CLUSTERS]
+    assert tuple(d for part in parts for d in part) == catalog.datasets()
+    for name, part in zip(CLUSTERS, parts, strict=True):
+        assert {d.cluster for d in part} <= {name}
+
+
+@pytest.mark.parametrize("record", catalog.datasets(), ids=lambda d: d.name)
+def test_record(record):
+    assert re.fullmatch(r"[\w/.-]+:\d+\.\d+\.\d+", record.source)
+    assert f"{record.tfds_name}:{record.tfds_version}" == record.source
+    assert record.kind in (catalog.CLASSIFICATION, catalog.GENERATION)
+    assert len(record.label_words) == len(set(record.label_words))
+    assert bool(record.labels) <= (record.kind == catalog.CLASSIFICATION)
+    assert record.forward_templates == tuple(i for i, t in enumerate(record.templates) if t.direction == "forward")
+    assert record.metrics
+
+
+@pytest.mark.parametrize("record", catalog.datasets(), ids=lambda d: d.name)
+def test_record_agrees_with_the_papers_table(record, shared):
+    table = {row["task"]: row for row in json.loads((shared / "datasets.json").read_text("utf-8"))}
+    row = table[record.name]
+    assert record.kind == row["kind"]
+    assert record.in_flan == bool(row["cluster"])
+    assert row["cluster"] in (record.cluster, None)
+    assert record.source == f"{row['tfds']}:{row['tfds_version_in_4_9_10'] or record.tfds_version}"
+    parts = {"train": "train", "dev": "validation", "test": "test"}
+    parts = {part: name for part, name in parts.items() if row[part]}
+    sizes = dict.fromkeys((re.match(r"\w+", row[part])[0] for part in parts), 1_000_000)
+    slices = catalog.resolve_splits(record, sizes)
+    assert set(slices) == set(parts.values())
+    for part, name in parts.items():
+        split, bounds = re.fullmatch(r"(\w+)(?:\[(.*)\])?(?: \(native\))?", row[part]).groups()
+        start, _, stop = (bounds or ":").partition(":")
+        size = len(range(sizes[split])[int(start) if start else None : int(stop) if stop else None])
+        size = min(size, 30_000) if part == "train" else size
+        assert (slices[name].split, slices[name].size) == (split, size), part
+
+
+def test_catalog_imports_neither_tensorflow_nor_jax():
+    code = (
+        "import sys; from flan_jax import catalog; "
+        "assert len(catalog.datasets()) > 10; [t for d in catalog.datasets() for t in d.templates]; "
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'tensorflow', 'jax', 'flax', 'seqio', 'torch'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,364 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import gin
+import jax
+import numpy as np
+import pytest
+
+from flan_jax import catalog, models
+from flan_jax import eval as eval_binary
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import prompts, protocol
+from flan_jax.evaluation.scoring import Scorer
+from flan_jax.training import checkpoints
+
+CONFIG = dataclasses.replace(models.preset("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none")
+BYTES = ByteTokenizer()
+TEST, DEV = 4, 2
+SETTINGS = protocol.Settings(max_examples=None, max_dev_examples=200, max_length=1024)
+
+
+@pytest.fixture(autouse=True)
+def fresh_gin():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def _fields(dataset, number):
+    rng = np.random.default_rng([number, len(dataset)])
+    first, second = (" ".join(rng.choice(["grass", "is", "green", "and", "wet"], 4)) for _ in range(2))
+    names = ("question", "sentence") if dataset == "qnli" else ("premise", "hypothesis")
+    words = [word for _, word in catalog.dataset(dataset).labels]
+    fields = dict(zip(names, (first, second), strict=True))
+    return fields | {"relation": "fits", "options": words, "answer": words[number % len(words)]}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Dev and test examples of two NLI datasets; one text has a line separator that is not a line break in JSON."""
+    folder = tmp_path_factory.mktemp("prepared")
+    for dataset in ("rte", "qnli"):
+        place = folder / "examples" / dataset
+        place.mkdir(parents=True)
+        for split, count in (("test", TEST), ("dev", DEV)):
+            rows = [{"id": f"{split}-{n}", "fields": _fields(dataset, n)} for n in range(count)]
+            if dataset == "rte":
+                rows[0]["fields"]["premise"] += " a\u2028b\u0085c"
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (place / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _manifest(status=checkpoints.UNTUNED, clusters=()):
+    return checkpoints.Manifest.create(CONFIG, BYTES, status, clusters)
+
+
+UNTUNED = _manifest()  # one for all: its date is part of what predictions depend on
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = models.build(CONFIG)
+    return model, model.init(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "small"
+    with checkpoints.Saver(folder) as saver:
+        saver.save(3, network[1])
+    UNTUNED.save(folder)
+    BYTES.save(folder / "vocabulary")
+    return folder
+
+
+class CountingScorer(Scorer):
+    """A scorer that notes how many trees it scored, and can be interrupted like a job."""
+
+    scored = 0
+    stop_after = None
+
+    def score(self, trees, *arguments):
+        trees = list(trees)
+        if self.stop_after is not None and self.scored + len(trees) > self.stop_after:
+            raise KeyboardInterrupt
+        self.scored += len(trees)
+        return super().score(trees, *arguments)
+
+
+@pytest.fixture(scope="module")
+def one_scorer(network):
+    return CountingScorer(*network, row_lengths=(1024,))
+
+
+@pytest.fixture
+def scorer(one_scorer):
+    one_scorer.scored, one_scorer.stop_after = 0, None
+    return one_scorer
+
+
+def _evaluate(scorer, prepared, output, names=("rte", "qnli"), manifest=None, **more):
+    return protocol.evaluate(
+        scorer,
+        BYTES,
+        UNTUNED if manifest is None else manifest,
+        "small step 3",
+        protocol.select(names),
+        prepared,
+        output,
+        more.pop("settings", SETTINGS),
+        **more,
+    )
+
+
+def _trees(*names):
+    return sum(len(catalog.dataset(name).forward_templates) * (TEST + DEV) for name in names)
+
+
+# ------------------------------------------------------------------------------------------------------- the results
+
+
+@pytest.fixture(scope="module")
+def finished(one_scorer, prepared, tmp_path_factory):
+    output = tmp_path_factory.mktemp("evaluations") / "finished"
+    return output, _evaluate(one_scorer, prepared, output)
+
+
+def test_predictions_keep_what_made_them(finished, prepared, network):
+    output, _ = finished
+    for dataset in ("rte", "qnli"):
+        record = catalog.dataset(dataset)
+        files = {path.name for path in (output / "predictions" / dataset).iterdir()}
+        assert files == {f"{split}_t{n}.jsonl" for split in ("test", "dev") for n in record.forward_templates}
+        for number in record.forward_templates:
+            path = output / "predictions" / dataset / f"test_t{number}.jsonl"
+            header, *rows = (json.loads(line) for line in path.read_text("utf-8").split("\n") if line)
+            assert header["examples"] == len(rows) == TEST
+            for n, row in enumerate(rows):
+                assert (row["id"], row["dataset"], row["split"]) == (f"test-{n}", dataset, "test")
+                assert row["template"] == number and row["cut_tokens"] == 0
+                assert row["options"] == list(record.label_words)
+                assert row["options"][row["answer"]] == _fields(dataset, n)["answer"]
+                assert len(row["loglikelihood"]) == len(row["options"]) and max(row["loglikelihood"]) < 0
+                assert row["bytes"] == [len(option) for option in row["options"]]
+                assert row["tokens"] == row["bytes"]  # a line break stands before the option and is not scored
+                for value in _fields(dataset, n)["options"]:
+                    assert f"- {value}" in row["prompt"]
+
+
+def test_likelihoods_are_those_of_each_option_alone(finished, network):
+    output, _ = finished
+    lone = Scorer(*network, row_lengths=(1024,), tokens_per_batch=1024)
+    number = catalog.dataset("rte").forward_templates[1]
+    _, *rows = protocol.read_lines(output / "predictions" / "rte" / f"test_t{number}.jsonl")
+    assert "\u2028" in rows[0]["prompt"]
+    for row in rows[:2]:
+        for option, expected in zip(row["options"], row["loglikelihood"], strict=True):
+            (score,) = lone.score([prompts.scoring_tree(BYTES, row["prompt"], [option], "newline")])
+            np.testing.assert_allclose(score.loglikelihood[0], expected, atol=1e-4)
+
+
+def test_results_follow_from_the_predictions(finished):
+    output, results = finished
+    assert json.loads((output / "results.json").read_text()) == results
+    assert set(results["datasets"]) == {"rte", "qnli"} and results["skipped"] == []
+    for name, figures in results["datasets"].items():
+        shares = []
+        for number in catalog.dataset(name).forward_templates:
+            _, *rows = protocol.read_lines(output / "predictions" / name / f"test_t{number}.jsonl")
+            shares.append(np.mean([int(np.argmax(row["loglikelihood"])) == row["answer"] for row in rows]))
+        np.testing.assert_allclose(figures["mean"], np.mean(shares))
+        np.testing.assert_allclose(figures["std"], np.std(shares, ddof=1))
+        assert (figures["examples"], figures["dev_examples"]) == (TEST, DEV)
+        assert figures["status"] == protocol.HELD_OUT
+
+
+# ---------------------------------------------------------------------------------------------------- interruptions
+
+
+def test_an_interrupted_job_goes_on(finished, scorer, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "_TREES_AT_ONCE", 10)
+    scorer.stop_after = 30
+    with pytest.raises(KeyboardInterrupt):
+        _evaluate(scorer, prepared, tmp_path)
+    done = scorer.scored
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")}
+    assert 0 < done <= 30 and kept and not (tmp_path / "results.json").exists()
+    assert sum(len(protocol.read_lines(path)) - 1 for path in kept) == done
+
+    scorer.scored, scorer.stop_after = 0, None
+    results = _evaluate(scorer, prepared, tmp_path)
+    assert scorer.scored == _trees("rte", "qnli") - done
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert results["datasets"] == finished[1]["datasets"]
+
+    scorer.scored = 0
+    _evaluate(scorer, prepared, tmp_path)
+    assert scorer.scored == 0
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"key": "other", "examples": 4}\n', "shorter", "no UTF-8"])
+def test_a_damaged_file_is_scored_again(scorer, prepared, tmp_path, damage):
+    _evaluate(scorer, prepared, tmp_path, ["rte"])
+    path = tmp_path / "predictions" / "rte" / "test_t0.jsonl"
+    whole = path.read_text("utf-8")
+    if damage == "no UTF-8":
+        path.write_bytes(b"\xff" + whole.encode())
+    else:
+        path.write_text("\n".join(whole.split("\n")[:-2]) + "\n" if damage == "shorter" else damage)
+    scorer.scored = 0
+    _evaluate(scorer, prepared, tmp_path, ["rte"])
+    assert scorer.scored == TEST
+    assert [row["id"] for row in protocol.read_lines(path)[1:]] == [f"test-{n}" for n in range(TEST)]
+
+
+def test_a_stale_file_never_answers(scorer, prepared, tmp_path):
+    _evaluate(scorer, prepared, tmp_path, ["rte"])
+    changes = (
+        {"manifest": _manifest(checkpoints.DECLARED, ["sentiment"])},
+        {"settings": dataclasses.replace(SETTINGS, separator="eos")},
+        {"settings": dataclasses.replace(SETTINGS, max_length=900)},
+    )
+    for change in changes:
+        scorer.scored = 0
+        _evaluate(scorer, prepared, tmp_path, ["rte"], **change)
+        assert scorer.scored == _trees("rte")
+    scorer.scored = 0
+    _evaluate(scorer, prepared, tmp_path, ["rte"], **changes[-1])
+    assert scorer.scored == 0
+
+
+# --------------------------------------------------------------------------------------------------- held out or seen
+
+
+@pytest.mark.parametrize(
+    ("manifest", "label"),
+    [
+        (_manifest(checkpoints.DECLARED, ["nli"]), protocol.SEEN),
+        (_manifest(checkpoints.DECLARED, ["paraphrase"]), protocol.SEEN),
+        (_manifest(checkpoints.UNKNOWN), protocol.UNKNOWN),
+        (_manifest().inherit(["snli"], ["nli"], "eos", {}).inherit(["sst2"], ["sentiment"], "eos", {}), protocol.SEEN),
+        (_manifest(checkpoints.DECLARED, ["sentiment", "commonsense"]), protocol.HELD_OUT),
+    ],
+    ids=["declared nli", "declared paraphrase", "unknown", "tuned", "declared others"],
+)
+def test_labels_come_from_the_manifest(scorer, prepared, tmp_path, manifest, label):
+    settings = dataclasses.replace(SETTINGS, max_examples=1, max_dev_examples=0)
+    if label != protocol.HELD_OUT:
+        with pytest.raises(FlanError, match=f"rte is {label} for small step 3, not held out; add --allow_seen"):
+            _evaluate(scorer, prepared, tmp_path, ["rte"], manifest, settings=settings, allow_seen=False)
+        assert scorer.scored == 0
+    allow_seen = label != protocol.HELD_OUT
+    results = _evaluate(scorer, prepared, tmp_path, ["rte"], manifest, settings=settings, allow_seen=allow_seen)
+    assert results["datasets"]["rte"]["status"] == results["clusters"]["nli"]["status"] == label
+    assert results["tuning"] == manifest.tuning
+
+
+def test_what_cannot_be_scored_is_named(scorer, prepared, tmp_path):
+    settings = dataclasses.replace(SETTINGS, max_examples=1, max_dev_examples=0)
+    results = _evaluate(scorer, prepared, tmp_path, ["rte", "snli", "squad_v1"], settings=settings)
+    reasons = {entry["dataset"]: entry["reason"] for entry in results["skipped"]}
+    assert "generation" in reasons["squad_v1"]
+    assert "run python -m flan_jax.prepare --datasets=snli" in reasons["snli"]
+    with pytest.raises(FlanError, match=r"nothing to evaluate: squad_v1: a generation dataset") as caught:
+        _evaluate(scorer, prepared, tmp_path, ["squad_v1"])
+    assert "\n" not in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------------------------- the binary
+
+
+def _arguments(checkpoint, prepared, output, *more):
+    return [
+        "--gin_file=runs/eval.gin",
+        f"--gin.CHECKPOINT_PATH={str(checkpoint)!r}",
+        f"--gin.EVAL_OUTPUT_DIR={str(output)!r}",
+        f"--gin.PREPARED_DIR={str(prepared)!r}",
+        "--gin.DATASETS=('rte',)",
+        *more,
+    ]
+
+
+def test_the_binary_writes_results_and_report(checkpoint, prepared, tmp_path, capsys):
+    arguments = _arguments(checkpoint, prepared, tmp_path, "--gin.MAX_EXAMPLES=2", "--gin.MAX_DEV_EXAMPLES=1", "--json")
+    eval_binary.main(arguments)
+    shown = capsys.readouterr().out
+    results = json.loads(shown.strip().split("\n")[-1])
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    assert results["checkpoint"] == "small step 3"
+    assert (results["datasets"]["rte"]["examples"], results["datasets"]["rte"]["dev_examples"]) == (2, 1)
+    assert (tmp_path / "report.html").stat().st_size > 1000 and list(tmp_path.glob("*.md"))
+    assert "zero-shot, held out" in (tmp_path / "report.html").read_text("utf-8")
+    # A second evaluation shows the first beside it and scores nothing.
+    gin.clear_config()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")}
+    eval_binary.main([*arguments, f"--gin.BASELINE_DIR={str(tmp_path)!r}", "--gin.BASELINE_NAME='first'"])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")} == before
+    assert "first" in (tmp_path / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--gin.DATASETS=('rt',)"], "unknown dataset or cluster 'rt': did you mean 'rte'"),
+        (["--gin.DATASETS=('nlii',)"], "did you mean 'nli'"),
+        (["--gin.DATASET=('rte',)"], "unknown macro 'DATASET': did you mean 'DATASETS'"),
+        (["--gin.evaluate.stepp=3"], "stepp"),
+        (["--gin_file=runs/evall.gin"], "no gin file 'runs/evall.gin'"),
+        (["--gin.CHECKPOINT_PATH='no/such'"], "no checkpoint at no/such"),
+        (["--gin.evaluate.step=4"], "no step 4"),
+        (["--gin.PREPARED_DIR='no/such'"], "no test examples of 'rte' in no/such"),
+        (["--gin.BASELINE_DIR='no/such'"], "no readable results.json in no/such"),
+        (["--gin.evaluate.separator='tab'"], "separator is 'tab'"),
+        (["--gin.MESH={'data': 3}"], "does not fit 8 devices"),
+        (["--items=items.jsonl"], "--items needs --checkpoint=FOLDER and --output=FILE.jsonl"),
+    ],
+)
+def test_bad_input_is_one_line(checkpoint, prepared, tmp_path, capsys, more, message):
+    with pytest.raises(SystemExit) as caught:
+        eval_binary.main(_arguments(checkpoint, prepared, tmp_path / "out", *more))
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.strip().split("\n")
+    assert len(lines) == 1 and lines[0].startswith("flan_jax: ") and message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_plain_items(checkpoint, network, tmp_path, capsys):
+    items = [
+        {"id": "a", "prompt": "The sky is", "options": [" blue", " a naïve cat"]},
+        {"id": 7, "prompt": "One, two,", "options": [" three"]},
+    ]
+    path, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
+    path.write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
+    eval_binary.main([f"--items={path}", f"--checkpoint={checkpoint}", f"--output={output}", "--json"])
+    assert json.loads(capsys.readouterr().out.strip().split("\n")[-1]) == {"items": 2, "output": str(output)}
+    rows = [json.loads(line) for line in output.read_text("utf-8").split("\n") if line]
+    scorer = Scorer(*network)
+    for row, item in zip(rows, items, strict=True):
+        assert row["id"] == item["id"]
+        assert row["tokens"] == row["bytes"] == [len(option.encode()) for option in item["options"]]
+        tree = protocol.Tree(
+            tuple(BYTES.encode([item["prompt"]])[0]),
+            tuple(tuple(ids) for ids in BYTES.encode(item["options"])),
+            (0,) * len(item["options"]),
+            tuple(row["bytes"]),
+        )
+        np.testing.assert_allclose(row["loglikelihood"], scorer.score([tree])[0].loglikelihood, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_no_tensorflow_while_evaluating(checkpoint, prepared, tmp_path):
+    code = (
+        "import sys; from flan_jax import eval as binary; binary.main(sys.argv[1:]); "
+        "sys.exit(3 if 'tensorflow' in sys.modules else 0)"
+    )
+    limits = ("--gin.MAX_EXAMPLES=1", "--gin.MAX_DEV_EXAMPLES=0")
+    arguments = _arguments(checkpoint, prepared, tmp_path, *limits)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").exists()

@@ -1,0 +1,271 @@
+import contextlib
+import io
+import itertools
+import json
+import shutil
+
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from flan_jax import catalog, prepare, templates
+from flan_jax.data import examples, sources, tasks, token_store, vocabularies
+
+pytestmark = pytest.mark.slow
+
+BYTES = vocabularies.ByteTokenizer()
+NAMES = ("rte", "squad_v1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLAN_JAX_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+def run(*arguments):
+    """(the JSON of the last line, all that was printed)."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        prepare.main([*arguments, "--json"])
+    return json.loads(printed.getvalue().splitlines()[-1]), printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    return folder, *run(f"--datasets={','.join(NAMES)}", f"--to={folder}")
+
+
+def stored(folder):
+    return token_store.TokenStore.open(folder, BYTES.fingerprint)
+
+
+def decoded(tokens, number):
+    return tuple(BYTES.decode(part) for part in tokens.example(number))
+
+
+def fields(record, split, data="samples"):
+    """(record id, fields) of a split's records in the order in which they are prepared."""
+    rows = tasks.records(record, sources.open_source(record, data), split)
+    return [(row["record_id"].decode(), prepare.python_fields(row)) for row in tfds.as_numpy(rows)]
+
+
+# ---------------------------------------------------------------------------------------------- what is written
+
+
+def test_report(prepared):
+    folder, report, printed = prepared
+    assert report["skipped"] == [] and report["bad_rows"] == []
+    assert [d["dataset"] for d in report["datasets"]] == list(NAMES)
+    for figures in report["datasets"]:
+        record, tokens = catalog.dataset(figures["dataset"]), stored(folder)[figures["dataset"]]
+        source = sources.open_source(record, "samples")
+        assert figures["cluster"] == record.cluster and figures["origin"] == "samples" and not figures["kept"]
+        assert figures["train"] == tokens.num_records == len(fields(record, "train"))
+        assert (figures["renderings"], tokens.renderings) == (10, 10)
+        assert figures["num_tokens"] == sum(len(ids) for i in range(len(tokens.index)) for ids in tokens.example(i))
+        assert (figures["dev"], figures["test"]) == (source.splits["validation"].size, source.splits["test"].size)
+        assert figures["dataset"] in printed
+    for noise in ("Downloading and preparing", "Generating", "subsequent calls", "\r"):
+        assert noise not in printed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tokens_are_the_rendered_records(prepared, name):
+    record, tokens = catalog.dataset(name), stored(prepared[0])[name]
+    records = fields(record, "train")
+    assert len(tokens.index) == 10 * len(records)
+    chosen = {}
+    for number in range(len(tokens.index)):
+        identity, example = records[number % len(records)]
+        entry = tokens.index[number]
+        assert entry["record"] == number % len(records)
+        assert decoded(tokens, number) == templates.render(record.templates[entry["template"]], example)
+        epoch = tf.constant(number // len(records))
+        assert entry["template"] == tasks.choose_template(record, identity, epoch, 0).numpy()
+        chosen.setdefault(identity, set()).add(int(entry["template"]))
+    assert min(map(len, chosen.values())) > 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dev_and_test_examples_keep_their_fields(prepared, name):
+    record = catalog.dataset(name)
+    for split, of_source in (("dev", "validation"), ("test", "test")):
+        found = examples.read(prepared[0], name, split)
+        assert [(row["id"], row["fields"]) for row in found] == fields(record, of_source)
+    ids = [{row["id"] for row in examples.read(prepared[0], name, split)} for split in ("dev", "test")]
+    assert not ids[0] & ids[1]
+
+
+# ------------------------------------------------------------------------------------------------------ preparing again
+
+
+def modified(folder):
+    return {p: p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def kept(report):
+    return {d["dataset"]: d["kept"] for d in report["datasets"]}
+
+
+def test_what_is_there_is_kept(prepared, tmp_path):
+    folder = tmp_path / "prepared"
+    shutil.copytree(prepared[0], folder)
+    before = modified(folder)
+    again, printed = run(f"--datasets={','.join(NAMES)}", f"--to={folder}")
+    assert modified(folder) == before
+    assert kept(again) == {"rte": True, "squad_v1": True} and "(kept)" in printed
+    for old, new in zip(prepared[1]["datasets"], again["datasets"], strict=True):
+        assert new == old | {"kept": True}
+
+    (folder / "tokens").joinpath(BYTES.fingerprint[:16], "rte", "info.json").write_text("{")
+    mended, _ = run(f"--datasets={','.join(NAMES)}", f"--to={folder}")
+    assert kept(mended) == {"rte": False, "squad_v1": True}
+
+    other_seed, _ = run("--datasets=rte", f"--to={folder}", "--seed=1")
+    assert kept(other_seed) == {"rte": False}
+    before = modified(folder / "examples" / "rte")
+    overwritten, _ = run("--datasets=rte", f"--to={folder}", "--seed=1", "--overwrite")
+    assert kept(overwritten) == {"rte": False}
+    assert before.keys() == modified(folder / "examples" / "rte").keys()
+    assert before != modified(folder / "examples" / "rte")
+
+
+# ----------------------------------------------------------------------------------------------------- what is too long
+
+
+def literals_in_order(pattern, text):
+    at = 0
+    for literal, _ in templates.pieces(pattern):
+        at = text.index(literal.strip(), at) + len(literal.strip())
+    return True
+
+
+@pytest.mark.parametrize(("name", "max_input"), [("rte", 300), ("hellaswag", 480)])
+def test_too_long_examples_are_counted_and_options_stay_whole(tmp_path, name, max_input):
+    report, _ = run(
+        f"--datasets={name}", f"--to={tmp_path}", f"--max_input_length={max_input}", "--max_target_length=60"
+    )
+    (figures,) = report["datasets"]
+    record, tokens = catalog.dataset(name), stored(tmp_path)[name]
+    records = fields(record, "train")
+    number, trimmed, overlong = 0, 0, 0
+    for epoch, (i, (identity, example)) in itertools.product(range(10), enumerate(records)):
+        chosen = int(tasks.choose_template(record, identity, tf.constant(epoch), 0))
+        template = record.templates[chosen]
+        inputs, targets = templates.render(template, example)
+        if len(targets.encode()) + 1 > 60:
+            overlong += 1
+            continue
+        entry, found = tokens.index[number], decoded(tokens, number)
+        assert (entry["record"], entry["template"]) == (i, chosen)
+        assert found[1] == targets
+        if len(inputs.encode()) <= max_input - 1:  # the separator takes a slot
+            assert found[0] == inputs
+        else:
+            trimmed += 1
+            assert len(found[0].encode()) <= max_input - 1
+            assert literals_in_order(template.input, found[0])
+            if "options" in templates.placeholders(template.input):
+                assert templates.options_block(example["options"]) in found[0]
+        number += 1
+    assert number == len(tokens.index)
+    assert trimmed == figures["trimmed"] > 0
+    assert overlong == figures["overlong"] > 0
+
+
+def test_an_input_that_no_cut_makes_fit_is_left_out(tmp_path):
+    """With room for less than the options alone, no forward example is left."""
+    report, _ = run("--datasets=rte", f"--to={tmp_path}", "--max_input_length=20", "--max_target_length=5")
+    (figures,) = report["datasets"]
+    assert figures["overlong"] == 10 * figures["train"] and figures["num_tokens"] == 0
+
+
+# ---------------------------------------------------------------------------------------------------- sources, mixtures
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of data in which RTE has a bad row and SST-2 is missing."""
+    shutil.copytree(sources._samples_folder() / "rte", tmp_path / "data" / "rte")
+    with (tmp_path / "data" / "rte" / "train.jsonl").open("a") as file:
+        file.write('{"premise": "No hypothesis.", "label": 0}\n')
+    return tmp_path / "data"
+
+
+def test_dead_sources_are_skipped_and_listed(folder, tmp_path):
+    report, printed = run("--datasets=sst2,rte", f"--data={folder}", f"--to={tmp_path / 'prepared'}")
+    (skipped,) = report["skipped"]
+    assert skipped["dataset"] == "sst2"
+    assert "no folder sst2/ of JSONL" in skipped["reason"] and "sst2/train.jsonl" in skipped["remedy"]
+    assert f"skipped sst2: {skipped['reason']}. To do: {skipped['remedy']}." in printed
+    assert [d["dataset"] for d in report["datasets"]] == ["rte"]
+    lines = len((folder / "rte" / "train.jsonl").read_text().splitlines())
+    assert report["bad_rows"] == [f"rte/train.jsonl line {lines}: field 'hypothesis' is missing"]
+    assert f"left out: {report['bad_rows'][0]}" in printed
+    assert stored(tmp_path / "prepared").names == ("rte",)
+
+
+def test_records_that_cannot_be_read_are_skipped(folder, tmp_path):
+    """A data file that breaks after its import is a dead source too."""
+    source = sources.open_source(catalog.dataset("rte"), folder)
+    (records,) = tf.io.gfile.glob(f"{source.builder.data_dir}/*train.tfrecord*")
+    with open(records, "r+b") as file:
+        file.seek(60)
+        file.write(b"\x00" * 40)
+    shutil.copytree(sources._samples_folder() / "squad", folder / "squad")
+    report, _ = run("--datasets=rte,squad_v1", f"--data={folder}", f"--to={tmp_path / 'prepared'}")
+    (skipped,) = report["skipped"]
+    assert skipped["dataset"] == "rte" and "cannot be read (DataLossError" in skipped["reason"]
+    assert [d["dataset"] for d in report["datasets"]] == ["squad_v1"]
+    assert not [p for p in (tmp_path / "prepared").rglob("*") if p.name.startswith(".")]
+
+
+def test_packing_of_a_mixture_is_reported(prepared):
+    report, printed = run("--mixture=flan_squad_v1", "--datasets=rte", f"--to={prepared[0]}")
+    assert kept(report) == {"rte": True, "squad_v1": True}
+    packing = report["packing"]
+    assert packing["share"] == {"squad_v1": 1.0}
+    assert 0.5 < packing["fill"] <= 1 and f"{packing['fill']:.4f}" in printed
+
+
+def test_chosen_datasets():
+    nli = catalog.datasets("nli")
+    assert prepare.chosen_datasets("", "") == catalog.datasets()
+    assert prepare.chosen_datasets("nli", "") == nli
+    assert set(prepare.chosen_datasets("squad_v1, nli ,rte", "flan_rte")) == {*nli, catalog.dataset("squad_v1")}
+    assert len(prepare.chosen_datasets("nli,rte", "flan_rte")) == len(nli)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--datasets=rtee"], "unknown dataset or cluster 'rtee': did you mean 'rte'"),
+        (["--datasets=rte,coreferences"], "unknown dataset or cluster 'coreferences': did you mean 'coreference'"),
+        (["--mixture=flan_withuot_nli"], "unknown mixture 'flan_withuot_nli': did you mean 'flan_without_nli'"),
+        (["--mixture=flan_without_nil"], "did you mean 'nli'"),
+        (["--datasets=rte", "--vocabulary=nowhere"], "no vocabulary at 'nowhere': give 'bytes'"),
+        (["--datasets=rte", "--data=nowhere"], "no folder nowhere: --data is samples, tfds, or a folder of data"),
+        (["--datasets=,"], "no dataset is chosen"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as status:
+        prepare.main([*arguments, "--to=prepared"])
+    assert status.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1 and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_source_at_all(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(SystemExit) as status:
+        prepare.main(["--datasets=rte,sst2", f"--data={tmp_path / 'data'}", f"--to={tmp_path / 'prepared'}"])
+    assert status.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nothing prepared: none of 2 sources" in line and "add rte/train.jsonl" in line

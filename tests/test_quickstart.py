@@ -1,0 +1,29 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flan_jax.training import checkpoints
+
+
+@pytest.mark.slow
+def test_end_to_end(tmp_path):
+    """As a user runs it: in an empty working folder, with the bundled samples."""
+    command = [sys.executable, "-m", "flan_jax.quickstart", "--model=tiny", "--steps=2", "--max_examples=2", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    results = json.loads(done.stdout.strip().split("\n")[-1])
+    to = tmp_path / "runs" / "quickstart"
+    assert results == json.loads((to / "eval_after" / "results.json").read_text())
+    assert set(results["clusters"]) == {"nli"} and "rte" in results["datasets"]
+    assert {figures["status"] for figures in results["datasets"].values()} == {"zero-shot, held out"}
+
+    tuned = checkpoints.Manifest.load(to / "tuned")
+    assert checkpoints.latest_step(to / "tuned") == 2
+    assert tuned.tuning["status"] == checkpoints.TUNED
+    assert not {"nli", "paraphrase"} & tuned.trained_clusters and "sentiment" in tuned.trained_clusters
+
+    page = (to / "eval_after" / "report.html").read_text("utf-8")
+    assert "before" in page and "after" in page and "rte" in page
+    assert f"{to.relative_to(tmp_path) / 'eval_after' / 'report.html'}" in done.stdout

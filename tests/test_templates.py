@@ -1,0 +1,345 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from flan_jax import catalog, templates
+from flan_jax.errors import FlanError
+from flan_jax.templates import INVERTED, Template
+
+FIELDS = {
+    "premise": "A dog barks.",
+    "hypothesis": "An animal makes a noise.",
+    "relation": "has to be true",
+    "options": ["yes", "no"],
+    "answer": "yes",
+}
+
+
+# -------------------------------------------------------------------------------------------------------- parsing
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "literals"),
+    [
+        ("", [], [""]),
+        ("no field", [], ["no field"]),
+        ("{a}", ["a"], ["", ""]),
+        ("{a}{b_1}", ["a", "b_1"], ["", "", ""]),
+        ("x {a}\ny {b} {a}.", ["a", "b", "a"], ["x ", "\ny ", " ", "."]),
+        ("{ a } {} {a-b} {a", [], ["{ a } {} {a-b} {a"]),  # none of these is a placeholder
+        ("{{a}}", ["a"], ["{", "}"]),
+    ],
+)
+def test_parse(pattern, names, literals):
+    assert templates.placeholders(pattern) == names
+    assert templates.pieces(pattern) == list(zip(literals, [*names, None], strict=True))
+
+
+@pytest.mark.parametrize("dataset", catalog.datasets(), ids=lambda d: d.name)
+def test_pieces_spell_the_pattern(dataset):
+    for template in dataset.templates:
+        for pattern in (template.input, template.target):
+            parts = templates.pieces(pattern)
+            assert "".join(text + (f"{{{name}}}" if name else "") for text, name in parts) == pattern
+            assert [name for _, name in parts if name] == templates.placeholders(pattern)
+
+
+# ------------------------------------------------------------------------------------------------------ rendering
+
+
+def test_options_block():
+    assert templates.options_block(["yes", "it is not possible to tell"]) == (
+        "OPTIONS:\n- yes\n- it is not possible to tell"
+    )
+
+
+def test_render():
+    template = Template("{premise}\n\nIs this true? {hypothesis}\n{options}")
+    assert templates.render(template, FIELDS) == (
+        "A dog barks.\n\nIs this true? An animal makes a noise.\nOPTIONS:\n- yes\n- no",
+        "yes",
+    )
+    template = Template("Write what {relation} after: {premise}", "{hypothesis} ({relation})", INVERTED)
+    assert templates.render(template, FIELDS) == (
+        "Write what has to be true after: A dog barks.",
+        "An animal makes a noise. (has to be true)",
+    )
+
+
+def test_fields_are_not_patterns():
+    fields = {**FIELDS, "premise": r"{answer} {options} \1 \g<0> $& %s {", "options": ["{premise}", "- {answer}"]}
+    inputs, targets = templates.render(Template("{premise}|{options}"), fields)
+    assert inputs == r"{answer} {options} \1 \g<0> $& %s {" + "|OPTIONS:\n- {premise}\n- - {answer}"
+    assert targets == "yes"
+
+
+def test_unknown_placeholder():
+    with pytest.raises(
+        FlanError, match=r"\{premises\} in 'A\\n\{premises\}' names no field; .*: answer, hypo"
+    ) as error:
+        templates.render(Template("A\n{premises}"), FIELDS)
+    assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(FlanError, match=r"\{options\} .* names no field"):
+        templates.fill("{options}", {"answer": "yes"})
+
+
+def test_list_other_than_options():
+    with pytest.raises(FlanError, match=r"\{references\} .* names a list"):
+        templates.fill("{references}", {"references": ["a", "b"]})
+
+
+def _random_fields(rng):
+    words = [
+        "",
+        " ",
+        "{",
+        "}",
+        "{a}",
+        "{b}",
+        "{options}",
+        "\\1",
+        "\\g<0>",
+        "$",
+        "$0",
+        ".*",
+        "[",
+        "(?i)",
+        "^",
+        "%s",
+        "%",
+    ]
+    words += ["plain", "ö", "日本", "🦊", "e\u0301", "\u200f", "\n", "\t", "\x00", '"', "'", "&amp;", "- x", "OPTIONS:"]
+
+    def text():
+        return "".join(rng.choice(words, size=rng.integers(0, 6)))
+
+    return {
+        "a": text(),
+        "b": text(),
+        "c_1": text(),
+        "options": [text() for _ in range(rng.integers(1, 5))],
+    }
+
+
+def _random_template(rng):
+    parts = ["{a}", "{b}", "{c_1}", "{options}", " ", "\n", "x", "é", "\\1", "{", "}", "%s", "$"]
+    return Template(*("".join(rng.choice(parts, size=rng.integers(0, 8))) for _ in range(2)))
+
+
+@pytest.mark.slow
+def test_tensors_render_like_python():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        chosen = [_random_template(rng) for _ in range(rng.integers(1, 11))]
+        signature = {name: tf.TensorSpec([], tf.string) for name in ("a", "b", "c_1")}
+        signature["options"] = tf.TensorSpec([None], tf.string)
+
+        @tf.function(input_signature=[signature, tf.TensorSpec([], tf.int64)])
+        def rendered(fields, number, chosen=chosen):
+            return templates.render_tensors(chosen, fields, number)
+
+        for _ in range(8):
+            fields = _random_fields(rng)
+            number = rng.integers(len(chosen))
+            got = rendered({name: tf.constant(value) for name, value in fields.items()}, tf.constant(number, tf.int64))
+            assert tuple(t.numpy().decode() for t in got) == templates.render(chosen[number], fields)
+
+
+@pytest.mark.slow
+def test_tensors_with_an_unknown_placeholder():
+    import tensorflow as tf
+
+    chosen = [Template("{premise}"), Template("{premise} {options}")]
+    with pytest.raises(FlanError, match=r"\{options\} .* names no field"):
+        templates.render_tensors(chosen, {"premise": tf.constant("x"), "answer": tf.constant("y")}, 0)
+
+
+# --------------------------------------------------------------------------------------------------------- digest
+
+
+def test_digest_follows_the_text():
+    base = [Template("a {x}", "{y}"), Template("b {x}", "{y}")]
+    same = [Template("a {x}", "{y}"), Template("b {x}", "{y}")]
+    assert templates.digest(base) == templates.digest(same)
+    others = [
+        [Template("a {x}!", "{y}"), base[1]],
+        [Template("a {x}", "{y}."), base[1]],
+        [Template("a {x}", "{y}", INVERTED), base[1]],
+        [Template("a {x", "}{y}"), base[1]],
+        base[::-1],
+        base[:1],
+        [],
+    ]
+    assert len({templates.digest(t) for t in [base, *others]}) == 1 + len(others)
+
+
+def test_digests_of_the_catalog_differ():
+    by_digest = {}
+    for dataset in catalog.datasets():
+        by_digest.setdefault(templates.digest(dataset.templates), set()).add(dataset.paper_dataset)
+    assert all(len(names) == 1 for names in by_digest.values())
+
+
+# ----------------------------------------------------------------------------------------------------------- lint
+
+FORWARD = tuple(
+    Template(f"{opening}: {{premise}}\nWould that make it so? {{hypothesis}}\n{{options}}")
+    for opening in ("One", "Two", "Three", "Four", "Five", "Six", "Seven")
+)
+BACKWARD = tuple(
+    Template(f"{opening} a sentence that {{relation}}: {{premise}}", "{hypothesis}", INVERTED)
+    for opening in ("Write", "Find", "Make up")
+)
+CLEAN = dataclasses.replace(
+    catalog.dataset("rte"),
+    name="clean",
+    kind=catalog.CLASSIFICATION,
+    labels=(("entailment", "yes"), ("not_entailment", "no")),
+    templates=FORWARD + BACKWARD,
+)
+
+
+def _with(number, **changes):
+    changed = list(CLEAN.templates)
+    changed[number] = dataclasses.replace(changed[number], **changes)
+    return dataclasses.replace(CLEAN, templates=tuple(changed))
+
+
+def _generation(first="{premise} What follows?"):
+    forward = tuple(Template(t.input.removesuffix("\n{options}")) for t in FORWARD[1:])
+    return dataclasses.replace(
+        CLEAN, kind=catalog.GENERATION, labels=(), templates=(Template(first), *forward, *BACKWARD)
+    )
+
+
+def test_lint_of_a_clean_dataset():
+    assert templates.lint(CLEAN, [FIELDS, {**FIELDS, "answer": "no"}]) == []
+    assert templates.lint(_generation(), [FIELDS]) == []
+
+
+def test_lint_allows_options_of_the_examples_own():
+    own = dataclasses.replace(CLEAN, labels=())
+    assert templates.lint(own, [{**FIELDS, "options": ["yes", "blue", "seven"]}, FIELDS]) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "finding"),
+    [
+        ("Two  spaces {premise}\n{options}", "two spaces in a row"),
+        ("A\u00a0 mixed {premise}\n{options}", "two spaces in a row"),
+        (" Leading {premise}\n{options}", "white space at an edge or before a line break"),
+        ("Trailing {premise}\n{options} ", "white space at an edge or before a line break"),
+        ("Trailing {premise} \n{options}", "white space at an edge or before a line break"),
+        ("Trailing {premise}\n{options}\n", "white space at an edge or before a line break"),
+        ("Blank {premise}\n\n\n{options}", "more than one blank line in a row"),
+        ("Is {premise} ?\n{options}", "a space before punctuation"),
+        ("Is {premise}n it\n{options}", "a letter or digit glued to a placeholder"),
+        ("Is so{premise} it\n{options}", "a letter or digit glued to a placeholder"),
+        ("Bell\x07 {premise}\n{options}", "a control character"),
+        ("Tab\t{premise}\n{options}", "a control character"),
+        ("Is {premise}??\n{options}", "doubled punctuation"),
+        ("So {premise}.. it\n{options}", "doubled punctuation"),
+        ("If {premise}} is\n{options}", "a stray brace"),
+        ("If {premise} { is\n{options}", "a stray brace"),
+        ("If (a {premise}\n{options}", r"an unbalanced \("),
+        ("If a] {premise}\n{options}", r"an unbalanced \["),
+        ('If "a {premise}\n{options}', "an unbalanced quotation mark"),
+        ("If {premise} is\n{answer} {options}", "a forward template shows the answer"),
+        ("If {premise} is", r"\{options\} belongs in every forward classification template"),
+        ("If {premisse} is\n{options}", r"\{premisse\} .* names no field"),
+    ],
+)
+def test_lint_of_one_input(pattern, finding):
+    (found,) = templates.lint(_with(2, input=pattern), [FIELDS])
+    assert re.match(rf"clean template 2: .*{finding}", found)
+
+
+def test_lint_looks_at_targets_too():
+    (found,) = templates.lint(_with(8, target="So:  {hypothesis}"), [FIELDS])
+    assert re.match(r"clean template 8: two spaces in a row in 'So:", found)
+
+
+def test_lint_allows_an_ellipsis():
+    assert templates.lint(_with(2, input="Well... {premise} (so [far])\n{options}"), [FIELDS]) == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "findings"),
+    [
+        (dataclasses.replace(CLEAN, templates=CLEAN.templates[:9]), ["clean: has 9 templates, not 10"]),
+        (
+            dataclasses.replace(CLEAN, templates=(*CLEAN.templates, Template("Eight {premise}\n{options}"))),
+            ["clean: has 11 templates, not 10"],
+        ),
+        (
+            _with(6, direction=INVERTED, input="Seven: {premise}", target="{hypothesis}"),
+            ["clean: has 6 forward templates, fewer than 7"],
+        ),
+        (_with(4, input=FORWARD[1].input), ["clean template 4: the same as template 1"]),
+        (_with(3, target="The answer is {answer}"), [r"clean template 3: a forward template's target is not {answer}"]),
+        (
+            _with(8, direction="backward"),
+            ["clean template 8: direction 'backward' is neither forward nor inverted"],
+        ),
+        (
+            _with(8, input="Write {options} a sentence that {relation}: {premise}"),
+            ["clean template 8: an inverted template shows options"],
+        ),
+        (
+            _with(8, input="Copy this: {hypothesis}"),
+            ["clean template 8: an inverted template's input contains its target"],
+        ),
+        (
+            _generation("{premise}\n{options}"),
+            [
+                "clean template 0: {options} belongs in every forward classification template and in no other",
+            ],
+        ),
+    ],
+)
+def test_lint_of_a_set(dataset, findings):
+    assert templates.lint(dataset, [FIELDS]) == findings
+
+
+def test_case_and_punctuation_make_no_other_template():
+    near = "TWO - {premise}\n\nWould that make it so? {hypothesis}\n\n{options}"
+    assert templates.lint(_with(4, input=near), [FIELDS]) == ["clean template 4: the same as template 1"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "findings"),
+    [
+        ({"answer": None}, {"{answer} .* names no field", "fields lack 'answer'"}),
+        ({"options": None}, {r"{options} .* names no field", "fields lack the list 'options'"}),
+        ({"options": "yes or no"}, {"fields lack the list 'options'"}),
+        ({"answer": "maybe"}, {"the answer 'maybe' is not one of the options"}),
+        ({"options": ["yes", "no", "no"]}, {"two options are the same", "are not the label words"}),
+        ({"options": ["no", "yes"]}, {r"the options \['no', 'yes'\] are not the label words \['yes', 'no'\]"}),
+        ({"options": []}, {"field 'options' is empty", "the answer 'yes' is not one", "are not the label words"}),
+        ({"premise": "  "}, {"field 'premise' is empty"}),
+        ({"hypothesis": ""}, {"field 'hypothesis' is empty", "empty targets after rendering"}),
+    ],
+)
+def test_lint_of_fields(fields, findings):
+    example = {name: value for name, value in {**FIELDS, **fields}.items() if value is not None}
+    found = templates.lint(CLEAN, [FIELDS, example])
+    assert found
+    for line in found:
+        assert any(re.search(finding, line) for finding in findings), line
+    for finding in findings:
+        assert any(re.search(finding, line) for line in found), finding
+
+
+def test_lint_of_empty_inputs():
+    found = templates.lint(_with(8, input="{premise}"), [{**FIELDS, "premise": ""}])
+    assert "clean template 8: empty inputs after rendering" in found
+
+
+def test_lint_of_labels():
+    assert templates.lint_labels(CLEAN, ["entailment", "not_entailment"]) == []
+    (found,) = templates.lint_labels(CLEAN, ["not_entailment", "entailment"])
+    assert found.startswith("clean: labels are declared as ['entailment', 'not_entailment'], but TFDS has ['not_")
