@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from flan_jax.errors import FlanError, unknown_name
-from flan_jax.templates import Template
+from flan_jax.templates import OPTIONS, Gpt3Prompt, Template, placeholders
 
 TRAIN_CAP = 30_000  # examples a dataset may give to training (paper, section 2.1)
 RATE_CAP = 3_000  # examples-proportional mixing stops growing here (paper, section 2.4)
@@ -116,6 +116,8 @@ class Dataset:
       folder: name of its folder in a folder of local JSONL data, and under `tasks/samples`; default `name`.
       manual: how to get the data, where TFDS cannot download it.
       in_flan: whether it is one of the paper's 62 (the optional extras are not).
+      bare: the input without any instruction: its fields, a line each; default the fields of the first template.
+      gpt3_prompt: how a model that was never tuned is asked; default the bare input between "Q:" and "A:".
     """
 
     name: str
@@ -132,12 +134,19 @@ class Dataset:
     folder: str = ""
     manual: str = ""
     in_flan: bool = True
+    bare: str = ""
+    gpt3_prompt: Gpt3Prompt = Gpt3Prompt("")
 
     def __post_init__(self) -> None:
         if self.cluster not in {c.name for c in _CLUSTERS}:
             raise unknown_name("cluster", self.cluster, (c.name for c in _CLUSTERS), f"(dataset {self.name})")
         object.__setattr__(self, "paper_dataset", self.paper_dataset or self.name)
         object.__setattr__(self, "folder", self.folder or self.name)
+        shown = dict.fromkeys(f for f in placeholders(self.templates[0].input) if f != OPTIONS)
+        object.__setattr__(self, "bare", self.bare or "\n".join(f"{{{field}}}" for field in shown))
+        if not self.gpt3_prompt.input:
+            asked = dataclasses.replace(self.gpt3_prompt, input=f"Q: {self.bare}\nA:")
+            object.__setattr__(self, "gpt3_prompt", asked)
 
     @property
     def label_words(self) -> tuple[str, ...]:

@@ -42,16 +42,35 @@ class Template:
       input: the prompt, with `{field}` placeholders and, for classification, `{options}`.
       target: what the model should say; `{answer}` in every forward template.
       direction: "forward" or "inverted".
+      open_input: the prompt's wording where the options are not shown, for a template that speaks of them ("which of
+        the choices ..."); empty where `input` without its block does.
     """
 
     input: str
     target: str = "{answer}"
     direction: str = FORWARD
+    open_input: str = ""
 
     @property
     def is_forward(self) -> bool:
         """Whether the template asks for the answer (only these are evaluated)."""
         return self.direction == FORWARD
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpt3Prompt:
+    """How a model that was never tuned is asked, in GPT-3's manner: the answer is how the text goes on.
+
+    Attributes:
+      input: the prompt; it has no `{options}` and does not end in white space. The continuation follows after a space.
+      words: for classification with label words, what stands for each of them as a continuation, in label order; empty
+        where the options themselves continue the prompt.
+      stop: where a generated continuation ends.
+    """
+
+    input: str
+    words: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ("\n\n", "\nQ:")
 
 
 def placeholders(pattern: str) -> list[str]:

@@ -1,0 +1,182 @@
+"""Styles of the text: with instructions, or as the studies want it (paper, sections 4.2 to 4.4, appendix B). No TensorFlow.
+
+A style is a choice of templates for a dataset, and of what is done to its options. It has a name, which stands at the
+end of the names of tasks, mixtures and prepared folders: `flan_rte_no_template`, `flan_without_nli_4_templates`.
+
+- `no_template`: bare inputs and outputs.
+- `dataset_name`: bare inputs, with the cluster and the dataset in front.
+- `without_options`: the instructions, without the block of answer options.
+- `<n>_templates`: only the first n templates.
+- `shuffled_options`: the options in an order that a hash of the record gives.
+- `<k>_shots`: up to k exemplars in front of the input, as many as fit.
+- `gpt3`: prompts in GPT-3's manner, for a model that was never tuned.
+
+The last five can be joined, as in `without_options_5_shots`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Sequence
+
+from flan_jax.catalog import Dataset
+from flan_jax.errors import FlanError
+from flan_jax.templates import FORWARD, OPTIONS, TEMPLATES_PER_DATASET, Template
+
+INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3 = "instructions", "no_template", "dataset_name", "gpt3"
+MAX_SHOTS = 16  # paper, section 4.4
+
+_PARTS = (  # each group is named after the attribute that it sets
+    r"(?P<words>instructions|no_template|dataset_name|gpt3)",
+    r"(?P<with_options>without_options)",
+    r"(?P<shuffled_options>shuffled_options)",
+    r"(?P<num_templates>\d+)_templates",
+    r"(?P<shots>\d+)_shots",
+)
+_PART = re.compile("|".join(_PARTS))
+_SUFFIX = re.compile(f"_(?:{'|'.join(_PARTS)})$")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextStyle:
+    """How records become text.
+
+    Attributes:
+      words: "instructions", "no_template", "dataset_name" or "gpt3".
+      with_options: whether instructions show the options.
+      shuffled_options: whether the options stand in an order of their own in each record.
+      num_templates: the first so many templates are used, inverted ones among them.
+      shots: most exemplars in front of an input.
+    """
+
+    words: str = INSTRUCTIONS
+    with_options: bool = True
+    shuffled_options: bool = False
+    num_templates: int = TEMPLATES_PER_DATASET
+    shots: int = 0
+
+    def __post_init__(self) -> None:
+        instructed = self.words == INSTRUCTIONS
+        if not instructed and not (self.with_options and self.num_templates == TEMPLATES_PER_DATASET):
+            raise FlanError(f"style {self.words!r} has one wording and shows no options: leave the rest of it out.")
+        if self.shuffled_options and not (instructed and self.with_options):
+            raise FlanError("shuffled_options needs instructions that show the options.")
+        if not 1 <= self.num_templates <= TEMPLATES_PER_DATASET:
+            raise FlanError(f"a style has 1 to {TEMPLATES_PER_DATASET} templates, not {self.num_templates}.")
+        if not 0 <= self.shots <= MAX_SHOTS:
+            raise FlanError(f"a style has up to {MAX_SHOTS} shots, not {self.shots}.")
+
+    @property
+    def name(self) -> str:
+        """The style's name; "instructions" for the paper's own."""
+        parts = [
+            "" if self.words == INSTRUCTIONS else self.words,
+            "" if self.with_options else "without_options",
+            "shuffled_options" if self.shuffled_options else "",
+            f"{self.num_templates}_templates" if self.num_templates < TEMPLATES_PER_DATASET else "",
+            f"{self.shots}_shots" if self.shots else "",
+        ]
+        return "_".join(filter(None, parts)) or INSTRUCTIONS
+
+    @property
+    def suffix(self) -> str:
+        """What the style adds to a name: nothing for the paper's own."""
+        return "" if self.name == INSTRUCTIONS else f"_{self.name}"
+
+
+PAPER = TextStyle()
+
+
+def parse(name: str) -> TextStyle:
+    """The style of a name, such as "no_template" or "without_options_5_shots".
+
+    Raises:
+      FlanError: it is no style.
+    """
+    style: dict[str, object] = {}
+    position = 0
+    while position < len(name):
+        found = _PART.match(name, position)
+        if not found or (found.end() < len(name) and name[found.end()] != "_"):
+            raise FlanError(
+                f"unknown style {name!r}: it is instructions, no_template, dataset_name, gpt3, without_options, "
+                "shuffled_options, <n>_templates, <k>_shots, or several of the last four joined by _."
+            )
+        position = found.end() + 1
+        part, value = found.lastgroup, found[found.lastgroup]
+        style[part] = {"with_options": False, "shuffled_options": True}.get(
+            part, int(value) if value.isdigit() else value
+        )
+    return TextStyle(**style)
+
+
+def split_name(name: str) -> tuple[str, TextStyle]:
+    """A task's or mixture's name without its style, and the style.
+
+    Raises:
+      FlanError: parts of styles that exclude each other.
+    """
+    base, parts = name, []
+    while found := _SUFFIX.search(base):
+        parts.insert(0, found.group()[1:])
+        base = base[: found.start()]
+    return base, parse("_".join(parts))
+
+
+def templates(record: Dataset, style: TextStyle) -> tuple[Template, ...]:
+    """A dataset's templates in a style; without instructions there is one."""
+    if style.words == NO_TEMPLATE:
+        return (Template(record.bare),)
+    if style.words == DATASET_NAME:
+        return (Template(f"[{_spoken(record.cluster)}: {_spoken(record.name)}] {record.bare}"),)
+    if style.words == GPT3:
+        return (Template(record.gpt3_prompt.input),)
+    chosen = record.templates[: style.num_templates]
+    return chosen if style.with_options else tuple(map(without_options, chosen))
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def without_options(template: Template) -> Template:
+    """The template without its block of options: its `open_input`, or its input less the block."""
+    bare = re.sub(r"\s*\{options\}\s*$", "", template.input)
+    if f"{{{OPTIONS}}}" in bare:  # the block stands in the middle
+        bare = re.sub(r"\n*\{options\}\n*", "\n\n", template.input).strip()
+    return dataclasses.replace(template, input=template.open_input or bare, open_input="")
+
+
+def forward_templates(record: Dataset, style: TextStyle) -> tuple[int, ...]:
+    """Numbers of the templates that are evaluated."""
+    return tuple(i for i, t in enumerate(templates(record, style)) if t.direction == FORWARD)
+
+
+def restyled_options(
+    record: Dataset, style: TextStyle, record_id: str, options: Sequence[str], answer: str, seed: int = 0
+) -> tuple[list[str], str]:
+    """A record's options and answer as a style wants them.
+
+    Args:
+      record: the dataset, of classification.
+      style: the style.
+      record_id: names the record.
+      options: as `fields` gives them.
+      answer: one of them.
+      seed: of the shuffling.
+
+    Returns:
+      (options, answer): in another order, or in GPT-3's words.
+    """
+    if style.words == GPT3 and record.gpt3_prompt.words:
+        words = list(record.gpt3_prompt.words)
+        return words, words[list(options).index(answer)]
+    if style.shuffled_options:
+        return sorted(options, key=lambda option: _hash(seed, record.name, record_id, option)), answer
+    return list(options), answer
+
+
+def _hash(*parts: object) -> bytes:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()
