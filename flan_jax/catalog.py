@@ -135,7 +135,7 @@ class Dataset:
     manual: str = ""
     in_flan: bool = True
     bare: str = ""
-    gpt3_prompt: Gpt3Prompt = Gpt3Prompt("")
+    gpt3_prompt: Gpt3Prompt | None = None
 
     def __post_init__(self) -> None:
         if self.cluster not in {c.name for c in _CLUSTERS}:
@@ -144,9 +144,8 @@ class Dataset:
         object.__setattr__(self, "folder", self.folder or self.name)
         shown = dict.fromkeys(f for f in placeholders(self.templates[0].input) if f != OPTIONS)
         object.__setattr__(self, "bare", self.bare or "\n".join(f"{{{field}}}" for field in shown))
-        if not self.gpt3_prompt.input:
-            asked = dataclasses.replace(self.gpt3_prompt, input=f"Q: {self.bare}\nA:")
-            object.__setattr__(self, "gpt3_prompt", asked)
+        if self.gpt3_prompt is None:
+            object.__setattr__(self, "gpt3_prompt", Gpt3Prompt(f"Q: {self.bare}\nA:"))
 
     @property
     def label_words(self) -> tuple[str, ...]:

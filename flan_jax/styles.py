@@ -1,4 +1,4 @@
-"""Styles of the text: with instructions, or as the studies want it (paper, sections 4.2 to 4.4, appendix B). No TensorFlow.
+"""Styles of the text: with instructions, or as the studies want it (paper, sections 4.2 to 4.4). No TensorFlow.
 
 A style is a choice of templates for a dataset, and of what is done to its options. It has a name, which stands at the
 end of the names of tasks, mixtures and prepared folders: `flan_rte_no_template`, `flan_without_nli_4_templates`.
@@ -21,7 +21,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from flan_jax.catalog import Dataset
+from flan_jax.catalog import Dataset, cluster
 from flan_jax.errors import FlanError
 from flan_jax.templates import FORWARD, OPTIONS, TEMPLATES_PER_DATASET, Template
 
@@ -130,15 +130,11 @@ def templates(record: Dataset, style: TextStyle) -> tuple[Template, ...]:
     if style.words == NO_TEMPLATE:
         return (Template(record.bare),)
     if style.words == DATASET_NAME:
-        return (Template(f"[{_spoken(record.cluster)}: {_spoken(record.name)}] {record.bare}"),)
+        return (Template(f"[{cluster(record.cluster).title}: {record.name.replace('_', ' ')}] {record.bare}"),)
     if style.words == GPT3:
         return (Template(record.gpt3_prompt.input),)
     chosen = record.templates[: style.num_templates]
     return chosen if style.with_options else tuple(map(without_options, chosen))
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def without_options(template: Template) -> Template:

@@ -1,0 +1,105 @@
+"""Builds the text of examples: a record's fields, a style and a template give inputs and targets. No TensorFlow.
+
+Every place that needs text takes it from here: the token store, export, browsing and the evaluator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from flan_jax import styles, templates
+from flan_jax.catalog import Dataset
+from flan_jax.data.few_shot import BUDGET, Exemplars
+from flan_jax.data.vocabularies import Tokenizer
+
+Fields = Mapping[str, "str | Sequence[str]"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One record rendered through one template.
+
+    Attributes:
+      inputs: the prompt, exemplars included.
+      targets: what the model should say.
+      template: number of the template.
+      prefix: the exemplars' part of `inputs`.
+      shots: how many exemplars there are.
+      fields: what was rendered, in the style; `options` and `answer` are as the prompt shows them.
+    """
+
+    inputs: str
+    targets: str
+    template: int
+    prefix: str
+    shots: int
+    fields: Fields
+
+
+class ExampleBuilder:
+    """Builds a dataset's examples in one style.
+
+    Attributes:
+      record: the dataset.
+      style: the style.
+      templates: the dataset's templates in the style.
+    """
+
+    def __init__(
+        self,
+        record: Dataset,
+        style: styles.TextStyle = styles.PAPER,
+        *,
+        pool: Sequence[tuple[str, Fields]] = (),
+        tokenizer: Tokenizer | None = None,
+        budget: int = BUDGET,
+        seed: int = 0,
+    ) -> None:
+        """Args.
+
+        record: the dataset.
+        style: the style.
+        pool: (record id, fields) of training records, for a style with shots.
+        tokenizer: counts the tokens of exemplars.
+        budget: tokens of exemplars and input together.
+        seed: of exemplars and shuffled options.
+
+        Raises:
+          ValueError: a style with shots without a tokenizer.
+        """
+        self.record, self.style, self._seed = record, style, seed
+        self.templates = styles.templates(record, style)
+        self._exemplars = None
+        if style.shots:
+            if tokenizer is None:
+                raise ValueError("a style with shots needs a tokenizer, which counts what fits")
+            styled = [(identity, self.fields(identity, fields)) for identity, fields in pool]
+            self._exemplars = Exemplars(
+                record.name, self.templates, styled, tokenizer, shots=style.shots, budget=budget, seed=seed
+            )
+
+    def fields(self, record_id: str, fields: Fields) -> Fields:
+        """A record's fields with its options and answer as the style wants them."""
+        if templates.OPTIONS not in fields:
+            return fields
+        options, answer = styles.restyled_options(
+            self.record, self.style, record_id, fields[templates.OPTIONS], fields["answer"], self._seed
+        )
+        return {**fields, templates.OPTIONS: options, "answer": answer}
+
+    def build(self, record_id: str, fields: Fields, template: int) -> Example:
+        """Builds one example.
+
+        Args:
+          record_id: names the record.
+          fields: as the dataset's `fields` gives them, as text.
+          template: number of the template.
+
+        Raises:
+          FlanError: the template does not fit the fields.
+        """
+        fields = self.fields(record_id, fields)
+        inputs, targets = templates.render(self.templates[template], fields)
+        prefix, shots = self._exemplars.prefix(record_id, template, inputs) if self._exemplars else ("", 0)
+        return Example(prefix + inputs, targets, template, prefix, shots, fields)

@@ -1,0 +1,88 @@
+"""Exemplars: examples from train in front of an input, as many as fit (paper, section 4.4). No TensorFlow.
+
+instruct(x1) + y1 + ... + instruct(xk) + yk + instruct(x), all through one template. Which exemplars an example gets is a
+hash of (seed, dataset, record id), so it is the same in training, in evaluation and in SeqIO, in any order and process.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+
+from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.templates import Template, render
+
+POOL_SIZE = 1_000  # the first so many training records are what exemplars are drawn from
+BUDGET = 960  # tokens of exemplars and input together (paper, appendix)
+ANSWER = "\n"  # between an exemplar's input and its target
+NEXT = "\n\n"  # after an exemplar
+
+Fields = Mapping[str, "str | Sequence[str]"]
+
+
+class Exemplars:
+    """Draws exemplars for the examples of one dataset."""
+
+    def __init__(
+        self,
+        dataset: str,
+        templates: Sequence[Template],
+        pool: Sequence[tuple[str, Fields]],
+        tokenizer: Tokenizer,
+        *,
+        shots: int,
+        budget: int = BUDGET,
+        seed: int = 0,
+    ) -> None:
+        """Args.
+
+        dataset: its name, part of the hash.
+        templates: in the style of the examples.
+        pool: (record id, fields in that style) of training records, in a fixed order.
+        tokenizer: counts tokens.
+        shots: most exemplars of an example.
+        budget: most tokens of exemplars and input together.
+        seed: of the draws.
+        """
+        self._dataset, self._templates, self._pool = dataset, tuple(templates), list(pool)
+        self._tokenizer, self._shots, self._budget, self._seed = tokenizer, shots, budget, seed
+        self._rendered = functools.cache(self._render)
+
+    def _render(self, number: int, template: int) -> tuple[str, str, int]:
+        """(input, input with its target, tokens) of an exemplar."""
+        inputs, targets = render(self._templates[template], self._pool[number][1])
+        text = inputs + ANSWER + targets + NEXT
+        return inputs, text, len(self._tokenizer.encode([text])[0])
+
+    def prefix(self, record_id: str, template: int, inputs: str) -> tuple[str, int]:
+        """What stands in front of an input.
+
+        The example itself is never drawn, nor a training record whose input reads the same. An exemplar that does not
+        fit is passed over for the next one drawn.
+
+        Args:
+          record_id: of the example.
+          template: its template's number, which all exemplars take.
+          inputs: its rendered input.
+
+        Returns:
+          (text, number of exemplars); ("", 0) where not one fits.
+        """
+        key = hashlib.sha256(
+            f"{self._seed}\x1f{self._dataset}\x1f{record_id}".encode("utf-8", "surrogatepass")
+        ).digest()
+        tried = random.Random(key).sample(range(len(self._pool)), min(len(self._pool), 4 * self._shots + 2))
+        left = self._budget - len(self._tokenizer.encode([inputs])[0])
+        texts: list[str] = []
+        for number in tried:
+            if len(texts) == self._shots:
+                break
+            if self._pool[number][0] == record_id:
+                continue
+            same, text, tokens = self._rendered(number, template)
+            if same != inputs and tokens <= left:
+                texts.append(text)
+                left -= tokens
+        return "".join(texts), len(texts)
