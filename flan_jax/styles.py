@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from flan_jax.catalog import Dataset, cluster
 from flan_jax.errors import FlanError
-from flan_jax.templates import FORWARD, OPTIONS, TEMPLATES_PER_DATASET, Template
+from flan_jax.templates import TEMPLATES_PER_DATASET, Template
 
 INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3 = "instructions", "no_template", "dataset_name", "gpt3"
 MAX_SHOTS = 16  # paper, section 4.4
@@ -134,20 +134,12 @@ def templates(record: Dataset, style: TextStyle) -> tuple[Template, ...]:
     if style.words == GPT3:
         return (Template(record.gpt3_prompt.input),)
     chosen = record.templates[: style.num_templates]
-    return chosen if style.with_options else tuple(map(without_options, chosen))
-
-
-def without_options(template: Template) -> Template:
-    """The template without its block of options: its `open_input`, or its input less the block."""
-    bare = re.sub(r"\s*\{options\}\s*$", "", template.input)
-    if f"{{{OPTIONS}}}" in bare:  # the block stands in the middle
-        bare = re.sub(r"\n*\{options\}\n*", "\n\n", template.input).strip()
-    return dataclasses.replace(template, input=template.open_input or bare, open_input="")
+    return chosen if style.with_options else tuple(t.without_options for t in chosen)
 
 
 def forward_templates(record: Dataset, style: TextStyle) -> tuple[int, ...]:
     """Numbers of the templates that are evaluated."""
-    return tuple(i for i, t in enumerate(templates(record, style)) if t.direction == FORWARD)
+    return tuple(i for i, t in enumerate(templates(record, style)) if t.is_forward)
 
 
 def restyled_options(

@@ -56,6 +56,12 @@ class Template:
         """Whether the template asks for the answer (only these are evaluated)."""
         return self.direction == FORWARD
 
+    @property
+    def without_options(self) -> Template:
+        """The same template with the options not shown: its `open_input`, or its input less the block."""
+        bare = re.sub(r"\n*\{options\}\n*", "\n\n", self.input).strip()
+        return dataclasses.replace(self, input=self.open_input or bare, open_input="")
+
 
 @dataclasses.dataclass(frozen=True)
 class Gpt3Prompt:
@@ -253,6 +259,31 @@ def _lint_template(dataset: Dataset, template: Template) -> list[str]:
             found.append("{options} belongs in every forward classification template and in no other")
     elif has_options:
         found.append("an inverted template shows options")
+    return found
+
+
+_SPEAKS_OF_OPTIONS = re.compile(
+    r"\b(options?|choices?|choose|pick|select|candidates?|entry|entries|possibilit(y|ies)|listed|listing|offered|"
+    r"proposed|suggested|(one|which|each|both|all|two|four|first|second) of (the|these|those)|these)\b",
+    re.IGNORECASE,
+)
+
+
+def _lint_open_input(template: Template) -> list[str]:
+    """Whether the template still makes sense where its options are not shown."""
+    found = []
+    if template.open_input and OPTIONS not in placeholders(template.input):
+        found.append("open_input is for templates that show options")
+    if OPTIONS in placeholders(template.open_input):
+        found.append("open_input shows the options")
+    if template.open_input and sorted(set(placeholders(template.open_input))) != sorted(
+        set(placeholders(template.input)) - {OPTIONS}
+    ):
+        found.append("open_input has other fields than input")
+    if OPTIONS in placeholders(template.input) and not template.open_input:
+        spoken = _SPEAKS_OF_OPTIONS.search(_PLACEHOLDER.sub("", template.input))
+        if spoken:
+            found.append(f"speaks of options ({spoken.group()!r}) and has no open_input")
     return found
 
 
