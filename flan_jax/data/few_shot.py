@@ -1,7 +1,7 @@
 """Exemplars: examples from train in front of an input, as many as fit (paper, section 4.4). No TensorFlow.
 
 instruct(x1) + y1 + ... + instruct(xk) + yk + instruct(x), all through one template. Which exemplars an example gets is
-a hash of (seed, dataset, record id), so it is the same in training, in evaluation and in SeqIO, in any order and process.
+a hash of (seed, dataset, record id): the same in training, in evaluation and in SeqIO, in any order and process.
 """
 
 from __future__ import annotations
