@@ -241,31 +241,76 @@ def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
     return not held_out_together(record.cluster) & set(trained_clusters)
 
 
+# The study of how many clusters it takes (paper, section 4.1): NLI, closed-book QA and commonsense are held out, and
+# others join, largest first. The seventh is a part of a cluster of ours; what is too close to the three never joins.
+_STUDY_CLUSTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("summarization", ()),
+    ("translation", ()),
+    ("reading_comprehension", ()),
+    ("sentiment", ()),
+    ("structure_to_text", ()),
+    ("coreference", ()),
+    ("miscellaneous", ("coqa", "quac")),
+)
+
+_MIXTURE = re.compile(
+    r"flan(?:_without_(?P<without>\w+?)|_first_(?P<first>\d+)_clusters)?(?:_(?P<datasets>\d+)_datasets)?"
+)
+
+
 def mixture_names() -> tuple[str, ...]:
-    """The names of the mixtures: `flan` and `flan_without_<cluster>`."""
-    return ("flan", *(f"flan_without_{c.name}" for c in _CLUSTERS))
+    """The names of the mixtures: `flan`, `flan_without_<cluster>`, and `flan_first_<n>_clusters` of the study.
+
+    Each may end in `_<n>_datasets`, for the first n datasets of each of its clusters.
+    """
+    study = (f"flan_first_{n}_clusters" for n in range(1, len(_STUDY_CLUSTERS) + 1))
+    return ("flan", *(f"flan_without_{c.name}" for c in _CLUSTERS), *study)
 
 
 def mixture(name: str) -> tuple[Dataset, ...]:
     """The datasets of a mixture that can be trained on.
 
     Args:
-      name: "flan", "flan_without_<cluster>" (less what the hold-out rule takes out), "flan_<dataset>" or "<dataset>".
+      name: "flan"; "flan_without_<cluster>", less what the hold-out rule takes out; "flan_first_<n>_clusters", the
+        paper's study of the number of clusters (section 4.1); any of these with "_<n>_datasets" at its end, for the
+        first n datasets of each cluster, in the catalog's order and with all their variants (paper, appendix B.1);
+        "flan_<dataset>" or "<dataset>". A style at the end of the name is for `styles.split_name` to take off.
 
     Raises:
       FlanError: nothing has that name; the message has near matches.
     """
-    trainable = tuple(d for d in datasets() if d.in_flan and d.splits.train)
-    if name == "flan":
-        return trainable
-    if name.startswith("flan_without_"):
-        out = held_out_together(name.removeprefix("flan_without_"))
-        return tuple(d for d in trainable if d.cluster not in out)
     known = _loaded()
     for candidate in (name, name.removeprefix("flan_")):
         if candidate in known:
             return (known[candidate],)
-    raise unknown_name("mixture", name, [*mixture_names(), *(f"flan_{d}" for d in known)])
+    found = _MIXTURE.fullmatch(name)
+    if found is None:
+        raise unknown_name("mixture", name, [*mixture_names(), *(f"flan_{d}" for d in known)])
+    members = tuple(d for d in datasets() if d.in_flan and d.splits.train)
+    if found["without"]:
+        out = held_out_together(found["without"])
+        members = tuple(d for d in members if d.cluster not in out)
+    elif found["first"]:
+        members = _first_clusters(int(found["first"]), members)
+    return _first_datasets(int(found["datasets"]), members) if found["datasets"] else members
+
+
+def _first_clusters(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
+    if not 1 <= count <= len(_STUDY_CLUSTERS):
+        raise FlanError(f"mixture flan_first_{count}_clusters: the study has 1 to {len(_STUDY_CLUSTERS)} clusters.")
+    wanted = dict(_STUDY_CLUSTERS[:count])
+    return tuple(d for d in members if d.cluster in wanted and (not wanted[d.cluster] or d.name in wanted[d.cluster]))
+
+
+def _first_datasets(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
+    if not count:
+        raise FlanError("a mixture needs 1 or more datasets a cluster, not 0.")
+    taken: dict[str, dict[str, None]] = {}
+    for d in members:
+        names = taken.setdefault(d.cluster, {})
+        if len(names) < count:
+            names[d.paper_dataset] = None
+    return tuple(d for d in members if d.paper_dataset in taken[d.cluster])
 
 
 def mixing_rate(num_examples: int) -> int:

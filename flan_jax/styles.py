@@ -81,6 +81,16 @@ class TextStyle:
         return "_".join(filter(None, parts)) or INSTRUCTIONS
 
     @property
+    def num_wordings(self) -> int:
+        """How many templates a dataset has in this style."""
+        return self.num_templates if self.words == INSTRUCTIONS else 1
+
+    @property
+    def restyles_options(self) -> bool:
+        """Whether options differ from the fields', in order or in words."""
+        return self.shuffled_options or self.words == GPT3
+
+    @property
     def suffix(self) -> str:
         """What the style adds to a name: nothing for the paper's own."""
         return "" if self.name == INSTRUCTIONS else f"_{self.name}"

@@ -89,9 +89,49 @@ def test_mixture_of_one_dataset(name):
 
 def test_every_mixture_name_is_a_mixture():
     names = catalog.mixture_names()
-    assert names == ("flan", *(f"flan_without_{c}" for c in CLUSTERS))
+    study = [f"flan_first_{n}_clusters" for n in range(1, 8)]
+    assert names == ("flan", *(f"flan_without_{c}" for c in CLUSTERS), *study)
     for name in names:
         assert set(catalog.mixture(name)) <= set(catalog.mixture("flan"))
+
+
+def test_clusters_join_the_study_largest_first():
+    # flan_facts.md, section 4, study 1.
+    order = ["summarization", "translation", "reading_comprehension", "sentiment", "structure_to_text", "coreference"]
+    for n in range(1, 7):
+        members = catalog.mixture(f"flan_first_{n}_clusters")
+        assert members == tuple(d for d in catalog.mixture("flan") if d.cluster in order[:n])
+    last = set(catalog.mixture("flan_first_7_clusters")) - set(catalog.mixture("flan_first_6_clusters"))
+    assert {d.name for d in last} == {"coqa", "quac"}
+
+
+def test_the_study_never_trains_on_what_it_holds_out():
+    trained = {d.cluster for d in catalog.mixture("flan_first_7_clusters")}
+    for held_out in ("nli", "closed_book_qa", "commonsense"):
+        assert not catalog.held_out_together(held_out) & trained
+
+
+@pytest.mark.parametrize("base", ["flan", "flan_without_nli", "flan_first_7_clusters"])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_first_datasets_of_each_cluster(base, count):
+    whole = catalog.mixture(base)
+    members = catalog.mixture(f"{base}_{count}_datasets")
+    assert {d.cluster for d in members} == {d.cluster for d in whole}
+    for cluster in {d.cluster for d in whole}:
+        there = list(dict.fromkeys(d.paper_dataset for d in whole if d.cluster == cluster))
+        assert list(dict.fromkeys(d.paper_dataset for d in members if d.cluster == cluster)) == there[:count]
+    # A dataset comes with all its variants.
+    names = {d.paper_dataset for d in members}
+    assert members == tuple(d for d in whole if d.paper_dataset in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("flan_first_8_clusters", "1 to 7 clusters"), ("flan_first_0_clusters", "1 to 7"), ("flan_0_datasets", "not 0")],
+)
+def test_numbers_that_no_mixture_has(name, message):
+    with pytest.raises(FlanError, match=message):
+        catalog.mixture(name)
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,16 @@ class ExampleBuilder:
 
     def fields(self, record_id: str, fields: Fields) -> Fields:
         """A record's fields with its options and answer as the style wants them."""
-        if templates.OPTIONS not in fields:
+        if templates.OPTIONS not in fields or not self.style.restyles_options:
             return fields
         options, answer = styles.restyled_options(
             self.record, self.style, record_id, fields[templates.OPTIONS], fields["answer"], self._seed
         )
         return {**fields, templates.OPTIONS: options, "answer": answer}
+
+    def prefix(self, record_id: str, template: int, inputs: str) -> tuple[str, int]:
+        """The exemplars in front of a rendered input, and how many there are; see `Exemplars.prefix`."""
+        return self._exemplars.prefix(record_id, template, inputs) if self._exemplars else ("", 0)
 
     def build(self, record_id: str, fields: Fields, template: int) -> Example:
         """Builds one example.
@@ -101,5 +105,5 @@ class ExampleBuilder:
         """
         fields = self.fields(record_id, fields)
         inputs, targets = templates.render(self.templates[template], fields)
-        prefix, shots = self._exemplars.prefix(record_id, template, inputs) if self._exemplars else ("", 0)
+        prefix, shots = self.prefix(record_id, template, inputs)
         return Example(prefix + inputs, targets, template, prefix, shots, fields)

@@ -6,6 +6,8 @@
     seqio.get_mixture_or_task("flan_without_nli").get_dataset(...)
 
 `flan_<dataset>` shows every example through one template, chosen by hash; `flan_<dataset>_t<k>` through template k.
+Names with a style at their end (`flan_rte_no_template`, `flan_without_nli_4_templates`; see `flan_jax.styles`) and the
+mixtures of `catalog.mixture` that have a number of datasets are registered on request, by `register(names=...)`.
 Importing this module registers nothing, and registering opens no source: that happens when a dataset is asked for.
 """
 
@@ -13,15 +15,17 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax import catalog, templates
-from flan_jax.data import sources, vocabularies
+from flan_jax import catalog, styles, templates
+from flan_jax.data import few_shot, sources, vocabularies
+from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import metrics
@@ -29,12 +33,19 @@ from flan_jax.evaluation import metrics
 _RENDERED_EXAMPLES = 30_000  # small datasets are rendered several times, up to about so many examples
 
 
-def num_renderings(num_records: int) -> int:
+def num_renderings(num_records: int, style: styles.TextStyle = styles.PAPER) -> int:
     """How many renderings a training set stores, so that its later epochs meet other templates."""
-    return min(templates.TEMPLATES_PER_DATASET, max(1, _RENDERED_EXAMPLES // max(num_records, 1)))
+    return min(style.num_wordings, max(1, _RENDERED_EXAMPLES // max(num_records, 1)))
 
 
-def choose_template(record: catalog.Dataset, record_id: Any, epoch: Any, seed: int, forward_only: bool = False) -> Any:
+def choose_template(
+    record: catalog.Dataset,
+    record_id: Any,
+    epoch: Any,
+    seed: int,
+    forward_only: bool = False,
+    style: styles.TextStyle = styles.PAPER,
+) -> Any:
     """Which template an example gets: a hash of (seed, dataset, record id, epoch), without state.
 
     Args:
@@ -43,8 +54,9 @@ def choose_template(record: catalog.Dataset, record_id: Any, epoch: Any, seed: i
       epoch: integer tensor of any shape; the result has the same.
       seed: of the choice.
       forward_only: choose among the forward templates, as for evaluation.
+      style: whose templates they are.
     """
-    allowed = record.forward_templates if forward_only else tuple(range(len(record.templates)))
+    allowed = styles.forward_templates(record, style) if forward_only else tuple(range(style.num_wordings))
     key = tf.strings.join([str(seed), record.name, record_id, tf.strings.as_string(epoch)], separator="\x1f")
     return tf.gather(tf.constant(allowed, tf.int64), tf.strings.to_hash_bucket_fast(key, len(allowed)))
 
@@ -61,12 +73,33 @@ def records(record: catalog.Dataset, source: sources.OpenSource, split: str) -> 
     return rows.map(to_fields, num_parallel_calls=tf.data.AUTOTUNE)
 
 
+def exemplar_pool(record: catalog.Dataset, source: sources.OpenSource) -> list[tuple[str, dict[str, Any]]]:
+    """(record id, fields as text) of the training records that exemplars are drawn from."""
+    if "train" not in source.splits:
+        return []
+    rows = records(record, source, "train").take(few_shot.POOL_SIZE)
+    return [(row["record_id"].decode("utf-8"), python_fields(row)) for row in rows.as_numpy_iterator()]
+
+
+def python_fields(row: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """The fields of a row of `records`, as Python text."""
+
+    def text(value: Any) -> str:
+        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+    return {
+        name: [text(v) for v in value] if getattr(value, "ndim", 0) else text(value)
+        for name, value in row.items()
+        if name not in ("record_id", "templates")
+    }
+
+
 class CatalogSource(seqio.DataSource):
     """A dataset's records with `record_id` and `epoch`; opened when first read."""
 
-    def __init__(self, record: catalog.Dataset, data: str | Path) -> None:
+    def __init__(self, record: catalog.Dataset, data: str | Path, style: styles.TextStyle = styles.PAPER) -> None:
         super().__init__(splits=("train", "validation", "test"))
-        self._record, self._data = record, data
+        self._record, self._data, self._style = record, data, style
 
     @functools.cached_property
     def source(self) -> sources.OpenSource:
@@ -110,7 +143,7 @@ class CatalogSource(seqio.DataSource):
         rows = self.source.read(split, shuffle, seed)
         if self._record.keep is not None:
             rows = rows.filter(self._record.keep)
-        count = num_renderings(self.num_input_examples(split)) if split == "train" else 1
+        count = num_renderings(self.num_input_examples(split), self._style) if split == "train" else 1
 
         def at(epoch: int) -> tf.data.Dataset:
             return rows.map(
@@ -128,8 +161,18 @@ class CatalogSource(seqio.DataSource):
         return passes
 
 
-def _render(dataset: tf.data.Dataset, record: catalog.Dataset, number: int | None, seed: int) -> tf.data.Dataset:
+def _render(
+    dataset: tf.data.Dataset,
+    record: catalog.Dataset,
+    number: int | None,
+    seed: int,
+    style: styles.TextStyle,
+    source: CatalogSource,
+    tokenizer: vocabularies.Tokenizer,
+) -> tf.data.Dataset:
     """Adds inputs, targets, template and dataset; keeps record id, options and references."""
+    pool = exemplar_pool(record, source.source) if style.shots else ()
+    builder = ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
 
     def render(row: Mapping[str, Any]) -> dict[str, Any]:
         if number is not None:
@@ -137,21 +180,49 @@ def _render(dataset: tf.data.Dataset, record: catalog.Dataset, number: int | Non
         else:
             index = tf.where(
                 row["is_train"],
-                choose_template(record, row["record_id"], row["epoch"], seed),
-                choose_template(record, row["record_id"], row["epoch"], seed, forward_only=True),
+                choose_template(record, row["record_id"], row["epoch"], seed, style=style),
+                choose_template(record, row["record_id"], row["epoch"], seed, forward_only=True, style=style),
             )
         fields = {k: v for k, v in row.items() if k not in ("record_id", "epoch", "is_train")}
-        inputs, targets = templates.render_tensors(record.templates, fields, index)
-        kept = {k: row[k] for k in ("record_id", "question_id", "answer", "options", "references") if k in row}
+        if style.restyles_options and templates.OPTIONS in fields:
+            fields |= _restyled_options(builder, row)
+        inputs, targets = templates.render_tensors(builder.templates, fields, index)
+        if style.shots:
+            prefix = tf.numpy_function(_prefix(builder), [row["record_id"], index, inputs], tf.string)
+            inputs = tf.strings.join([tf.ensure_shape(prefix, []), inputs])
+        kept = {k: fields[k] for k in ("question_id", "answer", "options", "references") if k in fields}
         return {
             "inputs": inputs,
             "targets": targets,
             "template": index,
             "dataset": tf.constant(record.name),
+            "record_id": row["record_id"],
             **kept,
         }
 
     return dataset.map(render, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _restyled_options(builder: ExampleBuilder, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Options and answer of a row in the builder's style."""
+
+    def restyled(record_id: bytes, options: Any, answer: bytes) -> list[Any]:
+        shown = {"options": [option.decode("utf-8") for option in options], "answer": answer.decode("utf-8")}
+        fields = builder.fields(record_id.decode("utf-8"), shown)
+        return [np.array([o.encode("utf-8") for o in fields["options"]], object), fields["answer"].encode("utf-8")]
+
+    arguments = [row["record_id"], row["options"], row["answer"]]
+    options, answer = tf.numpy_function(restyled, arguments, [tf.string, tf.string])
+    return {"options": tf.ensure_shape(options, [None]), "answer": tf.ensure_shape(answer, [])}
+
+
+def _prefix(builder: ExampleBuilder) -> Callable[[bytes, int, bytes], bytes]:
+    """The exemplars in front of a rendered input, as bytes."""
+
+    def prefix(record_id: bytes, template: int, inputs: bytes) -> bytes:
+        return builder.prefix(record_id.decode("utf-8"), int(template), inputs.decode("utf-8"))[0].encode("utf-8")
+
+    return prefix
 
 
 def _references(output: str, is_target: bool = False, example: Mapping[str, Any] | None = None, **_: Any) -> Any:
@@ -205,25 +276,47 @@ def _rate(task: seqio.Task) -> float:
 
 
 def register(
-    vocabulary: vocabularies.Tokenizer | None = None, data: str | Path = sources.SAMPLES, seed: int = 0
+    vocabulary: vocabularies.Tokenizer | None = None,
+    data: str | Path = sources.SAMPLES,
+    seed: int = 0,
+    names: Sequence[str] = (),
 ) -> None:
     """Registers every dataset, template and mixture with SeqIO, replacing what an earlier call registered.
 
     Args:
       vocabulary: of inputs and targets; None takes bytes.
       data: "samples", "tfds" or a folder, as `sources.open_source` takes it.
-      seed: of the choice of templates.
-    """
-    wrapped = SeqioVocabulary(vocabulary or vocabularies.ByteTokenizer())
-    features = {name: seqio.Feature(wrapped, add_eos=True) for name in ("inputs", "targets")}
+      seed: of the choice of templates, of exemplars and of shuffled options.
+      names: further mixtures or tasks, in a style or of so many datasets a cluster: "flan_without_nli_no_template",
+        "flan_rte_5_shots", "flan_first_7_clusters_2_datasets".
 
-    def add(record: catalog.Dataset, name: str, number: int | None, source: CatalogSource) -> None:
+    Raises:
+      FlanError: an unknown name, with near matches.
+    """
+    tokenizer = vocabulary or vocabularies.ByteTokenizer()
+    features = {name: seqio.Feature(SeqioVocabulary(tokenizer), add_eos=True) for name in ("inputs", "targets")}
+
+    def add_task(
+        record: catalog.Dataset,
+        source: CatalogSource,
+        style: styles.TextStyle = styles.PAPER,
+        number: int | None = None,
+    ) -> str:
+        name = f"flan_{record.name}{style.suffix}" + ("" if number is None else f"_t{number}")
         seqio.TaskRegistry.remove(name)
         seqio.TaskRegistry.add(
             name,
             source=source,
             preprocessors=[
-                functools.partial(_render, record=record, number=number, seed=seed),
+                functools.partial(
+                    _render,
+                    record=record,
+                    number=number,
+                    seed=seed,
+                    style=style,
+                    source=source,
+                    tokenizer=tokenizer,
+                ),
                 seqio.preprocessors.tokenize,
                 seqio.preprocessors.append_eos_after_trim,
             ],
@@ -231,14 +324,23 @@ def register(
             postprocess_fn=_references,
             metric_fns=[metrics.metric(m) for m in record.metrics],
         )
+        return name
+
+    def add_mixture(name: str, tasks: Sequence[str]) -> None:
+        seqio.MixtureRegistry.remove(name)
+        if tasks:
+            seqio.MixtureRegistry.add_provider(name, OpenMixture(name, [(task, _rate) for task in tasks]))
 
     for record in catalog.datasets():
         source = CatalogSource(record, data)
-        add(record, f"flan_{record.name}", None, source)
+        add_task(record, source)
         for number in range(len(record.templates)):
-            add(record, f"flan_{record.name}_t{number}", number, source)
+            add_task(record, source, number=number)
     for name in catalog.mixture_names():
-        members = [(f"flan_{record.name}", _rate) for record in catalog.mixture(name)]
-        seqio.MixtureRegistry.remove(name)
-        if members:
-            seqio.MixtureRegistry.add_provider(name, OpenMixture(name, members))
+        add_mixture(name, [f"flan_{record.name}" for record in catalog.mixture(name)])
+    for name in names:
+        base, style = styles.split_name(name)
+        members = catalog.mixture(base)
+        tasks = [add_task(record, CatalogSource(record, data, style), style) for record in members]
+        if base.removeprefix("flan_") != members[0].name:
+            add_mixture(name, tasks)

@@ -10,13 +10,14 @@ import seqio
 import tensorflow as tf
 from scipy import stats
 
-from flan_jax import catalog, templates
+from flan_jax import catalog, styles, templates
 from flan_jax.data import sources, tasks, vocabularies
+from flan_jax.data.builder import ExampleBuilder
 from flan_jax.errors import FlanError
 
 pytestmark = pytest.mark.slow
 
-RTE, SQUAD = catalog.dataset("rte"), catalog.dataset("squad_v1")
+RTE, SQUAD, AESLC = (catalog.dataset(name) for name in ("rte", "squad_v1", "aeslc"))
 LENGTHS = {"inputs": 2048, "targets": 512}
 
 
@@ -280,3 +281,57 @@ def test_another_vocabulary(tmp_path):
         assert bytes(i - 3 for i in rows[0]["inputs"][:-1]) == expected
     finally:
         tasks.register()
+
+
+# ---------------------------------------------------------------------------------------------------------- styles
+
+
+@pytest.fixture(scope="module")
+def styled(home):
+    names = [f"flan_rte_{style}" for style in STYLES]
+    tasks.register(names=[*names, "flan_squad_v1_no_template", "flan_first_1_clusters_1_datasets_no_template"])
+    yield
+    tasks.register()
+
+
+STYLES = (
+    "no_template",
+    "dataset_name",
+    "without_options",
+    "gpt3",
+    "3_templates",
+    "shuffled_options",
+    "2_shots",
+    "no_template_4_shots",
+)
+
+
+@pytest.mark.parametrize("name", STYLES)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_style_is_a_choice_of_the_same_builder(styled, name, split):
+    style = styles.parse(name)
+    fields = fields_by_id(RTE, split)
+    pool = list(fields_by_id(RTE, "train").items())
+    builder = ExampleBuilder(RTE, style, pool=pool, tokenizer=vocabularies.ByteTokenizer())
+    rows = read(f"flan_rte_{name}", split)
+    passes = min(style.num_wordings, tasks.num_renderings(len(fields))) if split == "train" else 1
+    assert collections.Counter(row["record_id"] for row in rows) == dict.fromkeys(fields, passes)
+    for row in rows:
+        example = builder.build(row["record_id"].decode(), fields[row["record_id"]], int(row["template"]))
+        assert text(row["inputs_pretokenized"]) == example.inputs
+        assert text(row["targets_pretokenized"]) == example.targets
+        assert text(row["options"]) == example.fields["options"]
+        assert split == "train" or int(row["template"]) in styles.forward_templates(RTE, style)
+
+
+def test_a_mixture_in_a_style(styled):
+    name = "flan_first_1_clusters_1_datasets_no_template"
+    mixture = seqio.MixtureRegistry.get(name)
+    assert [t.name for t in mixture.tasks] == ["flan_aeslc_no_template"]
+    row = next(mixture.get_dataset(LENGTHS, "train", shuffle=False, copy_pretokenized=True).as_numpy_iterator())
+    assert text(row["inputs_pretokenized"]) in {f["body"] for f in fields_by_id(AESLC, "train").values()}
+
+
+def test_an_unknown_name_to_register():
+    with pytest.raises(FlanError, match="did you mean 'flan_rte'"):
+        tasks.register(names=["flan_rtte_no_template"])

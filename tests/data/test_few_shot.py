@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+
+from flan_jax import catalog, styles, templates
+from flan_jax.data import few_shot
+from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.templates import Template
+
+RTE = catalog.dataset("rte")
+TOKENIZER = ByteTokenizer()
+TEMPLATES = (Template("Q{x}?", "{answer}"), Template("{x}!", "{answer}"))
+
+
+def pool(count, length=5, seed=0):
+    rng = np.random.default_rng(seed)
+    letters = "abcdefgh"
+    return [
+        (str(i), {"x": f"{i}" + "".join(rng.choice(list(letters), length)), "answer": f"answer {i}"})
+        for i in range(count)
+    ]
+
+
+def exemplars(records, shots=4, budget=10_000, seed=0, dataset="rte"):
+    return few_shot.Exemplars(dataset, TEMPLATES, records, TOKENIZER, shots=shots, budget=budget, seed=seed)
+
+
+def parts(prefix):
+    return prefix.split(few_shot.NEXT)[:-1]
+
+
+def test_all_exemplars_come_from_the_pool_through_the_examples_template():
+    records = pool(50)
+    for template in (0, 1):
+        prefix, count = exemplars(records).prefix("1000", template, "Qnew?")
+        assert count == 4 == len(parts(prefix))
+        known = {few_shot.ANSWER.join(templates.render(TEMPLATES[template], fields)) for _, fields in records}
+        assert set(parts(prefix)) <= known
+        assert len(set(parts(prefix))) == 4
+
+
+def test_an_example_is_never_its_own_exemplar():
+    records = pool(5)
+    for identity, fields in records:
+        inputs, _ = templates.render(TEMPLATES[0], fields)
+        prefix, count = exemplars(records, shots=5).prefix(identity, 0, inputs)
+        assert count == 4
+        assert inputs not in prefix
+
+
+def test_a_record_that_reads_the_same_is_no_exemplar():
+    records = [("a", {"x": "same", "answer": "1"}), ("b", {"x": "same", "answer": "2"})]
+    assert exemplars(records).prefix("c", 0, "Qsame?") == ("", 0)
+
+
+def test_as_many_as_fit():
+    records = pool(100)
+    whole = len("Qnew?")
+    one = len(exemplars(records, shots=1).prefix("1000", 0, "Qnew?")[0])
+    previous = 0
+    for budget in range(whole, whole + 6 * one, one // 3):
+        prefix, count = exemplars(records, shots=5, budget=budget).prefix("1000", 0, "Qnew?")
+        assert len(prefix) + whole <= budget
+        assert count >= previous
+        previous = count
+    assert previous == 5
+
+
+def test_what_does_not_fit_is_passed_over():
+    records = [("long", {"x": "x" * 500, "answer": "1"}), *pool(3)]
+    prefix, count = exemplars(records, shots=4, budget=200).prefix("1000", 0, "Qnew?")
+    assert count == 3
+    assert "x" * 500 not in prefix
+
+
+def test_draws_depend_on_seed_dataset_and_record_alone():
+    records = pool(100)
+    first = exemplars(records).prefix("7000", 0, "Qnew?")
+    shared = exemplars(records)
+    for i in range(20):
+        shared.prefix(str(i), 1, "Qother?")
+    assert shared.prefix("7000", 0, "Qnew?") == first
+    others = [
+        exemplars(records, seed=1).prefix("7000", 0, "Qnew?"),
+        exemplars(records, dataset="cb").prefix("7000", 0, "Qnew?"),
+        exemplars(records).prefix("7001", 0, "Qnew?"),
+    ]
+    assert all(other != first for other in others)
+
+
+def test_every_record_of_the_pool_is_drawn_about_equally_often():
+    records = pool(10)
+    drawn = np.zeros(10)
+    draw = exemplars(records, shots=2)
+    for i in range(2_000):
+        for part in parts(draw.prefix(f"test{i}", 0, "Qnew?")[0]):
+            drawn[int(part.rpartition(" ")[2])] += 1
+    assert drawn.sum() == 4_000
+    assert np.all(abs(drawn - 400) < 100)  # standard deviation 18
+
+
+def test_an_empty_pool_gives_no_exemplars():
+    assert exemplars([]).prefix("1", 0, "Qnew?") == ("", 0)
+
+
+# --------------------------------------------------------------------------------------------------------- builder
+
+
+def rte_fields(i):
+    return {
+        "premise": f"Premise {i}.",
+        "hypothesis": f"Hypothesis {i}.",
+        "relation": "follows from it",
+        "options": ["yes", "no"],
+        "answer": ("yes", "no")[i % 2],
+    }
+
+
+RTE_POOL = [(str(i), rte_fields(i)) for i in range(30)]
+
+
+@pytest.mark.parametrize("name", ["instructions", "no_template", "dataset_name", "without_options", "gpt3"])
+def test_builder_renders_the_styles_template(name):
+    builder = ExampleBuilder(RTE, styles.parse(name))
+    for number, template in enumerate(styles.templates(RTE, styles.parse(name))):
+        example = builder.build("1", rte_fields(1), number)
+        fields = builder.fields("1", rte_fields(1))
+        assert (example.inputs, example.targets) == templates.render(template, fields)
+        assert (example.prefix, example.shots, example.template) == ("", 0, number)
+        assert example.fields == fields
+        assert fields["answer"] in fields["options"]
+
+
+def test_builder_puts_exemplars_in_front():
+    style = styles.parse("shuffled_options_3_shots")
+    builder = ExampleBuilder(RTE, style, pool=RTE_POOL, tokenizer=TOKENIZER, budget=5_000)
+    plain = ExampleBuilder(RTE, styles.parse("shuffled_options"))
+    example = builder.build("0", rte_fields(0), 2)
+    alone = plain.build("0", rte_fields(0), 2)
+    assert example.shots == 3
+    assert example.inputs == example.prefix + alone.inputs
+    assert example.targets == alone.targets
+    # Each exemplar is what the style makes of its own record.
+    shown = {plain.build(i, f, 2).inputs + few_shot.ANSWER + plain.build(i, f, 2).targets for i, f in RTE_POOL}
+    rest = example.prefix
+    for _ in range(3):
+        (match,) = [text for text in shown if rest.startswith(text + few_shot.NEXT)]
+        rest = rest.removeprefix(match + few_shot.NEXT)
+    assert rest == ""
+
+
+def test_shots_need_a_tokenizer():
+    with pytest.raises(ValueError, match="needs a tokenizer"):
+        ExampleBuilder(RTE, styles.parse("3_shots"), pool=RTE_POOL)

@@ -1,0 +1,122 @@
+import collections
+
+import pytest
+
+from flan_jax import catalog, styles
+from flan_jax.errors import FlanError
+from flan_jax.styles import TextStyle
+from flan_jax.templates import Gpt3Prompt
+
+RTE, CB, SQUAD = (catalog.dataset(name) for name in ("rte", "cb", "squad_v1"))
+
+NAMES = {
+    "instructions": TextStyle(),
+    "no_template": TextStyle("no_template"),
+    "dataset_name": TextStyle("dataset_name"),
+    "gpt3": TextStyle("gpt3"),
+    "without_options": TextStyle(with_options=False),
+    "shuffled_options": TextStyle(shuffled_options=True),
+    "4_templates": TextStyle(num_templates=4),
+    "16_shots": TextStyle(shots=16),
+    "no_template_5_shots": TextStyle("no_template", shots=5),
+    "without_options_4_templates_5_shots": TextStyle(with_options=False, num_templates=4, shots=5),
+    "shuffled_options_1_templates": TextStyle(shuffled_options=True, num_templates=1),
+}
+
+
+@pytest.mark.parametrize(("name", "style"), NAMES.items(), ids=NAMES)
+def test_names(name, style):
+    assert styles.parse(name) == style
+    assert style.name == name
+    assert styles.split_name(f"flan_rte{style.suffix}") == ("flan_rte", style)
+    assert styles.split_name(f"flan_without_nli_2_datasets{style.suffix}") == ("flan_without_nli_2_datasets", style)
+
+
+def test_no_name_of_a_dataset_or_mixture_ends_in_a_style():
+    for name in (*(f"flan_{d.name}" for d in catalog.datasets()), *catalog.mixture_names()):
+        assert styles.split_name(name) == (name, styles.PAPER)
+
+
+def test_the_papers_style_adds_nothing_to_a_name():
+    assert styles.PAPER.suffix == ""
+    assert styles.parse("") == styles.PAPER
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_templates", "unknown style 'no_templates'"),
+        ("notemplate", "unknown style"),
+        ("4_templates5_shots", "unknown style"),
+        ("no_template_4_templates", "has one wording"),
+        ("gpt3_without_options", "has one wording"),
+        ("no_template_shuffled_options", "needs instructions"),
+        ("without_options_shuffled_options", "needs instructions"),
+        ("0_templates", "1 to 10 templates, not 0"),
+        ("11_templates", "1 to 10 templates, not 11"),
+        ("17_shots", "up to 16 shots, not 17"),
+    ],
+)
+def test_bad_styles_end_in_one_line(name, message):
+    with pytest.raises(FlanError, match=message) as error:
+        styles.parse(name)
+    assert "\n" not in str(error.value)
+
+
+def test_templates_of_a_style():
+    def inputs(name):
+        return [t.input for t in styles.templates(CB, styles.parse(name))]
+
+    assert inputs("instructions") == [t.input for t in CB.templates]
+    assert inputs("3_templates") == [t.input for t in CB.templates[:3]]
+    assert inputs("no_template") == ["{premise}\n{hypothesis}"]
+    assert inputs("dataset_name") == ["[Natural language inference: cb] {premise}\n{hypothesis}"]
+    assert inputs("gpt3") == [CB.gpt3_prompt.input]
+    assert inputs("without_options") == [t.without_options.input for t in CB.templates]
+
+
+@pytest.mark.parametrize("name", ["instructions", "no_template", "dataset_name", "gpt3", "without_options"])
+@pytest.mark.parametrize("record", catalog.datasets(), ids=lambda d: d.name)
+def test_a_style_shows_options_or_not(record, name):
+    style = styles.parse(name)
+    chosen = styles.templates(record, style)
+    assert len(chosen) == style.num_wordings
+    assert [i for i, t in enumerate(chosen) if t.is_forward] == list(styles.forward_templates(record, style))
+    shown = {"{options}" in t.input for t in chosen if t.is_forward}
+    assert shown == {name == "instructions" and record.kind == catalog.CLASSIFICATION}
+
+
+def test_gpt3_words_stand_for_the_label_words_in_their_order():
+    words = ("True", "False", "Neither")
+    record = catalog.dataset("cb")
+    changed = catalog.dataclasses.replace(record, gpt3_prompt=Gpt3Prompt("{premise} ...", words))
+    for label, word in zip(record.label_words, words, strict=True):
+        options = list(record.label_words)
+        assert styles.restyled_options(changed, TextStyle("gpt3"), "1", options, label) == (list(words), word)
+
+
+def test_gpt3_without_words_takes_the_options():
+    record = catalog.dataset("hellaswag")
+    given = ["a", "b", "c", "d"]
+    assert styles.restyled_options(record, TextStyle("gpt3"), "1", given, "c") == (given, "c")
+
+
+def test_shuffled_options_keep_the_answer_and_take_every_order():
+    style = TextStyle(shuffled_options=True)
+    options = ["yes", "no", "it is not possible to tell"]
+    orders = collections.Counter()
+    for number in range(3_000):
+        shown, answer = styles.restyled_options(RTE, style, str(number), options, "no")
+        assert answer == "no"
+        assert sorted(shown) == sorted(options)
+        assert (shown, answer) == styles.restyled_options(RTE, style, str(number), options, "no")
+        orders[tuple(shown)] += 1
+    assert len(orders) == 6
+    assert min(orders.values()) > 400  # 500 expected, standard deviation 20
+    other = [styles.restyled_options(RTE, style, str(n), options, "no", seed=1)[0] for n in range(50)]
+    assert other != [styles.restyled_options(RTE, style, str(n), options, "no")[0] for n in range(50)]
+
+
+def test_other_styles_leave_the_options_alone():
+    for name in ("instructions", "no_template", "without_options", "5_shots"):
+        assert styles.restyled_options(RTE, styles.parse(name), "1", ["yes", "no"], "no") == (["yes", "no"], "no")
