@@ -39,6 +39,7 @@ def evaluate(
     max_dev_examples: int = 200,
     max_length: int = 1280,
     separator: str = "auto",
+    style: str = "instructions",
     allow_seen: bool = False,
     mesh_shape: dict[str, int] | None = None,
 ) -> dict[str, Any]:
@@ -56,7 +57,8 @@ def evaluate(
       max_examples: test examples a dataset; None for all.
       max_dev_examples: dev examples a dataset.
       max_length: longest prompt with its longest option, in tokens.
-      separator: "auto", "eos" or "newline"; see `protocol.Settings`.
+      separator: "auto", "eos", "newline" or "space"; see `protocol.Settings`.
+      style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`).
       allow_seen: score datasets that are not held out too, labelled so.
       mesh_shape: sizes of the axes data, fsdp and tensor.
 
@@ -67,7 +69,7 @@ def evaluate(
       FlanError: bad input.
     """
     chosen = protocol.select(datasets)
-    settings = protocol.Settings(max_examples, max_dev_examples, max_length, separator)
+    settings = protocol.Settings(max_examples, max_dev_examples, max_length, separator, style)
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     network, params, tokenizer, manifest = checkpoints.load_model(checkpoint_path, step=step, mesh=mesh)
     taken = checkpoints.latest_step(checkpoint_path) if step is None else step

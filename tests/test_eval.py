@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -176,6 +177,77 @@ def test_results_follow_from_the_predictions(finished):
         np.testing.assert_allclose(figures["std"], np.std(shares, ddof=1))
         assert (figures["examples"], figures["dev_examples"]) == (TEST, DEV)
         assert figures["status"] == protocol.HELD_OUT
+
+
+# ----------------------------------------------------------------------------------------------------------- styles
+
+
+@pytest.fixture(scope="module")
+def with_exemplars(prepared, tmp_path_factory):
+    """The same examples, with records to take exemplars from."""
+    folder = tmp_path_factory.mktemp("with_exemplars") / "prepared"
+    shutil.copytree(prepared, folder)
+    for dataset in ("rte", "qnli"):
+        rows = [{"id": f"train-{n}", "fields": _fields(dataset, 100 + n)} for n in range(20)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "examples" / dataset / "exemplars.jsonl").write_text(text)
+    return folder
+
+
+def _styled(scorer, prepared, output, style, **more):
+    settings = dataclasses.replace(SETTINGS, style=style, max_length=more.pop("max_length", 1024))
+    results = _evaluate(scorer, prepared, output, names=("rte",), settings=settings, **more)
+    files = sorted((output / "predictions" / "rte").glob("test_*.jsonl"))
+    return results, {path.stem: protocol.read_lines(path)[1:] for path in files}
+
+
+def test_gpt3_prompts_have_one_wording_and_words_of_their_own(scorer, prepared, tmp_path):
+    record = catalog.dataset("rte")
+    results, predictions = _styled(scorer, prepared, tmp_path, "gpt3")
+    assert results["separator"] == "space" and results["settings"]["style"] == "gpt3"
+    assert list(predictions) == ["test_t0"]
+    for n, row in enumerate(predictions["test_t0"]):
+        fields = _fields("rte", n)
+        words = list(record.gpt3_prompt.words) or fields["options"]
+        assert row["options"] == words
+        assert row["answer"] == fields["options"].index(fields["answer"])
+        assert fields["hypothesis"] in row["prompt"] and "OPTIONS:" not in row["prompt"]
+        assert row["bytes"] == [len(word) for word in words]
+
+
+def test_exemplars_come_from_train(scorer, with_exemplars, tmp_path):
+    results, predictions = _styled(scorer, with_exemplars, tmp_path, "without_options_2_shots")
+    record = catalog.dataset("rte")
+    assert len(predictions) == len(record.forward_templates)
+    train = [_fields("rte", 100 + n)["hypothesis"] for n in range(20)]
+    for rows in predictions.values():
+        for n, row in enumerate(rows):
+            shown = [text for text in train if text in row["prompt"]]
+            assert row["shots"] == 2 and len(shown) >= 1  # two records may share a hypothesis
+            assert row["prompt"].count(_fields("rte", n)["hypothesis"]) == 1
+            assert "OPTIONS:" not in row["prompt"]
+    assert results["datasets"]["rte"]["status"] == protocol.HELD_OUT
+
+
+def test_shots_without_exemplars_skip_the_dataset_and_say_what_to_do(scorer, prepared, tmp_path):
+    with pytest.raises(FlanError, match="nothing to evaluate: rte: no exemplars.*flan_jax.prepare --datasets=rte"):
+        _styled(scorer, prepared, tmp_path, "2_shots")
+
+
+def test_another_style_never_answers_for_this_one(scorer, with_exemplars, tmp_path):
+    _styled(scorer, with_exemplars, tmp_path, "instructions")
+    before = scorer.scored
+    for style in ("shuffled_options", "1_shots", "2_shots"):
+        _styled(scorer, with_exemplars, tmp_path, style)
+        assert scorer.scored == before + _trees("rte")
+        before = scorer.scored
+        _styled(scorer, with_exemplars, tmp_path, style)
+        assert scorer.scored == before  # all of it is kept
+
+
+def test_an_unknown_style(scorer, prepared, tmp_path):
+    with pytest.raises(FlanError, match="unknown style 'gpt4'"):
+        _styled(scorer, prepared, tmp_path, "gpt4")
 
 
 # ---------------------------------------------------------------------------------------------------- interruptions

@@ -6,6 +6,8 @@ Every place that needs text takes it from here: the token store, export, browsin
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 
 from flan_jax import styles, templates
@@ -44,6 +46,7 @@ class ExampleBuilder:
       record: the dataset.
       style: the style.
       templates: the dataset's templates in the style.
+      digest: a fingerprint of what exemplars and options depend on, besides the templates.
     """
 
     def __init__(
@@ -71,6 +74,8 @@ class ExampleBuilder:
         self.record, self.style, self._seed = record, style, seed
         self.templates = styles.templates(record, style)
         self._exemplars = None
+        bound = [record.gpt3_prompt.words, seed, [budget, pool] if style.shots else None]
+        self.digest = hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
         if style.shots:
             if tokenizer is None:
                 raise ValueError("a style with shots needs a tokenizer, which counts what fits")

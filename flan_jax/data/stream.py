@@ -120,6 +120,11 @@ class Stream:
         self._block = functools.lru_cache(maxsize=3)(self._packed_block)
         self._order = functools.lru_cache(maxsize=4 * len(self.datasets))(self._permutation)
 
+    @property
+    def draws_per_step(self) -> float:
+        """Expected number of examples in a step's rows."""
+        return self._draws * self._rows_per_batch / self._block_rows
+
     # ------------------------------------------------------------------------------------------------- drawing
 
     def _permutation(self, dataset: int, epoch: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Tokenized training examples on disk, memory-mapped: rendered and tokenized once per dataset and vocabulary.
 
-    PREPARED_DIR/tokens/<vocabulary>/<dataset>/{tokens.bin, index.npy, info.json}
+    PREPARED_DIR/tokens/<vocabulary>[_<style>]/<dataset>/{tokens.bin, index.npy, info.json}
 
 `tokens.bin` holds inputs then targets of every example, without BOS and EOS. Rendering r of record i of n stands at
 index r x n + i. Changing a mixture, a hold-out or a rate never tokenizes again.
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax import styles
 from flan_jax.errors import FlanError
 
 INDEX = np.dtype(
@@ -42,9 +43,9 @@ class TokenizedExample:
     record: int
 
 
-def folder_of(prepared_dir: str | Path, fingerprint: str) -> Path:
-    """Where a vocabulary's datasets lie."""
-    return Path(prepared_dir) / "tokens" / fingerprint[:16]
+def folder_of(prepared_dir: str | Path, fingerprint: str, style: styles.TextStyle = styles.PAPER) -> Path:
+    """Where a vocabulary's datasets in a style lie."""
+    return Path(prepared_dir) / "tokens" / f"{fingerprint[:16]}{style.suffix}"
 
 
 def write_dataset(
@@ -170,24 +171,25 @@ class DatasetTokens:
 
 
 class TokenStore:
-    """The tokenized datasets of one vocabulary."""
+    """The tokenized datasets of one vocabulary and style."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[str, DatasetTokens] = {}
 
     @classmethod
-    def open(cls, prepared_dir: str | Path, fingerprint: str) -> TokenStore:
-        """Opens the store of a vocabulary.
+    def open(cls, prepared_dir: str | Path, fingerprint: str, style: styles.TextStyle = styles.PAPER) -> TokenStore:
+        """Opens the store of a vocabulary and a style.
 
         Raises:
-          FlanError: nothing was prepared there for it.
+          FlanError: nothing was prepared there for them.
         """
-        folder = folder_of(prepared_dir, fingerprint)
+        folder = folder_of(prepared_dir, fingerprint, style)
         if not folder.is_dir():
+            styled = "" if style == styles.PAPER else f" --style={style.name}"
             raise FlanError(
-                f"nothing prepared in {prepared_dir} for this vocabulary ({fingerprint[:16]}); "
-                f"run python -m flan_jax.prepare --vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}."
+                f"nothing prepared in {prepared_dir} for this vocabulary ({fingerprint[:16]}) and style {style.name}; "
+                f"run python -m flan_jax.prepare --vocabulary=CHECKPOINT/vocabulary{styled} --to={prepared_dir}."
             )
         return cls(folder)
 

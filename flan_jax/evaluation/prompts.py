@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from flan_jax import templates
+from flan_jax import styles, templates
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.trees import EOS, NEWLINE, Tree, build_tree
+from flan_jax.evaluation.trees import EOS, NEWLINE, SPACE, Tree, build_tree
 
 AUTO = "auto"
-SEPARATORS = (AUTO, EOS, NEWLINE)
+SEPARATORS = (AUTO, EOS, NEWLINE, SPACE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +29,16 @@ class Prompt:
     cut_tokens: int = 0
 
 
-def resolve_separator(setting: str, trained: str | None) -> str:
-    """What stands between prompt and option: "eos" or "newline".
+def resolve_separator(setting: str, trained: str | None, style: styles.TextStyle = styles.PAPER) -> str:
+    """What stands between prompt and option: "eos", "newline" or "space".
 
-    A tuned model gets what tuning put there. A pretrained model reads EOS as the end of a document, so it gets a line
-    break.
+    A prompt in GPT-3's manner goes on after a space. Otherwise a tuned model gets what tuning put there; a pretrained
+    model reads EOS as the end of a document, so it gets a line break.
 
     Args:
-      setting: "auto", or "eos" or "newline" to force one.
+      setting: "auto", or one of the three to force it.
       trained: the manifest's separator: "eos", or None for a model never tuned here.
+      style: of the prompts.
 
     Raises:
       FlanError: another setting.
@@ -46,6 +47,8 @@ def resolve_separator(setting: str, trained: str | None) -> str:
         raise FlanError(f"separator is {setting!r}; it can be {', '.join(map(repr, SEPARATORS))}.")
     if setting != AUTO:
         return setting
+    if style.words == styles.GPT3:
+        return SPACE
     return EOS if trained == EOS else NEWLINE
 
 
@@ -62,18 +65,20 @@ def fit_prompt(
     fields: Mapping[str, str | Sequence[str]],
     max_length: int,
     *,
+    prefix: str = "",
     separator: str = EOS,
 ) -> Prompt:
     """Renders a record so that the prompt with its longest option takes at most `max_length` tokens.
 
-    The longest text field loses words at its left end until all fits; instruction and options stay whole.
+    The longest text field loses words at its left end until all fits; exemplars, instruction and options stay whole.
 
     Args:
       tokenizer: the model's vocabulary.
       template: a forward template.
       fields: the record's fields, with `options`.
       max_length: in tokens, with BOS and the separator.
-      separator: "eos", which takes the most tokens, or "newline".
+      prefix: exemplars, which stand in front of the input.
+      separator: "eos", which takes the most tokens, or "newline" or "space".
 
     Raises:
       FlanError: instruction and options alone are too long, or the template does not fit the fields.
@@ -84,6 +89,7 @@ def fit_prompt(
     full: int | None = None
     while True:
         inputs, target = templates.render(template, fields)
+        inputs = prefix + inputs
         length = scoring_tree(tokenizer, inputs, fields[templates.OPTIONS], separator=separator).longest
         full = length if full is None else full
         if length <= max_length:
@@ -92,8 +98,8 @@ def fit_prompt(
         name = max(counts, key=counts.get, default=None)
         if name is None or not fields[name]:
             raise FlanError(
-                f"instruction and options take {length} tokens without any field's text, in {template.input[:50]!r}; "
-                f"the limit is {max_length}: raise max_length."
+                f"exemplars, instruction and options take {length} tokens without any field's text, "
+                f"in {template.input[:50]!r}; the limit is {max_length}: raise max_length."
             )
         fields[name] = _without_left(fields[name], (length - max_length) / max(counts[name], 1))
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import catalog, templates
+from flan_jax import catalog, styles, templates
 from flan_jax.data import examples as example_files
+from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.evaluation import prompts
@@ -46,13 +47,16 @@ class Settings:
       max_dev_examples: dev examples a dataset, for the best-dev template; 0 leaves it out.
       max_length: longest prompt with its longest option, in tokens.
       separator: what stands between prompt and option: "auto" takes the manifest's (the end-of-sequence token for a
-        model tuned here; a line break for one that was not), "eos" or "newline" force one.
+        model tuned here; a line break for one that was not; a space in GPT-3's prompts), "eos", "newline" or "space"
+        force one.
+      style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`).
     """
 
     max_examples: int | None = None
     max_dev_examples: int = 200
     max_length: int = 1280
     separator: str = "auto"
+    style: str = "instructions"
 
 
 def status(record: catalog.Dataset, manifest: checkpoints.Manifest) -> str:
@@ -114,17 +118,18 @@ def evaluate(
       FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be scored.
     """
     output = Path(output_dir)
+    style = styles.parse(settings.style)
     results: dict[str, Any] = {
         "checkpoint": checkpoint,
         "model_digest": manifest.digest(),
         "tuning": manifest.tuning,
         "settings": dataclasses.asdict(settings),
-        "separator": prompts.resolve_separator(settings.separator, manifest.separator),
+        "separator": prompts.resolve_separator(settings.separator, manifest.separator, style),
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "datasets": {},
         "skipped": [],
     }
-    units: list[tuple[catalog.Dataset, str, int, list[dict[str, Any]]]] = []
+    units: list[tuple[ExampleBuilder, str, int, list[dict[str, Any]]]] = []
     for record in datasets:
         label = status(record, manifest)
         if label != HELD_OUT and not allow_seen:
@@ -140,11 +145,13 @@ def evaluate(
         try:
             test = example_files.read(prepared_dir, record.name, "test", settings.max_examples)
             dev = example_files.read(prepared_dir, record.name, "dev", settings.max_dev_examples)
+            pool = example_files.read(prepared_dir, record.name, "exemplars") if style.shots else []
         except FlanError as error:
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
+        builder = ExampleBuilder(record, style, pool=[(row["id"], row["fields"]) for row in pool], tokenizer=tokenizer)
         for split, rows in (("test", test), ("dev", dev)):
-            units += [(record, split, number, rows) for number in record.forward_templates if rows]
+            units += [(builder, split, number, rows) for number in styles.forward_templates(record, style) if rows]
     if not units:
         reasons = "; ".join(f"{s['dataset']}: {s['reason']}" for s in results["skipped"]) or "no dataset given"
         raise FlanError(f"nothing to evaluate: {reasons.rstrip('.')}.")
@@ -158,22 +165,24 @@ def evaluate(
             scored[unit.name] = unit.write([next(every) for _ in unit.trees])
         waiting.clear()
 
-    for done, (record, split, number, rows) in enumerate(units):
-        progress(f"{record.name} {split} template {number}", done, len(units))
-        key = _unit_key(results, record.templates[number], tokenizer, settings, rows)
-        path = output / "predictions" / record.name / f"{split}_t{number}.jsonl"
+    for done, (builder, split, number, rows) in enumerate(units):
+        name = builder.record.name
+        progress(f"{name} {split} template {number}", done, len(units))
+        key = _unit_key(results, builder, number, tokenizer, settings, rows)
+        path = output / "predictions" / name / f"{split}_t{number}.jsonl"
         if (kept := _read_unit(path, key, len(rows))) is not None:
-            scored[record.name, split, number] = kept
+            scored[name, split, number] = kept
             continue
-        waiting.append(_Unit.render(tokenizer, record, split, number, rows, settings, results["separator"], key, path))
+        waiting.append(_Unit.render(tokenizer, builder, split, number, rows, settings, results["separator"], key, path))
         if sum(len(unit.trees) for unit in waiting) >= _TREES_AT_ONCE:
             score_waiting()
     score_waiting()
     progress("done", len(units), len(units))
 
-    for record in dict.fromkeys(unit[0] for unit in units):
+    for record in dict.fromkeys(unit[0].record for unit in units):
+        numbers = styles.forward_templates(record, style)
         by_split = {
-            split: {n: scored[key] for n in record.forward_templates if (key := (record.name, split, n)) in scored}
+            split: {n: scored[key] for n in numbers if (key := (record.name, split, n)) in scored}
             for split in ("test", "dev")
         }
         results["datasets"][record.name] = {
@@ -189,7 +198,8 @@ def evaluate(
 
 def _unit_key(
     results: Mapping[str, Any],
-    template: templates.Template,
+    builder: ExampleBuilder,
+    number: int,
     tokenizer: Tokenizer,
     settings: Settings,
     rows: Sequence[Mapping[str, Any]],
@@ -198,7 +208,9 @@ def _unit_key(
     bound = [
         results["model_digest"],
         results["checkpoint"],
-        templates.digest([template]),
+        settings.style,
+        templates.digest([builder.templates[number]]),
+        builder.digest,
         tokenizer.fingerprint,
         results["separator"],
         settings.max_length,
@@ -221,7 +233,7 @@ class _Unit:
     def render(
         cls,
         tokenizer: Tokenizer,
-        record: catalog.Dataset,
+        builder: ExampleBuilder,
         split: str,
         number: int,
         rows: Sequence[Mapping[str, Any]],
@@ -233,24 +245,31 @@ class _Unit:
         """Renders the prompts and builds their trees."""
         lines, trees = [], []
         for row in rows:
-            fields = row["fields"]
+            example = builder.build(row["id"], row["fields"], number)
+            options, answer = example.fields["options"], example.fields["answer"]
             prompt = prompts.fit_prompt(
-                tokenizer, record.templates[number], fields, settings.max_length, separator=separator
+                tokenizer,
+                builder.templates[number],
+                example.fields,
+                settings.max_length,
+                prefix=example.prefix,
+                separator=separator,
             )
-            trees.append(prompts.scoring_tree(tokenizer, prompt.inputs, fields["options"], separator))
+            trees.append(prompts.scoring_tree(tokenizer, prompt.inputs, options, separator))
             lines.append(
                 {
                     "id": row["id"],
-                    "dataset": record.name,
+                    "dataset": builder.record.name,
                     "split": split,
                     "template": number,
                     "prompt": prompt.inputs,
+                    "shots": example.shots,
                     "cut_tokens": prompt.cut_tokens,
-                    "options": fields["options"],
-                    "answer": fields["options"].index(fields["answer"]),
+                    "options": options,
+                    "answer": options.index(answer),
                 }
             )
-        return cls((record.name, split, number), lines, trees, key, path)
+        return cls((builder.record.name, split, number), lines, trees, key, path)
 
     def write(self, scores: Sequence[OptionScores]) -> list[dict[str, Any]]:
         """Writes the predictions and returns them."""

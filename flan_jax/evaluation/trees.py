@@ -1,11 +1,12 @@
 """A prompt and its answer options as one tree of tokens.
 
-The trunk is what all options share; each option is a branch. Three ways to join them:
+The trunk is what all options share; each option is a branch. Four ways to join them:
 
 - joined (separator None): context and option are tokenized together and split after as many tokens as the context
   alone has, as lm-evaluation-harness does; white space at the end of the prompt belongs to the option.
 - "newline": the same, with a line break at the end of the prompt that belongs to the context: it is neither scored nor
   counted, and tokenizers see the option in its place at the start of a line.
+- "space": the same, with a space between them that belongs to the option, as in GPT-3's prompts.
 - "eos": as in tuning (paper, section 2.4), [BOS] prompt EOS option EOS, prompt and option tokenized apart. The last EOS
   is scored too: it says that the answer ends here, without which "it is" would always beat "it is not".
 """
@@ -20,6 +21,7 @@ from flan_jax.errors import FlanError
 
 EOS = "eos"
 NEWLINE = "newline"
+SPACE = "space"
 JOINED = None
 
 
@@ -94,7 +96,7 @@ def build_trees(
       tokenizer: the model's vocabulary.
       prompts: N prompts.
       options: the options of each.
-      separator: None, "newline" or "eos"; see the module.
+      separator: None, "newline", "space" or "eos"; see the module.
       max_length: longest prompt with its longest option, in tokens; longer prompts lose their left end, and the tree
         says how much (`cut_tokens`). None: no limit.
       score_eos: with "eos", end each option with an EOS that is scored.
@@ -102,15 +104,15 @@ def build_trees(
     Raises:
       FlanError: an option without tokens, options that alone exceed `max_length`, or an unknown separator.
     """
-    if separator not in (JOINED, NEWLINE, EOS):
-        raise FlanError(f"separator is {separator!r}; it can be 'eos', 'newline' or None.")
+    if separator not in (JOINED, NEWLINE, SPACE, EOS):
+        raise FlanError(f"separator is {separator!r}; it can be 'eos', 'newline', 'space' or None.")
     texts: list[str] = []
     for prompt, choices in zip(prompts, options, strict=True):
         if separator == EOS:
             texts += [prompt, *choices]
         else:
             context = prompt + "\n" if separator == NEWLINE else prompt.rstrip()
-            moved = "" if separator == NEWLINE else prompt[len(context) :]
+            moved = {NEWLINE: "", SPACE: " "}.get(separator, prompt[len(context) :])
             texts += [context, *(context + moved + choice for choice in choices)]
     encoded = iter(tokenizer.encode(texts))
     trees = []

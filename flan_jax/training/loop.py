@@ -14,8 +14,8 @@ import numpy as np
 import optax
 from rich import progress
 
-from flan_jax import catalog, models, partitioning
-from flan_jax.data import vocabularies
+from flan_jax import catalog, models, partitioning, styles
+from flan_jax.data import mixtures, vocabularies
 from flan_jax.data.stream import Stream, prefetch
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
@@ -63,7 +63,8 @@ def train(
 
     Args:
       model_dir: MODEL_DIR, where config, manifest, checkpoints and metrics go.
-      mixture: "flan", "flan_without_<cluster>" or a dataset.
+      mixture: "flan", "flan_without_<cluster>" or another name of `catalog.mixture`, with or without a style at its
+        end (`flan_jax.styles`).
       prepared_dir: what `flan_jax.prepare` wrote.
       train_steps: steps in all (paper: 30,000).
       initial_checkpoint_path: a checkpoint folder to start from; its manifest is inherited. None starts from
@@ -100,17 +101,19 @@ def train(
         raise FlanError("train: give INITIAL_CHECKPOINT_PATH, or a model and a VOCABULARY to start from random.")
     network = models.build(models.DecoderConfig.from_dict(manifest.model))
 
-    store = TokenStore.open(prepared_dir, tokenizer.fingerprint)
-    members = [d for d in catalog.mixture(mixture) if d.name in store.names]
-    absent = [d.name for d in catalog.mixture(mixture) if d.name not in store.names]
-    if not members:
+    base, style = styles.split_name(mixture)
+    store = TokenStore.open(prepared_dir, tokenizer.fingerprint, style)
+    there = set(store.names)
+    sizes = {d.name: store[d.name].num_records for d in catalog.mixture(base) if d.name in there}
+    if not sizes:
         raise FlanError(
             f"mixture {mixture!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
             f"run python -m flan_jax.prepare --mixture={mixture} --to={prepared_dir}."
         )
+    composition = mixtures.composition(mixture, sizes)
     stream = Stream(
         store,
-        {d.name: float(catalog.mixing_rate(store[d.name].num_records)) for d in members},
+        composition.rates,
         seed=random_seed,
         row_length=lengths["inputs"] + lengths["targets"],
         target_length=lengths["targets"],
@@ -142,7 +145,8 @@ def train(
     (folder / "config.gin").write_text(config_text)
     record = {
         "tuned on": mixture,
-        "absent": absent,
+        "absent": list(composition.absent),
+        "composition": composition.over(train_steps * stream.draws_per_step).to_dict(),
         "from": str(initial_checkpoint_path),
         "steps": train_steps,
         "batch_size": batch_size,
@@ -151,8 +155,8 @@ def train(
     if resumed:  # what is restored may have been tuned on another mixture before
         manifest = _before_this_run(checkpoints.Manifest.load(folder), record)
     manifest = manifest.inherit(
-        datasets=[d.name for d in members],
-        clusters=sorted({d.cluster for d in members}),
+        datasets=[m.dataset for m in composition.members],
+        clusters=sorted(composition.cluster_shares),
         separator=SEPARATOR,
         record=record,
     )
@@ -199,7 +203,8 @@ def train(
 def _before_this_run(manifest: checkpoints.Manifest, record: Mapping[str, Any]) -> checkpoints.Manifest:
     """The manifest without the entry that a run stopped part-way has made, so that every run has one entry."""
     last = manifest.history[-1] if manifest.history else {}
-    same = all(last.get(name) == value for name, value in record.items() if name != "steps")
+    kept = [name for name in record if name not in ("steps", "composition")]  # which grow with the length of the run
+    same = all(last.get(name) == record[name] for name in kept)
     return dataclasses.replace(manifest, history=manifest.history[:-1]) if same else manifest
 
 

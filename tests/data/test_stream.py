@@ -313,6 +313,7 @@ def test_fill_of_the_papers_rows(tmp_path):
     stream = Stream(TokenStore.open(tmp_path, FINGERPRINT), rates, seed=0, bos_id=BOS, eos_id=EOS)
     report = stream.report()
     assert report["fill"] >= 0.985
+    assert stream.draws_per_step * 1024 / 8 == pytest.approx(report["draws"], rel=0.01)
     assert report["rows"] == 1024 and report["dropped"] <= 0.01 * report["draws"] and report["excluded"] == {}
     slots = np.mean([(stream.batch(step)["segments"] > 0).mean() for step in range(0, 128, 4)])
     assert slots == pytest.approx(report["fill"], abs=0.003)

@@ -5,6 +5,7 @@ import pytest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import prompts, trees
+from flan_jax.styles import TextStyle
 from flan_jax.templates import Template
 
 BYTES = ByteTokenizer()
@@ -37,6 +38,11 @@ def test_joined_moves_white_space_and_splits_by_the_context():
 def test_newline_stays_in_the_context():
     tree = trees.build_tree(BYTES, "Q", ["yes", "é"], separator="newline")
     assert tree == trees.Tree(_ids("Q\n"), (_ids("yes"), _ids("é")), (0, 0), (3, 2))
+
+
+def test_space_belongs_to_the_option():
+    tree = trees.build_tree(BYTES, "A:", ["yes", "no"], separator="space")
+    assert tree == trees.Tree(_ids("A:"), (_ids(" yes"), _ids(" no")), (0, 0), (3, 2))
 
 
 @pytest.mark.parametrize("bos", [None, 7])
@@ -87,7 +93,7 @@ def test_fit_prompt_leaves_what_fits():
     assert prompt.cut_tokens == 0 and prompt.target == "yes" and prompt.inputs.startswith("Read: one two")
 
 
-@pytest.mark.parametrize("separator", ["eos", "newline"])
+@pytest.mark.parametrize("separator", ["eos", "newline", "space"])
 @pytest.mark.parametrize("limit", range(48, 90, 5))
 def test_fit_prompt_shortens_the_longest_field_only(separator, limit):
     fields = FIELDS | {"answer": "yes"}
@@ -101,6 +107,13 @@ def test_fit_prompt_shortens_the_longest_field_only(separator, limit):
     assert fields["passage"].endswith(passage)
 
 
+def test_fit_prompt_keeps_the_exemplars_whole():
+    prefix = "Read: a\nAsk: b\nno\n\n"
+    prompt = prompts.fit_prompt(BYTES, TEMPLATE, FIELDS | {"answer": "yes"}, 85, prefix=prefix, separator="eos")
+    assert prompt.inputs.startswith(prefix + "Read: ") and prompt.cut_tokens > 0
+    assert len(prompt.inputs) + len("yes") + 2 <= 85
+
+
 def test_fit_prompt_never_cuts_instruction_or_options():
     with pytest.raises(FlanError, match="without any field's text"):
         prompts.fit_prompt(BYTES, TEMPLATE, FIELDS | {"answer": "yes"}, 30, separator="eos")
@@ -110,7 +123,9 @@ def test_resolve_separator():
     assert prompts.resolve_separator("auto", None) == "newline"
     assert prompts.resolve_separator("auto", "eos") == "eos"
     assert prompts.resolve_separator("newline", "eos") == "newline"
-    with pytest.raises(FlanError, match="'auto', 'eos', 'newline'"):
+    assert prompts.resolve_separator("auto", "eos", TextStyle("gpt3")) == "space"
+    assert prompts.resolve_separator("eos", None, TextStyle("gpt3")) == "eos"
+    with pytest.raises(FlanError, match="'auto', 'eos', 'newline', 'space'"):
         prompts.resolve_separator("tab", None)
 
 

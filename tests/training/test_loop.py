@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from flan_jax import models, partitioning
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
+from flan_jax.styles import PAPER, TextStyle
 from flan_jax.training import checkpoints, loop, optimizers
 from flan_jax.training.state import abstract_state, state_shardings
 
@@ -23,6 +25,7 @@ BYTES = ByteTokenizer()
 SMALL = dataclasses.replace(models.preset("tiny"), num_layers=2, embed_dim=32, head_dim=8, mlp_dim=64, remat="none")
 LENGTHS = {"inputs": 48, "targets": 16}
 STEPS = 24
+BARE = TextStyle("no_template")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,12 @@ def test_the_folder_is_complete(finished):
     }
     assert manifest.separator == "eos"
     assert manifest.history[-1]["tuned on"] == "flan" and "snli" in manifest.history[-1]["absent"]
+    composition = manifest.history[-1]["composition"]
+    assert [(m["dataset"], m["examples"], m["rate"], m["share"]) for m in composition["members"]] == [
+        ("sst2", 40, 40, 0.5),
+        ("bool_q", 40, 40, 0.5),
+    ]
+    assert composition["draws"] == pytest.approx(sum(m["epochs"] * 40 for m in composition["members"]))
     _, params, tokenizer, _ = checkpoints.load_model(folder)
     assert tokenizer.fingerprint == BYTES.fingerprint
     assert params["decoder"]["token_embedder"]["embedding"].shape == (SMALL.vocab_size, SMALL.embed_dim)
@@ -148,6 +157,19 @@ def test_a_finished_run_does_nothing(finished, prepared):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert _train(folder, prepared, STEPS) == loop.RunResult(STEPS, {})
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_a_style_has_tokens_of_its_own(prepared, tmp_path):
+    with pytest.raises(FlanError, match=r"style no_template; run .* --style=no_template"):
+        _train(tmp_path / "none", prepared, 1, mixture="flan_no_template")
+    own = tmp_path / "prepared"
+    plain, styled = (token_store.folder_of(p, BYTES.fingerprint, s) for p, s in ((prepared, PAPER), (own, BARE)))
+    shutil.copytree(plain, styled)
+    _train(tmp_path / "run", own, 1, mixture="flan_no_template")
+    manifest = checkpoints.Manifest.load(tmp_path / "run")
+    assert manifest.history[-1]["tuned on"] == manifest.history[-1]["composition"]["mixture"] == "flan_no_template"
+    assert manifest.tuning["datasets"] == ["bool_q", "sst2"]
 
 
 @pytest.mark.slow
