@@ -25,6 +25,7 @@ setup(
         "absl-py>=2.1",
         "tensorboardX>=2.6.2",
         "etils[epath,epy]>=1.9",
+        "filelock>=3.16",
         "flax>=0.12,<0.13",
         "gguf>=0.17",
         "gin-config>=0.5",

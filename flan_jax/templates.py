@@ -8,6 +8,7 @@ A forward template asks for the answer; an inverted one turns the task around an
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,11 +85,12 @@ def placeholders(pattern: str) -> list[str]:
     return _PLACEHOLDER.findall(pattern)
 
 
-def pieces(pattern: str) -> list[tuple[str, str | None]]:
+@functools.cache
+def pieces(pattern: str) -> tuple[tuple[str, str | None], ...]:
     """Splits a pattern into (literal, field) pairs; the last field is None."""
     parts = _PLACEHOLDER.split(pattern)
     fields: list[str | None] = [*parts[1::2], None]
-    return list(zip(parts[0::2], fields, strict=True))
+    return tuple(zip(parts[0::2], fields, strict=True))
 
 
 def options_block(options: Sequence[str]) -> str:
@@ -170,7 +172,7 @@ def _render_column(patterns: Sequence[str], names: list[str], values_F1: Any, te
         for _, name in row:
             if name is not None and name not in number:
                 _text({n: "" for n in names}, name, pattern)  # raises, naming the placeholder
-        padded = row + [("", None)] * (width - len(row))
+        padded = [*row, *[("", None)] * (width - len(row))]
         literals.append([literal for literal, _ in padded])
         numbers.append([len(names) if name is None else number[name] for _, name in padded])
     literal_P = tf.gather(tf.constant(literals), template_index)

@@ -2,14 +2,23 @@ import contextlib
 import io
 import itertools
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from flan_jax import catalog, prepare, templates
-from flan_jax.data import examples, sources, tasks, token_store, vocabularies
+from flan_jax import catalog, prepare, styles, templates
+from flan_jax.data import examples, preparation, sources, tasks, token_store, vocabularies
+from flan_jax.data.builder import ExampleBuilder
+from flan_jax.errors import FlanError
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +58,7 @@ def decoded(tokens, number):
 def fields(record, split, data="samples"):
     """(record id, fields) of a split's records in the order in which they are prepared."""
     rows = tasks.records(record, sources.open_source(record, data), split)
-    return [(row["record_id"].decode(), prepare.python_fields(row)) for row in tfds.as_numpy(rows)]
+    return list(tasks.text_records(rows))
 
 
 # ---------------------------------------------------------------------------------------------- what is written
@@ -131,6 +140,130 @@ def test_what_is_there_is_kept(prepared, tmp_path):
     assert kept(overwritten) == {"rte": False}
     assert before.keys() == modified(folder / "examples" / "rte").keys()
     assert before != modified(folder / "examples" / "rte")
+
+
+# ----------------------------------------------------------------------------------------------------------- styles
+
+
+@pytest.mark.parametrize(
+    "name", ["no_template", "dataset_name", "without_options", "shuffled_options", "3_templates", "2_shots"]
+)
+def test_a_style_is_stored_beside_the_others(prepared, tmp_path, name):
+    style, record = styles.parse(name), catalog.dataset("rte")
+    folder = tmp_path / "prepared"
+    shutil.copytree(prepared[0], folder)
+    report, _ = run("--datasets=rte", f"--style={name}", f"--to={folder}", "--max_input_length=3000")
+    again, _ = run(f"--mixture=flan_rte_{name}", f"--to={folder}", "--max_input_length=3000")
+    assert (kept(report), kept(again)) == ({"rte": False}, {"rte": True})
+    assert stored(folder).names == NAMES  # the paper's style is as it was
+    tokens = token_store.TokenStore.open(folder, BYTES.fingerprint, style)["rte"]
+    records = fields(record, "train")
+    builder = ExampleBuilder(record, style, pool=records, tokenizer=BYTES)
+    assert tokens.renderings == style.num_wordings
+    assert len(tokens.index) == style.num_wordings * len(records)
+    for number, (epoch, (identity, of_record)) in enumerate(itertools.product(range(tokens.renderings), records)):
+        chosen = int(tasks.choose_template(record, identity, tf.constant(epoch), 0, style=style))
+        example = builder.build(identity, of_record, chosen)
+        assert tokens.index[number]["template"] == chosen
+        assert decoded(tokens, number) == (example.inputs, example.targets)
+
+
+def test_exemplars_are_written_for_the_evaluator(prepared):
+    for name in NAMES:
+        found = examples.read(prepared[0], name, "exemplars")
+        assert [(row["id"], row["fields"]) for row in found] == fields(catalog.dataset(name), "train")
+
+
+# ------------------------------------------------------------------------------------------- several processes, kills
+
+
+SOME = "rte,cb,copa,sst2,wnli,squad_v1,trec,wic"
+CODE = "import sys; from flan_jax import prepare; prepare.main(sys.argv[1:])"
+
+
+def start(*arguments):
+    """Prepare in a process group of its own."""
+    command = [sys.executable, "-c", CODE, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def assert_complete(folder):
+    assert set(stored(folder).names) == set(SOME.split(","))
+    for name in SOME.split(","):
+        assert stored(folder)[name].num_records == len(fields(catalog.dataset(name), "train"))
+        assert len(examples.read(folder, name, "test")) == len(fields(catalog.dataset(name), "test"))
+    assert not [p for p in folder.rglob(".*") if p.suffix != ".lock"]
+
+
+def test_a_killed_prepare_goes_on_and_its_workers_end(tmp_path):
+    arguments = (f"--datasets={SOME}", f"--to={tmp_path / 'prepared'}", "--workers=2")
+    process = start(*arguments)
+    done = [next(line for line in process.stdout if line.startswith("[")) for _ in range(3)]
+    workers = [int(pid) for pid in children(process.pid)]
+    process.kill()
+    process.wait()
+    finished = {line.split()[1].rstrip(":") for line in done}
+    assert len(finished) == 3 and len(workers) >= 2
+    deadline = time.monotonic() + 30
+    while any(map(alive, workers)):
+        assert time.monotonic() < deadline, "workers outlive the process that started them"
+        time.sleep(0.1)
+    before = {name: modified(tmp_path / "prepared" / "examples" / name) for name in finished}
+    again, _ = run(*arguments[:2])
+    assert finished <= {name for name, was_kept in kept(again).items() if was_kept}
+    assert {name: modified(tmp_path / "prepared" / "examples" / name) for name in finished} == before
+    assert_complete(tmp_path / "prepared")
+
+
+def children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_two_prepares_at_once_share_the_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLAN_JAX_HOME", str(tmp_path / "home"))  # so that both import the samples, too
+    arguments = (f"--datasets={SOME}", f"--to={tmp_path / 'prepared'}", "--json")
+    processes = [start(*arguments, "--workers=1") for _ in range(2)]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    reports = [json.loads(text.splitlines()[-1]) for text in printed]
+    for name in SOME.split(","):
+        assert sorted(kept(report)[name] for report in reports) == [False, True]  # prepared once, by either
+    assert_complete(tmp_path / "prepared")
+    assert not list((tmp_path / "home" / "imported").glob(".*.building"))
+
+
+def test_workers_write_what_one_process_writes(prepared, tmp_path):
+    report, _ = run(f"--datasets={','.join(NAMES)}", f"--to={tmp_path}", "--workers=2")
+    assert [d["dataset"] for d in report["datasets"]] == list(NAMES)
+    files = sorted(p.relative_to(prepared[0]) for p in prepared[0].rglob("*") if p.is_file() and p.suffix != ".lock")
+    assert files == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock")
+    for path in files:
+        assert (tmp_path / path).read_bytes() == (prepared[0] / path).read_bytes()
+
+
+def test_a_worker_that_dies_ends_in_one_line(tmp_path):
+    def kill_one():
+        while not multiprocessing.active_children():
+            time.sleep(0.05)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    chosen = [catalog.dataset(name) for name in NAMES]
+    threading.Thread(target=kill_one).start()
+    with pytest.raises(FlanError, match="a worker .* died.*fewer --workers"):
+        prepare.prepare(chosen, "samples", BYTES, tmp_path, preparation.Options(), workers=2)
+
+
+def test_default_number_of_workers(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [prepare.num_workers(0, n) for n in (1, 4, 8, 20, 70)] == [1, 1, 2, 5, 8]
+    assert prepare.num_workers(3, 1) == 3
 
 
 # ----------------------------------------------------------------------------------------------------- what is too long
@@ -220,7 +353,7 @@ def test_records_that_cannot_be_read_are_skipped(folder, tmp_path):
     (skipped,) = report["skipped"]
     assert skipped["dataset"] == "rte" and "cannot be read (DataLossError" in skipped["reason"]
     assert [d["dataset"] for d in report["datasets"]] == ["squad_v1"]
-    assert not [p for p in (tmp_path / "prepared").rglob("*") if p.name.startswith(".")]
+    assert not [p for p in (tmp_path / "prepared").rglob(".*") if p.suffix != ".lock"]
 
 
 def test_packing_of_a_mixture_is_reported(prepared):
@@ -249,6 +382,8 @@ def test_chosen_datasets():
         (["--datasets=rte", "--vocabulary=nowhere"], "no vocabulary at 'nowhere': give 'bytes'"),
         (["--datasets=rte", "--data=nowhere"], "no folder nowhere: --data is samples, tfds, or a folder of data"),
         (["--datasets=,"], "no dataset is chosen"),
+        (["--datasets=rte", "--style=bare"], "unknown style 'bare'"),
+        (["--mixture=flan_rte_no_template", "--style=dataset_name"], "name different styles; give one of them"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):

@@ -11,12 +11,12 @@ import functools
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -187,17 +187,18 @@ def _imported(record: catalog.Dataset, folder: Path) -> tuple[Path, tuple[BadRow
         digest.update(file.name.encode() + b"\x00" + hashlib.sha256(file.read_bytes()).digest())
     data_dir = home() / "imported" / f"{folder.name}-{digest.hexdigest()[:16]}"
     notes = data_dir / "bad_rows.json"
-    if not notes.exists():
-        building = data_dir.with_name(f".{data_dir.name}.{os.getpid()}")
-        shutil.rmtree(building, ignore_errors=True)  # of a killed process with the same number
-        try:
-            bad_rows = import_jsonl(record, files, building)
-            (building / notes.name).write_text(json.dumps([dataclasses.asdict(row) for row in bad_rows]))
-            if not notes.exists():  # another process may have been faster
-                shutil.rmtree(data_dir, ignore_errors=True)
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(data_dir.with_name(f".{data_dir.name}.lock")):  # processes that prepare at once share it
+        if not notes.exists():
+            building = data_dir.with_name(f".{data_dir.name}.building")
+            shutil.rmtree(building, ignore_errors=True)  # of a killed process
+            shutil.rmtree(data_dir, ignore_errors=True)
+            try:
+                bad_rows = import_jsonl(record, files, building)
+                (building / notes.name).write_text(json.dumps([dataclasses.asdict(row) for row in bad_rows]))
                 building.rename(data_dir)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
     return data_dir, tuple(BadRow(**row) for row in json.loads(notes.read_text()))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import metrics
 
+_READ_BATCH = 512  # rows turned into Python text at once
 _RENDERED_EXAMPLES = 30_000  # small datasets are rendered several times, up to about so many examples
 
 
@@ -73,25 +74,29 @@ def records(record: catalog.Dataset, source: sources.OpenSource, split: str) -> 
     return rows.map(to_fields, num_parallel_calls=tf.data.AUTOTUNE)
 
 
+def text_records(rows: tf.data.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(record id, the rest as Python text) of each row of `records`, read in batches; integers stay integers."""
+    for batch in rows.ragged_batch(_READ_BATCH):
+        columns = {name: _as_text(column) for name, column in batch.items()}
+        identities = columns.pop("record_id")
+        for identity, *values in zip(identities, *columns.values(), strict=True):
+            yield identity, dict(zip(columns, values, strict=True))
+
+
+def _as_text(column: Any) -> list[Any]:
+    values = column.to_list() if isinstance(column, tf.RaggedTensor) else column.numpy().tolist()
+    if column.dtype != tf.string:
+        return values
+    if column.shape.rank == 1:
+        return [value.decode("utf-8") for value in values]
+    return [[value.decode("utf-8") for value in row] for row in values]
+
+
 def exemplar_pool(record: catalog.Dataset, source: sources.OpenSource) -> list[tuple[str, dict[str, Any]]]:
     """(record id, fields as text) of the training records that exemplars are drawn from."""
     if "train" not in source.splits:
         return []
-    rows = records(record, source, "train").take(few_shot.POOL_SIZE)
-    return [(row["record_id"].decode("utf-8"), python_fields(row)) for row in rows.as_numpy_iterator()]
-
-
-def python_fields(row: Mapping[str, Any]) -> dict[str, str | list[str]]:
-    """The fields of a row of `records`, as Python text."""
-
-    def text(value: Any) -> str:
-        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-    return {
-        name: [text(v) for v in value] if getattr(value, "ndim", 0) else text(value)
-        for name, value in row.items()
-        if name not in ("record_id", "templates")
-    }
+    return list(text_records(records(record, source, "train").take(few_shot.POOL_SIZE)))
 
 
 class CatalogSource(seqio.DataSource):

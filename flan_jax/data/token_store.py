@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -54,7 +53,7 @@ def write_dataset(
     examples: Iterable[TokenizedExample],
     after: Callable[[], dict[str, Any]] = dict,
 ) -> dict[str, Any]:
-    """Writes one dataset, whole or not at all, replacing what is there.
+    """Writes one dataset, whole or not at all, replacing what is there. One process at a time writes a folder.
 
     Args:
       folder: .../tokens/<vocabulary>/<dataset>.
@@ -66,8 +65,8 @@ def write_dataset(
       The info as written, with counts and checksums.
     """
     folder = Path(folder)
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)  # of a killed process with the same number
+    building = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)  # of a killed process
     building.mkdir(parents=True)
     try:
         dtype = np.dtype(np.uint16 if info["vocab_size"] <= 1 << 16 else np.uint32)

@@ -1,0 +1,391 @@
+"""Record -> text -> tokens: one dataset prepared for training, its dev and test examples for evaluation.
+
+    PREPARED_DIR/tokens/<vocabulary>[_<style>]/<dataset>/   see `flan_jax.data.token_store`
+    PREPARED_DIR/examples/<dataset>/{dev,test,exemplars}.jsonl
+
+What is there and current stays. A dataset is locked while it is prepared, so two processes never write the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import filelock
+import tensorflow as tf
+
+from flan_jax import catalog, styles, templates
+from flan_jax.data import few_shot, sources, tasks, token_store, vocabularies
+from flan_jax.data.builder import Example, ExampleBuilder
+from flan_jax.errors import FlanError
+from flan_jax.tasks import fields as shared_fields
+
+BATCH = 512  # examples tokenized at once
+
+
+@dataclasses.dataclass
+class Counts:
+    """What happened to training examples that were too long.
+
+    Attributes:
+      trimmed: inputs that lost the end of their longest text field.
+      overlong: examples that were left out.
+    """
+
+    trimmed: int = 0
+    overlong: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How examples are rendered and tokenized.
+
+    Attributes:
+      seed: of the choice of templates, exemplars and shuffled options.
+      max_input_length: tokens of an input (paper: 1,024); longer ones lose the end of their longest text field.
+      max_target_length: tokens of a target with its EOS (paper: 256); longer ones are left out.
+      style: how records become text.
+    """
+
+    seed: int = 0
+    max_input_length: int = 1024
+    max_target_length: int = 256
+    style: styles.TextStyle = styles.PAPER
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRecord:
+    """A kept training record: its number in reading order, its id, its fields, and the template of each rendering."""
+
+    number: int
+    identity: str
+    fields: Mapping[str, Any]
+    chosen: Sequence[int]
+
+
+def training_records(record: catalog.Dataset, source: sources.OpenSource, options: Options) -> Iterator[TrainingRecord]:
+    """The kept training records of a dataset, with the templates that their renderings take."""
+    renderings = tasks.num_renderings(source.splits["train"].size, options.style)
+    epochs = tf.range(renderings, dtype=tf.int64)
+
+    def with_templates(row: Mapping[str, Any]) -> dict[str, Any]:
+        chosen = tasks.choose_template(record, row["record_id"], epochs, options.seed, style=options.style)
+        return {**row, "templates": chosen}
+
+    rows = tasks.records(record, source, "train").map(with_templates, num_parallel_calls=tf.data.AUTOTUNE)
+    for number, (identity, fields) in enumerate(tasks.text_records(rows)):
+        yield TrainingRecord(number, identity, fields, fields.pop("templates"))
+
+
+def tokenized_examples(
+    builder: ExampleBuilder,
+    rows: Sequence[tuple[TrainingRecord, int]],
+    tokenizer: vocabularies.Tokenizer,
+    options: Options,
+    counts: Counts,
+) -> Iterator[token_store.TokenizedExample]:
+    """Renders and tokenizes training examples; those that do not fit are trimmed, or left out and counted.
+
+    Args:
+      builder: of the dataset's text.
+      rows: records, and which of their renderings.
+      tokenizer: the vocabulary.
+      options: limits.
+      counts: is added to.
+    """
+    room = options.max_input_length - 1 - (tokenizer.bos_id is not None)
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        examples = [builder.build(row.identity, row.fields, row.chosen[epoch]) for row, epoch in part]
+        inputs = tokenizer.encode([example.inputs for example in examples])
+        targets = tokenizer.encode([example.targets for example in examples])
+        for (row, _), example, ids, target in zip(part, examples, inputs, targets, strict=True):
+            fits = len(target) < options.max_target_length
+            if fits and len(ids) > room:
+                ids = _trimmed(builder.templates[example.template], example, tokenizer, room)
+                fits = ids is not None
+                counts.trimmed += fits
+            if not fits:
+                counts.overlong += 1
+                continue
+            yield token_store.TokenizedExample(ids, target, example.template, row.number)
+
+
+def _trimmed(
+    template: templates.Template, example: Example, tokenizer: vocabularies.Tokenizer, room: int
+) -> list[int] | None:
+    """The input with the end of its longest text field cut off until it fits; None where that cannot be."""
+    names = [n for n in templates.placeholders(template.input) if n != templates.OPTIONS]
+    left = dict(example.fields)
+    for _ in range(12):
+        ids = tokenizer.encode([example.prefix + templates.fill(template.input, left)])[0]
+        if len(ids) <= room:
+            return ids
+        name = max(names, key=lambda n: len(left[n]), default=None)
+        if name is None or not left[name]:
+            return None
+        per_token = max(1.0, len(left[name]) / max(1, len(tokenizer.encode([left[name]])[0])))
+        left[name] = left[name][: max(0, len(left[name]) - int((len(ids) - room) * per_token) - 1)].rstrip()
+    return None
+
+
+# --------------------------------------------------------------------------------------------------- one dataset
+
+
+def prepare_dataset(
+    record: catalog.Dataset,
+    source: sources.OpenSource,
+    tokenizer: vocabularies.Tokenizer,
+    to: Path,
+    options: Options,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Prepares one dataset: its tokens, and its dev and test examples. What is there and current stays.
+
+    Returns:
+      Figures for the summary.
+
+    Raises:
+      SourceError: no training record is left after filtering.
+    """
+    folder = token_store.folder_of(to, tokenizer.fingerprint, options.style) / record.name
+    with locked(folder):
+        kept, figures = _write_tokens(record, source, tokenizer, folder, options, overwrite)
+    folder = to / "examples" / record.name
+    with locked(folder):
+        sizes = _write_examples(record, source, folder, overwrite)
+    return {
+        "dataset": record.name,
+        "cluster": record.cluster,
+        "origin": source.origin,
+        "kept": kept,
+        "train": figures.get("num_records", 0),
+        **{
+            k: figures.get(k, 0)
+            for k in ("renderings", "num_tokens", "mean_input_length", "mean_target_length", "trimmed", "overlong")
+        },
+        **{name: sizes[name] for name in ("dev", "test") if name in sizes},
+        "bad_rows": len(source.bad_rows),
+    }
+
+
+def locked(folder: Path) -> filelock.BaseFileLock:
+    """A lock on a folder that is written aside and renamed, between processes; freed when its process dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
+def token_key(
+    record: catalog.Dataset, source: sources.OpenSource, tokenizer: vocabularies.Tokenizer, options: Options
+) -> dict[str, Any]:
+    """What a dataset's tokens depend on: while it is the same, they are current."""
+    return {
+        "dataset": record.name,
+        "source": record.source,
+        "data": str(source.builder.data_dir),
+        "templates": templates.digest(styles.templates(record, options.style)),
+        "fields": _fields_digest(record),
+        "vocabulary": tokenizer.fingerprint,
+        **dataclasses.asdict(options),
+        "style": options.style.name,
+    }
+
+
+def _write_tokens(
+    record: catalog.Dataset,
+    source: sources.OpenSource,
+    tokenizer: vocabularies.Tokenizer,
+    folder: Path,
+    options: Options,
+    overwrite: bool,
+) -> tuple[bool, dict[str, Any]]:
+    """Writes the token store's folder; returns whether what was there was kept, and the info."""
+    key = token_key(record, source, tokenizer, options)
+    info = token_store.read_info(folder)
+    current = info is not None and all(info.get(k) == v for k, v in key.items())
+    if "train" not in source.splits or (current and not overwrite):
+        return True, info or {}
+    rows = list(training_records(record, source, options))
+    if not rows:
+        raise sources.SourceError(record.name, "no training record is left after filtering", "look at its source")
+    pool = [(row.identity, row.fields) for row in rows[: few_shot.POOL_SIZE]]
+    builder = ExampleBuilder(record, options.style, pool=pool, tokenizer=tokenizer, seed=options.seed)
+    counts, renderings = Counts(), len(rows[0].chosen)
+    ordered = [(row, epoch) for epoch in range(renderings) for row in rows]
+    examples = tokenized_examples(builder, ordered, tokenizer, options, counts)
+    about = {**key, "num_records": len(rows), "renderings": renderings, "vocab_size": tokenizer.vocab_size}
+    # The counts are full only after the last example, so they are read when info is written.
+    return False, token_store.write_dataset(folder, about, examples, lambda: dataclasses.asdict(counts))
+
+
+def _fields_digest(record: catalog.Dataset) -> str:
+    """A fingerprint of the code behind the dataset's `fields` and `keep`: its edits are prepared again."""
+    code = [Path(inspect.getfile(part)).read_bytes() for part in (record.fields, shared_fields)]
+    return hashlib.sha256(b"\0".join(code)).hexdigest()[:16]
+
+
+def _write_examples(
+    record: catalog.Dataset, source: sources.OpenSource, folder: Path, overwrite: bool
+) -> dict[str, int]:
+    """Writes dev, test and exemplars with the fields of every record, whole or not at all; returns their sizes."""
+    info = folder / "info.json"
+    key = {"data": str(source.builder.data_dir), "splits": {n: s.tfds for n, s in source.splits.items()}}
+    key |= {"source": record.source, "fields": _fields_digest(record), "pool": few_shot.POOL_SIZE}
+    if not overwrite and (found := token_store.read_info(folder)) and found.get("key") == key:
+        return found["sizes"]
+    building = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)  # of a killed process
+    building.mkdir(parents=True)
+    sizes = {}
+    try:
+        for name, split in (("dev", "validation"), ("test", "test"), ("exemplars", "train")):
+            if split not in source.splits:
+                continue
+            rows = tasks.records(record, source, split)
+            rows = rows.take(few_shot.POOL_SIZE) if name == "exemplars" else rows
+            with (building / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+                sizes[name] = 0
+                for identity, fields in tasks.text_records(rows):
+                    file.write(json.dumps({"id": identity, "fields": fields}, ensure_ascii=False) + "\n")
+                    sizes[name] += 1
+        (building / info.name).write_text(json.dumps({"key": key, "sizes": sizes}, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return sizes
+
+
+# ------------------------------------------------------------------------------------------------- many datasets
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a dataset.
+
+    Attributes:
+      dataset: its name.
+      figures: for the summary; None where it was skipped.
+      skipped: why, and what to do; None where it was prepared.
+      bad_rows: rows of local JSONL that were left out.
+    """
+
+    dataset: str
+    figures: dict[str, Any] | None = None
+    skipped: sources.Skipped | None = None
+    bad_rows: tuple[str, ...] = ()
+
+
+def attempt(
+    record: catalog.Dataset,
+    data: str,
+    tokenizer: vocabularies.Tokenizer,
+    to: Path,
+    options: Options,
+    overwrite: bool = False,
+) -> Outcome:
+    """Opens and prepares a dataset; one whose source fails is skipped, and says why."""
+    try:
+        source = sources.open_source(record, data)
+        figures = prepare_dataset(record, source, tokenizer, to, options, overwrite)
+    except sources.SourceError as error:
+        return Outcome(record.name, skipped=error.skipped)
+    except tf.errors.OpError as error:
+        reason = f"its records cannot be read ({type(error).__name__}: {error.message.splitlines()[0][:160]})"
+        return Outcome(record.name, skipped=sources.Skipped(record.name, reason, "get its data again"))
+    return Outcome(record.name, figures, bad_rows=tuple(map(str, source.bad_rows)))
+
+
+def attempt_all(
+    chosen: Sequence[catalog.Dataset],
+    data: str,
+    tokenizer: vocabularies.Tokenizer,
+    to: Path,
+    options: Options,
+    overwrite: bool = False,
+    workers: int = 1,
+) -> Iterator[Outcome]:
+    """Prepares datasets, yielding what became of each as it ends; in this process, or in several.
+
+    Raises:
+      FlanError: a worker died. What is finished stays.
+    """
+    if workers == 1:
+        for record in chosen:
+            yield attempt(record, data, tokenizer, to, options, overwrite)
+        return
+    environment = _threads_of_a_worker(workers)
+    with _environment(environment):
+        pool = futures.ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _start_worker, (data, tokenizer, to, options, overwrite)
+        )
+        try:
+            for done in futures.as_completed([pool.submit(_attempt_in_worker, d.name) for d in chosen]):
+                yield done.result()
+        except futures.process.BrokenProcessPool as error:
+            raise FlanError(
+                f"a worker that was preparing for {to} died, out of memory or killed; run the same command again, "
+                "with fewer --workers: what is finished is kept."
+            ) from error
+        finally:
+            for process in multiprocessing.active_children():  # of a run that was broken off
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+
+
+def _threads_of_a_worker(workers: int) -> dict[str, str]:
+    """Settings that keep the threads of all workers together at one a core."""
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    return {
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+        "RAYON_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+    }
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that processes started in the meantime inherit; the user's own settings go first."""
+    added = [name for name in settings if name not in os.environ]
+    os.environ.update({name: settings[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+_work: tuple[Any, ...] = ()  # a worker's arguments of `attempt`, the dataset apart
+
+
+def _start_worker(*work: Any) -> None:
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    for library in ("absl", "tensorflow"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """Ends a worker whose parent was killed and could not say so."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _attempt_in_worker(name: str) -> Outcome:
+    return attempt(catalog.dataset(name), *_work)
