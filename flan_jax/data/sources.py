@@ -187,8 +187,9 @@ def _imported(record: catalog.Dataset, folder: Path) -> tuple[Path, tuple[BadRow
         digest.update(file.name.encode() + b"\x00" + hashlib.sha256(file.read_bytes()).digest())
     data_dir = home() / "imported" / f"{folder.name}-{digest.hexdigest()[:16]}"
     notes = data_dir / "bad_rows.json"
-    data_dir.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(data_dir.with_name(f".{data_dir.name}.lock")):  # processes that prepare at once share it
+    lock = home() / "locks" / f"{data_dir.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(lock):  # processes that prepare at once share the import
         if not notes.exists():
             building = data_dir.with_name(f".{data_dir.name}.building")
             shutil.rmtree(building, ignore_errors=True)  # of a killed process
