@@ -261,12 +261,13 @@ def _lint_template(dataset: Dataset, template: Template) -> list[str]:
             found.append("{options} belongs in every forward classification template and in no other")
     elif has_options:
         found.append("an inverted template shows options")
-    return found
+    return found + _lint_open_input(template)
 
 
 _SPEAKS_OF_OPTIONS = re.compile(
-    r"\b(options?|choices?|choose|pick|select|candidates?|entry|entries|possibilit(y|ies)|listed|listing|offered|"
-    r"proposed|suggested|(one|which|each|both|all|two|four|first|second) of (the|these|those)|these)\b",
+    r"\b(options?|choices?|choose|pick|select|tick|listed|possibilities|on offer|have been proposed"
+    r"|(one|which|both|either) of (my |the |these )?(two|four|following)|(two|four) (things|texts|ideas)"
+    r"|which (reply|ending|entry|answer)|only one of these)\b",
     re.IGNORECASE,
 )
 

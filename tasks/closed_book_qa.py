@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
 from flan_jax.tasks.fields import one_line
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -39,22 +39,28 @@ def _arc_keep(record: Mapping[str, Any]) -> Any:
 
 # About a fifth of the questions are the beginning of a sentence, which the right choice completes.
 _ARC_TEMPLATES = (
-    Template("{question}\n\nWhich of the choices is correct?\n\n{options}"),
+    Template(
+        "{question}\n\nWhich of the choices is correct?\n\n{options}", open_input="{question}\n\nWhat is correct?"
+    ),
     Template(
         "Here is an item from a science test for schools. It is either a question to answer or a sentence to complete.\n\n{question}\n\n{options}"
     ),
     Template("Q: {question}\n{options}\nA:"),
     Template(
-        'My daughter is stuck on her homework. The worksheet says: "{question}" Only one of the four choices printed there is right. Can you tell us which?\n{options}'
+        'My daughter is stuck on her homework. The worksheet says: "{question}" Only one of the four choices printed there is right. Can you tell us which?\n{options}',
+        open_input='My daughter is stuck on her homework. The worksheet says: "{question}" Only one answer to that is right. Can you tell us which?',
     ),
     Template(
-        "GENERAL SCIENCE\nMultiple choice. Four possibilities are offered, of which one earns the mark.\n\n1. {question}\n\n{options}"
+        "GENERAL SCIENCE\nMultiple choice. Four possibilities are offered, of which one earns the mark.\n\n1. {question}\n\n{options}",
+        open_input="GENERAL SCIENCE\nShort answers. Write down no more than what earns the mark.\n\n1. {question}",
     ),
     Template(
-        "Use what you know about nature and science to pick the right one of the options for the problem below.\n\nProblem: {question}\n\n{options}"
+        "Use what you know about nature and science to pick the right one of the options for the problem below.\n\nProblem: {question}\n\n{options}",
+        open_input="Use what you know about nature and science to solve the problem below.\n\nProblem: {question}",
     ),
     Template(
-        "{question}\n\nPlease take your time, rule out what cannot be right, and then tell me which option is left.\n\n{options}"
+        "{question}\n\nPlease take your time, rule out what cannot be right, and then tell me which option is left.\n\n{options}",
+        open_input="{question}\n\nPlease take your time, rule out what cannot be right, and then tell me what is left.",
     ),
     Template(
         "A science teacher has thought of four choices for a new test question.\n\nThe right choice:\n- {answer}\n\nThe wrong choices:\n{others}\n\nNow only the question is missing, or a sentence for the right choice to complete. Write it.",
@@ -85,6 +91,7 @@ def _arc(name: str, config: str) -> Dataset:
         splits=Splits(test="test"),
         keep=_arc_keep,
         fields=_arc_fields,
+        gpt3_prompt=Gpt3Prompt("Question: {question}\nAnswer:"),
         templates=_ARC_TEMPLATES,
     )
 
@@ -117,6 +124,7 @@ NATURAL_QUESTIONS = Dataset(
     kind=GENERATION,
     metrics=("trivia_qa",),
     fields=_natural_questions_fields,
+    gpt3_prompt=Gpt3Prompt("Q: {question}\nA:", stop=("\n",)),
     templates=(
         Template("{question}"),
         Template("Question: {question}\nShort answer:"),
@@ -176,6 +184,7 @@ TRIVIA_QA = Dataset(
     keep=_trivia_qa_keep,
     fields=_trivia_qa_fields,
     # A few of the questions are statements or fragments, and many hold quotation marks.
+    gpt3_prompt=Gpt3Prompt("Q: {question}\nA:", stop=("\n",)),
     templates=(
         Template("Trivia: {question}"),
         Template("{question}\n\nAnswer in as few words as possible, all in small letters and without punctuation."),

@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, Splits
 from flan_jax.tasks.fields import has_label, one_line
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -47,14 +47,17 @@ COPA = Dataset(
     splits=Splits(dev_size=50),
     keep=has_label,
     fields=_copa_fields,
+    gpt3_prompt=Gpt3Prompt("{premise} {question}"),
     templates=(
         Template("{premise}\n\n{question}\n\n{options}"),
         Template("Event: {premise}\nMore likely {relation}:\n{options}"),
         Template(
-            "Here is the first half of a sentence. Which of the choices would you use as the other half?\n\n{beginning} ...\n\n{options}"
+            "Here is the first half of a sentence. Which of the choices would you use as the other half?\n\n{beginning} ...\n\n{options}",
+            open_input="Here is the first half of a sentence. What would you use as the other half?\n\n{beginning} ...",
         ),
         Template(
-            "Things seldom happen out of the blue, and seldom without consequences. Suppose this is what happened:\n\n{premise}\n\nOf the two things listed below, which is the more natural {relation}?\n\n{options}"
+            "Things seldom happen out of the blue, and seldom without consequences. Suppose this is what happened:\n\n{premise}\n\nOf the two things listed below, which is the more natural {relation}?\n\n{options}",
+            open_input="Things seldom happen out of the blue, and seldom without consequences. Suppose this is what happened:\n\n{premise}\n\nWhat would be a natural {relation}?",
         ),
         Template(
             'My niece never runs out of questions. I told her this: "{premise}" At once she asked: "{question}" What should I have said?\n{options}'
@@ -63,7 +66,8 @@ COPA = Dataset(
             "CAUSES AND EFFECTS\n\nMark the sentence that gives a plausible {relation} of the event described.\n\nEvent: {premise}\n\n{options}"
         ),
         Template(
-            "Please pick the more sensible of two opinions. Both are about the {relation} of what it says here:\n\n{premise}\n\n{options}"
+            "Please pick the more sensible of two opinions. Both are about the {relation} of what it says here:\n\n{premise}\n\n{options}",
+            open_input="Please give me a sensible opinion on the {relation} of what it says here:\n\n{premise}",
         ),
         Template("Fill the gap: {beginning} ___\n{options}"),
         Template("Think of something that could have this as its {relation}.\n\n{answer}", "{premise}", INVERTED),
@@ -115,15 +119,21 @@ HELLASWAG = Dataset(
     metrics=("accuracy",),
     keep=_hellaswag_keep,
     fields=_hellaswag_fields,
+    gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
         Template("{context}\n\nHow does this go on?\n\n{options}"),
-        Template("Topic: {activity}\n\nText: {context}\n\nPick the continuation that makes sense.\n{options}"),
         Template(
-            "Below is the beginning of a text, either the description of a video or a piece of advice.\n\n{context}\n\nFour continuations have been proposed, but in three of them things happen that would surprise anyone. Which is the fourth?\n\n{options}"
+            "Topic: {activity}\n\nText: {context}\n\nPick the continuation that makes sense.\n{options}",
+            open_input="Topic: {activity}\n\nText: {context}\n\nWrite a continuation that makes sense.",
+        ),
+        Template(
+            "Below is the beginning of a text, either the description of a video or a piece of advice.\n\n{context}\n\nFour continuations have been proposed, but in three of them things happen that would surprise anyone. Which is the fourth?\n\n{options}",
+            open_input="Below is the beginning of a text, either the description of a video or a piece of advice.\n\n{context}\n\nContinue it in such a way that nothing happens that would surprise anyone.",
         ),
         Template("What most likely comes after the following?\n{context}\n{options}"),
         Template(
-            "The last part of this passage has been lost:\n\n{context}\n\nChoose the words that could have stood there.\n\n{options}"
+            "The last part of this passage has been lost:\n\n{context}\n\nChoose the words that could have stood there.\n\n{options}",
+            open_input="The last part of this passage has been lost:\n\n{context}\n\nFind words that could have stood there.",
         ),
         Template(
             "COMMON SENSE QUIZ\n\nRead the opening, imagine the situation, and mark the one ending that fits it.\n\nOpening: {context}\n\n{options}"
@@ -172,22 +182,30 @@ PIQA = Dataset(
     splits=Splits(dev_size=100),
     keep=has_label,
     fields=_piqa_fields,
+    gpt3_prompt=Gpt3Prompt("{goal}"),
     templates=(
-        Template("{goal}\n\nWhich of the two is right?\n\n{options}"),
+        Template("{goal}\n\nWhich of the two is right?\n\n{options}", open_input="{goal}\n\nWhat is right?"),
         Template("Goal: {goal}\nSolution?\n{options}"),
         Template(
-            "A household handbook has an entry with this heading:\n\n{goal}\n\nOne of two texts belongs under it. The other would not work in practice. Choose the one that belongs.\n\n{options}"
+            "A household handbook has an entry with this heading:\n\n{goal}\n\nOne of two texts belongs under it. The other would not work in practice. Choose the one that belongs.\n\n{options}",
+            open_input="A household handbook has an entry with this heading:\n\n{goal}\n\nWrite what belongs under it. It should work in practice.",
         ),
         Template(
-            'Someone with little practical experience has asked for help with this: "{goal}" Which reply should they trust?\n{options}'
+            'Someone with little practical experience has asked for help with this: "{goal}" Which reply should they trust?\n{options}',
+            open_input='Someone with little practical experience has asked for help with this: "{goal}" What reply can they trust?',
         ),
         Template(
-            "PHYSICAL COMMON SENSE\n\nThink of how everyday things behave, and select the line that goes with the prompt.\n\nPrompt: {goal}\n\n{options}"
+            "PHYSICAL COMMON SENSE\n\nThink of how everyday things behave, and select the line that goes with the prompt.\n\nPrompt: {goal}\n\n{options}",
+            open_input="PHYSICAL COMMON SENSE\n\nThink of how everyday things behave, and write the line that goes with the prompt.\n\nPrompt: {goal}",
         ),
         Template(
-            "Of the options at the bottom, one is sound and one is mistaken. Say which is the sound one.\n\nThey are about: {goal}\n\n{options}"
+            "Of the options at the bottom, one is sound and one is mistaken. Say which is the sound one.\n\nThey are about: {goal}\n\n{options}",
+            open_input="Give a piece of advice that is sound, not one that is mistaken.\n\nIt is about: {goal}",
         ),
-        Template("{goal}\n\nOnly one of these would work, or is true of it. Which one?\n{options}"),
+        Template(
+            "{goal}\n\nOnly one of these would work, or is true of it. Which one?\n{options}",
+            open_input="{goal}\n\nWhat would work, or is true of it?",
+        ),
         Template("My note begins like this:\n{goal}\n\nHow should it end, so that it is true and useful?\n\n{options}"),
         Template(
             "Some advice, or a plain fact, runs as follows.\n\n{answer}\n\nWhat goal, question or thing is it about?",
@@ -235,24 +253,29 @@ STORY_CLOZE = Dataset(
         "cloze_test_val__spring2016.csv and cloze_test_test__spring2016.csv, into downloads/manual in TFDS's data folder"
     ),
     fields=_story_cloze_fields,
+    gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
         Template("{context}\n\nHow does the story end?\n\n{options}"),
         Template("Story: {context}\nLast sentence:\n{options}"),
         Template(
-            "Four sentences of a very short story are given. Its fifth and last is one of the two at the bottom; the other would not make sense in it. Find the one that belongs there.\n\n{context}\n\n{options}"
+            "Four sentences of a very short story are given. Its fifth and last is one of the two at the bottom; the other would not make sense in it. Find the one that belongs there.\n\n{context}\n\n{options}",
+            open_input="Four sentences of a very short story are given. Add the fifth and last one, so that it makes sense there.\n\n{context}",
         ),
-        Template("Choose an ending.\n{context}\n{options}"),
+        Template("Choose an ending.\n{context}\n{options}", open_input="Write an ending.\n{context}"),
         Template(
-            "I am writing something for our storytelling evening and cannot make up my mind about the last line. Which of my two ideas goes better with the rest?\n\n{context}\n\n{options}"
+            "I am writing something for our storytelling evening and cannot make up my mind about the last line. Which of my two ideas goes better with the rest?\n\n{context}\n\n{options}",
+            open_input="I am writing something for our storytelling evening and cannot think of a last line. What would go well with the rest?\n\n{context}",
         ),
         Template(
-            "STORY COMPLETION\n\nThe final sentence has been cut off the text. Identify it.\n\nText: {context}\n\n{options}"
+            "STORY COMPLETION\n\nThe final sentence has been cut off the text. Identify it.\n\nText: {context}\n\n{options}",
+            open_input="STORY COMPLETION\n\nThe final sentence has been cut off the text. Restore it.\n\nText: {context}",
         ),
         Template(
             "At bedtime a father reads to his children:\n\n{context}\n\nThen he turns over to the last page. What will it say there, if the author has any sense?\n{options}"
         ),
         Template(
-            "Which of the two sentences offered brings the following to a believable conclusion?\n\n{context}\n\n{options}"
+            "Which of the two sentences offered brings the following to a believable conclusion?\n\n{context}\n\n{options}",
+            open_input="What single sentence brings the following to a believable conclusion?\n\n{context}",
         ),
         Template(
             "Write four sentences that tell a little story and lead up to this end:\n\n{answer}", "{context}", INVERTED

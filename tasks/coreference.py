@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, Splits
 from flan_jax.tasks.fields import one_line, pick
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -60,14 +60,18 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
     splits=Splits(test="test"),
     keep=_dpr_keep,
     fields=_dpr_fields,
+    bare="{sentence}\n{pronoun}",
+    gpt3_prompt=Gpt3Prompt('{sentence}\nIn this sentence, "{pronoun}" refers to'),
     templates=(
         Template("{marked}\n\nWho or what is meant by the word in brackets?\n\n{options}"),
         Template("Sentence: {marked}\nWhat [{pronoun}] refers to:\n{options}"),
         Template(
-            "To follow this sentence, one has to know what its bracketed pronoun stands for.\n\n{marked}\n\nWhich of the two is it?\n\n{options}"
+            "To follow this sentence, one has to know what its bracketed pronoun stands for.\n\n{marked}\n\nWhich of the two is it?\n\n{options}",
+            open_input="To follow this sentence, one has to know what its bracketed pronoun stands for.\n\n{marked}\n\nWhat is it?",
         ),
         Template(
-            "Try each of the candidates in place of the brackets.\n\n{marked}\n\nWhich one makes sense there?\n\n{options}"
+            "Try each of the candidates in place of the brackets.\n\n{marked}\n\nWhich one makes sense there?\n\n{options}",
+            open_input="Try each of the people and things in the sentence in place of the brackets.\n\n{marked}\n\nWhich one makes sense there?",
         ),
         Template(
             "I was reading aloud to my little sister, and at the brackets she interrupted me to ask who or what that was:\n{marked}\nWhat should I have told her?\n{options}"
@@ -76,7 +80,8 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
             "GRAMMAR: PRONOUNS AND ANTECEDENTS\n\nName the antecedent of the pronoun in square brackets.\n\n{marked}\n\n{options}"
         ),
         Template(
-            '{marked}\n\nGrammar alone would let "{pronoun}" point to either of the following. Use your common sense to decide between them.\n\n{options}'
+            '{marked}\n\nGrammar alone would let "{pronoun}" point to either of the following. Use your common sense to decide between them.\n\n{options}',
+            open_input='{marked}\n\nGrammar alone would let "{pronoun}" point to more than one person or thing. Use your common sense to decide between them.',
         ),
         Template("Resolve the pronoun: {marked}\n{options}"),
         Template(
@@ -131,21 +136,25 @@ WINOGRANDE = Dataset(
     splits=Splits(train="train_xl", dev="train_xl"),
     keep=_winogrande_keep,
     fields=_winogrande_fields,
+    gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
         Template("{context}\n\nContinue the text so that it makes sense.\n\n{options}"),
-        Template("Which ending fits?\n{context} ...\n{options}"),
+        Template("Which ending fits?\n{context} ...\n{options}", open_input="What ending fits?\n{context} ..."),
         Template(
-            "Here is a text without its end:\n\n{context}\n\nThe two possible ends are alike except for who or what they speak of. Only one agrees with what has been said before. Which?\n\n{options}"
+            "Here is a text without its end:\n\n{context}\n\nThe two possible ends are alike except for who or what they speak of. Only one agrees with what has been said before. Which?\n\n{options}",
+            open_input="Here is a text without its end:\n\n{context}\n\nWhat comes next depends on who or what it speaks of. Write an end that agrees with what has been said before.",
         ),
         Template("Text: {context}\nThe text goes on with:\n{options}"),
         Template(
             "Candidates: {first}; {second}\n\n{context}\n\nWhich of the candidates has to come next, and with it the rest of the sentence?\n\n{options}"
         ),
         Template(
-            "READING CLOSELY\n\nEach item breaks off in the middle. Read what there is, ask yourself who or what is meant, and choose the rest.\n\n1. {context}\n\n{options}"
+            "READING CLOSELY\n\nEach item breaks off in the middle. Read what there is, ask yourself who or what is meant, and choose the rest.\n\n1. {context}\n\n{options}",
+            open_input="READING CLOSELY\n\nEach item breaks off in the middle. Read what there is, ask yourself who or what is meant, and write the rest.\n\n1. {context}",
         ),
         Template(
-            'My pen ran dry after I had written "{context}" and now I have to decide between these. One of them would be nonsense; help me find the other.\n{options}'
+            'My pen ran dry after I had written "{context}" and now I have to decide between these. One of them would be nonsense; help me find the other.\n{options}',
+            open_input='My pen ran dry after I had written "{context}" and now I have forgotten how it went on. Help me find a way that is not nonsense.',
         ),
         Template("{context} (continued on the next page)\n\nWhat will the next page say?\n\n{options}"),
         Template(
@@ -208,6 +217,7 @@ WSC273 = Dataset(
     splits=Splits(train=None, dev=None, test="test"),
     fields=_wsc273_fields,
     # All are forward: the data set is for testing only, and what is turned around is never evaluated.
+    gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
         Template("{context}\n\nHow does this end?\n\n{options}"),
         Template("First part: {context}\nSecond part:\n{options}"),
@@ -215,10 +225,12 @@ WSC273 = Dataset(
             "{gapped}\n\nPut into the gap what belongs there, and repeat the words that come after it.\n\n{options}"
         ),
         Template(
-            "Two endings are on offer for these words. Only one of them is sensible.\n\n{context} ...\n\n{options}"
+            "Two endings are on offer for these words. Only one of them is sensible.\n\n{context} ...\n\n{options}",
+            open_input="Find an ending for these words. It has to be a sensible one.\n\n{context} ...",
         ),
         Template(
-            "Grammar will not help you with this puzzle, but knowing how the world works will. The text was broken off in the middle, and its second half is one of two.\n\n{context}\n\nWhich?\n\n{options}"
+            "Grammar will not help you with this puzzle, but knowing how the world works will. The text was broken off in the middle, and its second half is one of two.\n\n{context}\n\nWhich?\n\n{options}",
+            open_input="Grammar will not help you with this puzzle, but knowing how the world works will. The text was broken off in the middle, and its second half is lost.\n\n{context}\n\nWhat was it?",
         ),
         Template(
             "Who or what is missing here, this ({first}) or that ({second})?\n\n{gapped}\n\nReply with everything from the gap on.\n\n{options}"
@@ -227,10 +239,12 @@ WSC273 = Dataset(
             "COMMON SENSE AND LANGUAGE\n\nContinue each text with the words that its author must have had in mind.\n\n5. {context}\n\n{options}"
         ),
         Template(
-            "Coffee was spilt on my notes, and I can make out no more than this:\n{context}\nI know that what followed was one of the two lines below. Can you tell from the meaning which one it was?\n{options}"
+            "Coffee was spilt on my notes, and I can make out no more than this:\n{context}\nI know that what followed was one of the two lines below. Can you tell from the meaning which one it was?\n{options}",
+            open_input="Coffee was spilt on my notes, and I can make out no more than this:\n{context}\nCan you tell from the meaning what followed?",
         ),
         Template(
-            "{context}\n\nAt this point the writer was about to use a pronoun, and then named the person or thing after all. Choose what the writer put.\n\n{options}"
+            "{context}\n\nAt this point the writer was about to use a pronoun, and then named the person or thing after all. Choose what the writer put.\n\n{options}",
+            open_input="{context}\n\nAt this point the writer was about to use a pronoun, and then named the person or thing after all. Write what the writer put.",
         ),
         Template(
             "A friend says to you: {context} ...\nThen the line goes dead, though you can guess the rest. What is it?\n{options}"
@@ -291,6 +305,8 @@ WSC = Dataset(
     keep=_wsc_keep,
     fields=_wsc_fields,
     in_flan=False,
+    bare="{text}\n{pronoun}\n{candidate}",
+    gpt3_prompt=Gpt3Prompt("{text}\nDoes *{pronoun}* refer to {candidate}?\nAnswer (yes or no):"),
     templates=(
         Template('{text}\n\nDoes the word between asterisks refer to "{candidate}"?\n\n{options}'),
         Template("Text: {text}\nPronoun: *{pronoun}*\nSuggested referent: {candidate}\nCorrect?\n{options}"),

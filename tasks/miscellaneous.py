@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
 from flan_jax.tasks.fields import has_label, one_line, pick
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -62,6 +62,7 @@ COQA = Dataset(
     splits=Splits(test="test", dev_size=100),
     keep=_coqa_keep,
     fields=_coqa_fields,
+    gpt3_prompt=Gpt3Prompt("{story}\n\n{history}\nQ: {question}\nA:", stop=("\n",)),
     templates=(
         Template("{story}\n\nTwo people are talking about the text above.\n\n{history}\nQ: {question}\nA:"),
         Template(
@@ -134,6 +135,7 @@ QUAC = Dataset(
     kind=GENERATION,
     metrics=("trivia_qa",),
     fields=_quac_fields,
+    gpt3_prompt=Gpt3Prompt("{title}\n\n{article}\n\nQ: {question}\nA:", stop=("\n",)),
     templates=(
         Template(
             'This is about {title}.\n\n{article}\n\nA curious person would like to know: {question}\n\nReply in the words of the text. If it does not tell, say "no answer".'
@@ -199,6 +201,11 @@ WIC = Dataset(
     keep=has_label,
     fields=_wic_fields,
     # The examples may be phrases, and the word may be inflected in them, which the templates allow for.
+    bare="{word}\n{sentence1}\n{sentence2}",
+    gpt3_prompt=Gpt3Prompt(
+        '{sentence1}\n{sentence2}\nDoes the word "{word}" have the same meaning in both sentences?\nAnswer (yes or no):',
+        ("no", "yes"),
+    ),
     templates=(
         Template(
             'Example 1: {sentence1}\nExample 2: {sentence2}\nDoes "{word}" have the same meaning in both, or different meanings?\n{options}'
@@ -286,6 +293,9 @@ TREC = Dataset(
     splits=Splits(test="test"),
     labels=_TREC_LABELS,
     fields=_trec_fields,
+    gpt3_prompt=Gpt3Prompt(
+        "Question: {question}\nType of the answer (description, entity, abbreviation, human, numeric or location):"
+    ),
     templates=(
         Template("{question}\n\nWhat kind of answer does this call for?\n\n{options}"),
         Template("Query: {question}\nType of answer:\n{options}"),
@@ -298,7 +308,10 @@ TREC = Dataset(
         Template(
             "Do not answer the question below. Only say to which category its answer would belong.\n\n{question}\n\n{options}"
         ),
-        Template("QUESTION ANALYSIS\n\nItem: {question}\n\nExpected answer type (choose one):\n\n{options}"),
+        Template(
+            "QUESTION ANALYSIS\n\nItem: {question}\n\nExpected answer type (choose one):\n\n{options}",
+            open_input="QUESTION ANALYSIS\n\nItem: {question}\n\nExpected answer type:",
+        ),
         Template(
             "A quizmaster sorts her cards by what the contestants will have to come up with. The card that she has just drawn reads as follows.\n\n{question}\n\nOn which pile does she lay it?\n\n{options}"
         ),
@@ -339,6 +352,7 @@ COLA = Dataset(
     labels=_COLA_LABELS,
     keep=has_label,
     fields=_cola_fields,
+    gpt3_prompt=Gpt3Prompt("Sentence: {sentence}\nIs the sentence grammatical?\nAnswer (yes or no):", ("no", "yes")),
     templates=(
         Template(
             "{sentence}\n\nWould a native speaker of English find the grammar of this acceptable or unacceptable?\n\n{options}"
@@ -354,7 +368,8 @@ COLA = Dataset(
             "English is not my first language, and I have written this line:\n{sentence}\nPlease be honest with me about its grammar.\n{options}"
         ),
         Template(
-            "SYNTAX TEST\n\nJudge the sentence by its grammar alone, and tick one of the two boxes.\n\n1. {sentence}\n\n{options}"
+            "SYNTAX TEST\n\nJudge the sentence by its grammar alone, and tick one of the two boxes.\n\n1. {sentence}\n\n{options}",
+            open_input="SYNTAX TEST\n\nJudge the sentence by its grammar alone.\n\n1. {sentence}",
         ),
         Template("Is the grammar all right?\n{sentence}\n{options}"),
         Template(
@@ -403,6 +418,7 @@ MATH_DATASET = Dataset(
     splits=Splits(test="test"),
     keep=_math_keep,
     fields=_math_fields,
+    gpt3_prompt=Gpt3Prompt("Q: {question}\nA:", stop=("\n",)),
     templates=(
         Template("{question} The solution is an integer, so write just that."),
         Template("{equation}\n\nWhat is {unknown}?"),
@@ -478,6 +494,7 @@ FIX_PUNCT = Dataset(
     splits=Splits(train_start=30_200, test_size=3_000),
     keep=_fix_punct_keep,
     fields=_fix_punct_fields,
+    gpt3_prompt=Gpt3Prompt("Without punctuation: {bare}\nWith punctuation:", stop=("\n",)),
     templates=(
         Template("Put the punctuation back in.\n\n{bare}"),
         Template("{bare}\n\nAll punctuation has been taken out of this text. Write it as it was before."),
@@ -538,6 +555,7 @@ TRUE_CASE = Dataset(
     keep=_true_case_keep,
     fields=_true_case_fields,
     in_flan=False,
+    gpt3_prompt=Gpt3Prompt("In lower case: {lower}\nIn upper and lower case:", stop=("\n",)),
     templates=(
         Template("Restore the capital letters.\n\n{lower}"),
         Template("{lower}\n\nEverything above is in lower case. Write it with capitals where they belong."),
@@ -594,6 +612,7 @@ WORD_SEGMENT = Dataset(
     keep=_word_segment_keep,
     fields=_word_segment_fields,
     in_flan=False,
+    gpt3_prompt=Gpt3Prompt("Without spaces: {joined}\nWith spaces:", stop=("\n",)),
     templates=(
         Template("Insert the missing spaces.\n\n{joined}"),
         Template("{joined}\n\nThe words of this text have run together. Separate them again."),

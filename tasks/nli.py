@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, Splits
 from flan_jax.tasks.fields import has_label, one_line, pick
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -105,6 +105,10 @@ def _anli(number: int) -> Dataset:
         splits=Splits(dev="validation", test="test"),
         labels=_ANLI_LABELS,
         fields=_anli_fields,
+        gpt3_prompt=Gpt3Prompt(
+            "{premise}\nStatement: {hypothesis}\nIs the statement true, false, or neither?\nAnswer:",
+            ("true", "neither", "false"),
+        ),
         templates=_ANLI_TEMPLATES,
     )
 
@@ -146,6 +150,10 @@ CB = Dataset(
     labels=_CB_LABELS,
     keep=has_label,
     fields=_cb_fields,
+    gpt3_prompt=Gpt3Prompt(
+        "{premise}\nStatement: {hypothesis}\nIs the statement true, false, or neither?\nAnswer:",
+        ("true", "false", "neither"),
+    ),
     templates=(
         Template(
             "{premise}\n\nDoes the person whose words these are take the following to be true?\n\n{hypothesis}\n\n{options}"
@@ -198,7 +206,8 @@ _MNLI_TEMPLATES = (
         'I came across this line: "{premise}"\nA colleague then told me: "{hypothesis}"\nIf the line I read is accurate, is my colleague right about that? Please do not guess where the line leaves it open.\n\n{options}'
     ),
     Template(
-        "LOGICAL REASONING\n\nEach item consists of a statement, which is to be accepted, and a conclusion. Select the entry that says whether the conclusion is true.\n\nStatement: {premise}\nConclusion: {hypothesis}\n\n{options}"
+        "LOGICAL REASONING\n\nEach item consists of a statement, which is to be accepted, and a conclusion. Select the entry that says whether the conclusion is true.\n\nStatement: {premise}\nConclusion: {hypothesis}\n\n{options}",
+        open_input="LOGICAL REASONING\n\nEach item consists of a statement, which is to be accepted, and a conclusion. Write down whether the conclusion is true.\n\nStatement: {premise}\nConclusion: {hypothesis}",
     ),
     Template(
         "A fact checker has one piece of evidence:\n- {premise}\n\nThe sentence to be checked is this:\n- {hypothesis}\n\nGoing by the evidence, is the sentence true?\n\n{options}"
@@ -234,6 +243,10 @@ def _mnli(variant: str) -> Dataset:
         labels=_THREE_WAY,
         keep=has_label,
         fields=_three_way_fields,
+        gpt3_prompt=Gpt3Prompt(
+            "{premise}\nStatement: {hypothesis}\nIs the statement true, false, or neither?\nAnswer:",
+            ("true", "neither", "false"),
+        ),
         templates=_MNLI_TEMPLATES,
     )
 
@@ -265,6 +278,9 @@ QNLI = Dataset(
     labels=_TWO_WAY,
     keep=has_label,
     fields=_qnli_fields,
+    gpt3_prompt=Gpt3Prompt(
+        "Question: {question}\nText: {sentence}\nDoes the text contain the answer to the question?\nAnswer:"
+    ),
     templates=(
         Template("Question: {question}\nSentence: {sentence}\nDoes the sentence answer the question?\n{options}"),
         Template(
@@ -325,6 +341,9 @@ RTE = Dataset(
     labels=_TWO_WAY,
     keep=has_label,
     fields=_rte_fields,
+    gpt3_prompt=Gpt3Prompt(
+        "{premise}\nStatement: {hypothesis}\nIs the statement true or false?\nAnswer:", ("true", "false")
+    ),
     templates=(
         Template(
             "{premise}\n\nDoes it follow from the text above that the sentence below is true?\n\n{hypothesis}\n\n{options}"
@@ -370,6 +389,10 @@ SNLI = Dataset(
     keep=has_label,
     fields=_three_way_fields,
     # The premises are captions of photographs and both sentences are about one scene, which the templates say.
+    gpt3_prompt=Gpt3Prompt(
+        "{premise}\nStatement: {hypothesis}\nIs the statement true, false, or neither?\nAnswer:",
+        ("true", "neither", "false"),
+    ),
     templates=(
         Template(
             'A photograph has this caption: "{premise}"\n\nHere is a second sentence about the same photograph:\n"{hypothesis}"\n\nIs the second sentence true?\n\n{options}'
@@ -434,6 +457,7 @@ WNLI = Dataset(
     labels=_WNLI_LABELS,
     keep=has_label,
     fields=_wnli_fields,
+    gpt3_prompt=Gpt3Prompt("{text}\nStatement: {reading}\nIs the statement true or false?\nAnswer:", ("false", "true")),
     templates=(
         Template("{text}\n\nDoes that tell us the following?\n\n{reading}\n\n{options}"),
         Template("Original: {text}\nReading: {reading}\nIs the reading right?\n{options}"),

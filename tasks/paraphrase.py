@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, Splits
 from flan_jax.tasks.fields import has_label, one_line, pick
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -65,6 +65,9 @@ MRPC = Dataset(
     keep=has_label,
     fields=_mrpc_fields,
     # The raters let small differences of detail pass, so no template asks for exact equivalence.
+    gpt3_prompt=Gpt3Prompt(
+        "First sentence: {sentence1}\nSecond sentence: {sentence2}\nDo both sentences say the same?\nAnswer:"
+    ),
     templates=(
         Template("Sentence 1: {sentence1}\nSentence 2: {sentence2}\nDo the two mean the same thing?\n{options}"),
         Template("{sentence1}\n\n{sentence2}\n\nIs one of these a restatement of the other?\n\n{options}"),
@@ -140,6 +143,9 @@ QQP = Dataset(
     labels=_QQP_LABELS,
     keep=_qqp_keep,
     fields=_qqp_fields,
+    gpt3_prompt=Gpt3Prompt(
+        "First question: {question1}\nSecond question: {question2}\nDo both questions ask for the same thing?\nAnswer:"
+    ),
     templates=(
         Template("{question1}\n{question2}\n\nAre these two asking the same thing?\n\n{options}"),
         Template("Question A: {question1}\nQuestion B: {question2}\nDuplicates?\n{options}"),
@@ -200,6 +206,9 @@ PAWS_WIKI = Dataset(
     labels=_PAWS_LABELS,
     fields=_paws_fields,
     # Both sentences are made of nearly the same words whatever the label, and some templates warn of that.
+    gpt3_prompt=Gpt3Prompt(
+        "First sentence: {sentence1}\nSecond sentence: {sentence2}\nDo both sentences say the same?\nAnswer:"
+    ),
     templates=(
         Template("{sentence1}\n\n{sentence2}\n\nDo the two statements above convey the same facts?\n\n{options}"),
         Template(
@@ -261,6 +270,9 @@ STSB = Dataset(
     keep=has_label,
     fields=_stsb_fields,
     # The texts are captions, headlines and posts in forums.
+    gpt3_prompt=Gpt3Prompt(
+        "First sentence: {sentence1}\nSecond sentence: {sentence2}\nHow alike in meaning, from 0 (not at all) to 5 (the same):"
+    ),
     templates=(
         Template(
             "On a scale from 0 (nothing in common) to 5 (the same meaning), how alike are these two in what they say?\n\n{sentence1}\n{sentence2}\n\n{options}"

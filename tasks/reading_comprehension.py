@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
 from flan_jax.tasks.fields import has_label, one_line, pick
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -44,6 +44,8 @@ BOOL_Q = Dataset(
     metrics=("accuracy",),
     labels=_BOOL_Q_LABELS,
     fields=_bool_q_fields,
+    bare="{passage}\n{question}",
+    gpt3_prompt=Gpt3Prompt("{passage}\nQuestion: {question}\nAnswer (yes or no):"),
     templates=(
         Template(
             'The paragraph below comes from an encyclopedia entry called "{title}".\n\n{passage}\n\nGoing by the paragraph alone, how would you answer this?\n{question}\n\n{options}'
@@ -123,6 +125,7 @@ DROP = Dataset(
     keep=_drop_keep,
     fields=_drop_fields,
     # The passages are about history, matches of American football and the figures of a census.
+    gpt3_prompt=Gpt3Prompt("Passage: {passage}\nQuestion: {question}\nAnswer:", stop=("\n",)),
     templates=(
         Template("{passage}\n\nWork this out: {question}"),
         Template(
@@ -190,6 +193,9 @@ MULTIRC = Dataset(
     labels=_MULTIRC_LABELS,
     keep=has_label,
     fields=_multirc_fields,
+    gpt3_prompt=Gpt3Prompt(
+        "{paragraph}\n\nQuestion: {question}\nIs the following a right answer? {response}\nYes or no:"
+    ),
     templates=(
         Template(
             "{paragraph}\n\nQuestion: {question}\nProposed answer: {response}\n\nIs the proposed answer correct?\n{options}"
@@ -252,9 +258,11 @@ OPENBOOKQA = Dataset(
     splits=Splits(dev="validation", test="test"),
     fields=_openbookqa_fields,
     # The book is open: every forward template shows the fact. More than half of the stems are unfinished sentences.
+    gpt3_prompt=Gpt3Prompt("{fact}.\n{question}"),
     templates=(
         Template(
-            "{fact}\n\nWith this in mind, choose what answers the question or completes the sentence below.\n\n{question}\n\n{options}"
+            "{fact}\n\nWith this in mind, choose what answers the question or completes the sentence below.\n\n{question}\n\n{options}",
+            open_input="{fact}\n\nWith this in mind, answer the question or complete the sentence below.\n\n{question}",
         ),
         Template("Fact: {fact}\nProblem: {question}\n{options}"),
         Template("{question}\n\n{options}\n\nHint: {fact}"),
@@ -262,7 +270,8 @@ OPENBOOKQA = Dataset(
             "This sentence comes from an introduction to the sciences:\n{fact}\n\nPut it together with what everybody knows, and find the line that is right.\n\n{question}\n\n{options}"
         ),
         Template(
-            "In the middle of an exam you come to this item:\n\n{question}\n\nIt is an open-book exam, and in the book you find the following:\n\n{fact}\n\nWhat do you mark?\n{options}"
+            "In the middle of an exam you come to this item:\n\n{question}\n\nIt is an open-book exam, and in the book you find the following:\n\n{fact}\n\nWhat do you mark?\n{options}",
+            open_input="In the middle of an exam you come to this item:\n\n{question}\n\nIt is an open-book exam, and in the book you find the following:\n\n{fact}\n\nWhat do you write?",
         ),
         Template(
             "Our teacher wrote something on the blackboard and said that we were going to need it: {fact}\nNow we are stuck on this: {question}\nWould you show us which one to take?\n{options}"
@@ -308,6 +317,7 @@ SQUAD_V1 = Dataset(
     kind=GENERATION,
     metrics=("squad",),
     fields=_squad_fields,
+    gpt3_prompt=Gpt3Prompt("{context}\n\nQ: {question}\nA:", stop=("\n",)),
     templates=(
         Template(
             "Copy out the words of the passage that answer the question.\n\nPassage: {context}\n\nQuestion: {question}"
@@ -376,6 +386,9 @@ SQUAD_V2 = Dataset(
     metrics=("squad",),
     fields=_squad_v2_fields,
     # Not those of SQuAD v1.1: a forward template has to say what to do where there is no answer.
+    gpt3_prompt=Gpt3Prompt(
+        "{context}\n\nQ: {question} (Where the text does not tell: unanswerable.)\nA:", stop=("\n",)
+    ),
     templates=(
         Template(
             '{context}\n\nQuestion: {question}\n\nQuote the answer from the text above. If there is none, write "unanswerable".'

@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.tasks.fields import one_line
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -53,22 +53,28 @@ COSMOS_QA = Dataset(
     metrics=("accuracy",),
     keep=_cosmos_qa_keep,
     fields=_cosmos_qa_fields,
+    gpt3_prompt=Gpt3Prompt("{context}\n\nQ: {question}\nA:"),
     templates=(
         Template(
-            "{context}\n\n{question}\n\nThis may not be said in so many words. Choose what is most plausible.\n\n{options}"
+            "{context}\n\n{question}\n\nThis may not be said in so many words. Choose what is most plausible.\n\n{options}",
+            open_input="{context}\n\n{question}\n\nThis may not be said in so many words. Say what is most plausible.",
         ),
         Template("Story: {context}\nAbout the story: {question}\nBest guess:\n{options}"),
         Template(
-            "{question}\n\nThe above is asked about an extract from a story, which runs as follows.\n\n{context}\n\nRead between the lines and pick one reply.\n\n{options}"
+            "{question}\n\nThe above is asked about an extract from a story, which runs as follows.\n\n{context}\n\nRead between the lines and pick one reply.\n\n{options}",
+            open_input="{question}\n\nThe above is asked about an extract from a story, which runs as follows.\n\n{context}\n\nRead between the lines and reply.",
         ),
         Template(
-            "This has been cut out of a blog or a story:\n\n{context}\n\nOn the back, someone has written a question about it.\n\n{question}\n\nWhich of these would you write below the question?\n\n{options}"
+            "This has been cut out of a blog or a story:\n\n{context}\n\nOn the back, someone has written a question about it.\n\n{question}\n\nWhich of these would you write below the question?\n\n{options}",
+            open_input="This has been cut out of a blog or a story:\n\n{context}\n\nOn the back, someone has written a question about it.\n\n{question}\n\nWhat would you write below the question?",
         ),
         Template(
-            "READING BETWEEN THE LINES\n\nIt will seldom do to copy words from the text. Ask yourself why people act as they do and what tends to come of it, and mark one choice.\n\n{context}\n\n1. {question}\n\n{options}"
+            "READING BETWEEN THE LINES\n\nIt will seldom do to copy words from the text. Ask yourself why people act as they do and what tends to come of it, and mark one choice.\n\n{context}\n\n1. {question}\n\n{options}",
+            open_input="READING BETWEEN THE LINES\n\nIt will seldom do to copy words from the text. Ask yourself why people act as they do and what tends to come of it, and then answer.\n\n{context}\n\n1. {question}",
         ),
         Template(
-            'Answer the question at the end from the text and from what you know of everyday life. If one of the choices says "None of the above choices", it is right only where all the others are wrong.\n\n{context}\n\n{question}\n\n{options}'
+            'Answer the question at the end from the text and from what you know of everyday life. If one of the choices says "None of the above choices", it is right only where all the others are wrong.\n\n{context}\n\n{question}\n\n{options}',
+            open_input='Answer the question at the end from the text and from what you know of everyday life. If none of the answers that come to mind is right, say "None of the above choices".\n\n{context}\n\n{question}',
         ),
         Template(
             "In my book club we take a short extract and talk about what lies behind it. Here is the one for today:\n\n{context}\n\nThe point given to me is this: {question}\nWhat can I say that the others will agree with?\n{options}"
@@ -99,7 +105,7 @@ def _record_is_right(record: Mapping[str, Any]) -> Any:
 
 
 def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields passage (without its highlights), opening (the query up to the placeholder, and dots), query (with a gap), entity, sentence (the query with the entity), options, answer, references (all that are right).
+    """Fields passage (without its highlights), lead (the query up to the placeholder), opening (the same and dots), query (with a gap), entity, sentence (the query with the entity), options, answer, references (all that are right).
 
     An option is an entity with the rest of the query after the placeholder, since a query may begin with it.
     """
@@ -113,6 +119,7 @@ def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     references, _ = tf.unique(tf.strings.strip(tf.strings.join([right, rest])))
     return {
         "passage": tf.strings.strip(tf.strings.regex_replace(passage, r"[ \t\pZ]+", " ")),
+        "lead": one_line(parts[0]),
         "opening": one_line(tf.strings.join([parts[0], " ..."])),
         "query": one_line(tf.strings.join([parts[0], "____", parts[1]])),
         "entity": right[0],
@@ -138,11 +145,13 @@ RECORD = Dataset(
     metrics=("squad",),
     keep=_record_keep,
     fields=_record_fields,
+    gpt3_prompt=Gpt3Prompt("{passage}\n- {lead}"),
     templates=(
         Template("{passage}\n\nComplete a statement from the same report.\n\n{opening}\n\n{options}"),
         Template("News: {passage}\nStatement: {opening}\nCompletion:\n{options}"),
         Template(
-            "Below stand a news report and the beginning of one more sentence about the story. The endings that have been proposed differ in the name at their start. Choose one that is true to the report.\n\nReport: {passage}\n\nBeginning: {opening}\n\n{options}"
+            "Below stand a news report and the beginning of one more sentence about the story. The endings that have been proposed differ in the name at their start. Choose one that is true to the report.\n\nReport: {passage}\n\nBeginning: {opening}\n\n{options}",
+            open_input="Below stand a news report and the beginning of one more sentence about the story. The ending starts with a name. Write one that is true to the report.\n\nReport: {passage}\n\nBeginning: {opening}",
         ),
         Template("{opening}\n\nGo on from the dots in accordance with the following news.\n\n{passage}\n\n{options}"),
         Template(
@@ -152,10 +161,12 @@ RECORD = Dataset(
             "The radio was on, and I heard all of this:\n\n{passage}\n\nThen came the words that follow, and a door slammed where I have put the dots.\n{opening}\n\nWhat did I miss?\n\n{options}"
         ),
         Template(
-            "{passage}\n\n{opening}\n\nMost of the continuations listed here would put a wrong name into the story. Which would not?\n\n{options}"
+            "{passage}\n\n{opening}\n\nMost of the continuations listed here would put a wrong name into the story. Which would not?\n\n{options}",
+            open_input="{passage}\n\n{opening}\n\nMany a continuation would put a wrong name into the story. Write one that does not.",
         ),
         Template(
-            "Which ending agrees with the facts of the case?\n\nThe facts:\n{passage}\n\nTo be ended:\n{opening}\n\n{options}"
+            "Which ending agrees with the facts of the case?\n\nThe facts:\n{passage}\n\nTo be ended:\n{opening}\n\n{options}",
+            open_input="How can the second text be ended so that it agrees with the facts of the case?\n\nThe facts:\n{passage}\n\nTo be ended:\n{opening}",
         ),
         Template(
             "{passage}\n\nThis report is one sentence short. It has to mention {entity}. Write the sentence.",

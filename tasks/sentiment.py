@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, Splits
 from flan_jax.tasks.fields import has_label, one_line
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -40,6 +40,7 @@ IMDB_REVIEWS = Dataset(
     labels=_IMDB_LABELS,
     fields=_imdb_fields,
     # Some of the reviews are about series and shows, and most are longer than a paragraph.
+    gpt3_prompt=Gpt3Prompt("Review: {review}\nSentiment (negative or positive):"),
     templates=(
         Template("{review}\n\nOn the whole, is this review negative or positive?\n\n{options}"),
         Template("Viewer's review: {review}\nVerdict:\n{options}"),
@@ -105,6 +106,7 @@ SENTIMENT140 = Dataset(
     labels=_SENTIMENT140_LABELS,
     keep=_is_not_neutral,
     fields=_sentiment140_fields,
+    gpt3_prompt=Gpt3Prompt("Tweet: {tweet}\nSentiment (negative or positive):"),
     templates=(
         Template("{tweet}\n\nWhat mood does this tweet convey?\n\n{options}"),
         Template("Tweet: {tweet}\nPolarity:\n{options}"),
@@ -157,6 +159,7 @@ SST2 = Dataset(
     labels=_SST2_LABELS,
     keep=has_label,
     fields=_sst2_fields,
+    gpt3_prompt=Gpt3Prompt("Review: {sentence}\nSentiment (negative or positive):"),
     templates=(
         Template(
             "These words come from a film review.\n\n{sentence}\n\nIs the sentiment behind them negative or positive?\n\n{options}"
@@ -218,6 +221,7 @@ YELP_POLARITY_REVIEWS = Dataset(
     labels=_YELP_LABELS,
     fields=_yelp_fields,
     # Restaurants are the most frequent, but doctors, garages, hotels and parks are reviewed as well.
+    gpt3_prompt=Gpt3Prompt("Review: {review}\nSentiment (negative or positive):"),
     templates=(
         Template("{review}\n\nIs that negative or positive feedback from a customer?\n\n{options}"),
         Template("Customer review:\n{review}\n\nOverall impression:\n{options}"),

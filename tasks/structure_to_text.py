@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import GENERATION, Dataset
 from flan_jax.tasks.fields import one_line
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -66,6 +66,7 @@ COMMON_GEN = Dataset(
     kind=GENERATION,
     metrics=("rouge",),
     fields=_common_gen_fields,
+    gpt3_prompt=Gpt3Prompt("Words: {concepts}\nA sentence with all of them:", stop=("\n",)),
     templates=(
         Template(
             "Join these words up into one sentence about something that could well happen on an ordinary day: {concepts}"
@@ -125,6 +126,7 @@ DART = Dataset(
     metrics=("rouge",),
     keep=_has_target,
     fields=_dart_fields,
+    gpt3_prompt=Gpt3Prompt("Facts: {triples}\nIn plain English:", stop=("\n",)),
     templates=(
         Template("Put the following data into plain English: {triples}"),
         Template(
@@ -176,6 +178,7 @@ E2E_NLG = Dataset(
     kind=GENERATION,
     metrics=("rouge",),
     fields=_e2e_nlg_fields,
+    gpt3_prompt=Gpt3Prompt("Facts: {attributes}\nIn plain English:", stop=("\n",)),
     templates=(
         Template("Turn this record of a place to eat or drink into plain English: {attributes}"),
         Template(
@@ -233,6 +236,8 @@ WEB_NLG_EN = Dataset(
     metrics=("rouge",),
     keep=_has_target,
     fields=_web_nlg_fields,
+    bare="{triples}",
+    gpt3_prompt=Gpt3Prompt("Facts: {triples}\nIn plain English:", stop=("\n",)),
     templates=(
         Template("Topic: {category}\nWhat is known: {triples}\n\nWrite it up."),
         Template(

@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
 from flan_jax.tasks.fields import one_line
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -66,6 +66,7 @@ AESLC = Dataset(
     splits=_OWN_SPLITS,
     keep=_filled("email_body", "subject_line"),
     fields=_aeslc_fields,
+    gpt3_prompt=Gpt3Prompt("Email: {body}\n\nSubject of the email:", stop=("\n",)),
     templates=(
         Template("What should the subject line of this email be?\n\n{body}"),
         Template("{body}\n\nSubject line for the above:"),
@@ -130,12 +131,16 @@ AG_NEWS_SUBSET = Dataset(
     labels=_AG_NEWS_LABELS,
     keep=_filled("title", "description"),
     fields=_ag_news_fields,
+    gpt3_prompt=Gpt3Prompt(
+        "{title}\n{description}\nSection of the newspaper (World, Sports, Business or Science/Tech):"
+    ),
     templates=(
         Template("{title}\n{description}\n\nWhich section of a news site does this belong in?\n\n{options}"),
         Template("File this news item under one heading.\n\nHeadline: {title}\nText: {description}\n\n{options}"),
         Template("News: {description}\nTopic?\n{options}"),
         Template(
-            "I put together a newsletter of four pages, and every story has to go on one of them. Which page would you choose for this one?\n\n{title}\n\n{description}\n\n{options}"
+            "I put together a newsletter of four pages, and every story has to go on one of them. Which page would you choose for this one?\n\n{title}\n\n{description}\n\n{options}",
+            open_input="I put together a newsletter, and every story has to go on the page for its subject. Which page would that be for this one?\n\n{title}\n\n{description}",
         ),
         Template(
             "Going by the headline alone, what kind of news would you expect to find below it?\n\n{title}\n\n{options}"
@@ -188,6 +193,7 @@ CNN_DAILYMAIL = Dataset(
     splits=_OWN_SPLITS,
     keep=_filled("article", "highlights"),
     fields=_cnn_dailymail_fields,
+    gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:", stop=("\n\n",)),
     templates=(
         Template("{article}\n\nWhat are the highlights of this article? Write each one on a line of its own."),
         Template("Boil the news article down to its key points, one point a line.\n\n{article}"),
@@ -238,6 +244,7 @@ GIGAWORD = Dataset(
     splits=_OWN_SPLITS,
     keep=_gigaword_is_whole,
     fields=_gigaword_fields,
+    gpt3_prompt=Gpt3Prompt("Article: {document}\nHeadline:", stop=("\n",)),
     templates=(
         Template("Write a headline for the report that opens with this sentence.\n\n{document}"),
         Template("{document}\n\nheadline:"),
@@ -317,6 +324,7 @@ MULTI_NEWS = Dataset(
     keep=_multi_news_is_whole,
     fields=_multi_news_fields,
     # A few records have one article only, so the templates speak of coverage, material, sources in general.
+    gpt3_prompt=Gpt3Prompt("{numbered}\n\nTL;DR:", stop=("\nSource",)),
     templates=(
         Template("{numbered}\n\nWrite one summary that covers everything above."),
         Template(
@@ -374,6 +382,7 @@ NEWSROOM = Dataset(
     ),
     keep=_filled("text", "title", "summary"),
     fields=_newsroom_fields,
+    gpt3_prompt=Gpt3Prompt("{title}\n\n{text}\n\nTL;DR:", stop=("\n\n",)),
     templates=(
         Template(
             "Draft the short description that a search engine could show under the link to this article.\n\n{title}\n{text}"
@@ -449,6 +458,7 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
     splits=_OPINION_SPLITS,
     keep=_with_opinions("_argument_sentences", "_claim"),
     fields=_idebate_fields,
+    gpt3_prompt=Gpt3Prompt("Debate: {debate}\nArguments:\n{arguments}\nTL;DR:", stop=("\n",)),
     templates=(
         Template(
             "Debate: {debate}\n\nOne speaker argues as follows.\n{arguments}\n\nState the claim that all of this is meant to support."
@@ -497,6 +507,7 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
     splits=_OPINION_SPLITS,
     keep=_with_opinions("_critics", "_critic_consensus"),
     fields=_rotten_tomatoes_fields,
+    gpt3_prompt=Gpt3Prompt("Reviews of {movie}:\n{reviews}\nTL;DR:", stop=("\n",)),
     templates=(
         Template("Film: {movie}\n\n{reviews}\n\nSum up what the critics make of it."),
         Template("Critics have written the following about a movie.\n{reviews}\n\nWhat is the general verdict?"),
@@ -559,6 +570,7 @@ SAMSUM = Dataset(
     ),
     keep=_samsum_is_whole,
     fields=_samsum_fields,
+    gpt3_prompt=Gpt3Prompt("{dialogue}\n\nTL;DR:", stop=("\n\n",)),
     templates=(
         Template("{dialogue}\n\nSummarize this conversation briefly."),
         Template("Chat:\n{dialogue}\nSummary:"),
@@ -610,6 +622,7 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
     splits=_OWN_SPLITS,
     keep=_filled("source", "target"),
     fields=_wiki_lingua_fields,
+    gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:", stop=("\n\n",)),
     templates=(
         Template("{article}\n\nPut the steps of these instructions into short form."),
         Template("Shorten this how-to guide until nothing but the bare instructions is left.\n\n{article}"),
@@ -662,6 +675,7 @@ XSUM = Dataset(
     ),
     keep=_filled("document", "summary"),
     fields=_xsum_fields,
+    gpt3_prompt=Gpt3Prompt("{document}\n\nTL;DR:", stop=("\n\n",)),
     templates=(
         Template("Summarize the article in one sentence.\n\n{document}"),
         Template(

@@ -13,7 +13,7 @@ from etils import epy
 
 from flan_jax.catalog import GENERATION, Dataset, Splits
 from flan_jax.tasks.fields import one_line
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
@@ -68,6 +68,8 @@ def _pair(
         splits=splits,
         keep=_both_sides(code),
         fields=_translation_fields(code, language),
+        bare="{source}",
+        gpt3_prompt=Gpt3Prompt("{source_language}: {source}\n{target_language}:", stop=("\n",)),
         templates=templates,
         manual=manual,
     )

@@ -5,7 +5,7 @@ import pytest
 from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
 from flan_jax.styles import TextStyle
-from flan_jax.templates import Gpt3Prompt
+from flan_jax.templates import Gpt3Prompt, placeholders
 
 RTE, CB, SQUAD = (catalog.dataset(name) for name in ("rte", "cb", "squad_v1"))
 
@@ -120,3 +120,23 @@ def test_shuffled_options_keep_the_answer_and_take_every_order():
 def test_other_styles_leave_the_options_alone():
     for name in ("instructions", "no_template", "without_options", "5_shots"):
         assert styles.restyled_options(RTE, styles.parse(name), "1", ["yes", "no"], "no") == (["yes", "no"], "no")
+
+
+@pytest.mark.parametrize("record", catalog.datasets(), ids=lambda d: d.name)
+def test_prompts_without_instructions(record):
+    prompt = record.gpt3_prompt
+    known = {name for t in record.templates for p in (t.input, t.target) for name in placeholders(p)} | {"lead"}
+    for pattern in (prompt.input, record.bare):
+        assert set(placeholders(pattern)) and set(placeholders(pattern)) <= known - {"answer", "options"}
+        assert pattern == pattern.strip()
+    assert len(prompt.words) in (0, len(record.labels))
+    assert len(set(prompt.words)) == len(prompt.words)
+    assert all(word == word.strip() != "" for word in prompt.words)
+
+
+def test_gpt3_words_of_inference_are_in_label_order():
+    truth = {"entailment": "true", "e": "true", "not_entailment": "false", "contradiction": "false", "c": "false"}
+    for record in catalog.datasets("nli"):
+        if record.name != "qnli":  # which asks yes or no, as its options do
+            expected = [truth.get(label, "neither") for label, _ in record.labels]
+            assert list(record.gpt3_prompt.words) == expected

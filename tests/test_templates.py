@@ -34,7 +34,7 @@ FIELDS = {
 )
 def test_parse(pattern, names, literals):
     assert templates.placeholders(pattern) == names
-    assert templates.pieces(pattern) == list(zip(literals, [*names, None], strict=True))
+    assert templates.pieces(pattern) == tuple(zip(literals, [*names, None], strict=True))
 
 
 @pytest.mark.parametrize("dataset", catalog.datasets(), ids=lambda d: d.name)
@@ -47,6 +47,31 @@ def test_pieces_spell_the_pattern(dataset):
 
 
 # ------------------------------------------------------------------------------------------------------ rendering
+
+
+OPEN = {
+    "the block alone goes": ("{premise}\n\nIs this so? {hypothesis}\n\n{options}", "", []),
+    "a block in the middle": ("{premise}\n{options}\nIs this so? {hypothesis}", "", []),
+    "another wording": ("Pick a reply: {hypothesis}\n{options}", "Reply: {hypothesis}", []),
+    "speaks of them": ("Which of the choices fits? {hypothesis}\n{options}", "", ["speaks of options ('choices')"]),
+    "no options": ("Is this so? {hypothesis}", "Is it? {hypothesis}", ["open_input is for templates that show"]),
+    "shown all the same": ("Pick: {hypothesis}\n{options}", "Pick: {hypothesis}\n{options}", ["shows the options"]),
+    "other fields": ("Pick: {hypothesis}\n{options}", "Reply: {premise}", ["has other fields than input"]),
+}
+
+
+@pytest.mark.parametrize(("pattern", "open_input", "expected"), OPEN.values(), ids=OPEN)
+def test_without_options(pattern, open_input, expected):
+    template = Template(pattern, open_input=open_input)
+    record = dataclasses.replace(catalog.dataset("rte"), templates=(template,) * 10)
+    findings = [f for f in templates.lint(record, [FIELDS]) if "option" in f or "open_input" in f]
+    for part in expected:
+        assert any(part in finding for finding in findings)
+    if not expected:
+        assert not [f for f in findings if "open_input" in f]
+        shown = template.without_options.input
+        assert "{options}" not in shown and shown == shown.strip() and "\n\n\n" not in shown
+        assert shown.split() == (open_input or pattern.replace("{options}", "")).split()
 
 
 def test_options_block():

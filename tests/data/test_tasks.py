@@ -311,7 +311,7 @@ STYLES = (
 def test_a_style_is_a_choice_of_the_same_builder(styled, name, split):
     style = styles.parse(name)
     fields = fields_by_id(RTE, split)
-    pool = list(fields_by_id(RTE, "train").items())
+    pool = [(identity.decode(), f) for identity, f in fields_by_id(RTE, "train").items()]
     builder = ExampleBuilder(RTE, style, pool=pool, tokenizer=vocabularies.ByteTokenizer())
     rows = read(f"flan_rte_{name}", split)
     passes = min(style.num_wordings, tasks.num_renderings(len(fields))) if split == "train" else 1
