@@ -20,7 +20,11 @@ setup(
     python_requires=">=3.11",
     packages=PACKAGES,
     package_dir={"flan_jax.tasks": "tasks", "flan_jax.gin": "gin"},
-    package_data={"flan_jax.tasks": ["samples/*/*.jsonl"], "flan_jax.gin": ["*/*.gin"]},
+    package_data={
+        "flan_jax.inspection": ["page.html"],
+        "flan_jax.tasks": ["samples/*/*.jsonl"],
+        "flan_jax.gin": ["*/*.gin"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "tensorboardX>=2.6.2",

@@ -160,7 +160,8 @@ def test_fields(dataset):
 @pytest.mark.slow
 @each_dataset
 def test_every_field_is_used(dataset):
-    used = {name for t in dataset.templates for name in templates.placeholders(t.input + t.target)}
+    patterns = [p for t in dataset.templates for p in (t.input, t.target)]
+    used = {name for p in (*patterns, dataset.gpt3_prompt.input) for name in templates.placeholders(p)}
     examples = [f for fields in sample_fields(dataset).values() for f in fields]
     # Metrics may read fields that no template shows, but those are lists or ids.
     unused = {name for name in examples[0] if name not in used and isinstance(examples[0][name], str)}

@@ -54,6 +54,7 @@ class Stream:
       datasets: names, as `dataset_ids` numbers them.
       row_length: L, slots of a row.
       target_length: T, target slots of a row.
+      rows_per_batch: B, rows of a step.
       excluded: examples longer than a row can hold, by dataset; they are never drawn.
     """
 
@@ -90,7 +91,7 @@ class Stream:
         self.datasets = tuple(rates)
         self.row_length, self.target_length = row_length, target_length
         self._seed, self._bos, self._eos = seed, bos_id, eos_id
-        self._rows_per_batch = rows_per_batch
+        self.rows_per_batch = rows_per_batch
         self._block_rows = -(-block_rows // rows_per_batch) * rows_per_batch
         self._stores = [store[name] for name in self.datasets]
         overhead = 2 + (bos_id is not None)
@@ -123,7 +124,7 @@ class Stream:
     @property
     def draws_per_step(self) -> float:
         """Expected number of examples in a step's rows."""
-        return self._draws * self._rows_per_batch / self._block_rows
+        return self._draws * self.rows_per_batch / self._block_rows
 
     # ------------------------------------------------------------------------------------------------- drawing
 
@@ -179,7 +180,7 @@ class Stream:
 
     def _place(self, step: int) -> tuple[int, int]:
         """(block, first row in it) of a step."""
-        first = step * self._rows_per_batch
+        first = step * self.rows_per_batch
         return first // self._block_rows, first % self._block_rows
 
     def segments(self, step: int, row: int) -> list[Segment]:
@@ -196,6 +197,14 @@ class Stream:
             start += length
         return found
 
+    def tokens(self, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of a segment, int32, without BOS and EOS."""
+        return self._stores[self.datasets.index(segment.dataset)].example(segment.example)
+
+    def index(self, dataset: str) -> np.ndarray:
+        """The index of a dataset's examples, as `token_store.INDEX` has it."""
+        return self._stores[self.datasets.index(dataset)].index
+
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
         """A step's rows, or a host's share of them; only their tokens are read.
 
@@ -204,7 +213,7 @@ class Stream:
           [B, T], float32. A segment is [BOS] inputs EOS targets EOS; targets and the last EOS carry weight 1.
           `target_positions` are the slots whose hidden state predicts. Padding has segment 0 and weight 0.
         """
-        chosen = range(self._rows_per_batch)[rows]
+        chosen = range(self.rows_per_batch)[rows]
         number = {name: i for i, name in enumerate(self.datasets)}
         slots, targets = (len(chosen), self.row_length), (len(chosen), self.target_length)
         out = {name: np.zeros(slots, np.int32) for name in ("tokens", "positions", "segments")}

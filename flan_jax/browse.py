@@ -1,0 +1,172 @@
+"""Shows what the catalog holds: clusters, datasets, templates, mixtures, rendered examples and packed rows.
+
+python -m flan_jax.browse                                  clusters, datasets and mixtures
+python -m flan_jax.browse --dataset=rte --count=3          rendered examples
+python -m flan_jax.browse --templates=rte                  the ten templates on one record
+python -m flan_jax.browse --mixture=flan_without_nli       what a mixture consists of
+python -m flan_jax.browse --row=0                          a packed row and its segments
+python -m flan_jax.browse --html=templates.html            a page with search over all templates
+python -m flan_jax.browse --summary | --lint               counts; what the linter finds
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from rich.console import Console
+
+from flan_jax import catalog, inspection
+from flan_jax.data import vocabularies
+from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.evaluation.protocol import write_atomic
+from flan_jax.inspection import examples, rows, tables
+from flan_jax.inspection.page import page
+
+
+def _print_catalog(console: Console) -> dict[str, Any]:
+    console.print(tables.catalog_table(), tables.mixtures_table())
+    console.print("go on with --dataset=NAME, --templates=NAME, --mixture=NAME, --row=N, --html=FILE or --summary")
+    return {
+        "clusters": {c.name: [d.name for d in catalog.datasets(c.name)] for c in catalog.clusters()},
+        "mixtures": {name: [d.name for d in catalog.mixture(name)] for name in catalog.mixture_names()},
+    }
+
+
+def _print_summary(console: Console) -> dict[str, Any]:
+    found = examples.summary()
+    console.print(tables.summary_table(found))
+    totals = found["totals"]
+    console.print(
+        f"{totals['datasets']} datasets, {totals['clusters']} clusters, {totals['variants']} variants and "
+        f"{totals['extras']} extras, {totals['templates']} templates: {totals['forward']} forward, "
+        f"{totals['inverted']} inverted"
+    )
+    return found
+
+
+def _print_findings(console: Console) -> dict[str, Any]:
+    found = examples.lint()
+    for line in found:
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"{len(found) or 'no'} findings in the templates of {len(catalog.datasets())} datasets")
+    return {"findings": found}
+
+
+def _print_examples(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
+    name = arguments.dataset + (f"_{arguments.style}" if arguments.style else "")
+    shown = examples.examples(
+        name,
+        split=arguments.split,
+        count=arguments.count,
+        template=arguments.template,
+        data=arguments.data,
+        tokenizer=vocabularies.load(arguments.vocabulary),
+    )
+    console.print(tables.examples_panels(shown))
+    return {"examples": [s.to_dict() for s in shown]}
+
+
+def _print_templates(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
+    name = arguments.templates + (f"_{arguments.style}" if arguments.style else "")
+    shown = examples.all_templates(name, split=arguments.split, data=arguments.data)
+    console.print(tables.examples_panels(shown))
+    return {"examples": [s.to_dict() for s in shown]}
+
+
+def _print_mixture(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.prepared:
+        prepared = rows.open_prepared(arguments.mixture, arguments.prepared, arguments.vocabulary)
+        found = prepared.composition
+        if arguments.steps:
+            found = found.over(arguments.steps * prepared.stream.draws_per_step)
+    else:
+        if arguments.steps:
+            raise FlanError("--steps needs --prepared=FOLDER: how many examples a row holds depends on their tokens.")
+        found = inspection.composition(arguments.mixture, arguments.data)
+    console.print(found.table())
+    return found.to_dict()
+
+
+def _print_row(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
+    folder, vocabulary = arguments.prepared, arguments.vocabulary
+    if not folder:
+        if vocabulary != "bytes":
+            raise FlanError("--row with --vocabulary needs --prepared=FOLDER; without it, the samples are bytes.")
+        console.print(f"preparing the bundled samples of {arguments.mixture} with the byte vocabulary")
+        folder = rows.prepared_samples(arguments.mixture)
+    row = rows.open_prepared(arguments.mixture, folder, vocabulary).row(arguments.row)
+    console.print(tables.row_panel(row))
+    return row.to_dict()
+
+
+def _write_page(console: Console, file: Path) -> dict[str, Any]:
+    text = page()
+    try:
+        write_atomic(file, text)
+    except OSError as error:
+        raise FlanError(f"cannot write the page to {file}: {error.strerror}.") from error
+    console.print(f"{file}: {len(text.encode()) / 1e6:.1f} MB, open it in a browser", soft_wrap=True)
+    return {"page": str(file), "bytes": len(text.encode())}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line and prints what it asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flan_jax.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--summary", action="store_true", help="a line a variant, and totals")
+    what.add_argument("--lint", action="store_true", help="what the linter finds; exit status 1 if anything")
+    what.add_argument("--dataset", help="rendered examples of a dataset")
+    what.add_argument("--templates", help="one record through each template of a dataset")
+    what.add_argument("--row", type=int, help="a packed row of --mixture")
+    what.add_argument("--html", type=Path, help="write a page with all templates")
+    parser.add_argument("--mixture", help="a mixture's composition; with --row, where the row is from")
+    parser.add_argument("--style", default="", help="how records become text, for example no_template or 3_shots")
+    parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
+    parser.add_argument("--count", type=int, default=3, help="records")
+    parser.add_argument("--template", type=int, help="its number; by default the one that training shows first")
+    parser.add_argument("--data", default="samples", help="samples, tfds, or a folder of data")
+    parser.add_argument("--vocabulary", default="bytes", help="counts tokens; of --prepared")
+    parser.add_argument("--prepared", help="PREPARED_DIR")
+    parser.add_argument("--steps", type=int, help="expected draws and epochs of so many steps of 8 rows")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
+    arguments = parser.parse_args(argv)
+    for library in ("absl", "tensorflow"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    with one_line_errors():
+        if arguments.summary:
+            result = _print_summary(console)
+        elif arguments.lint:
+            result = _print_findings(console)
+        elif arguments.dataset:
+            result = _print_examples(console, arguments)
+        elif arguments.templates:
+            result = _print_templates(console, arguments)
+        elif arguments.row is not None:
+            arguments.mixture = arguments.mixture or "flan_without_nli"
+            result = _print_row(console, arguments)
+        elif arguments.html:
+            result = _write_page(console, arguments.html)
+        elif arguments.mixture:
+            result = _print_mixture(console, arguments)
+        else:
+            result = _print_catalog(console)
+    if arguments.json:
+        print(json.dumps(result))
+    if arguments.lint and result["findings"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

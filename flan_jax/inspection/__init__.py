@@ -1,0 +1,143 @@
+"""Looking at the data: what a notebook calls. `python -m flan_jax.browse` prints the same.
+
+from flan_jax.inspection import compare_templates, mixture, row, show
+show("rte")
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from rich.console import Console
+
+from flan_jax import catalog, styles
+from flan_jax.data import mixtures, sources
+from flan_jax.inspection import examples, rows, tables
+
+MIXTURE = "flan_without_nli"
+
+_COLORS = plt.colormaps["tab20"].colors
+
+
+def composition(name: str, data: str = sources.SAMPLES) -> mixtures.Composition:
+    """What a mixture consists of, counted in its sources; a source that cannot be opened is absent.
+
+    Raises:
+      FlanError: an unknown mixture, or none of its sources can be opened.
+    """
+    sizes = {}
+    for record, source in sources.open_all(catalog.mixture(styles.split_name(name)[0]), data):
+        if isinstance(source, sources.Skipped):
+            logging.warning("%s: %s; %s", source.dataset, source.reason, source.remedy)
+        elif "train" in source.splits:
+            sizes[record.name] = source.splits["train"].size
+    return mixtures.composition(name, sizes)
+
+
+def show(name: str, count: int = 3, template: int | None = None, split: str = "train", data: str = "samples") -> None:
+    """Shows rendered examples of a dataset, with or without a style at the end of its name.
+
+    What comes from the record is coloured; the target stands under the arrow.
+    """
+    shown = examples.examples(name, split=split, count=count, template=template, data=data)
+    _console().print(tables.examples_panels(shown))
+
+
+def compare_templates(name: str, split: str = "train", data: str = "samples") -> None:
+    """Shows one record of a dataset through each of its templates."""
+    _console().print(tables.examples_panels(examples.all_templates(name, split=split, data=data)))
+
+
+def mixture(name: str = MIXTURE, data: str = "samples", steps: int | None = None) -> mixtures.Composition:
+    """Shows what a mixture consists of, as a table and as a plot of each cluster's share; returns it.
+
+    Args:
+      name: of the mixture.
+      data: "samples", "tfds" or a folder; with `steps`, a PREPARED_DIR of the byte vocabulary or "samples".
+      steps: of a run of 8 rows a step, for its expected draws and epochs.
+    """
+    if steps is None:
+        found = composition(name, data)
+    else:
+        prepared = _prepared(name, data)
+        found = prepared.composition.over(steps * prepared.stream.draws_per_step)
+    _console().print(found.table())
+    shares = found.cluster_shares
+    _, axes = plt.subplots(figsize=(8, 0.35 * len(shares) + 0.8), layout="constrained")
+    axes.barh([c.replace("_", " ") for c in shares], [100 * s for s in shares.values()], color=_COLORS[0])
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the draws, %")
+    axes.set_title(found.mixture)
+    axes.spines[["top", "right"]].set_visible(False)
+    plt.show()
+    return found
+
+
+def lengths(name: str = MIXTURE, data: str = "samples") -> None:
+    """Shows how long the examples of a prepared mixture are, in tokens, by cluster.
+
+    Args:
+      name: of the mixture.
+      data: a PREPARED_DIR of the byte vocabulary, or "samples".
+    """
+    prepared = _prepared(name, data)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    for axis, what in zip(axes, ("input_length", "target_length"), strict=True):
+        found: dict[str, list[np.ndarray]] = {}
+        for member in prepared.composition.members:
+            found.setdefault(member.cluster, []).append(prepared.stream.index(member.dataset)[what])
+        parts = {cluster: np.concatenate(arrays) for cluster, arrays in found.items()}
+        bins = np.geomspace(1, 1 + max(part.max() for part in parts.values()), 40)
+        weights = [np.full(len(part), 1 / sum(map(len, parts.values()))) for part in parts.values()]
+        labels = [cluster.replace("_", " ") for cluster in parts]
+        colors = _COLORS[: len(parts)]
+        axis.hist(list(parts.values()), bins, weights=weights, stacked=True, label=labels, color=colors)
+        axis.set_xscale("log")
+        axis.set_xlabel(f"{what.split('_')[0]} tokens")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("share of the examples")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
+    plt.show()
+
+
+def row(number: int, name: str = MIXTURE, data: str = "samples") -> rows.Row:
+    """Shows a packed row with its segments, and returns it.
+
+    Args:
+      number: of the row in the stream.
+      name: of the mixture.
+      data: a PREPARED_DIR of the byte vocabulary, or "samples".
+    """
+    found = _prepared(name, data).row(number)
+    _console().print(tables.row_panel(found))
+    return found
+
+
+def fill(name: str = MIXTURE, data: str = "samples", count: int = 64) -> None:
+    """Shows how full the first rows of a mixture are, of tokens and of target tokens."""
+    prepared = _prepared(name, data)
+    found = [prepared.row(number) for number in range(count)]
+    _, axis = plt.subplots(figsize=(8, 3), layout="constrained")
+    for values, label in (
+        ([r.filled / r.length for r in found], "slots"),
+        ([r.target_filled / r.target_length for r in found], "target slots"),
+    ):
+        axis.plot(values, drawstyle="steps-mid", label=f"{label}: {np.mean(values):.3f} on average")
+    axis.set_ylim(0, 1.03)
+    axis.set_xlabel("row")
+    axis.set_ylabel("share filled")
+    axis.legend(loc="lower right", frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    plt.show()
+
+
+def _prepared(name: str, data: str) -> rows.Prepared:
+    folder = rows.prepared_samples(name) if data == sources.SAMPLES else Path(data)
+    return rows.open_prepared(name, folder)
+
+
+def _console() -> Console:
+    return Console(width=110)

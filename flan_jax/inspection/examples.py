@@ -1,0 +1,226 @@
+"""Records of the catalog rendered for looking at, with what came from the record told from the template's own words."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flan_jax import catalog, styles, templates
+from flan_jax.data import sources, tasks, vocabularies
+from flan_jax.data.builder import Example, ExampleBuilder
+from flan_jax.errors import FlanError
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """A part of a rendered text.
+
+    Attributes:
+      text: the part.
+      field: the field that it comes from; None for the template's own words.
+    """
+
+    text: str
+    field: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A rendered example.
+
+    Attributes:
+      dataset: its name.
+      record_id: names the record.
+      template: its number.
+      direction: "forward" or "inverted".
+      prefix: the exemplars in front of the input.
+      inputs: the input's spans.
+      targets: the target's spans.
+      options: the answer options; empty for generation.
+      input_tokens: tokens of the input with its exemplars.
+      target_tokens: tokens of the target.
+    """
+
+    dataset: str
+    record_id: str
+    template: int
+    direction: str
+    prefix: str
+    inputs: tuple[Span, ...]
+    targets: tuple[Span, ...]
+    options: tuple[str, ...]
+    input_tokens: int
+    target_tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it, the spans joined."""
+        return dataclasses.asdict(self) | {
+            "inputs": self.prefix + "".join(s.text for s in self.inputs),
+            "targets": "".join(s.text for s in self.targets),
+        }
+
+
+def spans(pattern: str, fields: Mapping[str, Any]) -> tuple[Span, ...]:
+    """A rendered pattern in parts."""
+    found = []
+    for literal, field in templates.pieces(pattern):
+        found.append(Span(literal, None))
+        if field is not None:
+            found.append(Span(templates.fill(f"{{{field}}}", fields), field))
+    return tuple(span for span in found if span.text)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(name: str, data: str) -> sources.OpenSource:
+    return sources.open_source(catalog.dataset(name), data)
+
+
+def records(name: str, split: str, data: str = sources.SAMPLES) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(record id, fields as text) of a dataset's kept records, in reading order.
+
+    Raises:
+      FlanError: an unknown dataset or split, or a source that cannot be opened.
+    """
+    source = _open(name, data)
+    if split not in source.splits:
+        raise FlanError(f"dataset {name} has no {split} split in its source; it has {', '.join(source.splits)}.")
+    return tasks.text_records(tasks.records(catalog.dataset(name), source, split))
+
+
+def builder_of(
+    name: str, style: styles.TextStyle, tokenizer: vocabularies.Tokenizer, data: str = sources.SAMPLES
+) -> ExampleBuilder:
+    """The builder of a dataset's examples in a style."""
+    record = catalog.dataset(name)
+    pool = tasks.exemplar_pool(record, _open(name, data)) if style.shots else ()
+    return ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer)
+
+
+def rendered(builder: ExampleBuilder, record_id: str, example: Example, tokenizer: vocabularies.Tokenizer) -> Shown:
+    """An example for looking at."""
+    template = builder.templates[example.template]
+    return Shown(
+        builder.record.name,
+        record_id,
+        example.template,
+        template.direction,
+        example.prefix,
+        spans(template.input, example.fields),
+        spans(template.target, example.fields),
+        tuple(example.fields.get(templates.OPTIONS, ())),
+        len(tokenizer.encode([example.inputs])[0]),
+        len(tokenizer.encode([example.targets])[0]),
+    )
+
+
+def examples(
+    name: str,
+    *,
+    split: str = "train",
+    count: int = 3,
+    template: int | None = None,
+    data: str = sources.SAMPLES,
+    tokenizer: vocabularies.Tokenizer | None = None,
+) -> list[Shown]:
+    """The first examples of a dataset.
+
+    Args:
+      name: a dataset, with or without a style at its end.
+      split: "train", "validation" (dev) or "test".
+      count: how many records.
+      template: its number; None takes what the first epoch of training shows (of evaluation: the forward templates).
+      data: "samples", "tfds" or a folder.
+      tokenizer: counts tokens; None counts bytes.
+
+    Raises:
+      FlanError: an unknown name, split or template, or a source that cannot be opened.
+    """
+    base, style = styles.split_name(name)
+    record = catalog.dataset(base.removeprefix("flan_"))
+    tokenizer = tokenizer or vocabularies.ByteTokenizer()
+    builder = builder_of(record.name, style, tokenizer, data)
+    if template is not None and not 0 <= template < len(builder.templates):
+        raise FlanError(f"dataset {name} has templates 0 to {len(builder.templates) - 1}, not {template}.")
+    found = []
+    for record_id, fields in records(record.name, split, data):
+        if len(found) == count:
+            break
+        number = template
+        if number is None:
+            number = int(tasks.choose_template(record, record_id, 0, 0, forward_only=split != "train", style=style))
+        found.append(rendered(builder, record_id, builder.build(record_id, fields, number), tokenizer))
+    return found
+
+
+def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str = sources.SAMPLES) -> list[Shown]:
+    """One record of a dataset through each of its templates.
+
+    Args:
+      name: a dataset, with or without a style at its end.
+      split: "train", "validation" or "test"; a dataset without it gives what it has.
+      skip: how many records to pass over.
+      data: "samples", "tfds" or a folder.
+    """
+    base, style = styles.split_name(name)
+    record = catalog.dataset(base.removeprefix("flan_"))
+    tokenizer = vocabularies.ByteTokenizer()
+    there = _open(record.name, data).splits
+    rows = records(record.name, split if split in there else next(iter(there)), data)
+    for _ in range(skip):
+        next(rows)
+    record_id, fields = next(rows)
+    builder = builder_of(record.name, style, tokenizer, data)
+    return [
+        rendered(builder, record_id, builder.build(record_id, fields, number), tokenizer)
+        for number in range(len(builder.templates))
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- the whole catalog
+
+
+def summary() -> dict[str, Any]:
+    """What the catalog holds: a line for each variant, and totals.
+
+    The totals count the paper's datasets, and a dataset's templates once for all its variants.
+    """
+    lines = [
+        {
+            "cluster": record.cluster,
+            "dataset": record.paper_dataset,
+            "variant": record.name,
+            "source": record.source,
+            "kind": record.kind,
+            "forward": len(record.forward_templates),
+            "inverted": len(record.templates) - len(record.forward_templates),
+            "metrics": list(record.metrics),
+            "in_flan": record.in_flan,
+        }
+        for record in catalog.datasets()
+    ]
+    flan = [line for line in lines if line["in_flan"]]
+    first = list({line["dataset"]: line for line in reversed(flan)}.values())
+    return {
+        "variants": lines,
+        "totals": {
+            "clusters": len({line["cluster"] for line in flan}),
+            "datasets": len(first),
+            "variants": len(flan),
+            "extras": len(lines) - len(flan),
+            "templates": sum(line["forward"] + line["inverted"] for line in first),
+            "forward": sum(line["forward"] for line in first),
+            "inverted": sum(line["inverted"] for line in first),
+        },
+    }
+
+
+def lint(names: Sequence[str] = ()) -> list[str]:
+    """The linter's findings over the templates of datasets, all by default, on their bundled samples."""
+    found = []
+    for record in [catalog.dataset(name) for name in names] or catalog.datasets():
+        splits = _open(record.name, sources.SAMPLES).splits
+        fields = [f for split in splits for _, f in records(record.name, split)]
+        found += templates.lint(record, fields)
+    return found

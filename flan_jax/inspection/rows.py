@@ -1,0 +1,140 @@
+"""Packed rows of a prepared mixture, decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from flan_jax import catalog, prepare, styles
+from flan_jax.data import mixtures, preparation, sources, vocabularies
+from flan_jax.data.stream import Stream
+from flan_jax.data.token_store import TokenStore
+from flan_jax.errors import FlanError
+from flan_jax.formats.pretrained import home
+
+LENGTHS = {"inputs": 1024, "targets": 256}  # the paper's
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSegment:
+    """One example in a row: what it is, where it stands, and its text."""
+
+    dataset: str
+    template: int
+    record: int
+    start: int
+    tokens: int
+    target_tokens: int
+    inputs: str
+    targets: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A packed row.
+
+    Attributes:
+      step: of the stream.
+      number: in the step.
+      segments: its examples in order.
+      length: its slots; `filled` of them hold tokens.
+      target_length: its target slots; `target_filled` of them carry loss.
+    """
+
+    step: int
+    number: int
+    segments: tuple[RowSegment, ...]
+    length: int
+    filled: int
+    target_length: int
+    target_filled: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A prepared mixture: its stream, its composition and its vocabulary."""
+
+    stream: Stream
+    composition: mixtures.Composition
+    tokenizer: vocabularies.Tokenizer
+
+    def row(self, number: int) -> Row:
+        """Row `number` of the stream, counted over its steps.
+
+        Raises:
+          FlanError: a negative number.
+        """
+        if number < 0:
+            raise FlanError(f"rows are numbered from 0; there is no row {number}.")
+        step, in_step = divmod(number, self.stream.rows_per_batch)
+        segments = []
+        for segment in self.stream.segments(step, in_step):
+            inputs, targets = self.stream.tokens(segment)
+            segments.append(
+                RowSegment(
+                    segment.dataset,
+                    segment.template,
+                    segment.record,
+                    segment.start,
+                    segment.length,
+                    len(targets) + 1,
+                    self.tokenizer.decode(inputs.tolist()),
+                    self.tokenizer.decode(targets.tolist()),
+                )
+            )
+        filled, target_filled = sum(s.tokens for s in segments), sum(s.target_tokens for s in segments)
+        return Row(
+            step,
+            in_step,
+            tuple(segments),
+            self.stream.row_length,
+            filled,
+            self.stream.target_length,
+            target_filled,
+        )
+
+
+def open_prepared(mixture: str, prepared_dir: str | Path, vocabulary: str = "bytes", seed: int = 0) -> Prepared:
+    """A mixture that `flan_jax.prepare` prepared.
+
+    Args:
+      mixture: its name, with or without a style at its end.
+      prepared_dir: PREPARED_DIR.
+      vocabulary: as `vocabularies.load` takes it.
+      seed: of the stream.
+
+    Raises:
+      FlanError: nothing was prepared for it there.
+    """
+    tokenizer = vocabularies.load(vocabulary)
+    base, style = styles.split_name(mixture)
+    store = TokenStore.open(prepared_dir, tokenizer.fingerprint, style)
+    there = set(store.names)
+    members = [d.name for d in catalog.mixture(base) if d.name in there]
+    composition = mixtures.composition(mixture, {name: store[name].num_records for name in members})
+    stream = Stream(
+        store,
+        composition.rates,
+        seed=seed,
+        row_length=sum(LENGTHS.values()),
+        target_length=LENGTHS["targets"],
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+    )
+    return Prepared(stream, composition, tokenizer)
+
+
+def prepared_samples(mixture: str) -> Path:
+    """Prepares the bundled samples of a mixture with the byte vocabulary, once; returns PREPARED_DIR."""
+    folder = home() / "inspection"
+    base, style = styles.split_name(mixture)
+    chosen = catalog.mixture(base)
+    options = preparation.Options(0, LENGTHS["inputs"], LENGTHS["targets"], style)
+    workers = prepare.num_workers(0, len(chosen))
+    prepare.prepare(chosen, sources.SAMPLES, vocabularies.ByteTokenizer(), folder, options, workers=workers)
+    return folder
