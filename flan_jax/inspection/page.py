@@ -29,7 +29,9 @@ def page(names: Sequence[str] = ()) -> str:
         groups.setdefault((record.paper_dataset, record.templates), []).append(record)
     data = [_dataset(members) for members in groups.values()]
     # Within a script element "</" would end it, wherever it stands.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("<!--", "<\\!--")
+    text = (
+        json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("<!--", "\\u003c!--")
+    )
     template = importlib.resources.files("flan_jax.inspection").joinpath("page.html").read_text(encoding="utf-8")
     return template.replace("@DATA@", text)
 

@@ -51,8 +51,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     totals = summary["totals"]
     table = Table(box=box.SIMPLE, show_footer=True)
     table.add_column("cluster", f"{totals['clusters']} clusters")
-    table.add_column("dataset", f"{totals['datasets']} datasets")
-    table.add_column("variant", f"{totals['variants']} variants, {totals['extras']} extras")
+    table.add_column("dataset", f"{totals['datasets']} datasets", overflow="fold")
+    table.add_column("variant", f"{totals['variants']} variants, {totals['extras']} extras", no_wrap=True)
     table.add_column("source")
     table.add_column("kind")
     table.add_column("forward", str(totals["forward"]), justify="right")
