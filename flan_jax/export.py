@@ -1,0 +1,239 @@
+"""Writes the text of a task or a mixture as JSON lines.
+
+python -m flan_jax.export --name=flan_without_nli --to=flan_without_nli.jsonl
+python -m flan_jax.export --name=rte_no_template --split=test --data=tfds --to=-
+
+A line is {"inputs", "targets", "dataset", "cluster", "template", "options", "record_id"}; options only where there are.
+In train an example goes through the template that epoch 0 of training takes, and so on for later epochs; in validation
+(dev) and test through a forward one, as in the SeqIO tasks. The datasets of a mixture follow each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import tensorflow as tf
+from rich import progress
+from rich.console import Console
+
+from flan_jax import catalog, styles, templates
+from flan_jax.data import sources, tasks, vocabularies
+from flan_jax.data.builder import ExampleBuilder
+from flan_jax.errors import FlanError, one_line_errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a name asks for: datasets, their style, and one template for all examples, or None."""
+
+    datasets: tuple[catalog.Dataset, ...]
+    style: styles.TextStyle
+    template: int | None
+
+
+def wanted(name: str) -> Wanted:
+    """Reads a name: a dataset, a mixture, either with a style at its end, or `flan_<dataset>_t<k>`.
+
+    Raises:
+      FlanError: an unknown name, with near matches.
+    """
+    base, style = styles.split_name(name)
+    numbered = re.fullmatch(r"(.+)_t(\d)", base)
+    if numbered and numbered[1].removeprefix("flan_") in {d.name for d in catalog.datasets()}:
+        return Wanted(catalog.mixture(numbered[1]), style, int(numbered[2]))
+    return Wanted(catalog.mixture(base), style, None)
+
+
+def examples(
+    record: catalog.Dataset,
+    source: sources.OpenSource,
+    split: str,
+    style: styles.TextStyle = styles.PAPER,
+    *,
+    template: int | None = None,
+    epochs: int = 1,
+    seed: int = 0,
+    tokenizer: vocabularies.Tokenizer | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The lines of a dataset, epoch after epoch; one record is in memory at a time.
+
+    Args:
+      record: the dataset.
+      source: its open source.
+      split: "train", "validation" or "test".
+      style: how records become text.
+      template: the number of one template for all; None chooses by hash.
+      epochs: how many times the split is gone through.
+      seed: of templates, exemplars and shuffled options.
+      tokenizer: counts what exemplars fit; None counts bytes.
+    """
+    pool = tasks.exemplar_pool(record, source) if style.shots else ()
+    tokenizer = tokenizer or vocabularies.ByteTokenizer()
+    builder = ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
+    for epoch in range(epochs):
+
+        def choose(row: dict[str, Any], epoch: int = epoch) -> dict[str, Any]:
+            number = tf.constant(template, tf.int64) if template is not None else None
+            if number is None:
+                forward = split != "train"
+                number = tasks.choose_template(record, row["record_id"], epoch, seed, forward, style)
+            return {**row, "template": number}
+
+        for identity, fields in tasks.text_records(tasks.records(record, source, split).map(choose)):
+            example = builder.build(identity, fields, fields.pop("template"))
+            line = {
+                "inputs": example.inputs,
+                "targets": example.targets,
+                "dataset": record.name,
+                "cluster": record.cluster,
+                "template": example.template,
+                "options": list(example.fields.get(templates.OPTIONS, ())),
+                "record_id": identity,
+            }
+            yield {key: value for key, value in line.items() if key != "options" or value}
+
+
+def export(
+    name: str,
+    to: str,
+    *,
+    split: str = "train",
+    data: str = sources.SAMPLES,
+    epochs: int = 1,
+    count: int | None = None,
+    seed: int = 0,
+    tokenizer: vocabularies.Tokenizer | None = None,
+) -> dict[str, Any]:
+    """Writes a task or a mixture; a source that fails is skipped and named.
+
+    Args:
+      name: see `wanted`.
+      to: a file, which appears whole or not at all, or "-" for standard output.
+      split: "train", "validation" or "test".
+      data: "samples", "tfds" or a folder.
+      epochs: how many times each dataset is gone through.
+      count: at most so many lines of each dataset; None for all.
+      seed: of templates, exemplars and shuffled options.
+      tokenizer: counts what exemplars fit; None counts bytes.
+
+    Returns:
+      {"lines": lines by dataset, "skipped": [{dataset, reason, remedy}]}.
+
+    Raises:
+      FlanError: an unknown name, no source at all, or a file that cannot be written.
+    """
+    asked = wanted(name)
+    lines: dict[str, int] = {}
+    skipped: list[sources.Skipped] = []
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        console=Console(file=sys.stderr),
+    )
+    with _whole(to) as file, bar:
+        task = bar.add_task("opening sources", total=len(asked.datasets))
+        for record, source in sources.open_all(asked.datasets, data):
+            bar.update(task, description=record.name)
+            if isinstance(source, sources.Skipped):
+                skipped.append(source)
+            elif split not in source.splits:
+                has = ", ".join(source.splits)
+                skipped.append(sources.Skipped(record.name, f"it has no {split} split", f"it has {has}"))
+            else:
+                try:
+                    found = examples(
+                        record,
+                        source,
+                        split,
+                        asked.style,
+                        template=asked.template,
+                        epochs=epochs,
+                        seed=seed,
+                        tokenizer=tokenizer,
+                    )
+                    lines[record.name] = 0
+                    for line in found:
+                        if lines[record.name] == count:
+                            break
+                        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                        lines[record.name] += 1
+                except tf.errors.OpError as error:
+                    reason = f"its records cannot be read after line {lines.pop(record.name)} ({type(error).__name__})"
+                    skipped.append(sources.Skipped(record.name, reason, "get its data again"))
+            bar.advance(task)
+        if not lines:
+            first = f"{skipped[0].reason}; {skipped[0].remedy}"
+            raise FlanError(f"nothing to export: none of {len(skipped)} sources could be read (first: {first}).")
+    return {"lines": lines, "skipped": [dataclasses.asdict(s) for s in skipped]}
+
+
+@contextlib.contextmanager
+def _whole(to: str) -> Iterator[IO[str]]:
+    """A text file that replaces `to` when all is written, or standard output for "-"."""
+    if to == "-":
+        yield sys.stdout
+        return
+    path = Path(to)
+    building = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with building.open("w", encoding="utf-8") as file:
+            yield file
+        building.replace(path)
+    except OSError as error:
+        raise FlanError(f"cannot write to {to}: {error.strerror}.") from error
+    finally:
+        building.unlink(missing_ok=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line and exports."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flan_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--name", required=True, help="a dataset, flan_<dataset>_t<k>, or a mixture; with a style")
+    parser.add_argument("--to", required=True, help="file to write, or - for standard output")
+    parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
+    parser.add_argument("--data", default=sources.SAMPLES, help="samples, tfds, or a folder of data")
+    parser.add_argument("--epochs", type=int, default=1, help="times that each dataset is gone through")
+    parser.add_argument("--count", type=int, help="at most so many lines of each dataset")
+    parser.add_argument("--seed", type=int, default=0, help="of templates, exemplars and shuffled options")
+    parser.add_argument("--vocabulary", default="bytes", help="counts what exemplars fit")
+    parser.add_argument("--json", action="store_true", help="print the counts as one JSON object, last line")
+    arguments = parser.parse_args(argv)
+    for library in ("absl", "tensorflow"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    with one_line_errors():
+        result = export(
+            arguments.name,
+            arguments.to,
+            split=arguments.split,
+            data=arguments.data,
+            epochs=arguments.epochs,
+            count=arguments.count,
+            seed=arguments.seed,
+            tokenizer=vocabularies.load(arguments.vocabulary),
+        )
+    total = sum(result["lines"].values())
+    print(f"{total:,} lines of {len(result['lines'])} datasets in {arguments.to}", file=sys.stderr)
+    for s in result["skipped"]:
+        print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
