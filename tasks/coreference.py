@@ -19,8 +19,13 @@ with epy.lazy_imports():  # the catalog is read by processes that need no Tensor
 
 
 def _dpr_pronoun(record: Mapping[str, Any]) -> Any:
-    """A pattern for the pronoun as a word of its own, so that "it" is not found in "with"."""
-    return tf.strings.join([r"\b", one_line(record["pronoun"]), r"\b"])
+    """A pattern for the pronoun as a word of its own, so that "it" is not found in "with".
+
+    What is no word, or too long for one, matches nothing, rather than be a pattern of its own.
+    """
+    pronoun = one_line(record["pronoun"])
+    is_word = tf.strings.regex_full_match(pronoun, r"[\pL']{1,30}")
+    return tf.where(is_word, tf.strings.join([r"\b", pronoun, r"\b"]), r"[^\s\S]")
 
 
 def _dpr_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,6 +213,12 @@ def _wsc273_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _wsc273_keep(record: Mapping[str, Any]) -> Any:
+    """Keeps what has its pronoun inside its text."""
+    start, end = record["pronoun_start"], record["pronoun_end"]
+    return (start >= 0) & (start < end) & (end <= tf.strings.length(record["text"], unit="UTF8_CHAR"))
+
+
 WSC273 = Dataset(
     name="wsc273",
     cluster="coreference",
@@ -215,6 +226,7 @@ WSC273 = Dataset(
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     splits=Splits(train=None, dev=None, test="test"),
+    keep=_wsc273_keep,
     fields=_wsc273_fields,
     # All are forward: the data set is for testing only, and what is turned around is never evaluated.
     gpt3_prompt=Gpt3Prompt("{context}"),

@@ -32,3 +32,9 @@ def has_label(record: Mapping[str, Any]) -> Any:
     Those are the test sets of GLUE, SuperGLUE and others, and SNLI's examples on which nobody agreed.
     """
     return record["label"] >= 0
+
+
+def capitalized(text: Any) -> Any:
+    """Text with its first letter in upper case; string tensor of any shape, empty strings too."""
+    first = tf.strings.regex_replace(text, r"(?s)^(.?).*$", r"\1")
+    return tf.strings.join([tf.strings.upper(first, encoding="utf-8"), tf.strings.regex_replace(text, r"(?s)^.", "")])

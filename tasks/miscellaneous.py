@@ -277,7 +277,7 @@ def _trec_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     options = _words(_TREC_LABELS)
     return {
         "question": question,
-        "opening": tf.strings.split(question)[0],
+        "opening": tf.strings.regex_replace(question, r"(?s)\s.*$", ""),
         "kind": pick(_TREC_KINDS, record["label-coarse"]),
         "options": options,
         "answer": tf.gather(options, record["label-coarse"]),

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
-from flan_jax.tasks.fields import has_label, one_line, pick
+from flan_jax.tasks.fields import capitalized, has_label, one_line, pick
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -24,13 +24,11 @@ _BOOL_Q_LABELS = (("False", "no"), ("True", "yes"))
 def _bool_q_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields title, passage, question, options, answer. BoolQ's questions are lower case without a question mark."""
     question = tf.strings.regex_replace(tf.strings.strip(record["question"]), r"[\s?]+$", "")
-    first = tf.strings.upper(tf.strings.substr(question, 0, 1, unit="UTF8_CHAR"), encoding="utf-8")
-    rest = tf.strings.substr(question, 1, tf.strings.length(question), unit="UTF8_CHAR")
     options = tf.constant([word for _, word in _BOOL_Q_LABELS])
     return {
         "title": tf.strings.strip(record["title"]),
         "passage": tf.strings.strip(record["passage"]),
-        "question": tf.strings.join([first, rest, "?"]),
+        "question": tf.strings.join([capitalized(question), "?"]),
         "options": options,
         "answer": tf.gather(options, tf.cast(record["answer"], tf.int32)),
     }
@@ -237,12 +235,9 @@ MULTIRC = Dataset(
 
 def _openbookqa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields fact, question (or a sentence to complete), options, answer. Facts have no capital letter in the source."""
-    fact = one_line(record["fact1"])
-    first = tf.strings.upper(tf.strings.substr(fact, 0, 1, unit="UTF8_CHAR"), encoding="utf-8")
-    rest = tf.strings.substr(fact, 1, tf.strings.length(fact), unit="UTF8_CHAR")
     options = tf.stack([one_line(record["question"][f"choice_{letter}"]) for letter in "ABCD"])
     return {
-        "fact": tf.strings.join([first, rest]),
+        "fact": capitalized(one_line(record["fact1"])),
         "question": one_line(record["question"]["stem"]),
         "options": options,
         "answer": options[record["answerKey"]],

@@ -327,8 +327,8 @@ def attempt_all(
         for record in chosen:
             yield attempt(record, data, tokenizer, to, options, overwrite)
         return
-    environment = _threads_of_a_worker(workers)
-    with _environment(environment):
+    environment = threads_of_a_worker(workers)
+    with environment(environment):
         pool = futures.ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), _start_worker, (data, tokenizer, to, options, overwrite)
         )
@@ -346,7 +346,7 @@ def attempt_all(
             pool.shutdown(cancel_futures=True)
 
 
-def _threads_of_a_worker(workers: int) -> dict[str, str]:
+def threads_of_a_worker(workers: int) -> dict[str, str]:
     """Settings that keep the threads of all workers together at one a core."""
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     return {
@@ -358,7 +358,7 @@ def _threads_of_a_worker(workers: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Environment variables that processes started in the meantime inherit; the user's own settings go first."""
     added = [name for name in settings if name not in os.environ]
     os.environ.update({name: settings[name] for name in added})

@@ -56,7 +56,7 @@ class SeqioVocabulary(seqio.Vocabulary):
         """Scalar string -> [tokens] int32; [n] strings -> ragged [n, tokens]."""
 
         def ragged(texts: Any) -> tuple[Any, Any]:
-            found = self._tokenizer.encode([t.decode("utf-8") for t in texts.numpy()])
+            found = self._tokenizer.encode([t.decode("utf-8", "replace") for t in texts.numpy()])
             flat = [i for ids in found for i in ids]
             return tf.constant(flat, tf.int32), tf.constant([len(ids) for ids in found], tf.int64)
 

@@ -207,7 +207,7 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
     """Writes local JSONL into TFDS's own form, so that TFDS and SeqIO read it exactly as a download.
 
     A row that lacks a field which the dataset reads, or whose value does not fit the schema, is left out and returned;
-    a field that nothing reads is filled with an empty value.
+    a field that nothing reads is filled with an empty value. A lone surrogate in a text becomes U+FFFD.
 
     Args:
       record: the dataset.
@@ -279,7 +279,7 @@ def read_fields(record: catalog.Dataset, features: tfds.features.FeaturesDict) -
 def _schema_row(line: bytes, features: tfds.features.FeaturesDict, needed: frozenset[str]) -> tuple[dict, str]:
     """(row in the schema, problem); the problem is empty where the row is good."""
     try:
-        given = json.loads(line.decode("utf-8"))
+        given = _as_unicode(json.loads(line.decode("utf-8")))
     except json.JSONDecodeError as error:
         return {}, f"not JSON ({error.msg})"
     except UnicodeDecodeError:
@@ -298,6 +298,17 @@ def _schema_row(line: bytes, features: tfds.features.FeaturesDict, needed: froze
             return {}, f"field {name!r} {problem}"
         row[name] = given[name]
     return row, ""
+
+
+def _as_unicode(value: Any) -> Any:
+    """A JSON value without lone surrogates, which escapes can make and no encoding can hold: U+FFFD stands for them."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_as_unicode(v) for v in value]
+    if isinstance(value, Mapping):
+        return {_as_unicode(k): _as_unicode(v) for k, v in value.items()}
+    return value
 
 
 def _misfit(value: Any, feature: Any) -> str:

@@ -88,8 +88,12 @@ def _as_text(column: Any) -> list[Any]:
     if column.dtype != tf.string:
         return values
     if column.shape.rank == 1:
-        return [value.decode("utf-8") for value in values]
-    return [[value.decode("utf-8") for value in row] for row in values]
+        return [_decoded(value) for value in values]
+    return [[_decoded(value) for value in row] for row in values]
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "replace")  # a corpus may hold bytes that are no UTF-8
 
 
 def exemplar_pool(record: catalog.Dataset, source: sources.OpenSource) -> list[tuple[str, dict[str, Any]]]:
@@ -212,7 +216,7 @@ def _restyled_options(builder: ExampleBuilder, row: Mapping[str, Any]) -> dict[s
     """Options and answer of a row in the builder's style."""
 
     def restyled(record_id: bytes, options: Any, answer: bytes) -> list[Any]:
-        shown = {"options": [option.decode("utf-8") for option in options], "answer": answer.decode("utf-8")}
+        shown = {"options": [_decoded(option) for option in options], "answer": _decoded(answer)}
         fields = builder.fields(record_id.decode("utf-8"), shown)
         return [np.array([o.encode("utf-8") for o in fields["options"]], object), fields["answer"].encode("utf-8")]
 
@@ -225,7 +229,7 @@ def _prefix(builder: ExampleBuilder) -> Callable[[bytes, int, bytes], bytes]:
     """The exemplars in front of a rendered input, as bytes."""
 
     def prefix(record_id: bytes, template: int, inputs: bytes) -> bytes:
-        return builder.prefix(record_id.decode("utf-8"), int(template), inputs.decode("utf-8"))[0].encode("utf-8")
+        return builder.prefix(record_id.decode("utf-8"), int(template), _decoded(inputs))[0].encode("utf-8")
 
     return prefix
 
@@ -240,7 +244,7 @@ def _references(output: str, is_target: bool = False, example: Mapping[str, Any]
     found = example.get("references")
     if found is None or not len(found):
         return output
-    return [r.decode("utf-8") if isinstance(r, bytes) else str(r) for r in found]
+    return [_decoded(r) if isinstance(r, bytes) else str(r) for r in found]
 
 
 class OpenMixture(seqio.Mixture):
