@@ -327,8 +327,7 @@ def attempt_all(
         for record in chosen:
             yield attempt(record, data, tokenizer, to, options, overwrite)
         return
-    environment = threads_of_a_worker(workers)
-    with environment(environment):
+    with environment(threads_of_a_worker(workers)):
         pool = futures.ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), _start_worker, (data, tokenizer, to, options, overwrite)
         )
