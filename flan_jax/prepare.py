@@ -111,15 +111,23 @@ def prepare(
             bar.update(task, description=f"prepared {outcome.dataset}", advance=1)
             if not bar.console.is_terminal:
                 print(f"[{len(outcomes)}/{len(chosen)}] {_progress_line(outcome)}", flush=True)
-    ordered = [outcomes[record.name] for record in chosen]
-    done = [outcome.figures for outcome in ordered if outcome.figures]
-    skipped = [dataclasses.asdict(outcome.skipped) for outcome in ordered if outcome.skipped]
+    return result_of([outcomes[record.name] for record in chosen], data)
+
+
+def result_of(outcomes: Sequence[preparation.Outcome], data: str) -> dict[str, Any]:
+    """The result of `prepare` from what became of each dataset.
+
+    Raises:
+      FlanError: not one dataset could be prepared.
+    """
+    done = [outcome.figures for outcome in outcomes if outcome.figures]
+    skipped = [dataclasses.asdict(outcome.skipped) for outcome in outcomes if outcome.skipped]
     if not done:
         raise FlanError(
-            f"nothing prepared: none of {len(chosen)} sources could be opened with --data={data} "
+            f"nothing prepared: none of {len(outcomes)} sources could be opened with --data={data} "
             f"(first: {skipped[0]['reason']}; {skipped[0]['remedy']})."
         )
-    return {"datasets": done, "skipped": skipped, "bad_rows": [row for o in ordered for row in o.bad_rows]}
+    return {"datasets": done, "skipped": skipped, "bad_rows": [row for o in outcomes for row in o.bad_rows]}
 
 
 def _progress_line(outcome: preparation.Outcome) -> str:
@@ -172,6 +180,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of templates, exemplars and shuffled options")
     parser.add_argument("--max_input_length", type=int, default=1024, help="tokens of an input")
     parser.add_argument("--max_target_length", type=int, default=256, help="tokens of a target, EOS included")
+    parser.add_argument("--shards", default="", help="prepare with Apache Beam, by way of this folder (gs://...)")
+    parser.add_argument("--beam_pipeline_options", default="", help="Beam's options, as runner=DirectRunner,...")
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     arguments = parser.parse_args(argv)
@@ -185,12 +195,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = preparation.Options(*limits, style)
         to = Path(arguments.to)
         workers = num_workers(arguments.workers, len(chosen))
-        result = prepare(chosen, arguments.data, tokenizer, to, options, arguments.overwrite, workers)
+        if arguments.shards or arguments.beam_pipeline_options:
+            result = _prepare_with_beam(chosen, arguments, options)
+        else:
+            result = prepare(chosen, arguments.data, tokenizer, to, options, arguments.overwrite, workers)
         if arguments.mixture:
             result["packing"] = packing_report(arguments.mixture, to, tokenizer, options)
         _show(result)
     if arguments.json:
         print(json.dumps(result))
+
+
+def _prepare_with_beam(
+    chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace, options: preparation.Options
+) -> dict[str, Any]:
+    if not (arguments.shards and arguments.beam_pipeline_options):
+        raise FlanError("Beam needs both --shards=FOLDER and --beam_pipeline_options=runner=DirectRunner, or another.")
+    try:
+        from flan_jax.data import beam
+    except ModuleNotFoundError as error:
+        raise FlanError("Apache Beam is not installed: pip install 'flan-jax[beam]'.") from error
+    outcomes = beam.prepare(
+        chosen,
+        arguments.data,
+        arguments.vocabulary,
+        Path(arguments.to),
+        options,
+        arguments.shards,
+        arguments.beam_pipeline_options,
+        arguments.overwrite,
+    )
+    return result_of(outcomes, arguments.data)
 
 
 def packing_report(

@@ -76,16 +76,29 @@ class TrainingRecord:
     chosen: Sequence[int]
 
 
-def training_records(record: catalog.Dataset, source: sources.OpenSource, options: Options) -> Iterator[TrainingRecord]:
-    """The kept training records of a dataset, with the templates that their renderings take."""
-    renderings = tasks.num_renderings(source.splits["train"].size, options.style)
+def training_records(
+    record: catalog.Dataset, source: sources.OpenSource, options: Options, part: slice = slice(None)
+) -> Iterator[TrainingRecord]:
+    """The kept training records of a dataset, with the templates that their renderings take.
+
+    Args:
+      record: the dataset.
+      source: its open source.
+      options: seed and style.
+      part: of the training split, before `keep` drops any; the numbers of its records begin at 0.
+    """
+    whole = source.splits["train"]
+    renderings = tasks.num_renderings(whole.size, options.style)
     epochs = tf.range(renderings, dtype=tf.int64)
+    start, stop, _ = part.indices(whole.size)
+    read = catalog.SplitSlice(whole.split, whole.start + start, whole.start + stop)
 
     def with_templates(row: Mapping[str, Any]) -> dict[str, Any]:
         chosen = tasks.choose_template(record, row["record_id"], epochs, options.seed, style=options.style)
         return {**row, "templates": chosen}
 
-    rows = tasks.records(record, source, "train").map(with_templates, num_parallel_calls=tf.data.AUTOTUNE)
+    rows = tasks.records(record, dataclasses.replace(source, splits={"train": read}), "train")
+    rows = rows.map(with_templates, num_parallel_calls=tf.data.AUTOTUNE)
     for number, (identity, fields) in enumerate(tasks.text_records(rows)):
         yield TrainingRecord(number, identity, fields, fields.pop("templates"))
 
@@ -164,9 +177,27 @@ def prepare_dataset(
     folder = token_store.folder_of(to, tokenizer.fingerprint, options.style) / record.name
     with locked(folder):
         kept, figures = _write_tokens(record, source, tokenizer, folder, options, overwrite)
+    sizes = prepare_examples(record, source, to, overwrite)
+    return summary_line(record, source, figures, sizes, kept)
+
+
+def prepare_examples(
+    record: catalog.Dataset, source: sources.OpenSource, to: Path, overwrite: bool = False
+) -> dict[str, int]:
+    """Writes a dataset's dev and test examples and exemplars, unless they are current; returns their sizes."""
     folder = to / "examples" / record.name
     with locked(folder):
-        sizes = _write_examples(record, source, folder, overwrite)
+        return _write_examples(record, source, folder, overwrite)
+
+
+def summary_line(
+    record: catalog.Dataset,
+    source: sources.OpenSource,
+    figures: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    kept: bool,
+) -> dict[str, Any]:
+    """A prepared dataset's figures for the summary."""
     return {
         "dataset": record.name,
         "cluster": record.cluster,
@@ -214,21 +245,49 @@ def _write_tokens(
 ) -> tuple[bool, dict[str, Any]]:
     """Writes the token store's folder; returns whether what was there was kept, and the info."""
     key = token_key(record, source, tokenizer, options)
-    info = token_store.read_info(folder)
-    current = info is not None and all(info.get(k) == v for k, v in key.items())
-    if "train" not in source.splits or (current and not overwrite):
-        return True, info or {}
+    if "train" not in source.splits:
+        return True, {}
+    if not overwrite and (info := current_info(folder, key)):
+        return True, info
     rows = list(training_records(record, source, options))
-    if not rows:
-        raise sources.SourceError(record.name, "no training record is left after filtering", "look at its source")
     pool = [(row.identity, row.fields) for row in rows[: few_shot.POOL_SIZE]]
     builder = ExampleBuilder(record, options.style, pool=pool, tokenizer=tokenizer, seed=options.seed)
-    counts, renderings = Counts(), len(rows[0].chosen)
+    counts, renderings = Counts(), len(rows[0].chosen) if rows else 0
     ordered = [(row, epoch) for epoch in range(renderings) for row in rows]
     examples = tokenized_examples(builder, ordered, tokenizer, options, counts)
-    about = {**key, "num_records": len(rows), "renderings": renderings, "vocab_size": tokenizer.vocab_size}
+    return False, write_tokens(folder, key, len(rows), renderings, tokenizer, examples, counts)
+
+
+def current_info(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The info of tokens that are there and depend on the same; None otherwise."""
+    info = token_store.read_info(folder)
+    return info if info is not None and all(info.get(k) == v for k, v in key.items()) else None
+
+
+def write_tokens(
+    folder: Path,
+    key: Mapping[str, Any],
+    num_records: int,
+    renderings: int,
+    tokenizer: vocabularies.Tokenizer,
+    examples: Iterator[token_store.TokenizedExample],
+    counts: Counts,
+) -> dict[str, Any]:
+    """Writes the token store's folder of a dataset; returns its info.
+
+    Raises:
+      SourceError: there is no record.
+    """
+    if not num_records:
+        raise sources.SourceError(key["dataset"], "no training record is left after filtering", "look at its source")
+    about = {**key, "num_records": num_records, "renderings": renderings, "vocab_size": tokenizer.vocab_size}
     # The counts are full only after the last example, so they are read when info is written.
-    return False, token_store.write_dataset(folder, about, examples, lambda: dataclasses.asdict(counts))
+    return token_store.write_dataset(folder, about, examples, lambda: dataclasses.asdict(counts))
+
+
+def digest_of(key: Mapping[str, Any]) -> str:
+    """A fingerprint of what tokens depend on."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _fields_digest(record: catalog.Dataset) -> str:

@@ -1,0 +1,219 @@
+"""The record -> text -> token step as an Apache Beam pipeline, for corpora beyond one machine (extra `beam`).
+
+python -m flan_jax.prepare --data=tfds --vocabulary=gs://BUCKET/vocabulary --to=prepared --shards=gs://BUCKET/shards \
+  --beam_pipeline_options=runner=DataflowRunner,project=PROJECT,region=REGION,temp_location=gs://BUCKET/temp,\
+setup_file=./setup.py,sdk_container_image=IMAGE
+
+Each element is a part of a dataset's training split. A worker opens the source, renders and tokenizes its part, and
+writes a shard; `join` then puts the shards of a dataset together, on the machine that started the pipeline, into the
+same token store that `prepare` writes on one machine, byte for byte. A shard that is there is not made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
+from etils import epath
+
+from flan_jax import catalog
+from flan_jax.data import preparation, sources, tasks, token_store, vocabularies
+from flan_jax.data.builder import ExampleBuilder
+
+PART_SIZE = 2_000  # records of a shard
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Records start to stop of a dataset's training split, and the shard that is made of them."""
+
+    dataset: str
+    start: int
+    stop: int
+    shard: str
+
+
+def parts_of(record: catalog.Dataset, source: sources.OpenSource, folder: epath.Path, size: int) -> list[Part]:
+    """The parts of a dataset's training split, in order."""
+    whole = source.splits["train"].size
+    return [
+        Part(record.name, start, min(start + size, whole), str(folder / f"{start:08d}.npz"))
+        for start in range(0, whole, size)
+    ]
+
+
+class TokenizePart(beam.DoFn):
+    """Writes the shard of a part, unless it is there; yields (dataset, records)."""
+
+    def __init__(self, data: str, vocabulary: str, options: preparation.Options) -> None:
+        self._data, self._vocabulary, self._options = data, vocabulary, options
+
+    def setup(self) -> None:
+        """Loads the vocabulary, once a worker."""
+        self._tokenizer = vocabularies.load(self._vocabulary)
+        self._builders: dict[str, tuple[sources.OpenSource, ExampleBuilder]] = {}
+
+    def _opened(self, name: str) -> tuple[sources.OpenSource, ExampleBuilder]:
+        if name not in self._builders:
+            record, options = catalog.dataset(name), self._options
+            source = sources.open_source(record, self._data)
+            pool = tasks.exemplar_pool(record, source) if options.style.shots else ()
+            builder = ExampleBuilder(record, options.style, pool=pool, tokenizer=self._tokenizer, seed=options.seed)
+            self._builders[name] = source, builder
+        return self._builders[name]
+
+    def process(self, part: Part) -> Iterator[tuple[str, int]]:
+        """Renders and tokenizes one part."""
+        path = epath.Path(part.shard)
+        if not path.exists():
+            source, builder = self._opened(part.dataset)
+            _write_shard(path, source, builder, part, self._tokenizer, self._options)
+        yield part.dataset, part.stop - part.start
+
+
+def _write_shard(
+    path: epath.Path,
+    source: sources.OpenSource,
+    builder: ExampleBuilder,
+    part: Part,
+    tokenizer: vocabularies.Tokenizer,
+    options: preparation.Options,
+) -> None:
+    rows = list(preparation.training_records(builder.record, source, options, slice(part.start, part.stop)))
+    counts = preparation.Counts()
+    tokens: list[np.ndarray] = []
+    index: list[tuple[int, ...]] = []
+    for rendering in range(len(rows[0].chosen) if rows else 0):
+        ordered = [(row, rendering) for row in rows]
+        for example in preparation.tokenized_examples(builder, ordered, tokenizer, options, counts):
+            tokens.append(np.array([*example.inputs, *example.targets], np.uint32))
+            index.append((rendering, len(example.inputs), len(example.targets), example.template, example.record))
+    about = {"records": len(rows), "renderings": len(rows[0].chosen) if rows else 0, **dataclasses.asdict(counts)}
+    building = path.with_name(f".{path.name}.building")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with building.open("wb") as file:
+        np.savez(
+            file,
+            tokens=np.concatenate(tokens) if tokens else np.zeros(0, np.uint32),
+            index=np.array(index, np.int32).reshape(-1, 5),
+            about=np.array(json.dumps(about)),
+        )
+    building.replace(path)
+
+
+class _Shard:
+    """A shard in memory."""
+
+    def __init__(self, path: str) -> None:
+        with epath.Path(path).open("rb") as file, np.load(file) as arrays:
+            self.tokens, self.index = arrays["tokens"], arrays["index"]
+            self.about = json.loads(str(arrays["about"]))
+        self.offsets = np.concatenate([[0], np.cumsum(self.index[:, 1] + self.index[:, 2])])
+
+    def examples(self, rendering: int, first_record: int) -> Iterator[token_store.TokenizedExample]:
+        """Its examples of one rendering, their records numbered from `first_record`."""
+        for number in np.flatnonzero(self.index[:, 0] == rendering):
+            _, inputs, targets, template, record = self.index[number]
+            start = self.offsets[number]
+            middle = start + inputs
+            yield token_store.TokenizedExample(
+                self.tokens[start:middle].tolist(),
+                self.tokens[middle : middle + targets].tolist(),
+                int(template),
+                first_record + int(record),
+            )
+
+
+def join(parts: Sequence[Part], folder: Path, key: dict[str, Any], tokenizer: vocabularies.Tokenizer) -> dict[str, Any]:
+    """Puts the shards of a dataset together into its folder of the token store; returns its info.
+
+    Renderings follow each other, so each shard is read once for each of them, and one is in memory at a time.
+    """
+    abouts = [_Shard(part.shard).about for part in parts]
+    first = np.cumsum([0] + [about["records"] for about in abouts])
+    renderings = max(about["renderings"] for about in abouts)
+
+    def examples() -> Iterator[token_store.TokenizedExample]:
+        for rendering in range(renderings):
+            for part, start in zip(parts, first, strict=False):
+                yield from _Shard(part.shard).examples(rendering, int(start))
+
+    counts = preparation.Counts(*(sum(about[name] for about in abouts) for name in ("trimmed", "overlong")))
+    return preparation.write_tokens(folder, key, int(first[-1]), renderings, tokenizer, examples(), counts)
+
+
+def prepare(
+    chosen: Sequence[catalog.Dataset],
+    data: str,
+    vocabulary: str,
+    to: Path,
+    options: preparation.Options,
+    shards: str,
+    pipeline_options: str = "",
+    overwrite: bool = False,
+    part_size: int = PART_SIZE,
+) -> list[preparation.Outcome]:
+    """Prepares datasets with a Beam pipeline; a source that cannot be opened is skipped and named.
+
+    Args:
+      chosen: the datasets.
+      data: "samples", "tfds" or a folder that every worker sees.
+      vocabulary: as `vocabularies.load` takes it, for every worker.
+      to: PREPARED_DIR, on this machine.
+      options: how examples are rendered and tokenized.
+      shards: a folder that every worker and this machine see, such as gs://BUCKET/shards.
+      pipeline_options: Beam's, as "runner=DirectRunner,direct_num_workers=2".
+      overwrite: prepare again what is there.
+      part_size: records of a shard.
+
+    Returns:
+      What became of each dataset, in the order of `chosen`.
+    """
+    tokenizer = vocabularies.load(vocabulary)
+    store = token_store.folder_of(to, tokenizer.fingerprint, options.style)
+    outcomes: dict[str, preparation.Outcome] = {}
+    work: dict[str, tuple[sources.OpenSource, dict[str, Any], list[Part]]] = {}
+    for record, source in sources.open_all(chosen, data):
+        if isinstance(source, sources.Skipped):
+            outcomes[record.name] = preparation.Outcome(record.name, skipped=source)
+            continue
+        key = preparation.token_key(record, source, tokenizer, options)
+        there = None if overwrite else preparation.current_info(store / record.name, key)
+        if there or "train" not in source.splits:
+            sizes = preparation.prepare_examples(record, source, to, overwrite)
+            line = preparation.summary_line(record, source, there or {}, sizes, kept=True)
+            outcomes[record.name] = preparation.Outcome(record.name, line, bad_rows=tuple(map(str, source.bad_rows)))
+            continue
+        # Shards of other templates, fields, vocabularies or limits never stand in for these.
+        folder = epath.Path(shards) / record.name / preparation.digest_of(key)
+        if overwrite and folder.exists():
+            folder.rmtree()
+        work[record.name] = source, key, parts_of(record, source, folder, part_size)
+    parts = [part for _, _, found in work.values() for part in found]
+    if parts:
+        arguments = [f"--{option}" for option in pipeline_options.split(",") if option]
+        with beam.Pipeline(options=PipelineOptions(arguments)) as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(parts)
+                | beam.Reshuffle()  # or all parts would stay on the worker that made them
+                | beam.ParDo(TokenizePart(data, vocabulary, options))
+            )
+    for name, (source, key, found) in work.items():
+        record = catalog.dataset(name)
+        try:
+            with preparation.locked(store / name):
+                info = join(found, store / name, key, tokenizer)
+        except sources.SourceError as error:
+            outcomes[name] = preparation.Outcome(name, skipped=error.skipped)
+            continue
+        sizes = preparation.prepare_examples(record, source, to, overwrite)
+        line = preparation.summary_line(record, source, info, sizes, kept=False)
+        outcomes[name] = preparation.Outcome(name, line, bad_rows=tuple(map(str, source.bad_rows)))
+    return [outcomes[record.name] for record in chosen]
