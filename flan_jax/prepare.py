@@ -6,6 +6,7 @@ python -m flan_jax.prepare --data=samples --vocabulary=models/gemma3-270m/vocabu
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import json
 import logging
@@ -28,7 +29,7 @@ from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
-    from flan_jax.data import preparation
+    from flan_jax.data import preparation, source_check
 
 _DATASETS_A_WORKER = 4  # a worker imports TensorFlow for some seconds before it does anything
 
@@ -174,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all by default")
     parser.add_argument("--mixture", default="", help="the datasets of a mixture; its packing is reported")
     parser.add_argument("--vocabulary", default="bytes", help="bytes, a vocabulary folder, .model or tokenizer.json")
-    parser.add_argument("--to", required=True, help="PREPARED_DIR")
+    parser.add_argument("--to", default="", help="PREPARED_DIR")
+    parser.add_argument("--check", action="store_true", help="only say in which state each source is")
     parser.add_argument("--style", default="", help="how records become text, for example no_template or 5_shots")
     parser.add_argument("--workers", type=int, default=0, help="processes; one a core by default")
     parser.add_argument("--seed", type=int, default=0, help="of templates, exemplars and shuffled options")
@@ -189,6 +191,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     with one_line_errors():
         chosen = chosen_datasets(arguments.datasets, arguments.mixture)
+        if arguments.check:
+            _check(chosen, arguments)
+            return
+        if not arguments.to:
+            raise FlanError("prepare needs --to=PREPARED_DIR, where tokens and examples go.")
         tokenizer = vocabularies.load(arguments.vocabulary)
         style = chosen_style(arguments.style, arguments.mixture)
         limits = (arguments.seed, arguments.max_input_length, arguments.max_target_length)
@@ -204,6 +211,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         _show(result)
     if arguments.json:
         print(json.dumps(result))
+
+
+def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> None:
+    """Prints the state of each source.
+
+    Raises:
+      FlanError: not one can be used.
+    """
+    states = []
+    for state in source_check.check_all(chosen, arguments.data):
+        states.append(state)
+        print(f"[{len(states)}/{len(chosen)}] {state.dataset}: {state.state}", flush=True)
+    Console(width=200).print(source_check.table(states))
+    counts = collections.Counter(state.state for state in states)
+    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    if arguments.json:
+        print(json.dumps({"sources": [dataclasses.asdict(state) for state in states], "counts": counts}))
+    if set(counts) <= {source_check.DEAD, source_check.MANUAL}:
+        raise FlanError(f"no source can be used with --data={arguments.data}: look at the states above.")
 
 
 def _prepare_with_beam(

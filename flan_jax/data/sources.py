@@ -102,7 +102,7 @@ def open_source(record: catalog.Dataset, data: str | Path) -> OpenSource:
         origin = SAMPLES if str(data) == SAMPLES else str(folder.name)
     else:
         data_dir, bad_rows, origin = folder, (), "tfds"
-    builder = _builder(record, data_dir)
+    builder = builder_of(record, data_dir)
     if not builder.is_prepared():
         raise SourceError(
             record.name,
@@ -131,7 +131,12 @@ def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dic
         raise SourceError(record.name, str(error), "leave it out or add the split") from error
 
 
-def _builder(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.core.DatasetBuilder:
+def builder_of(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.core.DatasetBuilder:
+    """A dataset's TFDS builder, at the version that its record names.
+
+    Raises:
+      SourceError: TFDS has no such builder.
+    """
     try:
         return tfds.builder(record.source, data_dir=None if data_dir is None else str(data_dir))
     except Exception as error:  # an unknown name, a version that is gone, a builder that lacks a library
@@ -143,7 +148,7 @@ def _builder(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.core
 
 
 def _from_tfds(record: catalog.Dataset) -> OpenSource:
-    builder = _builder(record)
+    builder = builder_of(record)
     if not builder.is_prepared():
         if record.manual:
             raise SourceError(record.name, f"{record.source} has to be fetched by hand", record.manual)
@@ -217,7 +222,7 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
     Raises:
       SourceError: no row can be used.
     """
-    builder = _builder(record, data_dir)
+    builder = builder_of(record, data_dir)
     features = builder.info.features
     needed = read_fields(record, features)
     bad_rows: list[BadRow] = []

@@ -1,0 +1,128 @@
+"""The state of every source, without downloading a data set: ready, downloadable, manual, or dead."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from rich.table import Table
+
+from flan_jax import catalog
+from flan_jax.data import sources
+
+READY, DOWNLOADABLE, UNCHECKED, MANUAL, DEAD = "ready", "downloadable", "downloadable, not checked", "manual", "dead"
+_SECONDS = 10  # that an address has to answer in
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceState:
+    """A dataset's source.
+
+    Attributes:
+      dataset: the dataset's name.
+      source: TFDS name and version.
+      state: "ready", "downloadable", "downloadable, not checked", "manual" or "dead".
+      detail: sizes, the address that answered, what to do, or why.
+    """
+
+    dataset: str
+    source: str
+    state: str
+    detail: str
+
+
+def check_all(records: Sequence[catalog.Dataset], data: str | Path) -> Iterator[SourceState]:
+    """The state of each dataset's source; see `check`."""
+    asked: dict[str, str] = {}
+
+    def once(url: str) -> str:
+        if url not in asked:
+            asked[url] = answer(url)
+        return asked[url]
+
+    for record in records:
+        yield check(record, data, once)
+
+
+def check(record: catalog.Dataset, data: str | Path, ask: Callable[[str], str]) -> SourceState:
+    """The state of a dataset's source.
+
+    Args:
+      record: the dataset.
+      data: "tfds", "samples" or a folder.
+      ask: `answer`, or a stand-in.
+    """
+
+    def state(name: str, detail: str) -> SourceState:
+        return SourceState(record.name, record.source, name, detail)
+
+    if str(data) != sources.TFDS:
+        try:
+            return state(READY, _sizes(sources.open_source(record, data)))
+        except sources.SourceError as error:
+            return state(DEAD, f"{error.skipped.reason}; {error.skipped.remedy}")
+    try:
+        builder = sources.builder_of(record)
+    except sources.SourceError as error:
+        return state(DEAD, f"{error.skipped.reason}; {error.skipped.remedy}")
+    if builder.is_prepared():
+        return state(READY, _sizes(sources.open_source(record, data)))
+    if record.manual:
+        return state(MANUAL, record.manual)
+    url = _address(builder)
+    if url is None:
+        return state(UNCHECKED, "its builder names no address before it runs")
+    reply = ask(url)
+    if not reply:
+        return state(DOWNLOADABLE, f"{url} answers")
+    if reply == NO_NETWORK:
+        return state(UNCHECKED, f"no network to reach {url}")
+    return state(DEAD, f"{url}: {reply}; import your own copy with --data=FOLDER")
+
+
+def _sizes(source: sources.OpenSource) -> str:
+    return ", ".join(f"{split.size:,} {name}" for name, split in source.splits.items())
+
+
+def _address(builder: tfds.core.DatasetBuilder) -> str | None:
+    """An address that the builder downloads from: one that names its configuration, if any does, or the first."""
+    addresses = list(builder.url_infos or ())
+    config = builder.builder_config.name.lower() if builder.builder_config else ""
+    named = [url for url in addresses if config and config in url.lower()]
+    return next(iter(named or addresses), None)
+
+
+NO_NETWORK = "no network"
+
+
+def answer(url: str) -> str:
+    """Asks for the head of an address.
+
+    Returns:
+      "" where it is there, NO_NETWORK where nobody can be reached, or what is wrong.
+    """
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "flan-jax"})
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS):
+            return ""
+    except urllib.error.HTTPError as error:
+        # Some servers answer no HEAD; that they are there is what counts.
+        return "" if error.code in (403, 405, 501) else f"answers {error.code} {error.reason}"
+    except (OSError, http.client.HTTPException):
+        return NO_NETWORK
+
+
+def table(states: Sequence[SourceState]) -> Table:
+    """One line a dataset."""
+    found = Table(box=None, header_style="bold")
+    for head in ("dataset", "source", "state", "detail"):
+        found.add_column(head, overflow="fold")
+    colors = {READY: "green", DOWNLOADABLE: "cyan", UNCHECKED: "cyan", MANUAL: "yellow", DEAD: "red"}
+    for s in states:
+        found.add_row(s.dataset, s.source, f"[{colors[s.state]}]{s.state}[/]", s.detail)
+    return found
