@@ -6,8 +6,11 @@ import os
 import pytest
 
 from flan_jax import catalog, prepare
-from flan_jax.data import beam, preparation, token_store, vocabularies
+from flan_jax.data import preparation, token_store, vocabularies
 from flan_jax.data.preparation import Options
+
+pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
+from flan_jax.data import beam
 
 pytestmark = pytest.mark.slow
 
