@@ -24,7 +24,7 @@ def _dpr_pronoun(record: Mapping[str, Any]) -> Any:
     What is no word, or too long for one, matches nothing, rather than be a pattern of its own.
     """
     pronoun = one_line(record["pronoun"])
-    is_word = tf.strings.regex_full_match(pronoun, r"[\pL']{1,30}")
+    is_word = tf.strings.regex_full_match(pronoun, r"[\pL']+") & (tf.strings.length(pronoun) < 100)
     return tf.where(is_word, tf.strings.join([r"\b", pronoun, r"\b"]), r"[^\s\S]")
 
 
