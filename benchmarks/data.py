@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax import catalog, templates
-from flan_jax.data import preparation, sources, tasks, token_store, vocabularies
+from flan_jax.data import parallel, preparation, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.data.stream import Stream
@@ -191,7 +191,7 @@ def measure_ours(
 ) -> Measured:
     """Prepares the first records of each dataset through all ten templates, then packs them."""
     context = multiprocessing.get_context("spawn")
-    with preparation.environment(preparation.threads_of_a_worker(workers)):
+    with parallel.environment(parallel.threads_of_a_worker(workers)):
         pool = futures.ProcessPoolExecutor(workers, context)
         began = time.perf_counter()
         with pool:

@@ -29,7 +29,7 @@ from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
-    from flan_jax.data import preparation, source_check
+    from flan_jax.data import parallel, preparation, source_check
 
 _DATASETS_A_WORKER = 4  # a worker imports TensorFlow for some seconds before it does anything
 
@@ -98,7 +98,7 @@ def prepare(
     """
     if not chosen:
         raise FlanError("no dataset is chosen: give --datasets or --mixture, or neither for all.")
-    outcomes: dict[str, preparation.Outcome] = {}
+    outcomes: dict[str, parallel.Outcome] = {}
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
@@ -107,7 +107,7 @@ def prepare(
     )
     with bar:
         task = bar.add_task("opening sources", total=len(chosen))
-        for outcome in preparation.attempt_all(chosen, data, tokenizer, to, options, overwrite, workers):
+        for outcome in parallel.attempt_all(chosen, data, tokenizer, to, options, overwrite, workers):
             outcomes[outcome.dataset] = outcome
             bar.update(task, description=f"prepared {outcome.dataset}", advance=1)
             if not bar.console.is_terminal:
@@ -115,7 +115,7 @@ def prepare(
     return result_of([outcomes[record.name] for record in chosen], data)
 
 
-def result_of(outcomes: Sequence[preparation.Outcome], data: str) -> dict[str, Any]:
+def result_of(outcomes: Sequence[parallel.Outcome], data: str) -> dict[str, Any]:
     """The result of `prepare` from what became of each dataset.
 
     Raises:
@@ -131,7 +131,7 @@ def result_of(outcomes: Sequence[preparation.Outcome], data: str) -> dict[str, A
     return {"datasets": done, "skipped": skipped, "bad_rows": [row for o in outcomes for row in o.bad_rows]}
 
 
-def _progress_line(outcome: preparation.Outcome) -> str:
+def _progress_line(outcome: parallel.Outcome) -> str:
     if outcome.figures is None:
         return f"{outcome.dataset}: skipped"
     kept = ", kept" if outcome.figures["kept"] else ""

@@ -23,7 +23,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
 from flan_jax import catalog
-from flan_jax.data import preparation, sources, tasks, token_store, vocabularies
+from flan_jax.data import parallel, preparation, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 
 PART_SIZE = 2_000  # records of a shard
@@ -158,7 +158,7 @@ def prepare(
     pipeline_options: str = "",
     overwrite: bool = False,
     part_size: int = PART_SIZE,
-) -> list[preparation.Outcome]:
+) -> list[parallel.Outcome]:
     """Prepares datasets with a Beam pipeline; a source that cannot be opened is skipped and named.
 
     Args:
@@ -177,18 +177,18 @@ def prepare(
     """
     tokenizer = vocabularies.load(vocabulary)
     store = token_store.folder_of(to, tokenizer.fingerprint, options.style)
-    outcomes: dict[str, preparation.Outcome] = {}
+    outcomes: dict[str, parallel.Outcome] = {}
     work: dict[str, tuple[sources.OpenSource, dict[str, Any], list[Part]]] = {}
     for record, source in sources.open_all(chosen, data):
         if isinstance(source, sources.Skipped):
-            outcomes[record.name] = preparation.Outcome(record.name, skipped=source)
+            outcomes[record.name] = parallel.Outcome(record.name, skipped=source)
             continue
         key = preparation.token_key(record, source, tokenizer, options)
         there = None if overwrite else preparation.current_info(store / record.name, key)
         if there or "train" not in source.splits:
             sizes = preparation.prepare_examples(record, source, to, overwrite)
             line = preparation.summary_line(record, source, there or {}, sizes, kept=True)
-            outcomes[record.name] = preparation.Outcome(record.name, line, bad_rows=tuple(map(str, source.bad_rows)))
+            outcomes[record.name] = parallel.Outcome(record.name, line, bad_rows=tuple(map(str, source.bad_rows)))
             continue
         # Shards of other templates, fields, vocabularies or limits never stand in for these.
         folder = epath.Path(shards) / record.name / preparation.digest_of(key)
@@ -211,9 +211,9 @@ def prepare(
             with preparation.locked(store / name):
                 info = join(found, store / name, key, tokenizer)
         except sources.SourceError as error:
-            outcomes[name] = preparation.Outcome(name, skipped=error.skipped)
+            outcomes[name] = parallel.Outcome(name, skipped=error.skipped)
             continue
         sizes = preparation.prepare_examples(record, source, to, overwrite)
         line = preparation.summary_line(record, source, info, sizes, kept=False)
-        outcomes[name] = preparation.Outcome(name, line, bad_rows=tuple(map(str, source.bad_rows)))
+        outcomes[name] = parallel.Outcome(name, line, bad_rows=tuple(map(str, source.bad_rows)))
     return [outcomes[record.name] for record in chosen]

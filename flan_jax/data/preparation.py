@@ -8,19 +8,12 @@ What is there and current stays. A dataset is locked while it is prepared, so tw
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import inspect
 import json
-import logging
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +23,6 @@ import tensorflow as tf
 from flan_jax import catalog, styles, templates
 from flan_jax.data import few_shot, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
-from flan_jax.errors import FlanError
 from flan_jax.tasks import fields as shared_fields
 
 BATCH = 512  # examples tokenized at once
@@ -326,124 +318,3 @@ def _write_examples(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return sizes
-
-
-# ------------------------------------------------------------------------------------------------- many datasets
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of a dataset.
-
-    Attributes:
-      dataset: its name.
-      figures: for the summary; None where it was skipped.
-      skipped: why, and what to do; None where it was prepared.
-      bad_rows: rows of local JSONL that were left out.
-    """
-
-    dataset: str
-    figures: dict[str, Any] | None = None
-    skipped: sources.Skipped | None = None
-    bad_rows: tuple[str, ...] = ()
-
-
-def attempt(
-    record: catalog.Dataset,
-    data: str,
-    tokenizer: vocabularies.Tokenizer,
-    to: Path,
-    options: Options,
-    overwrite: bool = False,
-) -> Outcome:
-    """Opens and prepares a dataset; one whose source fails is skipped, and says why."""
-    try:
-        source = sources.open_source(record, data)
-        figures = prepare_dataset(record, source, tokenizer, to, options, overwrite)
-    except sources.SourceError as error:
-        return Outcome(record.name, skipped=error.skipped)
-    except tf.errors.OpError as error:
-        reason = f"its records cannot be read ({type(error).__name__}: {error.message.splitlines()[0][:160]})"
-        return Outcome(record.name, skipped=sources.Skipped(record.name, reason, "get its data again"))
-    return Outcome(record.name, figures, bad_rows=tuple(map(str, source.bad_rows)))
-
-
-def attempt_all(
-    chosen: Sequence[catalog.Dataset],
-    data: str,
-    tokenizer: vocabularies.Tokenizer,
-    to: Path,
-    options: Options,
-    overwrite: bool = False,
-    workers: int = 1,
-) -> Iterator[Outcome]:
-    """Prepares datasets, yielding what became of each as it ends; in this process, or in several.
-
-    Raises:
-      FlanError: a worker died. What is finished stays.
-    """
-    if workers == 1:
-        for record in chosen:
-            yield attempt(record, data, tokenizer, to, options, overwrite)
-        return
-    with environment(threads_of_a_worker(workers)):
-        pool = futures.ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (data, tokenizer, to, options, overwrite)
-        )
-        try:
-            for done in futures.as_completed([pool.submit(_attempt_in_worker, d.name) for d in chosen]):
-                yield done.result()
-        except futures.process.BrokenProcessPool as error:
-            raise FlanError(
-                f"a worker that was preparing for {to} died, out of memory or killed; run the same command again, "
-                "with fewer --workers: what is finished is kept."
-            ) from error
-        finally:
-            for process in multiprocessing.active_children():  # of a run that was broken off
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
-
-
-def threads_of_a_worker(workers: int) -> dict[str, str]:
-    """Settings that keep the threads of all workers together at one a core."""
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    return {
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": threads,
-        "RAYON_NUM_THREADS": threads,
-        "OMP_NUM_THREADS": threads,
-    }
-
-
-@contextlib.contextmanager
-def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables that processes started in the meantime inherit; the user's own settings go first."""
-    added = [name for name in settings if name not in os.environ]
-    os.environ.update({name: settings[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
-
-
-_work: tuple[Any, ...] = ()  # a worker's arguments of `attempt`, the dataset apart
-
-
-def _start_worker(*work: Any) -> None:
-    global _work
-    _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    for library in ("absl", "tensorflow"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    """Ends a worker whose parent was killed and could not say so."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _attempt_in_worker(name: str) -> Outcome:
-    return attempt(catalog.dataset(name), *_work)
