@@ -99,7 +99,9 @@ class SentencePieceTokenizer(_Stored):
         self, model: bytes, eos_id: int | None = None, bos_id: int | None = None, pad_id: int | None = None
     ) -> None:
         """Args: the serialized ModelProto; ids default to the model's own, but BOS to None."""
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        # Not an argument of the constructor: it takes empty bytes for no model, and dies of that later.
+        self._processor = sentencepiece.SentencePieceProcessor()
+        self._processor.LoadFromSerializedProto(model)
         eos = self._processor.eos_id() if eos_id is None else eos_id
         pad = max(self._processor.pad_id(), 0) if pad_id is None else pad_id
         super().__init__(model, eos, bos_id, pad)
