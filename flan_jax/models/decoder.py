@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flan_jax.models.attention import Slots
 from flan_jax.models.config import DecoderConfig
 from flan_jax.models.layers import Mlp, RMSNorm, SelfAttention, parameter
 
@@ -26,10 +27,8 @@ class DecoderLayer(nn.Module):
         norm = functools.partial(RMSNorm, c.norm_epsilon)
         x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
         y_BxLxD = norm(name="pre_self_attention_layer_norm")(x_BxLxD)
-        positions, segments, branches, rel_embedding = constants
-        y_BxLxD = SelfAttention(c, name="self_attention")(
-            y_BxLxD, positions, segments, branches, is_global, rel_embedding
-        )
+        slots, rel_embedding = constants
+        y_BxLxD = SelfAttention(c, name="self_attention")(y_BxLxD, slots, is_global, rel_embedding)
         if c.post_norms:
             y_BxLxD = norm(name="post_self_attention_layer_norm")(y_BxLxD)
         x_BxLxD += y_BxLxD
@@ -115,12 +114,12 @@ class Decoder(nn.Module):
         if not c.tied_embeddings:
             self.logits_dense = LogitsDense(c)
 
-    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array, branches: jax.Array) -> jax.Array:
+    def __call__(self, tokens: jax.Array, slots: Slots) -> jax.Array:
         """Integers [B, L] -> hidden [B, L, D], after the final norm."""
         bias = self.relpos_bias() if self.config.positions == "relative_bias" else None
         x_BxLxD = self.token_embedder(tokens)
         is_global_N = jnp.asarray(self.config.global_layers)
-        x_BxLxD, _ = self.layers(x_BxLxD, is_global_N, (positions, segments, branches, bias))
+        x_BxLxD, _ = self.layers(x_BxLxD, is_global_N, (slots, bias))
         return self.decoder_norm(x_BxLxD)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
@@ -131,7 +130,7 @@ class Decoder(nn.Module):
     def everything(self, tokens: jax.Array) -> jax.Array:
         """Touches every parameter, for initialization."""
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        return self.logits(self(tokens, positions, jnp.ones_like(tokens), jnp.zeros_like(tokens)))
+        return self.logits(self(tokens, Slots.of(positions, jnp.ones_like(tokens))))
 
 
 class _Root(nn.Module):
@@ -143,9 +142,9 @@ class _Root(nn.Module):
         """Declares the decoder."""
         self.decoder = Decoder(self.config)
 
-    def hidden(self, *args: jax.Array) -> jax.Array:
+    def hidden(self, tokens: jax.Array, slots: Slots) -> jax.Array:
         """See `Decoder.__call__`."""
-        return self.decoder(*args)
+        return self.decoder(tokens, slots)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """See `Decoder.logits`."""
@@ -160,8 +159,7 @@ class _Root(nn.Module):
 class Model:
     """A decoder as functions of its parameters, a nested dict with T5X's paths.
 
-    One mask serves packed training rows and scoring trees. Slot i sees slot j <= i of the same non-zero segment, if j
-    is on the trunk (branch 0) or on i's own branch, and, in a local layer, if its position is less than `window` back.
+    See `flan_jax.models.attention` for which slots see each other.
     """
 
     config: DecoderConfig
@@ -196,9 +194,8 @@ class Model:
           segments_BxL: 0 is padding; slots see only their own segment.
           branches_BxL: 0 is the trunk; None puts all on it.
         """
-        branches_BxL = jnp.zeros_like(segments_BxL) if branches_BxL is None else branches_BxL
-        arguments = (tokens_BxL, positions_BxL, segments_BxL, branches_BxL)
-        return _Root(self.config).apply({"params": params}, *arguments, method="hidden")
+        slots = Slots.of(positions_BxL, segments_BxL, branches_BxL)
+        return _Root(self.config).apply({"params": params}, tokens_BxL, slots, method="hidden")
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
         """Logits [..., V] in float32 of hidden states [..., D]."""

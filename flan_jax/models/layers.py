@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
+from flan_jax.models.attention import Slots, attend, relative_buckets
 from flan_jax.models.config import DecoderConfig
-
-MASKED = -1e30  # finite, so that a row of padding yields no NaN
 
 
 def parameter(
@@ -66,17 +64,8 @@ def rotate(x_BxLxHxK: jax.Array, cos_BxLxF: jax.Array, sin_BxLxF: jax.Array) -> 
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(x_BxLxHxK.dtype)
 
 
-def relative_buckets(distance: jax.Array, buckets: int, max_distance: int) -> jax.Array:
-    """T5's bucket of how far back a key lies (Raffel et al. 2020, causal form): exact, then logarithmic."""
-    distance = jnp.maximum(distance, 0)
-    exact = buckets // 2
-    ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / np.log(max_distance / exact)
-    far = exact + (ratio * (buckets - exact)).astype(jnp.int32)
-    return jnp.where(distance < exact, distance, jnp.minimum(far, buckets - 1))
-
-
 class SelfAttention(nn.Module):
-    """Grouped-query attention in causal blocks: block b of queries looks at keys 0 .. end of b only."""
+    """Causal grouped-query attention with its projections; see `flan_jax.models.attention` for who sees whom."""
 
     config: DecoderConfig
 
@@ -84,13 +73,11 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x_BxLxD: jax.Array,
-        positions_BxL: jax.Array,
-        segments_BxL: jax.Array,
-        branches_BxL: jax.Array,
+        slots: Slots,
         is_global: jax.Array,
         rel_embedding_HxR: jax.Array | None,
     ) -> jax.Array:
-        """Returns [B, L, D]; see `flan_jax.models` for who sees whom."""
+        """[B, L, D] -> [B, L, D]."""
         c = self.config
         num_rows, length, _ = x_BxLxD.shape
         groups, per_group = c.num_kv_heads, c.num_heads // c.num_kv_heads
@@ -108,32 +95,30 @@ class SelfAttention(nn.Module):
             k_BxLxGxK = RMSNorm(c.norm_epsilon, "kv", name="key_norm")(k_BxLxGxK)
         if c.positions == "rope":
             theta = jnp.where(is_global, c.rope_theta, c.local_rope_theta) if c.window else c.rope_theta
-            tables = rotary_tables(positions_BxL, c.head_dim, theta)
+            tables = rotary_tables(slots.positions, c.head_dim, theta)
             q_BxLxHxK, k_BxLxGxK = rotate(q_BxLxHxK, *tables), rotate(k_BxLxGxK, *tables)
         scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
         q_BxLxGxPxK = (q_BxLxHxK * scale).reshape(num_rows, length, groups, per_group, c.head_dim)
 
-        def block(start: int) -> jax.Array:
-            stop = min(start + c.attention_block, length)
-            queries, keys = slice(start, stop), slice(0, stop)
-            scores = jnp.einsum("bqgpk,bsgk->bgpqs", q_BxLxGxPxK[:, queries], k_BxLxGxK[:, keys]).astype(jnp.float32)
-            back = positions_BxL[:, queries, None] - positions_BxL[:, None, keys]
-            if rel_embedding_HxR is not None:
-                buckets = relative_buckets(back, c.relative_buckets, c.relative_max_distance)
-                bias = jnp.moveaxis(rel_embedding_HxR.T[buckets], -1, 1)
-                scores += bias.reshape(num_rows, groups, per_group, *back.shape[1:])
-            causal = np.arange(stop)[None, None, :] <= np.arange(start, stop)[None, :, None]
-            segment_q = segments_BxL[:, queries, None]
-            branch_k = branches_BxL[:, None, keys]
-            seen = causal & (segment_q == segments_BxL[:, None, keys]) & (segment_q > 0)
-            seen &= (branch_k == 0) | (branch_k == branches_BxL[:, queries, None])
-            if c.window:
-                seen &= is_global | (back < c.window)
-            weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, MASKED), axis=-1).astype(x_BxLxD.dtype)
-            return jnp.einsum("bgpqs,bsgk->bqgpk", weights, v_BxLxGxK[:, keys])
+        def bias(positions_BxQ: jax.Array, positions_BxS: jax.Array) -> jax.Array:
+            back = positions_BxQ[:, :, None] - positions_BxS[:, None, :]
+            buckets = relative_buckets(back, c.relative_buckets, c.relative_max_distance)
+            bias_BxHxQxS = jnp.moveaxis(rel_embedding_HxR.T[buckets], -1, 1)
+            return bias_BxHxQxS.reshape(num_rows, groups, per_group, *back.shape[1:])
 
-        blocks = [block(start) for start in range(0, length, c.attention_block)]
-        out_BxLxHxK = jnp.concatenate(blocks, 1).reshape(num_rows, length, c.num_heads, c.head_dim)
+        out_BxLxGxPxK = attend(
+            q_BxLxGxPxK,
+            k_BxLxGxK,
+            v_BxLxGxK,
+            slots,
+            slots,
+            causal=True,
+            window=c.window,
+            is_global=is_global,
+            bias=None if rel_embedding_HxR is None else bias,
+            block=c.attention_block,
+        )
+        out_BxLxHxK = out_BxLxGxPxK.reshape(num_rows, length, c.num_heads, c.head_dim)
         shape = (c.num_heads, c.head_dim, c.embed_dim)
         return Dense(shape, ("heads", "kv", "embed"), "blhk,hkd->bld", c.num_heads * c.head_dim, name="out")(
             out_BxLxHxK

@@ -1,0 +1,120 @@
+"""Attention of grouped queries over packed rows: who sees whom, and how it is computed.
+
+One mask serves packed training rows, scoring trees and encoders. A query slot sees a key slot of the same non-zero
+segment, if the key is on the trunk (branch 0) or on the query's own branch, in a causal layer if it does not come
+later in the row, and in a local layer if its position is less than `window` back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+MASKED = -1e30  # finite, so that a row of padding yields no NaN
+
+Bias = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Slots(NamedTuple):
+    """Where the slots of a batch of rows stand, all [B, L].
+
+    Attributes:
+      positions: within each segment, from 0.
+      segments: 0 is padding; slots see only their own segment.
+      branches: 0 is the trunk; others are the options of a scoring tree.
+    """
+
+    positions: jax.Array
+    segments: jax.Array
+    branches: jax.Array
+
+    @classmethod
+    def of(cls, positions: jax.Array, segments: jax.Array, branches: jax.Array | None = None) -> Slots:
+        """Slots that are all on the trunk where no branches are given."""
+        return cls(positions, segments, jnp.zeros_like(segments) if branches is None else branches)
+
+    def part(self, slots: slice) -> Slots:
+        """The same of some slots of each row."""
+        return Slots(*(x[:, slots] for x in self))
+
+
+def attend(
+    q_BxQxGxPxK: jax.Array,
+    k_BxSxGxK: jax.Array,
+    v_BxSxGxK: jax.Array,
+    queries: Slots,
+    keys: Slots,
+    *,
+    causal: bool,
+    window: int = 0,
+    is_global: jax.Array | bool = True,
+    bias: Bias | None = None,
+    block: int = 256,
+) -> jax.Array:
+    """Softmax attention in blocks of queries; causal blocks look at keys up to their own end only.
+
+    Args:
+      q_BxQxGxPxK: queries, scaled; G groups of P heads share a key head.
+      k_BxSxGxK: keys.
+      v_BxSxGxK: values.
+      queries: where the queries stand.
+      keys: where the keys stand; with `causal` the same slots.
+      causal: a query sees no slot after its own.
+      window: positions that a local layer sees back, itself included; 0 for no limit.
+      is_global: whether this layer ignores the window; may be traced.
+      bias: (query positions [B, Q], key positions [B, S]) -> what is added to the scores, [B, G, P, Q, S].
+      block: queries a block.
+
+    Returns:
+      [B, Q, G, P, K] in the dtype of the values.
+    """
+    length, num_keys = q_BxQxGxPxK.shape[1], k_BxSxGxK.shape[1]
+
+    def attended(start: int) -> jax.Array:
+        stop = min(start + block, length)
+        asked, seen_keys = slice(start, stop), slice(0, stop if causal else num_keys)
+        q, k = queries.part(asked), keys.part(seen_keys)
+        scores = jnp.einsum("bqgpk,bsgk->bgpqs", q_BxQxGxPxK[:, asked], k_BxSxGxK[:, seen_keys]).astype(jnp.float32)
+        if bias is not None:
+            scores += bias(q.positions, k.positions)
+        seen = visible(q, k)
+        if causal:
+            seen &= np.arange(seen_keys.stop)[None, None, :] <= np.arange(start, stop)[None, :, None]
+        if window:
+            seen &= is_global | (q.positions[:, :, None] - k.positions[:, None, :] < window)
+        weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, MASKED), axis=-1).astype(v_BxSxGxK.dtype)
+        return jnp.einsum("bgpqs,bsgk->bqgpk", weights, v_BxSxGxK[:, seen_keys])
+
+    return jnp.concatenate([attended(start) for start in range(0, length, block)], 1)
+
+
+def visible(queries: Slots, keys: Slots) -> jax.Array:
+    """Whether a query may see a key by segment and branch, [B, Q, S]."""
+    segment_q, branch_k = queries.segments[:, :, None], keys.branches[:, None, :]
+    seen = (segment_q == keys.segments[:, None, :]) & (segment_q > 0)
+    return seen & ((branch_k == 0) | (branch_k == queries.branches[:, :, None]))
+
+
+def relative_buckets(distance: jax.Array, buckets: int, max_distance: int, bidirectional: bool = False) -> jax.Array:
+    """T5's bucket of how far back a key lies (Raffel et al. 2020): exact, then logarithmic.
+
+    Args:
+      distance: query position less key position.
+      buckets: how many there are.
+      max_distance: from there on all share the last bucket.
+      bidirectional: keys ahead have the upper half of the buckets; otherwise they share bucket 0.
+    """
+    ahead = 0
+    if bidirectional:
+        buckets //= 2
+        ahead = (distance < 0).astype(jnp.int32) * buckets
+        distance = jnp.abs(distance)
+    distance = jnp.maximum(distance, 0)
+    exact = buckets // 2
+    ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / np.log(max_distance / exact)
+    far = exact + (ratio * (buckets - exact)).astype(jnp.int32)
+    return ahead + jnp.where(distance < exact, distance, jnp.minimum(far, buckets - 1))
