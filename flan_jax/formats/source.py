@@ -1,0 +1,87 @@
+"""What every format is read as: a shape, a vocabulary, and parameters one tensor at a time.
+
+A model need not fit into memory: a writer asks for one layer's tensor after another, in the order that suits its files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from flan_jax import models
+from flan_jax.data import vocabularies
+from flan_jax.training.checkpoints import Manifest
+
+Path = tuple[
+    str, ...
+]  # of a parameter in the tree of `flan_jax.models`, for example (decoder, layers, mlp, wo, kernel)
+
+
+class Leaf(NamedTuple):
+    """A parameter of `flan_jax.models`.
+
+    Attributes:
+      path: its place in the tree.
+      shape: of one layer's tensor.
+      num_layers: how many are stacked on axis 0; 0 for a parameter outside the layers.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    num_layers: int
+
+    @property
+    def layers(self) -> tuple[int | None, ...]:
+        """The layers that there are; (None,) outside the layers."""
+        return tuple(range(self.num_layers)) if self.num_layers else (None,)
+
+    @property
+    def size(self) -> int:
+        """Numbers in all layers."""
+        return math.prod(self.shape) * max(self.num_layers, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A model that can be read one tensor at a time.
+
+    Attributes:
+      config: its shape.
+      tensor: (path, layer) -> a float32 array of `Leaf.shape`; layer None outside the layers.
+      tokenizer: its vocabulary, or None where the format has none.
+      name: what it is, for its history.
+      manifest: what it was tuned on, if that travels with it.
+    """
+
+    config: models.DecoderConfig
+    tensor: Callable[[Path, int | None], np.ndarray]
+    tokenizer: vocabularies.Tokenizer | None
+    name: str
+    manifest: Manifest | None = None
+
+
+def leaves(config: models.DecoderConfig) -> list[Leaf]:
+    """The parameters of a model of that shape."""
+    found = []
+    for keys, x in jax.tree_util.tree_leaves_with_path(models.build(config).abstract_params()):
+        path = tuple(key.key for key in keys)
+        stacked = "layers" in path
+        found.append(Leaf(path, x.shape[1:] if stacked else x.shape, x.shape[0] if stacked else 0))
+    return found
+
+
+def of_tree(params: dict) -> Callable[[Path, int | None], np.ndarray]:
+    """`Source.tensor` of parameters that are in memory."""
+
+    def tensor(path: Path, layer: int | None) -> np.ndarray:
+        leaf = params
+        for name in path:
+            leaf = leaf[name]
+        return np.asarray(leaf if layer is None else leaf[layer])
+
+    return tensor
