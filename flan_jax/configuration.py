@@ -1,4 +1,4 @@
-"""gin at the edge: `--gin_file`, `--gin.NAME=VALUE`, and errors that say what to do.
+"""gin at the edge: `--gin_file`, `--gin.NAME=VALUE`, models by name, and errors that say what to do.
 
 Only binaries import this. The functions they configure take plain arguments.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gin
+from gin import config_parser
 
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.models import DecoderConfig
 
 
 def search_paths() -> list[Path]:
@@ -33,6 +36,48 @@ def find_gin_file(name: str) -> Path:
     shipped = [str(path.relative_to(folder)) for folder in search_paths()[1:] for path in sorted(folder.rglob("*.gin"))]
     near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.4) or shipped
     raise FlanError(f"no gin file {name!r} here or among the shipped ones; there are: {', '.join(near)}.")
+
+
+def model_names() -> list[str]:
+    """The models whose shapes are in a search path, as `models/NAME.gin`."""
+    return sorted({path.stem for folder in search_paths() for path in (folder / "models").glob("*.gin")})
+
+
+def model_config(name: str, overrides: Mapping[str, Any] | None = None) -> DecoderConfig:
+    """The shape of a model by name, from `models/NAME.gin` alone: whatever else gin has parsed plays no part.
+
+    Args:
+      name: for example "lamda_pt_8b".
+      overrides: fields of `DecoderConfig` to change.
+
+    Raises:
+      FlanError: there is no such model (the message has near matches), or its file or an override is wrong.
+    """
+    if name not in (names := model_names()):
+        raise unknown_name("model", name, names, "(one gin file each in models/)")
+    file = f"models/{name}.gin"
+    values: dict[str, Any] = {}
+    try:
+        for statement in config_parser.ConfigParser(find_gin_file(file).read_text(encoding="utf-8"), _LiteralsOnly()):
+            if isinstance(statement, config_parser.BindingStatement) and statement.selector == DecoderConfig.__name__:
+                values[statement.arg_name] = statement.value
+            elif not isinstance(statement, config_parser.BlockDeclaration):
+                raise FlanError(f"gin file {file} line {statement.location.line_num}: only DecoderConfig belongs here.")
+    except SyntaxError as error:
+        raise FlanError(f"gin file {file} line {error.lineno}: {_first_line(error)}") from error
+    return DecoderConfig.from_dict(values | dict(overrides or {}))
+
+
+class _LiteralsOnly(config_parser.ParserDelegate):
+    """Refuses the values of a model's file that would need the rest of gin."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
+        """Refuses @NAME."""
+        raise FlanError(f"@{scoped_configurable_name} in a model's gin file: write the value itself.")
+
+    def macro(self, macro_name: str) -> Any:
+        """Refuses %NAME."""
+        raise FlanError(f"%{macro_name} in a model's gin file: write the value itself.")
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

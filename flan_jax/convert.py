@@ -6,7 +6,6 @@ python -m flan_jax.convert --from=gemma3-270m --to=models/gemma3-270m --tuning=u
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import Any
 
 import jax
 
-from flan_jax import catalog, models
+from flan_jax import catalog, configuration, models
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.formats import gguf, pretrained
@@ -42,7 +41,7 @@ def convert(source: str, to: str | Path, tuning: str = "unknown", overwrite: boo
     """Writes a checkpoint folder from a GGUF file, a packaged model, or a random tiny one.
 
     Args:
-      source: a path, a name of `pretrained.NAMES`, or a name of `models.PRESETS` for random parameters with the byte
+      source: a path, a name of `pretrained.NAMES`, or a model of `gin/models/` for random parameters with the byte
         vocabulary.
       to: the checkpoint folder to make.
       tuning: what is known of its tuning; nothing is guessed.
@@ -63,9 +62,9 @@ def convert(source: str, to: str | Path, tuning: str = "unknown", overwrite: boo
             raise FlanError(f"{to} is not empty: give another --to, or --overwrite to replace it.")
         if not (to / "manifest.json").is_file():  # whatever it is, it must not be lost to a slip of the pen
             raise FlanError(f"{to} is no checkpoint folder, which --overwrite would replace: give another --to.")
-    if source in models.PRESETS:
+    if source in configuration.model_names():
         tokenizer = vocabularies.ByteTokenizer()
-        config = dataclasses.replace(models.preset(source), vocab_size=tokenizer.vocab_size)
+        config = configuration.model_config(source, {"vocab_size": tokenizer.vocab_size})
         params, name = models.build(config).init(jax.random.key(0)), f"random {source}"
     else:
         path = Path(source) if Path(source).exists() else _packaged(source)
@@ -91,7 +90,7 @@ def convert(source: str, to: str | Path, tuning: str = "unknown", overwrite: boo
 
 def _packaged(source: str) -> Path:
     if source not in pretrained.NAMES:
-        known = ", ".join((*pretrained.NAMES, *models.PRESETS))
+        known = ", ".join((*pretrained.NAMES, *configuration.model_names()))
         raise FlanError(f"no file {source!r}, and no packaged model of that name; give a GGUF file, or one of {known}.")
     return pretrained.locate(source)
 
@@ -101,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m flan_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ", ".join((*pretrained.NAMES, *models.PRESETS))
+    names = ", ".join((*pretrained.NAMES, *configuration.model_names()))
     parser.add_argument("--from", dest="source", required=True, help=f"a GGUF file, or one of {names}")
     parser.add_argument("--to", required=True, help="the checkpoint folder to make")
     parser.add_argument("--tuning", default="unknown", help="untuned, unknown, or the clusters it was tuned on")

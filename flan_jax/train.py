@@ -9,23 +9,13 @@ from collections.abc import Sequence
 
 import gin
 
-from flan_jax import configuration, models
+from flan_jax import configuration
 from flan_jax.errors import one_line_errors
 from flan_jax.training import loop, optimizers
 
-
-def preset(name: str) -> models.DecoderConfig:
-    """A named model shape, for gin.
-
-    Raises:
-      FlanError: there is no such shape; the message has near matches.
-    """
-    return models.preset(name)
-
-
 gin.external_configurable(loop.train, "train")
 gin.external_configurable(optimizers.adafactor, "adafactor")
-gin.external_configurable(preset, "preset")
+gin.external_configurable(configuration.model_config, "model_config")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import convert, models
+from flan_jax import configuration, convert
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.formats import pretrained
 from flan_jax.training import checkpoints
@@ -38,7 +38,7 @@ def test_the_folder_is_a_checkpoint(tiny):
     model, params, tokenizer, manifest = checkpoints.load_model(tiny)
     assert tokenizer.fingerprint == ByteTokenizer().fingerprint
     assert model.config.vocab_size == tokenizer.vocab_size
-    assert model.config.embed_dim == models.preset("tiny").embed_dim
+    assert model.config.embed_dim == configuration.model_config("tiny").embed_dim
     expected = model.init(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     assert manifest.tuning == {"status": checkpoints.UNTUNED, "datasets": [], "clusters": []}

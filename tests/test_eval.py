@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import catalog, models
+from flan_jax import catalog, configuration, models
 from flan_jax import eval as eval_binary
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -17,7 +17,9 @@ from flan_jax.evaluation import prompts, protocol
 from flan_jax.evaluation.scoring import Scorer
 from flan_jax.training import checkpoints
 
-CONFIG = dataclasses.replace(models.preset("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none")
+CONFIG = dataclasses.replace(
+    configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
+)
 BYTES = ByteTokenizer()
 TEST, DEV = 4, 2
 SETTINGS = protocol.Settings(max_examples=None, max_dev_examples=200, max_length=1024)

@@ -9,13 +9,13 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from flan_jax import models, partitioning
+from flan_jax import configuration, models, partitioning
 from flan_jax.errors import FlanError
 from flan_jax.training import optimizers
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
 
 # Adafactor factors dimensions of 128 and more; heads of 2 query and 2 key-value heads split over tensor.
-CONFIG = dataclasses.replace(models.preset("tiny"), num_layers=2, embed_dim=256, mlp_dim=512, remat="none")
+CONFIG = dataclasses.replace(configuration.model_config("tiny"), num_layers=2, embed_dim=256, mlp_dim=512, remat="none")
 LARGE = 2_048  # elements; norms, counters and place-holders are smaller
 ROWS, LENGTH, TARGETS, DATASETS = 8, 32, 8, 3
 
@@ -142,7 +142,7 @@ def test_eight_devices_step_like_one(stepped, mesh, microbatches):
 
 def test_every_parameter_has_rules_and_a_shape(mesh):
     for config in (
-        *models.PRESETS.values(),
+        *map(configuration.model_config, configuration.model_names()),
         dataclasses.replace(CONFIG, positions="relative_bias", tied_embeddings=False),
     ):
         network = models.build(config)
@@ -153,7 +153,7 @@ def test_every_parameter_has_rules_and_a_shape(mesh):
 
 
 def test_the_large_presets_are_split_by_every_axis(mesh):
-    network = models.build(models.preset("gemma3_270m"))
+    network = models.build(configuration.model_config("gemma3_270m"))
     shapes = network.abstract_params()
     shardings = partitioning.parameter_shardings(mesh, network.logical_axes(), shapes)
     held = sum(

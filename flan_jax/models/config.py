@@ -1,4 +1,4 @@
-"""The shape of a decoder, and the shapes that have names."""
+"""The shape of a model. Shapes that have names are in `gin/models/`; see `flan_jax.configuration.model_config`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax.errors import FlanError, unknown_name
+from flan_jax.errors import FlanError
+from flan_jax.models.remat import POLICIES
+
+COMPUTATION = ("dtype", "remat", "attention_block")  # fields that change how a model is computed, not what
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """One decoder covers LaMDA-PT, Llama and Gemma 3 by these fields.
+    """LaMDA-PT, Llama, Gemma 3, Qwen 3 and T5 1.1 by these fields; with encoder layers, an encoder-decoder.
 
     Attributes:
       vocab_size: V, rows of the embedding.
-      num_layers: N.
+      num_layers: N, of the decoder.
       embed_dim: D.
       num_heads: H, query heads.
       num_kv_heads: G, key and value heads; H is a multiple of it.
@@ -23,20 +26,28 @@ class DecoderConfig:
       mlp_dim: F.
       activation: "silu" or "gelu" (tanh approximation), of the gate.
       positions: "rope", or "relative_bias" (T5's, one table for all layers).
+      num_encoder_layers: 0 is a decoder alone. An encoder has the decoder's other dimensions and relative biases.
       rope_theta: base of the rotary wavelengths, in global layers.
       local_rope_theta: the same in local layers; unused without a window.
+      rope_scaling: "none", "linear" (Gemma 3) or "llama3", of the wavelengths in global layers; see `rotary`.
+      rope_scaling_factor: how often longer the scaled wavelengths are.
+      rope_low_frequency_factor: of "llama3": wavelengths longer than the original length over it are scaled in full.
+      rope_high_frequency_factor: of "llama3": those shorter than the original length over it are not.
+      rope_original_length: of "llama3": positions before the scaling.
       window: positions that a local layer sees back, itself included; 0 for none.
       global_every: every so-manieth layer is global; 0 makes all global.
-      qk_norm: normalise queries and keys a head (Gemma 3).
+      qk_norm: normalise queries and keys a head (Gemma 3, Qwen 3).
       post_norms: normalise the output of attention and MLP too (Gemma 3).
       scale_embeddings: multiply embeddings by sqrt(D) (Gemma).
       tied_embeddings: the LM head is the embedding.
+      scale_tied_logits: a tied head takes hidden states divided by sqrt(D) (T5, T5X).
       norm_epsilon: of every RMS norm.
-      attention_scale: factor of the queries; None is 1/sqrt(K).
+      attention_scale: factor of the queries; None is 1/sqrt(K), T5 has 1.
       relative_buckets: buckets of the relative bias.
       relative_max_distance: distance from which on all share the last bucket.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      remat: "none" keeps every activation, "full" recomputes each layer in the backward pass.
+      remat: what layers keep for the backward pass: "full" (nothing), "save_attention", "save_dots" or "none"
+        (everything); see `flan_jax.models.remat`.
       attention_block: queries a block of the causal attention.
     """
 
@@ -49,14 +60,21 @@ class DecoderConfig:
     mlp_dim: int
     activation: str = "silu"
     positions: str = "rope"
+    num_encoder_layers: int = 0
     rope_theta: float = 10_000.0
     local_rope_theta: float = 10_000.0
+    rope_scaling: str = "none"
+    rope_scaling_factor: float = 1.0
+    rope_low_frequency_factor: float = 1.0
+    rope_high_frequency_factor: float = 4.0
+    rope_original_length: int = 8192
     window: int = 0
     global_every: int = 0
     qk_norm: bool = False
     post_norms: bool = False
     scale_embeddings: bool = False
     tied_embeddings: bool = True
+    scale_tied_logits: bool = False
     norm_epsilon: float = 1e-6
     attention_scale: float | None = None
     relative_buckets: int = 32
@@ -70,12 +88,15 @@ class DecoderConfig:
             ("activation", ("silu", "gelu")),
             ("positions", ("rope", "relative_bias")),
             ("dtype", ("float32", "bfloat16")),
-            ("remat", ("none", "full")),
+            ("rope_scaling", ("none", "linear", "llama3")),
+            ("remat", tuple(POLICIES)),
         ):
             if getattr(self, name) not in allowed:
                 raise FlanError(f"DecoderConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(allowed)}.")
         if self.num_heads % self.num_kv_heads:
             raise FlanError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}.")
+        if self.num_encoder_layers and self.positions != "relative_bias":
+            raise FlanError("DecoderConfig: with num_encoder_layers, positions has to be 'relative_bias'.")
 
     @property
     def global_layers(self) -> tuple[bool, ...]:
@@ -84,13 +105,24 @@ class DecoderConfig:
             return (True,) * self.num_layers
         return tuple((i + 1) % self.global_every == 0 for i in range(self.num_layers))
 
+    def computed(self, **how: Any) -> DecoderConfig:
+        """The same model computed in another way: other values of `COMPUTATION`.
+
+        Raises:
+          FlanError: a field that would make it another model.
+        """
+        for name in how:
+            if name not in COMPUTATION:
+                raise FlanError(f"{name} is no way to compute a model: give some of {', '.join(COMPUTATION)}.")
+        return dataclasses.replace(self, **how)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DecoderConfig:
-        """From what `to_dict` gave.
+        """From what `to_dict` gave; a field that an older manifest lacks has its default.
 
         Raises:
           FlanError: a field is missing or unknown.
@@ -99,56 +131,3 @@ class DecoderConfig:
             return cls(**values)
         except TypeError as error:
             raise FlanError(f"the model's configuration does not fit this version of FLAN-JAX: {error}.") from error
-
-
-PRESETS = {
-    "gemma3_270m": DecoderConfig(
-        vocab_size=262_144,
-        num_layers=18,
-        embed_dim=640,
-        num_heads=4,
-        num_kv_heads=1,
-        head_dim=256,
-        mlp_dim=2048,
-        activation="gelu",
-        rope_theta=1e6,
-        local_rope_theta=1e4,
-        window=512,
-        global_every=6,
-        qk_norm=True,
-        post_norms=True,
-        scale_embeddings=True,
-        attention_scale=256**-0.5,
-    ),
-    "smollm2_135m": DecoderConfig(
-        vocab_size=49_152,
-        num_layers=30,
-        embed_dim=576,
-        num_heads=9,
-        num_kv_heads=3,
-        head_dim=64,
-        mlp_dim=1536,
-        rope_theta=1e5,
-        norm_epsilon=1e-5,
-    ),
-    "tiny": DecoderConfig(
-        vocab_size=384,
-        num_layers=3,
-        embed_dim=128,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=32,
-        mlp_dim=384,
-    ),
-}
-
-
-def preset(name: str) -> DecoderConfig:
-    """The shape of that name.
-
-    Raises:
-      FlanError: there is none; the message has near matches.
-    """
-    if name not in PRESETS:
-        raise unknown_name("model", name, PRESETS)
-    return PRESETS[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from flan_jax.models.attention import Slots
 from flan_jax.models.config import DecoderConfig
-from flan_jax.models.layers import Mlp, RMSNorm, SelfAttention, parameter
+from flan_jax.models.layers import Attention, Memory, Mlp, RelativeBias, RMSNorm, parameter, stacked
 
 
 class DecoderLayer(nn.Module):
@@ -25,13 +25,16 @@ class DecoderLayer(nn.Module):
         """[B, L, D] -> [B, L, D]."""
         c = self.config
         norm = functools.partial(RMSNorm, c.norm_epsilon)
+        slots, rel_embedding, memory = constants
         x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
         y_BxLxD = norm(name="pre_self_attention_layer_norm")(x_BxLxD)
-        slots, rel_embedding = constants
-        y_BxLxD = SelfAttention(c, name="self_attention")(y_BxLxD, slots, is_global, rel_embedding)
+        y_BxLxD = Attention(c, name="self_attention")(y_BxLxD, slots, is_global, rel_embedding)
         if c.post_norms:
             y_BxLxD = norm(name="post_self_attention_layer_norm")(y_BxLxD)
         x_BxLxD += y_BxLxD
+        if memory is not None:
+            y_BxLxD = norm(name="pre_cross_attention_layer_norm")(x_BxLxD)
+            x_BxLxD += Attention(c, False, name="encoder_decoder_attention")(y_BxLxD, slots, memory=memory)
         y_BxLxD = Mlp(c, name="mlp")(norm(name="pre_mlp_layer_norm")(x_BxLxD))
         if c.post_norms:
             y_BxLxD = norm(name="post_mlp_layer_norm")(y_BxLxD)
@@ -47,7 +50,8 @@ class TokenEmbedder(nn.Module):
         """Declares the table [V, D]."""
         c = self.config
         shape, axes = (c.vocab_size, c.embed_dim), ("vocab", "embed")
-        std = c.embed_dim**-0.5 if c.scale_embeddings or c.tied_embeddings else 1.0
+        small = c.scale_embeddings or (c.tied_embeddings and not c.scale_tied_logits)
+        std = c.embed_dim**-0.5 if small else 1.0
         self.embedding = parameter(self, "embedding", shape, axes, nn.initializers.normal(std))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -57,8 +61,12 @@ class TokenEmbedder(nn.Module):
         return x_BxLxD * jnp.asarray(c.embed_dim**0.5, x_BxLxD.dtype) if c.scale_embeddings else x_BxLxD
 
     def attend(self, hidden: jax.Array) -> jax.Array:
-        """hidden [..., D] -> logits [..., V]."""
-        return jnp.einsum("...d,vd->...v", hidden, self.embedding.astype(hidden.dtype))
+        """hidden [..., D] -> logits [..., V], float32."""
+        c = self.config
+        if c.scale_tied_logits:
+            hidden = hidden * c.embed_dim**-0.5
+        embedding = self.embedding.astype(hidden.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32)
 
 
 class LogitsDense(nn.Module):
@@ -68,69 +76,46 @@ class LogitsDense(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        """hidden [..., D] -> logits [..., V]."""
+        """hidden [..., D] -> logits [..., V], float32."""
         c = self.config
         init = nn.initializers.normal(c.embed_dim**-0.5)
         kernel = parameter(self, "kernel", (c.embed_dim, c.vocab_size), ("embed", "vocab"), init)
-        return jnp.einsum("...d,dv->...v", hidden, kernel.astype(hidden.dtype))
-
-
-class RelativeBias(nn.Module):
-    """T5's table of relative position biases, shared by all layers."""
-
-    config: DecoderConfig
-
-    @nn.compact
-    def __call__(self) -> jax.Array:
-        """Returns [H, buckets]."""
-        c = self.config
-        shape, axes = (c.num_heads, c.relative_buckets), ("heads", "relpos_buckets")
-        return parameter(self, "rel_embedding", shape, axes, nn.initializers.normal(c.embed_dim**-0.5))
+        kernel = kernel.astype(hidden.dtype)
+        return jnp.einsum("...d,dv->...v", hidden, kernel, preferred_element_type=jnp.float32)
 
 
 class Decoder(nn.Module):
-    """See `Model`."""
+    """The decoder of `Model`, and of an encoder-decoder with the embedding that its encoder has too."""
 
     config: DecoderConfig
+    shared_embedder: TokenEmbedder | None = None
 
     def setup(self) -> None:
         """Declares the modules; layers are stacked on axis 0."""
         c = self.config
-        self.token_embedder = TokenEmbedder(c)
-        layer = DecoderLayer
-        if c.remat == "full":
-            layer = nn.remat(layer, prevent_cse=False)
-        self.layers = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(0, nn.broadcast),
-            length=c.num_layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c)
+        if self.shared_embedder is None:
+            self.token_embedder = TokenEmbedder(c)
+        self.layers = stacked(DecoderLayer, c, c.num_layers)
         self.decoder_norm = RMSNorm(c.norm_epsilon)
         if c.positions == "relative_bias":
             self.relpos_bias = RelativeBias(c)
         if not c.tied_embeddings:
             self.logits_dense = LogitsDense(c)
 
-    def __call__(self, tokens: jax.Array, slots: Slots) -> jax.Array:
-        """Integers [B, L] -> hidden [B, L, D], after the final norm."""
+    def _embedder(self) -> TokenEmbedder:
+        return self.token_embedder if self.shared_embedder is None else self.shared_embedder
+
+    def __call__(self, tokens: jax.Array, slots: Slots, memory: Memory | None = None) -> jax.Array:
+        """Integers [B, L] -> hidden [B, L, D], after the final norm; with a memory, layers look at it."""
         bias = self.relpos_bias() if self.config.positions == "relative_bias" else None
-        x_BxLxD = self.token_embedder(tokens)
+        x_BxLxD = self._embedder()(tokens)
         is_global_N = jnp.asarray(self.config.global_layers)
-        x_BxLxD, _ = self.layers(x_BxLxD, is_global_N, (slots, bias))
+        x_BxLxD, _ = self.layers(x_BxLxD, is_global_N, (slots, bias, memory))
         return self.decoder_norm(x_BxLxD)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> logits [..., V], float32."""
-        head = self.token_embedder.attend if self.config.tied_embeddings else self.logits_dense
-        return head(hidden).astype(jnp.float32)
-
-    def everything(self, tokens: jax.Array) -> jax.Array:
-        """Touches every parameter, for initialization."""
-        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        return self.logits(self(tokens, Slots.of(positions, jnp.ones_like(tokens))))
+        return self._embedder().attend(hidden) if self.config.tied_embeddings else self.logits_dense(hidden)
 
 
 class _Root(nn.Module):
@@ -151,8 +136,8 @@ class _Root(nn.Module):
         return self.decoder.logits(hidden)
 
     def everything(self, tokens: jax.Array) -> jax.Array:
-        """See `Decoder.everything`."""
-        return self.decoder.everything(tokens)
+        """Touches every parameter, for initialization."""
+        return self.logits(self.hidden(tokens, Slots.of(tokens, tokens)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +148,7 @@ class Model:
     """
 
     config: DecoderConfig
+    _root: ClassVar[type[nn.Module]] = _Root
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
         """Random float32 parameters."""
@@ -199,8 +185,8 @@ class Model:
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
         """Logits [..., V] in float32 of hidden states [..., D]."""
-        return _Root(self.config).apply({"params": params}, hidden, method="logits")
+        return self._root(self.config).apply({"params": params}, hidden, method="logits")
 
     def _boxed(self, rng: jax.Array) -> Any:
         tokens = jnp.zeros((1, 1), jnp.int32)
-        return _Root(self.config).init(rng, tokens, method="everything")["params"]
+        return self._root(self.config).init(rng, tokens, method="everything")["params"]

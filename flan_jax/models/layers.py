@@ -1,15 +1,18 @@
-"""Layers of the decoder, with T5X's parameter paths and logical axis names."""
+"""What layers are made of, with T5X's parameter paths and logical axis names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flan_jax.models import rotary
 from flan_jax.models.attention import Slots, attend, relative_buckets
 from flan_jax.models.config import DecoderConfig
+from flan_jax.models.remat import KEY, MIXED, POLICIES, QUERY, VALUE, checkpoint_name
 
 
 def parameter(
@@ -40,7 +43,7 @@ class Dense(nn.Module):
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     contract: str
-    fan_in: int
+    fan_in: float
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -50,79 +53,96 @@ class Dense(nn.Module):
         return jnp.einsum(self.contract, x, kernel.astype(x.dtype))
 
 
-def rotary_tables(positions_BxL: jax.Array, head_dim: int, theta: float | jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines [B, L, K/2] of the rotary embedding (Su et al. 2021), half-rotation form."""
-    fraction = jnp.arange(head_dim // 2, dtype=jnp.float32) * 2 / head_dim
-    angle_BxLxF = positions_BxL[..., None].astype(jnp.float32) / jnp.power(theta, fraction)
-    return jnp.cos(angle_BxLxF), jnp.sin(angle_BxLxF)
+class Memory(NamedTuple):
+    """What an encoder made of its rows, for the decoder to look at.
+
+    Attributes:
+      hidden_BxSxD: hidden states after the encoder's final norm.
+      slots: where they stand, [B, S]; a decoder's slot looks at those of its own segment number.
+    """
+
+    hidden_BxSxD: jax.Array
+    slots: Slots
 
 
-def rotate(x_BxLxHxK: jax.Array, cos_BxLxF: jax.Array, sin_BxLxF: jax.Array) -> jax.Array:
-    """Applies the rotary embedding."""
-    first, second = jnp.split(x_BxLxHxK.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos_BxLxF[:, :, None], sin_BxLxF[:, :, None]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(x_BxLxHxK.dtype)
+class Attention(nn.Module):
+    """Grouped-query attention with its projections; see `flan_jax.models.attention` for who sees whom.
 
-
-class SelfAttention(nn.Module):
-    """Causal grouped-query attention with its projections; see `flan_jax.models.attention` for who sees whom."""
+    Self-attention, causal in a decoder and not in an encoder, and a decoder's attention to an encoder's memory, which
+    knows no positions.
+    """
 
     config: DecoderConfig
+    causal: bool = True
 
     @nn.compact
     def __call__(
         self,
         x_BxLxD: jax.Array,
         slots: Slots,
-        is_global: jax.Array,
-        rel_embedding_HxR: jax.Array | None,
+        is_global: jax.Array | bool = True,
+        rel_embedding_HxR: jax.Array | None = None,
+        memory: Memory | None = None,
     ) -> jax.Array:
-        """[B, L, D] -> [B, L, D]."""
+        """[B, L, D] -> [B, L, D]; keys and values are of x, or of the memory where there is one."""
         c = self.config
         num_rows, length, _ = x_BxLxD.shape
         groups, per_group = c.num_kv_heads, c.num_heads // c.num_kv_heads
+        y_BxSxD, key_slots = (x_BxLxD, slots) if memory is None else memory
+        scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
 
-        def project(heads: int, name: str) -> jax.Array:
-            axes = ("embed", "heads" if name == "query" else "kv_heads", "kv")
-            shape = (c.embed_dim, heads, c.head_dim)
-            return Dense(shape, axes, "bld,dhk->blhk", c.embed_dim, name=name)(x_BxLxD)
+        def project(y_BxSxD: jax.Array, heads: int, name: str, fan_in: float) -> jax.Array:
+            axes = ("embed", "heads" if name == QUERY else "kv_heads", "kv")
+            dense = Dense((c.embed_dim, heads, c.head_dim), axes, "bsd,dhk->bshk", fan_in, name=name)
+            return checkpoint_name(dense(y_BxSxD), name)
 
-        q_BxLxHxK, k_BxLxGxK, v_BxLxGxK = (
-            project(h, n) for h, n in ((c.num_heads, "query"), (groups, "key"), (groups, "value"))
-        )
+        # Whatever the scale, scores start with unit variance.
+        q_BxLxHxK = project(x_BxLxD, c.num_heads, QUERY, c.embed_dim * c.head_dim * scale**2)
+        k_BxSxGxK, v_BxSxGxK = (project(y_BxSxD, groups, name, c.embed_dim) for name in (KEY, VALUE))
         if c.qk_norm:
             q_BxLxHxK = RMSNorm(c.norm_epsilon, "kv", name="query_norm")(q_BxLxHxK)
-            k_BxLxGxK = RMSNorm(c.norm_epsilon, "kv", name="key_norm")(k_BxLxGxK)
+            k_BxSxGxK = RMSNorm(c.norm_epsilon, "kv", name="key_norm")(k_BxSxGxK)
         if c.positions == "rope":
-            theta = jnp.where(is_global, c.rope_theta, c.local_rope_theta) if c.window else c.rope_theta
-            tables = rotary_tables(slots.positions, c.head_dim, theta)
-            q_BxLxHxK, k_BxLxGxK = rotate(q_BxLxHxK, *tables), rotate(k_BxLxGxK, *tables)
-        scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
+            tables = rotary.tables(c, slots.positions, is_global)
+            q_BxLxHxK, k_BxSxGxK = rotary.rotate(q_BxLxHxK, *tables), rotary.rotate(k_BxSxGxK, *tables)
         q_BxLxGxPxK = (q_BxLxHxK * scale).reshape(num_rows, length, groups, per_group, c.head_dim)
 
         def bias(positions_BxQ: jax.Array, positions_BxS: jax.Array) -> jax.Array:
             back = positions_BxQ[:, :, None] - positions_BxS[:, None, :]
-            buckets = relative_buckets(back, c.relative_buckets, c.relative_max_distance)
+            buckets = relative_buckets(back, c.relative_buckets, c.relative_max_distance, not self.causal)
             bias_BxHxQxS = jnp.moveaxis(rel_embedding_HxR.T[buckets], -1, 1)
             return bias_BxHxQxS.reshape(num_rows, groups, per_group, *back.shape[1:])
 
         out_BxLxGxPxK = attend(
             q_BxLxGxPxK,
-            k_BxLxGxK,
-            v_BxLxGxK,
+            k_BxSxGxK,
+            v_BxSxGxK,
             slots,
-            slots,
-            causal=True,
+            key_slots,
+            causal=self.causal,
             window=c.window,
             is_global=is_global,
             bias=None if rel_embedding_HxR is None else bias,
             block=c.attention_block,
         )
-        out_BxLxHxK = out_BxLxGxPxK.reshape(num_rows, length, c.num_heads, c.head_dim)
+        out_BxLxHxK = checkpoint_name(out_BxLxGxPxK.reshape(num_rows, length, c.num_heads, c.head_dim), MIXED)
         shape = (c.num_heads, c.head_dim, c.embed_dim)
         return Dense(shape, ("heads", "kv", "embed"), "blhk,hkd->bld", c.num_heads * c.head_dim, name="out")(
             out_BxLxHxK
         )
+
+
+class RelativeBias(nn.Module):
+    """T5's table of relative position biases, shared by all layers."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """Returns [H, buckets]."""
+        c = self.config
+        shape, axes = (c.num_heads, c.relative_buckets), ("heads", "relpos_buckets")
+        return parameter(self, "rel_embedding", shape, axes, nn.initializers.normal(c.embed_dim**-0.5))
 
 
 class Mlp(nn.Module):
@@ -139,3 +159,23 @@ class Mlp(nn.Module):
         gate = activation(Dense(*into, name="wi_0")(x_BxLxD))
         hidden = nn.with_logical_constraint(gate * Dense(*into, name="wi_1")(x_BxLxD), ("batch", "length", "mlp"))
         return Dense((c.mlp_dim, c.embed_dim), ("mlp", "embed"), "blf,fd->bld", c.mlp_dim, name="wo")(hidden)
+
+
+def stacked(layer: type[nn.Module], config: DecoderConfig, num_layers: int) -> nn.Module:
+    """Layers one after another, their parameters stacked on axis 0; called as (carry, [N] inputs, constants).
+
+    Args:
+      layer: (carry, per-layer input, constants) -> (carry, None).
+      config: of the layers; its `remat` says what they keep for the backward pass.
+      num_layers: N.
+    """
+    if (policy := POLICIES[config.remat]) is not None:
+        layer = nn.remat(layer, prevent_cse=False, policy=policy)
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast),
+        length=num_layers,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )(config)

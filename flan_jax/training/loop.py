@@ -50,6 +50,7 @@ def train(
     vocabulary: str | None = None,
     batch_size: int = 8,
     feature_lengths: Mapping[str, int] | None = None,
+    computation: Mapping[str, Any] | None = None,
     random_seed: int = 0,
     optimizer: optax.GradientTransformation | None = None,
     microbatches: int = 1,
@@ -73,6 +74,7 @@ def train(
       vocabulary: as `vocabularies.load` takes it, without an initial checkpoint.
       batch_size: rows a step (paper: 8,192 tokens a batch).
       feature_lengths: {"inputs": 1024, "targets": 256}: their sum is the row length, the second the target slots.
+      computation: fields of `models.config.COMPUTATION` that differ from the model's own, for this run.
       random_seed: seeds the initial parameters and the stream.
       optimizer: default Adafactor at 3e-5.
       microbatches: gradient accumulation.
@@ -99,7 +101,7 @@ def train(
         manifest = checkpoints.Manifest.create(shape, tokenizer, checkpoints.UNTUNED, record={"random": random_seed})
     else:
         raise FlanError("train: give INITIAL_CHECKPOINT_PATH, or a model and a VOCABULARY to start from random.")
-    network = models.build(models.DecoderConfig.from_dict(manifest.model))
+    network = models.build(models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {})))
 
     base, style = styles.split_name(mixture)
     store = TokenStore.open(prepared_dir, tokenizer.fingerprint, style)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import models
+from flan_jax import configuration, models
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import items
@@ -14,7 +14,7 @@ from flan_jax.evaluation.trees import build_tree
 
 @pytest.fixture(scope="module")
 def scorer():
-    model = models.build(models.preset("tiny"))
+    model = models.build(configuration.model_config("tiny"))
     return Scorer(model, model.init(jax.random.key(0)), row_lengths=(64,), tokens_per_batch=256)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax import models, partitioning
+from flan_jax import configuration, models, partitioning
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import tree_packing
 from flan_jax.evaluation.scoring import Scorer, _log_probabilities
@@ -16,7 +16,7 @@ LENGTHS = (32, 64, 128)
 
 @pytest.fixture(scope="module")
 def tiny():
-    model = models.build(models.preset("tiny"))
+    model = models.build(configuration.model_config("tiny"))
     return model, model.init(jax.random.key(0))
 
 

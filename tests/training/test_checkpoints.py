@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax import models, partitioning
+from flan_jax import configuration, models, partitioning
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.training import checkpoints, optimizers
 from flan_jax.training.state import abstract_state, state_shardings
 
-SMALL = dataclasses.replace(models.preset("tiny"), num_layers=2, embed_dim=128, head_dim=8, mlp_dim=160)
+SMALL = dataclasses.replace(configuration.model_config("tiny"), num_layers=2, embed_dim=128, head_dim=8, mlp_dim=160)
 NETWORK, TX = models.build(SMALL), optimizers.adafactor()
 BYTES = ByteTokenizer()
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from flan_jax import models, partitioning
+from flan_jax import configuration, models, partitioning
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -22,7 +22,9 @@ from flan_jax.training import checkpoints, loop, optimizers
 from flan_jax.training.state import abstract_state, state_shardings
 
 BYTES = ByteTokenizer()
-SMALL = dataclasses.replace(models.preset("tiny"), num_layers=2, embed_dim=32, head_dim=8, mlp_dim=64, remat="none")
+SMALL = dataclasses.replace(
+    configuration.model_config("tiny"), num_layers=2, embed_dim=32, head_dim=8, mlp_dim=64, remat="none"
+)
 LENGTHS = {"inputs": 48, "targets": 16}
 STEPS = 24
 BARE = TextStyle("no_template")
@@ -297,7 +299,7 @@ def test_kill_9_and_start_again(prepared, tmp_path):
 
     finished = subprocess.run([*command(killed), "--json"], check=True, capture_output=True, text=True)
     assert json.loads(finished.stdout.splitlines()[-1])["step"] == 90
-    config = models.preset("tiny")
+    config = configuration.model_config("tiny")
     _assert_bit_identical(_state(killed, config), _state(whole, config))
     assert [line["step"] for line in _metrics(killed)] == list(range(1, 91))
     assert [line["loss"] for line in _metrics(killed)] == [line["loss"] for line in _metrics(whole)]

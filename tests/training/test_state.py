@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from flan_jax import models
+from flan_jax import configuration, models
 from flan_jax.training import optimizers
 from flan_jax.training.state import TrainState, abstract_state, make_train_step
 
 CONFIG = dataclasses.replace(
-    models.preset("tiny"), vocab_size=37, num_layers=2, embed_dim=16, head_dim=8, mlp_dim=24, remat="none"
+    configuration.model_config("tiny"), vocab_size=37, num_layers=2, embed_dim=16, head_dim=8, mlp_dim=24, remat="none"
 )
 NETWORK = models.build(CONFIG)
 ROWS, LENGTH, TARGETS, DATASETS = 4, 24, 10, 3

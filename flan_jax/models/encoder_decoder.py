@@ -1,0 +1,126 @@
+"""T5 1.1: an encoder, and a decoder that looks at it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import jax
+from flax import linen as nn
+
+from flan_jax.models.attention import Slots
+from flan_jax.models.config import DecoderConfig
+from flan_jax.models.decoder import Decoder, Model, TokenEmbedder
+from flan_jax.models.layers import Attention, Memory, Mlp, RelativeBias, RMSNorm, stacked
+
+
+class EncoderLayer(nn.Module):
+    """One layer, in the form that `nn.scan` wants: (carry, per-layer input, constants) -> (carry, None)."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x_BxLxD: jax.Array, _: None, constants: tuple) -> tuple[jax.Array, None]:
+        """[B, L, D] -> [B, L, D]."""
+        c = self.config
+        norm = functools.partial(RMSNorm, c.norm_epsilon)
+        slots, rel_embedding = constants
+        x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
+        y_BxLxD = norm(name="pre_attention_layer_norm")(x_BxLxD)
+        x_BxLxD += Attention(c, causal=False, name="attention")(y_BxLxD, slots, rel_embedding_HxR=rel_embedding)
+        return x_BxLxD + Mlp(c, name="mlp")(norm(name="pre_mlp_layer_norm")(x_BxLxD)), None
+
+
+class Encoder(nn.Module):
+    """Layers that see the whole of their segment, ahead and back."""
+
+    config: DecoderConfig
+    shared_embedder: TokenEmbedder
+
+    def setup(self) -> None:
+        """Declares the modules; layers are stacked on axis 0."""
+        self.layers = stacked(EncoderLayer, self.config, self.config.num_encoder_layers)
+        self.encoder_norm = RMSNorm(self.config.norm_epsilon)
+        self.relpos_bias = RelativeBias(self.config)
+
+    def __call__(self, tokens: jax.Array, slots: Slots) -> jax.Array:
+        """Integers [B, S] -> hidden [B, S, D], after the final norm."""
+        x_BxSxD, _ = self.layers(self.shared_embedder(tokens), None, (slots, self.relpos_bias()))
+        return self.encoder_norm(x_BxSxD)
+
+
+class _Root(nn.Module):
+    """Encoder and decoder beside the embedding that they share."""
+
+    config: DecoderConfig
+
+    def setup(self) -> None:
+        """Declares the three."""
+        self.token_embedder = TokenEmbedder(self.config)
+        self.encoder = Encoder(self.config, self.token_embedder)
+        self.decoder = Decoder(self.config, self.token_embedder)
+
+    def encode(self, tokens: jax.Array, slots: Slots) -> jax.Array:
+        """See `Encoder.__call__`."""
+        return self.encoder(tokens, slots)
+
+    def hidden(self, tokens: jax.Array, slots: Slots, memory: Memory) -> jax.Array:
+        """See `Decoder.__call__`."""
+        return self.decoder(tokens, slots, memory)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """See `Decoder.logits`."""
+        return self.decoder.logits(hidden)
+
+    def everything(self, tokens: jax.Array) -> jax.Array:
+        """Touches every parameter, for initialization."""
+        slots = Slots.of(tokens, tokens)
+        return self.logits(self.hidden(tokens, slots, Memory(self.encode(tokens, slots), slots)))
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderDecoder(Model):
+    """An encoder-decoder as functions of its parameters, a nested dict with T5X's paths.
+
+    Rows are packed on both sides: a decoder's slots look at the encoder's slots of their own row and segment number.
+    So one prompt is encoded once for any number of options: they are branches of one segment of the decoder.
+    """
+
+    _root: ClassVar[type[nn.Module]] = _Root
+
+    def encode(self, params: Any, tokens_BxS: jax.Array, positions_BxS: jax.Array, segments_BxS: jax.Array) -> Memory:
+        """What the decoder looks at.
+
+        Args:
+          params: the parameters.
+          tokens_BxS: token ids.
+          positions_BxS: positions within each segment.
+          segments_BxS: 0 is padding; slots see only their own segment.
+        """
+        slots = Slots.of(positions_BxS, segments_BxS)
+        hidden_BxSxD = _Root(self.config).apply({"params": params}, tokens_BxS, slots, method="encode")
+        return Memory(hidden_BxSxD, slots)
+
+    def hidden(
+        self,
+        params: Any,
+        tokens_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        segments_BxL: jax.Array,
+        branches_BxL: jax.Array | None = None,
+        *,
+        memory: Memory,
+    ) -> jax.Array:
+        """Hidden states [B, L, D] of the decoder after its final norm.
+
+        Args:
+          params: the parameters.
+          tokens_BxL: the decoder's token ids; a sequence starts with what stands before its first token (T5: id 0).
+          positions_BxL: positions within each segment.
+          segments_BxL: 0 is padding; a segment looks at the memory's segment of the same number.
+          branches_BxL: 0 is the trunk; None puts all on it.
+          memory: what `encode` made of the same rows.
+        """
+        slots = Slots.of(positions_BxL, segments_BxL, branches_BxL)
+        return _Root(self.config).apply({"params": params}, tokens_BxL, slots, memory, method="hidden")

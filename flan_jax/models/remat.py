@@ -1,0 +1,38 @@
+"""What the forward pass of a layer keeps for the backward pass, by name.
+
+The input of every layer is always kept. What else is kept costs memory once a layer; what is not is computed again.
+Bytes are per slot and layer at bfloat16, for a decoder of width D, H heads of K, G key heads and feed-forward F.
+
+| name             | kept besides the layer's input                              | bytes                          |
+|------------------|-------------------------------------------------------------|--------------------------------|
+| `full`           | nothing: the whole layer is computed twice                  | 0                              |
+| `save_attention` | queries, keys, values and what attention makes of them      | 2 (2 HK + 2 GK)                |
+| `save_dots`      | the outputs of all projections: those, and the MLP's        | 2 (2 HK + 2 GK + 2 D + 2 F)    |
+| `none`           | everything, attention's weights and the softmax's terms too | grows with the length of a row |
+
+`save_attention` computes norms, the attention's scores and the MLP again; `save_dots` norms, scores and activations,
+which is no matrix product but those of attention itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+QUERY, KEY, VALUE, MIXED = ATTENTION = ("query", "key", "value", "mixed")  # what layers name for the policies
+
+POLICIES: dict[str, Callable[..., Any] | None] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "save_attention": jax.checkpoint_policies.save_only_these_names(*ATTENTION),
+    # "No batch dimensions" tells projections from the products of queries, keys and values.
+    "save_dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(MIXED),
+    ),
+    "none": None,
+}
+
+__all__ = ["KEY", "MIXED", "POLICIES", "QUERY", "VALUE", "checkpoint_name"]
