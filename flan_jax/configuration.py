@@ -47,15 +47,15 @@ def model_config(name: str, overrides: Mapping[str, Any] | None = None) -> Decod
     """The shape of a model by name, from `models/NAME.gin` alone: whatever else gin has parsed plays no part.
 
     Args:
-      name: for example "lamda_pt_8b".
+      name: for example "lamda_pt_8b"; or a gin file of that kind, by its path.
       overrides: fields of `DecoderConfig` to change.
 
     Raises:
       FlanError: there is no such model (the message has near matches), or its file or an override is wrong.
     """
-    if name not in (names := model_names()):
+    if not name.endswith(".gin") and name not in (names := model_names()):
         raise unknown_name("model", name, names, "(one gin file each in models/)")
-    file = f"models/{name}.gin"
+    file = name if name.endswith(".gin") else f"models/{name}.gin"
     values: dict[str, Any] = {}
     try:
         for statement in config_parser.ConfigParser(find_gin_file(file).read_text(encoding="utf-8"), _LiteralsOnly()):

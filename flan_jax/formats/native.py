@@ -147,4 +147,4 @@ def read(folder: Path, step: int | None = None) -> Source:
                 f"step {step} of {folder} cannot be read ({reason}): it is damaged; copy it anew."
             ) from error
 
-    return Source(config, tensor, tokenizer, f"{folder.name} step {step}", manifest)
+    return Source(config, tensor, tokenizer, f"{folder.name} step {step}", manifest, step)

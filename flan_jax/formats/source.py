@@ -56,6 +56,7 @@ class Source:
       tokenizer: its vocabulary, or None where the format has none.
       name: what it is, for its history.
       manifest: what it was tuned on, if that travels with it.
+      step: steps that it was trained, if that is known.
     """
 
     config: models.DecoderConfig
@@ -63,6 +64,7 @@ class Source:
     tokenizer: vocabularies.Tokenizer | None
     name: str
     manifest: Manifest | None = None
+    step: int = 0
 
 
 def leaves(config: models.DecoderConfig) -> list[Leaf]:
@@ -73,6 +75,19 @@ def leaves(config: models.DecoderConfig) -> list[Leaf]:
         stacked = "layers" in path
         found.append(Leaf(path, x.shape[1:] if stacked else x.shape, x.shape[0] if stacked else 0))
     return found
+
+
+def tree_of(source: Source) -> dict:
+    """All parameters, in memory, layers stacked on axis 0."""
+    params: dict = {}
+    for leaf in leaves(source.config):
+        *above, last = leaf.path
+        inner = params
+        for name in above:
+            inner = inner.setdefault(name, {})
+        tensors = [source.tensor(leaf.path, layer) for layer in leaf.layers]
+        inner[last] = np.stack(tensors) if leaf.num_layers else tensors[0]
+    return params
 
 
 def of_tree(params: dict) -> Callable[[Path, int | None], np.ndarray]:

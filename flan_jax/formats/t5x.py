@@ -75,7 +75,8 @@ def read(
     Raises:
       FlanError: it is damaged, or its parameters are not those of `config`.
     """
-    stored = _flat(_contents(folder)["target"])
+    contents = _contents(folder)
+    stored = _flat(contents["target"])
     unread = set(stored)
     names: dict[ParameterPath, str] = {}
     for leaf in leaves(config):
@@ -101,7 +102,13 @@ def read(
             array = _load(folder, stored[_name(path, layer)])
         return array.astype(np.float32).reshape(shapes[path])
 
-    return Source(config, tensor, tokenizer, f"{folder.name} of T5X", manifest)
+    step = int(contents["state"]["step"])
+    return Source(config, tensor, tokenizer, f"{folder.name} of T5X", manifest, step)
+
+
+def is_scanned(folder: Path) -> bool:
+    """Whether the checkpoint stacks its layers."""
+    return any("layers" in name.split("/") for name in _flat(_contents(folder)["target"]))
 
 
 def read_optimizer(folder: Path) -> OptimizerState:

@@ -119,6 +119,10 @@ class Manifest:
             self, tuning=tuning, separator=separator, history=(*self.history, _dated(record | {"clusters": clusters}))
         )
 
+    def recorded(self, record: dict[str, Any]) -> Manifest:
+        """The manifest after a conversion, which changes nothing but its history."""
+        return dataclasses.replace(self, history=(*self.history, _dated(record)))
+
     def digest(self) -> str:
         """Identifies the checkpoint: its history with dates, its shape and its vocabulary."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)

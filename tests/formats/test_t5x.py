@@ -11,7 +11,8 @@ import pytest
 from flan_jax import models
 from flan_jax.errors import FlanError
 from flan_jax.formats import t5x
-from flan_jax.formats.source import Source, leaves, of_tree
+from flan_jax.formats.source import Source, of_tree
+from flan_jax.formats.source import tree_of as tree
 
 ORACLES = ("t5x_decoder_only", "t5x_encoder_decoder")
 
@@ -34,19 +35,6 @@ def _config(folder):
         scale_tied_logits=c["logits_via_embedding"],
         attention_scale=1.0,
     )
-
-
-def tree(source):
-    """All parameters of a source, layers stacked."""
-    params = {}
-    for leaf in leaves(source.config):
-        *above, last = leaf.path
-        inner = params
-        for name in above:
-            inner = inner.setdefault(name, {})
-        tensors = [source.tensor(leaf.path, layer) for layer in leaf.layers]
-        inner[last] = np.stack(tensors) if leaf.num_layers else tensors[0]
-    return params
 
 
 def random_source(config, seed=0):

@@ -1,0 +1,192 @@
+"""From any format to any other: a source is opened, its manifest carried, and written one tensor at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flan_jax import catalog, models
+from flan_jax.data import vocabularies
+from flan_jax.errors import FlanError
+from flan_jax.formats import gguf, huggingface, native, t5x
+from flan_jax.formats.source import Source, leaves, of_tree
+from flan_jax.training import checkpoints
+
+NATIVE, HUGGINGFACE, T5X = FORMATS = ("flan_jax", "huggingface", "t5x")
+
+
+def declared(tuning: str) -> tuple[str, tuple[str, ...]]:
+    """What the importer says of earlier tuning: (status, clusters).
+
+    Args:
+      tuning: "untuned", "unknown", "all", or cluster names with commas.
+
+    Raises:
+      FlanError: a cluster that does not exist.
+    """
+    if tuning in ("untuned", "unknown"):
+        return (checkpoints.UNTUNED if tuning == "untuned" else checkpoints.UNKNOWN), ()
+    if tuning == "all":
+        return checkpoints.DECLARED, tuple(sorted(cluster.name for cluster in catalog.clusters()))
+    names = {catalog.cluster(name.strip()).name for name in tuning.split(",")}
+    return checkpoints.DECLARED, tuple(sorted(names))
+
+
+def random(config: models.DecoderConfig, name: str) -> Source:
+    """Random parameters, with the byte vocabulary."""
+    params = models.build(config).init(jax.random.key(0))
+    return Source(config, of_tree(params), vocabularies.ByteTokenizer(), f"random {name}")
+
+
+def open_source(path: Path, config: models.DecoderConfig | None = None, vocabulary: str | None = None) -> Source:
+    """Opens a GGUF file, a folder of transformers, one of T5X, or a checkpoint folder of ours.
+
+    Args:
+      path: the file or folder.
+      config: the shape, where the format has none (T5X).
+      vocabulary: likewise; see `vocabularies.load`.
+
+    Raises:
+      FlanError: it is none of these, is broken or not covered, or what its format lacks was not given.
+    """
+    checkpoint = t5x.locate(path) if path.is_dir() else None
+    if checkpoint is not None:
+        return _open_t5x(checkpoint, config, vocabulary)
+    if config is not None or vocabulary is not None:
+        option = "--model" if config is not None else "--vocabulary"
+        raise FlanError(f"{path} is no T5X checkpoint and brings its own shape and vocabulary: leave {option} out.")
+    if path.is_file():
+        found = gguf.read(path)
+        return Source(found.config, of_tree(found.params), found.tokenizer, f"{found.name} ({path.name})")
+    if (path / "config.json").is_file():
+        return huggingface.read(path)
+    if (path / "manifest.json").is_file():
+        return native.read(path)
+    raise FlanError(
+        f"{path} is no folder that can be converted: there is no config.json (transformers), no checkpoint_<step> "
+        "(T5X) and no manifest.json (FLAN-JAX) in it."
+    )
+
+
+def _open_t5x(checkpoint: Path, config: models.DecoderConfig | None, vocabulary: str | None) -> Source:
+    beside = next((f for f in (checkpoint, checkpoint.parent) if (f / "manifest.json").is_file()), None)
+    if beside is not None:  # we wrote it
+        if config is not None or vocabulary is not None:
+            raise FlanError(
+                f"{beside}/manifest.json has the shape and the vocabulary: leave --model and --vocabulary out."
+            )
+        manifest = checkpoints.Manifest.load(beside)
+        config = models.DecoderConfig.from_dict(manifest.model)
+        return t5x.read(checkpoint, config, vocabularies.load(beside / "vocabulary"), manifest)
+    if config is None or vocabulary is None:
+        raise FlanError(
+            f"{checkpoint} of T5X says neither its shape nor its vocabulary: add --model=NAME (one of gin/models) and "
+            "--vocabulary=FILE (a SentencePiece .model, or bytes)."
+        )
+    tokenizer = vocabularies.load(vocabulary)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise FlanError(
+            f"--vocabulary={vocabulary} has {tokenizer.vocab_size} ids and the model {config.vocab_size} embeddings: "
+            "give the model's own."
+        )
+    return t5x.read(checkpoint, config, tokenizer)
+
+
+def manifest_of(source: Source, tuning: str | None, to: str) -> checkpoints.Manifest:
+    """The manifest of what `source` is converted to: inherited where it has one, declared otherwise.
+
+    Args:
+      source: the model.
+      tuning: see `declared`; None says nothing.
+      to: the format.
+
+    Raises:
+      FlanError: `tuning` contradicts the manifest that the source has.
+    """
+    if source.manifest is None:
+        status, clusters = declared("unknown" if tuning is None else tuning)
+        record = {"imported": source.name, "tuning as declared": tuning or "unknown"}
+        record |= {"format": to} if to != NATIVE else {}
+        return checkpoints.Manifest.create(source.config, source.tokenizer, status, clusters, record)
+    known = source.manifest.tuning
+    if tuning is not None:
+        status, clusters = declared(tuning)
+        if (status, list(clusters)) != (known["status"], known["clusters"]) or known["datasets"]:
+            says = " ".join([known["status"], ", ".join(known["clusters"])]).strip()
+            raise FlanError(f"{source.name} has a manifest, which says {says!r}: leave --tuning={tuning} out.")
+    return source.manifest.recorded({"converted": source.name, "format": to})
+
+
+def check_destination(to: Path, overwrite: bool) -> None:
+    """Refuses what must not be lost.
+
+    Raises:
+      FlanError: `to` is a file, or a folder with something in it that was not made here or is to be kept.
+    """
+    if to.exists() and not to.is_dir():
+        raise FlanError(f"{to} is a file: give a folder as --to.")
+    if to.exists() and any(to.iterdir()):
+        if not overwrite:
+            raise FlanError(f"{to} is not empty: give another --to, or --overwrite to replace it.")
+        if not (to / "manifest.json").is_file():  # whatever it is, it must not be lost to a slip of the pen
+            raise FlanError(f"{to} is no checkpoint folder, which --overwrite would replace: give another --to.")
+
+
+def write(
+    source: Source,
+    to: Path,
+    manifest: checkpoints.Manifest,
+    form: str = NATIVE,
+    dtype: str = "float32",
+    optimizer: t5x.OptimizerState | None = None,
+    scanned: bool = False,
+) -> Mapping[str, Any]:
+    """Writes a folder, whole or not at all.
+
+    Args:
+      source: the model.
+      to: the folder, which is replaced if it is there: see `check_destination`.
+      manifest: of the result.
+      form: one of `FORMATS`.
+      dtype: of the weights in "huggingface"; the other two are float32.
+      optimizer: what T5X keeps beside the parameters, for "t5x".
+      scanned: whether layers are stacked in "t5x".
+
+    Returns:
+      What was written, for the user.
+
+    Raises:
+      FlanError: the source is damaged, or the format has no such model; `to` is then as it was.
+    """
+    building = to.absolute().with_name(f".{to.absolute().name}.{os.getpid()}")
+    try:
+        if form == HUGGINGFACE:
+            huggingface.write(source, building, dtype)
+            manifest.save(building)
+        elif form == T5X:
+            building.mkdir(parents=True)
+            optimizer = t5x.OptimizerState(source.step, {}) if optimizer is None else optimizer
+            t5x.write(source, building / f"checkpoint_{optimizer.step}", optimizer, scanned)
+            source.tokenizer.save(building / "vocabulary")
+            manifest.save(building)
+        else:
+            native.write(source, manifest, building)
+        if to.exists():
+            shutil.rmtree(to)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        building.rename(to)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    count = sum(leaf.size for leaf in leaves(source.config))
+    return {
+        "checkpoint": str(to),
+        "format": form,
+        "model": source.name,
+        "parameters": count,
+        "tuning": manifest.tuning,
+    }
