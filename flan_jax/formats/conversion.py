@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from flan_jax import catalog, models
 from flan_jax.data import vocabularies
@@ -39,7 +40,7 @@ def declared(tuning: str) -> tuple[str, tuple[str, ...]]:
 
 def random(config: models.DecoderConfig, name: str) -> Source:
     """Random parameters, with the byte vocabulary."""
-    params = models.build(config).init(jax.random.key(0))
+    params = jax.tree.map(np.asarray, models.build(config).init(jax.random.key(0)))
     return Source(config, of_tree(params), vocabularies.ByteTokenizer(), f"random {name}")
 
 

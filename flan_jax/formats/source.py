@@ -6,6 +6,7 @@ A model need not fit into memory: a writer asks for one layer's tensor after ano
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -67,14 +68,15 @@ class Source:
     step: int = 0
 
 
-def leaves(config: models.DecoderConfig) -> list[Leaf]:
+@functools.cache
+def leaves(config: models.DecoderConfig) -> tuple[Leaf, ...]:
     """The parameters of a model of that shape."""
     found = []
     for keys, x in jax.tree_util.tree_leaves_with_path(models.build(config).abstract_params()):
         path = tuple(key.key for key in keys)
         stacked = "layers" in path
         found.append(Leaf(path, x.shape[1:] if stacked else x.shape, x.shape[0] if stacked else 0))
-    return found
+    return tuple(found)
 
 
 def tree_of(source: Source) -> dict:

@@ -134,7 +134,7 @@ def _pieces(kind):
         sentence_iterator=iter(TEXTS * 20),
         model_writer=model,
         model_type="unigram" if t5 else "bpe",
-        vocab_size=110 if t5 else 300,
+        vocab_size=110 if t5 else 340,
         byte_fallback=not t5,
         hard_vocab_limit=False,
         normalization_rule_name="nmt_nfkc" if t5 else "identity",
@@ -211,7 +211,7 @@ def test_both_ways_with_equal_logits(folders, tmp_path, name):
     assert len(list(folder.glob("*.safetensors"))) > 3
     source = huggingface.read(folder)
     expected = _theirs(model)
-    assert expected.std() > 0.3
+    assert expected.std() > 0.1
     np.testing.assert_allclose(_ours(source.config, tree_of(source)), expected, atol=1e-4)
 
     back = tmp_path / "back"
@@ -223,7 +223,7 @@ def test_both_ways_with_equal_logits(folders, tmp_path, name):
     again, loading = kind.from_pretrained(back, attn_implementation="eager", output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
     assert again.dtype == torch.float32
-    np.testing.assert_allclose(_theirs(again.eval()), expected, atol=1e-5)
+    np.testing.assert_allclose(_theirs(again.eval()), expected, atol=1e-4)
     reread = huggingface.read(back)
     assert reread.config == source.config
     jax.tree.map(np.testing.assert_array_equal, tree_of(reread), tree_of(source))
