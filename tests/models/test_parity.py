@@ -320,7 +320,7 @@ def test_t5_logits_and_gradients_match(tied):
     def logits(params):
         return network.logits(params, network.hidden(params, *decoder, memory=network.encode(params, *encoder)))
 
-    assert expected.detach().std() > 0.3
+    assert expected.detach().std() > 0.2
     np.testing.assert_allclose(logits(params), expected.detach().numpy(), atol=1e-4)
 
     expected.logsumexp(-1).sum().backward()
