@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.data import packing
+from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
 
@@ -26,7 +27,7 @@ BLOCK_ROWS = 512
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """Where one example stands in a row, and what it is."""
+    """Where one example stands in a row (of the encoder, where there is one), and what it is."""
 
     dataset: str
     example: int
@@ -69,6 +70,7 @@ class Stream:
         rows_per_batch: int = 8,
         bos_id: int | None,
         eos_id: int,
+        encoder_decoder: bool = False,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         """Args.
@@ -76,11 +78,12 @@ class Stream:
         store: the tokenized datasets.
         rates: relative mixing rate of each dataset, by examples.
         seed: of the order.
-        row_length: slots of a row.
+        row_length: slots of a row; of the encoder's, where there is one.
         target_length: target slots of a row, the final EOS of each example included.
         rows_per_batch: rows of a step.
         bos_id: begins each segment, where the vocabulary wants it.
         eos_id: stands between input and target, and at the end.
+        encoder_decoder: rows have an encoder's and a decoder's side; see `flan_jax.data.layouts`.
         block_rows: rows of a block, rounded up to whole batches.
 
         Raises:
@@ -90,17 +93,18 @@ class Stream:
             raise FlanError("a stream needs at least one dataset.")
         self.datasets = tuple(rates)
         self.row_length, self.target_length = row_length, target_length
-        self._seed, self._bos, self._eos = seed, bos_id, eos_id
+        layout = EncoderDecoderLayout if encoder_decoder else DecoderLayout
+        self._layout = layout(row_length, target_length, bos_id, eos_id)
+        self._seed = seed
         self.rows_per_batch = rows_per_batch
         self._block_rows = -(-block_rows // rows_per_batch) * rows_per_batch
         self._stores = [store[name] for name in self.datasets]
-        overhead = 2 + (bos_id is not None)
         self._lengths, self._targets, self._usable = [], [], []
         self.excluded: dict[str, int] = {}
         for name, tokens in zip(self.datasets, self._stores, strict=True):
             index = tokens.index
-            lengths = index["input_length"].astype(np.int64) + index["target_length"] + overhead
-            targets = index["target_length"].astype(np.int64) + 1
+            counts = (index[name].astype(np.int64) for name in ("input_length", "target_length"))
+            lengths, targets = self._layout.sizes(*counts)
             fits = (lengths <= row_length) & (targets <= target_length)
             if not fits.any():
                 raise FlanError(
@@ -120,6 +124,11 @@ class Stream:
         self._draws = FILL * self._block_rows * min(row_length / mean_length, target_length / mean_target)
         self._block = functools.lru_cache(maxsize=3)(self._packed_block)
         self._order = functools.lru_cache(maxsize=4 * len(self.datasets))(self._permutation)
+
+    @property
+    def slots_per_step(self) -> int:
+        """Slots of a step's rows, both sides of them where there is an encoder."""
+        return self.rows_per_batch * self._layout.slots
 
     @property
     def draws_per_step(self) -> float:
@@ -174,7 +183,8 @@ class Stream:
         packed = packing.pack(lengths, targets, self._block_rows, self.row_length, self.target_length, rng)
         rows = [rng.permutation(np.array(row, np.int64)) for row in packed]
         kept = np.concatenate(rows)
-        return _Block(datasets, examples, rows, len(datasets) - len(kept), int(lengths[kept].sum()))
+        filled = self._layout.filled(lengths[kept], targets[kept])
+        return _Block(datasets, examples, rows, len(datasets) - len(kept), filled)
 
     # ----------------------------------------------------------------------------------------------------- rows
 
@@ -206,39 +216,20 @@ class Stream:
         return self._stores[self.datasets.index(dataset)].index
 
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """A step's rows, or a host's share of them; only their tokens are read.
+        """A step's rows, or a host's share of them, as the layout writes them; only their tokens are read.
 
         Returns:
-          tokens, positions and segments [B, L]; target_positions, targets and dataset_ids [B, T], int32; weights
-          [B, T], float32. A segment is [BOS] inputs EOS targets EOS; targets and the last EOS carry weight 1.
-          `target_positions` are the slots whose hidden state predicts. Padding has segment 0 and weight 0.
+          For a decoder: tokens, positions and segments [B, L]; target_positions, targets and dataset_ids [B, T],
+          int32; weights [B, T], float32. For an encoder-decoder: encoder_tokens, encoder_positions and
+          encoder_segments [B, S]; tokens, positions, segments, targets, dataset_ids and weights [B, T].
         """
-        chosen = range(self.rows_per_batch)[rows]
         number = {name: i for i, name in enumerate(self.datasets)}
-        slots, targets = (len(chosen), self.row_length), (len(chosen), self.target_length)
-        out = {name: np.zeros(slots, np.int32) for name in ("tokens", "positions", "segments")}
-        out |= {name: np.zeros(targets, np.int32) for name in ("target_positions", "targets", "dataset_ids")}
-        out["weights"] = np.zeros(targets, np.float32)
-        start_tokens = [] if self._bos is None else [self._bos]
-        for b, row in enumerate(chosen):
-            used = 0
-            for s, segment in enumerate(self.segments(step, row), 1):
-                dataset = number[segment.dataset]
-                inputs, target = self._stores[dataset].example(segment.example)
-                tokens = np.concatenate([start_tokens, inputs, [self._eos], target, [self._eos]]).astype(np.int32)
-                place = slice(segment.start, segment.start + len(tokens))
-                out["tokens"][b, place] = tokens
-                out["positions"][b, place] = np.arange(len(tokens))
-                out["segments"][b, place] = s
-                count = len(target) + 1
-                place_t = slice(used, used + count)
-                first = segment.start + len(tokens) - count
-                out["target_positions"][b, place_t] = np.arange(first - 1, first - 1 + count)
-                out["targets"][b, place_t] = tokens[-count:]
-                out["dataset_ids"][b, place_t] = dataset
-                out["weights"][b, place_t] = 1.0
-                used += count
-        return out
+
+        def members(row: int) -> list[Example]:
+            numbered = ((number[segment.dataset], segment.example) for segment in self.segments(step, row))
+            return [(dataset, *self._stores[dataset].example(example)) for dataset, example in numbered]
+
+        return self._layout.batch([members(row) for row in range(self.rows_per_batch)[rows]])
 
     def report(self, blocks: int = 2) -> dict[str, Any]:
         """How full rows are, over the first blocks, and how often each dataset is drawn.
@@ -250,7 +241,7 @@ class Stream:
         packed = [self._block(i) for i in range(blocks)]
         draws = np.bincount(np.concatenate([b.datasets for b in packed]), minlength=len(self.datasets))
         return {
-            "fill": sum(b.filled for b in packed) / (blocks * self._block_rows * self.row_length),
+            "fill": sum(b.filled for b in packed) / (blocks * self._block_rows * self._layout.slots),
             "rows": blocks * self._block_rows,
             "draws": int(draws.sum()),
             "dropped": sum(b.dropped for b in packed),

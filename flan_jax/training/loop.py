@@ -73,7 +73,8 @@ def train(
       model: the shape, without an initial checkpoint.
       vocabulary: as `vocabularies.load` takes it, without an initial checkpoint.
       batch_size: rows a step (paper: 8,192 tokens a batch).
-      feature_lengths: {"inputs": 1024, "targets": 256}: their sum is the row length, the second the target slots.
+      feature_lengths: {"inputs": 1024, "targets": 256}: their sum is the row length, the second the target slots. Of an
+        encoder-decoder they are the lengths of its two rows.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for this run.
       random_seed: seeds the initial parameters and the stream.
       optimizer: default Adafactor at 3e-5.
@@ -117,11 +118,12 @@ def train(
         store,
         composition.rates,
         seed=random_seed,
-        row_length=lengths["inputs"] + lengths["targets"],
+        row_length=lengths["inputs"] + (0 if network.config.num_encoder_layers else lengths["targets"]),
         target_length=lengths["targets"],
         rows_per_batch=batch_size,
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
+        encoder_decoder=bool(network.config.num_encoder_layers),
     )
     if batch_size % microbatches:
         raise FlanError(f"BATCH_SIZE {batch_size} is no multiple of microbatches {microbatches}.")
@@ -175,7 +177,6 @@ def train(
     )
 
     # ----------------------------------------------------------------------------------------------------- loop
-    num_slots = batch_size * stream.row_length
     values: dict[str, Any] = {}
     with (
         mesh,
@@ -189,7 +190,7 @@ def train(
             batch = {k: _to_devices(v, batch_shardings[k]) for k, v in next(batches).items()}
             state, sums = train_step(state, batch)
             now, sums = _wait(sums)
-            values = _figures(sums, stream.datasets, now - began, num_slots)
+            values = _figures(sums, stream.datasets, now - began, stream.slots_per_step)
             began = now
             norms = ("loss", "gradient_norm", "parameter_norm")
             if not all(math.isfinite(values[name]) for name in norms):

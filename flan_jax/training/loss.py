@@ -1,6 +1,6 @@
 """Cross entropy at the target positions only (paper, section 2.4: loss on target tokens).
 
-The LM head runs over the T target slots of a row instead of its L slots, chunk by chunk, and a chunk that carries no
+The LM head runs over the T target slots of a row instead of all its slots, chunk by chunk, and a chunk that carries no
 weight in any row is skipped: with a vocabulary of 262,144 the head is otherwise the dearest part of a small model.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flan_jax.models import Model
+from flan_jax.models import EncoderDecoder, Model
 
 CHUNK = 64  # target slots of each row whose logits are alive at once
 
@@ -66,18 +66,16 @@ def target_loss(
     """The summed loss of a batch of packed rows, and sums for the metrics.
 
     Args:
-      model: the decoder.
+      model: the decoder, or an encoder-decoder where the batch has an encoder's side.
       params: its parameters.
-      batch: the arrays of `flan_jax.data.stream`: tokens, positions and segments [B, L]; target_positions, targets,
-        weights and dataset_ids [B, T].
+      batch: the arrays of one of `flan_jax.data.layouts`.
       num_datasets: how many datasets `dataset_ids` numbers.
 
     Returns:
       The sum of weight x negative log-likelihood (nats, float32 scalar), and sums by name: `weight`, `correct`,
       `dataset_loss` and `dataset_weight` [num_datasets], `slots_filled`.
     """
-    hidden_BxLxD = model.hidden(params, batch["tokens"], batch["positions"], batch["segments"])
-    hidden_BxTxD = jnp.take_along_axis(hidden_BxLxD, batch["target_positions"][..., None], axis=1)
+    hidden_BxTxD = _target_hidden(model, params, batch)
     weights_BxT = batch["weights"]
     loss_BxT, correct_BxT = token_cross_entropy(model, params, hidden_BxTxD, batch["targets"], weights_BxT)
     weighted_BxT = loss_BxT * weights_BxT
@@ -92,6 +90,17 @@ def target_loss(
         "correct": (correct_BxT * weights_BxT).sum(),
         "dataset_loss": by_dataset(weighted_BxT),
         "dataset_weight": by_dataset(weights_BxT),
-        "slots_filled": (batch["segments"] > 0).sum().astype(jnp.float32),
+        "slots_filled": sum((batch[k] > 0).sum() for k in batch if k.endswith("segments")).astype(jnp.float32),
     }
     return total, metrics
+
+
+def _target_hidden(model: Model | EncoderDecoder, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Hidden states [B, T, D] that predict the targets."""
+
+    def side(prefix: str) -> tuple[jax.Array, ...]:
+        return tuple(batch[prefix + name] for name in ("tokens", "positions", "segments"))
+
+    if "encoder_tokens" in batch:  # every slot of the decoder predicts
+        return model.hidden(params, *side(""), memory=model.encode(params, *side("encoder_")))
+    return jnp.take_along_axis(model.hidden(params, *side("")), batch["target_positions"][..., None], axis=1)

@@ -1,4 +1,4 @@
-"""Random Llama and Gemma 3 models of transformers, their weights copied into our parameters."""
+"""Random Llama, Gemma 3, Qwen 3 and T5 1.1 models of transformers, their weights copied into our parameters."""
 
 import dataclasses
 
@@ -43,25 +43,71 @@ GEMMA3 = models.DecoderConfig(
     attention_scale=30**-0.5,
     attention_block=16,
 )
+LLAMA31 = dataclasses.replace(  # wavelengths of 6 to 2,500 positions: short, blended and long ones of 64 / 4 to 64 / 1
+    LLAMA,
+    rope_theta=1e3,
+    rope_scaling="llama3",
+    rope_scaling_factor=8.0,
+    rope_original_length=64,
+)
+GEMMA3_4B = dataclasses.replace(GEMMA3, rope_scaling="linear", rope_scaling_factor=8.0)
+QWEN3 = dataclasses.replace(LLAMA, qk_norm=True, norm_epsilon=1e-6, rope_theta=1e6)
+T5 = models.DecoderConfig(
+    vocab_size=103,
+    num_layers=3,
+    num_encoder_layers=2,
+    embed_dim=48,
+    num_heads=6,
+    num_kv_heads=6,
+    head_dim=10,  # not embed_dim / num_heads
+    mlp_dim=80,
+    activation="gelu",
+    positions="relative_bias",
+    tied_embeddings=False,
+    attention_scale=1.0,
+    relative_buckets=8,
+    relative_max_distance=20,
+    attention_block=16,
+)
 LENGTH = 50  # several blocks, and several windows
 
 
-def _llama(config):
-    return transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=config.vocab_size,
-            num_hidden_layers=config.num_layers,
-            hidden_size=config.embed_dim,
-            num_attention_heads=config.num_heads,
-            num_key_value_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-            intermediate_size=config.mlp_dim,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-            rms_norm_eps=config.norm_epsilon,
-            tie_word_embeddings=config.tied_embeddings,
-            attn_implementation="eager",
-        )
-    )
+def _rope(theta, config):
+    """What transformers calls rope_parameters."""
+    parameters = {"rope_type": config.rope_scaling, "rope_theta": theta, "factor": config.rope_scaling_factor}
+    if config.rope_scaling == "none":
+        return {"rope_type": "default", "rope_theta": theta}
+    if config.rope_scaling == "llama3":
+        parameters |= {
+            "low_freq_factor": config.rope_low_frequency_factor,
+            "high_freq_factor": config.rope_high_frequency_factor,
+            "original_max_position_embeddings": config.rope_original_length,
+        }
+    return parameters
+
+
+def _llama_like(kind):
+    def make(config):
+        arguments = {
+            "vocab_size": config.vocab_size,
+            "num_hidden_layers": config.num_layers,
+            "hidden_size": config.embed_dim,
+            "num_attention_heads": config.num_heads,
+            "num_key_value_heads": config.num_kv_heads,
+            "head_dim": config.head_dim,
+            "intermediate_size": config.mlp_dim,
+            "rope_parameters": _rope(config.rope_theta, config),
+            "max_position_embeddings": 8 * LENGTH,
+            "rms_norm_eps": config.norm_epsilon,
+            "tie_word_embeddings": config.tied_embeddings,
+            "attn_implementation": "eager",
+        }
+        return getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**arguments))
+
+    return make
+
+
+_llama, _qwen3 = _llama_like("Llama"), _llama_like("Qwen3")
 
 
 def _gemma3(config):
@@ -76,7 +122,7 @@ def _gemma3(config):
             head_dim=config.head_dim,
             intermediate_size=config.mlp_dim,
             rope_parameters={
-                "full_attention": {"rope_type": "default", "rope_theta": config.rope_theta},
+                "full_attention": _rope(config.rope_theta, config),
                 "sliding_attention": {"rope_type": "default", "rope_theta": config.local_rope_theta},
             },
             rms_norm_eps=config.norm_epsilon,
@@ -134,8 +180,9 @@ def _params(model, config):
         "mlp": {"wi_0": kernel("mlp.gate_proj"), "wi_1": kernel("mlp.up_proj"), "wo": kernel("mlp.down_proj")},
         "pre_self_attention_layer_norm": scale("input_layernorm"),
     }
-    if config.post_norms:
+    if config.qk_norm:
         attention |= {"query_norm": scale("self_attn.q_norm"), "key_norm": scale("self_attn.k_norm")}
+    if config.post_norms:
         layers |= {
             "post_self_attention_layer_norm": scale("post_attention_layernorm"),
             "pre_mlp_layer_norm": scale("pre_feedforward_layernorm"),
@@ -159,9 +206,13 @@ def _params(model, config):
     [
         (_llama, LLAMA),
         (_llama, dataclasses.replace(LLAMA, tied_embeddings=False, num_kv_heads=6)),
+        (_llama, LLAMA31),
+        (_qwen3, QWEN3),
+        (_qwen3, dataclasses.replace(QWEN3, tied_embeddings=False)),
         (_gemma3, GEMMA3),
+        (_gemma3, GEMMA3_4B),
     ],
-    ids=["llama", "llama untied", "gemma3"],
+    ids=["llama", "llama untied", "llama 3.1", "qwen3", "qwen3 untied", "gemma3", "gemma3 4b"],
 )
 def test_logits_and_gradients_match(make, config):
     theirs = _randomized(make(config))
@@ -182,3 +233,99 @@ def test_logits_and_gradients_match(make, config):
     ours = np.asarray(ours["decoder"]["token_embedder"]["embedding"])
     assert np.abs(gradient).max() > 0.1
     np.testing.assert_allclose(ours, gradient, atol=1e-3 * np.abs(gradient).max())
+
+
+def _t5(config):
+    return transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=config.vocab_size,
+            num_layers=config.num_encoder_layers,
+            num_decoder_layers=config.num_layers,
+            d_model=config.embed_dim,
+            num_heads=config.num_heads,
+            d_kv=config.head_dim,
+            d_ff=config.mlp_dim,
+            feed_forward_proj="gated-gelu",
+            relative_attention_num_buckets=config.relative_buckets,
+            relative_attention_max_distance=config.relative_max_distance,
+            layer_norm_epsilon=config.norm_epsilon,
+            tie_word_embeddings=config.tied_embeddings,
+            dropout_rate=0.0,
+        )
+    )
+
+
+def _t5_params(model, config):
+    """Our parameters from the names of transformers' T5: sublayers are numbered in the order of their use."""
+    weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    d, heads, k = config.embed_dim, config.num_heads, config.head_dim
+
+    def stack(side, count, sublayers):
+        def every(name, shape=None):
+            leaves = (weights[f"{side}.block.{i}.layer.{name}.weight"].T for i in range(count))
+            return np.stack([leaf if shape is None else leaf.reshape(shape) for leaf in leaves])
+
+        layers = {}
+        for number, (name, norm, theirs) in enumerate(sublayers):
+            layers[norm] = {"scale": every(f"{number}.layer_norm")}
+            if theirs == "DenseReluDense":
+                layers[name] = {n: {"kernel": every(f"{number}.{theirs}.{n}")} for n in ("wi_0", "wi_1", "wo")}
+            else:
+                into = {"query": "q", "key": "k", "value": "v"}
+                layers[name] = {n: {"kernel": every(f"{number}.{theirs}.{t}", (d, heads, k))} for n, t in into.items()}
+                layers[name]["out"] = {"kernel": every(f"{number}.{theirs}.o", (heads, k, d))}
+        table = weights[f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+        return {
+            "layers": layers,
+            "relpos_bias": {"rel_embedding": table.T},
+            f"{side}_norm": {"scale": weights[f"{side}.final_layer_norm.weight"]},
+        }
+
+    mlp = ("mlp", "pre_mlp_layer_norm", "DenseReluDense")
+    crossing = ("encoder_decoder_attention", "pre_cross_attention_layer_norm", "EncDecAttention")
+    own = ("self_attention", "pre_self_attention_layer_norm", "SelfAttention")
+    decoder = stack("decoder", config.num_layers, [own, crossing, mlp])
+    if not config.tied_embeddings:
+        decoder["logits_dense"] = {"kernel": weights["lm_head.weight"].T}
+    alike = ("attention", "pre_attention_layer_norm", "SelfAttention")
+    return {
+        "token_embedder": {"embedding": weights["shared.weight"]},
+        "encoder": stack("encoder", config.num_encoder_layers, [alike, mlp]),
+        "decoder": decoder,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [False, True])
+def test_t5_logits_and_gradients_match(tied):
+    config = dataclasses.replace(T5, tied_embeddings=tied, scale_tied_logits=tied)
+    theirs = _randomized(_t5(config))
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():
+            if name.endswith(".q.weight"):
+                weight *= config.head_dim**-0.5  # as T5 starts; without it most of the softmax is one-hot
+    network, params = models.build(config), jax.tree.map(jnp.asarray, _t5_params(theirs, config))
+    assert jax.tree.map(lambda x: x.shape, params) == jax.tree.map(lambda x: x.shape, network.abstract_params())
+    rng = np.random.default_rng(0)
+    inputs, targets = (rng.integers(0, config.vocab_size, (2, n)) for n in (LENGTH, 23))
+    lengths = np.array([LENGTH, 31])
+    filled = np.arange(LENGTH) < lengths[:, None]
+    expected = theirs(
+        input_ids=torch.tensor(inputs), attention_mask=torch.tensor(filled), decoder_input_ids=torch.tensor(targets)
+    ).logits
+    encoder = inputs, np.tile(np.arange(LENGTH), (2, 1)), filled.astype(np.int32)
+    decoder = targets, np.tile(np.arange(23), (2, 1)), np.ones((2, 23), np.int32)
+
+    @jax.jit
+    def logits(params):
+        return network.logits(params, network.hidden(params, *decoder, memory=network.encode(params, *encoder)))
+
+    assert expected.detach().std() > 0.2
+    np.testing.assert_allclose(logits(params), expected.detach().numpy(), atol=1e-4)
+
+    expected.logsumexp(-1).sum().backward()
+    gradient = theirs.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight.grad.numpy().T
+    ours = jax.jit(jax.grad(lambda p: jax.nn.logsumexp(logits(p), -1).sum()))(params)
+    assert np.abs(gradient).max() > 0.1
+    found = ours["encoder"]["relpos_bias"]["rel_embedding"]
+    np.testing.assert_allclose(found, gradient, atol=1e-3 * np.abs(gradient).max())

@@ -1,0 +1,57 @@
+"""What layers keep for the backward pass changes the work and not the result."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flan_jax import configuration, models
+
+T5 = dataclasses.replace(
+    configuration.model_config("tiny_t5"), vocab_size=31, embed_dim=16, num_heads=2, num_kv_heads=2, mlp_dim=24
+)
+GEMMA = dataclasses.replace(
+    configuration.model_config("gemma3_270m"),
+    vocab_size=31,
+    num_layers=2,
+    embed_dim=16,
+    head_dim=8,
+    mlp_dim=24,
+    window=5,
+)
+LENGTH = 12
+
+
+def _loss(config):
+    model = models.build(config)
+    tokens = np.random.default_rng(0).integers(0, 31, (2, LENGTH))
+    arrays = tokens, np.tile(np.arange(LENGTH), (2, 1)), np.ones((2, LENGTH), np.int32)
+
+    def loss(params):
+        memory = {"memory": model.encode(params, *arrays)} if config.num_encoder_layers else {}
+        return jnp.square(model.logits(params, model.hidden(params, *arrays, **memory))).mean()
+
+    return model, loss
+
+
+@pytest.mark.parametrize("config", [T5, GEMMA], ids=["t5", "gemma3"])
+def test_gradients_are_equal(config):
+    model, loss = _loss(dataclasses.replace(config, remat="none"))
+    params = model.init(jax.random.key(0))
+    expected = jax.jit(jax.grad(loss))(params)
+    for name in models.REMAT_POLICIES:
+        found = jax.jit(jax.grad(_loss(dataclasses.replace(config, remat=name))[1]))(params)
+        for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5 * np.abs(y).max(), err_msg=name)
+
+
+def test_each_policy_computes_less_again_than_the_one_before():
+    products = {}
+    for name in models.REMAT_POLICIES:
+        model, loss = _loss(dataclasses.replace(GEMMA, remat=name))
+        products[name] = str(jax.make_jaxpr(jax.grad(loss))(model.abstract_params())).count("dot_general")
+    again = {name: count - products["none"] for name, count in products.items()}
+    # 7 projections, scores and mix; the last product of a layer is needed by nothing behind it.
+    assert again == {"full": 8, "save_attention": 3, "save_dots": 1, "none": 0}
