@@ -52,6 +52,7 @@ def _replicated(tree):
 
 def _one_step(mesh, tx, microbatches=1):
     network = models.build(CONFIG)
+    tx = optimizers.for_parameters(tx, network.logical_axes())
     shardings = state_shardings(mesh, network, tx)
     batch = _batch()
     batch_shardings = partitioning.batch_shardings(mesh, batch)
@@ -61,7 +62,7 @@ def _one_step(mesh, tx, microbatches=1):
         return TrainState(jnp.int32(0), params, tx.init(params))
 
     state = jax.jit(start, out_shardings=shardings)()
-    step = make_train_step(network, tx, DATASETS, microbatches)
+    step = make_train_step(network, tx, DATASETS, microbatches, shardings)
     jitted = jax.jit(step, in_shardings=(shardings, batch_shardings), out_shardings=(shardings, None))
     return jitted(state, jax.device_put(batch, batch_shardings))
 
@@ -112,7 +113,7 @@ def _seen(found):
 @pytest.mark.parametrize("microbatches", [1, 2])
 def test_no_large_gradient_is_replicated(mesh, microbatches):
     found = {}
-    _one_step(mesh, optax.chain(_seen(found), optimizers.adafactor(1e-2)), microbatches)
+    _one_step(mesh, lambda axes: optax.chain(_seen(found), optimizers.adafactor(1e-2)(axes)), microbatches)
     large = {key: sharding for key, sharding in found.items() if math.prod(key[1]) >= LARGE}
     assert len(large) == 8  # embedding, four projections of attention, three of the MLP
     for (path, shape), sharding in large.items():
@@ -207,12 +208,13 @@ def test_odd_shapes_step_too(mesh):
     config = dataclasses.replace(
         CONFIG, vocab_size=131, num_layers=1, embed_dim=129, num_heads=3, num_kv_heads=1, head_dim=10, mlp_dim=133
     )
-    network, tx = models.build(config), optimizers.adafactor(1e-2)
+    network = models.build(config)
+    tx = optimizers.for_parameters(optimizers.adafactor(1e-2), network.logical_axes())
     shardings = state_shardings(mesh, network, tx)
     params = network.init(jax.random.key(0))
     state = jax.device_put(TrainState(jnp.int32(0), params, tx.init(params)), shardings)
     batch = {k: v % 131 if k in ("tokens", "targets") else v for k, v in _batch(rows=3).items()}
-    step = jax.jit(make_train_step(network, tx, DATASETS), out_shardings=(shardings, None))
+    step = jax.jit(make_train_step(network, tx, DATASETS, shardings=shardings), out_shardings=(shardings, None))
     state, metrics = step(state, jax.device_put(batch, partitioning.batch_shardings(mesh, batch)))
     assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["parameter_norm"])
 

@@ -205,15 +205,15 @@ class Stream:
         """The index of a dataset's examples, as `token_store.INDEX` has it."""
         return self._stores[self.datasets.index(dataset)].index
 
-    def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """A step's rows, or a host's share of them; only their tokens are read.
+    def batch(self, step: int, rows: slice | np.ndarray = slice(None)) -> dict[str, np.ndarray]:
+        """A step's rows, or a host's share of them, by slice or by numbers; only their tokens are read.
 
         Returns:
           tokens, positions and segments [B, L]; target_positions, targets and dataset_ids [B, T], int32; weights
           [B, T], float32. A segment is [BOS] inputs EOS targets EOS; targets and the last EOS carry weight 1.
           `target_positions` are the slots whose hidden state predicts. Padding has segment 0 and weight 0.
         """
-        chosen = range(self.rows_per_batch)[rows]
+        chosen = np.arange(self.rows_per_batch)[rows]
         number = {name: i for i, name in enumerate(self.datasets)}
         slots, targets = (len(chosen), self.row_length), (len(chosen), self.target_length)
         out = {name: np.zeros(slots, np.int32) for name in ("tokens", "positions", "segments")}
@@ -269,8 +269,10 @@ def _usable_by_rendering(fits: np.ndarray, index: np.ndarray, renderings: int) -
 
 
 @contextlib.contextmanager
-def prefetch(stream: Stream, start: int, size: int = 2) -> Iterator[Iterator[dict[str, np.ndarray]]]:
-    """Yields an iterator over the batches from step `start` on, made ahead in a thread.
+def prefetch(
+    stream: Stream, start: int, size: int = 2, rows: slice | np.ndarray = slice(None)
+) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+    """Yields an iterator over the batches from step `start` on, or over some rows of them, made ahead in a thread.
 
     An error in the thread is raised where the batch is taken; the thread ends with the context.
     """
@@ -289,7 +291,7 @@ def prefetch(stream: Stream, start: int, size: int = 2) -> Iterator[Iterator[dic
     def make() -> None:
         step = start
         try:
-            while put(stream.batch(step)):
+            while put(stream.batch(step, rows)):
                 step += 1
         except Exception as error:
             put(error)
