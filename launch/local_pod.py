@@ -2,10 +2,10 @@
 
 python -m flan_jax.launch.local_pod --processes=4 --devices=2 -- python -m flan_jax.train --gin_file=runs/tune.gin ...
 
-The processes join by `jax.distributed` over loopback and exchange arrays by gloo, on the code path of a pod slice: every
-host reads its own rows, Orbax saves from all. The output of process 0 passes through; the others' lines carry their
-number, and their errors stand beside. When one process fails the others are stopped after --grace seconds, and the exit
-status is that of the one that failed.
+The processes join by `jax.distributed` over loopback and exchange arrays by gloo, on the code path of a pod slice:
+every host reads its own rows, Orbax saves from all. The output of process 0 passes through; the lines of the others
+carry their number. When one process fails, the others are stopped after --grace seconds, and the exit status is that of
+the one that failed.
 """
 
 from __future__ import annotations

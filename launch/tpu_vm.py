@@ -4,8 +4,8 @@ python launch/tpu_vm.py --name=flan --zone=us-east5-b --type=v6e-256 --runtime=v
   -- -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'gs://BUCKET/first'" ...
 
 Five stages, each by itself with --stage: create the machines (with --slices=N several slices that only the data-centre
-network joins), install this checkout as a wheel, start the program on all hosts, follow its log, delete. Every host must
-see the folders that the program names: give gs:// paths for checkpoints, or a mounted disk.
+network joins), install this checkout as a wheel, start the program on all hosts, follow its log, delete. Every host
+must see the folders that the program names: give gs:// paths for checkpoints, or a mounted disk.
 
 NOT RUN BY ITS AUTHORS: they had no TPU and no cloud project. The tests check the command lines against the
 documentation of gcloud, not against the cloud.

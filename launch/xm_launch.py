@@ -3,7 +3,7 @@
 xmanager launch launch/xm_launch.py -- --job=train --accelerator=tpu_v3=8 \
   --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'gs://BUCKET/first'" --gin.PREPARED_DIR="'gs://BUCKET/prepared'"
 xmanager launch launch/xm_launch.py -- --job=eval --accelerator=tpu_v3=8 \
-  --gin_file=runs/eval.gin --gin.CHECKPOINT_PATH="'gs://BUCKET/first'" --gin.EVAL_OUTPUT_DIR="'gs://BUCKET/first/nli'" ...
+  --gin_file=runs/eval.gin --gin.CHECKPOINT_PATH="'gs://BUCKET/first'" --gin.EVAL_OUTPUT_DIR="'gs://BUCKET/nli'" ...
 
 XManager packs this checkout into a container and runs it on Vertex AI, or with --local in Docker on this machine. It is
 the extra `xmanager`, in an environment of its own: it wants an older protobuf than SentencePiece does.
