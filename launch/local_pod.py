@@ -104,24 +104,22 @@ def _pass_on(number: int, stream: IO[str], out: IO[str]) -> None:
 
 def _wait(pod: Sequence[subprocess.Popen[str]], grace: float) -> int:
     deadline, status = None, 0
-    while any(process.poll() is None for process in pod):
-        failed = next((n for n, process in enumerate(pod) if process.returncode), None)
+    while True:
+        codes = [process.poll() for process in pod]
+        running = [str(number) for number, code in enumerate(codes) if code is None]
+        failed = next((number for number, code in enumerate(codes) if code), None)
         if failed is not None and deadline is None:
-            code = pod[failed].returncode
+            code = codes[failed]
             deadline, status = time.monotonic() + grace, code if code > 0 else 128 - code
             end = f"exit status {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
-            _say(f"process {failed} (pid {pod[failed].pid}) ended with {end}; the others have {grace:g} s to end.")
+            others = f"; process {', '.join(running)} has {grace:g} s to end" if running else ""
+            _say(f"process {failed} (pid {pod[failed].pid}) ended with {end}{others}.")
+        if not running:
+            return status
         if deadline is not None and time.monotonic() > deadline:
-            left = [n for n, process in enumerate(pod) if process.poll() is None]
-            _say(f"stopping process {', '.join(map(str, left))}.")
+            _say(f"stopping process {', '.join(running)}.")
             return status
         time.sleep(0.1)
-    # All may have failed between two looks.
-    codes = [process.returncode for process in pod if process.returncode]
-    if codes and not status:
-        status = codes[0] if codes[0] > 0 else 128 - codes[0]
-        _say(f"all processes ended, {len(codes)} of {len(pod)} with an error.")
-    return status
 
 
 def _stop(pod: Sequence[subprocess.Popen[str]]) -> None:
