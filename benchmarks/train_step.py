@@ -53,15 +53,19 @@ LEARNING_RATE = 0.0  # the work of an update and no change, so that every step o
 def synthetic_rows(num_rows: int, length: int, target_length: int, vocab_size: int, seed: int) -> dict[str, np.ndarray]:
     """Packed rows as `flan_jax.data.stream` makes them, of examples like FLAN's: 110 tokens, 11 of them targets."""
     from flan_jax.data import packing
+    from flan_jax.data.stream import FILL
 
     rng = np.random.default_rng(seed)
-    count = num_rows * length // 60 + 8
-    targets = np.clip(rng.lognormal(np.log(6), 1.1, count), 2, min(target_length, length // 2)).astype(np.int64)
-    lengths = np.clip(rng.lognormal(np.log(80), 0.8, count), targets + 2, length).astype(np.int64)
+    block_rows = max(num_rows, 64)  # packed together, as a stream packs a block
+    targets = np.clip(rng.lognormal(np.log(6), 1.1, block_rows * length), 2, min(target_length, length // 2))
+    lengths = np.clip(rng.lognormal(np.log(80), 0.8, block_rows * length), targets + 2, length)
+    targets, lengths = targets.astype(np.int64), lengths.astype(np.int64)
+    fitting = int((np.cumsum(lengths) <= FILL * block_rows * length).sum())
+    packed = packing.pack(lengths[:fitting], targets[:fitting], block_rows, length, target_length, rng)
     out = {name: np.zeros((num_rows, length), np.int32) for name in ("tokens", "positions", "segments")}
     out |= {name: np.zeros((num_rows, target_length), np.int32) for name in ("target_positions", "targets")}
     out |= {"dataset_ids": np.zeros_like(out["targets"]), "weights": np.zeros(out["targets"].shape, np.float32)}
-    for b, row in enumerate(packing.pack(lengths, targets, num_rows, length, target_length, rng)):
+    for b, row in enumerate(rng.permutation(np.array(row)) for row in packed[:num_rows]):
         start = used = 0
         for number, example in enumerate(row, 1):
             size, count = int(lengths[example]), int(targets[example])
@@ -151,11 +155,10 @@ class JaxSide:
         import optax
 
         from flan_jax import models
-        from flan_jax.models.attention_switch import refuse
         from flan_jax.training.state import make_train_step
 
         attention, block, remat = way.split(":")
-        refuse(attention, self.about["platform"])
+        models.refuse_attention(attention, self.about["platform"])
         how = {"attention": attention, "attention_block": int(block), "remat": remat}
         model = models.build(dataclasses.replace(self._config, **how))
         return self._jax.jit(make_train_step(model, optax.sgd(LEARNING_RATE), 1), donate_argnums=0)

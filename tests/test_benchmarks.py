@@ -28,15 +28,15 @@ def test_data(tmp_path):
 
 
 def test_train_step(tmp_path):
-    arguments = ["--model=tiny", "--layers=2", "--rows=2", "--row-length=96", "--target-length=32", "--steps=1"]
+    arguments = ["--model=tiny", "--layers=2", "--rows=2", "--row-length=192", "--target-length=48", "--steps=1"]
     ways = ["xla:256:full", "segments:32:save_dots"]
     environment = os.environ | {"XLA_FLAGS": ""}
     command = [sys.executable, BENCHMARKS / "train_step.py", *arguments, f"--ways={','.join(ways)}", "--json"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path).stdout
     result = json.loads(printed.splitlines()[-1])
     assert list(result["ways"]) == ways
-    assert 96 < result["real_tokens"] <= result["slots"] == 2 * 96
-    assert 2 < result["segments"] < result["target_tokens"] <= 2 * 32
+    assert 192 < result["real_tokens"] <= result["slots"] == 2 * 192
+    assert 2 < result["segments"] < result["target_tokens"] <= 2 * 48
     sides = [*result["ways"].values(), *([result["pytorch"]] if "pytorch" in result else [])]
     for side in sides:
         assert side["loss"] == pytest.approx(sides[0]["loss"], abs=1e-4)  # the same model, rows and masks

@@ -130,6 +130,7 @@ def train(
 
     # ------------------------------------------------------------------------------------------ mesh and state
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
+    models.refuse_attention(network.config.attention, mesh.devices.flat[0].platform)
     shardings = state_shardings(mesh, network, tx)
     resumed = checkpoints.latest_step(folder) is not None
     if resumed:

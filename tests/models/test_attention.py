@@ -73,45 +73,45 @@ each_path = pytest.mark.parametrize("name", ["xla", "segments", "splash", "cudnn
 each_window = pytest.mark.parametrize(("window", "is_global"), [(0, True), (7, False), (7, True)])
 
 
-@each_path
-@each_window
-def test_forward_matches_the_loop(name, window, is_global):
-    slots = _slots()
-    q, k, v = _arrays(slots)
-    out = jax.jit(_by(name, slots, window, is_global))(q, k, v)
-    assert np.isfinite(out).all()
-    real = slots.segments > 0
-    expected = _naive(q, k, v, slots, 0 if is_global else window)
-    np.testing.assert_allclose(np.asarray(out)[real], expected[real], atol=2e-5)
-
-
-def _gradient(function, slots, arrays):
+def _with_gradients(function, slots, arrays):
+    """Output, and gradients of its product with a random array at slots that are no padding."""
     weights = np.random.default_rng(9).normal(size=arrays[0].shape) * (slots.segments > 0)[:, :, None, None, None]
-    return jax.jit(jax.grad(lambda *x: (function(*x) * weights).sum(), argnums=(0, 1, 2)))(*arrays)
+
+    def total(*x):
+        out = function(*x)
+        return (out * weights).sum(), out
+
+    (_, out), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    return out, gradients
 
 
 @functools.cache
-def _plain_gradient(window, is_global):
+def _plain_gradients(window):
     """Gradients of plain attention, all pairs at once, which JAX derives."""
     slots = _slots()
     seen = slots.segments[:, :, None] == slots.segments[:, None, :]
     seen &= np.tril(np.ones((70, 70), bool))
-    if not is_global:
+    if window:
         seen &= slots.positions[:, :, None] - slots.positions[:, None, :] < window
 
     def plain(q, k, v):
         scores = jnp.where(seen[:, None, None], jnp.einsum("bqgpk,bsgk->bgpqs", q, k), -1e30)
         return jnp.einsum("bgpqs,bsgk->bqgpk", jax.nn.softmax(scores), v)
 
-    return _gradient(plain, slots, _arrays(slots))
+    return _with_gradients(plain, slots, _arrays(slots))[1]
 
 
-@each_path
-@each_window
-def test_gradients_match_plain_attention(name, window, is_global):
+@pytest.mark.parametrize("name", ["xla", "segments", "splash", "cudnn"])
+@pytest.mark.parametrize(("window", "is_global"), [(0, True), (7, False), (7, True)])
+def test_output_matches_the_loop_and_gradients_plain_attention(name, window, is_global):
     slots = _slots()
-    found = _gradient(_by(name, slots, window, is_global), slots, _arrays(slots))
-    for a, b in zip(found, _plain_gradient(window, is_global), strict=True):
+    arrays = _arrays(slots)
+    out, gradients = _with_gradients(_by(name, slots, window, is_global), slots, arrays)
+    seen = 0 if is_global else window
+    assert np.isfinite(out).all()
+    real = slots.segments > 0
+    np.testing.assert_allclose(np.asarray(out)[real], _naive(*arrays, slots, seen)[real], atol=2e-5)
+    for a, b in zip(gradients, _plain_gradients(seen), strict=True):
         assert np.abs(b).max() > 0.5
         np.testing.assert_allclose(a, b, atol=3e-5)
 
@@ -121,15 +121,13 @@ def test_bfloat16_is_near_float32(name):
     slots = _slots()
     coarse = [jnp.asarray(x, jnp.bfloat16) for x in _arrays(slots)]
     exact = [np.asarray(x, np.float32) for x in coarse]
-    out = jax.jit(_by(name, slots))(*coarse)
+    out, gradients = _with_gradients(_by(name, slots), slots, coarse)
     assert out.dtype == jnp.bfloat16
     real = slots.segments > 0
     np.testing.assert_allclose(np.asarray(out, np.float32)[real], _naive(*exact, slots)[real], atol=0.03)
-    for a, b in zip(
-        _gradient(_by(name, slots), slots, coarse), _gradient(_by("xla", slots), slots, exact), strict=True
-    ):
+    for a, b in zip(gradients, _plain_gradients(0), strict=True):
         assert a.dtype == jnp.bfloat16
-        np.testing.assert_allclose(np.asarray(a, np.float32), b, atol=0.02 * np.abs(b).max())
+        np.testing.assert_allclose(np.asarray(a, np.float32), b, atol=0.03 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("name", ["xla", "segments", "cudnn"])
@@ -147,7 +145,7 @@ def test_branches_match_the_loop(name):
     np.testing.assert_allclose(out[real], _naive(q, k, v, slots, 5)[real], atol=2e-5)
 
 
-@pytest.mark.parametrize("block", [7, 16, 35, 64, 256])
+@pytest.mark.parametrize("block", [7, 35, 256])
 def test_segments_by_blocks_of_any_size(block):
     slots = _slots()
     q, k, v = _arrays(slots)
@@ -168,11 +166,13 @@ def test_splash_on_a_mesh(data, tensor, groups, per_group):
     slots = _slots((*LENGTHS, (70,)))
     arrays = _arrays(slots, groups=groups, per_group=per_group)
     mesh = partitioning.make_mesh(data=data, tensor=tensor)
-    alone = _gradient(_by("xla", slots), slots, arrays)
+    alone = _with_gradients(_by("xla", slots), slots, arrays)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         spread = [jax.device_put(x, jax.NamedSharding(mesh, jax.P("data"))) for x in arrays]
-        together = _gradient(_by("splash", slots), slots, spread)
-    for a, b in zip(together, alone, strict=True):
+        together = _with_gradients(_by("splash", slots), slots, spread)
+    real = (slots.segments > 0)[:, :, None, None, None]
+    np.testing.assert_allclose(together[0] * real, alone[0] * real, atol=3e-5)
+    for a, b in zip(together[1], alone[1], strict=True):
         np.testing.assert_allclose(a, b, atol=3e-5)
 
 
@@ -190,7 +190,7 @@ CONFIG = models.DecoderConfig(
 )
 
 
-@pytest.mark.parametrize("remat", ["full", "save_attention", "save_dots", "none"])
+@pytest.mark.parametrize("remat", ["save_dots", "full", pytest.param("none", marks=pytest.mark.slow)])
 def test_a_model_by_segments_has_the_same_gradients(remat):
     slots = _slots()
     tokens = np.random.default_rng(2).integers(32, size=slots.segments.shape)
