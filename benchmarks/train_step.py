@@ -3,6 +3,7 @@
 python benchmarks/train_step.py --rows=2 --json
 python benchmarks/train_step.py --layers=4 --ways=xla:256:full,segments:128:save_dots
 python benchmarks/train_step.py --dtype=bfloat16 --rows=32 --ways=xla:256:save_dots,cudnn:256:save_dots   (GPU)
+python benchmarks/train_step.py --model=t5_1_1_small --rows=8 --row-length=512 --target-length=114 --ways=xla:256:full
 python benchmarks/train_step.py --prepared=DIR --vocabulary=smollm2-135m
 
 A step is forward, backward and an update by plain SGD, from the same parameters on both sides. PyTorch's is what a user
@@ -50,61 +51,92 @@ LEARNING_RATE = 0.0  # the work of an update and no change, so that every step o
 # ------------------------------------------------------------------------------------------------------------ rows
 
 
-def synthetic_rows(num_rows: int, length: int, target_length: int, vocab_size: int, seed: int) -> dict[str, np.ndarray]:
-    """Packed rows as `flan_jax.data.stream` makes them, of examples like FLAN's: 110 tokens, 11 of them targets."""
-    from flan_jax.data import packing
+def synthetic_rows(config: Any, num_rows: int, length: int, target_length: int, seed: int) -> dict[str, np.ndarray]:
+    """Packed rows of random tokens in examples as long as FLAN's: 110 tokens on average, 11 of them targets.
+
+    Args:
+      config: of the model, which says where the tokens lie.
+      num_rows: B.
+      length: slots of a row; an encoder's, where the model has one.
+      target_length: target slots of a row.
+      seed: of lengths and tokens.
+    """
+    from flan_jax.data import layouts, packing
     from flan_jax.data.stream import FILL
 
     rng = np.random.default_rng(seed)
+    layout = layouts.EncoderDecoderLayout if config.num_encoder_layers else layouts.DecoderLayout
+    layout = layout(length, target_length, None, 1)
     block_rows = max(num_rows, 64)  # packed together, as a stream packs a block
-    targets = np.clip(rng.lognormal(np.log(6), 1.1, block_rows * length), 2, min(target_length, length // 2))
-    lengths = np.clip(rng.lognormal(np.log(80), 0.8, block_rows * length), targets + 2, length)
-    targets, lengths = targets.astype(np.int64), lengths.astype(np.int64)
-    fitting = int((np.cumsum(lengths) <= FILL * block_rows * length).sum())
-    packed = packing.pack(lengths[:fitting], targets[:fitting], block_rows, length, target_length, rng)
-    out = {name: np.zeros((num_rows, length), np.int32) for name in ("tokens", "positions", "segments")}
-    out |= {name: np.zeros((num_rows, target_length), np.int32) for name in ("target_positions", "targets")}
-    out |= {"dataset_ids": np.zeros_like(out["targets"]), "weights": np.zeros(out["targets"].shape, np.float32)}
-    for b, row in enumerate(rng.permutation(np.array(row)) for row in packed[:num_rows]):
-        start = used = 0
-        for number, example in enumerate(row, 1):
-            size, count = int(lengths[example]), int(targets[example])
-            place, place_t = slice(start, start + size), slice(used, used + count)
-            tokens = rng.integers(vocab_size, size=size, dtype=np.int32)
-            out["tokens"][b, place], out["positions"][b, place], out["segments"][b, place] = tokens, range(size), number
-            out["target_positions"][b, place_t] = np.arange(start + size - count, start + size) - 1
-            out["targets"][b, place_t], out["weights"][b, place_t] = tokens[-count:], 1.0
-            start, used = start + size, used + count
-    return out
+    targets = np.clip(rng.lognormal(np.log(6), 1.1, block_rows * length), 1, min(target_length, length // 2) - 1)
+    inputs = np.clip(rng.lognormal(np.log(70), 0.8, block_rows * length), 1, length - targets.astype(int) - 2)
+    inputs, targets = inputs.astype(np.int64), targets.astype(np.int64)
+    sizes = layout.sizes(inputs, targets)
+    fits = [np.cumsum(x) <= FILL * block_rows * room for x, room in zip(sizes, (length, target_length), strict=True)]
+    count = int(min(x.sum() for x in fits))
+    packed = packing.pack(*(x[:count] for x in sizes), block_rows, length, target_length, rng)
+
+    def tokens(size: int) -> np.ndarray:
+        return rng.integers(2, config.vocab_size, size, np.int32)
+
+    rows = [rng.permutation(np.array(row)) for row in packed[:num_rows]]
+    return layout.batch([[(0, tokens(inputs[i]), tokens(targets[i])) for i in row] for row in rows])
 
 
-def prepared_rows(folder: str, vocabulary: str, num_rows: int, length: int, target_length: int) -> dict[str, Any]:
-    """The first batch of a stream over what `flan_jax.prepare` wrote, by numbers of records."""
+def prepared_rows(
+    config: Any, folder: str, vocabulary: str, num_rows: int, length: int, target_length: int
+) -> dict[str, np.ndarray]:
+    """The first batch of a stream over what `flan_jax.prepare` wrote, by numbers of records.
+
+    Raises:
+      FlanError: the vocabulary is larger than the model's.
+    """
     from flan_jax.data import vocabularies
     from flan_jax.data.stream import Stream
     from flan_jax.data.token_store import TokenStore
 
     tokenizer = vocabularies.load(vocabulary)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise FlanError(f"vocabulary {vocabulary!r} has {tokenizer.vocab_size} ids, the model {config.vocab_size}.")
     store = TokenStore.open(folder, tokenizer.fingerprint)
-    rates = {name: float(store[name].num_records) for name in store.names}
-    shape = {"row_length": length, "target_length": target_length, "rows_per_batch": num_rows}
-    return Stream(store, rates, seed=0, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, **shape).batch(0)
+    stream = Stream(
+        store,
+        {name: float(store[name].num_records) for name in store.names},
+        seed=0,
+        row_length=length,
+        target_length=target_length,
+        rows_per_batch=num_rows,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        encoder_decoder=bool(config.num_encoder_layers),
+    )
+    return stream.batch(0) | {"dataset_ids": np.zeros((num_rows, target_length), np.int32)}  # one loss for all
 
 
 def useful_flops(config: Any, batch: Mapping[str, np.ndarray]) -> float:
     """Floating point operations that a step on these rows needs: six a weight and token, and attention's.
 
-    Three matrix products (one forward, two backward) of two operations; a slot looks at its segment up to itself, in
-    every layer (windows are not counted).
+    Three matrix products (one forward, two backward) of two operations. A slot looks at its segment, a decoder's up to
+    itself; windows are not counted.
     """
     c = config
-    heads = 2 * c.num_heads + 2 * c.num_kv_heads
-    a_layer = c.embed_dim * (heads * c.head_dim + 3 * c.mlp_dim)
-    real = batch["segments"] > 0
-    pairs = float((batch["positions"] + 1)[real].sum())
-    projections = 6.0 * c.num_layers * a_layer * real.sum()
-    attention = 12.0 * c.num_layers * c.num_heads * c.head_dim * pairs
-    return projections + attention + 6.0 * c.vocab_size * c.embed_dim * float((batch["weights"] > 0).sum())
+    queries, keys = 2 * c.embed_dim * c.num_heads * c.head_dim, 2 * c.embed_dim * c.num_kv_heads * c.head_dim
+    mlp = 3 * c.embed_dim * c.mlp_dim  # weights of a layer's feed-forward; queries and output, keys and values above
+
+    def lengths(segments_BxL: np.ndarray) -> np.ndarray:
+        return np.stack([np.bincount(row, minlength=segments_BxL.shape[1] + 1) for row in segments_BxL])[:, 1:]
+
+    own = lengths(batch["segments"]).astype(np.float64)
+    weights = c.num_layers * (queries + keys + mlp) * own.sum() + c.vocab_size * c.embed_dim * batch["weights"].sum()
+    pairs = c.num_layers * (own * (own + 1) / 2).sum()
+    if c.num_encoder_layers:
+        ahead = lengths(batch["encoder_segments"]).astype(np.float64)
+        weights += c.num_encoder_layers * (queries + keys + mlp) * ahead.sum()
+        weights += c.num_layers * (queries * own.sum() + keys * ahead.sum())
+        width = min(own.shape[1], ahead.shape[1])
+        pairs += c.num_encoder_layers * np.square(ahead).sum()
+        pairs += c.num_layers * (own[:, :width] * ahead[:, :width]).sum()
+    return float(6 * weights + 12 * c.num_heads * c.head_dim * pairs)
 
 
 # ----------------------------------------------------------------------------------------------------------- sides
@@ -165,87 +197,25 @@ class JaxSide:
 
 
 class TorchSide:
-    """A Llama of transformers; runs in a process of its own."""
+    """transformers on PyTorch; runs in a process of its own."""
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
         """Builds the model with our parameters."""
         import torch
+        import train_step_pytorch
         import transformers
 
-        c = argparse.Namespace(**plan["config"])
-        self._torch = torch
-        config = transformers.LlamaConfig(
-            vocab_size=c.vocab_size,
-            hidden_size=c.embed_dim,
-            num_hidden_layers=c.num_layers,
-            num_attention_heads=c.num_heads,
-            num_key_value_heads=c.num_kv_heads,
-            head_dim=c.head_dim,
-            intermediate_size=c.mlp_dim,
-            rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
-            rms_norm_eps=c.norm_epsilon,
-            tie_word_embeddings=c.tied_embeddings,
-            attn_implementation="sdpa",
-        )
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        with torch.device(device):
-            self._model = transformers.LlamaForCausalLM(config).to(getattr(torch, c.dtype))
-        with np.load(folder / "parameters.npz") as ours, torch.no_grad():
-            named = dict(self._model.named_parameters())
-            for name, value in _llama_parameters(ours, c.num_layers):
-                named.pop(name).copy_(torch.from_numpy(value))
-            if named:
-                raise FlanError(f"the model of transformers has parameters that ours lacks: {', '.join(named)}.")
-        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=LEARNING_RATE)
-        batch = np.load(folder / "batch.npz")
-        segments = batch["segments"]
-        seen = (segments[:, :, None] == segments[:, None, :]) & np.tril(np.ones((segments.shape[1],) * 2, bool))
-        labels = np.full(segments.shape, -100)
-        for b, t in zip(*np.nonzero(batch["weights"]), strict=True):
-            labels[b, batch["target_positions"][b, t] + 1] = batch["targets"][b, t]
-        self._inputs = {
-            "input_ids": torch.from_numpy(batch["tokens"]).long().to(device),
-            "position_ids": torch.from_numpy(batch["positions"]).long().to(device),
-            "attention_mask": torch.from_numpy(seen[:, None]).to(device),
-            "labels": torch.from_numpy(labels).to(device),
-        }
+        from flan_jax.models import DecoderConfig
+
+        config = DecoderConfig.from_dict(plan["config"])
+        with np.load(folder / "parameters.npz") as ours, np.load(folder / "batch.npz") as batch:
+            self._step = train_step_pytorch.TorchStep(config, ours, dict(batch), LEARNING_RATE)
         self.about = {"torch": torch.__version__, "transformers": transformers.__version__}
 
     def run(self, command: str) -> dict[str, float]:
         """One step."""
-        result = 0.0
-
-        def step() -> None:
-            nonlocal result
-            self._optimizer.zero_grad()
-            loss = self._model(**self._inputs, use_cache=False).loss
-            loss.backward()
-            self._optimizer.step()
-            result = loss.item()
-
-        return _timed(step) | {"loss": result}
-
-
-def _llama_parameters(ours: Mapping[str, np.ndarray], num_layers: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Our parameters under the names and in the layout of transformers."""
-    yield "model.embed_tokens.weight", ours["decoder/token_embedder/embedding"]
-    yield "model.norm.weight", ours["decoder/decoder_norm/scale"]
-    if "decoder/logits_dense/kernel" in ours:
-        yield "lm_head.weight", ours["decoder/logits_dense/kernel"].T
-    projections = {f"self_attn.{n[0]}_proj": f"self_attention/{n}/kernel" for n in ("query", "key", "value")}
-    projections |= {"mlp.gate_proj": "mlp/wi_0/kernel", "mlp.up_proj": "mlp/wi_1/kernel"}
-    into = {"self_attn.o_proj": "self_attention/out/kernel", "mlp.down_proj": "mlp/wo/kernel"}
-    norms = {"input_layernorm": "pre_self_attention_layer_norm", "post_attention_layernorm": "pre_mlp_layer_norm"}
-    read = {name: ours[name] for name in ours if name.startswith("decoder/layers/")}  # each once, not once a layer
-    for i in range(num_layers):
-        for theirs, name in projections.items():
-            kernel = read[f"decoder/layers/{name}"][i]
-            yield f"model.layers.{i}.{theirs}.weight", kernel.reshape(kernel.shape[0], -1).T
-        for theirs, name in into.items():
-            kernel = read[f"decoder/layers/{name}"][i]
-            yield f"model.layers.{i}.{theirs}.weight", kernel.reshape(-1, kernel.shape[-1]).T
-        for theirs, name in norms.items():
-            yield f"model.layers.{i}.{theirs}.weight", read[f"decoder/layers/{name}/scale"][i]
+        losses: list[float] = []
+        return _timed(lambda: losses.append(self._step())) | {"loss": losses[0]}
 
 
 def _timed(step: Any) -> dict[str, float]:
@@ -316,7 +286,8 @@ def benchmark(
             for name, ask in asked.items():
                 found[name].append(ask(name))
             peaks.append(min((ask_jax("peak") for _ in range(3)), key=lambda p: p["seconds"]))
-    real, slots = int((batch["segments"] > 0).sum()), int(batch["segments"].size)
+    both = [x for name, x in batch.items() if name.endswith("segments")]
+    real, slots = sum(int((x > 0).sum()) for x in both), sum(x.size for x in both)
     flops, product = useful_flops(config, batch), 2.0 * PEAK_SIZE**3
     peak = product / min(p["seconds"] for p in peaks)
     peak_by_processor = product / min(p["processor_seconds"] for p in peaks)
@@ -362,10 +333,12 @@ def benchmark(
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2_135m", help="a Llama of gin/models")
-    parser.add_argument("--layers", type=int, default=0, help="fewer layers than the model has")
+    parser.add_argument("--model", default="smollm2_135m", help="one of gin/models; PyTorch has Llama and T5 1.1")
+    parser.add_argument(
+        "--layers", type=int, default=0, help="fewer layers than the model has, on both sides of an encoder-decoder"
+    )
     parser.add_argument("--rows", type=int, default=2)
-    parser.add_argument("--row-length", type=int, default=1280)
+    parser.add_argument("--row-length", type=int, default=1280, help="of the encoder, where there is one")
     parser.add_argument("--target-length", type=int, default=256)
     parser.add_argument("--steps", type=int, default=3, help="steps of each side that count")
     parser.add_argument("--ways", default="segments:128:save_dots", help="ATTENTION:BLOCK:REMAT, with commas")
@@ -423,28 +396,27 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from flan_jax.configuration import model_config
 
-    overrides = {"dtype": arguments.dtype} | ({"num_layers": arguments.layers} if arguments.layers else {})
-    config = model_config(arguments.model, overrides)
+    config = model_config(arguments.model, {"dtype": arguments.dtype})
+    if arguments.layers:
+        encoder = {"num_encoder_layers": arguments.layers} if config.num_encoder_layers else {}
+        config = dataclasses.replace(config, num_layers=arguments.layers, **encoder)
     ways = arguments.ways.split(",")
     for way in ways:
         parts = way.split(":")
         if len(parts) != 3 or not parts[1].isdigit():
             raise FlanError(f"--ways: {way!r} is no ATTENTION:BLOCK:REMAT, for example xla:256:full.")
         config.computed(attention=parts[0], attention_block=int(parts[1]), remat=parts[2])
-    if config.num_encoder_layers:
-        raise FlanError(f"{arguments.model} is an encoder-decoder, which this benchmark does not measure yet.")
     with_torch = not arguments.no_torch and all(importlib.util.find_spec(m) for m in ("torch", "transformers"))
-    if with_torch and (config.positions != "rope" or config.activation != "silu" or config.qk_norm or config.window):
-        raise FlanError(f"{arguments.model} is no Llama, and PyTorch's side has nothing else: add --no-torch.")
+    if with_torch:
+        import train_step_pytorch
+
+        if why := train_step_pytorch.unfit(config):
+            raise FlanError(f"{arguments.model} is {why}, which PyTorch's side has: add --no-torch.")
+    size = arguments.rows, arguments.row_length, arguments.target_length
     if arguments.prepared:
-        size = arguments.rows, arguments.row_length, arguments.target_length
-        batch = prepared_rows(arguments.prepared, arguments.vocabulary, *size)
-        batch["dataset_ids"][:] = 0  # one loss for all
-        if (top := int(batch["tokens"].max())) >= config.vocab_size:
-            raise FlanError(f"--vocabulary has token {top}, and {arguments.model} only {config.vocab_size}.")
+        batch = prepared_rows(config, arguments.prepared, arguments.vocabulary, *size)
     else:
-        size = arguments.rows, arguments.row_length, arguments.target_length
-        batch = synthetic_rows(*size, config.vocab_size, arguments.seed)
+        batch = synthetic_rows(config, *size, arguments.seed)
     return benchmark(config, batch, ways, arguments.steps, with_torch)
 
 

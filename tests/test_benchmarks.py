@@ -52,8 +52,8 @@ def test_train_step(tmp_path):
     [
         (["--ways=xla"], "'xla' is no ATTENTION:BLOCK:REMAT"),
         (["--ways=cudnn:1:full"], "'cudnn' computes in bfloat16"),
-        (["--model=tiny_t5"], "is an encoder-decoder"),
-        (["--model=gemma3_270m"], "is no Llama, and PyTorch's side has nothing else: add --no-torch"),
+        (["--model=tiny_t5"], "'segments' takes no relative bias"),
+        (["--model=gemma3_270m"], "is neither a plain Llama nor a T5 1.1, which PyTorch's side has: add --no-torch"),
     ],
 )
 def test_train_step_refuses_in_one_line(arguments, message, monkeypatch, capsys):
