@@ -407,17 +407,19 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
             raise FlanError(f"--ways: {way!r} is no ATTENTION:BLOCK:REMAT, for example xla:256:full.")
         config.computed(attention=parts[0], attention_block=int(parts[1]), remat=parts[2])
     with_torch = not arguments.no_torch and all(importlib.util.find_spec(m) for m in ("torch", "transformers"))
-    if with_torch:
-        import train_step_pytorch
-
-        if why := train_step_pytorch.unfit(config):
-            raise FlanError(f"{arguments.model} is {why}, which PyTorch's side has: add --no-torch.")
+    if with_torch and not (config.num_encoder_layers or _is_llama(config)):
+        raise FlanError(f"{arguments.model} is neither Llama nor T5 1.1, which PyTorch's side has: add --no-torch.")
     size = arguments.rows, arguments.row_length, arguments.target_length
     if arguments.prepared:
         batch = prepared_rows(config, arguments.prepared, arguments.vocabulary, *size)
     else:
         batch = synthetic_rows(config, *size, arguments.seed)
     return benchmark(config, batch, ways, arguments.steps, with_torch)
+
+
+def _is_llama(config: Any) -> bool:
+    plain = config.positions == "rope" and config.rope_scaling == "none" and config.activation == "silu"
+    return plain and not (config.qk_norm or config.window)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,6 @@ from flan_jax.models import DecoderConfig
 Arrays = Mapping[str, np.ndarray]
 
 
-def unfit(config: DecoderConfig) -> str | None:
-    """Why a model is neither of the two, or None."""
-    if config.num_encoder_layers:
-        return None
-    plain = config.positions == "rope" and config.rope_scaling == "none" and config.activation == "silu"
-    return None if plain and not (config.qk_norm or config.window) else "neither a plain Llama nor a T5 1.1"
-
-
 class TorchStep:
     """Forward, backward and an update by SGD, as a user of transformers writes them."""
 

@@ -53,7 +53,7 @@ def test_train_step(tmp_path):
         (["--ways=xla"], "'xla' is no ATTENTION:BLOCK:REMAT"),
         (["--ways=cudnn:1:full"], "'cudnn' computes in bfloat16"),
         (["--model=tiny_t5"], "'segments' takes no relative bias"),
-        (["--model=gemma3_270m"], "is neither a plain Llama nor a T5 1.1, which PyTorch's side has: add --no-torch"),
+        (["--model=gemma3_270m"], "is neither Llama nor T5 1.1, which PyTorch's side has: add --no-torch"),
     ],
 )
 def test_train_step_refuses_in_one_line(arguments, message, monkeypatch, capsys):
