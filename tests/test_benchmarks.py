@@ -25,3 +25,42 @@ def test_data(tmp_path):
     assert theirs["tokens"] == pytest.approx(ours["tokens"] + 2 * ours["examples"], rel=0.1)
     assert result["ratio"] == pytest.approx(ours["examples_per_second"] / theirs["examples_per_second"])
     assert f"ours / SeqIO: {result['ratio']:.1f}" in printed
+
+
+def test_train_step(tmp_path):
+    arguments = ["--model=tiny", "--layers=2", "--rows=2", "--row-length=192", "--target-length=48", "--steps=1"]
+    ways = ["xla:256:full", "segments:32:save_dots"]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    command = [sys.executable, BENCHMARKS / "train_step.py", *arguments, f"--ways={','.join(ways)}", "--json"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path).stdout
+    result = json.loads(printed.splitlines()[-1])
+    assert list(result["ways"]) == ways
+    assert 192 < result["real_tokens"] <= result["slots"] == 2 * 192
+    assert 2 < result["segments"] < result["target_tokens"] <= 2 * 48
+    sides = [*result["ways"].values(), *([result["pytorch"]] if "pytorch" in result else [])]
+    for side in sides:
+        assert side["loss"] == pytest.approx(sides[0]["loss"], abs=1e-4)  # the same model, rows and masks
+        assert side["tokens_per_second"] == pytest.approx(result["real_tokens"] / side["seconds"])
+        assert side["flops_per_second"] == pytest.approx(result["useful_flops"] / side["seconds"])
+        assert side["share_of_peak"] == pytest.approx(side["flops_per_second"] / result["peak_flops_per_second"])
+    for side in result["ways"].values() if "pytorch" in result else ():
+        assert side["ratio"] == pytest.approx(result["pytorch"]["seconds"] / side["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ways=xla"], "'xla' is no ATTENTION:BLOCK:REMAT"),
+        (["--ways=cudnn:1:full"], "'cudnn' computes in bfloat16"),
+        (["--model=tiny_t5"], "'segments' takes no relative bias"),
+        (["--model=gemma3_270m"], "is neither Llama nor T5 1.1, which PyTorch's side has: add --no-torch"),
+    ],
+)
+def test_train_step_refuses_in_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    train_step = __import__("train_step")
+    if "--no-torch" in message and not train_step.importlib.util.find_spec("torch"):
+        pytest.skip("torch is not installed")
+    with pytest.raises(SystemExit):
+        train_step.main(arguments)
+    assert message in capsys.readouterr().err

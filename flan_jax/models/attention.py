@@ -25,21 +25,17 @@ class Slots(NamedTuple):
     Attributes:
       positions: within each segment, from 0.
       segments: 0 is padding; slots see only their own segment.
-      branches: 0 is the trunk; others are the options of a scoring tree.
+      branches: 0 is the trunk; others are the options of a scoring tree. None puts all on the trunk, and says that a
+        segment's slots stand side by side, so that two are as far apart in the row as in their positions.
     """
 
     positions: jax.Array
     segments: jax.Array
-    branches: jax.Array
-
-    @classmethod
-    def of(cls, positions: jax.Array, segments: jax.Array, branches: jax.Array | None = None) -> Slots:
-        """Slots that are all on the trunk where no branches are given."""
-        return cls(positions, segments, jnp.zeros_like(segments) if branches is None else branches)
+    branches: jax.Array | None = None
 
     def part(self, slots: slice) -> Slots:
         """The same of some slots of each row."""
-        return Slots(*(x[:, slots] for x in self))
+        return Slots(*(None if x is None else x[:, slots] for x in self))
 
 
 def attend(
@@ -94,8 +90,11 @@ def attend(
 
 def visible(queries: Slots, keys: Slots) -> jax.Array:
     """Whether a query may see a key by segment and branch, [B, Q, S]."""
-    segment_q, branch_k = queries.segments[:, :, None], keys.branches[:, None, :]
+    segment_q = queries.segments[:, :, None]
     seen = (segment_q == keys.segments[:, None, :]) & (segment_q > 0)
+    if keys.branches is None:
+        return seen
+    branch_k = keys.branches[:, None, :]
     return seen & ((branch_k == 0) | (branch_k == queries.branches[:, :, None]))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from flan_jax.errors import FlanError
 from flan_jax.models.remat import POLICIES
 
-COMPUTATION = ("dtype", "remat", "attention_block")  # fields that change how a model is computed, not what
+COMPUTATION = ("dtype", "remat", "attention", "attention_block")  # fields that change how a model is computed, not what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,9 @@ class DecoderConfig:
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
       remat: what layers keep for the backward pass: "full" (nothing), "save_attention", "save_dots" or "none"
         (everything); see `flan_jax.models.remat`.
-      attention_block: queries a block of the causal attention.
+      attention: how self-attention is computed: "xla" or "segments" anywhere, "splash" on TPU, "cudnn" on GPU; see
+        `flan_jax.models.attention_switch`.
+      attention_block: queries a block of the attention "xla" and "segments".
     """
 
     vocab_size: int
@@ -81,6 +83,7 @@ class DecoderConfig:
     relative_max_distance: int = 128
     dtype: str = "float32"
     remat: str = "full"
+    attention: str = "xla"
     attention_block: int = 256
 
     def __post_init__(self) -> None:
@@ -90,11 +93,18 @@ class DecoderConfig:
             ("dtype", ("float32", "bfloat16")),
             ("rope_scaling", ("none", "linear", "llama3")),
             ("remat", tuple(POLICIES)),
+            ("attention", ("xla", "segments", "splash", "cudnn")),
         ):
             if getattr(self, name) not in allowed:
                 raise FlanError(f"DecoderConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(allowed)}.")
         if self.num_heads % self.num_kv_heads:
             raise FlanError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}.")
+        if self.attention != "xla" and self.positions == "relative_bias":
+            raise FlanError(f"DecoderConfig.attention {self.attention!r} takes no relative bias: leave it at 'xla'.")
+        if self.attention == "cudnn" and self.dtype != "bfloat16":
+            raise FlanError(
+                "DecoderConfig.attention 'cudnn' computes in bfloat16: set dtype='bfloat16' or another one."
+            )
         if self.num_encoder_layers and self.positions != "relative_bias":
             raise FlanError("DecoderConfig: with num_encoder_layers, positions has to be 'relative_bias'.")
 

@@ -137,7 +137,7 @@ class _Root(nn.Module):
 
     def everything(self, tokens: jax.Array) -> jax.Array:
         """Touches every parameter, for initialization."""
-        return self.logits(self.hidden(tokens, Slots.of(tokens, tokens)))
+        return self.logits(self.hidden(tokens, Slots(tokens, tokens)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Model:
           segments_BxL: 0 is padding; slots see only their own segment.
           branches_BxL: 0 is the trunk; None puts all on it.
         """
-        slots = Slots.of(positions_BxL, segments_BxL, branches_BxL)
+        slots = Slots(positions_BxL, segments_BxL, branches_BxL)
         return _Root(self.config).apply({"params": params}, tokens_BxL, slots, method="hidden")
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:

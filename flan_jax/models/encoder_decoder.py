@@ -75,7 +75,7 @@ class _Root(nn.Module):
 
     def everything(self, tokens: jax.Array) -> jax.Array:
         """Touches every parameter, for initialization."""
-        slots = Slots.of(tokens, tokens)
+        slots = Slots(tokens, tokens)
         return self.logits(self.hidden(tokens, slots, Memory(self.encode(tokens, slots), slots)))
 
 
@@ -98,7 +98,7 @@ class EncoderDecoder(Model):
           positions_BxS: positions within each segment.
           segments_BxS: 0 is padding; slots see only their own segment.
         """
-        slots = Slots.of(positions_BxS, segments_BxS)
+        slots = Slots(positions_BxS, segments_BxS)
         hidden_BxSxD = _Root(self.config).apply({"params": params}, tokens_BxS, slots, method="encode")
         return Memory(hidden_BxSxD, slots)
 
@@ -122,5 +122,5 @@ class EncoderDecoder(Model):
           branches_BxL: 0 is the trunk; None puts all on it.
           memory: what `encode` made of the same rows.
         """
-        slots = Slots.of(positions_BxL, segments_BxL, branches_BxL)
+        slots = Slots(positions_BxL, segments_BxL, branches_BxL)
         return _Root(self.config).apply({"params": params}, tokens_BxL, slots, memory, method="hidden")

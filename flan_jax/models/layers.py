@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from flan_jax.models import rotary
-from flan_jax.models.attention import Slots, attend, relative_buckets
+from flan_jax.models.attention import Slots, relative_buckets
+from flan_jax.models.attention_switch import attend
 from flan_jax.models.config import DecoderConfig
 from flan_jax.models.remat import KEY, MIXED, POLICIES, QUERY, VALUE, checkpoint_name
 
@@ -124,6 +125,7 @@ class Attention(nn.Module):
             is_global=is_global,
             bias=None if rel_embedding_HxR is None else bias,
             block=c.attention_block,
+            implementation=c.attention,
         )
         out_BxLxHxK = checkpoint_name(out_BxLxGxPxK.reshape(num_rows, length, c.num_heads, c.head_dim), MIXED)
         shape = (c.num_heads, c.head_dim, c.embed_dim)

@@ -135,6 +135,7 @@ def train(
     # ------------------------------------------------------------------------------------------ mesh and state
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     tx = optimizers.for_parameters(optimizer or optimizers.adafactor(), network.logical_axes())
+    models.refuse_attention(network.config.attention, mesh.devices.flat[0].platform)
     shardings = state_shardings(mesh, network, tx)
     primary = distributed.is_primary()
     if primary and (line := partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())):

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from flan_jax.models import EncoderDecoder, Model
 
-CHUNK = 64  # target slots of each row whose logits are alive at once
+CHUNK = 64  # target slots of each row whose logits are alive at once,
+SLOTS = 256  # or more, where all rows together have less than this: each chunk adds a gradient as large as the head
 
 Metrics = dict[str, jax.Array]
 
@@ -28,7 +29,7 @@ def token_cross_entropy(
       loss_BxT and correct_BxT, float32, in nats and 0/1; zero where the weight is zero.
     """
     num_rows, num_slots = targets_BxT.shape
-    chunk = min(CHUNK, num_slots)
+    chunk = min(max(CHUNK, SLOTS // num_rows), num_slots)
     padding = -num_slots % chunk
     if padding:
         pad = ((0, 0), (0, padding))

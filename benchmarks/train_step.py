@@ -1,0 +1,426 @@
+"""Tokens a second of a training step: FLAN-JAX beside transformers on PyTorch, on the same packed rows, in one run.
+
+python benchmarks/train_step.py --rows=2 --json
+python benchmarks/train_step.py --layers=4 --ways=xla:256:full,segments:128:save_dots
+python benchmarks/train_step.py --dtype=bfloat16 --rows=32 --ways=xla:256:save_dots,cudnn:256:save_dots   (GPU)
+python benchmarks/train_step.py --model=t5_1_1_small --rows=8 --row-length=512 --target-length=114 --ways=xla:256:full
+python benchmarks/train_step.py --prepared=DIR --vocabulary=smollm2-135m
+
+A step is forward, backward and an update by plain SGD, from the same parameters on both sides. PyTorch's is what a user
+of transformers gets: the same rows, positions restarted, a mask that keeps segments apart, the labels' cross entropy;
+its LM head runs at every slot. Ours is `flan_jax.training.state.make_train_step`, in one or several ways: attention,
+queries a block, and what layers keep for the backward pass (`--ways=ATTENTION:BLOCK:REMAT`).
+
+Each side has a process of its own, which waits while the other works (OpenMP's threads too: OMP_WAIT_POLICY=PASSIVE);
+steps take turns, and a matrix product measures the device's peak in each round. `share of peak` counts the floating
+point operations that the rows need (no recomputation, no pairs of slots across segments, the LM head at targets only),
+for both sides alike. Where other programs use the same cores, seconds say little; the seconds of processor time that
+each side took are printed beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # two processes may share one GPU
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout that is not installed
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from flan_jax.errors import FlanError, one_line_errors
+
+PEAK_SIZE = 2048  # of the square matrices whose product is the peak
+LEARNING_RATE = 0.0  # the work of an update and no change, so that every step of every side has the same loss
+
+# ------------------------------------------------------------------------------------------------------------ rows
+
+
+def synthetic_rows(config: Any, num_rows: int, length: int, target_length: int, seed: int) -> dict[str, np.ndarray]:
+    """Packed rows of random tokens in examples as long as FLAN's: 110 tokens on average, 11 of them targets.
+
+    Args:
+      config: of the model, which says where the tokens lie.
+      num_rows: B.
+      length: slots of a row; an encoder's, where the model has one.
+      target_length: target slots of a row.
+      seed: of lengths and tokens.
+    """
+    from flan_jax.data import layouts, packing
+    from flan_jax.data.stream import FILL
+
+    rng = np.random.default_rng(seed)
+    layout = layouts.EncoderDecoderLayout if config.num_encoder_layers else layouts.DecoderLayout
+    layout = layout(length, target_length, None, 1)
+    block_rows = max(num_rows, 64)  # packed together, as a stream packs a block
+    targets = np.clip(rng.lognormal(np.log(6), 1.1, block_rows * length), 1, min(target_length, length // 2) - 1)
+    inputs = np.clip(rng.lognormal(np.log(70), 0.8, block_rows * length), 1, length - targets.astype(int) - 2)
+    inputs, targets = inputs.astype(np.int64), targets.astype(np.int64)
+    sizes = layout.sizes(inputs, targets)
+    fits = [np.cumsum(x) <= FILL * block_rows * room for x, room in zip(sizes, (length, target_length), strict=True)]
+    count = int(min(x.sum() for x in fits))
+    packed = packing.pack(*(x[:count] for x in sizes), block_rows, length, target_length, rng)
+
+    def tokens(size: int) -> np.ndarray:
+        return rng.integers(2, config.vocab_size, size, np.int32)
+
+    rows = [rng.permutation(np.array(row)) for row in packed[:num_rows]]
+    return layout.batch([[(0, tokens(inputs[i]), tokens(targets[i])) for i in row] for row in rows])
+
+
+def prepared_rows(
+    config: Any, folder: str, vocabulary: str, num_rows: int, length: int, target_length: int
+) -> dict[str, np.ndarray]:
+    """The first batch of a stream over what `flan_jax.prepare` wrote, by numbers of records.
+
+    Raises:
+      FlanError: the vocabulary is larger than the model's.
+    """
+    from flan_jax.data import vocabularies
+    from flan_jax.data.stream import Stream
+    from flan_jax.data.token_store import TokenStore
+
+    tokenizer = vocabularies.load(vocabulary)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise FlanError(f"vocabulary {vocabulary!r} has {tokenizer.vocab_size} ids, the model {config.vocab_size}.")
+    store = TokenStore.open(folder, tokenizer.fingerprint)
+    stream = Stream(
+        store,
+        {name: float(store[name].num_records) for name in store.names},
+        seed=0,
+        row_length=length,
+        target_length=target_length,
+        rows_per_batch=num_rows,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        encoder_decoder=bool(config.num_encoder_layers),
+    )
+    return stream.batch(0) | {"dataset_ids": np.zeros((num_rows, target_length), np.int32)}  # one loss for all
+
+
+def useful_flops(config: Any, batch: Mapping[str, np.ndarray]) -> float:
+    """Floating point operations that a step on these rows needs: six a weight and token, and attention's.
+
+    Three matrix products (one forward, two backward) of two operations. A slot looks at its segment, a decoder's up to
+    itself; windows are not counted.
+    """
+    c = config
+    queries, keys = 2 * c.embed_dim * c.num_heads * c.head_dim, 2 * c.embed_dim * c.num_kv_heads * c.head_dim
+    mlp = 3 * c.embed_dim * c.mlp_dim  # weights of a layer's feed-forward; queries and output, keys and values above
+
+    def lengths(segments_BxL: np.ndarray) -> np.ndarray:
+        return np.stack([np.bincount(row, minlength=segments_BxL.shape[1] + 1) for row in segments_BxL])[:, 1:]
+
+    own = lengths(batch["segments"]).astype(np.float64)
+    weights = c.num_layers * (queries + keys + mlp) * own.sum() + c.vocab_size * c.embed_dim * batch["weights"].sum()
+    pairs = c.num_layers * (own * (own + 1) / 2).sum()
+    if c.num_encoder_layers:
+        ahead = lengths(batch["encoder_segments"]).astype(np.float64)
+        weights += c.num_encoder_layers * (queries + keys + mlp) * ahead.sum()
+        weights += c.num_layers * (queries * own.sum() + keys * ahead.sum())
+        width = min(own.shape[1], ahead.shape[1])
+        pairs += c.num_encoder_layers * np.square(ahead).sum()
+        pairs += c.num_layers * (own[:, :width] * ahead[:, :width]).sum()
+    return float(6 * weights + 12 * c.num_heads * c.head_dim * pairs)
+
+
+# ----------------------------------------------------------------------------------------------------------- sides
+
+
+class JaxSide:
+    """Ours; runs in a process of its own. Commands are ways, and "peak"."""
+
+    def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
+        """Draws the parameters, and saves them for the other side."""
+        import jax
+        import optax
+
+        from flan_jax import models
+        from flan_jax.training.state import TrainState
+
+        self._jax = jax
+        self._config = models.DecoderConfig.from_dict(plan["config"])
+        params = jax.jit(models.build(self._config).init)(jax.random.key(0))
+        if plan["torch"]:
+            leaves = jax.tree_util.tree_leaves_with_path(params)
+            np.savez(folder / "parameters.npz", **{"/".join(k.key for k in path): x for path, x in leaves})
+        self._batch = jax.device_put(dict(np.load(folder / "batch.npz")))
+        self._state = TrainState(jax.numpy.int32(0), params, optax.sgd(LEARNING_RATE).init(params))
+        self._steps: dict[str, Any] = {}
+        self.about = {"device": jax.devices()[0].device_kind, "platform": jax.devices()[0].platform}
+
+    def run(self, command: str) -> dict[str, float]:
+        """One step in a way, or one matrix product; the first of each compiles it."""
+        jax = self._jax
+        if command == "peak":
+            shape = (PEAK_SIZE, PEAK_SIZE)
+            step = self._steps.setdefault(command, jax.jit(lambda x: x @ x))
+            argument = jax.numpy.ones(shape, self._config.dtype)
+            return _timed(lambda: jax.block_until_ready(step(argument)))
+        if command not in self._steps:
+            self._steps[command] = self._compiled(command)
+        sums: dict[str, Any] = {}
+
+        def step() -> None:
+            nonlocal sums
+            self._state, sums = self._steps[command](self._state, self._batch)
+            jax.block_until_ready((self._state, sums))
+
+        return _timed(step) | {"loss": float(sums["loss"]) / float(sums["weight"])}
+
+    def _compiled(self, way: str) -> Any:
+        import optax
+
+        from flan_jax import models
+        from flan_jax.training.state import make_train_step
+
+        attention, block, remat = way.split(":")
+        models.refuse_attention(attention, self.about["platform"])
+        how = {"attention": attention, "attention_block": int(block), "remat": remat}
+        model = models.build(dataclasses.replace(self._config, **how))
+        return self._jax.jit(make_train_step(model, optax.sgd(LEARNING_RATE), 1), donate_argnums=0)
+
+
+class TorchSide:
+    """transformers on PyTorch; runs in a process of its own."""
+
+    def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
+        """Builds the model with our parameters."""
+        import torch
+        import train_step_pytorch
+        import transformers
+
+        from flan_jax.models import DecoderConfig
+
+        config = DecoderConfig.from_dict(plan["config"])
+        with np.load(folder / "parameters.npz") as ours, np.load(folder / "batch.npz") as batch:
+            self._step = train_step_pytorch.TorchStep(config, ours, dict(batch), LEARNING_RATE)
+        self.about = {"torch": torch.__version__, "transformers": transformers.__version__}
+
+    def run(self, command: str) -> dict[str, float]:
+        """One step."""
+        losses: list[float] = []
+        return _timed(lambda: losses.append(self._step())) | {"loss": losses[0]}
+
+
+def _timed(step: Any) -> dict[str, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    step()
+    return {"seconds": time.perf_counter() - wall, "processor_seconds": time.process_time() - processor}
+
+
+def serve(side: str, folder: Path) -> None:
+    """The process of a side: reads commands, a line each, and answers each with a line of JSON."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    try:
+        worker = {"jax": JaxSide, "torch": TorchSide}[side](folder, json.loads((folder / "plan.json").read_text()))
+        print(json.dumps(worker.about), file=answers, flush=True)
+        for line in sys.stdin:
+            print(json.dumps(worker.run(line.strip())), file=answers, flush=True)
+    except FlanError as error:
+        print(json.dumps({"error": str(error)}), file=answers, flush=True)
+
+
+@contextlib.contextmanager
+def _started(side: str, folder: Path) -> Iterator[Any]:
+    """Starts a side's process; yields what it says about itself and a function that sends a command."""
+    command = [sys.executable, __file__, f"--serve={side}", f"--folder={folder}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def answer() -> dict[str, Any]:
+            line = process.stdout.readline()
+            if not line:
+                raise FlanError(f"the process of {side} ended (status {process.wait()}); what it said is above.")
+            if "error" in (found := json.loads(line)):
+                raise FlanError(found["error"])
+            return found
+
+        def ask(text: str) -> dict[str, Any]:
+            print(text, file=process.stdin, flush=True)
+            return answer()
+
+        try:
+            yield answer(), ask
+        finally:
+            process.stdin.close()
+
+
+# ------------------------------------------------------------------------------------------------------------ main
+
+
+def benchmark(
+    config: Any, batch: Mapping[str, np.ndarray], ways: Sequence[str], steps: int, with_torch: bool
+) -> dict[str, Any]:
+    """Measures each way and the other side in turn; returns their figures and ratios."""
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        np.savez(folder / "batch.npz", **batch)
+        (folder / "plan.json").write_text(json.dumps({"config": config.to_dict(), "torch": with_torch}))
+        about, ask_jax = stack.enter_context(_started("jax", folder))
+        asked = {way: ask_jax for way in ways}
+        if with_torch:
+            versions, asked["pytorch"] = stack.enter_context(_started("torch", folder))
+            about |= versions
+        first = {name: ask(name) for name, ask in asked.items()}
+        ask_jax("peak")
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in asked}
+        peaks = []
+        for _ in range(steps):
+            for name, ask in asked.items():
+                found[name].append(ask(name))
+            peaks.append(min((ask_jax("peak") for _ in range(3)), key=lambda p: p["seconds"]))
+    both = [x for name, x in batch.items() if name.endswith("segments")]
+    real, slots = sum(int((x > 0).sum()) for x in both), sum(x.size for x in both)
+    flops, product = useful_flops(config, batch), 2.0 * PEAK_SIZE**3
+    peak = product / min(p["seconds"] for p in peaks)
+    peak_by_processor = product / min(p["processor_seconds"] for p in peaks)
+
+    def figures(name: str) -> dict[str, Any]:
+        seconds, processor = ([step[key] for step in found[name]] for key in ("seconds", "processor_seconds"))
+        middle, busy = statistics.median(seconds), statistics.median(processor)
+        return {
+            "seconds": middle,
+            "seconds_of_steps": seconds,
+            "processor_seconds": busy,
+            "first_step_seconds": first[name]["seconds"],
+            "tokens_per_second": real / middle,
+            "slots_per_second": slots / middle,
+            "flops_per_second": flops / middle,
+            "share_of_peak": flops / middle / peak,
+            "share_of_peak_by_processor_time": flops / busy / peak_by_processor,
+            "loss": found[name][-1]["loss"],
+        }
+
+    sides = {name: figures(name) for name in asked}
+    result = about | {
+        "ways": {way: sides[way] for way in ways},
+        "peak_flops_per_second": peak,
+        "real_tokens": real,
+        "slots": slots,
+        "target_tokens": int((batch["weights"] > 0).sum()),
+        "segments": int(batch["segments"].max(axis=1).sum()),
+        "useful_flops": flops,
+        "steps": steps,
+        "dtype": config.dtype,
+        "layers": config.num_layers,
+        "load_average": [load, os.getloadavg()[0]],
+    }
+    if with_torch:
+        theirs = result["pytorch"] = sides["pytorch"]
+        for side in result["ways"].values():
+            side["ratio"] = theirs["seconds"] / side["seconds"]
+            side["ratio_by_processor_time"] = theirs["processor_seconds"] / side["processor_seconds"]
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line, measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2_135m", help="one of gin/models; PyTorch has Llama and T5 1.1")
+    parser.add_argument(
+        "--layers", type=int, default=0, help="fewer layers than the model has, on both sides of an encoder-decoder"
+    )
+    parser.add_argument("--rows", type=int, default=2)
+    parser.add_argument("--row-length", type=int, default=1280, help="of the encoder, where there is one")
+    parser.add_argument("--target-length", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=3, help="steps of each side that count")
+    parser.add_argument("--ways", default="segments:128:save_dots", help="ATTENTION:BLOCK:REMAT, with commas")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--prepared", default="", help="rows of this folder instead of synthetic ones")
+    parser.add_argument("--vocabulary", default="", help="of --prepared")
+    parser.add_argument("--seed", type=int, default=0, help="of synthetic rows")
+    parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out, though it is installed")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
+    parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.serve:
+        serve(arguments.serve, arguments.folder)
+        return
+    with one_line_errors():
+        result = _measured(arguments)
+    print(
+        f"{arguments.model}, {result['layers']} layers, {result['dtype']}: {arguments.rows} rows of "
+        f"{arguments.row_length}, {result['segments']} segments, {result['real_tokens']:,} tokens, "
+        f"{result['target_tokens']} of them targets; {result['device']}, "
+        f"peak {result['peak_flops_per_second'] / 1e9:,.0f} GFLOP/s, load average {result['load_average'][1]:.1f}"
+    )
+    table = Table(box=None, header_style="bold")
+    for head in (
+        "",
+        "tokens a second",
+        "slots",
+        "GFLOP/s",
+        "of peak",
+        "seconds",
+        "processor",
+        "loss",
+        "ratio",
+        "(processor)",
+    ):
+        table.add_column(head, justify="right" if head else "left")
+    sides = result["ways"] | ({"pytorch": result["pytorch"]} if "pytorch" in result else {})
+    for name, side in sides.items():
+        speed = (f"{side['tokens_per_second']:,.0f}", f"{side['slots_per_second']:,.0f}")
+        work = (f"{side['flops_per_second'] / 1e9:,.0f}", f"{side['share_of_peak']:.2f}")
+        cost = (f"{side['seconds']:.2f}", f"{side['processor_seconds']:.2f}", f"{side['loss']:.4f}")
+        ratios = [f"{side[key]:.2f}" if key in side else "" for key in ("ratio", "ratio_by_processor_time")]
+        table.add_row(name, *speed, *work, *cost, *ratios)
+    Console(width=120).print(table)
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line asks for.
+
+    Raises:
+      FlanError: a model that PyTorch's side does not cover, or a bad way.
+    """
+    from flan_jax.configuration import model_config
+
+    config = model_config(arguments.model, {"dtype": arguments.dtype})
+    if arguments.layers:
+        encoder = {"num_encoder_layers": arguments.layers} if config.num_encoder_layers else {}
+        config = dataclasses.replace(config, num_layers=arguments.layers, **encoder)
+    ways = arguments.ways.split(",")
+    for way in ways:
+        parts = way.split(":")
+        if len(parts) != 3 or not parts[1].isdigit():
+            raise FlanError(f"--ways: {way!r} is no ATTENTION:BLOCK:REMAT, for example xla:256:full.")
+        config.computed(attention=parts[0], attention_block=int(parts[1]), remat=parts[2])
+    with_torch = not arguments.no_torch and all(importlib.util.find_spec(m) for m in ("torch", "transformers"))
+    if with_torch and not (config.num_encoder_layers or _is_llama(config)):
+        raise FlanError(f"{arguments.model} is neither Llama nor T5 1.1, which PyTorch's side has: add --no-torch.")
+    size = arguments.rows, arguments.row_length, arguments.target_length
+    if arguments.prepared:
+        batch = prepared_rows(config, arguments.prepared, arguments.vocabulary, *size)
+    else:
+        batch = synthetic_rows(config, *size, arguments.seed)
+    return benchmark(config, batch, ways, arguments.steps, with_torch)
+
+
+def _is_llama(config: Any) -> bool:
+    plain = config.positions == "rope" and config.rope_scaling == "none" and config.activation == "silu"
+    return plain and not (config.qk_norm or config.window)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Causal attention that computes little outside of segments: one row and one block of queries at a time.
+
+A packed row holds many short segments, and a block of queries needs no key before the start of its first query's
+segment. Where that is differs from row to row and is known only when the rows are there; so a block takes the least of
+a few widths of keys that reaches it (`jax.lax.switch`). A loop over rows and blocks keeps the program small.
+
+The backward pass is written out (Dao et al. 2022, algorithm 4, with blocks of queries alone): it needs of the forward
+pass only the output and the logarithm of each softmax's denominator, where differentiating the switch would keep the
+terms of every width.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flan_jax.models.attention import MASKED, Slots, visible
+from flan_jax.models.remat import MIXED, checkpoint_name
+
+
+class How(NamedTuple):
+    """What is known when a program is made.
+
+    Attributes:
+      block: queries a block, a divisor of the row's length.
+      window: positions that a local layer sees back, itself included; 0 for no limit.
+    """
+
+    block: int
+    window: int
+
+    def widths(self, length: int) -> tuple[int, ...]:
+        """Widths of keys to choose from, in blocks: 1, 2, 3, 4, 6, 9, ... and the whole row."""
+        blocks, found, width = length // self.block, [], 1
+        while width < blocks:
+            found.append(width)
+            width = max(width + 1, width * 3 // 2)
+        return (*found, blocks)
+
+
+def attend_in_segments(
+    q_BxLxGxPxK: jax.Array,
+    k_BxLxGxK: jax.Array,
+    v_BxLxGxK: jax.Array,
+    slots: Slots,
+    *,
+    window: int,
+    is_global: jax.Array | bool,
+    block: int,
+) -> jax.Array:
+    """See `flan_jax.models.attention.attend`. A segment's slots stand side by side; padding attends to nothing: 0."""
+    length = q_BxLxGxPxK.shape[1]
+    how = How(min(block, length), window)
+    padding = -length % how.block
+
+    def rows(x: jax.Array) -> jax.Array:
+        return jnp.pad(x, ((0, 0), (0, padding), *[(0, 0)] * (x.ndim - 2))) if padding else x
+
+    q_BxGxPxLxK = rows(q_BxLxGxPxK).transpose(0, 2, 3, 1, 4)
+    k_BxGxLxK, v_BxGxLxK = (rows(x).transpose(0, 2, 1, 3) for x in (k_BxLxGxK, v_BxLxGxK))
+    slots = jax.tree.map(rows, slots)
+    out_BxGxPxLxK = _attend(how, q_BxGxPxLxK, k_BxGxLxK, v_BxGxLxK, slots, jnp.asarray(is_global))
+    return out_BxGxPxLxK.transpose(0, 3, 1, 2, 4)[:, :length]
+
+
+def _choices(how: How, segments_BxL: jax.Array) -> jax.Array:
+    """The number of the width that each block takes, [B, blocks]."""
+    length = segments_BxL.shape[1]
+    slot_L = jnp.arange(length)
+    begins_BxL = jnp.diff(segments_BxL, axis=1, prepend=-1) != 0
+    start_BxL = jax.lax.cummax(jnp.where(begins_BxL, slot_L, 0), axis=1)
+    # Padding needs nothing, so a block that begins with it needs what its first slot of a segment does: itself.
+    first_BxL = jnp.where(segments_BxL > 0, start_BxL, slot_L)
+    needed = slot_L[:: how.block] // how.block - first_BxL[:, :: how.block] // how.block + 1
+    return jnp.searchsorted(jnp.asarray(how.widths(length)), needed)
+
+
+def _seen(how: How, slots: Slots, is_global: jax.Array, start_q: Any, start_k: Any, width: int) -> jax.Array:
+    """Which keys of a row the queries of a block see, [block, width]."""
+
+    def part(start: Any, size: int) -> Slots:
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)[None], slots)
+
+    queries, keys = part(start_q, how.block), part(start_k, width)
+    seen = visible(queries, keys)[0]
+    seen &= start_k + np.arange(width)[None, :] <= start_q + np.arange(how.block)[:, None]
+    if how.window:
+        seen &= is_global | (queries.positions[0, :, None] - keys.positions[0, None, :] < how.window)
+    return seen
+
+
+def _scores(q_GxMxK: jax.Array, k_GxSxK: jax.Array, seen_QxS: jax.Array) -> jax.Array:
+    """Masked scores [G, M, S] of M = P x Q queries, float32."""
+    scores = jnp.einsum("gmk,gsk->gms", q_GxMxK, k_GxSxK).astype(jnp.float32)
+    per_group = scores.shape[1] // seen_QxS.shape[0]
+    return jnp.where(jnp.tile(seen_QxS, (per_group, 1)), scores, MASKED)
+
+
+def _over_blocks(how: How, length: int, choice_N: jax.Array, body: Any, carry: Any) -> tuple[Any, Any]:
+    """Scans a row's blocks: `body(carry, start of queries, start of keys, width of keys) -> (carry, output)`."""
+    widths = how.widths(length)
+
+    def step(carry: Any, x: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
+        number, choice = x
+
+        def taking(width: int) -> Any:
+            slots = width * how.block
+            start_k = jnp.clip((number + 1) * how.block - slots, 0, length - slots)
+            return lambda carry: body(carry, number * how.block, start_k, slots)
+
+        return jax.lax.switch(choice, [taking(width) for width in widths], carry)
+
+    return jax.lax.scan(step, carry, (jnp.arange(length // how.block), choice_N))
+
+
+def _block(x_GxPxLxK: jax.Array, start: jax.Array, block: int) -> jax.Array:
+    """Some slots of a row as [G, P x block, ...]."""
+    part = jax.lax.dynamic_slice_in_dim(x_GxPxLxK, start, block, axis=2)
+    return part.reshape(part.shape[0], -1, *part.shape[3:])
+
+
+def _joined(x_NxGxMxK: jax.Array, per_group: int) -> jax.Array:
+    """Blocks [N, G, P x block, ...] as a row [G, P, L, ...]."""
+    blocks, groups, _, *rest = x_NxGxMxK.shape
+    x = jnp.moveaxis(x_NxGxMxK.reshape(blocks, groups, per_group, -1, *rest), 0, 2)
+    return x.reshape(groups, per_group, -1, *rest)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(how: How, q: jax.Array, k: jax.Array, v: jax.Array, slots: Slots, is_global: jax.Array) -> jax.Array:
+    """Queries [B, G, P, L, K], keys and values [B, G, L, K] -> [B, G, P, L, K]."""
+    return _forward(how, q, k, v, slots, is_global)[0]
+
+
+def _forward(how: How, q: jax.Array, k: jax.Array, v: jax.Array, slots: Slots, is_global: jax.Array) -> tuple:
+    length, per_group = q.shape[3], q.shape[2]
+
+    def row(xs: tuple) -> tuple[jax.Array, jax.Array]:
+        q_GxPxLxK, k_GxLxK, v_GxLxK, slots, choice_N = xs
+
+        def body(_: None, start_q: jax.Array, start_k: jax.Array, width: int) -> tuple[None, tuple]:
+            seen = _seen(how, slots, is_global, start_q, start_k, width)
+            k_GxSxK, v_GxSxK = (jax.lax.dynamic_slice_in_dim(x, start_k, width, axis=1) for x in (k_GxLxK, v_GxLxK))
+            scores = _scores(_block(q_GxPxLxK, start_q, how.block), k_GxSxK, seen)
+            top = scores.max(axis=-1)
+            terms = jnp.exp(scores - top[..., None])
+            total = terms.sum(axis=-1)
+            out = jnp.einsum("gms,gsk->gmk", terms.astype(v_GxSxK.dtype), v_GxSxK)
+            some = top > MASKED  # a query of padding sees no key
+            scale = jnp.where(some, 1 / total, 0.0)[..., None]
+            return None, ((out * scale).astype(v_GxSxK.dtype), jnp.where(some, top + jnp.log(total), 0.0))
+
+        _, (out, log_total) = _over_blocks(how, length, choice_N, body, None)
+        return _joined(out, per_group), _joined(log_total, per_group)
+
+    out, log_total = jax.lax.map(row, (q, k, v, slots, _choices(how, slots.segments)))
+    out, log_total = checkpoint_name(out, MIXED), checkpoint_name(log_total, MIXED)
+    return out, (q, k, v, slots, is_global, out, log_total)
+
+
+def _backward(how: How, kept: tuple, d_out: jax.Array) -> tuple:
+    q, k, v, slots, is_global, out, log_total = kept
+    length, per_group = q.shape[3], q.shape[2]
+
+    def row(xs: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
+        q_GxPxLxK, k_GxLxK, v_GxLxK, slots, choice_N, d_out_GxPxLxK, log_GxPxL, inner_GxPxL = xs
+
+        def body(sums: tuple, start_q: jax.Array, start_k: jax.Array, width: int) -> tuple[tuple, jax.Array]:
+            seen = _seen(how, slots, is_global, start_q, start_k, width)
+            k_GxSxK, v_GxSxK = (jax.lax.dynamic_slice_in_dim(x, start_k, width, axis=1) for x in (k_GxLxK, v_GxLxK))
+            queries = functools.partial(_block, start=start_q, block=how.block)
+            q_GxMxK, d_out_GxMxK = queries(q_GxPxLxK), queries(d_out_GxPxLxK)
+            weights = jnp.exp(_scores(q_GxMxK, k_GxSxK, seen) - queries(log_GxPxL)[..., None])
+            d_weights = jnp.einsum("gmk,gsk->gms", d_out_GxMxK, v_GxSxK).astype(jnp.float32)
+            d_scores = (weights * (d_weights - queries(inner_GxPxL)[..., None])).astype(q_GxMxK.dtype)
+            d_v = jnp.einsum("gms,gmk->gsk", weights.astype(v_GxSxK.dtype), d_out_GxMxK)
+            d_k = jnp.einsum("gms,gmk->gsk", d_scores, q_GxMxK)
+
+            def added(total: jax.Array, x: jax.Array) -> jax.Array:
+                x = x + jax.lax.dynamic_slice_in_dim(total, start_k, width, axis=1)
+                return jax.lax.dynamic_update_slice_in_dim(total, x, start_k, axis=1)
+
+            return (added(sums[0], d_k), added(sums[1], d_v)), jnp.einsum("gms,gsk->gmk", d_scores, k_GxSxK)
+
+        zeros = jnp.zeros(k_GxLxK.shape, jnp.float32)
+        (d_k, d_v), d_q = _over_blocks(how, length, choice_N, body, (zeros, zeros))
+        return _joined(d_q, per_group), d_k, d_v
+
+    inner = (d_out.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
+    d_q, d_k, d_v = jax.lax.map(row, (q, k, v, slots, _choices(how, slots.segments), d_out, log_total, inner))
+    nothing = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (slots, is_global))
+    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype), *nothing
+
+
+_attend.defvjp(_forward, _backward)

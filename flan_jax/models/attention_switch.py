@@ -1,0 +1,80 @@
+"""One switch between the ways to compute attention; see `flan_jax.models.attention` for who sees whom.
+
+| `attention` | where    | what                                                                                     |
+|-------------|----------|------------------------------------------------------------------------------------------|
+| `xla`       | anywhere | blocks of queries, each over all keys up to its end; does whatever a model asks for      |
+| `segments`  | anywhere | row by row, each block over its own segments' keys only; meant for CPU                   |
+| `splash`    | TPU      | JAX's Pallas kernel                                                                      |
+| `cudnn`     | GPU      | cuDNN's kernel, bfloat16 only                                                            |
+
+What one of the others cannot do, it refuses in one line: relative biases, and so LaMDA-PT and T5, take `xla`.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from flan_jax.errors import FlanError
+from flan_jax.models import attention
+from flan_jax.models.attention import Bias, Slots
+from flan_jax.models.attention_cudnn import attend_by_cudnn
+from flan_jax.models.attention_segments import attend_in_segments
+
+PLATFORMS = {"splash": "tpu", "cudnn": "gpu"}
+
+
+def attend(
+    q_BxQxGxPxK: jax.Array,
+    k_BxSxGxK: jax.Array,
+    v_BxSxGxK: jax.Array,
+    queries: Slots,
+    keys: Slots,
+    *,
+    causal: bool,
+    window: int = 0,
+    is_global: jax.Array | bool = True,
+    bias: Bias | None = None,
+    block: int = 256,
+    implementation: str = "xla",
+) -> jax.Array:
+    """`flan_jax.models.attention.attend` by one of `DecoderConfig.attention`'s ways, equal to it but for rounding.
+
+    What stands at slots of padding is finite and differs between the implementations.
+
+    Raises:
+      FlanError: the implementation cannot do this.
+    """
+    arrays = q_BxQxGxPxK, k_BxSxGxK, v_BxSxGxK
+    local = {"window": window, "is_global": is_global}
+    if implementation == "xla":
+        return attention.attend(*arrays, queries, keys, causal=causal, bias=bias, block=block, **local)
+    if bias is not None:
+        raise _refusal(implementation, "takes no relative bias")
+    if implementation == "cudnn":
+        if q_BxQxGxPxK.dtype.itemsize != 2:
+            raise _refusal("cudnn", f"computes in bfloat16, not in {q_BxQxGxPxK.dtype.name}", "dtype='bfloat16' or ")
+        return attend_by_cudnn(*arrays, queries, keys, causal=causal, **local)
+    if not causal or queries is not keys:
+        raise _refusal(implementation, "is causal self-attention only")
+    if implementation == "segments":
+        return attend_in_segments(*arrays, queries, block=block, **local)
+    if queries.branches is not None:
+        raise _refusal("splash", "knows no branches of scoring trees")
+    from flan_jax.models.attention_splash import attend_by_splash  # Pallas is slow to import, and seldom wanted
+
+    return attend_by_splash(*arrays, queries, **local)
+
+
+def _refusal(implementation: str, why: str, other: str = "") -> FlanError:
+    return FlanError(f"attention={implementation!r} {why}: set {other}attention='xla'.")
+
+
+def refuse(implementation: str, platform: str) -> None:
+    """Refuses what does not run on a platform, as `jax.Device.platform` names it, before anything is compiled.
+
+    Raises:
+      FlanError: the implementation is for another platform.
+    """
+    needed = PLATFORMS.get(implementation, platform)
+    if platform != needed:
+        raise _refusal(implementation, f"runs on {needed.upper()}, and the devices here are {platform.upper()}")

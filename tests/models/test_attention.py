@@ -1,0 +1,240 @@
+"""Every way to compute attention against one written with a loop over queries, in float64."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flan_jax import models, partitioning
+from flan_jax.errors import FlanError
+from flan_jax.models import attention_switch
+from flan_jax.models.attention import Slots
+from flan_jax.models.attention_cudnn import attend_by_cudnn
+from flan_jax.models.attention_segments import How
+from flan_jax.models.attention_splash import attend_by_splash
+from flan_jax.models.attention_switch import attend
+
+GROUPS, PER_GROUP, HEAD_DIM = 2, 3, 8
+LENGTHS = ((5, 1, 40, 9), (64, 6), (20, 33, 8))  # segments of each row of 70, then padding
+
+
+def _slots(lengths=LENGTHS, length=70):
+    positions, segments = np.zeros((2, len(lengths), length), np.int32)
+    for b, row in enumerate(lengths):
+        start = 0
+        for number, size in enumerate(row, 1):
+            positions[b, start : start + size], segments[b, start : start + size] = range(size), number
+            start += size
+    return Slots(positions, segments)
+
+
+def _arrays(slots, seed=0, groups=GROUPS, per_group=PER_GROUP):
+    rng = np.random.default_rng(seed)
+    rows, length = slots.segments.shape
+    q = rng.normal(size=(rows, length, groups, per_group, HEAD_DIM))
+    k, v = rng.normal(size=(2, rows, length, groups, HEAD_DIM))
+    return [x.astype(np.float32) for x in (q, k, v)]
+
+
+def _naive(q, k, v, slots, window=0):
+    """Output of each query from a loop over rows, queries and heads; padding has 0."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    out = np.zeros(q.shape)
+    for b, i in np.ndindex(q.shape[:2]):
+        if not slots.segments[b, i]:
+            continue
+        seen = [j for j in range(i + 1) if slots.segments[b, j] == slots.segments[b, i]]
+        if slots.branches is not None:
+            seen = [j for j in seen if slots.branches[b, j] in (0, slots.branches[b, i])]
+        if window:
+            seen = [j for j in seen if slots.positions[b, i] - slots.positions[b, j] < window]
+        for g, p in np.ndindex(q.shape[2:4]):
+            scores = k[b, seen, g] @ q[b, i, g, p]
+            weights = np.exp(scores - scores.max())
+            out[b, i, g, p] = weights @ v[b, seen, g] / weights.sum()
+    return out
+
+
+def _by(name, slots, window=0, is_global=True):
+    """Attention by a path as (q, k, v) -> out; `is_global` is traced, as in scanned layers."""
+    local = {"window": window, "is_global": jnp.asarray(is_global)}
+    slots = jax.tree.map(jnp.asarray, slots)
+    if name == "splash":
+        return lambda q, k, v: attend_by_splash(q, k, v, slots, interpret=True, **local)
+    if name == "cudnn":  # the library's own fallback, with the arguments that cuDNN gets
+        return lambda q, k, v: attend_by_cudnn(q, k, v, slots, slots, causal=True, library="xla", **local)
+    return lambda q, k, v: attend(q, k, v, slots, slots, causal=True, block=16, implementation=name, **local)
+
+
+each_path = pytest.mark.parametrize("name", ["xla", "segments", "splash", "cudnn"])
+each_window = pytest.mark.parametrize(("window", "is_global"), [(0, True), (7, False), (7, True)])
+
+
+def _with_gradients(function, slots, arrays):
+    """Output, and gradients of its product with a random array at slots that are no padding."""
+    weights = np.random.default_rng(9).normal(size=arrays[0].shape) * (slots.segments > 0)[:, :, None, None, None]
+
+    def total(*x):
+        out = function(*x)
+        return (out * weights).sum(), out
+
+    (_, out), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    return out, gradients
+
+
+@functools.cache
+def _plain_gradients(window):
+    """Gradients of plain attention, all pairs at once, which JAX derives."""
+    slots = _slots()
+    seen = slots.segments[:, :, None] == slots.segments[:, None, :]
+    seen &= np.tril(np.ones((70, 70), bool))
+    if window:
+        seen &= slots.positions[:, :, None] - slots.positions[:, None, :] < window
+
+    def plain(q, k, v):
+        scores = jnp.where(seen[:, None, None], jnp.einsum("bqgpk,bsgk->bgpqs", q, k), -1e30)
+        return jnp.einsum("bgpqs,bsgk->bqgpk", jax.nn.softmax(scores), v)
+
+    return _with_gradients(plain, slots, _arrays(slots))[1]
+
+
+@pytest.mark.parametrize("name", ["xla", "segments", "splash", "cudnn"])
+@pytest.mark.parametrize(("window", "is_global"), [(0, True), (7, False), (7, True)])
+def test_output_matches_the_loop_and_gradients_plain_attention(name, window, is_global):
+    slots = _slots()
+    arrays = _arrays(slots)
+    out, gradients = _with_gradients(_by(name, slots, window, is_global), slots, arrays)
+    seen = 0 if is_global else window
+    assert np.isfinite(out).all()
+    real = slots.segments > 0
+    np.testing.assert_allclose(np.asarray(out)[real], _naive(*arrays, slots, seen)[real], atol=2e-5)
+    for a, b in zip(gradients, _plain_gradients(seen), strict=True):
+        assert np.abs(b).max() > 0.5
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+@pytest.mark.parametrize("name", ["segments", "splash"])
+def test_bfloat16_is_near_float32(name):
+    slots = _slots()
+    coarse = [jnp.asarray(x, jnp.bfloat16) for x in _arrays(slots)]
+    exact = [np.asarray(x, np.float32) for x in coarse]
+    out, gradients = _with_gradients(_by(name, slots), slots, coarse)
+    assert out.dtype == jnp.bfloat16
+    real = slots.segments > 0
+    np.testing.assert_allclose(np.asarray(out, np.float32)[real], _naive(*exact, slots)[real], atol=0.03)
+    for a, b in zip(gradients, _plain_gradients(0), strict=True):
+        assert a.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(a, np.float32), b, atol=0.03 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("name", ["xla", "segments", "cudnn"])
+def test_branches_match_the_loop(name):
+    slots = _slots(((12, 30),), 48)
+    branches = np.zeros_like(slots.segments)
+    branches[0, 6:9], branches[0, 9:12], branches[0, 22:30], branches[0, 30:42] = 1, 2, 1, 2
+    positions = slots.positions.copy()
+    positions[0, 9:12] -= 3
+    positions[0, 30:42] -= 8
+    slots = Slots(positions, slots.segments, branches)
+    q, k, v = _arrays(slots)
+    real = slots.segments > 0
+    out = np.asarray(jax.jit(_by(name, slots, 5, False))(q, k, v))
+    np.testing.assert_allclose(out[real], _naive(q, k, v, slots, 5)[real], atol=2e-5)
+
+
+@pytest.mark.parametrize("block", [7, 35, 256])
+def test_segments_by_blocks_of_any_size(block):
+    slots = _slots()
+    q, k, v = _arrays(slots)
+    real = slots.segments > 0
+    function = functools.partial(attend, causal=True, block=block, implementation="segments")
+    out = np.asarray(jax.jit(lambda *x: function(*x, slots, slots))(q, k, v))
+    np.testing.assert_allclose(out[real], _naive(q, k, v, slots)[real], atol=2e-5)
+
+
+def test_widths_reach_the_whole_row():
+    assert How(128, 0).widths(1280) == (1, 2, 3, 4, 6, 9, 10)
+    assert How(256, 0).widths(256) == (1,)
+
+
+@pytest.mark.parametrize(("data", "tensor", "groups", "per_group"), [(4, 2, 2, 3), (2, 4, 1, 4), (2, 4, 3, 1)])
+def test_splash_on_a_mesh(data, tensor, groups, per_group):
+    """Key heads on the tensor axis; the queries of one key head on it; neither divisible."""
+    slots = _slots((*LENGTHS, (70,)))
+    arrays = _arrays(slots, groups=groups, per_group=per_group)
+    mesh = partitioning.make_mesh(data=data, tensor=tensor)
+    alone = _with_gradients(_by("xla", slots), slots, arrays)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        spread = [jax.device_put(x, jax.NamedSharding(mesh, jax.P("data"))) for x in arrays]
+        together = _with_gradients(_by("splash", slots), slots, spread)
+    real = (slots.segments > 0)[:, :, None, None, None]
+    np.testing.assert_allclose(together[0] * real, alone[0] * real, atol=3e-5)
+    for a, b in zip(together[1], alone[1], strict=True):
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+CONFIG = models.DecoderConfig(
+    vocab_size=32,
+    num_layers=2,
+    embed_dim=16,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_dim=24,
+    window=6,
+    global_every=2,
+    attention_block=16,
+)
+
+
+@pytest.mark.parametrize("remat", ["save_dots", "full", pytest.param("none", marks=pytest.mark.slow)])
+def test_a_model_by_segments_has_the_same_gradients(remat):
+    slots = _slots()
+    tokens = np.random.default_rng(2).integers(32, size=slots.segments.shape)
+    real = (slots.segments > 0)[..., None]
+
+    def gradient(**how):
+        model = models.build(CONFIG.computed(**how))
+        params = model.init(jax.random.key(0))
+
+        def total(params):
+            return jnp.square(model.hidden(params, tokens, slots.positions, slots.segments) * real).sum()
+
+        return jax.jit(jax.grad(total))(params)
+
+    found, expected = gradient(attention="segments", remat=remat), gradient()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), found, expected)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"attention": "flash"}, "attention is 'flash'; it can be xla or segments or splash or cudnn"),
+        ({"attention": "cudnn"}, "'cudnn' computes in bfloat16"),
+        ({"attention": "splash", "positions": "relative_bias"}, "'splash' takes no relative bias"),
+    ],
+)
+def test_configurations_that_cannot_be(changed, message):
+    with pytest.raises(FlanError, match=message):
+        dataclasses.replace(CONFIG, **changed)
+
+
+def test_refusals():
+    slots = _slots()
+    q, k, v = (jnp.asarray(x) for x in _arrays(slots))
+    tree = slots._replace(branches=slots.segments)
+    for name, keys, how, message in (
+        ("splash", tree, {}, "'splash' knows no branches of scoring trees: set attention='xla'"),
+        ("splash", slots, {"causal": False}, "is causal self-attention only"),
+        ("segments", slots, {"bias": lambda *_: 0.0}, "takes no relative bias"),
+        ("cudnn", slots, {}, "computes in bfloat16, not in float32: set dtype='bfloat16' or attention='xla'"),
+    ):
+        with pytest.raises(FlanError, match=message):
+            attend(q, k, v, keys, keys, **{"causal": True, "implementation": name, **how})
+    attention_switch.refuse("xla", "cpu")
+    attention_switch.refuse("splash", "tpu")
+    with pytest.raises(FlanError, match="'splash' runs on TPU, and the devices here are CPU: set attention='xla'"):
+        attention_switch.refuse("splash", "cpu")
