@@ -140,7 +140,7 @@ class Scorer:
                 )
         counts = [len(tree.branches) for tree in trees]
         first_option = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        pieces = [p for i, tree in enumerate(trees) for p in tree_packing.pieces_of(i, tree, self.max_length)]
+        pieces = [p for i, tree in enumerate(trees) for p in tree_packing.pieces_of(i, tree, self._lengths)]
         rows = tree_packing.cheapest_packing(pieces, self._lengths, self._rows, self._cost_per_slot)
 
         total = int(first_option[-1])

@@ -124,7 +124,7 @@ def test_log_probabilities_of_a_large_vocabulary():
 
 def test_packing_loses_nothing_and_fills_rows():
     trees = _random_trees(1, 300)
-    pieces = [p for i, tree in enumerate(trees) for p in tree_packing.pieces_of(i, tree, 128)]
+    pieces = [p for i, tree in enumerate(trees) for p in tree_packing.pieces_of(i, tree, LENGTHS)]
     rows = tree_packing.pack(pieces, LENGTHS)
     packed = [piece for row in rows for piece in row.pieces]
     assert sorted((p.tree, k) for p in packed for k in p.branches) == [
