@@ -2,8 +2,8 @@
 
 python -m flan_jax.lm_eval --model_args checkpoint=FOLDER,max_length=2048 --tasks hellaswag --num_fewshot 5
 
-Everything else is the harness's own command line: `python -m flan_jax.lm_eval --help`, `... ls tasks`. The harness finds
-models by name in a registry that has no place for other packages, so this module registers ours before calling it.
+Everything else is the harness's own command line: `python -m flan_jax.lm_eval --help`, `... ls tasks`. The harness
+finds models by name in a registry that has no place for other packages: this module registers ours, then calls it.
 """
 
 from __future__ import annotations

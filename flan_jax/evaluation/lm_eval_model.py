@@ -1,9 +1,9 @@
 """A FLAN-JAX checkpoint as a model of lm-evaluation-harness, so that its tasks run on our engine (extra `lm_eval`).
 
-Importing this module registers the model `flan_jax`; `python -m flan_jax.lm_eval` does that and calls the harness. Texts
-become tokens as in the harness's Hugging Face backend: context and continuation are encoded together and split after as
-many tokens as the context alone has, white space at the context's end goes with the continuation, and what is too long
-loses its left end. Continuations of one context are the branches of one tree, so that the context is computed once.
+Importing this module registers the model `flan_jax`; `python -m flan_jax.lm_eval` does that and calls the harness.
+Texts become tokens as in the harness's Hugging Face backend: context and continuation are encoded together and split
+after as many tokens as the context alone has, white space at the context's end goes with the continuation, and what is
+too long loses its left end. Continuations of one context are the branches of one tree: the context is computed once.
 """
 
 from __future__ import annotations
@@ -72,17 +72,15 @@ class FlanJaxLM(LM):
         unknown = sorted(set(unused) - {"batch_size", "max_batch_size", "device"})
         if unknown:
             raise FlanError(
-                f"--model_args has no {unknown[0]!r} for flan_jax; there are checkpoint, step, max_length, max_gen_toks "
-                "and prefix_token_id."
+                f"--model_args has no {unknown[0]!r} for flan_jax; there are checkpoint, step, max_length, "
+                "max_gen_toks and prefix_token_id."
             )
         if not checkpoint:
             raise FlanError("flan_jax needs a checkpoint: --model_args checkpoint=FOLDER.")
         mesh = partitioning.make_mesh()
         model, params, self._tokenizer, manifest = checkpoints.load_model(checkpoint, step=step, mesh=mesh)
         longest = -(-(max_length + 1) // _ROUND) * _ROUND
-        self._scorer = Scorer(
-            model, params, mesh=mesh, row_lengths=(*(n for n in ROW_LENGTHS if n < longest), longest)
-        )
+        self._scorer = Scorer(model, params, mesh=mesh, row_lengths=(*(n for n in ROW_LENGTHS if n < longest), longest))
         self._about = {"checkpoint": checkpoint, "checkpoint_digest": manifest.digest(), "tuning": manifest.tuning}
         self._max_length, self._max_gen_toks, self._decode = max_length, max_gen_toks, decode
         bos_id = self._tokenizer.bos_id
