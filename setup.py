@@ -55,6 +55,8 @@ setup(
     extras_require={
         "test": ["pytest>=8", "ruff>=0.12", "hypothesis>=6", "nbclient>=0.10", "ipykernel>=6"],
         "parity": ["torch>=2.6", "transformers>=4.57"],
+        # The harness's Hugging Face backend, which ours is compared with, needs accelerate, torch and transformers too.
+        "lm_eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.0", "torch>=2.6", "transformers>=4.57"],
         # Beam has no release for protobuf 7, which newer builds of sentencepiece are generated for.
         "beam": ["apache-beam>=2.69,<3", "sentencepiece<0.2.2"],
         "xmanager": ["xmanager>=0.8,<0.9", "sentencepiece<0.2.2"],  # it too wants protobuf < 7

@@ -64,3 +64,25 @@ def test_train_step_refuses_in_one_line(arguments, message, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         train_step.main(arguments)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scoring():
+    for package in ("lm_eval", "torch", "accelerate"):
+        pytest.importorskip(package)
+    arguments = ["--model=tiny", "--count=4", "--repeats=1", "--settings=0,2,2s", "--harness_settings=0,2"]
+    command = [sys.executable, BENCHMARKS / "scoring.py", *arguments, "--batch_sizes=1,4", "--tune_items=1", "--json"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"XLA_FLAGS": ""})
+    result = json.loads(printed.stdout.splitlines()[-1])
+    zero, two, shared = (result["settings"][name] for name in ("0", "2", "2s"))
+    for row in (zero, two):
+        ours, theirs = row["ours"], row["harness"]
+        assert row["max_difference"] < 1e-3 and ours["accuracy"] == theirs["accuracy"]
+        assert theirs["batch_size"] in (1, 4) and set(theirs["tried"]) == {"1", "4"}
+        assert row["ratio"] == pytest.approx(ours["items_per_second"] / theirs["items_per_second"])
+        work = ours["breakdown"]
+        assert 0 < work["tokens"] <= work["slots"] and 0 < work["predictions"] <= work["head_rows"]
+        assert work["tokens"] < theirs["tokens"]  # the prompt once, not once an option
+        assert 0 < work["head_share"] < 1 and work["compilations"] >= 1
+    assert "harness" not in shared and shared["cpu_seconds_of_0_shot"] > 0
+    assert two["harness"]["tokens"] > zero["harness"]["tokens"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -24,9 +25,9 @@ from flan_jax.evaluation import tree_packing
 from flan_jax.evaluation.trees import Tree
 from flan_jax.models import Model
 
-ROW_LENGTHS = (256, 512, 1024, 2048, 4096)
+ROW_LENGTHS = (256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _LOGITS_BYTES = 64 * 2**20  # of a chunk of logits on one device; far more only costs memory
-_MAX_CHUNK = 256  # predictions; the last chunk of a batch is half empty on average
+_MAX_CHUNK = 256  # predictions, half as many on CPU; the last chunk of a batch is half empty on average
 _SUM_WIDTH = 512
 _IN_FLIGHT = 2  # batches that are computed while the host prepares the next
 
@@ -58,6 +59,8 @@ class Work:
       tokens: slots that held a token.
       predictions: places where the LM head was wanted.
       head_rows: places where it was computed.
+      compile_seconds: spent compiling programs.
+      host_seconds: spent packing trees and writing arrays.
     """
 
     batches: int = 0
@@ -65,6 +68,8 @@ class Work:
     tokens: int = 0
     predictions: int = 0
     head_rows: int = 0
+    compile_seconds: float = 0.0
+    host_seconds: float = 0.0
 
     @property
     def fill(self) -> float:
@@ -103,10 +108,12 @@ class Scorer:
         self._params = jax.device_put(params, shardings)
         self._shards = partitioning.rows_per_shard_of(self._mesh)
         self._lengths = tuple(sorted(set(row_lengths)))
-        if tokens_per_batch is None:
-            tokens_per_batch = 1024 if self._mesh.devices.flat[0].platform == "cpu" else 32_768
+        on_cpu = self._mesh.devices.flat[0].platform == "cpu"
+        if tokens_per_batch is None:  # large enough for fast matrix products: more only leaves the last batch emptier
+            tokens_per_batch = 512 if on_cpu else 32_768
         self._rows = {n: max(tokens_per_batch // n, 1) * self._shards for n in self._lengths}
-        self._chunk = int(np.clip(_LOGITS_BYTES // (4 * model.config.vocab_size), 1, _MAX_CHUNK))
+        most = _MAX_CHUNK // 2 if on_cpu else _MAX_CHUNK
+        self._chunk = int(np.clip(_LOGITS_BYTES // (4 * model.config.vocab_size), 1, most))
         self._compiled: dict[int, Any] = {}
         self.work = Work()
 
@@ -142,10 +149,12 @@ class Scorer:
                     f"prompt {number} takes {tree.longest} tokens with its longest option, and the longest row has "
                     f"{self.max_length}; shorten the prompt or give the scorer longer rows."
                 )
+        began = time.perf_counter()
         counts = [len(tree.branches) for tree in trees]
         first_option = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        pieces = [p for i, tree in enumerate(trees) for p in tree_packing.pieces_of(i, tree, self.max_length)]
+        pieces = [p for i, tree in enumerate(trees) for p in tree_packing.pieces_of(i, tree, self._lengths)]
         rows = tree_packing.cheapest_packing(pieces, self._lengths, self._rows, self._cost_per_slot)
+        self.work.host_seconds += time.perf_counter() - began
 
         total = int(first_option[-1])
         sums, misses, done = np.zeros(total), np.zeros(total, np.int64), 0
@@ -188,8 +197,10 @@ class Scorer:
         self, length: int, rows: list[tree_packing.Row], trees: list[Tree], first_option: np.ndarray
     ) -> tuple[tree_packing.TreeBatch, jax.Array]:
         """Starts a forward pass; the result arrives later."""
+        began = time.perf_counter()
         shapes = tree_packing.shapes(self._rows[length], length, self._shards, self._chunk)
         batch = tree_packing.assemble(rows, trees, first_option, shapes)
+        self.work.host_seconds += time.perf_counter() - began
         chunks = -(-batch.predictions // self._chunk)
         self.work.batches += 1
         self.work.slots += batch.arrays["tokens"].size
@@ -207,6 +218,7 @@ class Scorer:
     def _program(self, length: int, arrays: dict[str, np.ndarray]) -> Any:
         if length not in self._compiled:
             # Compiled ahead of the call: such a program refuses other shapes instead of compiling again.
+            began = time.perf_counter()
             whole = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
             in_shardings = (
                 jax.tree.map(lambda x: x.sharding, self._params),
@@ -216,6 +228,7 @@ class Scorer:
             forward = jax.jit(self._forward, in_shardings=in_shardings, out_shardings=whole)
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
             self._compiled[length] = forward.lower(self._params, shapes, np.int32(0)).compile()
+            self.work.compile_seconds += time.perf_counter() - began
         return self._compiled[length]
 
     def _forward(self, params: Any, batch: dict[str, jax.Array], chunks: jax.Array) -> jax.Array:

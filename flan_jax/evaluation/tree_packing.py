@@ -11,6 +11,7 @@ import numpy as np
 
 from flan_jax.evaluation.trees import Tree
 
+_TRUNK_SHARE = 16  # a repeated trunk takes at most one of so many slots, if rows are long enough
 FAN_OUT = 4  # tokens that one prediction is read at; the end of a trunk predicts the first token of every option
 
 
@@ -38,18 +39,35 @@ class Row:
     pieces: list[Piece]
 
 
-def pieces_of(number: int, tree: Tree, capacity: int) -> list[Piece]:
-    """Splits a tree that exceeds a row of `capacity` slots into pieces that repeat its trunk."""
+def pieces_of(number: int, tree: Tree, lengths: Sequence[int]) -> list[Piece]:
+    """Cuts a tree that exceeds a row into pieces that repeat its trunk.
+
+    A branch's last token is predicted and never read, so it takes no slot.
+
+    Args:
+      number: the tree's number.
+      tree: the tree.
+      lengths: the row lengths, ascending. A piece fits the first length in which a repeated trunk is a small part:
+        longer rows cost more attention.
+    """
+    depth = len(tree.trunk)
+    wanted = max(tree.longest, _TRUNK_SHARE * depth)
+    capacity = lengths[min(bisect.bisect_left(lengths, wanted), len(lengths) - 1)]
     pieces: list[Piece] = []
     branches: list[int] = []
-    size = len(tree.trunk)
+    slots = 0
+
+    def size(count: int, slots: int) -> int:
+        # First tokens are predicted at the trunk's end, FAN_OUT at a time; rows have no more predictions than slots.
+        return max(depth, -(-count // FAN_OUT)) + slots
+
     for k, branch in enumerate(tree.branches):
-        if branches and size + len(branch) > capacity:
-            pieces.append(Piece(number, tuple(branches), size))
-            branches, size = [], len(tree.trunk)
+        if branches and size(len(branches) + 1, slots + len(branch) - 1) > capacity:
+            pieces.append(Piece(number, tuple(branches), size(len(branches), slots)))
+            branches, slots = [], 0
         branches.append(k)
-        size += len(branch)
-    return [*pieces, Piece(number, tuple(branches), size)] if branches else pieces
+        slots += len(branch) - 1
+    return [*pieces, Piece(number, tuple(branches), size(len(branches), slots))] if branches else pieces
 
 
 def pack(pieces: Sequence[Piece], lengths: Sequence[int]) -> list[Row]:
@@ -121,7 +139,7 @@ class TreeBatch:
 
 def shapes(num_rows: int, length: int, shards: int, chunk: int) -> dict[str, tuple[int, ...]]:
     """Shapes of `TreeBatch.arrays`; P is rounded up to whole chunks."""
-    # Every prediction is for at least one slot of a branch, so there are no more of them than slots.
+    # `pieces_of` sees to it that there are no more predictions than slots.
     places = -(-num_rows // shards * length // chunk) * chunk
     rows = {name: (num_rows, length) for name in ("tokens", "positions", "segments", "branches")}
     return rows | {"predictors": (shards, places), "targets": (shards, places, FAN_OUT)}
@@ -175,9 +193,10 @@ def assemble(
                     firsts.append((branch[0], number))
                 for j in range(max(unscored, 1), len(branch)):
                     predict(shard, base + at + j - 1, [(branch[j], number)])
-                tokens += branch
-                positions += range(depth, depth + len(branch))
-                branches += [k + 1] * len(branch)
+                slots = len(branch) - 1
+                tokens += branch[:slots]
+                positions += range(depth, depth + slots)
+                branches += [k + 1] * slots
             for j in range(0, len(firsts), FAN_OUT):
                 predict(shard, base + start + depth - 1, firsts[j : j + FAN_OUT])
             stop = start + len(tokens)

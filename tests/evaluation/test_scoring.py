@@ -122,9 +122,21 @@ def test_log_probabilities_of_a_large_vocabulary():
     np.testing.assert_allclose(found[..., :3], np.take_along_axis(exact, targets[..., :3], -1), atol=5e-6)
 
 
+def test_a_tree_is_cut_where_its_trunk_is_short():
+    branches = ((1, 2, 3, 4),) * 40  # three slots each: the last token is only predicted
+    short = Tree((1, 2), branches, (0,) * 40, (1,) * 40)
+    pieces = tree_packing.pieces_of(0, short, LENGTHS)
+    assert [len(piece.branches) for piece in pieces] == [10, 10, 10, 10]  # rows of 32, not of 128
+    assert all(piece.size <= LENGTHS[0] for piece in pieces)
+    (whole,) = tree_packing.pieces_of(0, Tree((1,) * 8, branches, (0,) * 40, (1,) * 40), LENGTHS)
+    assert whole.size == 8 + 40 * 3 == LENGTHS[-1]
+    (single,) = tree_packing.pieces_of(0, Tree((1,), ((2,),) * 100, (0,) * 100, (1,) * 100), LENGTHS)
+    assert single.size == 25  # no slots, but as many predictions
+
+
 def test_packing_loses_nothing_and_fills_rows():
     trees = _random_trees(1, 300)
-    pieces = [p for i, tree in enumerate(trees) for p in tree_packing.pieces_of(i, tree, 128)]
+    pieces = [p for i, tree in enumerate(trees) for p in tree_packing.pieces_of(i, tree, LENGTHS)]
     rows = tree_packing.pack(pieces, LENGTHS)
     packed = [piece for row in rows for piece in row.pieces]
     assert sorted((p.tree, k) for p in packed for k in p.branches) == [

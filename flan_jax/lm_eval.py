@@ -1,0 +1,46 @@
+"""lm-evaluation-harness with FLAN-JAX checkpoints as its model `flan_jax` (extra `lm_eval`).
+
+python -m flan_jax.lm_eval --model_args checkpoint=FOLDER,max_length=2048 --tasks hellaswag --num_fewshot 5
+
+Everything else is the harness's own command line: `python -m flan_jax.lm_eval --help`, `... ls tasks`. The harness
+finds models by name in a registry that has no place for other packages: this module registers ours, then calls it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from flan_jax.errors import FlanError, one_line_errors
+
+_COMMANDS = ("run", "ls", "validate")
+
+
+def with_model(arguments: Sequence[str]) -> list[str]:
+    """The harness's arguments, with `--model flan_jax` where they name no model."""
+    named = any(a.partition("=")[0] in ("--model", "-M", "--config", "-C") for a in arguments)
+    wants_help = any(a in ("-h", "--help") for a in arguments)
+    command = arguments[0] if arguments and arguments[0] in _COMMANDS else "run"
+    if named or wants_help or not arguments or command != "run":
+        return list(arguments)
+    rest = arguments[1:] if arguments[0] == "run" else arguments
+    return ["run", "--model", "flan_jax", *rest]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Registers the model and hands over to the harness."""
+    with one_line_errors():
+        try:
+            from lm_eval.__main__ import cli_evaluate
+
+            from flan_jax.evaluation import lm_eval_model  # noqa: F401  registers the model
+        except ModuleNotFoundError as error:
+            if error.name and error.name.startswith("flan_jax"):
+                raise
+            raise FlanError(f"{error.name} is not installed: pip install -e '.[lm_eval]'.") from error
+        sys.argv = ["lm-eval", *with_model(sys.argv[1:] if argv is None else argv)]
+        cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""The harness runs its own tasks on our engine and on its Hugging Face backend, with the same weights."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("lm_eval")
+pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from lm_eval.api.instance import Instance
+
+from flan_jax import lm_eval as cli
+from flan_jax.errors import FlanError
+from flan_jax.evaluation.lm_eval_model import FlanJaxLM
+from flan_jax.training import checkpoints
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import same_weights
+
+pytestmark = pytest.mark.slow
+MAX_LENGTH = 60
+WORDS = [
+    "the",
+    "ferry",
+    "left",
+    "harbour",
+    "at",
+    "half",
+    "past",
+    "six",
+    "and",
+    "nobody",
+    "on",
+    "pier",
+    "waved",
+    "to",
+    "its",
+    "captain",
+    "in",
+    "red",
+    "coat",
+]
+
+
+def _sentence(rng, low, high):
+    return " ".join(rng.choice(WORDS, rng.integers(low, high)))
+
+
+@pytest.fixture(scope="module")
+def records():
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "question": _sentence(rng, 3, 12 if i % 5 else 40),  # some are longer than the model reads
+            "choices": [_sentence(rng, 1, 5) for _ in range(rng.integers(2, 5))],
+            "label": int(rng.integers(0, 2)),
+            "text": _sentence(rng, 5, 90),
+        }
+        for i in range(12)
+    ]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(records, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm_eval") / "tiny"
+    same_weights.write_tiny([record["text"] for record in records], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ours(checkpoint):
+    return FlanJaxLM(checkpoint=str(checkpoint), max_length=MAX_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def theirs(checkpoint):
+    from lm_eval.models.huggingface import HFLM
+
+    llama, tokenizer = same_weights.load_as_transformers(checkpoint)
+    return HFLM(pretrained=llama, tokenizer=tokenizer, max_length=MAX_LENGTH, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def tasks(records, tmp_path_factory):
+    """A folder with a multiple-choice task and a perplexity task on local data."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    common = (
+        f"dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {folder / 'data.jsonl'}\ntest_split: test\n"
+    )
+    (folder / "choices.yaml").write_text(
+        f"task: flan_jax_choices\noutput_type: multiple_choice\n{common}"
+        "doc_to_text: 'Q: {{question}}\\nA:'\ndoc_to_choice: '{{choices}}'\ndoc_to_target: label\n"
+        "metric_list:\n  - metric: acc\n  - metric: acc_norm\n"
+    )
+    (folder / "rolling.yaml").write_text(
+        f"task: flan_jax_rolling\noutput_type: loglikelihood_rolling\n{common}"
+        "doc_to_text: ''\ndoc_to_target: '{{text}}'\nmetric_list:\n  - metric: word_perplexity\n"
+    )
+    return folder
+
+
+def test_tasks_of_the_harness_give_what_its_own_backend_gives(ours, theirs, tasks, tmp_path, monkeypatch):
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    names = ["flan_jax_choices", "flan_jax_rolling"]
+
+    def run(model):
+        manager = TaskManager(include_path=str(tasks), include_defaults=False)
+        return lm_eval.simple_evaluate(model, tasks=names, task_manager=manager, bootstrap_iters=0)
+
+    found, expected = run(ours), run(theirs)
+    results = [run["results"]["flan_jax_choices"] for run in (found, expected)]
+    for metric in ("acc,none", "acc_norm,none"):
+        assert results[0][metric] == results[1][metric]
+    perplexities = [run["results"]["flan_jax_rolling"]["word_perplexity,none"] for run in (found, expected)]
+    assert perplexities[0] == pytest.approx(perplexities[1], rel=1e-4)
+    answers = 0
+    for a, b in zip(found["samples"]["flan_jax_choices"], expected["samples"]["flan_jax_choices"], strict=True):
+        for (x, x_greedy), (y, y_greedy) in zip(a["filtered_resps"], b["filtered_resps"], strict=True):
+            assert x == pytest.approx(y, abs=1e-3) and x_greedy == y_greedy
+            answers += 1
+    assert answers > 24
+    assert found["config"]["flan_jax"]["tuning"]["status"] == "unknown"
+
+
+def _instances(kind, arguments):
+    return [Instance(kind, {}, args, i) for i, args in enumerate(arguments)]
+
+
+def test_the_corners_of_log_likelihoods(ours, theirs):
+    long = " ".join(WORDS * 8)
+    pairs = [
+        ("", "the ferry"),  # nothing before it
+        ("", same_weights.END + "the ferry"),  # the prefix is there already
+        ("the ferry ", "left"),  # the space goes with the continuation
+        ("the ferry\n\n", " left"),
+        ("the fer", "ry left"),  # a token may span both
+        ("the ferry", " left"),
+        ("the ferry", " left"),  # twice
+        ("the ferry", " left the harbour"),
+        (long, " left"),
+        (long, " left the harbour at half past six"),  # cut elsewhere
+        ("a", " e"),
+    ]
+    requests = _instances("loglikelihood", pairs)
+    found, expected = ours.loglikelihood(requests, True), theirs.loglikelihood(requests, True)
+    np.testing.assert_allclose([x for x, _ in found], [x for x, _ in expected], atol=1e-3)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    assert found[5] == found[6]
+
+
+def test_rolling_windows(ours, theirs):
+    texts = [(" ".join(WORDS * n),) for n in (1, 3, 7)] + [("the",), ("",)]
+    requests = _instances("loglikelihood_rolling", texts)
+    found, expected = ours.loglikelihood_rolling(requests, True), theirs.loglikelihood_rolling(requests, True)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert found[-1] == 0
+
+
+def test_what_cannot_be_scored_is_refused(ours, checkpoint):
+    with pytest.raises(FlanError, match="empty continuation"):
+        ours.loglikelihood(_instances("loglikelihood", [("the", "")]))
+    with pytest.raises(FlanError, match="max_length=60"):
+        ours.loglikelihood(_instances("loglikelihood", [("the", " ".join(WORDS * 10))]))
+    with pytest.raises(FlanError, match="no 'max_len'"):
+        FlanJaxLM(checkpoint=str(checkpoint), max_len=3)
+    with pytest.raises(FlanError, match="checkpoint=FOLDER"):
+        FlanJaxLM()
+    with pytest.raises(FlanError, match="cannot generate"):
+        ours.generate_until(_instances("generate_until", [("the", {"until": ["."]})]))
+
+
+def test_generation_hands_prompts_to_the_decoder(checkpoint, theirs):
+    model, params, tokenizer, _ = checkpoints.load_model(checkpoint)
+
+    @jax.jit
+    def logits(tokens, length):
+        positions = jnp.arange(MAX_LENGTH)[None]
+        hidden = model.hidden(params, tokens[None], positions, (positions < length).astype(jnp.int32))
+        return model.logits(params, hidden[0, length - 1])
+
+    def naive(prompts, max_new_tokens, stop):
+        texts = []
+        for prompt in prompts:
+            ids = np.zeros(MAX_LENGTH, np.int32)
+            ids[: len(prompt)] = prompt
+            for n in range(len(prompt), len(prompt) + max_new_tokens):
+                ids[n] = int(logits(ids, n).argmax())
+            texts.append(tokenizer.decode(ids[len(prompt) : len(prompt) + max_new_tokens]))
+        return texts
+
+    with_decoder = FlanJaxLM(checkpoint=str(checkpoint), max_length=MAX_LENGTH, decode=naive)
+    asked = [
+        ("the ferry left", {"until": ["\n"], "max_gen_toks": 8}),
+        ("nobody on the pier", {"until": [" w"], "max_gen_toks": 5}),
+        (" ".join(WORDS * 8), {"until": [], "max_gen_toks": 8}),
+    ]
+    requests = _instances("generate_until", asked)
+    assert with_decoder.generate_until(requests, True) == theirs.generate_until(requests, True)
+    with pytest.raises(FlanError, match="greedily"):
+        with_decoder.generate_until(_instances("generate_until", [("the", {"do_sample": True, "temperature": 1.0})]))
+
+
+def test_the_command_line(checkpoint, tasks, tmp_path):
+    assert cli.with_model(["--tasks", "a"]) == ["run", "--model", "flan_jax", "--tasks", "a"]
+    for others in (["ls", "tasks"], ["--help"], ["run", "--model", "hf", "--tasks", "a"], ["--config=x.yaml"], []):
+        assert cli.with_model(others) == others
+    arguments = ["--model_args", f"checkpoint={checkpoint},max_length={MAX_LENGTH}", "--tasks", "flan_jax_choices"]
+    paths = ["--include_path", str(tasks), "--output_path", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "flan_jax.lm_eval", *arguments, *paths, "--limit", "3"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = (tmp_path / "out").rglob("results*.json")
+    assert "acc,none" in json.loads(path.read_text())["results"]["flan_jax_choices"]
+    bad = [
+        sys.executable,
+        "-m",
+        "flan_jax.lm_eval",
+        "--model_args",
+        "checkpoint=nowhere",
+        "--tasks",
+        "flan_jax_choices",
+    ]
+    failed = subprocess.run([*bad, *paths], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.strip().splitlines()[-1].startswith("flan_jax: no checkpoint at nowhere")
