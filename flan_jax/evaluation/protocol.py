@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.evaluation import prompts
+from flan_jax.evaluation.files import read_lines, write_atomic
 from flan_jax.evaluation.scoring import OptionScores, Scorer
 from flan_jax.evaluation.trees import Tree
 from flan_jax.training import checkpoints
@@ -299,20 +299,6 @@ def _read_unit(path: Path, key: str, count: int) -> list[dict[str, Any]] | None:
     except ValueError:  # no JSON, no UTF-8, or empty
         return None
     return lines if header.get("key") == key and len(lines) == count else None
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a predictions file; the first is its header."""
-    with path.open(encoding="utf-8") as file:  # str.splitlines would also cut at U+2028 and U+0085 inside a text
-        return [json.loads(line) for line in file]
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 # ------------------------------------------------------------------------------------------------------- figures

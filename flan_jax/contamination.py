@@ -1,0 +1,125 @@
+"""Finds dev and test examples that share an n-gram with a corpus, such as a model's pretraining data.
+
+python -m flan_jax.contamination --prepared=prepared --corpus='corpus/**/*.jsonl.gz' --to=contamination.json
+python -m flan_jax.report --runs tuned=runs/without_nli/nli --contamination=contamination.json --output=report
+
+Words are in lower case without punctuation. Only what a prompt shows of an example is looked for, not its answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.table import Table
+
+from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.evaluation import contamination
+from flan_jax.evaluation.files import write_atomic
+
+
+def _check(arguments: argparse.Namespace) -> dict:
+    datasets = contamination.prepared_datasets(arguments.prepared)
+    if arguments.datasets:
+        from flan_jax.evaluation import protocol  # it imports JAX, which workers do not need
+
+        datasets = protocol.select(arguments.datasets.split(","))
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.DownloadColumn(),
+        rich_progress.TransferSpeedColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("reading examples", total=None)
+        shown = time.monotonic()
+
+        def show(name: str, done: int, total: int) -> None:
+            nonlocal shown
+            bar.update(task, description=Path(name).name, completed=done, total=total)
+            if not bar.console.is_terminal and time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                print(f"[{done / 1e6:,.0f}/{total / 1e6:,.0f} MB] {name}", file=sys.stderr, flush=True)
+
+        return contamination.check(
+            datasets,
+            arguments.prepared,
+            arguments.corpus,
+            n=arguments.ngram,
+            ignore_above=arguments.ignore_above,
+            field=arguments.field,
+            workers=arguments.workers,
+            progress=show,
+        )
+
+
+def _summary(results: dict) -> dict:
+    counts = {
+        name: {
+            split: {"examples": len(part["clean"]) + len(part["dirty"]), "dirty": len(part["dirty"])}
+            for split, part in splits.items()
+        }
+        for name, splits in results["datasets"].items()
+    }
+    corpus = {name: value for name, value in results["corpus"].items() if name != "files"}
+    return {"corpus": corpus | {"files": len(results["corpus"]["files"])}, "datasets": counts}
+
+
+def _table(summary: dict) -> Table:
+    shown = Table("dataset", "split", "examples", "dirty", "%", box=None, header_style="bold")
+    for name, splits in summary["datasets"].items():
+        for split, counts in splits.items():
+            share = f"{100 * counts['dirty'] / counts['examples']:.1f}" if counts["examples"] else "–"
+            shown.add_row(name, split, str(counts["examples"]), str(counts["dirty"]), share)
+    return shown
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line, searches the corpus and writes what it found."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flan_jax.contamination",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--prepared", required=True, help="PREPARED_DIR, with the dev and test examples")
+    parser.add_argument("--corpus", required=True, nargs="+", help="text or JSONL files, plain or .gz; globs")
+    parser.add_argument("--to", required=True, type=Path, help="JSON file to write")
+    parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all prepared by default")
+    parser.add_argument("--field", default="text", help="of a JSONL line that holds the text")
+    parser.add_argument("--ngram", type=int, default=contamination.N, help="words in an n-gram")
+    parser.add_argument("--ignore_above", type=int, help="ignore n-grams in more documents than this (GPT-3: 10)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
+    arguments = parser.parse_args(argv)
+    with one_line_errors():
+        began = time.monotonic()
+        results = _check(arguments)
+        try:
+            write_atomic(arguments.to, json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+        except OSError as error:
+            raise FlanError(f"cannot write {arguments.to}: {error.strerror}.") from error
+    seconds = time.monotonic() - began
+    summary = _summary(results) | {"seconds": round(seconds, 1), "output": str(arguments.to)}
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(_table(summary))
+    corpus = summary["corpus"]
+    console.print(
+        f"{corpus['files']} files, {corpus['bytes'] / 1e6:,.1f} MB, {corpus['documents']:,} documents, "
+        f"{corpus['words']:,} words in {seconds:,.1f} s; {corpus['broken_lines']:,} lines left out; {arguments.to}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if arguments.json:
+        print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+"""Which dev and test examples share an n-gram with a corpus (Brown et al. 2020, appendix C; FLAN paper, appendix C).
+
+The n-grams of the examples are in memory (about 10 bytes each, and their words once a process); the corpus streams
+through in blocks over several processes. A JSONL file has a document a line; any other file is one document, and
+n-grams may span its lines. Names that end in .gz are decompressed on the way.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import glob
+import gzip
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flan_jax import catalog, templates
+from flan_jax.data import examples as example_files
+from flan_jax.errors import FlanError
+from flan_jax.evaluation.ngrams import NgramIndex, normalized_words, passages
+
+N = 13  # words in an n-gram
+SPLITS = ("dev", "test")
+BLOCK_BYTES = 4 << 20  # of the corpus, decompressed, a task
+_LONGEST_WORD = 16  # blocks; what goes on longer without white space is cut
+
+
+# ------------------------------------------------------------------------------------------------------- examples
+
+
+def shown_texts(record: catalog.Dataset, fields: dict[str, Any]) -> list[str]:
+    """The texts of an example that some forward template shows, in their order; label words are no text of it."""
+    patterns = [record.templates[number].input for number in record.forward_templates]
+    names = dict.fromkeys(name for pattern in patterns for name in templates.placeholders(pattern))
+    texts: list[str] = []
+    for name in names:
+        value = fields.get(name, "")
+        if name != templates.OPTIONS or not record.labels:
+            texts += [value] if isinstance(value, str) else list(value)
+    return texts
+
+
+def prepared_datasets(prepared_dir: str | Path) -> list[catalog.Dataset]:
+    """The datasets with examples in PREPARED_DIR.
+
+    Raises:
+      FlanError: there are none.
+    """
+    found = [d for d in catalog.datasets() if (Path(prepared_dir) / "examples" / d.name / "test.jsonl").exists()]
+    if not found:
+        raise FlanError(f"no test examples in {prepared_dir}: run python -m flan_jax.prepare --to={prepared_dir}.")
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- corpus
+
+
+def corpus_files(patterns: Sequence[str]) -> list[Path]:
+    """The files of paths and globs (** for any depth), each once, sorted.
+
+    Raises:
+      FlanError: one that matches no file.
+    """
+    found: set[Path] = set()
+    for pattern in patterns:
+        matches = {Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()}
+        if not matches:
+            raise FlanError(f"no corpus file matches {pattern!r}: give text or JSONL files, plain or .gz, or a glob.")
+        found |= matches
+    return sorted(found)
+
+
+def _is_jsonl(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith(".jsonl")
+
+
+def _blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """(a block that ends where a word or, of JSONL, a line does; bytes of the file that are read)."""
+    with path.open("rb") as raw:
+        file = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+        ends = b"\n" if _is_jsonl(path) else b" \n\t\r"
+        rest: list[bytes] = []  # of earlier blocks without an end
+        while block := file.read(block_bytes):
+            cut = max(block.rfind(ends[i : i + 1]) for i in range(len(ends))) + 1
+            if not cut and (len(rest) < _LONGEST_WORD or _is_jsonl(path)):
+                rest.append(block)
+                continue
+            cut = cut or len(block)
+            yield b"".join([*rest, block[:cut]]), raw.tell()
+            rest = [block[cut:]]
+        if last := b"".join(rest):
+            yield last, raw.tell()
+
+
+def _last_words(block: bytes, count: int) -> list[str]:
+    """The last words of a block, read from its end."""
+    size = 64 * max(count, 1)
+    while size < len(block):
+        words = normalized_words(block[-size:].decode(errors="replace"))[1:]  # the first may be a part
+        if len(words) >= count:
+            return words[len(words) - count :]
+        size *= 4
+    words = normalized_words(block.decode(errors="replace"))
+    return words[max(0, len(words) - count) :]
+
+
+def _tasks(path: Path, longest: int, block_bytes: int) -> Iterator[tuple[bytes, list[str], int]]:
+    """(block, the words before it that an n-gram could begin with, bytes read) of one file."""
+    before: list[str] = []
+    try:
+        for block, read in _blocks(path, block_bytes):
+            yield block, before, read
+            if not _is_jsonl(path):
+                before = [*before, *_last_words(block, longest - 1)]
+                before = before[max(0, len(before) - longest + 1) :]
+    except (OSError, EOFError, zlib.error) as error:
+        raise FlanError(f"corpus file {path} cannot be read: {error}.") from error
+
+
+# ---------------------------------------------------------------------------------------------------------- search
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hits:
+    """What a block has: n-grams' numbers, in how many of its documents each is, and totals."""
+
+    numbers: np.ndarray
+    documents: np.ndarray
+    num_documents: int
+    num_words: int
+    broken_lines: int = 0
+
+
+def _search(index: NgramIndex, block: bytes, before: list[str], field: str | None) -> _Hits:
+    """Looks for n-grams in a block: of JSONL where there is a field, of text otherwise."""
+    if field is None:
+        words = [*before, *normalized_words(block.decode(errors="replace"))]
+        numbers = np.unique(index.find(words)[1])
+        return _Hits(numbers, np.ones(len(numbers), np.int64), 0, len(words) - len(before))
+    words, starts, broken = [], [], 0
+    for line in block.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)[field]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            text = None
+        if not isinstance(text, str):
+            broken += 1
+            continue
+        starts.append(len(words))
+        words += normalized_words(text)
+        words.append("")  # no n-gram spans two documents
+    at, numbers = index.find(words)
+    documents = np.searchsorted(starts, at, side="right")
+    pairs = np.unique(np.stack([numbers, documents]), axis=1)
+    numbers, counts = np.unique(pairs[0], return_counts=True)
+    return _Hits(numbers, counts, len(starts), len(words) - len(starts), broken)
+
+
+_index: NgramIndex | None = None  # a worker's
+
+
+def _start_worker(folder: Path) -> None:
+    global _index
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    _index = NgramIndex.load(folder)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """Ends a worker whose parent was killed and could not say so."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _search_in_worker(block: bytes, before: list[str], field: str | None) -> _Hits:
+    return _search(_index, block, before, field)
+
+
+@contextlib.contextmanager
+def _searcher(index: NgramIndex, workers: int) -> Iterator[Callable[..., futures.Future]]:
+    """A function that submits `_search`; to a pool where there are several workers."""
+    if workers == 1:
+
+        def search_here(*arguments: Any) -> futures.Future:
+            future: futures.Future = futures.Future()
+            future.set_result(_search(index, *arguments))
+            return future
+
+        yield search_here
+        return
+    with tempfile.TemporaryDirectory(prefix="flan_jax_ngrams_") as name:
+        index.save(Path(name))
+        context = multiprocessing.get_context("spawn")
+        pool = futures.ProcessPoolExecutor(workers, context, _start_worker, (Path(name),))
+        try:
+            yield lambda *arguments: pool.submit(_search_in_worker, *arguments)
+        except futures.process.BrokenProcessPool as error:
+            raise FlanError("a worker died, out of memory or killed: run it again with fewer --workers.") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Found:
+    """In how many documents each n-gram of the index is, and in which file first."""
+
+    def __init__(self, count: int):
+        self.documents = np.zeros(count, np.int64)
+        self.first_file = np.full(count, -1, np.int32)
+        self._last_text = np.full(count, -1, np.int32)  # a text is one document, however many blocks it has
+        self.totals: collections.Counter[str] = collections.Counter()
+
+    def add(self, file: int, is_text: bool, hits: _Hits) -> None:
+        new = hits.numbers[self.first_file[hits.numbers] < 0]
+        self.first_file[new] = file
+        if is_text:
+            self.documents[hits.numbers[self._last_text[hits.numbers] != file]] += 1
+            self._last_text[hits.numbers] = file
+        else:
+            self.documents[hits.numbers] += hits.documents
+        self.totals.update(documents=hits.num_documents, words=hits.num_words, broken_lines=hits.broken_lines)
+
+
+def _scan(
+    index: NgramIndex,
+    files: Sequence[Path],
+    field: str,
+    workers: int,
+    block_bytes: int,
+    progress: Callable[[str, int, int], None],
+) -> _Found:
+    found = _Found(len(index.keys))
+    sizes = [path.stat().st_size for path in files]
+    waiting: collections.deque[tuple[int, int, futures.Future]] = collections.deque()
+
+    def take() -> None:
+        file, done, future = waiting.popleft()
+        found.add(file, not _is_jsonl(files[file]), future.result())
+        progress(str(files[file]), done, sum(sizes))
+
+    with _searcher(index, workers) as search:
+        for number, path in enumerate(files):
+            as_field = field if _is_jsonl(path) else None
+            found.totals["documents"] += as_field is None
+            for block, before, read in _tasks(path, max(index.lengths, default=1), block_bytes):
+                waiting.append((number, sum(sizes[:number]) + read, search(block, before, as_field)))
+                found.totals["bytes"] += len(block)
+                if len(waiting) > 2 * workers:
+                    take()
+        while waiting:
+            take()
+    if found.totals["broken_lines"] and not found.totals["words"]:
+        raise FlanError(f"no line of the corpus is a JSON object with the text field {field!r}; name it with --field.")
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- results
+
+
+def check(
+    datasets: Sequence[catalog.Dataset],
+    prepared_dir: str | Path,
+    corpus: Sequence[str],
+    *,
+    n: int = N,
+    ignore_above: int | None = None,
+    field: str = "text",
+    workers: int = 1,
+    block_bytes: int = BLOCK_BYTES,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> dict[str, Any]:
+    """Splits dev and test examples into clean ones and dirty ones, which share an n-gram with the corpus.
+
+    Args:
+      datasets: whose examples are looked for.
+      prepared_dir: where `flan_jax.prepare` wrote them.
+      corpus: paths and globs of text and JSONL files, plain or .gz.
+      n: words in an n-gram; see `passages` for examples that have fewer.
+      ignore_above: n-grams that occur in more documents are common phrases and count as clean (GPT-3: 10); None
+        ignores none.
+      field: of a JSONL line that holds the text.
+      workers: processes.
+      block_bytes: of the corpus, a task.
+      progress: called with (file, bytes read, bytes in all).
+
+    Returns:
+      {"ngram", "ignore_above", "corpus": {"files", "bytes", "documents", "words", "broken_lines"}, "datasets": {name:
+      {split: {"clean": [id], "dirty": [{"id", "ngram", "file", "documents", "matched", "ngrams"}]}}}}. Of a dirty
+      example the first n-gram found is named, with the first file and the number of documents that have it, and how
+      many of its distinct n-grams were found at all.
+
+    Raises:
+      FlanError: bad options, missing examples, an unreadable corpus.
+    """
+    if n < 1 or workers < 1 or block_bytes < 1 or (ignore_above is not None and ignore_above < 0):
+        raise FlanError("--ngram and --workers are 1 or more, --ignore_above is 0 or more.")
+    files = corpus_files(corpus)
+
+    def rows(record: catalog.Dataset, split: str) -> Iterator[tuple[str, list[tuple[int, list[str]]]]]:
+        for row in example_files.read(prepared_dir, record.name, split):
+            yield row["id"], passages(shown_texts(record, row["fields"]), n)
+
+    units = [(record, split) for record in datasets for split in SPLITS]
+    index = NgramIndex.build((p for _, found in rows(*unit) for p in found) for unit in units)
+    found = _scan(index, files, field, workers, block_bytes, progress)
+    matched = found.documents > 0
+    if ignore_above is not None:
+        matched &= found.documents <= ignore_above
+
+    results: dict[str, Any] = {}
+    for record, split in units:
+        clean, dirty = [], []
+        for identity, parts in rows(record, split):
+            hits = _hits_of_example(index, parts, matched)
+            if not hits["matched"]:
+                clean.append(identity)
+                continue
+            number = hits.pop("number")
+            where = {"file": str(files[found.first_file[number]]), "documents": int(found.documents[number])}
+            dirty.append({"id": identity} | hits | where)
+        results.setdefault(record.name, {})[split] = {"clean": clean, "dirty": dirty}
+    totals = {name: found.totals[name] for name in ("bytes", "documents", "words", "broken_lines")}
+    return {
+        "ngram": n,
+        "ignore_above": ignore_above,
+        "corpus": {"files": [str(path) for path in files], **totals},
+        "datasets": results,
+    }
+
+
+def _hits_of_example(index: NgramIndex, parts: list[tuple[int, list[str]]], matched: np.ndarray) -> dict[str, Any]:
+    numbers_of_all: list[np.ndarray] = []
+    first: dict[str, Any] = {}
+    for length, words in parts:
+        starts, numbers = index.find(words, (length,))
+        hits = np.flatnonzero(matched[numbers])
+        if len(hits) and not first:
+            start = starts[hits[0]]
+            first = {"ngram": " ".join(words[start : start + length]), "number": int(numbers[hits[0]])}
+        numbers_of_all.append(numbers)
+    distinct = np.unique(np.concatenate(numbers_of_all)) if numbers_of_all else np.empty(0, np.int64)
+    return first | {"matched": int(matched[distinct].sum()), "ngrams": len(distinct)}
