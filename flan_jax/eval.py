@@ -10,9 +10,11 @@ On a pod the same command runs on every host; see `flan_jax.distributed`.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,63 +24,104 @@ from rich.console import Console
 
 from flan_jax import configuration, distributed, partitioning
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import items, protocol, report
+from flan_jax.evaluation import items, jobs, protocol, report
 from flan_jax.evaluation.scoring import Scorer
 from flan_jax.training import checkpoints
 
 
 def evaluate(
     *,
-    checkpoint_path: str,
+    checkpoint_path: str | Sequence[str] | Mapping[str, str],
     output_dir: str,
     prepared_dir: str,
     datasets: Sequence[str],
-    step: int | None = None,
+    step: int | str | None = None,
     run_name: str = "tuned",
     baseline_dir: str | None = None,
     baseline_name: str = "untuned",
     max_examples: int | None = None,
     max_dev_examples: int = 200,
     max_length: int = 1280,
+    max_new_tokens: int | None = None,
     separator: str = "auto",
-    style: str = "instructions",
+    style: str | Sequence[str] = "instructions",
+    pmi: bool = False,
+    generate: bool = True,
     allow_seen: bool = False,
+    contamination: str | None = None,
     mesh_shape: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Evaluates one checkpoint by the paper's protocol and writes results and report.
-
-    In a pod every process calls this with the same arguments; each computes its share of every batch, and process 0
-    writes.
+    """Evaluates checkpoints by the paper's protocol and writes results and report.
 
     Args:
-      checkpoint_path: a checkpoint folder (CHECKPOINT_PATH).
+      checkpoint_path: a checkpoint folder (CHECKPOINT_PATH), several, or {cluster: folder} with one for each cluster.
       output_dir: EVAL_OUTPUT_DIR; a job that was interrupted goes on there.
       prepared_dir: what `flan_jax.prepare` wrote.
       datasets: names of clusters and datasets.
-      step: the checkpoint's step; None takes the last (the paper selects none).
+      step: the checkpoint's step; None takes the last (the paper selects none), "all" each that is saved, "follow" each
+        as a training run saves it, until the run ends.
       run_name: the run's name in the report.
       baseline_dir: the output of an earlier evaluation to show beside this one.
       baseline_name: its name.
       max_examples: test examples a dataset; None for all.
       max_dev_examples: dev examples a dataset.
-      max_length: longest prompt with its longest option, in tokens.
+      max_length: longest prompt with its longest option, or with its answer, in tokens.
+      max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset.
       separator: "auto", "eos", "newline" or "space"; see `protocol.Settings`.
-      style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`).
+      style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`); several
+        give a run each.
+      pmi: rank options by pointwise mutual information with the prompt too.
+      generate: evaluate the datasets without options too, by the text that the model generates.
       allow_seen: score datasets that are not held out too, labelled so.
+      contamination: what `flan_jax.contamination` wrote, for scores on clean examples.
       mesh_shape: sizes of the axes data, fsdp and tensor.
 
     Returns:
-      The results, as in results.json.
+      The results of the last run, as in results.json.
 
     Raises:
       FlanError: bad input.
     """
-    chosen = protocol.select(datasets)
-    settings = protocol.Settings(max_examples, max_dev_examples, max_length, separator, style)
+    styles = (style,) if isinstance(style, str) else tuple(style)
+    settings = protocol.Settings(
+        max_examples, max_dev_examples, max_length, separator, max_new_tokens=max_new_tokens, pmi=pmi
+    )
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
-    network, params, tokenizer, manifest = checkpoints.load_model(checkpoint_path, step=step, mesh=mesh)
-    taken = checkpoints.latest_step(checkpoint_path) if step is None else step
     baseline = [report.load_run(baseline_name, baseline_dir)] if baseline_dir else []
+    finished: list[report.Run] = []
+
+    def planned(step: int | str | None) -> list[jobs.Run]:
+        return jobs.plan(checkpoint_path, step, datasets, output_dir, run_name, settings, styles)
+
+    def work(runs: Sequence[jobs.Run]) -> None:
+        for run in runs:
+            with _progress(run.name) as show:
+                results = jobs.evaluate(
+                    run, prepared_dir, mesh, allow_seen=allow_seen, generate=generate, progress=show
+                )
+            finished.append(report.Run(run.name, results, run.output_dir))
+        if distributed.is_primary():
+            paths = report.write([*baseline, *finished], output_dir, contamination)
+            Console(width=200).print(report.rich_table([*baseline, *finished]))
+            print(f"report: {paths['html']}", flush=True)
+
+    if step != jobs.FOLLOW:
+        work(planned(step))
+    elif not isinstance(checkpoint_path, str):
+        raise FlanError("STEP 'follow' follows one training run: give its folder as CHECKPOINT_PATH.")
+    else:
+        jobs.follow(checkpoint_path, lambda saved: work([_of_step(run, saved) for run in planned(saved)]))
+    return dict(finished[-1].results)
+
+
+def _of_step(run: jobs.Run, step: int) -> jobs.Run:
+    """A run of one of the steps that are followed, which share a report."""
+    return dataclasses.replace(run, name=f"{run.name} step {step}", output_dir=run.output_dir / f"step_{step}")
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar in a terminal, a line a unit elsewhere."""
     columns = (
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),
@@ -87,31 +130,14 @@ def evaluate(
     )
     primary = distributed.is_primary()
     with rich_progress.Progress(*columns, disable=not primary) as bar:
-        task = bar.add_task("scoring", total=None)
+        task = bar.add_task(name, total=None)
 
         def show(unit: str, done: int, total: int) -> None:
-            bar.update(task, description=unit, completed=done, total=total)
+            bar.update(task, description=f"{name}: {unit}", completed=done, total=total)
             if primary and not bar.console.is_terminal:
-                print(f"[{done}/{total}] {unit}", flush=True)
+                print(f"[{done}/{total}] {name}: {unit}", flush=True)
 
-        results = protocol.evaluate(
-            Scorer(network, params, mesh=mesh),
-            tokenizer,
-            manifest,
-            f"{Path(checkpoint_path).name} step {taken}",
-            chosen,
-            prepared_dir,
-            output_dir,
-            settings,
-            allow_seen=allow_seen,
-            progress=show,
-        )
-    if primary:
-        runs = [*baseline, report.Run(run_name, results)]
-        paths = report.write(runs, output_dir)
-        Console(width=200).print(report.rich_table(runs))
-        print(f"report: {paths['html']}")
-    return results
+        yield show
 
 
 gin.external_configurable(evaluate, "evaluate")

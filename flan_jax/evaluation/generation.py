@@ -1,0 +1,75 @@
+"""Units whose answers are generated: prompts to texts (paper, section 2.2; greedy decoding)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flan_jax import catalog
+from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.evaluation import prompts
+from flan_jax.evaluation.completion import complete
+from flan_jax.evaluation.decoding import Generator
+from flan_jax.evaluation.figures import example_score
+from flan_jax.evaluation.trees import EOS
+from flan_jax.evaluation.units import Unit
+
+# Most new tokens by a dataset's first metric: an answer, or a text of the paper's target length.
+_NEW_TOKENS = {"accuracy": 32, "bleu": 256, "edit_distance": 256, "rouge": 256, "squad": 32, "trivia_qa": 32}
+
+# A model that was not tuned goes on after its answer: it is cut at the next question or blank line.
+UNTUNED_STOPS = ("Q:", "\n\n")
+
+
+def new_tokens(record: catalog.Dataset, limit: int | None = None) -> int:
+    """Most tokens of an answer to a dataset, and no more than `limit`."""
+    wanted = _NEW_TOKENS[record.metrics[0]]
+    return wanted if limit is None else min(wanted, limit)
+
+
+def generate(
+    generator: Generator, tokenizer: Tokenizer, unit: Unit, max_length: int, max_new_tokens: int, separator: str
+) -> list[dict[str, Any]]:
+    """Answers the prompts of a unit greedily and writes the predictions; returns them.
+
+    Args:
+      generator: the model.
+      tokenizer: its vocabulary.
+      unit: of a dataset without options.
+      max_length: longest prompt with its answer, in tokens.
+      max_new_tokens: longest answer.
+      separator: "eos", "newline" or "space"; without EOS the answer is cut at `UNTUNED_STOPS`.
+
+    Raises:
+      FlanError: an instruction alone exceeds `max_length` less `max_new_tokens`.
+    """
+    template, record = unit.builder.templates[unit.number], unit.builder.record
+    texts, lines = [], []
+    for row in unit.rows:
+        example = unit.builder.build(row["id"], row["fields"], unit.number)
+        prompt = prompts.fit_prompt(
+            tokenizer,
+            template,
+            example.fields,
+            max_length - max_new_tokens,
+            prefix=example.prefix,
+            separator=separator,
+        )
+        texts.append(prompt.inputs)
+        fields = row["fields"]
+        references = list(fields.get("references") or [fields["answer"]])
+        lines.append(unit.line(row, prompt.inputs, example.shots, prompt.cut_tokens) | {"references": references})
+    said = complete(
+        generator,
+        tokenizer,
+        texts,
+        separator=separator,
+        max_new_tokens=max_new_tokens,
+        stops=() if separator == EOS else UNTUNED_STOPS,
+    )
+    predictions = []
+    for line, completion in zip(lines, said, strict=True):
+        text = completion.text.strip()
+        score = example_score(record, line["references"], text)
+        predictions.append(line | {"prediction": text, "finish": completion.finish, "score": score})
+    unit.write(predictions)
+    return predictions

@@ -1,0 +1,281 @@
+"""Evaluation jobs: one checkpoint or several, every step of a run or a run as it goes, one checkpoint a cluster.
+
+A job is a list of runs, each with a column of its own in the report. A run is evaluated by parts, since each cluster
+may have a checkpoint of its own (paper, section 2.2: to evaluate c clusters, c models are tuned).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+import jax
+
+from flan_jax import catalog, distributed
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import protocol
+from flan_jax.evaluation.decoding import Generator
+from flan_jax.evaluation.figures import cluster_means
+from flan_jax.evaluation.scoring import Scorer
+from flan_jax.training import checkpoints
+
+ALL, FOLLOW = "all", "follow"
+_LOCK = ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Datasets that one checkpoint is evaluated on.
+
+    Attributes:
+      checkpoint: a checkpoint folder.
+      step: of it.
+      datasets: what to evaluate.
+    """
+
+    checkpoint: str
+    step: int
+    datasets: tuple[catalog.Dataset, ...]
+
+    @property
+    def name(self) -> str:
+        """Folder and step."""
+        return f"{Path(self.checkpoint).name} step {self.step}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A column of the report.
+
+    Attributes:
+      name: its heading.
+      output_dir: where its predictions and results go.
+      settings: of the protocol.
+      parts: one, or one for each cluster.
+    """
+
+    name: str
+    output_dir: Path
+    settings: protocol.Settings
+    parts: tuple[Part, ...]
+
+
+def plan(
+    checkpoint_path: str | Sequence[str] | Mapping[str, str],
+    step: int | str | None,
+    datasets: Sequence[str],
+    output_dir: str | Path,
+    run_name: str,
+    settings: protocol.Settings,
+    styles: Sequence[str],
+) -> list[Run]:
+    """The runs of a job.
+
+    Args:
+      checkpoint_path: a checkpoint folder, several, or one for each cluster.
+      step: of the checkpoints; None takes the last, "all" every one that is saved.
+      datasets: names of clusters and datasets; with a checkpoint for each cluster only those in its clusters count.
+      output_dir: EVAL_OUTPUT_DIR; several runs have folders of their own in it.
+      run_name: the heading of a single run, and what the others' begin with.
+      settings: of the protocol.
+      styles: how records become prompts; a run for each.
+
+    Raises:
+      FlanError: an unknown name, a checkpoint that is missing, or a dataset without a checkpoint.
+    """
+    chosen = protocol.select(datasets)
+    groups: list[tuple[str, tuple[Part, ...]]] = []
+    if isinstance(checkpoint_path, Mapping):
+        groups.append(("", _a_part_each(checkpoint_path, step, chosen)))
+    else:
+        paths = [checkpoint_path] if isinstance(checkpoint_path, str) else list(checkpoint_path)
+        for path in paths:
+            taken = _steps(path, step)
+            for number in taken:
+                heading = [Path(path).name] * (len(paths) > 1) + [f"step {number}"] * (len(taken) > 1)
+                groups.append((" ".join(heading), (Part(path, number, tuple(chosen)),)))
+    runs = []
+    for heading, parts in groups:
+        for style in styles:
+            own = " ".join(filter(None, [heading, style if len(styles) > 1 else ""]))
+            folder = Path(output_dir) / own.replace(" ", "_") if own else Path(output_dir)
+            name = f"{run_name} {own}" if own else run_name
+            runs.append(Run(name, folder, dataclasses.replace(settings, style=style), parts))
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        raise FlanError("two checkpoints have the same folder name: evaluate them in jobs of their own.")
+    return runs
+
+
+def _a_part_each(
+    paths: Mapping[str, str], step: int | str | None, chosen: Sequence[catalog.Dataset]
+) -> tuple[Part, ...]:
+    if step is not None:
+        raise FlanError("a checkpoint for each cluster is evaluated at its last step: leave STEP out.")
+    for cluster in paths:
+        catalog.cluster(cluster)
+    if orphans := [record.name for record in chosen if record.cluster not in paths]:
+        raise FlanError(f"no checkpoint is given for the cluster of {', '.join(orphans)}: add one, or leave them out.")
+    parts = []
+    for cluster, path in paths.items():
+        if members := tuple(record for record in chosen if record.cluster == cluster):
+            parts.append(Part(path, _steps(path, None)[0], members))
+    return tuple(parts)
+
+
+def _steps(path: str, step: int | str | None) -> list[int]:
+    checkpoints.Manifest.load(path)  # says what to do where there is no checkpoint at all
+    saved = checkpoints.steps(path)
+    if not saved:
+        raise FlanError(f"no checkpoint in {path}: checkpoints/ holds no step yet.")
+    if step == ALL:
+        return saved
+    if step is not None and step not in saved:
+        raise FlanError(f"no step {step!r} in {path}: there are {', '.join(map(str, saved))}, 'all' and 'follow'.")
+    return [saved[-1] if step is None else int(step)]
+
+
+def evaluate(
+    run: Run,
+    prepared_dir: str | Path,
+    mesh: jax.sharding.Mesh,
+    *,
+    allow_seen: bool = False,
+    generate: bool = True,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> dict[str, Any]:
+    """Evaluates a run, part by part, and writes predictions and results.json.
+
+    Another job on the same folder is waited for; what it has done is not done again.
+
+    Args:
+      run: what to evaluate.
+      prepared_dir: where `flan_jax.prepare` wrote dev and test examples.
+      mesh: where rows and parameters are laid out.
+      allow_seen: score datasets that are not held out too, labelled so.
+      generate: evaluate the datasets without options too.
+      progress: called with (unit, done, total).
+
+    Returns:
+      The results, as in results.json.
+
+    Raises:
+      FlanError: bad input.
+    """
+    found = []
+    with _alone(run.output_dir):
+        for part in run.parts:
+            network, params, tokenizer, manifest = checkpoints.load_model(part.checkpoint, step=part.step, mesh=mesh)
+            found.append(
+                protocol.evaluate(
+                    Scorer(network, params, mesh=mesh),
+                    tokenizer,
+                    manifest,
+                    part.name,
+                    part.datasets,
+                    prepared_dir,
+                    run.output_dir,
+                    run.settings,
+                    generator=Generator(network, params, tokenizer.eos_id, mesh=mesh) if generate else None,
+                    allow_seen=allow_seen,
+                    progress=progress,
+                )
+            )
+        if len(found) == 1:
+            return found[0]
+        results = _joined(found)
+        protocol.write_results(results, run.output_dir)
+        return results
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The results of a checkpoint for each cluster as those of one run."""
+    datasets = {name: figures for part in parts for name, figures in part["datasets"].items()}
+    joints = {part["separator"] for part in parts}
+    return {
+        "checkpoint": f"{len(parts)} checkpoints, one for each cluster",
+        "checkpoints": {name: part["checkpoint"] for part in parts for name in part["datasets"]},
+        "model_digest": [part["model_digest"] for part in parts],
+        "tuning": {"status": "each cluster by a checkpoint of its own", "datasets": [], "clusters": []},
+        "settings": parts[0]["settings"],
+        "separator": joints.pop() if len(joints) == 1 else "what each was tuned with",
+        "made": parts[-1]["made"],
+        "datasets": datasets,
+        "skipped": [skipped for part in parts for skipped in part["skipped"]],
+        "clusters": cluster_means(datasets),
+    }
+
+
+@contextlib.contextmanager
+def _alone(output_dir: Path) -> Iterator[None]:
+    """Keeps other jobs out of a folder; one that died has left it."""
+    if not distributed.is_primary():
+        yield
+        return
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(output_dir / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"another job is at work in {output_dir}: waiting for it", flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise FlanError(f"cannot write to {output_dir}: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def follow(
+    model_dir: str,
+    evaluate_step: Callable[[int], None],
+    *,
+    poll_seconds: float = 30.0,
+    patience_seconds: float = 3600.0,
+) -> list[int]:
+    """Calls `evaluate_step` with each step of a training run as it is saved, until the run has reached its last.
+
+    Steps that were deleted before their turn are passed over: the newest is always the next one.
+
+    Args:
+      model_dir: MODEL_DIR of the run, which may not have begun.
+      evaluate_step: evaluates a saved step.
+      poll_seconds: between two looks.
+      patience_seconds: for so long without a new step it waits, then takes the run for dead.
+
+    Returns:
+      The steps that were evaluated.
+
+    Raises:
+      FlanError: no new step came in time.
+    """
+    done: list[int] = []
+    last_news = time.monotonic()
+    while True:
+        new = [step for step in checkpoints.steps(model_dir) if step not in done]
+        if new:
+            evaluate_step(new[-1])
+            done.append(new[-1])
+            last_news = time.monotonic()
+        if done and done[-1] >= _last_step(model_dir):
+            return done
+        if time.monotonic() - last_news > patience_seconds:
+            raise FlanError(
+                f"no new checkpoint in {model_dir} for {patience_seconds:.0f} seconds "
+                f"(evaluated: {', '.join(map(str, done)) or 'none'}): is the run alive? Start the job again to go on."
+            )
+        if not new:
+            time.sleep(poll_seconds)
+
+
+def _last_step(model_dir: str) -> int:
+    """The step at which a training run will end; 0 for a checkpoint that was converted."""
+    history = checkpoints.Manifest.load(model_dir).history
+    return int(history[-1].get("steps", 0)) if history else 0

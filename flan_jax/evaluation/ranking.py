@@ -1,0 +1,90 @@
+"""Units whose options are ranked by their likelihoods: prompts to trees, scores to predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from flan_jax import styles, templates
+from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.evaluation import prompts
+from flan_jax.evaluation.scoring import OptionScores, Scorer
+from flan_jax.evaluation.trees import Tree
+from flan_jax.evaluation.units import Unit
+
+_PREMISE = {styles.GPT3: "A:"}  # what stands before an option without its prompt, by the words of the style
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """A unit that waits to be scored.
+
+    Attributes:
+      unit: the unit.
+      lines: its predictions, without their scores.
+      trees: a tree for each.
+      bare: the tree of each line's options without its prompt; empty where that is not asked for.
+    """
+
+    unit: Unit
+    lines: list[dict[str, Any]]
+    trees: list[Tree]
+    bare: list[Tree]
+
+
+def render(tokenizer: Tokenizer, unit: Unit, max_length: int, separator: str, pmi: bool = False) -> Rendered:
+    """Renders the prompts of a unit and builds their trees.
+
+    Args:
+      tokenizer: the model's vocabulary.
+      unit: of a dataset with options.
+      max_length: longest prompt with its longest option, in tokens.
+      separator: "eos", "newline" or "space".
+      pmi: whether options are scored without their prompts too.
+
+    Raises:
+      FlanError: instruction and options alone exceed `max_length`.
+    """
+    lines, trees, bare = [], [], []
+    template = unit.builder.templates[unit.number]
+    words = unit.builder.style.words
+    for row in unit.rows:
+        example = unit.builder.build(row["id"], row["fields"], unit.number)
+        options, answer = list(example.fields[templates.OPTIONS]), example.fields["answer"]
+        prompt = prompts.fit_prompt(
+            tokenizer, template, example.fields, max_length, prefix=example.prefix, separator=separator
+        )
+        trees.append(prompts.scoring_tree(tokenizer, prompt.inputs, options, separator))
+        if pmi:
+            bare.append(prompts.scoring_tree(tokenizer, _PREMISE.get(words, ""), options, separator))
+        line = unit.line(row, prompt.inputs, example.shots, prompt.cut_tokens)
+        line |= {"options": options, "answer": options.index(answer)}
+        if words == styles.GPT3:  # the metrics know the dataset's own words, which stand in the same order
+            line["words"] = list(row["fields"][templates.OPTIONS])
+        line |= {name: row["fields"][name] for name in ("references", "question_id") if name in row["fields"]}
+        lines.append(line)
+    return Rendered(unit, lines, trees, bare)
+
+
+def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[list[dict[str, Any]]]:
+    """Scores units together, so that batches are full, and writes their predictions; returns them unit by unit."""
+    every = iter(scorer.score([tree for rendered in waiting for tree in rendered.trees]))
+    distinct = list(dict.fromkeys(tree for rendered in waiting for tree in rendered.bare))
+    unconditional = dict(zip(distinct, scorer.score(distinct), strict=True)) if distinct else {}
+    found = []
+    for rendered in waiting:
+        predictions = [line | _scores(next(every)) for line in rendered.lines]
+        for line, tree in zip(predictions, rendered.bare, strict=False):
+            line["unconditional"] = list(unconditional[tree].loglikelihood)
+        rendered.unit.write(predictions)
+        found.append(predictions)
+    return found
+
+
+def _scores(score: OptionScores) -> dict[str, list[float]]:
+    return {
+        "loglikelihood": list(score.loglikelihood),
+        "tokens": list(score.tokens),
+        "bytes": list(score.num_bytes),
+    }
