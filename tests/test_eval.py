@@ -15,6 +15,7 @@ from flan_jax import eval as eval_binary
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import prompts, protocol
+from flan_jax.evaluation.files import read_lines
 from flan_jax.evaluation.scoring import Scorer
 from flan_jax.training import checkpoints
 
@@ -159,7 +160,7 @@ def test_likelihoods_are_those_of_each_option_alone(finished, network):
     output, _ = finished
     lone = Scorer(*network, row_lengths=(1024,), tokens_per_batch=1024)
     number = catalog.dataset("rte").forward_templates[1]
-    _, *rows = protocol.read_lines(output / "predictions" / "rte" / f"test_t{number}.jsonl")
+    _, *rows = read_lines(output / "predictions" / "rte" / f"test_t{number}.jsonl")
     assert "\u2028" in rows[0]["prompt"]
     for row in rows[:2]:
         for option, expected in zip(row["options"], row["loglikelihood"], strict=True):
@@ -174,7 +175,7 @@ def test_results_follow_from_the_predictions(finished):
     for name, figures in results["datasets"].items():
         shares = []
         for number in catalog.dataset(name).forward_templates:
-            _, *rows = protocol.read_lines(output / "predictions" / name / f"test_t{number}.jsonl")
+            _, *rows = read_lines(output / "predictions" / name / f"test_t{number}.jsonl")
             shares.append(np.mean([int(np.argmax(row["loglikelihood"])) == row["answer"] for row in rows]))
         np.testing.assert_allclose(figures["mean"], np.mean(shares))
         np.testing.assert_allclose(figures["std"], np.std(shares, ddof=1))
@@ -201,7 +202,7 @@ def _styled(scorer, prepared, output, style, **more):
     settings = dataclasses.replace(SETTINGS, style=style, max_length=more.pop("max_length", 1024))
     results = _evaluate(scorer, prepared, output, names=("rte",), settings=settings, **more)
     files = sorted((output / "predictions" / "rte").glob("test_*.jsonl"))
-    return results, {path.stem: protocol.read_lines(path)[1:] for path in files}
+    return results, {path.stem: read_lines(path)[1:] for path in files}
 
 
 def test_gpt3_prompts_have_one_wording_and_words_of_their_own(scorer, prepared, tmp_path):
@@ -264,7 +265,7 @@ def test_an_interrupted_job_goes_on(finished, scorer, prepared, tmp_path, monkey
     done = scorer.scored
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")}
     assert 0 < done <= 30 and kept and not (tmp_path / "results.json").exists()
-    assert sum(len(protocol.read_lines(path)) - 1 for path in kept) == done
+    assert sum(len(read_lines(path)) - 1 for path in kept) == done
 
     scorer.scored, scorer.stop_after = 0, None
     results = _evaluate(scorer, prepared, tmp_path)
@@ -289,7 +290,7 @@ def test_a_damaged_file_is_scored_again(scorer, prepared, tmp_path, damage):
     scorer.scored = 0
     _evaluate(scorer, prepared, tmp_path, ["rte"])
     assert scorer.scored == TEST
-    assert [row["id"] for row in protocol.read_lines(path)[1:]] == [f"test-{n}" for n in range(TEST)]
+    assert [row["id"] for row in read_lines(path)[1:]] == [f"test-{n}" for n in range(TEST)]
 
 
 def test_a_stale_file_never_answers(scorer, prepared, tmp_path):
@@ -479,7 +480,7 @@ def test_two_processes_evaluate_like_one(finished, prepared, checkpoint, tmp_pat
     found = evaluate(2, output, *gin_arguments)
     assert found["datasets"].keys() == results["datasets"].keys()
     for path in sorted(finished[0].glob("predictions/*/*.jsonl")):
-        expected, again = (protocol.read_lines(p)[1:] for p in (path, output / path.relative_to(finished[0])))
+        expected, again = (read_lines(p)[1:] for p in (path, output / path.relative_to(finished[0])))
         assert [line["id"] for line in again] == [line["id"] for line in expected]
         for one, two in zip(expected, again, strict=True):
             np.testing.assert_allclose(two["loglikelihood"], one["loglikelihood"], rtol=1e-4)
