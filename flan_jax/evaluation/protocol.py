@@ -26,7 +26,7 @@ from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.evaluation import prompts
 from flan_jax.evaluation.scoring import OptionScores, Scorer
-from flan_jax.evaluation.trees import Tree
+from flan_jax.evaluation.trees import Tree, share_prefix
 from flan_jax.training import checkpoints
 
 HELD_OUT = "zero-shot, held out"
@@ -49,7 +49,8 @@ class Settings:
       separator: what stands between prompt and option: "auto" takes the manifest's (the end-of-sequence token for a
         model tuned here; a line break for one that was not; a space in GPT-3's prompts), "eos", "newline" or "space"
         force one.
-      style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`).
+      style: how records become prompts, for example "instructions", "gpt3", "5_shots" or "5_shared_shots", whose
+        exemplars are the same for all examples of a template and are computed once (`flan_jax.styles`).
     """
 
     max_examples: int | None = None
@@ -243,7 +244,7 @@ class _Unit:
         path: Path,
     ) -> _Unit:
         """Renders the prompts and builds their trees."""
-        lines, trees = [], []
+        lines, trees, by_prefix = [], [], collections.defaultdict(list)
         for row in rows:
             example = builder.build(row["id"], row["fields"], number)
             options, answer = example.fields["options"], example.fields["answer"]
@@ -256,6 +257,7 @@ class _Unit:
                 separator=separator,
             )
             trees.append(prompts.scoring_tree(tokenizer, prompt.inputs, options, separator))
+            by_prefix[example.prefix].append(len(lines))
             lines.append(
                 {
                     "id": row["id"],
@@ -269,6 +271,10 @@ class _Unit:
                     "answer": options.index(answer),
                 }
             )
+        if builder.style.shared:
+            for numbers in by_prefix.values():
+                for i, tree in zip(numbers, share_prefix([trees[i] for i in numbers]), strict=True):
+                    trees[i] = tree
         return cls((builder.record.name, split, number), lines, trees, key, path)
 
     def write(self, scores: Sequence[OptionScores]) -> list[dict[str, Any]]:

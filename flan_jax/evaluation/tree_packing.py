@@ -165,8 +165,8 @@ def assemble(
         start = 0
         for segment, piece in enumerate(row.pieces, 1):
             tree = trees[piece.tree]
-            depth = len(tree.trunk)
-            tokens, positions, branches = list(tree.trunk), list(range(depth)), [0] * depth
+            depth, before = len(tree.trunk), len(tree.prefix)
+            tokens, positions, branches = list(tree.trunk), list(range(before, before + depth)), [0] * depth
             firsts = []
             for k in piece.branches:
                 branch, unscored, number = tree.branches[k], tree.unscored[k], first_option[piece.tree] + k
@@ -176,7 +176,7 @@ def assemble(
                 for j in range(max(unscored, 1), len(branch)):
                     predict(shard, base + at + j - 1, [(branch[j], number)])
                 tokens += branch
-                positions += range(depth, depth + len(branch))
+                positions += range(before + depth, before + depth + len(branch))
                 branches += [k + 1] * len(branch)
             for j in range(0, len(firsts), FAN_OUT):
                 predict(shard, base + start + depth - 1, firsts[j : j + FAN_OUT])
