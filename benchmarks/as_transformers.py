@@ -56,6 +56,8 @@ def as_transformers(config: DecoderConfig, params: Any, eos_id: int, attention: 
             decoder_start_token_id=0,
         )
         model = transformers.T5ForConditionalGeneration(settings)
+        if not c.tied_embeddings:  # transformers ties the head all the same, until a checkpoint brings another
+            model.lm_head.weight = torch.nn.Parameter(torch.zeros(c.vocab_size, c.embed_dim))
     elif c.window:
         kinds = ["full_attention" if is_global else "sliding_attention" for is_global in c.global_layers]
         ropes = {"full_attention": c.rope_theta, "sliding_attention": c.local_rope_theta}
@@ -74,10 +76,10 @@ def as_transformers(config: DecoderConfig, params: Any, eos_id: int, attention: 
     named = _t5(params, c) if c.num_encoder_layers else _causal(params, c)
     weights = {f"{name}.weight": torch.tensor(np.array(value, np.float32)) for name, value in named}
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    tied = {"lm_head.weight"} if c.tied_embeddings else {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
-    if unexpected or set(missing) - tied:
+    if unexpected or set(missing) - ({"lm_head.weight"} if c.tied_embeddings else set()):
         raise ValueError(f"weights do not fit: {missing[:3]} missing, {unexpected[:3]} unexpected")
-    model.tie_weights()
+    if c.tied_embeddings:
+        model.tie_weights()
     return model.eval()
 
 
@@ -127,7 +129,8 @@ def _causal(params: Any, c: DecoderConfig) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _t5(params: Any, c: DecoderConfig) -> Iterator[tuple[str, np.ndarray]]:
-    yield "shared", params["token_embedder"]["embedding"]
+    for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens"):
+        yield name, params["token_embedder"]["embedding"]
     if not c.tied_embeddings:
         yield "lm_head", _rows(params["decoder"]["logits_dense"]["kernel"])
     for side, count in (("encoder", c.num_encoder_layers), ("decoder", c.num_layers)):
