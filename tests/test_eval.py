@@ -233,6 +233,16 @@ def test_exemplars_come_from_train(scorer, with_exemplars, tmp_path):
     assert results["datasets"]["rte"]["status"] == protocol.HELD_OUT
 
 
+def test_shared_exemplars_are_scored_as_if_each_prompt_had_them(scorer, with_exemplars, tmp_path, monkeypatch):
+    shared = _styled(scorer, with_exemplars, tmp_path / "shared", "1_templates_2_shared_shots")[1]["test_t0"]
+    monkeypatch.setattr(protocol, "share_prefix", list)
+    apart = _styled(scorer, with_exemplars, tmp_path / "apart", "1_templates_2_shared_shots")[1]["test_t0"]
+    assert [row["prompt"] for row in shared] == [row["prompt"] for row in apart]
+    assert len({row["prompt"].split("\n\n")[0] for row in shared}) == 1 and {row["shots"] for row in shared} == {2}
+    for one, other in zip(shared, apart, strict=True):
+        np.testing.assert_allclose(one["loglikelihood"], other["loglikelihood"], atol=1e-4)
+
+
 def test_shots_without_exemplars_skip_the_dataset_and_say_what_to_do(scorer, prepared, tmp_path):
     with pytest.raises(FlanError, match="nothing to evaluate: rte: no exemplars.*flan_jax.prepare --datasets=rte"):
         _styled(scorer, prepared, tmp_path, "2_shots")

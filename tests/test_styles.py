@@ -18,6 +18,8 @@ NAMES = {
     "shuffled_options": TextStyle(shuffled_options=True),
     "4_templates": TextStyle(num_templates=4),
     "16_shots": TextStyle(shots=16),
+    "5_shared_shots": TextStyle(shots=5, shared=True),
+    "without_options_3_shared_shots": TextStyle(with_options=False, shots=3, shared=True),
     "no_template_5_shots": TextStyle("no_template", shots=5),
     "without_options_4_templates_5_shots": TextStyle(with_options=False, num_templates=4, shots=5),
     "shuffled_options_1_templates": TextStyle(shuffled_options=True, num_templates=1),
@@ -55,6 +57,9 @@ def test_the_papers_style_adds_nothing_to_a_name():
         ("0_templates", "1 to 10 templates, not 0"),
         ("11_templates", "1 to 10 templates, not 11"),
         ("17_shots", "up to 16 shots, not 17"),
+        ("17_shared_shots", "up to 16 shots, not 17"),
+        ("0_shared_shots", "shared exemplars need one shot"),
+        ("shared_shots", "unknown style"),
     ],
 )
 def test_bad_styles_end_in_one_line(name, message):

@@ -81,7 +81,14 @@ class ExampleBuilder:
                 raise ValueError("a style with shots needs a tokenizer, which counts what fits")
             styled = [(identity, self.fields(identity, fields)) for identity, fields in pool]
             self._exemplars = Exemplars(
-                record.name, self.templates, styled, tokenizer, shots=style.shots, budget=budget, seed=seed
+                record.name,
+                self.templates,
+                styled,
+                tokenizer,
+                shots=style.shots,
+                shared=style.shared,
+                budget=budget,
+                seed=seed,
             )
 
     def fields(self, record_id: str, fields: Fields) -> Fields:

@@ -1,7 +1,8 @@
 """Exemplars: examples from train in front of an input, as many as fit (paper, section 4.4). No TensorFlow.
 
 instruct(x1) + y1 + ... + instruct(xk) + yk + instruct(x), all through one template. Which exemplars an example gets is
-a hash of (seed, dataset, record id): the same in training, in evaluation and in SeqIO, in any order and process.
+a hash of (seed, dataset, record id): the same in training, in evaluation and in SeqIO, in any order and process. Shared
+exemplars are a hash of (seed, dataset, template), so that a scorer computes them once for all examples.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ POOL_SIZE = 1_000  # the first so many training records are what exemplars are d
 BUDGET = 960  # tokens of exemplars and input together (paper, appendix)
 ANSWER = "\n"  # between an exemplar's input and its target
 NEXT = "\n\n"  # after an exemplar
+_ROOM = 0.9  # share of inputs that fit beside shared exemplars
 
 Fields = Mapping[str, "str | Sequence[str]"]
 
@@ -33,6 +35,7 @@ class Exemplars:
         tokenizer: Tokenizer,
         *,
         shots: int,
+        shared: bool = False,
         budget: int = BUDGET,
         seed: int = 0,
     ) -> None:
@@ -43,12 +46,15 @@ class Exemplars:
         pool: (record id, fields in that style) of training records, in a fixed order.
         tokenizer: counts tokens.
         shots: most exemplars of an example.
+        shared: whether all examples of a template have the same.
         budget: most tokens of exemplars and input together.
         seed: of the draws.
         """
         self._dataset, self._templates, self._pool = dataset, tuple(templates), list(pool)
         self._tokenizer, self._shots, self._budget, self._seed = tokenizer, shots, budget, seed
+        self._shared = shared
         self._rendered = functools.cache(self._render)
+        self._room = functools.cache(self._room_for_inputs)
 
     def _render(self, number: int, template: int) -> tuple[str, str, int]:
         """(input, input with its target, tokens) of an exemplar."""
@@ -56,11 +62,23 @@ class Exemplars:
         text = inputs + ANSWER + targets + NEXT
         return inputs, text, len(self._tokenizer.encode([text])[0])
 
+    def _candidates(self, name: str) -> list[int]:
+        """Numbers of records in the order in which they are tried."""
+        key = hashlib.sha256(f"{self._seed}\x1f{self._dataset}\x1f{name}".encode("utf-8", "surrogatepass")).digest()
+        return random.Random(key).sample(range(len(self._pool)), min(len(self._pool), 4 * self._shots + 2))
+
+    def _room_for_inputs(self, template: int) -> int:
+        """Tokens that most inputs of a template need, by the candidates for its shared exemplars."""
+        inputs = [self._rendered(number, template)[0] for number in self._candidates(f"template {template}")]
+        lengths = sorted(map(len, self._tokenizer.encode(inputs)))
+        return lengths[int(_ROOM * (len(lengths) - 1))] if lengths else 0
+
     def prefix(self, record_id: str, template: int, inputs: str) -> tuple[str, int]:
         """What stands in front of an input.
 
         The example itself is never drawn, nor a training record whose input reads the same. An exemplar that does not
-        fit is passed over for the next one drawn.
+        fit is passed over for the next one drawn. Shared exemplars leave room for nine of ten inputs, whatever this one
+        takes; an example that is among them gets the next one instead.
 
         Args:
           record_id: of the example.
@@ -70,11 +88,9 @@ class Exemplars:
         Returns:
           (text, number of exemplars); ("", 0) where not one fits.
         """
-        key = hashlib.sha256(
-            f"{self._seed}\x1f{self._dataset}\x1f{record_id}".encode("utf-8", "surrogatepass")
-        ).digest()
-        tried = random.Random(key).sample(range(len(self._pool)), min(len(self._pool), 4 * self._shots + 2))
-        left = self._budget - len(self._tokenizer.encode([inputs])[0])
+        tried = self._candidates(f"template {template}" if self._shared else record_id)
+        needed = self._room(template) if self._shared else len(self._tokenizer.encode([inputs])[0])
+        left = self._budget - needed
         texts: list[str] = []
         for number in tried:
             if len(texts) == self._shots:

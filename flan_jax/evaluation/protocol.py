@@ -44,7 +44,8 @@ class Settings:
       separator: what stands between prompt and option: "auto" takes the manifest's (the end-of-sequence token for a
         model tuned here; a line break for one that was not; a space in GPT-3's prompts), "eos", "newline" or "space"
         force one.
-      style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`).
+      style: how records become prompts, for example "instructions", "gpt3", "5_shots" or "5_shared_shots", whose
+        exemplars are the same for all examples of a template and are computed once (`flan_jax.styles`).
       max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset (32, or 256 for texts).
       pmi: rank options by pointwise mutual information with the prompt too.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from flan_jax import styles, templates
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.evaluation import prompts
 from flan_jax.evaluation.scoring import OptionScores, Scorer
-from flan_jax.evaluation.trees import Tree
+from flan_jax.evaluation.trees import Tree, share_prefix
 from flan_jax.evaluation.units import Unit
 
 _PREMISE = {styles.GPT3: "A:"}  # what stands before an option without its prompt, by the words of the style
@@ -46,7 +47,7 @@ def render(tokenizer: Tokenizer, unit: Unit, max_length: int, separator: str, pm
     Raises:
       FlanError: instruction and options alone exceed `max_length`.
     """
-    lines, trees, bare = [], [], []
+    lines, trees, bare, by_prefix = [], [], [], collections.defaultdict(list)
     template = unit.builder.templates[unit.number]
     words = unit.builder.style.words
     for row in unit.rows:
@@ -63,7 +64,12 @@ def render(tokenizer: Tokenizer, unit: Unit, max_length: int, separator: str, pm
         if words == styles.GPT3:  # the metrics know the dataset's own words, which stand in the same order
             line["words"] = list(row["fields"][templates.OPTIONS])
         line |= {name: row["fields"][name] for name in ("references", "question_id") if name in row["fields"]}
+        by_prefix[example.prefix].append(len(lines))
         lines.append(line)
+    if unit.builder.style.shared:
+        for numbers in by_prefix.values():
+            for i, tree in zip(numbers, share_prefix([trees[i] for i in numbers]), strict=True):
+                trees[i] = tree
     return Rendered(unit, lines, trees, bare)
 
 

@@ -2,7 +2,8 @@
 
 A prompt and its options are one tree (see `trees`): options attend to the prompt and to themselves, with positions that
 continue from the prompt. Trees are packed into rows of a few lengths, and the LM head runs only at the slots that
-predict an option's token, so that each shape is compiled once and nothing is computed twice.
+predict an option's token, so that each shape is compiled once and nothing is computed twice. Trees that have the same
+prefix, such as exemplars, share its keys and values, which are computed once for all of them.
 
 In a pod every process packs the same rows, computes those of its own devices, and gets the scores of all.
 """
@@ -23,8 +24,9 @@ from flan_jax import partitioning
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import tree_packing
 from flan_jax.evaluation.trees import Tree
-from flan_jax.models import Model
+from flan_jax.models import Cache, Model
 
+PREFIX_LENGTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048)  # a prefix is filled up to one of these
 ROW_LENGTHS = (256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _LOGITS_BYTES = 64 * 2**20  # of a chunk of logits on one device; far more only costs memory
 _MAX_CHUNK = 256  # predictions, half as many on CPU; the last chunk of a batch is half empty on average
@@ -114,17 +116,17 @@ class Scorer:
         self._rows = {n: max(tokens_per_batch // n, 1) * self._shards for n in self._lengths}
         most = _MAX_CHUNK // 2 if on_cpu else _MAX_CHUNK
         self._chunk = int(np.clip(_LOGITS_BYTES // (4 * model.config.vocab_size), 1, most))
-        self._compiled: dict[int, Any] = {}
+        self._compiled: dict[tuple[int, int], Any] = {}
         self.work = Work()
 
     @property
     def max_length(self) -> int:
-        """Longest prompt with its longest option, in tokens."""
+        """Longest prompt with its longest option, in tokens; a shared prefix has room of its own."""
         return self._lengths[-1]
 
     @property
     def compile_count(self) -> int:
-        """Programs compiled so far; at most one for each row length."""
+        """Programs compiled so far; at most one for each row length, and the same for each length of a prefix."""
         return len(self._compiled)
 
     def score(
@@ -140,7 +142,7 @@ class Scorer:
           N scores in the order of the trees. They do not depend on what else is scored, up to rounding.
 
         Raises:
-          FlanError: a tree is longer than the longest row.
+          FlanError: a tree is longer than the longest row, or a prefix than the longest of those.
         """
         trees = list(trees)
         for number, tree in enumerate(trees):
@@ -149,13 +151,13 @@ class Scorer:
                     f"prompt {number} takes {tree.longest} tokens with its longest option, and the longest row has "
                     f"{self.max_length}; shorten the prompt or give the scorer longer rows."
                 )
-        began = time.perf_counter()
+            if len(tree.prefix) > PREFIX_LENGTHS[-1]:
+                raise FlanError(
+                    f"prompt {number} has a shared prefix of {len(tree.prefix)} tokens; it can have up to "
+                    f"{PREFIX_LENGTHS[-1]}: take fewer exemplars."
+                )
         counts = [len(tree.branches) for tree in trees]
         first_option = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        pieces = [p for i, tree in enumerate(trees) for p in tree_packing.pieces_of(i, tree, self._lengths)]
-        rows = tree_packing.cheapest_packing(pieces, self._lengths, self._rows, self._cost_per_slot)
-        self.work.host_seconds += time.perf_counter() - began
-
         total = int(first_option[-1])
         sums, misses, done = np.zeros(total), np.zeros(total, np.int64), 0
         in_flight: collections.deque[tuple[tree_packing.TreeBatch, jax.Array]] = collections.deque()
@@ -169,13 +171,22 @@ class Scorer:
             done += len(np.unique(batch.option))
             progress(done, total)
 
-        for length in self._lengths:
-            of_length = [row for row in rows if row.length == length]
-            for start in range(0, len(of_length), self._rows[length]):
-                some = of_length[start : start + self._rows[length]]
-                in_flight.append(self._start(length, some, trees, first_option))
-                if len(in_flight) > _IN_FLIGHT:
-                    collect()
+        by_prefix: dict[tuple[int, ...], list[int]] = {}
+        for number, tree in enumerate(trees):
+            by_prefix.setdefault(tree.prefix, []).append(number)
+        for prefix, numbers in by_prefix.items():
+            began = time.perf_counter()
+            pieces = [p for i in numbers for p in tree_packing.pieces_of(i, trees[i], self._lengths)]
+            rows = tree_packing.cheapest_packing(pieces, self._lengths, self._rows, self._cost_per_slot)
+            self.work.host_seconds += time.perf_counter() - began
+            cache = self._prefilled(prefix)
+            for length in self._lengths:
+                of_length = [row for row in rows if row.length == length]
+                for start in range(0, len(of_length), self._rows[length]):
+                    some = of_length[start : start + self._rows[length]]
+                    in_flight.append(self._start(length, some, trees, first_option, cache))
+                    if len(in_flight) > _IN_FLIGHT:
+                        collect()
         while in_flight:
             collect()
 
@@ -193,8 +204,36 @@ class Scorer:
         # Scores and softmax move much memory for each FLOP: weighed three times.
         return 1 + 3 * 4 * keys * width / matmuls
 
+    def _prefilled(self, prefix: tuple[int, ...]) -> Cache | None:
+        """The keys and values of a prefix, one row, on every device; None where it is empty."""
+        if not prefix:
+            return None
+        length = next(n for n in PREFIX_LENGTHS if n >= len(prefix))
+        tokens_1xP, segments_1xP = np.zeros((2, 1, length), np.int32)
+        tokens_1xP[0, : len(prefix)], segments_1xP[0, : len(prefix)] = prefix, 1
+        self.work.slots += length
+        self.work.tokens += len(prefix)
+        if (0, length) not in self._compiled:
+            began = time.perf_counter()
+
+            def prefill(params: Any, tokens_1xP: jax.Array, segments_1xP: jax.Array) -> Cache:
+                positions_1xP = jnp.arange(length)[None]
+                return self._model.extend(params, tokens_1xP, positions_1xP, segments_1xP)[1].for_all()
+
+            whole = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+            in_shardings = (jax.tree.map(lambda x: x.sharding, self._params), whole, whole)
+            program = jax.jit(prefill, in_shardings=in_shardings, out_shardings=whole)
+            self._compiled[0, length] = program.lower(self._params, tokens_1xP, segments_1xP).compile()
+            self.work.compile_seconds += time.perf_counter() - began
+        return self._compiled[0, length](self._params, tokens_1xP, segments_1xP)
+
     def _start(
-        self, length: int, rows: list[tree_packing.Row], trees: list[Tree], first_option: np.ndarray
+        self,
+        length: int,
+        rows: list[tree_packing.Row],
+        trees: list[Tree],
+        first_option: np.ndarray,
+        cache: Cache | None,
     ) -> tuple[tree_packing.TreeBatch, jax.Array]:
         """Starts a forward pass; the result arrives later."""
         began = time.perf_counter()
@@ -207,16 +246,17 @@ class Scorer:
         self.work.tokens += int(np.count_nonzero(batch.arrays["segments"]))
         self.work.predictions += int((batch.arrays["targets"][..., 0] >= 0).sum())
         self.work.head_rows += chunks * self._chunk * self._shards
-        program = self._program(length, batch.arrays)
+        program = self._program(length, batch.arrays, cache)
         shardings = partitioning.batch_shardings(self._mesh, batch.arrays)
         arrays = {
             name: jax.make_array_from_callback(x.shape, shardings[name], x.__getitem__)
             for name, x in batch.arrays.items()
         }
-        return batch, program(self._params, arrays, np.int32(chunks))
+        return batch, program(self._params, arrays, cache, np.int32(chunks))
 
-    def _program(self, length: int, arrays: dict[str, np.ndarray]) -> Any:
-        if length not in self._compiled:
+    def _program(self, length: int, arrays: dict[str, np.ndarray], cache: Cache | None) -> Any:
+        key = (length, 0 if cache is None else cache.keys.shape[2])
+        if key not in self._compiled:
             # Compiled ahead of the call: such a program refuses other shapes instead of compiling again.
             began = time.perf_counter()
             whole = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
@@ -224,17 +264,22 @@ class Scorer:
                 jax.tree.map(lambda x: x.sharding, self._params),
                 partitioning.batch_shardings(self._mesh, arrays),
                 whole,
+                whole,
             )
             forward = jax.jit(self._forward, in_shardings=in_shardings, out_shardings=whole)
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
-            self._compiled[length] = forward.lower(self._params, shapes, np.int32(0)).compile()
+            self._compiled[key] = forward.lower(self._params, shapes, cache, np.int32(0)).compile()
             self.work.compile_seconds += time.perf_counter() - began
-        return self._compiled[length]
+        return self._compiled[key]
 
-    def _forward(self, params: Any, batch: dict[str, jax.Array], chunks: jax.Array) -> jax.Array:
+    def _forward(self, params: Any, batch: dict[str, jax.Array], cache: Cache | None, chunks: jax.Array) -> jax.Array:
         """Log-probabilities, and whether they are the highest, [2, S, P, FAN_OUT]; computes `chunks` chunks of P."""
         names = ("tokens", "positions", "segments", "branches")
-        hidden_BxLxD = self._model.hidden(params, *(batch[name] for name in names))
+        inputs = [batch[name] for name in names]
+        if cache is None:
+            hidden_BxLxD = self._model.hidden(params, *inputs)
+        else:
+            hidden_BxLxD, _ = self._model.extend(params, *inputs, cache=cache)
         predictors_SxP, targets_SxPxF = batch["predictors"], batch["targets"]
         hidden_SxRxD = hidden_BxLxD.reshape(self._shards, -1, hidden_BxLxD.shape[-1])
 

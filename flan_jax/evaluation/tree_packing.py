@@ -183,8 +183,8 @@ def assemble(
         start = 0
         for segment, piece in enumerate(row.pieces, 1):
             tree = trees[piece.tree]
-            depth = len(tree.trunk)
-            tokens, positions, branches = list(tree.trunk), list(range(depth)), [0] * depth
+            depth, before = len(tree.trunk), len(tree.prefix)
+            tokens, positions, branches = list(tree.trunk), list(range(before, before + depth)), [0] * depth
             firsts = []
             for k in piece.branches:
                 branch, unscored, number = tree.branches[k], tree.unscored[k], first_option[piece.tree] + k
@@ -195,7 +195,7 @@ def assemble(
                     predict(shard, base + at + j - 1, [(branch[j], number)])
                 slots = len(branch) - 1
                 tokens += branch[:slots]
-                positions += range(depth, depth + slots)
+                positions += range(before + depth, before + depth + slots)
                 branches += [k + 1] * slots
             for j in range(0, len(firsts), FAN_OUT):
                 predict(shard, base + start + depth - 1, firsts[j : j + FAN_OUT])

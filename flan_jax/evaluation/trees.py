@@ -36,6 +36,7 @@ class Tree:
         spans prompt and option makes the prompt's own tokens depend on the option.
       num_bytes: for each option, the length of its text in UTF-8.
       cut_tokens: how many tokens the prompt lost at its left end.
+      prefix: what stands in front of the trunk and is computed once for all trees that have the same.
     """
 
     trunk: tuple[int, ...]
@@ -43,6 +44,7 @@ class Tree:
     unscored: tuple[int, ...]
     num_bytes: tuple[int, ...]
     cut_tokens: int = 0
+    prefix: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.branches) == len(self.unscored) == len(self.num_bytes):
@@ -57,7 +59,7 @@ class Tree:
 
     @property
     def longest(self) -> int:
-        """Tokens of the prompt with its longest option."""
+        """Tokens of the prompt with its longest option, without the prefix."""
         return len(self.trunk) + max(map(len, self.branches), default=0)
 
     @property
@@ -125,6 +127,24 @@ def build_trees(
             tree, fixed = _joined(tokenizer, len(head), tails, choices)
         trees.append(_fit(tree, fixed, max_length, prompt))
     return trees
+
+
+def share_prefix(trees: Sequence[Tree], at_least: int = 32) -> list[Tree]:
+    """The same trees with what all trunks start with as their prefix; a token or more of each trunk stays.
+
+    Prompts are tokenized whole before, so that scores are those of the trees as they were.
+
+    Args:
+      trees: without prefixes.
+      at_least: tokens that are worth a prefix; where less is common, the trees are left as they are.
+    """
+    if len(trees) < 2:
+        return list(trees)
+    depth = len(_common_prefix([list(tree.trunk) for tree in trees]))
+    depth = min(depth, min(len(tree.trunk) for tree in trees) - 1)
+    if depth < at_least:
+        return list(trees)
+    return [dataclasses.replace(tree, trunk=tree.trunk[depth:], prefix=tree.trunk[:depth]) for tree in trees]
 
 
 def _no_tokens(option: str) -> FlanError:

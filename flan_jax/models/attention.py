@@ -2,7 +2,8 @@
 
 One mask serves packed training rows, scoring trees and encoders. A query slot sees a key slot of the same non-zero
 segment, if the key is on the trunk (branch 0) or on the query's own branch, in a causal layer if it does not come
-later in the row, and in a local layer if its position is less than `window` back.
+later in the row, and in a local layer if its position is less than `window` back. Keys of a cache come before all of
+a row's own slots; those of a prefix that many segments continue are of the segment `EVERY`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 MASKED = -1e30  # finite, so that a row of padding yields no NaN
+EVERY = -1  # segment of keys that the slots of every segment see
 
 Bias = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -58,7 +60,7 @@ def attend(
       k_BxSxGxK: keys.
       v_BxSxGxK: values.
       queries: where the queries stand.
-      keys: where the keys stand; with `causal` the same slots.
+      keys: where the keys stand; with `causal` the same slots, after those of a cache where there is one.
       causal: a query sees no slot after its own.
       window: positions that a local layer sees back, itself included; 0 for no limit.
       is_global: whether this layer ignores the window; may be traced.
@@ -69,17 +71,18 @@ def attend(
       [B, Q, G, P, K] in the dtype of the values.
     """
     length, num_keys = q_BxQxGxPxK.shape[1], k_BxSxGxK.shape[1]
+    cached = num_keys - length if causal else 0
 
     def attended(start: int) -> jax.Array:
         stop = min(start + block, length)
-        asked, seen_keys = slice(start, stop), slice(0, stop if causal else num_keys)
+        asked, seen_keys = slice(start, stop), slice(0, cached + stop if causal else num_keys)
         q, k = queries.part(asked), keys.part(seen_keys)
         scores = jnp.einsum("bqgpk,bsgk->bgpqs", q_BxQxGxPxK[:, asked], k_BxSxGxK[:, seen_keys]).astype(jnp.float32)
         if bias is not None:
             scores += bias(q.positions, k.positions)
         seen = visible(q, k)
         if causal:
-            seen &= np.arange(seen_keys.stop)[None, None, :] <= np.arange(start, stop)[None, :, None]
+            seen &= np.arange(seen_keys.stop)[None, None, :] <= np.arange(cached + start, cached + stop)[None, :, None]
         if window:
             seen &= is_global | (q.positions[:, :, None] - k.positions[:, None, :] < window)
         weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, MASKED), axis=-1).astype(v_BxSxGxK.dtype)
@@ -90,8 +93,8 @@ def attend(
 
 def visible(queries: Slots, keys: Slots) -> jax.Array:
     """Whether a query may see a key by segment and branch, [B, Q, S]."""
-    segment_q = queries.segments[:, :, None]
-    seen = (segment_q == keys.segments[:, None, :]) & (segment_q > 0)
+    segment_q, segment_k = queries.segments[:, :, None], keys.segments[:, None, :]
+    seen = ((segment_q == segment_k) | (segment_k == EVERY)) & (segment_q > 0)
     if keys.branches is None:
         return seen
     branch_k = keys.branches[:, None, :]

@@ -11,34 +11,41 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from flan_jax.models.attention import Slots
+from flan_jax.models.cache import Cache
 from flan_jax.models.config import DecoderConfig
-from flan_jax.models.layers import Attention, Memory, Mlp, RelativeBias, RMSNorm, parameter, stacked
+from flan_jax.models.layers import Attention, Keyed, Memory, Mlp, RelativeBias, RMSNorm, parameter, stacked
 
 
 class DecoderLayer(nn.Module):
-    """One layer, in the form that `nn.scan` wants: (carry, per-layer input, constants) -> (carry, None)."""
+    """One layer, in the form that `nn.scan` wants: (carry, per-layer input, constants) -> (carry, keys and values)."""
 
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD: jax.Array, is_global: jax.Array, constants: tuple) -> tuple[jax.Array, None]:
-        """[B, L, D] -> [B, L, D]."""
+    def __call__(self, x_BxLxD: jax.Array, of_layer: tuple, constants: tuple) -> tuple[jax.Array, tuple | None]:
+        """[B, L, D] -> [B, L, D]; with cached keys, the layer's own too, and those of the memory."""
         c = self.config
         norm = functools.partial(RMSNorm, c.norm_epsilon)
-        slots, rel_embedding, memory = constants
+        is_global, cached, remembered = of_layer
+        slots, rel_embedding, memory, cached_slots, memory_slots = constants
+        cached = None if cached is None else Keyed(*cached, cached_slots)
+        memory = memory if remembered is None else Keyed(*remembered, memory_slots)
         x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
         y_BxLxD = norm(name="pre_self_attention_layer_norm")(x_BxLxD)
-        y_BxLxD = Attention(c, name="self_attention")(y_BxLxD, slots, is_global, rel_embedding)
+        y_BxLxD, own = Attention(c, name="self_attention")(y_BxLxD, slots, is_global, rel_embedding, cached=cached)
         if c.post_norms:
             y_BxLxD = norm(name="post_self_attention_layer_norm")(y_BxLxD)
         x_BxLxD += y_BxLxD
         if memory is not None:
             y_BxLxD = norm(name="pre_cross_attention_layer_norm")(x_BxLxD)
-            x_BxLxD += Attention(c, False, name="encoder_decoder_attention")(y_BxLxD, slots, memory=memory)
+            cross = Attention(c, False, name="encoder_decoder_attention")
+            y_BxLxD, projected = cross(y_BxLxD, slots, memory=memory)
+            remembered = projected if remembered is None else None  # nothing is given back twice
+            x_BxLxD += y_BxLxD
         y_BxLxD = Mlp(c, name="mlp")(norm(name="pre_mlp_layer_norm")(x_BxLxD))
         if c.post_norms:
             y_BxLxD = norm(name="post_mlp_layer_norm")(y_BxLxD)
-        return x_BxLxD + y_BxLxD, None
+        return x_BxLxD + y_BxLxD, None if cached is None else (own, remembered)
 
 
 class TokenEmbedder(nn.Module):
@@ -105,13 +112,25 @@ class Decoder(nn.Module):
     def _embedder(self) -> TokenEmbedder:
         return self.token_embedder if self.shared_embedder is None else self.shared_embedder
 
-    def __call__(self, tokens: jax.Array, slots: Slots, memory: Memory | None = None) -> jax.Array:
-        """Integers [B, L] -> hidden [B, L, D], after the final norm; with a memory, layers look at it."""
+    def __call__(
+        self, tokens: jax.Array, slots: Slots, memory: Memory | None = None, cache: Cache | None = None
+    ) -> tuple[jax.Array, Cache | None]:
+        """Integers [B, L] -> hidden [B, L, D], after the final norm; with a memory, layers look at it.
+
+        With a cache, its slots come before these, and what layers computed for these is given back as another.
+        """
         bias = self.relpos_bias() if self.config.positions == "relative_bias" else None
         x_BxLxD = self._embedder()(tokens)
         is_global_N = jnp.asarray(self.config.global_layers)
-        x_BxLxD, _ = self.layers(x_BxLxD, is_global_N, (slots, bias, memory))
-        return self.decoder_norm(x_BxLxD)
+        cached, remembered = (None, None) if cache is None else (cache, cache.memory)
+        of_layers = (is_global_N, cached and (cached.keys, cached.values), remembered and remembered[:2])
+        constants = (slots, bias, memory, cached and cached.slots, remembered and remembered.slots)
+        x_BxLxD, computed = self.layers(x_BxLxD, of_layers, constants)
+        if computed is not None:
+            own, remembered = computed
+            of_memory = cache.memory if remembered is None else Cache(*remembered, memory.slots)
+            computed = Cache(*own, slots, of_memory)
+        return self.decoder_norm(x_BxLxD), computed
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> logits [..., V], float32."""
@@ -129,7 +148,11 @@ class _Root(nn.Module):
 
     def hidden(self, tokens: jax.Array, slots: Slots) -> jax.Array:
         """See `Decoder.__call__`."""
-        return self.decoder(tokens, slots)
+        return self.decoder(tokens, slots)[0]
+
+    def extend(self, tokens: jax.Array, slots: Slots, cache: Cache, memory: None) -> tuple[jax.Array, Cache]:
+        """See `Decoder.__call__`."""
+        return self.decoder(tokens, slots, memory, cache)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """See `Decoder.logits`."""
@@ -182,6 +205,37 @@ class Model:
         """
         slots = Slots(positions_BxL, segments_BxL, branches_BxL)
         return _Root(self.config).apply({"params": params}, tokens_BxL, slots, method="hidden")
+
+    def extend(
+        self,
+        params: Any,
+        tokens_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        segments_BxL: jax.Array,
+        branches_BxL: jax.Array | None = None,
+        *,
+        cache: Cache | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[jax.Array, Cache]:
+        """As `hidden`, of slots that go on after those of a cache.
+
+        Args:
+          params: the parameters.
+          tokens_BxL: token ids.
+          positions_BxL: positions within each segment; they go on from the cache's.
+          segments_BxL: 0 is padding; slots see their own segment, in the cache too, and the cache's segment `EVERY`.
+          branches_BxL: 0 is the trunk; None puts all on it.
+          cache: what came before, in B rows or, for all of them, in one; None for nothing.
+          memory: of an encoder-decoder, what `encode` made, unless the cache has its keys from an earlier call.
+
+        Returns:
+          (hidden [B, L, D], the cache of these slots alone, with the memory's keys); see `Cache.written`.
+        """
+        num_rows = tokens_BxL.shape[0]
+        branches_BxL = jnp.zeros_like(segments_BxL) if branches_BxL is None else branches_BxL
+        slots = Slots(positions_BxL, segments_BxL, branches_BxL)
+        cache = Cache.empty(self.config, num_rows) if cache is None else cache.in_rows(num_rows)
+        return self._root(self.config).apply({"params": params}, tokens_BxL, slots, cache, memory, method="extend")
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
         """Logits [..., V] in float32 of hidden states [..., D]."""

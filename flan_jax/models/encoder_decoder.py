@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 
 from flan_jax.models.attention import Slots
+from flan_jax.models.cache import Cache
 from flan_jax.models.config import DecoderConfig
 from flan_jax.models.decoder import Decoder, Model, TokenEmbedder
 from flan_jax.models.layers import Attention, Memory, Mlp, RelativeBias, RMSNorm, stacked
@@ -28,7 +29,8 @@ class EncoderLayer(nn.Module):
         slots, rel_embedding = constants
         x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
         y_BxLxD = norm(name="pre_attention_layer_norm")(x_BxLxD)
-        x_BxLxD += Attention(c, causal=False, name="attention")(y_BxLxD, slots, rel_embedding_HxR=rel_embedding)
+        y_BxLxD, _ = Attention(c, causal=False, name="attention")(y_BxLxD, slots, rel_embedding_HxR=rel_embedding)
+        x_BxLxD += y_BxLxD
         return x_BxLxD + Mlp(c, name="mlp")(norm(name="pre_mlp_layer_norm")(x_BxLxD)), None
 
 
@@ -67,7 +69,11 @@ class _Root(nn.Module):
 
     def hidden(self, tokens: jax.Array, slots: Slots, memory: Memory) -> jax.Array:
         """See `Decoder.__call__`."""
-        return self.decoder(tokens, slots, memory)
+        return self.decoder(tokens, slots, memory)[0]
+
+    def extend(self, tokens: jax.Array, slots: Slots, cache: Cache, memory: Memory | None) -> tuple[jax.Array, Cache]:
+        """See `Decoder.__call__`."""
+        return self.decoder(tokens, slots, memory, cache)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """See `Decoder.logits`."""

@@ -66,6 +66,20 @@ class Memory(NamedTuple):
     slots: Slots
 
 
+class Keyed(NamedTuple):
+    """Keys and values of slots that were computed before, of one layer: [B, S, G, K], rotated.
+
+    Attributes:
+      keys: with none of the head's scale.
+      values: as projected.
+      slots: where they stand, [B, S].
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    slots: Slots
+
+
 class Attention(nn.Module):
     """Grouped-query attention with its projections; see `flan_jax.models.attention` for who sees whom.
 
@@ -83,13 +97,17 @@ class Attention(nn.Module):
         slots: Slots,
         is_global: jax.Array | bool = True,
         rel_embedding_HxR: jax.Array | None = None,
-        memory: Memory | None = None,
-    ) -> jax.Array:
-        """[B, L, D] -> [B, L, D]; keys and values are of x, or of the memory where there is one."""
+        memory: Memory | Keyed | None = None,
+        cached: Keyed | None = None,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """[B, L, D] -> [B, L, D], and the keys and values that were computed for it.
+
+        These are of x, or of the memory where there is one, unless it comes as keys. `cached` stands before x.
+        """
         c = self.config
         num_rows, length, _ = x_BxLxD.shape
         groups, per_group = c.num_kv_heads, c.num_heads // c.num_kv_heads
-        y_BxSxD, key_slots = (x_BxLxD, slots) if memory is None else memory
+        y_BxSxD, key_slots = (x_BxLxD, slots) if memory is None else (memory[0], memory.slots)
         scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
 
         def project(y_BxSxD: jax.Array, heads: int, name: str, fan_in: float) -> jax.Array:
@@ -99,14 +117,23 @@ class Attention(nn.Module):
 
         # Whatever the scale, scores start with unit variance.
         q_BxLxHxK = project(x_BxLxD, c.num_heads, QUERY, c.embed_dim * c.head_dim * scale**2)
-        k_BxSxGxK, v_BxSxGxK = (project(y_BxSxD, groups, name, c.embed_dim) for name in (KEY, VALUE))
+        if isinstance(memory, Keyed):
+            k_BxSxGxK, v_BxSxGxK = memory.keys, memory.values
+        else:
+            k_BxSxGxK, v_BxSxGxK = (project(y_BxSxD, groups, name, c.embed_dim) for name in (KEY, VALUE))
         if c.qk_norm:
             q_BxLxHxK = RMSNorm(c.norm_epsilon, "kv", name="query_norm")(q_BxLxHxK)
-            k_BxSxGxK = RMSNorm(c.norm_epsilon, "kv", name="key_norm")(k_BxSxGxK)
+            if not isinstance(memory, Keyed):
+                k_BxSxGxK = RMSNorm(c.norm_epsilon, "kv", name="key_norm")(k_BxSxGxK)
         if c.positions == "rope":
             tables = rotary.tables(c, slots.positions, is_global)
             q_BxLxHxK, k_BxSxGxK = rotary.rotate(q_BxLxHxK, *tables), rotary.rotate(k_BxSxGxK, *tables)
         q_BxLxGxPxK = (q_BxLxHxK * scale).reshape(num_rows, length, groups, per_group, c.head_dim)
+        computed = k_BxSxGxK, v_BxSxGxK
+        if cached is not None:
+            k_BxSxGxK, v_BxSxGxK, key_slots = jax.tree.map(
+                lambda *parts: jnp.concatenate(parts, 1), cached, Keyed(k_BxSxGxK, v_BxSxGxK, slots)
+            )
 
         def bias(positions_BxQ: jax.Array, positions_BxS: jax.Array) -> jax.Array:
             back = positions_BxQ[:, :, None] - positions_BxS[:, None, :]
@@ -129,9 +156,8 @@ class Attention(nn.Module):
         )
         out_BxLxHxK = checkpoint_name(out_BxLxGxPxK.reshape(num_rows, length, c.num_heads, c.head_dim), MIXED)
         shape = (c.num_heads, c.head_dim, c.embed_dim)
-        return Dense(shape, ("heads", "kv", "embed"), "blhk,hkd->bld", c.num_heads * c.head_dim, name="out")(
-            out_BxLxHxK
-        )
+        out = Dense(shape, ("heads", "kv", "embed"), "blhk,hkd->bld", c.num_heads * c.head_dim, name="out")
+        return out(out_BxLxHxK), computed
 
 
 class RelativeBias(nn.Module):
@@ -167,7 +193,7 @@ def stacked(layer: type[nn.Module], config: DecoderConfig, num_layers: int) -> n
     """Layers one after another, their parameters stacked on axis 0; called as (carry, [N] inputs, constants).
 
     Args:
-      layer: (carry, per-layer input, constants) -> (carry, None).
+      layer: (carry, per-layer input, constants) -> (carry, per-layer output).
       config: of the layers; its `remat` says what they keep for the backward pass.
       num_layers: N.
     """

@@ -21,8 +21,10 @@ def pool(count, length=5, seed=0):
     ]
 
 
-def exemplars(records, shots=4, budget=10_000, seed=0, dataset="rte"):
-    return few_shot.Exemplars(dataset, TEMPLATES, records, TOKENIZER, shots=shots, budget=budget, seed=seed)
+def exemplars(records, shots=4, budget=10_000, seed=0, dataset="rte", shared=False):
+    return few_shot.Exemplars(
+        dataset, TEMPLATES, records, TOKENIZER, shots=shots, shared=shared, budget=budget, seed=seed
+    )
 
 
 def parts(prefix):
@@ -101,6 +103,43 @@ def test_every_record_of_the_pool_is_drawn_about_equally_often():
 
 def test_an_empty_pool_gives_no_exemplars():
     assert exemplars([]).prefix("1", 0, "Qnew?") == ("", 0)
+
+
+# ---------------------------------------------------------------------------------------------------------- shared
+
+
+def test_shared_exemplars_are_the_same_for_all_examples_of_a_template():
+    records = pool(100)
+    draw = exemplars(records, shared=True)
+    found = {(t, draw.prefix(str(1000 + i), t, f"{i}" * i)) for i in range(30) for t in (0, 1)}
+    assert len(found) == 2 and all(count == 4 for _, (_, count) in found)
+    known = {few_shot.ANSWER.join(templates.render(TEMPLATES[0], fields)) for _, fields in records}
+    assert set(parts(draw.prefix("1000", 0, "Qnew?")[0])) <= known
+    for other in (exemplars(records, seed=1, shared=True), exemplars(records, dataset="cb", shared=True)):
+        assert other.prefix("1000", 0, "Qnew?") != draw.prefix("1000", 0, "Qnew?")
+
+
+def test_an_example_among_the_shared_exemplars_gets_another_one():
+    records = pool(40)
+    draw = exemplars(records, shots=16, shared=True)
+    usual, _ = draw.prefix("1000", 0, "Qnew?")
+    changed = 0
+    for identity, fields in records:
+        inputs, _ = templates.render(TEMPLATES[0], fields)
+        prefix, count = draw.prefix(identity, 0, inputs)
+        assert count == 16 and inputs not in prefix
+        changed += prefix != usual
+    assert changed == 16
+
+
+def test_shared_exemplars_leave_room_for_most_inputs():
+    rng = np.random.default_rng(0)
+    records = [(str(i), {"x": "x" * rng.integers(5, 60), "answer": "a"}) for i in range(200)]
+    lengths = [len(templates.render(TEMPLATES[0], fields)[0]) for _, fields in records]
+    for budget in (100, 200, 400):
+        prefix, count = exemplars(records, shots=8, budget=budget, shared=True).prefix("1000", 0, "Qnew?")
+        assert count > 0
+        assert np.mean([len(prefix) + length <= budget for length in lengths]) > 0.75
 
 
 # --------------------------------------------------------------------------------------------------------- builder

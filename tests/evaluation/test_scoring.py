@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -9,7 +10,7 @@ from flan_jax import configuration, models, partitioning
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import tree_packing
 from flan_jax.evaluation.scoring import Scorer, _log_probabilities
-from flan_jax.evaluation.trees import Tree, build_trees
+from flan_jax.evaluation.trees import Tree, build_trees, share_prefix
 
 LENGTHS = (32, 64, 128)
 
@@ -82,6 +83,48 @@ def test_a_mesh_of_eight_scores_the_same(tiny, some, one_by_one):
     mesh = partitioning.make_mesh(data=2, fsdp=2, tensor=2)
     scorer = Scorer(*tiny, mesh=mesh, row_lengths=LENGTHS, tokens_per_batch=128)
     _check(scorer.score(some), some, one_by_one)
+
+
+_OTHERS = {
+    "window": {"window": 9, "global_every": 2, "qk_norm": True, "local_rope_theta": 100.0},
+    "relative bias": {"positions": "relative_bias"},
+}
+
+
+@pytest.mark.parametrize("changed", _OTHERS.values(), ids=_OTHERS)
+def test_a_shared_prefix_scores_like_a_longer_prompt(changed):
+    model = models.build(dataclasses.replace(configuration.model_config("tiny"), num_layers=2, **changed))
+    params = jax.jit(model.init)(jax.random.key(0))
+    rng, trees = np.random.default_rng(2), _random_trees(2, 24)
+    exemplars = [tuple(rng.integers(0, 384, n).tolist()) for n in (40, 50)]
+    whole = [dataclasses.replace(tree, trunk=exemplars[i % 2] + tree.trunk) for i, tree in enumerate(trees)]
+    shared = [None] * 24
+    for first in (0, 1):
+        shared[first::2] = share_prefix(whole[first::2])
+    assert {len(tree.prefix) for tree in shared} == {40, 50}
+    assert [tree.prefix + tree.trunk for tree in shared] == [tree.trunk for tree in whole]
+    scorer = Scorer(model, params, row_lengths=(128,), tokens_per_batch=256)
+    expected = scorer.score(whole)
+    slots = scorer.work.slots
+    found = scorer.score([*shared, whole[0]])
+    assert found[24] == found[0] or np.allclose(found[24].loglikelihood, found[0].loglikelihood, atol=1e-4)
+    for one, other in zip(found[:24], expected, strict=True):
+        np.testing.assert_allclose(one.loglikelihood, other.loglikelihood, atol=1e-4)
+        assert (one.tokens, one.is_greedy) == (other.tokens, other.is_greedy)
+    assert scorer.work.slots - slots < slots
+    compiled = scorer.compile_count
+    scorer.score(shared[::-1])
+    assert scorer.compile_count == compiled == 3  # rows without and with a prefix, and the prefix
+
+
+def test_prefixes_that_are_not_worth_it_or_too_long(tiny):
+    trees = [Tree((1, 2, 3, n), ((5,),), (0,), (1,)) for n in (6, 7)]
+    assert share_prefix(trees) == trees and share_prefix(trees[:1], 1) == trees[:1]
+    assert [(t.prefix, t.trunk) for t in share_prefix(trees, 3)] == [((1, 2, 3), (6,)), ((1, 2, 3), (7,))]
+    same = [Tree((1, 2, 3), ((n,),), (0,), (1,)) for n in (6, 7)]
+    assert {(t.prefix, t.trunk) for t in share_prefix(same, 2)} == {((1, 2), (3,))}  # something has to predict
+    with pytest.raises(FlanError, match="prompt 0 has a shared prefix of 3000 tokens"):
+        Scorer(*tiny).score([dataclasses.replace(trees[0], prefix=(1,) * 3000)])
 
 
 def test_shapes_are_compiled_once_and_order_does_not_matter(tiny, some, one_by_one):

@@ -1,0 +1,346 @@
+"""Continuations of prompts: the prompt in one pass, then a token at a time with a cache of keys and values.
+
+Prompts of similar length share a batch. Rows, length of the prompt and room for new tokens come in a few sizes, and
+each combination is compiled once; the loop over tokens runs on the device. What a row gets depends on its own prompt
+alone, whatever else is in the batch (up to rounding). An encoder-decoder encodes the prompt; its decoder starts with
+id 0, as T5's does.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flan_jax import partitioning
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import beam, sampling
+from flan_jax.evaluation.beam import Beams
+from flan_jax.evaluation.sampling import Sampling
+from flan_jax.models import Cache, Model
+
+PROMPT_LENGTHS = (64, 256, 1024, 2048)
+NEW_TOKENS = (16, 64, 256, 1024)
+ROWS = (1, 4, 16)
+_STEPS_BETWEEN_CHECKS = 8  # tokens that a row may go on after the host's test would have ended it
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What a model said.
+
+    Attributes:
+      tokens: without the end of sequence.
+      ended: whether it ended by itself, with the end of sequence.
+      score: of a beam search, the sum of log-probabilities, the end's too, over the length to the length penalty.
+    """
+
+    tokens: tuple[int, ...]
+    ended: bool
+    score: float | None = None
+
+
+class _State(NamedTuple):
+    """A batch of B rows between two steps.
+
+    Attributes:
+      cache: of all tokens but the last of each row.
+      tokens_BxT: what was generated; filled up with the end of sequence.
+      last_B: the last token of each row.
+      starts_B: position of the first generated token.
+      counts_B: tokens generated, the end of sequence too.
+      limits_B: most tokens of each row.
+      seeds_B: of the draws.
+      is_done_B: rows that get no more.
+      step: tokens generated in the rows that are not done.
+    """
+
+    cache: Cache
+    tokens_BxT: jax.Array
+    last_B: jax.Array
+    starts_B: jax.Array
+    counts_B: jax.Array
+    limits_B: jax.Array
+    seeds_B: jax.Array
+    is_done_B: jax.Array
+    step: jax.Array
+
+
+class Generator:
+    """Generates with one model.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      eos_id: end of sequence.
+      mesh: where rows and parameters are laid out; None takes one device.
+      prompt_lengths: the sizes that prompts are filled up to.
+      new_tokens: the sizes of the room for new tokens.
+      rows: the numbers of rows of a batch, on each shard of the rows.
+      tokens_per_batch: slots of a batch on a shard; a batch of the fewest rows may have more.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        params: Any,
+        eos_id: int,
+        *,
+        mesh: jax.sharding.Mesh | None = None,
+        prompt_lengths: Sequence[int] = PROMPT_LENGTHS,
+        new_tokens: Sequence[int] = NEW_TOKENS,
+        rows: Sequence[int] = ROWS,
+        tokens_per_batch: int = 16_384,
+    ) -> None:
+        self._model, self._eos_id = model, eos_id
+        self._mesh = partitioning.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+        shardings = partitioning.parameter_shardings(self._mesh, model.logical_axes(), model.abstract_params())
+        self._params = jax.device_put(params, shardings)
+        self._lengths, self._rooms = sorted(prompt_lengths), sorted(new_tokens)
+        self._rows = [n * partitioning.rows_per_shard_of(self._mesh) for n in sorted(rows)]
+        self._slots = tokens_per_batch * partitioning.rows_per_shard_of(self._mesh)
+        self._compiled: dict[Any, Any] = {}
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether prompts go to an encoder."""
+        return self._model.config.num_encoder_layers > 0
+
+    @property
+    def max_prompt(self) -> int:
+        """Longest prompt, in tokens."""
+        return self._lengths[-1]
+
+    @property
+    def compile_count(self) -> int:
+        """Programs compiled so far; at most two for each size of a batch and way to choose tokens."""
+        return len(self._compiled)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int | Sequence[int],
+        *,
+        choose: Sampling | Beams = Sampling(),  # noqa: B008 (frozen)
+        is_complete: Callable[[tuple[int, ...]], bool] | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Generation]:
+        """Continues every prompt until it ends, is complete or reaches its limit.
+
+        Args:
+          prompts: token ids of each, with BOS where the model wants it.
+          max_new_tokens: a limit for all, or one for each.
+          choose: how tokens are chosen.
+          is_complete: whether these tokens are enough; asked every few steps, so more of them may be there in the end.
+            A beam search does not ask.
+          progress: called with (prompts done, prompts in all).
+
+        Returns:
+          A continuation for each prompt.
+
+        Raises:
+          FlanError: a prompt that is empty or too long, or a limit that is.
+        """
+        one = isinstance(max_new_tokens, int)
+        limits = [max_new_tokens] * len(prompts) if one else list(max_new_tokens)
+        for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+            if not 1 <= len(prompt) <= self.max_prompt:
+                raise FlanError(f"prompt {i} has {len(prompt)} tokens; it can have 1 to {self.max_prompt}: shorten it.")
+            if not 1 <= limit <= self._rooms[-1]:
+                raise FlanError(f"prompt {i} asks for {limit} new tokens; it can be 1 to {self._rooms[-1]}.")
+        seeds = sampling.row_seeds(prompts, choose.seed if isinstance(choose, Sampling) else 0)
+        found: list[Generation | None] = [None] * len(prompts)
+        waiting = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), limits[i]), reverse=True)
+        while waiting:
+            length = _next_size(self._lengths, len(prompts[waiting[0]]))
+            rows = self._rows_for(length, [limits[i] for i in waiting])
+            some, waiting = waiting[:rows], waiting[rows:]
+            room = _next_size(self._rooms, max(limits[i] for i in some))
+            arrays = self._arrays(rows, length, [prompts[i] for i in some], [limits[i] for i in some], seeds[some])
+            if isinstance(choose, Beams):
+                made = self._search(arrays, room, choose)
+            else:
+                made = self._choose(arrays, room, choose, is_complete)
+            for i, generation in zip(some, made, strict=False):  # rows that fill up the batch come last
+                found[i] = generation
+            progress(len(prompts) - len(waiting), len(prompts))
+        return found
+
+    def _rows_for(self, length: int, limits: Sequence[int]) -> int:
+        """Rows of the next batch: as many as are wanted and fit."""
+        room = _next_size(self._rooms, max(limits[: self._rows[-1]]))
+        fitting = [n for n in self._rows if n * (length + room) <= self._slots] or self._rows[:1]
+        return fitting[min(bisect.bisect_left(fitting, len(limits)), len(fitting) - 1)]
+
+    @staticmethod
+    def _arrays(
+        rows: int, length: int, prompts: Sequence[Sequence[int]], limits: Sequence[int], seeds: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        tokens, counts = np.zeros((rows, length), np.int32), np.zeros((3, rows), np.int32)
+        for b, prompt in enumerate(prompts):
+            tokens[b, : len(prompt)] = prompt
+        counts[0, : len(prompts)], counts[1, : len(prompts)] = [len(prompt) for prompt in prompts], limits
+        row_seeds = counts[2].astype(np.uint32)
+        row_seeds[: len(prompts)] = seeds
+        return tokens, counts[0], counts[1], row_seeds
+
+    # ------------------------------------------------------------------------------------------------ on the host
+
+    def _choose(
+        self,
+        arrays: tuple[np.ndarray, ...],
+        room: int,
+        choose: Sampling,
+        is_complete: Callable[[tuple[int, ...]], bool] | None,
+    ) -> list[Generation]:
+        """Generates token by token."""
+
+        def start(params: Any, *inputs: Any) -> _State:
+            return self._started(params, room, choose.kind, *inputs)
+
+        def advance(params: Any, state: _State, until: jax.Array, numbers: tuple) -> _State:
+            return self._advanced(params, choose.kind, state, until, numbers)
+
+        inputs = (*arrays, choose.numbers)
+        key = (*arrays[0].shape, room, choose.kind)
+        state = self._program(("start", *key), start, *inputs)(self._params, *inputs)
+        end = int(arrays[2].max())
+        while True:
+            step, tokens, counts, done = jax.device_get((state.step, state.tokens_BxT, state.counts_B, state.is_done_B))
+            if is_complete is not None:
+                enough = [is_complete(tuple(row[:count].tolist())) for row, count in zip(tokens, counts, strict=True)]
+                done = done | np.array(enough)
+                state = state._replace(is_done_B=jax.device_put(done, state.is_done_B.sharding))
+            if done.all() or step >= end:
+                break
+            until = np.int32(end if is_complete is None else min(step + _STEPS_BETWEEN_CHECKS, end))
+            program = self._program(("advance", *key), advance, state, until, choose.numbers, donated=1)
+            state = program(self._params, state, until, choose.numbers)
+        return [self._generation(row[:count].tolist()) for row, count in zip(tokens, counts, strict=True)]
+
+    def _search(self, arrays: tuple[np.ndarray, ...], room: int, choose: Beams) -> list[Generation]:
+        """Generates by beam search."""
+
+        def search(params: Any, tokens_BxP: Any, lengths_B: Any, limits_B: Any) -> tuple[jax.Array, ...]:
+            logits_BxV, cache, starts_B = self._prefilled(params, tokens_BxP, lengths_B, room)
+            starts_R = jnp.repeat(starts_B, choose.num)
+
+            def forward(cache: Cache, tokens_R: jax.Array, before: jax.Array) -> tuple[jax.Array, Cache]:
+                return self._stepped(params, cache, tokens_R, starts_R, before, room)
+
+            return beam.search(logits_BxV, cache, limits_B, forward, beams=choose, room=room, eos_id=self._eos_id)
+
+        inputs = arrays[:3]
+        program = self._program(("beams", *arrays[0].shape, room, choose), search, *inputs)
+        tokens, lengths, scores = jax.device_get(program(self._params, *inputs))
+        return [
+            self._generation(row[:length].tolist(), float(score))
+            for row, length, score in zip(tokens, lengths, scores, strict=True)
+        ]
+
+    def _generation(self, tokens: list[int], score: float | None = None) -> Generation:
+        ended = bool(tokens) and tokens[-1] == self._eos_id
+        return Generation(tuple(tokens[:-1] if ended else tokens), ended, score)
+
+    def _program(self, key: Any, function: Callable[..., Any], *inputs: Any, donated: int | None = None) -> Any:
+        if key not in self._compiled:
+            # Compiled ahead of the call: such a program refuses other shapes instead of compiling again.
+            in_shardings = (jax.tree.map(lambda x: x.sharding, self._params), *self._shardings(inputs))
+            out_shardings = self._shardings(jax.eval_shape(function, self._params, *inputs))
+            donate = () if donated is None else (donated,)
+            jitted = jax.jit(function, in_shardings=in_shardings, out_shardings=out_shardings, donate_argnums=donate)
+            self._compiled[key] = jitted.lower(self._params, *inputs).compile()
+        return self._compiled[key]
+
+    def _shardings(self, tree: Any) -> Any:
+        """Rows as in any batch, and the key heads of caches like those of the parameters."""
+
+        def sharding(x: Any) -> jax.sharding.NamedSharding:
+            rows = ("batch", *[None] * (x.ndim - 1)) if x.ndim else ()
+            axes = ("layers", "batch", "length", "kv_heads", "kv") if x.ndim == 5 else rows
+            return jax.sharding.NamedSharding(self._mesh, partitioning.partition_spec(self._mesh, axes, x.shape))
+
+        return jax.tree.map(sharding, tree)
+
+    # ----------------------------------------------------------------------------------------------- on the device
+
+    def _prefilled(
+        self, params: Any, tokens_BxP: jax.Array, lengths_B: jax.Array, room: int
+    ) -> tuple[jax.Array, Cache, jax.Array]:
+        """Logits [B, V] of the first new token, the prompts' cache with room behind, and the new tokens' positions."""
+        num_rows, length = tokens_BxP.shape
+        positions_BxP = jnp.broadcast_to(jnp.arange(length), tokens_BxP.shape)
+        segments_BxP = (positions_BxP < lengths_B[:, None]).astype(jnp.int32)
+        prompt = tokens_BxP, positions_BxP, segments_BxP
+        if self.has_encoder:
+            memory = self._model.encode(params, *prompt)
+            nothing_Bx1 = jnp.zeros((num_rows, 1), jnp.int32)
+            hidden, cache = self._model.extend(params, nothing_Bx1, nothing_Bx1, nothing_Bx1 + 1, memory=memory)
+            hidden_BxD, starts_B = hidden[:, 0], jnp.ones_like(lengths_B)
+        else:
+            hidden_BxPxD, cache = self._model.extend(params, *prompt)
+            hidden_BxD, starts_B = hidden_BxPxD[jnp.arange(num_rows), jnp.maximum(lengths_B - 1, 0)], lengths_B
+        return self._model.logits(params, hidden_BxD), cache.with_room(room), starts_B
+
+    def _stepped(
+        self, params: Any, cache: Cache, tokens_B: jax.Array, starts_B: jax.Array, before: jax.Array, room: int
+    ) -> tuple[jax.Array, Cache]:
+        """Logits [B, V] after one more token of each row, of which `before` were generated earlier."""
+        segments_Bx1 = jnp.ones_like(tokens_B)[:, None]
+        positions_Bx1 = (starts_B + before)[:, None]
+        hidden_Bx1xD, new = self._model.extend(params, tokens_B[:, None], positions_Bx1, segments_Bx1, cache=cache)
+        written = cache.written(new, cache.keys.shape[2] - room + before)
+        return self._model.logits(params, hidden_Bx1xD[:, 0]), written
+
+    def _started(
+        self,
+        params: Any,
+        room: int,
+        kind: str,
+        tokens_BxP: jax.Array,
+        lengths_B: jax.Array,
+        limits_B: jax.Array,
+        seeds_B: jax.Array,
+        numbers: tuple,
+    ) -> _State:
+        logits_BxV, cache, starts_B = self._prefilled(params, tokens_BxP, lengths_B, room)
+        first_B = sampling.next_tokens(logits_BxV, seeds_B, 0, numbers, kind)
+        return _State(
+            cache=cache,
+            tokens_BxT=jnp.full((len(first_B), room), self._eos_id, jnp.int32).at[:, 0].set(first_B),
+            last_B=first_B,
+            starts_B=starts_B,
+            counts_B=jnp.minimum(limits_B, 1),
+            limits_B=limits_B,
+            seeds_B=seeds_B,
+            is_done_B=(first_B == self._eos_id) | (limits_B <= 1),
+            step=jnp.int32(1),
+        )
+
+    def _advanced(self, params: Any, kind: str, state: _State, until: jax.Array, numbers: tuple) -> _State:
+        room = state.tokens_BxT.shape[1]
+
+        def advance(s: _State) -> _State:
+            logits_BxV, cache = self._stepped(params, s.cache, s.last_B, s.starts_B, s.step - 1, room)
+            chosen_B = sampling.next_tokens(logits_BxV, s.seeds_B, s.step, numbers, kind)
+            next_B = jnp.where(s.is_done_B, self._eos_id, chosen_B)
+            counts_B = s.counts_B + ~s.is_done_B
+            return s._replace(
+                cache=cache,
+                tokens_BxT=s.tokens_BxT.at[:, s.step].set(next_B),
+                last_B=next_B,
+                counts_B=counts_B,
+                is_done_B=s.is_done_B | (next_B == self._eos_id) | (counts_B >= s.limits_B),
+                step=s.step + 1,
+            )
+
+        return jax.lax.while_loop(lambda s: (s.step < until) & ~s.is_done_B.all(), advance, state)
+
+
+def _next_size(sizes: Sequence[int], wanted: int) -> int:
+    return sizes[bisect.bisect_left(sizes, wanted)]

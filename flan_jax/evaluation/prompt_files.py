@@ -1,0 +1,76 @@
+"""Prompts and answers as JSON lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flan_jax.errors import FlanError
+from flan_jax.evaluation.completion import Completion
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A line of the input.
+
+    Attributes:
+      id: any JSON value; given back as it came.
+      prompt: the text to answer.
+    """
+
+    id: Any
+    prompt: str
+
+
+def read(path: str | Path) -> list[Question]:
+    """Reads a file; see `parse`.
+
+    Raises:
+      FlanError: it cannot be read, or a line is broken.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise FlanError(f"cannot read prompts from {path}: {error.strerror}.") from error
+    return parse(lines, str(path))
+
+
+def parse(lines: Iterable[bytes], where: str) -> list[Question]:
+    """Questions of JSON lines of {"id", "prompt"}; blank lines are passed over, further fields ignored.
+
+    Args:
+      lines: UTF-8.
+      where: their place, for errors.
+
+    Raises:
+      FlanError: a line is broken, or there is none; it names place, line and field.
+    """
+    questions = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise FlanError(f"{where} line {number} is not JSON in UTF-8: {error}.") from error
+        if not isinstance(values, dict) or "id" not in values or not isinstance(values.get("prompt"), str):
+            raise FlanError(f'{where} line {number}: give an object with an "id" and a "prompt" that is a string.')
+        questions.append(Question(values["id"], values["prompt"]))
+    if not questions:
+        raise FlanError(f'{where} holds no prompts; give one JSON line of {{"id", "prompt"}} each.')
+    return questions
+
+
+def answers(questions: Sequence[Question], completions: Sequence[Completion]) -> list[str]:
+    """JSON lines of {"id", "text", "finish", "tokens"}, and "score" after a beam search; in order."""
+    lines = []
+    for question, completion in zip(questions, completions, strict=True):
+        values = {"id": question.id, "text": completion.text, "finish": completion.finish}
+        values["tokens"] = completion.num_tokens
+        if completion.score is not None:
+            values["score"] = completion.score
+        lines.append(json.dumps(values, ensure_ascii=False))
+    return lines

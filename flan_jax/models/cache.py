@@ -1,0 +1,84 @@
+"""Keys and values that were computed once, for slots that come later to attend to.
+
+One form serves two uses. Decoding keeps a cache of fixed size and writes each new slot into it. Scoring computes the
+exemplars that many prompts share once, and gives their cache to every row of these prompts (`for_all`). Which slot of
+a cache a query sees is told by its position, segment and branch, never by its place, so gaps do no harm.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flan_jax.models.attention import EVERY, Slots
+from flan_jax.models.config import DecoderConfig
+
+
+class Cache(NamedTuple):
+    """Keys and values of S slots in N layers.
+
+    Attributes:
+      keys: [N, B, S, G, K], rotated to their positions.
+      values: [N, B, S, G, K].
+      slots: where they stand, [B, S]; segment 0 is an empty slot.
+      memory: the same of an encoder's slots, which a decoder's layers project each in their way.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    slots: Slots
+    memory: Cache | None = None
+
+    @classmethod
+    def empty(cls, config: DecoderConfig, num_rows: int, num_slots: int = 0) -> Cache:
+        """A cache of empty slots."""
+        shape = (config.num_layers, num_rows, num_slots, config.num_kv_heads, config.head_dim)
+        nowhere = jnp.zeros((num_rows, num_slots), jnp.int32)
+        return cls(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype), Slots(nowhere, nowhere, nowhere))
+
+    def with_room(self, num_slots: int) -> Cache:
+        """The same with so many empty slots at its end."""
+        keys, values = (jnp.pad(x, ((0, 0), (0, 0), (0, num_slots), (0, 0), (0, 0))) for x in self[:2])
+        slots = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, num_slots))), self.slots)
+        return Cache(keys, values, slots, self.memory)
+
+    def written(self, new: Cache, start: jax.Array | int) -> Cache:
+        """The same with the slots of another from place `start` on; it keeps its own memory.
+
+        Args:
+          new: of as many rows.
+          start: may be traced; what would not fit is moved back, as in `jax.lax.dynamic_update_slice`.
+        """
+        keys, values = (
+            jax.lax.dynamic_update_slice_in_dim(old, x.astype(old.dtype), start, 2)
+            for old, x in zip(self[:2], new[:2], strict=True)
+        )
+        slots = jax.tree.map(
+            lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, start, 1), self.slots, new.slots
+        )
+        return Cache(keys, values, slots, self.memory)
+
+    def for_all(self) -> Cache:
+        """The same, seen from every segment: a prefix that the segments of a row share."""
+        segments = jnp.where(self.slots.segments > 0, EVERY, 0)
+        return self._replace(slots=self.slots._replace(segments=segments))
+
+    def in_rows(self, num_rows: int) -> Cache:
+        """One row given to so many; a cache of as many rows is left as it is."""
+        if self.keys.shape[1] == num_rows:
+            return self
+        return self.rows(jnp.zeros(num_rows, jnp.int32))
+
+    def rows(self, numbers: jax.Array) -> Cache:
+        """Rows by their numbers, in order, as often as named; the memory's too."""
+        memory = None if self.memory is None else self.memory.rows(numbers)
+        keys, values = (jnp.take(x, numbers, axis=1) for x in self[:2])
+        return Cache(keys, values, jax.tree.map(lambda x: jnp.take(x, numbers, axis=0), self.slots), memory)
+
+    def reordered(self, numbers: jax.Array, start: int) -> Cache:
+        """Rows by their numbers from place `start` on; what lies before, and the memory, stays where it is."""
+        keys, values = (x.at[:, :, start:].set(jnp.take(x[:, :, start:], numbers, axis=1)) for x in self[:2])
+        slots = jax.tree.map(lambda x: x.at[:, start:].set(jnp.take(x[:, start:], numbers, axis=0)), self.slots)
+        return Cache(keys, values, slots, self.memory)

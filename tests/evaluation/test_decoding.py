@@ -1,0 +1,269 @@
+"""Generation against transformers' `generate`, one prompt at a time, with the same random weights."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from flan_jax import models, partitioning
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import completion, sampling
+from flan_jax.evaluation.beam import Beams
+from flan_jax.evaluation.decoding import Generator
+from flan_jax.evaluation.sampling import Sampling
+
+LLAMA = models.DecoderConfig(
+    vocab_size=60,
+    num_layers=2,
+    embed_dim=24,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_dim=32,
+    norm_epsilon=1e-5,
+)
+GEMMA3 = dataclasses.replace(
+    LLAMA,
+    num_layers=3,
+    num_kv_heads=1,
+    activation="gelu",
+    rope_theta=1e6,
+    window=5,
+    global_every=3,
+    qk_norm=True,
+    post_norms=True,
+    scale_embeddings=True,
+    attention_scale=0.25,
+)
+T5 = dataclasses.replace(
+    LLAMA,
+    num_encoder_layers=2,
+    num_kv_heads=4,
+    activation="gelu",
+    positions="relative_bias",
+    tied_embeddings=False,
+    attention_scale=1.0,
+    relative_buckets=8,
+    relative_max_distance=20,
+)
+EOS = 1
+SIZES = {"prompt_lengths": (8, 24), "new_tokens": (12,), "rows": (16,)}
+
+
+def _model(config):
+    """A random model that ends some of its texts: the logit of EOS varies more than the others."""
+    model = models.build(config)
+    params = jax.jit(model.init)(jax.random.key(0))
+    params = jax.tree.map(lambda x: x * 2.5 if x.ndim > 2 else x, params)
+    if config.tied_embeddings:
+        table = params["decoder"]["token_embedder"]
+        table["embedding"] = table["embedding"].at[EOS].multiply(2)
+    else:
+        table = params["decoder"]["logits_dense"]
+        table["kernel"] = table["kernel"].at[:, EOS].multiply(2) * 3
+    return model, params
+
+
+def _prompts(count, seed=0, longest=22):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(2, LLAMA.vocab_size, n).tolist() for n in rng.integers(2, longest + 1, count)]
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return _model(LLAMA)
+
+
+def _theirs(config, params):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    from as_transformers import as_transformers
+
+    return as_transformers(config, params, EOS)
+
+
+def _continuation(config, output, prompt):
+    """Their tokens after the prompt, or after the decoder's start, up to the end of sequence."""
+    ids = output[0].tolist()[1 if config.num_encoder_layers else len(prompt) :]
+    return ids[: ids.index(EOS)] if EOS in ids else ids
+
+
+@pytest.mark.parametrize("config", [LLAMA, GEMMA3, T5], ids=["llama", "gemma3", "t5"])
+def test_greedy_tokens_are_those_of_transformers(config):
+    import torch
+
+    model, params = _model(config)
+    theirs, prompts = _theirs(config, params), _prompts(24)
+    limits = [5 + i % 8 for i in range(24)]
+    generator = Generator(model, params, EOS, **SIZES)
+    found = generator.generate(prompts, limits)
+    for prompt, limit, generation in zip(prompts, limits, found, strict=True):
+        output = theirs.generate(torch.tensor([prompt]), max_new_tokens=limit, do_sample=False)
+        assert list(generation.tokens) == _continuation(config, output, prompt)
+        assert generation.ended == (EOS in output[0].tolist())
+    assert 2 < sum(g.ended for g in found) < 22
+    assert len({g.tokens for g in found}) > 12
+    compiled = generator.compile_count
+    generator.generate(prompts[::-1], 9)
+    assert generator.compile_count == compiled == 4  # two lengths of prompts, first token and loop
+
+
+def test_beam_search_is_that_of_transformers():
+    import torch
+
+    model, params = _model(T5)
+    theirs, prompts = _theirs(T5, params), _prompts(16)
+    found = Generator(model, params, EOS, prompt_lengths=(24,), new_tokens=(10,), rows=(16,)).generate(
+        prompts, 10, choose=Beams(4)
+    )
+    for prompt, generation in zip(prompts, found, strict=True):
+        output = theirs.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=10,
+            num_beams=4,
+            do_sample=False,
+            early_stopping=False,
+            length_penalty=1.0,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        assert list(generation.tokens) == _continuation(T5, output.sequences, prompt)
+        np.testing.assert_allclose(generation.score, output.sequences_scores[0], atol=2e-5)
+    assert 2 < sum(g.ended for g in found) < 16
+    assert len({len(g.tokens) for g in found}) > 2
+
+
+def test_a_beam_search_with_one_beam_and_limits_of_rows(llama):
+    prompts, limits = _prompts(8, longest=8), [1, 3, 2, 6, 4, 1, 5, 2]
+    generator = Generator(*llama, EOS, prompt_lengths=(8,), new_tokens=(6,), rows=(8,))
+    greedy = generator.generate(prompts, limits)
+    single = generator.generate(prompts, limits, choose=Beams(1))
+    assert [len(g.tokens) <= limit for g, limit in zip(single, limits, strict=True)] == [True] * 8
+    # One beam drops EOS from its candidates to go on; until then it is the greedy search.
+    assert [g.tokens[:1] for g, h in zip(single, greedy, strict=True) if not h.ended] == [
+        h.tokens[:1] for h in greedy if not h.ended
+    ]
+
+
+def test_draws_do_not_depend_on_the_batch(llama):
+    prompts, choose = _prompts(11, longest=8), Sampling(temperature=1.5, top_k=20, top_p=0.9, seed=3)
+    generator = Generator(*llama, EOS, prompt_lengths=(8,), new_tokens=(8,), rows=(4, 16))
+    found = generator.generate(prompts, 8, choose=choose)
+    assert generator.generate(prompts[6:9], 8, choose=choose) == found[6:9]
+    again = generator.generate([prompts[2]] * 4, 8, choose=choose)
+    assert again[0] == found[2] and len({g.tokens for g in again}) > 2  # the same prompt again is another draw
+    other = generator.generate(prompts, 8, choose=dataclasses.replace(choose, seed=4))
+    assert sum(a.tokens != b.tokens for a, b in zip(found, other, strict=True)) > 8
+    compiled = generator.compile_count
+    generator.generate(prompts, 8, choose=Sampling(temperature=0.7, top_p=0.5))
+    assert generator.compile_count == compiled
+
+
+def test_a_mesh_generates_the_same(llama):
+    prompts = _prompts(5, longest=8)
+    sizes = {"prompt_lengths": (8,), "new_tokens": (8,), "rows": (2, 8)}
+    mesh = partitioning.make_mesh(data=2, fsdp=2, tensor=2)
+    assert Generator(*llama, EOS, mesh=mesh, **sizes).generate(prompts, 8) == Generator(*llama, EOS, **sizes).generate(
+        prompts, 8
+    )
+
+
+def test_what_cannot_be_generated(llama):
+    generator = Generator(*llama, EOS, **SIZES)
+    assert generator.generate([], 3) == []
+    for prompts, limit, message in (
+        ([[1], []], 3, "prompt 1 has 0 tokens; it can have 1 to 24"),
+        ([[1] * 25], 3, "prompt 0 has 25 tokens"),
+        ([[1]], 13, "asks for 13 new tokens; it can be 1 to 12"),
+        ([[1]], 0, "asks for 0 new tokens"),
+    ):
+        with pytest.raises(FlanError, match=message):
+            generator.generate(prompts, limit)
+
+
+# ---------------------------------------------------------------------------------------------------------- choices
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.3), (5, 1.0), (7, 0.8), (1, 0.9), (0, 1.0), (99, 0.01), (40, 0.95)])
+def test_likeliest_tokens(top_k, top_p):
+    logits = np.random.default_rng(0).normal(0, 2, (20, 40)).astype(np.float32)
+    found = np.asarray(jax.jit(sampling.only_likeliest)(logits, top_k, top_p))
+    for row, kept in zip(logits, found, strict=True):
+        order = np.argsort(-row)[: top_k or None]
+        p = np.exp(row[order].astype(np.float64))
+        p /= p.sum()
+        count = next((n for n in range(1, len(p)) if p[:n].sum() >= top_p), len(p))
+        assert set(np.flatnonzero(np.isfinite(kept))) == set(order[:count])
+        np.testing.assert_array_equal(kept[order[:count]], row[order[:count]])
+
+
+def test_draws_have_the_models_probabilities():
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32)).repeat(4_000).reshape(4, -1).T
+    numbers = Sampling(temperature=0.5).numbers
+    seeds = sampling.row_seeds([[i] for i in range(4_000)], 0)
+    drawn = sampling.next_tokens(logits, seeds, 3, numbers, sampling.DRAWN)
+    expected = np.array([0.5, 0.3, 0.15, 0.05]) ** 2
+    shares = np.bincount(drawn, minlength=4) / 4_000
+    np.testing.assert_allclose(shares, expected / expected.sum(), atol=0.03)  # standard deviation 0.008
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}])
+def test_bad_choices(wrong):
+    with pytest.raises(FlanError, match="give a temperature and a top_k of 0 or more"):
+        Sampling(**wrong)
+    with pytest.raises(FlanError, match="one beam or more, not 0"):
+        Beams(0)
+
+
+# ------------------------------------------------------------------------------------------------------------ texts
+
+
+def test_prompts_as_tokens():
+    tokenizer = ByteTokenizer()
+
+    def texts(separator, encoder=False):
+        return completion.prompt_tokens(tokenizer, ["ab "], separator, encoder=encoder)[0]
+
+    ids = tokenizer.encode(["ab "])[0]
+    assert texts("eos") == [*ids, 1]
+    assert texts("newline") == [*ids, *tokenizer.encode(["\n"])[0]]
+    assert texts("space") == ids[:2]
+    assert texts("newline", encoder=True) == [*ids, 1]
+    tokenizer.bos_id = 2
+    assert texts("eos") == [2, *ids, 1]
+    assert texts("eos", encoder=True) == [*ids, 1]
+    with pytest.raises(FlanError, match="separator is 'auto'"):
+        texts("auto")
+
+
+@pytest.mark.parametrize(
+    ("stops", "expected"),
+    [([], "one\n\ntwo"), (["\n"], "one"), (["two", "e\n"], "on"), (["one"], ""), (["x"], "one\n\ntwo")],
+)
+def test_text_before_the_first_stop(stops, expected):
+    assert completion.cut("one\n\ntwo", stops) == expected
+
+
+def test_texts_stop_before_a_stop_string():
+    config = dataclasses.replace(LLAMA, vocab_size=ByteTokenizer.vocab_size)
+    model = models.build(config)
+    params = jax.jit(model.init)(jax.random.key(1))
+    tokenizer = ByteTokenizer()
+    generator = Generator(model, params, tokenizer.eos_id, prompt_lengths=(16,), new_tokens=(40,), rows=(4,))
+    prompts = ["first", "the second", "third one", "4"]
+    settings = {"separator": "eos", "max_new_tokens": [40, 30, 20, 10], "choose": Sampling(temperature=1.0)}
+    whole = completion.complete(generator, tokenizer, prompts, **settings)
+    assert all(c.num_tokens <= n for c, n in zip(whole, settings["max_new_tokens"], strict=True))
+    stop = whole[0].text[5:7]
+    found = completion.complete(generator, tokenizer, prompts, stops=[stop], **settings)
+    assert found[0].finish == "stop" and found[0].text == whole[0].text[: whole[0].text.index(stop)]
+    assert found[0].num_tokens <= 7 * 4 + 8 < whole[0].num_tokens + 8  # noticed soon; a character is up to four bytes
+    for one, other in zip(found[1:], whole[1:], strict=True):
+        assert one.text == completion.cut(other.text, [stop])
+    with pytest.raises(FlanError, match="a stop string is empty"):
+        completion.complete(generator, tokenizer, prompts, stops=[""], **settings)

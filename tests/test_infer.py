@@ -1,0 +1,156 @@
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from flan_jax import configuration, infer, models
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.evaluation import completion
+from flan_jax.evaluation.beam import Beams
+from flan_jax.evaluation.decoding import Generator
+from flan_jax.training import checkpoints
+
+CONFIG = dataclasses.replace(
+    configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
+)
+TOKENIZER = ByteTokenizer()
+PROMPTS = ["Is grass green?", "And\u2028the sky?", "grün"]
+FEW = "--max_new_tokens=6"
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = models.build(CONFIG)
+    params = jax.jit(model.init)(jax.random.key(0))
+    return model, jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, params)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "small"
+    with checkpoints.Saver(folder) as saver:
+        saver.save(3, network[1])
+    checkpoints.Manifest.create(CONFIG, TOKENIZER, checkpoints.UNTUNED).save(folder)
+    TOKENIZER.save(folder / "vocabulary")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(network):
+    """What the engine answers; an untuned model gets a line break after the prompt."""
+    generator = Generator(*network, TOKENIZER.eos_id)
+    return completion.complete(generator, TOKENIZER, PROMPTS, separator="newline", max_new_tokens=6)
+
+
+@pytest.fixture
+def file(tmp_path):
+    lines = [json.dumps({"id": [n, "x"], "prompt": p}, ensure_ascii=False) for n, p in enumerate(PROMPTS)]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _check(lines, expected):
+    found = [json.loads(line) for line in lines.split("\n") if line]
+    assert [answer["id"] for answer in found] == [[n, "x"] for n in range(3)]
+    assert [answer["text"] for answer in found] == [one.text for one in expected]
+    assert [answer["tokens"] for answer in found] == [one.num_tokens for one in expected]
+    assert {answer["finish"] for answer in found} <= {"eos", "length"}
+    assert len({answer["text"] for answer in found}) > 1
+
+
+def test_a_file_without_tensorflow(checkpoint, file, expected, tmp_path):
+    output = tmp_path / "deep" / "answers.jsonl"
+    arguments = [f"--checkpoint={checkpoint}", f"--input={file}", f"--output={output}", FEW]
+    code = (
+        "import sys; from flan_jax import infer; infer.main(sys.argv[1:]); "
+        "sys.exit(3 if 'tensorflow' in sys.modules else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    assert [path.name for path in output.parent.iterdir()] == ["answers.jsonl"]
+    _check(output.read_text(encoding="utf-8"), expected)
+
+
+def test_standard_input_and_the_command_line(checkpoint, file, expected, capsys, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(file.read_bytes()), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", stream)
+    infer.main([f"--checkpoint={checkpoint}", FEW])
+    _check(capsys.readouterr().out, expected)
+    stop = expected[0].text[2]
+    infer.main([f"--checkpoint={checkpoint}", FEW, f"--prompt={PROMPTS[0]}", f"--stop={stop}"])
+    assert capsys.readouterr().out == completion.cut(expected[0].text, [stop]) + "\n"
+
+
+def test_beams_and_a_separator(checkpoint, network, file, tmp_path):
+    output = tmp_path / "answers.jsonl"
+    arguments = [f"--input={file}", f"--output={output}", "--beams=2", "--separator=eos", "--mesh=data=1,tensor=8"]
+    infer.main([f"--checkpoint={checkpoint}", FEW, *arguments])
+    generator = Generator(*network, TOKENIZER.eos_id)
+    settings = {"separator": "eos", "max_new_tokens": 6, "choose": Beams(2)}
+    direct = completion.complete(generator, TOKENIZER, PROMPTS, **settings)
+    found = [json.loads(line) for line in output.read_text(encoding="utf-8").split("\n") if line]
+    assert [answer["text"] for answer in found] == [one.text for one in direct]
+    assert [answer["score"] for answer in found] == pytest.approx([one.score for one in direct], abs=1e-4)
+
+
+def test_a_conversation(checkpoint, expected, capsys, monkeypatch):
+    typed = iter([PROMPTS[0], " ", PROMPTS[2]])
+
+    def read(prompt):
+        assert prompt == "> "
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    infer.main([f"--checkpoint={checkpoint}", FEW])
+    printed = capsys.readouterr().out
+    assert printed == f"One prompt a line; end with Ctrl-D.\n{expected[0].text}\n{expected[2].text}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt=a", "--input=b"], "give --prompt or --input, not both"),
+        (["--input=none.jsonl"], "cannot read prompts from none.jsonl: No such file"),
+        (["--prompt=a", "--output=."], "is a folder"),
+        (["--prompt=a", "--beams=2", "--temperature=1"], "leave --temperature"),
+        (["--prompt=a", "--top_k=2"], "give --temperature=1 too"),
+        (["--prompt=a", "--temperature=-1"], "give a temperature and a top_k of 0 or more"),
+        (["--prompt=a", "--mesh=rows=2"], "write for example --mesh=data=2,tensor=4"),
+        (["--prompt=a"], "no checkpoint at nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        infer.main(["--checkpoint=nowhere", *arguments])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1 and message in error
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "line 2 is not JSON"),
+        (b"\xff", "line 2 is not JSON in UTF-8"),
+        (b"[1]", "line 2: give an object"),
+        (b'{"id": 1}', "line 2: give an object"),
+        (b'{"id": 1, "prompt": 2}', "line 2: give an object"),
+    ],
+)
+def test_broken_lines(tmp_path, capsys, line, message):
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'{"id": 1, "prompt": "a"}\n' + line + b"\n")
+    with pytest.raises(SystemExit):
+        infer.main(["--checkpoint=nowhere", f"--input={path}"])
+    assert f"{path} {message}" in capsys.readouterr().err
+    path.write_bytes(b"\n")
+    with pytest.raises(SystemExit):
+        infer.main(["--checkpoint=nowhere", f"--input={path}"])
+    assert "holds no prompts" in capsys.readouterr().err
