@@ -100,7 +100,7 @@ def evaluate(
             allow_seen=allow_seen,
             progress=show,
         )
-    runs = [*baseline, report.Run(run_name, results)]
+    runs = [*baseline, report.Run(run_name, results, Path(output_dir))]
     paths = report.write(runs, output_dir)
     Console(width=200).print(report.rich_table(runs))
     print(f"report: {paths['html']}")

@@ -333,10 +333,16 @@ def summarize(
       test: predictions on test by template number.
       dev: predictions on dev by template number; empty where there is no dev set.
 
+    Every dataset has a headline `metric`, of which the report shows `mean`, `std`, `best_dev`, `best_dev_template`,
+    `random`, `majority` (None where there is none) and, for each template, `value`; all from 0 to 1. Where options are
+    ranked it is "accuracy", and a template's value is its `sum`. A prediction line of another metric carries its
+    example's own `score`, 0 to 1, where the metric has one (BLEU has not); without it the report leaves the dataset out
+    of differences and clean subsets. Such a line has `prompt`, `prediction` and `references`.
+
     Returns:
-      accuracies from 0 to 1: `mean` and `std` (sample standard deviation) over templates; `best_dev`, the test accuracy
-      of the template that is best on dev (ties to the first); `stderr` of one template's accuracy at the mean;
-      `random` and `majority` baselines; `templates`, a list of figures by template.
+      `metric`; accuracies from 0 to 1: `mean` and `std` (sample standard deviation) over templates; `best_dev`, the
+      test accuracy of the template that is best on dev (ties to the first); `stderr` of one template's accuracy at the
+      mean; `random` and `majority` baselines; `templates`, a list of figures by template.
     """
     rows = next(iter(test.values()))
     by_template = {
@@ -353,6 +359,7 @@ def summarize(
     counts = collections.Counter(p["options"][p["answer"]] if record.labels else p["answer"] for p in rows)
     mean = float(sums.mean())
     return {
+        "metric": "accuracy",
         "examples": len(rows),
         "dev_examples": len(next(iter(dev.values()))) if dev else 0,
         "mean": mean,
