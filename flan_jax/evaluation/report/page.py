@@ -132,7 +132,9 @@ def page(runs: Sequence[Run], evidence: Evidence) -> str:
         sections.append(("clean", "Examples that the corpus does not have", _table(clean_table(runs, evidence))))
     sections.append(("templates", "Templates", "".join(_templates(runs, name) for name in dataset_names(runs))))
     if evidence.worst:
-        parts = [f"<p>The examples whose answer scores furthest below another option in {_text(runs[-1].title)}.</p>"]
+        parts = [
+            f"<p>Lowest scores of the answer against the other options, or of the text, in {_text(runs[-1].title)}.</p>"
+        ]
         parts += [_worst(runs, evidence, name) for name in evidence.worst]
         sections.append(("worst", "Worst examples", "".join(parts)))
     items = "".join(f"<li>{_text(note)}</li>" for note in notes(runs, evidence))
