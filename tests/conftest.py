@@ -6,6 +6,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,3 +21,28 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("the shared folder of real data is not beside the checkout")
     return folder
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM_FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
+    "--virtual-time-budget=2000",
+]
+
+
+@pytest.fixture
+def open_page(tmp_path) -> Callable[[Path, int], str]:
+    """(page, width) -> the document that a real browser made of it; errors on its console fail. Skips without one."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH; with one, the page is opened in it")
+
+    def opened(page: Path, width: int = 1200) -> str:
+        profile = tmp_path / f"profile_{page.stem}"
+        command = [CHROMIUM, *CHROMIUM_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},900", "--dump-dom"]
+        done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "CONSOLE" not in done.stderr, done.stderr
+        return done.stdout
+
+    return opened

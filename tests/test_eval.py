@@ -14,7 +14,7 @@ from flan_jax import catalog, configuration, models
 from flan_jax import eval as eval_binary
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import prompts, protocol
+from flan_jax.evaluation import prompts, protocol, report
 from flan_jax.evaluation.files import read_lines
 from flan_jax.evaluation.scoring import Scorer
 from flan_jax.training import checkpoints
@@ -386,6 +386,17 @@ def test_the_binary_writes_results_and_report(checkpoint, prepared, tmp_path, ca
     eval_binary.main([*arguments, f"--gin.BASELINE_DIR={str(tmp_path)!r}", "--gin.BASELINE_NAME='first'"])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")} == before
     assert "first" in (tmp_path / "report.html").read_text("utf-8")
+    comparison = json.loads((tmp_path / "report.json").read_text())["comparisons"][0]
+    assert comparison["datasets"]["rte"] | {"examples": 2, "difference": 0.0} == comparison["datasets"]["rte"]
+
+
+def test_a_browser_opens_the_report_of_a_real_run(finished, open_page, tmp_path):
+    output, results = finished
+    run = report.load_run("small", output)
+    page = open_page(report.write([run], tmp_path / "out")["html"])
+    assert page.count("<article>") == sum(d["examples"] for d in results["datasets"].values())
+    for name, figures in results["datasets"].items():
+        assert f"{100 * figures['mean']:.1f} ± {100 * figures['std']:.1f}" in page and name in page
 
 
 @pytest.mark.parametrize(

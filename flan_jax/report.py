@@ -1,0 +1,57 @@
+"""Renders finished evaluations side by side, as Markdown, JSON and one HTML page.
+
+python -m flan_jax.report --runs untuned=runs/before tuned=runs/after 5_shots=runs/after_5_shots --output=runs/report
+
+The first run is the one that the others are compared with; the worst examples are the last run's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.evaluation import report
+
+
+def _runs(arguments: Sequence[str]) -> list[report.Run]:
+    found = []
+    for argument in arguments:
+        name, equals, folder = argument.partition("=")
+        if not (name and equals and folder):
+            raise FlanError(f"--runs takes NAME=EVAL_OUTPUT_DIR, not {argument!r}.")
+        found.append(report.load_run(name, folder))
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line and writes the report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flan_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=DIR", help="finished evaluations")
+    parser.add_argument("--output", required=True, type=Path, help="folder for report.md, report.json, report.html")
+    parser.add_argument("--contamination", type=Path, help="what flan_jax.contamination wrote: adds clean subsets")
+    parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
+    arguments = parser.parse_args(argv)
+    with one_line_errors():
+        runs = _runs(arguments.runs)
+        paths = report.write(runs, arguments.output, arguments.contamination)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(report.rich_table(runs))
+    console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)
+    if arguments.json:
+        whole = json.loads(paths["json"].read_text(encoding="utf-8"))
+        clusters = {run.name: run.results["clusters"] for run in runs}
+        files = {suffix: str(path) for suffix, path in paths.items()}
+        rest = {name: whole[name] for name in ("comparisons", "calibration", "clean")}
+        print(json.dumps({"files": files, "clusters": clusters} | rest))
+
+
+if __name__ == "__main__":
+    main()
