@@ -162,8 +162,8 @@ def _ranked_figures(
 
 
 def _generated_figures(test: Mapping[int, Sequence[Prediction]]) -> dict[str, Any]:
-    scores = [[p["score"] for p in lines] for lines in test.values()]
-    spreads = [np.std(s, ddof=1) / np.sqrt(len(s)) for s in scores if len(s) > 1 and None not in s]
+    scores = [[p["score"] for p in lines if "score" in p] for lines in test.values()]
+    spreads = [np.std(s, ddof=1) / np.sqrt(len(s)) for s in scores if len(s) > 1]
     return {"stderr": float(np.mean(spreads)) if spreads else None, "random": None, "majority": None}
 
 

@@ -70,6 +70,7 @@ def generate(
     for line, completion in zip(lines, said, strict=True):
         text = completion.text.strip()
         score = example_score(record, line["references"], text)
-        predictions.append(line | {"prediction": text, "finish": completion.finish, "score": score})
+        line |= {"prediction": text, "finish": completion.finish}
+        predictions.append(line if score is None else line | {"score": score})
     unit.write(predictions)
     return predictions

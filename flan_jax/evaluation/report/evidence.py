@@ -126,8 +126,8 @@ def values_of(rows: Mapping[int, Sequence[Mapping[str, Any]]], headline: str) ->
     first = next(iter(rows.values()))
     ids = tuple(p["id"] for p in first)
     place = {identity: i for i, identity in enumerate(ids)}
-    ranked = "loglikelihood" in first[0]
-    if not ranked and "score" not in first[0]:
+    has_options = "loglikelihood" in first[0]
+    if not has_options and "score" not in first[0]:
         return None
     values_ExT = np.zeros((len(ids), len(rows)))
     confidences, right = [], []
@@ -140,8 +140,8 @@ def values_of(rows: Mapping[int, Sequence[Mapping[str, Any]]], headline: str) ->
                 right.append(choice == p["answer"])
             else:
                 values_ExT[place[p["id"]], t] = p["score"]
-    calibration = Calibration.of(np.array(confidences), np.array(right)) if ranked else None
-    return Values("accuracy" if ranked else headline, ids, values_ExT, calibration)
+    calibration = Calibration.of(np.array(confidences), np.array(right)) if has_options else None
+    return Values("accuracy" if has_options else headline, ids, values_ExT, calibration)
 
 
 def margin(prediction: Mapping[str, Any]) -> float:

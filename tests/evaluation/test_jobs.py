@@ -1,0 +1,191 @@
+"""Jobs on tiny checkpoints: several of them, all steps, one a cluster, and a training run that is followed."""
+
+import dataclasses
+import json
+import threading
+import time
+
+import filelock
+import jax
+import pytest
+
+from flan_jax import catalog, configuration, models, partitioning
+from flan_jax import eval as eval_binary
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import jobs, protocol
+from flan_jax.training import checkpoints
+
+CONFIG = dataclasses.replace(
+    configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
+)
+BYTES = ByteTokenizer()
+TEST, DEV = 3, 1
+SETTINGS = protocol.Settings(max_length=1024, max_new_tokens=4)
+
+
+def _checkpoint(folder, steps, clusters=(), last_step=None):
+    network = models.build(CONFIG)
+    with checkpoints.Saver(folder, keep=5) as saver:
+        for step in steps:
+            saver.save(step, network.init(jax.random.key(step)))
+    manifest = checkpoints.Manifest.create(CONFIG, BYTES, checkpoints.DECLARED, clusters)
+    if last_step is not None:
+        record = {"steps": last_step}
+        manifest = manifest.inherit(datasets=[], clusters=list(clusters), separator="eos", record=record)
+    manifest.save(folder)
+    BYTES.save(folder / "vocabulary")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    words = [word for _, word in catalog.dataset("rte").labels]
+    common = {"premise": "grass is green", "hypothesis": "it is", "options": words, "answer": words[0]}
+    fields = {
+        "rte": common,
+        "sst2": {"sentence": "a fine film", "options": ["negative", "positive"], "answer": "positive"},
+        "natural_questions": {"question": "who wrote it", "answer": "Ann", "references": ["Ann", "Ann Lee"]},
+    }
+    for dataset, values in fields.items():
+        place = folder / "examples" / dataset
+        place.mkdir(parents=True)
+        for split, count in (("test", TEST), ("dev", DEV)):
+            rows = [{"id": f"{split}-{n}", "fields": values} for n in range(count)]
+            (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+    return _checkpoint(tmp_path_factory.mktemp("models") / "both", [2, 5], ["sentiment"])
+
+
+def _plan(paths, step=None, datasets=("rte",), styles=("instructions",), output="out"):
+    return jobs.plan(paths, step, datasets, output, "tuned", SETTINGS, styles)
+
+
+def test_a_single_run_has_the_output_folder(two_steps):
+    (run,) = _plan(two_steps)
+    assert (run.name, str(run.output_dir)) == ("tuned", "out")
+    assert [part.name for part in run.parts] == ["both step 5"]
+
+
+def test_runs_of_steps_and_styles_have_folders_of_their_own(two_steps):
+    runs = _plan(two_steps, "all", styles=("instructions", "gpt3"))
+    assert [str(run.output_dir) for run in runs] == [
+        "out/step_2_instructions",
+        "out/step_2_gpt3",
+        "out/step_5_instructions",
+        "out/step_5_gpt3",
+    ]
+    assert [run.settings.style for run in runs] == ["instructions", "gpt3"] * 2
+    assert runs[1].name == "tuned step 2 gpt3"
+
+
+def test_several_checkpoints(two_steps, tmp_path):
+    other = _checkpoint(tmp_path / "other", [1])
+    runs = _plan([two_steps, other])
+    assert [(run.name, run.parts[0].step) for run in runs] == [("tuned both", 5), ("tuned other", 1)]
+    with pytest.raises(FlanError, match="two checkpoints have the same folder name"):
+        _plan([two_steps, two_steps])
+
+
+def test_what_is_missing_ends_in_one_line(two_steps, tmp_path):
+    with pytest.raises(FlanError, match="no step 3 in .*there are 2, 5, 'all' and 'follow'"):
+        _plan(two_steps, 3)
+    with pytest.raises(FlanError, match=r"manifest\.json is missing"):
+        _plan(str(tmp_path))
+    with pytest.raises(FlanError, match="no checkpoint is given for the cluster of sst2"):
+        _plan({"nli": two_steps}, datasets=("rte", "sst2"))
+    with pytest.raises(FlanError, match="did you mean 'nli'"):
+        _plan({"nlii": two_steps})
+
+
+def test_each_cluster_by_a_checkpoint_that_did_not_see_it(prepared, tmp_path):
+    without_nli = _checkpoint(tmp_path / "without_nli", [1], ["sentiment", "closed_book_qa"])
+    without_sentiment = _checkpoint(tmp_path / "without_sentiment", [1], ["nli", "closed_book_qa"])
+    (run,) = jobs.plan(
+        {"nli": without_nli, "sentiment": without_sentiment},
+        None,
+        ("rte", "sst2"),
+        tmp_path / "out",
+        "held out",
+        SETTINGS,
+        ("instructions",),
+    )
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    results = jobs.evaluate(run, prepared, mesh)
+    assert {name: figures["status"] for name, figures in results["datasets"].items()} == {
+        "rte": protocol.HELD_OUT,
+        "sst2": protocol.HELD_OUT,
+    }
+    assert results["checkpoints"] == {"rte": "without_nli step 1", "sst2": "without_sentiment step 1"}
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+
+    swapped = dataclasses.replace(
+        run, parts=tuple(dataclasses.replace(p, datasets=run.parts[0].datasets) for p in run.parts)
+    )
+    with pytest.raises(FlanError, match="dataset rte is seen for without_sentiment step 1"):
+        jobs.evaluate(swapped, prepared, mesh)
+
+
+def test_generated_answers_stand_beside_ranked_ones(two_steps, prepared, tmp_path):
+    eval_binary.evaluate(
+        checkpoint_path=two_steps,
+        output_dir=str(tmp_path),
+        prepared_dir=str(prepared),
+        datasets=("rte", "natural_questions"),
+        max_length=1024,
+        max_new_tokens=4,
+        pmi=True,
+        mesh_shape={"data": 8},
+    )
+    results = json.loads((tmp_path / "results.json").read_text())
+    ranked, generated = results["datasets"]["rte"], results["datasets"]["natural_questions"]
+    assert (ranked["metric"], generated["metric"]) == ("accuracy", "em")
+    assert 0 <= ranked["mean_pmi"] <= 1
+    lines = (tmp_path / "predictions" / "natural_questions" / "test_t0.jsonl").read_text().splitlines()
+    for line in map(json.loads, lines[1:]):
+        assert line["references"] == ["Ann", "Ann Lee"] and line["finish"] in ("eos", "stop", "length")
+        assert line["score"] in (0.0, 1.0) and line["prediction"] == line["prediction"].strip()
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "natural_questions" in page and "rte" in page
+
+
+def test_another_job_is_waited_for(two_steps, prepared, tmp_path, capsys):
+    (run,) = jobs.plan(two_steps, None, ("rte",), tmp_path, "tuned", SETTINGS, ("instructions",))
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    lock = filelock.FileLock(tmp_path / ".lock")
+    lock.acquire()
+    finished = []
+    thread = threading.Thread(target=lambda: finished.append(jobs.evaluate(run, prepared, mesh, allow_seen=True)))
+    thread.start()
+    time.sleep(0.5)
+    assert not finished and not (tmp_path / "predictions").exists()
+    lock.release()
+    thread.join(120)
+    assert finished and "another job is at work" in capsys.readouterr().out
+
+
+def test_a_training_run_is_followed_to_its_last_step(tmp_path):
+    folder = tmp_path / "run"
+    seen = []
+
+    def train():
+        for step in (1, 2, 3):
+            _checkpoint(folder, [step], last_step=3)
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    done = jobs.follow(str(folder), seen.append, poll_seconds=0.05, patience_seconds=60)
+    thread.join()
+    assert done == seen and done[-1] == 3 and done == sorted(set(done))
+
+
+def test_a_dead_training_run_is_given_up(tmp_path):
+    folder = _checkpoint(tmp_path / "run", [1], last_step=9)
+    with pytest.raises(FlanError, match=r"no new checkpoint in .* for 0 seconds \(evaluated: 1\)"):
+        jobs.follow(folder, lambda step: None, poll_seconds=0.01, patience_seconds=0.1)
