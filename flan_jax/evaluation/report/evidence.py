@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.errors import FlanError
+from flan_jax.evaluation.figures import ranked
 from flan_jax.evaluation.report.runs import Run, by_cluster, dataset_names, first_figures, metric, predictions
 from flan_jax.evaluation.report.statistics import Calibration, Interval, option_probabilities, paired_difference
 
@@ -133,7 +134,7 @@ def values_of(rows: Mapping[int, Sequence[Mapping[str, Any]]], headline: str) ->
     confidences, right = [], []
     for t, lines in enumerate(rows.values()):
         for p in lines:
-            if ranked:
+            if has_options:
                 choice = ranked(p, "sum")
                 values_ExT[place[p["id"]], t] = choice == p["answer"]
                 confidences.append(option_probabilities(np.asarray(p["loglikelihood"], np.float64))[choice])
