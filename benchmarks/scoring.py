@@ -327,12 +327,18 @@ def _print(result: dict[str, Any]) -> None:
     console.print(table)
     for name, row in result["settings"].items():
         b = row["ours"]["breakdown"]
+        wall, cpu = (
+            f"{b[speed] / 1e9:.0f} GFLOP/s of {b[peak] / 1e9:.0f}"
+            for speed, peak in (
+                ("flops_per_second", "matmul_peak"),
+                ("flops_per_cpu_second", "matmul_peak_per_cpu_second"),
+            )
+        )
         console.print(
             f"{name}-shot, ours: {b['tokens']:,} tokens in {b['slots']:,} slots ({b['fill']:.3f}), "
             f"{b['predictions']:,} predictions in {b['head_rows']:,} head rows; {b['flops'] / 1e9:,.0f} GFLOP, "
-            f"head {b['head_share']:.0%}; {b['flops_per_second'] / 1e9:.0f} of {b['matmul_peak'] / 1e9:.0f} GFLOP/s, "
-            f"a CPU second {b['flops_per_cpu_second'] / 1e9:.0f} of {b['matmul_peak_per_cpu_second'] / 1e9:.0f}; "
-            f"host {b['host_seconds']:.2f} s; before: {b['compilations']} compilations, {b['compile_seconds']:.1f} s"
+            f"LM head {b['head_share']:.0%}; {wall}, by CPU seconds {cpu}; host {b['host_seconds']:.2f} s; "
+            f"before: {b['compilations']} compilations, {b['compile_seconds']:.1f} s"
         )
     console.print(f"load average {result['load_average']:.1f} on {result['cores']} cores")
 

@@ -144,7 +144,7 @@ def test_the_corners_of_log_likelihoods(ours, theirs):
         ("", same_weights.END + "the ferry"),  # the prefix is there already
         ("the ferry ", "left"),  # the space goes with the continuation
         ("the ferry\n\n", " left"),
-        ("the fer", "ry left"),  # a token may span both
+        ("the fer", "ry left harbour at half past six"),  # a token may span both
         ("the ferry", " left"),
         ("the ferry", " left"),  # twice
         ("the ferry", " left the harbour"),
