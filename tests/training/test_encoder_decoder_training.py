@@ -25,7 +25,7 @@ def test_packed_rows_have_the_loss_of_each_example_alone():
         for lengths in (((5, 2), (12, 1), (3, 4)), ((20, 6), (1, 1)))
     ]
     model = models.build(dataclasses.replace(SMALL, attention_block=16))
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     layout = EncoderDecoderLayout(30, 14, None, BYTES.eos_id)
     program = jax.jit(lambda batch: loss.target_loss(model, params, batch, 3))
     total, metrics = program(layout.batch(rows))
