@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import configuration, convert
+from flan_jax import catalog, configuration, convert, models
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.formats import conversion, pretrained, t5x
@@ -163,6 +163,7 @@ def test_the_manifest_survives_a_journey(tuned, tmp_path, capsys, form):
     assert [entry.get("format") for entry in after.history[-2:]] == [form, "flan_jax"]
     assert after.trained_clusters == {"nli", "sentiment"}
 
+    capsys.readouterr()
     message = _refused(capsys, f"--from={tmp_path / 'out'}", f"--to={tmp_path / 'new'}", "--tuning=untuned")
     assert "has a manifest, which says 'tuned nli, sentiment'" in message
     if form == "t5x":
