@@ -247,6 +247,7 @@ def test_bfloat16(folders, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma 3", "t5 1.1"])
 def test_odd_shapes_on_a_mesh(folders, tmp_path, name):
     """301 ids, 6 heads and 1 or 2 KV heads on 8 devices: what a mesh axis does not divide stays whole."""
