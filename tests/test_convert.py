@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -6,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import configuration, convert
+from flan_jax import catalog, configuration, convert, models
 from flan_jax.data.vocabularies import ByteTokenizer
-from flan_jax.formats import pretrained
+from flan_jax.errors import FlanError
+from flan_jax.formats import conversion, pretrained, t5x
+from flan_jax.formats.source import Source, of_tree, tree_of
 from flan_jax.training import checkpoints
 
 
@@ -123,3 +127,136 @@ def test_a_package_that_is_not_installed_is_named(tmp_path, name, package):
     assert done.returncode == 2
     (line,) = done.stderr.strip().split("\n")
     assert f"{name} is not installed: pip install" in line
+
+
+# ---------------------------------------------------------------------------------------------------- other formats
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny, tmp_path_factory):
+    """A checkpoint whose manifest says that it was tuned on two clusters; its parameters are tiny's."""
+    folder = tmp_path_factory.mktemp("tuned") / "run"
+    shutil.copytree(tiny, folder)
+    manifest = checkpoints.Manifest.load(folder)
+    manifest.inherit(["rte", "sst2"], ["nli", "sentiment"], "eos", {"tuned on": "a mixture"}).save(folder)
+    return folder
+
+
+def _same_parameters(folder, other):
+    jax.tree.map(np.testing.assert_array_equal, *(checkpoints.load_model(f)[1] for f in (folder, other)))
+
+
+@pytest.mark.parametrize("form", ["huggingface", "t5x"])
+def test_the_manifest_survives_a_journey(tuned, tmp_path, capsys, form):
+    convert.main([f"--from={tuned}", f"--to={tmp_path / 'out'}", f"--format={form}", "--json"])
+    written = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert written["format"] == form and written["tuning"]["clusters"] == ["nli", "sentiment"]
+    before, beside = (checkpoints.Manifest.load(folder) for folder in (tuned, tmp_path / "out"))
+    assert beside.tuning == before.tuning and beside.separator == "eos"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    convert.main([f"--from={tmp_path / 'out'}", f"--to={tmp_path / 'back'}"])
+    _same_parameters(tmp_path / "back", tuned)
+    after = checkpoints.Manifest.load(tmp_path / "back")
+    assert (after.tuning, after.separator, after.vocabulary) == (before.tuning, "eos", before.vocabulary)
+    assert after.model == before.model
+    assert [entry.get("format") for entry in after.history[-2:]] == [form, "flan_jax"]
+    assert after.trained_clusters == {"nli", "sentiment"}
+
+    capsys.readouterr()
+    message = _refused(capsys, f"--from={tmp_path / 'out'}", f"--to={tmp_path / 'new'}", "--tuning=untuned")
+    assert "has a manifest, which says 'tuned nli, sentiment'" in message
+    if form == "t5x":
+        message = _refused(capsys, f"--from={tmp_path / 'out'}", f"--to={tmp_path / 'new'}", "--model=tiny")
+        assert "leave --model and --vocabulary out" in message
+    assert not (tmp_path / "new").exists()
+
+
+def test_t5x_needs_a_shape_and_a_vocabulary(tmp_path, capsys):
+    config = dataclasses.replace(configuration.model_config("tiny_t5"), vocab_size=300, num_layers=2)
+    params = jax.tree.map(np.asarray, jax.jit(models.build(config).init)(jax.random.key(1)))
+    folder = tmp_path / "checkpoint_1100"
+    t5x.write(Source(config, of_tree(params), None, "x"), folder, t5x.OptimizerState(1100, {}))
+    message = _refused(capsys, f"--from={folder}", f"--to={tmp_path / 'new'}")
+    assert "add --model=NAME" in message and "--vocabulary=FILE" in message
+    message = _refused(capsys, f"--from={folder}", f"--to={tmp_path / 'new'}", "--model=tiny_t5", "--vocabulary=bytes")
+    assert "give the model of that shape" in message
+    lines = ["DecoderConfig:"] + [f"    {name} = {value!r}" for name, value in config.to_dict().items()]
+    (tmp_path / "shape.gin").write_text("\n".join(lines) + "\n")
+    given = [f"--model={tmp_path / 'shape.gin'}", "--vocabulary=bytes", "--tuning=all"]
+    convert.main([f"--from={folder}", f"--to={tmp_path / 'new'}", *given])
+    _, found, _, manifest = checkpoints.load_model(tmp_path / "new")
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    assert manifest.tuning["status"] == checkpoints.DECLARED
+    assert manifest.trained_clusters == {cluster.name for cluster in catalog.clusters()}
+
+
+def test_the_optimizer_of_t5x_is_kept_between_its_own_folders(shared, tmp_path):
+    theirs = shared / "oracles" / "t5x_decoder_only" / "checkpoint_0"
+    c = json.loads((theirs.parent / "config.json").read_text())
+    config = {"vocab_size": c["vocab_size"], "num_layers": c["num_layers"], "embed_dim": c["emb_dim"]}
+    config |= {"num_heads": c["num_heads"], "num_kv_heads": c["num_heads"], "head_dim": c["head_dim"]}
+    config |= {"mlp_dim": c["mlp_dim"], "activation": "gelu", "positions": "relative_bias"}
+    lines = ["DecoderConfig:"] + [f"    {name} = {value!r}" for name, value in config.items()]
+    (tmp_path / "shape.gin").write_text("\n".join(lines) + "\n")
+    given = [f"--model={tmp_path / 'shape.gin'}", "--vocabulary=bytes", "--format=t5x"]
+    convert.main([f"--from={theirs}", f"--to={tmp_path / 'again'}", *given])
+    ours = tmp_path / "again" / "checkpoint_0"
+    assert (ours / "checkpoint").read_bytes() == (theirs / "checkpoint").read_bytes()
+    assert {p.name for p in ours.iterdir()} == {p.name for p in theirs.iterdir()}
+
+
+def test_what_brings_its_own_shape_takes_no_other(tiny, tmp_path, capsys):
+    message = _refused(capsys, f"--from={tiny}", f"--to={tmp_path / 'new'}", "--model=tiny")
+    assert "leave --model out" in message
+    (tmp_path / "other").mkdir()
+    message = _refused(capsys, f"--from={tmp_path / 'other'}", f"--to={tmp_path / 'new'}")
+    assert "no config.json (transformers), no checkpoint_<step> (T5X) and no manifest.json" in message
+
+
+def test_an_export_that_is_refused_leaves_nothing(tmp_path, capsys):
+    config = dataclasses.replace(configuration.model_config("tiny"), positions="relative_bias", num_layers=1)
+    random = conversion.random(dataclasses.replace(config, vocab_size=259), "LaMDA")
+    conversion.write(random, tmp_path / "ours", conversion.manifest_of(random, None, "flan_jax"))
+    message = _refused(capsys, f"--from={tmp_path / 'ours'}", f"--to={tmp_path / 'out'}", "--format=huggingface")
+    assert "transformers has no architecture for this decoder" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", pretrained.NAMES)
+def test_real_weights_run_in_transformers(name, tmp_path):
+    """Exported to a folder of transformers: its logits and its ids are ours."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    try:
+        pretrained.locate(name)
+    except FlanError as error:
+        pytest.skip(str(error))
+    convert.convert(name, tmp_path / "theirs", "untuned", form="huggingface")
+    opened = conversion.open_source(tmp_path / "theirs")
+    texts = [
+        "The keeper of the lighthouse counted 14 boats.",
+        "Premise: A dog runs.\nOPTIONS:\n- yes\n- no",
+        "naïve – 日本",
+    ]
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    start = [] if opened.tokenizer.bos_id is None else [opened.tokenizer.bos_id]
+    encoded = [start + ids for ids in opened.tokenizer.encode(texts)]
+    assert [theirs(text)["input_ids"] for text in texts] == encoded
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "theirs", dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        expected = [model(torch.tensor([ids])).logits[0].numpy() for ids in encoded]
+    del model
+    network, params = models.build(opened.config), tree_of(opened)
+    length = max(map(len, encoded))
+    rows = np.zeros((3, len(encoded), length), np.int32)
+    for i, ids in enumerate(encoded):
+        rows[:, i, : len(ids)] = ids, range(len(ids)), np.ones(len(ids))
+    found = jax.jit(lambda p: network.logits(p, network.hidden(p, *rows)))(params)
+    for row, logits in zip(found, expected, strict=True):
+        assert np.ptp(logits) > 10
+        # Absolute where logits are small: Gemma's reach 30, and float32 has 7 digits over 18 layers.
+        np.testing.assert_allclose(row[: len(logits)], logits, atol=1e-3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
+from sentencepiece import sentencepiece_model_pb2
 
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
@@ -87,6 +88,13 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
     elif tokenizer.kind == "sentencepiece":
         name = "spiece.model" if family == T5 else "tokenizer.model"
         (folder / "sentencepiece.model").replace(folder / name)
+        proto = sentencepiece_model_pb2.ModelProto.FromString((folder / name).read_bytes())
+        unigram = proto.trainer_spec.model_type == sentencepiece_model_pb2.TrainerSpec.UNIGRAM
+        if unigram != (family == T5):  # transformers would read the pieces and cut text in another way
+            raise FlanError(
+                f"transformers has no tokenizer for a SentencePiece {'unigram' if unigram else 'BPE'} vocabulary with "
+                f"{family}: this model cannot be exported."
+            )
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / name))
         kind = {T5: "T5Tokenizer", GEMMA3: "GemmaTokenizer"}.get(family, "LlamaTokenizer")
         settings |= {"tokenizer_class": kind, "add_bos_token": tokenizer.bos_id is not None}
@@ -95,6 +103,7 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
             settings["extra_ids"] = 100
         else:
             settings |= {"unk_token": pieces.id_to_piece(pieces.unk_id()), "add_eos_token": False, "legacy": False}
+            settings["add_prefix_space"] = proto.normalizer_spec.add_dummy_prefix
     else:
         tokens = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         settings |= {"tokenizer_class": "PreTrainedTokenizerFast"} | _special_tokens(tokenizer, tokens.id_to_token)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
@@ -97,7 +98,9 @@ def write(source: Source, manifest: checkpoints.Manifest, folder: Path) -> None:
         for name in above:
             inner = inner.setdefault(name, {})
         inner[last] = _Streamed(leaf, source)
-    registry = type_handlers.create_type_handler_registry((_Streamed, _StreamedHandler()))
+    registry = type_handlers.create_type_handler_registry(
+        (jax.Array, type_handlers.ArrayHandler()), (_Streamed, _StreamedHandler())
+    )
     handlers = {"params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry)}
     options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
     path = (folder / "checkpoints").absolute()

@@ -27,7 +27,7 @@ transformers = pytest.importorskip("transformers")
 TEXTS = [
     "The ferry left the harbour at half past six, and nobody on the pier waved.",
     "Is the second sentence true?\nOPTIONS:\n- yes\n- it is not possible to tell\n- no",
-    "naïve café “quoted” – 10,000 € … 日本語 Привет",
+    "naïve café “quoted” – 10,240 €! 日本語 Привет",
     "  two spaces,   three,\ttabs\t\tand\n\n\nblank lines  ",
 ]
 LENGTH = 40
@@ -247,6 +247,7 @@ def test_bfloat16(folders, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma 3", "t5 1.1"])
 def test_odd_shapes_on_a_mesh(folders, tmp_path, name):
     """301 ids, 6 heads and 1 or 2 KV heads on 8 devices: what a mesh axis does not divide stays whole."""
@@ -299,6 +300,9 @@ def test_vocabularies_of_other_origin(folders, tmp_path):
         for text in TEXTS:
             assert theirs(text, add_special_tokens=False)["input_ids"] == tokenizer.encode([text])[0]
         assert huggingface.read(folder).tokenizer.fingerprint == tokenizer.fingerprint
+    unigram = vocabularies.SentencePieceTokenizer(_pieces("t5"))
+    with pytest.raises(FlanError, match="no tokenizer for a SentencePiece unigram vocabulary with gemma3_text"):
+        huggingface.write(dataclasses.replace(source, tokenizer=unigram), tmp_path / "unigram")
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
