@@ -38,7 +38,8 @@ def environment(
       inherited: the launcher's own environment.
     """
     flags = re.sub(r"--xla_force_host_platform_device_count=\S+", "", inherited.get("XLA_FLAGS", "")).strip()
-    not_proxied = [inherited.get("no_proxy", ""), "127.0.0.1", "localhost"]
+    proxied = any(name.lower().endswith("_proxy") for name in inherited)
+    around = {"no_proxy": ",".join(filter(None, [inherited.get("no_proxy"), "127.0.0.1"]))} if proxied else {}
     return {
         **inherited,
         "XLA_FLAGS": flags,
@@ -51,7 +52,7 @@ def environment(
         "JAX_PROCESS_ID": str(process),
         "FLAN_JAX_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
         "PYTHONUNBUFFERED": "1",
-        "no_proxy": ",".join(filter(None, not_proxied)),
+        **around,
     }
 
 

@@ -225,7 +225,8 @@ def restore_training(
       FlanError: there is no checkpoint, or it does not fit.
     """
     chosen = _chosen_step(model_dir, None)
-    with contextlib.closing(_manager(model_dir)) as manager, _readable(model_dir, chosen):
+    remedy = "give another folder, or start a new run from its parameters with INITIAL_CHECKPOINT_PATH"
+    with contextlib.closing(_manager(model_dir)) as manager, _readable(model_dir, chosen, remedy):
         params, opt_state = (
             ocp.args.StandardRestore(_with_shardings(a, s)) for a, s in zip(abstract, shardings, strict=True)
         )
@@ -234,7 +235,7 @@ def restore_training(
 
 
 @contextlib.contextmanager
-def _readable(model_dir: str | Path, step: int) -> Iterator[None]:
+def _readable(model_dir: str | Path, step: int, remedy: str = "give another folder") -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, OSError) as error:
@@ -242,7 +243,7 @@ def _readable(model_dir: str | Path, step: int) -> Iterator[None]:
         reason = f"{first} {more[0]}" if first.endswith(":") and more else first
         raise FlanError(
             f"step {step} of {model_dir} cannot be read ({reason[:200].rstrip(':.')}): it is damaged, or was made with "
-            "another model or optimizer; give another folder."
+            f"another model or optimizer; {remedy}."
         ) from error
 
 
