@@ -61,8 +61,7 @@ def test_packed_trees_score_like_one_option_at_a_time(tiny):
     trees = _trees(0, 24)
     sums, greedy = _one_by_one(*tiny, trees)
     scorer = Scorer(*tiny, row_lengths=LENGTHS, tokens_per_batch=256)
-    shared = [dataclasses.replace(tree, prefix=tree.trunk[:3], trunk=tree.trunk[3:]) for tree in trees[:8]]
-    shared = [tree if tree.trunk else old for tree, old in zip(shared, trees, strict=False)]
+    shared = [dataclasses.replace(tree, prefix=tree.trunk[:-1], trunk=tree.trunk[-1:]) for tree in trees[:8]]
     mesh = partitioning.make_mesh(data=2, fsdp=2, tensor=2)
     for some in (scorer.score([*shared, *trees[8:]]), Scorer(*tiny, mesh=mesh, row_lengths=(128,)).score(trees)):
         np.testing.assert_allclose(np.concatenate([s.loglikelihood for s in some]), sums, atol=1e-4)
