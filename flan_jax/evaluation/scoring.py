@@ -3,7 +3,8 @@
 A prompt and its options are one tree (see `trees`): options attend to the prompt and to themselves, with positions that
 continue from the prompt. Trees are packed into rows of a few lengths, and the LM head runs only at the slots that
 predict an option's token, so that each shape is compiled once and nothing is computed twice. Trees that have the same
-prefix, such as exemplars, share its keys and values, which are computed once for all of them.
+prefix, such as exemplars, share its keys and values, which are computed once for all of them. An encoder-decoder
+encodes every prompt once; see `encoder_packing`.
 
 In a pod every process packs the same rows, computes those of its own devices, and gets the scores of all.
 """
@@ -22,7 +23,7 @@ import numpy as np
 
 from flan_jax import partitioning
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import tree_packing
+from flan_jax.evaluation import encoder_packing, tree_packing
 from flan_jax.evaluation.trees import Tree
 from flan_jax.models import Cache, Model
 
@@ -145,6 +146,8 @@ class Scorer:
           FlanError: a tree is longer than the longest row, or a prefix than the longest of those.
         """
         trees = list(trees)
+        if has_encoder := self._model.config.num_encoder_layers > 0:
+            trees = [encoder_packing.whole(tree) for tree in trees]
         for number, tree in enumerate(trees):
             if tree.longest > self.max_length:
                 raise FlanError(
@@ -176,15 +179,27 @@ class Scorer:
             by_prefix.setdefault(tree.prefix, []).append(number)
         for prefix, numbers in by_prefix.items():
             began = time.perf_counter()
-            pieces = [p for i in numbers for p in tree_packing.pieces_of(i, trees[i], self._lengths)]
-            rows = tree_packing.cheapest_packing(pieces, self._lengths, self._rows, self._cost_per_slot)
+            if has_encoder:
+                share = encoder_packing.decoder_share(trees, self.max_length)
+                decoded = [encoder_packing.of_decoder(tree) for tree in trees]
+                most = (int(share * self.max_length),)
+                pieces = [p for i in numbers for p in tree_packing.pieces_of(i, decoded[i], most)]
+                rows = encoder_packing.pack(pieces, trees, self._lengths, share)
+            else:
+                pieces = [p for i in numbers for p in tree_packing.pieces_of(i, trees[i], self._lengths)]
+                rows = tree_packing.cheapest_packing(pieces, self._lengths, self._rows, self._cost_per_slot)
+                share, decoded = 1.0, trees
             self.work.host_seconds += time.perf_counter() - began
-            cache = self._prefilled(prefix)
+            cache = None if has_encoder else self._prefilled(prefix)
             for length in self._lengths:
                 of_length = [row for row in rows if row.length == length]
                 for start in range(0, len(of_length), self._rows[length]):
                     some = of_length[start : start + self._rows[length]]
-                    in_flight.append(self._start(length, some, trees, first_option, cache))
+                    of_encoder = {}
+                    if has_encoder:
+                        of_encoder = encoder_packing.encoder_arrays(some, trees, self._rows[length], length)
+                    width = int(share * length)
+                    in_flight.append(self._start(width, some, decoded, first_option, cache, of_encoder))
                     if len(in_flight) > _IN_FLIGHT:
                         collect()
         while in_flight:
@@ -234,16 +249,19 @@ class Scorer:
         trees: list[Tree],
         first_option: np.ndarray,
         cache: Cache | None,
+        of_encoder: dict[str, np.ndarray],
     ) -> tuple[tree_packing.TreeBatch, jax.Array]:
         """Starts a forward pass; the result arrives later."""
         began = time.perf_counter()
-        shapes = tree_packing.shapes(self._rows[length], length, self._shards, self._chunk)
+        shapes = tree_packing.shapes(self._rows[rows[0].length], length, self._shards, self._chunk)
         batch = tree_packing.assemble(rows, trees, first_option, shapes)
+        batch.arrays.update(of_encoder)
         self.work.host_seconds += time.perf_counter() - began
         chunks = -(-batch.predictions // self._chunk)
         self.work.batches += 1
-        self.work.slots += batch.arrays["tokens"].size
-        self.work.tokens += int(np.count_nonzero(batch.arrays["segments"]))
+        for segments in (batch.arrays[name] for name in ("segments", "encoder_segments") if name in batch.arrays):
+            self.work.slots += segments.size
+            self.work.tokens += int(np.count_nonzero(segments))
         self.work.predictions += int((batch.arrays["targets"][..., 0] >= 0).sum())
         self.work.head_rows += chunks * self._chunk * self._shards
         program = self._program(length, batch.arrays, cache)
@@ -255,7 +273,8 @@ class Scorer:
         return batch, program(self._params, arrays, cache, np.int32(chunks))
 
     def _program(self, length: int, arrays: dict[str, np.ndarray], cache: Cache | None) -> Any:
-        key = (length, 0 if cache is None else cache.keys.shape[2])
+        before = arrays["encoder_tokens"].shape[1] if "encoder_tokens" in arrays else 0
+        key = (length, before if cache is None else cache.keys.shape[2])
         if key not in self._compiled:
             # Compiled ahead of the call: such a program refuses other shapes instead of compiling again.
             began = time.perf_counter()
@@ -276,7 +295,10 @@ class Scorer:
         """Log-probabilities, and whether they are the highest, [2, S, P, FAN_OUT]; computes `chunks` chunks of P."""
         names = ("tokens", "positions", "segments", "branches")
         inputs = [batch[name] for name in names]
-        if cache is None:
+        if "encoder_tokens" in batch:
+            memory = self._model.encode(params, *(batch[f"encoder_{name}"] for name in names[:3]))
+            hidden_BxLxD = self._model.hidden(params, *inputs, memory=memory)
+        elif cache is None:
             hidden_BxLxD = self._model.hidden(params, *inputs)
         else:
             hidden_BxLxD, _ = self._model.extend(params, *inputs, cache=cache)
