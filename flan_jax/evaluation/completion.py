@@ -89,6 +89,23 @@ def complete(
     Raises:
       FlanError: an empty stop string, or what `Generator.generate` refuses.
     """
+    ids = prompt_tokens(tokenizer, prompts, separator, encoder=generator.has_encoder)
+    return complete_tokens(
+        generator, tokenizer, ids, max_new_tokens=max_new_tokens, choose=choose, stops=stops, progress=progress
+    )
+
+
+def complete_tokens(
+    generator: Generator,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int | Sequence[int],
+    choose: Sampling | Beams = Sampling(),  # noqa: B008 (frozen)
+    stops: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Completion]:
+    """As `complete`, of prompts that are token ids."""
     if not all(stops):
         raise FlanError("a stop string is empty: give one or more characters.")
 
@@ -96,9 +113,8 @@ def complete(
         text = tokenizer.decode(ids)
         return any(stop in text for stop in stops)
 
-    ids = prompt_tokens(tokenizer, prompts, separator, encoder=generator.has_encoder)
     found = generator.generate(
-        ids, max_new_tokens, choose=choose, is_complete=is_complete if stops else None, progress=progress
+        prompts, max_new_tokens, choose=choose, is_complete=is_complete if stops else None, progress=progress
     )
     completions = []
     for generation in found:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -21,19 +21,13 @@ from tqdm import tqdm
 
 from flan_jax import partitioning
 from flan_jax.errors import FlanError
+from flan_jax.evaluation.completion import complete_tokens
+from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.scoring import ROW_LENGTHS, Scorer
 from flan_jax.evaluation.trees import Tree
 from flan_jax.training import checkpoints
 
 _ROUND = 128  # row lengths are multiples of it
-
-
-class Decode(Protocol):
-    """Continues prompts greedily."""
-
-    def __call__(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str]) -> list[str]:
-        """Texts up to the first of the stop strings, the end of sequence, or so many new tokens."""
-        ...
 
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]  # tokens of a context and of its continuation
@@ -50,7 +44,6 @@ class FlanJaxLM(LM):
       max_gen_toks: new tokens of a generation whose task says nothing.
       prefix_token_id: what stands before an empty context and before a document; None takes the model's BOS, or its EOS
         where it has no BOS.
-      decode: continues prompts.
       **unused: batch_size, max_batch_size and device, which the harness passes to every model; rows are filled by
         tokens, and the device is JAX's.
 
@@ -65,7 +58,6 @@ class FlanJaxLM(LM):
         max_length: int = 2048,
         max_gen_toks: int = 256,
         prefix_token_id: int | None = None,
-        decode: Decode | None = None,
         **unused: Any,
     ) -> None:
         super().__init__()
@@ -82,7 +74,8 @@ class FlanJaxLM(LM):
         longest = -(-(max_length + 1) // _ROUND) * _ROUND
         self._scorer = Scorer(model, params, mesh=mesh, row_lengths=(*(n for n in ROW_LENGTHS if n < longest), longest))
         self._about = {"checkpoint": checkpoint, "checkpoint_digest": manifest.digest(), "tuning": manifest.tuning}
-        self._max_length, self._max_gen_toks, self._decode = max_length, max_gen_toks, decode
+        self._generator = Generator(model, params, self._tokenizer.eos_id, mesh=mesh)
+        self._max_length, self._max_gen_toks = max_length, max_gen_toks
         bos_id = self._tokenizer.bos_id
         default = self._tokenizer.eos_id if bos_id is None else bos_id
         self._prefix = default if prefix_token_id is None else int(prefix_token_id)
@@ -187,20 +180,17 @@ class FlanJaxLM(LM):
         """Greedy continuations up to a stop string.
 
         Raises:
-          FlanError: nothing here can generate, or a task asks for sampling.
+          FlanError: a task asks for sampling, or for more new tokens than `max_length` leaves room for.
         """
-        if self._decode is None:
-            raise FlanError(
-                "flan_jax cannot generate text in lm-evaluation-harness yet; choose tasks that compare log-likelihoods."
-            )
         texts: list[str] = [""] * len(requests)
         for (limit, stop), numbers in self._by_settings(requests):
             room = self._max_length - limit
             if room < 1:
                 raise FlanError(f"{limit} new tokens leave no room for a prompt in max_length={self._max_length}.")
             prompts = [ids[-room:] for ids in self._encode([requests[i].args[0] for i in numbers])]
-            for number, text in zip(numbers, self._decode(prompts, limit, stop), strict=True):
-                texts[number] = postprocess_generated_text(text, list(stop), None)
+            said = complete_tokens(self._generator, self._tokenizer, prompts, max_new_tokens=limit, stops=stop)
+            for number, completion in zip(numbers, said, strict=True):
+                texts[number] = postprocess_generated_text(completion.text, list(stop), None)
                 self.cache_hook.add_partial("generate_until", requests[number].args, texts[number])
         return texts
 
