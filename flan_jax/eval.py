@@ -3,6 +3,8 @@
 python -m flan_jax.eval --gin_file=runs/eval.gin --gin.CHECKPOINT_PATH="'runs/without_nli'" \
   --gin.EVAL_OUTPUT_DIR="'runs/without_nli/nli'"
 python -m flan_jax.eval --items=FILE.jsonl --checkpoint=FOLDER --output=SCORES.jsonl
+
+On a pod the same command runs on every host; see `flan_jax.distributed`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import gin
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, partitioning
+from flan_jax import configuration, distributed, partitioning
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.evaluation import items, protocol, report
 from flan_jax.evaluation.scoring import Scorer
@@ -44,6 +46,9 @@ def evaluate(
     mesh_shape: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Evaluates one checkpoint by the paper's protocol and writes results and report.
+
+    In a pod every process calls this with the same arguments; each computes its share of every batch, and process 0
+    writes.
 
     Args:
       checkpoint_path: a checkpoint folder (CHECKPOINT_PATH).
@@ -80,12 +85,13 @@ def evaluate(
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns) as bar:
+    primary = distributed.is_primary()
+    with rich_progress.Progress(*columns, disable=not primary) as bar:
         task = bar.add_task("scoring", total=None)
 
         def show(unit: str, done: int, total: int) -> None:
             bar.update(task, description=unit, completed=done, total=total)
-            if not bar.console.is_terminal:
+            if primary and not bar.console.is_terminal:
                 print(f"[{done}/{total}] {unit}", flush=True)
 
         results = protocol.evaluate(
@@ -100,10 +106,11 @@ def evaluate(
             allow_seen=allow_seen,
             progress=show,
         )
-    runs = [*baseline, report.Run(run_name, results)]
-    paths = report.write(runs, output_dir)
-    Console(width=200).print(report.rich_table(runs))
-    print(f"report: {paths['html']}")
+    if primary:
+        runs = [*baseline, report.Run(run_name, results)]
+        paths = report.write(runs, output_dir)
+        Console(width=200).print(report.rich_table(runs))
+        print(f"report: {paths['html']}")
     return results
 
 
@@ -116,7 +123,8 @@ def _score_items(arguments: argparse.Namespace) -> None:
     mesh = partitioning.make_mesh()
     network, params, tokenizer, _ = checkpoints.load_model(arguments.checkpoint, mesh=mesh)
     count = items.score_items(arguments.items, arguments.output, Scorer(network, params, mesh=mesh), tokenizer)
-    print(json.dumps({"items": count, "output": arguments.output}) if arguments.json else f"{count} items scored")
+    if distributed.is_primary():
+        print(json.dumps({"items": count, "output": arguments.output}) if arguments.json else f"{count} items scored")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -132,17 +140,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", help="JSONL of log-likelihoods to write, with --items")
     parser.add_argument("--allow_seen", action="store_true", help="score datasets that are not held out, labelled so")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
+    distributed.add_arguments(parser)
     with one_line_errors():
         files, bindings, rest = configuration.split_arguments(sys.argv[1:] if argv is None else argv)
         arguments = parser.parse_args(rest)
-        if arguments.items:
-            _score_items(arguments)
-            return
-        configuration.parse(files or ["runs/eval.gin"], bindings)
-        extra = {"allow_seen": True} if arguments.allow_seen else {}
-        results = gin.get_configurable("evaluate")(**extra)
-        if arguments.json:
-            print(json.dumps(results))
+        with distributed.pod(arguments):
+            if arguments.items:
+                _score_items(arguments)
+                return
+            configuration.parse(files or ["runs/eval.gin"], bindings)
+            extra = {"allow_seen": True} if arguments.allow_seen else {}
+            results = gin.get_configurable("evaluate")(**extra)
+            if arguments.json and distributed.is_primary():
+                print(json.dumps(results))
 
 
 if __name__ == "__main__":

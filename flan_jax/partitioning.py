@@ -1,18 +1,20 @@
 """Mesh, logical axis rules, and the shardings of parameters, optimizer state and batches.
 
-Sharding is data: one table says on which mesh axis each logical axis may lie. The same code runs on one CPU, one GPU
-and a pod slice; a dimension that its mesh axes do not divide stays whole.
+Sharding is data: one table says on which mesh axis each logical axis may lie. The same code runs on one CPU, one GPU,
+a pod slice and several slices; a dimension that its mesh axes do not divide stays whole, and `undivided` says where
+that is dear.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flan_jax.errors import FlanError
@@ -37,11 +39,23 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 }
 
 
+LARGE_BYTES = 16 * 2**20  # of a parameter on one device, from which on `undivided` speaks of it
+
+
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of axes data, fsdp and tensor; one of the sizes may be -1 and takes the devices that are left.
 
+    Tensor is the innermost axis and lies on the nearest neighbours. Of several TPU slices, which only the data-centre
+    network joins, each holds a part of the data axis: nothing but the sum of gradients goes between them.
+
+    Args:
+      data: copies of the parameters, each with its share of the rows.
+      fsdp: shards of parameters and rows; parameters are gathered where they are used.
+      tensor: shards of heads, feed-forward units and vocabulary.
+      devices: what to lay out; None takes all of the pod. The abstract devices of a TPU topology do too.
+
     Raises:
-      FlanError: the sizes do not multiply to the number of devices.
+      FlanError: the sizes do not multiply to the number of devices, or cannot be laid out on them.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [data, fsdp, tensor]
@@ -54,7 +68,51 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
             f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} has {math.prod(sizes)} places for {len(devices)} "
             "devices; set one size to -1 to take them all."
         )
-    return jax.make_mesh(tuple(sizes), MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    return Mesh(_laid_out(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _laid_out(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices as an array [data, fsdp, tensor]; slices are the outermost part of data."""
+    slices: dict[int, list[Any]] = {}
+    for device in devices:
+        # A GPU's slice is its host, and the order of GPUs keeps hosts together as it is.
+        slices.setdefault(getattr(device, "slice_index", 0) if device.platform == "tpu" else 0, []).append(device)
+    data, *inner = sizes
+    if data % len(slices):
+        raise FlanError(
+            f"a mesh of data={data}, fsdp={inner[0]}, tensor={inner[1]} does not fit {len(slices)} slices: only the "
+            "data axis goes between slices, so it has to be a multiple of their number."
+        )
+    if len({len(members) for members in slices.values()}) > 1:
+        raise FlanError(f"the {len(slices)} slices differ in size; take slices of one topology.")
+    shape = (data // len(slices), *inner)
+    return np.concatenate([_laid_out_in_slice(shape, slices[number]) for number in sorted(slices)])
+
+
+def _laid_out_in_slice(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices of one slice, neighbours in the mesh being neighbours in its torus."""
+    # The compiler's topologies of v4 have two devices a chip, which jax knows of v2, v3, v5p and later only.
+    cores = 2 if devices[0].device_kind == "TPU v4" and any(d.core_on_chip for d in devices) else 1
+    split = next((axis for axis in (2, 1, 0) if sizes[axis] % cores == 0), None)
+    try:
+        if split is None:
+            raise ValueError("no axis takes the two cores of a chip")
+        chips = [d for d in devices if cores == 1 or d.core_on_chip == 0]
+        shape = [size // cores if axis == split else size for axis, size in enumerate(sizes)]
+        laid = mesh_utils.create_device_mesh(shape, chips, allow_split_physical_axes=True)
+    except (ValueError, NotImplementedError, AssertionError) as error:
+        reason = str(error).partition("\n")[0][:200].rstrip(".")
+        raise FlanError(
+            f"{len(devices)} devices of kind {devices[0].device_kind!r} cannot be laid out as data x fsdp x tensor = "
+            f"{' x '.join(map(str, sizes))} ({reason}); choose other sizes."
+        ) from error
+    if cores == 1:
+        return laid
+    by_place = {(*d.coords, d.core_on_chip): d for d in devices}
+    both = np.empty((*laid.shape, cores), object)
+    for place, chip in np.ndenumerate(laid):
+        both[place] = [by_place[(*chip.coords, core)] for core in range(cores)]
+    return np.moveaxis(both, -1, split + 1).reshape(sizes)
 
 
 def partition_spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
@@ -63,9 +121,18 @@ def partition_spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int])
     Raises:
       FlanError: a logical axis without a rule, or two axes of the array on one mesh axis.
     """
-    used: dict[str, str] = {}
     entries: list[tuple[str, ...] | str | None] = []
-    for name, size in zip(axes, shape, strict=True):
+    for targets, size in zip(_targets(mesh, axes), shape, strict=True):
+        divided = bool(targets) and size % math.prod(mesh.shape[a] for a in targets) == 0
+        entries.append((targets if len(targets) > 1 else targets[0]) if divided else None)
+    return PartitionSpec(*entries)
+
+
+def _targets(mesh: Mesh, axes: Sequence[str | None]) -> list[tuple[str, ...]]:
+    """The mesh axes, of those that are split, on which each logical axis may lie."""
+    used: dict[str, str] = {}
+    found = []
+    for name in axes:
         if name is not None and name not in RULES:
             raise FlanError(f"logical axis {name!r} has no rule in flan_jax.partitioning.RULES.")
         target = RULES[name] if name is not None else None
@@ -77,22 +144,61 @@ def partition_spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int])
                     f"logical axes {used[axis]!r} and {name!r} of one array both lie on mesh axis {axis!r}."
                 )
             used[axis] = str(name)
-        if not mesh_axes or size % math.prod(mesh.shape[a] for a in mesh_axes):
-            entries.append(None)
-        else:
-            entries.append(mesh_axes if len(mesh_axes) > 1 else mesh_axes[0])
-    return PartitionSpec(*entries)
+        found.append(mesh_axes)
+    return found
 
 
-def _is_axes(value: Any) -> bool:
+def undivided(mesh: Mesh, logical_axes: Any, shapes: Any) -> str | None:
+    """One line about the large parameters that lie whole where the rules would split them, or None.
+
+    A dimension that its mesh axes do not divide stays whole; for a small one that is right, for a large one a waste.
+    """
+    found = []
+    leaves = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=is_axes)
+    for (path, axes), x in zip(leaves, jax.tree.leaves(shapes), strict=True):
+        held = math.prod(NamedSharding(mesh, partition_spec(mesh, axes, x.shape)).shard_shape(x.shape))
+        held *= x.dtype.itemsize
+        for name, size, targets in zip(axes, x.shape, _targets(mesh, axes), strict=True):
+            ways = math.prod(mesh.shape[a] for a in targets)
+            if size % ways and held >= LARGE_BYTES:
+                found.append((held, f"{'/'.join(names(path))} ({name} {size} by {' x '.join(targets)} {ways})"))
+    if not found:
+        return None
+    total = sum(held for held, _ in found)
+    shown = [text for _, text in sorted(found, reverse=True)]
+    more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+    return (
+        f"not divisible, so whole on every device that could share them: {', '.join(shown[:3])}{more}; "
+        f"{total / 2**20:.0f} MiB a device. Another mesh or a padded size would split them."
+    )
+
+
+def is_axes(value: Any) -> bool:
+    """Whether this is the tuple of logical axis names of one array."""
     return isinstance(value, tuple) and all(isinstance(v, str) or v is None for v in value)
 
 
 def parameter_shardings(mesh: Mesh, logical_axes: Any, shapes: Any) -> Any:
     """A NamedSharding for every parameter, as a tree like `shapes`."""
     return jax.tree.map(
-        lambda axes, x: NamedSharding(mesh, partition_spec(mesh, axes, x.shape)), logical_axes, shapes, is_leaf=_is_axes
+        lambda axes, x: NamedSharding(mesh, partition_spec(mesh, axes, x.shape)), logical_axes, shapes, is_leaf=is_axes
     )
+
+
+def matrix_dims(axes: Sequence[str]) -> list[list[int]]:
+    """Which dimensions of a parameter count as one in a factored optimizer, which wants matrices, as T5X's kernels are.
+
+    Beyond two dimensions (and `layers`), `embed` stands against all others: [embed, heads, kv] is [embed, heads x kv].
+    """
+    first = len(axes) > 0 and axes[0] == "layers"
+    groups = [[0]] if first else []
+    merge = len(axes) - first > 2 and "embed" in axes
+    for dim in range(first, len(axes)):
+        if merge and dim > first and "embed" not in (axes[dim - 1], axes[dim]):
+            groups[-1].append(dim)
+        else:
+            groups.append([dim])
+    return groups
 
 
 def optimizer_state_shardings(
@@ -100,43 +206,54 @@ def optimizer_state_shardings(
 ) -> Any:
     """A NamedSharding for every leaf of the optimizer's state, as a tree like `jax.eval_shape(tx.init, params)`.
 
-    A statistic lies like its parameter. Adafactor's row and column statistics lack one of the parameter's two largest
-    dimensions (optax's rule) and lie like what is left. Counters and place-holders are replicated.
+    A statistic lies like its parameter, or like its parameter as a matrix (`matrix_dims`). Adafactor's row and column
+    statistics lack one of the two largest dimensions of a layer's array (optax's rule) and lie like what is left.
+    Counters and place-holders are replicated.
     """
     by_path: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[int, ...]]] = {}
-    leaves = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=_is_axes)
+    leaves = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=is_axes)
     for (path, axes), shape in zip(leaves, jax.tree.leaves(abstract_params), strict=True):
-        by_path[_names(path)] = (axes, tuple(shape.shape))
+        by_path[names(path)] = (axes, tuple(shape.shape))
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:
-        names = _names(path)
-        for start in range(len(names)):
-            if names[start:] in by_path:
-                axes, shape = by_path[names[start:]]
-                kept = _statistic_axes(axes, shape, tuple(leaf.shape), names[:start])
-                if kept is not None:
-                    return NamedSharding(mesh, partition_spec(mesh, kept, leaf.shape))
-        return NamedSharding(mesh, PartitionSpec())
+        of = parameter_of(path, by_path)
+        if of is None:
+            return NamedSharding(mesh, PartitionSpec())
+        statistic = names(path)[: -len(of)]
+        return NamedSharding(mesh, _statistic_spec(mesh, *by_path[of], tuple(leaf.shape), statistic))
 
     return jax.tree_util.tree_map_with_path(sharding, jax.eval_shape(tx.init, abstract_params))
 
 
-def _statistic_axes(
-    axes: tuple[str, ...], shape: tuple[int, ...], leaf_shape: tuple[int, ...], prefix: tuple[str, ...]
-) -> tuple[str, ...] | None:
-    """The logical axes of an optimizer statistic of a parameter, or None for a place-holder."""
+def _statistic_spec(
+    mesh: Mesh, axes: tuple[str, ...], shape: tuple[int, ...], leaf_shape: tuple[int, ...], prefix: tuple[str, ...]
+) -> PartitionSpec:
+    """Where an optimizer statistic of a parameter lies; whole for a place-holder."""
+    spec = partition_spec(mesh, axes, shape)
     if leaf_shape == shape:
-        return axes
-    if len(shape) < 2:
-        return None
-    second, largest = (int(d) for d in np.argsort(shape)[-2:])  # as optax._src.factorized chooses them
-    dropped = {"v_row": largest, "v_col": second}.get(prefix[-1] if prefix else "")
-    if dropped is None or leaf_shape != tuple(np.delete(shape, dropped)):
-        return None
-    return tuple(axis for i, axis in enumerate(axes) if i != dropped)
+        return spec
+    groups = matrix_dims(axes)
+    matrix = tuple(math.prod(shape[d] for d in group) for group in groups)
+    entries = [spec[group[0]] for group in groups]  # of merged dimensions only the first is ever split
+    if leaf_shape == matrix:
+        return PartitionSpec(*entries)
+    first = int(axes[:1] == ("layers",))
+    if len(matrix) - first == 2:
+        second, largest = (first + int(d) for d in np.argsort(matrix[first:]))  # as optax._src.factorized chooses them
+        dropped = {"v_row": largest, "v_col": second}.get(prefix[-1] if prefix else "")
+        if dropped is not None and leaf_shape == tuple(np.delete(matrix, dropped)):
+            return PartitionSpec(*(entry for i, entry in enumerate(entries) if i != dropped))
+    return PartitionSpec()
 
 
-def _names(path: Any) -> tuple[str, ...]:
+def parameter_of(path: Any, known: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """Which parameter a leaf of an optimizer's state is about: the one whose path ends the leaf's; None for none."""
+    whole = names(path)
+    return next((whole[start:] for start in range(len(whole)) if whole[start:] in known), None)
+
+
+def names(path: Any) -> tuple[str, ...]:
+    """The keys of a path into a tree, as strings."""
     return tuple(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
 
 
@@ -151,3 +268,35 @@ def batch_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSha
 def rows_per_shard_of(mesh: Mesh) -> int:
     """How many ways the rows of a batch are split: data x fsdp."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def local_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
+    """The rows of a batch that this process's devices hold, ascending; a host reads no others."""
+    held = np.zeros(num_rows, bool)
+    sharding = NamedSharding(mesh, partition_spec(mesh, ("batch",), (num_rows,)))
+    for (rows,) in sharding.addressable_devices_indices_map((num_rows,)).values():
+        held[rows] = True
+    return np.flatnonzero(held)
+
+
+def global_batch(
+    batch: Mapping[str, np.ndarray], shardings: Mapping[str, NamedSharding], rows: np.ndarray, num_rows: int
+) -> dict[str, jax.Array]:
+    """The arrays of all processes' rows as one batch on the devices of all.
+
+    Args:
+      batch: arrays [R, ...] of the rows `rows`.
+      shardings: by name, of the arrays [num_rows, ...].
+      rows: what `local_rows` gave.
+      num_rows: rows of all processes.
+    """
+
+    def of(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            wanted = range(num_rows)[index[0]]
+            first = int(np.searchsorted(rows, wanted.start))
+            return x[(slice(first, first + len(wanted)), *index[1:])]
+
+        return jax.make_array_from_callback((num_rows, *x.shape[1:]), sharding, part)
+
+    return {name: of(x, shardings[name]) for name, x in batch.items()}

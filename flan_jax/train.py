@@ -1,4 +1,7 @@
-"""Tunes a model: `python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"`."""
+"""Tunes a model: `python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"`.
+
+On a pod the same command runs on every host; see `flan_jax.distributed`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Sequence
 
 import gin
 
-from flan_jax import configuration
+from flan_jax import configuration, distributed
 from flan_jax.errors import one_line_errors
 from flan_jax.training import loop, optimizers
 
@@ -26,13 +29,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; macros are listed in the file.",
     )
     parser.add_argument("--json", action="store_true", help="print the last step's figures as one JSON object")
+    distributed.add_arguments(parser)
     with one_line_errors():
         files, bindings, rest = configuration.split_arguments(sys.argv[1:] if argv is None else argv)
         arguments = parser.parse_args(rest)
-        configuration.parse(files or ["runs/flan_without_nli.gin"], bindings)
-        result = gin.get_configurable("train")(config_text=gin.config_str())
-    if arguments.json:
-        print(json.dumps({"step": result.step, **result.metrics}))
+        with distributed.pod(arguments):
+            configuration.parse(files or ["runs/flan_without_nli.gin"], bindings)
+            result = gin.get_configurable("train")(config_text=gin.config_str())
+            if arguments.json and distributed.is_primary():
+                print(json.dumps({"step": result.step, **result.metrics}))
 
 
 if __name__ == "__main__":

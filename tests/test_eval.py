@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import gin
 import jax
@@ -436,3 +437,53 @@ def test_no_tensorflow_while_evaluating(checkpoint, prepared, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.html").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ a pod
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_like_one(finished, prepared, checkpoint, tmp_path):
+    """As a user runs it; every example is scored once and one process writes."""
+    launcher = Path(__file__).parents[1] / "launch" / "local_pod.py"
+    items = tmp_path / "items.jsonl"
+    lines = [{"id": n, "prompt": "grass is " * n, "options": [" green", " wet", " blue and red"]} for n in range(1, 8)]
+    items.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def evaluate(processes, output, *arguments):
+        pod = [sys.executable, str(launcher), f"--processes={processes}", f"--devices={4 // processes}", "--"]
+        command = [*pod, "python", "-m", "flan_jax.eval", *arguments, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "[process 1]" not in done.stdout
+        return json.loads(done.stdout.splitlines()[-1])
+
+    scores = {}
+    for processes in (1, 2):
+        output = tmp_path / f"scores{processes}.jsonl"
+        evaluate(processes, output, f"--items={items}", f"--checkpoint={checkpoint}", f"--output={output}")
+        scores[processes] = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["id"] for line in scores[2]] == [line["id"] for line in lines]
+    for one, two in zip(scores[1], scores[2], strict=True):
+        np.testing.assert_allclose(two["loglikelihood"], one["loglikelihood"], rtol=1e-4)
+
+    output, results = tmp_path / "evaluation", finished[1]
+    gin_arguments = [
+        "--gin_file=runs/eval.gin",
+        f"--gin.CHECKPOINT_PATH={str(checkpoint)!r}",
+        f"--gin.EVAL_OUTPUT_DIR={str(output)!r}",
+        f"--gin.PREPARED_DIR={str(prepared)!r}",
+        "--gin.DATASETS=('rte', 'qnli')",
+        "--gin.MESH={'data': 2, 'fsdp': 1, 'tensor': 2}",
+    ]
+    found = evaluate(2, output, *gin_arguments)
+    assert found["datasets"].keys() == results["datasets"].keys()
+    for path in sorted(finished[0].glob("predictions/*/*.jsonl")):
+        expected, again = (protocol.read_lines(p)[1:] for p in (path, output / path.relative_to(finished[0])))
+        assert [line["id"] for line in again] == [line["id"] for line in expected]
+        for one, two in zip(expected, again, strict=True):
+            np.testing.assert_allclose(two["loglikelihood"], one["loglikelihood"], rtol=1e-4)
+    # A job that goes on scores nothing twice: all processes find the units that are there.
+    times = {path: path.stat().st_mtime_ns for path in output.glob("predictions/*/*.jsonl")}
+    assert evaluate(2, output, *gin_arguments)["datasets"] == found["datasets"]
+    assert times == {path: path.stat().st_mtime_ns for path in output.glob("predictions/*/*.jsonl")}

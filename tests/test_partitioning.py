@@ -52,6 +52,7 @@ def _replicated(tree):
 
 def _one_step(mesh, tx, microbatches=1):
     network = models.build(CONFIG)
+    tx = optimizers.for_parameters(tx, network.logical_axes())
     shardings = state_shardings(mesh, network, tx)
     batch = _batch()
     batch_shardings = partitioning.batch_shardings(mesh, batch)
@@ -61,7 +62,7 @@ def _one_step(mesh, tx, microbatches=1):
         return TrainState(jnp.int32(0), params, tx.init(params))
 
     state = jax.jit(start, out_shardings=shardings)()
-    step = make_train_step(network, tx, DATASETS, microbatches)
+    step = make_train_step(network, tx, DATASETS, microbatches, shardings)
     jitted = jax.jit(step, in_shardings=(shardings, batch_shardings), out_shardings=(shardings, None))
     return jitted(state, jax.device_put(batch, batch_shardings))
 
@@ -112,32 +113,77 @@ def _seen(found):
 @pytest.mark.parametrize("microbatches", [1, 2])
 def test_no_large_gradient_is_replicated(mesh, microbatches):
     found = {}
-    _one_step(mesh, optax.chain(_seen(found), optimizers.adafactor(1e-2)), microbatches)
+    _one_step(mesh, lambda axes: optax.chain(_seen(found), optimizers.adafactor(1e-2)(axes)), microbatches)
     large = {key: sharding for key, sharding in found.items() if math.prod(key[1]) >= LARGE}
     assert len(large) == 8  # embedding, four projections of attention, three of the MLP
     for (path, shape), sharding in large.items():
         assert math.prod(sharding.shard_shape(shape)) < math.prod(shape), path
 
 
+def _wrong(found, expected, start):
+    """The largest share of a parameter's elements that went elsewhere by more than a thousandth of the step.
+
+    Adafactor's first updates are near the sign of the gradient, which rounding may turn where it is about zero.
+    """
+    shares = []
+    for x, y, before in zip(*map(jax.tree.leaves, (found, expected, start)), strict=True):
+        x, y, before = map(np.asarray, (x, y, before))
+        shares.append((np.abs(x - y) > 1e-3 * max(np.abs(y - before).max(), 1e-9)).mean())
+    return max(shares)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("microbatches", [1, 2])
-def test_eight_devices_step_like_one(stepped, mesh, microbatches):
-    tx = optimizers.adafactor(1e-2)
+def test_microbatches_on_eight_devices_step_like_one(mesh):
     one = partitioning.make_mesh(devices=jax.devices()[:1])
-    expected_state, expected = _one_step(one, tx, microbatches)
-    state, metrics = stepped if microbatches == 1 else _one_step(mesh, tx, microbatches)
+    expected_state, expected = _one_step(one, optimizers.adafactor(1e-2), 2)
+    state, metrics = _one_step(mesh, optimizers.adafactor(1e-2), 2)
     metrics, expected = jax.device_get((metrics, expected))
     assert metrics["weight"] == expected["weight"] > 0
     for name in metrics:
         np.testing.assert_allclose(metrics[name], expected[name], rtol=2e-4, atol=1e-4, err_msg=name)
     assert int(state.step) == int(expected_state.step) == 1
-    before = models.build(CONFIG).init(jax.random.key(0))
-    for x, y, start in zip(*map(jax.tree.leaves, (state.params, expected_state.params, before)), strict=True):
-        # Adafactor's first update is near the sign of the gradient, which rounding may turn where it is about zero.
-        wrong = np.abs(np.asarray(x) - np.asarray(y)) > 1e-3 * max(
-            np.abs(np.asarray(y) - np.asarray(start)).max(), 1e-9
-        )
-        assert wrong.mean() < 1e-3
+    start = models.build(CONFIG).init(jax.random.key(0))
+    assert _wrong(state.params, expected_state.params, start) < 1e-3
+
+
+def _three_steps(sizes):
+    """Losses and parameters of three steps on the first devices, as numpy."""
+    network = models.build(CONFIG)
+    mesh = partitioning.make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
+    tx = optimizers.for_parameters(optimizers.adafactor(1e-2), network.logical_axes())
+    shardings = state_shardings(mesh, network, tx)
+    params = network.init(jax.random.key(0))
+    state = jax.device_put(TrainState(jnp.int32(0), params, tx.init(params)), shardings)
+    batch = _batch()
+    batch_shardings = partitioning.batch_shardings(mesh, batch)
+    batch = partitioning.global_batch(batch, batch_shardings, partitioning.local_rows(mesh, ROWS), ROWS)
+    step = jax.jit(
+        make_train_step(network, tx, DATASETS, shardings=shardings),
+        in_shardings=(shardings, batch_shardings),
+        out_shardings=(shardings, shardings.step),
+    )
+    losses = []
+    for _ in range(3):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    return losses, jax.device_get(state.params)
+
+
+@pytest.fixture(scope="module")
+def three_steps_alone():
+    return _three_steps((1, 1, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sizes", [(2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 1), (1, 2, 2), (2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 2, 4)]
+)
+def test_three_steps_are_the_same_on_any_mesh(three_steps_alone, sizes):
+    expected_losses, expected = three_steps_alone
+    losses, params = _three_steps(sizes)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
+    assert losses[2] < losses[0]
+    assert _wrong(params, expected, models.build(CONFIG).init(jax.random.key(0))) < 5e-3
 
 
 def test_every_parameter_has_rules_and_a_shape(mesh):
@@ -207,12 +253,13 @@ def test_odd_shapes_step_too(mesh):
     config = dataclasses.replace(
         CONFIG, vocab_size=131, num_layers=1, embed_dim=129, num_heads=3, num_kv_heads=1, head_dim=10, mlp_dim=133
     )
-    network, tx = models.build(config), optimizers.adafactor(1e-2)
+    network = models.build(config)
+    tx = optimizers.for_parameters(optimizers.adafactor(1e-2), network.logical_axes())
     shardings = state_shardings(mesh, network, tx)
     params = network.init(jax.random.key(0))
     state = jax.device_put(TrainState(jnp.int32(0), params, tx.init(params)), shardings)
     batch = {k: v % 131 if k in ("tokens", "targets") else v for k, v in _batch(rows=3).items()}
-    step = jax.jit(make_train_step(network, tx, DATASETS), out_shardings=(shardings, None))
+    step = jax.jit(make_train_step(network, tx, DATASETS, shardings=shardings), out_shardings=(shardings, None))
     state, metrics = step(state, jax.device_put(batch, partitioning.batch_shardings(mesh, batch)))
     assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["parameter_norm"])
 
@@ -245,3 +292,94 @@ def test_meshes_that_do_not_fit(sizes, message):
     with pytest.raises(FlanError, match=message) as caught:
         partitioning.make_mesh(*sizes)
     assert "\n" not in str(caught.value) and f"data={sizes[0]}, fsdp={sizes[1]}, tensor={sizes[2]}" in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------- layouts of TPU devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Core:
+    """What a layout asks of a TPU device."""
+
+    id: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    slice_index: int = 0
+    device_kind: str = "TPU v4"
+    platform: str = "tpu"
+    process_index: int = 0
+
+
+def _torus(x, y, z, cores=1, **more):
+    places = [(i, j, k, c) for k in range(z) for j in range(y) for i in range(x) for c in range(cores)]
+    return [Core(n, place[:3], place[3], **more) for n, place in enumerate(places)]
+
+
+def test_slices_share_out_the_data_axis_only():
+    slices = [_torus(2, 2, 2, slice_index=index) for index in (1, 0)]
+    laid = partitioning._laid_out((4, 2, 2), [core for of_slice in slices for core in of_slice])
+    assert laid.shape == (4, 2, 2)
+    assert [{core.slice_index for core in part.flat} for part in laid] == [{0}, {0}, {1}, {1}]
+    assert len({(core.slice_index, core.id) for core in laid.flat}) == 16
+
+
+def test_meshes_that_would_split_a_slice_from_itself_are_refused():
+    slices = [core for index in range(2) for core in _torus(2, 2, 1, slice_index=index)]
+    with pytest.raises(FlanError, match="data=1, fsdp=8, tensor=1 does not fit 2 slices: only the data axis"):
+        partitioning._laid_out((1, 8, 1), slices)
+    with pytest.raises(FlanError, match="the 2 slices differ in size"):
+        partitioning._laid_out((6, 1, 1), slices[:6])
+
+
+def test_a_line_of_the_tensor_axis_is_a_box_of_the_torus():
+    laid = partitioning._laid_out((2, 2, 4), _torus(4, 2, 2)[::-1])
+    for line in laid.reshape(-1, 4):
+        coords = np.array([core.coords for core in line])
+        assert np.prod(np.ptp(coords, axis=0) + 1) == 4
+
+
+@pytest.mark.parametrize("sizes", [(1, 4, 4), (4, 4, 1), (16, 1, 1), (2, 1, 8)])
+def test_the_two_cores_of_a_chip_lie_together(sizes):
+    laid = partitioning._laid_out(sizes, _torus(2, 2, 2, cores=2))
+    assert laid.shape == sizes and len({core.id for core in laid.flat}) == 16
+    axis = max(i for i, size in enumerate(sizes) if size > 1)
+    pairs = np.moveaxis(laid, axis, -1).reshape(-1, 2)
+    assert all(a.coords == b.coords and a.core_on_chip != b.core_on_chip for a, b in pairs)
+
+
+def test_a_mesh_that_has_no_layout_is_refused_in_one_line():
+    with pytest.raises(FlanError, match="cannot be laid out as data x fsdp x tensor = 5 x 1 x 1") as caught:
+        partitioning._laid_out((5, 1, 1), _torus(3, 2, 1)[:5])
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------- what stays whole
+
+
+def test_large_parameters_that_stay_whole_are_named(mesh):
+    shapes = {
+        "embedding": jax.ShapeDtypeStruct((50_257, 1_024), jnp.float32),  # 98 MiB a device after fsdp
+        "wi": jax.ShapeDtypeStruct((1_024, 65_536), jnp.float32),  # divisible
+        "small": jax.ShapeDtypeStruct((51, 64), jnp.float32),
+    }
+    axes = {"embedding": ("vocab", "embed"), "wi": ("embed", "mlp"), "small": ("vocab", "embed")}
+    line = partitioning.undivided(mesh, axes, shapes)
+    assert "embedding (vocab 50257 by tensor 2); 98 MiB a device" in line
+    assert "\n" not in line and "wi" not in line.split("(")[0] and "small" not in line
+    assert partitioning.undivided(partitioning.make_mesh(8), axes, shapes) is None
+    # A single key-value head stays whole on purpose, and costs little.
+    network = models.build(models.preset("gemma3_270m"))
+    assert partitioning.undivided(mesh, network.logical_axes(), network.abstract_params()) is None
+
+
+# ------------------------------------------------------------------------------------------------------ rows of hosts
+
+
+def test_a_batch_is_made_of_the_rows_that_are_there(mesh):
+    batch = _batch()
+    rows = partitioning.local_rows(mesh, ROWS)
+    np.testing.assert_array_equal(rows, np.arange(ROWS))  # one process has them all
+    found = partitioning.global_batch(batch, partitioning.batch_shardings(mesh, batch), rows, ROWS)
+    for name, x in found.items():
+        np.testing.assert_array_equal(x, batch[name])
+        assert x.sharding.shard_shape(x.shape)[0] == ROWS // 4

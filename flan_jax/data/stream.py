@@ -215,21 +215,24 @@ class Stream:
         """The index of a dataset's examples, as `token_store.INDEX` has it."""
         return self._stores[self.datasets.index(dataset)].index
 
-    def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """A step's rows, or a host's share of them, as the layout writes them; only their tokens are read.
+    def batch(self, step: int, rows: slice | np.ndarray = slice(None)) -> dict[str, np.ndarray]:
+        """A step's rows, or a host's share of them (a slice, or numbers), as the layout writes them.
+
+        Only their tokens are read.
 
         Returns:
           For a decoder: tokens, positions and segments [B, L]; target_positions, targets and dataset_ids [B, T],
           int32; weights [B, T], float32. For an encoder-decoder: encoder_tokens, encoder_positions and
           encoder_segments [B, S]; tokens, positions, segments, targets, dataset_ids and weights [B, T].
         """
+        chosen = np.arange(self.rows_per_batch)[rows]
         number = {name: i for i, name in enumerate(self.datasets)}
 
         def members(row: int) -> list[Example]:
             numbered = ((number[segment.dataset], segment.example) for segment in self.segments(step, row))
             return [(dataset, *self._stores[dataset].example(example)) for dataset, example in numbered]
 
-        return self._layout.batch([members(row) for row in range(self.rows_per_batch)[rows]])
+        return self._layout.batch([members(row) for row in chosen])
 
     def report(self, blocks: int = 2) -> dict[str, Any]:
         """How full rows are, over the first blocks, and how often each dataset is drawn.
@@ -260,8 +263,10 @@ def _usable_by_rendering(fits: np.ndarray, index: np.ndarray, renderings: int) -
 
 
 @contextlib.contextmanager
-def prefetch(stream: Stream, start: int, size: int = 2) -> Iterator[Iterator[dict[str, np.ndarray]]]:
-    """Yields an iterator over the batches from step `start` on, made ahead in a thread.
+def prefetch(
+    stream: Stream, start: int, size: int = 2, rows: slice | np.ndarray = slice(None)
+) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+    """Yields an iterator over the batches from step `start` on, or over some rows of them, made ahead in a thread.
 
     An error in the thread is raised where the batch is taken; the thread ends with the context.
     """
@@ -280,7 +285,7 @@ def prefetch(stream: Stream, start: int, size: int = 2) -> Iterator[Iterator[dic
     def make() -> None:
         step = start
         try:
-            while put(stream.batch(step)):
+            while put(stream.batch(step, rows)):
                 step += 1
         except Exception as error:
             put(error)

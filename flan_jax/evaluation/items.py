@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flan_jax import distributed
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.scoring import Scorer
@@ -105,13 +106,16 @@ def score_items(
         max_length=scorer.max_length,
     )
     cut = sum(tree.cut_tokens > 0 for tree in trees)
-    if cut:
+    if cut and distributed.is_primary():
         warn(f"{cut} of {len(items)} prompts are longer than {scorer.max_length} tokens and lose their left end.")
+    every = scorer.score(trees, progress)
+    if not distributed.is_primary():
+        return len(items)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
-            for item, tree, scores in zip(items, trees, scorer.score(trees, progress), strict=True):
+            for item, tree, scores in zip(items, trees, every, strict=True):
                 line = {"id": item.id} | dataclasses.asdict(scores)
                 line["bytes"] = line.pop("num_bytes")
                 if tree.cut_tokens:

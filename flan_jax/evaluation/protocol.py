@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import catalog, styles, templates
+from flan_jax import catalog, distributed, styles, templates
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
@@ -170,7 +170,8 @@ def evaluate(
         progress(f"{name} {split} template {number}", done, len(units))
         key = _unit_key(results, builder, number, tokenizer, settings, rows)
         path = output / "predictions" / name / f"{split}_t{number}.jsonl"
-        if (kept := _read_unit(path, key, len(rows))) is not None:
+        kept = _read_unit(path, key, len(rows))
+        if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
             scored[name, split, number] = kept
             continue
         waiting.append(_Unit.render(tokenizer, builder, split, number, rows, settings, results["separator"], key, path))
@@ -192,7 +193,8 @@ def evaluate(
             **summarize(record, by_split["test"], by_split["dev"]),
         }
     results["clusters"] = cluster_means(results["datasets"])
-    write_atomic(output / "results.json", json.dumps(results, indent=1))
+    if distributed.is_primary():
+        write_atomic(output / "results.json", json.dumps(results, indent=1))
     return results
 
 
@@ -272,7 +274,7 @@ class _Unit:
         return cls((builder.record.name, split, number), lines, trees, key, path)
 
     def write(self, scores: Sequence[OptionScores]) -> list[dict[str, Any]]:
-        """Writes the predictions and returns them."""
+        """Writes the predictions, in one process, and returns them."""
         predictions = [
             line
             | {
@@ -284,7 +286,8 @@ class _Unit:
         ]
         header = {"key": self.key, "examples": len(predictions)}
         lines = [json.dumps(line, ensure_ascii=False) for line in (header, *predictions)]
-        write_atomic(self.path, "\n".join(lines) + "\n")
+        if distributed.is_primary():
+            write_atomic(self.path, "\n".join(lines) + "\n")
         return predictions
 
 

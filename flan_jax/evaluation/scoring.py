@@ -3,6 +3,8 @@
 A prompt and its options are one tree (see `trees`): options attend to the prompt and to themselves, with positions that
 continue from the prompt. Trees are packed into rows of a few lengths, and the LM head runs only at the slots that
 predict an option's token, so that each shape is compiled once and nothing is computed twice.
+
+In a pod every process packs the same rows, computes those of its own devices, and gets the scores of all.
 """
 
 from __future__ import annotations
@@ -195,7 +197,11 @@ class Scorer:
         self.work.predictions += int((batch.arrays["targets"][..., 0] >= 0).sum())
         self.work.head_rows += chunks * self._chunk * self._shards
         program = self._program(length, batch.arrays)
-        arrays = jax.device_put(batch.arrays, partitioning.batch_shardings(self._mesh, batch.arrays))
+        shardings = partitioning.batch_shardings(self._mesh, batch.arrays)
+        arrays = {
+            name: jax.make_array_from_callback(x.shape, shardings[name], x.__getitem__)
+            for name, x in batch.arrays.items()
+        }
         return batch, program(self._params, arrays, np.int32(chunks))
 
     def _program(self, length: int, arrays: dict[str, np.ndarray]) -> Any:
@@ -208,7 +214,8 @@ class Scorer:
                 whole,
             )
             forward = jax.jit(self._forward, in_shardings=in_shardings, out_shardings=whole)
-            self._compiled[length] = forward.lower(self._params, arrays, np.int32(0)).compile()
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
+            self._compiled[length] = forward.lower(self._params, shapes, np.int32(0)).compile()
         return self._compiled[length]
 
     def _forward(self, params: Any, batch: dict[str, jax.Array], chunks: jax.Array) -> jax.Array:

@@ -175,6 +175,8 @@ class Saver:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        if error[0] is not None and jax.process_count() > 1:
+            return  # the other processes may be gone, and what is closed here would wait for them
         self.wait()
         self._manager.close()
 

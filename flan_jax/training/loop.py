@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import optax
 from rich import progress
 
-from flan_jax import catalog, models, partitioning, styles
+from flan_jax import catalog, distributed, models, partitioning, styles
 from flan_jax.data import mixtures, vocabularies
 from flan_jax.data.stream import Stream, prefetch
 from flan_jax.data.token_store import TokenStore
@@ -52,7 +53,7 @@ def train(
     feature_lengths: Mapping[str, int] | None = None,
     computation: Mapping[str, Any] | None = None,
     random_seed: int = 0,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: optimizers.Optimizer | None = None,
     microbatches: int = 1,
     mesh_shape: Mapping[str, int] | None = None,
     checkpoint_period: int = 1_000,
@@ -61,6 +62,9 @@ def train(
     config_text: str = "",
 ) -> RunResult:
     """Tunes a model on a mixture; continues where an earlier run on `model_dir` stopped.
+
+    In a pod every process calls this with the same arguments and a `model_dir` that all of them see. Each reads its own
+    rows and saves its own shards; process 0 writes the rest.
 
     Args:
       model_dir: MODEL_DIR, where config, manifest, checkpoints and metrics go.
@@ -77,7 +81,8 @@ def train(
         encoder-decoder they are the lengths of its two rows.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for this run.
       random_seed: seeds the initial parameters and the stream.
-      optimizer: default Adafactor at 3e-5.
+      optimizer: an optax transformation, or what makes one for a model (`optimizers.for_parameters`); default
+        Adafactor at 3e-5.
       microbatches: gradient accumulation.
       mesh_shape: sizes of the axes data, fsdp and tensor; -1 takes what is left.
       checkpoint_period: steps between checkpoints; the last step is always saved.
@@ -90,7 +95,6 @@ def train(
     """
     folder = Path(model_dir)
     lengths = {"inputs": 1024, "targets": 256, **(feature_lengths or {})}
-    tx = optimizer or optimizers.adafactor()
 
     # ------------------------------------------------------------------------------------------- model and data
     if initial_checkpoint_path:
@@ -131,8 +135,13 @@ def train(
     # ------------------------------------------------------------------------------------------ mesh and state
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     models.refuse_attention(network.config.attention, mesh.devices.flat[0].platform)
+    tx = optimizers.for_parameters(optimizer or optimizers.adafactor(), network.logical_axes())
     shardings = state_shardings(mesh, network, tx)
-    resumed = checkpoints.latest_step(folder) is not None
+    primary = distributed.is_primary()
+    if primary and (line := partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())):
+        print(line, flush=True)
+    # Asked of all, so that none has made the folder yet when another looks.
+    resumed = distributed.everywhere(checkpoints.latest_step(folder) is not None)
     if resumed:
         abstract = abstract_state(network, tx)
         step, params, opt_state = checkpoints.restore_training(
@@ -145,9 +154,10 @@ def train(
     if start >= train_steps:
         return RunResult(start, {})
 
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(folder / "vocabulary")
-    (folder / "config.gin").write_text(config_text)
+    if primary:
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(folder / "vocabulary")
+        (folder / "config.gin").write_text(config_text)
     record = {
         "tuned on": mixture,
         "absent": list(composition.absent),
@@ -157,23 +167,25 @@ def train(
         "batch_size": batch_size,
         "seed": random_seed,
     }
-    if resumed:  # what is restored may have been tuned on another mixture before
+    if primary and resumed:  # what is restored may have been tuned on another mixture before
         manifest = _before_this_run(checkpoints.Manifest.load(folder), record)
-    manifest = manifest.inherit(
-        datasets=[m.dataset for m in composition.members],
-        clusters=sorted(composition.cluster_shares),
-        separator=SEPARATOR,
-        record=record,
-    )
-    manifest.save(folder)
+    if primary:
+        manifest.inherit(
+            datasets=[m.dataset for m in composition.members],
+            clusters=sorted(composition.cluster_shares),
+            separator=SEPARATOR,
+            record=record,
+        ).save(folder)
 
     # ----------------------------------------------------------------------------------------------------- step
-    batch_shapes = jax.eval_shape(lambda: stream.batch(start))
+    rows = partitioning.local_rows(mesh, batch_size)
+    one_row = stream.batch(start, rows[:1])
+    batch_shapes = {k: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype) for k, x in one_row.items()}
     batch_shardings = partitioning.batch_shardings(mesh, batch_shapes)
     train_step = jax.jit(
-        make_train_step(network, tx, len(stream.datasets), microbatches),
+        make_train_step(network, tx, len(stream.datasets), microbatches, shardings),
         in_shardings=(shardings, batch_shardings),
-        out_shardings=(shardings, None),
+        out_shardings=(shardings, shardings.step),  # metrics lie whole on every device, like the step
         donate_argnums=0,
     )
 
@@ -181,14 +193,14 @@ def train(
     values: dict[str, Any] = {}
     with (
         mesh,
-        MetricsLog(folder, start) as log,
+        MetricsLog(folder, start) if primary else contextlib.nullcontext() as log,
         checkpoints.Saver(folder, keep=keep_checkpoints) as saver,
-        _progress(train_steps, start) as bar,
-        prefetch(stream, start) as batches,
+        _progress(train_steps, start) if primary else contextlib.nullcontext() as bar,
+        prefetch(stream, start, rows=rows) as batches,
     ):
         began = time.perf_counter()
         for step in range(start, train_steps):
-            batch = {k: _to_devices(v, batch_shardings[k]) for k, v in next(batches).items()}
+            batch = partitioning.global_batch(next(batches), batch_shardings, rows, batch_size)
             state, sums = train_step(state, batch)
             now, sums = _wait(sums)
             values = _figures(sums, stream.datasets, now - began, stream.slots_per_step)
@@ -197,8 +209,9 @@ def train(
             if not all(math.isfinite(values[name]) for name in norms):
                 saver.wait()
                 raise _diverged(step + 1, {name: values[name] for name in norms}, folder)
-            log.write(step + 1, values)
-            bar(step + 1, values, (step + 1) % log_period == 0)
+            if primary:
+                log.write(step + 1, values)
+                bar(step + 1, values, (step + 1) % log_period == 0)
             if (step + 1) % checkpoint_period == 0 or step + 1 == train_steps:
                 saver.save(step + 1, state.params, state.opt_state)
     return RunResult(train_steps, values)
@@ -235,10 +248,6 @@ def _initial_state(
         params = jax.jit(network.init, out_shardings=shardings.params)(jax.random.key(seed))
     opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
     return TrainState(jax.device_put(np.int32(0), shardings.step), params, opt_state)
-
-
-def _to_devices(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def _wait(sums: Mapping[str, jax.Array]) -> tuple[float, dict[str, np.ndarray]]:

@@ -13,6 +13,7 @@ import optax
 from flan_jax import partitioning
 from flan_jax.models import Model
 from flan_jax.training import loss as loss_lib
+from flan_jax.training import optimizers
 
 
 @jax.tree_util.register_dataclass
@@ -31,15 +32,17 @@ class TrainState:
     opt_state: Any
 
 
-def abstract_state(model: Model, tx: optax.GradientTransformation) -> TrainState:
+def abstract_state(model: Model, optimizer: optimizers.Optimizer) -> TrainState:
     """Shapes and dtypes of the state, without allocating it."""
     params = model.abstract_params()
+    tx = optimizers.for_parameters(optimizer, model.logical_axes())
     return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(tx.init, params))
 
 
-def state_shardings(mesh: jax.sharding.Mesh, model: Model, tx: optax.GradientTransformation) -> TrainState:
+def state_shardings(mesh: jax.sharding.Mesh, model: Model, optimizer: optimizers.Optimizer) -> TrainState:
     """A NamedSharding for every leaf of the state: parameters, and optimizer statistics like their parameters."""
     params, axes = model.abstract_params(), model.logical_axes()
+    tx = optimizers.for_parameters(optimizer, axes)
     return TrainState(
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
         partitioning.parameter_shardings(mesh, axes, params),
@@ -48,23 +51,33 @@ def state_shardings(mesh: jax.sharding.Mesh, model: Model, tx: optax.GradientTra
 
 
 def make_train_step(
-    model: Model, tx: optax.GradientTransformation, num_datasets: int, microbatches: int = 1
+    model: Model,
+    optimizer: optimizers.Optimizer,
+    num_datasets: int,
+    microbatches: int = 1,
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, loss_lib.Metrics]]:
     """Builds `step(state, batch) -> (state, metrics)`; the caller jits it with its shardings.
 
     Args:
       model: the decoder.
-      tx: the optimizer.
+      optimizer: as `optimizers.for_parameters` takes it.
       num_datasets: datasets of the stream.
       microbatches: gradient accumulation: the batch is cut into so many parts, one after another. The gradient is
         that of the mean loss over all target tokens of the batch, whatever the cut.
+      shardings: of the state. Gradients are then laid out like their parameters, part by part, so that their sum over
+        the rows arrives scattered instead of whole. None leaves them to the compiler.
     """
+    tx = optimizers.for_parameters(optimizer, model.logical_axes())
 
     def gradient(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
         def total(params: Any) -> tuple[jax.Array, loss_lib.Metrics]:
             return loss_lib.target_loss(model, params, batch, num_datasets)
 
-        return jax.grad(total, has_aux=True)(params)
+        grads, metrics = jax.grad(total, has_aux=True)(params)
+        if shardings is not None:
+            grads = jax.lax.with_sharding_constraint(grads, shardings.params)
+        return grads, metrics
 
     def accumulated(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
         if microbatches == 1:

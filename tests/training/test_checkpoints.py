@@ -6,6 +6,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from flan_jax import configuration, models, partitioning
@@ -260,6 +261,18 @@ def test_parameters_alone_cannot_continue_a_run(tmp_path, state):
     shardings = state_shardings(_mesh(), NETWORK, TX)
     found = checkpoints.restore_params(tmp_path, NETWORK.abstract_params(), shardings.params)
     jax.tree.map(np.testing.assert_array_equal, found, state[0])
+
+
+@pytest.mark.usefixtures("collected")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_statistics_of_another_adafactor_are_refused(tmp_path, state):
+    """Runs of earlier versions kept the statistics of whole stacks."""
+    whole = optax.adafactor(3e-5, multiply_by_parameter_scale=True)
+    with checkpoints.Saver(tmp_path, keep=1) as saver:
+        saver.save(5, state[0], jax.tree.map(np.asarray, whole.init(state[0])))
+    with pytest.raises(FlanError) as caught:
+        _restore_training(tmp_path, _mesh())
+    _one_line(caught, "step 5", tmp_path, "cannot be read", "opt_state", "another model or optimizer")
 
 
 def test_manifests_are_plain_json(saved):

@@ -76,9 +76,9 @@ def _metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def _state(folder, config=SMALL, tx=None):
+def _state(folder, config=SMALL):
     """The last checkpoint as numpy: (step, leaves of parameters and optimizer state)."""
-    network, tx = models.build(config), tx or optimizers.adafactor(1e-2)
+    network, tx = models.build(config), optimizers.adafactor(1e-2)
     abstract = abstract_state(network, tx)
     shardings = state_shardings(partitioning.make_mesh(devices=jax.devices()[:1]), network, tx)
     step, *trees = checkpoints.restore_training(

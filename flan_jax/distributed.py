@@ -1,0 +1,116 @@
+"""A pod: several processes, one a host, that run the same program together.
+
+On TPU virtual machines the processes find each other. Elsewhere each is told by flags or by the environment:
+JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0 (which JAX reads too), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+`python -m flan_jax.launch.local_pod` starts such a pod on one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import glob
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from flan_jax.errors import FlanError, one_line_errors
+
+HEARTBEAT = "FLAN_JAX_HEARTBEAT_SECONDS"  # after so many without a sign of life a process counts as dead; default 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `pod` reads."""
+    group = parser.add_argument_group("several processes", "on TPU virtual machines none of these is needed")
+    group.add_argument("--coordinator_address", help="HOST:PORT of process 0 (or JAX_COORDINATOR_ADDRESS)")
+    group.add_argument("--num_processes", type=int, help="processes in all (or JAX_NUM_PROCESSES)")
+    group.add_argument("--process_id", type=int, help="number of this one, from 0 (or JAX_PROCESS_ID)")
+
+
+@contextlib.contextmanager
+def pod(arguments: argparse.Namespace) -> Iterator[None]:
+    """Joins the processes of a run, if it has several, before the first JAX call; for the binaries.
+
+    A process that fails ends at once with its error, instead of waiting for the others, which wait for it.
+
+    Raises:
+      FlanError: incomplete flags, or no coordinator at that address.
+    """
+    join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+    if not jax.distributed.is_initialized():
+        yield
+        return
+    try:
+        with one_line_errors():
+            yield
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not error.code:
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+
+
+def join(
+    coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Calls `jax.distributed.initialize` where flags, environment or a TPU say that there are other processes.
+
+    Raises:
+      FlanError: some of the three are missing, or nobody answers.
+    """
+    address = coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    given = {
+        "coordinator_address": address,
+        "num_processes": _number("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
+        "process_id": _number("JAX_PROCESS_ID") if process_id is None else process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if jax.distributed.is_initialized() or (len(missing) == len(given) and not _on_tpu_vm()):
+        return
+    if missing and not _on_tpu_vm():
+        raise FlanError(
+            f"a run of several processes also needs {' and '.join(f'--{name}' for name in missing)} "
+            f"(or {' and '.join(f'JAX_{name.upper()}' for name in missing)})."
+        )
+    try:
+        jax.distributed.initialize(**given, heartbeat_timeout_seconds=_number(HEARTBEAT) or 100)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0][:200].rstrip(".")
+        raise FlanError(
+            f"process {given['process_id']} of {given['num_processes']} cannot join the pod at {address} ({reason}); "
+            "start all processes, with the same address."
+        ) from error
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    if text is not None and not text.isdecimal():
+        raise FlanError(f"the environment's {name} is {text!r}; it has to be a number.")
+    return None if text is None else int(text)
+
+
+def _on_tpu_vm() -> bool:
+    wanted = "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
+    there = bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+    return wanted and there and importlib.util.find_spec("libtpu") is not None
+
+
+def is_primary() -> bool:
+    """Whether this process writes files and prints; there is one."""
+    return jax.process_index() == 0
+
+
+def everywhere(flag: bool) -> bool:
+    """Whether `flag` is true in all processes, which have to ask together."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.all(multihost_utils.process_allgather(np.array(flag))))

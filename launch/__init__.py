@@ -1,0 +1,1 @@
+"""Starting runs: a small pod on this machine, TPU virtual machines, XManager."""

@@ -1,0 +1,163 @@
+"""Runs a program as a small pod on this machine: N processes with M CPU devices each, before one pays for a real one.
+
+python -m flan_jax.launch.local_pod --processes=4 --devices=2 -- python -m flan_jax.train --gin_file=runs/tune.gin ...
+
+The processes join by `jax.distributed` over loopback and exchange arrays by gloo, on the code path of a pod slice:
+every host reads its own rows, Orbax saves from all. The output of process 0 passes through; the lines of the others
+carry their number. When one process fails, the others are stopped after --grace seconds, and the exit status is that of
+the one that failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+HEARTBEAT_SECONDS = 10  # on one machine a silent process is a dead one
+
+
+def environment(
+    process: int, num_processes: int, devices: int, port: int, inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of one process.
+
+    Args:
+      process: its number, from 0.
+      num_processes: processes in all.
+      devices: CPU devices of each.
+      port: where process 0 coordinates, on loopback.
+      inherited: the launcher's own environment.
+    """
+    flags = re.sub(r"--xla_force_host_platform_device_count=\S+", "", inherited.get("XLA_FLAGS", "")).strip()
+    not_proxied = [inherited.get("no_proxy", ""), "127.0.0.1", "localhost"]
+    return {
+        **inherited,
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": str(num_processes),
+        "JAX_PROCESS_ID": str(process),
+        "FLAN_JAX_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
+        "PYTHONUNBUFFERED": "1",
+        "no_proxy": ",".join(filter(None, not_proxied)),
+    }
+
+
+def run(command: Sequence[str], num_processes: int, devices: int, grace: float) -> int:
+    """Starts the pod and waits for its end.
+
+    Args:
+      command: what every process runs; a first word "python" is this interpreter.
+      num_processes: processes in all.
+      devices: CPU devices of each.
+      grace: seconds that the others have to end by themselves when one has failed.
+
+    Returns:
+      0 if all processes ended well, otherwise the exit status of the first that did not (128 + N for signal N).
+    """
+    command = [sys.executable, *command[1:]] if command[0] in ("python", "python3") else list(command)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pod: list[subprocess.Popen[str]] = []
+    readers: list[threading.Thread] = []
+    try:
+        for number in range(num_processes):
+            quiet = subprocess.PIPE if number else None
+            process = subprocess.Popen(
+                command,
+                env=environment(number, num_processes, devices, port, os.environ),
+                stdout=quiet,
+                stderr=quiet,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # so that its children can be ended with it, and Ctrl-C comes here first
+            )
+            pod.append(process)
+            for stream, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)) if number else ():
+                readers.append(threading.Thread(target=_pass_on, args=(number, stream, out), daemon=True))
+                readers[-1].start()
+        return _wait(pod, grace)
+    finally:
+        _stop(pod)
+        for reader in readers:
+            reader.join(timeout=5)
+
+
+def _pass_on(number: int, stream: IO[str], out: IO[str]) -> None:
+    for line in stream:
+        out.write(f"[process {number}] {line}")
+        out.flush()
+
+
+def _wait(pod: Sequence[subprocess.Popen[str]], grace: float) -> int:
+    deadline, status = None, 0
+    while True:
+        codes = [process.poll() for process in pod]
+        running = [str(number) for number, code in enumerate(codes) if code is None]
+        failed = next((number for number, code in enumerate(codes) if code), None)
+        if failed is not None and deadline is None:
+            code = codes[failed]
+            deadline, status = time.monotonic() + grace, code if code > 0 else 128 - code
+            end = f"exit status {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+            others = f"; process {', '.join(running)} has {grace:g} s to end" if running else ""
+            _say(f"process {failed} (pid {pod[failed].pid}) ended with {end}{others}.")
+        if not running:
+            return status
+        if deadline is not None and time.monotonic() > deadline:
+            _say(f"stopping process {', '.join(running)}.")
+            return status
+        time.sleep(0.1)
+
+
+def _stop(pod: Sequence[subprocess.Popen[str]]) -> None:
+    """Ends what is left, with its children; not by SIGTERM, which JAX takes for a notice of preemption."""
+    for process in pod:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    for process in pod:
+        process.wait()
+
+
+def _say(line: str) -> None:
+    print(f"local_pod: {line}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line and runs the pod."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flan_jax.launch.local_pod",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [--processes=N] [--devices=M] [--grace=SECONDS] -- COMMAND ...",
+    )
+    parser.add_argument("--processes", type=int, default=2, help="processes; default 2")
+    parser.add_argument("--devices", type=int, default=1, help="CPU devices of each; default 1")
+    parser.add_argument("--grace", type=float, default=15.0, help="seconds to end when another has failed; default 15")
+    parser.add_argument("command", nargs="+", help="what every process runs")
+    arguments = parser.parse_args(argv)
+    if arguments.processes < 1 or arguments.devices < 1 or arguments.grace < 0:
+        parser.error("--processes and --devices are 1 or more, --grace is no less than 0.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sys.exit(run(arguments.command, arguments.processes, arguments.devices, arguments.grace))
+    except FileNotFoundError as error:
+        parser.error(f"no program {error.filename!r}.")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()
