@@ -7,6 +7,7 @@ that is dear.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     # batches and activations
     "batch": ("data", "fsdp"),
     "length": None,
+    "block_length": "tensor",  # between attention and MLP, where slots know nothing of each other
     "activation_embed": None,
     # parameters: one axis is sharded like the activations (tensor), the other gathered when used (fsdp)
     "vocab": "tensor",
@@ -263,6 +265,29 @@ def batch_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSha
         name: NamedSharding(mesh, partition_spec(mesh, ("batch", *[None] * (len(x.shape) - 1)), x.shape))
         for name, x in shapes.items()
     }
+
+
+def layout(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """What is traced inside lies on this mesh as `constrain` says; without it, `constrain` does nothing."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+    """The array, laid out by its logical axes on the mesh of the `layout` around it, if there is one.
+
+    The gradient is laid out alike, so a constraint on a cast parameter scatters the sum of its gradient over the rows,
+    in the dtype of the cast.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition_spec(mesh, axes, x.shape))
+
+
+def row_shards() -> int:
+    """How many ways the `layout` around splits the rows of a batch; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else rows_per_shard_of(mesh)
 
 
 def rows_per_shard_of(mesh: Mesh) -> int:
