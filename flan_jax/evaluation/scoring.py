@@ -77,7 +77,7 @@ class Scorer:
 
     Args:
       model: the model.
-      params: its parameters.
+      params: its parameters; or, for `lower` alone, their shapes with shardings (`jax.ShapeDtypeStruct`).
       mesh: where rows and parameters are laid out; None takes one device.
       row_lengths: lengths of the rows; the longest limits a prompt with its longest option.
       tokens_per_batch: slots of a forward pass on each shard of the rows; None chooses by platform.
@@ -100,7 +100,8 @@ class Scorer:
         self._model = model
         self._mesh = partitioning.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
         shardings = partitioning.parameter_shardings(self._mesh, model.logical_axes(), model.abstract_params())
-        self._params = jax.device_put(params, shardings)
+        abstract = all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params))
+        self._params = params if abstract else jax.device_put(params, shardings)
         self._shards = partitioning.rows_per_shard_of(self._mesh)
         self._lengths = tuple(sorted(set(row_lengths)))
         if tokens_per_batch is None:
@@ -196,7 +197,7 @@ class Scorer:
         self.work.tokens += int(np.count_nonzero(batch.arrays["segments"]))
         self.work.predictions += int((batch.arrays["targets"][..., 0] >= 0).sum())
         self.work.head_rows += chunks * self._chunk * self._shards
-        program = self._program(length, batch.arrays)
+        program = self._program(length)
         shardings = partitioning.batch_shardings(self._mesh, batch.arrays)
         arrays = {
             name: jax.make_array_from_callback(x.shape, shardings[name], x.__getitem__)
@@ -204,24 +205,30 @@ class Scorer:
         }
         return batch, program(self._params, arrays, np.int32(chunks))
 
-    def _program(self, length: int, arrays: dict[str, np.ndarray]) -> Any:
+    def _program(self, length: int) -> Any:
         if length not in self._compiled:
             # Compiled ahead of the call: such a program refuses other shapes instead of compiling again.
-            whole = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
-            in_shardings = (
-                jax.tree.map(lambda x: x.sharding, self._params),
-                partitioning.batch_shardings(self._mesh, arrays),
-                whole,
-            )
-            forward = jax.jit(self._forward, in_shardings=in_shardings, out_shardings=whole)
-            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
-            self._compiled[length] = forward.lower(self._params, shapes, np.int32(0)).compile()
+            self._compiled[length] = self.lower(length).compile()
         return self._compiled[length]
+
+    def lower(self, length: int) -> jax.stages.Lowered:
+        """The forward pass over rows of one of the row lengths, ready to be compiled: (params, batch, chunks)."""
+        whole = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+        shapes = tree_packing.shapes(self._rows[length], length, self._shards, self._chunk)
+        batch = {name: jax.ShapeDtypeStruct(shape, np.int32) for name, shape in shapes.items()}
+        in_shardings = (
+            jax.tree.map(lambda x: x.sharding, self._params),
+            partitioning.batch_shardings(self._mesh, batch),
+            whole,
+        )
+        forward = jax.jit(self._forward, in_shardings=in_shardings, out_shardings=whole)
+        return forward.lower(self._params, batch, np.int32(0))
 
     def _forward(self, params: Any, batch: dict[str, jax.Array], chunks: jax.Array) -> jax.Array:
         """Log-probabilities, and whether they are the highest, [2, S, P, FAN_OUT]; computes `chunks` chunks of P."""
         names = ("tokens", "positions", "segments", "branches")
-        hidden_BxLxD = self._model.hidden(params, *(batch[name] for name in names))
+        with partitioning.layout(self._mesh):
+            hidden_BxLxD = self._model.hidden(params, *(batch[name] for name in names))
         predictors_SxP, targets_SxPxF = batch["predictors"], batch["targets"]
         hidden_SxRxD = hidden_BxLxD.reshape(self._shards, -1, hidden_BxLxD.shape[-1])
 
