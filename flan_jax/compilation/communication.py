@@ -1,8 +1,8 @@
 """How long collectives take over the links of a slice, one after another.
 
-A group of devices whose chips form a box in the slice works along each axis of that box. An axis gives its links to both
-neighbours where the box spans a whole ring, and one link where it spans a part, because the chips at the ends have no
-other. With n devices on m chips and S bytes of the whole array:
+A group of devices whose chips form a box in the slice works along each axis of that box. An axis gives links both ways
+where the box spans a whole ring, and one link where it spans a part, because the chips at the ends have no
+other; where the box has every s-th chip only, s groups share the links. With n devices on m chips and S bytes of the whole array:
 
     all-gather, reduce-scatter     S (m - 1) / m / bandwidth
     all-reduce                     twice that
@@ -16,6 +16,8 @@ for the part between slices. Latency is not counted.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 
@@ -56,15 +58,16 @@ def _slice(device: object) -> int:
     return getattr(device, "slice_index", 0) or 0
 
 
-def _links(places: set[tuple[int, ...]], topology: Topology) -> int:
-    """Links of a chip that a group of chips can use at once."""
-    links = 0
+def _links(places: set[tuple[int, ...]], topology: Topology) -> float:
+    """Links of a chip that a group of chips can use at once, over all axes along which it reaches."""
+    links = 0.0
     for axis, length in enumerate(topology.shape):
-        values = {place[axis] for place in places}
+        values = sorted({place[axis] for place in places})
         if len(values) > 1:
-            whole_ring = len(values) == length and topology.ring(axis) and length > 2
-            links += 2 if whole_ring else 1
-    return max(links, 1)
+            stride = max(b - a for a, b in itertools.pairwise(values))
+            around = len(values) * stride == length and topology.ring(axis) and length > 2
+            links += (2 if around else 1) / stride
+    return links
 
 
 def _permute_seconds(collective: Collective, devices: np.ndarray, topology: Topology) -> float:

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from flan_jax.errors import FlanError
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
+# The TPU's compiler writes a reduce-scatter as a fusion of this name, of an all-reduce and a slice.
+_SCATTERED = "all-reduce-scatter"
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
@@ -20,6 +24,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
 _PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{}]*\})\}")
 
 
@@ -49,10 +54,17 @@ def collectives(text: str) -> list[Collective]:
     """
     entry, computations = _computations(text)
     calls = _call_counts(entry, computations)
+    partitions = re.search(r"num_partitions=(\d+)", text.partition("\n\n")[0])
+    devices = int(partitions[1]) if partitions else 1
     found = []
     for name, lines in computations.items():
-        if calls[name]:
-            found += [_collective(line, calls[name]) for line in lines if _kind(line[2])]
+        for line in lines if calls[name] else ():
+            if _kind(line[2]):
+                collective = _collective(line, calls[name], devices)
+                if name.startswith(_SCATTERED):  # whatever is reduced there has been padded; its input has not
+                    size = max(_total_bytes(shape) for _, shape, operation, _ in lines if operation == "parameter")
+                    collective = dataclasses.replace(collective, kind="reduce-scatter", size=size)
+                found.append(collective)
     return found
 
 
@@ -96,19 +108,23 @@ def _call_counts(entry: str, computations: dict[str, list[tuple[str, str, str, s
     return counts
 
 
-def _collective(line: tuple[str, str, str, str], count: int) -> Collective:
+def _collective(line: tuple[str, str, str, str], count: int, devices: int) -> Collective:
     name, shape, operation, rest = line
     kind = _kind(operation)
-    groups = _groups(rest)
+    groups = _groups(rest, devices)
     arrays = [_array_bytes(*match) for match in _SHAPE.findall(shape)]
     # An asynchronous start returns its operands too, and sometimes flags; the array that matters is the larger part.
     if operation.endswith("-start") and kind in ("all-gather", "collective-permute") and len(arrays) > 1:
         size = max(arrays) if kind == "collective-permute" else sum(arrays) * groups.shape[1] / (groups.shape[1] + 1)
     else:
-        size = sum(arrays)
+        size = _total_bytes(shape)
     if kind == "reduce-scatter":
         size *= groups.shape[1]
     return Collective(kind, size, groups, count, name)
+
+
+def _total_bytes(shape: str) -> float:
+    return sum(_array_bytes(*match) for match in _SHAPE.findall(shape))
 
 
 def _array_bytes(dtype: str, dims: str) -> float:
@@ -116,11 +132,40 @@ def _array_bytes(dtype: str, dims: str) -> float:
     return float(np.prod([int(d) for d in dims.split(",") if d], initial=1)) * width
 
 
-def _groups(rest: str) -> np.ndarray:
+def _groups(rest: str, devices: int) -> np.ndarray:
+    """Of the four ways to write them: as a list, as a transposed count, as axes of a mesh, or none for all devices."""
     if found := _IOTA.search(rest):
         shape, dims, order = ([int(n) for n in (part or "").split(",") if n] for part in found.groups())
         numbers = np.arange(np.prod(dims)).reshape(dims)
         return (numbers.transpose(order) if order else numbers).reshape(shape)
     if found := _LISTED.search(rest) or _PAIRS.search(rest):
         return np.array([[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", found[1])])
-    return np.zeros((1, 1), int)
+    if found := _MESH.search(rest):
+        return _mesh_groups(*found.groups())
+    if "replica_groups={}" in rest or "replica_groups" not in rest:
+        return np.arange(devices)[None]
+    written = re.search(r"replica_groups=\S*", rest)
+    raise FlanError(
+        f"precompile: cannot read the compiler's {written[0] if written else rest[:80]!r}; please report it."
+    )
+
+
+def _mesh_groups(mesh: str, axes: str) -> np.ndarray:
+    """Groups along some axes of a mesh: 'a'=8,'b'=16 with 'b', or with 'b':(2)4 for four parts after the first two."""
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
+    chosen = re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes)
+    shape: list[int] = []
+    members: list[int] = []
+    for name, size in sizes.items():
+        parts = sorted((int(before), int(part)) for axis, before, part in chosen if axis == name and part)
+        if any(axis == name and not part for axis, _, part in chosen):
+            parts = [(1, size)]
+        done = 1
+        for before, part in parts:
+            shape += [before // done, part]
+            members.append(len(shape) - 1)
+            done = before * part
+        shape.append(size // done)
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    numbers = np.moveaxis(numbers, members, range(-len(members), 0))
+    return numbers.reshape(-1, int(np.prod([shape[m] for m in members], initial=1)))

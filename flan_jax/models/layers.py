@@ -168,8 +168,10 @@ class Mlp(nn.Module):
         activation = nn.silu if c.activation == "silu" else nn.gelu
         x_BxLxD = partitioning.constrain(x_BxLxD, WHOLE)
         into = ((c.embed_dim, c.mlp_dim), ("embed", "mlp"), "bld,df->blf", c.embed_dim)
-        gate = activation(Dense(*into, name="wi_0")(x_BxLxD))
-        hidden = partitioning.constrain(gate * Dense(*into, name="wi_1")(x_BxLxD), ("batch", "length", "mlp"))
+        # The barrier has the gradient of the activation computed once, instead of in each product that takes it (XLA).
+        gate_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_0")(x_BxLxD))
+        up_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_1")(x_BxLxD))
+        hidden = partitioning.constrain(activation(gate_BxLxF) * up_BxLxF, ("batch", "length", "mlp"))
         out = Dense((c.mlp_dim, c.embed_dim), ("mlp", "embed"), "blf,fd->bld", c.mlp_dim, name="wo")
         return partitioning.constrain(out(hidden), BETWEEN)
 

@@ -45,6 +45,13 @@ def test_a_part_of_a_ring_and_a_short_axis_are_lines():
     assert _seconds("all-gather", range(8), devices, topology) == pytest.approx(100 * MB * 7 / 8 / 50e9)
 
 
+def test_groups_that_take_turns_along_an_axis_share_its_links():
+    devices, topology = _slice("v5e", (16, 16))
+    every_fourth = [0, 4, 8, 12]  # around the ring, as three other groups are
+    assert _seconds("all-gather", every_fourth, devices, topology) == pytest.approx(100 * MB * 3 / 4 / (2 * 50e9 / 4))
+    assert _seconds("all-gather", [0, 2], devices, topology) == pytest.approx(100 * MB / 2 / (50e9 / 2))
+
+
 def test_two_axes_at_once():
     devices, topology = _slice("v5e", (16, 16))
     assert _seconds("reduce-scatter", range(256), devices, topology) == pytest.approx(100 * MB * 255 / 256 / (4 * 50e9))

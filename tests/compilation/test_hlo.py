@@ -6,6 +6,7 @@ from jax.sharding import PartitionSpec
 
 from flan_jax import partitioning
 from flan_jax.compilation import hlo
+from flan_jax.errors import FlanError
 
 SIZE = 64  # elements of the whole array, float32
 
@@ -100,3 +101,47 @@ def test_tuples_are_summed():
     (found,) = hlo.collectives(text)
     assert found.size == 6 * 4 + 4 * 2
     assert found.groups.tolist() == [[0, 1], [2, 3]]
+
+
+def test_groups_as_axes_of_a_mesh():
+    def groups(text):
+        program = ASYNCHRONOUS.replace("[4,8]<=[8,4]T(1,0)", text)
+        return hlo.collectives(program)[0].groups
+
+    numbers = np.arange(8).reshape(2, 4)
+    np.testing.assert_array_equal(groups("mesh['a'=2,'b'=4] {'b'}"), numbers)
+    np.testing.assert_array_equal(groups("mesh['a'=2,'b'=4] {'a'}"), numbers.T)
+    np.testing.assert_array_equal(groups("mesh['a'=2,'b'=4] {'b':(2)2}"), np.arange(8).reshape(4, 2))
+    np.testing.assert_array_equal(groups("mesh['a'=2,'b'=4] {'b':(1)2}"), [[0, 2], [1, 3], [4, 6], [5, 7]])
+    np.testing.assert_array_equal(groups("mesh['a'=2,'b'=4] {'a','b'}"), [np.arange(8)])
+
+
+def test_groups_that_cannot_be_read_are_refused():
+    with pytest.raises(FlanError, match="replica_groups=new_way"):
+        hlo.collectives(ASYNCHRONOUS.replace("[4,8]<=[8,4]T(1,0)", "new_way"))
+
+
+def test_a_reduction_and_a_slice_in_one_are_a_reduce_scatter():
+    text = """
+HloModule m, num_partitions=8
+
+%add (a: bf16[], b: bf16[]) -> bf16[] {
+  %a = bf16[] parameter(0)
+  %b = bf16[] parameter(1)
+  ROOT %sum = bf16[] add(%a, %b)
+}
+
+%all-reduce-scatter.4 (input: bf16[64,8]) -> bf16[8,8] {
+  %input = bf16[64,8]{1,0} parameter(0)
+  %pad.1 = bf16[72,8]{1,0} pad(%input), padding=0_8x0_0
+  %all-reduce.1 = bf16[72,8]{1,0} all-reduce(%pad.1), replica_groups={}, to_apply=%add
+  ROOT %slice.1 = bf16[8,8]{1,0} dynamic-slice(%all-reduce.1), dynamic_slice_sizes={8,8}
+}
+
+ENTRY %main (p: bf16[64,8]) -> bf16[8,8] {
+  %p = bf16[64,8]{1,0} parameter(0)
+  ROOT %fusion.1 = bf16[8,8]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.4
+}
+"""
+    (found,) = hlo.collectives(text)
+    assert (found.kind, found.size, found.groups.shape) == ("reduce-scatter", 64 * 8 * 2, (1, 8))
