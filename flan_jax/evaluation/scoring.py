@@ -14,7 +14,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,7 +85,7 @@ class Scorer:
 
     Args:
       model: the model.
-      params: its parameters.
+      params: its parameters; or, for `lower` alone, their shapes with shardings (`jax.ShapeDtypeStruct`).
       mesh: where rows and parameters are laid out; None takes one device.
       row_lengths: lengths of the rows; the longest limits a prompt with its longest option.
       tokens_per_batch: slots of a forward pass on each shard of the rows; None chooses by platform.
@@ -108,7 +108,8 @@ class Scorer:
         self._model = model
         self._mesh = partitioning.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
         shardings = partitioning.parameter_shardings(self._mesh, model.logical_axes(), model.abstract_params())
-        self._params = jax.device_put(params, shardings)
+        abstract = all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params))
+        self._params = params if abstract else jax.device_put(params, shardings)
         self._shards = partitioning.rows_per_shard_of(self._mesh)
         self._lengths = tuple(sorted(set(row_lengths)))
         on_cpu = self._mesh.devices.flat[0].platform == "cpu"
@@ -278,30 +279,31 @@ class Scorer:
         if key not in self._compiled:
             # Compiled ahead of the call: such a program refuses other shapes instead of compiling again.
             began = time.perf_counter()
-            whole = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
-            in_shardings = (
-                jax.tree.map(lambda x: x.sharding, self._params),
-                partitioning.batch_shardings(self._mesh, arrays),
-                whole,
-                whole,
-            )
-            forward = jax.jit(self._forward, in_shardings=in_shardings, out_shardings=whole)
-            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
-            self._compiled[key] = forward.lower(self._params, shapes, cache, np.int32(0)).compile()
+            self._compiled[key] = self._lowered(arrays, cache).compile()
             self.work.compile_seconds += time.perf_counter() - began
         return self._compiled[key]
 
+    def lower(self, length: int) -> jax.stages.Lowered:
+        """A decoder's pass over rows of one of the row lengths, to be compiled: (params, batch, None, chunks)."""
+        shapes = tree_packing.shapes(self._rows[length], length, self._shards, self._chunk)
+        return self._lowered({name: jax.ShapeDtypeStruct(shape, np.int32) for name, shape in shapes.items()}, None)
+
+    def _lowered(self, arrays: Mapping[str, Any], cache: Cache | None) -> jax.stages.Lowered:
+        whole = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), dict(arrays))
+        in_shardings = (
+            jax.tree.map(lambda x: x.sharding, self._params),
+            partitioning.batch_shardings(self._mesh, shapes),
+            whole,
+            whole,
+        )
+        forward = jax.jit(self._forward, in_shardings=in_shardings, out_shardings=whole)
+        return forward.lower(self._params, shapes, cache, np.int32(0))
+
     def _forward(self, params: Any, batch: dict[str, jax.Array], cache: Cache | None, chunks: jax.Array) -> jax.Array:
         """Log-probabilities, and whether they are the highest, [2, S, P, FAN_OUT]; computes `chunks` chunks of P."""
-        names = ("tokens", "positions", "segments", "branches")
-        inputs = [batch[name] for name in names]
-        if "encoder_tokens" in batch:
-            memory = self._model.encode(params, *(batch[f"encoder_{name}"] for name in names[:3]))
-            hidden_BxLxD = self._model.hidden(params, *inputs, memory=memory)
-        elif cache is None:
-            hidden_BxLxD = self._model.hidden(params, *inputs)
-        else:
-            hidden_BxLxD, _ = self._model.extend(params, *inputs, cache=cache)
+        with partitioning.layout(self._mesh):
+            hidden_BxLxD = self._hidden(params, batch, cache)
         predictors_SxP, targets_SxPxF = batch["predictors"], batch["targets"]
         hidden_SxRxD = hidden_BxLxD.reshape(self._shards, -1, hidden_BxLxD.shape[-1])
 
@@ -314,6 +316,16 @@ class Scorer:
             return jax.lax.dynamic_update_slice_in_dim(result, scores, start, 2)
 
         return jax.lax.fori_loop(0, chunks, chunk, jnp.zeros((2, *targets_SxPxF.shape)))
+
+    def _hidden(self, params: Any, batch: dict[str, jax.Array], cache: Cache | None) -> jax.Array:
+        names = ("tokens", "positions", "segments", "branches")
+        inputs = [batch[name] for name in names]
+        if "encoder_tokens" in batch:
+            memory = self._model.encode(params, *(batch[f"encoder_{name}"] for name in names[:3]))
+            return self._model.hidden(params, *inputs, memory=memory)
+        if cache is None:
+            return self._model.hidden(params, *inputs)
+        return self._model.extend(params, *inputs, cache=cache)[0]
 
 
 def _log_probabilities(logits_SxCxV: jax.Array, targets_SxCxF: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ import numpy as np
 MASKED = -1e30  # finite, so that a row of padding yields no NaN
 EVERY = -1  # segment of keys that the slots of every segment see
 
-Bias = Callable[[jax.Array, jax.Array], jax.Array]
+Bias = Callable[[slice, slice], jax.Array]
 
 
 class Slots(NamedTuple):
@@ -64,7 +64,7 @@ def attend(
       causal: a query sees no slot after its own.
       window: positions that a local layer sees back, itself included; 0 for no limit.
       is_global: whether this layer ignores the window; may be traced.
-      bias: (query positions [B, Q], key positions [B, S]) -> what is added to the scores, [B, G, P, Q, S].
+      bias: (slots of queries, slots of keys) -> what is added to their scores, [B, G, P, Q, S].
       block: queries a block.
 
     Returns:
@@ -79,7 +79,7 @@ def attend(
         q, k = queries.part(asked), keys.part(seen_keys)
         scores = jnp.einsum("bqgpk,bsgk->bgpqs", q_BxQxGxPxK[:, asked], k_BxSxGxK[:, seen_keys]).astype(jnp.float32)
         if bias is not None:
-            scores += bias(q.positions, k.positions)
+            scores += bias(asked, seen_keys)
         seen = visible(q, k)
         if causal:
             seen &= np.arange(seen_keys.stop)[None, None, :] <= np.arange(cached + start, cached + stop)[None, :, None]

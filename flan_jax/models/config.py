@@ -9,7 +9,7 @@ from typing import Any
 from flan_jax.errors import FlanError
 from flan_jax.models.remat import POLICIES
 
-COMPUTATION = ("dtype", "remat", "attention", "attention_block")  # fields that change how a model is computed, not what
+COMPUTATION = ("dtype", "remat", "attention", "attention_block", "unroll")  # how a model is computed, not what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,7 @@ class DecoderConfig:
       attention: how self-attention is computed: "xla" or "segments" anywhere, "splash" on TPU, "cudnn" on GPU; see
         `flan_jax.models.attention_switch`.
       attention_block: queries a block of the attention "xla" and "segments".
+      unroll: straight-line code instead of loops, so that a compiler counts every layer; slow to compile.
     """
 
     vocab_size: int
@@ -85,6 +86,7 @@ class DecoderConfig:
     remat: str = "full"
     attention: str = "xla"
     attention_block: int = 256
+    unroll: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (

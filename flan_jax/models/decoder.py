@@ -10,10 +10,22 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flan_jax import partitioning
 from flan_jax.models.attention import Slots
 from flan_jax.models.cache import Cache
 from flan_jax.models.config import DecoderConfig
-from flan_jax.models.layers import Attention, Keyed, Memory, Mlp, RelativeBias, RMSNorm, parameter, stacked
+from flan_jax.models.layers import (
+    BETWEEN,
+    WHOLE,
+    Attention,
+    Keyed,
+    Memory,
+    Mlp,
+    RelativeBias,
+    RMSNorm,
+    parameter,
+    stacked,
+)
 
 
 class DecoderLayer(nn.Module):
@@ -27,12 +39,12 @@ class DecoderLayer(nn.Module):
         c = self.config
         norm = functools.partial(RMSNorm, c.norm_epsilon)
         is_global, cached, remembered = of_layer
-        slots, rel_embedding, memory, cached_slots, memory_slots = constants
+        slots, bias, memory, cached_slots, memory_slots = constants
         cached = None if cached is None else Keyed(*cached, cached_slots)
         memory = memory if remembered is None else Keyed(*remembered, memory_slots)
-        x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
+        x_BxLxD = partitioning.constrain(x_BxLxD, BETWEEN)
         y_BxLxD = norm(name="pre_self_attention_layer_norm")(x_BxLxD)
-        y_BxLxD, own = Attention(c, name="self_attention")(y_BxLxD, slots, is_global, rel_embedding, cached=cached)
+        y_BxLxD, own = Attention(c, name="self_attention")(y_BxLxD, slots, is_global, bias, cached=cached)
         if c.post_norms:
             y_BxLxD = norm(name="post_self_attention_layer_norm")(y_BxLxD)
         x_BxLxD += y_BxLxD
@@ -64,7 +76,8 @@ class TokenEmbedder(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """tokens [B, L] -> [B, L, D]."""
         c = self.config
-        x_BxLxD = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)
+        embedding = partitioning.constrain(self.embedding, ("vocab", "activation_embed"))
+        x_BxLxD = partitioning.constrain(jnp.take(embedding, tokens, axis=0).astype(c.dtype), BETWEEN)
         return x_BxLxD * jnp.asarray(c.embed_dim**0.5, x_BxLxD.dtype) if c.scale_embeddings else x_BxLxD
 
     def attend(self, hidden: jax.Array) -> jax.Array:
@@ -72,7 +85,7 @@ class TokenEmbedder(nn.Module):
         c = self.config
         if c.scale_tied_logits:
             hidden = hidden * c.embed_dim**-0.5
-        embedding = self.embedding.astype(hidden.dtype)
+        embedding = partitioning.constrain(self.embedding.astype(hidden.dtype), ("vocab", "embed"))
         return jnp.einsum("...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32)
 
 
@@ -87,7 +100,7 @@ class LogitsDense(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.embed_dim**-0.5)
         kernel = parameter(self, "kernel", (c.embed_dim, c.vocab_size), ("embed", "vocab"), init)
-        kernel = kernel.astype(hidden.dtype)
+        kernel = partitioning.constrain(kernel.astype(hidden.dtype), ("embed", "vocab"))
         return jnp.einsum("...d,dv->...v", hidden, kernel, preferred_element_type=jnp.float32)
 
 
@@ -119,7 +132,7 @@ class Decoder(nn.Module):
 
         With a cache, its slots come before these, and what layers computed for these is given back as another.
         """
-        bias = self.relpos_bias() if self.config.positions == "relative_bias" else None
+        bias = self.relpos_bias(slots) if self.config.positions == "relative_bias" else None
         x_BxLxD = self._embedder()(tokens)
         is_global_N = jnp.asarray(self.config.global_layers)
         cached, remembered = (None, None) if cache is None else (cache, cache.memory)
@@ -130,7 +143,7 @@ class Decoder(nn.Module):
             own, remembered = computed
             of_memory = cache.memory if remembered is None else Cache(*remembered, memory.slots)
             computed = Cache(*own, slots, of_memory)
-        return self.decoder_norm(x_BxLxD), computed
+        return partitioning.constrain(self.decoder_norm(x_BxLxD), WHOLE), computed
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> logits [..., V], float32."""

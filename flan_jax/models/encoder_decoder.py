@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import jax
 from flax import linen as nn
 
+from flan_jax import partitioning
 from flan_jax.models.attention import Slots
 from flan_jax.models.cache import Cache
 from flan_jax.models.config import DecoderConfig
 from flan_jax.models.decoder import Decoder, Model, TokenEmbedder
-from flan_jax.models.layers import Attention, Memory, Mlp, RelativeBias, RMSNorm, stacked
+from flan_jax.models.layers import BETWEEN, Attention, Memory, Mlp, RelativeBias, RMSNorm, stacked
 
 
 class EncoderLayer(nn.Module):
@@ -26,10 +27,10 @@ class EncoderLayer(nn.Module):
         """[B, L, D] -> [B, L, D]."""
         c = self.config
         norm = functools.partial(RMSNorm, c.norm_epsilon)
-        slots, rel_embedding = constants
-        x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
+        slots, bias = constants
+        x_BxLxD = partitioning.constrain(x_BxLxD, BETWEEN)
         y_BxLxD = norm(name="pre_attention_layer_norm")(x_BxLxD)
-        y_BxLxD, _ = Attention(c, causal=False, name="attention")(y_BxLxD, slots, rel_embedding_HxR=rel_embedding)
+        y_BxLxD, _ = Attention(c, causal=False, name="attention")(y_BxLxD, slots, bias=bias)
         x_BxLxD += y_BxLxD
         return x_BxLxD + Mlp(c, name="mlp")(norm(name="pre_mlp_layer_norm")(x_BxLxD)), None
 
@@ -44,11 +45,11 @@ class Encoder(nn.Module):
         """Declares the modules; layers are stacked on axis 0."""
         self.layers = stacked(EncoderLayer, self.config, self.config.num_encoder_layers)
         self.encoder_norm = RMSNorm(self.config.norm_epsilon)
-        self.relpos_bias = RelativeBias(self.config)
+        self.relpos_bias = RelativeBias(self.config, bidirectional=True)
 
     def __call__(self, tokens: jax.Array, slots: Slots) -> jax.Array:
         """Integers [B, S] -> hidden [B, S, D], after the final norm."""
-        x_BxSxD, _ = self.layers(self.shared_embedder(tokens), None, (slots, self.relpos_bias()))
+        x_BxSxD, _ = self.layers(self.shared_embedder(tokens), None, (slots, self.relpos_bias(slots)))
         return self.encoder_norm(x_BxSxD)
 
 

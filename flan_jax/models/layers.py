@@ -9,11 +9,18 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flan_jax import partitioning
 from flan_jax.models import rotary
-from flan_jax.models.attention import Slots, relative_buckets
+from flan_jax.models.attention import Slots
 from flan_jax.models.attention_switch import attend
 from flan_jax.models.config import DecoderConfig
+from flan_jax.models.relative import Biases, biases
 from flan_jax.models.remat import KEY, MIXED, POLICIES, QUERY, VALUE, checkpoint_name
+
+# Activations in the layers' projections, and between them: there every slot stands alone, so what the projections sum
+# over tensor is scattered over the length instead of repeated, and norms and residuals are computed once.
+WHOLE = ("batch", "length", "activation_embed")
+BETWEEN = ("batch", "block_length", "activation_embed")
 
 
 def parameter(
@@ -51,7 +58,8 @@ class Dense(nn.Module):
         """Contracts x with the kernel as the einsum `contract` says."""
         init = nn.initializers.normal(self.fan_in**-0.5)
         kernel = parameter(self, "kernel", self.shape, self.axes, init)
-        return jnp.einsum(self.contract, x, kernel.astype(x.dtype))
+        # Cast before it is gathered over fsdp, and so the gradient before it is scattered: half the bytes in bfloat16.
+        return jnp.einsum(self.contract, x, partitioning.constrain(kernel.astype(x.dtype), self.axes))
 
 
 class Memory(NamedTuple):
@@ -96,7 +104,7 @@ class Attention(nn.Module):
         x_BxLxD: jax.Array,
         slots: Slots,
         is_global: jax.Array | bool = True,
-        rel_embedding_HxR: jax.Array | None = None,
+        bias: Biases | None = None,
         memory: Memory | Keyed | None = None,
         cached: Keyed | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -107,13 +115,14 @@ class Attention(nn.Module):
         c = self.config
         num_rows, length, _ = x_BxLxD.shape
         groups, per_group = c.num_kv_heads, c.num_heads // c.num_kv_heads
+        x_BxLxD = partitioning.constrain(x_BxLxD, WHOLE)
         y_BxSxD, key_slots = (x_BxLxD, slots) if memory is None else (memory[0], memory.slots)
         scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
 
         def project(y_BxSxD: jax.Array, heads: int, name: str, fan_in: float) -> jax.Array:
             axes = ("embed", "heads" if name == QUERY else "kv_heads", "kv")
             dense = Dense((c.embed_dim, heads, c.head_dim), axes, "bsd,dhk->bshk", fan_in, name=name)
-            return checkpoint_name(dense(y_BxSxD), name)
+            return checkpoint_name(partitioning.constrain(dense(y_BxSxD), ("batch", "length", *axes[1:])), name)
 
         # Whatever the scale, scores start with unit variance.
         q_BxLxHxK = project(x_BxLxD, c.num_heads, QUERY, c.embed_dim * c.head_dim * scale**2)
@@ -135,11 +144,9 @@ class Attention(nn.Module):
                 lambda *parts: jnp.concatenate(parts, 1), cached, Keyed(k_BxSxGxK, v_BxSxGxK, slots)
             )
 
-        def bias(positions_BxQ: jax.Array, positions_BxS: jax.Array) -> jax.Array:
-            back = positions_BxQ[:, :, None] - positions_BxS[:, None, :]
-            buckets = relative_buckets(back, c.relative_buckets, c.relative_max_distance, not self.causal)
-            bias_BxHxQxS = jnp.moveaxis(rel_embedding_HxR.T[buckets], -1, 1)
-            return bias_BxHxQxS.reshape(num_rows, groups, per_group, *back.shape[1:])
+        def bias_of(asked: slice, seen: slice) -> jax.Array:
+            bias_BxHxQxS = bias.between(slots.positions, key_slots.positions, asked, seen)
+            return bias_BxHxQxS.reshape(-1, groups, per_group, *bias_BxHxQxS.shape[2:])
 
         out_BxLxGxPxK = attend(
             q_BxLxGxPxK,
@@ -150,27 +157,30 @@ class Attention(nn.Module):
             causal=self.causal,
             window=c.window,
             is_global=is_global,
-            bias=None if rel_embedding_HxR is None else bias,
+            bias=None if bias is None else bias_of,
             block=c.attention_block,
             implementation=c.attention,
         )
-        out_BxLxHxK = checkpoint_name(out_BxLxGxPxK.reshape(num_rows, length, c.num_heads, c.head_dim), MIXED)
+        out_BxLxHxK = out_BxLxGxPxK.reshape(num_rows, length, c.num_heads, c.head_dim)
+        out_BxLxHxK = checkpoint_name(partitioning.constrain(out_BxLxHxK, ("batch", "length", "heads", "kv")), MIXED)
         shape = (c.num_heads, c.head_dim, c.embed_dim)
-        out = Dense(shape, ("heads", "kv", "embed"), "blhk,hkd->bld", c.num_heads * c.head_dim, name="out")
-        return out(out_BxLxHxK), computed
+        dense = Dense(shape, ("heads", "kv", "embed"), "blhk,hkd->bld", c.num_heads * c.head_dim, name="out")
+        return partitioning.constrain(dense(out_BxLxHxK), BETWEEN), computed
 
 
 class RelativeBias(nn.Module):
     """T5's table of relative position biases, shared by all layers."""
 
     config: DecoderConfig
+    bidirectional: bool = False
 
     @nn.compact
-    def __call__(self) -> jax.Array:
-        """Returns [H, buckets]."""
+    def __call__(self, slots: Slots) -> Biases:
+        """The biases of these slots, which all layers share."""
         c = self.config
         shape, axes = (c.num_heads, c.relative_buckets), ("heads", "relpos_buckets")
-        return parameter(self, "rel_embedding", shape, axes, nn.initializers.normal(c.embed_dim**-0.5))
+        table_HxR = parameter(self, "rel_embedding", shape, axes, nn.initializers.normal(c.embed_dim**-0.5))
+        return biases(table_HxR, slots, c, self.bidirectional)
 
 
 class Mlp(nn.Module):
@@ -183,10 +193,14 @@ class Mlp(nn.Module):
         """[B, L, D] -> [B, L, D]."""
         c = self.config
         activation = nn.silu if c.activation == "silu" else nn.gelu
+        x_BxLxD = partitioning.constrain(x_BxLxD, WHOLE)
         into = ((c.embed_dim, c.mlp_dim), ("embed", "mlp"), "bld,df->blf", c.embed_dim)
-        gate = activation(Dense(*into, name="wi_0")(x_BxLxD))
-        hidden = nn.with_logical_constraint(gate * Dense(*into, name="wi_1")(x_BxLxD), ("batch", "length", "mlp"))
-        return Dense((c.mlp_dim, c.embed_dim), ("mlp", "embed"), "blf,fd->bld", c.mlp_dim, name="wo")(hidden)
+        # The barrier has the gradient of the activation computed once, instead of in each product that takes it (XLA).
+        gate_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_0")(x_BxLxD))
+        up_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_1")(x_BxLxD))
+        hidden = partitioning.constrain(activation(gate_BxLxF) * up_BxLxF, ("batch", "length", "mlp"))
+        out = Dense((c.mlp_dim, c.embed_dim), ("mlp", "embed"), "blf,fd->bld", c.mlp_dim, name="wo")
+        return partitioning.constrain(out(hidden), BETWEEN)
 
 
 def stacked(layer: type[nn.Module], config: DecoderConfig, num_layers: int) -> nn.Module:
@@ -205,5 +219,6 @@ def stacked(layer: type[nn.Module], config: DecoderConfig, num_layers: int) -> n
         split_rngs={"params": True},
         in_axes=(0, nn.broadcast),
         length=num_layers,
+        unroll=num_layers if config.unroll else 1,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )(config)

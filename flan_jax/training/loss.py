@@ -42,7 +42,9 @@ def token_cross_entropy(
     @jax.checkpoint
     def head(params: Any, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple:
         logits = model.logits(params, hidden).astype(jnp.float32)
-        picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        # A sum instead of a look-up: each shard of the vocabulary then adds its own.
+        is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == targets[..., None]
+        picked = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
         loss = jax.nn.logsumexp(logits, axis=-1) - picked
         correct = picked >= jnp.max(logits, axis=-1)
         seen = weights > 0
@@ -56,7 +58,7 @@ def token_cross_entropy(
         return None, jax.lax.cond(jnp.any(weights > 0), head, skip, params, hidden, targets, weights)
 
     xs = (chunks(hidden_BxTxD), chunks(targets_BxT), chunks(weights_BxT.astype(jnp.float32)))
-    _, outputs = jax.lax.scan(body, None, xs)
+    _, outputs = jax.lax.scan(body, None, xs, unroll=len(xs[0]) if model.config.unroll else 1)
     loss, correct = (jnp.moveaxis(x, 0, 1).reshape(num_rows, -1)[:, :num_slots] for x in outputs)
     return loss, correct
 

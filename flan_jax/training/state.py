@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -72,7 +73,8 @@ def make_train_step(
 
     def gradient(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
         def total(params: Any) -> tuple[jax.Array, loss_lib.Metrics]:
-            return loss_lib.target_loss(model, params, batch, num_datasets)
+            with contextlib.nullcontext() if shardings is None else partitioning.layout(shardings.step.mesh):
+                return loss_lib.target_loss(model, params, batch, num_datasets)
 
         grads, metrics = jax.grad(total, has_aux=True)(params)
         if shardings is not None:

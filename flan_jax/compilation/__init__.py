@@ -1,0 +1,1 @@
+"""What a step would cost on a TPU, from its compiler, without the TPU."""

@@ -1,0 +1,71 @@
+"""What a TPU chip can do, by generation, and where the numbers are from."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from flan_jax.errors import unknown_name
+
+GB, GIB = 1e9, 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One generation of TPU chips.
+
+    Attributes:
+      peak_flops: bfloat16 multiply-adds x 2 a second, of a chip.
+      hbm_bytes: memory of a chip.
+      hbm_bandwidth: bytes a second between it and the cores.
+      link_bandwidth: bytes a second over one link to a neighbour, one way.
+      wraps: an axis of a slice is a ring if its length is a multiple of this, else a line.
+      devices: of a chip, as JAX counts them when programs are compiled for an abstract topology.
+      network_bandwidth: bytes a second and chip to other slices, one way.
+      source: where this is published.
+    """
+
+    peak_flops: float
+    hbm_bytes: float
+    hbm_bandwidth: float
+    link_bandwidth: float
+    wraps: int
+    devices: int
+    network_bandwidth: float
+    source: str
+
+
+# Links: the vendor's bidirectional ICI bandwidth of a chip, divided by its links (4 in a 2D torus, 6 in 3D) and by two
+# directions; v3: 656 Gbit/s a link and direction, which is also its 340 TB/s of all-reduce over 1,024 chips of 4 links.
+CHIPS = {
+    "v3": Chip(
+        *(123e12, 32 * GIB, 900 * GB, 82 * GB, 8, 2, 6.25 * GB),
+        "docs.cloud.google.com/tpu/docs/v3; links: Norrie et al. 2021, The Design Process for Google's Training Chips",
+    ),
+    "v4": Chip(
+        *(275e12, 32 * GIB, 1200 * GB, 50 * GB, 4, 2, 6.25 * GB),
+        "docs.cloud.google.com/tpu/docs/v4; links: Jouppi et al. 2023, TPU v4 (arXiv 2304.01433)",
+    ),
+    "v5p": Chip(
+        *(459e12, 95 * GIB, 2765 * GB, 100 * GB, 4, 1, 6.25 * GB),
+        "docs.cloud.google.com/tpu/docs/v5p (1,200 GB/s of 6 links; network 50 Gbit/s a chip)",
+    ),
+    "v5e": Chip(
+        *(197e12, 16 * GIB, 819 * GB, 50 * GB, 16, 1, 3.125 * GB),
+        "docs.cloud.google.com/tpu/docs/v5e (400 GB/s of 4 links; network 6.4 Tbit/s of 256 chips)",
+    ),
+    "v6e": Chip(
+        *(918e12, 32 * GIB, 1638 * GB, 100 * GB, 16, 1, 12.5 * GB),
+        "docs.cloud.google.com/tpu/docs/v6e (800 GB/s of 4 links); network: jax-ml.github.io/scaling-book/tpus",
+    ),
+}
+
+
+def chip(generation: str) -> Chip:
+    """The chip of that generation.
+
+    Raises:
+      FlanError: it is not in the table; the message has near matches.
+    """
+    if generation not in CHIPS:
+        raise unknown_name("TPU generation", generation, CHIPS)
+    return CHIPS[generation]

@@ -1,0 +1,84 @@
+"""How long collectives take over the links of a slice, one after another.
+
+A group of devices whose chips form a box in the slice works along each axis of that box. An axis gives links both ways
+where the box spans a whole ring, and one link where it spans a part, because the chips at the ends have no
+other; where the box has every s-th chip only, s groups share the links. With n devices on m chips and S bytes of the whole array:
+
+    all-gather, reduce-scatter     S (m - 1) / m / bandwidth
+    all-reduce                     twice that
+    all-to-all                     S (m - 1) / m / m x (m / 4, the mean distance on a ring) x 2 / bandwidth
+    collective-permute             S x the longest distance between partners / one link
+
+where S is what one chip holds for the group, and bandwidth the sum over the axes of links x bytes a second. Where the
+two devices of a chip belong to different groups, both groups share the links, so S counts twice; devices of one chip
+and group pass on what they get without using a link. Groups that reach over several slices take the network's bandwidth
+for the part between slices. Latency is not counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from flan_jax.compilation.hlo import Collective
+from flan_jax.compilation.topology import Topology
+
+
+def seconds(collective: Collective, devices: np.ndarray, topology: Topology) -> float:
+    """Time of one run of a collective.
+
+    Args:
+      collective: from `hlo.collectives`.
+      devices: the program's devices in the order of its numbers: a mesh's `devices.ravel()`.
+      topology: where they are.
+    """
+    if collective.kind == "collective-permute":
+        return _permute_seconds(collective, devices, topology)
+    group = [devices[i] for i in collective.groups[0]]
+    places = {(_slice(d), *d.coords) for d in group}
+    slices = {place[0] for place in places}
+    shared = topology.chip.devices / (len(group) / len(places))  # groups that use the same links at once
+    size = collective.size * (2 if collective.kind == "all-reduce" else 1) * shared
+    time = 0.0
+    if len(slices) > 1:  # each chip exchanges its share with its partners in other slices
+        share = size / max(len(places) // len(slices), 1)
+        time += share * (len(slices) - 1) / len(slices) / topology.chip.network_bandwidth
+    inside = {place[1:] for place in places if place[0] == min(slices)}
+    chips = len(inside)
+    if chips == 1:
+        return time
+    bandwidth = _links(inside, topology) * topology.chip.link_bandwidth
+    if collective.kind == "all-to-all":
+        return time + size * (chips - 1) / chips * max(chips / 4, 1) / chips * 2 / bandwidth
+    return time + size * (chips - 1) / chips / bandwidth
+
+
+def _slice(device: object) -> int:
+    return getattr(device, "slice_index", 0) or 0
+
+
+def _links(places: set[tuple[int, ...]], topology: Topology) -> float:
+    """Links of a chip that a group of chips can use at once, over all axes along which it reaches."""
+    links = 0.0
+    for axis, length in enumerate(topology.shape):
+        values = sorted({place[axis] for place in places})
+        if len(values) > 1:
+            stride = max(b - a for a, b in itertools.pairwise(values))
+            around = len(values) * stride == length and topology.ring(axis) and length > 2
+            links += (2 if around else 1) / stride
+    return links
+
+
+def _permute_seconds(collective: Collective, devices: np.ndarray, topology: Topology) -> float:
+    farthest = 0
+    for start, end in collective.groups:
+        a, b = devices[start], devices[end]
+        if _slice(a) != _slice(b):
+            return collective.size / topology.chip.network_bandwidth
+        hops = 0
+        for axis, length in enumerate(topology.shape):
+            apart = abs(a.coords[axis] - b.coords[axis])
+            hops += min(apart, length - apart) if topology.ring(axis) else apart
+        farthest = max(farthest, hops)
+    return collective.size * farthest * topology.chip.devices / topology.chip.link_bandwidth

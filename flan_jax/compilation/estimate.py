@@ -1,0 +1,155 @@
+"""From compiled programs to what a step takes: memory, computation, communication, time."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from flan_jax import models, partitioning
+from flan_jax.compilation import communication, hlo, program
+from flan_jax.compilation.topology import Topology
+from flan_jax.errors import FlanError
+
+PAPER_STEPS = 30_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to compile.
+
+    Attributes:
+      config: the model, with how it is computed.
+      mesh: sizes of data, fsdp and tensor.
+      shape: of the batch.
+      score: a scorer's forward pass instead of the training step.
+    """
+
+    config: models.DecoderConfig
+    mesh: dict[str, int]
+    shape: program.Shape
+    score: bool = False
+
+
+def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[str, Any]:
+    """Compiles for the topology and reports, for one device where nothing else is said.
+
+    The memory and the collectives are those of the whole program; the collectives in its loops are counted as often as
+    the loops run. The compiler's FLOPs and seconds count a loop once, so they are taken from programs of one and of two
+    layers without loops, and continued in a straight line.
+
+    Args:
+      plan: what to compile.
+      topology: for which devices.
+      memory_only: leave out FLOPs and seconds, and so two of three compilations.
+
+    Returns:
+      A tree of figures as JSON holds it: bytes, seconds, FLOPs. `fits` says whether the device's memory suffices.
+
+    Raises:
+      FlanError: the plan does not fit the devices' number or the model.
+    """
+    mesh = partitioning.make_mesh(**plan.mesh, devices=topology.devices)
+    lower = program.lower_scoring if plan.score else program.lower_train_step
+    report: dict[str, Any] = {
+        "topology": topology.name,
+        "slices": topology.slices,
+        "mesh": dict(mesh.shape),
+        "rows": plan.shape.rows,
+        "remat": plan.config.remat,
+        "attention": plan.config.attention,
+        "program": "scoring" if plan.score else "training step",
+        "hbm_bytes": topology.chip.hbm_bytes / topology.chip.devices,
+    }
+    try:
+        whole = program.compile_program(*lower(plan.config, mesh, plan.shape))
+    except program.TooLargeError as error:
+        return report | {"fits": False, "memory": {"peak": error.needed}, "reason": str(error).partition("\n")[0][:300]}
+    report |= {"fits": True, "memory": whole.memory}
+    devices = mesh.devices.ravel()
+    report["communication"] = by_kind(hlo.collectives(whole.text), devices, topology)
+    if memory_only:
+        return report
+
+    def of_layers(number: int) -> program.Compiled:
+        config = with_layers(plan.config, number)
+        return program.compile_program(*lower(config, mesh, plan.shape))
+
+    one, two = of_layers(1), of_layers(2)
+    layers = plan.config.num_layers
+    report["flops"], report["compute_seconds"] = (
+        extrapolated(getattr(one, name), getattr(two, name), layers) for name in ("flops", "seconds")
+    )
+    report["layer_seconds"] = two.seconds - one.seconds
+    return report | step_figures(report, plan, topology)
+
+
+def with_layers(config: models.DecoderConfig, number: int) -> models.DecoderConfig:
+    """The model with fewer layers, of each kind in its share, and without loops.
+
+    Raises:
+      FlanError: an encoder and a decoder of unlike depth, which one number of layers cannot stand for.
+    """
+    if config.num_encoder_layers not in (0, config.num_layers):
+        raise FlanError("precompile: an encoder has to be as deep as its decoder.")
+    encoder = number if config.num_encoder_layers else 0
+    return dataclasses.replace(config, num_layers=number, num_encoder_layers=encoder, unroll=True)
+
+
+def extrapolated(one: float, two: float, layers: int) -> float:
+    """A quantity of so many layers from what one and two layers take."""
+    return one + (two - one) * (layers - 1)
+
+
+def by_kind(found: list[hlo.Collective], devices: np.ndarray, topology: Topology) -> dict[str, Any]:
+    """Counts, bytes and seconds of collectives a step by kind and size of group, and their sum in seconds."""
+    kinds: dict[str, dict[str, float]] = collections.defaultdict(lambda: {"count": 0, "bytes": 0.0, "seconds": 0.0})
+    for collective in found:
+        if collective.groups.shape[1] < 2:
+            continue
+        entry = kinds[f"{collective.kind} of {collective.groups.shape[1]}"]
+        entry["count"] += collective.count
+        entry["bytes"] += collective.count * collective.size
+        entry["seconds"] += collective.count * communication.seconds(collective, devices, topology)
+    return {"kinds": dict(kinds), "seconds": sum(entry["seconds"] for entry in kinds.values())}
+
+
+def step_figures(report: dict[str, Any], plan: Plan, topology: Topology) -> dict[str, Any]:
+    """Times, rates and the share of the peak, from the computation's and the communication's seconds."""
+    compute, network = report["compute_seconds"], report["communication"]["seconds"]
+    overlapped, serial = max(compute, network), compute + network
+    slots = plan.shape.rows * (plan.shape.inputs + plan.shape.targets)
+    useful = model_flops(plan)
+    peak = topology.chip.peak_flops * topology.chips
+    return {
+        "step_seconds": {"overlapped": overlapped, "serial": serial},
+        "tokens_per_second": {"overlapped": slots / overlapped, "serial": slots / serial},
+        "mfu": {"overlapped": useful / peak / overlapped, "serial": useful / peak / serial},
+        "hours_of_the_paper": {"overlapped": PAPER_STEPS * overlapped / 3600, "serial": PAPER_STEPS * serial / 3600},
+        "floor_seconds": useful / peak,
+    }
+
+
+def model_flops(plan: Plan) -> float:
+    """FLOPs that the model's definition asks for: 2 a parameter and slot forward, twice that backward, and attention.
+
+    The embedding is looked up, not multiplied; the head counts at target slots only. Attention counts the slots before
+    a query (all of them in an encoder), as if a row were one segment. Recomputation does not count (Chowdhery et al.
+    2022, appendix B).
+    """
+    c, shape = plan.config, plan.shape
+    width, kv_width = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    attention, mlp = c.embed_dim * 2 * (width + kv_width), 3 * c.embed_dim * c.mlp_dim
+    head = c.embed_dim * c.vocab_size * shape.targets
+    if c.num_encoder_layers:
+        s, t = shape.inputs, shape.targets
+        encoder = (attention + mlp) * s + 2 * width * s * s
+        cross = 2 * c.embed_dim * width * t + 2 * c.embed_dim * kv_width * s + 2 * width * s * t
+        decoder = (attention + mlp) * t + width * t * t + cross
+        row = c.num_encoder_layers * encoder + c.num_layers * decoder + head
+    else:
+        length = shape.inputs + shape.targets
+        row = c.num_layers * ((attention + mlp) * length + width * length * length) + head
+    return 2.0 * row * shape.rows * (1 if plan.score else 3)

@@ -1,0 +1,141 @@
+"""The step of a training run, or a scorer's forward pass, compiled for devices that are not here."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flan_jax import models, partitioning
+from flan_jax.data import layouts
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import scoring
+from flan_jax.training import optimizers
+from flan_jax.training.state import abstract_state, make_train_step, state_shardings
+
+NUM_DATASETS = 62  # the paper's
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What a step computes.
+
+    Attributes:
+      rows: packed rows a step.
+      inputs: slots of a row besides the target slots.
+      targets: target slots of a row.
+      microbatches: gradient accumulation.
+    """
+
+    rows: int = 8
+    inputs: int = 1024
+    targets: int = 256
+    microbatches: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program, for one device.
+
+    Attributes:
+      memory: bytes by class; see `compile_program`.
+      flops: with every loop's body counted once.
+      seconds: the compiler's estimate of the computation, collectives left out; loops likewise.
+      text: the optimized program.
+    """
+
+    memory: dict[str, float]
+    flops: float
+    seconds: float
+    text: str
+
+
+class TooLargeError(Exception):
+    """A program does not fit; holds the bytes that it would need, or 0 where the compiler does not say."""
+
+    def __init__(self, needed: float, reason: str) -> None:
+        super().__init__(reason)
+        self.needed = needed
+
+
+def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shape: Shape) -> tuple[Any, dict]:
+    """The training step of `flan_jax.training.loop` with Adafactor, lowered; and the bytes of its inputs by class."""
+    network, optimizer = models.build(config), optimizers.adafactor()
+    if shape.rows % (partitioning.rows_per_shard_of(mesh) * shape.microbatches):
+        raise FlanError(
+            f"--rows={shape.rows} in {shape.microbatches} parts cannot be split over data x fsdp = "
+            f"{partitioning.rows_per_shard_of(mesh)}: give a multiple, or another --mesh."
+        )
+    shardings, state = state_shardings(mesh, network, optimizer), abstract_state(network, optimizer)
+    batch = abstract_batch(config, shape)
+    batch_shardings = partitioning.batch_shardings(mesh, batch)
+    step = jax.jit(
+        make_train_step(network, optimizer, NUM_DATASETS, shape.microbatches, shardings),
+        in_shardings=(shardings, batch_shardings),
+        out_shardings=(shardings, shardings.step),
+        donate_argnums=0,
+    )
+    held = {
+        "parameters": _bytes(state.params, shardings.params),
+        "optimizer": _bytes(state.opt_state, shardings.opt_state),
+    }
+    return step.lower(state, batch), held
+
+
+def lower_scoring(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shape: Shape) -> tuple[Any, dict]:
+    """A scorer's forward pass over rows of one length, lowered; and the bytes of its inputs by class."""
+    if config.num_encoder_layers:
+        raise FlanError("--score: option scoring is for decoders; leave it out for an encoder-decoder.")
+    network = models.build(config)
+    params = network.abstract_params()
+    shardings = partitioning.parameter_shardings(mesh, network.logical_axes(), params)
+    placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings)
+    length, shards = shape.inputs + shape.targets, partitioning.rows_per_shard_of(mesh)
+    scorer = scoring.Scorer(
+        network, placed, mesh=mesh, row_lengths=(length,), tokens_per_batch=shape.rows // shards * length
+    )
+    return scorer.lower(length), {"parameters": _bytes(params, shardings)}
+
+
+def abstract_batch(config: models.DecoderConfig, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arrays that a stream gives for this model."""
+    layout = layouts.EncoderDecoderLayout if config.num_encoder_layers else layouts.DecoderLayout
+    length = shape.inputs + (0 if config.num_encoder_layers else shape.targets)
+    empty = layout(length, shape.targets, None, 1).batch([[]])
+    return {name: jax.ShapeDtypeStruct((shape.rows, *x.shape[1:]), x.dtype) for name, x in empty.items()}
+
+
+def compile_program(lowered: Any, held: dict[str, float]) -> Compiled:
+    """Compiles, and reads the compiler's accounts.
+
+    Raises:
+      TooLargeError: the program needs more memory than a device has.
+    """
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed = re.search(r"Used ([\d.]+)([KMGT])", str(error))
+        scale = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+        raise TooLargeError(float(needed[1]) * scale[needed[2]] if needed else 0.0, str(error)) from error
+    analysis, costs = compiled.memory_analysis(), compiled.cost_analysis()
+    arguments, temporary = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    memory = held | {"activations and gradients": float(temporary), "outputs": float(outputs)}
+    memory["batch and counters"] = float(arguments) - sum(held.values())
+    memory["peak"] = float(arguments + outputs + temporary + analysis.generated_code_size_in_bytes)
+    return Compiled(memory, float(costs["flops"]), float(costs.get("optimal_seconds", np.nan)), compiled.as_text())
+
+
+def _bytes(tree: Any, shardings: Any) -> float:
+    """Bytes of a tree of arrays on one device."""
+
+    def one(x: Any, sharding: jax.sharding.Sharding) -> float:
+        return float(np.prod(sharding.shard_shape(x.shape), initial=1)) * jnp.dtype(x.dtype).itemsize
+
+    return sum(jax.tree.leaves(jax.tree.map(one, tree, shardings)), 0.0)

@@ -1,0 +1,78 @@
+"""Meshes and remat policies tried one after another, each compiled in a process of its own, and ranked."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from flan_jax import models
+from flan_jax.compilation.topology import Topology
+
+POLICIES = ("save_dots", "save_attention", "full")  # from what computes least to what keeps least
+
+
+def meshes(config: models.DecoderConfig, rows: int, topology: Topology) -> Iterator[dict[str, int]]:
+    """The meshes that divide the model and the rows: every device has rows, and heads and units to compute."""
+    total = len(topology.devices)
+    for tensor in _divisors(total):
+        if config.num_heads % tensor or config.mlp_dim % tensor:
+            continue
+        for fsdp in _divisors(total // tensor):
+            data = total // tensor // fsdp
+            if rows % (data * fsdp) == 0 and data % topology.slices == 0:
+                yield {"data": data, "fsdp": fsdp, "tensor": tensor}
+
+
+def parameter_bytes(config: models.DecoderConfig, mesh: dict[str, int]) -> float:
+    """Bytes of parameters and their gradients on one device, in float32: the least that training holds."""
+    layer = config.embed_dim * (config.head_dim * 2 * (config.num_heads + config.num_kv_heads) + 3 * config.mlp_dim)
+    count = layer * (config.num_layers + config.num_encoder_layers) + config.vocab_size * config.embed_dim
+    return 8.0 * count / (mesh["fsdp"] * mesh["tensor"])
+
+
+def candidates(config: models.DecoderConfig, rows: int, topology: Topology) -> list[tuple[dict[str, int], str]]:
+    """(mesh, remat policy) pairs whose parameters and gradients alone would fit."""
+    limit = topology.chip.hbm_bytes / topology.chip.devices
+    return [
+        (mesh, policy)
+        for mesh in meshes(config, rows, topology)
+        if parameter_bytes(config, mesh) < limit
+        for policy in POLICIES
+    ]
+
+
+def run(
+    commands: Sequence[Sequence[str]], jobs: int, done: Callable[[dict[str, Any]], None] = lambda report: None
+) -> list[dict[str, Any]]:
+    """Runs precompile's command lines, `jobs` at a time, and ranks their reports: what fits first, then the fastest.
+
+    A process that fails is a report that does not fit, with its last line as the reason.
+    """
+
+    def one(arguments: Sequence[str]) -> dict[str, Any]:
+        command = [sys.executable, "-m", "flan_jax.precompile", *arguments, "--json"]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            report = json.loads(process.stdout.strip().splitlines()[-1])
+        except (ValueError, IndexError):
+            lines = process.stderr.strip().splitlines()
+            report = {"fits": False, "reason": lines[-1] if lines else f"exit status {process.returncode}"}
+        report["command"] = " ".join(arguments)
+        done(report)
+        return report
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        reports = list(pool.map(one, commands))
+    return sorted(reports, key=_rank)
+
+
+def _rank(report: dict[str, Any]) -> tuple[bool, float]:
+    return not report["fits"], report.get("step_seconds", {}).get("serial", float("inf"))
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]

@@ -1,0 +1,183 @@
+"""Compiles a training step for a TPU slice that is not here, and says what memory and time it would take.
+
+python -m flan_jax.precompile --model=lamda_pt_137b --topology=v3:8x8 --mesh=data=1,fsdp=8,tensor=16 --remat=save_dots
+
+Needs `pip install -e '.[tpu]'` and no TPU. Exit status: 0 it fits, 1 it does not, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU is only compiled for
+
+from flan_jax import configuration
+from flan_jax.compilation import estimate, program, sweep, topology
+from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.models import REMAT_POLICIES, DecoderConfig
+
+# A run of the paper: 8 rows of 1,280 slots.
+DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1}
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """The sizes in "data=1,fsdp=8,tensor=16"; what is missing is 1, except data, which takes what is left.
+
+    Raises:
+      FlanError: another axis, or a size that is no number.
+    """
+    sizes = {"data": -1, "fsdp": 1, "tensor": 1}
+    for part in filter(None, text.split(",")):
+        name, _, size = part.partition("=")
+        if name not in sizes or not size.lstrip("-").isdigit():
+            raise FlanError(f"--mesh={text}: write sizes of data, fsdp and tensor, such as fsdp=8,tensor=16.")
+        sizes[name] = int(size)
+    return sizes
+
+
+def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
+    """What a run's gin files say of the step, by the names of this command's options, and "config" for the model.
+
+    Raises:
+      FlanError: a wrong file or binding, or a checkpoint that is not there.
+    """
+    from flan_jax import train  # noqa: F401 - makes what the run file configures known to gin
+    from flan_jax.training import checkpoints
+
+    given = {binding.partition(" = ")[0] for binding in bindings}
+    unneeded = [f"{name} = ''" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
+    configuration.parse(files, [*bindings, *unneeded])
+    lengths = configuration.macro("TASK_FEATURE_LENGTHS")
+    mesh = ",".join(f"{axis}={size}" for axis, size in configuration.macro("MESH").items())
+    if checkpoint := configuration.macro("INITIAL_CHECKPOINT_PATH"):
+        config = DecoderConfig.from_dict(checkpoints.Manifest.load(checkpoint).model)
+    else:
+        config = configuration.model_config(configuration.macro("MODEL"))
+    return {
+        "model": checkpoint or configuration.macro("MODEL"),
+        "config": config.computed(**configuration.macro("COMPUTATION")),
+        "rows": configuration.macro("BATCH_SIZE"),
+        "microbatches": configuration.macro("MICROBATCHES"),
+        "mesh": mesh,
+        **lengths,
+    }
+
+
+def plan_of(arguments: argparse.Namespace) -> estimate.Plan:
+    """The plan of a command line whose options all have values.
+
+    Raises:
+      FlanError: an unknown model, or a mesh that is none.
+    """
+    config = arguments.config or configuration.model_config(arguments.model, {"dtype": "bfloat16"})
+    how = {name: getattr(arguments, name) for name in ("dtype", "remat", "attention")}
+    config = config.computed(**{name: value for name, value in how.items() if value})
+    shape = program.Shape(arguments.rows, arguments.inputs, arguments.targets, arguments.microbatches)
+    return estimate.Plan(config, parse_mesh(arguments.mesh), shape, arguments.score)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line, compiles and prints."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flan_jax.precompile",
+        description=__doc__,
+        epilog="--gin_file=FILE and --gin.NAME=VALUE take a run's model, rows and mesh; options count more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", help="models/NAME.gin")
+    parser.add_argument("--topology", required=True, help="v3:8x8, v4:4x4x4, v5p:4x4x8, v5e:16x16, v6e:16x16, ...")
+    parser.add_argument("--slices", type=int, default=1, help="so many of them, joined by the data-centre network")
+    parser.add_argument("--mesh", help="data=1,fsdp=8,tensor=16; data takes what is left")
+    parser.add_argument("--rows", type=int, help="packed rows a step")
+    parser.add_argument("--inputs", type=int, help="slots of a row besides the target slots")
+    parser.add_argument("--targets", type=int, help="target slots of a row")
+    parser.add_argument("--microbatches", type=int, help="gradient accumulation")
+    parser.add_argument("--remat", choices=list(REMAT_POLICIES), help="what layers keep for the backward pass")
+    parser.add_argument(
+        "--dtype", choices=["bfloat16", "float32"], help="of the computation; bfloat16 without a run file"
+    )
+    parser.add_argument("--attention", choices=["xla", "segments", "splash"], help="how attention is computed")
+    parser.add_argument("--score", action="store_true", help="a scorer's forward pass instead of the training step")
+    parser.add_argument("--memory", action="store_true", help="memory and communication only: one compilation of three")
+    parser.add_argument("--sweep", action="store_true", help="try meshes and remat policies, and rank them")
+    parser.add_argument("--jobs", type=int, default=1, help="compilations at once in a sweep")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
+    with one_line_errors():
+        argv = sys.argv[1:] if argv is None else argv
+        files, bindings, rest = configuration.split_arguments(argv)
+        parser.set_defaults(**(DEFAULTS | (run_file(files, bindings) if files else {})))
+        arguments = parser.parse_args(rest)
+        if arguments.model is None:
+            raise FlanError(f"precompile: give a --model ({', '.join(configuration.model_names())}) or a --gin_file.")
+        plan = plan_of(arguments)
+        where = topology.load(arguments.topology, arguments.slices)
+        if arguments.sweep:
+            report = swept(arguments, plan, where)
+        else:
+            report = {"model": arguments.model} | estimate.estimate(plan, where, arguments.memory)
+    print(json.dumps(report) if arguments.json else "\n".join(lines(report)))
+    sys.exit(0 if report["fits"] else 1)
+
+
+def swept(arguments: argparse.Namespace, plan: estimate.Plan, where: topology.Topology) -> dict[str, Any]:
+    """Tries all candidates; the report has the ranking."""
+    if arguments.config:
+        raise FlanError("--sweep: name the model by --model, without a --gin_file.")
+    keep = ("model", "topology", "slices", "rows", "inputs", "targets", "microbatches", "dtype", "attention")
+    common = [f"--{name}={value}" for name in keep if (value := getattr(arguments, name)) is not None]
+    common += ["--score"] * arguments.score
+    commands = []
+    for mesh, policy in sweep.candidates(plan.config, plan.shape.rows, where):
+        sizes = ",".join(f"{axis}={size}" for axis, size in mesh.items())
+        commands.append([*common, f"--mesh={sizes}", f"--remat={policy}"])
+    if not commands:
+        raise FlanError(
+            f"no mesh of {len(where.devices)} devices divides {arguments.rows} rows and the model's heads, and holds "
+            "its parameters: give other --rows, or a larger --topology."
+        )
+    print(f"{len(commands)} compilations", file=sys.stderr, flush=True)
+    reports = sweep.run(commands, arguments.jobs, lambda r: print(*lines(r)[:1], file=sys.stderr, flush=True))
+    return {"model": arguments.model, "fits": reports[0]["fits"], "ranked": reports}
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """The report for people."""
+    if "ranked" in report:
+        return [f"{i:3d}. {lines(r)[0]}" for i, r in enumerate(report["ranked"], 1)]
+    gb = 1e9
+    if "memory" not in report:
+        return [f"failed: {report['command']}: {report['reason']}"]
+    mesh = ", ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
+    memory = report["memory"]
+    head = f"{report['model']} {report['program']} on {report['slices']} x {report['topology']}, {mesh}, "
+    head += f"{report['rows']} rows, remat {report['remat']}: "
+    if not report["fits"]:
+        need = f"{memory['peak'] / gb:.1f} GB" if memory["peak"] else "more"
+        return [f"{head}does not fit: needs {need} of {report['hbm_bytes'] / gb:.1f} GB a device"]
+    head += f"fits, {memory['peak'] / gb:.2f} of {report['hbm_bytes'] / gb:.1f} GB a device"
+    if "step_seconds" in report:
+        head += "; step {overlapped:.3f} to {serial:.3f} s".format(**report["step_seconds"])
+    out = [head, "memory a device: " + ", ".join(f"{name} {size / gb:.2f} GB" for name, size in memory.items())]
+    network = report["communication"]
+    out.append(f"communication a step: {network['seconds']:.3f} s")
+    for kind, entry in sorted(network["kinds"].items(), key=lambda item: -item[1]["seconds"]):
+        out.append(f"  {kind}: {entry['count']} times, {entry['bytes'] / gb:.3f} GB, {entry['seconds']:.4f} s")
+    if "step_seconds" in report:
+        out += [
+            f"computation a step: {report['compute_seconds']:.3f} s, {report['flops'] / 1e12:.1f} TFLOP a device; "
+            f"{report['layer_seconds'] * 1e3:.2f} ms a layer; {report['floor_seconds']:.3f} s at the chip's peak",
+            "step {overlapped:.3f} s (overlapped) to {serial:.3f} s (serial)".format(**report["step_seconds"]),
+            "slots a second {serial:,.0f} to {overlapped:,.0f}".format(**report["tokens_per_second"]),
+            "MFU {serial:.3f} to {overlapped:.3f}".format(**report["mfu"]),
+            "the paper's 30,000 steps: {overlapped:.1f} to {serial:.1f} hours".format(**report["hours_of_the_paper"]),
+        ]
+    return out
+
+
+if __name__ == "__main__":
+    main()
