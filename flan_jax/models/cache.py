@@ -65,12 +65,6 @@ class Cache(NamedTuple):
         segments = jnp.where(self.slots.segments > 0, EVERY, 0)
         return self._replace(slots=self.slots._replace(segments=segments))
 
-    def in_rows(self, num_rows: int) -> Cache:
-        """One row given to so many; a cache of as many rows is left as it is."""
-        if self.keys.shape[1] == num_rows:
-            return self
-        return self.rows(jnp.zeros(num_rows, jnp.int32))
-
     def rows(self, numbers: jax.Array) -> Cache:
         """Rows by their numbers, in order, as often as named; the memory's too."""
         memory = None if self.memory is None else self.memory.rows(numbers)

@@ -244,10 +244,9 @@ class Model:
         Returns:
           (hidden [B, L, D], the cache of these slots alone, with the memory's keys); see `Cache.written`.
         """
-        num_rows = tokens_BxL.shape[0]
         branches_BxL = jnp.zeros_like(segments_BxL) if branches_BxL is None else branches_BxL
         slots = Slots(positions_BxL, segments_BxL, branches_BxL)
-        cache = Cache.empty(self.config, num_rows) if cache is None else cache.in_rows(num_rows)
+        cache = Cache.empty(self.config, tokens_BxL.shape[0]) if cache is None else cache
         return self._root(self.config).apply({"params": params}, tokens_BxL, slots, cache, memory, method="extend")
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:

@@ -140,9 +140,10 @@ class Attention(nn.Module):
         q_BxLxGxPxK = (q_BxLxHxK * scale).reshape(num_rows, length, groups, per_group, c.head_dim)
         computed = k_BxSxGxK, v_BxSxGxK
         if cached is not None:
-            k_BxSxGxK, v_BxSxGxK, key_slots = jax.tree.map(
-                lambda *parts: jnp.concatenate(parts, 1), cached, Keyed(k_BxSxGxK, v_BxSxGxK, slots)
-            )
+            own = Keyed(k_BxSxGxK, v_BxSxGxK, slots)
+            # A row that all share is repeated here, a layer at a time, and not in the cache.
+            cached = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *x.shape[1:])), cached)
+            k_BxSxGxK, v_BxSxGxK, key_slots = jax.tree.map(lambda *x: jnp.concatenate(x, 1), cached, own)
 
         def bias_of(asked: slice, seen: slice) -> jax.Array:
             bias_BxHxQxS = bias.between(slots.positions, key_slots.positions, asked, seen)
