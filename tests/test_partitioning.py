@@ -339,12 +339,24 @@ def test_a_line_of_the_tensor_axis_is_a_box_of_the_torus():
 
 
 @pytest.mark.parametrize("sizes", [(1, 4, 4), (4, 4, 1), (16, 1, 1), (2, 1, 8)])
-def test_the_two_cores_of_a_chip_lie_together(sizes):
-    laid = partitioning._laid_out(sizes, _torus(2, 2, 2, cores=2))
+@pytest.mark.parametrize(("shape", "kind"), [((2, 2, 2), "TPU v4"), ((4, 2, 1), "TPU v3")])
+def test_the_two_cores_of_a_chip_lie_together(sizes, shape, kind):
+    laid = partitioning._laid_out(sizes, _torus(*shape, cores=2, device_kind=kind))
     assert laid.shape == sizes and len({core.id for core in laid.flat}) == 16
-    axis = max(i for i, size in enumerate(sizes) if size > 1)
+    axis = next(i for i in (1, 2, 0) if sizes[i] > 1)
     pairs = np.moveaxis(laid, axis, -1).reshape(-1, 2)
     assert all(a.coords == b.coords and a.core_on_chip != b.core_on_chip for a, b in pairs)
+
+
+def test_v3_has_its_rings_on_tensor_and_neighbours_on_fsdp():
+    laid = partitioning._laid_out((1, 4, 32), _torus(8, 8, 1, cores=2, device_kind="TPU v3"))
+    assert len({core.id for core in laid.flat}) == 128
+    for line in laid.reshape(4, 32).T:  # along fsdp: two chips side by side in y, with both cores
+        assert {core.core_on_chip for core in line} == {0, 1} and len({core.coords[0] for core in line}) == 1
+        low, high = sorted({core.coords[1] for core in line})
+        assert high == low + 1
+    for line in laid.reshape(4, 32):  # along tensor: whole rings of x, and the same core of each chip
+        assert {core.coords[0] for core in line} == set(range(8)) and len({core.core_on_chip for core in line}) == 1
 
 
 def test_a_mesh_that_has_no_layout_is_refused_in_one_line():

@@ -1,16 +1,16 @@
 """How long collectives take over the links of a slice, one after another.
 
 A group of devices whose chips form a box in the slice works along each axis of that box. An axis gives links both ways
-where the box spans a whole ring, and one link where it spans a part, because the chips at the ends have no
-other; where the box has every s-th chip only, s groups share the links. With n devices on m chips and S bytes of the whole array:
+where the box spans a whole ring, and one link where it spans a part, because the chips at the ends have no other. Where
+the box has every s-th chip only, s groups share the links. With m chips and S bytes of the whole array:
 
     all-gather, reduce-scatter     S (m - 1) / m / bandwidth
     all-reduce                     twice that
-    all-to-all                     S (m - 1) / m / m x (m / 4, the mean distance on a ring) x 2 / bandwidth
+    all-to-all                     S (m - 1) / m x (m / 4, the mean distance on a ring) / bandwidth, S of one device
     collective-permute             S x the longest distance between partners / one link
 
-where S is what one chip holds for the group, and bandwidth the sum over the axes of links x bytes a second. Where the
-two devices of a chip belong to different groups, both groups share the links, so S counts twice; devices of one chip
+where bandwidth is the sum over the axes of links x bytes a second. Where the two
+devices of a chip belong to different groups, both groups share the links, so S counts twice; devices of one chip
 and group pass on what they get without using a link. Groups that reach over several slices take the network's bandwidth
 for the part between slices. Latency is not counted.
 """
@@ -50,7 +50,7 @@ def seconds(collective: Collective, devices: np.ndarray, topology: Topology) -> 
         return time
     bandwidth = _links(inside, topology) * topology.chip.link_bandwidth
     if collective.kind == "all-to-all":
-        return time + size * (chips - 1) / chips * max(chips / 4, 1) / chips * 2 / bandwidth
+        return time + size * (chips - 1) / chips * max(chips / 4, 1) / bandwidth
     return time + size * (chips - 1) / chips / bandwidth
 
 

@@ -22,6 +22,7 @@ _SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONSTANT = re.compile(r"(\d+)\)")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
@@ -99,13 +100,31 @@ def _call_counts(entry: str, computations: dict[str, list[tuple[str, str, str, s
     def visit(name: str, times: int) -> None:
         counts[name] += times
         for _, _, operation, rest in computations.get(name, ()):
-            trips = int(found[1]) if operation == "while" and (found := _TRIPS.search(rest)) else 1
+            trips = _trips(rest, computations) if operation == "while" else 1
             for called in _called(rest):
                 if called in computations:
                     visit(called, times * trips)
 
     visit(entry, 1)
     return counts
+
+
+def _trips(rest: str, computations: dict[str, list[tuple[str, str, str, str]]]) -> int:
+    """How often a loop runs: as noted at it, or, where its condition is that a counter from 0 is less, up to where."""
+    if found := _TRIPS.search(rest):
+        return int(found[1])
+    condition = computations.get(re.search(r"condition=%?([\w.\-]+)", rest)[1], ())
+    limits = {
+        name: int(value[1])
+        for name, _, operation, text in condition
+        if (value := _CONSTANT.match(text)) and operation == "constant"
+    }
+    for _, _, operation, text in condition:
+        if operation == "compare" and "direction=LT" in text:
+            for name in re.findall(r"%([\w.\-]+)", text.partition(")")[0]):
+                if name in limits:
+                    return limits[name]
+    return 1
 
 
 def _collective(line: tuple[str, str, str, str], count: int, devices: int) -> Collective:

@@ -12,6 +12,7 @@ from typing import Any
 from flan_jax import models
 from flan_jax.compilation.topology import Topology
 
+COMMAND = (sys.executable, "-m", "flan_jax.precompile")
 POLICIES = ("save_dots", "save_attention", "full")  # from what computes least to what keeps least
 
 
@@ -54,7 +55,7 @@ def run(
     """
 
     def one(arguments: Sequence[str]) -> dict[str, Any]:
-        command = [sys.executable, "-m", "flan_jax.precompile", *arguments, "--json"]
+        command = [*COMMAND, *arguments, "--json"]
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
             report = json.loads(process.stdout.strip().splitlines()[-1])

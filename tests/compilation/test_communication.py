@@ -78,6 +78,12 @@ def test_between_slices_the_network_counts():
     )
 
 
+def test_all_to_all_on_a_ring():
+    devices, topology = _slice("v5e", (16, 16))
+    # every chip sends 15/16 of what it holds over 4 hops on the mean, and there are two links
+    assert _seconds("all-to-all", range(16), devices, topology) == pytest.approx(100 * MB * 15 / 16 * 4 / (2 * 50e9))
+
+
 def test_a_permutation_takes_the_farthest_pair():
     devices, topology = _slice("v5e", (16, 16))
     pairs = np.array([[0, 1], [0, 15 * 16], [0, 3]])  # one hop, one over the wrap, three

@@ -145,3 +145,30 @@ ENTRY %main (p: bf16[64,8]) -> bf16[8,8] {
 """
     (found,) = hlo.collectives(text)
     assert (found.kind, found.size, found.groups.shape) == ("reduce-scatter", 64 * 8 * 2, (1, 8))
+
+
+def test_the_trips_of_a_loop_are_read_from_its_condition():
+    text = """
+HloModule m, num_partitions=8
+
+%condition (p: (s32[], f32[4])) -> pred[] {
+  %limit = s32[]{:T(256)} constant(64)
+  %p = (s32[], f32[4]) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}
+
+%body (q: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %q = (s32[], f32[4]) parameter(0)
+  %x = f32[4] get-tuple-element(%q), index=1
+  %sum = f32[4] all-reduce(%x), replica_groups={}, to_apply=%add
+  ROOT %t = (s32[], f32[4]) tuple(%x, %sum)
+}
+
+ENTRY %main (a: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %a = (s32[], f32[4]) parameter(0)
+  ROOT %loop = (s32[], f32[4]) while(%a), condition=%condition, body=%body
+}
+"""
+    (found,) = hlo.collectives(text)
+    assert (found.count, found.size) == (64, 16)

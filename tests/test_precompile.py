@@ -1,0 +1,108 @@
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from flan_jax import precompile
+from flan_jax.compilation import sweep, topology
+from flan_jax.compilation.chips import CHIPS
+from flan_jax.configuration import model_config
+from flan_jax.errors import FlanError
+
+NEEDS_COMPILER = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the tpu extra")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model=tiny", "--topology=v9:8x8"], "unknown TPU generation 'v9'"),
+        (["--model=tiny", "--topology=v3:88"], "write GENERATION:CHIPSxCHIPS"),
+        (["--model=lamda_pt_137", "--topology=v3:8x8"], "lamda_pt_137b"),
+        (["--topology=v3:8x8"], "give a --model"),
+        (["--model=tiny", "--topology=v3:8x8", "--mesh=model=8"], "write sizes of data, fsdp and tensor"),
+        (["--gin_file=runs/no.gin", "--topology=v3:8x8"], "no gin file 'runs/no.gin'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, said, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        precompile.main(arguments)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert said in error and error.count("\n") == 1
+
+
+def test_without_the_compiler_one_line_says_what_to_install(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "libtpu" else find(name, *rest)
+    )
+    with pytest.raises(SystemExit) as exit_:
+        precompile.main(["--model=tiny", "--topology=v3:8x8"])
+    assert exit_.value.code == 2
+    assert "pip install -e '.[tpu]'" in capsys.readouterr().err
+
+
+def test_a_run_file_gives_model_rows_and_computation():
+    bindings = ["MODEL = 'lamda_pt_8b'", "BATCH_SIZE = 16", "COMPUTATION = {'remat': 'save_dots'}"]
+    found = precompile.run_file(["runs/flan_without_nli.gin"], bindings)
+    assert found["config"] == model_config("lamda_pt_8b", {"remat": "save_dots"})
+    assert (found["rows"], found["inputs"], found["targets"]) == (16, 1024, 256)
+
+
+def _topology(generation, devices, slices=1):
+    return topology.Topology(f"{generation}:x", CHIPS[generation], (devices,), slices, [None] * devices)
+
+
+def test_candidates_divide_the_devices_the_rows_and_the_model():
+    config = model_config("lamda_pt_137b")
+    found = list(sweep.meshes(config, 8, _topology("v3", 128)))
+    assert {"data": 1, "fsdp": 8, "tensor": 16} in found and {"data": 1, "fsdp": 4, "tensor": 32} in found
+    assert all(m["data"] * m["fsdp"] * m["tensor"] == 128 and 8 % (m["data"] * m["fsdp"]) == 0 for m in found)
+    assert all(m["data"] % 2 == 0 for m in sweep.meshes(config, 8, _topology("v3", 128, slices=2)))
+    # a copy of 137B on every 32 cores cannot be held, however it is computed
+    kept = [mesh for mesh, _ in sweep.candidates(config, 8, _topology("v3", 128))]
+    assert {"data": 4, "fsdp": 2, "tensor": 16} in found and {"data": 4, "fsdp": 2, "tensor": 16} not in kept
+
+
+def test_ranking_puts_what_fits_first_and_then_the_fastest(monkeypatch):
+    script = """
+import json, sys
+time = float(sys.argv[-2])
+print("not json")
+if time == 9: sys.exit("flan_jax: broken")
+print(json.dumps({"fits": time < 5, "step_seconds": {"serial": time}}))
+"""
+    monkeypatch.setattr(sweep, "COMMAND", (sys.executable, "-c", script))
+    reports = sweep.run([["3"], ["7"], ["9"], ["2"]], jobs=2)
+    assert [r["command"] for r in reports] == ["2", "3", "7", "9"]
+    assert reports[-1]["reason"] == "flan_jax: broken"
+
+
+@NEEDS_COMPILER
+@pytest.mark.slow
+def test_the_real_compiler(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        precompile.main(["--model=tiny", "--topology=v5e:2x2", "--mesh=fsdp=2,tensor=2", "--rows=2", "--json"])
+    report = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert exit_.value.code == 0 and report["fits"]
+    assert report["step_seconds"]["overlapped"] <= report["step_seconds"]["serial"]
+    assert report["flops"] * 4 > 0.9 * report["floor_seconds"] * CHIPS["v5e"].peak_flops * 4
+    assert any(kind.startswith("all-gather") for kind in report["communication"]["kinds"])
+
+
+@NEEDS_COMPILER
+@pytest.mark.slow
+def test_a_model_that_does_not_fit(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        precompile.main(["--model=lamda_pt_8b", "--topology=v5e:2x2", "--mesh=fsdp=4", "--rows=4", "--json"])
+    report = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert exit_.value.code == 1 and not report["fits"]
+    assert report["memory"]["peak"] > report["hbm_bytes"]
+
+
+def test_a_topology_that_does_not_exist():
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("needs the tpu extra")
+    with pytest.raises(FlanError, match="knows no such slice"):
+        topology.load("v3:3x5")
