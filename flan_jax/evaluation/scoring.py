@@ -183,8 +183,8 @@ class Scorer:
             if has_encoder:
                 share = encoder_packing.decoder_share(trees, self.max_length)
                 decoded = [encoder_packing.of_decoder(tree) for tree in trees]
-                most = (int(share * self.max_length),)
-                pieces = [p for i in numbers for p in tree_packing.pieces_of(i, decoded[i], most)]
+                widths = [int(share * n) for n in self._lengths]
+                pieces = [p for i in numbers for p in tree_packing.pieces_of(i, decoded[i], widths)]
                 rows = encoder_packing.pack(pieces, trees, self._lengths, share)
             else:
                 pieces = [p for i in numbers for p in tree_packing.pieces_of(i, trees[i], self._lengths)]
