@@ -24,7 +24,7 @@ from flan_jax.evaluation.beam import Beams
 from flan_jax.evaluation.sampling import Sampling
 from flan_jax.models import Cache, Model
 
-PROMPT_LENGTHS = (64, 256, 1024, 2048)
+PROMPT_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)
 NEW_TOKENS = (16, 64, 256, 1024)
 ROWS = (1, 4, 16)
 _STEPS_BETWEEN_CHECKS = 8  # tokens that a row may go on after the host's test would have ended it
