@@ -11,7 +11,7 @@ import pytest
 
 from flan_jax import models
 from flan_jax.errors import FlanError
-from flan_jax.models import layers
+from flan_jax.models import attention
 
 LAMDA = models.DecoderConfig(
     vocab_size=61,
