@@ -103,7 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--attention", choices=["xla", "segments", "splash"], help="how attention is computed")
     parser.add_argument("--score", action="store_true", help="a scorer's forward pass instead of the training step")
-    parser.add_argument("--memory", action="store_true", help="memory and communication only: one compilation of three")
+    parser.add_argument(
+        "--memory", action="store_true", help="one compilation of three: memory, communication, scheduled cycles"
+    )
     parser.add_argument("--sweep", action="store_true", help="try meshes and remat policies, and rank them")
     parser.add_argument("--jobs", type=int, default=1, help="compilations at once in a sweep")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
@@ -167,6 +169,8 @@ def lines(report: dict[str, Any]) -> list[str]:
     out.append(f"communication a step: {network['seconds']:.3f} s")
     for kind, entry in sorted(network["kinds"].items(), key=lambda item: -item[1]["seconds"]):
         out.append(f"  {kind}: {entry['count']} times, {entry['bytes'] / gb:.3f} GB, {entry['seconds']:.4f} s")
+    if "scheduled_seconds" in report:
+        out.append(f"computation as scheduled, every loop with its trips: {report['scheduled_seconds']:.3f} s")
     if "step_seconds" in report:
         out += [
             f"computation a step: {report['compute_seconds']:.3f} s, {report['flops'] / 1e12:.1f} TFLOP a device; "

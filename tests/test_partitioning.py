@@ -380,7 +380,7 @@ def test_large_parameters_that_stay_whole_are_named(mesh):
     assert "\n" not in line and "wi" not in line.split("(")[0] and "small" not in line
     assert partitioning.undivided(partitioning.make_mesh(8), axes, shapes) is None
     # A single key-value head stays whole on purpose, and costs little.
-    network = models.build(models.preset("gemma3_270m"))
+    network = models.build(configuration.model_config("gemma3_270m"))
     assert partitioning.undivided(mesh, network.logical_axes(), network.abstract_params()) is None
 
 

@@ -20,6 +20,7 @@ class Chip:
       link_bandwidth: bytes a second over one link to a neighbour, one way.
       wraps: an axis of a slice is a ring if its length is a multiple of this, else a line.
       devices: of a chip, as JAX counts them when programs are compiled for an abstract topology.
+      clock: cycles a second of a core, where known; the peak follows from it and the published number of multipliers.
       network_bandwidth: bytes a second and chip to other slices, one way.
       source: where this is published.
     """
@@ -30,6 +31,7 @@ class Chip:
     link_bandwidth: float
     wraps: int
     devices: int
+    clock: float | None
     network_bandwidth: float
     source: str
 
@@ -38,23 +40,23 @@ class Chip:
 # directions; v3: 656 Gbit/s a link and direction, which is also its 340 TB/s of all-reduce over 1,024 chips of 4 links.
 CHIPS = {
     "v3": Chip(
-        *(123e12, 32 * GIB, 900 * GB, 82 * GB, 8, 2, 6.25 * GB),
+        *(123e12, 32 * GIB, 900 * GB, 82 * GB, 8, 2, 940e6, 6.25 * GB),
         "docs.cloud.google.com/tpu/docs/v3; links: Norrie et al. 2021, The Design Process for Google's Training Chips",
     ),
     "v4": Chip(
-        *(275e12, 32 * GIB, 1200 * GB, 50 * GB, 4, 2, 6.25 * GB),
+        *(275e12, 32 * GIB, 1200 * GB, 50 * GB, 4, 2, 1050e6, 6.25 * GB),
         "docs.cloud.google.com/tpu/docs/v4; links: Jouppi et al. 2023, TPU v4 (arXiv 2304.01433)",
     ),
     "v5p": Chip(
-        *(459e12, 95 * GIB, 2765 * GB, 100 * GB, 4, 1, 6.25 * GB),
+        *(459e12, 95 * GIB, 2765 * GB, 100 * GB, 4, 1, 1750e6, 6.25 * GB),
         "docs.cloud.google.com/tpu/docs/v5p (1,200 GB/s of 6 links; network 50 Gbit/s a chip)",
     ),
     "v5e": Chip(
-        *(197e12, 16 * GIB, 819 * GB, 50 * GB, 16, 1, 3.125 * GB),
+        *(197e12, 16 * GIB, 819 * GB, 50 * GB, 16, 1, 1500e6, 3.125 * GB),
         "docs.cloud.google.com/tpu/docs/v5e (400 GB/s of 4 links; network 6.4 Tbit/s of 256 chips)",
     ),
     "v6e": Chip(
-        *(918e12, 32 * GIB, 1638 * GB, 100 * GB, 16, 1, 12.5 * GB),
+        *(918e12, 32 * GIB, 1638 * GB, 100 * GB, 16, 1, None, 12.5 * GB),
         "docs.cloud.google.com/tpu/docs/v6e (800 GB/s of 4 links); network: jax-ml.github.io/scaling-book/tpus",
     ),
 }

@@ -37,13 +37,14 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
     """Compiles for the topology and reports, for one device where nothing else is said.
 
     The memory and the collectives are those of the whole program; the collectives in its loops are counted as often as
-    the loops run. The compiler's FLOPs and seconds count a loop once, so they are taken from programs of one and of two
-    layers without loops, and continued in a straight line.
+    the loops run, and so are the cycles that the compiler schedules (`scheduled_seconds`). The compiler's FLOPs and
+    seconds count a loop once, so they are taken from programs of one and two layers without loops, and continued in a
+    straight line.
 
     Args:
       plan: what to compile.
       topology: for which devices.
-      memory_only: leave out FLOPs and seconds, and so two of three compilations.
+      memory_only: leave out FLOPs and the compiler's seconds, and so two of three compilations.
 
     Returns:
       A tree of figures as JSON holds it: bytes, seconds, FLOPs. `fits` says whether the device's memory suffices.
@@ -70,6 +71,8 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
     report |= {"fits": True, "memory": whole.memory}
     devices = mesh.devices.ravel()
     report["communication"] = by_kind(hlo.collectives(whole.text), devices, topology)
+    if topology.chip.clock:
+        report["scheduled_seconds"] = hlo.cycles(whole.text) / topology.chip.clock
     if memory_only:
         return report
 

@@ -23,6 +23,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_c
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONSTANT = re.compile(r"(\d+)\)")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
@@ -67,6 +68,19 @@ def collectives(text: str) -> list[Collective]:
                     collective = dataclasses.replace(collective, kind="reduce-scatter", size=size)
                 found.append(collective)
     return found
+
+
+def cycles(text: str) -> float:
+    """The TPU compiler's estimates of all instructions' cycles, with the trip counts of the loops around them.
+
+    A core runs its instructions one after another, so the sum is its computation; collectives have no estimates.
+    """
+    entry, computations = _computations(text)
+    calls = _call_counts(entry, computations)
+    return sum(
+        calls[name] * sum(int(found[1]) for *_, rest in lines if (found := _CYCLES.search(rest)))
+        for name, lines in computations.items()
+    )
 
 
 def _kind(operation: str) -> str | None:

@@ -13,7 +13,7 @@ from flan_jax import partitioning
 from flan_jax.models.attention import Slots
 from flan_jax.models.cache import Cache
 from flan_jax.models.config import DecoderConfig
-from flan_jax.models.decoder import Decoder, Model, TokenEmbedder
+from flan_jax.models.decoder import Decoder, Model, TokenEmbedder, cast_layers
 from flan_jax.models.layers import BETWEEN, Attention, Memory, Mlp, RelativeBias, RMSNorm, stacked
 
 
@@ -106,7 +106,9 @@ class EncoderDecoder(Model):
           segments_BxS: 0 is padding; slots see only their own segment.
         """
         slots = Slots(positions_BxS, segments_BxS)
-        hidden_BxSxD = _Root(self.config).apply({"params": params}, tokens_BxS, slots, method="encode")
+        hidden_BxSxD = _Root(self.config).apply(
+            {"params": cast_layers(params, self.config.dtype)}, tokens_BxS, slots, method="encode"
+        )
         return Memory(hidden_BxSxD, slots)
 
     def hidden(
@@ -130,4 +132,6 @@ class EncoderDecoder(Model):
           memory: what `encode` made of the same rows.
         """
         slots = Slots(positions_BxL, segments_BxL, branches_BxL)
-        return _Root(self.config).apply({"params": params}, tokens_BxL, slots, memory, method="hidden")
+        return _Root(self.config).apply(
+            {"params": cast_layers(params, self.config.dtype)}, tokens_BxL, slots, memory, method="hidden"
+        )

@@ -172,3 +172,5 @@ ENTRY %main (a: (s32[], f32[4])) -> (s32[], f32[4]) {
 """
     (found,) = hlo.collectives(text)
     assert (found.count, found.size) == (64, 16)
+    timed = text.replace("to_apply=%add", 'to_apply=%add, backend_config={"estimated_cycles":"50"}')
+    assert hlo.cycles(timed.replace("body=%body", 'body=%body, backend_config={"estimated_cycles":"7"}')) == 64 * 50 + 7

@@ -11,7 +11,7 @@ import pytest
 
 from flan_jax import models
 from flan_jax.errors import FlanError
-from flan_jax.models import layers
+from flan_jax.models import attention
 
 LAMDA = models.DecoderConfig(
     vocab_size=61,
@@ -293,7 +293,7 @@ def test_bfloat16_is_near_float32(config):
 def test_relative_buckets_match_a_loop(buckets, furthest):
     distances = np.arange(-5, 300)
     expected = [_t5_bucket(max(d, 0), buckets, furthest) for d in distances]
-    np.testing.assert_array_equal(layers.relative_buckets(jnp.asarray(distances), buckets, furthest), expected)
+    np.testing.assert_array_equal(attention.relative_buckets(jnp.asarray(distances), buckets, furthest), expected)
 
 
 def test_axes_name_every_dimension():
