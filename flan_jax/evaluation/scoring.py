@@ -103,8 +103,6 @@ class Scorer:
         row_lengths: Sequence[int] = ROW_LENGTHS,
         tokens_per_batch: int | None = None,
     ) -> None:
-        if model.config.num_encoder_layers:
-            raise FlanError("the scorer has no trees for encoder-decoders yet: give the checkpoint of a decoder.")
         self._model = model
         self._mesh = partitioning.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
         shardings = partitioning.parameter_shardings(self._mesh, model.logical_axes(), model.abstract_params())

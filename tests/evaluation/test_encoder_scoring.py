@@ -79,7 +79,7 @@ def test_packing_keeps_to_both_sides(share):
     if share == 0.125:
         trees = [dataclasses.replace(tree, branches=tree.branches[:1], unscored=(0,), num_bytes=(1,)) for tree in trees]
     decoded = [encoder_packing.of_decoder(tree) for tree in trees]
-    pieces = [p for i, tree in enumerate(decoded) for p in tree_packing.pieces_of(i, tree, int(share * 128))]
+    pieces = [p for i, tree in enumerate(decoded) for p in tree_packing.pieces_of(i, tree, (int(share * 128),))]
     rows = encoder_packing.pack(pieces, trees, LENGTHS, share)
     packed = sorted((p.tree, k) for row in rows for p in row.pieces for k in p.branches)
     assert packed == [(i, k) for i, tree in enumerate(trees) for k in range(len(tree.branches))]

@@ -1,3 +1,5 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ from flan_jax.training import loss
 
 class LinearModel:
     """A stand-in with the model's interface, so that the loss is checked against numpy alone."""
+
+    config = types.SimpleNamespace(unroll=False, num_encoder_layers=0)
 
     def hidden(self, params, tokens, positions, segments, branches=None):
         del positions, segments, branches
