@@ -11,7 +11,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, pre_tokenizers, trainers
 
-from flan_jax import models
+from flan_jax import configuration, models
 from flan_jax.data import vocabularies
 from flan_jax.training import checkpoints
 
@@ -23,12 +23,12 @@ def write_tiny(texts: Iterable[str], to: str | Path) -> None:
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    size = models.preset("tiny").vocab_size
+    size = configuration.model_config("tiny").vocab_size
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
     bpe.train_from_iterator(texts, trainer)
     tokenizer = vocabularies.HuggingFaceTokenizer(bpe.to_str().encode(), eos_id=bpe.token_to_id(END))
-    config = models.preset("tiny")
+    config = configuration.model_config("tiny")
     params = models.build(config).init(jax.random.key(0))
     # Sharper than at initialization, so that the log-likelihoods of a random model differ.
     params["decoder"]["token_embedder"]["embedding"] *= 8

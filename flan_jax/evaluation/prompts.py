@@ -68,14 +68,14 @@ def fit_prompt(
     prefix: str = "",
     separator: str = EOS,
 ) -> Prompt:
-    """Renders a record so that the prompt with its longest option takes at most `max_length` tokens.
+    """Renders a record so that the prompt with its longest option, if it has any, takes at most `max_length` tokens.
 
     The longest text field loses words at its left end until all fits; exemplars, instruction and options stay whole.
 
     Args:
       tokenizer: the model's vocabulary.
       template: a forward template.
-      fields: the record's fields, with `options`.
+      fields: the record's fields; the answer is generated where they have no `options`.
       max_length: in tokens, with BOS and the separator.
       prefix: exemplars, which stand in front of the input.
       separator: "eos", which takes the most tokens, or "newline" or "space".
@@ -84,13 +84,15 @@ def fit_prompt(
       FlanError: instruction and options alone are too long, or the template does not fit the fields.
     """
     fields = dict(fields)
+    # One character, which is a token or more, stands for an answer that is still to be generated.
+    options = fields.get(templates.OPTIONS, ("-",))
     shown = [n for n in dict.fromkeys(templates.placeholders(template.input)) if isinstance(fields.get(n), str)]
     shown = [name for name in shown if name != templates.OPTIONS]
     full: int | None = None
     while True:
         inputs, target = templates.render(template, fields)
         inputs = prefix + inputs
-        length = scoring_tree(tokenizer, inputs, fields[templates.OPTIONS], separator=separator).longest
+        length = scoring_tree(tokenizer, inputs, options, separator=separator).longest
         full = length if full is None else full
         if length <= max_length:
             return Prompt(inputs, target, full - length)

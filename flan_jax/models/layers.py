@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,20 +47,27 @@ class RMSNorm(nn.Module):
 
 
 class Dense(nn.Module):
-    """A projection without bias whose kernel has as many axes as names."""
+    """A projection without bias whose kernel has as many axes as names.
+
+    It is computed as the product of matrices that it is: with heads as a dimension of their own, the TPU's compiler
+    lays out the products that give the gradient of x so that it cannot add them as they are made.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
-    contract: str
     fan_in: float
+    contracted: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Contracts x with the kernel as the einsum `contract` says."""
+        """Contracts the last axes of x with the first of the kernel, `contracted` of them."""
         init = nn.initializers.normal(self.fan_in**-0.5)
         kernel = parameter(self, "kernel", self.shape, self.axes, init)
         # Cast before it is gathered over fsdp, and so the gradient before it is scattered: half the bytes in bfloat16.
-        return jnp.einsum(self.contract, x, partitioning.constrain(kernel.astype(x.dtype), self.axes))
+        kernel = partitioning.constrain(kernel.astype(x.dtype), self.axes)
+        rows, outputs = x.shape[: x.ndim - self.contracted], self.shape[self.contracted :]
+        inner = math.prod(self.shape[: self.contracted])
+        return (x.reshape(*rows, inner) @ kernel.reshape(inner, -1)).reshape(*rows, *outputs)
 
 
 class Memory(NamedTuple):
@@ -121,7 +129,7 @@ class Attention(nn.Module):
 
         def project(y_BxSxD: jax.Array, heads: int, name: str, fan_in: float) -> jax.Array:
             axes = ("embed", "heads" if name == QUERY else "kv_heads", "kv")
-            dense = Dense((c.embed_dim, heads, c.head_dim), axes, "bsd,dhk->bshk", fan_in, name=name)
+            dense = Dense((c.embed_dim, heads, c.head_dim), axes, fan_in, name=name)
             return checkpoint_name(partitioning.constrain(dense(y_BxSxD), ("batch", "length", *axes[1:])), name)
 
         # Whatever the scale, scores start with unit variance.
@@ -165,7 +173,7 @@ class Attention(nn.Module):
         out_BxLxHxK = out_BxLxGxPxK.reshape(num_rows, length, c.num_heads, c.head_dim)
         out_BxLxHxK = checkpoint_name(partitioning.constrain(out_BxLxHxK, ("batch", "length", "heads", "kv")), MIXED)
         shape = (c.num_heads, c.head_dim, c.embed_dim)
-        dense = Dense(shape, ("heads", "kv", "embed"), "blhk,hkd->bld", c.num_heads * c.head_dim, name="out")
+        dense = Dense(shape, ("heads", "kv", "embed"), c.num_heads * c.head_dim, 2, name="out")
         return partitioning.constrain(dense(out_BxLxHxK), BETWEEN), computed
 
 
@@ -195,12 +203,13 @@ class Mlp(nn.Module):
         c = self.config
         activation = nn.silu if c.activation == "silu" else nn.gelu
         x_BxLxD = partitioning.constrain(x_BxLxD, WHOLE)
-        into = ((c.embed_dim, c.mlp_dim), ("embed", "mlp"), "bld,df->blf", c.embed_dim)
-        # The barrier has the gradient of the activation computed once, instead of in each product that takes it (XLA).
+        into = ((c.embed_dim, c.mlp_dim), ("embed", "mlp"), c.embed_dim)
+        # The barriers have activation and gradient computed once, instead of in each product that takes them (XLA).
         gate_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_0")(x_BxLxD))
         up_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_1")(x_BxLxD))
         hidden = partitioning.constrain(activation(gate_BxLxF) * up_BxLxF, ("batch", "length", "mlp"))
-        out = Dense((c.mlp_dim, c.embed_dim), ("mlp", "embed"), "blf,fd->bld", c.mlp_dim, name="wo")
+        hidden = jax.lax.optimization_barrier(hidden)
+        out = Dense((c.mlp_dim, c.embed_dim), ("mlp", "embed"), c.mlp_dim, name="wo")
         return partitioning.constrain(out(hidden), BETWEEN)
 
 

@@ -1,17 +1,16 @@
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flan_jax import configuration
 from flan_jax.training import loss
 
 
 class LinearModel:
     """A stand-in with the model's interface, so that the loss is checked against numpy alone."""
 
-    config = types.SimpleNamespace(unroll=False, num_encoder_layers=0)
+    config = configuration.model_config("tiny")  # for how loops are compiled, nothing else
 
     def hidden(self, params, tokens, positions, segments, branches=None):
         del positions, segments, branches

@@ -134,3 +134,17 @@ def test_abstract_state_is_the_states_shape(params):
     assert [(x.shape, x.dtype) for x in jax.tree.leaves(found)] == [
         (x.shape, x.dtype) for x in jax.tree.leaves(expected)
     ]
+
+
+def test_adafactor_is_that_of_optax_with_parameters_read_once():
+    params = {"kernel": jax.random.normal(jax.random.key(0), (256, 384)), "scale": jnp.zeros(7)}
+    axes = {"kernel": ("embed", "mlp"), "scale": ("embed",)}
+    known = optax.adafactor(optax.constant_schedule(1e-2), clipping_threshold=1.0, momentum=None, eps=1e-30)
+    both = [optimizers.adafactor(1e-2)(axes), optimizers.by_matrix(known, axes)]
+    states = [tx.init(params) for tx in both]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+    for step in range(3):
+        grads = jax.tree.map(lambda x, step=step: jax.random.normal(jax.random.key(step), x.shape), params)
+        updates, states = zip(*(tx.update(grads, s, params) for tx, s in zip(both, states, strict=True)), strict=True)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *updates)
+        params = optax.apply_updates(params, updates[0])
