@@ -56,7 +56,7 @@ setup(
         "tokenizers>=0.21",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.12", "hypothesis>=6", "nbclient>=0.10", "ipykernel>=6"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12", "hypothesis>=6", "nbclient>=0.10", "ipykernel>=6"],
         "parity": ["torch>=2.6", "transformers>=4.57"],
         # The harness's Hugging Face backend, which ours is compared with, needs accelerate, torch and transformers too.
         "lm_eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.0", "torch>=2.6", "transformers>=4.57"],
