@@ -14,9 +14,10 @@ from flan_jax import catalog, configuration, models
 from flan_jax import eval as eval_binary
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import prompts, protocol, report
+from flan_jax.evaluation import prompts, protocol, ranking, report
 from flan_jax.evaluation.files import read_lines
 from flan_jax.evaluation.scoring import Scorer
+from flan_jax.evaluation.trees import Tree
 from flan_jax.training import checkpoints
 
 CONFIG = dataclasses.replace(
@@ -235,7 +236,7 @@ def test_exemplars_come_from_train(scorer, with_exemplars, tmp_path):
 
 def test_shared_exemplars_are_scored_as_if_each_prompt_had_them(scorer, with_exemplars, tmp_path, monkeypatch):
     shared = _styled(scorer, with_exemplars, tmp_path / "shared", "1_templates_2_shared_shots")[1]["test_t0"]
-    monkeypatch.setattr(protocol, "share_prefix", list)
+    monkeypatch.setattr(ranking, "share_prefix", list)
     apart = _styled(scorer, with_exemplars, tmp_path / "apart", "1_templates_2_shared_shots")[1]["test_t0"]
     assert [row["prompt"] for row in shared] == [row["prompt"] for row in apart]
     assert len({row["prompt"].split("\n\n")[0] for row in shared}) == 1 and {row["shots"] for row in shared} == {2}
@@ -439,7 +440,7 @@ def test_plain_items(checkpoint, network, tmp_path, capsys):
     for row, item in zip(rows, items, strict=True):
         assert row["id"] == item["id"]
         assert row["tokens"] == row["bytes"] == [len(option.encode()) for option in item["options"]]
-        tree = protocol.Tree(
+        tree = Tree(
             tuple(BYTES.encode([item["prompt"]])[0]),
             tuple(tuple(ids) for ids in BYTES.encode(item["options"])),
             (0,) * len(item["options"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -213,10 +214,11 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _alone(output_dir: Path) -> Iterator[None]:
-    """Keeps other jobs out of a folder; one that died has left it."""
+    """Keeps other jobs out of a folder; one that died has left it. Where nothing came of the job, no folder stays."""
     if not distributed.is_primary():
         yield
         return
+    made = not output_dir.exists()
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(output_dir / _LOCK)
@@ -231,6 +233,8 @@ def _alone(output_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if made and {path.name for path in output_dir.iterdir()} <= {_LOCK}:
+            shutil.rmtree(output_dir)
 
 
 def follow(

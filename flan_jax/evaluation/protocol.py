@@ -142,7 +142,9 @@ def evaluate(
             )
         is_ranked = record.kind == catalog.CLASSIFICATION
         if not is_ranked and generator is None:
-            results["skipped"].append({"dataset": record.name, "reason": "its answers are generated; asked for none"})
+            results["skipped"].append(
+                {"dataset": record.name, "reason": "a generation dataset, and this job ranks options"}
+            )
             continue
         try:
             test = example_files.read(prepared_dir, record.name, "test", settings.max_examples)

@@ -31,9 +31,9 @@ def test_biases_are_those_of_the_positions(config, bidirectional, branches, mesh
 
     def found(table):
         if mesh is None:
-            return biases(table, slots, config, bidirectional).between(slots.positions, asked, seen)
+            return biases(table, slots, config, bidirectional).between(slots.positions, slots.positions, asked, seen)
         with partitioning.layout(partitioning.make_mesh(*mesh)):
-            return biases(table, slots, config, bidirectional).between(slots.positions, asked, seen)
+            return biases(table, slots, config, bidirectional).between(slots.positions, slots.positions, asked, seen)
 
     place = jax.sharding.NamedSharding(partitioning.make_mesh(*(mesh or (8, 1, 1))), jax.sharding.PartitionSpec())
     got = np.broadcast_to(jax.jit(found, in_shardings=place)(table), (ROWS, HEADS, 6, 9))
@@ -44,3 +44,12 @@ def test_biases_are_those_of_the_positions(config, bidirectional, branches, mesh
                 if segments[row, q] == segments[row, k]:  # others are masked
                     bucket = relative_buckets(positions[row, q] - positions[row, k], 8, 10, bidirectional)
                     np.testing.assert_allclose(got[row, :, q - 3, k], table[:, bucket], rtol=1e-6)
+
+
+def test_keys_of_a_cache_may_lie_further_back_than_the_row_is_long(config):
+    table = jax.random.normal(jax.random.key(1), (HEADS, 8))
+    queries, keys = jnp.array([[40, 41]]), jnp.array([[0, 31, 38, 40, 41]])
+    slots = Slots(queries, jnp.ones_like(queries), jnp.zeros_like(queries))
+    got = biases(table, slots, config, False).between(queries, keys, slice(0, 2), slice(0, 5))
+    buckets = relative_buckets(queries[0, :, None] - keys[0], 8, 10)
+    np.testing.assert_allclose(got[0], np.asarray(table)[:, buckets], rtol=1e-6)
