@@ -175,9 +175,7 @@ def three_steps_alone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "sizes", [(2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 1), (1, 2, 2), (2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 2, 4)]
-)
+@pytest.mark.parametrize("sizes", [(2, 1, 1), (1, 1, 2), (1, 2, 2), (2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 2, 4)])
 def test_three_steps_are_the_same_on_any_mesh(three_steps_alone, sizes):
     expected_losses, expected = three_steps_alone
     losses, params = _three_steps(sizes)
