@@ -124,7 +124,7 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
     import dataclasses
 
     from flan_jax.evaluation.scoring import Scorer, Work
-    from flan_jax.evaluation.trees import build_trees
+    from flan_jax.evaluation.trees import build_trees, share_prefix
     from flan_jax.training import checkpoints
 
     model, params, tokenizer, _ = checkpoints.load_model(job["checkpoint"])
@@ -133,9 +133,13 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
     for setting, items in job["settings"].items():
         contexts, options = [item["context"] for item in items], [item["options"] for item in items]
 
-        def texts_to_scores(contexts: list = contexts, options: list = options) -> tuple[Any, float]:
+        def texts_to_scores(
+            contexts: list = contexts, options: list = options, shared: bool = setting.endswith("s")
+        ) -> tuple[Any, float]:
             began = time.perf_counter()
             trees = build_trees(tokenizer, contexts, options, separator=None, max_length=MAX_LENGTH)
+            if shared:
+                trees = share_prefix(trees)
             tokenization = time.perf_counter() - began
             return scorer.score(trees), tokenization
 
