@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from flan_jax import precompile
-from flan_jax.compilation import sweep, topology
+from flan_jax.compilation import program, sweep, topology
 from flan_jax.compilation.chips import CHIPS
 from flan_jax.configuration import model_config
 from flan_jax.errors import FlanError
@@ -89,6 +89,18 @@ def test_the_real_compiler(capsys):
     assert report["step_seconds"]["overlapped"] <= report["step_seconds"]["serial"]
     assert report["flops"] * 4 > 0.9 * report["floor_seconds"] * CHIPS["v5e"].peak_flops * 4
     assert any(kind.startswith("all-gather") for kind in report["communication"]["kinds"])
+
+
+@pytest.mark.parametrize(
+    "refusal, expected",
+    [
+        ("Ran out of memory in memory space hbm. Used 20.00G of 15.75G hbm.", 20 * 2**30),
+        ("the total memory required for HLO temporaries (18.50G) exceeds available HBM (15.75G).", 18.5 * 2**30 + 7),
+        ("something else", 0),
+    ],
+)
+def test_what_a_refused_program_needs(refusal, expected):
+    assert program._needed(f"RESOURCE_EXHAUSTED: {refusal}", 7.0) == expected
 
 
 @NEEDS_COMPILER

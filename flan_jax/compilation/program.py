@@ -120,9 +120,7 @@ def compile_program(lowered: Any, held: dict[str, float]) -> Compiled:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed = re.search(r"Used ([\d.]+)([KMGT])", str(error))
-        scale = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-        raise TooLargeError(float(needed[1]) * scale[needed[2]] if needed else 0.0, str(error)) from error
+        raise TooLargeError(_needed(str(error), sum(held.values())), str(error)) from error
     analysis, costs = compiled.memory_analysis(), compiled.cost_analysis()
     arguments, temporary = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
     outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
@@ -130,6 +128,15 @@ def compile_program(lowered: Any, held: dict[str, float]) -> Compiled:
     memory["batch and counters"] = float(arguments) - sum(held.values())
     memory["peak"] = float(arguments + outputs + temporary + analysis.generated_code_size_in_bytes)
     return Compiled(memory, float(costs["flops"]), float(costs.get("optimal_seconds", np.nan)), compiled.as_text())
+
+
+def _needed(refusal: str, held: float) -> float:
+    """Bytes that the compiler says a program would take; 0 where it does not. `held` are those of the inputs."""
+    found = re.search(r"(Used |HLO temporaries \()([\d.]+)([KMGT])", refusal)
+    if not found:
+        return 0.0
+    said = float(found[2]) * {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}[found[3]]
+    return said if found[1] == "Used " else said + held
 
 
 def _bytes(tree: Any, shardings: Any) -> float:

@@ -74,10 +74,10 @@ class _StreamedHandler(type_handlers.TypeHandler):
         return [future.CommitFutureAwaitingContractedSignals(write(), name="streamed")]
 
     async def metadata(self, infos: Sequence[Any]) -> Sequence[Any]:
-        raise NotImplementedError("streamed leaves are written only")
+        raise TypeError("this handler only writes; as jax.Array, leaves are read by ArrayHandler")
 
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
-        raise NotImplementedError("streamed leaves are written only")
+        raise TypeError("this handler only writes; as jax.Array, leaves are read by ArrayHandler")
 
 
 def write(source: Source, manifest: checkpoints.Manifest, folder: Path) -> None:
