@@ -106,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--memory", action="store_true", help="one compilation of three: memory, communication, scheduled cycles"
     )
-    parser.add_argument("--sweep", action="store_true", help="try meshes and remat policies, and rank them")
+    parser.add_argument(
+        "--sweep", action="store_true", help="try meshes and, unless one is given, remat policies, and rank them"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="compilations at once in a sweep")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
@@ -134,7 +136,8 @@ def swept(arguments: argparse.Namespace, plan: estimate.Plan, where: topology.To
     common = [f"--{name}={value}" for name in keep if (value := getattr(arguments, name)) is not None]
     common += ["--score"] * arguments.score
     commands = []
-    for mesh, policy in sweep.candidates(plan.config, plan.shape.rows, where):
+    policies = [arguments.remat] if arguments.remat else sweep.POLICIES
+    for mesh, policy in sweep.candidates(plan.config, plan.shape.rows, where, policies):
         sizes = ",".join(f"{axis}={size}" for axis, size in mesh.items())
         commands.append([*common, f"--mesh={sizes}", f"--remat={policy}"])
     if not commands:
@@ -142,8 +145,11 @@ def swept(arguments: argparse.Namespace, plan: estimate.Plan, where: topology.To
             f"no mesh of {len(where.devices)} devices divides {arguments.rows} rows and the model's heads, and holds "
             "its parameters: give other --rows, or a larger --topology."
         )
-    print(f"{len(commands)} compilations", file=sys.stderr, flush=True)
-    reports = sweep.run(commands, arguments.jobs, lambda r: print(*lines(r)[:1], file=sys.stderr, flush=True))
+    print(f"{len(commands)} candidates", file=sys.stderr, flush=True)
+    scheduled = where.chip.clock is not None
+    reports = sweep.ranked(
+        commands, arguments.jobs, scheduled, lambda r: print(*lines(r)[:1], file=sys.stderr, flush=True)
+    )
     return {"model": arguments.model, "fits": reports[0]["fits"], "ranked": reports}
 
 
@@ -164,6 +170,10 @@ def lines(report: dict[str, Any]) -> list[str]:
     head += f"fits, {memory['peak'] / gb:.2f} of {report['hbm_bytes'] / gb:.1f} GB a device"
     if "step_seconds" in report:
         head += "; step {overlapped:.3f} to {serial:.3f} s".format(**report["step_seconds"])
+    elif "scheduled_seconds" in report:
+        head += (
+            f"; {report['scheduled_seconds']:.3f} s as scheduled, {report['communication']['seconds']:.3f} s on links"
+        )
     out = [head, "memory a device: " + ", ".join(f"{name} {size / gb:.2f} GB" for name, size in memory.items())]
     network = report["communication"]
     out.append(f"communication a step: {network['seconds']:.3f} s")

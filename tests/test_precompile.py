@@ -79,6 +79,21 @@ print(json.dumps({"fits": time < 5, "step_seconds": {"serial": time}}))
     assert reports[-1]["reason"] == "flan_jax: broken"
 
 
+def test_the_best_by_one_compilation_are_estimated_in_full(monkeypatch):
+    script = """
+import json, sys
+time = float(sys.argv[1])
+report = {"fits": time < 8, "scheduled_seconds": time, "communication": {"seconds": 1.0}}
+if "--memory" not in sys.argv: report["step_seconds"] = {"serial": 10 - time}
+print(json.dumps(report))
+"""
+    monkeypatch.setattr(sweep, "COMMAND", (sys.executable, "-c", script))
+    times = ["5", "9", "1", "4", "2", "3"]
+    reports = sweep.ranked([[time] for time in times], 2, scheduled=True)
+    assert [r["command"] for r in reports] == ["3", "2", "1", "4 --memory", "5 --memory", "9 --memory"]
+    assert [r["command"] for r in sweep.ranked([[t] for t in times], 2, scheduled=False)][:2] == ["5", "4"]
+
+
 @NEEDS_COMPILER
 @pytest.mark.slow
 def test_the_real_compiler(capsys):

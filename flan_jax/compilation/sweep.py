@@ -1,4 +1,8 @@
-"""Meshes and remat policies tried one after another, each compiled in a process of its own, and ranked."""
+"""Meshes and remat policies tried one after another, each compiled in a process of its own, and ranked.
+
+One compilation of three says whether a candidate fits, what it communicates and how many cycles are scheduled; the
+best by that are estimated in full.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from flan_jax.compilation.topology import Topology
 
 COMMAND = (sys.executable, "-m", "flan_jax.precompile")
 POLICIES = ("save_dots", "save_attention", "full")  # from what computes least to what keeps least
+FINALISTS = 3  # estimated in full
 
 
 def meshes(config: models.DecoderConfig, rows: int, topology: Topology) -> Iterator[dict[str, int]]:
@@ -35,15 +40,39 @@ def parameter_bytes(config: models.DecoderConfig, mesh: dict[str, int]) -> float
     return 8.0 * count / (mesh["fsdp"] * mesh["tensor"])
 
 
-def candidates(config: models.DecoderConfig, rows: int, topology: Topology) -> list[tuple[dict[str, int], str]]:
+def candidates(
+    config: models.DecoderConfig, rows: int, topology: Topology, policies: Sequence[str] = POLICIES
+) -> list[tuple[dict[str, int], str]]:
     """(mesh, remat policy) pairs whose parameters and gradients alone would fit."""
     limit = topology.chip.hbm_bytes / topology.chip.devices
     return [
         (mesh, policy)
         for mesh in meshes(config, rows, topology)
         if parameter_bytes(config, mesh) < limit
-        for policy in POLICIES
+        for policy in policies
     ]
+
+
+def ranked(
+    commands: Sequence[Sequence[str]],
+    jobs: int,
+    scheduled: bool,
+    done: Callable[[dict[str, Any]], None] = lambda report: None,
+) -> list[dict[str, Any]]:
+    """Reports of precompile's command lines: those estimated in full, the fastest first; the others; what does not fit.
+
+    Args:
+      commands: a list of options each.
+      jobs: processes at a time.
+      scheduled: whether cycles can be told in seconds for this chip; if not, all are estimated in full.
+      done: called with each report as it comes.
+    """
+    if not scheduled:
+        return run(commands, jobs, done)
+    first = run([[*command, "--memory"] for command in commands], jobs, done)
+    best = [report for report in first if report["fits"]][:FINALISTS]
+    full = run([report["command"].removesuffix(" --memory").split() for report in best], jobs, done)
+    return full + first[len(best) :]
 
 
 def run(
@@ -72,7 +101,10 @@ def run(
 
 
 def _rank(report: dict[str, Any]) -> tuple[bool, float]:
-    return not report["fits"], report.get("step_seconds", {}).get("serial", float("inf"))
+    if "step_seconds" in report:
+        return not report["fits"], report["step_seconds"]["serial"]
+    seconds = report.get("scheduled_seconds", float("inf"))
+    return not report["fits"], seconds + report.get("communication", {}).get("seconds", 0.0)
 
 
 def _divisors(number: int) -> list[int]:

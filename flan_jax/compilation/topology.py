@@ -55,6 +55,7 @@ def load(name: str, slices: int = 1) -> Topology:
         raise FlanError("the TPU compiler is not installed: pip install -e '.[tpu]' (libtpu; no TPU is needed).")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this is no TPU machine, so nobody would answer
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no device is held, so several may compile at once
     from jax.experimental import topologies
 
     more = {"num_slices": slices} if slices > 1 else {}
