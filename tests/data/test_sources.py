@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import tempfile
 
 import pytest
 import seqio
@@ -78,6 +79,15 @@ def test_import_is_read_by_tfds_and_seqio(data, home, capfd):
     reader = seqio.TfdsDataSource(tfds_name=RTE.source, tfds_data_dir=str(imported))
     read = reader.get_dataset("validation", shuffle=True, seed=1)
     assert by_idx(map(plain, tfds.as_numpy(read))) == ROWS[:4]
+
+
+def test_nothing_is_left_in_the_temporary_folder(data, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    sources.open_source(RTE, data)
+    with pytest.raises(FlanError, match="sst2"):
+        sources.open_source(catalog.dataset("sst2"), data)
+    assert not list((tmp_path / "temporary").glob("*tfds"))
 
 
 def test_reading_a_split(data):
