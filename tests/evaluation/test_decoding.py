@@ -95,7 +95,7 @@ def _continuation(config, output, prompt):
 
 @pytest.mark.parametrize("config", [LLAMA, GEMMA3, T5], ids=["llama", "gemma3", "t5"])
 def test_greedy_tokens_are_those_of_transformers(config):
-    import torch
+    torch = pytest.importorskip("torch")
 
     model, params = _model(config)
     theirs, prompts = _theirs(config, params), _prompts(24)
@@ -114,7 +114,7 @@ def test_greedy_tokens_are_those_of_transformers(config):
 
 
 def test_beam_search_is_that_of_transformers():
-    import torch
+    torch = pytest.importorskip("torch")
 
     model, params = _model(T5)
     theirs, prompts = _theirs(T5, params), _prompts(16)
