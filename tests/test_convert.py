@@ -224,6 +224,7 @@ def test_an_export_that_is_refused_leaves_nothing(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", pretrained.NAMES)
 def test_real_weights_run_in_transformers(name, tmp_path):
     """Exported to a folder of transformers: its logits and its ids are ours."""

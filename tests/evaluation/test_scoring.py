@@ -192,6 +192,7 @@ def test_packing_loses_nothing_and_fills_rows():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_agrees_with_lm_evaluation_harness(shared):
     """SmolLM2-135M on 100 HellaSwag items; the reference is described in its file."""
     from flan_jax.formats import gguf, pretrained

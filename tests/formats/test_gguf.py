@@ -1,3 +1,4 @@
+import functools
 import gc
 import io
 import json
@@ -370,6 +371,14 @@ def _located(name):
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="module")
+def parsed_once():
+    """One reader for each real file: the package takes up to ten seconds over one, and transformers uses it too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
+        yield
+
+
 HF_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -453,6 +462,7 @@ def _our_logits(found, prompts, keep):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized", "parsed_once")
 @pytest.mark.parametrize(("name", "parameters"), [(pretrained.GEMMA, 268_098_176), (pretrained.SMOLLM, 134_515_008)])
 def test_real_weights_give_the_logits_of_transformers(name, parameters):
     pytest.importorskip("transformers")
@@ -472,6 +482,7 @@ def test_real_weights_give_the_logits_of_transformers(name, parameters):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize("name", pretrained.NAMES)
 def test_real_vocabularies_are_those_of_transformers(name, request):
     transformers = pytest.importorskip("transformers")
