@@ -93,10 +93,9 @@ def _laid_out(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
 
 def _laid_out_in_slice(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
     """Devices of one slice, neighbours in the mesh being neighbours in its torus."""
-    # v3 has two devices a chip, and so have the compiler's topologies of v4, which jax's layouts do not know. They are
-    # parts of fsdp where it is even: both then need the same parameters, which come over the chip's links once.
-    two = devices[0].device_kind in ("TPU v3", "TPU v4") and any(d.core_on_chip for d in devices)
-    cores = 2 if two else 1
+    # v3 has two devices a chip. They are parts of fsdp where it is even: both then need the same parameters, which come
+    # over the chip's links once.
+    cores = 2 if devices[0].device_kind == "TPU v3" and any(d.core_on_chip for d in devices) else 1
     split = next((axis for axis in (1, 2, 0) if sizes[axis] % cores == 0), None)
     try:
         if split is None:

@@ -19,10 +19,11 @@ class Chip:
       hbm_bandwidth: bytes a second between it and the cores.
       link_bandwidth: bytes a second over one link to a neighbour, one way.
       wraps: an axis of a slice is a ring if its length is a multiple of this, else a line.
-      devices: of a chip, as JAX counts them when programs are compiled for an abstract topology.
+      devices: of a chip, as JAX counts them.
       clock: cycles a second of a core, where known; the peak follows from it and the published number of multipliers.
       network_bandwidth: bytes a second and chip to other slices, one way.
       source: where this is published.
+      configuration: the compiler's name for how a chip's cores work together, where it is not what it takes by itself.
     """
 
     peak_flops: float
@@ -34,6 +35,7 @@ class Chip:
     clock: float | None
     network_bandwidth: float
     source: str
+    configuration: str | None = None
 
 
 # Links: the vendor's bidirectional ICI bandwidth of a chip, divided by its links (4 in a 2D torus, 6 in 3D) and by two
@@ -44,8 +46,9 @@ CHIPS = {
         "docs.cloud.google.com/tpu/docs/v3; links: Norrie et al. 2021, The Design Process for Google's Training Chips",
     ),
     "v4": Chip(
-        *(275e12, 32 * GIB, 1200 * GB, 50 * GB, 4, 2, 1050e6, 6.25 * GB),
+        *(275e12, 32 * GIB, 1200 * GB, 50 * GB, 4, 1, 1050e6, 6.25 * GB),
         "docs.cloud.google.com/tpu/docs/v4; links: Jouppi et al. 2023, TPU v4 (arXiv 2304.01433)",
+        "megacore",
     ),
     "v5p": Chip(
         *(459e12, 95 * GIB, 2765 * GB, 100 * GB, 4, 1, 1750e6, 6.25 * GB),

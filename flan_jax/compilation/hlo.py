@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_c
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONSTANT = re.compile(r"(\d+)\)")
+_INDEX = re.compile(r"index=(\d+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
@@ -124,21 +125,54 @@ def _call_counts(entry: str, computations: dict[str, list[tuple[str, str, str, s
 
 
 def _trips(rest: str, computations: dict[str, list[tuple[str, str, str, str]]]) -> int:
-    """How often a loop runs: as noted at it, or, where its condition is that a counter from 0 is less, up to where."""
+    """How often a loop runs: as noted at it, or, where its condition is that a counter from 0 is less, up to where.
+
+    The compiler unrolls the loops in which it overlaps a product with the gathering of its operand; their counter then
+    goes up by more than one.
+    """
     if found := _TRIPS.search(rest):
         return int(found[1])
     condition = computations.get(re.search(r"condition=%?([\w.\-]+)", rest)[1], ())
-    limits = {
-        name: int(value[1])
+    limits = _constants(condition)
+    counters = {
+        name: int(index[1])
         for name, _, operation, text in condition
-        if (value := _CONSTANT.match(text)) and operation == "constant"
+        if operation == "get-tuple-element" and (index := _INDEX.search(text))
     }
     for _, _, operation, text in condition:
         if operation == "compare" and "direction=LT" in text:
-            for name in re.findall(r"%([\w.\-]+)", text.partition(")")[0]):
-                if name in limits:
-                    return limits[name]
+            names = _operands(text)
+            for limit in (limits[name] for name in names if name in limits):
+                steps = [_step(rest, computations, counters[name]) for name in names if name in counters]
+                return -(-limit // max([1, *steps]))
     return 1
+
+
+def _step(rest: str, computations: dict[str, list[tuple[str, str, str, str]]], index: int) -> int:
+    """By how much a turn of a loop changes the integer at this place of its state."""
+    body = computations.get(re.search(r"body=%?([\w.\-]+)", rest)[1], ())
+    constants, lines = _constants(body), {name: (operation, text) for name, _, operation, text in body}
+
+    def added(name: str) -> int:
+        operation, text = lines.get(name, ("", ""))
+        if operation in ("add", "copy"):
+            return sum(added(operand) for operand in _operands(text))
+        return constants.get(name, 0)
+
+    operands = _operands(body[-1][3]) if body else []
+    return added(operands[index]) if index < len(operands) else 0
+
+
+def _constants(lines: Sequence[tuple[str, str, str, str]]) -> dict[str, int]:
+    return {
+        name: int(value[1])
+        for name, _, operation, text in lines
+        if operation == "constant" and (value := _CONSTANT.match(text))
+    }
+
+
+def _operands(text: str) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", text.partition(")")[0])
 
 
 def _collective(line: tuple[str, str, str, str], count: int, devices: int) -> Collective:

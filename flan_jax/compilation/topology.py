@@ -58,7 +58,9 @@ def load(name: str, slices: int = 1) -> Topology:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no device is held, so several may compile at once
     from jax.experimental import topologies
 
-    more = {"num_slices": slices} if slices > 1 else {}
+    more: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if found.configuration:
+        more["chip_config_name"] = found.configuration
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name, **more)
     except Exception as error:  # the plug-in's errors have no type of their own

@@ -174,3 +174,14 @@ ENTRY %main (a: (s32[], f32[4])) -> (s32[], f32[4]) {
     assert (found.count, found.size) == (64, 16)
     timed = text.replace("to_apply=%add", 'to_apply=%add, backend_config={"estimated_cycles":"50"}')
     assert hlo.cycles(timed.replace("body=%body", 'body=%body, backend_config={"estimated_cycles":"7"}')) == 64 * 50 + 7
+    # Unrolled by two, as the compiler does to loops that overlap a product with a gathering.
+    by_two = text.replace(
+        "  ROOT %t = (s32[], f32[4]) tuple(%x, %sum)",
+        """  %one = s32[] constant(1)
+  %c = s32[] get-tuple-element(%q), index=0
+  %d = s32[]{:T(128)} add(%c, %one)
+  %e = s32[]{:T(128)} add(%d, %one), metadata={op_name="x"}
+  ROOT %t = (s32[], f32[4]) tuple(%e, %sum)""",
+    )
+    assert [c.count for c in hlo.collectives(by_two)] == [32]
+    assert [c.count for c in hlo.collectives(by_two.replace("constant(64)", "constant(63)"))] == [32]
