@@ -199,15 +199,12 @@ def test_the_command_line(checkpoint, tasks, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     (path,) = (tmp_path / "out").rglob("results*.json")
     assert "acc,none" in json.loads(path.read_text())["results"]["flan_jax_choices"]
-    bad = [
-        sys.executable,
-        "-m",
-        "flan_jax.lm_eval",
-        "--model_args",
-        "checkpoint=nowhere",
-        "--tasks",
-        "flan_jax_choices",
-    ]
-    failed = subprocess.run([*bad, *paths], capture_output=True, text=True)
-    assert failed.returncode == 2
-    assert failed.stderr.strip().splitlines()[-1].startswith("flan_jax: no checkpoint at nowhere")
+
+
+def test_a_checkpoint_that_is_not_there_ends_the_command_line(tasks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [])  # which is how the harness gets its arguments
+    bad = ["--model_args", "checkpoint=nowhere", "--tasks", "flan_jax_choices"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*bad, "--include_path", str(tasks), "--output_path", str(tmp_path / "out")])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("flan_jax: no checkpoint at nowhere")
