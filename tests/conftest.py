@@ -24,6 +24,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+if "FLAN_JAX_HOME" not in os.environ:
+    # Nor do they import the bundled samples twice, or leave them in the user's home.
+    os.environ["FLAN_JAX_HOME"] = tempfile.mkdtemp(prefix="flan_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["FLAN_JAX_HOME"], ignore_errors=True)
+
 
 def pytest_collection_modifyitems(items):
     """Files with slow tests go first, so that neither process of pytest is left with a long one at the end."""

@@ -21,7 +21,6 @@ def test_no_output_is_kept(notebook):
 
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
-    monkeypatch.setenv("FLAN_JAX_HOME", str(tmp_path / "home"))
     # The samples are prepared in a few seconds by one process; the kernel needs no fake devices.
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
