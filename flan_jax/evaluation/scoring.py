@@ -27,8 +27,10 @@ from flan_jax.evaluation import encoder_packing, tree_packing
 from flan_jax.evaluation.trees import Tree
 from flan_jax.models import Cache, Model
 
-PREFIX_LENGTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048)  # a prefix is filled up to one of these
-ROW_LENGTHS = (256, 384, 512, 768, 1024, 1536, 2048, 4096)
+# A prefix is filled up to one of these, and a row up to one of those.
+PREFIX_LENGTHS = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1536, 2048)
+ROW_LENGTHS = (256, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048, 3072, 4096)
+_CPU_BLOCK = 64  # queries a block of the attention
 _LOGITS_BYTES = 64 * 2**20  # of a chunk of logits on one device; far more only costs memory
 _MAX_CHUNK = 256  # predictions, half as many on CPU; the last chunk of a batch is half empty on average
 _SUM_WIDTH = 512
@@ -103,14 +105,19 @@ class Scorer:
         row_lengths: Sequence[int] = ROW_LENGTHS,
         tokens_per_batch: int | None = None,
     ) -> None:
-        self._model = model
         self._mesh = partitioning.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+        on_cpu = self._mesh.devices.flat[0].platform == "cpu"
+        c = model.config
+        if on_cpu and self._mesh.size == 1 and c.attention == "xla" and c.positions == "rope":
+            # A tree is short beside its row. On several devices, the loop over rows would have each compute all.
+            how = c.computed(attention="segments", attention_block=_CPU_BLOCK)
+            model = dataclasses.replace(model, config=how)
+        self._model = model
         shardings = partitioning.parameter_shardings(self._mesh, model.logical_axes(), model.abstract_params())
         abstract = all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params))
         self._params = params if abstract else jax.device_put(params, shardings)
         self._shards = partitioning.rows_per_shard_of(self._mesh)
         self._lengths = tuple(sorted(set(row_lengths)))
-        on_cpu = self._mesh.devices.flat[0].platform == "cpu"
         if tokens_per_batch is None:  # large enough for fast matrix products: more only leaves the last batch emptier
             tokens_per_batch = 512 if on_cpu else 32_768
         self._rows = {n: max(tokens_per_batch // n, 1) * self._shards for n in self._lengths}
@@ -212,6 +219,8 @@ class Scorer:
     def _cost_per_slot(self, length: int) -> float:
         """Of a forward pass, relative to a row without attention."""
         c = self._model.config
+        if c.attention == "segments":
+            return 1.0  # a tree's attention costs the same in any row
         width = c.num_heads * c.head_dim
         matmuls = 2 * c.embed_dim * (2 * width + 2 * c.num_kv_heads * c.head_dim + 3 * c.mlp_dim)
         keys = (length + min(c.attention_block, length)) / 2  # that a query is compared with, masked or not

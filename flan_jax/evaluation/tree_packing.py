@@ -100,9 +100,10 @@ def cheapest_packing(
     rows_per_batch: Mapping[int, int],
     cost_per_slot: Callable[[int], float],
 ) -> list[Row]:
-    """Packs with each of the lengths as the shortest allowed, and keeps the cheapest.
+    """Packs with each of the lengths as the shortest allowed, and keeps the cheapest, with or without shortened rows.
 
     Longer rows leave fewer slots empty, but their attention costs more, and the last batch is padded with empty rows.
+    A packed row may fit a shorter length, which saves slots where it does not add a batch of few rows.
 
     Args:
       pieces: what to pack.
@@ -116,7 +117,15 @@ def cheapest_packing(
         batches = {length: -(-count // rows_per_batch[length]) for length, count in counts.items()}
         return sum(n * rows_per_batch[length] * length * cost_per_slot(length) for length, n in batches.items())
 
-    return min((pack(pieces, lengths[shortest:]) for shortest in range(len(lengths))), key=cost)
+    packings = [pack(pieces, lengths[shortest:]) for shortest in range(len(lengths))]
+    return min(packings + [shortened(rows, lengths) for rows in packings], key=cost)
+
+
+def shortened(rows: Sequence[Row], lengths: Sequence[int]) -> list[Row]:
+    """The same rows, each in the first of the lengths, ascending, that holds it."""
+    used = [row.length - row.free for row in rows]
+    fitting = [lengths[bisect.bisect_left(lengths, size)] for size in used]
+    return [Row(length, length - size, row.pieces) for row, length, size in zip(rows, fitting, used, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 A packed row holds many short segments, and a block of queries needs no key before the start of its first query's
 segment. Where that is differs from row to row and is known only when the rows are there; so a block takes the least of
-a few widths of keys that reaches it (`jax.lax.switch`). A loop over rows and blocks keeps the program small.
+a few widths of keys that reaches it (`jax.lax.switch`). A loop over rows and blocks keeps the program small. Keys of a
+cache stand in front of those of each block.
 
 The backward pass is written out (Dao et al. 2022, algorithm 4, with blocks of queries alone): it needs of the forward
 pass only the output and the logarithm of each softmax's denominator, where differentiating the switch would keep the
@@ -28,10 +29,12 @@ class How(NamedTuple):
     Attributes:
       block: queries a block, a divisor of the row's length.
       window: positions that a local layer sees back, itself included; 0 for no limit.
+      cached: keys of a cache, which come before the row's own.
     """
 
     block: int
     window: int
+    cached: int = 0
 
     def widths(self, length: int) -> tuple[int, ...]:
         """Widths of keys to choose from, in blocks: 1, 2, 3, 4, 6, 9, ... and the whole row."""
@@ -44,26 +47,31 @@ class How(NamedTuple):
 
 def attend_in_segments(
     q_BxLxGxPxK: jax.Array,
-    k_BxLxGxK: jax.Array,
-    v_BxLxGxK: jax.Array,
-    slots: Slots,
+    k_BxSxGxK: jax.Array,
+    v_BxSxGxK: jax.Array,
+    queries: Slots,
+    keys: Slots,
     *,
     window: int,
     is_global: jax.Array | bool,
     block: int,
 ) -> jax.Array:
-    """See `flan_jax.models.attention.attend`. A segment's slots stand side by side; padding attends to nothing: 0."""
+    """See `flan_jax.models.attention.attend`. A segment's slots stand side by side; padding attends to nothing: 0.
+
+    Keys are those of a cache, if any, and then the queries' own.
+    """
     length = q_BxLxGxPxK.shape[1]
-    how = How(min(block, length), window)
+    how = How(min(block, length), window, k_BxSxGxK.shape[1] - length)
     padding = -length % how.block
 
     def rows(x: jax.Array) -> jax.Array:
         return jnp.pad(x, ((0, 0), (0, padding), *[(0, 0)] * (x.ndim - 2))) if padding else x
 
     q_BxGxPxLxK = rows(q_BxLxGxPxK).transpose(0, 2, 3, 1, 4)
-    k_BxGxLxK, v_BxGxLxK = (rows(x).transpose(0, 2, 1, 3) for x in (k_BxLxGxK, v_BxLxGxK))
-    slots = jax.tree.map(rows, slots)
-    out_BxGxPxLxK = _attend(how, q_BxGxPxLxK, k_BxGxLxK, v_BxGxLxK, slots, jnp.asarray(is_global))
+    k_BxGxSxK, v_BxGxSxK = (rows(x).transpose(0, 2, 1, 3) for x in (k_BxSxGxK, v_BxSxGxK))
+    arrays = q_BxGxPxLxK, k_BxGxSxK, v_BxGxSxK, jax.tree.map(rows, queries), jnp.asarray(is_global)
+    # Scoring and decoding alone have a cache, and take no gradient.
+    out_BxGxPxLxK = _forward(how, *arrays, keys.part(slice(0, how.cached)))[0] if how.cached else _attend(how, *arrays)
     return out_BxGxPxLxK.transpose(0, 3, 1, 2, 4)[:, :length]
 
 
@@ -79,15 +87,20 @@ def _choices(how: How, segments_BxL: jax.Array) -> jax.Array:
     return jnp.searchsorted(jnp.asarray(how.widths(length)), needed)
 
 
-def _seen(how: How, slots: Slots, is_global: jax.Array, start_q: Any, start_k: Any, width: int) -> jax.Array:
-    """Which keys of a row the queries of a block see, [block, width]."""
+def _seen(
+    how: How, slots: Slots, is_global: jax.Array, start_q: Any, start_k: Any, width: int, cached: Slots | None = None
+) -> jax.Array:
+    """Which keys of a row the queries of a block see, [block, width], or [block, cached + width]."""
 
     def part(start: Any, size: int) -> Slots:
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)[None], slots)
 
-    queries, keys = part(start_q, how.block), part(start_k, width)
+    queries, keys, place_S = part(start_q, how.block), part(start_k, width), start_k + jnp.arange(width)
+    if cached is not None:
+        keys = jax.tree.map(lambda front, own: jnp.concatenate([front[None], own], 1), cached, keys)
+        place_S = jnp.pad(place_S, (how.cached, 0), constant_values=-1)
     seen = visible(queries, keys)[0]
-    seen &= start_k + np.arange(width)[None, :] <= start_q + np.arange(how.block)[:, None]
+    seen &= place_S[None, :] <= start_q + np.arange(how.block)[:, None]
     if how.window:
         seen &= is_global | (queries.positions[0, :, None] - keys.positions[0, None, :] < how.window)
     return seen
@@ -136,15 +149,27 @@ def _attend(how: How, q: jax.Array, k: jax.Array, v: jax.Array, slots: Slots, is
     return _forward(how, q, k, v, slots, is_global)[0]
 
 
-def _forward(how: How, q: jax.Array, k: jax.Array, v: jax.Array, slots: Slots, is_global: jax.Array) -> tuple:
+def _forward(
+    how: How,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    slots: Slots,
+    is_global: jax.Array,
+    cached: Slots | None = None,
+) -> tuple:
     length, per_group = q.shape[3], q.shape[2]
 
     def row(xs: tuple) -> tuple[jax.Array, jax.Array]:
-        q_GxPxLxK, k_GxLxK, v_GxLxK, slots, choice_N = xs
+        q_GxPxLxK, k_GxTxK, v_GxTxK, slots, choice_N, cached = xs
 
         def body(_: None, start_q: jax.Array, start_k: jax.Array, width: int) -> tuple[None, tuple]:
-            seen = _seen(how, slots, is_global, start_q, start_k, width)
-            k_GxSxK, v_GxSxK = (jax.lax.dynamic_slice_in_dim(x, start_k, width, axis=1) for x in (k_GxLxK, v_GxLxK))
+            def part(x_GxTxK: jax.Array) -> jax.Array:
+                own = jax.lax.dynamic_slice_in_dim(x_GxTxK, how.cached + start_k, width, axis=1)
+                return jnp.concatenate([x_GxTxK[:, : how.cached], own], 1) if how.cached else own
+
+            seen = _seen(how, slots, is_global, start_q, start_k, width, cached)
+            k_GxSxK, v_GxSxK = part(k_GxTxK), part(v_GxTxK)
             scores = _scores(_block(q_GxPxLxK, start_q, how.block), k_GxSxK, seen)
             top = scores.max(axis=-1)
             terms = jnp.exp(scores - top[..., None])
@@ -157,7 +182,7 @@ def _forward(how: How, q: jax.Array, k: jax.Array, v: jax.Array, slots: Slots, i
         _, (out, log_total) = _over_blocks(how, length, choice_N, body, None)
         return _joined(out, per_group), _joined(log_total, per_group)
 
-    out, log_total = jax.lax.map(row, (q, k, v, slots, _choices(how, slots.segments)))
+    out, log_total = jax.lax.map(row, (q, k, v, slots, _choices(how, slots.segments), cached))
     out, log_total = checkpoint_name(out, MIXED), checkpoint_name(log_total, MIXED)
     return out, (q, k, v, slots, is_global, out, log_total)
 

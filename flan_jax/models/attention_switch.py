@@ -54,10 +54,10 @@ def attend(
         if q_BxQxGxPxK.dtype.itemsize != 2:
             raise _refusal("cudnn", f"computes in bfloat16, not in {q_BxQxGxPxK.dtype.name}", "dtype='bfloat16' or ")
         return attend_by_cudnn(*arrays, queries, keys, causal=causal, **local)
-    if not causal or queries is not keys:
+    if not causal or (implementation == "splash" and queries is not keys):
         raise _refusal(implementation, "is causal self-attention only")
     if implementation == "segments":
-        return attend_in_segments(*arrays, queries, block=block, **local)
+        return attend_in_segments(*arrays, queries, keys, block=block, **local)
     if queries.branches is not None:
         raise _refusal("splash", "knows no branches of scoring trees")
     from flan_jax.models.attention_splash import attend_by_splash  # Pallas is slow to import, and seldom wanted

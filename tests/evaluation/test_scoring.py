@@ -191,6 +191,29 @@ def test_packing_loses_nothing_and_fills_rows():
     assert sum(p.size for p in pieces) / (128 * len(long_rows)) > 0.95
 
 
+def test_rows_are_shortened_where_that_saves_slots():
+    pieces = [tree_packing.Piece(i, (0,), size) for i, size in enumerate((60, 60, 40))]
+
+    def found(rows_per_batch):
+        rows = tree_packing.cheapest_packing(pieces, LENGTHS, rows_per_batch, lambda length: 1.0)
+        assert all(row.free == row.length - sum(p.size for p in row.pieces) >= 0 for row in rows)
+        return sorted(row.length for row in rows)
+
+    assert found({32: 1, 64: 1, 128: 1}) == [64, 64, 64]
+    pieces[2] = tree_packing.Piece(2, (0,), 30)
+    assert found({32: 1, 64: 1, 128: 1}) == [32, 64, 64]
+    assert found({32: 16, 64: 3, 128: 1}) == [64, 64, 64]  # a batch of short rows would be padded to 16
+
+
+def test_trees_attend_in_segments_on_one_cpu_device(tiny):
+    model, params = tiny
+    assert model.config.attention == "xla"
+    alone, many = (Scorer(model, params, mesh=mesh)._model for mesh in (None, partitioning.make_mesh(data=8)))
+    assert (alone.config.attention, many.config.attention) == ("segments", "xla")
+    biased = models.build(dataclasses.replace(model.config, positions="relative_bias"))
+    assert Scorer(biased, biased.abstract_params())._model.config.attention == "xla"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_agrees_with_lm_evaluation_harness(shared):

@@ -11,7 +11,7 @@ import pytest
 from flan_jax import models, partitioning
 from flan_jax.errors import FlanError
 from flan_jax.models import attention_switch
-from flan_jax.models.attention import Slots
+from flan_jax.models.attention import EVERY, Slots
 from flan_jax.models.attention_cudnn import attend_by_cudnn
 from flan_jax.models.attention_segments import How
 from flan_jax.models.attention_splash import attend_by_splash
@@ -155,6 +155,24 @@ def test_segments_by_blocks_of_any_size(block):
     np.testing.assert_allclose(out[real], _naive(q, k, v, slots)[real], atol=2e-5)
 
 
+@pytest.mark.parametrize(("window", "is_global"), [(0, True), (30, False), (30, True)])
+def test_segments_after_a_cache(window, is_global):
+    """Three keys that every segment sees, and two of empty slots, before the row's own."""
+    slots = _slots()
+    real = slots.segments > 0
+    own = Slots(np.where(real, slots.positions + 3, 0), slots.segments, (slots.positions > 4) * (slots.positions % 3))
+    cached = [np.tile(x, (3, 1)) for x in ([0, 1, 2, 0, 0], [EVERY] * 3 + [0, 0], [0] * 5)]
+    keys = Slots(*(np.concatenate(x, 1) for x in zip(cached, own, strict=True)))
+    q, _, _ = _arrays(own)
+    _, k, v = _arrays(keys, seed=1)
+
+    def attended(name):
+        how = {"causal": True, "window": window, "is_global": jnp.asarray(is_global), "block": 16}
+        return jax.jit(lambda *x: attend(*x, implementation=name, **how))(q, k, v, own, keys)[real]
+
+    np.testing.assert_allclose(attended("segments"), attended("xla"), atol=2e-5)
+
+
 def test_widths_reach_the_whole_row():
     assert How(128, 0).widths(1280) == (1, 2, 3, 4, 6, 9, 10)
     assert How(256, 0).widths(256) == (1,)
@@ -229,6 +247,7 @@ def test_refusals():
     for name, keys, how, message in (
         ("splash", tree, {}, "'splash' knows no branches of scoring trees: set attention='xla'"),
         ("splash", slots, {"causal": False}, "is causal self-attention only"),
+        ("segments", slots, {"causal": False}, "is causal self-attention only"),
         ("segments", slots, {"bias": lambda *_: 0.0}, "takes no relative bias"),
         ("cudnn", slots, {}, "computes in bfloat16, not in float32: set dtype='bfloat16' or attention='xla'"),
     ):
