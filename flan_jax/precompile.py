@@ -184,7 +184,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     if "step_seconds" in report:
         out += [
             f"computation a step: {report['compute_seconds']:.3f} s, {report['flops'] / 1e12:.1f} TFLOP a device; "
-            f"{report['layer_seconds'] * 1e3:.2f} ms a layer; {report['floor_seconds']:.3f} s at the chip's peak",
+            f"by {report['compute_source']}; {report['floor_seconds']:.3f} s at the chip's peak",
             "step {overlapped:.3f} s (overlapped) to {serial:.3f} s (serial)".format(**report["step_seconds"]),
             "slots a second {serial:,.0f} to {overlapped:,.0f}".format(**report["tokens_per_second"]),
             "MFU {serial:.3f} to {overlapped:.3f}".format(**report["mfu"]),

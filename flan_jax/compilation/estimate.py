@@ -39,7 +39,8 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
     The memory and the collectives are those of the whole program; the collectives in its loops are counted as often as
     the loops run, and so are the cycles that the compiler schedules (`scheduled_seconds`). The compiler's FLOPs and
     seconds count a loop once, so they are taken from programs of one and two layers without loops, and continued in a
-    straight line.
+    straight line. Where the compiler gives no seconds, those of the scheduled cycles stand for them
+    (`compute_source`).
 
     Args:
       plan: what to compile.
@@ -53,6 +54,7 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
       FlanError: the plan does not fit the devices' number or the model.
     """
     mesh = partitioning.make_mesh(**plan.mesh, devices=topology.devices)
+    tpu = mesh.devices.flat[0].platform == "tpu"
     lower = program.lower_scoring if plan.score else program.lower_train_step
     report: dict[str, Any] = {
         "topology": topology.name,
@@ -65,7 +67,7 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
         "hbm_bytes": topology.chip.hbm_bytes / topology.chip.devices,
     }
     try:
-        whole = program.compile_program(*lower(plan.config, mesh, plan.shape))
+        whole = program.compile_program(*lower(plan.config, mesh, plan.shape), tpu=tpu)
     except program.TooLargeError as error:
         return report | {"fits": False, "memory": {"peak": error.needed}, "reason": str(error).partition("\n")[0][:300]}
     report |= {"fits": True, "memory": whole.memory}
@@ -78,14 +80,15 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
 
     def of_layers(number: int) -> program.Compiled:
         config = with_layers(plan.config, number)
-        return program.compile_program(*lower(config, mesh, plan.shape))
+        return program.compile_program(*lower(config, mesh, plan.shape), tpu=tpu, straight=True)
 
     one, two = of_layers(1), of_layers(2)
     layers = plan.config.num_layers
-    report["flops"], report["compute_seconds"] = (
-        extrapolated(getattr(one, name), getattr(two, name), layers) for name in ("flops", "seconds")
-    )
-    report["layer_seconds"] = two.seconds - one.seconds
+    report["flops"] = extrapolated(one.flops, two.flops, layers)
+    seconds, report["compute_source"] = extrapolated(one.seconds, two.seconds, layers), "one and two layers"
+    if np.isnan(seconds) and "scheduled_seconds" in report:
+        seconds, report["compute_source"] = report["scheduled_seconds"], "scheduled cycles"
+    report["compute_seconds"] = seconds
     return report | step_figures(report, plan, topology)
 
 

@@ -25,6 +25,7 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONSTANT = re.compile(r"(\d+)\)")
 _INDEX = re.compile(r"index=(\d+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_UNKNOWN = 2**63 - 1
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
@@ -74,12 +75,14 @@ def collectives(text: str) -> list[Collective]:
 def cycles(text: str) -> float:
     """The TPU compiler's estimates of all instructions' cycles, with the trip counts of the loops around them.
 
-    A core runs its instructions one after another, so the sum is its computation; collectives have no estimates.
+    A core runs its instructions one after another, so the sum is its computation; collectives have no estimates, nor
+    has what SparseCores do beside it.
     """
     entry, computations = _computations(text)
     calls = _call_counts(entry, computations)
     return sum(
-        calls[name] * sum(int(found[1]) for *_, rest in lines if (found := _CYCLES.search(rest)))
+        calls[name]
+        * sum(n for *_, rest in lines if (found := _CYCLES.search(rest)) and (n := int(found[1])) < _UNKNOWN)
         for name, lines in computations.items()
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +20,8 @@ from flan_jax.training import optimizers
 from flan_jax.training.state import abstract_state, make_train_step, state_shardings
 
 NUM_DATASETS = 62  # the paper's
+
+NO_OVERLAP_LOOPS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}  # from this size on, so never
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Compiled:
     Attributes:
       memory: bytes by class; see `compile_program`.
       flops: with every loop's body counted once.
-      seconds: the compiler's estimate of the computation, collectives left out; loops likewise.
+      seconds: the compiler's estimate of the computation, collectives left out; loops likewise. Not a number where it
+        gives none that can be: for v4 its sums are negative.
       text: the optimized program.
     """
 
@@ -109,25 +114,48 @@ def abstract_batch(config: models.DecoderConfig, shape: Shape) -> dict[str, jax.
     return {name: jax.ShapeDtypeStruct((shape.rows, *x.shape[1:]), x.dtype) for name, x in empty.items()}
 
 
-def compile_program(lowered: Any, held: dict[str, float]) -> Compiled:
+def compile_program(lowered: Any, held: dict[str, float], tpu: bool = False, straight: bool = False) -> Compiled:
     """Compiles, and reads the compiler's accounts.
+
+    Args:
+      lowered: the program.
+      held: bytes of its inputs by class.
+      tpu: whether it is for TPUs. Their compiler writes the program down itself: jaxlib's reader does not know what
+        newer ones make for SparseCores.
+      straight: whether a TPU's compiler must make no loop of a product that overlaps the gathering of its operand, so
+        that all is counted.
 
     Raises:
       TooLargeError: the program needs more memory than a device has.
     """
+    if not tpu:
+        compiled = _compiled(lowered, held)
+        return _accounts(compiled, held, compiled.as_text())
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} | (NO_OVERLAP_LOOPS if straight else {})
+        compiled = _compiled(lowered, held, options)
+        (written,) = Path(folder).glob("*.after_codegen.txt")
+        return _accounts(compiled, held, written.read_text())
+
+
+def _compiled(lowered: Any, held: dict[str, float], options: dict[str, Any] | None = None) -> Any:
     try:
-        compiled = lowered.compile()
+        return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise TooLargeError(_needed(str(error), sum(held.values())), str(error)) from error
+
+
+def _accounts(compiled: Any, held: dict[str, float], text: str) -> Compiled:
     analysis, costs = compiled.memory_analysis(), compiled.cost_analysis()
     arguments, temporary = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
     outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     memory = held | {"activations and gradients": float(temporary), "outputs": float(outputs)}
     memory["batch and counters"] = float(arguments) - sum(held.values())
     memory["peak"] = float(arguments + outputs + temporary + analysis.generated_code_size_in_bytes)
-    return Compiled(memory, float(costs["flops"]), float(costs.get("optimal_seconds", np.nan)), compiled.as_text())
+    seconds = float(costs.get("optimal_seconds", np.nan))
+    return Compiled(memory, float(costs["flops"]), seconds if seconds > 0 else np.nan, text)
 
 
 def _needed(refusal: str, held: float) -> float:
