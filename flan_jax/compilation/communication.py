@@ -7,9 +7,11 @@ the box has every s-th chip only, s groups share the links. With m chips and S b
     all-gather, reduce-scatter     S (m - 1) / m / bandwidth
     all-reduce                     twice that
     all-to-all                     S (m - 1) / m x (m / 4, the mean distance on a ring) / bandwidth, S of one device
-    collective-permute             S x the longest distance between partners / one link
+    collective-permute             S x the partners whose way goes over the busiest link / one link
 
-where bandwidth is the sum over the axes of links x bytes a second. Where the two
+A partner is reached along one axis after another, the shorter way around a ring. Permutations that are each other's
+reverse, as in the loops by which the compiler overlaps a product with a gathering, take the two directions of the links
+at once. In the table, bandwidth is the sum over the axes of links x bytes a second. Where the two
 devices of a chip belong to different groups, both groups share the links, so S counts twice; devices of one chip
 and group pass on what they get without using a link. Groups that reach over several slices take the network's bandwidth
 for the part between slices. Latency is not counted.
@@ -17,7 +19,10 @@ for the part between slices. Latency is not counted.
 
 from __future__ import annotations
 
+import collections
 import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,14 +76,35 @@ def _links(places: set[tuple[int, ...]], topology: Topology) -> float:
 
 
 def _permute_seconds(collective: Collective, devices: np.ndarray, topology: Topology) -> float:
-    farthest = 0
+    loads: collections.Counter[tuple[Any, ...]] = collections.Counter()
     for start, end in collective.groups:
         a, b = devices[start], devices[end]
         if _slice(a) != _slice(b):
             return collective.size / topology.chip.network_bandwidth
-        hops = 0
-        for axis, length in enumerate(topology.shape):
-            apart = abs(a.coords[axis] - b.coords[axis])
-            hops += min(apart, length - apart) if topology.ring(axis) else apart
-        farthest = max(farthest, hops)
-    return collective.size * farthest * topology.chip.devices / topology.chip.link_bandwidth
+        loads.update((_slice(a), *link) for link in _way(a.coords, b.coords, topology))
+    return collective.size * max(loads.values(), default=0) / topology.chip.link_bandwidth
+
+
+def _way(start: Sequence[int], end: Sequence[int], topology: Topology) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    """The links from chip to chip, each as (chip that it leaves, axis, direction)."""
+    place = list(start)
+    for axis, length in enumerate(topology.shape):
+        ahead = end[axis] - place[axis]
+        if topology.ring(axis):
+            ahead = (ahead + length // 2 - 1) % length - (length // 2 - 1)  # the shorter way around
+        direction = 1 if ahead > 0 else -1
+        for _ in range(abs(ahead)):
+            yield tuple(place), axis, direction
+            place[axis] = (place[axis] + direction) % length
+
+
+def with_their_reverse(found: Sequence[Collective]) -> set[str]:
+    """Names of the permutations that run beside their reverse."""
+
+    def key(collective: Collective, pairs: np.ndarray) -> tuple[Any, ...]:
+        return collective.count, collective.size, frozenset(map(tuple, pairs.tolist()))
+
+    permutations = [c for c in found if c.kind == "collective-permute"]
+    there = {key(c, c.groups) for c in permutations}
+    reverses = {c.name: key(c, c.groups[:, ::-1]) for c in permutations}
+    return {c.name for c in permutations if reverses[c.name] in there and reverses[c.name] != key(c, c.groups)}

@@ -112,13 +112,15 @@ def extrapolated(one: float, two: float, layers: int) -> float:
 def by_kind(found: list[hlo.Collective], devices: np.ndarray, topology: Topology) -> dict[str, Any]:
     """Counts, bytes and seconds of collectives a step by kind and size of group, and their sum in seconds."""
     kinds: dict[str, dict[str, float]] = collections.defaultdict(lambda: {"count": 0, "bytes": 0.0, "seconds": 0.0})
+    halved = communication.with_their_reverse(found)
     for collective in found:
         if collective.groups.shape[1] < 2:
             continue
+        seconds = communication.seconds(collective, devices, topology) / (2 if collective.name in halved else 1)
         entry = kinds[f"{collective.kind} of {collective.groups.shape[1]}"]
         entry["count"] += collective.count
         entry["bytes"] += collective.count * collective.size
-        entry["seconds"] += collective.count * communication.seconds(collective, devices, topology)
+        entry["seconds"] += collective.count * seconds
     return {"kinds": dict(kinds), "seconds": sum(entry["seconds"] for entry in kinds.values())}
 
 

@@ -84,11 +84,40 @@ def test_all_to_all_on_a_ring():
     assert _seconds("all-to-all", range(16), devices, topology) == pytest.approx(100 * MB * 15 / 16 * 4 / (2 * 50e9))
 
 
-def test_a_permutation_takes_the_farthest_pair():
+def _permutation(pairs, name="c"):
+    return Collective("collective-permute", 100 * MB, np.array(pairs), 1, name)
+
+
+def test_a_permutation_takes_its_busiest_link():
     devices, topology = _slice("v5e", (16, 16))
-    pairs = np.array([[0, 1], [0, 15 * 16], [0, 3]])  # one hop, one over the wrap, three
-    found = communication.seconds(Collective("collective-permute", 100 * MB, pairs, 1, "c"), devices, topology)
-    assert found == pytest.approx(3 * 100 * MB / 50e9)
+    seconds = lambda *pairs: communication.seconds(_permutation(pairs), devices, topology) / (100 * MB / 50e9)  # noqa: E731
+    assert (
+        seconds([0, 1]) == seconds([0, 15 * 16]) == seconds([0, 3]) == 1
+    )  # one hop, one over the wrap, three in a row
+    assert seconds([0, 3], [1, 2]) == 2  # the way of the first goes over the link of the second
+    assert seconds([0, 3], [3, 0]) == seconds([0, 3], [16, 19]) == 1  # two directions, two rows
+    assert seconds([0, 0]) == 0
+    assert seconds(*[[i, (i + 2) % 16] for i in range(16)]) == 2  # every link has two ways
+    ring_of_8_in_a_box = [0, 1, 2, 3, 19, 18, 17, 16]
+    around = list(zip(ring_of_8_in_a_box, np.roll(ring_of_8_in_a_box, -1), strict=True))
+    assert seconds(*around) == 1
+
+
+def test_the_devices_of_a_chip_send_over_the_same_links():
+    devices, topology = _slice("v3", (8, 8))
+    both = [[0, 16], [1, 17]]  # both cores of a chip to its neighbour
+    assert communication.seconds(_permutation(both), devices, topology) == pytest.approx(2 * 100 * MB / 82e9)
+
+
+def test_permutations_and_their_reverse_run_together():
+    ring = [[i, (i + 1) % 4] for i in range(4)]
+    back = [[b, a] for a, b in ring]
+    swap = [[0, 1], [1, 0]]
+    found = [
+        _permutation(pairs, name) for pairs, name in ((ring, "on"), (back, "back"), (swap, "swap"), (ring, "more"))
+    ]
+    assert communication.with_their_reverse(found) == {"on", "back", "more"}
+    assert communication.with_their_reverse(found[2:]) == set()
 
 
 @pytest.mark.parametrize("name", list(CHIPS))
