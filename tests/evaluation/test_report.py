@@ -311,7 +311,8 @@ def test_markdown_is_a_table_with_all_that_a_reader_needs(pair):
 def test_shots_and_styles_are_named(tmp_path):
     shots = _run(tmp_path, "few", {"snli": 1.0}, style="5_shots")
     gpt3 = _run(tmp_path, "before", {"snli": 1.0}, style="gpt3")
-    assert (shots.title, gpt3.title) == ("few (5 shots)", "before (zero-shot, gpt3)")
+    shared = _run(tmp_path, "same", {"snli": 1.0}, style="5_shared_shots")
+    assert (shots.title, gpt3.title, shared.title) == ("few (5 shots)", "before (zero-shot, gpt3)", "same (5 shots)")
     row = tables.results_table([gpt3, shots]).rows[0]
     assert (row[7], row[10]) == ("zero-shot, held out", "held out")
 

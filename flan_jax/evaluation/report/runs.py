@@ -36,7 +36,7 @@ class Run:
     def title(self) -> str:
         """The name with what its prompts are: "tuned (zero-shot)", "tuned (5 shots)", "untuned (zero-shot, gpt3)"."""
         parts = [f"{self.style.shots} shots" if self.style.shots else "zero-shot"]
-        rest = dataclasses.replace(self.style, shots=0).name
+        rest = dataclasses.replace(self.style, shots=0, shared=False).name
         return f"{self.name} ({', '.join([*parts, *([rest] if rest != styles.INSTRUCTIONS else [])])})"
 
     def figures(self, dataset: str) -> Mapping[str, Any] | None:
