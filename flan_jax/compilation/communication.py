@@ -7,14 +7,14 @@ the box has every s-th chip only, s groups share the links. With m chips and S b
     all-gather, reduce-scatter     S (m - 1) / m / bandwidth
     all-reduce                     twice that
     all-to-all                     S (m - 1) / m x (m / 4, the mean distance on a ring) / bandwidth, S of one device
-    collective-permute             S x the partners whose way goes over the busiest link / one link
+    collective-permute             S x the pairs whose way goes over the busiest link / one link
 
-A partner is reached along one axis after another, the shorter way around a ring. Permutations that are each other's
-reverse, as in the loops by which the compiler overlaps a product with a gathering, take the two directions of the links
-at once. In the table, bandwidth is the sum over the axes of links x bytes a second. Where the two
-devices of a chip belong to different groups, both groups share the links, so S counts twice; devices of one chip
-and group pass on what they get without using a link. Groups that reach over several slices take the network's bandwidth
-for the part between slices. Latency is not counted.
+where bandwidth is the sum over the axes of links x bytes a second. The way of a pair goes along one axis after another,
+the shorter way around a ring. Permutations that are each other's reverse, as in the loops by which the compiler
+overlaps a product with a gathering, take the two directions of the links at once. Where the two devices of a chip
+belong to different groups, both groups share the links, so S counts twice; devices of one chip and group pass on what
+they get without using a link. Groups that reach over several slices take the network's bandwidth for the part between
+slices. Latency is not counted.
 """
 
 from __future__ import annotations
@@ -99,7 +99,11 @@ def _way(start: Sequence[int], end: Sequence[int], topology: Topology) -> Iterat
 
 
 def with_their_reverse(found: Sequence[Collective]) -> set[str]:
-    """Names of the permutations that run beside their reverse."""
+    """Names of the permutations that run beside their reverse: as often, and with as many bytes.
+
+    Args:
+      found: all collectives of a program. A permutation that is its own reverse, a swap, does not count.
+    """
 
     def key(collective: Collective, pairs: np.ndarray) -> tuple[Any, ...]:
         return collective.count, collective.size, frozenset(map(tuple, pairs.tolist()))

@@ -25,7 +25,7 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONSTANT = re.compile(r"(\d+)\)")
 _INDEX = re.compile(r"index=(\d+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_UNKNOWN = 2**63 - 1
+_UNKNOWN = 2**63 - 1  # cycles of what the compiler hands to a SparseCore
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")

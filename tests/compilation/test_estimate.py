@@ -68,3 +68,10 @@ def test_a_scorer_is_lowered_without_parameters(config, mesh):
     lowered, held = program.lower_scoring(config, mesh, SHAPE)
     assert set(held) == {"parameters"}
     assert "while" in lowered.as_text()
+
+
+def test_cycles_stand_in_where_the_compiler_gives_no_seconds():
+    assert estimate.computation(2.0, 3.0) == {"compute_seconds": 2.0, "compute_source": "one and two layers"}
+    found = estimate.computation(float("nan"), 3.0)
+    assert found == {"compute_seconds": 3.0, "compute_source": "scheduled cycles"}
+    assert estimate.computation(float("nan"), None) == {}
