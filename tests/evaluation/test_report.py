@@ -313,8 +313,8 @@ def test_shots_and_styles_are_named(tmp_path):
     gpt3 = _run(tmp_path, "before", {"snli": 1.0}, style="gpt3")
     shared = _run(tmp_path, "same", {"snli": 1.0}, style="5_shared_shots")
     assert (shots.title, gpt3.title, shared.title) == ("few (5 shots)", "before (zero-shot, gpt3)", "same (5 shots)")
-    row = tables.results_table([gpt3, shots]).rows[0]
-    assert (row[7], row[10]) == ("zero-shot, held out", "held out")
+    dataset, cluster = tables.results_table([gpt3, shots]).rows
+    assert (dataset[7], dataset[10]) == (cluster[7], cluster[10]) == ("zero-shot, held out", "held out")
 
 
 def test_seen_is_shown_as_seen(tmp_path):

@@ -92,10 +92,7 @@ def results_table(runs: Sequence[Run]) -> Table:
         mean = next(run.results["clusters"][cluster] for run in runs if cluster in run.results["clusters"])
         row = [f"{cluster_title(cluster)}, mean", "", "", percent(mean["random"]), percent(mean["majority"])]
         for run in runs:
-            figures = run.results["clusters"].get(cluster)
-            row += (
-                [percent(figures["mean"]), percent(figures["best_dev"]), figures["status"]] if figures else [NONE] * 3
-            )
+            row += _mean_cells(run, run.results["clusters"].get(cluster))
         means.add(len(rows))
         rows.append(tuple(row))
     groups = (("", 5), *((run.title, 3) for run in runs))
@@ -110,6 +107,12 @@ def _run_cells(run: Run, figures: Mapping[str, Any] | None) -> list[str]:
     if figures["best_dev_template"] is not None:
         best += f" (t{figures['best_dev_template']})"
     return [f"{percent(figures['mean'])} ± {percent(figures['std'])}", best, _status(run, figures)]
+
+
+def _mean_cells(run: Run, figures: Mapping[str, Any] | None) -> list[str]:
+    if figures is None:
+        return [NONE] * 3
+    return [percent(figures["mean"]), percent(figures["best_dev"]), _status(run, figures)]
 
 
 def _status(run: Run, figures: Mapping[str, Any]) -> str:
