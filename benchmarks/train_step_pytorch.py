@@ -136,7 +136,10 @@ def _t5(c: DecoderConfig, ours: Arrays) -> tuple[Any, Iterator[tuple[str, np.nda
         tie_word_embeddings=c.tied_embeddings,
         dropout_rate=0.0,
     )
-    return transformers.T5ForConditionalGeneration(config), _t5_parameters(c, ours)
+    model = transformers.T5ForConditionalGeneration(config)
+    if not c.tied_embeddings:  # transformers 5 ties them whatever the configuration says
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+    return model, _t5_parameters(c, ours)
 
 
 def _t5_parameters(c: DecoderConfig, ours: Arrays) -> Iterator[tuple[str, np.ndarray]]:

@@ -27,15 +27,21 @@ def test_data(tmp_path):
     assert f"ours / SeqIO: {result['ratio']:.1f}" in printed
 
 
-def test_train_step(tmp_path):
-    arguments = ["--model=tiny", "--layers=2", "--rows=2", "--row-length=192", "--target-length=48", "--steps=1"]
-    ways = ["xla:256:full", "segments:32:save_dots"]
+@pytest.mark.parametrize(
+    ("model", "ways", "slots"),
+    [
+        (["--model=tiny", "--layers=2"], ["xla:256:full", "segments:32:save_dots"], 2 * 192),
+        (["--model=tiny_t5"], ["xla:256:full"], 2 * (192 + 48)),
+    ],
+)
+def test_train_step(model, ways, slots, tmp_path):
+    arguments = [*model, "--rows=2", "--row-length=192", "--target-length=48", "--steps=1"]
     environment = os.environ | {"XLA_FLAGS": ""}
     command = [sys.executable, BENCHMARKS / "train_step.py", *arguments, f"--ways={','.join(ways)}", "--json"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path).stdout
     result = json.loads(printed.splitlines()[-1])
     assert list(result["ways"]) == ways
-    assert 192 < result["real_tokens"] <= result["slots"] == 2 * 192
+    assert 192 < result["real_tokens"] <= result["slots"] == slots
     assert 2 < result["segments"] < result["target_tokens"] <= 2 * 48
     sides = [*result["ways"].values(), *([result["pytorch"]] if "pytorch" in result else [])]
     for side in sides:

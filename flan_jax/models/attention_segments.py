@@ -159,6 +159,9 @@ def _forward(
     cached: Slots | None = None,
 ) -> tuple:
     length, per_group = q.shape[3], q.shape[2]
+    # What depends on slots alone is the same for all layers: JAX would compute the masks of every block and every width
+    # before the loop over layers and keep them, broadcast. So let them wait for the queries.
+    q, slots, is_global = jax.lax.optimization_barrier((q, slots, is_global))
 
     def row(xs: tuple) -> tuple[jax.Array, jax.Array]:
         q_GxPxLxK, k_GxTxK, v_GxTxK, slots, choice_N, cached = xs

@@ -227,6 +227,21 @@ def test_a_model_by_segments_has_the_same_gradients(remat):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), found, expected)
 
 
+def test_segments_keep_no_mask_of_all_blocks_for_the_loop_over_layers():
+    slots = _slots()
+    model = models.build(CONFIG.computed(attention="segments", remat="save_dots"))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    tokens = jnp.zeros(slots.segments.shape, jnp.int32)
+
+    def total(params):
+        return model.hidden(params, tokens, slots.positions, slots.segments).sum()
+
+    program = str(jax.make_jaxpr(jax.grad(total))(params))
+    blocks, groups, queries = -(-70 // 16), 2, 2 * 16  # of 70 slots; 4 heads in 2 groups
+    assert f"[{groups},{queries},{blocks * 16}]" in program  # a block's scores
+    assert f"[{blocks},{groups},{queries},{blocks * 16}]" not in program
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
