@@ -15,6 +15,8 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 # The TPU's compiler writes a reduce-scatter as a fusion of this name, of an all-reduce and a slice.
 _SCATTERED = "all-reduce-scatter"
+# Parts of asynchronous collectives: beside other work, and the last one.
+_STEP, _DONE = "async_collective_fusion", 'custom_call_target="AsyncCollectiveDone"'
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
@@ -54,7 +56,8 @@ class Collective:
 def collectives(text: str) -> list[Collective]:
     """The collectives of an optimized HLO module, with the trip counts of the loops around them.
 
-    A branch of a conditional counts as if it were always taken; a loop without a known trip count counts once.
+    A branch of a conditional counts as if it were always taken; a loop without a known trip count counts once. Of a
+    collective that the compiler spreads over fusions with other work, its start counts.
     """
     entry, computations = _computations(text)
     calls = _call_counts(entry, computations)
@@ -62,7 +65,7 @@ def collectives(text: str) -> list[Collective]:
     devices = int(partitions[1]) if partitions else 1
     found = []
     for name, lines in computations.items():
-        for line in lines if calls[name] else ():
+        for line in lines if calls[name] and not _continues(name, lines) else ():
             if _kind(line[2]):
                 collective = _collective(line, calls[name], devices)
                 if name.startswith(_SCATTERED):  # whatever is reduced there has been padded; its input has not
@@ -85,6 +88,11 @@ def cycles(text: str) -> float:
         * sum(n for *_, rest in lines if (found := _CYCLES.search(rest)) and (n := int(found[1])) < _UNKNOWN)
         for name, lines in computations.items()
     )
+
+
+def _continues(name: str, lines: Sequence[tuple[str, str, str, str]]) -> bool:
+    """Whether a computation is a later part of an asynchronous collective, which is written down in each part again."""
+    return name.startswith(_STEP) or any(_DONE in rest for *_, rest in lines)
 
 
 def _kind(operation: str) -> str | None:

@@ -147,6 +147,39 @@ ENTRY %main (p: bf16[64,8]) -> bf16[8,8] {
     assert (found.kind, found.size, found.groups.shape) == ("reduce-scatter", 64 * 8 * 2, (1, 8))
 
 
+def test_a_gathering_spread_over_fusions_counts_once():
+    text = """
+HloModule m, num_partitions=8
+
+%fused_computation.1 (a: bf16[1,8]) -> (bf16[1,8], bf16[8,8]) {
+  %a = bf16[1,8]{1,0} parameter(0)
+  %all-gather.1 = bf16[8,8]{1,0} all-gather(%a), channel_id=3, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %start = (bf16[1,8], bf16[8,8]) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.2 (b: bf16[1,8]) -> bf16[8,8] {
+  %b = bf16[1,8]{1,0} parameter(0)
+  ROOT %all-gather.2 = bf16[8,8]{1,0} all-gather(%b), channel_id=3, replica_groups=[1,8]<=[8], dimensions={0}
+}
+
+%fused_computation.3 (c: bf16[1,8]) -> bf16[8,8] {
+  %c = bf16[1,8]{1,0} parameter(0)
+  %all-gather.3 = bf16[8,8]{1,0} all-gather(%c), channel_id=3, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %done = bf16[8,8]{1,0} custom-call(%c, %all-gather.3), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (p: bf16[1,8]) -> bf16[8,8] {
+  %p = bf16[1,8]{1,0} parameter(0)
+  %fusion.1 = (bf16[1,8], bf16[8,8]) fusion(%p), kind=kCustom, calls=%fused_computation.1
+  %fusion.2 = bf16[8,8]{1,0} fusion(%p), kind=kCustom, calls=%async_collective_fusion.2
+  %fusion.4 = bf16[8,8]{1,0} fusion(%p), kind=kCustom, calls=%async_collective_fusion.2
+  ROOT %fusion.3 = bf16[8,8]{1,0} fusion(%p), kind=kCustom, calls=%fused_computation.3
+}
+"""
+    (found,) = hlo.collectives(text)
+    assert (found.kind, found.size, found.count, found.name) == ("all-gather", 8 * 8 * 2, 1, "all-gather.1")
+
+
 def test_the_trips_of_a_loop_are_read_from_its_condition():
     text = """
 HloModule m, num_partitions=8
