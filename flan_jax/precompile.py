@@ -146,10 +146,7 @@ def swept(arguments: argparse.Namespace, plan: estimate.Plan, where: topology.To
             "its parameters: give other --rows, or a larger --topology."
         )
     print(f"{len(commands)} candidates", file=sys.stderr, flush=True)
-    scheduled = where.chip.clock is not None
-    reports = sweep.ranked(
-        commands, arguments.jobs, scheduled, lambda r: print(*lines(r)[:1], file=sys.stderr, flush=True)
-    )
+    reports = sweep.ranked(commands, arguments.jobs, lambda r: print(*lines(r)[:1], file=sys.stderr, flush=True))
     return {"model": arguments.model, "fits": reports[0]["fits"], "ranked": reports}
 
 
@@ -170,7 +167,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     head += f"fits, {memory['peak'] / gb:.2f} of {report['hbm_bytes'] / gb:.1f} GB a device"
     if "step_seconds" in report:
         head += "; step {overlapped:.3f} to {serial:.3f} s".format(**report["step_seconds"])
-    elif "scheduled_seconds" in report:
+    else:
         head += (
             f"; {report['scheduled_seconds']:.3f} s as scheduled, {report['communication']['seconds']:.3f} s on links"
         )
@@ -179,8 +176,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     out.append(f"communication a step: {network['seconds']:.3f} s")
     for kind, entry in sorted(network["kinds"].items(), key=lambda item: -item[1]["seconds"]):
         out.append(f"  {kind}: {entry['count']} times, {entry['bytes'] / gb:.3f} GB, {entry['seconds']:.4f} s")
-    if "scheduled_seconds" in report:
-        out.append(f"computation as scheduled, every loop with its trips: {report['scheduled_seconds']:.3f} s")
+    out.append(f"computation as scheduled, every loop with its trips: {report['scheduled_seconds']:.3f} s")
     if "step_seconds" in report:
         out += [
             f"computation a step: {report['compute_seconds']:.3f} s, {report['flops'] / 1e12:.1f} TFLOP a device; "

@@ -89,9 +89,8 @@ print(json.dumps(report))
 """
     monkeypatch.setattr(sweep, "COMMAND", (sys.executable, "-c", script))
     times = ["5", "9", "1", "4", "2", "3"]
-    reports = sweep.ranked([[time] for time in times], 2, scheduled=True)
+    reports = sweep.ranked([[time] for time in times], 2)
     assert [r["command"] for r in reports] == ["3", "2", "1", "4 --memory", "5 --memory", "9 --memory"]
-    assert [r["command"] for r in sweep.ranked([[t] for t in times], 2, scheduled=False)][:2] == ["5", "4"]
 
 
 @NEEDS_COMPILER

@@ -20,7 +20,7 @@ class Chip:
       link_bandwidth: bytes a second over one link to a neighbour, one way.
       wraps: an axis of a slice is a ring if its length is a multiple of this, else a line.
       devices: of a chip, as JAX counts them.
-      clock: cycles a second of a core, where known; the peak follows from it and the published number of multipliers.
+      clock: cycles a second of a core; the peak follows from it and the published number of multipliers.
       network_bandwidth: bytes a second and chip to other slices, one way.
       source: where this is published.
       configuration: the compiler's name for how a chip's cores work together, where it is not what it takes by itself.
@@ -32,7 +32,7 @@ class Chip:
     link_bandwidth: float
     wraps: int
     devices: int
-    clock: float | None
+    clock: float
     network_bandwidth: float
     source: str
     configuration: str | None = None
@@ -59,7 +59,9 @@ CHIPS = {
         "docs.cloud.google.com/tpu/docs/v5e (400 GB/s of 4 links; network 6.4 Tbit/s of 256 chips)",
     ),
     "v6e": Chip(
-        *(918e12, 32 * GIB, 1638 * GB, 100 * GB, 16, 1, None, 12.5 * GB),
+        *(918e12, 32 * GIB, 1638 * GB, 100 * GB, 16, 1, 1750e6, 12.5 * GB),
+        # Versions of that page say 2 or 4 arrays of 256 x 256. By the compiler's cycles a large product runs at 409
+        # thousand operations a cycle, for which 2 would not suffice; so 4, and the clock from that and the peak.
         "docs.cloud.google.com/tpu/docs/v6e (800 GB/s of 4 links); network: jax-ml.github.io/scaling-book/tpus",
     ),
 }

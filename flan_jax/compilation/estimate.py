@@ -40,7 +40,7 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
     the loops run, and so are the cycles that the compiler schedules (`scheduled_seconds`). The compiler's FLOPs and
     seconds count a loop once, so they are taken from programs of one and two layers without loops, and continued in a
     straight line. Where the compiler gives no seconds, those of the scheduled cycles stand for them
-    (`compute_source`); where there are none either, the report has no times of a step.
+    (`compute_source`).
 
     Args:
       plan: what to compile.
@@ -73,8 +73,7 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
     report |= {"fits": True, "memory": whole.memory}
     devices = mesh.devices.ravel()
     report["communication"] = by_kind(hlo.collectives(whole.text), devices, topology)
-    if topology.chip.clock:
-        report["scheduled_seconds"] = hlo.cycles(whole.text) / topology.chip.clock
+    report["scheduled_seconds"] = hlo.cycles(whole.text) / topology.chip.clock
     if memory_only:
         return report
 
@@ -85,8 +84,8 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
     one, two = of_layers(1), of_layers(2)
     layers = plan.config.num_layers
     report["flops"] = extrapolated(one.flops, two.flops, layers)
-    report |= computation(extrapolated(one.seconds, two.seconds, layers), report.get("scheduled_seconds"))
-    return report | (step_figures(report, plan, topology) if "compute_seconds" in report else {})
+    report |= computation(extrapolated(one.seconds, two.seconds, layers), report["scheduled_seconds"])
+    return report | step_figures(report, plan, topology)
 
 
 def with_layers(config: models.DecoderConfig, number: int) -> models.DecoderConfig:
@@ -106,16 +105,16 @@ def extrapolated(one: float, two: float, layers: int) -> float:
     return one + (two - one) * (layers - 1)
 
 
-def computation(seconds: float, scheduled: float | None) -> dict[str, Any]:
-    """What a step's computation takes, in seconds, and which of two accounts says so; nothing where neither does.
+def computation(seconds: float, scheduled: float) -> dict[str, Any]:
+    """What a step's computation takes, in seconds, and which of two accounts says so.
 
     Args:
       seconds: the compiler's own, or not a number.
-      scheduled: by its cycles, or None where the chip's clock is not known.
+      scheduled: by its cycles.
     """
-    if not np.isnan(seconds):
-        return {"compute_seconds": seconds, "compute_source": "one and two layers"}
-    return {} if scheduled is None else {"compute_seconds": scheduled, "compute_source": "scheduled cycles"}
+    if np.isnan(seconds):
+        return {"compute_seconds": scheduled, "compute_source": "scheduled cycles"}
+    return {"compute_seconds": seconds, "compute_source": "one and two layers"}
 
 
 def by_kind(found: list[hlo.Collective], devices: np.ndarray, topology: Topology) -> dict[str, Any]:

@@ -56,7 +56,6 @@ def candidates(
 def ranked(
     commands: Sequence[Sequence[str]],
     jobs: int,
-    scheduled: bool,
     done: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> list[dict[str, Any]]:
     """Reports of precompile's command lines: those estimated in full, the fastest first; the others; what does not fit.
@@ -64,11 +63,8 @@ def ranked(
     Args:
       commands: a list of options each.
       jobs: processes at a time.
-      scheduled: whether cycles can be told in seconds for this chip; if not, all are estimated in full.
       done: called with each report as it comes.
     """
-    if not scheduled:
-        return run(commands, jobs, done)
     first = run([[*command, "--memory"] for command in commands], jobs, done)
     best = [report for report in first if report["fits"]][:FINALISTS]
     full = run([report["command"].removesuffix(" --memory").split() for report in best], jobs, done)

@@ -135,9 +135,8 @@ def test_the_table_is_of_the_published_order(name):
     assert chip.hbm_bandwidth == pytest.approx(memory, rel=0.05)
     assert chip.link_bandwidth == pytest.approx(link, rel=0.2)
     assert chip.source
-    multipliers = {"v3": 4 * 128**2, "v4": 8 * 128**2, "v5p": 8 * 128**2, "v5e": 4 * 128**2}  # of a chip, as published
-    if chip.clock:
-        assert chip.clock * multipliers[name] * 2 == pytest.approx(flops if name != "v3" else 123e12, rel=0.01)
+    multipliers = {"v3": 4 * 128**2, "v4": 8 * 128**2, "v5p": 8 * 128**2, "v5e": 4 * 128**2, "v6e": 4 * 256**2}
+    assert chip.clock * multipliers[name] * 2 == pytest.approx(flops if name != "v3" else 123e12, rel=0.01)
 
 
 def test_an_unknown_generation_has_near_matches():

@@ -74,4 +74,3 @@ def test_cycles_stand_in_where_the_compiler_gives_no_seconds():
     assert estimate.computation(2.0, 3.0) == {"compute_seconds": 2.0, "compute_source": "one and two layers"}
     found = estimate.computation(float("nan"), 3.0)
     assert found == {"compute_seconds": 3.0, "compute_source": "scheduled cycles"}
-    assert estimate.computation(float("nan"), None) == {}
