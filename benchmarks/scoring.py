@@ -1,4 +1,4 @@
-"""Option scoring: our engine beside lm-evaluation-harness's Hugging Face backend; same weights, items, CPU and run.
+"""Option scoring: our engine beside lm-evaluation-harness's Hugging Face backend; same weights, items, device and run.
 
 python benchmarks/scoring.py --model=smollm2-135m-instruct --count=24 --json
 python benchmarks/scoring.py --items=hellaswag/validation.jsonl --settings=0,5 --harness_settings=0,5
@@ -9,6 +9,10 @@ turn, and its best time counts. The harness runs at its best batch size, tried o
 is timed leads from texts to log-likelihoods, tokenization included; loading and our compilation are not timed with it.
 
 Besides seconds, CPU seconds are compared: on a machine that other processes use too they are the steadier figure.
+
+JAX_PLATFORMS=cuda python benchmarks/scoring.py --dtype=bfloat16 --count=1000 --batch_sizes=16,64,128 --tune_items=64
+
+On a GPU both sides use it, and compute in `--dtype`: the harness's weights are then of that type, ours stay float32.
 """
 
 from __future__ import annotations
@@ -107,27 +111,29 @@ def _timed(run: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def _matmul_peak(size: int = 1536) -> tuple[float, float]:
-    """FLOP/s of a square float32 matrix product: a second, and a CPU second."""
+def _matmul_peak(dtype: str) -> tuple[float, float]:
+    """FLOP/s of square matrix products: a second, and a CPU second."""
     import jax
-    import jax.numpy as jnp
 
-    square = jnp.ones((size, size))
-    product = jax.jit(jnp.matmul)
-    product(square, square).block_until_ready()
-    times = [_timed(lambda: product(square, square).block_until_ready())[1:] for _ in range(3)]
-    return tuple(2 * size**3 / min(column) for column in zip(*times, strict=True))
+    size, repeats = (1536, 1) if jax.default_backend() == "cpu" else (8192, 20)
+    square = jax.random.normal(jax.random.key(0), (size, size), dtype) * size**-0.5
+    products = jax.jit(lambda x: jax.lax.fori_loop(0, repeats, lambda _, y: y @ x, x))
+    products(square).block_until_ready()
+    times = [_timed(lambda: products(square).block_until_ready())[1:] for _ in range(3)]
+    return tuple(2 * size**3 * repeats / min(column) for column in zip(*times, strict=True))
 
 
 def run_ours(job: dict[str, Any]) -> dict[str, Any]:
     """Scores each setting of a job once, after a pass that compiles."""
     import dataclasses
 
+    from flan_jax import models
     from flan_jax.evaluation.scoring import Scorer, Work
     from flan_jax.evaluation.trees import build_trees, share_prefix
     from flan_jax.training import checkpoints
 
     model, params, tokenizer, _ = checkpoints.load_model(job["checkpoint"])
+    model = models.build(model.config.computed(dtype=job["dtype"], attention=job["attention"]))
     scorer = Scorer(model, params)
     found = {}
     for setting, items in job["settings"].items():
@@ -146,7 +152,7 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
         before = scorer.work.compile_seconds
         texts_to_scores()
         compiled, programs = scorer.work.compile_seconds - before, scorer.compile_count
-        peak, peak_cpu = _matmul_peak()
+        peak, peak_cpu = _matmul_peak(job["dtype"])
         scorer.work = Work()
         (scores, tokenization), seconds, cpu_seconds = _timed(texts_to_scores)
         work = scorer.work
@@ -189,11 +195,14 @@ def run_harness(job: dict[str, Any]) -> dict[str, Any]:
     """Scores each setting of a job once, at the best batch size."""
     import logging
 
+    import torch
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     llama, tokenizer = same_weights.load_as_transformers(job["checkpoint"], MAX_LENGTH)
+    if os.environ["JAX_PLATFORMS"] != "cpu":
+        llama.to("cuda", getattr(torch, job["dtype"]))
     backend = HFLM(pretrained=llama, tokenizer=tokenizer, max_length=MAX_LENGTH, batch_size=1)
 
     def score(items: list[dict[str, Any]], batch_size: int) -> list[float]:
@@ -270,6 +279,8 @@ def benchmark(arguments: argparse.Namespace, folder: Path, say: Callable[[str], 
         "checkpoint": str(checkpoint),
         "batch_sizes": arguments.batch_sizes,
         "tune_items": arguments.tune_items,
+        "dtype": arguments.dtype,
+        "attention": arguments.attention,
         "tried": {},
     }
     best: dict[str, dict[str, Any]] = {"ours": {}, "harness": {}}
@@ -359,6 +370,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch_sizes", default="1,4,8,16", type=lambda text: [int(n) for n in text.split(",")])
     parser.add_argument("--tune_items", type=int, default=4, help="items that batch sizes are tried on")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of both sides")
+    parser.add_argument("--attention", default="xla", help="of ours, as in flan_jax/models/config.py")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)

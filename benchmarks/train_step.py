@@ -14,8 +14,9 @@ queries a block, and what layers keep for the backward pass (`--ways=ATTENTION:B
 Each side has a process of its own, which waits while the other works (OpenMP's threads too: OMP_WAIT_POLICY=PASSIVE);
 steps take turns, and a matrix product measures the device's peak in each round. `share of peak` counts the floating
 point operations that the rows need (no recomputation, no pairs of slots across segments, the LM head at targets only),
-for both sides alike. Where other programs use the same cores, seconds say little; the seconds of processor time that
-each side took are printed beside them.
+for both sides alike; `mfu`, on a GPU whose peak is published, is the same over that peak. In bfloat16 our parameters
+stay float32 and are cast in the step, as in training; PyTorch's are bfloat16 themselves. Where other programs use the
+same cores, seconds say little; the seconds of processor time that each side took are printed beside them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ from rich.table import Table
 
 from flan_jax.errors import FlanError, one_line_errors
 
-PEAK_SIZE = 2048  # of the square matrices whose product is the peak
+# Size of the square matrices whose product is the peak, and products in a row; on a GPU enough to hide the launch.
+PEAK_ON_CPU, PEAK = (2048, 1), (8192, 20)
+# Published dense bfloat16 peaks, FLOP/s, for the model FLOPs utilization (MFU): NVIDIA's H100 and H200 datasheets, SXM.
+PUBLISHED_PEAKS = {"NVIDIA H100 80GB HBM3": 989.4e12, "NVIDIA H200": 989.4e12}
 LEARNING_RATE = 0.0  # the work of an update and no change, so that every step of every side has the same loss
 
 # ------------------------------------------------------------------------------------------------------------ rows
@@ -168,10 +172,12 @@ class JaxSide:
         """One step in a way, or one matrix product; the first of each compiles it."""
         jax = self._jax
         if command == "peak":
-            shape = (PEAK_SIZE, PEAK_SIZE)
-            step = self._steps.setdefault(command, jax.jit(lambda x: x @ x))
-            argument = jax.numpy.ones(shape, self._config.dtype)
-            return _timed(lambda: jax.block_until_ready(step(argument)))
+            size, repeats = PEAK_ON_CPU if self.about["platform"] == "cpu" else PEAK
+            if command not in self._steps:
+                x = jax.random.normal(jax.random.key(0), (size, size), self._config.dtype) * size**-0.5
+                products = jax.jit(lambda x: jax.lax.fori_loop(0, repeats, lambda _, y: y @ x, x))
+                self._steps[command] = lambda: jax.block_until_ready(products(x))
+            return _timed(self._steps[command]) | {"flops": 2.0 * size**3 * repeats}
         if command not in self._steps:
             self._steps[command] = self._compiled(command)
         sums: dict[str, Any] = {}
@@ -209,7 +215,7 @@ class TorchSide:
 
         config = DecoderConfig.from_dict(plan["config"])
         with np.load(folder / "parameters.npz") as ours, np.load(folder / "batch.npz") as batch:
-            self._step = train_step_pytorch.TorchStep(config, ours, dict(batch), LEARNING_RATE)
+            self._step = train_step_pytorch.TorchStep(config, ours, dict(batch), LEARNING_RATE, plan["compile"])
         self.about = {"torch": torch.__version__, "transformers": transformers.__version__}
 
     def run(self, command: str) -> dict[str, float]:
@@ -265,14 +271,16 @@ def _started(side: str, folder: Path) -> Iterator[Any]:
 
 
 def benchmark(
-    config: Any, batch: Mapping[str, np.ndarray], ways: Sequence[str], steps: int, with_torch: bool
+    config: Any, batch: Mapping[str, np.ndarray], ways: Sequence[str], steps: int, with_torch: bool, compiled: bool
 ) -> dict[str, Any]:
-    """Measures each way and the other side in turn; returns their figures and ratios."""
+    """Measures each way and the other side, compiled by torch.compile or not, in turn; returns figures and ratios."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         np.savez(folder / "batch.npz", **batch)
-        (folder / "plan.json").write_text(json.dumps({"config": config.to_dict(), "torch": with_torch}))
+        (folder / "plan.json").write_text(
+            json.dumps({"config": config.to_dict(), "torch": with_torch, "compile": compiled})
+        )
         about, ask_jax = stack.enter_context(_started("jax", folder))
         asked = {way: ask_jax for way in ways}
         if with_torch:
@@ -288,9 +296,9 @@ def benchmark(
             peaks.append(min((ask_jax("peak") for _ in range(3)), key=lambda p: p["seconds"]))
     both = [x for name, x in batch.items() if name.endswith("segments")]
     real, slots = sum(int((x > 0).sum()) for x in both), sum(x.size for x in both)
-    flops, product = useful_flops(config, batch), 2.0 * PEAK_SIZE**3
-    peak = product / min(p["seconds"] for p in peaks)
-    peak_by_processor = product / min(p["processor_seconds"] for p in peaks)
+    flops = useful_flops(config, batch)
+    peak, peak_by_processor = (max(p["flops"] / p[key] for p in peaks) for key in ("seconds", "processor_seconds"))
+    published = PUBLISHED_PEAKS.get(about["device"]) if config.dtype == "bfloat16" else None
 
     def figures(name: str) -> dict[str, Any]:
         seconds, processor = ([step[key] for step in found[name]] for key in ("seconds", "processor_seconds"))
@@ -306,7 +314,7 @@ def benchmark(
             "share_of_peak": flops / middle / peak,
             "share_of_peak_by_processor_time": flops / busy / peak_by_processor,
             "loss": found[name][-1]["loss"],
-        }
+        } | ({"mfu": flops / middle / published} if published else {})
 
     sides = {name: figures(name) for name in asked}
     result = about | {
@@ -323,7 +331,7 @@ def benchmark(
         "load_average": [load, os.getloadavg()[0]],
     }
     if with_torch:
-        theirs = result["pytorch"] = sides["pytorch"]
+        theirs = result["pytorch"] = sides["pytorch"] | {"compiled": compiled}
         for side in result["ways"].values():
             side["ratio"] = theirs["seconds"] / side["seconds"]
             side["ratio_by_processor_time"] = theirs["processor_seconds"] / side["processor_seconds"]
@@ -347,6 +355,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--vocabulary", default="", help="of --prepared")
     parser.add_argument("--seed", type=int, default=0, help="of synthetic rows")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out, though it is installed")
+    parser.add_argument("--torch-compile", action="store_true", help="PyTorch's side through torch.compile")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -369,6 +378,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "slots",
         "GFLOP/s",
         "of peak",
+        "mfu",
         "seconds",
         "processor",
         "loss",
@@ -380,7 +390,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, side in sides.items():
         speed = (f"{side['tokens_per_second']:,.0f}", f"{side['slots_per_second']:,.0f}")
         work = (f"{side['flops_per_second'] / 1e9:,.0f}", f"{side['share_of_peak']:.2f}")
-        cost = (f"{side['seconds']:.2f}", f"{side['processor_seconds']:.2f}", f"{side['loss']:.4f}")
+        mfu = f"{side['mfu']:.3f}" if "mfu" in side else ""
+        cost = (mfu, f"{side['seconds']:.3f}", f"{side['processor_seconds']:.2f}", f"{side['loss']:.4f}")
         ratios = [f"{side[key]:.2f}" if key in side else "" for key in ("ratio", "ratio_by_processor_time")]
         table.add_row(name, *speed, *work, *cost, *ratios)
     Console(width=120).print(table)
@@ -414,7 +425,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
         batch = prepared_rows(config, arguments.prepared, arguments.vocabulary, *size)
     else:
         batch = synthetic_rows(config, *size, arguments.seed)
-    return benchmark(config, batch, ways, arguments.steps, with_torch)
+    return benchmark(config, batch, ways, arguments.steps, with_torch, arguments.torch_compile)
 
 
 def _is_llama(config: Any) -> bool:

@@ -18,8 +18,10 @@ Arrays = Mapping[str, np.ndarray]
 class TorchStep:
     """Forward, backward and an update by SGD, as a user of transformers writes them."""
 
-    def __init__(self, config: DecoderConfig, ours: Arrays, batch: Arrays, learning_rate: float) -> None:
-        """Builds the model with our parameters, and its inputs of our rows."""
+    def __init__(
+        self, config: DecoderConfig, ours: Arrays, batch: Arrays, learning_rate: float, compiled: bool = False
+    ) -> None:
+        """Builds the model with our parameters, through torch.compile or as it is, and its inputs of our rows."""
         make = _t5 if config.num_encoder_layers else _llama
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         with torch.device(self._device):
@@ -31,6 +33,10 @@ class TorchStep:
                 missing.pop(name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
         if missing:
             raise FlanError(f"the model of transformers has parameters that ours lacks: {', '.join(missing)}.")
+        if compiled:
+            self._model.compile()
+            if config.num_encoder_layers:
+                self._model.encoder.compile()  # which is called by itself
         self._optimizer = torch.optim.SGD(self._model.parameters(), lr=learning_rate)
         inputs = _t5_inputs if config.num_encoder_layers else _llama_inputs
         self._forward = inputs(self._model, batch, self._tensor)

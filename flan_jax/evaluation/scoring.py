@@ -31,8 +31,10 @@ from flan_jax.models import Cache, Model
 PREFIX_LENGTHS = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1536, 2048)
 ROW_LENGTHS = (256, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048, 3072, 4096)
 _CPU_BLOCK = 64  # queries a block of the attention
-_LOGITS_BYTES = 64 * 2**20  # of a chunk of logits on one device; far more only costs memory
-_MAX_CHUNK = 256  # predictions, half as many on CPU; the last chunk of a batch is half empty on average
+# Of a chunk of logits, on one device: its bytes and its predictions, at most. More only costs memory, and leaves the
+# last chunk of a batch emptier; less would read the head's weights too often.
+_CHUNK_ON_CPU = (64 * 2**20, 128)
+_CHUNK = (512 * 2**20, 1024)
 _SUM_WIDTH = 512
 _IN_FLIGHT = 2  # batches that are computed while the host prepares the next
 
@@ -121,8 +123,8 @@ class Scorer:
         if tokens_per_batch is None:  # large enough for fast matrix products: more only leaves the last batch emptier
             tokens_per_batch = 512 if on_cpu else 32_768
         self._rows = {n: max(tokens_per_batch // n, 1) * self._shards for n in self._lengths}
-        most = _MAX_CHUNK // 2 if on_cpu else _MAX_CHUNK
-        self._chunk = int(np.clip(_LOGITS_BYTES // (4 * model.config.vocab_size), 1, most))
+        num_bytes, most = _CHUNK_ON_CPU if on_cpu else _CHUNK
+        self._chunk = int(np.clip(num_bytes // (4 * model.config.vocab_size), 1, most))
         self._compiled: dict[tuple[int, int], Any] = {}
         self.work = Work()
 

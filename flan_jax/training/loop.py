@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import math
@@ -199,21 +200,30 @@ def train(
         prefetch(stream, start, rows=rows) as batches,
     ):
         began = time.perf_counter()
-        for step in range(start, train_steps):
-            batch = partitioning.global_batch(next(batches), batch_shardings, rows, batch_size)
-            state, sums = train_step(state, batch)
-            now, sums = _wait(sums)
-            values = _figures(sums, stream.datasets, now - began, stream.slots_per_step)
+
+        def account(step: int, sums: Mapping[str, jax.Array]) -> None:
+            nonlocal began, values
+            now, host = _wait(sums)
+            values = _figures(host, stream.datasets, now - began, stream.slots_per_step)
             began = now
             norms = ("loss", "gradient_norm", "parameter_norm")
             if not all(math.isfinite(values[name]) for name in norms):
                 saver.wait()
-                raise _diverged(step + 1, {name: values[name] for name in norms}, folder)
+                raise _diverged(step, {name: values[name] for name in norms}, folder)
             if primary:
-                log.write(step + 1, values)
-                bar(step + 1, values, (step + 1) % log_period == 0)
-            if (step + 1) % checkpoint_period == 0 or step + 1 == train_steps:
-                saver.save(step + 1, state.params, state.opt_state)
+                log.write(step, values)
+                bar(step, values, step % log_period == 0)
+
+        running: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
+        for step in range(start + 1, train_steps + 1):
+            batch = partitioning.global_batch(next(batches), batch_shardings, rows, batch_size)
+            state, sums = train_step(state, batch)
+            running.append((step, sums))
+            save = step % checkpoint_period == 0 or step == train_steps
+            while len(running) > (0 if save else 1):  # the devices compute a step while the host accounts for the last
+                account(*running.popleft())
+            if save:
+                saver.save(step, state.params, state.opt_state)
     return RunResult(train_steps, values)
 
 
