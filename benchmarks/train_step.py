@@ -2,14 +2,15 @@
 
 python benchmarks/train_step.py --rows=2 --json
 python benchmarks/train_step.py --layers=4 --ways=xla:256:full,segments:128:save_dots
-python benchmarks/train_step.py --dtype=bfloat16 --rows=32 --ways=xla:256:save_dots,cudnn:256:save_dots   (GPU)
+python benchmarks/train_step.py --dtype=bfloat16 --rows=16 --head-chunk=256 --ways=cudnn:256:save_dots   (on a GPU)
 python benchmarks/train_step.py --model=t5_1_1_small --rows=8 --row-length=512 --target-length=114 --ways=xla:256:full
 python benchmarks/train_step.py --prepared=DIR --vocabulary=smollm2-135m
 
 A step is forward, backward and an update by plain SGD, from the same parameters on both sides. PyTorch's is what a user
 of transformers gets: the same rows, positions restarted, a mask that keeps segments apart, the labels' cross entropy;
 its LM head runs at every slot. Ours is `flan_jax.training.state.make_train_step`, in one or several ways: attention,
-queries a block, and what layers keep for the backward pass (`--ways=ATTENTION:BLOCK:REMAT`).
+queries a block, and what layers keep for the backward pass (`--ways=ATTENTION:BLOCK:REMAT`); with `:unroll` at the end
+of a way, its layers are straight-line code.
 
 Each side has a process of its own, which waits while the other works (OpenMP's threads too: OMP_WAIT_POLICY=PASSIVE);
 steps take turns, and a matrix product measures the device's peak in each round. `share of peak` counts the floating
@@ -195,9 +196,9 @@ class JaxSide:
         from flan_jax import models
         from flan_jax.training.state import make_train_step
 
-        attention, block, remat = way.split(":")
+        attention, block, remat, *unroll = way.split(":")
         models.refuse_attention(attention, self.about["platform"])
-        how = {"attention": attention, "attention_block": int(block), "remat": remat}
+        how = {"attention": attention, "attention_block": int(block), "remat": remat, "unroll": bool(unroll)}
         model = models.build(dataclasses.replace(self._config, **how))
         return self._jax.jit(make_train_step(model, optax.sgd(LEARNING_RATE), 1), donate_argnums=0)
 
@@ -350,6 +351,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--target-length", type=int, default=256)
     parser.add_argument("--steps", type=int, default=3, help="steps of each side that count")
     parser.add_argument("--ways", default="segments:128:save_dots", help="ATTENTION:BLOCK:REMAT, with commas")
+    parser.add_argument(
+        "--head-chunk", type=int, default=64, help="target slots of a row whose logits are alive at once"
+    )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--prepared", default="", help="rows of this folder instead of synthetic ones")
     parser.add_argument("--vocabulary", default="", help="of --prepared")
@@ -407,15 +411,15 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from flan_jax.configuration import model_config
 
-    config = model_config(arguments.model, {"dtype": arguments.dtype})
+    config = model_config(arguments.model, {"dtype": arguments.dtype, "head_chunk": arguments.head_chunk})
     if arguments.layers:
         encoder = {"num_encoder_layers": arguments.layers} if config.num_encoder_layers else {}
         config = dataclasses.replace(config, num_layers=arguments.layers, **encoder)
     ways = arguments.ways.split(",")
     for way in ways:
         parts = way.split(":")
-        if len(parts) != 3 or not parts[1].isdigit():
-            raise FlanError(f"--ways: {way!r} is no ATTENTION:BLOCK:REMAT, for example xla:256:full.")
+        if len(parts) not in (3, 4) or not parts[1].isdigit() or parts[3:] not in ([], ["unroll"]):
+            raise FlanError(f"--ways: {way!r} is no ATTENTION:BLOCK:REMAT or ATTENTION:BLOCK:REMAT:unroll.")
         config.computed(attention=parts[0], attention_block=int(parts[1]), remat=parts[2])
     with_torch = not arguments.no_torch and all(importlib.util.find_spec(m) for m in ("torch", "transformers"))
     if with_torch and not (config.num_encoder_layers or _is_llama(config)):

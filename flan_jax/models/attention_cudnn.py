@@ -31,7 +31,7 @@ def attend_by_cudnn(
       k_BxSxGxK: keys.
       v_BxSxGxK: values.
       queries: where the queries stand.
-      keys: where the keys stand.
+      keys: where the keys stand; with `causal` the same slots, after those of a cache where there is one.
       causal: a query sees no slot after its own.
       window: positions that a local layer sees back; 0 for no limit.
       is_global: whether this layer ignores the window; may be traced.
@@ -39,6 +39,9 @@ def attend_by_cudnn(
     """
     num_rows, num_queries, groups, per_group, head_dim = q_BxQxGxPxK.shape
     seen_BxQxS = visible(queries, keys)
+    cached = k_BxSxGxK.shape[1] - num_queries
+    if causal and cached:  # the kernel would take the first key for the first query's own
+        seen_BxQxS &= jnp.arange(k_BxSxGxK.shape[1]) <= cached + jnp.arange(num_queries)[:, None]
     if window:
         back = queries.positions[:, :, None] - keys.positions[:, None, :]
         seen_BxQxS &= jnp.asarray(is_global) | (back < window)
@@ -48,7 +51,7 @@ def attend_by_cudnn(
         v_BxSxGxK,
         mask=seen_BxQxS[:, None],
         scale=1.0,
-        is_causal=causal,
+        is_causal=causal and not cached,
         implementation=library,
     )
     return out_BxQxHxK.reshape(q_BxQxGxPxK.shape)

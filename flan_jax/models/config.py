@@ -9,7 +9,14 @@ from typing import Any
 from flan_jax.errors import FlanError
 from flan_jax.models.remat import POLICIES
 
-COMPUTATION = ("dtype", "remat", "attention", "attention_block", "unroll")  # how a model is computed, not what
+COMPUTATION = (
+    "dtype",
+    "remat",
+    "attention",
+    "attention_block",
+    "head_chunk",
+    "unroll",
+)  # how a model is computed, not what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +58,8 @@ class DecoderConfig:
       attention: how self-attention is computed: "xla" or "segments" anywhere, "splash" on TPU, "cudnn" on GPU; see
         `flan_jax.models.attention_switch`.
       attention_block: queries a block of the attention "xla" and "segments".
+      head_chunk: target slots of each row whose logits are alive at once in training. Each chunk adds a gradient as
+        large as the head, and a chunk without targets is skipped; where memory allows, all in one is fastest on GPU.
       unroll: straight-line code instead of loops, so that a compiler counts every layer; slow to compile.
     """
 
@@ -86,6 +95,7 @@ class DecoderConfig:
     remat: str = "full"
     attention: str = "xla"
     attention_block: int = 256
+    head_chunk: int = 64
     unroll: bool = False
 
     def __post_init__(self) -> None:

@@ -10,6 +10,8 @@ Bytes are per slot and layer at bfloat16, for a decoder of width D, H heads of K
 | `save_dots`      | the outputs of all projections: those, and the MLP's        | 2 (2 HK + 2 GK + 2 D + 2 F)    |
 | `none`           | everything, attention's weights and the softmax's terms too | grows with the length of a row |
 
+cuDNN's attention is one operation that gives back what its gradient needs; all but `full` keep that: 2 HK + 4 H more.
+
 `save_attention` computes norms, the attention's scores and the MLP again; `save_dots` norms, scores and activations,
 which is no matrix product but those of attention itself.
 """
@@ -24,13 +26,21 @@ from jax.ad_checkpoint import checkpoint_name
 
 QUERY, KEY, VALUE, MIXED = ATTENTION = ("query", "key", "value", "mixed")  # what layers name for the policies
 
+
+def _by_cudnn(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether this is cuDNN's attention, which JAX has no name for; its gradient needs its output and its sums."""
+    return primitive.name == "dot_product_attention_fwd_wrapper"
+
+
+_either = jax.checkpoint_policies.save_from_both_policies
+
 POLICIES: dict[str, Callable[..., Any] | None] = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "save_attention": jax.checkpoint_policies.save_only_these_names(*ATTENTION),
+    "save_attention": _either(jax.checkpoint_policies.save_only_these_names(*ATTENTION), _by_cudnn),
     # "No batch dimensions" tells projections from the products of queries, keys and values.
-    "save_dots": jax.checkpoint_policies.save_from_both_policies(
+    "save_dots": _either(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(MIXED),
+        _either(jax.checkpoint_policies.save_only_these_names(MIXED), _by_cudnn),
     ),
     "none": None,
 }

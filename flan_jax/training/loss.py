@@ -14,8 +14,7 @@ import jax.numpy as jnp
 
 from flan_jax.models import EncoderDecoder, Model
 
-CHUNK = 64  # target slots of each row whose logits are alive at once,
-SLOTS = 256  # or more, where all rows together have less than this: each chunk adds a gradient as large as the head
+SLOTS = 256  # a chunk of all rows together has at least so many, whatever `DecoderConfig.head_chunk` says
 
 Metrics = dict[str, jax.Array]
 
@@ -29,7 +28,7 @@ def token_cross_entropy(
       loss_BxT and correct_BxT, float32, in nats and 0/1; zero where the weight is zero.
     """
     num_rows, num_slots = targets_BxT.shape
-    chunk = min(max(CHUNK, SLOTS // num_rows), num_slots)
+    chunk = min(max(model.config.head_chunk, SLOTS // num_rows), num_slots)
     padding = -num_slots % chunk
     if padding:
         pad = ((0, 0), (0, padding))
@@ -49,6 +48,9 @@ def token_cross_entropy(
         correct = picked >= jnp.max(logits, axis=-1)
         seen = weights > 0
         return jnp.where(seen, loss, 0.0), (correct & seen).astype(jnp.float32)
+
+    if chunk == num_slots:
+        return head(params, hidden_BxTxD, targets_BxT, weights_BxT.astype(jnp.float32))
 
     def skip(params: Any, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple:
         return jnp.zeros_like(weights), jnp.zeros_like(weights)

@@ -156,7 +156,7 @@ def test_segments_by_blocks_of_any_size(block):
 
 
 @pytest.mark.parametrize(("window", "is_global"), [(0, True), (30, False), (30, True)])
-def test_segments_after_a_cache(window, is_global):
+def test_segments_and_cudnn_after_a_cache(window, is_global):
     """Three keys that every segment sees, and two of empty slots, before the row's own."""
     slots = _slots()
     real = slots.segments > 0
@@ -167,10 +167,14 @@ def test_segments_after_a_cache(window, is_global):
     _, k, v = _arrays(keys, seed=1)
 
     def attended(name):
-        how = {"causal": True, "window": window, "is_global": jnp.asarray(is_global), "block": 16}
-        return jax.jit(lambda *x: attend(*x, implementation=name, **how))(q, k, v, own, keys)[real]
+        how = {"causal": True, "window": window, "is_global": jnp.asarray(is_global)}
+        function = functools.partial(attend, implementation=name, block=16, **how)
+        if name == "cudnn":
+            function = functools.partial(attend_by_cudnn, library="xla", **how)
+        return jax.jit(function)(q, k, v, own, keys)[real]
 
     np.testing.assert_allclose(attended("segments"), attended("xla"), atol=2e-5)
+    np.testing.assert_allclose(attended("cudnn"), attended("xla"), atol=2e-5)
 
 
 def test_widths_reach_the_whole_row():

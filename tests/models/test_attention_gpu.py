@@ -1,11 +1,14 @@
 """cuDNN's kernel itself, which needs a GPU: `JAX_PLATFORMS=cuda pytest -n 0 tests/models/test_attention_gpu.py`."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax.models.attention import Slots
+from flan_jax import configuration, models
+from flan_jax.models.attention import EVERY, Slots
 from flan_jax.models.attention_switch import attend
 
 pytestmark = pytest.mark.skipif(
@@ -56,3 +59,34 @@ def test_outputs_and_gradients_are_those_of_xla_in_float32(groups, per_group, he
     for a, b in zip(outputs("cudnn", coarse), exact, strict=True):
         assert np.linalg.norm(b) > 1 and np.isfinite(a).all()
         assert np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("window", [0, 100])
+def test_after_a_cache(window):
+    rng = np.random.default_rng(1)
+    own = _slots(rng, 2, 512, trees=True)
+    prefix = [jnp.asarray(np.tile(x, (2, 1)), jnp.int32) for x in (range(128), [EVERY] * 100 + [0] * 28, [0] * 128)]
+    keys = Slots(*(jnp.concatenate(x, 1) for x in zip(prefix, own, strict=True)))
+    own = own._replace(positions=own.positions + 100)
+    q = jnp.asarray(rng.normal(size=(2, 512, 3, 3, 64)) / 8, jnp.bfloat16)
+    k, v = jnp.asarray(rng.normal(size=(2, 2, 640, 3, 64)), jnp.bfloat16)
+    real = np.asarray(own.segments) > 0
+
+    def attended(implementation, *arrays):
+        how = {"causal": True, "window": window, "is_global": False, "implementation": implementation}
+        return np.asarray(jax.jit(lambda *x: attend(*x, own, keys, **how))(*arrays), np.float64)[real]
+
+    exact = attended("xla", *(x.astype(jnp.float32) for x in (q, k, v)))
+    assert np.linalg.norm(attended("cudnn", q, k, v) - exact) < 0.01 * np.linalg.norm(exact)
+
+
+def test_its_forward_pass_is_not_computed_again():
+    small = {"num_layers": 2, "vocab_size": 64, "dtype": "bfloat16", "attention": "cudnn"}
+    config = dataclasses.replace(configuration.model_config("smollm2_135m"), **small)
+    arrays = np.zeros((2, 128), np.int32), np.tile(np.arange(128), (2, 1)), np.ones((2, 128), np.int32)
+    times = {}
+    for name in models.REMAT_POLICIES:
+        model = models.build(dataclasses.replace(config, remat=name))
+        jaxpr = jax.make_jaxpr(jax.grad(lambda p, m=model: m.hidden(p, *arrays).sum()))(model.abstract_params())
+        times[name] = str(jaxpr).count("dot_product_attention_fwd_wrapper")
+    assert times == {"full": 2, "save_attention": 1, "save_dots": 1, "none": 1}

@@ -10,7 +10,8 @@ from flan_jax.training import loss
 class LinearModel:
     """A stand-in with the model's interface, so that the loss is checked against numpy alone."""
 
-    config = configuration.model_config("tiny")  # for how loops are compiled, nothing else
+    def __init__(self, head_chunk=64):
+        self.config = configuration.model_config("tiny", {"head_chunk": head_chunk})  # for how loops are compiled
 
     def hidden(self, params, tokens, positions, segments, branches=None):
         del positions, segments, branches
@@ -34,12 +35,14 @@ def _batch(rng, rows, length, slots, vocab, datasets, used):
     }
 
 
+@pytest.mark.parametrize("head_chunk", [64, 256])
 @pytest.mark.parametrize(("slots", "used"), [(256, 100), (100, 100), (32, 5), (64, 0)])
-def test_loss_matches_naive_reference(slots, used):
+def test_loss_matches_naive_reference(slots, used, head_chunk):
+    model = LinearModel(head_chunk)
     rng = np.random.default_rng(slots + used)
     batch = _batch(rng, 3, 40, slots, 17, 4, used)
     params = {"embedding": rng.normal(size=(17, 8)).astype(np.float32)}
-    total, metrics = jax.jit(lambda p, b: loss.target_loss(LinearModel(), p, b, 4))(params, batch)
+    total, metrics = jax.jit(lambda p, b: loss.target_loss(model, p, b, 4))(params, batch)
 
     embedding = params["embedding"].astype(np.float64)
     expected, correct = 0.0, 0
@@ -57,7 +60,8 @@ def test_loss_matches_naive_reference(slots, used):
     assert metrics["weight"] == 3 * used
 
 
-def test_gradient_matches_autodiff_of_the_whole():
+@pytest.mark.parametrize("head_chunk", [64, 150])
+def test_gradient_matches_autodiff_of_the_whole(head_chunk):
     rng = np.random.default_rng(1)
     batch = _batch(rng, 2, 30, 150, 11, 2, 70)
     params = {"embedding": rng.normal(size=(11, 6)).astype(np.float32)}
@@ -69,5 +73,5 @@ def test_gradient_matches_autodiff_of_the_whole():
         picked = jnp.take_along_axis(log_probs, batch["targets"][..., None], axis=-1)[..., 0]
         return -(picked * batch["weights"]).sum()
 
-    ours = jax.grad(lambda p: loss.target_loss(LinearModel(), p, batch, 2)[0])(params)
+    ours = jax.grad(lambda p: loss.target_loss(LinearModel(head_chunk), p, batch, 2)[0])(params)
     np.testing.assert_allclose(ours["embedding"], jax.grad(whole)(params)["embedding"], rtol=1e-4, atol=1e-5)
