@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -294,6 +295,16 @@ def test_table_has_datasets_and_cluster_mean(pair):
     assert shown.rows[min(shown.means)][0] == "Natural language inference, mean"
     means = [pair[1].results["datasets"][n]["mean"] for n in ("snli", "rte", "qnli")]
     assert by_name["Natural language inference, mean"][8] == f"{100 * np.mean(means):.1f}"
+
+
+def test_what_was_skipped_for_one_reason_stands_in_one_line(pair):
+    reason = "no examples of '{0}' in here: run prepare --datasets={0}; which"
+    skipped = [{"dataset": n, "reason": reason.format(n)} for n in ("wic", "copa")]
+    skipped.append({"dataset": "drop", "reason": "too long"})
+    run = dataclasses.replace(pair[0], results=pair[0].results | {"skipped": skipped})
+    lines = [line for line in tables.notes([run], report.gather([run])) if "skipped" in line]
+    expected = "untuned skipped wic, copa: no examples of 'wic,copa' in here: run prepare --datasets=wic,copa; which"
+    assert lines == [expected, "untuned skipped drop: too long"]
 
 
 def test_markdown_is_a_table_with_all_that_a_reader_needs(pair):

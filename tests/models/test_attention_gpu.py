@@ -65,9 +65,9 @@ def test_outputs_and_gradients_are_those_of_xla_in_float32(groups, per_group, he
 def test_after_a_cache(window):
     rng = np.random.default_rng(1)
     own = _slots(rng, 2, 512, trees=True)
+    own = own._replace(positions=own.positions + 100)
     prefix = [jnp.asarray(np.tile(x, (2, 1)), jnp.int32) for x in (range(128), [EVERY] * 100 + [0] * 28, [0] * 128)]
     keys = Slots(*(jnp.concatenate(x, 1) for x in zip(prefix, own, strict=True)))
-    own = own._replace(positions=own.positions + 100)
     q = jnp.asarray(rng.normal(size=(2, 512, 3, 3, 64)) / 8, jnp.bfloat16)
     k, v = jnp.asarray(rng.normal(size=(2, 2, 640, 3, 64)), jnp.bfloat16)
     real = np.asarray(own.segments) > 0

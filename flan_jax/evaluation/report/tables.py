@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table as RichTable
@@ -214,10 +215,27 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             what += f"; prompt and option joined by {results['separator']}"
         cut = sum(t.get("cut_prompts", 0) for d in results["datasets"].values() for t in d["templates"])
         found.append(what + (f"; {cut} prompts shortened to fit." if cut else "."))
-        if absent := [n for n in results["datasets"] if n not in evidence.values[run.name]]:
-            found.append(
-                f"{run.name} has no predictions of single examples for {', '.join(absent)}: they are left out of "
-                "differences, calibration, clean subsets and worst examples."
-            )
-        found += [f"{run.name} skipped {s['dataset']}: {s['reason']}" for s in results.get("skipped", ())]
+        absent = [n for n in results["datasets"] if n not in evidence.values[run.name]]
+        whole = [n for n in absent if catalog.dataset(n).metrics[0] == "bleu"]
+        for names, why in (
+            (whole, "BLEU, which single examples have not, for"),
+            ([n for n in absent if n not in whole], "no predictions of single examples for"),
+        ):
+            if names:
+                found.append(
+                    f"{run.name} has {why} {', '.join(names)}: they are left out of differences, calibration, clean "
+                    "subsets and worst examples."
+                )
+        found += [f"{run.name} skipped {line}" for line in _skipped(results.get("skipped", ()))]
     return found
+
+
+def _skipped(skipped: Iterable[Mapping[str, str]]) -> list[str]:
+    """A line for each reason that only differs in the dataset's name, with all names in the place of one."""
+    names_by_reason: dict[str, list[str]] = {}
+    for one in skipped:
+        reason = re.sub(rf"\b{re.escape(one['dataset'])}\b", "\0", one["reason"])
+        names_by_reason.setdefault(reason, []).append(one["dataset"])
+    return [
+        f"{', '.join(names)}: {reason.replace(chr(0), ','.join(names))}" for reason, names in names_by_reason.items()
+    ]
