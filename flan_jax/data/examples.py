@@ -30,7 +30,7 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
         if split == "dev" and folder.exists():
             return []
         raise FlanError(
-            f"no {split} examples of {dataset!r} in {prepared_dir}: "
+            f"no {'exemplars' if split == 'exemplars' else f'{split} examples'} of {dataset!r} in {prepared_dir}: "
             f"run python -m flan_jax.prepare --datasets={dataset} --to={prepared_dir}."
         )
     rows = []
