@@ -48,6 +48,7 @@ def evaluate(
     generate: bool = True,
     allow_seen: bool = False,
     contamination: str | None = None,
+    computation: Mapping[str, Any] | None = None,
     mesh_shape: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Evaluates checkpoints by the paper's protocol and writes results and report.
@@ -73,6 +74,7 @@ def evaluate(
       generate: evaluate the datasets without options too, by the text that the model generates.
       allow_seen: score datasets that are not held out too, labelled so.
       contamination: what `flan_jax.contamination` wrote, for scores on clean examples.
+      computation: fields of `models.config.COMPUTATION` that differ from the model's own.
       mesh_shape: sizes of the axes data, fsdp and tensor.
 
     Returns:
@@ -83,7 +85,13 @@ def evaluate(
     """
     styles = (style,) if isinstance(style, str) else tuple(style)
     settings = protocol.Settings(
-        max_examples, max_dev_examples, max_length, separator, max_new_tokens=max_new_tokens, pmi=pmi
+        max_examples,
+        max_dev_examples,
+        max_length,
+        separator,
+        max_new_tokens=max_new_tokens,
+        pmi=pmi,
+        computation=dict(computation or {}),
     )
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     baseline = [report.load_run(baseline_name, baseline_dir)] if baseline_dir else []

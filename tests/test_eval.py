@@ -310,6 +310,7 @@ def test_a_stale_file_never_answers(scorer, prepared, tmp_path):
         {"manifest": _manifest(checkpoints.DECLARED, ["sentiment"])},
         {"settings": dataclasses.replace(SETTINGS, separator="eos")},
         {"settings": dataclasses.replace(SETTINGS, max_length=900)},
+        {"settings": dataclasses.replace(SETTINGS, computation={"dtype": "bfloat16"})},
     )
     for change in changes:
         scorer.scored = 0

@@ -171,7 +171,9 @@ def evaluate(
     found = []
     with _alone(run.output_dir):
         for part in run.parts:
-            network, params, tokenizer, manifest = checkpoints.load_model(part.checkpoint, step=part.step, mesh=mesh)
+            network, params, tokenizer, manifest = checkpoints.load_model(
+                part.checkpoint, step=part.step, mesh=mesh, computation=run.settings.computation
+            )
             found.append(
                 protocol.evaluate(
                     Scorer(network, params, mesh=mesh),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Settings:
         exemplars are the same for all examples of a template and are computed once (`flan_jax.styles`).
       max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset (32, or 256 for texts).
       pmi: rank options by pointwise mutual information with the prompt too.
+      computation: fields of `models.config.COMPUTATION` that differ from the model's own, for example its dtype.
     """
 
     max_examples: int | None = None
@@ -57,6 +58,7 @@ class Settings:
     style: str = "instructions"
     max_new_tokens: int | None = None
     pmi: bool = False
+    computation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def status(record: catalog.Dataset, manifest: checkpoints.Manifest) -> str:
@@ -156,7 +158,7 @@ def evaluate(
         builder = ExampleBuilder(record, style, pool=[(row["id"], row["fields"]) for row in pool], tokenizer=tokenizer)
         limit = settings.pmi if is_ranked else generation.new_tokens(record, settings.max_new_tokens)
         bound = [results["model_digest"], checkpoint, settings.style, tokenizer.fingerprint, separator]
-        bound += [settings.max_length, limit]
+        bound += [settings.max_length, limit, *sorted(settings.computation.items())]
         for split, rows in (("test", test), ("dev", dev)):
             numbers = styles.forward_templates(record, style) if rows else ()
             units += [Unit.create(builder, split, number, rows, output, bound) for number in numbers]

@@ -13,7 +13,7 @@ import datetime
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -248,17 +248,27 @@ def _readable(model_dir: str | Path, step: int, remedy: str = "give another fold
 
 
 def load_model(
-    model_dir: str | Path, step: int | None = None, mesh: jax.sharding.Mesh | None = None
+    model_dir: str | Path,
+    step: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    computation: Mapping[str, Any] | None = None,
 ) -> tuple[models.Model, Any, vocabularies.Tokenizer, Manifest]:
     """Reads a checkpoint for use: model, parameters, vocabulary and manifest.
 
+    Args:
+      model_dir: a checkpoint folder.
+      step: which of its checkpoints; None takes the last.
+      mesh: where the parameters are laid out; None takes all devices.
+      computation: fields of `models.config.COMPUTATION` that differ from the model's own.
+
     Raises:
-      FlanError: the folder is no checkpoint or lacks the step.
+      FlanError: the folder is no checkpoint or lacks the step, or the model cannot be computed so here.
     """
     manifest = Manifest.load(model_dir)
     tokenizer = vocabularies.load(Path(model_dir) / "vocabulary")
-    model = models.build(models.DecoderConfig.from_dict(manifest.model))
+    model = models.build(models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {})))
     mesh = partitioning.make_mesh() if mesh is None else mesh
+    models.refuse_attention(model.config.attention, mesh.devices.flat[0].platform)
     abstract = model.abstract_params()
     shardings = partitioning.parameter_shardings(mesh, model.logical_axes(), abstract)
     return model, restore_params(model_dir, abstract, shardings, step), tokenizer, manifest

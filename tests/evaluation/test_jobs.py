@@ -7,6 +7,7 @@ import time
 
 import filelock
 import jax
+import numpy as np
 import pytest
 
 from flan_jax import catalog, configuration, models, partitioning
@@ -101,6 +102,24 @@ def test_what_is_missing_ends_in_one_line(two_steps, tmp_path):
         _plan({"nli": two_steps}, datasets=("rte", "sst2"))
     with pytest.raises(FlanError, match="did you mean 'nli'"):
         _plan({"nlii": two_steps})
+
+
+def test_a_run_is_computed_as_its_settings_say(two_steps, prepared, tmp_path):
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+
+    def loglikelihoods(name, **computation):
+        settings = dataclasses.replace(SETTINGS, max_examples=3, max_dev_examples=0, computation=computation)
+        (run,) = jobs.plan(two_steps, None, ("rte",), tmp_path / name, "tuned", settings, ("instructions",))
+        assert jobs.evaluate(run, prepared, mesh)["settings"]["computation"] == computation
+        lines = (tmp_path / name / "predictions" / "rte" / "test_t0.jsonl").read_text().splitlines()[1:]
+        return np.concatenate([json.loads(line)["loglikelihood"] for line in lines])
+
+    exact, coarse = loglikelihoods("float32"), loglikelihoods("bfloat16", dtype="bfloat16")
+    assert 0 < np.abs(exact - coarse).max() < 0.05 * np.abs(exact).max()
+    with pytest.raises(FlanError, match="'cudnn' runs on GPU, and the devices here are CPU"):
+        loglikelihoods("cudnn", dtype="bfloat16", attention="cudnn")
+    with pytest.raises(FlanError, match="num_layers is no way to compute a model"):
+        loglikelihoods("layers", num_layers=1)
 
 
 def test_each_cluster_by_a_checkpoint_that_did_not_see_it(prepared, tmp_path):
