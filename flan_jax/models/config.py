@@ -9,14 +9,8 @@ from typing import Any
 from flan_jax.errors import FlanError
 from flan_jax.models.remat import POLICIES
 
-COMPUTATION = (
-    "dtype",
-    "remat",
-    "attention",
-    "attention_block",
-    "head_chunk",
-    "unroll",
-)  # how a model is computed, not what
+# How a model is computed, not what it is.
+COMPUTATION = ("dtype", "remat", "attention", "attention_block", "head_chunk", "unroll")
 
 
 @dataclasses.dataclass(frozen=True)
