@@ -93,21 +93,21 @@ def _continuation(config, output, prompt):
     return ids[: ids.index(EOS)] if EOS in ids else ids
 
 
-@pytest.mark.parametrize("config", [LLAMA, GEMMA3, T5], ids=["llama", "gemma3", "t5"])
-def test_greedy_tokens_are_those_of_transformers(config):
+@pytest.mark.parametrize(("config", "count"), [(LLAMA, 24), (GEMMA3, 24), (T5, 200)], ids=["llama", "gemma3", "t5"])
+def test_greedy_tokens_are_those_of_transformers(config, count):
     torch = pytest.importorskip("torch")
 
     model, params = _model(config)
-    theirs, prompts = _theirs(config, params), _prompts(24)
-    limits = [5 + i % 8 for i in range(24)]
+    theirs, prompts = _theirs(config, params), _prompts(count)
+    limits = [5 + i % 8 for i in range(count)]
     generator = Generator(model, params, EOS, **SIZES)
     found = generator.generate(prompts, limits)
     for prompt, limit, generation in zip(prompts, limits, found, strict=True):
         output = theirs.generate(torch.tensor([prompt]), max_new_tokens=limit, do_sample=False)
         assert list(generation.tokens) == _continuation(config, output, prompt)
         assert generation.ended == (EOS in output[0].tolist())
-    assert 2 < sum(g.ended for g in found) < 22
-    assert len({g.tokens for g in found}) > 12
+    assert count / 12 < sum(g.ended for g in found) < count - 2
+    assert len({g.tokens for g in found}) > count / 2
     compiled = generator.compile_count
     generator.generate(prompts[::-1], 9)
     assert generator.compile_count == compiled == 4  # two lengths of prompts, first token and loop
