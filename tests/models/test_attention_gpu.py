@@ -1,13 +1,10 @@
 """cuDNN's kernel itself, which needs a GPU: `JAX_PLATFORMS=cuda pytest -n 0 tests/models/test_attention_gpu.py`."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax import configuration, models
 from flan_jax.models.attention import EVERY, Slots
 from flan_jax.models.attention_switch import attend
 
@@ -78,15 +75,3 @@ def test_after_a_cache(window):
 
     exact = attended("xla", *(x.astype(jnp.float32) for x in (q, k, v)))
     assert np.linalg.norm(attended("cudnn", q, k, v) - exact) < 0.01 * np.linalg.norm(exact)
-
-
-def test_its_forward_pass_is_not_computed_again():
-    small = {"num_layers": 2, "vocab_size": 64, "dtype": "bfloat16", "attention": "cudnn"}
-    config = dataclasses.replace(configuration.model_config("smollm2_135m"), **small)
-    arrays = np.zeros((2, 128), np.int32), np.tile(np.arange(128), (2, 1)), np.ones((2, 128), np.int32)
-    times = {}
-    for name in models.REMAT_POLICIES:
-        model = models.build(dataclasses.replace(config, remat=name))
-        jaxpr = jax.make_jaxpr(jax.grad(lambda p, m=model: m.hidden(p, *arrays).sum()))(model.abstract_params())
-        times[name] = str(jaxpr).count("dot_product_attention_fwd_wrapper")
-    assert times == {"full": 2, "save_attention": 1, "save_dots": 1, "none": 1}

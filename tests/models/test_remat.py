@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 
 from flan_jax import configuration, models
 
@@ -55,3 +56,17 @@ def test_each_policy_computes_less_again_than_the_one_before():
     again = {name: count - products["none"] for name, count in products.items()}
     # All 9 of a layer; all but queries, keys, values and what attention makes of them; the scores; nothing.
     assert again == {"full": 9, "save_attention": 5, "save_dots": 1, "none": 0}
+
+
+def test_cudnns_forward_pass_is_not_computed_again(monkeypatch):
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91200)  # it is traced, not run
+    monkeypatch.setattr(fused_attention_stablehlo, "check_compute_capability", lambda *_: True)
+    shape = {"num_layers": 2, "vocab_size": 64, "dtype": "bfloat16", "attention": "cudnn"}
+    config = dataclasses.replace(configuration.model_config("smollm2_135m"), **shape)
+    arrays = np.zeros((2, 128), np.int32), np.tile(np.arange(128), (2, 1)), np.ones((2, 128), np.int32)
+    passes = {}
+    for name in models.REMAT_POLICIES:
+        model = models.build(dataclasses.replace(config, remat=name))
+        jaxpr = jax.make_jaxpr(jax.grad(lambda p, m=model: m.hidden(p, *arrays).sum()))(model.abstract_params())
+        passes[name] = str(jaxpr).count("dot_product_attention_fwd_wrapper")
+    assert passes == {"full": 2, "save_attention": 1, "save_dots": 1, "none": 1}

@@ -218,7 +218,7 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
         absent = [n for n in results["datasets"] if n not in evidence.values[run.name]]
         whole = [n for n in absent if catalog.dataset(n).metrics[0] == "bleu"]
         for names, why in (
-            (whole, "BLEU, which single examples have not, for"),
+            (whole, "no figures of single examples, which BLEU does not give, for"),
             ([n for n in absent if n not in whole], "no predictions of single examples for"),
         ):
             if names:
