@@ -27,7 +27,7 @@ from rich.console import Console
 from flan_jax import catalog, inspection
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation.protocol import write_atomic
+from flan_jax.files import write_atomic
 from flan_jax.inspection import examples, rows, tables
 from flan_jax.inspection.page import page
 

@@ -108,7 +108,7 @@ class Dataset:
         several, `references` (1-D).
       templates: exactly ten.
       kind: "classification" (scored by rank) or "generation".
-      metrics: names of `flan_jax.evaluation.metrics`.
+      metrics: names of `flan_jax.metrics`.
       splits: the split rules.
       keep: maps a record to a boolean tensor; records where it is false are dropped. None keeps all.
       labels: (TFDS label name, label word) in TFDS's label order; empty where every example has its own options.

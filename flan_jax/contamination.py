@@ -22,7 +22,7 @@ from rich.table import Table
 
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.evaluation import contamination
-from flan_jax.evaluation.files import write_atomic
+from flan_jax.files import write_atomic
 
 
 def _check(arguments: argparse.Namespace) -> dict:

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from flan_jax import partitioning
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import prompt_files, prompts, protocol
+from flan_jax.evaluation import prompt_files, prompts
 from flan_jax.evaluation.beam import Beams
 from flan_jax.evaluation.completion import Completion, complete
 from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.prompt_files import Question
 from flan_jax.evaluation.sampling import Sampling
+from flan_jax.files import write_atomic
 from flan_jax.training import checkpoints
 
 Answer = Callable[[Sequence[str]], list[Completion]]
@@ -105,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
     lines = prompt_files.answers(questions, completions)
     if arguments.output:
         try:
-            protocol.write_atomic(Path(arguments.output), "".join(line + "\n" for line in lines))
+            write_atomic(Path(arguments.output), "".join(line + "\n" for line in lines))
         except OSError as error:
             raise FlanError(f"cannot write answers to {arguments.output}: {error.strerror}.") from error
     else:

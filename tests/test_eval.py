@@ -15,9 +15,9 @@ from flan_jax import eval as eval_binary
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import prompts, protocol, ranking, report
-from flan_jax.evaluation.files import read_lines
 from flan_jax.evaluation.scoring import Scorer
 from flan_jax.evaluation.trees import Tree
+from flan_jax.files import read_lines
 from flan_jax.training import checkpoints
 
 CONFIG = dataclasses.replace(

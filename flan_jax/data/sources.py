@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 import flan_jax.tasks
 from flan_jax import catalog
 from flan_jax.errors import FlanError
-from flan_jax.formats.pretrained import home
+from flan_jax.files import home
 
 SAMPLES = "samples"
 TFDS = "tfds"

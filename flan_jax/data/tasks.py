@@ -23,12 +23,11 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax import catalog, styles, templates
+from flan_jax import catalog, metrics, styles, templates
 from flan_jax.data import few_shot, sources, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import metrics
 
 _READ_BATCH = 512  # rows turned into Python text at once
 _RENDERED_EXAMPLES = 30_000  # small datasets are rendered several times, up to about so many examples

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import catalog
-from flan_jax.evaluation import metrics
+from flan_jax import catalog, metrics
 
 Prediction = Mapping[str, Any]
 

@@ -21,9 +21,9 @@ from flan_jax.errors import FlanError, unknown_name
 from flan_jax.evaluation import generation, prompts, ranking
 from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.figures import cluster_means, summarize
-from flan_jax.evaluation.files import write_atomic
 from flan_jax.evaluation.scoring import Scorer
 from flan_jax.evaluation.units import Unit
+from flan_jax.files import write_atomic
 from flan_jax.training import checkpoints
 
 HELD_OUT = "zero-shot, held out"

@@ -16,7 +16,7 @@ from typing import Any
 
 from flan_jax import distributed, templates
 from flan_jax.data.builder import ExampleBuilder
-from flan_jax.evaluation.files import read_lines, write_atomic
+from flan_jax.files import read_lines, write_atomic
 
 
 @dataclasses.dataclass(frozen=True)

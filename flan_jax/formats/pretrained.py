@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import os
 from pathlib import Path
 
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.files import home
 
 GEMMA = "gemma3-270m"
 SMOLLM = "smollm2-135m-instruct"
@@ -16,11 +16,6 @@ NAMES = (GEMMA, SMOLLM)
 
 _SMOLLM_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SMOLLM_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-
-def home() -> Path:
-    """Where FLAN-JAX keeps what it makes for itself: $FLAN_JAX_HOME, or ~/.cache/flan_jax."""
-    return Path(os.environ.get("FLAN_JAX_HOME", Path.home() / ".cache" / "flan_jax"))
 
 
 def locate(name: str) -> Path:

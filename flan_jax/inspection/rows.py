@@ -11,7 +11,7 @@ from flan_jax.data import mixtures, preparation, sources, vocabularies
 from flan_jax.data.stream import Stream
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
-from flan_jax.formats.pretrained import home
+from flan_jax.files import home
 
 LENGTHS = {"inputs": 1024, "targets": 256}  # the paper's
 

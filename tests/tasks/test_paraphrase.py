@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 
 import flan_jax.tasks
-from flan_jax import catalog
-from flan_jax.evaluation import metrics
+from flan_jax import catalog, metrics
 from flan_jax.tasks.paraphrase import DATASETS, MRPC, PAWS_WIKI, QQP, STSB
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"

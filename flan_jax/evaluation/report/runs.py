@@ -10,7 +10,7 @@ from typing import Any
 
 from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.files import read_lines
+from flan_jax.files import read_lines
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from flan_jax.evaluation.metrics import (
-    binary_f1,
-    edit_distance,
-    matthews,
-    mean_multiclass_f1,
-    multirc,
-    pearson_spearman,
-)
+from flan_jax.metrics import binary_f1, edit_distance, matthews, mean_multiclass_f1, multirc, pearson_spearman
 
 
 def naive_pearson(x, y):

@@ -1,4 +1,4 @@
-"""Files of an evaluation: written whole or not at all, and predictions line by line."""
+"""Files that are written whole or not at all, lines of JSON, and the folder that FLAN-JAX keeps for itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+
+def home() -> Path:
+    """Where FLAN-JAX keeps what it makes for itself: $FLAN_JAX_HOME, or ~/.cache/flan_jax."""
+    return Path(os.environ.get("FLAN_JAX_HOME", Path.home() / ".cache" / "flan_jax"))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

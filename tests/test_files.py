@@ -1,6 +1,6 @@
 import json
 
-from flan_jax.evaluation.files import write_atomic
+from flan_jax.files import write_atomic
 
 
 def test_atomic_write_leaves_no_temporary(tmp_path):
