@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import flan_jax.tasks
-from flan_jax import catalog, templates
+from flan_jax import catalog, template_lint, templates
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
 DATASETS = catalog.datasets()
@@ -138,7 +138,7 @@ def test_samples_are_not_copies(shared):
 @pytest.mark.slow
 @each_dataset
 def test_lint_finds_nothing(dataset):
-    assert templates.lint(dataset, [f for fields in sample_fields(dataset).values() for f in fields]) == []
+    assert template_lint.lint(dataset, [f for fields in sample_fields(dataset).values() for f in fields]) == []
 
 
 @pytest.mark.slow
@@ -191,7 +191,7 @@ def test_label_order_is_that_of_tfds(dataset):
 
     features = [f for f in tfds_info(dataset).features.values() if isinstance(f, tfds.features.ClassLabel)]
     assert bool(features) != (dataset.name in WITHOUT_LABEL_NAMES)
-    assert not features or any(templates.lint_labels(dataset, feature.names) == [] for feature in features)
+    assert not features or any(template_lint.lint_labels(dataset, feature.names) == [] for feature in features)
 
 
 @pytest.mark.slow

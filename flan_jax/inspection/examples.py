@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flan_jax import catalog, styles, templates
+from flan_jax import catalog, styles, template_lint, templates
 from flan_jax.data import sources, tasks, vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.errors import FlanError
@@ -222,5 +222,5 @@ def lint(names: Sequence[str] = ()) -> list[str]:
     for record in [catalog.dataset(name) for name in names] or catalog.datasets():
         splits = _open(record.name, sources.SAMPLES).splits
         fields = [f for split in splits for _, f in records(record.name, split)]
-        found += templates.lint(record, fields)
+        found += template_lint.lint(record, fields)
     return found

@@ -1,0 +1,199 @@
+import dataclasses
+import re
+
+import pytest
+
+from flan_jax import catalog, template_lint
+from flan_jax.templates import INVERTED, Template
+
+FIELDS = {
+    "premise": "A dog barks.",
+    "hypothesis": "An animal makes a noise.",
+    "relation": "has to be true",
+    "options": ["yes", "no"],
+    "answer": "yes",
+}
+
+
+FORWARD = tuple(
+    Template(f"{opening}: {{premise}}\nWould that make it so? {{hypothesis}}\n{{options}}")
+    for opening in ("One", "Two", "Three", "Four", "Five", "Six", "Seven")
+)
+BACKWARD = tuple(
+    Template(f"{opening} a sentence that {{relation}}: {{premise}}", "{hypothesis}", INVERTED)
+    for opening in ("Write", "Find", "Make up")
+)
+CLEAN = dataclasses.replace(
+    catalog.dataset("rte"),
+    name="clean",
+    kind=catalog.CLASSIFICATION,
+    labels=(("entailment", "yes"), ("not_entailment", "no")),
+    templates=FORWARD + BACKWARD,
+)
+
+
+def _with(number, **changes):
+    changed = list(CLEAN.templates)
+    changed[number] = dataclasses.replace(changed[number], **changes)
+    return dataclasses.replace(CLEAN, templates=tuple(changed))
+
+
+def _generation(first="{premise} What follows?"):
+    forward = tuple(Template(t.input.removesuffix("\n{options}")) for t in FORWARD[1:])
+    return dataclasses.replace(
+        CLEAN, kind=catalog.GENERATION, labels=(), templates=(Template(first), *forward, *BACKWARD)
+    )
+
+
+def test_lint_of_a_clean_dataset():
+    assert template_lint.lint(CLEAN, [FIELDS, {**FIELDS, "answer": "no"}]) == []
+    assert template_lint.lint(_generation(), [FIELDS]) == []
+
+
+def test_lint_allows_options_of_the_examples_own():
+    own = dataclasses.replace(CLEAN, labels=())
+    assert template_lint.lint(own, [{**FIELDS, "options": ["yes", "blue", "seven"]}, FIELDS]) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "finding"),
+    [
+        ("Two  spaces {premise}\n{options}", "two spaces in a row"),
+        ("A\u00a0 mixed {premise}\n{options}", "two spaces in a row"),
+        (" Leading {premise}\n{options}", "white space at an edge or before a line break"),
+        ("Trailing {premise}\n{options} ", "white space at an edge or before a line break"),
+        ("Trailing {premise} \n{options}", "white space at an edge or before a line break"),
+        ("Trailing {premise}\n{options}\n", "white space at an edge or before a line break"),
+        ("Blank {premise}\n\n\n{options}", "more than one blank line in a row"),
+        ("Is {premise} ?\n{options}", "a space before punctuation"),
+        ("Is {premise}n it\n{options}", "a letter or digit glued to a placeholder"),
+        ("Is so{premise} it\n{options}", "a letter or digit glued to a placeholder"),
+        ("Bell\x07 {premise}\n{options}", "a control character"),
+        ("Tab\t{premise}\n{options}", "a control character"),
+        ("Is {premise}??\n{options}", "doubled punctuation"),
+        ("So {premise}.. it\n{options}", "doubled punctuation"),
+        ("If {premise}} is\n{options}", "a stray brace"),
+        ("If {premise} { is\n{options}", "a stray brace"),
+        ("If (a {premise}\n{options}", r"an unbalanced \("),
+        ("If a] {premise}\n{options}", r"an unbalanced \["),
+        ('If "a {premise}\n{options}', "an unbalanced quotation mark"),
+        ("If {premise} is\n{answer} {options}", "a forward template shows the answer"),
+        ("If {premise} is", r"\{options\} belongs in every forward classification template"),
+        ("If {premisse} is\n{options}", r"\{premisse\} .* names no field"),
+    ],
+)
+def test_lint_of_one_input(pattern, finding):
+    (found,) = template_lint.lint(_with(2, input=pattern), [FIELDS])
+    assert re.match(rf"clean template 2: .*{finding}", found)
+
+
+def test_lint_looks_at_targets_too():
+    (found,) = template_lint.lint(_with(8, target="So:  {hypothesis}"), [FIELDS])
+    assert re.match(r"clean template 8: two spaces in a row in 'So:", found)
+
+
+def test_lint_allows_an_ellipsis():
+    assert template_lint.lint(_with(2, input="Well... {premise} (so [far])\n{options}"), [FIELDS]) == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "findings"),
+    [
+        (dataclasses.replace(CLEAN, templates=CLEAN.templates[:9]), ["clean: has 9 templates, not 10"]),
+        (
+            dataclasses.replace(CLEAN, templates=(*CLEAN.templates, Template("Eight {premise}\n{options}"))),
+            ["clean: has 11 templates, not 10"],
+        ),
+        (
+            _with(6, direction=INVERTED, input="Seven: {premise}", target="{hypothesis}"),
+            ["clean: has 6 forward templates, fewer than 7"],
+        ),
+        (_with(4, input=FORWARD[1].input), ["clean template 4: the same as template 1"]),
+        (_with(3, target="The answer is {answer}"), [r"clean template 3: a forward template's target is not {answer}"]),
+        (
+            _with(8, direction="backward"),
+            ["clean template 8: direction 'backward' is neither forward nor inverted"],
+        ),
+        (
+            _with(8, input="Write {options} a sentence that {relation}: {premise}"),
+            ["clean template 8: an inverted template shows options"],
+        ),
+        (
+            _with(8, input="Copy this: {hypothesis}"),
+            ["clean template 8: an inverted template's input contains its target"],
+        ),
+        (
+            _generation("{premise}\n{options}"),
+            [
+                "clean template 0: {options} belongs in every forward classification template and in no other",
+            ],
+        ),
+    ],
+)
+def test_lint_of_a_set(dataset, findings):
+    assert template_lint.lint(dataset, [FIELDS]) == findings
+
+
+def test_case_and_punctuation_make_no_other_template():
+    near = "TWO - {premise}\n\nWould that make it so? {hypothesis}\n\n{options}"
+    assert template_lint.lint(_with(4, input=near), [FIELDS]) == ["clean template 4: the same as template 1"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "findings"),
+    [
+        ({"answer": None}, {"{answer} .* names no field", "fields lack 'answer'"}),
+        ({"options": None}, {r"{options} .* names no field", "fields lack the list 'options'"}),
+        ({"options": "yes or no"}, {"fields lack the list 'options'"}),
+        ({"answer": "maybe"}, {"the answer 'maybe' is not one of the options"}),
+        ({"options": ["yes", "no", "no"]}, {"two options are the same", "are not the label words"}),
+        ({"options": ["no", "yes"]}, {r"the options \['no', 'yes'\] are not the label words \['yes', 'no'\]"}),
+        ({"options": []}, {"field 'options' is empty", "the answer 'yes' is not one", "are not the label words"}),
+        ({"premise": "  "}, {"field 'premise' is empty"}),
+        ({"hypothesis": ""}, {"field 'hypothesis' is empty", "empty targets after rendering"}),
+    ],
+)
+def test_lint_of_fields(fields, findings):
+    example = {name: value for name, value in {**FIELDS, **fields}.items() if value is not None}
+    found = template_lint.lint(CLEAN, [FIELDS, example])
+    assert found
+    for line in found:
+        assert any(re.search(finding, line) for finding in findings), line
+    for finding in findings:
+        assert any(re.search(finding, line) for line in found), finding
+
+
+def test_lint_of_empty_inputs():
+    found = template_lint.lint(_with(8, input="{premise}"), [{**FIELDS, "premise": ""}])
+    assert "clean template 8: empty inputs after rendering" in found
+
+
+def test_lint_of_labels():
+    assert template_lint.lint_labels(CLEAN, ["entailment", "not_entailment"]) == []
+    (found,) = template_lint.lint_labels(CLEAN, ["not_entailment", "entailment"])
+    assert found.startswith("clean: labels are declared as ['entailment', 'not_entailment'], but TFDS has ['not_")
+
+
+OPEN = {
+    "the block alone goes": ("{premise}\n\nIs this so? {hypothesis}\n\n{options}", "", []),
+    "a block in the middle": ("{premise}\n{options}\nIs this so? {hypothesis}", "", []),
+    "another wording": ("Pick a reply: {hypothesis}\n{options}", "Reply: {hypothesis}", []),
+    "speaks of them": ("Which of the choices fits? {hypothesis}\n{options}", "", ["speaks of options ('choices')"]),
+    "no options": ("Is this so? {hypothesis}", "Is it? {hypothesis}", ["open_input is for templates that show"]),
+    "shown all the same": ("Pick: {hypothesis}\n{options}", "Pick: {hypothesis}\n{options}", ["shows the options"]),
+    "other fields": ("Pick: {hypothesis}\n{options}", "Reply: {premise}", ["has other fields than input"]),
+}
+
+
+@pytest.mark.parametrize(("pattern", "open_input", "expected"), OPEN.values(), ids=OPEN)
+def test_without_options(pattern, open_input, expected):
+    template = Template(pattern, open_input=open_input)
+    record = dataclasses.replace(catalog.dataset("rte"), templates=(template,) * 10)
+    findings = [f for f in template_lint.lint(record, [FIELDS]) if "option" in f or "open_input" in f]
+    for part in expected:
+        assert any(part in finding for finding in findings)
+    if not expected:
+        assert not [f for f in findings if "open_input" in f]
+        shown = template.without_options.input
+        assert "{options}" not in shown and shown == shown.strip() and "\n\n\n" not in shown
+        assert shown.split() == (open_input or pattern.replace("{options}", "")).split()
