@@ -12,8 +12,9 @@ import tokenizers
 from tokenizers import decoders, pre_tokenizers, trainers
 
 from flan_jax import configuration, models
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import UNKNOWN, Manifest
 from flan_jax.data import vocabularies
-from flan_jax.training import checkpoints
 
 END = "<|endoftext|>"
 
@@ -32,10 +33,10 @@ def write_tiny(texts: Iterable[str], to: str | Path) -> None:
     params = models.build(config).init(jax.random.key(0))
     # Sharper than at initialization, so that the log-likelihoods of a random model differ.
     params["decoder"]["token_embedder"]["embedding"] *= 8
-    with checkpoints.Saver(to, keep=1) as saver:
+    with arrays.Saver(to, keep=1) as saver:
         saver.save(0, params)
     tokenizer.save(Path(to) / "vocabulary")
-    checkpoints.Manifest.create(config, tokenizer, checkpoints.UNKNOWN).save(to)
+    Manifest.create(config, tokenizer, UNKNOWN).save(to)
 
 
 def load_as_transformers(checkpoint: str | Path, max_length: int = 2048) -> tuple[Any, Any]:
@@ -43,7 +44,7 @@ def load_as_transformers(checkpoint: str | Path, max_length: int = 2048) -> tupl
     import torch
     import transformers
 
-    model, params, tokenizer, _ = checkpoints.load_model(checkpoint)
+    model, params, tokenizer, _ = arrays.load_model(checkpoint)
     c = model.config
     llama = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(

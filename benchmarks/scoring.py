@@ -128,11 +128,11 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
     import dataclasses
 
     from flan_jax import models
+    from flan_jax.checkpoint import arrays
     from flan_jax.evaluation.scoring import Scorer, Work
     from flan_jax.evaluation.trees import build_trees, share_prefix
-    from flan_jax.training import checkpoints
 
-    model, params, tokenizer, _ = checkpoints.load_model(job["checkpoint"])
+    model, params, tokenizer, _ = arrays.load_model(job["checkpoint"])
     model = models.build(model.config.computed(dtype=job["dtype"], attention=job["attention"]))
     scorer = Scorer(model, params)
     found = {}

@@ -22,10 +22,10 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 from flan_jax import configuration, distributed, partitioning
+from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.evaluation import items, jobs, protocol, report
 from flan_jax.evaluation.scoring import Scorer
-from flan_jax.training import checkpoints
 
 
 def evaluate(
@@ -154,7 +154,7 @@ def _score_items(arguments: argparse.Namespace) -> None:
     if not arguments.checkpoint or not arguments.output:
         raise FlanError("--items needs --checkpoint=FOLDER and --output=FILE.jsonl.")
     mesh = partitioning.make_mesh()
-    network, params, tokenizer, _ = checkpoints.load_model(arguments.checkpoint, mesh=mesh)
+    network, params, tokenizer, _ = arrays.load_model(arguments.checkpoint, mesh=mesh)
     count = items.score_items(arguments.items, arguments.output, Scorer(network, params, mesh=mesh), tokenizer)
     if distributed.is_primary():
         print(json.dumps({"items": count, "output": arguments.output}) if arguments.json else f"{count} items scored")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flan_jax import partitioning
+from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.evaluation import prompt_files, prompts
 from flan_jax.evaluation.beam import Beams
@@ -24,7 +25,6 @@ from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.prompt_files import Question
 from flan_jax.evaluation.sampling import Sampling
 from flan_jax.files import write_atomic
-from flan_jax.training import checkpoints
 
 Answer = Callable[[Sequence[str]], list[Completion]]
 
@@ -59,7 +59,7 @@ def load(arguments: argparse.Namespace) -> Answer:
         choose = Beams(arguments.beams)
     stops = [stop.replace("\\n", "\n").replace("\\t", "\t") for stop in arguments.stop]
     mesh = partitioning.make_mesh(**parse_mesh(arguments.mesh))
-    network, params, tokenizer, manifest = checkpoints.load_model(arguments.checkpoint, arguments.step, mesh)
+    network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, arguments.step, mesh)
     separator = prompts.resolve_separator(arguments.separator, manifest.separator)
     generator = Generator(network, params, tokenizer.eos_id, mesh=mesh)
 

@@ -47,7 +47,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
       FlanError: a wrong file or binding, or a checkpoint that is not there.
     """
     from flan_jax import train  # noqa: F401 - makes what the run file configures known to gin
-    from flan_jax.training import checkpoints
+    from flan_jax.checkpoint.manifest import Manifest
 
     given = {binding.partition(" = ")[0] for binding in bindings}
     unneeded = [f"{name} = ''" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
@@ -55,7 +55,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     lengths = configuration.macro("TASK_FEATURE_LENGTHS")
     mesh = ",".join(f"{axis}={size}" for axis, size in configuration.macro("MESH").items())
     if checkpoint := configuration.macro("INITIAL_CHECKPOINT_PATH"):
-        config = DecoderConfig.from_dict(checkpoints.Manifest.load(checkpoint).model)
+        config = DecoderConfig.from_dict(Manifest.load(checkpoint).model)
     else:
         config = configuration.model_config(configuration.macro("MODEL"))
     return {

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from flan_jax import catalog, configuration, convert, models
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.formats import conversion, pretrained, t5x
 from flan_jax.formats.source import Source, of_tree, tree_of
-from flan_jax.training import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +38,14 @@ def _refused(capsys, *arguments):
 def test_the_folder_is_a_checkpoint(tiny):
     assert {path.name for path in tiny.iterdir()} == {"checkpoints", "manifest.json", "vocabulary"}
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny"]  # nothing half-made stays beside it
-    assert checkpoints.steps(tiny) == [0]
-    model, params, tokenizer, manifest = checkpoints.load_model(tiny)
+    assert arrays.steps(tiny) == [0]
+    model, params, tokenizer, manifest = arrays.load_model(tiny)
     assert tokenizer.fingerprint == ByteTokenizer().fingerprint
     assert model.config.vocab_size == tokenizer.vocab_size
     assert model.config.embed_dim == configuration.model_config("tiny").embed_dim
     expected = model.init(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, params, expected)
-    assert manifest.tuning == {"status": checkpoints.UNTUNED, "datasets": [], "clusters": []}
+    assert manifest.tuning == {"status": UNTUNED, "datasets": [], "clusters": []}
     assert manifest.separator is None
     assert [entry["imported"] for entry in manifest.history] == ["random tiny"]
 
@@ -63,18 +64,18 @@ def test_overwriting_replaces_all_of_it(tmp_path, capsys):
     convert.main(["--from=tiny", f"--to={folder}", "--tuning=sentiment, nli", "--overwrite"])
     assert "declared ['nli', 'sentiment']" in capsys.readouterr().out
     assert {path.name for path in folder.iterdir()} == {"checkpoints", "manifest.json", "vocabulary"}
-    assert checkpoints.steps(folder) == [0]
-    assert checkpoints.Manifest.load(folder).trained_clusters == {"nli", "sentiment"}
+    assert arrays.steps(folder) == [0]
+    assert Manifest.load(folder).trained_clusters == {"nli", "sentiment"}
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 def test_json_is_the_last_line(tmp_path, capsys):
     convert.main(["--from=tiny", f"--to={tmp_path}", "--json"])  # an empty folder may be there
     written = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
-    params = checkpoints.load_model(tmp_path)[1]
+    params = arrays.load_model(tmp_path)[1]
     assert written["parameters"] == sum(x.size for x in jax.tree.leaves(params))
     assert written["checkpoint"] == str(tmp_path)
-    assert written["tuning"] == {"status": checkpoints.UNKNOWN, "datasets": [], "clusters": []}
+    assert written["tuning"] == {"status": UNKNOWN, "datasets": [], "clusters": []}
 
 
 @pytest.mark.parametrize(
@@ -127,13 +128,13 @@ def tuned(tiny, tmp_path_factory):
     """A checkpoint whose manifest says that it was tuned on two clusters; its parameters are tiny's."""
     folder = tmp_path_factory.mktemp("tuned") / "run"
     shutil.copytree(tiny, folder)
-    manifest = checkpoints.Manifest.load(folder)
+    manifest = Manifest.load(folder)
     manifest.inherit(["rte", "sst2"], ["nli", "sentiment"], "eos", {"tuned on": "a mixture"}).save(folder)
     return folder
 
 
 def _same_parameters(folder, other):
-    jax.tree.map(np.testing.assert_array_equal, *(checkpoints.load_model(f)[1] for f in (folder, other)))
+    jax.tree.map(np.testing.assert_array_equal, *(arrays.load_model(f)[1] for f in (folder, other)))
 
 
 @pytest.mark.parametrize("form", ["huggingface", "t5x"])
@@ -141,13 +142,13 @@ def test_the_manifest_survives_a_journey(tuned, tmp_path, capsys, form):
     convert.main([f"--from={tuned}", f"--to={tmp_path / 'out'}", f"--format={form}", "--json"])
     written = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert written["format"] == form and written["tuning"]["clusters"] == ["nli", "sentiment"]
-    before, beside = (checkpoints.Manifest.load(folder) for folder in (tuned, tmp_path / "out"))
+    before, beside = (Manifest.load(folder) for folder in (tuned, tmp_path / "out"))
     assert beside.tuning == before.tuning and beside.separator == "eos"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
     convert.main([f"--from={tmp_path / 'out'}", f"--to={tmp_path / 'back'}"])
     _same_parameters(tmp_path / "back", tuned)
-    after = checkpoints.Manifest.load(tmp_path / "back")
+    after = Manifest.load(tmp_path / "back")
     assert (after.tuning, after.separator, after.vocabulary) == (before.tuning, "eos", before.vocabulary)
     assert after.model == before.model
     assert [entry.get("format") for entry in after.history[-2:]] == [form, "flan_jax"]
@@ -175,9 +176,9 @@ def test_t5x_needs_a_shape_and_a_vocabulary(tmp_path, capsys):
     (tmp_path / "shape.gin").write_text("\n".join(lines) + "\n")
     given = [f"--model={tmp_path / 'shape.gin'}", "--vocabulary=bytes", "--tuning=all"]
     convert.main([f"--from={folder}", f"--to={tmp_path / 'new'}", *given])
-    _, found, _, manifest = checkpoints.load_model(tmp_path / "new")
+    _, found, _, manifest = arrays.load_model(tmp_path / "new")
     jax.tree.map(np.testing.assert_array_equal, found, params)
-    assert manifest.tuning["status"] == checkpoints.DECLARED
+    assert manifest.tuning["status"] == DECLARED
     assert manifest.trained_clusters == {cluster.name for cluster in catalog.clusters()}
 
 

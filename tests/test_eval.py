@@ -12,13 +12,14 @@ import pytest
 
 from flan_jax import catalog, configuration, models
 from flan_jax import eval as eval_binary
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import prompts, protocol, ranking, report
 from flan_jax.evaluation.scoring import Scorer
 from flan_jax.evaluation.trees import Tree
 from flan_jax.files import read_lines
-from flan_jax.training import checkpoints
 
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
@@ -60,8 +61,8 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def _manifest(status=checkpoints.UNTUNED, clusters=()):
-    return checkpoints.Manifest.create(CONFIG, BYTES, status, clusters)
+def _manifest(status=UNTUNED, clusters=()):
+    return Manifest.create(CONFIG, BYTES, status, clusters)
 
 
 UNTUNED = _manifest()  # one for all: its date is part of what predictions depend on
@@ -76,7 +77,7 @@ def network():
 @pytest.fixture(scope="module")
 def checkpoint(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "small"
-    with checkpoints.Saver(folder) as saver:
+    with arrays.Saver(folder) as saver:
         saver.save(3, network[1])
     UNTUNED.save(folder)
     BYTES.save(folder / "vocabulary")
@@ -307,7 +308,7 @@ def test_a_damaged_file_is_scored_again(scorer, prepared, tmp_path, damage):
 def test_a_stale_file_never_answers(scorer, prepared, tmp_path):
     _evaluate(scorer, prepared, tmp_path, ["rte"])
     changes = (
-        {"manifest": _manifest(checkpoints.DECLARED, ["sentiment"])},
+        {"manifest": _manifest(DECLARED, ["sentiment"])},
         {"settings": dataclasses.replace(SETTINGS, separator="eos")},
         {"settings": dataclasses.replace(SETTINGS, max_length=900)},
         {"settings": dataclasses.replace(SETTINGS, computation={"dtype": "bfloat16"})},
@@ -327,11 +328,11 @@ def test_a_stale_file_never_answers(scorer, prepared, tmp_path):
 @pytest.mark.parametrize(
     ("manifest", "label"),
     [
-        (_manifest(checkpoints.DECLARED, ["nli"]), protocol.SEEN),
-        (_manifest(checkpoints.DECLARED, ["paraphrase"]), protocol.SEEN),
-        (_manifest(checkpoints.UNKNOWN), protocol.UNKNOWN),
+        (_manifest(DECLARED, ["nli"]), protocol.SEEN),
+        (_manifest(DECLARED, ["paraphrase"]), protocol.SEEN),
+        (_manifest(UNKNOWN), protocol.UNKNOWN),
         (_manifest().inherit(["snli"], ["nli"], "eos", {}).inherit(["sst2"], ["sentiment"], "eos", {}), protocol.SEEN),
-        (_manifest(checkpoints.DECLARED, ["sentiment", "commonsense"]), protocol.HELD_OUT),
+        (_manifest(DECLARED, ["sentiment", "commonsense"]), protocol.HELD_OUT),
     ],
     ids=["declared nli", "declared paraphrase", "unknown", "tuned", "declared others"],
 )

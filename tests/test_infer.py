@@ -8,11 +8,12 @@ import jax
 import pytest
 
 from flan_jax import configuration, infer, models
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.evaluation import completion
 from flan_jax.evaluation.beam import Beams
 from flan_jax.evaluation.decoding import Generator
-from flan_jax.training import checkpoints
 
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
@@ -32,9 +33,9 @@ def network():
 @pytest.fixture(scope="module")
 def checkpoint(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "small"
-    with checkpoints.Saver(folder) as saver:
+    with arrays.Saver(folder) as saver:
         saver.save(3, network[1])
-    checkpoints.Manifest.create(CONFIG, TOKENIZER, checkpoints.UNTUNED).save(folder)
+    Manifest.create(CONFIG, TOKENIZER, UNTUNED).save(folder)
     TOKENIZER.save(folder / "vocabulary")
     return folder
 

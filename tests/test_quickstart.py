@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from flan_jax.training import checkpoints
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import TUNED, Manifest
 
 
 @pytest.mark.slow
@@ -22,9 +23,9 @@ def test_end_to_end(tmp_path):
     assert set(results["clusters"]) == {"nli"} and "rte" in results["datasets"]
     assert {figures["status"] for figures in results["datasets"].values()} == {"zero-shot, held out"}
 
-    tuned = checkpoints.Manifest.load(to / "tuned")
-    assert checkpoints.latest_step(to / "tuned") == 2
-    assert tuned.tuning["status"] == checkpoints.TUNED
+    tuned = Manifest.load(to / "tuned")
+    assert arrays.latest_step(to / "tuned") == 2
+    assert tuned.tuning["status"] == TUNED
     assert not {"nli", "paraphrase"} & tuned.trained_clusters and "sentiment" in tuned.trained_clusters
 
     page = (to / "eval_after" / "report.html").read_text("utf-8")

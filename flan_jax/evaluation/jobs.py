@@ -18,12 +18,13 @@ import filelock
 import jax
 
 from flan_jax import catalog, distributed
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import protocol
 from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.figures import cluster_means
 from flan_jax.evaluation.scoring import Scorer
-from flan_jax.training import checkpoints
 
 ALL, FOLLOW = "all", "follow"
 _LOCK = ".lock"
@@ -130,8 +131,8 @@ def _a_part_each(
 
 
 def _steps(path: str, step: int | str | None) -> list[int]:
-    checkpoints.Manifest.load(path)  # says what to do where there is no checkpoint at all
-    saved = checkpoints.steps(path)
+    Manifest.load(path)  # says what to do where there is no checkpoint at all
+    saved = arrays.steps(path)
     if not saved:
         raise FlanError(f"no checkpoint in {path}: checkpoints/ holds no step yet.")
     if step == ALL:
@@ -171,7 +172,7 @@ def evaluate(
     found = []
     with _alone(run.output_dir):
         for part in run.parts:
-            network, params, tokenizer, manifest = checkpoints.load_model(
+            network, params, tokenizer, manifest = arrays.load_model(
                 part.checkpoint, step=part.step, mesh=mesh, computation=run.settings.computation
             )
             found.append(
@@ -265,7 +266,7 @@ def follow(
     done: list[int] = []
     last_news = time.monotonic()
     while True:
-        new = [step for step in checkpoints.steps(model_dir) if step not in done]
+        new = [step for step in arrays.steps(model_dir) if step not in done]
         if new:
             evaluate_step(new[-1])
             done.append(new[-1])
@@ -283,5 +284,5 @@ def follow(
 
 def _last_step(model_dir: str) -> int:
     """The step at which a training run will end; 0 for a checkpoint that was converted."""
-    history = checkpoints.Manifest.load(model_dir).history
+    history = Manifest.load(model_dir).history
     return int(history[-1].get("steps", 0)) if history else 0

@@ -20,12 +20,12 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from flan_jax import partitioning
+from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.completion import complete_tokens
 from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.scoring import ROW_LENGTHS, Scorer
 from flan_jax.evaluation.trees import Tree
-from flan_jax.training import checkpoints
 
 _ROUND = 128  # row lengths are multiples of it
 
@@ -70,7 +70,7 @@ class FlanJaxLM(LM):
         if not checkpoint:
             raise FlanError("flan_jax needs a checkpoint: --model_args checkpoint=FOLDER.")
         mesh = partitioning.make_mesh()
-        model, params, self._tokenizer, manifest = checkpoints.load_model(checkpoint, step=step, mesh=mesh)
+        model, params, self._tokenizer, manifest = arrays.load_model(checkpoint, step=step, mesh=mesh)
         longest = -(-(max_length + 1) // _ROUND) * _ROUND
         self._scorer = Scorer(model, params, mesh=mesh, row_lengths=(*(n for n in ROW_LENGTHS if n < longest), longest))
         self._about = {"checkpoint": checkpoint, "checkpoint_digest": manifest.digest(), "tuning": manifest.tuning}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flan_jax import catalog, distributed, styles
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
@@ -24,7 +25,6 @@ from flan_jax.evaluation.figures import cluster_means, summarize
 from flan_jax.evaluation.scoring import Scorer
 from flan_jax.evaluation.units import Unit
 from flan_jax.files import write_atomic
-from flan_jax.training import checkpoints
 
 HELD_OUT = "zero-shot, held out"
 SEEN = "seen"
@@ -61,7 +61,7 @@ class Settings:
     computation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def status(record: catalog.Dataset, manifest: checkpoints.Manifest) -> str:
+def status(record: catalog.Dataset, manifest: Manifest) -> str:
     """Whether a score of this checkpoint on this dataset is zero-shot, by the paper's rule."""
     if manifest.trained_clusters is None:
         return UNKNOWN
@@ -89,7 +89,7 @@ def select(names: Sequence[str]) -> list[catalog.Dataset]:
 def evaluate(
     scorer: Scorer,
     tokenizer: Tokenizer,
-    manifest: checkpoints.Manifest,
+    manifest: Manifest,
     checkpoint: str,
     datasets: Sequence[catalog.Dataset],
     prepared_dir: str | Path,

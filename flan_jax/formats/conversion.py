@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from flan_jax import catalog, models
+from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.formats import gguf, huggingface, native, t5x
 from flan_jax.formats.source import Source, leaves, of_tree
-from flan_jax.training import checkpoints
 
 NATIVE, HUGGINGFACE, T5X = FORMATS = ("flan_jax", "huggingface", "t5x")
 
@@ -31,11 +31,11 @@ def declared(tuning: str) -> tuple[str, tuple[str, ...]]:
       FlanError: a cluster that does not exist.
     """
     if tuning in ("untuned", "unknown"):
-        return (checkpoints.UNTUNED if tuning == "untuned" else checkpoints.UNKNOWN), ()
+        return (UNTUNED if tuning == "untuned" else UNKNOWN), ()
     if tuning == "all":
-        return checkpoints.DECLARED, tuple(sorted(cluster.name for cluster in catalog.clusters()))
+        return DECLARED, tuple(sorted(cluster.name for cluster in catalog.clusters()))
     names = {catalog.cluster(name.strip()).name for name in tuning.split(",")}
-    return checkpoints.DECLARED, tuple(sorted(names))
+    return DECLARED, tuple(sorted(names))
 
 
 def random(config: models.DecoderConfig, name: str) -> Source:
@@ -81,7 +81,7 @@ def _open_t5x(checkpoint: Path, config: models.DecoderConfig | None, vocabulary:
             raise FlanError(
                 f"{beside}/manifest.json has the shape and the vocabulary: leave --model and --vocabulary out."
             )
-        manifest = checkpoints.Manifest.load(beside)
+        manifest = Manifest.load(beside)
         config = models.DecoderConfig.from_dict(manifest.model)
         return t5x.read(checkpoint, config, vocabularies.load(beside / "vocabulary"), manifest)
     if config is None or vocabulary is None:
@@ -98,7 +98,7 @@ def _open_t5x(checkpoint: Path, config: models.DecoderConfig | None, vocabulary:
     return t5x.read(checkpoint, config, tokenizer)
 
 
-def manifest_of(source: Source, tuning: str | None, to: str) -> checkpoints.Manifest:
+def manifest_of(source: Source, tuning: str | None, to: str) -> Manifest:
     """The manifest of what `source` is converted to: inherited where it has one, declared otherwise.
 
     Args:
@@ -113,7 +113,7 @@ def manifest_of(source: Source, tuning: str | None, to: str) -> checkpoints.Mani
         status, clusters = declared("unknown" if tuning is None else tuning)
         record = {"imported": source.name, "tuning as declared": tuning or "unknown"}
         record |= {"format": to} if to != NATIVE else {}
-        return checkpoints.Manifest.create(source.config, source.tokenizer, status, clusters, record)
+        return Manifest.create(source.config, source.tokenizer, status, clusters, record)
     known = source.manifest.tuning
     if tuning is not None:
         status, clusters = declared(tuning)
@@ -141,7 +141,7 @@ def check_destination(to: Path, overwrite: bool) -> None:
 def write(
     source: Source,
     to: Path,
-    manifest: checkpoints.Manifest,
+    manifest: Manifest,
     form: str = NATIVE,
     dtype: str = "float32",
     optimizer: t5x.OptimizerState | None = None,

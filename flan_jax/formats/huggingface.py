@@ -14,13 +14,13 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface_config, huggingface_tokenizer
 from flan_jax.formats.huggingface_config import GEMMA3_MULTIMODAL, T5
 from flan_jax.formats.huggingface_tensors import tensors
 from flan_jax.formats.source import Path as ParameterPath
 from flan_jax.formats.source import Source, leaves
-from flan_jax.training.checkpoints import Manifest
 
 SHARD_BYTES = 2 << 30
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

@@ -1,4 +1,4 @@
-"""Our own checkpoint folders, one layer's tensor at a time: what `training.checkpoints` reads and writes whole.
+"""Our own checkpoint folders, one layer's tensor at a time: what `checkpoint.arrays` reads and writes whole.
 
 The files are Orbax's. It takes any leaf for which it has a handler; ours asks for one layer after another and writes
 each as a chunk of its own, so that a later conversion can read them singly.
@@ -19,11 +19,12 @@ import tensorstore
 from orbax.checkpoint import future, type_handlers
 
 from flan_jax import models
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.formats.source import Leaf, Source, leaves
 from flan_jax.formats.source import Path as ParameterPath
-from flan_jax.training import checkpoints
 
 _READ_AT_ONCE = 1 << 30  # bytes of one parameter's layers; a chunk of a trained checkpoint holds all layers
 
@@ -80,7 +81,7 @@ class _StreamedHandler(type_handlers.TypeHandler):
         raise TypeError("this handler only writes; as jax.Array, leaves are read by ArrayHandler")
 
 
-def write(source: Source, manifest: checkpoints.Manifest, folder: Path) -> None:
+def write(source: Source, manifest: Manifest, folder: Path) -> None:
     """Writes a checkpoint folder with the parameters as its step 0.
 
     Args:
@@ -117,10 +118,10 @@ def read(folder: Path, step: int | None = None) -> Source:
     Raises:
       FlanError: it is none, is damaged, or lacks the step.
     """
-    manifest = checkpoints.Manifest.load(folder)
+    manifest = Manifest.load(folder)
     config = models.DecoderConfig.from_dict(manifest.model)
     tokenizer = vocabularies.load(folder / "vocabulary")
-    found = checkpoints.steps(folder)
+    found = arrays.steps(folder)
     step = (found or [0])[-1] if step is None else step
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")

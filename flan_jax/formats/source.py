@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from flan_jax import models
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
-from flan_jax.training.checkpoints import Manifest
 
 Path = tuple[
     str, ...

@@ -22,11 +22,11 @@ import tensorstore
 from flax import serialization
 
 from flan_jax import models
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.formats.source import Leaf, Source, leaves
 from flan_jax.formats.source import Path as ParameterPath
-from flan_jax.training.checkpoints import Manifest
 
 VERSION = 3  # bfloat16 is written as such
 _CHUNK_BYTES = 64 << 20  # T5X's chunks are no larger

@@ -17,11 +17,13 @@ import optax
 from rich import progress
 
 from flan_jax import catalog, distributed, models, partitioning, styles
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import mixtures, vocabularies
 from flan_jax.data.stream import Stream, prefetch
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
-from flan_jax.training import checkpoints, optimizers
+from flan_jax.training import optimizers
 from flan_jax.training.metrics_log import MetricsLog
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
 
@@ -99,12 +101,12 @@ def train(
 
     # ------------------------------------------------------------------------------------------- model and data
     if initial_checkpoint_path:
-        manifest = checkpoints.Manifest.load(initial_checkpoint_path)
+        manifest = Manifest.load(initial_checkpoint_path)
         tokenizer = vocabularies.load(str(Path(initial_checkpoint_path) / "vocabulary"))
     elif model is not None and vocabulary is not None:
         tokenizer = vocabularies.load(vocabulary)
         shape = dataclasses.replace(model, vocab_size=max(model.vocab_size, tokenizer.vocab_size))
-        manifest = checkpoints.Manifest.create(shape, tokenizer, checkpoints.UNTUNED, record={"random": random_seed})
+        manifest = Manifest.create(shape, tokenizer, UNTUNED, record={"random": random_seed})
     else:
         raise FlanError("train: give INITIAL_CHECKPOINT_PATH, or a model and a VOCABULARY to start from random.")
     network = models.build(models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {})))
@@ -142,10 +144,10 @@ def train(
     if primary and (line := partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())):
         print(line, flush=True)
     # Asked of all, so that none has made the folder yet when another looks.
-    resumed = distributed.everywhere(checkpoints.latest_step(folder) is not None)
+    resumed = distributed.everywhere(arrays.latest_step(folder) is not None)
     if resumed:
         abstract = abstract_state(network, tx)
-        step, params, opt_state = checkpoints.restore_training(
+        step, params, opt_state = arrays.restore_training(
             folder, (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
         )
         state = TrainState(jax.device_put(np.int32(step), shardings.step), params, opt_state)
@@ -169,7 +171,7 @@ def train(
         "seed": random_seed,
     }
     if primary and resumed:  # what is restored may have been tuned on another mixture before
-        manifest = _before_this_run(checkpoints.Manifest.load(folder), record)
+        manifest = _before_this_run(Manifest.load(folder), record)
     if primary:
         manifest.inherit(
             datasets=[m.dataset for m in composition.members],
@@ -195,7 +197,7 @@ def train(
     with (
         mesh,
         MetricsLog(folder, start) if primary else contextlib.nullcontext() as log,
-        checkpoints.Saver(folder, keep=keep_checkpoints) as saver,
+        arrays.Saver(folder, keep=keep_checkpoints) as saver,
         _progress(train_steps, start) if primary else contextlib.nullcontext() as bar,
         prefetch(stream, start, rows=rows) as batches,
     ):
@@ -227,7 +229,7 @@ def train(
     return RunResult(train_steps, values)
 
 
-def _before_this_run(manifest: checkpoints.Manifest, record: Mapping[str, Any]) -> checkpoints.Manifest:
+def _before_this_run(manifest: Manifest, record: Mapping[str, Any]) -> Manifest:
     """The manifest without the entry that a run stopped part-way has made, so that every run has one entry."""
     last = manifest.history[-1] if manifest.history else {}
     kept = [name for name in record if name not in ("steps", "composition")]  # which grow with the length of the run
@@ -237,7 +239,7 @@ def _before_this_run(manifest: checkpoints.Manifest, record: Mapping[str, Any]) 
 
 def _diverged(step: int, norms: Mapping[str, float], folder: Path) -> FlanError:
     """The error of figures that are not finite; names the last checkpoint, all of which are finite."""
-    saved = checkpoints.latest_step(folder)
+    saved = arrays.latest_step(folder)
     where = f"{folder} holds no checkpoint" if saved is None else f"The last checkpoint in {folder} is of step {saved}"
     remedy = "lower the learning rate and run again" + ("" if saved is None else " to go on from it")
     figures = ", ".join(f"{name} {value}" for name, value in norms.items())
@@ -253,7 +255,7 @@ def _initial_state(
 ) -> TrainState:
     """Step 0, each leaf made on the devices that will hold it."""
     if checkpoint:
-        params = checkpoints.restore_params(checkpoint, network.abstract_params(), shardings.params)
+        params = arrays.restore_params(checkpoint, network.abstract_params(), shardings.params)
     else:
         params = jax.jit(network.init, out_shardings=shardings.params)(jax.random.key(seed))
     opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)

@@ -12,10 +12,11 @@ import pytest
 
 from flan_jax import catalog, configuration, models, partitioning
 from flan_jax import eval as eval_binary
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import DECLARED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import jobs, protocol
-from flan_jax.training import checkpoints
 
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
@@ -27,10 +28,10 @@ SETTINGS = protocol.Settings(max_length=1024, max_new_tokens=4)
 
 def _checkpoint(folder, steps, clusters=(), last_step=None):
     network = models.build(CONFIG)
-    with checkpoints.Saver(folder, keep=5) as saver:
+    with arrays.Saver(folder, keep=5) as saver:
         for step in steps:
             saver.save(step, network.init(jax.random.key(step)))
-    manifest = checkpoints.Manifest.create(CONFIG, BYTES, checkpoints.DECLARED, clusters)
+    manifest = Manifest.create(CONFIG, BYTES, DECLARED, clusters)
     if last_step is not None:
         record = {"steps": last_step}
         manifest = manifest.inherit(datasets=[], clusters=list(clusters), separator="eos", record=record)

@@ -15,11 +15,12 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import decoders, pre_tokenizers, trainers
 
 from flan_jax import models, partitioning
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import UNKNOWN, Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface, huggingface_config, native
 from flan_jax.formats.source import Source, of_tree, tree_of
-from flan_jax.training import checkpoints
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -253,11 +254,11 @@ def test_odd_shapes_on_a_mesh(folders, tmp_path, name):
     """301 ids, 6 heads and 1 or 2 KV heads on 8 devices: what a mesh axis does not divide stays whole."""
     model, folder = folders(name)
     source = huggingface.read(folder)
-    manifest = checkpoints.Manifest.create(source.config, source.tokenizer, checkpoints.UNKNOWN)
+    manifest = Manifest.create(source.config, source.tokenizer, UNKNOWN)
     native.write(source, manifest, tmp_path / "ours")
     for sizes in ((1, 1, 8), (1, 8, 1), (2, 2, 2)):
         mesh = partitioning.make_mesh(*sizes)
-        network, params, _, _ = checkpoints.load_model(tmp_path / "ours", mesh=mesh)
+        network, params, _, _ = arrays.load_model(tmp_path / "ours", mesh=mesh)
         specs = {str(x.sharding.spec) for x in jax.tree.leaves(params)}
         assert len(specs) > 1  # something is split
         np.testing.assert_allclose(_ours(network.config, params), _theirs(model), atol=1e-4)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from flan_jax import train as train_binary
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
-from flan_jax.training import checkpoints
 
 BYTES = ByteTokenizer()
 
@@ -119,7 +120,7 @@ def alone(prepared, tmp_path_factory):
 
 def _assert_alike(folder, alone):
     np.testing.assert_allclose(_losses(folder), _losses(alone), rtol=1e-4)
-    found, expected = (checkpoints.load_model(each)[1] for each in (folder, alone))
+    found, expected = (arrays.load_model(each)[1] for each in (folder, alone))
     for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         # Adafactor's update is near the sign of a gradient, which rounding may turn where it is about zero.
         assert np.mean(np.abs(np.asarray(x) - np.asarray(y)) > 1e-4) < 2e-3
@@ -145,7 +146,7 @@ def test_processes_train_like_one(local_pod, prepared, alone, tmp_path, processe
     assert not any("loss" in line for line in others)  # gloo does say there that it is connected
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {path.name for path in alone.iterdir()}
-    assert checkpoints.Manifest.load(tmp_path / "run").tuning == checkpoints.Manifest.load(alone).tuning
+    assert Manifest.load(tmp_path / "run").tuning == Manifest.load(alone).tuning
 
 
 @pytest.mark.slow

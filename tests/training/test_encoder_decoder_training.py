@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from flan_jax import configuration, models, train
+from flan_jax.checkpoint import arrays
 from flan_jax.data import token_store
 from flan_jax.data.layouts import EncoderDecoderLayout
 from flan_jax.data.vocabularies import ByteTokenizer
-from flan_jax.training import checkpoints, loss
+from flan_jax.training import loss
 
 BYTES = ByteTokenizer()
 SMALL = configuration.model_config("tiny_t5", {"vocab_size": BYTES.vocab_size, "embed_dim": 32, "mlp_dim": 48})
@@ -81,7 +82,7 @@ def test_a_run_of_the_binary_learns(tmp_path, fresh_gin, capsys, computation):
     assert last["step"] == 16 and last["loss"] < 0.6 * lines[0]["loss"]
     assert set(last["dataset_loss"]) == {"sst2", "bool_q"}
     assert 0.5 < last["slots_filled"] <= 1
-    model, params, _, manifest = checkpoints.load_model(tmp_path / "run")
+    model, params, _, manifest = arrays.load_model(tmp_path / "run")
     assert isinstance(model, models.EncoderDecoder) and model.config.remat == "full"  # of that run alone
     assert params["encoder"]["layers"]["mlp"]["wo"]["kernel"].shape == (2, 128, 64)
     assert manifest.tuning["datasets"] == ["bool_q", "sst2"]

@@ -14,11 +14,13 @@ import optax
 import pytest
 
 from flan_jax import configuration, models, partitioning
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import TUNED, Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.styles import PAPER, TextStyle
-from flan_jax.training import checkpoints, loop, optimizers
+from flan_jax.training import loop, optimizers
 from flan_jax.training.state import abstract_state, state_shardings
 
 BYTES = ByteTokenizer()
@@ -81,7 +83,7 @@ def _state(folder, config=SMALL):
     network, tx = models.build(config), optimizers.adafactor(1e-2)
     abstract = abstract_state(network, tx)
     shardings = state_shardings(partitioning.make_mesh(devices=jax.devices()[:1]), network, tx)
-    step, *trees = checkpoints.restore_training(
+    step, *trees = arrays.restore_training(
         folder, (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
     )
     return step, [np.asarray(leaf) for leaf in jax.tree.leaves(trees)]
@@ -119,10 +121,10 @@ def test_the_folder_is_complete(finished):
     folder, _ = finished
     assert (folder / "config.gin").read_text() == "TRAIN_STEPS = 24\n"
     assert any(path.stat().st_size > 0 for path in (folder / "tensorboard").iterdir())
-    assert checkpoints.steps(folder) == [16, STEPS]  # two are kept
-    manifest = checkpoints.Manifest.load(folder)
+    assert arrays.steps(folder) == [16, STEPS]  # two are kept
+    manifest = Manifest.load(folder)
     assert manifest.tuning == {
-        "status": checkpoints.TUNED,
+        "status": TUNED,
         "datasets": ["bool_q", "sst2"],
         "clusters": ["reading_comprehension", "sentiment"],
     }
@@ -134,7 +136,7 @@ def test_the_folder_is_complete(finished):
         ("bool_q", 40, 40, 0.5),
     ]
     assert composition["draws"] == pytest.approx(sum(m["epochs"] * 40 for m in composition["members"]))
-    _, params, tokenizer, _ = checkpoints.load_model(folder)
+    _, params, tokenizer, _ = arrays.load_model(folder)
     assert tokenizer.fingerprint == BYTES.fingerprint
     assert params["decoder"]["token_embedder"]["embedding"].shape == (SMALL.vocab_size, SMALL.embed_dim)
 
@@ -149,7 +151,7 @@ def test_a_continued_run_is_bit_identical(finished, prepared, tmp_path):
     lines, expected = _metrics(tmp_path), _metrics(finished[0])
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["loss"] for line in lines] == [line["loss"] for line in expected]
-    history = checkpoints.Manifest.load(tmp_path).history
+    history = Manifest.load(tmp_path).history
     assert [entry.get("tuned on") for entry in history] == [None, "flan"]  # one entry a run, however often it stopped
     assert history[-1]["steps"] == STEPS
 
@@ -169,7 +171,7 @@ def test_a_style_has_tokens_of_its_own(prepared, tmp_path):
     plain, styled = (token_store.folder_of(p, BYTES.fingerprint, s) for p, s in ((prepared, PAPER), (own, BARE)))
     shutil.copytree(plain, styled)
     _train(tmp_path / "run", own, 1, mixture="flan_no_template")
-    manifest = checkpoints.Manifest.load(tmp_path / "run")
+    manifest = Manifest.load(tmp_path / "run")
     assert manifest.history[-1]["tuned on"] == manifest.history[-1]["composition"]["mixture"] == "flan_no_template"
     assert manifest.tuning["datasets"] == ["bool_q", "sst2"]
 
@@ -178,7 +180,7 @@ def test_a_style_has_tokens_of_its_own(prepared, tmp_path):
 def test_a_run_continued_on_another_mixture_keeps_what_it_was_tuned_on(prepared, tmp_path):
     _train(tmp_path, prepared, 1, mixture="sst2")
     _train(tmp_path, prepared, 2, mixture="bool_q")
-    manifest = checkpoints.Manifest.load(tmp_path)
+    manifest = Manifest.load(tmp_path)
     assert manifest.tuning["datasets"] == ["bool_q", "sst2"]
     assert manifest.trained_clusters == {"reading_comprehension", "sentiment"}
     assert [entry.get("tuned on") for entry in manifest.history] == [None, "sst2", "bool_q"]
@@ -204,10 +206,10 @@ def test_tuning_inherits_the_initial_checkpoint(finished, prepared, tmp_path):
         optimizer=optax.sgd(0.0),
         checkpoint_period=1,
     )
-    manifest = checkpoints.Manifest.load(tmp_path / "further")
+    manifest = Manifest.load(tmp_path / "further")
     assert manifest.tuning["datasets"] == ["bool_q", "sst2"]
-    assert manifest.history[:-1] == checkpoints.Manifest.load(start).history
-    before, after = (checkpoints.load_model(folder)[1] for folder in (start, tmp_path / "further"))
+    assert manifest.history[:-1] == Manifest.load(start).history
+    before, after = (arrays.load_model(folder)[1] for folder in (start, tmp_path / "further"))
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
@@ -223,11 +225,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path, period):
         _train(tmp_path, prepared, 9, optimizer=_breaking_at(4), checkpoint_period=period, keep_checkpoints=9)
     message = str(caught.value)
     assert message.startswith("step 4 is not finite") and "\n" not in message
-    saved = checkpoints.steps(tmp_path)
+    saved = arrays.steps(tmp_path)
     assert saved == {1: [1, 2, 3], 100: []}[period]
     assert (f"is of step {saved[-1]}" if saved else "holds no checkpoint") in message
     for step in saved:
-        params = checkpoints.load_model(tmp_path, step=step)[1]
+        params = arrays.load_model(tmp_path, step=step)[1]
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     assert all(np.isfinite(line["loss"]) for line in _metrics(tmp_path))
 
@@ -294,7 +296,7 @@ def test_kill_9_and_start_again(prepared, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert process.returncode == -signal.SIGKILL
-    assert 20 <= checkpoints.latest_step(killed) < 90
+    assert 20 <= arrays.latest_step(killed) < 90
     assert len(_metrics(killed)) < 90
 
     finished = subprocess.run([*command(killed), "--json"], check=True, capture_output=True, text=True)

@@ -10,9 +10,11 @@ import optax
 import pytest
 
 from flan_jax import configuration, models, partitioning
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.training import checkpoints, optimizers
+from flan_jax.training import optimizers
 from flan_jax.training.state import abstract_state, state_shardings
 
 SMALL = dataclasses.replace(configuration.model_config("tiny"), num_layers=2, embed_dim=128, head_dim=8, mlp_dim=160)
@@ -20,8 +22,8 @@ NETWORK, TX = models.build(SMALL), optimizers.adafactor()
 BYTES = ByteTokenizer()
 
 
-def _manifest(status=checkpoints.UNTUNED, clusters=()):
-    return checkpoints.Manifest.create(SMALL, BYTES, status, clusters, {"imported": "here"})
+def _manifest(status=UNTUNED, clusters=()):
+    return Manifest.create(SMALL, BYTES, status, clusters, {"imported": "here"})
 
 
 def _mesh(data=1, fsdp=1, tensor=1):
@@ -48,7 +50,7 @@ def saved(state, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "saved"
     shardings = state_shardings(_mesh(2, 2, 2), NETWORK, TX)
     params, opt_state = state
-    with checkpoints.Saver(folder, keep=2) as saver:
+    with arrays.Saver(folder, keep=2) as saver:
         for step, factor in ((1, 5), (3, 2), (12, 1)):
             scaled = jax.tree.map(lambda x, f=factor: (x * f).astype(x.dtype), params)
             saver.save(step, jax.device_put(scaled, shardings.params), jax.device_put(opt_state, shardings.opt_state))
@@ -65,77 +67,7 @@ def copy(saved, tmp_path):
 def _restore_training(folder, mesh, network=NETWORK):
     abstract, shardings = abstract_state(network, TX), state_shardings(mesh, network, TX)
     trees = (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
-    return checkpoints.restore_training(folder, *trees), trees[1]
-
-
-# ------------------------------------------------------------------------------------------------------- manifest
-
-
-def test_manifest_survives_the_disk(tmp_path):
-    manifest = _manifest(checkpoints.DECLARED, ["sentiment", "nli"])
-    manifest.save(tmp_path / "deep" / "folder")
-    assert checkpoints.Manifest.load(tmp_path / "deep" / "folder") == manifest
-    assert [p.name for p in (tmp_path / "deep" / "folder").iterdir()] == ["manifest.json"]
-    assert manifest.model == SMALL.to_dict()
-    assert manifest.vocabulary == {"kind": "bytes", "fingerprint": BYTES.fingerprint}
-    assert manifest.history[0]["imported"] == "here" and "when" in manifest.history[0]
-
-
-@pytest.mark.parametrize(
-    ("status", "clusters", "known"),
-    [
-        (checkpoints.UNTUNED, (), frozenset()),
-        (checkpoints.DECLARED, ("nli", "sentiment"), frozenset({"nli", "sentiment"})),
-        (checkpoints.UNKNOWN, (), None),
-    ],
-)
-def test_what_is_known_of_earlier_tuning(status, clusters, known):
-    manifest = _manifest(status, clusters)
-    assert manifest.trained_clusters == known and manifest.separator is None
-    tuned = manifest.inherit(["snli"], ["nli"], "eos", {"tuned on": "snli"})
-    assert tuned.trained_clusters == (None if known is None else known | {"nli"})
-    assert tuned.tuning["status"] == (checkpoints.UNKNOWN if known is None else checkpoints.TUNED)
-    assert manifest.trained_clusters == known  # the original is as it was
-
-
-def test_tuning_accumulates():
-    manifest = _manifest(checkpoints.DECLARED, ["translation"])
-    for datasets, clusters in ((["sst2", "bool_q"], ["sentiment", "reading_comprehension"]), (["sst2"], ["sentiment"])):
-        manifest = manifest.inherit(datasets, clusters, "eos", {"tuned on": datasets})
-    assert manifest.tuning == {
-        "status": checkpoints.TUNED,
-        "datasets": ["bool_q", "sst2"],
-        "clusters": ["reading_comprehension", "sentiment", "translation"],
-    }
-    assert [entry.get("tuned on") for entry in manifest.history] == [None, ["sst2", "bool_q"], ["sst2"]]
-    assert [entry.get("clusters") for entry in manifest.history[1:]] == [
-        ["sentiment", "reading_comprehension"],
-        ["sentiment"],
-    ]
-    assert manifest.separator == "eos"
-
-
-def test_digests_differ():
-    first = _manifest()
-    others = [
-        first.inherit(["sst2"], ["sentiment"], "eos", {}),
-        dataclasses.replace(first, model=first.model | {"num_layers": 3}),
-        dataclasses.replace(first, vocabulary={}),
-        _manifest(checkpoints.UNKNOWN),
-    ]
-    digests = {m.digest() for m in (first, dataclasses.replace(first), *others)}
-    assert len(digests) == 1 + len(others)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"model": {}}', '{"history": [], "colour": 1}', '{"history": 3}'])
-def test_a_broken_manifest_is_one_line(tmp_path, text):
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(FlanError, match=r"manifest\.json is broken") as caught:
-        checkpoints.Manifest.load(tmp_path)
-    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
-
-
-# --------------------------------------------------------------------------------------------------------- arrays
+    return arrays.restore_training(folder, *trees), trees[1]
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2), (1, 4, 2), (8, 1, 1)])
@@ -148,9 +80,9 @@ def test_round_trip_onto_any_mesh(saved, state, sizes):
 
 
 def test_parameters_of_any_kept_step(saved, state):
-    assert checkpoints.steps(saved) == [3, 12]  # `keep` has removed step 1
+    assert arrays.steps(saved) == [3, 12]  # `keep` has removed step 1
     for step, factor in ((None, 1), (12, 1), (3, 2)):
-        network, params, tokenizer, manifest = checkpoints.load_model(saved, step=step)
+        network, params, tokenizer, manifest = arrays.load_model(saved, step=step)
         jax.tree.map(lambda x, y, f=factor: np.testing.assert_array_equal(x, y * f), params, state[0])
     assert network == NETWORK and tokenizer.fingerprint == BYTES.fingerprint and manifest.model == SMALL.to_dict()
 
@@ -159,7 +91,7 @@ def test_unfinished_steps_do_not_count(copy, state):
     folder = copy / "checkpoints"
     shutil.copytree(folder / "12", folder / "40.orbax-checkpoint-tmp-1")
     shutil.copytree(folder / "12" / "params", folder / "60.orbax-checkpoint-tmp" / "params")
-    assert checkpoints.latest_step(copy) == 12
+    assert arrays.latest_step(copy) == 12
     (step, params, _), _ = _restore_training(copy, _mesh())
     assert step == 12
     jax.tree.map(np.testing.assert_array_equal, params, state[0])
@@ -168,15 +100,15 @@ def test_unfinished_steps_do_not_count(copy, state):
 def test_saving_goes_on_beside_an_unfinished_step(copy, state):
     leftover = copy / "checkpoints" / "13.orbax-checkpoint-tmp"
     shutil.copytree(copy / "checkpoints" / "12", leftover)
-    with checkpoints.Saver(copy, keep=2) as saver:
+    with arrays.Saver(copy, keep=2) as saver:
         saver.save(13, *state)
-    assert checkpoints.steps(copy) == [12, 13]
+    assert arrays.steps(copy) == [12, 13]
 
 
 def test_a_folder_without_checkpoints(tmp_path):
-    assert checkpoints.latest_step(tmp_path) is None and checkpoints.steps(tmp_path / "none") == []
+    assert arrays.latest_step(tmp_path) is None and arrays.steps(tmp_path / "none") == []
     (tmp_path / "checkpoints").mkdir()
-    assert checkpoints.latest_step(tmp_path) is None
+    assert arrays.latest_step(tmp_path) is None
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"]  # looking makes nothing
 
 
@@ -191,28 +123,28 @@ def _one_line(caught, *parts):
 
 def test_a_missing_folder(tmp_path):
     with pytest.raises(FlanError) as caught:
-        checkpoints.load_model(tmp_path / "none")
+        arrays.load_model(tmp_path / "none")
     _one_line(caught, tmp_path / "none", "manifest.json is missing", "python -m flan_jax.convert")
 
 
 def test_a_folder_of_something_else(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")
     with pytest.raises(FlanError, match=r"no checkpoint at .*: manifest\.json is missing"):
-        checkpoints.load_model(tmp_path)
+        arrays.load_model(tmp_path)
 
 
 def test_missing_parts(copy):
     with pytest.raises(FlanError) as caught:
-        checkpoints.load_model(copy, step=4)
+        arrays.load_model(copy, step=4)
     _one_line(caught, "no step 4", copy, "there are 3, 12")
     shutil.rmtree(copy / "vocabulary")
     with pytest.raises(FlanError) as caught:
-        checkpoints.load_model(copy)
+        arrays.load_model(copy)
     _one_line(caught, "no vocabulary at", copy)
     shutil.rmtree(copy / "checkpoints")
     BYTES.save(copy / "vocabulary")
     with pytest.raises(FlanError) as caught:
-        checkpoints.load_model(copy)
+        arrays.load_model(copy)
     _one_line(caught, "checkpoints/ holds no step", copy)
 
 
@@ -221,9 +153,9 @@ def test_damaged_arrays(copy):
         if path.is_file():
             path.unlink()
     with pytest.raises(FlanError) as caught:
-        checkpoints.load_model(copy)
+        arrays.load_model(copy)
     _one_line(caught, "step 12", copy, "cannot be read")
-    assert jax.tree.leaves(checkpoints.load_model(copy, step=3)[1])  # the step before is whole
+    assert jax.tree.leaves(arrays.load_model(copy, step=3)[1])  # the step before is whole
 
 
 @pytest.fixture
@@ -248,18 +180,18 @@ def test_another_shape_is_refused(saved, changed, named):
     other = models.build(dataclasses.replace(SMALL, **changed))
     shardings = partitioning.parameter_shardings(_mesh(), other.logical_axes(), other.abstract_params())
     with pytest.raises(FlanError) as caught:
-        checkpoints.restore_params(saved, other.abstract_params(), shardings)
+        arrays.restore_params(saved, other.abstract_params(), shardings)
     _one_line(caught, "step 12", saved, "cannot be read", named, "another model or optimizer")
 
 
 def test_parameters_alone_cannot_continue_a_run(tmp_path, state):
-    with checkpoints.Saver(tmp_path, keep=1) as saver:
+    with arrays.Saver(tmp_path, keep=1) as saver:
         saver.save(0, state[0])
     with pytest.raises(FlanError) as caught:
         _restore_training(tmp_path, _mesh())
     _one_line(caught, "step 0", tmp_path, "cannot be read", "opt_state")
     shardings = state_shardings(_mesh(), NETWORK, TX)
-    found = checkpoints.restore_params(tmp_path, NETWORK.abstract_params(), shardings.params)
+    found = arrays.restore_params(tmp_path, NETWORK.abstract_params(), shardings.params)
     jax.tree.map(np.testing.assert_array_equal, found, state[0])
 
 
@@ -268,7 +200,7 @@ def test_parameters_alone_cannot_continue_a_run(tmp_path, state):
 def test_statistics_of_another_adafactor_are_refused(tmp_path, state):
     """Runs of earlier versions kept the statistics of whole stacks."""
     whole = optax.adafactor(optimizers.schedule(3e-5), clipping_threshold=1.0)
-    with checkpoints.Saver(tmp_path, keep=1) as saver:
+    with arrays.Saver(tmp_path, keep=1) as saver:
         saver.save(5, state[0], jax.tree.map(np.asarray, whole.init(state[0])))
     with pytest.raises(FlanError) as caught:
         _restore_training(tmp_path, _mesh())

@@ -1,0 +1,1 @@
+"""A checkpoint folder: its manifest and its arrays."""

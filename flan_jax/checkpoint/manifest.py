@@ -1,0 +1,127 @@
+"""A checkpoint folder and its manifest, which says what a model has ever been tuned on.
+
+MODEL_DIR/{config.gin, manifest.json, checkpoints/<step>/, vocabulary/, metrics.jsonl, tensorboard/}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flan_jax import models
+from flan_jax.data import vocabularies
+from flan_jax.errors import FlanError
+
+UNTUNED = "declared untuned"  # its importer says that it never saw an instruction-tuning mixture
+DECLARED = "declared"  # its importer lists the clusters
+TUNED = "tuned"  # tuned here, from a known start
+UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint is and where it comes from.
+
+    Attributes:
+      model: the fields of `DecoderConfig`.
+      vocabulary: kind and fingerprint.
+      tuning: {"status", "datasets", "clusters"}: all that was ever in its tuning mixture, inherited.
+      separator: what stood between input and target in tuning: "eos", or None for a model never tuned here.
+      history: one entry for each import, conversion and tuning.
+    """
+
+    model: dict[str, Any]
+    vocabulary: dict[str, Any]
+    tuning: dict[str, Any]
+    separator: str | None = None
+    history: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def create(
+        cls,
+        config: models.DecoderConfig,
+        tokenizer: vocabularies.Tokenizer,
+        status: str,
+        clusters: Sequence[str] = (),
+        record: dict[str, Any] | None = None,
+    ) -> Manifest:
+        """The manifest of a new checkpoint.
+
+        Args:
+          config: its shape.
+          tokenizer: its vocabulary.
+          status: "declared untuned", "declared" or "unknown".
+          clusters: with "declared", the clusters of its tuning mixture.
+          record: what was done, for the history.
+        """
+        return cls(
+            model=config.to_dict(),
+            vocabulary={"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
+            tuning={"status": status, "datasets": [], "clusters": sorted(clusters)},
+            history=(_dated(record or {}),),
+        )
+
+    @classmethod
+    def load(cls, model_dir: str | Path) -> Manifest:
+        """Reads MODEL_DIR/manifest.json.
+
+        Raises:
+          FlanError: it is missing or broken.
+        """
+        path = Path(model_dir) / "manifest.json"
+        try:
+            values = json.loads(path.read_text())
+            return cls(**(values | {"history": tuple(values["history"])}))
+        except FileNotFoundError as error:
+            raise FlanError(
+                f"no checkpoint at {model_dir}: manifest.json is missing; "
+                "make one with python -m flan_jax.convert or python -m flan_jax.train."
+            ) from error
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise FlanError(f"{path} is broken ({error}); restore it or convert the checkpoint again.") from error
+
+    def save(self, model_dir: str | Path) -> None:
+        """Writes MODEL_DIR/manifest.json, whole or not at all."""
+        path = Path(model_dir) / "manifest.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".manifest.{os.getpid()}")
+        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        temporary.replace(path)
+
+    @property
+    def trained_clusters(self) -> frozenset[str] | None:
+        """The clusters it was ever tuned on; None where nobody knows."""
+        return None if self.tuning["status"] == UNKNOWN else frozenset(self.tuning["clusters"])
+
+    def inherit(
+        self, datasets: Sequence[str], clusters: Sequence[str], separator: str, record: dict[str, Any]
+    ) -> Manifest:
+        """The manifest after tuning on `datasets` of `clusters`. What was unknown stays unknown."""
+        status = UNKNOWN if self.tuning["status"] == UNKNOWN else TUNED
+        tuning = {
+            "status": status,
+            "datasets": sorted({*self.tuning["datasets"], *datasets}),
+            "clusters": sorted({*self.tuning["clusters"], *clusters}),
+        }
+        return dataclasses.replace(
+            self, tuning=tuning, separator=separator, history=(*self.history, _dated(record | {"clusters": clusters}))
+        )
+
+    def recorded(self, record: dict[str, Any]) -> Manifest:
+        """The manifest after a conversion, which changes nothing but its history."""
+        return dataclasses.replace(self, history=(*self.history, _dated(record)))
+
+    def digest(self) -> str:
+        """Identifies the checkpoint: its history with dates, its shape and its vocabulary."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _dated(record: dict[str, Any]) -> dict[str, Any]:
+    return {"when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **record}

@@ -1,0 +1,76 @@
+import pytest
+
+from flan_jax import configuration
+from flan_jax.checkpoint.manifest import DECLARED, TUNED, UNKNOWN, UNTUNED, Manifest
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
+
+SMALL, BYTES = configuration.model_config("tiny"), ByteTokenizer()
+
+
+def _manifest(status=UNTUNED, clusters=()):
+    return Manifest.create(SMALL, BYTES, status, clusters, {"imported": "here"})
+
+
+def test_manifest_survives_the_disk(tmp_path):
+    manifest = _manifest(DECLARED, ["sentiment", "nli"])
+    manifest.save(tmp_path / "deep" / "folder")
+    assert Manifest.load(tmp_path / "deep" / "folder") == manifest
+    assert [p.name for p in (tmp_path / "deep" / "folder").iterdir()] == ["manifest.json"]
+    assert manifest.model == SMALL.to_dict()
+    assert manifest.vocabulary == {"kind": "bytes", "fingerprint": BYTES.fingerprint}
+    assert manifest.history[0]["imported"] == "here" and "when" in manifest.history[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "clusters", "known"),
+    [
+        (UNTUNED, (), frozenset()),
+        (DECLARED, ("nli", "sentiment"), frozenset({"nli", "sentiment"})),
+        (UNKNOWN, (), None),
+    ],
+)
+def test_what_is_known_of_earlier_tuning(status, clusters, known):
+    manifest = _manifest(status, clusters)
+    assert manifest.trained_clusters == known and manifest.separator is None
+    tuned = manifest.inherit(["snli"], ["nli"], "eos", {"tuned on": "snli"})
+    assert tuned.trained_clusters == (None if known is None else known | {"nli"})
+    assert tuned.tuning["status"] == (UNKNOWN if known is None else TUNED)
+    assert manifest.trained_clusters == known  # the original is as it was
+
+
+def test_tuning_accumulates():
+    manifest = _manifest(DECLARED, ["translation"])
+    for datasets, clusters in ((["sst2", "bool_q"], ["sentiment", "reading_comprehension"]), (["sst2"], ["sentiment"])):
+        manifest = manifest.inherit(datasets, clusters, "eos", {"tuned on": datasets})
+    assert manifest.tuning == {
+        "status": TUNED,
+        "datasets": ["bool_q", "sst2"],
+        "clusters": ["reading_comprehension", "sentiment", "translation"],
+    }
+    assert [entry.get("tuned on") for entry in manifest.history] == [None, ["sst2", "bool_q"], ["sst2"]]
+    assert [entry.get("clusters") for entry in manifest.history[1:]] == [
+        ["sentiment", "reading_comprehension"],
+        ["sentiment"],
+    ]
+    assert manifest.separator == "eos"
+
+
+def test_digests_differ():
+    first = _manifest()
+    others = [
+        first.inherit(["sst2"], ["sentiment"], "eos", {}),
+        dataclasses.replace(first, model=first.model | {"num_layers": 3}),
+        dataclasses.replace(first, vocabulary={}),
+        _manifest(UNKNOWN),
+    ]
+    digests = {m.digest() for m in (first, dataclasses.replace(first), *others)}
+    assert len(digests) == 1 + len(others)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"model": {}}', '{"history": [], "colour": 1}', '{"history": 3}'])
+def test_a_broken_manifest_is_one_line(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(FlanError, match=r"manifest\.json is broken") as caught:
+        Manifest.load(tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
