@@ -24,8 +24,8 @@ from as_transformers import as_transformers
 
 import flan_jax.tasks
 from flan_jax import models
+from flan_jax.decoding.generator import PROMPT_LENGTHS, Generator
 from flan_jax.errors import one_line_errors
-from flan_jax.evaluation.decoding import PROMPT_LENGTHS, Generator
 from flan_jax.formats import gguf, pretrained
 
 

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from flan_jax import partitioning
 from flan_jax.checkpoint import arrays
+from flan_jax.decoding import prompt_files
+from flan_jax.decoding.beam import Beams
+from flan_jax.decoding.completion import Completion, complete
+from flan_jax.decoding.generator import Generator
+from flan_jax.decoding.prompt_files import Question
+from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import prompt_files, prompts
-from flan_jax.evaluation.beam import Beams
-from flan_jax.evaluation.completion import Completion, complete
-from flan_jax.evaluation.decoding import Generator
-from flan_jax.evaluation.prompt_files import Question
-from flan_jax.evaluation.sampling import Sampling
+from flan_jax.evaluation import prompts
 from flan_jax.files import write_atomic
 
 Answer = Callable[[Sequence[str]], list[Completion]]

@@ -11,9 +11,9 @@ from flan_jax import configuration, infer, models
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
-from flan_jax.evaluation import completion
-from flan_jax.evaluation.beam import Beams
-from flan_jax.evaluation.decoding import Generator
+from flan_jax.decoding import completion
+from flan_jax.decoding.beam import Beams
+from flan_jax.decoding.generator import Generator
 
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"

@@ -6,9 +6,9 @@ from typing import Any
 
 from flan_jax import catalog
 from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.decoding.completion import complete
+from flan_jax.decoding.generator import Generator
 from flan_jax.evaluation import prompts
-from flan_jax.evaluation.completion import complete
-from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.figures import example_score
 from flan_jax.evaluation.trees import EOS
 from flan_jax.evaluation.units import Unit

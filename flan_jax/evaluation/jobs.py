@@ -20,9 +20,9 @@ import jax
 from flan_jax import catalog, distributed
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import protocol
-from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.figures import cluster_means
 from flan_jax.evaluation.scoring import Scorer
 

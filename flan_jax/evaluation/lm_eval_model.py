@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from flan_jax import partitioning
 from flan_jax.checkpoint import arrays
+from flan_jax.decoding.completion import complete_tokens
+from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.completion import complete_tokens
-from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.scoring import ROW_LENGTHS, Scorer
 from flan_jax.evaluation.trees import Tree
 

@@ -18,9 +18,9 @@ from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.evaluation import generation, prompts, ranking
-from flan_jax.evaluation.decoding import Generator
 from flan_jax.evaluation.figures import cluster_means, summarize
 from flan_jax.evaluation.scoring import Scorer
 from flan_jax.evaluation.units import Unit

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from flan_jax.decoding.completion import Completion
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.completion import Completion
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,11 @@ import pytest
 
 from flan_jax import models, partitioning
 from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.decoding import completion, sampling
+from flan_jax.decoding.beam import Beams
+from flan_jax.decoding.generator import Generator
+from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import completion, sampling
-from flan_jax.evaluation.beam import Beams
-from flan_jax.evaluation.decoding import Generator
-from flan_jax.evaluation.sampling import Sampling
 
 LLAMA = models.DecoderConfig(
     vocab_size=60,

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.decoding.beam import Beams
+from flan_jax.decoding.generator import Generator
+from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.beam import Beams
-from flan_jax.evaluation.decoding import Generator
-from flan_jax.evaluation.sampling import Sampling
 from flan_jax.evaluation.trees import EOS, NEWLINE, SPACE
 
 ENDED, STOPPED, LIMIT = "eos", "stop", "length"

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from flan_jax import partitioning
+from flan_jax.decoding import beam, sampling
+from flan_jax.decoding.beam import Beams
+from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import beam, sampling
-from flan_jax.evaluation.beam import Beams
-from flan_jax.evaluation.sampling import Sampling
 from flan_jax.models import Cache, Model
 
 PROMPT_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)

@@ -1,0 +1,1 @@
+"""Text from a model: greedy, sampled and by beam search."""
