@@ -129,8 +129,8 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
 
     from flan_jax import models
     from flan_jax.checkpoint import arrays
-    from flan_jax.evaluation.scoring import Scorer, Work
-    from flan_jax.evaluation.trees import build_trees, share_prefix
+    from flan_jax.scoring.scorer import Scorer, Work
+    from flan_jax.scoring.trees import build_trees, share_prefix
 
     model, params, tokenizer, _ = arrays.load_model(job["checkpoint"])
     model = models.build(model.config.computed(dtype=job["dtype"], attention=job["attention"]))

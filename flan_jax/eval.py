@@ -24,8 +24,9 @@ from rich.console import Console
 from flan_jax import configuration, distributed, partitioning
 from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import items, jobs, protocol, report
-from flan_jax.evaluation.scoring import Scorer
+from flan_jax.evaluation import jobs, protocol, report
+from flan_jax.scoring import items
+from flan_jax.scoring.scorer import Scorer
 
 
 def evaluate(

@@ -17,9 +17,9 @@ from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import prompts, protocol, ranking, report
-from flan_jax.evaluation.scoring import Scorer
-from flan_jax.evaluation.trees import Tree
 from flan_jax.files import read_lines
+from flan_jax.scoring.scorer import Scorer
+from flan_jax.scoring.trees import Tree
 
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"

@@ -15,7 +15,7 @@ import numpy as np
 from flan_jax import models, partitioning
 from flan_jax.data import layouts
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import scoring
+from flan_jax.scoring.scorer import Scorer
 from flan_jax.training import optimizers
 from flan_jax.training.state import abstract_state, make_train_step, state_shardings
 
@@ -100,9 +100,7 @@ def lower_scoring(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shape: 
     shardings = partitioning.parameter_shardings(mesh, network.logical_axes(), params)
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings)
     length, shards = shape.inputs + shape.targets, partitioning.rows_per_shard_of(mesh)
-    scorer = scoring.Scorer(
-        network, placed, mesh=mesh, row_lengths=(length,), tokens_per_batch=shape.rows // shards * length
-    )
+    scorer = Scorer(network, placed, mesh=mesh, row_lengths=(length,), tokens_per_batch=shape.rows // shards * length)
     return scorer.lower(length), {"parameters": _bytes(params, shardings)}
 
 

@@ -10,7 +10,7 @@ from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.generator import Generator
 from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.trees import EOS, NEWLINE, SPACE
+from flan_jax.scoring.trees import EOS, NEWLINE, SPACE
 
 ENDED, STOPPED, LIMIT = "eos", "stop", "length"
 

@@ -10,8 +10,8 @@ from flan_jax.decoding.completion import complete
 from flan_jax.decoding.generator import Generator
 from flan_jax.evaluation import prompts
 from flan_jax.evaluation.figures import example_score
-from flan_jax.evaluation.trees import EOS
 from flan_jax.evaluation.units import Unit
+from flan_jax.scoring.trees import EOS
 
 # Most new tokens by a dataset's first metric: an answer, or a text of the paper's target length.
 _NEW_TOKENS = {"accuracy": 32, "bleu": 256, "edit_distance": 256, "rouge": 256, "squad": 32, "trivia_qa": 32}

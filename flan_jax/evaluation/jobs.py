@@ -24,7 +24,7 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import protocol
 from flan_jax.evaluation.figures import cluster_means
-from flan_jax.evaluation.scoring import Scorer
+from flan_jax.scoring.scorer import Scorer
 
 ALL, FOLLOW = "all", "follow"
 _LOCK = ".lock"

@@ -24,8 +24,8 @@ from flan_jax.checkpoint import arrays
 from flan_jax.decoding.completion import complete_tokens
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.scoring import ROW_LENGTHS, Scorer
-from flan_jax.evaluation.trees import Tree
+from flan_jax.scoring.scorer import ROW_LENGTHS, Scorer
+from flan_jax.scoring.trees import Tree
 
 _ROUND = 128  # row lengths are multiples of it
 

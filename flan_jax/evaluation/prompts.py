@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from flan_jax import styles, templates
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.trees import EOS, NEWLINE, SPACE, Tree, build_tree
+from flan_jax.scoring.trees import EOS, NEWLINE, SPACE, Tree, build_tree
 
 AUTO = "auto"
 SEPARATORS = (AUTO, EOS, NEWLINE, SPACE)
@@ -55,7 +55,7 @@ def resolve_separator(setting: str, trained: str | None, style: styles.TextStyle
 def scoring_tree(
     tokenizer: Tokenizer, inputs: str, options: Sequence[str], separator: str, *, score_eos: bool = True
 ) -> Tree:
-    """The tree of a rendered prompt and its options; see `flan_jax.evaluation.trees` for the separators."""
+    """The tree of a rendered prompt and its options; see `flan_jax.scoring.trees` for the separators."""
     return build_tree(tokenizer, inputs, options, separator=separator, score_eos=score_eos)
 
 

@@ -22,9 +22,9 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.evaluation import generation, prompts, ranking
 from flan_jax.evaluation.figures import cluster_means, summarize
-from flan_jax.evaluation.scoring import Scorer
 from flan_jax.evaluation.units import Unit
 from flan_jax.files import write_atomic
+from flan_jax.scoring.scorer import Scorer
 
 HELD_OUT = "zero-shot, held out"
 SEEN = "seen"

@@ -10,9 +10,9 @@ from typing import Any
 from flan_jax import styles, templates
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.evaluation import prompts
-from flan_jax.evaluation.scoring import OptionScores, Scorer
-from flan_jax.evaluation.trees import Tree, share_prefix
 from flan_jax.evaluation.units import Unit
+from flan_jax.scoring.scorer import OptionScores, Scorer
+from flan_jax.scoring.trees import Tree, share_prefix
 
 _PREMISE = {styles.GPT3: "A:"}  # what stands before an option without its prompt, by the words of the style
 

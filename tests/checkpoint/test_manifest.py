@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from flan_jax import configuration

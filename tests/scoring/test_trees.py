@@ -4,7 +4,8 @@ import pytest
 
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import prompts, trees
+from flan_jax.evaluation import prompts
+from flan_jax.scoring import trees
 from flan_jax.styles import TextStyle
 from flan_jax.templates import Template
 

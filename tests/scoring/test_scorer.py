@@ -8,9 +8,9 @@ import pytest
 
 from flan_jax import configuration, models, partitioning
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import tree_packing
-from flan_jax.evaluation.scoring import Scorer, _log_probabilities
-from flan_jax.evaluation.trees import Tree, build_trees, share_prefix
+from flan_jax.scoring import tree_packing
+from flan_jax.scoring.scorer import Scorer, _log_probabilities
+from flan_jax.scoring.trees import Tree, build_trees, share_prefix
 
 LENGTHS = (32, 64, 128)
 

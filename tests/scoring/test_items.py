@@ -7,9 +7,9 @@ import pytest
 from flan_jax import configuration, models
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import items
-from flan_jax.evaluation.scoring import Scorer
-from flan_jax.evaluation.trees import build_tree
+from flan_jax.scoring import items
+from flan_jax.scoring.scorer import Scorer
+from flan_jax.scoring.trees import build_tree
 
 
 @pytest.fixture(scope="module")

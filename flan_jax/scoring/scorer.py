@@ -23,9 +23,9 @@ import numpy as np
 
 from flan_jax import partitioning
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import encoder_packing, tree_packing
-from flan_jax.evaluation.trees import Tree
 from flan_jax.models import Cache, Model
+from flan_jax.scoring import encoder_packing, tree_packing
+from flan_jax.scoring.trees import Tree
 
 # A prefix is filled up to one of these, and a row up to one of those.
 PREFIX_LENGTHS = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1536, 2048)

@@ -8,9 +8,9 @@ import pytest
 
 from flan_jax import configuration, models, partitioning
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import encoder_packing, tree_packing
-from flan_jax.evaluation.scoring import Scorer
-from flan_jax.evaluation.trees import Tree
+from flan_jax.scoring import encoder_packing, tree_packing
+from flan_jax.scoring.scorer import Scorer
+from flan_jax.scoring.trees import Tree
 
 LENGTHS = (64, 128)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from flan_jax.evaluation.trees import Tree
+from flan_jax.scoring.trees import Tree
 
 _TRUNK_SHARE = 16  # a repeated trunk takes at most one of so many slots, if rows are long enough
 FAN_OUT = 4  # tokens that one prediction is read at; the end of a trunk predicts the first token of every option

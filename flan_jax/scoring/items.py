@@ -12,8 +12,8 @@ from typing import Any
 from flan_jax import distributed
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.scoring import Scorer
-from flan_jax.evaluation.trees import JOINED, build_trees
+from flan_jax.scoring.scorer import Scorer
+from flan_jax.scoring.trees import JOINED, build_trees
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.tree_packing import Piece, Row
-from flan_jax.evaluation.trees import Tree
+from flan_jax.scoring.tree_packing import Piece, Row
+from flan_jax.scoring.trees import Tree
 
 START = 0  # what stands before the decoder's first token
 _OPEN_ROWS = 64  # a piece goes to one of the last so many rows

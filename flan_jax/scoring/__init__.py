@@ -1,0 +1,1 @@
+"""Log-likelihoods of answer options: trees, packings, the scorer, and plain items."""
