@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import contamination
 from flan_jax.files import write_atomic
+from flan_jax.overlap import contamination
 
 
 def _check(arguments: argparse.Namespace) -> dict:

@@ -9,8 +9,8 @@ import pytest
 from flan_jax import catalog
 from flan_jax import contamination as binary
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import contamination
-from flan_jax.evaluation.ngrams import NgramIndex, normalized_words, passages
+from flan_jax.overlap import contamination
+from flan_jax.overlap.ngrams import NgramIndex, normalized_words, passages
 
 # ------------------------------------------------------------------------------------------- a naive implementation
 

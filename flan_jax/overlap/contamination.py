@@ -29,7 +29,7 @@ import numpy as np
 from flan_jax import catalog, templates
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.ngrams import NgramIndex, normalized_words, passages
+from flan_jax.overlap.ngrams import NgramIndex, normalized_words, passages
 
 N = 13  # words in an n-gram
 SPLITS = ("dev", "test")
