@@ -14,9 +14,9 @@ pytest.importorskip("accelerate")
 
 from lm_eval.api.instance import Instance
 
-from flan_jax import lm_eval as cli
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.lm_eval_model import FlanJaxLM
+from flan_jax.lm_eval import __main__ as cli
+from flan_jax.lm_eval.model import FlanJaxLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import same_weights

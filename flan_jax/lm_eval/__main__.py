@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             from lm_eval.__main__ import cli_evaluate
 
-            from flan_jax.evaluation import lm_eval_model  # noqa: F401  registers the model
+            from flan_jax.lm_eval import model  # noqa: F401  registers the model
         except ModuleNotFoundError as error:
             if error.name and error.name.startswith("flan_jax"):
                 raise
