@@ -21,10 +21,10 @@ import gin
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, partitioning
+from flan_jax import configuration, distributed, partitioning, reporting
 from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import jobs, protocol, report
+from flan_jax.evaluation import jobs, protocol
 from flan_jax.scoring import items
 from flan_jax.scoring.scorer import Scorer
 
@@ -95,8 +95,8 @@ def evaluate(
         computation=dict(computation or {}),
     )
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
-    baseline = [report.load_run(baseline_name, baseline_dir)] if baseline_dir else []
-    finished: list[report.Run] = []
+    baseline = [reporting.load_run(baseline_name, baseline_dir)] if baseline_dir else []
+    finished: list[reporting.Run] = []
 
     def planned(step: int | str | None) -> list[jobs.Run]:
         return jobs.plan(checkpoint_path, step, datasets, output_dir, run_name, settings, styles)
@@ -107,10 +107,10 @@ def evaluate(
                 results = jobs.evaluate(
                     run, prepared_dir, mesh, allow_seen=allow_seen, generate=generate, progress=show
                 )
-            finished.append(report.Run(run.name, results, run.output_dir))
+            finished.append(reporting.Run(run.name, results, run.output_dir))
         if distributed.is_primary():
-            paths = report.write([*baseline, *finished], output_dir, contamination)
-            Console(width=200).print(report.rich_table([*baseline, *finished]))
+            paths = reporting.write([*baseline, *finished], output_dir, contamination)
+            Console(width=200).print(reporting.rich_table([*baseline, *finished]))
             print(f"report: {paths['html']}", flush=True)
 
     if step != jobs.FOLLOW:

@@ -15,17 +15,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from flan_jax import reporting
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import report
 
 
-def _runs(arguments: Sequence[str]) -> list[report.Run]:
+def _runs(arguments: Sequence[str]) -> list[reporting.Run]:
     found = []
     for argument in arguments:
         name, equals, folder = argument.partition("=")
         if not (name and equals and folder):
             raise FlanError(f"--runs takes NAME=EVAL_OUTPUT_DIR, not {argument!r}.")
-        found.append(report.load_run(name, folder))
+        found.append(reporting.load_run(name, folder))
     return found
 
 
@@ -41,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with one_line_errors():
         runs = _runs(arguments.runs)
-        paths = report.write(runs, arguments.output, arguments.contamination)
+        paths = reporting.write(runs, arguments.output, arguments.contamination)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(report.rich_table(runs))
+    console.print(reporting.rich_table(runs))
     console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)
     if arguments.json:
         whole = json.loads(paths["json"].read_text(encoding="utf-8"))

@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import catalog, configuration, models
+from flan_jax import catalog, configuration, models, reporting
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import prompts, protocol, ranking, report
+from flan_jax.evaluation import prompts, protocol, ranking
 from flan_jax.files import read_lines
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import Tree
@@ -395,8 +395,8 @@ def test_the_binary_writes_results_and_report(checkpoint, prepared, tmp_path, ca
 
 def test_a_browser_opens_the_report_of_a_real_run(finished, open_page, tmp_path):
     output, results = finished
-    run = report.load_run("small", output)
-    page = open_page(report.write([run], tmp_path / "out")["html"])
+    run = reporting.load_run("small", output)
+    page = open_page(reporting.write([run], tmp_path / "out")["html"])
     assert page.count("<article>") == sum(d["examples"] for d in results["datasets"].values())
     for name, figures in results["datasets"].items():
         assert f"{100 * figures['mean']:.1f} ± {100 * figures['std']:.1f}" in page and name in page

@@ -15,9 +15,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flan_jax.evaluation.report.evidence import Comparison, Evidence
-from flan_jax.evaluation.report.runs import Run, by_cluster, dataset_names, first_figures, template_value
-from flan_jax.evaluation.report.tables import cluster_title
+from flan_jax.reporting.evidence import Comparison, Evidence
+from flan_jax.reporting.runs import Run, by_cluster, dataset_names, first_figures, template_value
+from flan_jax.reporting.tables import cluster_title
 
 # Okabe and Ito's palette: distinct for colour-blind readers; markers tell runs apart too.
 COLORS = ("#7f7f7f", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -12,11 +12,11 @@ import numpy as np
 from flan_jax import catalog, styles
 from flan_jax.evaluation import protocol
 from flan_jax.evaluation.figures import ranked
-from flan_jax.evaluation.report import plots
-from flan_jax.evaluation.report.evidence import Evidence
-from flan_jax.evaluation.report.runs import Run, dataset_names, template_value
-from flan_jax.evaluation.report.statistics import option_probabilities
-from flan_jax.evaluation.report.tables import (
+from flan_jax.reporting import plots
+from flan_jax.reporting.evidence import Evidence
+from flan_jax.reporting.runs import Run, dataset_names, template_value
+from flan_jax.reporting.statistics import option_probabilities
+from flan_jax.reporting.tables import (
     HELD_OUT,
     NONE,
     Table,

@@ -14,8 +14,8 @@ import numpy as np
 
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.figures import ranked
-from flan_jax.evaluation.report.runs import Run, by_cluster, dataset_names, first_figures, metric, predictions
-from flan_jax.evaluation.report.statistics import Calibration, Interval, option_probabilities, paired_difference
+from flan_jax.reporting.runs import Run, by_cluster, dataset_names, first_figures, metric, predictions
+from flan_jax.reporting.statistics import Calibration, Interval, option_probabilities, paired_difference
 
 WORST = 20  # examples shown a dataset
 

@@ -8,12 +8,12 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from flan_jax import catalog
+from flan_jax import catalog, reporting
 from flan_jax import report as binary
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import protocol, report
+from flan_jax.evaluation import protocol
 from flan_jax.evaluation.figures import cluster_means, summarize
-from flan_jax.evaluation.report import evidence, runs, statistics, tables
+from flan_jax.reporting import evidence, runs, statistics, tables
 
 HOSTILE = '</pre><script>document.title="hacked"</script><img src=x onerror=alert(1)> & \ud800 | "quoted"'
 
@@ -73,7 +73,7 @@ def _run(folder, name, skills, *, style="instructions", status=protocol.HELD_OUT
         "skipped": [{"dataset": "squad_v1", "reason": "a generation <dataset>"}],
     }
     (output / "results.json").write_text(json.dumps(results))
-    return report.load_run(name, output)
+    return reporting.load_run(name, output)
 
 
 def _add_generation(run, name, metric, scores_TxE=None):
@@ -179,7 +179,7 @@ def test_option_probabilities_are_a_softmax():
 
 
 def test_values_and_calibration_follow_from_the_predictions(pair):
-    found = report.gather(pair)
+    found = reporting.gather(pair)
     for run in pair:
         confidences, right = [], []
         for name, figures in run.results["datasets"].items():
@@ -200,7 +200,7 @@ def test_differences_pair_examples_by_id(pair, tmp_path):
         header, *lines = path.read_text().strip().split("\n")
         lines[0] = lines[0].replace('"test-0"', '"test-new"')
         path.write_text("\n".join([header, *lines[::-1]]) + "\n")
-    (comparison,) = report.gather(pair).comparisons
+    (comparison,) = reporting.gather(pair).comparisons
     assert set(comparison.datasets) == {"snli", "rte"} and comparison.clusters == {}
     assert comparison.examples == {"snli": 40, "rte": 39}
     shares = []
@@ -216,7 +216,7 @@ COMMON = {f"test-{i}" for i in range(1, 40)}
 def test_the_difference_of_a_cluster_counts_variants_once(tmp_path):
     skills = {"anli_r1": 0.1, "anli_r2": 0.5, "rte": 1.0}
     both = [_run(tmp_path, "a", skills), _run(tmp_path, "bc", {n: s + 1 for n, s in skills.items()})]
-    (comparison,) = report.gather(both).comparisons
+    (comparison,) = reporting.gather(both).comparisons
     first, second, rte = (comparison.datasets[n] for n in skills)
     expected = ((first.difference + second.difference) / 2 + rte.difference) / 2
     np.testing.assert_allclose(comparison.clusters["nli"].difference, expected)
@@ -225,7 +225,7 @@ def test_the_difference_of_a_cluster_counts_variants_once(tmp_path):
 
 
 def test_the_bootstrap_is_seeded(pair):
-    once, again, other = report.gather(pair), report.gather(pair), report.gather(pair, seed=1)
+    once, again, other = reporting.gather(pair), reporting.gather(pair), reporting.gather(pair, seed=1)
     bounds = [g.comparisons[0].datasets["snli"].bounds for g in (once, again, other)]
     assert bounds[0] == bounds[1] != bounds[2]
 
@@ -250,7 +250,7 @@ def test_clean_subsets(pair, tmp_path):
     dirty = [{"id": f"test-{i}"} for i in range(0, 40, 4)]
     path = tmp_path / "found.json"
     path.write_text(json.dumps({"datasets": {"rte": {"test": {"clean": clean, "dirty": dirty}}}}))
-    found = report.gather(pair, path)
+    found = reporting.gather(pair, path)
     for run in pair:
         (name,) = found.clean[run.name]
         shares = [
@@ -264,21 +264,21 @@ def test_clean_subsets(pair, tmp_path):
     assert shown.rows[0][:3] == ("rte", "30 of 40", "25.0")
     path.write_text(json.dumps({"datasets": {"rte": {"test": {"clean": clean, "dirty": []}}}}))
     with pytest.raises(FlanError, match="10 examples of rte in run 'untuned' are not in"):
-        report.gather(pair, path)
+        reporting.gather(pair, path)
     path.write_text("{}")
     with pytest.raises(FlanError, match="no contamination results in"):
-        report.gather(pair, path)
+        reporting.gather(pair, path)
 
 
 def test_without_predictions_only_the_results_are_shown(pair, tmp_path):
     shutil.rmtree(tmp_path / "untuned" / "predictions")
     (tmp_path / "tuned" / "predictions" / "snli" / "test_t0.jsonl").write_text('{"key": "k"}\n')  # of another job
-    found = report.gather(pair)
+    found = reporting.gather(pair)
     assert found.values["untuned"] == {} and set(found.values["tuned"]) == {"rte", "qnli"}
     assert found.comparisons[0].datasets == {}
-    text = report.markdown(pair, found)
+    text = reporting.markdown(pair, found)
     assert "untuned has no predictions of single examples for snli, rte" in text
-    assert "Calibration" in report.page(pair, found)
+    assert "Calibration" in reporting.page(pair, found)
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -302,13 +302,13 @@ def test_what_was_skipped_for_one_reason_stands_in_one_line(pair):
     skipped = [{"dataset": n, "reason": reason.format(n)} for n in ("wic", "copa")]
     skipped.append({"dataset": "drop", "reason": "too long"})
     run = dataclasses.replace(pair[0], results=pair[0].results | {"skipped": skipped})
-    lines = [line for line in tables.notes([run], report.gather([run])) if "skipped" in line]
+    lines = [line for line in tables.notes([run], reporting.gather([run])) if "skipped" in line]
     expected = "untuned skipped wic, copa: no examples of 'wic,copa' in here: run prepare --datasets=wic,copa; which"
     assert lines == [expected, "untuned skipped drop: too long"]
 
 
 def test_markdown_is_a_table_with_all_that_a_reader_needs(pair):
-    text = report.markdown(pair, report.gather(pair))
+    text = reporting.markdown(pair, reporting.gather(pair))
     lines = text.split("\n")
     first = next(i for i, line in enumerate(lines) if line.startswith("| dataset"))
     assert lines[first + 1] == "|" + "---|" * (lines[first].count("|") - 1)
@@ -330,7 +330,7 @@ def test_shots_and_styles_are_named(tmp_path):
 
 def test_seen_is_shown_as_seen(tmp_path):
     run = _run(tmp_path, "tuned", {"snli": 0.5}, status=protocol.SEEN)
-    text = report.markdown([run], report.gather([run]))
+    text = reporting.markdown([run], reporting.gather([run]))
     assert "| seen |" in text and "held out |" not in text
 
 
@@ -346,15 +346,15 @@ def test_generation_datasets_stand_in_every_table_that_fits(tmp_path):
     for run, scores_TxE in zip(both, scores, strict=True):
         _add_generation(run, "squad_v1", "f1", scores_TxE)
         _add_generation(run, "wmt14_enfr", "bleu")
-    found = report.gather(both)
+    found = reporting.gather(both)
     rows = {row[0]: row for row in tables.results_table(both).rows}
     assert rows["squad_v1"][1:5] == ("f1", "5", "–", "–") and rows["wmt14_enfr"][5] == "25.0 ± 0.0"
     assert set(found.comparisons[0].datasets) == {"rte", "squad_v1"}
     difference = scores[1].mean() - scores[0].mean()
     np.testing.assert_allclose(found.comparisons[0].datasets["squad_v1"].difference, difference)
     assert [row[0] for row in tables.rankings_table(both, found).rows] == ["rte"]
-    text = report.page(both, found)
-    assert "wmt14_enfr" in report.markdown(both, found) and "&lt;script&gt;" in text and "<script" not in text
+    text = reporting.page(both, found)
+    assert "wmt14_enfr" in reporting.markdown(both, found) and "&lt;script&gt;" in text and "<script" not in text
 
 
 # ------------------------------------------------------------------------------------------------------------- page
@@ -362,7 +362,7 @@ def test_generation_datasets_stand_in_every_table_that_fits(tmp_path):
 
 def test_page_is_self_contained_and_escaped(tmp_path):
     run = _run(tmp_path, "x<b>y", {"snli": -1.0}, prompt=HOSTILE)
-    paths = report.write([run], tmp_path / "out")
+    paths = reporting.write([run], tmp_path / "out")
     page = paths["html"].read_text("utf-8")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "report.json", "report.md"]
     assert not re.search(r"""<script|<link[^>]+href="(?!data:)|src="(?!data:)|@import|url\(|https?://""", page)
@@ -376,7 +376,7 @@ def test_page_is_self_contained_and_escaped(tmp_path):
 
 
 def test_json_has_everything(pair, tmp_path):
-    paths = report.write(pair, tmp_path / "out")
+    paths = reporting.write(pair, tmp_path / "out")
     found = json.loads(paths["json"].read_text())
     assert [run["name"] for run in found["runs"]] == ["untuned", "tuned"]
     assert found["runs"][1]["datasets"] == pair[1].results["datasets"]
@@ -422,7 +422,7 @@ def test_a_browser_renders_the_page_without_errors(open_page, tmp_path, width):
         _run(tmp_path, "a_run_with_a_rather_long_name", dict.fromkeys(names, 1.0), prompt=HOSTILE),
         _run(tmp_path, "few", dict.fromkeys(names, 1.5), style="5_shots", prompt=HOSTILE + "x" * 3000),
     ]
-    page = report.write(listed, tmp_path / "out")["html"]
+    page = reporting.write(listed, tmp_path / "out")["html"]
     # A probe that the page itself does not have: what the browser made of it, as text in the title.
     probe = (
         "<script>addEventListener('load',()=>{const images=[...document.images];document.title=JSON.stringify({"

@@ -15,12 +15,12 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.report.evidence import Comparison, Evidence, gather
-from flan_jax.evaluation.report.page import page
-from flan_jax.evaluation.report.runs import Run, load_run
-from flan_jax.evaluation.report.statistics import Interval
-from flan_jax.evaluation.report.tables import clean_table, comparison_table, notes, rankings_table, results_table
 from flan_jax.files import write_atomic
+from flan_jax.reporting.evidence import Comparison, Evidence, gather
+from flan_jax.reporting.page import page
+from flan_jax.reporting.runs import Run, load_run
+from flan_jax.reporting.statistics import Interval
+from flan_jax.reporting.tables import clean_table, comparison_table, notes, rankings_table, results_table
 
 __all__ = ["Run", "gather", "load_run", "markdown", "page", "rich_table", "to_dict", "write"]
 

@@ -12,8 +12,8 @@ from rich.table import Table as RichTable
 
 from flan_jax import catalog
 from flan_jax.evaluation import protocol
-from flan_jax.evaluation.report.evidence import Comparison, Evidence
-from flan_jax.evaluation.report.runs import Run, by_cluster, dataset_names, first_figures, metric
+from flan_jax.reporting.evidence import Comparison, Evidence
+from flan_jax.reporting.runs import Run, by_cluster, dataset_names, first_figures, metric
 
 NONE = "–"
 HELD_OUT = "held out"  # in a run with exemplars, which is not zero-shot
