@@ -28,9 +28,9 @@ from flan_jax.overlap import contamination
 def _check(arguments: argparse.Namespace) -> dict:
     datasets = contamination.prepared_datasets(arguments.prepared)
     if arguments.datasets:
-        from flan_jax.evaluation import protocol  # it imports JAX, which workers do not need
+        from flan_jax.evaluation import evaluator  # it imports JAX, which workers do not need
 
-        datasets = protocol.select(arguments.datasets.split(","))
+        datasets = evaluator.select(arguments.datasets.split(","))
     columns = (
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),

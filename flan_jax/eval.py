@@ -24,7 +24,7 @@ from rich.console import Console
 from flan_jax import configuration, distributed, partitioning, reporting
 from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import jobs, protocol
+from flan_jax.evaluation import evaluator, jobs
 from flan_jax.scoring import items
 from flan_jax.scoring.scorer import Scorer
 
@@ -68,7 +68,7 @@ def evaluate(
       max_dev_examples: dev examples a dataset.
       max_length: longest prompt with its longest option, or with its answer, in tokens.
       max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset.
-      separator: "auto", "eos", "newline" or "space"; see `protocol.Settings`.
+      separator: "auto", "eos", "newline" or "space"; see `evaluator.Settings`.
       style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`); several
         give a run each.
       pmi: rank options by pointwise mutual information with the prompt too.
@@ -85,7 +85,7 @@ def evaluate(
       FlanError: bad input.
     """
     styles = (style,) if isinstance(style, str) else tuple(style)
-    settings = protocol.Settings(
+    settings = evaluator.Settings(
         max_examples,
         max_dev_examples,
         max_length,

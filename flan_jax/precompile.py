@@ -46,8 +46,8 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     Raises:
       FlanError: a wrong file or binding, or a checkpoint that is not there.
     """
-    from flan_jax import train  # noqa: F401 - makes what the run file configures known to gin
     from flan_jax.checkpoint.manifest import Manifest
+    from flan_jax.training import configurables  # noqa: F401 - what a run file configures
 
     given = {binding.partition(" = ")[0] for binding in bindings}
     unneeded = [f"{name} = ''" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]

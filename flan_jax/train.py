@@ -14,11 +14,7 @@ import gin
 
 from flan_jax import configuration, distributed
 from flan_jax.errors import one_line_errors
-from flan_jax.training import loop, optimizers
-
-gin.external_configurable(loop.train, "train")
-gin.external_configurable(optimizers.adafactor, "adafactor")
-gin.external_configurable(configuration.model_config, "model_config")
+from flan_jax.training import configurables  # noqa: F401 - what a run file configures
 
 
 def main(argv: Sequence[str] | None = None) -> None:

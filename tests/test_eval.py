@@ -16,7 +16,7 @@ from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import prompts, protocol, ranking
+from flan_jax.evaluation import evaluator, prompts, ranking
 from flan_jax.files import read_lines
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import Tree
@@ -26,7 +26,7 @@ CONFIG = dataclasses.replace(
 )
 BYTES = ByteTokenizer()
 TEST, DEV = 4, 2
-SETTINGS = protocol.Settings(max_examples=None, max_dev_examples=200, max_length=1024)
+SETTINGS = evaluator.Settings(max_examples=None, max_dev_examples=200, max_length=1024)
 
 
 @pytest.fixture(autouse=True)
@@ -110,12 +110,12 @@ def scorer(one_scorer):
 
 
 def _evaluate(scorer, prepared, output, names=("rte", "qnli"), manifest=None, **more):
-    return protocol.evaluate(
+    return evaluator.evaluate(
         scorer,
         BYTES,
         UNTUNED if manifest is None else manifest,
         "small step 3",
-        protocol.select(names),
+        evaluator.select(names),
         prepared,
         output,
         more.pop("settings", SETTINGS),
@@ -182,7 +182,7 @@ def test_results_follow_from_the_predictions(finished):
         np.testing.assert_allclose(figures["mean"], np.mean(shares))
         np.testing.assert_allclose(figures["std"], np.std(shares, ddof=1))
         assert (figures["examples"], figures["dev_examples"]) == (TEST, DEV)
-        assert figures["status"] == protocol.HELD_OUT
+        assert figures["status"] == evaluator.HELD_OUT
 
 
 # ----------------------------------------------------------------------------------------------------------- styles
@@ -232,7 +232,7 @@ def test_exemplars_come_from_train(scorer, with_exemplars, tmp_path):
             assert row["shots"] == 2 and len(shown) >= 1  # two records may share a hypothesis
             assert row["prompt"].count(_fields("rte", n)["hypothesis"]) == 1
             assert "OPTIONS:" not in row["prompt"]
-    assert results["datasets"]["rte"]["status"] == protocol.HELD_OUT
+    assert results["datasets"]["rte"]["status"] == evaluator.HELD_OUT
 
 
 def test_shared_exemplars_are_scored_as_if_each_prompt_had_them(scorer, with_exemplars, tmp_path, monkeypatch):
@@ -270,7 +270,7 @@ def test_an_unknown_style(scorer, prepared, tmp_path):
 
 
 def test_an_interrupted_job_goes_on(finished, scorer, prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocol, "_TREES_AT_ONCE", 10)
+    monkeypatch.setattr(evaluator, "_TREES_AT_ONCE", 10)
     scorer.stop_after = 30
     with pytest.raises(KeyboardInterrupt):
         _evaluate(scorer, prepared, tmp_path)
@@ -328,21 +328,21 @@ def test_a_stale_file_never_answers(scorer, prepared, tmp_path):
 @pytest.mark.parametrize(
     ("manifest", "label"),
     [
-        (_manifest(DECLARED, ["nli"]), protocol.SEEN),
-        (_manifest(DECLARED, ["paraphrase"]), protocol.SEEN),
-        (_manifest(UNKNOWN), protocol.UNKNOWN),
-        (_manifest().inherit(["snli"], ["nli"], "eos", {}).inherit(["sst2"], ["sentiment"], "eos", {}), protocol.SEEN),
-        (_manifest(DECLARED, ["sentiment", "commonsense"]), protocol.HELD_OUT),
+        (_manifest(DECLARED, ["nli"]), evaluator.SEEN),
+        (_manifest(DECLARED, ["paraphrase"]), evaluator.SEEN),
+        (_manifest(UNKNOWN), evaluator.UNKNOWN),
+        (_manifest().inherit(["snli"], ["nli"], "eos", {}).inherit(["sst2"], ["sentiment"], "eos", {}), evaluator.SEEN),
+        (_manifest(DECLARED, ["sentiment", "commonsense"]), evaluator.HELD_OUT),
     ],
     ids=["declared nli", "declared paraphrase", "unknown", "tuned", "declared others"],
 )
 def test_labels_come_from_the_manifest(scorer, prepared, tmp_path, manifest, label):
     settings = dataclasses.replace(SETTINGS, max_examples=1, max_dev_examples=0)
-    if label != protocol.HELD_OUT:
+    if label != evaluator.HELD_OUT:
         with pytest.raises(FlanError, match=f"rte is {label} for small step 3, not held out; add --allow_seen"):
             _evaluate(scorer, prepared, tmp_path, ["rte"], manifest, settings=settings, allow_seen=False)
         assert scorer.scored == 0
-    allow_seen = label != protocol.HELD_OUT
+    allow_seen = label != evaluator.HELD_OUT
     results = _evaluate(scorer, prepared, tmp_path, ["rte"], manifest, settings=settings, allow_seen=allow_seen)
     assert results["datasets"]["rte"]["status"] == results["clusters"]["nli"]["status"] == label
     assert results["tuning"] == manifest.tuning

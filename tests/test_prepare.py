@@ -18,6 +18,7 @@ import tensorflow as tf
 from flan_jax import catalog, prepare, styles, templates
 from flan_jax.data import examples, preparation, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.prepare_datasets import num_workers, prepare_datasets
 from flan_jax.errors import FlanError
 
 pytestmark = pytest.mark.slow
@@ -257,13 +258,13 @@ def test_a_worker_that_dies_ends_in_one_line(tmp_path):
     chosen = [catalog.dataset(name) for name in NAMES]
     threading.Thread(target=kill_one).start()
     with pytest.raises(FlanError, match="a worker .* died.*fewer --workers"):
-        prepare.prepare(chosen, "samples", BYTES, tmp_path, preparation.Options(), workers=2)
+        prepare_datasets(chosen, "samples", BYTES, tmp_path, preparation.Options(), workers=2)
 
 
 def test_default_number_of_workers(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert [prepare.num_workers(0, n) for n in (1, 4, 8, 20, 70)] == [1, 1, 2, 5, 8]
-    assert prepare.num_workers(3, 1) == 3
+    assert [num_workers(0, n) for n in (1, 4, 8, 20, 70)] == [1, 1, 2, 5, 8]
+    assert num_workers(3, 1) == 3
 
 
 # ----------------------------------------------------------------------------------------------------- what is too long

@@ -1,1 +1,1 @@
-"""Scoring held-out clusters: prompts, tree scoring, metrics, the protocol and its report."""
+"""Held-out clusters evaluated: jobs, units, options ranked, answers generated, and their figures."""

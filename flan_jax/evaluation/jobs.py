@@ -22,7 +22,7 @@ from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import protocol
+from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.figures import cluster_means
 from flan_jax.scoring.scorer import Scorer
 
@@ -57,13 +57,13 @@ class Run:
     Attributes:
       name: its heading.
       output_dir: where its predictions and results go.
-      settings: of the protocol.
+      settings: what results depend on.
       parts: one, or one for each cluster.
     """
 
     name: str
     output_dir: Path
-    settings: protocol.Settings
+    settings: evaluator.Settings
     parts: tuple[Part, ...]
 
 
@@ -73,7 +73,7 @@ def plan(
     datasets: Sequence[str],
     output_dir: str | Path,
     run_name: str,
-    settings: protocol.Settings,
+    settings: evaluator.Settings,
     styles: Sequence[str],
 ) -> list[Run]:
     """The runs of a job.
@@ -84,13 +84,13 @@ def plan(
       datasets: names of clusters and datasets; with a checkpoint for each cluster only those in its clusters count.
       output_dir: EVAL_OUTPUT_DIR; several runs have folders of their own in it.
       run_name: the heading of a single run, and what the others' begin with.
-      settings: of the protocol.
+      settings: what results depend on.
       styles: how records become prompts; a run for each.
 
     Raises:
       FlanError: an unknown name, a checkpoint that is missing, or a dataset without a checkpoint.
     """
-    chosen = protocol.select(datasets)
+    chosen = evaluator.select(datasets)
     groups: list[tuple[str, tuple[Part, ...]]] = []
     if isinstance(checkpoint_path, Mapping):
         groups.append(("", _a_part_each(checkpoint_path, step, chosen)))
@@ -176,7 +176,7 @@ def evaluate(
                 part.checkpoint, step=part.step, mesh=mesh, computation=run.settings.computation
             )
             found.append(
-                protocol.evaluate(
+                evaluator.evaluate(
                     Scorer(network, params, mesh=mesh),
                     tokenizer,
                     manifest,
@@ -193,7 +193,7 @@ def evaluate(
         if len(found) == 1:
             return found[0]
         results = _joined(found)
-        protocol.write_results(results, run.output_dir)
+        evaluator.write_results(results, run.output_dir)
         return results
 
 

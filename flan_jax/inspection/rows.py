@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, prepare, styles
+from flan_jax import catalog, styles
 from flan_jax.data import mixtures, preparation, sources, vocabularies
+from flan_jax.data.prepare_datasets import num_workers, prepare_datasets
 from flan_jax.data.stream import Stream
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
@@ -135,6 +136,6 @@ def prepared_samples(mixture: str) -> Path:
     base, style = styles.split_name(mixture)
     chosen = catalog.mixture(base)
     options = preparation.Options(0, LENGTHS["inputs"], LENGTHS["targets"], style)
-    workers = prepare.num_workers(0, len(chosen))
-    prepare.prepare(chosen, sources.SAMPLES, vocabularies.ByteTokenizer(), folder, options, workers=workers)
+    workers = num_workers(0, len(chosen))
+    prepare_datasets(chosen, sources.SAMPLES, vocabularies.ByteTokenizer(), folder, options, workers=workers)
     return folder

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax import catalog, styles
-from flan_jax.evaluation import protocol
+from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.figures import ranked
 from flan_jax.reporting import plots
 from flan_jax.reporting.evidence import Evidence
@@ -29,10 +29,10 @@ from flan_jax.reporting.tables import (
 )
 
 _STATUS = {
-    protocol.HELD_OUT: "held",
+    evaluator.HELD_OUT: "held",
     HELD_OUT: "held",
-    protocol.SEEN: "seen",
-    protocol.UNKNOWN: "unknown",
+    evaluator.SEEN: "seen",
+    evaluator.UNKNOWN: "unknown",
     "mixed": "unknown",
 }
 _STYLE = """

@@ -19,7 +19,7 @@ class Run:
 
     Attributes:
       name: for example "untuned".
-      results: what `protocol.evaluate` returned.
+      results: what `evaluator.evaluate` returned.
       output_dir: its EVAL_OUTPUT_DIR, with the predictions; None where there are only results.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from flan_jax import catalog
-from flan_jax.evaluation import protocol
+from flan_jax.evaluation import evaluator
 from flan_jax.reporting.evidence import Comparison, Evidence
 from flan_jax.reporting.runs import Run, by_cluster, dataset_names, first_figures, metric
 
@@ -117,7 +117,7 @@ def _mean_cells(run: Run, figures: Mapping[str, Any] | None) -> list[str]:
 
 
 def _status(run: Run, figures: Mapping[str, Any]) -> str:
-    return HELD_OUT if run.style.shots and figures["status"] == protocol.HELD_OUT else figures["status"]
+    return HELD_OUT if run.style.shots and figures["status"] == evaluator.HELD_OUT else figures["status"]
 
 
 def comparison_table(comparison: Comparison) -> Table:

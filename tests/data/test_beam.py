@@ -8,6 +8,7 @@ import pytest
 from flan_jax import catalog, prepare
 from flan_jax.data import preparation, token_store, vocabularies
 from flan_jax.data.preparation import Options
+from flan_jax.data.prepare_datasets import prepare_datasets
 
 pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
 from flan_jax.data import beam
@@ -38,7 +39,7 @@ def files(folder):
 def test_the_store_is_byte_for_byte_that_of_prepare(tmp_path, style):
     chosen = [catalog.dataset(name) for name in NAMES]
     options = Options(0, 400, 60, preparation.styles.parse(style))  # tight, so that some are trimmed or left out
-    prepare.prepare(chosen, "samples", BYTES, tmp_path / "one", options)
+    prepare_datasets(chosen, "samples", BYTES, tmp_path / "one", options)
     outcomes = beam.prepare(
         chosen, "samples", "bytes", tmp_path / "beam", options, str(tmp_path / "shards"), RUNNER, part_size=5
     )

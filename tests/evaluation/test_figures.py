@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from flan_jax import catalog
-from flan_jax.evaluation import protocol
+from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.figures import all_metrics, cluster_means, example_score, headline, ranked, summarize
 
 
@@ -58,13 +58,13 @@ def test_cluster_mean_counts_variants_once():
             "best_dev": None,
             "random": 0.5,
             "majority": 0.5,
-            "status": protocol.HELD_OUT,
+            "status": evaluator.HELD_OUT,
         }
 
     means = cluster_means({"a": figures("mnli", 0.4), "b": figures("mnli", 0.6), "c": figures("rte", 0.7)})
     np.testing.assert_allclose(means["nli"]["mean"], 0.6)
     assert means["nli"]["best_dev"] is None
-    assert means["nli"]["status"] == protocol.HELD_OUT
+    assert means["nli"]["status"] == evaluator.HELD_OUT
 
 
 def test_pmi_is_the_sum_less_what_the_option_gets_without_the_prompt():

@@ -11,7 +11,7 @@ import pytest
 from flan_jax import catalog, reporting
 from flan_jax import report as binary
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import protocol
+from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.figures import cluster_means, summarize
 from flan_jax.reporting import evidence, runs, statistics, tables
 
@@ -50,7 +50,7 @@ def _write_predictions(folder, name, number, lines):
     (place / f"test_t{number}.jsonl").write_text(text + "\n")
 
 
-def _run(folder, name, skills, *, style="instructions", status=protocol.HELD_OUT, count=40, prompt="Is it so?"):
+def _run(folder, name, skills, *, style="instructions", status=evaluator.HELD_OUT, count=40, prompt="Is it so?"):
     """An evaluation on disk: its figures follow from its predictions."""
     rng = np.random.default_rng(len(name))
     output = folder / name
@@ -92,7 +92,7 @@ def _add_generation(run, name, metric, scores_TxE=None):
     run.results["datasets"][name] = {
         "cluster": record.cluster,
         "paper_dataset": record.paper_dataset,
-        "status": protocol.HELD_OUT,
+        "status": evaluator.HELD_OUT,
         "metric": metric,
         "examples": 5,
         "mean": float(np.mean([t["value"] for t in listed])),
@@ -329,7 +329,7 @@ def test_shots_and_styles_are_named(tmp_path):
 
 
 def test_seen_is_shown_as_seen(tmp_path):
-    run = _run(tmp_path, "tuned", {"snli": 0.5}, status=protocol.SEEN)
+    run = _run(tmp_path, "tuned", {"snli": 0.5}, status=evaluator.SEEN)
     text = reporting.markdown([run], reporting.gather([run]))
     assert "| seen |" in text and "held out |" not in text
 

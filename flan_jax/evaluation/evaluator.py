@@ -1,4 +1,4 @@
-"""The paper's evaluation protocol (section 2.2, 3; appendix): every forward template, mean and spread, best on dev.
+"""Evaluates datasets (paper, sections 2.2 and 3; appendix): every forward template, mean and spread, best on dev.
 
 Datasets with options are scored by rank, the others by the text that the model generates. The work is cut into units
 (dataset, split, template), which an interrupted job does not do twice.

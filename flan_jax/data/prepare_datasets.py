@@ -1,0 +1,96 @@
+"""Many datasets prepared, with their progress on the screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from etils import epy
+from rich import progress
+from rich.console import Console
+
+from flan_jax import catalog
+from flan_jax.data import vocabularies
+from flan_jax.errors import FlanError
+
+with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
+    from flan_jax.data import parallel, preparation
+
+_DATASETS_A_WORKER = 4  # a worker imports TensorFlow for some seconds before it does anything
+
+
+def prepare_datasets(
+    chosen: Sequence[catalog.Dataset],
+    data: str,
+    tokenizer: vocabularies.Tokenizer,
+    to: Path,
+    options: preparation.Options,
+    overwrite: bool = False,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Prepares datasets; a source that fails is skipped and named.
+
+    Args:
+      chosen: the datasets.
+      data: "samples", "tfds" or a folder.
+      tokenizer: the vocabulary.
+      to: PREPARED_DIR.
+      options: how examples are rendered and tokenized.
+      overwrite: prepare again what is there.
+      workers: processes; 1 works in this one.
+
+    Returns:
+      {"datasets": figures of each, "skipped": [{dataset, reason, remedy}], "bad_rows": [text]}.
+
+    Raises:
+      FlanError: not one dataset could be prepared, or a worker died.
+    """
+    if not chosen:
+        raise FlanError("no dataset is chosen: give --datasets or --mixture, or neither for all.")
+    outcomes: dict[str, parallel.Outcome] = {}
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        console=Console(file=sys.stdout),  # this very stream, since TFDS writes with another in its place
+    )
+    with bar:
+        task = bar.add_task("opening sources", total=len(chosen))
+        for outcome in parallel.attempt_all(chosen, data, tokenizer, to, options, overwrite, workers):
+            outcomes[outcome.dataset] = outcome
+            bar.update(task, description=f"prepared {outcome.dataset}", advance=1)
+            if not bar.console.is_terminal:
+                print(f"[{len(outcomes)}/{len(chosen)}] {_progress_line(outcome)}", flush=True)
+    return result_of([outcomes[record.name] for record in chosen], data)
+
+
+def result_of(outcomes: Sequence[parallel.Outcome], data: str) -> dict[str, Any]:
+    """The result of `prepare_datasets` from what became of each dataset.
+
+    Raises:
+      FlanError: not one dataset could be prepared.
+    """
+    done = [outcome.figures for outcome in outcomes if outcome.figures]
+    skipped = [dataclasses.asdict(outcome.skipped) for outcome in outcomes if outcome.skipped]
+    if not done:
+        raise FlanError(
+            f"nothing prepared: none of {len(outcomes)} sources could be opened with --data={data} "
+            f"(first: {skipped[0]['reason']}; {skipped[0]['remedy']})."
+        )
+    return {"datasets": done, "skipped": skipped, "bad_rows": [row for o in outcomes for row in o.bad_rows]}
+
+
+def _progress_line(outcome: parallel.Outcome) -> str:
+    if outcome.figures is None:
+        return f"{outcome.dataset}: skipped"
+    kept = ", kept" if outcome.figures["kept"] else ""
+    return f"{outcome.dataset}: {outcome.figures['num_tokens']:,} tokens{kept}"
+
+
+def num_workers(wanted: int, datasets: int) -> int:
+    """How many processes prepare: as many as wanted; by default (0) one a core, where there is work for their start."""
+    return wanted or max(1, min(os.cpu_count() or 1, datasets // _DATASETS_A_WORKER))
