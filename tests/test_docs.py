@@ -1,0 +1,47 @@
+"""README and the pages under docs/: short enough, and what they name exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import flan_jax
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GIN = {"--gin_file", "--gin"}
+
+
+def _anchors(page):
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_readme_is_a_page_and_a_half():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8")) <= 9_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in _anchors(path), f"{page.name} links to {target}, which has no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_and_their_options_exist(page):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    package = Path(flan_jax.__file__).parent
+    for module, rest in re.findall(r"python -m flan_jax\.([\w.]+)([^\n`|]*)", text):
+        name = module.rstrip(".").replace(".", "/")
+        roots = (package, ROOT)  # launch/ lies beside the package in a checkout
+        files = [f for r in roots for f in (r / f"{name}.py", r / name / "__main__.py") if f.is_file()]
+        assert files, f"{page.name}: there is no {module}"
+        known = files[0].read_text(encoding="utf-8") + (package / "distributed.py").read_text(encoding="utf-8")
+        for option in re.findall(r"(?<=\s)--[a-z_]+", rest.partition(" -- ")[0].partition(" #")[0]):
+            if module != "lm_eval":  # whose options are the harness's
+                assert option in GIN or f'"{option}"' in known, f"{page.name}: {module} has no {option}"
