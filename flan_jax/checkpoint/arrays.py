@@ -16,7 +16,6 @@ from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 
-
 _ITEMS = ("params", "opt_state")
 
 
@@ -28,12 +27,21 @@ def _manager(model_dir: str | Path, keep: int | None = None) -> ocp.CheckpointMa
 
 
 def steps(model_dir: str | Path) -> list[int]:
-    """The steps that are saved whole, in order."""
+    """The steps that are saved whole, in order.
+
+    Raises:
+      FlanError: what a step says of itself is damaged.
+    """
     folder = Path(model_dir) / "checkpoints"
     if not folder.is_dir():
         return []
-    with contextlib.closing(_manager(model_dir)) as manager:
-        return sorted(manager.all_steps())
+    try:
+        with contextlib.closing(_manager(model_dir)) as manager:
+            return sorted(manager.all_steps())
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise FlanError(
+            f"the steps of {folder} cannot be read ({_reason(error)}); copy the checkpoint anew."
+        ) from error
 
 
 def latest_step(model_dir: str | Path) -> int | None:
@@ -133,13 +141,19 @@ def restore_training(
 def _readable(model_dir: str | Path, step: int, remedy: str = "give another folder") -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, OSError) as error:
-        first, *more = str(error).strip().splitlines() or [type(error).__name__]
-        reason = f"{first} {more[0]}" if first.endswith(":") and more else first
+    except Exception as error:  # tensorstore and Orbax raise whatever they like
         raise FlanError(
-            f"step {step} of {model_dir} cannot be read ({reason[:200].rstrip(':.')}): it is damaged, or was made with "
+            f"step {step} of {model_dir} cannot be read ({_reason(error)}): it is damaged, or was made with "
             f"another model or optimizer; {remedy}."
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What a library says is wrong, in one short line; what it was caused by says it best."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    return (f"{first} {more[0]}" if first.endswith(":") and more else first)[:200].rstrip(":. ")
 
 
 def load_model(

@@ -17,7 +17,7 @@ import optax
 from rich import progress
 
 from flan_jax import catalog, distributed, models, partitioning, styles
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import mixtures, vocabularies
 from flan_jax.data.stream import Stream, prefetch
@@ -153,6 +153,8 @@ def train(
         state = TrainState(jax.device_put(np.int32(step), shardings.step), params, opt_state)
     else:
         state = _initial_state(network, tx, shardings, initial_checkpoint_path, random_seed)
+    origin = folder if resumed else initial_checkpoint_path or "the random start"
+    digests.refuse_not_finite(digests.measure(state.params), f"parameters of {origin}")
     start = int(state.step)
     if start >= train_steps:
         return RunResult(start, {})
