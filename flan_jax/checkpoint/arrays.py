@@ -65,7 +65,9 @@ class Saver:
         trees = {name: tree for name, tree in zip(_ITEMS, (params, opt_state), strict=True) if tree is not None}
         found = {name: digests.measure(tree) for name, tree in trees.items()}
         for name, by_path in found.items():
-            digests.refuse_not_finite(by_path, f"step {step} is not saved: {name}")
+            digests.refuse_not_finite(
+                by_path, f"step {step} is not saved: {name}", "lower the learning rate and run again"
+            )
         items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
         items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(saved))

@@ -154,7 +154,7 @@ def train(
     else:
         state = _initial_state(network, tx, shardings, initial_checkpoint_path, random_seed)
     origin = folder if resumed else initial_checkpoint_path or "the random start"
-    digests.refuse_not_finite(digests.measure(state.params), f"parameters of {origin}")
+    digests.refuse_not_finite(digests.measure(state.params), f"parameters of {origin}", "start from another checkpoint")
     start = int(state.step)
     if start >= train_steps:
         return RunResult(start, {})
