@@ -9,7 +9,6 @@ Words are in lower case without punctuation. Only what a prompt shows of an exam
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import write_atomic
+from flan_jax.files import to_json, write_atomic
 from flan_jax.overlap import contamination
 
 
@@ -103,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         began = time.monotonic()
         results = _check(arguments)
         try:
-            write_atomic(arguments.to, json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+            write_atomic(arguments.to, to_json(results, ascii_only=False, indent=1) + "\n")
         except OSError as error:
             raise FlanError(f"cannot write {arguments.to}: {error.strerror}.") from error
     seconds = time.monotonic() - began
@@ -118,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         highlight=False,
     )
     if arguments.json:
-        print(json.dumps(summary))
+        print(to_json(summary))
 
 
 if __name__ == "__main__":

@@ -11,25 +11,37 @@ import jax
 import orbax.checkpoint as ocp
 
 from flan_jax import models, partitioning
+from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
+
+_ITEMS = ("params", "opt_state")
 
 
 def _manager(model_dir: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
     return ocp.CheckpointManager(
-        (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=("params", "opt_state")
+        (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=(*_ITEMS, digests.ITEM)
     )
 
 
 def steps(model_dir: str | Path) -> list[int]:
-    """The steps that are saved whole, in order."""
+    """The steps that are saved whole, in order.
+
+    Raises:
+      FlanError: what a step says of itself is damaged.
+    """
     folder = Path(model_dir) / "checkpoints"
     if not folder.is_dir():
         return []
-    with contextlib.closing(_manager(model_dir)) as manager:
-        return sorted(manager.all_steps())
+    try:
+        with contextlib.closing(_manager(model_dir)) as manager:
+            return sorted(manager.all_steps())
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise FlanError(
+            f"the steps of {folder} cannot be read ({_reason(error)}); copy the checkpoint anew."
+        ) from error
 
 
 def latest_step(model_dir: str | Path) -> int | None:
@@ -45,11 +57,21 @@ class Saver:
         self._manager = _manager(model_dir, keep)
 
     def save(self, step: int, params: Any, opt_state: Any = None) -> None:
-        """Starts saving; a step becomes visible when it is whole. Waits for the save before it."""
-        items = {"params": ocp.args.StandardSave(params)}
-        if opt_state is not None:
-            items["opt_state"] = ocp.args.StandardSave(opt_state)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        """Starts saving; a step becomes visible when it is whole. Waits for the save before it.
+
+        Raises:
+          FlanError: an array holds numbers that are not finite: it is named, and nothing is saved.
+        """
+        trees = {name: tree for name, tree in zip(_ITEMS, (params, opt_state), strict=True) if tree is not None}
+        found = {name: digests.measure(tree) for name, tree in trees.items()}
+        for name, by_path in found.items():
+            digests.refuse_not_finite(
+                by_path, f"step {step} is not saved: {name}", "lower the learning rate and run again"
+            )
+        items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
+        items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(saved))
+        self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
 
     def wait(self) -> None:
         """Returns when all that was started is saved."""
@@ -88,12 +110,14 @@ def restore_params(model_dir: str | Path, abstract_params: Any, shardings: Any, 
       step: None takes the last.
 
     Raises:
-      FlanError: there is no such checkpoint, or it does not fit.
+      FlanError: there is no such checkpoint, it does not fit, or an array is not what was saved.
     """
     chosen = _chosen_step(model_dir, step)
     with contextlib.closing(_manager(model_dir)) as manager, _readable(model_dir, chosen):
         items = ocp.args.Composite(params=ocp.args.StandardRestore(_with_shardings(abstract_params, shardings)))
-        return manager.restore(chosen, args=items)["params"]
+        params = manager.restore(chosen, args=items)["params"]
+    digests.verify(model_dir, chosen, {"params": params})
+    return params
 
 
 def restore_training(
@@ -102,7 +126,7 @@ def restore_training(
     """Reads (step, params, opt_state) of the last step.
 
     Raises:
-      FlanError: there is no checkpoint, or it does not fit.
+      FlanError: there is no checkpoint, it does not fit, or an array is not what was saved.
     """
     chosen = _chosen_step(model_dir, None)
     remedy = "give another folder, or start a new run from its parameters with INITIAL_CHECKPOINT_PATH"
@@ -111,20 +135,27 @@ def restore_training(
             ocp.args.StandardRestore(_with_shardings(a, s)) for a, s in zip(abstract, shardings, strict=True)
         )
         items = manager.restore(chosen, args=ocp.args.Composite(params=params, opt_state=opt_state))
-        return chosen, items["params"], items["opt_state"]
+    digests.verify(model_dir, chosen, {name: items[name] for name in _ITEMS})
+    return chosen, items["params"], items["opt_state"]
 
 
 @contextlib.contextmanager
 def _readable(model_dir: str | Path, step: int, remedy: str = "give another folder") -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, OSError) as error:
-        first, *more = str(error).strip().splitlines() or [type(error).__name__]
-        reason = f"{first} {more[0]}" if first.endswith(":") and more else first
+    except Exception as error:  # tensorstore and Orbax raise whatever they like
         raise FlanError(
-            f"step {step} of {model_dir} cannot be read ({reason[:200].rstrip(':.')}): it is damaged, or was made with "
+            f"step {step} of {model_dir} cannot be read ({_reason(error)}): it is damaged, or was made with "
             f"another model or optimizer; {remedy}."
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What a library says is wrong, in one short line; what it was caused by says it best."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    return (f"{first} {more[0]}" if first.endswith(":") and more else first)[:200].rstrip(":. ")
 
 
 def load_model(
@@ -142,10 +173,10 @@ def load_model(
       computation: fields of `models.config.COMPUTATION` that differ from the model's own.
 
     Raises:
-      FlanError: the folder is no checkpoint or lacks the step, or the model cannot be computed so here.
+      FlanError: the folder is no checkpoint, lacks the step or is damaged, or the model cannot be computed so here.
     """
     manifest = Manifest.load(model_dir)
-    tokenizer = vocabularies.load(Path(model_dir) / "vocabulary")
+    tokenizer = manifest.load_vocabulary(model_dir)
     model = models.build(models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {})))
     mesh = partitioning.make_mesh() if mesh is None else mesh
     models.refuse_attention(model.config.attention, mesh.devices.flat[0].platform)

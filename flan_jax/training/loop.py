@@ -17,7 +17,7 @@ import optax
 from rich import progress
 
 from flan_jax import catalog, distributed, models, partitioning, styles
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import mixtures, vocabularies
 from flan_jax.data.stream import Stream, prefetch
@@ -102,7 +102,7 @@ def train(
     # ------------------------------------------------------------------------------------------- model and data
     if initial_checkpoint_path:
         manifest = Manifest.load(initial_checkpoint_path)
-        tokenizer = vocabularies.load(str(Path(initial_checkpoint_path) / "vocabulary"))
+        tokenizer = manifest.load_vocabulary(initial_checkpoint_path)
     elif model is not None and vocabulary is not None:
         tokenizer = vocabularies.load(vocabulary)
         shape = dataclasses.replace(model, vocab_size=max(model.vocab_size, tokenizer.vocab_size))
@@ -153,6 +153,8 @@ def train(
         state = TrainState(jax.device_put(np.int32(step), shardings.step), params, opt_state)
     else:
         state = _initial_state(network, tx, shardings, initial_checkpoint_path, random_seed)
+    origin = folder if resumed else initial_checkpoint_path or "the random start"
+    digests.refuse_not_finite(digests.measure(state.params), f"parameters of {origin}", "start from another checkpoint")
     start = int(state.step)
     if start >= train_steps:
         return RunResult(start, {})
