@@ -21,7 +21,7 @@ import gin
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, partitioning, reporting
+from flan_jax import configuration, distributed, macros, partitioning, reporting
 from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.evaluation import evaluator, jobs
@@ -29,6 +29,7 @@ from flan_jax.scoring import items
 from flan_jax.scoring.scorer import Scorer
 
 
+@macros.checked
 def evaluate(
     *,
     checkpoint_path: str | Sequence[str] | Mapping[str, str],

@@ -25,7 +25,7 @@ from flan_jax import catalog, styles
 from flan_jax.data import mixtures, token_store, vocabularies
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.data.stream import Stream
-from flan_jax.errors import FlanError, one_line_errors, unknown_name
+from flan_jax.errors import FlanError, one_line_errors
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import preparation, source_check
@@ -39,16 +39,9 @@ def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
     """
     if not names and not mixture:
         return catalog.datasets()
-    clusters = {c.name for c in catalog.clusters()}
-    known = {d.name: d for d in catalog.datasets()}
     chosen = list(catalog.mixture(styles.split_name(mixture)[0])) if mixture else []
     for name in filter(None, (n.strip() for n in names.split(","))):
-        if name in known:
-            chosen.append(known[name])
-        elif name in clusters:
-            chosen += catalog.datasets(name)
-        else:
-            raise unknown_name("dataset or cluster", name, [*known, *clusters])
+        chosen += catalog.named(name)
     return tuple(dict.fromkeys(chosen))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from rich import progress
 
-from flan_jax import catalog, distributed, models, partitioning, styles
+from flan_jax import catalog, distributed, macros, models, partitioning, styles
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import mixtures, vocabularies
@@ -43,6 +43,7 @@ class RunResult:
     metrics: dict[str, Any]
 
 
+@macros.checked
 def train(
     *,
     model_dir: str,
@@ -132,8 +133,6 @@ def train(
         eos_id=tokenizer.eos_id,
         encoder_decoder=bool(network.config.num_encoder_layers),
     )
-    if batch_size % microbatches:
-        raise FlanError(f"BATCH_SIZE {batch_size} is no multiple of microbatches {microbatches}.")
 
     # ------------------------------------------------------------------------------------------ mesh and state
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
