@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from flan_jax import models, partitioning
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.files import written
 
 
 def _manager(model_dir: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
@@ -39,30 +42,88 @@ def latest_step(model_dir: str | Path) -> int | None:
 
 
 class Saver:
-    """Saves training states; a context manager that waits for the last one at the end."""
+    """Saves training states; a context manager that waits for the last one at the end.
+
+    Arrays are written while the caller goes on, so that a full disk shows later: `check` says so as soon as it does.
+    What a save that failed has written is removed.
+    """
 
     def __init__(self, model_dir: str | Path, keep: int = 2) -> None:
-        self._manager = _manager(model_dir, keep)
+        self._folder = Path(model_dir)
+        self._step: int | None = None
+        self._log_level = logging.getLogger("absl").level
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every failure with its traceback, four times
+        with self._failing():
+            self._manager = _manager(model_dir, keep)
 
     def save(self, step: int, params: Any, opt_state: Any = None) -> None:
-        """Starts saving; a step becomes visible when it is whole. Waits for the save before it."""
+        """Starts saving; a step becomes visible when it is whole. Waits for the save before it.
+
+        Raises:
+          FlanError: this save, or the one before it, failed.
+        """
         items = {"params": ocp.args.StandardSave(params)}
         if opt_state is not None:
             items["opt_state"] = ocp.args.StandardSave(opt_state)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        self.wait()
+        self._step = step
+        with self._failing():
+            self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def check(self) -> None:
+        """Returns at once.
+
+        Raises:
+          FlanError: what was started has failed in the meantime; it names the last step that is whole.
+        """
+        with self._failing():
+            self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Returns when all that was started is saved."""
-        self._manager.wait_until_finished()
+        """Returns when all that was started is saved.
+
+        Raises:
+          FlanError: it failed.
+        """
+        with self._failing():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            with written(self._folder, "make checkpoints in" if self._step is None else f"save step {self._step} in"):
+                yield
+        except FlanError as error:
+            self._abandon()
+            whole = [int(path.name) for path in (self._folder / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
+            last = f"the last whole checkpoint there is of step {max(whole)}" if whole else "no checkpoint is there yet"
+            raise FlanError(f"{str(error).rstrip('.')}; {last}.") from error
+
+    def _abandon(self) -> None:
+        """Removes what a save that failed has written."""
+        if jax.process_count() > 1:
+            return  # the other processes may still be writing; Orbax removes it at the next start
+        with contextlib.suppress(Exception):
+            self._manager.close()  # which raises the same error once more
+        for left in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def __enter__(self) -> Saver:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] is not None and jax.process_count() > 1:
-            return  # the other processes may be gone, and what is closed here would wait for them
-        self.wait()
-        self._manager.close()
+        try:
+            if error[0] is not None and jax.process_count() > 1:
+                return  # the other processes may be gone, and what is closed here would wait for them
+            if error[0] is None:
+                self.wait()
+                self._manager.close()
+                return
+            with contextlib.suppress(FlanError):  # what ended the run is said, not that a save failed as well
+                self.wait()
+                self._manager.close()
+        finally:
+            logging.getLogger("absl").setLevel(self._log_level)
 
 
 def _with_shardings(abstract: Any, shardings: Any) -> Any:

@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from flan_jax import models
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.files import write_atomic
 
 UNTUNED = "declared untuned"  # its importer says that it never saw an instruction-tuning mixture
 DECLARED = "declared"  # its importer lists the clusters
@@ -88,11 +88,7 @@ class Manifest:
 
     def save(self, model_dir: str | Path) -> None:
         """Writes MODEL_DIR/manifest.json, whole or not at all."""
-        path = Path(model_dir) / "manifest.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".manifest.{os.getpid()}")
-        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
-        temporary.replace(path)
+        write_atomic(Path(model_dir) / "manifest.json", json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
     @property
     def trained_clusters(self) -> frozenset[str] | None:
