@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -158,6 +159,22 @@ def make_folder(path: Path) -> Path:
     """
     with written(path, "make the folder"):
         path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def ready(path: Path) -> Path:
+    """A file that can be written, asked before hours of work that end in it; nothing is made or changed.
+
+    Raises:
+      FlanError: it is a folder, or its place takes no file.
+    """
+    with written(path):
+        if path.is_dir():
+            raise FlanError(f"cannot write {path}: it is a folder; give a file name.")
+        os.path.lexists(path)  # says if the name is too long
+        above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        with tempfile.TemporaryFile(dir=above):
+            pass
     return path
 
 

@@ -21,6 +21,7 @@ from flan_jax.models.config import CHOICES, COMPUTATION
 from flan_jax.partitioning import MESH_AXES
 from flan_jax.values import (
     SEEDS,
+    TOKENS,
     ByName,
     Either,
     Keyed,
@@ -90,7 +91,7 @@ SETTINGS = (
     ),
     Setting(
         "TASK_FEATURE_LENGTHS",
-        or_none(Keyed({"inputs": Whole(2, _MOST_AT_ONCE), "targets": Whole(2, _MOST_AT_ONCE)}), "the paper's"),
+        or_none(Keyed({"inputs": TOKENS, "targets": TOKENS}), "the paper's"),
         "tokens of an input and of a target",
         ("train.feature_lengths",),
     ),
@@ -164,7 +165,7 @@ SETTINGS = (
         "what contamination wrote",
         ("evaluate.contamination",),
     ),
-    Setting("", Whole(2, _MOST_AT_ONCE), "longest prompt with its answer, in tokens", ("evaluate.max_length",)),
+    Setting("", TOKENS, "longest prompt with its answer, in tokens", ("evaluate.max_length",)),
     Setting("", Text(), "what stands between prompt and answer", ("evaluate.separator",)),
     Setting("", Switch(), "score datasets that are not held out too", ("evaluate.allow_seen",)),
 )

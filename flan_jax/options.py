@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from flan_jax.errors import FlanError
-from flan_jax.values import Kind, Number, Unfit, Where, Whole
+from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,3 +51,6 @@ def of(kind: Kind) -> Callable[[str], Any]:
 
 
 path = of(Where(wanted="the path of a file or folder of this machine"))
+count = of(Whole(1))
+count_or_none = of(Whole(0))
+seed = of(Whole(0, SEEDS))

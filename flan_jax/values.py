@@ -360,6 +360,9 @@ class Made:
         return value
 
 
+TOKENS = Whole(2, 2**20)  # of an input or a target
+
+
 def or_none(kind: Kind, means: str = "") -> Either:
     """A kind, or None."""
     return Either((kind, Nothing(means)))
