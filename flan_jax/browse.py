@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
 
-from flan_jax import catalog, inspection
+from flan_jax import catalog, inspection, options
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import to_json, write_atomic
@@ -109,17 +109,14 @@ def _print_row(console: Console, arguments: argparse.Namespace) -> dict[str, Any
 
 def _write_page(console: Console, file: Path) -> dict[str, Any]:
     text = page()
-    try:
-        write_atomic(file, text)
-    except OSError as error:
-        raise FlanError(f"cannot write the page to {file}: {error.strerror}.") from error
+    write_atomic(file, text)
     console.print(f"{file}: {len(text.encode()) / 1e6:.1f} MB, open it in a browser", soft_wrap=True)
     return {"page": str(file), "bytes": len(text.encode())}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and prints what it asks for."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
@@ -127,23 +124,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     what.add_argument("--lint", action="store_true", help="what the linter finds; exit status 1 if anything")
     what.add_argument("--dataset", help="rendered examples of a dataset")
     what.add_argument("--templates", help="one record through each template of a dataset")
-    what.add_argument("--row", type=int, help="a packed row of --mixture")
-    what.add_argument("--html", type=Path, help="write a page with all templates")
+    what.add_argument("--row", type=options.count_or_none, help="a packed row of --mixture")
+    what.add_argument("--html", type=options.path, help="write a page with all templates")
     parser.add_argument("--mixture", help="a mixture's composition; with --row, where the row is from")
     parser.add_argument("--style", default="", help="how records become text, for example no_template or 3_shots")
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
-    parser.add_argument("--count", type=int, default=3, help="records")
-    parser.add_argument("--template", type=int, help="its number; by default the one that training shows first")
-    parser.add_argument("--data", default="samples", help="samples, tfds, or a folder of data")
-    parser.add_argument("--vocabulary", default="bytes", help="counts tokens; of --prepared")
-    parser.add_argument("--prepared", help="PREPARED_DIR")
-    parser.add_argument("--steps", type=int, help="expected draws and epochs of so many steps of 8 rows")
+    parser.add_argument("--count", type=options.count, default=3, help="records")
+    parser.add_argument(
+        "--template", type=options.count_or_none, help="its number; by default the one that training shows first"
+    )
+    parser.add_argument("--data", default="samples", type=options.path, help="samples, tfds, or a folder of data")
+    parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts tokens; of --prepared")
+    parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR")
+    parser.add_argument("--steps", type=options.count, help="expected draws and epochs of so many steps of 8 rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
-    arguments = parser.parse_args(argv)
     for library in ("absl", "tensorflow"):
         logging.getLogger(library).setLevel(logging.ERROR)
     console = Console(width=None if sys.stdout.isatty() else 200)
     with one_line_errors():
+        arguments = parser.parse_args(argv)
         if arguments.summary:
             result = _print_summary(console)
         elif arguments.lint:
@@ -156,13 +155,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments.mixture = arguments.mixture or "flan_without_nli"
             result = _print_row(console, arguments)
         elif arguments.html:
-            result = _write_page(console, arguments.html)
+            result = _write_page(console, Path(arguments.html))
         elif arguments.mixture:
             result = _print_mixture(console, arguments)
         else:
             result = _print_catalog(console)
-    if arguments.json:
-        print(to_json(result))
+        if arguments.json:
+            print(to_json(result))
     if arguments.lint and result["findings"]:
         sys.exit(1)
 

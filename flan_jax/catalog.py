@@ -228,6 +228,20 @@ def dataset(name: str) -> Dataset:
     return _loaded()[name]
 
 
+def named(name: str) -> tuple[Dataset, ...]:
+    """The dataset of that name, or the datasets of the cluster of that name.
+
+    Raises:
+      FlanError: there is neither; the message has near matches.
+    """
+    names = [c.name for c in _CLUSTERS]
+    if name in names:
+        return datasets(name)
+    if name not in _loaded():
+        raise unknown_name("dataset or cluster", name, [*_loaded(), *names])
+    return (_loaded()[name],)
+
+
 # -------------------------------------------------------------------------------------------- hold-out and mixtures
 
 

@@ -5,16 +5,19 @@ Only binaries import this. The functions they configure take plain arguments.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gin
 from gin import config_parser
 
-from flan_jax.errors import FlanError, unknown_name
+from flan_jax import macros, values
+from flan_jax.errors import FlanError, cannot, near_names, unknown_name
 from flan_jax.models import DecoderConfig
 
 
@@ -53,19 +56,18 @@ def model_config(name: str, overrides: Mapping[str, Any] | None = None) -> Decod
     Raises:
       FlanError: there is no such model (the message has near matches), or its file or an override is wrong.
     """
+    values.checked("MODEL", values.Text(), name, "a file of gin/models")
     if not name.endswith(".gin") and name not in (names := model_names()):
         raise unknown_name("model", name, names, "(one gin file each in models/)")
     file = name if name.endswith(".gin") else f"models/{name}.gin"
-    values: dict[str, Any] = {}
-    try:
-        for statement in config_parser.ConfigParser(find_gin_file(file).read_text(encoding="utf-8"), _LiteralsOnly()):
+    fields: dict[str, Any] = {}
+    with _one_line(f"gin file {file}"):
+        for statement in config_parser.ConfigParser(_text_of(find_gin_file(file), file), _LiteralsOnly()):
             if isinstance(statement, config_parser.BindingStatement) and statement.selector == DecoderConfig.__name__:
-                values[statement.arg_name] = statement.value
+                fields[statement.arg_name] = statement.value
             elif not isinstance(statement, config_parser.BlockDeclaration):
                 raise FlanError(f"gin file {file} line {statement.location.line_num}: only DecoderConfig belongs here.")
-    except SyntaxError as error:
-        raise FlanError(f"gin file {file} line {error.lineno}: {_first_line(error)}") from error
-    return DecoderConfig.from_dict(values | dict(overrides or {}))
+    return DecoderConfig.from_dict(fields | dict(overrides or {}))
 
 
 class _LiteralsOnly(config_parser.ParserDelegate):
@@ -83,37 +85,49 @@ class _LiteralsOnly(config_parser.ParserDelegate):
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Splits a command line into gin files, gin bindings and the rest.
 
-    `--gin_file=F` (repeatable), `--gin.NAME=VALUE` and `--gin.module.argument=VALUE` as in T5X.
+    `--gin_file=F` (repeatable; a later file counts more), `--gin.NAME=VALUE` and `--gin.module.argument=VALUE`, as in
+    T5X.
 
     Raises:
-      FlanError: a `--gin.` argument without a value.
+      FlanError: one without a value, or the same one twice.
     """
     files, bindings, rest = [], [], []
     arguments = iter(argv)
     for argument in arguments:
-        if argument.startswith("--gin_file"):
-            value = argument.partition("=")[2] or next(arguments, "")
+        option, equals, value = argument.partition("=")
+        if option == "--gin_file":
+            value = value if equals else next(arguments, "")
+            if not value or value.startswith("--"):
+                raise FlanError("--gin_file needs a file: --gin_file=runs/tune.gin.")
+            if value in files:
+                raise FlanError(f"--gin_file={value} is given twice: leave one out.")
             files.append(value)
         elif argument.startswith("--gin."):
-            name, equals, value = argument.removeprefix("--gin.").partition("=")
-            if not equals:
+            name, equals, value = (part.strip() for part in argument.removeprefix("--gin.").partition("="))
+            if not equals or not value:
                 raise FlanError(f"{argument}: write --gin.{name}=VALUE (a Python literal; strings in quotes).")
+            if earlier := next((binding for binding in bindings if binding.partition(" = ")[0] == name), None):
+                raise FlanError(f"--gin.{name} is given twice ({earlier.partition(' = ')[2]}, {value}): leave one out.")
             bindings.append(f"{name} = {value}")
+        elif option in ("--gin_bindings", "--gin_param", "--gin", "--gin_files", "--gin_config"):
+            raise FlanError(f"{argument}: write --gin.NAME=VALUE for each value, and --gin_file=FILE for a file.")
         else:
             rest.append(argument)
     return files, bindings, rest
 
 
 def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Parses gin files, then the bindings of the command line over them.
+    """Parses gin files, then the bindings of the command line over them, and checks every value by `flan_jax.macros`.
 
-    A macro of the command line has to be declared in one of the files, so that a misspelt one is found.
+    A macro of the command line has to be declared in one of the files, so that a misspelt one is found. A file that is
+    included several times is read once, so that a later file's include does not take back what an earlier one set.
 
     Raises:
-      FlanError: a missing file, an unknown macro or configurable, or a value that is no literal.
+      FlanError: a missing file, an unknown macro or configurable, or a value that is not what is wanted.
     """
+    read: set[Path] = set()
     for name in files:
-        _parse_file(name, ())
+        _parse_file(name, (), read)
     declared = declared_macros()
     for binding in bindings:
         name = binding.partition(" = ")[0]
@@ -121,28 +135,90 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
             raise unknown_name("macro", name, declared, f"(the files are {', '.join(files) or 'none'})")
     for binding in bindings:
         name = binding.partition(" = ")[0]
-        try:
+        shown = " ".join(f"--gin.{binding.replace(' = ', '=', 1)}".split())
+        with _one_line(shown, name):
+            parsed = [_key(statement) for statement in config_parser.ConfigParser(binding, _Anything())]
+            if parsed != [name]:
+                raise SyntaxError("one value is set, not several")
             gin.parse_config(binding)
-        except (ValueError, SyntaxError) as error:
-            shown = f"--gin.{binding.replace(' = ', '=', 1)}"
-            if "malformed node" in str(error) or isinstance(error, SyntaxError):
-                raise FlanError(
-                    f"{shown}: the value is no Python literal; a string needs its own quotes (--gin.{name}=\"'text'\")."
-                ) from error
-            raise FlanError(f"{shown}: {_first_line(error)}") from error
-    missing = [name for name in sorted(declared_macros()) if repr(macro(name)) == "%gin.REQUIRED"]
+    check()
+
+
+def check() -> None:
+    """Checks the values of all macros, and of the arguments that are bound; whole numbers become int, `~` a folder.
+
+    Raises:
+      FlanError: a value that is not what is wanted, or two that do not fit each other.
+    """
+    names = sorted(declared_macros())
+    missing = [name for name in names if repr(macro(name)) == "%gin.REQUIRED"]
     if missing:
         raise FlanError(
             f"macro {', '.join(missing)} has no value: add "
             + " ".join(f"--gin.{name}=..." for name in missing)
             + " (strings in quotes: --gin.MODEL_DIR=\"'runs/first'\")."
         )
+    used = set(re.findall(r"%([A-Za-z_]\w*)", gin.config_str(max_line_length=10_000)))
+    for name in names:
+        if name not in used and name not in macros.BY_MACRO:
+            raise unknown_name("macro", name, macros.BY_MACRO, "Nothing reads it.")
+    called: dict[str, str] = {}  # what the user calls an argument: the macro that it is bound to
+    given: dict[str, Any] = {}
+    for name in names:
+        value = _resolved(macro(name), name)
+        if (setting := macros.BY_MACRO.get(name)) is not None:
+            value = macros.check(setting.arguments[0], value, name)
+            gin.bind_parameter(f"%{name}", value)
+    for function in macros.FUNCTIONS:
+        try:
+            bound = gin.get_bindings(function, resolve_references=False)
+        except ValueError:  # what this program does not call
+            continue
+        for name, value in bound.items():
+            argument = f"{function}.{name}"
+            reference = repr(value)
+            called[argument] = reference[1:] if reference[:1] == "%" else argument
+            value = _resolved(value, argument)
+            if not isinstance(value, gin.config.ConfigurableReference):
+                given[argument] = macros.check(argument, value, called[argument])
+            elif not value.evaluate or not _takes_reference(argument):
+                macros.check(argument, value, called[argument])
+    macros.check_together(given, called)
+
+
+def _takes_reference(argument: str) -> bool:
+    """Whether what a function makes may be the argument: a model or an optimizer."""
+    kinds = getattr(macros.BY_ARGUMENT[argument].kind, "kinds", ())
+    return any(isinstance(kind, values.Made) for kind in kinds)
+
+
+def _resolved(value: Any, name: str, through: tuple[str, ...] = ()) -> Any:
+    """A value with its %MACROS filled in.
+
+    Raises:
+      FlanError: a macro that is not there, or that comes back to itself.
+    """
+    if isinstance(value, Mapping):
+        return {_resolved(k, name, through): _resolved(v, name, through) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_resolved(part, name, through) for part in value)
+    text = repr(value) if isinstance(value, gin.config.ConfigurableReference) else ""
+    if not text.startswith("%"):
+        return value
+    other = text[1:]
+    if other in through:
+        raise FlanError(f"{name} is %{other}, which is set to itself: {' -> '.join((*through, other))}.")
+    if value.config_key[1] != "gin.macro":
+        return value.scoped_configurable_fn()  # a constant
+    if other not in declared_macros():
+        raise FlanError(f"{name} is %{other}, and no file sets a macro {other}: {near_names(other, declared_macros())}")
+    return _resolved(macro(other), name, (*through, other))
 
 
 _INCLUDE = re.compile(r"""^include\s+(['"])(?P<name>.+)\1\s*(?:#.*)?$""")
 
 
-def _parse_file(name: str, including: tuple[str, ...]) -> None:
+def _parse_file(name: str, including: tuple[str, ...], read: set[Path]) -> None:
     """Parses a gin file and, where they stand, its includes.
 
     gin's own includes also look for a Python package, and a folder `runs/` here, which every user has, passes for one.
@@ -150,23 +226,100 @@ def _parse_file(name: str, including: tuple[str, ...]) -> None:
     if name in including:
         raise FlanError(f"gin file {name!r} includes itself: {' -> '.join((*including, name))}.")
     path = find_gin_file(name)
+    if path.resolve() in read:
+        return
     waiting: list[str] = []
+    lines: dict[str, int] = {}
 
     def parse_waiting() -> None:
-        try:
-            gin.parse_config("".join(waiting))
-        except (ValueError, SyntaxError) as error:
-            where = re.search(r"line (\d+)", str(error))
-            raise FlanError(f"gin file {name}{' line ' + where[1] if where else ''}: {_first_line(error)}") from error
+        text = "".join(waiting)
+        with _one_line(f"gin file {name}"):
+            for statement in config_parser.ConfigParser(text, _Anything()):
+                if isinstance(statement, config_parser.IncludeStatement):
+                    raise SyntaxError("an include stands on a line of its own", statement.location)
+                key, line = _key(statement), statement.location.line_num
+                if key in lines:
+                    raise FlanError(f"gin file {name} line {line}: {key} is set in line {lines[key]} already.")
+                if key:
+                    lines[key] = line
+            gin.parse_config(text)
 
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
+    for number, line in enumerate(_text_of(path, name).splitlines(keepends=True), 1):
         if found := _INCLUDE.match(line.rstrip()):
             parse_waiting()
-            _parse_file(found["name"], (*including, name))
+            _parse_file(found["name"], (*including, name), read)
             waiting = ["\n" * number]  # for the line numbers in errors
         else:
             waiting.append(line)
     parse_waiting()
+    read.add(path.resolve())
+
+
+def _text_of(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FlanError(f"gin file {name} is not UTF-8 text: save it as such.") from error
+    except OSError as error:
+        raise cannot("read the gin file", name, error) from error
+
+
+class _Anything(config_parser.ParserDelegate):
+    """Lets every value pass, to look at what is set where."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
+        """A stand-in."""
+        return scoped_configurable_name
+
+    def macro(self, macro_name: str) -> Any:
+        """A stand-in."""
+        return macro_name
+
+
+def _key(statement: Any) -> str:
+    """What a statement sets, as it is written; nothing for other statements."""
+    if not isinstance(statement, config_parser.BindingStatement):
+        return ""
+    whole = f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector
+    return f"{whole}.{statement.arg_name}" if statement.arg_name else whole
+
+
+@contextlib.contextmanager
+def _one_line(where: str, option: str = "") -> Iterator[None]:
+    """Around gin's parsing: what it raises, and what an imported module raises, becomes one line."""
+    try:
+        yield
+    except FlanError:
+        raise
+    except Exception as error:
+        text = str(error)
+        line = f"{where} line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno and not option else ""
+        if not line:
+            found = re.search(r"line (\d+)", text)
+            line = f"{where} line {found[1]}" if found and not option else where
+        if option and ("malformed node" in text or isinstance(error, SyntaxError | tokenize.TokenError)):
+            setting = macros.BY_MACRO.get(option) or macros.BY_ARGUMENT.get(option)
+            wanted = f"; {option} has to be {setting.kind.wanted}" if setting else ""
+            raise FlanError(
+                f"{where}: the value is no Python literal; a string needs its own quotes (--gin.{option}=\"'text'\")"
+                f"{wanted}."
+            ) from error
+        raise FlanError(f"{line}: {_reason(error)}") from error
+
+
+_NO_CONFIGURABLE = re.compile(r"No configurable matching '(?P<name>[^']+)'")
+_NO_ARGUMENT = re.compile(r"Configurable '(?P<function>[^']+)' doesn't have a parameter named '(?P<name>[^']+)'")
+
+
+def _reason(error: Exception) -> str:
+    """gin's reason, with near matches where it has none."""
+    text = _first_line(error)
+    if found := _NO_ARGUMENT.search(text):
+        known = [name.partition(".")[2] for name in macros.BY_ARGUMENT if name.startswith(f"{found['function']}.")]
+        return f"{found['function']} has no argument {found['name']!r}: {near_names(found['name'], known)}"
+    if found := _NO_CONFIGURABLE.search(text):
+        return f"nothing here is called {found['name']!r}: {near_names(found['name'], macros.FUNCTIONS)}"
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def declared_macros() -> set[str]:
@@ -174,7 +327,7 @@ def declared_macros() -> set[str]:
     return set(re.findall(r"^([A-Za-z_]\w*) = ", gin.config_str(max_line_length=10_000), re.MULTILINE))
 
 
-def macro(name: str) -> object:
+def macro(name: str) -> Any:
     """The value of a macro."""
     return gin.query_parameter(f"%{name}")
 

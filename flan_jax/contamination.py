@@ -19,9 +19,11 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json, write_atomic
+from flan_jax import options
+from flan_jax.errors import one_line_errors
+from flan_jax.files import ready, to_json, write_atomic
 from flan_jax.overlap import contamination
+from flan_jax.values import Whole
 
 
 def _check(arguments: argparse.Namespace) -> dict:
@@ -83,41 +85,45 @@ def _table(summary: dict) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, searches the corpus and writes what it found."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.contamination",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--prepared", required=True, help="PREPARED_DIR, with the dev and test examples")
-    parser.add_argument("--corpus", required=True, nargs="+", help="text or JSONL files, plain or .gz; globs")
-    parser.add_argument("--to", required=True, type=Path, help="JSON file to write")
+    parser.add_argument(
+        "--prepared", required=True, type=options.path, help="PREPARED_DIR, with the dev and test examples"
+    )
+    parser.add_argument(
+        "--corpus", required=True, nargs="+", type=options.path, help="text or JSONL files, plain or .gz; globs"
+    )
+    parser.add_argument("--to", required=True, type=options.path, help="JSON file to write")
     parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all prepared by default")
     parser.add_argument("--field", default="text", help="of a JSONL line that holds the text")
-    parser.add_argument("--ngram", type=int, default=contamination.N, help="words in an n-gram")
-    parser.add_argument("--ignore_above", type=int, help="ignore n-grams in more documents than this (GPT-3: 10)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=contamination.N, help="words in an n-gram")
+    parser.add_argument(
+        "--ignore_above", type=options.count, help="ignore n-grams in more documents than this (GPT-3: 10)"
+    )
+    parser.add_argument("--workers", type=options.count, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
-    arguments = parser.parse_args(argv)
     with one_line_errors():
+        arguments = parser.parse_args(argv)
+        to = ready(Path(arguments.to))
         began = time.monotonic()
         results = _check(arguments)
-        try:
-            write_atomic(arguments.to, to_json(results, ascii_only=False, indent=1) + "\n")
-        except OSError as error:
-            raise FlanError(f"cannot write {arguments.to}: {error.strerror}.") from error
-    seconds = time.monotonic() - began
-    summary = _summary(results) | {"seconds": round(seconds, 1), "output": str(arguments.to)}
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(_table(summary))
-    corpus = summary["corpus"]
-    console.print(
-        f"{corpus['files']} files, {corpus['bytes'] / 1e6:,.1f} MB, {corpus['documents']:,} documents, "
-        f"{corpus['words']:,} words in {seconds:,.1f} s; {corpus['broken_lines']:,} lines left out; {arguments.to}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    if arguments.json:
-        print(to_json(summary))
+        write_atomic(to, to_json(results, ascii_only=False, indent=1) + "\n")
+        seconds = time.monotonic() - began
+        summary = _summary(results) | {"seconds": round(seconds, 1), "output": str(arguments.to)}
+        console = Console(width=None if sys.stdout.isatty() else 200)
+        console.print(_table(summary))
+        corpus = summary["corpus"]
+        console.print(
+            f"{corpus['files']} files, {corpus['bytes'] / 1e6:,.1f} MB, {corpus['documents']:,} documents, "
+            f"{corpus['words']:,} words in {seconds:,.1f} s; {corpus['broken_lines']:,} lines left out; {arguments.to}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        if arguments.json:
+            print(to_json(summary))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import configuration
+from flan_jax import configuration, options
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json
+from flan_jax.files import to_json, user_path
 from flan_jax.formats import conversion, huggingface, pretrained, t5x
 from flan_jax.formats.source import Source
 
@@ -49,7 +49,7 @@ def convert(
     Raises:
       FlanError: bad input; `to` is then as it was.
     """
-    to = Path(to)
+    to = user_path(to, "--to")
     if tuning is not None:
         conversion.declared(tuning)  # a misspelt cluster shows before anything is read
     conversion.check_destination(to, overwrite)
@@ -65,7 +65,7 @@ def _open(source: str, model: str | None, vocabulary: str | None) -> tuple[Sourc
     if source in configuration.model_names():
         config = configuration.model_config(source, {"vocab_size": vocabularies.ByteTokenizer().vocab_size})
         return conversion.random(config, source), None
-    path = Path(source)
+    path = user_path(source, "--from")
     if not path.exists():
         if source not in pretrained.NAMES:
             known = ", ".join((*pretrained.NAMES, *configuration.model_names()))
@@ -80,32 +80,33 @@ def _open(source: str, model: str | None, vocabulary: str | None) -> tuple[Sourc
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and converts."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = ", ".join((*pretrained.NAMES, *configuration.model_names()))
     source_help = f"a GGUF file, a folder of transformers, T5X or FLAN-JAX, or one of {names}"
-    parser.add_argument("--from", dest="source", required=True, help=source_help)
-    parser.add_argument("--to", required=True, help="the folder to make")
+    parser.add_argument("--from", dest="source", required=True, type=options.path, help=source_help)
+    parser.add_argument("--to", required=True, type=options.path, help="the folder to make")
     parser.add_argument("--format", dest="form", default=conversion.NATIVE, choices=conversion.FORMATS)
     parser.add_argument("--tuning", help="untuned, unknown (the default), all, or the clusters it was tuned on")
     parser.add_argument("--model", help="the shape of a T5X checkpoint: a name of gin/models, or a gin file")
-    parser.add_argument("--vocabulary", help="the vocabulary of a T5X checkpoint: a SentencePiece .model, or bytes")
+    parser.add_argument(
+        "--vocabulary", type=options.path, help="the vocabulary of a T5X checkpoint: a SentencePiece .model, or bytes"
+    )
     parser.add_argument(
         "--dtype", default="float32", choices=tuple(huggingface.DTYPES), help="of huggingface's weights"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
-    arguments = vars(parser.parse_args(argv))
-    as_json = arguments.pop("json")
     with one_line_errors():
+        arguments = vars(parser.parse_args(argv))
+        as_json = arguments.pop("json")
         written = convert(**arguments)
-    if as_json:
-        print(to_json(written))
-    else:
-        tuning = written["tuning"]["status"] + (
-            f" {written['tuning']['clusters']}" if written["tuning"]["clusters"] else ""
-        )
+        if as_json:
+            print(to_json(written))
+            return
+        clusters = written["tuning"]["clusters"]
+        tuning = written["tuning"]["status"] + (f" {clusters}" if clusters else "")
         print(f"{written['model']}: {written['parameters']:,} parameters in {written['checkpoint']}; tuning: {tuning}")
 
 

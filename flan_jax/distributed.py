@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
 
 HEARTBEAT = "FLAN_JAX_HEARTBEAT_SECONDS"  # after so many without a sign of life a process counts as dead; default 100
@@ -29,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that `pod` reads."""
     group = parser.add_argument_group("several processes", "on TPU virtual machines none of these is needed")
     group.add_argument("--coordinator_address", help="HOST:PORT of process 0 (or JAX_COORDINATOR_ADDRESS)")
-    group.add_argument("--num_processes", type=int, help="processes in all (or JAX_NUM_PROCESSES)")
-    group.add_argument("--process_id", type=int, help="number of this one, from 0 (or JAX_PROCESS_ID)")
+    group.add_argument("--num_processes", type=options.count, help="processes in all (or JAX_NUM_PROCESSES)")
+    group.add_argument(
+        "--process_id", type=options.count_or_none, help="number of this one, from 0 (or JAX_PROCESS_ID)"
+    )
 
 
 @contextlib.contextmanager

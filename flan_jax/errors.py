@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
+import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class FlanError(ValueError):
@@ -24,6 +28,17 @@ class NotFiniteError(FlanError):
         self.number = number
 
 
+def near_names(name: str, known: Iterable[str]) -> str:
+    """What to do about a name that does not exist: its near matches, or the names that there are."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    if len(known) <= 20:
+        return "there are: " + ", ".join(known) + "."
+    return f"there are {len(known)}, for example " + ", ".join(known[:5]) + "."
+
+
 def unknown_name(what: str, name: str, known: Iterable[str], hint: str = "") -> FlanError:
     """A FlanError for a name that does not exist, with its near matches.
 
@@ -33,23 +48,126 @@ def unknown_name(what: str, name: str, known: Iterable[str], hint: str = "") -> 
       known: the names that exist.
       hint: what else to do, appended to the message.
     """
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        remedy = "did you mean " + " or ".join(repr(n) for n in near) + "?"
-    elif len(known) <= 20:
-        remedy = "there are: " + ", ".join(known) + "."
-    else:
-        remedy = f"there are {len(known)}, for example " + ", ".join(known[:5]) + "."
-    return FlanError(" ".join(part for part in (f"unknown {what} {name!r}: {remedy}", hint) if part))
+    return FlanError(" ".join(part for part in (f"unknown {what} {name!r}: {near_names(name, known)}", hint) if part))
+
+
+# ------------------------------------------------------------------------------------- what the operating system says
+
+_ROOM = "make room or choose another place, then run the same command again"
+_RIGHTS = "choose a place that you may write to, or change its permissions"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "the system limits the size of a file (ulimit -f): raise it, then run the same command again",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOTDIR: "a part of the path is a file: choose another path",
+    errno.EISDIR: "give the path of a file",
+    errno.EEXIST: "something else is there: choose another path",
+    errno.ENOENT: "check the path",
+    errno.ENAMETOOLONG: "choose a shorter one",
+    errno.ELOOP: "its links point at each other: choose another path",
+    errno.EMFILE: "the system limits open files (ulimit -n): raise it, then run the same command again",
+    errno.ENOTEMPTY: "another process writes there: end it, or choose another place",
+    errno.EIO: "the disk or the network behind it failed: check it, then run the same command again",
+    errno.ESTALE: "the network disk is gone: mount it again, then run the same command again",
+    errno.ETXTBSY: "another process holds it: end it, or choose another path",
+    errno.ENXIO: "check the path",
+    errno.ENODEV: "check the path",
+    errno.EINVAL: "choose another path",
+}
+# Libraries wrap the number in words of their own; of an arithmetic error or a lack of memory none of these is said.
+_NUMBER = re.compile(r"(?:[Oo][Ss] error|\[Errno|\bcode:)\s*(\d+)")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_WORDS = {os.strerror(number).lower(): number for number in _REMEDIES if number not in (errno.EINVAL, errno.ENOENT)}
+
+
+def system_error_number(error: BaseException) -> int | None:
+    """The operating system's number behind an exception, if that is why a file could not be read or written.
+
+    Found in an OSError, in what caused an exception, or in its text, as TensorStore, TensorFlow, safetensors and
+    tokenizers put it there.
+    """
+    if (number := _own_number(error)) is not None:
+        return number
+    if error.__cause__ is not None:
+        return system_error_number(error.__cause__)
+    # What was being handled need not be the reason, unless nothing more could be written.
+    number = _own_number(error.__context__) if error.__context__ is not None else None
+    return number if number in _FULL else None
+
+
+def _own_number(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        return error.errno
+    text = str(error)
+    if (found := _NUMBER.search(text)) and int(found[1]) in _REMEDIES:
+        return int(found[1])
+    lowered = text.lower()
+    if number := next((number for words, number in _WORDS.items() if words in lowered), None):
+        return number
+    if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", text):
+        return errno.ENOSPC  # numpy's tofile does not say why
+    return None
+
+
+def cannot(doing: str, path: object, error: BaseException) -> FlanError:
+    """The one line of a file or folder that could not be read or written.
+
+    Args:
+      doing: for example "write".
+      path: which one.
+      error: what was raised; see `system_error_number`.
+    """
+    number = system_error_number(error)
+    if number is None:
+        first = str(error).strip().partition("\n")[0][:160].rstrip(".") or type(error).__name__
+        return FlanError(f"cannot {doing} {_shown(path)} ({first}).")
+    reason = os.strerror(number)
+    if number in (errno.EEXIST, errno.ENOTDIR) and isinstance(path, str | os.PathLike):
+        above = [part for part in (Path(path), *Path(path).parents) if os.path.lexists(part) and not part.is_dir()]
+        if above:
+            return FlanError(f"cannot {doing} {_shown(path)}: {_shown(above[-1])} is no folder; choose another path.")
+    return FlanError(f"cannot {doing} {_shown(path)}: {reason[0].lower()}{reason[1:]}; {_REMEDIES[number]}.")
+
+
+def _shown(path: object) -> str:
+    text = str(path)
+    shown = text if text and text.isprintable() else repr(text)
+    return shown if len(shown) <= 200 else f"{shown[:100]}...{shown[-60:]}"
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns a FlanError into its one line on standard error and exit status 2; for the binaries."""
+    """Turns what a user can mend into one line on standard error; for the binaries, around all that they do.
+
+    Exit status: 2 for a FlanError, or for a file or folder that cannot be read or written; 130 where the user broke it
+    off; 141 where what reads our output has closed it, as `head` does.
+    """
     try:
         yield
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()  # here, since Python would say at its end, in several lines, that it cannot
     except FlanError as error:
         # gin adds a line about the call to whatever passes through it.
-        print(f"flan_jax: {str(error).strip().partition(chr(10))[0]}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error).strip().partition("\n")[0], 2)
+    except BrokenPipeError:
+        _end("", 141)
+    except OSError as error:
+        path = error.filename2 or error.filename
+        where = "the output, or a file that the system does not name" if path is None else path
+        _end(str(cannot("read or write", where, error)), 2)
+    except KeyboardInterrupt:
+        _end("stopped before it was done; the same command goes on where that is possible.", 130)
+
+
+def _end(line: str, status: int) -> None:
+    if line:
+        print(f"flan_jax: {line}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):  # Python flushes again at its end: let it go nowhere
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)

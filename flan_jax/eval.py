@@ -14,21 +14,23 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gin
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, partitioning, reporting
+from flan_jax import configuration, distributed, macros, options, partitioning, reporting
 from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import evaluator, jobs
+from flan_jax.evaluation import evaluator, jobs, prompts
 from flan_jax.files import to_json
 from flan_jax.scoring import items
 from flan_jax.scoring.scorer import Scorer
 
 
+@macros.checked
 def evaluate(
     *,
     checkpoint_path: str | Sequence[str] | Mapping[str, str],
@@ -84,7 +86,10 @@ def evaluate(
     Raises:
       FlanError: bad input.
     """
-    styles = (style,) if isinstance(style, str) else tuple(style)
+    styles = tuple(style)
+    prompts.resolve_separator(separator, None)
+    if contamination is not None and not Path(contamination).is_file():
+        raise FlanError(f"no file {contamination}: CONTAMINATION is what python -m flan_jax.contamination wrote.")
     settings = evaluator.Settings(
         max_examples,
         max_dev_examples,
@@ -127,10 +132,8 @@ def evaluate(
 
     if step != jobs.FOLLOW:
         work(planned(step))
-    elif not isinstance(checkpoint_path, str):
-        raise FlanError("STEP 'follow' follows one training run: give its folder as CHECKPOINT_PATH.")
     else:
-        jobs.follow(checkpoint_path, lambda saved: work([_of_step(run, saved) for run in planned(saved)]))
+        jobs.follow(checkpoint_path[0], lambda saved: work([_of_step(run, saved) for run in planned(saved)]))
     return dict(finished[-1].results)
 
 
@@ -175,15 +178,15 @@ def _score_items(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line; scores plain items, or evaluates as gin says."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.eval",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="--gin_file=FILE and --gin.NAME=VALUE configure the job; macros are listed in the file.",
     )
-    parser.add_argument("--items", help='JSONL of {"id", "prompt", "options"}')
-    parser.add_argument("--checkpoint", help="checkpoint folder, with --items")
-    parser.add_argument("--output", help="JSONL of log-likelihoods to write, with --items")
+    parser.add_argument("--items", type=options.path, help='JSONL of {"id", "prompt", "options"}')
+    parser.add_argument("--checkpoint", type=options.path, help="checkpoint folder, with --items")
+    parser.add_argument("--output", type=options.path, help="JSONL of log-likelihoods to write, with --items")
     parser.add_argument("--allow_seen", action="store_true", help="score datasets that are not held out, labelled so")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     distributed.add_arguments(parser)

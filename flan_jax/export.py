@@ -28,11 +28,11 @@ import tensorflow as tf
 from rich import progress
 from rich.console import Console
 
-from flan_jax import catalog, styles, templates
+from flan_jax import catalog, options, styles, templates, values
 from flan_jax.data import sources, tasks, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json
+from flan_jax.files import to_json, whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +136,9 @@ def export(
       FlanError: an unknown name, no source at all, or a file that cannot be written.
     """
     asked = wanted(name)
+    values.checked("epochs", values.Whole(1), epochs)
+    values.checked("count", values.or_none(values.Whole(1), "all"), count)
+    values.checked("seed", values.Whole(0, values.SEEDS), seed)
     lines: dict[str, int] = {}
     skipped: list[sources.Skipped] = []
     bar = progress.Progress(
@@ -187,37 +190,28 @@ def _whole(to: str) -> Iterator[IO[str]]:
     if to == "-":
         yield sys.stdout
         return
-    path = Path(to)
-    building = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with building.open("w", encoding="utf-8") as file:
-            yield file
-        building.replace(path)
-    except OSError as error:
-        raise FlanError(f"cannot write to {to}: {error.strerror}.") from error
-    finally:
-        building.unlink(missing_ok=True)
+    with whole_file(Path(to)) as file:
+        yield file
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and exports."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--name", required=True, help="a dataset, flan_<dataset>_t<k>, or a mixture; with a style")
-    parser.add_argument("--to", required=True, help="file to write, or - for standard output")
+    parser.add_argument("--to", required=True, type=options.path, help="file to write, or - for standard output")
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
-    parser.add_argument("--data", default=sources.SAMPLES, help="samples, tfds, or a folder of data")
-    parser.add_argument("--epochs", type=int, default=1, help="times that each dataset is gone through")
-    parser.add_argument("--count", type=int, help="at most so many lines of each dataset")
-    parser.add_argument("--seed", type=int, default=0, help="of templates, exemplars and shuffled options")
-    parser.add_argument("--vocabulary", default="bytes", help="counts what exemplars fit")
+    parser.add_argument("--data", default=sources.SAMPLES, type=options.path, help="samples, tfds, or a folder of data")
+    parser.add_argument("--epochs", type=options.count, default=1, help="times that each dataset is gone through")
+    parser.add_argument("--count", type=options.count, help="at most so many lines of each dataset")
+    parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
+    parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts what exemplars fit")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object, last line")
-    arguments = parser.parse_args(argv)
     for library in ("absl", "tensorflow"):
         logging.getLogger(library).setLevel(logging.ERROR)
     with one_line_errors():
+        arguments = parser.parse_args(argv)
         result = export(
             arguments.name,
             arguments.to,
@@ -228,12 +222,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed=arguments.seed,
             tokenizer=vocabularies.load(arguments.vocabulary),
         )
-    total = sum(result["lines"].values())
-    print(f"{total:,} lines of {len(result['lines'])} datasets in {arguments.to}", file=sys.stderr)
-    for s in result["skipped"]:
-        print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.", file=sys.stderr)
-    if arguments.json:
-        print(to_json(result))
+        total = sum(result["lines"].values())
+        print(f"{total:,} lines of {len(result['lines'])} datasets in {arguments.to}", file=sys.stderr)
+        for s in result["skipped"]:
+            print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.", file=sys.stderr)
+        if arguments.json:
+            print(to_json(result))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,24 @@
-"""Files that are written whole or not at all, JSON without NaN, and the folder that FLAN-JAX keeps for itself."""
+"""Paths that a user gives, files and folders written whole or not at all, JSON without NaN, and our own folder.
+
+Whatever the operating system refuses ends in one line, which `errors.cannot` words.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, cannot, system_error_number
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # Path has already made one slash of two
 
 
 class NotFiniteNumber(ValueError):
@@ -18,7 +27,36 @@ class NotFiniteNumber(ValueError):
 
 def home() -> Path:
     """Where FLAN-JAX keeps what it makes for itself: $FLAN_JAX_HOME, or ~/.cache/flan_jax."""
-    return Path(os.environ.get("FLAN_JAX_HOME", Path.home() / ".cache" / "flan_jax"))
+    return user_path(os.environ.get("FLAN_JAX_HOME") or Path.home() / ".cache" / "flan_jax", "FLAN_JAX_HOME")
+
+
+def user_path(given: str | os.PathLike[str], name: str = "") -> Path:
+    """A path that a user gives, with `~` for the home folder. Every such path goes through here.
+
+    Args:
+      given: the path.
+      name: what it is called where it was given, for the error.
+
+    Raises:
+      FlanError: it is empty, a URL, or nothing that a path can be.
+    """
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    start = f"{name}: " if name else ""
+    if not isinstance(text, str):
+        raise FlanError(f"{start}{given!r} is no path: give the path of a file or folder as text.")
+    if not text.strip():
+        raise FlanError(f"{start}the path is empty: give the path of a file or folder.")
+    if "\0" in text:
+        raise FlanError(f"{start}{text!r} is no path: it holds a zero byte.")
+    if _URL.match(text):
+        raise FlanError(
+            f"{start}{text} is a URL, and only paths of this machine work here: mount the bucket as a folder, or copy "
+            "what is there."
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise FlanError(f"{start}{text}: {text.partition('/')[0]} is the home folder of nobody here.") from error
 
 
 def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True, what: str = "a result") -> str:
@@ -86,9 +124,135 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return [from_json(line) for line in file]
 
 
+# --------------------------------------------------------------------------------------------- whole or not at all
+
+
+@contextlib.contextmanager
+def written(path: str | os.PathLike[str], doing: str = "write") -> Iterator[None]:
+    """Around what writes `path`, by us or by a library: what the operating system refuses becomes one line.
+
+    Other exceptions pass as they are.
+
+    Raises:
+      FlanError: no room, no permission and the like; it names the path, the reason and the remedy.
+    """
+    try:
+        yield
+    except (FlanError, BrokenPipeError):
+        raise
+    except Exception as error:  # TensorStore, TensorFlow, safetensors and tokenizers each raise their own
+        if not isinstance(error, OSError) and system_error_number(error) is None:
+            raise
+        if isinstance(error, OSError) and isinstance(error.filename, str) and not _near(Path(error.filename), path):
+            raise cannot("read or write", error.filename, error) from error
+        raise cannot(doing, path, error) from error
+
+
+def _near(named: Path, path: str | os.PathLike[str]) -> bool:
+    """Whether an error about one path is about the writing of the other: above it, below it or beside it."""
+    named, path = named.absolute(), Path(path).absolute()
+    return named in path.parents or path.parent in named.parents
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write, which takes the place of `path` when all is written; folders above are made.
+
+    Args:
+      path: where it will be.
+      mode: "w" for UTF-8 text, "wb" for bytes.
+
+    Raises:
+      FlanError: it cannot be written; what was there is as it was.
+    """
+    temporary: Path | None = None
+    try:
+        with written(path):
+            if path.is_dir():
+                raise FlanError(f"cannot write {path}: it is a folder; give a file name.")
+            temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}")  # a name may have 255 bytes
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+            temporary.replace(path)
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    """Writes a file whole or not at all.
+
+    Raises:
+      FlanError: it cannot be written; what was there is as it was.
+    """
+    with whole_file(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `path` when all is written; folders above are made.
+
+    One process at a time may do so: it removes what a process that was killed has left.
+
+    Raises:
+      FlanError: it cannot be written; what was there is as it was.
+    """
+    building, replaced = (path.with_name(f".{path.name}.{state}") for state in ("building", "replaced"))
+    try:
+        with written(path):
+            for folder in (building, replaced):
+                shutil.rmtree(folder, ignore_errors=True)
+            building.mkdir(parents=True)
+            yield building
+            if path.exists():
+                path.rename(replaced)
+            building.rename(path)
+    finally:
+        for folder in (building, replaced):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder(path: Path) -> Path:
+    """Makes a folder and those above it, unless it is there; returns it.
+
+    Raises:
+      FlanError: it cannot be made.
+    """
+    with written(path, "make the folder"):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def ready(path: Path) -> Path:
+    """A file that can be written, asked before hours of work that end in it; nothing is made or changed.
+
+    Raises:
+      FlanError: it is a folder, or its place takes no file.
+    """
+    with written(path):
+        if path.is_dir():
+            raise FlanError(f"cannot write {path}: it is a folder; give a file name.")
+        os.path.lexists(path)  # says if the name is too long
+        above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    return path
+
+
+def writable(path: Path) -> Path:
+    """A folder that is made if need be and that takes a file: asked before hours of work that end in it.
+
+    Raises:
+      FlanError: it cannot be made or written to.
+    """
+    make_folder(path)
+    probe = path / f".probe.{os.getpid()}"
+    with written(path, "write to"):
+        try:
+            probe.write_bytes(b"\0")
+        finally:
+            probe.unlink(missing_ok=True)
+    return path

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flan_jax import partitioning
+from flan_jax import options, partitioning
 from flan_jax.checkpoint import arrays
 from flan_jax.decoding import prompt_files
 from flan_jax.decoding.beam import Beams
@@ -25,7 +25,8 @@ from flan_jax.decoding.prompt_files import Question
 from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError, NotFiniteError, one_line_errors
 from flan_jax.evaluation import prompts
-from flan_jax.files import write_atomic
+from flan_jax.files import ready, write_atomic
+from flan_jax.values import Number, Whole
 
 Answer = Callable[[Sequence[str]], list[Completion]]
 
@@ -95,8 +96,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.prompt and arguments.input:
         raise FlanError("give --prompt or --input, not both.")
-    if arguments.output and Path(arguments.output).is_dir():
-        raise FlanError(f"cannot write answers to {arguments.output}: it is a folder; give a file name.")
+    if arguments.output:
+        ready(Path(arguments.output))
     if not (arguments.prompt or arguments.input) and sys.stdin.isatty():
         converse(load(arguments))
         return
@@ -113,30 +114,39 @@ def run(arguments: argparse.Namespace) -> None:
         raise FlanError(f"prompt {question.id!r} ({question.prompt[:40]!r}): {error}") from error
     lines = prompt_files.answers(questions, completions)
     if arguments.output:
-        try:
-            write_atomic(Path(arguments.output), "".join(line + "\n" for line in lines))
-        except OSError as error:
-            raise FlanError(f"cannot write answers to {arguments.output}: {error.strerror}.") from error
+        write_atomic(Path(arguments.output), "".join(line + "\n" for line in lines))
     else:
         print("\n".join([completion.text for completion in completions] if arguments.prompt else lines))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.infer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
-    parser.add_argument("--step", type=int, help="its step; the last by default")
+    parser.add_argument("--checkpoint", required=True, type=options.path, help="checkpoint folder")
+    parser.add_argument("--step", type=options.count_or_none, help="its step; the last by default")
     parser.add_argument("--prompt", action="append", default=[], help="a prompt; can be given several times")
-    parser.add_argument("--input", help='JSONL of {"id", "prompt"}')
-    parser.add_argument("--output", help="JSONL of answers to write; standard output by default")
-    parser.add_argument("--max_new_tokens", type=int, default=64)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
-    parser.add_argument("--top_k", type=int, default=0, help="draw from the k likeliest tokens; 0 for all")
-    parser.add_argument("--top_p", type=float, default=1.0, help="draw from the likeliest tokens of this probability")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--beams", type=int, default=1, help="beam search with so many beams")
+    parser.add_argument("--input", type=options.path, help='JSONL of {"id", "prompt"}')
+    parser.add_argument("--output", type=options.path, help="JSONL of answers to write; standard output by default")
+    parser.add_argument("--max_new_tokens", type=options.of(Whole(1, 2**20)), default=64)
+    parser.add_argument(
+        "--temperature",
+        type=options.of(Number(least=0, most=1000)),
+        default=0.0,
+        help="0 takes the likeliest token (default)",
+    )
+    parser.add_argument(
+        "--top_k", type=options.count_or_none, default=0, help="draw from the k likeliest tokens; 0 for all"
+    )
+    parser.add_argument(
+        "--top_p",
+        type=options.of(Number(above=0, most=1)),
+        default=1.0,
+        help="draw from the likeliest tokens of this probability",
+    )
+    parser.add_argument("--seed", type=options.seed, default=0, help="of the draws")
+    parser.add_argument("--beams", type=options.of(Whole(1, 1024)), default=1, help="beam search with so many beams")
     parser.add_argument("--stop", action="append", default=[], help=r"end before this text, \n and \t as such; several")
     parser.add_argument("--separator", default=prompts.AUTO, help=f"after a prompt: {', '.join(prompts.SEPARATORS)}")
     parser.add_argument("--mesh", default="", help="sizes of the mesh, for example data=2,tensor=4")

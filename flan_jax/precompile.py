@@ -15,7 +15,7 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU is only compiled for
 
-from flan_jax import configuration
+from flan_jax import configuration, options
 from flan_jax.compilation import estimate, program, sweep, topology
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import to_json
@@ -50,7 +50,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     from flan_jax.training import configurables  # noqa: F401 - what a run file configures
 
     given = {binding.partition(" = ")[0] for binding in bindings}
-    unneeded = [f"{name} = ''" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
+    unneeded = [f"{name} = 'unused'" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
     configuration.parse(files, [*bindings, *unneeded])
     lengths = configuration.macro("TASK_FEATURE_LENGTHS")
     mesh = ",".join(f"{axis}={size}" for axis, size in configuration.macro("MESH").items())
@@ -83,7 +83,7 @@ def plan_of(arguments: argparse.Namespace) -> estimate.Plan:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, compiles and prints."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.precompile",
         description=__doc__,
         epilog="--gin_file=FILE and --gin.NAME=VALUE take a run's model, rows and mesh; options count more.",
@@ -91,12 +91,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model", help="models/NAME.gin")
     parser.add_argument("--topology", required=True, help="v3:8x8, v4:4x4x4, v5p:4x4x8, v5e:16x16, v6e:16x16, ...")
-    parser.add_argument("--slices", type=int, default=1, help="so many of them, joined by the data-centre network")
+    parser.add_argument(
+        "--slices", type=options.count, default=1, help="so many of them, joined by the data-centre network"
+    )
     parser.add_argument("--mesh", help="data=1,fsdp=8,tensor=16; data takes what is left")
-    parser.add_argument("--rows", type=int, help="packed rows a step")
-    parser.add_argument("--inputs", type=int, help="slots of a row besides the target slots")
-    parser.add_argument("--targets", type=int, help="target slots of a row")
-    parser.add_argument("--microbatches", type=int, help="gradient accumulation")
+    parser.add_argument("--rows", type=options.count, help="packed rows a step")
+    parser.add_argument("--inputs", type=options.count, help="slots of a row besides the target slots")
+    parser.add_argument("--targets", type=options.count, help="target slots of a row")
+    parser.add_argument("--microbatches", type=options.count, help="gradient accumulation")
     parser.add_argument("--remat", choices=list(REMAT_POLICIES), help="what layers keep for the backward pass")
     parser.add_argument(
         "--dtype", choices=["bfloat16", "float32"], help="of the computation; bfloat16 without a run file"
@@ -109,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--sweep", action="store_true", help="try meshes and, unless one is given, remat policies, and rank them"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="compilations at once in a sweep")
+    parser.add_argument("--jobs", type=options.count, default=1, help="compilations at once in a sweep")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
         argv = sys.argv[1:] if argv is None else argv
@@ -124,8 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             report = swept(arguments, plan, where)
         else:
             report = {"model": arguments.model} | estimate.estimate(plan, where, arguments.memory)
-        as_json = to_json(report, what="the plan")
-    print(as_json if arguments.json else "\n".join(lines(report)))
+        print(to_json(report, what="the plan") if arguments.json else "\n".join(lines(report)))
     sys.exit(0 if report["fits"] else 1)
 
 

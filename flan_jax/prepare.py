@@ -20,12 +20,13 @@ from etils import epy
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, styles
+from flan_jax import catalog, options, styles
 from flan_jax.data import mixtures, token_store, vocabularies
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.data.stream import Stream
-from flan_jax.errors import FlanError, one_line_errors, unknown_name
+from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import to_json
+from flan_jax.values import TOKENS
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import preparation, source_check
@@ -39,16 +40,9 @@ def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
     """
     if not names and not mixture:
         return catalog.datasets()
-    clusters = {c.name for c in catalog.clusters()}
-    known = {d.name: d for d in catalog.datasets()}
     chosen = list(catalog.mixture(styles.split_name(mixture)[0])) if mixture else []
     for name in filter(None, (n.strip() for n in names.split(","))):
-        if name in known:
-            chosen.append(known[name])
-        elif name in clusters:
-            chosen += catalog.datasets(name)
-        else:
-            raise unknown_name("dataset or cluster", name, [*known, *clusters])
+        chosen += catalog.named(name)
     return tuple(dict.fromkeys(chosen))
 
 
@@ -92,28 +86,34 @@ def _show(result: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and prepares."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", default="samples", help="samples, tfds, or a folder of JSONL or TFDS data")
+    parser.add_argument(
+        "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL or TFDS data"
+    )
     parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all by default")
     parser.add_argument("--mixture", default="", help="the datasets of a mixture; its packing is reported")
-    parser.add_argument("--vocabulary", default="bytes", help="bytes, a vocabulary folder, .model or tokenizer.json")
-    parser.add_argument("--to", default="", help="PREPARED_DIR")
+    parser.add_argument(
+        "--vocabulary", default="bytes", type=options.path, help="bytes, a vocabulary folder, .model or tokenizer.json"
+    )
+    parser.add_argument("--to", type=options.path, help="PREPARED_DIR")
     parser.add_argument("--check", action="store_true", help="only say in which state each source is")
     parser.add_argument("--style", default="", help="how records become text, for example no_template or 5_shots")
-    parser.add_argument("--workers", type=int, default=0, help="processes; one a core by default")
-    parser.add_argument("--seed", type=int, default=0, help="of templates, exemplars and shuffled options")
-    parser.add_argument("--max_input_length", type=int, default=1024, help="tokens of an input")
-    parser.add_argument("--max_target_length", type=int, default=256, help="tokens of a target, EOS included")
+    parser.add_argument("--workers", type=options.count_or_none, default=0, help="processes; one a core by default")
+    parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
+    parser.add_argument("--max_input_length", type=options.of(TOKENS), default=1024, help="tokens of an input")
+    parser.add_argument(
+        "--max_target_length", type=options.of(TOKENS), default=256, help="tokens of a target, EOS included"
+    )
     parser.add_argument("--shards", default="", help="prepare with Apache Beam, by way of this folder (gs://...)")
     parser.add_argument("--beam_pipeline_options", default="", help="Beam's options, as runner=DirectRunner,...")
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
-    arguments = parser.parse_args(argv)
     for library in ("absl", "tensorflow"):  # what TFDS and TensorFlow warn of at every import is not the user's to mend
         logging.getLogger(library).setLevel(logging.ERROR)
     with one_line_errors():
+        arguments = parser.parse_args(argv)
         chosen = chosen_datasets(arguments.datasets, arguments.mixture)
         if arguments.check:
             _check(chosen, arguments)
@@ -123,18 +123,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         tokenizer = vocabularies.load(arguments.vocabulary)
         style = chosen_style(arguments.style, arguments.mixture)
         limits = (arguments.seed, arguments.max_input_length, arguments.max_target_length)
-        options = preparation.Options(*limits, style)
+        settings = preparation.Options(*limits, style)
         to = Path(arguments.to)
         workers = num_workers(arguments.workers, len(chosen))
         if arguments.shards or arguments.beam_pipeline_options:
-            result = _prepare_with_beam(chosen, arguments, options)
+            result = _prepare_with_beam(chosen, arguments, settings)
         else:
-            result = prepare_datasets(chosen, arguments.data, tokenizer, to, options, arguments.overwrite, workers)
+            result = prepare_datasets(chosen, arguments.data, tokenizer, to, settings, arguments.overwrite, workers)
         if arguments.mixture:
-            result["packing"] = packing_report(arguments.mixture, to, tokenizer, options)
+            result["packing"] = packing_report(arguments.mixture, to, tokenizer, settings)
         _show(result)
-    if arguments.json:
-        print(to_json(result))
+        if arguments.json:
+            print(to_json(result))
+        if refused := [s for s in result["skipped"] if s["refused"]]:
+            first = f"{refused[0]['reason']}; {refused[0]['remedy']}"
+            raise FlanError(f"{len(refused)} of {len(chosen)} datasets are not prepared ({first}); the others are.")
 
 
 def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> None:
@@ -157,7 +160,7 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
 
 
 def _prepare_with_beam(
-    chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace, options: preparation.Options
+    chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace, settings: preparation.Options
 ) -> dict[str, Any]:
     if not (arguments.shards and arguments.beam_pipeline_options):
         raise FlanError("Beam needs both --shards=FOLDER and --beam_pipeline_options=runner=DirectRunner, or another.")
@@ -170,7 +173,7 @@ def _prepare_with_beam(
         arguments.data,
         arguments.vocabulary,
         Path(arguments.to),
-        options,
+        settings,
         arguments.shards,
         arguments.beam_pipeline_options,
         arguments.overwrite,
@@ -179,10 +182,10 @@ def _prepare_with_beam(
 
 
 def packing_report(
-    mixture: str, to: Path, tokenizer: vocabularies.Tokenizer, options: preparation.Options
+    mixture: str, to: Path, tokenizer: vocabularies.Tokenizer, settings: preparation.Options
 ) -> dict[str, Any]:
     """How full the rows of a mixture are; see `Stream.report`."""
-    store = token_store.TokenStore.open(to, tokenizer.fingerprint, options.style)
+    store = token_store.TokenStore.open(to, tokenizer.fingerprint, settings.style)
     there = set(store.names)
     members = catalog.mixture(styles.split_name(mixture)[0])
     composition = mixtures.composition(mixture, {d.name: store[d.name].num_records for d in members if d.name in there})
@@ -190,8 +193,8 @@ def packing_report(
         store,
         composition.rates,
         seed=0,
-        row_length=options.max_input_length + options.max_target_length,
-        target_length=options.max_target_length,
+        row_length=settings.max_input_length + settings.max_target_length,
+        target_length=settings.max_target_length,
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
     )

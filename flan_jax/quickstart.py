@@ -17,9 +17,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flan_jax import catalog
+from flan_jax import catalog, options
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json
+from flan_jax.files import to_json, user_path
+from flan_jax.values import Number
 
 MIXTURE = "flan_without_nli"
 CLUSTER = "nli"
@@ -29,25 +30,34 @@ TINY = "tiny"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the quickstart; each stage is one of the binaries, called as a user would."""
-    parser = argparse.ArgumentParser(prog="python -m flan_jax.quickstart", description=__doc__)
-    parser.add_argument("--data", default="samples", help="samples, tfds, or a folder of JSONL in TFDS's field names")
+    parser = options.Parser(prog="python -m flan_jax.quickstart", description=__doc__)
+    parser.add_argument(
+        "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL in TFDS's field names"
+    )
     parser.add_argument("--model", default="", help=f"{GEMMA}, {TINY}, a GGUF file, or a checkpoint folder")
-    parser.add_argument("--steps", type=int, default=0, help="tuning steps (default: 8, tiny model: 200)")
-    parser.add_argument("--batch_size", type=int, default=2, help="rows of 1,280 slots a step")
-    parser.add_argument("--learning_rate", type=float, default=0, help="default: 3e-4, tiny model: 1e-2")
+    parser.add_argument(
+        "--steps", type=options.count_or_none, default=0, help="tuning steps (default: 8, tiny model: 200)"
+    )
+    parser.add_argument("--batch_size", type=options.count, default=2, help="rows of 1,280 slots a step")
+    parser.add_argument(
+        "--learning_rate",
+        type=options.of(Number(least=0, most=1000)),
+        default=0,
+        help="default: 3e-4, tiny model: 1e-2",
+    )
     parser.add_argument(
         "--max_examples",
-        type=int,
+        type=options.count_or_none,
         default=0,
         help="test and dev examples a dataset (default: 5 of the samples, 50 of other data)",
     )
-    parser.add_argument("--to", default="runs/quickstart", help="where everything is written")
+    parser.add_argument("--to", default="runs/quickstart", type=options.path, help="where everything is written")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
-    arguments = parser.parse_args(argv)
     with one_line_errors():
+        arguments = parser.parse_args(argv)
         results = run(arguments)
-    if arguments.json:
-        print(to_json(results))
+        if arguments.json:
+            print(to_json(results))
 
 
 def run(arguments: argparse.Namespace) -> dict:
@@ -129,8 +139,8 @@ def _start(arguments: argparse.Namespace, to: Path, stage) -> tuple[Path, bool]:
         except FlanError as error:
             stage(f"model: a tiny random one, which learns nothing worth reporting. {error}")
             wanted = TINY
-    if (Path(wanted) / "manifest.json").exists():
-        return Path(wanted), False
+    if (user_path(wanted) / "manifest.json").exists():
+        return user_path(wanted), False
     folder = to / "start"
     if (folder / "manifest.json").exists():
         stage(f"model: {folder} from an earlier quickstart")

@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
-from flan_jax import reporting
+from flan_jax import options, reporting
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import from_json, to_json
 
@@ -31,26 +30,30 @@ def _runs(arguments: Sequence[str]) -> list[reporting.Run]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and writes the report."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=DIR", help="finished evaluations")
-    parser.add_argument("--output", required=True, type=Path, help="folder for report.md, report.json, report.html")
-    parser.add_argument("--contamination", type=Path, help="what flan_jax.contamination wrote: adds clean subsets")
+    parser.add_argument(
+        "--output", required=True, type=options.path, help="folder for report.md, report.json, report.html"
+    )
+    parser.add_argument(
+        "--contamination", type=options.path, help="what flan_jax.contamination wrote: adds clean subsets"
+    )
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
-    arguments = parser.parse_args(argv)
     with one_line_errors():
+        arguments = parser.parse_args(argv)
         runs = _runs(arguments.runs)
         paths = reporting.write(runs, arguments.output, arguments.contamination)
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(reporting.rich_table(runs))
-    console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)
-    if arguments.json:
-        whole = from_json(paths["json"].read_text(encoding="utf-8"))
-        clusters = {run.name: run.results["clusters"] for run in runs}
-        files = {suffix: str(path) for suffix, path in paths.items()}
-        rest = {name: whole[name] for name in ("comparisons", "calibration", "clean")}
-        print(to_json({"files": files, "clusters": clusters} | rest))
+        console = Console(width=None if sys.stdout.isatty() else 200)
+        console.print(reporting.rich_table(runs))
+        console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)
+        if arguments.json:
+            whole = from_json(paths["json"].read_text(encoding="utf-8"))
+            clusters = {run.name: run.results["clusters"] for run in runs}
+            files = {suffix: str(path) for suffix, path in paths.items()}
+            rest = {name: whole[name] for name in ("comparisons", "calibration", "clean")}
+            print(to_json({"files": files, "clusters": clusters} | rest))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ The last six can be joined, as in `without_options_5_shots`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import re
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ _PARTS = (  # each group is named after the attribute that it sets, shared_shots
     r"(?P<shots>\d+)_shots",
     r"(?P<shared_shots>\d+)_shared_shots",
 )
+_EXAMPLES = (INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3, "without_options", "shuffled_options")
+_EXAMPLES += ("4_templates", "5_shots", "5_shared_shots")
 _PART = re.compile("|".join(_PARTS))
 _SUFFIX = re.compile(f"_(?:{'|'.join(_PARTS)})$")
 
@@ -116,8 +119,10 @@ def parse(name: str) -> TextStyle:
     while position < len(name):
         found = _PART.match(name, position)
         if not found or (found.end() < len(name) and name[found.end()] != "_"):
+            near = difflib.get_close_matches(name, _EXAMPLES, n=2, cutoff=0.6)
+            meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise FlanError(
-                f"unknown style {name!r}: it is instructions, no_template, dataset_name, gpt3, without_options, "
+                f"unknown style {name!r}: {meant}it is instructions, no_template, dataset_name, gpt3, without_options, "
                 "shuffled_options, <n>_templates, <k>_shots, <k>_shared_shots, or several of the last joined by _."
             )
         position = found.end() + 1

@@ -5,13 +5,12 @@ On a pod the same command runs on every host; see `flan_jax.distributed`.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 import gin
 
-from flan_jax import configuration, distributed
+from flan_jax import configuration, distributed, options
 from flan_jax.errors import one_line_errors
 from flan_jax.files import to_json
 from flan_jax.training import configurables  # noqa: F401 - what a run file configures
@@ -19,7 +18,7 @@ from flan_jax.training import configurables  # noqa: F401 - what a run file conf
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and the gin configuration, then runs `loop.train`."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.train",
         description=__doc__,
         epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; macros are listed in the file.",

@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import atexit
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -79,3 +80,40 @@ def open_page(tmp_path) -> Callable[[Path, int], str]:
         return done.stdout
 
     return opened
+
+
+@contextlib.contextmanager
+def _mounted(folder: Path, options: str) -> Iterator[Path]:
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("no mount command here")
+    if done.returncode:
+        pytest.skip(f"only root can mount a small disk: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+@pytest.fixture
+def make_disk(tmp_path) -> Iterator[Callable[..., Path]]:
+    """(size in kB) -> the folder of a real disk of that size. Skips where this user may not mount one."""
+    with contextlib.ExitStack() as stack:
+        yield lambda kilobytes, name="disk": stack.enter_context(_mounted(tmp_path / name, f"size={kilobytes}k"))
+
+
+@pytest.fixture
+def small_disk(make_disk) -> Path:
+    """A disk that takes 200 kB."""
+    return make_disk(200)
+
+
+@pytest.fixture
+def read_only_disk(make_disk) -> Path:
+    """A disk that takes nothing, not even from root."""
+    folder = make_disk(200, "read_only")
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    return folder

@@ -1,8 +1,136 @@
-import json
+"""Paths of users, and writes that happen whole or not at all, on disks that are full, closed or of another kind."""
 
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from flan_jax import files
+from flan_jax.errors import FlanError
 from flan_jax.files import write_atomic
 
 
 def test_atomic_write_leaves_no_temporary(tmp_path):
     write_atomic(tmp_path / "deep" / "file.json", json.dumps({"a": 1}))
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["file.json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("", "the path is empty"),
+        ("  ", "the path is empty"),
+        (5, "5 is no path"),
+        (None, "None is no path"),
+        (b"runs", "b'runs' is no path"),
+        ("a\0b", "zero byte"),
+        ("gs://bucket/runs", "gs://bucket/runs is a URL"),
+        ("s3://bucket", "is a URL"),
+        ("hdfs://host/a", "is a URL"),
+        ("https://example.com/x", "is a URL"),
+        ("file:///tmp/x", "is a URL"),
+        (Path("gs://bucket/runs"), "is a URL"),
+        ("~nobody_here/x", "home folder of nobody"),
+    ],
+)
+def test_no_path(given, says):
+    with pytest.raises(FlanError, match="MODEL_DIR: ") as caught:
+        files.user_path(given, "MODEL_DIR")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [("runs/a", "runs/a"), ("~/runs", "/home/me/runs"), ("a b/ü", "a b/ü"), ("a:b/c", "a:b/c"), (Path("x"), "x")],
+)
+def test_paths(given, path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert files.user_path(given) == Path(path)
+
+
+def _content(folder):
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_full_disk_keeps_the_old_file(small_disk):
+    write_atomic(small_disk / "file", "old")
+    with pytest.raises(FlanError, match=r"cannot write .*/file: no space left on device; make room"):
+        write_atomic(small_disk / "file", "x" * 1_000_000)
+    assert _content(small_disk) == {"file": "old"}
+    write_atomic(small_disk / "file", "new")  # with room again, the same call goes on
+    assert _content(small_disk) == {"file": "new"}
+
+
+def test_full_disk_keeps_the_old_folder(small_disk):
+    def fill(text):
+        with files.whole_folder(small_disk / "data") as folder:
+            (folder / "one").write_text("1")
+            (folder / "two").write_text(text)
+
+    fill("old")
+    with pytest.raises(FlanError, match=r"cannot write .*/data: no space left on device"):
+        fill("x" * 1_000_000)
+    assert _content(small_disk) == {"data/one": "1", "data/two": "old"}
+    fill("new")
+    assert _content(small_disk) == {"data/one": "1", "data/two": "new"}
+
+
+def test_read_only_disk(read_only_disk):
+    for write in (
+        lambda path: write_atomic(path / "file", "x"),
+        lambda path: files.make_folder(path / "folder"),
+        files.writable,
+    ):
+        with pytest.raises(FlanError, match="read-only file system; choose a place that can be written to"):
+            write(read_only_disk)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("a_file/below", "a_file is no folder; choose another path"),
+        ("a_file/below/it", "a_file is no folder; choose another path"),
+        ("a_folder", "a_folder: it is a folder; give a file name"),
+        ("n" * 300, "file name too long; choose a shorter one"),
+        ("m" * 300 + "/below", "file name too long; choose a shorter one"),
+        ("link/below", "link is no folder"),
+        ("/proc/below", "no such file or directory|permission denied|operation not permitted"),
+        ("/dev/null/below", "/dev/null is no folder"),
+        (".", "it is a folder"),
+        ("/", "it is a folder"),
+    ],
+)
+def test_place_that_takes_no_file(tmp_path, monkeypatch, path, reason):
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").write_text("mine")
+    Path("a_folder").mkdir()
+    Path("link").symlink_to("link")
+    before = sorted(os.listdir())
+    with pytest.raises(FlanError, match=f"cannot write .*({reason})") as caught:
+        write_atomic(Path(path), "x")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert sorted(os.listdir()) == before
+    assert Path("a_file").read_text() == "mine"
+
+
+def test_longest_name_that_is_allowed(tmp_path):
+    path = tmp_path / ("n" * 255)
+    write_atomic(path, "x")
+    assert _content(tmp_path) == {path.name: "x"}
+
+
+def test_other_errors_pass(tmp_path):
+    with pytest.raises(KeyError), files.whole_file(tmp_path / "file") as file:
+        file.write("half")
+        raise KeyError("x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_error_of_another_file_names_it(tmp_path):
+    (tmp_path / "out").mkdir()
+    says = pytest.raises(FlanError, match="cannot read or write /proc/none: no such file")
+    with says, files.whole_file(tmp_path / "out" / "file") as file:
+        file.write(Path("/proc/none").read_text())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.files import written
 
 _ITEMS = ("params", "opt_state")
 
@@ -51,16 +54,26 @@ def latest_step(model_dir: str | Path) -> int | None:
 
 
 class Saver:
-    """Saves training states; a context manager that waits for the last one at the end."""
+    """Saves training states; a context manager that waits for the last one at the end.
+
+    Arrays are written while the caller goes on, so that a full disk shows later: `check` says so as soon as it does.
+    What a save that failed has written is removed.
+    """
 
     def __init__(self, model_dir: str | Path, keep: int = 2) -> None:
-        self._manager = _manager(model_dir, keep)
+        self._folder = Path(model_dir)
+        self._step: int | None = None
+        self._log_level = logging.getLogger("absl").level
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every failure with its traceback, four times
+        with self._failing():
+            self._manager = _manager(model_dir, keep)
 
     def save(self, step: int, params: Any, opt_state: Any = None) -> None:
         """Starts saving; a step becomes visible when it is whole. Waits for the save before it.
 
         Raises:
-          FlanError: an array holds numbers that are not finite: it is named, and nothing is saved.
+          FlanError: an array holds numbers that are not finite: it is named, and nothing is saved. Or this save, or
+            the one before it, failed.
         """
         trees = {name: tree for name, tree in zip(_ITEMS, (params, opt_state), strict=True) if tree is not None}
         found = {name: digests.measure(tree) for name, tree in trees.items()}
@@ -71,20 +84,65 @@ class Saver:
         items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
         items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(saved))
-        self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
+        self.wait()
+        self._step = step
+        with self._failing():
+            self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
+
+    def check(self) -> None:
+        """Returns at once.
+
+        Raises:
+          FlanError: what was started has failed in the meantime; it names the last step that is whole.
+        """
+        with self._failing():
+            self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Returns when all that was started is saved."""
-        self._manager.wait_until_finished()
+        """Returns when all that was started is saved.
+
+        Raises:
+          FlanError: it failed.
+        """
+        with self._failing():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            with written(self._folder, "make checkpoints in" if self._step is None else f"save step {self._step} in"):
+                yield
+        except FlanError as error:
+            self._abandon()
+            whole = [int(path.name) for path in (self._folder / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
+            last = f"the last whole checkpoint there is of step {max(whole)}" if whole else "no checkpoint is there yet"
+            raise FlanError(f"{str(error).rstrip('.')}; {last}.") from error
+
+    def _abandon(self) -> None:
+        """Removes what a save that failed has written."""
+        if jax.process_count() > 1:
+            return  # the other processes may still be writing; Orbax removes it at the next start
+        with contextlib.suppress(Exception):
+            self._manager.close()  # which raises the same error once more
+        for left in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def __enter__(self) -> Saver:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] is not None and jax.process_count() > 1:
-            return  # the other processes may be gone, and what is closed here would wait for them
-        self.wait()
-        self._manager.close()
+        try:
+            if error[0] is not None and jax.process_count() > 1:
+                return  # the other processes may be gone, and what is closed here would wait for them
+            if error[0] is None:
+                self.wait()
+                self._manager.close()
+                return
+            with contextlib.suppress(FlanError):  # what ended the run is said, not that a save failed as well
+                self.wait()
+                self._manager.close()
+        finally:
+            logging.getLogger("absl").setLevel(self._log_level)
 
 
 def _with_shardings(abstract: Any, shardings: Any) -> Any:

@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from flan_jax import models
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.files import write_atomic
 
 UNTUNED = "declared untuned"  # its importer says that it never saw an instruction-tuning mixture
 DECLARED = "declared"  # its importer lists the clusters
@@ -98,11 +98,8 @@ class Manifest:
 
     def save(self, model_dir: str | Path) -> None:
         """Writes MODEL_DIR/manifest.json, whole or not at all."""
-        path = Path(model_dir) / "manifest.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".manifest.{os.getpid()}")
-        temporary.write_text(json.dumps(dataclasses.asdict(self) | {_OWN: self.digest()}, indent=1) + "\n")
-        temporary.replace(path)
+        text = json.dumps(dataclasses.asdict(self) | {_OWN: self.digest()}, indent=1)
+        write_atomic(Path(model_dir) / "manifest.json", text + "\n")
 
     def load_vocabulary(self, model_dir: str | Path) -> vocabularies.Tokenizer:
         """Reads MODEL_DIR/vocabulary.

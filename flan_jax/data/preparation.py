@@ -8,11 +8,11 @@ What is there and current stays. A dataset is locked while it is prepared, so tw
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from typing import Any
 import filelock
 import tensorflow as tf
 
-from flan_jax import catalog, styles, templates
+from flan_jax import catalog, styles, templates, values
 from flan_jax.data import few_shot, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
+from flan_jax.files import make_folder, whole_folder, written
 from flan_jax.tasks import fields as shared_fields
 
 BATCH = 512  # examples tokenized at once
@@ -56,6 +57,11 @@ class Options:
     max_input_length: int = 1024
     max_target_length: int = 256
     style: styles.TextStyle = styles.PAPER
+
+    def __post_init__(self) -> None:
+        values.checked("seed", values.Whole(0, values.SEEDS), self.seed)
+        values.checked("max_input_length", values.TOKENS, self.max_input_length)
+        values.checked("max_target_length", values.TOKENS, self.max_target_length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,10 +211,21 @@ def summary_line(
     }
 
 
-def locked(folder: Path) -> filelock.BaseFileLock:
-    """A lock on a folder that is written aside and renamed, between processes; freed when its process dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A lock on a folder that is written aside and renamed, between processes; freed when its process dies.
+
+    Raises:
+      FlanError: its place cannot be written to.
+    """
+    make_folder(folder.parent)
+    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+    with written(folder):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def token_key(
@@ -297,11 +314,8 @@ def _write_examples(
     key |= {"source": record.source, "fields": _fields_digest(record), "pool": few_shot.POOL_SIZE}
     if not overwrite and (found := token_store.read_info(folder)) and found.get("key") == key:
         return found["sizes"]
-    building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)  # of a killed process
-    building.mkdir(parents=True)
     sizes = {}
-    try:
+    with whole_folder(folder) as building:
         for name, split in (("dev", "validation"), ("test", "test"), ("exemplars", "train")):
             if split not in source.splits:
                 continue
@@ -313,8 +327,4 @@ def _write_examples(
                     file.write(json.dumps({"id": identity, "fields": fields}, ensure_ascii=False) + "\n")
                     sizes[name] += 1
         (building / info.name).write_text(json.dumps({"key": key, "sizes": sizes}, indent=1) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return sizes

@@ -13,9 +13,10 @@ from etils import epy
 from rich import progress
 from rich.console import Console
 
-from flan_jax import catalog
+from flan_jax import catalog, values
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.files import writable
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import parallel, preparation
@@ -49,8 +50,10 @@ def prepare_datasets(
     Raises:
       FlanError: not one dataset could be prepared, or a worker died.
     """
+    values.checked("workers", values.Whole(1), workers)
     if not chosen:
         raise FlanError("no dataset is chosen: give --datasets or --mixture, or neither for all.")
+    writable(to)
     outcomes: dict[str, parallel.Outcome] = {}
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
@@ -93,4 +96,5 @@ def _progress_line(outcome: parallel.Outcome) -> str:
 
 def num_workers(wanted: int, datasets: int) -> int:
     """How many processes prepare: as many as wanted; by default (0) one a core, where there is work for their start."""
+    values.checked("workers", values.Whole(0), wanted)
     return wanted or max(1, min(os.cpu_count() or 1, datasets // _DATASETS_A_WORKER))

@@ -23,8 +23,8 @@ import tensorflow_datasets as tfds
 
 import flan_jax.tasks
 from flan_jax import catalog
-from flan_jax.errors import FlanError
-from flan_jax.files import home
+from flan_jax.errors import FlanError, cannot, system_error_number
+from flan_jax.files import home, written
 
 SAMPLES = "samples"
 TFDS = "tfds"
@@ -37,18 +37,26 @@ tfds.core.DatasetInfo.initialize_from_bucket = lambda self: None
 class SourceError(FlanError):
     """A source that cannot be opened: why, and what to do."""
 
-    def __init__(self, dataset: str, reason: str, remedy: str) -> None:
+    def __init__(self, dataset: str, reason: str, remedy: str, refused: bool = False) -> None:
         super().__init__(f"dataset {dataset}: {reason}; {remedy}.")
-        self.skipped = Skipped(dataset, reason, remedy)
+        self.skipped = Skipped(dataset, reason, remedy, refused)
 
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """A dataset that was left out."""
+    """A dataset that was left out.
+
+    Attributes:
+      dataset: its name.
+      reason: why.
+      remedy: what to do.
+      refused: whether its data are fine, but this machine's disk took no more, or no such file.
+    """
 
     dataset: str
     reason: str
     remedy: str
+    refused: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +110,8 @@ def open_source(record: catalog.Dataset, data: str | Path) -> OpenSource:
     if not folder.is_dir():
         raise FlanError(f"no folder {folder}: --data is samples, tfds, or a folder of data.")
     if (folder / record.folder).is_dir() and list((folder / record.folder).glob("*.jsonl")):
-        data_dir, bad_rows = _imported(record, folder / record.folder)
+        with _cache_of(record):
+            data_dir, bad_rows = _imported(record, folder / record.folder)
         origin = SAMPLES if str(data) == SAMPLES else str(folder.name)
     else:
         data_dir, bad_rows, origin = folder, (), "tfds"
@@ -160,6 +169,8 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
             with _quietly():
                 builder.download_and_prepare()
         except Exception as error:  # any failure of a download is a dead source, whatever it raises
+            if system_error_number(error) is not None:
+                raise _refused(record, cannot("write", builder.data_dir, error)) from error
             raise SourceError(
                 record.name,
                 f"{record.source} cannot be downloaded ({_first_line(error)})",
@@ -186,6 +197,23 @@ def _first_line(error: Exception) -> str:
 
 def _samples_folder() -> Path:
     return Path(next(iter(flan_jax.tasks.__path__))) / "samples"
+
+
+@contextlib.contextmanager
+def _cache_of(record: catalog.Dataset) -> Iterator[None]:
+    """A full disk below FLAN_JAX_HOME costs the datasets that are not imported yet, and no others."""
+    try:
+        with written(home() / "imported"):
+            yield
+    except SourceError:
+        raise
+    except FlanError as error:
+        raise _refused(record, error) from error
+
+
+def _refused(record: catalog.Dataset, error: FlanError) -> SourceError:
+    reason, _, remedy = str(error).rstrip(".").rpartition("; ")
+    return SourceError(record.name, reason, remedy, refused=True)
 
 
 def _imported(record: catalog.Dataset, folder: Path) -> tuple[Path, tuple[BadRow, ...]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from flan_jax import styles
 from flan_jax.errors import FlanError
+from flan_jax.files import whole_folder
 
 INDEX = np.dtype(
     [
@@ -63,12 +63,12 @@ def write_dataset(
 
     Returns:
       The info as written, with counts and checksums.
+
+    Raises:
+      FlanError: the disk is full, or refuses it otherwise; what was there is as it was.
     """
     folder = Path(folder)
-    building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)  # of a killed process
-    building.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as building:
         dtype = np.dtype(np.uint16 if info["vocab_size"] <= 1 << 16 else np.uint32)
         rows, offset, checksum = [], 0, 0
         with (building / "tokens.bin").open("wb") as file:
@@ -93,10 +93,6 @@ def write_dataset(
             "index_crc32": zlib.crc32(index.tobytes()),
         }
         (building / "info.json").write_text(json.dumps(info, indent=1) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return info
 
 

@@ -18,7 +18,7 @@ from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import Generator
-from flan_jax.errors import FlanError, unknown_name
+from flan_jax.errors import FlanError
 from flan_jax.evaluation import generation, prompts, ranking
 from flan_jax.evaluation.figures import cluster_means, summarize
 from flan_jax.evaluation.units import InvalidError, Unit
@@ -85,16 +85,8 @@ def select(names: Sequence[str]) -> list[catalog.Dataset]:
     Raises:
       FlanError: a name that is neither; the message has near matches.
     """
-    known = {d.name: d for d in catalog.datasets()}
-    chosen: dict[str, catalog.Dataset] = {}
-    for name in names:
-        if name in known:
-            chosen[name] = known[name]
-        elif name in {c.name for c in catalog.clusters()}:
-            chosen.update({d.name: d for d in catalog.datasets(name)})
-        else:
-            raise unknown_name("dataset or cluster", name, [*known, *(c.name for c in catalog.clusters())])
-    return [d for d in known.values() if d.name in chosen]
+    chosen = {record for name in names for record in catalog.named(name)}
+    return [record for record in catalog.datasets() if record in chosen]
 
 
 def evaluate(

@@ -24,6 +24,7 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.figures import cluster_means
+from flan_jax.files import written
 from flan_jax.scoring.scorer import Scorer
 
 ALL, FOLLOW = "all", "follow"
@@ -230,7 +231,7 @@ def _alone(output_dir: Path) -> Iterator[None]:
         yield
         return
     made = not output_dir.exists()
-    try:
+    with written(output_dir, "write to"):
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(output_dir / _LOCK)
         try:
@@ -238,8 +239,6 @@ def _alone(output_dir: Path) -> Iterator[None]:
         except filelock.Timeout:
             print(f"another job is at work in {output_dir}: waiting for it", flush=True)
             lock.acquire()
-    except OSError as error:
-        raise FlanError(f"cannot write to {output_dir}: {error.strerror}.") from error
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from flan_jax import catalog, models
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.files import ready, written
 from flan_jax.formats import gguf, huggingface, native, t5x
 from flan_jax.formats.source import Source, leaves, of_tree
 
@@ -129,8 +130,10 @@ def check_destination(to: Path, overwrite: bool) -> None:
     Raises:
       FlanError: `to` is a file, or a folder with something in it that was not made here or is to be kept.
     """
-    if to.exists() and not to.is_dir():
-        raise FlanError(f"{to} is a file: give a folder as --to.")
+    with written(to, "make the folder"):
+        if to.exists() and not to.is_dir():
+            raise FlanError(f"{to} is a file: give a folder as --to.")
+    ready(to / "manifest.json")
     if to.exists() and any(to.iterdir()):
         if not overwrite:
             raise FlanError(f"{to} is not empty: give another --to, or --overwrite to replace it.")
@@ -166,21 +169,22 @@ def write(
     """
     building = to.absolute().with_name(f".{to.absolute().name}.{os.getpid()}")
     try:
-        if form == HUGGINGFACE:
-            huggingface.write(source, building, dtype)
-            manifest.save(building)
-        elif form == T5X:
-            building.mkdir(parents=True)
-            optimizer = t5x.OptimizerState(source.step, {}) if optimizer is None else optimizer
-            t5x.write(source, building / f"checkpoint_{optimizer.step}", optimizer, scanned)
-            source.tokenizer.save(building / "vocabulary")
-            manifest.save(building)
-        else:
-            native.write(source, manifest, building)
-        if to.exists():
-            shutil.rmtree(to)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        building.rename(to)
+        with written(to):
+            if form == HUGGINGFACE:
+                huggingface.write(source, building, dtype)
+                manifest.save(building)
+            elif form == T5X:
+                building.mkdir(parents=True)
+                optimizer = t5x.OptimizerState(source.step, {}) if optimizer is None else optimizer
+                t5x.write(source, building / f"checkpoint_{optimizer.step}", optimizer, scanned)
+                source.tokenizer.save(building / "vocabulary")
+                manifest.save(building)
+            else:
+                native.write(source, manifest, building)
+            if to.exists():
+                shutil.rmtree(to)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            building.rename(to)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     count = sum(leaf.size for leaf in leaves(source.config))

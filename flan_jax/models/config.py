@@ -8,9 +8,21 @@ from typing import Any
 
 from flan_jax.errors import FlanError
 from flan_jax.models.remat import POLICIES
+from flan_jax.values import Kind, Number, Switch, Whole, checked
 
 # How a model is computed, not what it is.
 COMPUTATION = ("dtype", "remat", "attention", "attention_block", "head_chunk", "unroll")
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "activation": ("silu", "gelu"),
+    "positions": ("rope", "relative_bias"),
+    "dtype": ("float32", "bfloat16"),
+    "rope_scaling": ("none", "linear", "llama3"),
+    "remat": tuple(POLICIES),
+    "attention": ("xla", "segments", "splash", "cudnn"),
+}
+# By the annotation of a field; those without a default are 1 or more.
+_KINDS: dict[str, Kind] = {"int": Whole(0), "bool": Switch(), "float": Number(above=0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +105,13 @@ class DecoderConfig:
     unroll: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("activation", ("silu", "gelu")),
-            ("positions", ("rope", "relative_bias")),
-            ("dtype", ("float32", "bfloat16")),
-            ("rope_scaling", ("none", "linear", "llama3")),
-            ("remat", tuple(POLICIES)),
-            ("attention", ("xla", "segments", "splash", "cudnn")),
-        ):
+        for field in dataclasses.fields(self):
+            kind = _KINDS.get(str(field.type).removesuffix(" | None"))
+            value = getattr(self, field.name)
+            if kind is not None and not (value is None and "None" in str(field.type)):
+                required = field.default is dataclasses.MISSING or field.name in ("attention_block", "head_chunk")
+                checked(f"DecoderConfig.{field.name}", Whole(1) if required else kind, value)
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise FlanError(f"DecoderConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(allowed)}.")
         if self.num_heads % self.num_kv_heads:

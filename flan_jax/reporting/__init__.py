@@ -97,8 +97,5 @@ def write(runs: Sequence[Run], output_dir: str | Path, contamination: str | Path
     paths = {}
     for suffix, text in contents.items():
         paths[suffix] = Path(output_dir) / f"report.{suffix}"
-        try:
-            write_atomic(paths[suffix], text)
-        except OSError as error:
-            raise FlanError(f"cannot write {paths[suffix]}: {error.strerror}.") from error
+        write_atomic(paths[suffix], text)
     return paths

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from flan_jax import distributed
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, NotFiniteError
-from flan_jax.files import to_json
+from flan_jax.files import ready, to_json, user_path, whole_file
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import JOINED, build_trees
 
@@ -96,9 +95,7 @@ def score_items(
       FlanError: bad input, found before scoring starts; scores that are not finite; an output that cannot be written.
     """
     items = read_items(items_path)
-    output = Path(output_path)
-    if output.is_dir():
-        raise FlanError(f"cannot write scores to {output}: it is a folder; give a file name.")
+    output = ready(user_path(output_path, "the output"))
     trees = build_trees(
         tokenizer,
         [item.prompt for item in items],
@@ -115,19 +112,11 @@ def score_items(
         raise FlanError(f"item {items[error.number].id!r} of {items_path}: {error}") from error
     if not distributed.is_primary():
         return len(items)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            for item, tree, scores in zip(items, trees, every, strict=True):
-                line = {"id": item.id} | dataclasses.asdict(scores)
-                line["bytes"] = line.pop("num_bytes")
-                if tree.cut_tokens:
-                    line["cut_tokens"] = tree.cut_tokens
-                file.write(to_json(line, ascii_only=False, what=f"item {item.id!r}") + "\n")
-        temporary.replace(output)
-    except OSError as error:
-        raise FlanError(f"cannot write scores to {output}: {error.strerror}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(output) as file:
+        for item, tree, scores in zip(items, trees, every, strict=True):
+            line = {"id": item.id} | dataclasses.asdict(scores)
+            line["bytes"] = line.pop("num_bytes")
+            if tree.cut_tokens:
+                line["cut_tokens"] = tree.cut_tokens
+            file.write(to_json(line, ascii_only=False, what=f"item {item.id!r}") + "\n")
     return len(items)

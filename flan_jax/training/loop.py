@@ -16,13 +16,14 @@ import numpy as np
 import optax
 from rich import progress
 
-from flan_jax import catalog, distributed, models, partitioning, styles
+from flan_jax import catalog, distributed, macros, models, partitioning, styles
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import mixtures, vocabularies
 from flan_jax.data.stream import Stream, prefetch
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
+from flan_jax.files import writable, write_atomic, written
 from flan_jax.training import optimizers
 from flan_jax.training.metrics_log import MetricsLog
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
@@ -43,6 +44,7 @@ class RunResult:
     metrics: dict[str, Any]
 
 
+@macros.checked
 def train(
     *,
     model_dir: str,
@@ -132,8 +134,6 @@ def train(
         eos_id=tokenizer.eos_id,
         encoder_decoder=bool(network.config.num_encoder_layers),
     )
-    if batch_size % microbatches:
-        raise FlanError(f"BATCH_SIZE {batch_size} is no multiple of microbatches {microbatches}.")
 
     # ------------------------------------------------------------------------------------------ mesh and state
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
@@ -157,12 +157,19 @@ def train(
     digests.refuse_not_finite(digests.measure(state.params), f"parameters of {origin}", "start from another checkpoint")
     start = int(state.step)
     if start >= train_steps:
+        if primary:
+            print(
+                f"nothing to do: {model_dir} is at step {start}, and TRAIN_STEPS is {train_steps}; give TRAIN_STEPS of "
+                f"more than {start} to train on, or another MODEL_DIR for a new run.",
+                flush=True,
+            )
         return RunResult(start, {})
 
     if primary:
-        folder.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(folder / "vocabulary")
-        (folder / "config.gin").write_text(config_text)
+        writable(folder)
+        with written(folder / "vocabulary"):
+            tokenizer.save(folder / "vocabulary")
+        write_atomic(folder / "config.gin", config_text)
     record = {
         "tuned on": mixture,
         "absent": list(composition.absent),
@@ -222,6 +229,7 @@ def train(
         for step in range(start + 1, train_steps + 1):
             batch = partitioning.global_batch(next(batches), batch_shardings, rows, batch_size)
             state, sums = train_step(state, batch)
+            saver.check()
             running.append((step, sums))
             save = step % checkpoint_period == 0 or step == train_steps
             while len(running) > (0 if save else 1):  # the devices compute a step while the host accounts for the last

@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
-from flan_jax.files import to_json
+from flan_jax.files import make_folder, to_json, write_atomic, written
+
+_FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
 
 
 class MetricsLog:
     """Appends steps to MODEL_DIR/metrics.jsonl and MODEL_DIR/tensorboard; a context manager.
 
-    A resumed run drops the lines at or after its first step, so that every step stands once.
+    A resumed run drops the lines at or after its first step, so that every step stands once. TensorBoard's file is
+    written here and not by `SummaryWriter`, whose thread dies of a full disk and leaves its caller waiting for ever.
+
+    Raises, also from its methods: FlanError where a file cannot be written.
     """
 
     def __init__(self, model_dir: Path, first_step: int) -> None:
-        path = model_dir / "metrics.jsonl"
+        self._path = model_dir / "metrics.jsonl"
         kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
+        if self._path.exists():
+            for line in self._path.read_text().splitlines():
                 try:
                     if json.loads(line)["step"] <= first_step:
                         kept.append(line)
                 except (json.JSONDecodeError, KeyError):
                     continue  # the last line of a killed run may be half-written
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        temporary.replace(path)
-        self._file = path.open("a", buffering=1)
-        self._board = SummaryWriter(str(model_dir / "tensorboard"), purge_step=first_step + 1)
+        write_atomic(self._path, "".join(line + "\n" for line in kept))
+        self._events_dir = make_folder(model_dir / "tensorboard")
+        with written(self._path):
+            self._file = self._path.open("a", buffering=1)
+        with written(self._events_dir):
+            self._board = EventsWriter(str(self._events_dir / "events"))
+            # TensorBoard leaves out what an earlier start wrote of these steps.
+            start = Event(wall_time=time.time(), step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
+            self._board.write_event(start)
+        self._flushed = time.monotonic()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Writes one step; nested dicts become `outer/inner` in TensorBoard."""
-        self._file.write(to_json({"step": step, **values}, what=f"step {step}") + "\n")
-        for name, value in values.items():
-            for inner, scalar in value.items() if isinstance(value, dict) else [(None, value)]:
-                self._board.add_scalar(f"{name}/{inner}" if inner else name, scalar, step)
+        with written(self._path):
+            self._file.write(to_json({"step": step, **values}, what=f"step {step}") + "\n")
+        with written(self._events_dir):
+            for name, value in values.items():
+                for inner, number in value.items() if isinstance(value, dict) else [(None, value)]:
+                    summary = scalar(f"{name}/{inner}" if inner else name, number)
+                    self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._board.flush()
+                self._flushed = time.monotonic()
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -48,5 +67,10 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._board.close()
+        with contextlib.ExitStack() as stack:
+            if kind is not None:
+                stack.enter_context(contextlib.suppress(Exception))  # what ended the run is said
+            with written(self._path):
+                self._file.close()
+            with written(self._events_dir):
+                self._board.close()

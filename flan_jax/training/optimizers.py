@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flan_jax import partitioning
+from flan_jax import macros, partitioning
 
 # What an optimizer can depend on, beside arrays, is what their axes are called.
 Optimizer = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
@@ -28,6 +28,7 @@ def schedule(learning_rate: float, warmup_steps: int = 0) -> optax.Schedule:
     return optax.warmup_constant_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps)
 
 
+@macros.checked
 def adafactor(learning_rate: float = 3e-5, warmup_steps: int = 0, parameter_scale: bool = True) -> Optimizer:
     """Adafactor (Shazeer & Stern 2018) without momentum, updates clipped at root mean square 1, step by step T5X's.
 

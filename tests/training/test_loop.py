@@ -244,7 +244,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path, period):
         ({"vocabulary": "no/such"}, "no vocabulary at 'no/such'"),
         ({"initial_checkpoint_path": "no/such"}, "no checkpoint at no/such"),
         ({"prepared_dir": "no/such"}, "nothing prepared in no/such"),
-        ({"microbatches": 3}, "BATCH_SIZE 4 is no multiple of microbatches 3"),
+        ({"microbatches": 3}, "batch_size 4 is no multiple of train.microbatches 3"),
         ({"mesh_shape": {"data": 3}}, "does not fit 8 devices"),
         ({"feature_lengths": {"inputs": 4, "targets": 4}}, "raise TASK_FEATURE_LENGTHS"),
     ],

@@ -1,0 +1,262 @@
+"""Every macro of gin and every argument behind one: what it may be, and what it is for, in one table.
+
+`flan_jax.configuration` checks the macros of a run before anything is opened; `checked` checks the arguments of the
+functions themselves, for whoever calls them from Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import optax
+
+from flan_jax import catalog, styles, values
+from flan_jax.errors import FlanError
+from flan_jax.models import DecoderConfig
+from flan_jax.models.config import CHOICES, COMPUTATION
+from flan_jax.partitioning import MESH_AXES
+from flan_jax.values import (
+    SEEDS,
+    TOKENS,
+    ByName,
+    Either,
+    Keyed,
+    Kind,
+    Made,
+    Named,
+    Nothing,
+    Number,
+    OneOf,
+    Several,
+    Switch,
+    Text,
+    Where,
+    Whole,
+    or_none,
+)
+
+STEPS = ("all", "follow")  # words that STEP takes beside numbers
+_MOST_AT_ONCE = 2**20  # rows of a batch and slots of a row: more is a slip of the keyboard
+_MIXTURE = Named(lambda name: catalog.mixture(styles.split_name(name)[0]), "the name of a mixture")
+_DATASET = Named(catalog.named, "the name of a dataset or a cluster")
+_CLUSTER = Named(catalog.cluster, "the name of a cluster")
+_STYLE = Named(styles.parse, "a style, such as 'instructions', 'gpt3' or '5_shots'")
+_COMPUTED = {"attention_block": Whole(1, _MOST_AT_ONCE), "head_chunk": Whole(1, _MOST_AT_ONCE), "unroll": Switch()}
+_SIZE = Whole(1, _MOST_AT_ONCE)
+
+
+class _Axis(Whole):
+    """The size of a mesh axis."""
+
+    @property
+    def wanted(self) -> str:
+        """See `values.Kind`."""
+        return "a whole number of at least 1, or -1 for what is left"
+
+    def fit(self, value: Any) -> int:
+        """See `values.Kind`."""
+        return -1 if value == -1 and not isinstance(value, bool) else Whole(1).fit(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A row of the table.
+
+    Attributes:
+      macro: its name in gin; empty for an argument that has none.
+      kind: what it may be.
+      meaning: what it is for, in one line.
+      arguments: the arguments that it is bound to, as "function.argument".
+    """
+
+    macro: str
+    kind: Kind
+    meaning: str
+    arguments: tuple[str, ...]
+
+
+SETTINGS = (
+    Setting("MODEL_DIR", Where(), "where a run keeps its checkpoints, metrics and manifest", ("train.model_dir",)),
+    Setting("PREPARED_DIR", Where(), "what prepare wrote", ("train.prepared_dir", "evaluate.prepared_dir")),
+    Setting("MIXTURE_OR_TASK_NAME", _MIXTURE, "what is tuned on", ("train.mixture",)),
+    Setting(
+        "INITIAL_CHECKPOINT_PATH",
+        or_none(Where(), "start from random parameters"),
+        "the checkpoint folder to start from",
+        ("train.initial_checkpoint_path",),
+    ),
+    Setting(
+        "TASK_FEATURE_LENGTHS",
+        or_none(Keyed({"inputs": TOKENS, "targets": TOKENS}), "the paper's"),
+        "tokens of an input and of a target",
+        ("train.feature_lengths",),
+    ),
+    Setting("TRAIN_STEPS", Whole(1), "steps in all, those of earlier starts included", ("train.train_steps",)),
+    Setting("BATCH_SIZE", _SIZE, "rows a step", ("train.batch_size",)),
+    Setting("MICROBATCHES", _SIZE, "parts that a step's rows are computed in", ("train.microbatches",)),
+    Setting("LEARNING_RATE", Number(above=0, most=1000), "of Adafactor", ("adafactor.learning_rate",)),
+    Setting("WARMUP_STEPS", Whole(0), "steps until the learning rate is reached", ("adafactor.warmup_steps",)),
+    Setting("RANDOM_SEED", Whole(0, SEEDS), "of the first parameters and the order of rows", ("train.random_seed",)),
+    Setting("CHECKPOINT_PERIOD", Whole(1), "steps between checkpoints", ("train.checkpoint_period",)),
+    Setting("LOG_PERIOD", Whole(1), "steps between printed lines", ("train.log_period",)),
+    Setting(
+        "MESH",
+        or_none(Keyed(dict.fromkeys(MESH_AXES, _Axis())), "all on data"),
+        "how many devices each axis has",
+        ("train.mesh_shape", "evaluate.mesh_shape"),
+    ),
+    Setting(
+        "COMPUTATION",
+        or_none(Keyed({name: _COMPUTED.get(name) or OneOf(CHOICES[name]) for name in COMPUTATION}), "its own way"),
+        "how the model is computed, where it differs from its own way",
+        ("train.computation", "evaluate.computation"),
+    ),
+    Setting("MODEL", Text(), "a file of gin/models, without a checkpoint to start from", ("model_config.name",)),
+    Setting("VOCABULARY", or_none(Where()), "'bytes', or a vocabulary's file or folder", ("train.vocabulary",)),
+    Setting(
+        "",
+        or_none(Made((DecoderConfig,), "a DecoderConfig, as @model_config() makes it")),
+        "the model's shape",
+        ("train.model",),
+    ),
+    Setting(
+        "",
+        or_none(Made((optax.GradientTransformation, Callable), "an optimizer, as @adafactor() makes it")),
+        "how parameters are changed",
+        ("train.optimizer",),
+    ),
+    Setting("", Whole(1), "how many checkpoints stay", ("train.keep_checkpoints",)),
+    Setting("", Switch(), "scale updates by their parameter's size", ("adafactor.parameter_scale",)),
+    Setting(
+        "CHECKPOINT_PATH",
+        Either((ByName(_CLUSTER, Where()), Several(Where()))),
+        "what is evaluated",
+        ("evaluate.checkpoint_path",),
+    ),
+    Setting(
+        "STEP",
+        Either((Whole(0), OneOf(STEPS), Nothing("the last"))),
+        "which of a checkpoint's steps",
+        ("evaluate.step",),
+    ),
+    Setting("EVAL_OUTPUT_DIR", Where(), "where predictions, results and report go", ("evaluate.output_dir",)),
+    Setting("DATASETS", Several(_DATASET), "what is evaluated on", ("evaluate.datasets",)),
+    Setting("RUN_NAME", Text(), "the run's name in the report", ("evaluate.run_name",)),
+    Setting("BASELINE_DIR", or_none(Where(), "show none"), "an earlier evaluation to show", ("evaluate.baseline_dir",)),
+    Setting("BASELINE_NAME", Text(), "its name in the report", ("evaluate.baseline_name",)),
+    Setting("MAX_EXAMPLES", or_none(Whole(1), "all"), "test examples a dataset", ("evaluate.max_examples",)),
+    Setting("MAX_DEV_EXAMPLES", Whole(0), "dev examples a dataset", ("evaluate.max_dev_examples",)),
+    Setting(
+        "MAX_NEW_TOKENS",
+        or_none(_SIZE, "the dataset's own"),
+        "longest generated answer, in tokens",
+        ("evaluate.max_new_tokens",),
+    ),
+    Setting("STYLE", Several(_STYLE), "how records become prompts", ("evaluate.style",)),
+    Setting("PMI", Switch(), "rank options by mutual information too", ("evaluate.pmi",)),
+    Setting("GENERATE", Switch(), "evaluate the datasets without options too", ("evaluate.generate",)),
+    Setting(
+        "CONTAMINATION",
+        or_none(Where(), "no scores on clean examples"),
+        "what contamination wrote",
+        ("evaluate.contamination",),
+    ),
+    Setting("", TOKENS, "longest prompt with its answer, in tokens", ("evaluate.max_length",)),
+    Setting("", Text(), "what stands between prompt and answer", ("evaluate.separator",)),
+    Setting("", Switch(), "score datasets that are not held out too", ("evaluate.allow_seen",)),
+)
+BY_MACRO = {setting.macro: setting for setting in SETTINGS if setting.macro}
+BY_ARGUMENT = {argument: setting for setting in SETTINGS for argument in setting.arguments}
+FUNCTIONS = tuple(dict.fromkeys(argument.partition(".")[0] for argument in BY_ARGUMENT))
+
+
+def check(argument: str, value: Any, name: str | None = None) -> Any:
+    """A value of an argument, as it is to be used; those that are not in the table pass.
+
+    Args:
+      argument: for example "train.batch_size".
+      value: what it is.
+      name: what the user calls it; None for the argument itself.
+
+    Raises:
+      FlanError: it is of another kind; the line has the name, the value and what is wanted.
+    """
+    setting = BY_ARGUMENT.get(argument)
+    return value if setting is None else values.checked(name or argument, setting.kind, value, setting.meaning)
+
+
+def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
+    """Refuses values that fit by themselves but not each other.
+
+    Args:
+      given: by argument, as "train.batch_size"; those that are missing are not looked at.
+      names: what the user calls them, where that differs.
+
+    Raises:
+      FlanError: two that do not fit; the line names both.
+    """
+
+    def both(first: str, second: str) -> tuple[Any, Any, str, str] | None:
+        if first not in given or second not in given:
+            return None
+        return given[first], given[second], (names or {}).get(first, first), (names or {}).get(second, second)
+
+    if found := both("train.batch_size", "train.microbatches"):
+        rows, parts, rows_name, parts_name = found
+        if rows % parts:
+            raise FlanError(f"{rows_name} {rows} is no multiple of {parts_name} {parts}: each part has as many rows.")
+    if found := both("adafactor.warmup_steps", "train.train_steps"):
+        warmup, steps, warmup_name, steps_name = found
+        if warmup > steps:
+            raise FlanError(
+                f"{warmup_name} {warmup} is more than {steps_name} {steps}: the learning rate would never be reached; "
+                f"give {warmup_name} of at most {steps}."
+            )
+    for argument in ("train.mesh_shape", "evaluate.mesh_shape"):
+        sizes = given.get(argument) or {}
+        if list(sizes.values()).count(-1) > 1:
+            name = (names or {}).get(argument, argument)
+            raise FlanError(f"{name} is {values.shown(sizes)}: only one axis can take what is left; give the others.")
+    if found := both("evaluate.step", "evaluate.checkpoint_path"):
+        step, path, step_name, path_name = found
+        if step == STEPS[1] and not isinstance(path, str) and (isinstance(path, Mapping) or len(path) > 1):
+            raise FlanError(f"{step_name} 'follow' follows one training run: give its folder as {path_name}.")
+        if step is not None and isinstance(path, Mapping):
+            raise FlanError(f"a checkpoint for each cluster is evaluated at its last step: leave {step_name} out.")
+    if found := both("evaluate.run_name", "evaluate.baseline_name"):
+        run, baseline, run_name, baseline_name = found
+        if given.get("evaluate.baseline_dir") and run == baseline:
+            raise FlanError(f"{run_name} and {baseline_name} are both {run!r}: a report needs names that differ.")
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def checked(function: _Function) -> _Function:
+    """A decorator: arguments are checked by the table, under the function's name, before the function runs.
+
+    Raises, from the function: FlanError for a value of another kind, or an argument that is missing.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*positional: Any, **named: Any) -> Any:
+        bound = signature.bind_partial(*positional, **named)
+        for name, parameter in signature.parameters.items():
+            if parameter.default is parameter.empty and name not in bound.arguments:
+                setting = BY_ARGUMENT.get(f"{function.__name__}.{name}")
+                macro = f" ({setting.macro}: {setting.meaning})" if setting and setting.macro else ""
+                raise FlanError(f"{function.__name__} needs {name}{macro}.")
+        bound.apply_defaults()
+        given = {f"{function.__name__}.{name}": value for name, value in bound.arguments.items()}
+        given = {argument: check(argument, value) for argument, value in given.items()}
+        check_together(given)
+        bound.arguments.update((argument.partition(".")[2], value) for argument, value in given.items())
+        return function(*bound.args, **bound.kwargs)
+
+    wrapper.__signature__ = signature  # which gin reads
+    return wrapper  # type: ignore[return-value]

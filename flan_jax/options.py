@@ -1,0 +1,56 @@
+"""Options of a command line: checked by the kinds of `flan_jax.values`, wrong ones in one line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from flan_jax.errors import FlanError
+from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose errors are one line on standard error with exit status 2, and have near matches."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the line and ends."""
+        head, _, rest = message.partition("unrecognized arguments: ")
+        if not head and rest:
+            first = rest.split()[0].partition("=")[0]
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            near = difflib.get_close_matches(first, known, n=2, cutoff=0.6)
+            message += f": did you mean {' or '.join(near)}?" if near else ""
+        print(f"flan_jax: {' '.join(message.split()).rstrip('.')}; see {self.prog} --help.", file=sys.stderr)
+        sys.exit(2)
+
+
+def of(kind: Kind) -> Callable[[str], Any]:
+    """The `type` of an option whose value is of a kind."""
+
+    def parsed(text: str) -> Any:
+        value: Any = text
+        if isinstance(kind, Whole | Number):
+            try:
+                value = int(text)
+            except ValueError:
+                try:
+                    value = float(text)
+                except ValueError:
+                    value = text
+        try:
+            return kind.fit(value)
+        except (Unfit, FlanError) as error:
+            said = str(error).rstrip(".") or f"it has to be {kind.wanted}"
+            shown = text if text and text.isprintable() and len(text) < 100 else repr(text)[:100]
+            raise argparse.ArgumentTypeError(f"{shown}: {said}") from error
+
+    return parsed
+
+
+path = of(Where(wanted="the path of a file or folder of this machine"))
+count = of(Whole(1))
+count_or_none = of(Whole(0))
+seed = of(Whole(0, SEEDS))

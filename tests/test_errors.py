@@ -1,0 +1,128 @@
+"""What the operating system refuses ends in one line, in our own processes and in what libraries raise."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tokenizers
+
+from flan_jax.errors import FlanError, cannot, one_line_errors, system_error_number
+
+ENV = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+def run(body: str, **options) -> subprocess.CompletedProcess:
+    """A small binary whose work is `body`."""
+    lines = "".join(f"\n    {line}" for line in body.splitlines())
+    code = f"import os, signal, sys\nfrom flan_jax.errors import *\nwith one_line_errors():{lines}"
+    return subprocess.run([sys.executable, "-c", code], text=True, timeout=60, check=False, env=ENV, **options)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "line"),
+    [
+        ("raise FlanError('a\\nb')", 2, "flan_jax: a"),
+        ("open('/proc/nothing/here', 'w')", 2, "flan_jax: cannot read or write /proc/nothing/here: no such file"),
+        ("open('/proc', 'w')", 2, "flan_jax: cannot read or write /proc: is a directory; give the path of a file."),
+        ("open('x' * 300, 'w')", 2, "flan_jax: cannot read or write " + "x" * 100 + "..."),
+        (
+            "os.mkdir('/dev/null/folder')",
+            2,
+            "flan_jax: cannot read or write /dev/null/folder: /dev/null is no folder; choose",
+        ),
+        ("raise OSError('no number')", 2, "flan_jax: cannot read or write the output, or a file"),
+        ("raise KeyboardInterrupt", 130, "flan_jax: stopped before it was done"),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, "flan_jax: stopped before it was done"),
+        ("sys.exit(1)", 1, ""),
+        ("print('fine')", 0, ""),
+    ],
+)
+def test_one_line_and_a_status(body, status, line):
+    done = run(body, capture_output=True)
+    assert done.returncode == status, done.stderr
+    assert len(done.stderr.splitlines()) == bool(line)
+    assert done.stderr.startswith(line)
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])  # in Python's buffer until the end, and beyond it
+def test_full_output(size):
+    with open("/dev/full", "w") as full:
+        done = run(f"print('x' * {size})", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "no space left on device; make room" in done.stderr
+
+
+@pytest.mark.parametrize("body", ["print('x')", "for i in range(100_000): print(i)", "raise FlanError('x')"])
+def test_reader_that_has_gone(body):
+    read, write = os.pipe()
+    os.close(read)
+    done = run(f"print('y')\n{body}", stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    expected = (2, "flan_jax: x\n") if "raise" in body else (141, "")
+    assert (done.returncode, done.stderr) == expected
+
+
+def _tensorstore(path):
+    import tensorstore
+
+    spec = {"driver": "zarr", "kvstore": f"file://{path}/", "metadata": {"dtype": "<f4", "shape": [100_000]}}
+    tensorstore.open(spec, create=True).result().write(np.random.rand(100_000).astype(np.float32)).result()
+
+
+def _tensorflow(path):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(path)) as file:
+        file.write(os.urandom(1_000_000))
+
+
+FULL = {
+    "text": lambda path: path.write_text("x" * 1_000_000),
+    "numpy": lambda path: np.save(path, np.ones(1_000_000)),
+    "numpy without a number": lambda path: np.ones(1_000_000).tofile(path),
+    "safetensors": lambda path: safetensors.numpy.save_file({"a": np.random.rand(1_000_000)}, path),
+    "tokenizers": lambda path: tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"x" * n: n for n in range(1, 2000)}, "x")
+    ).save(str(path)),
+    "tensorstore": _tensorstore,
+    "tensorflow": _tensorflow,
+}
+
+
+@pytest.mark.parametrize("library", FULL)
+def test_a_full_disk_is_known_from_every_library(library, small_disk):
+    with pytest.raises(Exception) as caught:
+        FULL[library](small_disk / "file")
+    assert system_error_number(caught.value) == errno.ENOSPC
+    assert "no space left on device; make room" in str(cannot("write", small_disk / "file", caught.value))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("shape (28, 2)"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 28 bytes."),
+        KeyError("x"),
+    ],
+)
+def test_other_errors_are_none_of_the_system(error):
+    assert system_error_number(error) is None
+
+
+def test_what_was_handled_is_not_the_reason():
+    with pytest.raises(ValueError, match="shape") as caught:
+        try:
+            raise FileNotFoundError(errno.ENOENT, "cache")
+        except OSError:
+            raise ValueError("shape")  # noqa: B904
+    assert system_error_number(caught.value) is None
+
+
+def test_net_lets_success_through():
+    with one_line_errors():
+        assert issubclass(FlanError, ValueError)
