@@ -105,7 +105,8 @@ def write(source: Source, manifest: Manifest, folder: Path) -> None:
     handlers = {"params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry)}
     options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
     path = (folder / "checkpoints").absolute()
-    with contextlib.closing(ocp.CheckpointManager(path, options=options, item_handlers=handlers)) as manager:
+    opened = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
+    with arrays.quietly(), contextlib.closing(opened) as manager:
         manager.save(0, args=ocp.args.Composite(params=ocp.args.PyTreeSave(tree)))
         manager.wait_until_finished()
     source.tokenizer.save(folder / "vocabulary")
