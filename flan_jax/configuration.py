@@ -85,11 +85,11 @@ class _LiteralsOnly(config_parser.ParserDelegate):
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Splits a command line into gin files, gin bindings and the rest.
 
-    `--gin_file=F` (repeatable; a later file counts more), `--gin.NAME=VALUE` and `--gin.module.argument=VALUE`, as in
-    T5X.
+    `--gin_file=F` (repeatable), `--gin.NAME=VALUE` and `--gin.module.argument=VALUE`, as in T5X. What comes later
+    counts more, as with every option.
 
     Raises:
-      FlanError: one without a value, or the same one twice.
+      FlanError: one without a value, or the same file twice.
     """
     files, bindings, rest = [], [], []
     arguments = iter(argv)
@@ -106,8 +106,6 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], list[str
             name, equals, value = (part.strip() for part in argument.removeprefix("--gin.").partition("="))
             if not equals or not value:
                 raise FlanError(f"{argument}: write --gin.{name}=VALUE (a Python literal; strings in quotes).")
-            if earlier := next((binding for binding in bindings if binding.partition(" = ")[0] == name), None):
-                raise FlanError(f"--gin.{name} is given twice ({earlier.partition(' = ')[2]}, {value}): leave one out.")
             bindings.append(f"{name} = {value}")
         elif option in ("--gin_bindings", "--gin_param", "--gin", "--gin_files", "--gin_config"):
             raise FlanError(f"{argument}: write --gin.NAME=VALUE for each value, and --gin_file=FILE for a file.")
@@ -289,8 +287,8 @@ def _one_line(where: str, option: str = "") -> Iterator[None]:
     """Around gin's parsing: what it raises, and what an imported module raises, becomes one line."""
     try:
         yield
-    except FlanError:
-        raise
+    except FlanError as error:  # gin adds lines about the place
+        raise FlanError(_first_line(error)) from error
     except Exception as error:
         text = str(error)
         line = f"{where} line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno and not option else ""

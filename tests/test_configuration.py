@@ -97,3 +97,114 @@ def test_shipped_files_parse(name):
 def _required(name):
     names = ("CHECKPOINT_PATH", "EVAL_OUTPUT_DIR") if "eval" in name else ("MODEL_DIR",)
     return [f"{n} = 'x'" for n in names]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"TRAIN_STEPS = = 3\n", "run.gin line 1"),
+        (b"TRAIN_STEPS = 3\n\tBATCH_SIZE = 2\nMESH 8\n", "run.gin line 3"),
+        (b"TRAIN_STEPS = (3,\n", "run.gin"),
+        (b"TRAIN_STEPS = 'three\n", "run.gin line 1"),
+        (b"TRAIN_STEPS = 3\nBATCH_SIZE = 2\nTRAIN_STEPS = 4\n", "line 3: TRAIN_STEPS is set in line 1 already"),
+        (b"TRAIN_STEP = 3\n", "unknown macro 'TRAIN_STEP': did you mean 'TRAIN_STEPS' or"),
+        (b"TRAIN_STEPS = %NONE\n", "TRAIN_STEPS is %NONE, and no file sets a macro NONE"),
+        (b"import no_such_module\n", "No module named 'no_such_module'"),
+        (b"import json.no_such\n", "no_such"),
+        (b"from json import nothing\n", "nothing"),
+        (b"import broken_here\n", "1 / 0 went wrong"),
+        (b"\xff\xfeT\x00", "not UTF-8"),
+        (b"TRAIN_STEPS = '\xe4'\n", "not UTF-8"),
+        (b"TRAIN_STEPS = 3\x00\n", "run.gin"),
+        (b"TRAIN_STEPS = {[1]: 2}\n", "unhashable"),
+        (b"include 'no/such.gin'\n", "no gin file 'no/such.gin'"),
+        (b"include no/such.gin\n", "run.gin line 1"),
+        (b"  include 'other.gin'\n", "an include stands on a line of its own"),
+        (b"include 'run.gin'\n", "includes itself"),
+        (b"no.such.thing = 3\n", "nothing here is called 'no.such'"),
+        (b"nothing: \n  a = 3\n", "nothing here is called 'nothing'"),
+        (b"TRAIN_STEPS = nan\n", "run.gin line 1"),
+        (b"<html>\n", "run.gin line 1"),
+        (b"TRAIN_STEPS: 3\n", "run.gin"),
+        (b'{"TRAIN_STEPS": 3}\n', "run.gin line 1"),
+    ],
+)
+def test_hostile_files(tmp_path, monkeypatch, content, says):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_here.py").write_text("raise RuntimeError('1 / 0 went wrong')\n")
+    (tmp_path / "other.gin").write_text("BATCH_SIZE = 2\n")
+    (tmp_path / "run.gin").write_bytes(content)
+    with pytest.raises(FlanError) as caught:
+        configuration.parse(["run.gin"], [])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value).strip()
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbfTRAIN_STEPS = 7\r\n", b"\n\n# nothing\nTRAIN_STEPS = 7", b"TRAIN_STEPS =\t7\n"]
+)
+def test_files_of_other_editors(tmp_path, content):
+    path = tmp_path / "run.gin"
+    path.write_bytes(content)
+    configuration.parse([str(path)], [])
+    assert configuration.macro("TRAIN_STEPS") == 7
+
+
+def test_a_later_file_does_not_take_back_what_an_earlier_one_set(tmp_path):
+    """Both include the same file."""
+    import flan_jax.train  # noqa: F401
+
+    path = tmp_path / "mine.gin"
+    path.write_text('include "runs/tune.gin"\nBATCH_SIZE = 2\nMODEL_DIR = "m"\nPREPARED_DIR = "p"\n')
+    configuration.parse(["runs/flan_without_nli.gin", str(path)], [])
+    assert configuration.macro("MIXTURE_OR_TASK_NAME") == "flan_without_nli"
+    assert configuration.macro("BATCH_SIZE") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--gin_file"], "--gin_file needs a file"),
+        (["--gin_file="], "--gin_file needs a file"),
+        (["--gin_file", "--gin.X=1"], "--gin_file needs a file"),
+        (["--gin_file=a.gin", "--gin_file=a.gin"], "--gin_file=a.gin is given twice"),
+        (["--gin_bindings=X=1"], "write --gin.NAME=VALUE for each value"),
+        (["--gin_files=a.gin"], "--gin_file=FILE for a file"),
+        (["--gin.X="], "--gin.X=VALUE"),
+        (["--gin.X"], "--gin.X=VALUE"),
+    ],
+)
+def test_hostile_arguments(arguments, says):
+    with pytest.raises(FlanError) as caught:
+        configuration.split_arguments(arguments)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("vocab_size = 2.5", "DecoderConfig.vocab_size is 2.5: it has to be a whole number of at least 1"),
+        ("num_layers = 0", "DecoderConfig.num_layers is 0"),
+        ("embed_dim = '8'", "DecoderConfig.embed_dim is '8'"),
+        ("rope_theta = -1.0", "DecoderConfig.rope_theta is -1.0: it has to be a number above 0"),
+        ("qk_norm = 1", "DecoderConfig.qk_norm is 1: it has to be True or False"),
+        ("norm_epsilon = None", "DecoderConfig.norm_epsilon is None"),
+        ("attention_block = 0", "DecoderConfig.attention_block is 0"),
+        ("activation = 'relu'", "DecoderConfig.activation is 'relu'"),
+        ("activation = ['gelu']", "DecoderConfig.activation is ['gelu']"),
+        ("layers = 3", "layers"),
+        ("num_layers = = 3", "line 2"),
+        ("num_layers = (3", "mine.gin"),
+        ("num_layers = %X", "write the value itself"),
+    ],
+)
+def test_hostile_models(tmp_path, content, says):
+    path = tmp_path / "mine.gin"
+    shape = ["vocab_size", "num_layers", "embed_dim", "num_heads", "num_kv_heads", "head_dim", "mlp_dim"]
+    lines = [f"    {name} = 8" for name in shape if not content.startswith(name)]
+    path.write_text("\n".join(["DecoderConfig:", f"    {content}", *lines]) + "\n")
+    with pytest.raises(FlanError) as caught:
+        configuration.model_config(str(path))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value).strip()

@@ -123,7 +123,7 @@ def test_a_conversation(checkpoint, expected, capsys, monkeypatch):
         (["--prompt=a", "--output=."], "is a folder"),
         (["--prompt=a", "--beams=2", "--temperature=1"], "leave --temperature"),
         (["--prompt=a", "--top_k=2"], "give --temperature=1 too"),
-        (["--prompt=a", "--temperature=-1"], "give a temperature and a top_k of 0 or more"),
+        (["--prompt=a", "--temperature=-1"], "--temperature: -1: it has to be a number of at least 0"),
         (["--prompt=a", "--mesh=rows=2"], "write for example --mesh=data=2,tensor=4"),
         (["--prompt=a"], "no checkpoint at nowhere"),
     ],

@@ -53,6 +53,18 @@ def latest_step(model_dir: str | Path) -> int | None:
     return found[-1] if found else None
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Around writing: Orbax logs every failure that it raises, with its traceback, several times."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 class Saver:
     """Saves training states; a context manager that waits for the last one at the end.
 
@@ -63,8 +75,8 @@ class Saver:
     def __init__(self, model_dir: str | Path, keep: int = 2) -> None:
         self._folder = Path(model_dir)
         self._step: int | None = None
-        self._log_level = logging.getLogger("absl").level
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every failure with its traceback, four times
+        self._quietly = contextlib.ExitStack()
+        self._quietly.enter_context(quietly())
         with self._failing():
             self._manager = _manager(model_dir, keep)
 
@@ -142,7 +154,7 @@ class Saver:
                 self.wait()
                 self._manager.close()
         finally:
-            logging.getLogger("absl").setLevel(self._log_level)
+            self._quietly.close()
 
 
 def _with_shardings(abstract: Any, shardings: Any) -> Any:

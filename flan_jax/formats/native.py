@@ -112,7 +112,8 @@ def write(source: Source, manifest: Manifest, folder: Path) -> None:
     handlers = {"params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry)}
     options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
     path = (folder / "checkpoints").absolute()
-    with contextlib.closing(ocp.CheckpointManager(path, options=options, item_handlers=handlers)) as manager:
+    opened = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
+    with arrays.quietly(), contextlib.closing(opened) as manager:
         items = ocp.args.Composite(params=ocp.args.PyTreeSave(tree))
         manager.save(0, args=items, custom_metadata=digests.NOTE)
         manager.wait_until_finished()
