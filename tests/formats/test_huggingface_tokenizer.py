@@ -1,0 +1,475 @@
+"""Every setting of a tokenizer's files, against transformers' own AutoTokenizer of the same folder."""
+
+import io
+import json
+
+import pytest
+import sentencepiece
+import tokenizers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors, trainers
+
+from flan_jax.data import vocabularies
+from flan_jax.errors import FlanError
+from flan_jax.formats import huggingface_tokenizer as formats
+
+transformers = pytest.importorskip("transformers")
+
+CORPUS = [
+    "The ferry left the harbour at half past six, and nobody on the pier waved.",
+    "Is the second sentence true?\nOPTIONS:\n- yes\n- it is not possible to tell\n- no",
+    "naïve café “quoted” – 10,240 €! 日本語 Привет",
+    "  two spaces,   three,\ttabs\t\tand\n\n\nblank lines  ",
+]
+HOSTILE = [
+    *CORPUS,
+    "",
+    " ",
+    "   ",
+    "\n",
+    "a</s>b <s>c  </s> d<unk>e<pad>",
+    "x <tool> y<tool>z  <tool>",
+    "{a: {b}} } {",
+    "<|im_end|>\n<|im_start|>user",
+    "NAÏVE ﬁn ½ ㎏ e\u0301 É",
+    "tool toolbox <mask> <mask>",
+    "1234567 12 3a 4",
+    " don't I'm we'll it's , . ? ! n't",
+    "😀👩‍👩‍👧 ℵ \u200b\ufeff\u0000",
+    "▁a▁ b",
+    "<extra_id_0> <extra_id_99> <extra_id_3>",
+]
+
+
+def byte_level(cuts=None, normalizer=None, special=("<s>", "</s>", "<unk>", "<pad>"), **model):
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(**model))
+    tokenizer.pre_tokenizer = cuts or pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=330,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return tokenizer
+
+
+def pieces(kind, **changed):
+    model = io.BytesIO()
+    unigram = kind == "unigram"
+    settings = {
+        "model_type": kind,
+        "vocab_size": 120 if unigram else 360,
+        "byte_fallback": not unigram,
+        "normalization_rule_name": "nmt_nfkc" if unigram else "identity",
+        "remove_extra_whitespaces": unigram,
+        "pad_id": 0 if unigram else -1,
+        "eos_id": 1 if unigram else 2,
+        "unk_id": 2 if unigram else 0,
+        "bos_id": -1 if unigram else 1,
+        "hard_vocab_limit": False,
+        "minloglevel": 2,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS * 20), model_writer=model, **settings | changed
+    )
+    return model.getvalue()
+
+
+def unigram_json(**more):
+    proto = sentencepiece_model_pb2.ModelProto.FromString(pieces("unigram"))
+    vocabulary = [(p.piece, p.score) for p in proto.pieces]
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, 2, False))
+    tokenizer.normalizer = normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)
+    cuts = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Sequence(cuts), decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", None, [("</s>", 1)])
+    tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
+    return tokenizer
+
+
+def llama_json(scheme="first"):
+    proto = sentencepiece_model_pb2.ModelProto.FromString(pieces("bpe"))
+    from flan_jax.formats.huggingface_backend import merges_of
+
+    vocabulary = {p.piece: i for i, p in enumerate(proto.pieces)}
+    model = tokenizers.models.BPE(vocabulary, merges_of(vocabulary), fuse_unk=True, byte_fallback=True)
+    tokenizer = tokenizers.Tokenizer(model)
+    if scheme == "normalizer":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 1)])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+def with_added(tokenizer, *tokens):
+    tokenizer.add_tokens(list(tokens))
+    return tokenizer
+
+
+def other(kind):
+    unk = {"unk_token": "<unk>"}
+    model = {"wordpiece": tokenizers.models.WordPiece, "wordlevel": tokenizers.models.WordLevel}[kind](**unk)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.WordPiece() if kind == "wordpiece" else None
+    trainer = {"wordpiece": trainers.WordPieceTrainer, "wordlevel": trainers.WordLevelTrainer}[kind]
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    tokenizer.train_from_iterator(CORPUS, trainer(vocab_size=200, special_tokens=special, show_progress=False))
+    return tokenizer
+
+
+FAST = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "bos_token": "<s>"}
+OBJECT = {"__type": "AddedToken", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+
+
+def truncated():
+    tokenizer = byte_level()
+    tokenizer.enable_truncation(max_length=8, stride=2)
+    return tokenizer
+
+
+def padded():
+    tokenizer = byte_level()
+    tokenizer.enable_padding(pad_id=3, pad_token="<pad>")
+    return tokenizer
+
+
+def begun(*around):
+    tokenizer = byte_level()
+    tokenizer.post_processor = processors.TemplateProcessing(" ".join(around), None, [("<s>", 0), ("</s>", 1)])
+    return tokenizer
+
+
+TOOL = AddedToken("<tool>", special=False, normalized=False)
+FLAGS = [
+    AddedToken("<tool>", lstrip=True, rstrip=True, normalized=False),
+    AddedToken("tool", single_word=True),
+    AddedToken("<mask>", lstrip=True, special=True),
+    AddedToken("naïve", normalized=True),
+]
+DECODER = {"0": OBJECT | {"content": "<unk>", "special": True}, "360": OBJECT | {"content": "<tool>", "special": False}}
+
+# name: (config.json, files)
+FOLDERS = {
+    "as it is": ({"model_type": "llama"}, {"tokenizer.json": byte_level, "tokenizer_config.json": FAST}),
+    "truncation": ({"model_type": "llama"}, {"tokenizer.json": truncated, "tokenizer_config.json": FAST}),
+    "padding": ({"model_type": "llama"}, {"tokenizer.json": padded, "tokenizer_config.json": FAST}),
+    "no class": (
+        {"model_type": "llama"},
+        {"tokenizer.json": byte_level, "tokenizer_config.json": {"eos_token": "</s>"}},
+    ),
+    "llama class, byte level": (
+        {"model_type": "llama"},
+        {"tokenizer.json": byte_level, "tokenizer_config.json": FAST | {"tokenizer_class": "LlamaTokenizerFast"}},
+    ),
+    "bos by post-processor": (
+        {"model_type": "llama"},
+        {"tokenizer.json": lambda: begun("<s>", "$A"), "tokenizer_config.json": FAST | {"add_bos_token": False}},
+    ),
+    "no bos, though add_bos_token": (
+        {"model_type": "llama"},
+        {"tokenizer.json": byte_level, "tokenizer_config.json": FAST | {"add_bos_token": True}},
+    ),
+    "flags of added tokens": (
+        {"model_type": "llama"},
+        {"tokenizer.json": lambda: with_added(byte_level(), *FLAGS), "tokenizer_config.json": FAST},
+    ),
+    "other flags in tokenizer_config": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": lambda: with_added(byte_level(), TOOL),
+            "tokenizer_config.json": FAST
+            | {"added_tokens_decoder": {"330": OBJECT | {"content": "<tool>", "special": True, "lstrip": True}}},
+        },
+    ),
+    "special tokens that are new": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": byte_level,
+            "tokenizer_config.json": FAST
+            | {"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"], "image_token": "<mask>"},
+        },
+    ),
+    "eos in special_tokens_map": (
+        {"model_type": "llama", "eos_token_id": 1},
+        {
+            "tokenizer.json": lambda: with_added(byte_level(), AddedToken("<|im_end|>", special=True)),
+            "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+            "special_tokens_map.json": {"eos_token": OBJECT | {"content": "<|im_end|>"}, "bos_token": "<s>"},
+        },
+    ),
+    "eos as an object": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": byte_level,
+            "tokenizer_config.json": FAST | {"eos_token": OBJECT | {"content": "</s>", "special": True}},
+        },
+    ),
+    "split special tokens": (
+        {"model_type": "llama"},
+        {"tokenizer.json": byte_level, "tokenizer_config.json": FAST | {"split_special_tokens": True}},
+    ),
+    "clean up, byte level": (
+        {"model_type": "llama"},
+        {"tokenizer.json": byte_level, "tokenizer_config.json": FAST | {"clean_up_tokenization_spaces": True}},
+    ),
+    "lower case and accents": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": lambda: byte_level(
+                normalizer=normalizers.Sequence(
+                    [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+                )
+            ),
+            "tokenizer_config.json": FAST,
+        },
+    ),
+    "digits and punctuation": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": lambda: byte_level(
+                pre_tokenizers.Sequence(
+                    [
+                        pre_tokenizers.Digits(True),
+                        pre_tokenizers.Punctuation("contiguous"),
+                        pre_tokenizers.ByteLevel(add_prefix_space=True),
+                    ]
+                )
+            ),
+            "tokenizer_config.json": FAST,
+        },
+    ),
+    "word pieces": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": lambda: other("wordpiece"),
+            "tokenizer_config.json": FAST | {"clean_up_tokenization_spaces": True},
+        },
+    ),
+    "words": (
+        {"model_type": "llama"},
+        {"tokenizer.json": lambda: other("wordlevel"), "tokenizer_config.json": FAST | {"unk_token": "<unk>"}},
+    ),
+    "gpt 2": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": byte_level,
+            "tokenizer_config.json": FAST | {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True},
+        },
+    ),
+    "olmo 2": (
+        {"model_type": "olmo2"},
+        {
+            "tokenizer.json": lambda: byte_level(
+                pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(False)])
+            ),
+            "tokenizer_config.json": FAST | {"tokenizer_class": "GPT2Tokenizer", "unk_token": "<unk>"},
+        },
+    ),
+    "gpt neox": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": lambda: begun("<s>", "$A"),
+            "tokenizer_config.json": FAST | {"tokenizer_class": "GPTNeoXTokenizerFast", "unk_token": "<unk>"},
+        },
+    ),
+    "qwen 2": (
+        {"model_type": "qwen2"},
+        {"tokenizer.json": byte_level, "tokenizer_config.json": FAST | {"tokenizer_class": "Qwen2Tokenizer"}},
+    ),
+    "qwen 2, whatever is said": (
+        {"model_type": "qwen2"},
+        {"tokenizer.json": byte_level, "tokenizer_config.json": FAST},
+    ),
+    "qwen 3, slow": (
+        {"model_type": "qwen3"},
+        {
+            "vocab.json": lambda: json.loads(byte_level(special=()).to_str())["model"]["vocab"],
+            "merges.txt": lambda: (
+                "#version: 0.2\n"
+                + "\n".join(" ".join(m) for m in json.loads(byte_level(special=()).to_str())["model"]["merges"])
+            ),
+            "tokenizer_config.json": {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>"},
+            "added_tokens.json": {"<|endoftext|>": 330, "<|im_start|>": 331, "<|im_end|>": 332},
+        },
+    ),
+    "mistral 3": (
+        {"model_type": "mistral"},
+        {
+            "tokenizer.json": lambda: with_added(llama_json("first"), TOOL),
+            "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "eos_token": "</s>"},
+        },
+    ),
+    "llama": (
+        {"model_type": "llama"},
+        {"tokenizer.json": llama_json, "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer"}},
+    ),
+    "llama as it was": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": lambda: llama_json("normalizer"),
+            "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_eos_token": True},
+        },
+    ),
+    "llama as it was, fast": (
+        {"model_type": "llama"},
+        {"tokenizer.json": lambda: llama_json("normalizer"), "tokenizer_config.json": FAST},
+    ),
+    "llama without prefix": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": llama_json,
+            "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False, "legacy": None},
+        },
+    ),
+    "llama, slow": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.model": lambda: pieces("bpe"),
+            "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "legacy": False},
+        },
+    ),
+    "llama, slow, with added tokens and another eos": (
+        {"model_type": "llama", "eos_token_id": 2},
+        {
+            "tokenizer.model": lambda: pieces("bpe"),
+            "added_tokens.json": {"<tool>": 360, "<|im_end|>": 361},
+            "special_tokens_map.json": {"eos_token": "<|im_end|>", "additional_special_tokens": ["<tool>"]},
+            "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "legacy": True},
+        },
+    ),
+    "llama, slow, with added_tokens_decoder": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.model": lambda: pieces("bpe"),
+            "tokenizer_config.json": {
+                "tokenizer_class": "LlamaTokenizer",
+                "added_tokens_decoder": DECODER,
+                "eos_token": "</s>",
+                "add_bos_token": False,
+            },
+        },
+    ),
+    "llama, slow, with user-defined pieces": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.model": lambda: pieces("bpe", user_defined_symbols=["<tool>", "{"], control_symbols=["<mask>"]),
+            "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer"},
+        },
+    ),
+    "no class, slow": ({"model_type": "llama"}, {"tokenizer.model": lambda: pieces("bpe")}),
+    "mistral, slow": (
+        {"model_type": "mistral"},
+        {
+            "tokenizer.model": lambda: pieces("bpe"),
+            "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True},
+        },
+    ),
+    "gemma 2, slow": (
+        {"model_type": "gemma2"},
+        {
+            "tokenizer.model": lambda: pieces("bpe", pad_id=0, eos_id=1, bos_id=2, unk_id=3, add_dummy_prefix=False),
+            "tokenizer_config.json": {"add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>"},
+        },
+    ),
+    "t5, slow": ({"model_type": "t5"}, {"spiece.model": lambda: pieces("unigram")}),
+    "t5, slow, as saved": (
+        {"model_type": "t5"},
+        {
+            "spiece.model": lambda: pieces("unigram"),
+            "special_tokens_map.json": {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+            "tokenizer_config.json": {
+                "tokenizer_class": "T5Tokenizer",
+                "extra_ids": 4,
+                "clean_up_tokenization_spaces": True,
+                "additional_special_tokens": [f"<extra_id_{i}>" for i in range(4)],
+            },
+        },
+    ),
+    "t5, fast": ({"model_type": "t5"}, {"tokenizer.json": unigram_json}),
+    "t5, both, with braces": (
+        {"model_type": "t5"},
+        {
+            "spiece.model": lambda: pieces("unigram"),
+            "tokenizer.json": lambda: with_added(unigram_json(), AddedToken("{", normalized=False), "}"),
+            "tokenizer_config.json": {
+                "tokenizer_class": "T5Tokenizer",
+                "extra_ids": 0,
+                "additional_special_tokens": [],
+            },
+        },
+    ),
+    "t5, run as it is": (
+        {"model_type": "t5"},
+        {
+            "tokenizer.json": lambda: with_added(unigram_json(), "{"),
+            "tokenizer_config.json": FAST | {"bos_token": None, "clean_up_tokenization_spaces": True},
+        },
+    ),
+}
+
+
+def fill(folder, config, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in {"config.json": config, **files}.items():
+        content = content() if callable(content) else content
+        if isinstance(content, tokenizers.Tokenizer):
+            content = content.to_str()
+        elif not isinstance(content, str | bytes):
+            content = json.dumps(content)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def read(folder):
+    config = json.loads((folder / "config.json").read_text())
+    return formats.read(folder, config["model_type"], config)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_tokens_and_texts_are_those_of_transformers(name, tmp_path):
+    config, files = FOLDERS[name]
+    folder = fill(tmp_path / "model", config, files)
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(folder), read(folder)
+    assert ours.vocab_size == max(theirs.get_vocab().values()) + 1
+    if theirs.eos_token_id is not None:
+        assert ours.eos_id == theirs.eos_token_id
+    encoder = "t5" in name
+    for text in HOSTILE:
+        ids = theirs(text, add_special_tokens=False)["input_ids"]
+        assert ours.encode([text])[0] == ids, text
+        start = [] if ours.bos_id is None else [ours.bos_id]
+        assert theirs(text)["input_ids"] == start + ids + ([ours.eos_id] if encoder else []), text
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True), text
+        assert ours.decode([*start, *ids, ours.eos_id]) == ours.decode(ids)
+
+    ours.save(tmp_path / "vocabulary")
+    again = vocabularies.load(tmp_path / "vocabulary")
+    assert again.fingerprint == ours.fingerprint and again.stop_ids == ours.stop_ids
+    assert again.encode(HOSTILE) == ours.encode(HOSTILE)
+    assert [again.decode(i) for i in again.encode(HOSTILE)] == [ours.decode(i) for i in ours.encode(HOSTILE)]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_an_export_is_read_as_the_same_by_transformers(name, tmp_path):
+    config, files = FOLDERS[name]
+    ours = read(fill(tmp_path / "model", config, files))
+    back = fill(tmp_path / "back", config, {})
+    formats.write(ours, back, config["model_type"])
+    theirs, again = transformers.AutoTokenizer.from_pretrained(back), read(back)
+    assert again.fingerprint == ours.fingerprint
+    for text in HOSTILE:
+        ids = ours.encode([text])[0]
+        start = [] if ours.bos_id is None else [ours.bos_id]
+        assert theirs(text)["input_ids"] == start + ids + ([ours.eos_id] if "t5" in name else []), text
+        assert theirs.decode(ids, skip_special_tokens=True) == ours.decode(ids), text
+    assert theirs.eos_token_id == ours.eos_id
