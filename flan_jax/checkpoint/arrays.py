@@ -146,6 +146,7 @@ def load_model(
     """
     manifest = Manifest.load(model_dir)
     tokenizer = vocabularies.load(Path(model_dir) / "vocabulary")
+    vocabularies.check_fits(tokenizer, manifest.model["vocab_size"], str(model_dir))
     model = models.build(models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {})))
     mesh = partitioning.make_mesh() if mesh is None else mesh
     models.refuse_attention(model.config.attention, mesh.devices.flat[0].platform)

@@ -103,6 +103,7 @@ def train(
     if initial_checkpoint_path:
         manifest = Manifest.load(initial_checkpoint_path)
         tokenizer = vocabularies.load(str(Path(initial_checkpoint_path) / "vocabulary"))
+        vocabularies.check_fits(tokenizer, manifest.model["vocab_size"], str(initial_checkpoint_path))
     elif model is not None and vocabulary is not None:
         tokenizer = vocabularies.load(vocabulary)
         shape = dataclasses.replace(model, vocab_size=max(model.vocab_size, tokenizer.vocab_size))

@@ -10,7 +10,6 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors, trainers
 
 from flan_jax.data import vocabularies
-from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface_tokenizer as formats
 
 transformers = pytest.importorskip("transformers")
