@@ -20,7 +20,7 @@ from flan_jax.errors import FlanError, unknown_name
 
 DEFAULT = "default"
 FILE, FOLDER = "chat_template.jinja", "additional_chat_templates"  # transformers' names
-_HERE = "\ufdd0"  # stands where a message is to be continued; no text has this code point
+_HERE = "FLAN_JAX_GOES_ON_HERE"  # stands where a message is to be continued; the same in any case, JSON or list
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # the names under which messages carry it
 
 Message = Mapping[str, Any]
@@ -100,7 +100,7 @@ class Chat:
             raise FlanError("the chat template leaves the last message out, so that it cannot be continued.")
         at = text.rindex(_HERE)
         # A template that trims messages has taken the space away that followed the mark.
-        return text[:at] if text[at + 1 : at + 2] == " " else text[:at].rstrip()
+        return text[:at] if text[at + len(_HERE) :].startswith(" ") else text[:at].rstrip()
 
     def save(self, folder: Path) -> None:
         """Writes the templates, as files of transformers.
@@ -110,7 +110,7 @@ class Chat:
         """
         for name, template in self.templates.items():
             path = folder / FILE if name == DEFAULT else folder / FOLDER / f"{name}.jinja"
-            if path.resolve().parent not in (folder.resolve(), (folder / FOLDER).resolve()) or "\0" in name:
+            if name != DEFAULT and (not name or any(mark in name for mark in "/\\\0")):
                 raise FlanError(f"the chat template {name!r} has a name that cannot be a file: rename it.")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(template.encode("utf-8", "replace"))
@@ -147,7 +147,8 @@ def checked_messages(values: Any, where: str) -> list[dict[str, Any]]:
     if not shaped or not all(isinstance(m.get("role"), str) for m in values):
         raise FlanError(f'{where}: "messages" must be a list of objects with a "role" and a "content".')
     for number, message in enumerate(values):
-        if not isinstance(message.get("content", ""), str | list | None):
+        content = message.get("content")
+        if not isinstance(content, str | list) and not (content is None and message.get("tool_calls") is not None):
             raise FlanError(f'{where}: "content" of message {number} must be a text, or a list of its parts.')
     return values
 

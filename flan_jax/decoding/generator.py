@@ -327,7 +327,7 @@ class Generator:
         first_B = sampling.next_tokens(logits_BxV, seeds_B, 0, numbers, kind)
         return _State(
             cache=cache,
-            tokens_BxT=jnp.full((len(first_B), room), self._eos_ids[0], jnp.int32).at[:, 0].set(first_B),
+            tokens_BxT=jnp.full((len(first_B), room), 0, jnp.int32).at[:, 0].set(first_B),
             last_B=first_B,
             starts_B=starts_B,
             counts_B=jnp.minimum(limits_B, 1),
@@ -345,7 +345,7 @@ class Generator:
         def advance(s: _State) -> _State:
             logits_BxV, cache = self._stepped(params, s.cache, s.last_B, s.starts_B, s.step - 1, room)
             chosen_B = sampling.next_tokens(logits_BxV, s.seeds_B, s.step, numbers, kind)
-            next_B = jnp.where(s.is_done_B, self._eos_ids[0], chosen_B)
+            next_B = jnp.where(s.is_done_B, 0, chosen_B)
             counts_B = s.counts_B + ~s.is_done_B
             return s._replace(
                 cache=cache,

@@ -189,8 +189,11 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
         ours = _json(folder / vocabularies.SETTINGS)
         settings["clean_up_tokenization_spaces"] = ours.get("cleans_up", False)
         settings["split_special_tokens"] = ours.get("splits_special", False)
-    if tokenizer.chat is not None:  # templates may name these, "unk_token" for one
-        settings = dict(tokenizer.chat.special_tokens) | settings
+    if tokenizer.chat is not None:  # its templates may name these, and say other things where there is one more
+        named = dict(tokenizer.chat.special_tokens)
+        for name in {"bos_token", "pad_token"} - set(named):
+            settings.pop(name, None)
+        settings |= named
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
     if len(tokenizer.stop_ids) > 1:
         generation = {"eos_token_id": list(tokenizer.stop_ids), "pad_token_id": tokenizer.pad_id}

@@ -10,6 +10,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors, trainers
 
 from flan_jax.data import vocabularies
+from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface_tokenizer as formats
 
 transformers = pytest.importorskip("transformers")
@@ -472,3 +473,163 @@ def test_an_export_is_read_as_the_same_by_transformers(name, tmp_path):
         assert theirs(text)["input_ids"] == start + ids + ([ours.eos_id] if "t5" in name else []), text
         assert theirs.decode(ids, skip_special_tokens=True) == ours.decode(ids), text
     assert theirs.eos_token_id == ours.eos_id
+
+
+# ------------------------------------------------------------------------------------------------------- what ends
+
+
+@pytest.mark.parametrize(
+    ("in_config", "generation", "stops"),
+    [
+        (1, None, (1,)),
+        ([1, 7], None, (1, 7)),
+        (1, {"eos_token_id": [1, 200]}, (1, 200)),
+        (7, {"eos_token_id": 9}, (1, 7, 9)),
+        (None, {"eos_token_id": [9, 1, 9]}, (1, 9)),
+        ([7, -1], {"eos_token_id": None}, (1, 7)),
+        (-1, {}, (1,)),
+    ],
+)
+def test_every_end_of_sequence_is_kept(tmp_path, in_config, generation, stops):
+    config = {"model_type": "llama"} | ({} if in_config is None else {"eos_token_id": in_config})
+    files = {"tokenizer.json": byte_level, "tokenizer_config.json": FAST}
+    files |= {} if generation is None else {"generation_config.json": generation}
+    ours = read(fill(tmp_path / "model", config, files))
+    assert ours.stop_ids == stops and ours.eos_id == 1
+    ours.save(tmp_path / "vocabulary")
+    assert vocabularies.load(tmp_path / "vocabulary").stop_ids == stops
+    back = fill(tmp_path / "back", {"model_type": "llama"}, {})
+    formats.write(ours, back, "llama")
+    assert read(back).stop_ids == stops
+    written = transformers.GenerationConfig.from_pretrained(back) if len(stops) > 1 else None
+    assert written is None or tuple(written.eos_token_id) == stops
+    assert read(back).fingerprint == ours.fingerprint  # texts become the same ids
+
+
+@pytest.mark.parametrize("value", ["2", 2.0, True, [1, None], {"a": 1}])
+def test_an_end_that_is_no_id(tmp_path, value):
+    files = {"tokenizer.json": byte_level, "tokenizer_config.json": FAST}
+    folder = fill(tmp_path, {"model_type": "llama"}, files | {"generation_config.json": {"eos_token_id": value}})
+    with pytest.raises(FlanError, match="generation_config.json: eos_token_id is"):
+        read(folder)
+
+
+# ------------------------------------------------------------------------------------------------------------ chats
+
+TURN = [{"role": "user", "content": "Is it? </s>"}]
+TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}{{ eos_token }}{{ image_token }}"
+NAMED = [{"name": "default", "template": TEMPLATE}, {"name": "tool_use", "template": "tools {{ pad_token }}"}]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config.json": FAST | {"chat_template": TEMPLATE, "image_token": "<s>"}},
+        {"tokenizer_config.json": FAST | {"chat_template": NAMED}},
+        {"tokenizer_config.json": FAST | {"chat_template": "other"}, "chat_template.jinja": TEMPLATE},
+        {
+            "tokenizer_config.json": FAST | {"chat_template": "other", "pad_token": "<pad>"},
+            "chat_template.jinja": TEMPLATE,
+            "additional_chat_templates/tool_use.jinja": "tools {{ pad_token }}\n",
+        },
+    ],
+)
+def test_chat_templates_are_those_of_transformers(tmp_path, files):
+    folder = tmp_path / "model"
+    (folder / "additional_chat_templates").mkdir(parents=True)
+    fill(folder, {"model_type": "llama"}, {"tokenizer.json": lambda: begun("<s>", "$A"), **files})
+    ours = read(folder)
+    ours.save(tmp_path / "vocabulary")
+    back = fill(tmp_path / "back", {"model_type": "llama"}, {})
+    formats.write(ours, back, "llama")
+    for place in (folder, back):
+        theirs = transformers.AutoTokenizer.from_pretrained(place)
+        names = [None, *(theirs.chat_template if isinstance(theirs.chat_template, dict) else ())]
+        for tokenizer in (ours, vocabularies.load(tmp_path / "vocabulary"), read(back)):
+            for name in names:
+                asked = {"conversation": TURN, "chat_template": name, "add_generation_prompt": True}
+                expected = theirs.apply_chat_template(**asked, tokenize=False)
+                assert tokenizer.chat.render(TURN, name) == expected
+                ids = theirs.apply_chat_template(**asked, return_dict=False)
+                assert tokenizer.encode_written([expected]) == [ids]
+    assert ours.fingerprint == read(back).fingerprint
+
+
+def test_the_template_of_a_processor(tmp_path):
+    files = {"tokenizer.json": byte_level, "tokenizer_config.json": FAST, "chat_template.json": {"chat_template": "a"}}
+    assert read(fill(tmp_path, {"model_type": "llama"}, files)).chat.render(TURN) == "a"
+
+
+@pytest.mark.parametrize("value", [3, [1], [{"name": "a"}], [{"name": 1, "template": "a"}], {"a": 1}])
+def test_a_template_that_is_none(tmp_path, value):
+    settings = FAST | {"chat_template": value}
+    with pytest.raises(FlanError, match="tokenizer_config.json"):
+        read(fill(tmp_path, {"model_type": "llama"}, {"tokenizer.json": byte_level, "tokenizer_config.json": settings}))
+
+
+# ---------------------------------------------------------------------------------------------------------- refused
+
+
+def with_dropout():
+    tokenizer = byte_level()
+    tokenizer.model.dropout = 0.1
+    return tokenizer
+
+
+REFUSED = {
+    "a class that is not covered": ({"tokenizer_class": "AlbertTokenizer"}, byte_level, "tokenizer_class is 'Albert"),
+    "an end after every text": ({}, lambda: begun("$A", "</s>"), "adds </s> around every text"),
+    "two before every text": ({}, lambda: begun("<s>", "</s>", "$A"), "adds <s>, </s> around"),
+    "dropout": ({}, with_dropout, "dropout is 0.1"),
+    "a file for other versions": (
+        {"fast_tokenizer_files": ["tokenizer.json", "tokenizer.4.0.json"]},
+        byte_level,
+        "fast",
+    ),
+    "a pattern to be mended": ({"fix_mistral_regex": True}, byte_level, "fix_mistral_regex"),
+    "ids that differ": (
+        {"added_tokens_decoder": {"400": OBJECT | {"content": "<tool>", "special": True}}},
+        byte_level,
+        "'<tool>' has the id 400 in one file and 330",
+    ),
+    "words in a class of bytes": ({"tokenizer_class": "GPT2Tokenizer"}, lambda: other("wordpiece"), "kind WordPiece"),
+    "no end": ({"eos_token": None}, byte_level, "neither tokenizer_config.json nor config.json names an end"),
+    "no word for the unknown": (
+        {},
+        lambda: tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "a": 2})),
+        "cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_covered_is_refused_by_name(tmp_path, name):
+    settings, make, message = REFUSED[name]
+    folder = fill(tmp_path, {"model_type": "llama"}, {"tokenizer.json": make, "tokenizer_config.json": FAST | settings})
+    with pytest.raises(FlanError, match=message) as caught:
+        read(folder)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_a_token_for_pictures_without_an_embedding(tmp_path):
+    """Gemma 3's text models have none for it."""
+    spm = {"tokenizer.model": lambda: pieces("bpe", pad_id=0, eos_id=1, bos_id=2, unk_id=3)}
+    plain = read(fill(tmp_path / "plain", {"model_type": "gemma3_text"}, spm))
+    fast = tokenizers.Tokenizer.from_str(plain._content.decode())
+    size = fast.get_vocab_size()
+    fast.add_tokens([AddedToken("<image_soft_token>", special=True, normalized=False)])
+    for embeddings, expected in ((size, size), (size + 1, size + 1)):
+        config = {"model_type": "gemma3_text", "vocab_size": embeddings}
+        ours = read(fill(tmp_path / str(embeddings), config, {"tokenizer.json": fast}))
+        assert ours.vocab_size == expected
+        assert max(ours.encode(["a <image_soft_token>"])[0]) < expected
+
+
+def test_ids_with_gaps_count_to_the_last():
+    vocabulary = {"<s>": 0, "</s>": 1, "a": 1000}
+    content = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="a")).to_str().encode()
+    tokenizer = vocabularies.HuggingFaceTokenizer(content, 1)
+    assert tokenizer.vocab_size == 1001
+    with pytest.raises(FlanError, match="here: the tokenizer has 1001 ids and the model 900 embeddings"):
+        vocabularies.check_fits(tokenizer, 900, "here")
+    vocabularies.check_fits(tokenizer, 1001, "here")
