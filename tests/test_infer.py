@@ -224,8 +224,8 @@ def test_a_session_keeps_its_turns(talking, network, capsys, monkeypatch):
         (['--line={"id": 1, "messages": [{"role": "user"}]}', "--chat", "--talking"], '"content" of message 0 must be'),
         (['--line={"id": 7, "messages": [{"role": "u", "content": ""}]}', "--talking"], "the id 7 holds messages"),
         (
-            ['--line={"id": 7, "messages": [{"role": "", "content": ""}]}', "--chat", "--talking"],
-            "refuses these messages",
+            ['--line={"id": 7, "messages": [{"role": "x", "content": ""}]}', "--chat", "--talking"],
+            "refuses these messages (who?)",
         ),
         (['--line={"id": 1, "messages": 3, "prompt": "a"}', "--talking"], None),
     ],

@@ -155,6 +155,19 @@ def _class_of(folder: Path, model_type: str, declared: Any, content: bytes | Non
     return AS_IT_IS if name == LLAMA and content is not None and b'"ByteLevel"' in content else name
 
 
+def runs_as_it_is(model_type: str, tokenizer: Tokenizer) -> bool:
+    """Whether transformers runs this tokenizer.json in the folder of such a model as it is."""
+    if model_type not in _WHATEVER_THE_FOLDER_SAYS:
+        return True
+    values = json.loads(tokenizer.to_str())
+    parts = _Parts()
+    parts.of_json(values)
+    if values["model"]["type"] != "BPE":
+        return False
+    built = json.loads(_built(Path(), _OF_MODEL[model_type], parts, {}, {}, {}).to_str())
+    return all(values[name] == built[name] for name in ("normalizer", "pre_tokenizer", "decoder"))
+
+
 class _Parts:
     """What the classes take from a folder's files."""
 

@@ -110,17 +110,15 @@ def _added_around(tokens: tokenizers.Tokenizer, folder: Path, family: str, eos: 
 
 
 def _stop_ids(folder: Path, config: Mapping[str, Any]) -> list[int]:
-    """All EOS of config.json and generation_config.json, in that order."""
-    found: list[int] = []
-    for path, values in (("config.json", config), (_GENERATION, _json(folder / _GENERATION))):
+    """All EOS of generation_config.json, or of config.json where that names none: as transformers generates."""
+    for name, values in ((_GENERATION, _json(folder / _GENERATION)), ("config.json", config)):
         numbers = values.get("eos_token_id")
-        for number in numbers if isinstance(numbers, list) else [] if numbers is None else [numbers]:
-            if not isinstance(number, int) or isinstance(number, bool):
-                raise FlanError(
-                    f"{folder / path}: eos_token_id is {numbers!r}; it must be a token id, or a list of them."
-                )
-            found += [number] if number >= 0 else []  # -1 is an old way to say that there is none
-    return list(dict.fromkeys(found))
+        found = numbers if isinstance(numbers, list) else [] if numbers is None else [numbers]
+        if not all(isinstance(number, int) and not isinstance(number, bool) for number in found):
+            raise FlanError(f"{folder / name}: eos_token_id is {numbers!r}; it must be a token id, or a list of them.")
+        if found := [number for number in found if number >= 0]:  # -1 is an old way to say that there is none
+            return list(dict.fromkeys(found))
+    return []
 
 
 def _chat(folder: Path, settings: Mapping[str, Any], special_tokens: Mapping[str, str]) -> Chat | None:
@@ -186,6 +184,11 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
     else:
         tokens = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         settings |= {"tokenizer_class": "PreTrainedTokenizerFast"} | _special_tokens(tokenizer, tokens.id_to_token)
+        if not huggingface_backend.runs_as_it_is(family, tokens):
+            raise FlanError(
+                f"transformers cuts text for {family} in its own way, whatever tokenizer.json says, and this "
+                "vocabulary in another: this model cannot be exported."
+            )
         ours = _json(folder / vocabularies.SETTINGS)
         settings["clean_up_tokenization_spaces"] = ours.get("cleans_up", False)
         settings["split_special_tokens"] = ours.get("splits_special", False)

@@ -484,9 +484,10 @@ def test_an_export_is_read_as_the_same_by_transformers(name, tmp_path):
         (1, None, (1,)),
         ([1, 7], None, (1, 7)),
         (1, {"eos_token_id": [1, 200]}, (1, 200)),
-        (7, {"eos_token_id": 9}, (1, 7, 9)),
+        (7, {"eos_token_id": 9}, (1, 9)),  # transformers asks config.json only where the other is silent
         (None, {"eos_token_id": [9, 1, 9]}, (1, 9)),
         ([7, -1], {"eos_token_id": None}, (1, 7)),
+        ([7], {"eos_token_id": -1}, (1, 7)),
         (-1, {}, (1,)),
     ],
 )
@@ -633,3 +634,9 @@ def test_ids_with_gaps_count_to_the_last():
     with pytest.raises(FlanError, match="here: the tokenizer has 1001 ids and the model 900 embeddings"):
         vocabularies.check_fits(tokenizer, 900, "here")
     vocabularies.check_fits(tokenizer, 1001, "here")
+
+
+def test_a_vocabulary_that_transformers_would_run_otherwise(tmp_path):
+    ours = vocabularies.HuggingFaceTokenizer(byte_level().to_str().encode(), 1)
+    with pytest.raises(FlanError, match="transformers cuts text for qwen2 in its own way"):
+        formats.write(ours, fill(tmp_path / "back", {"model_type": "qwen2"}, {}), "qwen2")
