@@ -12,6 +12,7 @@ from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, proces
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface_tokenizer as formats
+from flan_jax.formats.huggingface_pipelines import merges_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -93,8 +94,6 @@ def unigram_json(**more):
 
 def llama_json(scheme="first"):
     proto = sentencepiece_model_pb2.ModelProto.FromString(pieces("bpe"))
-    from flan_jax.formats.huggingface_backend import merges_of
-
     vocabulary = {p.piece: i for i, p in enumerate(proto.pieces)}
     model = tokenizers.models.BPE(vocabulary, merges_of(vocabulary), fuse_unk=True, byte_fallback=True)
     tokenizer = tokenizers.Tokenizer(model)
