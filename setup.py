@@ -36,6 +36,7 @@ setup(
         "gin-config>=0.5",
         "importlib_resources>=6",
         "jax>=0.10,<0.11",
+        "Jinja2>=3.1.6",  # chat templates are other people's programs: older ones have ways out of its sandbox
         "matplotlib>=3.9",
         "ml_dtypes>=0.5",
         "nltk>=3.9",

@@ -3,9 +3,11 @@
 python -m flan_jax.infer --checkpoint=FOLDER --prompt="Is the sky blue?" --stop='\\n'
 python -m flan_jax.infer --checkpoint=FOLDER --input=PROMPTS.jsonl --output=ANSWERS.jsonl --beams=4
 python -m flan_jax.infer --checkpoint=FOLDER < PROMPTS.jsonl > ANSWERS.jsonl
-python -m flan_jax.infer --checkpoint=FOLDER
+python -m flan_jax.infer --checkpoint=FOLDER --chat
 
 Lines in are {"id", "prompt"}; lines out {"id", "text", "finish", "tokens"}, finish being "eos", "stop" or "length".
+--chat renders the model's own chat template: a prompt is a user's turn, a line can hold {"id", "messages"} instead,
+and an interactive session keeps its turns.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from pathlib import Path
 
 from flan_jax import options, partitioning
 from flan_jax.checkpoint import arrays
+from flan_jax.data.chat import Message
 from flan_jax.decoding import prompt_files
 from flan_jax.decoding.beam import Beams
-from flan_jax.decoding.completion import Completion, complete
+from flan_jax.decoding.completion import Completion, chat_tokens, complete, complete_tokens
 from flan_jax.decoding.generator import Generator
 from flan_jax.decoding.prompt_files import Question
 from flan_jax.decoding.sampling import Sampling
@@ -28,7 +31,7 @@ from flan_jax.evaluation import prompts
 from flan_jax.files import ready, write_atomic
 from flan_jax.values import Number, Whole
 
-Answer = Callable[[Sequence[str]], list[Completion]]
+Answer = Callable[[Sequence[str | Sequence[Message]]], list[Completion]]  # prompts, or conversations with --chat
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -59,33 +62,71 @@ def load(arguments: argparse.Namespace) -> Answer:
     choose: Sampling | Beams = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed)
     if arguments.beams > 1:
         choose = Beams(arguments.beams)
+    if arguments.chat is not None and arguments.separator != prompts.AUTO:
+        raise FlanError("--chat writes what stands around a prompt: leave --separator out.")
     stops = [stop.replace("\\n", "\n").replace("\\t", "\t") for stop in arguments.stop]
     mesh = partitioning.make_mesh(**parse_mesh(arguments.mesh))
     network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, arguments.step, mesh)
     separator = prompts.resolve_separator(arguments.separator, manifest.separator)
-    generator = Generator(network, params, tokenizer.eos_id, mesh=mesh)
+    generator = Generator(network, params, tokenizer.stop_ids, mesh=mesh)
 
-    def answer(texts: Sequence[str]) -> list[Completion]:
-        settings = {"separator": separator, "max_new_tokens": arguments.max_new_tokens}
-        return complete(generator, tokenizer, texts, choose=choose, stops=stops, **settings)
+    settings = {"max_new_tokens": arguments.max_new_tokens, "choose": choose, "stops": stops}
 
+    def answer(texts: Sequence[str | Sequence[Message]]) -> list[Completion]:
+        if arguments.chat is None:
+            return complete(generator, tokenizer, texts, separator=separator, **settings)
+        ids = chat_tokens(tokenizer, texts, arguments.chat or None, encoder=generator.has_encoder)
+        return complete_tokens(generator, tokenizer, ids, **settings)
+
+    if arguments.chat is not None:
+        if tokenizer.chat is None:
+            raise FlanError(
+                f"{arguments.checkpoint} has no chat template: leave --chat out, or import the model again."
+            )
+        tokenizer.chat.template(arguments.chat or None)  # a name that does not exist shows at once
     return answer
 
 
-def converse(answer: Answer) -> None:
-    """Asks for prompts until the input ends."""
-    print("One prompt a line; end with Ctrl-D.")
+def user_turn(text: str) -> list[Message]:
+    """A conversation of one message."""
+    return [{"role": "user", "content": text}]
+
+
+def converse(answer: Answer, chat: bool = False) -> None:
+    """Asks for prompts until the input ends.
+
+    Args:
+      answer: see `load`.
+      chat: whether what was said before is part of the next prompt.
+    """
+    print("One prompt a line; /new starts anew; end with Ctrl-D." if chat else "One prompt a line; end with Ctrl-D.")
+    turns: list[Message] = []
     while True:
         try:
             text = input("> ")
         except EOFError:
             print()
             return
-        if text.strip():
-            try:
+        if not text.strip():
+            continue
+        try:
+            if not chat:
                 print(answer([text])[0].text)
-            except NotFiniteError as error:
-                raise FlanError(f"prompt {text[:40]!r}: {error}") from error
+            elif text.strip() == "/new":
+                turns = []
+            else:
+                asked = [*turns, *user_turn(text)]
+                try:
+                    said = answer([asked])[0].text
+                except NotFiniteError:
+                    raise
+                except FlanError as error:  # too long, mostly: what was said so far is not lost by it
+                    print(f"{error} (/new starts anew)")
+                    continue
+                turns = [*asked, {"role": "assistant", "content": said}]
+                print(said)
+        except NotFiniteError as error:
+            raise FlanError(f"prompt {text[:40]!r}: {error}") from error
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -99,7 +140,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         ready(Path(arguments.output))
     if not (arguments.prompt or arguments.input) and sys.stdin.isatty():
-        converse(load(arguments))
+        converse(load(arguments), chat=arguments.chat is not None)
         return
     if arguments.prompt:
         questions = [Question(number, text) for number, text in enumerate(arguments.prompt)]
@@ -107,11 +148,17 @@ def run(arguments: argparse.Namespace) -> None:
         questions = prompt_files.read(arguments.input)
     else:
         questions = prompt_files.parse(sys.stdin.buffer, "standard input")
+    if arguments.chat is None:
+        if talk := next((question for question in questions if question.messages), None):
+            raise FlanError(f"the line with the id {talk.id!r} holds messages: add --chat.")
+        asked: list[str | Sequence[Message]] = [question.prompt for question in questions]
+    else:
+        asked = [question.messages or user_turn(question.prompt) for question in questions]
     try:
-        completions = load(arguments)([question.prompt for question in questions])
+        completions = load(arguments)(asked)
     except NotFiniteError as error:
         question = questions[error.number]
-        raise FlanError(f"prompt {question.id!r} ({question.prompt[:40]!r}): {error}") from error
+        raise FlanError(f"the prompt with the id {question.id!r}: {error}") from error
     lines = prompt_files.answers(questions, completions)
     if arguments.output:
         write_atomic(Path(arguments.output), "".join(line + "\n" for line in lines))
@@ -127,7 +174,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", required=True, type=options.path, help="checkpoint folder")
     parser.add_argument("--step", type=options.count_or_none, help="its step; the last by default")
     parser.add_argument("--prompt", action="append", default=[], help="a prompt; can be given several times")
-    parser.add_argument("--input", type=options.path, help='JSONL of {"id", "prompt"}')
+    parser.add_argument(
+        "--input", type=options.path, help='JSONL of {"id", "prompt"}; with --chat, of {"id", "messages"} too'
+    )
+    parser.add_argument(
+        "--chat", nargs="?", const="", metavar="TEMPLATE", help="render the model's chat template, or that of a name"
+    )
     parser.add_argument("--output", type=options.path, help="JSONL of answers to write; standard output by default")
     parser.add_argument("--max_new_tokens", type=options.of(Whole(1, 2**20)), default=64)
     parser.add_argument(

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from flan_jax import configuration, infer, models
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
+from flan_jax.data.chat import Chat
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.decoding import completion
 from flan_jax.decoding.beam import Beams
@@ -155,3 +157,92 @@ def test_broken_lines(tmp_path, capsys, line, message):
     with pytest.raises(SystemExit):
         infer.main(["--checkpoint=nowhere", f"--input={path}"])
     assert "holds no prompts" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------------ chats
+
+TEMPLATE = (
+    "{{ start }}{% for m in messages %}{% if m.role == 'x' %}{{ raise_exception('who?') }}{% endif %}"
+    "{{ m.role[0] }}:{{ m.content }}\n{% endfor %}a:"
+)
+TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}, {"role": "user", "content": "So?"}]
+
+
+@pytest.fixture(scope="module")
+def talking(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("talking") / "small"
+    shutil.copytree(checkpoint, folder)
+    chat = Chat({"default": TEMPLATE, "short": "{{ messages[-1].content }}"}, {"start": "^"})
+    ByteTokenizer(chat=chat).save(folder / "vocabulary")
+    return folder
+
+
+def _said(network, *texts):
+    generator = Generator(*network, TOKENIZER.eos_id)
+    said = completion.complete_tokens(generator, TOKENIZER, TOKENIZER.encode(texts), max_new_tokens=6)
+    return [one.text for one in said]
+
+
+def test_prompts_and_messages_in_a_chat(talking, network, tmp_path, capsys):
+    path = tmp_path / "chats.jsonl"
+    lines = [{"id": 1, "messages": TALK}, {"id": 2, "prompt": "Hi"}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    infer.main([f"--checkpoint={talking}", FEW, "--chat", f"--input={path}"])
+    found = [json.loads(line)["text"] for line in capsys.readouterr().out.split("\n") if line]
+    assert found == _said(network, "^u:Hi\na:Yes\nu:So?\na:", "^u:Hi\na:") and len(set(found)) == 2
+    infer.main([f"--checkpoint={talking}", FEW, "--chat=short", "--prompt=Hi"])
+    assert capsys.readouterr().out == _said(network, "Hi")[0] + "\n"
+
+
+def test_a_session_keeps_its_turns(talking, network, capsys, monkeypatch):
+    typed = iter(["Hi", "", "So?", "x" * 3000, "/new", "Hi"])
+
+    def read(prompt):
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    infer.main([f"--checkpoint={talking}", FEW, "--chat"])
+    printed = capsys.readouterr().out
+    first = _said(network, "^u:Hi\na:")[0]
+    second = _said(network, f"^u:Hi\na:{first}\nu:So?\na:")[0]
+    start = "One prompt a line; /new starts anew; end with Ctrl-D.\n"
+    assert printed.startswith(f"{start}{first}\n{second}\nprompt 0 has 3")
+    assert printed.endswith(f"(/new starts anew)\n{first}\n\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--chat", "--prompt=a"], "has no chat template: leave --chat out"),
+        (["--chat=x", "--prompt=a", "--talking"], "unknown chat template 'x': there are: default, short"),
+        (["--chat", "--prompt=a", "--separator=eos", "--talking"], "leave --separator out"),
+        (['--line={"id": 1, "messages": []}', "--chat", "--talking"], '"messages" must be a list of objects'),
+        (['--line={"id": 1, "messages": [{"role": "user"}]}', "--chat", "--talking"], '"content" of message 0 must be'),
+        (['--line={"id": 7, "messages": [{"role": "u", "content": ""}]}', "--talking"], "the id 7 holds messages"),
+        (
+            ['--line={"id": 7, "messages": [{"role": "x", "content": ""}]}', "--chat", "--talking"],
+            "refuses these messages (who?)",
+        ),
+        (['--line={"id": 1, "messages": 3, "prompt": "a"}', "--talking"], None),
+    ],
+)
+def test_bad_chats_are_one_line(checkpoint, talking, tmp_path, capsys, arguments, message):
+    folder = talking if "--talking" in arguments else checkpoint
+    given = [f"--checkpoint={folder}", FEW]
+    for argument in arguments:
+        if argument.startswith("--line="):
+            (tmp_path / "lines.jsonl").write_text(argument.removeprefix("--line=") + "\n")
+            given.append(f"--input={tmp_path / 'lines.jsonl'}")
+        elif argument != "--talking":
+            given.append(argument)
+    if message is None:  # a prompt goes before
+        infer.main(given)
+        return
+    with pytest.raises(SystemExit) as stopped:
+        infer.main(given)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1 and message in error

@@ -105,10 +105,12 @@ class Manifest:
         """Reads MODEL_DIR/vocabulary.
 
         Raises:
-          FlanError: it is missing or broken, or not the one that the manifest names.
+          FlanError: it is missing or broken, has more ids than the model has embeddings, or is not the one that the
+            manifest names.
         """
         folder = Path(model_dir) / "vocabulary"
         tokenizer = vocabularies.load(folder)
+        vocabularies.check_fits(tokenizer, self.model["vocab_size"], str(model_dir))
         wanted = self.vocabulary.get("fingerprint", tokenizer.fingerprint)
         if tokenizer.fingerprint != wanted:
             raise FlanError(

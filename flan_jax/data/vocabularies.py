@@ -5,18 +5,22 @@ None adds BOS or EOS; the stream and the prompts do. For stock SeqIO see `flan_j
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import sentencepiece
 import tokenizers
 
+from flan_jax.data import chat
+from flan_jax.data.chat import Chat
 from flan_jax.errors import FlanError
 
-_SETTINGS = "vocabulary.json"
+SETTINGS = "vocabulary.json"  # the special ids, beside the vocabulary's own file
 
 
 class Tokenizer(Protocol):
@@ -24,26 +28,40 @@ class Tokenizer(Protocol):
 
     Attributes:
       kind: "sentencepiece", "huggingface" or "bytes".
-      vocab_size: number of ids.
+      vocab_size: the largest id and one.
       eos_id: end of sequence, and the separator between input and target.
+      stop_ids: all ids that end what a model says; the first is `eos_id`.
       bos_id: beginning of sequence, or None where the model wants none.
       pad_id: what fills unused slots; a mask tells them from tokens, never the id.
-      fingerprint: hex digest of the content.
+      control_ids: ids of the tokens that stand for no text, by how they are written; decoding leaves them out.
+      chat: the model's chat templates, or None.
+      fingerprint: hex digest of what decides which ids a text becomes.
     """
 
     kind: str
     vocab_size: int
     eos_id: int
+    stop_ids: tuple[int, ...]
     bos_id: int | None
     pad_id: int
+    control_ids: Mapping[str, int]
+    chat: Chat | None
     fingerprint: str
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without BOS and EOS."""
         ...
 
+    def encode_written(self, texts: Sequence[str]) -> list[list[int]]:
+        """As `encode`, of what a chat template wrote: a control token that is written out becomes its id."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; BOS, EOS and padding are left out."""
+        ...
+
+    def decode_written(self, ids: Sequence[int]) -> str:
+        """The text of ids, control tokens written out."""
         ...
 
     def save(self, folder: str | Path) -> None:
@@ -59,27 +77,65 @@ def _fingerprint(*parts: bytes | int | None) -> str:
     return digest.hexdigest()
 
 
+def check_fits(tokenizer: Tokenizer, num_embeddings: int, where: str) -> None:
+    """Refuses a vocabulary that a model has no embeddings for.
+
+    Args:
+      tokenizer: the vocabulary.
+      num_embeddings: rows of the model's table.
+      where: what holds both, for the error.
+
+    Raises:
+      FlanError: an id is beyond the table, where a look-up gives nothing of use.
+    """
+    if tokenizer.vocab_size > num_embeddings:
+        raise FlanError(
+            f"{where}: the tokenizer has {tokenizer.vocab_size} ids and the model {num_embeddings} embeddings; "
+            "give the model's own tokenizer, or take out the tokens that were added to it."
+        )
+
+
 class _Stored:
     """Saving, and leaving special ids out, for the classes below."""
 
     kind: str
+    vocab_size: int
+    control_ids: Mapping[str, int]
     _file: str
     _content: bytes
 
-    def __init__(self, content: bytes, eos_id: int, bos_id: int | None, pad_id: int) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        eos_id: int,
+        bos_id: int | None,
+        pad_id: int,
+        stop_ids: Sequence[int] = (),
+        chat: Chat | None = None,
+        **flags: bool,
+    ) -> None:
         self._content = content
         self.eos_id, self.bos_id, self.pad_id = eos_id, bos_id, pad_id
+        self.stop_ids = tuple(dict.fromkeys((eos_id, *stop_ids)))
+        self.chat = chat
+        self._flags = {name: True for name, is_set in sorted(flags.items()) if is_set}
         self._left_out = {eos_id, bos_id} | ({pad_id} if self._is_no_token(pad_id) else set())
-        self.fingerprint = _fingerprint(content, eos_id, bos_id, pad_id)
+        self.fingerprint = _fingerprint(content, eos_id, bos_id, pad_id, *self._flags)
 
     def save(self, folder: str | Path) -> None:
-        """Writes the vocabulary's file and its special ids."""
+        """Writes the vocabulary's file, its special ids and its chat templates."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self._file:
             (folder / self._file).write_bytes(self._content)
-        settings = {"kind": self.kind, "eos_id": self.eos_id, "bos_id": self.bos_id, "pad_id": self.pad_id}
-        (folder / _SETTINGS).write_text(json.dumps(settings) + "\n")
+        settings: dict[str, Any] = {"kind": self.kind, "eos_id": self.eos_id, "bos_id": self.bos_id}
+        settings |= {"pad_id": self.pad_id} | self._flags
+        if len(self.stop_ids) > 1:
+            settings["stop_ids"] = self.stop_ids
+        if self.chat is not None:
+            settings["special_tokens"] = dict(self.chat.special_tokens)
+            self.chat.save(folder)
+        (folder / SETTINGS).write_text(json.dumps(settings) + "\n")
 
     def _is_no_token(self, pad_id: int) -> bool:
         """Whether the padding id stands for no text."""
@@ -87,6 +143,27 @@ class _Stored:
 
     def _plain(self, ids: Sequence[int]) -> list[int]:
         return [int(i) for i in ids if int(i) not in self._left_out and 0 <= int(i) < self.vocab_size]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer`."""
+        raise NotImplementedError
+
+    def encode_written(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer`."""
+        return self.encode(texts)
+
+    def decode_written(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer`."""
+        written = {number: text for text, number in self.control_ids.items()}
+        parts: list[str] = []
+        run: list[int] = []
+        for number in map(int, ids):
+            if number in written:
+                parts += [self.decode(run), written[number]]
+                run = []
+            else:
+                run.append(number)
+        return "".join([*parts, self.decode(run)])
 
 
 class SentencePieceTokenizer(_Stored):
@@ -96,27 +173,60 @@ class SentencePieceTokenizer(_Stored):
     _file = "sentencepiece.model"
 
     def __init__(
-        self, model: bytes, eos_id: int | None = None, bos_id: int | None = None, pad_id: int | None = None
+        self,
+        model: bytes,
+        eos_id: int | None = None,
+        bos_id: int | None = None,
+        pad_id: int | None = None,
+        stop_ids: Sequence[int] = (),
+        chat: Chat | None = None,
     ) -> None:
-        """Args: the serialized ModelProto; ids default to the model's own, but BOS to None."""
+        """Args: the serialized ModelProto; ids default to the model's own, but BOS to None; see `Tokenizer`."""
         # Not an argument of the constructor: it takes empty bytes for no model, and dies of that later.
         self._processor = sentencepiece.SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(model)
         eos = self._processor.eos_id() if eos_id is None else eos_id
         pad = max(self._processor.pad_id(), 0) if pad_id is None else pad_id
-        super().__init__(model, eos, bos_id, pad)
+        super().__init__(model, eos, bos_id, pad, stop_ids, chat)
         self.vocab_size = self._processor.vocab_size()
 
     def _is_no_token(self, pad_id: int) -> bool:
         return self._processor.is_control(pad_id) or self._processor.is_unknown(pad_id)
 
+    @functools.cached_property
+    def control_ids(self) -> Mapping[str, int]:  # type: ignore[override]
+        """See `Tokenizer`."""
+        pieces = self._processor
+        return {pieces.id_to_piece(i): i for i in range(self.vocab_size) if pieces.is_control(i)}
+
+    @functools.cached_property
+    def _written(self) -> re.Pattern[str]:
+        longest_first = sorted(self.control_ids, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")" if longest_first else "(?!)")
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer`."""
         return self._processor.encode(list(texts))
 
+    def encode_written(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer`. What stands between control tokens is encoded by itself, as in llama.cpp."""
+        found = []
+        for text in texts:
+            ids: list[int] = []
+            for part in filter(None, self._written.split(text)):
+                control = self.control_ids.get(part)
+                ids += self._processor.encode(part) if control is None else [control]
+            found.append(ids)
+        return found
+
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer`."""
         return self._processor.decode(self._plain(ids))
+
+
+# What `clean_up_tokenization_spaces` of transformers takes away: the space before these.
+_CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"))
+_CLEANED += tuple((f" '{end}", f"'{end}") for end in ("m", "s", "ve", "re"))
 
 
 class HuggingFaceTokenizer(_Stored):
@@ -125,13 +235,55 @@ class HuggingFaceTokenizer(_Stored):
     kind = "huggingface"
     _file = "tokenizer.json"
 
-    def __init__(self, tokenizer_json: bytes, eos_id: int, bos_id: int | None = None, pad_id: int = 0) -> None:
+    def __init__(
+        self,
+        tokenizer_json: bytes,
+        eos_id: int,
+        bos_id: int | None = None,
+        pad_id: int = 0,
+        stop_ids: Sequence[int] = (),
+        chat: Chat | None = None,
+        *,
+        cleans_up: bool = False,
+        splits_special: bool = False,
+    ) -> None:
+        """A vocabulary.
+
+        Args:
+          tokenizer_json: the file's content. Truncation and padding, which a caller of transformers asks for by
+            itself, are taken out.
+          eos_id: see `Tokenizer`; so are the next four.
+          bos_id: ...
+          pad_id: ...
+          stop_ids: ...
+          chat: ...
+          cleans_up: whether decoding takes away the space before punctuation.
+          splits_special: whether special tokens in a text are cut like any other text.
+        """
         self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode("utf-8"))
-        super().__init__(tokenizer_json, eos_id, bos_id, pad_id)
-        self.vocab_size = self._tokenizer.get_vocab_size()
+        if self._tokenizer.truncation is not None or self._tokenizer.padding is not None:
+            tokenizer_json = json.dumps(
+                json.loads(tokenizer_json) | {"truncation": None, "padding": None}, ensure_ascii=False
+            ).encode()
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = splits_special
+        self._cleans_up = cleans_up
+        flags = {"cleans_up": cleans_up, "splits_special": splits_special}
+        super().__init__(tokenizer_json, eos_id, bos_id, pad_id, stop_ids, chat, **flags)
+        # Not the number of entries: ids may have gaps.
+        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
 
     def _is_no_token(self, pad_id: int) -> bool:
         return False  # a pad that is a special token is left out by the library
+
+    @functools.cached_property
+    def control_ids(self) -> Mapping[str, int]:  # type: ignore[override]
+        """See `Tokenizer`."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        found = {token.content: number for number, token in added.items() if token.special}
+        ends = (self.eos_id, self.bos_id)
+        return found | {t: i for i in ends if i is not None and (t := self._tokenizer.id_to_token(i)) is not None}
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer`."""
@@ -139,7 +291,10 @@ class HuggingFaceTokenizer(_Stored):
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer`."""
-        return self._tokenizer.decode(self._plain(ids), skip_special_tokens=True)
+        text = self._tokenizer.decode(self._plain(ids), skip_special_tokens=True)
+        for before, after in _CLEANED if self._cleans_up else ():
+            text = text.replace(before, after)
+        return text
 
 
 class ByteTokenizer(_Stored):
@@ -148,9 +303,10 @@ class ByteTokenizer(_Stored):
     kind = "bytes"
     _file = ""
     vocab_size = 259
+    control_ids: Mapping[str, int] = {}
 
-    def __init__(self) -> None:
-        super().__init__(b"bytes", eos_id=1, bos_id=None, pad_id=0)
+    def __init__(self, stop_ids: Sequence[int] = (), chat: Chat | None = None) -> None:
+        super().__init__(b"bytes", eos_id=1, bos_id=None, pad_id=0, stop_ids=stop_ids, chat=chat)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer`."""
@@ -159,6 +315,24 @@ class ByteTokenizer(_Stored):
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer`."""
         return bytes(i - 3 for i in self._plain(ids) if i >= 3).decode("utf-8", errors="replace")
+
+
+def of_settings(settings: Mapping[str, Any], content: bytes, folder: Path) -> Tokenizer:
+    """A vocabulary of what `save` wrote.
+
+    Args:
+      settings: of vocabulary.json.
+      content: of the vocabulary's own file.
+      folder: where its chat templates lie.
+    """
+    arguments = dict(settings)
+    kind, special_tokens = arguments.pop("kind"), arguments.pop("special_tokens", None)
+    if special_tokens is not None and (templates := chat.templates_in(folder)):
+        arguments["chat"] = Chat(templates, special_tokens)
+    if kind == ByteTokenizer.kind:
+        return ByteTokenizer(arguments.get("stop_ids", ()), arguments.get("chat"))
+    cls = {c.kind: c for c in (SentencePieceTokenizer, HuggingFaceTokenizer)}[kind]
+    return cls(content, **arguments)
 
 
 def load(where: str | Path) -> Tokenizer:
@@ -184,13 +358,13 @@ def _loaded(where: str | Path) -> Tokenizer:
     path = Path(where)
     if str(where) == "bytes":
         return ByteTokenizer()
-    if (path / _SETTINGS).is_file():
-        settings = json.loads((path / _SETTINGS).read_text())
-        kind = settings.pop("kind")
+    if (path / SETTINGS).is_file():
+        settings = json.loads((path / SETTINGS).read_text())
+        kind = settings["kind"]
         if kind == "bytes":
-            return ByteTokenizer()
+            return of_settings(settings, b"", path)
         cls = {c.kind: c for c in (SentencePieceTokenizer, HuggingFaceTokenizer)}[kind]
-        return cls((path / cls._file).read_bytes(), **settings)
+        return of_settings(settings, (path / cls._file).read_bytes(), path)
     if path.suffix == ".model" and path.is_file():
         return SentencePieceTokenizer(path.read_bytes())
     if path.suffix == ".json" and path.is_file():

@@ -1,9 +1,9 @@
 """Beam search, in the semantics of transformers with `early_stopping=False`, rows independent of each other.
 
-A step takes the 2 K best continuations of K beams. Of these, sequences that end are candidates for the result if they
-are among the first K, at their sum of log-probabilities over their length to the power of the length penalty; the
-best K that go on are the next beams. A row is done when its best beam, at its present length, is below all K results,
-or at its limit, where all end.
+A step takes the W best continuations of K beams, W being K for each token that ends a text, and K more. Of these,
+sequences that end are candidates for the result if they are among the first K, at their sum of log-probabilities over
+their length to the power of the length penalty; the best K that go on are the next beams. A row is done when its best
+beam, at its present length, is below all K results, or at its limit, where all end.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def search(
     *,
     beams: Beams,
     room: int,
-    eos_id: int,
+    ends_V: jax.Array,
+    num_ends: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Searches each row's best continuation.
 
@@ -76,29 +77,31 @@ def search(
         [B K, V], the cache with these tokens).
       beams: the search.
       room: T.
-      eos_id: ends a sequence, and is its last token.
+      ends_V: which tokens end a sequence; such a token is its last.
+      num_ends: how many those are.
 
     Returns:
       (tokens [B, T], lengths [B], scores [B], whether all logits that were looked at are finite [B]).
     """
     num_rows, vocab = logits_BxV.shape
     count, first_slot = beams.num, cache.keys.shape[2] - room
+    width = max(2, 1 + num_ends) * count  # K of them go on, whatever ends
     rows_Bx1 = jnp.arange(num_rows)[:, None]
 
     def expand(state: _State, logits_BxKxV: jax.Array) -> _State:
         is_finite_B = state.is_finite_B & (jnp.isfinite(logits_BxKxV).all((1, 2)) | ~state.is_open_B)
         scores_BxKxV = jax.nn.log_softmax(logits_BxKxV) + state.scores_BxK[..., None]
-        scores_BxW, at_BxW = jax.lax.top_k(scores_BxKxV.reshape(num_rows, -1), 2 * count)
+        scores_BxW, at_BxW = jax.lax.top_k(scores_BxKxV.reshape(num_rows, -1), min(width, count * vocab))
         from_BxW, tokens_BxW = at_BxW // vocab, (at_BxW % vocab).astype(jnp.int32)
         sequences_BxWxT = state.tokens_BxKxT[rows_Bx1, from_BxW].at[:, :, state.step].set(tokens_BxW)
         length = state.step + 1
-        ends_BxW = (tokens_BxW == eos_id) | (length >= limits_B)[:, None]
+        ends_BxW = ends_V[tokens_BxW] | (length >= limits_B)[:, None]
 
         running_BxW = scores_BxW + ends_BxW * _NEVER
         scores_BxK, best_BxK = jax.lax.top_k(running_BxW, count)
         from_BxK = from_BxW[rows_Bx1, best_BxK]
 
-        is_result_BxW = ends_BxW & (jnp.arange(2 * count) < count)
+        is_result_BxW = ends_BxW & (jnp.arange(ends_BxW.shape[1]) < count)
         result_BxW = scores_BxW / length.astype(jnp.float32) ** beams.length_penalty
         result_BxW += ~state.is_open_B[:, None] * _NEVER + ~is_result_BxW * _NEVER
         merged = (
@@ -133,7 +136,7 @@ def search(
         return expand(state._replace(cache=cache), logits.reshape(num_rows, count, vocab))
 
     nothing_BxK = jnp.zeros((num_rows, count), jnp.int32)
-    blank_BxKxT = jnp.full((num_rows, count, room), eos_id, jnp.int32)
+    blank_BxKxT = jnp.zeros((num_rows, count, room), jnp.int32)
     state = _State(
         cache=cache.rows(jnp.repeat(jnp.arange(num_rows), count)),
         tokens_BxKxT=blank_BxKxT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from flan_jax.data.chat import Message
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.generator import Generator
@@ -53,6 +54,29 @@ def prompt_tokens(tokenizer: Tokenizer, prompts: Sequence[str], separator: str, 
     return [[*start, *ids, *end] for ids in tokenizer.encode(prompts)]
 
 
+def chat_tokens(
+    tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]], template: str | None = None, *, encoder: bool
+) -> list[list[int]]:
+    """Token ids of conversations, as the model's chat template writes them for an answer.
+
+    What the template does not write is not there: BOS is in it or is not added.
+
+    Args:
+      tokenizer: the model's vocabulary.
+      conversations: N lists of messages.
+      template: its name; None takes the default.
+      encoder: whether an encoder takes them; it has EOS at the end.
+
+    Raises:
+      FlanError: the model has no chat template, or it refuses the messages.
+    """
+    if tokenizer.chat is None:
+        raise FlanError("this model has no chat template: leave --chat out, or import it again with its template.")
+    texts = [tokenizer.chat.render(messages, template) for messages in conversations]
+    end = [tokenizer.eos_id] if encoder else []
+    return [ids if end == ids[-1:] else ids + end for ids in tokenizer.encode_written(texts)]
+
+
 def cut(text: str, stops: Sequence[str]) -> str:
     """The text before the first place where any of the stop strings starts."""
     places = [at for stop in stops if (at := text.find(stop)) >= 0]
@@ -80,7 +104,8 @@ def complete(
       max_new_tokens: a limit for all, or one for each.
       choose: how tokens are chosen.
       stops: a text ends before any of these. They are looked for in the text of all generated tokens, so it does not
-        matter how they fall into tokens. A beam search is cut only when it is done.
+        matter how they fall into tokens; a special token that one names or holds counts too, though it is no text.
+        A beam search is cut only when it is done, but for a stop that is one special token.
       progress: called with (prompts done, prompts in all).
 
     Returns:
@@ -109,17 +134,41 @@ def complete_tokens(
     if not all(stops):
         raise FlanError("a stop string is empty: give one or more characters.")
 
+    ends = {number for stop in stops if (number := tokenizer.control_ids.get(stop)) is not None}
+    texts = [stop for stop in stops if stop not in tokenizer.control_ids]
+    # Special tokens vanish from a text: a stop that holds one is looked for where they are written out.
+    written = [stop for stop in texts if any(control in stop for control in tokenizer.control_ids)]
+
     def is_complete(ids: tuple[int, ...]) -> bool:
         text = tokenizer.decode(ids)
-        return any(stop in text for stop in stops)
+        return any(stop in text for stop in texts) or _before(tokenizer, ids, written) is not None
 
     found = generator.generate(
-        prompts, max_new_tokens, choose=choose, is_complete=is_complete if stops else None, progress=progress
+        prompts,
+        max_new_tokens,
+        choose=choose,
+        is_complete=is_complete if texts else None,
+        more_ends=sorted(ends),
+        progress=progress,
     )
     completions = []
     for generation in found:
+        kept = _before(tokenizer, generation.tokens, written)
         whole = tokenizer.decode(generation.tokens)
-        text = cut(whole, stops)
-        finish = STOPPED if text != whole else ENDED if generation.ended else LIMIT
+        text = cut(whole if kept is None else kept, texts)
+        is_stop = text != whole or kept is not None or generation.end in ends - set(tokenizer.stop_ids)
+        finish = STOPPED if is_stop else ENDED if generation.ended else LIMIT
         completions.append(Completion(text, finish, len(generation.tokens), generation.score))
     return completions
+
+
+def _before(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) -> str | None:
+    """The text before the first of the stops that hold special tokens; None where there is none."""
+    text = tokenizer.decode_written(ids) if stops else ""
+    places = [at for stop in stops if (at := text.find(stop)) >= 0]
+    if not places:
+        return None
+    count = len(ids)  # the tokens before that place, and what stands between the last of them and it
+    while count and len(tokenizer.decode_written(ids[:count])) > min(places):
+        count -= 1
+    return tokenizer.decode(ids[:count]) + text[len(tokenizer.decode_written(ids[:count])) : min(places)]

@@ -35,16 +35,21 @@ class Generation:
     """What a model said.
 
     Attributes:
-      tokens: without the end of sequence.
-      ended: whether it ended by itself, with the end of sequence.
+      tokens: without the token that ended it.
+      end: the token that ended it, or None at its limit.
       score: of a beam search, the sum of log-probabilities, the end's too, over the length to the length penalty.
       is_finite: whether all logits that it was chosen by were.
     """
 
     tokens: tuple[int, ...]
-    ended: bool
+    end: int | None
     score: float | None = None
     is_finite: bool = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself."""
+        return self.end is not None
 
 
 class _State(NamedTuple):
@@ -52,10 +57,10 @@ class _State(NamedTuple):
 
     Attributes:
       cache: of all tokens but the last of each row.
-      tokens_BxT: what was generated; filled up with the end of sequence.
+      tokens_BxT: what was generated; filled up with an end.
       last_B: the last token of each row.
       starts_B: position of the first generated token.
-      counts_B: tokens generated, the end of sequence too.
+      counts_B: tokens generated, the end too.
       limits_B: most tokens of each row.
       seeds_B: of the draws.
       is_done_B: rows that get no more.
@@ -81,7 +86,7 @@ class Generator:
     Args:
       model: the model.
       params: its parameters.
-      eos_id: end of sequence.
+      eos_ids: the tokens that end a text: one, or several.
       mesh: where rows and parameters are laid out; None takes one device.
       prompt_lengths: the sizes that prompts are filled up to.
       new_tokens: the sizes of the room for new tokens.
@@ -93,7 +98,7 @@ class Generator:
         self,
         model: Model,
         params: Any,
-        eos_id: int,
+        eos_ids: int | Sequence[int],
         *,
         mesh: jax.sharding.Mesh | None = None,
         prompt_lengths: Sequence[int] = PROMPT_LENGTHS,
@@ -101,7 +106,8 @@ class Generator:
         rows: Sequence[int] = ROWS,
         tokens_per_batch: int = 16_384,
     ) -> None:
-        self._model, self._eos_id = model, eos_id
+        self._model = model
+        self._eos_ids = (eos_ids,) if isinstance(eos_ids, int) else tuple(eos_ids)
         self._mesh = partitioning.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
         shardings = partitioning.parameter_shardings(self._mesh, model.logical_axes(), model.abstract_params())
         self._params = jax.device_put(params, shardings)
@@ -132,6 +138,7 @@ class Generator:
         *,
         choose: Sampling | Beams = Sampling(),  # noqa: B008 (frozen)
         is_complete: Callable[[tuple[int, ...]], bool] | None = None,
+        more_ends: Sequence[int] = (),
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Generation]:
         """Continues every prompt until it ends, is complete or reaches its limit.
@@ -142,6 +149,7 @@ class Generator:
           choose: how tokens are chosen.
           is_complete: whether these tokens are enough; asked every few steps, so more of them may be there in the end.
             A beam search does not ask.
+          more_ends: tokens that end these texts, beside the model's own.
           progress: called with (prompts done, prompts in all).
 
         Returns:
@@ -159,6 +167,9 @@ class Generator:
             if not 1 <= limit <= self._rooms[-1]:
                 raise FlanError(f"prompt {i} asks for {limit} new tokens; it can be 1 to {self._rooms[-1]}.")
         seeds = sampling.row_seeds(prompts, choose.seed if isinstance(choose, Sampling) else 0)
+        # As one row, so that no axis of the mesh divides it.
+        ends_1xV = np.zeros((1, self._model.config.vocab_size), bool)
+        ends_1xV[0, [i for i in (*self._eos_ids, *more_ends) if 0 <= i < ends_1xV.size]] = True
         found: list[Generation | None] = [None] * len(prompts)
         waiting = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), limits[i]), reverse=True)
         while waiting:
@@ -168,9 +179,9 @@ class Generator:
             room = _next_size(self._rooms, max(limits[i] for i in some))
             arrays = self._arrays(rows, length, [prompts[i] for i in some], [limits[i] for i in some], seeds[some])
             if isinstance(choose, Beams):
-                made = self._search(arrays, room, choose)
+                made = self._search(arrays, ends_1xV, room, choose)
             else:
-                made = self._choose(arrays, room, choose, is_complete)
+                made = self._choose(arrays, ends_1xV, room, choose, is_complete)
             for i, generation in zip(some, made, strict=False):  # rows that fill up the batch come last
                 found[i] = generation
                 if not generation.is_finite:
@@ -205,6 +216,7 @@ class Generator:
     def _choose(
         self,
         arrays: tuple[np.ndarray, ...],
+        ends_1xV: np.ndarray,
         room: int,
         choose: Sampling,
         is_complete: Callable[[tuple[int, ...]], bool] | None,
@@ -214,10 +226,10 @@ class Generator:
         def start(params: Any, *inputs: Any) -> _State:
             return self._started(params, room, choose.kind, *inputs)
 
-        def advance(params: Any, state: _State, until: jax.Array, numbers: tuple) -> _State:
-            return self._advanced(params, choose.kind, state, until, numbers)
+        def advance(params: Any, state: _State, until: jax.Array, ends_1xV: jax.Array, numbers: tuple) -> _State:
+            return self._advanced(params, choose.kind, state, until, ends_1xV, numbers)
 
-        inputs = (*arrays, choose.numbers)
+        inputs = (*arrays, ends_1xV, choose.numbers)
         key = (*arrays[0].shape, room, choose.kind)
         state = self._program(("start", *key), start, *inputs)(self._params, *inputs)
         end = int(arrays[2].max())
@@ -231,36 +243,37 @@ class Generator:
             if done.all() or step >= end:
                 break
             until = np.int32(end if is_complete is None else min(step + _STEPS_BETWEEN_CHECKS, end))
-            program = self._program(("advance", *key), advance, state, until, choose.numbers, donated=1)
-            state = program(self._params, state, until, choose.numbers)
+            program = self._program(("advance", *key), advance, state, until, ends_1xV, choose.numbers, donated=1)
+            state = program(self._params, state, until, ends_1xV, choose.numbers)
         return [
-            self._generation(row[:count].tolist(), is_finite=bool(ok))
+            _generation(row[:count].tolist(), ends_1xV, is_finite=bool(ok))
             for row, count, ok in zip(tokens, counts, finite, strict=True)
         ]
 
-    def _search(self, arrays: tuple[np.ndarray, ...], room: int, choose: Beams) -> list[Generation]:
+    def _search(
+        self, arrays: tuple[np.ndarray, ...], ends_1xV: np.ndarray, room: int, choose: Beams
+    ) -> list[Generation]:
         """Generates by beam search."""
+        num_ends = int(ends_1xV.sum())
 
-        def search(params: Any, tokens_BxP: Any, lengths_B: Any, limits_B: Any) -> tuple[jax.Array, ...]:
+        def search(params: Any, tokens_BxP: Any, lengths_B: Any, limits_B: Any, ends_1xV: Any) -> tuple[jax.Array, ...]:
             logits_BxV, cache, starts_B = self._prefilled(params, tokens_BxP, lengths_B, room)
             starts_R = jnp.repeat(starts_B, choose.num)
 
             def forward(cache: Cache, tokens_R: jax.Array, before: jax.Array) -> tuple[jax.Array, Cache]:
                 return self._stepped(params, cache, tokens_R, starts_R, before, room)
 
-            return beam.search(logits_BxV, cache, limits_B, forward, beams=choose, room=room, eos_id=self._eos_id)
+            return beam.search(
+                logits_BxV, cache, limits_B, forward, beams=choose, room=room, ends_V=ends_1xV[0], num_ends=num_ends
+            )
 
-        inputs = arrays[:3]
-        program = self._program(("beams", *arrays[0].shape, room, choose), search, *inputs)
+        inputs = (*arrays[:3], ends_1xV)
+        program = self._program(("beams", *arrays[0].shape, room, choose, num_ends), search, *inputs)
         tokens, lengths, scores, finite = jax.device_get(program(self._params, *inputs))
         return [
-            self._generation(row[:length].tolist(), float(score), bool(ok))
+            _generation(row[:length].tolist(), ends_1xV, float(score), bool(ok))
             for row, length, score, ok in zip(tokens, lengths, scores, finite, strict=True)
         ]
-
-    def _generation(self, tokens: list[int], score: float | None = None, is_finite: bool = True) -> Generation:
-        ended = bool(tokens) and tokens[-1] == self._eos_id
-        return Generation(tuple(tokens[:-1] if ended else tokens), ended, score, is_finite)
 
     def _program(self, key: Any, function: Callable[..., Any], *inputs: Any, donated: int | None = None) -> Any:
         if key not in self._compiled:
@@ -321,6 +334,7 @@ class Generator:
         lengths_B: jax.Array,
         limits_B: jax.Array,
         seeds_B: jax.Array,
+        ends_1xV: jax.Array,
         numbers: tuple,
     ) -> _State:
         logits_BxV, cache, starts_B = self._prefilled(params, tokens_BxP, lengths_B, room)
@@ -328,24 +342,26 @@ class Generator:
         is_finite_B = jnp.isfinite(logits_BxV).all(-1) | (limits_B == 0)
         return _State(
             cache=cache,
-            tokens_BxT=jnp.full((len(first_B), room), self._eos_id, jnp.int32).at[:, 0].set(first_B),
+            tokens_BxT=jnp.full((len(first_B), room), 0, jnp.int32).at[:, 0].set(first_B),
             last_B=first_B,
             starts_B=starts_B,
             counts_B=jnp.minimum(limits_B, 1),
             limits_B=limits_B,
             seeds_B=seeds_B,
-            is_done_B=(first_B == self._eos_id) | (limits_B <= 1) | ~is_finite_B,
+            is_done_B=ends_1xV[0][first_B] | (limits_B <= 1) | ~is_finite_B,
             is_finite_B=is_finite_B,
             step=jnp.int32(1),
         )
 
-    def _advanced(self, params: Any, kind: str, state: _State, until: jax.Array, numbers: tuple) -> _State:
+    def _advanced(
+        self, params: Any, kind: str, state: _State, until: jax.Array, ends_1xV: jax.Array, numbers: tuple
+    ) -> _State:
         room = state.tokens_BxT.shape[1]
 
         def advance(s: _State) -> _State:
             logits_BxV, cache = self._stepped(params, s.cache, s.last_B, s.starts_B, s.step - 1, room)
             chosen_B = sampling.next_tokens(logits_BxV, s.seeds_B, s.step, numbers, kind)
-            next_B = jnp.where(s.is_done_B, self._eos_id, chosen_B)
+            next_B = jnp.where(s.is_done_B, 0, chosen_B)
             counts_B = s.counts_B + ~s.is_done_B
             is_finite_B = s.is_finite_B & (jnp.isfinite(logits_BxV).all(-1) | s.is_done_B)
             return s._replace(
@@ -353,12 +369,19 @@ class Generator:
                 tokens_BxT=s.tokens_BxT.at[:, s.step].set(next_B),
                 last_B=next_B,
                 counts_B=counts_B,
-                is_done_B=s.is_done_B | (next_B == self._eos_id) | (counts_B >= s.limits_B) | ~is_finite_B,
+                is_done_B=s.is_done_B | ends_1xV[0][next_B] | (counts_B >= s.limits_B) | ~is_finite_B,
                 is_finite_B=is_finite_B,
                 step=s.step + 1,
             )
 
         return jax.lax.while_loop(lambda s: (s.step < until) & ~s.is_done_B.all(), advance, state)
+
+
+def _generation(
+    tokens: list[int], ends_1xV: np.ndarray, score: float | None = None, is_finite: bool = True
+) -> Generation:
+    ended = bool(tokens) and bool(ends_1xV[0, tokens[-1]])
+    return Generation(tuple(tokens[:-1] if ended else tokens), tokens[-1] if ended else None, score, is_finite)
 
 
 def _next_size(sizes: Sequence[int], wanted: int) -> int:

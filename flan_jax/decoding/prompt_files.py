@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flan_jax.data import chat
 from flan_jax.decoding.completion import Completion
 from flan_jax.errors import FlanError
 from flan_jax.files import to_json
@@ -19,11 +20,13 @@ class Question:
 
     Attributes:
       id: any JSON value; given back as it came.
-      prompt: the text to answer.
+      prompt: the text to answer; empty where there are messages.
+      messages: a conversation to answer, or nothing.
     """
 
     id: Any
     prompt: str
+    messages: tuple[Mapping[str, Any], ...] = ()
 
 
 def read(path: str | Path) -> list[Question]:
@@ -40,7 +43,7 @@ def read(path: str | Path) -> list[Question]:
 
 
 def parse(lines: Iterable[bytes], where: str) -> list[Question]:
-    """Questions of JSON lines of {"id", "prompt"}; blank lines are passed over, further fields ignored.
+    """Questions of JSON lines of {"id", "prompt"} or {"id", "messages"}; blank lines and further fields are ignored.
 
     Args:
       lines: UTF-8.
@@ -57,6 +60,10 @@ def parse(lines: Iterable[bytes], where: str) -> list[Question]:
             values = json.loads(line)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise FlanError(f"{where} line {number} is not JSON in UTF-8: {error}.") from error
+        if isinstance(values, dict) and "id" in values and "messages" in values and "prompt" not in values:
+            messages = chat.checked_messages(values["messages"], f"{where} line {number}")
+            questions.append(Question(values["id"], "", tuple(messages)))
+            continue
         if not isinstance(values, dict) or "id" not in values or not isinstance(values.get("prompt"), str):
             raise FlanError(f'{where} line {number}: give an object with an "id" and a "prompt" that is a string.')
         questions.append(Question(values["id"], values["prompt"]))

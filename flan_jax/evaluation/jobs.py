@@ -187,7 +187,7 @@ def evaluate(
                     prepared_dir,
                     run.output_dir,
                     run.settings,
-                    generator=Generator(network, params, tokenizer.eos_id, mesh=mesh) if generate else None,
+                    generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh) if generate else None,
                     allow_seen=allow_seen,
                     progress=progress,
                 )

@@ -91,11 +91,7 @@ def _open_t5x(checkpoint: Path, config: models.DecoderConfig | None, vocabulary:
             "--vocabulary=FILE (a SentencePiece .model, or bytes)."
         )
     tokenizer = vocabularies.load(vocabulary)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise FlanError(
-            f"--vocabulary={vocabulary} has {tokenizer.vocab_size} ids and the model {config.vocab_size} embeddings: "
-            "give the model's own."
-        )
+    vocabularies.check_fits(tokenizer, config.vocab_size, f"--vocabulary={vocabulary}")
     return t5x.read(checkpoint, config, tokenizer)
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
-from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.formats import gguf_tokenizer
 from flan_jax.models import DecoderConfig
 
 
@@ -46,7 +44,7 @@ def read(path: str | Path) -> Gguf:
         reader = gguf.GGUFReader(str(path))
     except (OSError, ValueError, IndexError) as error:
         raise FlanError(f"{path} cannot be read as GGUF ({error}); download it again.") from error
-    meta = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.chat")}
+    meta = {name: field.contents() for name, field in reader.fields.items()}
     architecture = meta.get("general.architecture")
     if architecture not in ("llama", "gemma3"):
         raise FlanError(f"{path} is of architecture {architecture!r}; llama and gemma3 can be converted.")
@@ -61,8 +59,9 @@ def read(path: str | Path) -> Gguf:
         tensor = tensors[name]
         return np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32)
 
-    tokenizer = _tokenizer(meta, path)
+    tokenizer = gguf_tokenizer.read(meta, path)
     config = _config(architecture, meta, tensors, path)
+    vocabularies.check_fits(tokenizer, config.vocab_size, str(path))
     params = _params(architecture, config, load)
     if unread:  # biases, frequencies of another rotary embedding: without them the model would be a different one
         raise FlanError(
@@ -83,6 +82,12 @@ class _Fields(dict):
         raise FlanError(f"{self._path} lacks the field {name}; download it again.")
 
 
+def _rows(meta: Mapping[str, Any], tensors: Mapping[str, Any]) -> int:
+    """Rows of the table of embeddings; the file can have fewer tokens."""
+    table = tensors.get("token_embd.weight")
+    return len(meta["tokenizer.ggml.tokens"]) if table is None else int(table.shape[-1])
+
+
 def _config(architecture: str, meta: Mapping[str, Any], tensors: Mapping[str, Any], path: str | Path) -> DecoderConfig:
     def need(name: str) -> Any:
         return meta[f"{architecture}.{name}"]
@@ -99,7 +104,7 @@ def _config(architecture: str, meta: Mapping[str, Any], tensors: Mapping[str, An
     if (rotated := get("rope.dimension_count", head_dim)) != head_dim:
         raise FlanError(f"{path} rotates {rotated} of {head_dim} dimensions of a head; not covered.")
     common = {
-        "vocab_size": len(meta["tokenizer.ggml.tokens"]),
+        "vocab_size": _rows(meta, tensors),
         "num_layers": need("block_count"),
         "embed_dim": embed_dim,
         "num_heads": heads,
@@ -173,73 +178,3 @@ def _params(architecture: str, c: DecoderConfig, load: Callable[[str], np.ndarra
     if not c.tied_embeddings:
         decoder["logits_dense"] = {"kernel": load("output.weight").T}
     return {"decoder": decoder}
-
-
-# ---------------------------------------------------------------------------------------------------- vocabulary
-
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # token types, as SentencePiece numbers them
-
-
-def _tokenizer(meta: Mapping[str, Any], path: str | Path) -> vocabularies.Tokenizer:
-    kind = meta.get("tokenizer.ggml.model")
-    eos_id = int(meta["tokenizer.ggml.eos_token_id"])
-    bos_id = int(meta["tokenizer.ggml.bos_token_id"]) if meta.get("tokenizer.ggml.add_bos_token") else None
-    if kind == "llama":
-        pad_id = int(meta.get("tokenizer.ggml.padding_token_id", 0))
-        return vocabularies.SentencePieceTokenizer(_sentencepiece(meta), eos_id, bos_id, pad_id)
-    if kind == "gpt2":
-        return vocabularies.HuggingFaceTokenizer(_byte_level_bpe(meta, path), eos_id, bos_id)
-    raise FlanError(f"{path} has a vocabulary of kind {kind!r}; llama (SentencePiece) and gpt2 (BPE) are covered.")
-
-
-def _sentencepiece(meta: Mapping[str, Any]) -> bytes:
-    """The SentencePiece model that the file's pieces, scores and types came from."""
-    proto = sentencepiece_model_pb2.ModelProto()
-    columns = (meta[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores", "token_type"))
-    unknown = int(meta.get("tokenizer.ggml.unknown_token_id", -1))
-    for number, (text, score, kind) in enumerate(zip(*columns, strict=True)):
-        if kind == _USER_DEFINED:
-            text = text.replace(" ", "\u2581")  # the file shows these with plain spaces
-        kind = _UNKNOWN if number == unknown else int(kind)
-        proto.pieces.add(piece=text, score=float(score), type=kind)
-    trainer = proto.trainer_spec
-    trainer.model_type = sentencepiece_model_pb2.TrainerSpec.BPE
-    trainer.vocab_size = len(proto.pieces)
-    trainer.byte_fallback = any(piece.type == _BYTE for piece in proto.pieces)
-    for name, key in (("unk", "unknown"), ("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
-        number = int(meta.get(f"tokenizer.ggml.{key}_token_id", -1))
-        setattr(trainer, f"{name}_id", number)
-        if number >= 0:
-            setattr(trainer, f"{name}_piece", proto.pieces[number].piece)
-    normalizer = proto.normalizer_spec
-    normalizer.name = "identity"
-    normalizer.add_dummy_prefix = bool(meta.get("tokenizer.ggml.add_space_prefix", True))
-    normalizer.remove_extra_whitespaces = False
-    normalizer.escape_whitespaces = True
-    return proto.SerializeToString()
-
-
-# How text is cut before the merges, by the name in `tokenizer.ggml.pre`.
-_PRE_TOKENIZERS = {
-    "smollm": lambda: [
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-    ],
-    "gpt-2": lambda: [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)],
-}
-
-
-def _byte_level_bpe(meta: Mapping[str, Any], path: str | Path) -> bytes:
-    """The tokenizer.json of a byte-level BPE."""
-    pre = meta.get("tokenizer.ggml.pre")
-    if pre not in _PRE_TOKENIZERS:
-        raise FlanError(f"{path} cuts text as {pre!r} before its merges; covered: {', '.join(_PRE_TOKENIZERS)}.")
-    tokens = meta["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ", 1)) for merge in meta["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_PRE_TOKENIZERS[pre]())
-    tokenizer.decoder = decoders.ByteLevel()
-    kinds = meta["tokenizer.ggml.token_type"]
-    special = [t for t, kind in zip(tokens, kinds, strict=True) if kind in (_CONTROL, _USER_DEFINED)]
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False).encode("utf-8")

@@ -15,6 +15,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface_config, huggingface_tokenizer
 from flan_jax.formats.huggingface_config import GEMMA3_MULTIMODAL, T5
@@ -98,6 +99,7 @@ def read(folder: Path) -> Source:
         return tensor.to_ours(files.load(tensor.name))
 
     tokenizer = huggingface_tokenizer.read(folder, family, values)
+    vocabularies.check_fits(tokenizer, config.vocab_size, str(folder))
     manifest = Manifest.load(folder) if (folder / "manifest.json").is_file() else None
     return Source(config, load, tokenizer, f"{values.get('_name_or_path') or folder.name} ({family})", manifest)
 

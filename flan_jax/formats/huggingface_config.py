@@ -283,7 +283,8 @@ def write(c: DecoderConfig, tokenizer: vocabularies.Tokenizer, dtype: str) -> di
       FlanError: transformers has no such architecture.
     """
     family = family_of(c)
-    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    eos = tokenizer.eos_id if len(tokenizer.stop_ids) == 1 else list(tokenizer.stop_ids)
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": eos, "pad_token_id": tokenizer.pad_id}
     common = {"model_type": family, "vocab_size": c.vocab_size, "torch_dtype": dtype, **ids}
     if family == T5:
         return {

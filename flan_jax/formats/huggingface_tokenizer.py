@@ -1,8 +1,9 @@
-"""Tokenizers of Hugging Face folders, both ways: tokenizer.json, or a SentencePiece model."""
+"""Tokenizers of Hugging Face folders, both ways: what transformers' AutoTokenizer makes of a folder is what is kept."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,78 +11,154 @@ import sentencepiece
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 
-from flan_jax.data import vocabularies
+from flan_jax.data import chat, vocabularies
+from flan_jax.data.chat import Chat
 from flan_jax.errors import FlanError
+from flan_jax.formats import huggingface_backend
 from flan_jax.formats.huggingface_config import GEMMA3, T5
 
-_SETTINGS = "vocabulary.json"  # ours, beside their files: the special ids exactly as they were
 _BYTES = "ByT5Tokenizer"  # has the ids of our bytes
+_GENERATION = "generation_config.json"
+_PICTURE = "<image_soft_token>"  # Gemma 3 has one id for pictures, for which text-only models have no embedding
 
 
 def read(folder: Path, family: str, config: dict[str, Any]) -> vocabularies.Tokenizer:
-    """The vocabulary of a folder. T5's SentencePiece model goes before its tokenizer.json; with others it is reversed.
+    """The vocabulary of a folder, with what ends a generation and the chat templates.
 
     Raises:
-      FlanError: no tokenizer that can be read is there.
+      FlanError: no tokenizer that can be read is there, or a setting of its files is not covered.
     """
     settings = _json(folder / "tokenizer_config.json")
-    ours = _json(folder / _SETTINGS)
-    if settings.get("tokenizer_class") == _BYTES or ours.get("kind") == "bytes":
-        return vocabularies.ByteTokenizer()
-    models = [folder / name for name in ("spiece.model", "tokenizer.model") if (folder / name).is_file()]
-    fast = folder / "tokenizer.json"
+    ours = _json(folder / vocabularies.SETTINGS)
     try:
-        if models and (family == T5 or not fast.is_file() or ours.get("kind") == "sentencepiece"):
-            return _sentencepiece(models[0], family, settings, ours)
-        if fast.is_file():
-            return _huggingface(fast, settings, ours, config)
+        if ours:
+            return _written_here(folder, ours)
+        if settings.get("tokenizer_class") == _BYTES:
+            return vocabularies.ByteTokenizer(_stop_ids(folder, config), _chat(folder, settings, {}))
+        return _as_in_transformers(folder, family, config, settings)
     except FlanError:
         raise
     except Exception as error:  # the libraries raise bare Exception, RuntimeError and what not
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise FlanError(f"the tokenizer in {folder} cannot be read ({reason}); get it again.") from error
-    raise FlanError(
-        f"{folder} has no tokenizer.json, spiece.model or tokenizer.model: copy the model's own there "
-        "(vocab.json with merges.txt: save it with transformers' AutoTokenizer first)."
-    )
 
 
-def _sentencepiece(path: Path, family: str, settings: dict, ours: dict) -> vocabularies.Tokenizer:
-    content = path.read_bytes()
-    if ours:
-        return vocabularies.SentencePieceTokenizer(content, ours["eos_id"], ours["bos_id"], ours["pad_id"])
-    pieces = sentencepiece.SentencePieceProcessor()
-    pieces.LoadFromSerializedProto(content)
-    adds_bos = settings.get("add_bos_token", family != T5)
-    return vocabularies.SentencePieceTokenizer(content, bos_id=pieces.bos_id() if adds_bos else None)
+def _written_here(folder: Path, ours: dict[str, Any]) -> vocabularies.Tokenizer:
+    """What `write` wrote: the content under transformers' names, our settings beside it."""
+    names = {"sentencepiece": ("spiece.model", "tokenizer.model"), "huggingface": ("tokenizer.json",)}
+    paths = [folder / name for name in names.get(ours["kind"], ())]
+    content = next((path.read_bytes() for path in paths if path.is_file()), None)
+    if content is None and paths:
+        raise FlanError(f"{folder} lacks {paths[0].name}, which {vocabularies.SETTINGS} names; get it again.")
+    return vocabularies.of_settings(ours, content or b"", folder)
 
 
-def _huggingface(path: Path, settings: dict, ours: dict, config: dict) -> vocabularies.Tokenizer:
-    content = path.read_bytes()
-    if ours:
-        return vocabularies.HuggingFaceTokenizer(content, ours["eos_id"], ours["bos_id"], ours["pad_id"])
+def _as_in_transformers(
+    folder: Path, family: str, config: dict[str, Any], settings: dict[str, Any]
+) -> vocabularies.Tokenizer:
+    where = folder / "tokenizer_config.json"
+    if [name for name in settings.get("fast_tokenizer_files") or () if name != "tokenizer.json"]:
+        raise FlanError(f"{where}: fast_tokenizer_files names files for other versions; leave tokenizer.json alone.")
+    if settings.get("fix_mistral_regex"):
+        raise FlanError(
+            f"{where}: fix_mistral_regex is not covered; save the tokenizer with transformers and that set."
+        )
+    backend = huggingface_backend.read(folder, config.get("model_type") or family, config, settings)
+    content = _without_picture(backend.content, family, config)
     tokens = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
-
-    def special(name: str) -> int | None:
-        text = settings.get(f"{name}_token")
-        text = text.get("content") if isinstance(text, dict) else text
-        if text is not None:
-            return tokens.token_to_id(text)
-        number = config.get(f"{name}_token_id")
-        return number[0] if isinstance(number, list) else number
-
-    eos, bos, pad = special("eos"), special("bos"), special("pad")
+    stops = _stop_ids(folder, config)
+    named = backend.special_tokens
+    eos = tokens.token_to_id(named["eos_token"]) if "eos_token" in named else next(iter(stops), None)
     if eos is None:
-        raise FlanError(f"{path.parent}: neither tokenizer_config.json nor config.json names an end of sequence.")
-    added = tokens.encode("a").ids[:1]
-    if bos is None or (added != [bos] and not settings.get("add_bos_token")):
-        bos = None  # the model was trained without
-    return vocabularies.HuggingFaceTokenizer(content, eos, bos, 0 if pad is None else pad)
+        raise FlanError(f"{folder}: neither tokenizer_config.json nor config.json names an end of sequence.")
+    bos = _added_around(backend.tokenizer, folder, family, eos)
+    pad = tokens.token_to_id(named["pad_token"]) if "pad_token" in named else config.get("pad_token_id")
+    is_bpe = type(backend.tokenizer.model).__name__ == "BPE"
+    forced = settings.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")
+    found = vocabularies.HuggingFaceTokenizer(
+        content,
+        eos,
+        bos,
+        pad if isinstance(pad, int) and pad >= 0 else 0,
+        stops,
+        _chat(folder, settings, named),
+        cleans_up=bool(settings.get("clean_up_tokenization_spaces") and (forced or not is_bpe)),
+        splits_special=bool(settings.get("split_special_tokens")),
+    )
+    found.decode(found.encode(["a\u0001\u2603 "])[0])  # a vocabulary that cannot say "unknown" fails here, not later
+    return found
+
+
+def _added_around(tokens: tokenizers.Tokenizer, folder: Path, family: str, eos: int) -> int | None:
+    """The BOS that transformers puts before a text, if any; refuses what cannot be put around texts here."""
+    encoding = tokens.encode("a")
+    is_added = [bool(mask) for mask in encoding.special_tokens_mask]
+    count = len(tokens.encode("a", add_special_tokens=False).ids)
+    start = is_added.index(False) if count else len(is_added)
+    before, after = encoding.ids[:start], encoding.ids[start + count :]
+    if family == T5:
+        if before or after not in ([], [eos]):
+            raise FlanError(f"{folder}: the tokenizer adds tokens around an encoder's text; only its end can be added.")
+        return None
+    if len(before) > 1 or after:
+        added = ", ".join(str(tokens.id_to_token(i)) for i in (*before, *after))
+        raise FlanError(
+            f"{folder}: the tokenizer adds {added} around every text; only a BOS before it can be added: change its "
+            "post_processor, or add_eos_token."
+        )
+    return before[0] if before else None
+
+
+def _stop_ids(folder: Path, config: Mapping[str, Any]) -> list[int]:
+    """All EOS of generation_config.json, or of config.json where that names none: as transformers generates."""
+    for name, values in ((_GENERATION, _json(folder / _GENERATION)), ("config.json", config)):
+        numbers = values.get("eos_token_id")
+        found = numbers if isinstance(numbers, list) else [] if numbers is None else [numbers]
+        if not all(isinstance(number, int) and not isinstance(number, bool) for number in found):
+            raise FlanError(f"{folder / name}: eos_token_id is {numbers!r}; it must be a token id, or a list of them.")
+        if found := [number for number in found if number >= 0]:  # -1 is an old way to say that there is none
+            return list(dict.fromkeys(found))
+    return []
+
+
+def _chat(folder: Path, settings: Mapping[str, Any], special_tokens: Mapping[str, str]) -> Chat | None:
+    """The chat templates of a folder: files go before tokenizer_config.json."""
+    templates = chat.templates_in(folder)
+    given = settings.get("chat_template")
+    if not templates:
+        given = given or _json(folder / "chat_template.json").get("chat_template")
+        if isinstance(given, str):
+            templates = {chat.DEFAULT: given}
+        elif isinstance(given, list) and all(
+            isinstance(one, dict) and {"name", "template"} <= set(one) for one in given
+        ):
+            templates = {one["name"]: one["template"] for one in given}
+        elif isinstance(given, dict):
+            templates = dict(given)
+        elif given:
+            raise FlanError(f"{folder / 'tokenizer_config.json'}: chat_template is neither a text nor a list of them.")
+    if not all(isinstance(text, str) for pair in templates.items() for text in pair):
+        raise FlanError(f"{folder / 'tokenizer_config.json'}: a name or a text of chat_template is no text.")
+    return Chat(templates, dict(special_tokens)) if templates else None
+
+
+def _without_picture(content: bytes, family: str, config: Mapping[str, Any]) -> bytes:
+    """tokenizer.json without Gemma 3's token for pictures, where the model has no embedding for it."""
+    if family != GEMMA3 or _PICTURE.encode() not in content:
+        return content
+    values = json.loads(content)
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or 0
+    kept = [token for token in values["added_tokens"] if token["content"] != _PICTURE or token["id"] < size]
+    if len(kept) == len(values["added_tokens"]):
+        return content
+    values["added_tokens"] = kept
+    values["model"]["vocab"].pop(_PICTURE, None)
+    return json.dumps(values, ensure_ascii=False).encode()
 
 
 def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
     """Writes what AutoTokenizer reads and gives the same ids, and our special ids beside it."""
-    tokenizer.save(folder)  # vocabulary.json, and the content under our names
+    tokenizer.save(folder)  # vocabulary.json, the content under our names, the chat templates under transformers'
     settings: dict[str, Any] = {"clean_up_tokenization_spaces": False}
     if tokenizer.kind == "bytes":
         settings |= {"tokenizer_class": _BYTES, "extra_ids": 0}
@@ -107,7 +184,25 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
     else:
         tokens = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         settings |= {"tokenizer_class": "PreTrainedTokenizerFast"} | _special_tokens(tokenizer, tokens.id_to_token)
+        if not huggingface_backend.runs_as_it_is(family, tokens):
+            raise FlanError(
+                f"transformers cuts text for {family} in its own way, whatever tokenizer.json says, and this "
+                "vocabulary in another: this model cannot be exported."
+            )
+        ours = _json(folder / vocabularies.SETTINGS)
+        settings["clean_up_tokenization_spaces"] = ours.get("cleans_up", False)
+        settings["split_special_tokens"] = ours.get("splits_special", False)
+    if tokenizer.chat is not None:  # its templates may name these, and say other things where there is one more
+        named = dict(tokenizer.chat.special_tokens)
+        for name in {"bos_token", "pad_token"} - set(named):
+            settings.pop(name, None)
+        settings |= named
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    if len(tokenizer.stop_ids) > 1:
+        generation = {"eos_token_id": list(tokenizer.stop_ids), "pad_token_id": tokenizer.pad_id}
+        generation |= {} if tokenizer.bos_id is None else {"bos_token_id": tokenizer.bos_id}
+        generation |= {"decoder_start_token_id": tokenizer.pad_id} if family == T5 else {}
+        (folder / _GENERATION).write_text(json.dumps(generation, indent=1) + "\n")
 
 
 def _special_tokens(tokenizer: vocabularies.Tokenizer, text_of: Any) -> dict[str, str]:

@@ -58,6 +58,9 @@ class Source:
       name: what it is, for its history.
       manifest: what it was tuned on, if that travels with it.
       step: steps that it was trained, if that is known.
+
+    Raises:
+      FlanError: the vocabulary has ids for which the model has no embeddings.
     """
 
     config: models.DecoderConfig
@@ -66,6 +69,10 @@ class Source:
     name: str
     manifest: Manifest | None = None
     step: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tokenizer is not None:
+            vocabularies.check_fits(self.tokenizer, self.config.vocab_size, self.name)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ too long loses its left end. Continuations of one context are the branches of on
 from __future__ import annotations
 
 import collections
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from flan_jax import partitioning
 from flan_jax.checkpoint import arrays
+from flan_jax.data.chat import DEFAULT, Chat
 from flan_jax.decoding.completion import complete_tokens
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError, NotFiniteError
@@ -74,8 +76,9 @@ class FlanJaxLM(LM):
         longest = -(-(max_length + 1) // _ROUND) * _ROUND
         self._scorer = Scorer(model, params, mesh=mesh, row_lengths=(*(n for n in ROW_LENGTHS if n < longest), longest))
         self._about = {"checkpoint": checkpoint, "checkpoint_digest": manifest.digest(), "tuning": manifest.tuning}
-        self._generator = Generator(model, params, self._tokenizer.eos_id, mesh=mesh)
+        self._generator = Generator(model, params, self._tokenizer.stop_ids, mesh=mesh)
         self._max_length, self._max_gen_toks = max_length, max_gen_toks
+        self._template: str | None = None  # the name of the chat template, where it is not the default
         bos_id = self._tokenizer.bos_id
         default = self._tokenizer.eos_id if bos_id is None else bos_id
         self._prefix = default if prefix_token_id is None else int(prefix_token_id)
@@ -86,8 +89,54 @@ class FlanJaxLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Names the vocabulary in the harness's caches of requests."""
-        return f"flan_jax-{self._tokenizer.fingerprint}"
+        """Names the vocabulary, and the chat template, in the harness's caches of requests."""
+        chat = self._tokenizer.chat
+        if chat is None or (self._template is None and DEFAULT not in chat.templates):
+            return f"flan_jax-{self._tokenizer.fingerprint}"
+        digest = hashlib.sha256(chat.template(self._template).encode()).hexdigest()
+        return f"flan_jax-{self._tokenizer.fingerprint}-{digest[:16]}"
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The text of the chat template that the harness is to apply, and the choice of it.
+
+        Args:
+          chat_template: True takes the default; a text names another; False takes none.
+
+        Raises:
+          FlanError: the model has none, or none of that name.
+        """
+        if chat_template is False or chat_template is None:
+            return None
+        name = None if chat_template is True else chat_template
+        text = self._chat.template(name)
+        self._template = name
+        return text
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The text of a conversation.
+
+        As in the harness's Hugging Face backend, a template that refuses a system's message gets the rest without it.
+
+        Args:
+          chat_history: messages, each with a role and a content.
+          add_generation_prompt: whether an answer comes next; otherwise it goes on with the last message.
+
+        Raises:
+          FlanError: the model has no template, or it refuses these messages.
+        """
+        try:
+            return self._chat.render(chat_history, self._template, answer=add_generation_prompt)
+        except FlanError:
+            others = [message for message in chat_history if message["role"] != "system"]
+            if len(others) == len(chat_history):
+                raise
+            return self._chat.render(others, self._template, answer=add_generation_prompt)
+
+    @property
+    def _chat(self) -> Chat:
+        if self._tokenizer.chat is None:
+            raise FlanError(f"{self._about['checkpoint']} has no chat template: leave --apply_chat_template out.")
+        return self._tokenizer.chat
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness writes down beside the results: which checkpoint, and what it was ever tuned on."""
@@ -122,9 +171,9 @@ class FlanJaxLM(LM):
         return sums
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens, with BOS once where the model wants it."""
+        """Tokens, with BOS once where the model wants it; a chat template may have written it."""
         start = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
-        return [ids if ids[:1] == start else start + ids for ids in self._tokenizer.encode(texts)]
+        return [ids if ids[:1] == start else start + ids for ids in self._tokenizer.encode_written(texts)]
 
     def _pairs(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
         for context, continuation in texts:

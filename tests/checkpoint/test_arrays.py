@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tokenizers
 
 from flan_jax import configuration, models, partitioning
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
-from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.data.vocabularies import ByteTokenizer, HuggingFaceTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.training import optimizers
+from flan_jax.formats import native
+from flan_jax.training import loop, optimizers
 from flan_jax.training.state import abstract_state, state_shardings
 
 SMALL = dataclasses.replace(configuration.model_config("tiny"), num_layers=2, embed_dim=128, head_dim=8, mlp_dim=160)
@@ -210,3 +212,26 @@ def test_statistics_of_another_adafactor_are_refused(tmp_path, state):
 def test_manifests_are_plain_json(saved):
     values = json.loads((saved / "manifest.json").read_text())
     assert set(values) == {"model", "vocabulary", "tuning", "separator", "history", "digest"}
+
+
+def test_a_vocabulary_with_more_ids_than_embeddings(saved, tmp_path):
+    """Whatever put it there: beyond the table a look-up gives nothing of use."""
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    vocabulary = {"</s>": 0, "a": SMALL.vocab_size}
+    content = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="a")).to_str().encode()
+    HuggingFaceTokenizer(content, 0).save(folder / "vocabulary")
+    message = f"{folder}: the tokenizer has {SMALL.vocab_size + 1} ids and the model {SMALL.vocab_size} embeddings"
+    with pytest.raises(FlanError, match=message):
+        arrays.load_model(folder)
+    with pytest.raises(FlanError, match="embeddings"):
+        native.read(folder)
+    with pytest.raises(FlanError, match=message):
+        loop.train(
+            model_dir=str(tmp_path / "run"),
+            mixture="rte",
+            prepared_dir=str(tmp_path),
+            initial_checkpoint_path=str(folder),
+            train_steps=1,
+        )
+    assert not (tmp_path / "run").exists()

@@ -7,12 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tokenizers
 
 from flan_jax import models, partitioning
-from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.data.vocabularies import ByteTokenizer, HuggingFaceTokenizer
 from flan_jax.decoding import completion, sampling
 from flan_jax.decoding.beam import Beams
-from flan_jax.decoding.generator import Generator
+from flan_jax.decoding.generator import Generation, Generator
 from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError
 
@@ -138,6 +139,43 @@ def test_beam_search_is_that_of_transformers():
     assert len({len(g.tokens) for g in found}) > 2
 
 
+ENDS = (EOS, 7, 30, 59)
+
+
+@pytest.mark.parametrize("choose", [Sampling(), Beams(3)], ids=["greedy", "beams"])
+def test_every_end_of_sequence_stops(llama, choose):
+    torch = pytest.importorskip("torch")
+
+    model, params = llama
+    theirs, prompts = _theirs(LLAMA, params), _prompts(12, longest=8)
+    generator = Generator(model, params, ENDS, prompt_lengths=(8,), new_tokens=(12,), rows=(16,))
+    found = generator.generate(prompts, 12, choose=choose)
+    assert len({g.end for g in found}) > 2
+    beams = {"num_beams": 3, "early_stopping": False} if isinstance(choose, Beams) else {}
+    for prompt, generation in zip(prompts, found, strict=True):
+        output = theirs.generate(
+            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=list(ENDS), pad_token_id=0, **beams
+        )
+        ids = output[0].tolist()[len(prompt) :]
+        ends = [at for at, token in enumerate(ids) if token in ENDS]
+        assert list(generation.tokens) == ids[: ends[0] if ends else None]
+        assert generation.end == (ids[ends[0]] if ends else None)
+
+
+def test_draws_end_at_every_end_of_sequence(llama):
+    choose = Sampling(temperature=2.0, seed=1)
+    sizes = {"prompt_lengths": (8,), "new_tokens": (12,), "rows": (16,)}
+    prompts = _prompts(12, longest=8)
+    whole = Generator(*llama, (), **sizes).generate(prompts, 12, choose=choose)
+    assert {len(g.tokens) for g in whole} == {12} and not any(g.ended for g in whole)
+    generator = Generator(*llama, EOS, **sizes)
+    for one, other in zip(whole, generator.generate(prompts, 12, choose=choose, more_ends=range(40, 60)), strict=True):
+        ends = [at for at, token in enumerate(one.tokens) if token == EOS or token >= 40]
+        assert other.tokens == one.tokens[: ends[0] if ends else None]
+        assert other.end == (one.tokens[ends[0]] if ends else None)
+    assert generator.generate(prompts[:1], 12, choose=choose, more_ends=[-1, 10**6])  # ids that no model has
+
+
 def test_a_beam_search_with_one_beam_and_limits_of_rows(llama):
     prompts, limits = _prompts(8, longest=8), [1, 3, 2, 6, 4, 1, 5, 2]
     generator = Generator(*llama, EOS, prompt_lengths=(8,), new_tokens=(6,), rows=(8,))
@@ -247,6 +285,51 @@ def test_prompts_as_tokens():
 )
 def test_text_before_the_first_stop(stops, expected):
     assert completion.cut("one\n\ntwo", stops) == expected
+
+
+def _spoken(texts, special, stops):
+    """A vocabulary of letters and special tokens, and a stand-in for a model that says these texts."""
+    words = [*"abcdefghijklmnopqrstuvwxyz <|>/_\n", "</s>", *special]
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({word: i for i, word in enumerate(words)}, []))
+    tokenizer.decoder = tokenizers.decoders.Fuse()
+    tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True) for text in ("</s>", *special)])
+    ours = HuggingFaceTokenizer(tokenizer.to_str().encode(), words.index("</s>"))
+
+    class Says:
+        def generate(self, prompts, limits, *, is_complete, more_ends, **_):
+            found = []
+            for ids in ours.encode(texts):
+                said = []
+                for token in ids:
+                    if token in (ours.eos_id, *more_ends) or (is_complete is not None and is_complete(tuple(said))):
+                        break
+                    said.append(token)
+                ended = len(said) < len(ids) and ids[len(said)] in (ours.eos_id, *more_ends)
+                found.append(Generation(tuple(said), ids[len(said)] if ended else None))
+            return found
+
+    return completion.complete_tokens(Says(), ours, [[1]] * len(texts), max_new_tokens=5, stops=stops)
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "expected", "finish"),
+    [
+        ("ab<|im_end|>cd", ["<|im_end|>"], "ab", "stop"),
+        ("ab<|im_end|>cd", [], "abcd", "length"),
+        ("ab<|im_end|>cd", ["<|im_end|>\n"], "abcd", "length"),
+        ("ab<|im_end|>\ncd", ["<|im_end|>\n"], "ab", "stop"),
+        ("ab<|im_end|>\ncd", ["b<|im_end|>"], "a", "stop"),
+        ("ab<tool>c<|im_end|>d", ["c<|im_end|>"], "ab", "stop"),
+        ("ab</s>cd", ["</s>"], "ab", "eos"),
+        ("ab</s>cd", ["d"], "ab", "eos"),
+        ("abcd", ["<|im_end|>", "c"], "ab", "stop"),
+        ("<|im_end|>", ["<|im_end|>"], "", "stop"),
+        ("a<tool>b", ["ab"], "", "stop"),
+    ],
+)
+def test_a_stop_that_is_a_special_token(text, stops, expected, finish):
+    (said,) = _spoken([text], ["<|im_end|>", "<tool>"], stops)
+    assert (said.text, said.finish) == (expected, finish)
 
 
 def test_texts_stop_before_a_stop_string():

@@ -15,7 +15,7 @@ from tokenizers import decoders, pre_tokenizers, trainers
 from flan_jax import models
 from flan_jax.errors import FlanError
 from flan_jax.formats import gguf as reader
-from flan_jax.formats import pretrained
+from flan_jax.formats import gguf_tokenizer, pretrained
 
 TEXTS = [
     "The ferry left the harbour at half past six, and nobody on the pier waved.",
@@ -342,7 +342,7 @@ def test_what_is_not_covered_is_refused(tmp_path, bpe):
 def test_vocabularies_that_are_not_covered(tmp_path, bpe):
     arrays = _arrays("llama", bpe.get_vocab_size())
     assert "lacks the field tokenizer.ggml" in _error(_write(tmp_path / "none.gguf", "llama", None, arrays))
-    assert "cuts text as 'qwen2'" in _error(_write(tmp_path / "pre.gguf", "llama", bpe, arrays, pre="qwen2"))
+    assert "cuts text as 'viking'" in _error(_write(tmp_path / "pre.gguf", "llama", bpe, arrays, pre="viking"))
     assert "vocabulary of kind 'bert'" in _error(_write(tmp_path / "kind.gguf", "llama", bpe, arrays, kind="bert"))
 
 
@@ -488,7 +488,7 @@ def test_real_vocabularies_are_those_of_transformers(name, request):
     transformers = pytest.importorskip("transformers")
     path = _located(name)
     meta = {f.name: f.contents() for f in gguf.GGUFReader(str(path)).fields.values() if "chat" not in f.name}
-    ours = reader._tokenizer(meta, path)
+    ours = gguf_tokenizer.read(meta, path)
     theirs = transformers.AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     assert ours.vocab_size == len(theirs)
     lines = [*TEXTS, *PROMPTS, LONG]

@@ -34,7 +34,7 @@ TEXTS = [
 LENGTH = 40
 
 COMMON = {
-    "vocab_size": 301,  # no multiple of anything
+    "vocab_size": 353,  # no multiple of anything
     "num_hidden_layers": 3,
     "hidden_size": 48,
     "num_attention_heads": 6,
@@ -251,7 +251,7 @@ def test_bfloat16(folders, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma 3", "t5 1.1"])
 def test_odd_shapes_on_a_mesh(folders, tmp_path, name):
-    """301 ids, 6 heads and 1 or 2 KV heads on 8 devices: what a mesh axis does not divide stays whole."""
+    """353 or 301 ids, 6 heads and 1 or 2 KV heads on 8 devices: what a mesh axis does not divide stays whole."""
     model, folder = folders(name)
     source = huggingface.read(folder)
     manifest = Manifest.create(source.config, source.tokenizer, UNKNOWN)
@@ -267,13 +267,13 @@ def test_odd_shapes_on_a_mesh(folders, tmp_path, name):
 # --------------------------------------------------------------------------------------------------------- tokenizers
 
 
-def _same_ids(folder, tokenizer):
+def _same_ids(folder, tokenizer, encoder):
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     for text in TEXTS:
         ids = tokenizer.encode([text])[0]
         assert theirs(text, add_special_tokens=False)["input_ids"] == ids
         start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        end = [tokenizer.eos_id] if "T5" in type(theirs).__name__ else []
+        end = [tokenizer.eos_id] if encoder else []
         assert theirs(text)["input_ids"] == start + ids + end
     assert theirs.eos_token_id == tokenizer.eos_id
 
@@ -285,8 +285,35 @@ def test_tokenizers_travel(folders, tmp_path, name):
     assert source.tokenizer.eos_id == 1
     assert source.tokenizer.bos_id == (0 if name == "gemma 3" else None)  # only that one adds it
     huggingface.write(source, tmp_path / "back")
-    _same_ids(tmp_path / "back", source.tokenizer)
+    _same_ids(tmp_path / "back", source.tokenizer, name.startswith("t5"))
     assert huggingface.read(tmp_path / "back").tokenizer.fingerprint == source.tokenizer.fingerprint
+
+
+def test_ends_and_chats_travel(copy, tmp_path):
+    """Through our own folder and back: every end of sequence, and the chat templates."""
+    folder = copy("llama")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 44]}))
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[-1].content }}")
+    source = huggingface.read(folder)
+    native.write(source, Manifest.create(source.config, source.tokenizer, UNKNOWN), tmp_path / "ours")
+    huggingface.write(native.read(tmp_path / "ours"), tmp_path / "back")
+    for tokenizer in (source.tokenizer, native.read(tmp_path / "ours").tokenizer):
+        assert tokenizer.stop_ids == (1, 44)
+        assert tokenizer.chat.render([{"role": "user", "content": "a"}]) == "<|begin|>a"
+    assert transformers.GenerationConfig.from_pretrained(tmp_path / "back").eos_token_id == [1, 44]
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "back").eos_token_id == [1, 44]
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    assert theirs.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False) == "<|begin|>a"
+    assert huggingface.read(tmp_path / "back").tokenizer.stop_ids == (1, 44)
+
+
+def test_more_ids_than_embeddings(copy):
+    folder = copy("llama")
+    tokens = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokens.add_tokens([f"<added_{i}>" for i in range(90)])
+    tokens.save(str(folder / "tokenizer.json"))
+    size = tokens.get_vocab_size()
+    assert f"the tokenizer has {size} ids and the model 353 embeddings" in _message(folder)
 
 
 def test_vocabularies_of_other_origin(folders, tmp_path):

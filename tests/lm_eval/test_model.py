@@ -1,6 +1,7 @@
 """The harness runs its own tasks on our engine and on its Hugging Face backend, with the same weights."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -185,6 +186,80 @@ def test_generation_is_the_harness_own(ours, theirs):
     assert ours.generate_until(requests, True) == theirs.generate_until(requests, True)
     with pytest.raises(FlanError, match="greedily"):
         ours.generate_until(_instances("generate_until", [("the", {"do_sample": True, "temperature": 1.0})]))
+
+
+TEMPLATE = (
+    "{{ eos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "[{{ m.role }}] {{ m.content | trim }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def talking(checkpoint, theirs, tmp_path_factory):
+    """The same model with chat templates: ours, and the harness's own backend."""
+    from lm_eval.models.huggingface import HFLM
+
+    from flan_jax.data import vocabularies
+    from flan_jax.data.chat import Chat
+
+    folder = tmp_path_factory.mktemp("talking") / "tiny"
+    shutil.copytree(checkpoint, folder)
+    plain = vocabularies.load(folder / "vocabulary")
+    chat = Chat({"default": TEMPLATE, "short": "{{ messages[-1].content }}"}, {"eos_token": same_weights.END})
+    vocabularies.HuggingFaceTokenizer(plain._content, plain.eos_id, chat=chat).save(folder / "vocabulary")
+    tokenizer = same_weights.load_as_transformers(checkpoint)[1]
+    tokenizer.chat_template = TEMPLATE
+    ours = FlanJaxLM(checkpoint=str(folder), max_length=MAX_LENGTH)
+    return ours, HFLM(pretrained=theirs.model, tokenizer=tokenizer, max_length=MAX_LENGTH, batch_size=4)
+
+
+def test_chats_are_those_of_the_harness(talking, ours):
+    mine, theirs = talking
+    histories = [
+        [{"role": "user", "content": " the ferry "}],
+        [{"role": "system", "content": "be kind"}, {"role": "user", "content": "left"}],
+        [{"role": "user", "content": "the"}, {"role": "assistant", "content": "ferry"}],
+    ]
+    assert mine.chat_template(True) == theirs.chat_template(True) == TEMPLATE
+    names = {mine.tokenizer_name, ours.tokenizer_name}
+    for history in histories:
+        for answer in (True, False):
+            found = mine.apply_chat_template(history, add_generation_prompt=answer)
+            assert found == theirs.apply_chat_template(history, add_generation_prompt=answer)
+    assert mine.chat_template("short") == "{{ messages[-1].content }}"
+    assert mine.apply_chat_template(histories[0]) == " the ferry "
+    assert len(names | {mine.tokenizer_name}) == 3  # requests of each are cached apart
+    assert mine.chat_template(False) is None
+    mine.chat_template(True)
+    with pytest.raises(FlanError, match="unknown chat template 'shorter': did you mean 'short'"):
+        mine.chat_template("shorter")
+    for refused in (lambda: ours.chat_template(True), lambda: ours.apply_chat_template(histories[0])):
+        with pytest.raises(FlanError, match="has no chat template: leave --apply_chat_template out"):
+            refused()
+
+
+def test_tasks_with_a_chat_template(talking, tasks, tmp_path, monkeypatch):
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+
+    def run(model):
+        manager = TaskManager(include_path=str(tasks), include_defaults=False)
+        settings = {"apply_chat_template": True, "bootstrap_iters": 0, "log_samples": True}
+        return lm_eval.simple_evaluate(model, tasks=["flan_jax_choices"], task_manager=manager, **settings)
+
+    found, expected = run(talking[0]), run(talking[1])
+    for one, other in zip(*(r["samples"]["flan_jax_choices"] for r in (found, expected)), strict=True):
+        assert one["arguments"] == other["arguments"] and "[assistant] " in str(one["arguments"])
+        np.testing.assert_allclose(*([x[0] for x in r["filtered_resps"]] for r in (one, other)), atol=1e-3)
+
+
+def test_generation_stops_at_special_tokens(talking):
+    mine, theirs = talking
+    asked = [("the ferry left", {"until": [same_weights.END, "\n"], "max_gen_toks": 8})]
+    requests = _instances("generate_until", asked)
+    assert mine.generate_until(requests, True) == theirs.generate_until(requests, True)
 
 
 def test_the_command_line(checkpoint, tasks, tmp_path):

@@ -1,0 +1,213 @@
+"""Chat templates: messages to the text that an imported model was taught to read, rendered as transformers does.
+
+A vocabulary folder keeps them in transformers' own files, next to the special tokens that they may name:
+
+    vocabulary/chat_template.jinja                  the default
+    vocabulary/additional_chat_templates/<name>.jinja
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flan_jax.errors import FlanError, unknown_name
+
+DEFAULT = "default"
+FILE, FOLDER = "chat_template.jinja", "additional_chat_templates"  # transformers' names
+_HERE = "FLAN_JAX_GOES_ON_HERE"  # stands where a message is to be continued; the same in any case, JSON or list
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # the names under which messages carry it
+
+Message = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """The chat templates of a model.
+
+    Attributes:
+      templates: Jinja by name; "default" is taken where no name is given.
+      special_tokens: texts that templates may use, for example {"bos_token": "<s>"}.
+    """
+
+    templates: Mapping[str, str]
+    special_tokens: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def template(self, name: str | None = None) -> str:
+        """The Jinja text of a template.
+
+        Args:
+          name: None takes the default.
+
+        Raises:
+          FlanError: there is none of that name, or no default.
+        """
+        if name is None and DEFAULT not in self.templates:
+            known = ", ".join(sorted(self.templates))
+            raise FlanError(f"this model has several chat templates and no default; name one: {known}.")
+        if (name or DEFAULT) not in self.templates:
+            raise unknown_name("chat template", name, self.templates)
+        return self.templates[name or DEFAULT]
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        name: str | None = None,
+        *,
+        answer: bool = True,
+        **more: Any,
+    ) -> str:
+        """The text of a conversation.
+
+        Args:
+          messages: each with a "role" and mostly a "content".
+          name: of the template; None takes the default.
+          answer: whether the model's answer comes next; otherwise it goes on with the last message.
+          **more: whatever else a template reads.
+
+        Raises:
+          FlanError: the template is broken, or refuses these messages; `__cause__` is what it said.
+        """
+        if not messages:
+            raise FlanError("a conversation needs a message: give one or more.")
+        chat = [_message(message) for message in messages]
+        if not answer:
+            chat[-1] = _open(chat[-1])
+        try:
+            text = _compiled(self.template(name)).render(
+                messages=chat,
+                tools=None,
+                documents=None,
+                add_generation_prompt=answer,
+                **{**self.special_tokens, **more},
+            )
+        except FlanError:
+            raise
+        except Exception as error:  # a template is a program: it can fail in any way
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise FlanError(
+                f"the chat template refuses these messages ({reason[:200].rstrip('.')}): change the messages, or give "
+                "the text as a prompt without --chat."
+            ) from error
+        if answer:
+            return text
+        if _HERE not in text:
+            raise FlanError("the chat template leaves the last message out, so that it cannot be continued.")
+        at = text.rindex(_HERE)
+        # A template that trims messages has taken the space away that followed the mark.
+        return text[:at] if text[at + len(_HERE) :].startswith(" ") else text[:at].rstrip()
+
+    def save(self, folder: Path) -> None:
+        """Writes the templates, as files of transformers.
+
+        Raises:
+          FlanError: a name that is no file name.
+        """
+        for name, template in self.templates.items():
+            path = folder / FILE if name == DEFAULT else folder / FOLDER / f"{name}.jinja"
+            if name != DEFAULT and (not name or any(mark in name for mark in "/\\\0")):
+                raise FlanError(f"the chat template {name!r} has a name that cannot be a file: rename it.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(template.encode("utf-8", "replace"))
+
+
+def templates_in(folder: Path) -> dict[str, str]:
+    """Templates by name in the files of a folder; empty where there are none.
+
+    Raises:
+      FlanError: a file is not UTF-8.
+    """
+    paths = {DEFAULT: folder / FILE} if (folder / FILE).is_file() else {}
+    paths |= {path.name.removesuffix(".jinja"): path for path in sorted((folder / FOLDER).glob("*.jinja"))}
+    found = {}
+    for name, path in paths.items():
+        try:
+            found[name] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FlanError(f"{path} cannot be read ({error}); get it again from where it came.") from error
+    return found
+
+
+def checked_messages(values: Any, where: str) -> list[dict[str, Any]]:
+    """Messages of JSON.
+
+    Args:
+      values: a list of objects with a "role" and a "content", or something else.
+      where: their place, for errors.
+
+    Raises:
+      FlanError: they are no messages.
+    """
+    shaped = isinstance(values, list) and values and all(isinstance(m, dict) for m in values)
+    if not shaped or not all(isinstance(m.get("role"), str) for m in values):
+        raise FlanError(f'{where}: "messages" must be a list of objects with a "role" and a "content".')
+    for number, message in enumerate(values):
+        content = message.get("content")
+        if not isinstance(content, str | list) and not (content is None and message.get("tool_calls") is not None):
+            raise FlanError(f'{where}: "content" of message {number} must be a text, or a list of its parts.')
+    return values
+
+
+def _message(message: Message) -> dict[str, Any]:
+    """A message as templates expect it: without nulls, its reasoning under the names that they read."""
+    values = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((values[name] for name in _REASONING if name in values), None)
+    return values if reasoning is None else {"thinking": reasoning, **values, "reasoning_content": reasoning}
+
+
+def _open(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    if isinstance(content, list):
+        texts = [number for number, part in enumerate(content) if isinstance(part, dict) and "text" in part]
+        if texts:
+            last = texts[-1]
+            part = {**content[last], "text": content[last]["text"] + _HERE + " "}
+            return {**message, "content": [*content[:last], part, *content[last + 1 :]]}
+    elif isinstance(content, str):
+        return {**message, "content": content + _HERE + " "}
+    raise FlanError("the last message has no text that could be continued.")
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(template: str) -> Any:
+    """A Jinja template in the sandbox and with the settings of transformers."""
+    import jinja2  # not above: most programs have no use for it
+    from jinja2 import ext, nodes, sandbox
+
+    class Generation(ext.Extension):
+        """`{% generation %}` marks what the model says; the text is what stands inside."""
+
+        tags = {"generation"}  # noqa: RUF012 (Jinja reads it)
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            return nodes.CallBlock(self.call_method("_inside"), [], [], body).set_lineno(line)
+
+        def _inside(self, caller: Any) -> str:
+            return caller()
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: Any = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    return environment.from_string(template)
