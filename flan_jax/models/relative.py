@@ -52,6 +52,7 @@ def biases(table_HxR: jax.Array, slots: Slots, config: DecoderConfig, bidirectio
       bidirectional: as `relative_buckets` takes it.
     """
     num_rows, length = slots.segments.shape
+
     def buckets(back: jax.Array) -> jax.Array:
         return relative_buckets(back, config.relative_buckets, config.relative_max_distance, bidirectional)
 
