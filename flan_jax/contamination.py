@@ -70,7 +70,7 @@ def _summary(results: dict) -> dict:
         }
         for name, splits in results["datasets"].items()
     }
-    corpus = {name: value for name, value in results["corpus"].items() if name != "files"}
+    corpus = {name: value for name, value in results["corpus"].items() if name not in ("files", "broken")}
     return {"corpus": corpus | {"files": len(results["corpus"]["files"])}, "datasets": counts}
 
 
@@ -94,11 +94,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--prepared", required=True, type=options.path, help="PREPARED_DIR, with the dev and test examples"
     )
     parser.add_argument(
-        "--corpus", required=True, nargs="+", type=options.path, help="text or JSONL files, plain or .gz; globs"
+        "--corpus",
+        required=True,
+        nargs="+",
+        type=options.path,
+        help="text or JSON-lines files, plain or compressed; globs",
     )
     parser.add_argument("--to", required=True, type=options.path, help="JSON file to write")
     parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all prepared by default")
-    parser.add_argument("--field", default="text", help="of a JSONL line that holds the text")
+    parser.add_argument("--field", default="text", help="of a JSON line that holds the text")
     parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=contamination.N, help="words in an n-gram")
     parser.add_argument(
         "--ignore_above", type=options.count, help="ignore n-grams in more documents than this (GPT-3: 10)"
@@ -116,9 +120,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         console = Console(width=None if sys.stdout.isatty() else 200)
         console.print(_table(summary))
         corpus = summary["corpus"]
+        forms = ", ".join(f"{count} as {form}" for form, count in corpus["forms"].items())
+        forms += f", {corpus['empty_files']} empty" if corpus["empty_files"] else ""
+        broken = sorted(results["corpus"]["broken"].items(), key=lambda item: -item[1])
+        worst = f" ({', '.join(f'{name}: {count:,}' for name, count in broken[:3])})" if broken else ""
         console.print(
-            f"{corpus['files']} files, {corpus['bytes'] / 1e6:,.1f} MB, {corpus['documents']:,} documents, "
-            f"{corpus['words']:,} words in {seconds:,.1f} s; {corpus['broken_lines']:,} lines left out; {arguments.to}",
+            f"{corpus['files']} files ({forms}), {corpus['bytes'] / 1e6:,.1f} MB, {corpus['documents']:,} documents, "
+            f"{corpus['words']:,} words in {seconds:,.1f} s; "
+            f"{corpus['broken_lines']:,} lines left out{worst}; {arguments.to}",
             soft_wrap=True,
             highlight=False,
         )
