@@ -9,7 +9,8 @@ import flan_jax
 import flan_jax.tasks
 
 FLOORS = (
-    {"errors", "files"},
+    {"errors"},
+    {"files"},
     {"templates", "metrics", "partitioning", "distributed"},
     {"catalog", "models"},
     {"tasks", "template_lint", "styles", "configuration"},
@@ -24,7 +25,7 @@ FLOORS = (
     {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination", "audit"}
     | {"verify", "export", "study", "quickstart", "launch"},
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGE, TASKS = Path(flan_jax.__file__).parent, Path(flan_jax.tasks.__file__).parent
 FILES = {path: path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
 FILES |= {path: "tasks" for path in TASKS.rglob("*.py")}
