@@ -170,7 +170,11 @@ _LENIENT = json.JSONDecoder()
 def as_unicode(value: Any) -> Any:
     """A text, or the texts of a JSON value, without lone surrogates: U+FFFD stands for each."""
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # two escapes may make one character, a lone one makes none
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value
     if isinstance(value, list):
         return [as_unicode(v) for v in value]
     if isinstance(value, Mapping):

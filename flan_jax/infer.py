@@ -11,6 +11,7 @@ Lines in are {"id", "prompt"}; lines out {"id", "text", "finish", "tokens"}, fin
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,6 +75,8 @@ def load(arguments: argparse.Namespace) -> Answer:
 def converse(answer: Answer) -> None:
     """Asks for prompts until the input ends."""
     print("One prompt a line; end with Ctrl-D.")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # what is typed or pasted may be no UTF-8
     while True:
         try:
             text = input("> ")

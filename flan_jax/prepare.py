@@ -11,7 +11,8 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from flan_jax.errors import FlanError, one_line_errors, unknown_name
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import preparation, source_check
+
+_SHOWN_ROWS = 5  # bad rows of a file that are shown; --json has all
 
 
 def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
@@ -67,7 +70,7 @@ def chosen_style(name: str, mixture: str) -> styles.TextStyle:
     return style
 
 
-def _show(result: Mapping[str, Any]) -> None:
+def _show(result: Mapping[str, Any], data: str) -> None:
     console = Console(width=180)
     table = Table(box=None, header_style="bold")
     heads = ("dataset", "cluster", "train", "renderings", "tokens", "input", "target", "trimmed", "too long")
@@ -79,15 +82,26 @@ def _show(result: Mapping[str, Any]) -> None:
         start = (d["dataset"], d["cluster"], f"{d['train']:,}", str(d["renderings"]), f"{d['num_tokens']:,}")
         table.add_row(*start, *lengths, *counts, d["origin"] + (" (kept)" if d["kept"] else ""))
     console.print(table)
-    for row in result["bad_rows"][:20]:
-        print(f"left out: {row}")
-    if len(result["bad_rows"]) > 20:
-        print(f"left out: {len(result['bad_rows']) - 20} more rows")
+    if data != "samples":  # ours have rows of every kind on purpose
+        # Each once: variants may share a file.
+        for line in (*_left_out(dict.fromkeys(result["bad_rows"])), *dict.fromkeys(result["notes"])):
+            print(f"left out: {line}")
     for s in result["skipped"]:
         print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.")
     if "packing" in result:
         packing = result["packing"]
         print(f"rows of 1,280 slots are filled to {packing['fill']:.4f}; {packing['dropped']} draws had no room.")
+
+
+def _left_out(bad_rows: Iterable[str]) -> Iterator[str]:
+    """The first bad rows of each file, and how many more it has; so that no file hides another's."""
+    by_place: dict[str, list[str]] = collections.defaultdict(list)
+    for row in bad_rows:
+        by_place[re.split(r" (?:line|record) ", row, maxsplit=1)[0]].append(row)
+    for place, rows in by_place.items():
+        yield from rows[:_SHOWN_ROWS]
+        if len(rows) > _SHOWN_ROWS:
+            yield f"{len(rows) - _SHOWN_ROWS:,} more rows of {place}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -132,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             result = prepare_datasets(chosen, arguments.data, tokenizer, to, options, arguments.overwrite, workers)
         if arguments.mixture:
             result["packing"] = packing_report(arguments.mixture, to, tokenizer, options)
-        _show(result)
+        _show(result, arguments.data)
     if arguments.json:
         print(json.dumps(result))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from flan_jax.decoding.completion import Completion
 from flan_jax.errors import FlanError
+from flan_jax.files import read_json_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,32 +33,29 @@ def read(path: str | Path) -> list[Question]:
       FlanError: it cannot be read, or a line is broken.
     """
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        with Path(path).open("rb") as file:
+            return parse(file, str(path))
     except OSError as error:
         raise FlanError(f"cannot read prompts from {path}: {error.strerror}.") from error
-    return parse(lines, str(path))
 
 
 def parse(lines: Iterable[bytes], where: str) -> list[Question]:
     """Questions of JSON lines of {"id", "prompt"}; blank lines are passed over, further fields ignored.
 
     Args:
-      lines: UTF-8.
+      lines: UTF-8; see `flan_jax.files.read_json_lines`.
       where: their place, for errors.
 
     Raises:
       FlanError: a line is broken, or there is none; it names place, line and field.
     """
     questions = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise FlanError(f"{where} line {number} is not JSON in UTF-8: {error}.") from error
+    for line in read_json_lines(lines, where):
+        if line.problem:
+            raise FlanError(f"{where} line {line.number} is not JSON in UTF-8 that can be read: {line.problem}.")
+        values = line.value
         if not isinstance(values, dict) or "id" not in values or not isinstance(values.get("prompt"), str):
-            raise FlanError(f'{where} line {number}: give an object with an "id" and a "prompt" that is a string.')
+            raise FlanError(f'{where} line {line.number}: give an object with an "id" and a "prompt" that is a string.')
         questions.append(Question(values["id"], values["prompt"]))
     if not questions:
         raise FlanError(f'{where} holds no prompts; give one JSON line of {{"id", "prompt"}} each.')

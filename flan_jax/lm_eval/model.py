@@ -24,6 +24,7 @@ from flan_jax.checkpoint import arrays
 from flan_jax.decoding.completion import complete_tokens
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
+from flan_jax.files import as_unicode
 from flan_jax.scoring.scorer import ROW_LENGTHS, Scorer
 from flan_jax.scoring.trees import Tree
 
@@ -122,9 +123,12 @@ class FlanJaxLM(LM):
         return sums
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens, with BOS once where the model wants it."""
+        """Tokens, with BOS once where the model wants it; a lone surrogate becomes U+FFFD."""
         start = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
-        return [ids if ids[:1] == start else start + ids for ids in self._tokenizer.encode(texts)]
+        return [
+            ids if ids[:1] == start else start + ids
+            for ids in self._tokenizer.encode([as_unicode(text) for text in texts])
+        ]
 
     def _pairs(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
         for context, continuation in texts:

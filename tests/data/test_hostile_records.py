@@ -73,7 +73,7 @@ def mutated(rng, value, kept=frozenset(), name=""):
 
 def rows_of(record, rng):
     """Hostile rows of a dataset, made from its samples, so that their structure is true."""
-    folder = sources._samples_folder() / record.folder
+    folder = sources.samples_folder() / record.folder
     good = [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_bytes().split(b"\n")[:-1]]
     kept = STRUCTURE.get(record.paper_dataset, set())
     rows = [mutated(rng, good[i], kept) for i in rng.integers(len(good), size=EACH)]
