@@ -13,14 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
 
@@ -30,6 +26,7 @@ from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import write_atomic
 from flan_jax.inspection import examples, rows, tables
 from flan_jax.inspection.page import page
+from flan_jax.quiet import quiet_loggers
 
 
 def _print_catalog(console: Console) -> dict[str, Any]:
@@ -141,8 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="expected draws and epochs of so many steps of 8 rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     arguments = parser.parse_args(argv)
-    for library in ("absl", "tensorflow"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_loggers()
     console = Console(width=None if sys.stdout.isatty() else 200)
     with one_line_errors():
         if arguments.summary:

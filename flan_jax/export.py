@@ -14,15 +14,12 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 from rich import progress
@@ -32,6 +29,7 @@ from flan_jax import catalog, styles, templates
 from flan_jax.data import sources, tasks, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.quiet import quiet_loggers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,8 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--vocabulary", default="bytes", help="counts what exemplars fit")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object, last line")
     arguments = parser.parse_args(argv)
-    for library in ("absl", "tensorflow"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_loggers()
     with one_line_errors():
         result = export(
             arguments.name,

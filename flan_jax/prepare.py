@@ -9,14 +9,10 @@ import argparse
 import collections
 import dataclasses
 import json
-import logging
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from etils import epy
 from rich.console import Console
@@ -27,6 +23,7 @@ from flan_jax.data import mixtures, token_store, vocabularies
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
+from flan_jax.quiet import quiet_loggers
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import preparation, source_check
@@ -125,8 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     arguments = parser.parse_args(argv)
-    for library in ("absl", "tensorflow"):  # what TFDS and TensorFlow warn of at every import is not the user's to mend
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_loggers()
     with one_line_errors():
         chosen = chosen_datasets(arguments.datasets, arguments.mixture)
         if arguments.check:

@@ -10,7 +10,7 @@ import flan_jax.tasks
 
 FLOORS = (
     {"errors"},
-    {"files"},
+    {"files", "quiet"},
     {"templates", "metrics", "partitioning", "distributed"},
     {"catalog", "models"},
     {"tasks", "template_lint", "styles", "configuration"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,7 @@ import tensorflow as tf
 from flan_jax import catalog
 from flan_jax.data import preparation, sources, vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.quiet import quiet_loggers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +140,7 @@ def _start_worker(*work: Any) -> None:
     global _work
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    for library in ("absl", "tensorflow"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_loggers()
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 

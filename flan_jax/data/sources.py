@@ -249,21 +249,24 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
     builder = builder_of(record, data_dir)
     features = builder.info.features
     needed = read_fields(record, features)
+    read = []
+    for file in files:
+        try:
+            read.append(_FileRows.read(record, file, features, needed))
+        except FlanError as error:
+            raise SourceError(record.name, str(error).rstrip("."), "mend the file or remove it") from error
+    verdicts = iter(usable.verdicts(record, features, [row for file in read for row in file.rows.values()]))
     bad_rows: list[BadRow] = []
     notes: list[str] = []
     splits: dict[str, list[dict[str, Any]]] = {}
-    for file in files:
-        name = f"{file.parent.name}/{file.name}"
-        try:
-            rows, bad, more = _rows_of_file(record, file, name, features, needed)
-        except FlanError as error:
-            raise SourceError(record.name, str(error).rstrip("."), "mend the file or remove it") from error
-        bad_rows += bad
-        notes += more
+    for file, found in zip(files, read, strict=True):
+        rows, said = found.judged(record, [next(verdicts) for _ in found.rows], features, needed)
+        bad_rows += [BadRow(found.name, number, found.problems[number]) for number in sorted(found.problems)]
+        notes += said
         if rows:
             splits[file.stem] = rows
     if not splits:
-        first = f" (first: {bad_rows[0]})" if bad_rows else ""
+        first = f" (first of {len(bad_rows):,}: {bad_rows[0]})" if bad_rows else ""
         raise SourceError(record.name, f"no usable row in {files[0].parent}{first}", "mend the files")
     with _quietly():
         tfds.dataset_builders.store_as_tfds_dataset(
@@ -277,41 +280,57 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
     return bad_rows, notes
 
 
-def _rows_of_file(
-    record: catalog.Dataset, file: Path, name: str, features: tfds.features.FeaturesDict, needed: frozenset[str]
-) -> tuple[list[dict[str, Any]], list[BadRow], list[str]]:
-    """(rows to write, rows that are left out, notes) of a file that is called `name`."""
-    lines: list[int] = []
-    rows: list[dict[str, Any]] = []
-    problems: dict[int, str] = {}
-    for line in read_json_lines(file, name):
-        try:
-            if line.problem:
-                raise schema.Misfit(line.problem)
-            rows.append(schema.row_of(record, line.value, features, needed))
-            lines.append(line.number)
-        except schema.Misfit as misfit:
-            problems[line.number] = str(misfit)
-    written, unlabelled, unused = [], [], []
-    for number, row, verdict in zip(lines, rows, usable.verdicts(record, features, rows), strict=True):
-        if verdict == usable.NOT_KEPT and schema.is_unlabelled(row, features):
-            unlabelled.append(number)
-        elif verdict == usable.NOT_KEPT and (blank := schema.blank_text(row, features, needed)):
-            problems[number] = f"there is no text in {blank!r}"
-        elif verdict == usable.NOT_KEPT:
-            unused.append(number)
-        elif verdict:
-            problems[number] = usable.problem_text(record, verdict) + schema.labels_of(row, features, needed)
-        if number not in problems:
-            written.append(row)
-    notes = [
-        f"{len(found):,} row{'s' if len(found) > 1 else ''} of {name} {why} (first: line {found[0]})"
-        for found, why in ((unlabelled, "without a label"), (unused, "in a form that the dataset does not use"))
-        if found
-    ]
-    if not rows and not problems:
-        notes.append(f"{name}, which is empty")
-    return written, [BadRow(name, number, problems[number]) for number in sorted(problems)], notes
+@dataclasses.dataclass(frozen=True)
+class _FileRows:
+    """A file's rows that fit the schema, and what is wrong with the others, by line."""
+
+    name: str
+    rows: dict[int, dict[str, Any]]
+    problems: dict[int, str]
+
+    @classmethod
+    def read(
+        cls, record: catalog.Dataset, file: Path, features: tfds.features.FeaturesDict, needed: frozenset[str]
+    ) -> _FileRows:
+        """Reads a file; raises FlanError where it cannot be read at all."""
+        found = cls(f"{file.parent.name}/{file.name}", {}, {})
+        for line in read_json_lines(file, found.name):
+            try:
+                if line.problem:
+                    raise schema.Misfit(line.problem)
+                found.rows[line.number] = schema.row_of(record, line.value, features, needed)
+            except schema.Misfit as misfit:
+                found.problems[line.number] = str(misfit)
+        return found
+
+    def judged(
+        self,
+        record: catalog.Dataset,
+        verdicts: Sequence[int],
+        features: tfds.features.FeaturesDict,
+        needed: frozenset[str],
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """(rows to write, notes); adds to the problems what `usable.verdicts` says of the rows."""
+        unlabelled, unused = [], []
+        for (number, row), verdict in zip(self.rows.items(), verdicts, strict=True):
+            if verdict == usable.NOT_KEPT and schema.is_unlabelled(row, features):
+                unlabelled.append(number)
+            elif verdict == usable.NOT_KEPT and (blank := schema.blank_text(row, features, needed)):
+                self.problems[number] = f"there is no text in {blank!r}"
+            elif verdict == usable.NOT_KEPT:
+                unused.append(number)
+            elif verdict:
+                problem = usable.problem_text(record, verdict)
+                labels = schema.labels_of(row, features, needed) if problem == usable.NO_LABEL else ""
+                self.problems[number] = problem + labels
+        notes = [
+            f"{len(found):,} row{'s' if len(found) > 1 else ''} of {self.name} {why} (first: line {found[0]})"
+            for found, why in ((unlabelled, "without a label"), (unused, "in a form that the dataset does not use"))
+            if found
+        ]
+        if not self.rows and not self.problems:
+            notes.append(f"{self.name}, which is empty")
+        return [row for number, row in self.rows.items() if number not in self.problems], notes
 
 
 class _Recorder(dict):

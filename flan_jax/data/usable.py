@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from flan_jax.tasks import fields as shared_fields
 PROBLEM = "problem"  # the key of a checked record's problem: its number, 0 for a usable one
 NOT_KEPT, FAILED = -1, -2  # what `verdicts` says of records that have no problem's number
 
+NO_LABEL = "it has no usable label"
+
 _MIN_OPTIONS = 2
+_BATCH = 512  # rows that pass between Python and TensorFlow at once
 
 
 @functools.cache
@@ -40,7 +43,7 @@ def problem_text(record: Dataset, number: int) -> str:
     """What is wrong with a record whose problem has this number."""
     if number == FAILED:
         return "its fields cannot be made"
-    no_answer = "it has no usable label" if record.kind == CLASSIFICATION else "its answer is empty"
+    no_answer = NO_LABEL if record.kind == CLASSIFICATION else "its answer is empty"
     of_fields = [no_answer if name == "answer" else f"there is no text for {name!r}" for name in shown_fields(record)]
     of_answers = ("a reference is empty", "its answer is not one of its options", "two of its options are its answer")
     return ("an option is empty", "it has fewer than two options", *of_fields, *of_answers)[number - 1]
@@ -75,13 +78,29 @@ def checked(record: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
       rows: records in the TFDS schema with `tfds_id`.
     """
 
-    def to_fields(row: Mapping[str, Any]) -> dict[str, Any]:
-        fields = record.fields(row)
-        return {"record_id": row["tfds_id"], PROBLEM: problem(record, fields), **fields}
+    keep, fields = _traced(record)
 
-    if record.keep is not None:
-        rows = rows.filter(record.keep)
+    def to_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"record_id": row["tfds_id"], **fields(_without_id(row))}
+
+    if keep is not None:
+        rows = rows.filter(lambda row: keep(_without_id(row)))
     return rows.map(to_fields, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _without_id(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "tfds_id"}
+
+
+@functools.cache
+def _traced(record: Dataset) -> tuple[Callable[[Any], Any] | None, Callable[[Any], dict[str, Any]]]:
+    """(`keep`, `fields` with the problem), which TensorFlow traces once, for all splits and paths."""
+
+    def with_problem(row: Mapping[str, Any]) -> dict[str, Any]:
+        fields = record.fields(row)
+        return {PROBLEM: problem(record, fields), **fields}
+
+    return record.keep and tf.function(record.keep), tf.function(with_problem)
 
 
 def usable(record: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
@@ -95,8 +114,9 @@ def usable(record: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
 
 def verdict(record: Dataset, row: Mapping[str, Any]) -> Any:
     """What becomes of a record in the TFDS schema: the number of its problem, 0, or NOT_KEPT; scalar int32 tensor."""
-    kept = record.keep(row) if record.keep else tf.constant(True)
-    return tf.cond(kept, lambda: problem(record, record.fields(row)), lambda: NOT_KEPT)
+    keep, fields = _traced(record)
+    kept = tf.constant(True) if keep is None else keep(row)
+    return tf.cond(kept, lambda: fields(row)[PROBLEM], lambda: NOT_KEPT)
 
 
 def verdicts(record: Dataset, features: tfds.features.FeaturesDict, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -111,14 +131,15 @@ def verdicts(record: Dataset, features: tfds.features.FeaturesDict, rows: Sequen
     def of_example(serialized: Any) -> Any:
         return verdict(record, features.deserialize_example(serialized))
 
+    def serialized() -> Iterator[list[bytes]]:
+        for start in range(0, len(rows), _BATCH):
+            yield [features.serialize_example(row) for row in rows[start : start + _BATCH]]
+
     signature = tf.TensorSpec((), tf.string)
-    serialized = tf.data.Dataset.from_generator(
-        lambda: map(features.serialize_example, rows), output_signature=signature
-    )
+    examples = tf.data.Dataset.from_generator(serialized, output_signature=tf.TensorSpec((None,), tf.string)).unbatch()
+    batches = examples.map(of_example, num_parallel_calls=tf.data.AUTOTUNE).batch(_BATCH)
     try:
-        return np.fromiter(
-            serialized.map(of_example, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator(), np.int32
-        )
+        return np.concatenate([np.zeros(0, np.int32), *batches.as_numpy_iterator()])
     except tf.errors.OpError:  # the fields of a dataset fail on a record: find out on which
         of_one = tf.function(of_example, input_signature=[signature])
         return np.array([_verdict_of_one(of_one, features.serialize_example(row)) for row in rows], np.int32)
