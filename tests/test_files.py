@@ -101,6 +101,9 @@ def test_lone_surrogates_become_replacement_characters(text, expected):
         (b"PAR1....", "Parquet"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
         (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b'[{"a": 1},\n {"a": 2}]', "one JSON value"),
+        (b'\xef\xbb\xbf[\n  {"a": 1}\n]', "one JSON value"),
+        (b'{\r\n  "a": 1\r\n}', "one JSON value"),
     ],
 )
 def test_a_file_of_another_format_is_named(tmp_path, content, problem):

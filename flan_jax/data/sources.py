@@ -207,7 +207,11 @@ def _imported(record: catalog.Dataset, folder: Path) -> tuple[Path, tuple[BadRow
     files = sorted(folder.glob("*.jsonl"))
     digest = hashlib.sha256(f"{record.source} {usable.code_digest(record)}".encode())
     for file in files:
-        digest.update(file.name.encode() + b"\x00" + hashlib.sha256(file.read_bytes()).digest())
+        try:
+            digest.update(file.name.encode() + b"\x00" + hashlib.sha256(file.read_bytes()).digest())
+        except OSError as error:
+            reason = f"cannot read {folder.name}/{file.name}: {error.strerror or error}"
+            raise SourceError(record.name, reason, "mend the file or remove it") from error
     data_dir = home() / "imported" / f"{folder.name}-{digest.hexdigest()[:16]}"
     notes = data_dir / "bad_rows.json"
     lock = home() / "locks" / f"{data_dir.name}.lock"

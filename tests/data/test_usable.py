@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gzip
 import io
 import json
 
@@ -194,6 +195,26 @@ def test_a_file_of_another_format_is_named_and_costs_its_dataset_alone(tmp_path)
     found = list(sources.open_all([catalog.dataset("rte"), catalog.dataset("sst2")], tmp_path / "data"))
     assert "rte/validation.jsonl is text in UTF-16" in found[0][1].reason
     assert len(fields_of(*found[1])) == 4 and found[1][1].bad_rows == ()  # a byte order mark costs no row
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.mkdir(), "cannot read rte/validation.jsonl: Is a directory"),
+        (lambda path: path.symlink_to("nowhere"), "cannot read rte/validation.jsonl: No such file"),
+        (lambda path: path.symlink_to(path.name), "cannot read rte/validation.jsonl: Too many levels"),
+        (lambda path: path.write_bytes(gzip.compress(b"{}\n")), "rte/validation.jsonl is compressed by gzip"),
+        (lambda path: path.write_text('[\n{"label": 1}\n]'), "rte/validation.jsonl is one JSON value"),
+        (lambda path: path.write_bytes(b"\xff\xfe{\0"), "rte/validation.jsonl is text in UTF-16"),
+    ],
+    ids=["folder", "dangling", "loop", "gzip", "array", "utf16"],
+)
+def test_a_file_that_cannot_be_read_skips_its_dataset(spoil, reason, tmp_path):
+    split, rows = samples_of(catalog.dataset("rte"))
+    opened(catalog.dataset("rte"), rows, split, tmp_path)
+    spoil(tmp_path / "data" / "rte" / "validation.jsonl")
+    ((_, found),) = sources.open_all([catalog.dataset("rte")], tmp_path / "data")
+    assert found.reason.startswith(reason)
 
 
 def test_many_bad_rows_of_one_file_do_not_hide_those_of_another(tmp_path, capsys):
