@@ -43,7 +43,7 @@ from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json
+from flan_jax.json_lines import to_json
 
 INPUT_LENGTH, TARGET_LENGTH = 1024, 256
 

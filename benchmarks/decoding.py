@@ -26,8 +26,8 @@ import flan_jax.tasks
 from flan_jax import models
 from flan_jax.decoding.generator import PROMPT_LENGTHS, Generator
 from flan_jax.errors import one_line_errors
-from flan_jax.files import to_json
 from flan_jax.formats import gguf, pretrained
+from flan_jax.json_lines import to_json
 
 
 def prompt_texts(count: int, seed: int) -> list[str]:

@@ -39,7 +39,7 @@ from rich.table import Table
 
 from flan_jax import convert
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json
+from flan_jax.json_lines import to_json
 
 MAX_LENGTH = 2048
 TINY = "tiny"

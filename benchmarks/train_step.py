@@ -46,7 +46,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json
+from flan_jax.json_lines import to_json
 
 # Size of the square matrices whose product is the peak, and products in a row; on a GPU enough to hide the launch.
 PEAK_ON_CPU, PEAK = (2048, 1), (8192, 20)

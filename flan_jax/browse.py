@@ -12,23 +12,21 @@ python -m flan_jax.browse --summary | --lint               counts; what the lint
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
 
 from flan_jax import catalog, inspection, options
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json, write_atomic
+from flan_jax.files import write_atomic
 from flan_jax.inspection import examples, rows, tables
 from flan_jax.inspection.page import page
+from flan_jax.json_lines import to_json
+from flan_jax.quiet import quiet_loggers
 
 
 def _print_catalog(console: Console) -> dict[str, Any]:
@@ -138,8 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR")
     parser.add_argument("--steps", type=options.count, help="expected draws and epochs of so many steps of 8 rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
-    for library in ("absl", "tensorflow"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_loggers()
     console = Console(width=None if sys.stdout.isatty() else 200)
     with one_line_errors():
         arguments = parser.parse_args(argv)

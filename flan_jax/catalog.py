@@ -112,6 +112,8 @@ class Dataset:
       splits: the split rules.
       keep: maps a record to a boolean tensor; records where it is false are dropped. None keeps all.
       labels: (TFDS label name, label word) in TFDS's label order; empty where every example has its own options.
+      spellings: (how copies of the data write a label, what TFDS has for it: a name, or a number, -1 for no label), for
+        local JSONL.
       paper_dataset: the dataset's name in the paper; variants share it.
       folder: name of its folder in a folder of local JSONL data, and under `tasks/samples`; default `name`.
       manual: how to get the data, where TFDS cannot download it.
@@ -130,6 +132,7 @@ class Dataset:
     splits: Splits = Splits()
     keep: Callable[[Mapping[str, Any]], Any] | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    spellings: tuple[tuple[str | bool, str | int], ...] = ()
     paper_dataset: str = ""
     folder: str = ""
     manual: str = ""

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from flan_jax import options
 from flan_jax.errors import one_line_errors
-from flan_jax.files import ready, to_json, write_atomic
+from flan_jax.files import ready, write_atomic
+from flan_jax.json_lines import to_json
 from flan_jax.overlap import contamination
 from flan_jax.values import Whole
 

@@ -15,9 +15,10 @@ from typing import Any
 from flan_jax import configuration, options
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json, user_path
+from flan_jax.files import user_path
 from flan_jax.formats import conversion, huggingface, pretrained, t5x
 from flan_jax.formats.source import Source
+from flan_jax.json_lines import to_json
 
 
 def convert(

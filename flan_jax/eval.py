@@ -25,7 +25,7 @@ from flan_jax import configuration, distributed, macros, options, partitioning, 
 from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.evaluation import evaluator, jobs, prompts
-from flan_jax.files import to_json
+from flan_jax.json_lines import to_json
 from flan_jax.scoring import items
 from flan_jax.scoring.scorer import Scorer
 

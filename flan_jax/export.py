@@ -14,15 +14,11 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import logging
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 from rich import progress
@@ -32,7 +28,9 @@ from flan_jax import catalog, options, styles, templates, values
 from flan_jax.data import sources, tasks, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json, whole_file
+from flan_jax.files import whole_file
+from flan_jax.json_lines import to_json
+from flan_jax.quiet import quiet_loggers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,8 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
     parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts what exemplars fit")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object, last line")
-    for library in ("absl", "tensorflow"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_loggers()
     with one_line_errors():
         arguments = parser.parse_args(argv)
         result = export(

@@ -13,6 +13,7 @@ and an interactive session keeps its turns.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,6 +102,8 @@ def converse(answer: Answer, chat: bool = False) -> None:
     """
     print("One prompt a line; /new starts anew; end with Ctrl-D." if chat else "One prompt a line; end with Ctrl-D.")
     turns: list[Message] = []
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # what is typed or pasted may be no UTF-8
     while True:
         try:
             text = input("> ")

@@ -18,7 +18,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU
 from flan_jax import configuration, options
 from flan_jax.compilation import estimate, program, sweep, topology
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json
+from flan_jax.json_lines import to_json
 from flan_jax.models import REMAT_POLICIES, DecoderConfig
 
 # A run of the paper: 8 rows of 1,280 slots.

@@ -8,13 +8,10 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
-import logging
-import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from etils import epy
 from rich.console import Console
@@ -25,11 +22,14 @@ from flan_jax.data import mixtures, token_store, vocabularies
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json
+from flan_jax.json_lines import to_json
+from flan_jax.quiet import quiet_loggers
 from flan_jax.values import TOKENS
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import preparation, source_check
+
+_SHOWN_ROWS = 5  # bad rows of a file that are shown; --json has all
 
 
 def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
@@ -61,7 +61,7 @@ def chosen_style(name: str, mixture: str) -> styles.TextStyle:
     return style
 
 
-def _show(result: Mapping[str, Any]) -> None:
+def _show(result: Mapping[str, Any], data: str) -> None:
     console = Console(width=180)
     table = Table(box=None, header_style="bold")
     heads = ("dataset", "cluster", "train", "renderings", "tokens", "input", "target", "trimmed", "too long")
@@ -73,15 +73,26 @@ def _show(result: Mapping[str, Any]) -> None:
         start = (d["dataset"], d["cluster"], f"{d['train']:,}", str(d["renderings"]), f"{d['num_tokens']:,}")
         table.add_row(*start, *lengths, *counts, d["origin"] + (" (kept)" if d["kept"] else ""))
     console.print(table)
-    for row in result["bad_rows"][:20]:
-        print(f"left out: {row}")
-    if len(result["bad_rows"]) > 20:
-        print(f"left out: {len(result['bad_rows']) - 20} more rows")
+    if data != "samples":  # ours have rows of every kind on purpose
+        # Each once: variants may share a file.
+        for line in (*_left_out(dict.fromkeys(result["bad_rows"])), *dict.fromkeys(result["notes"])):
+            print(f"left out: {line}")
     for s in result["skipped"]:
         print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.")
     if "packing" in result:
         packing = result["packing"]
         print(f"rows of 1,280 slots are filled to {packing['fill']:.4f}; {packing['dropped']} draws had no room.")
+
+
+def _left_out(bad_rows: Iterable[str]) -> Iterator[str]:
+    """The first bad rows of each file, and how many more it has; so that no file hides another's."""
+    by_place: dict[str, list[str]] = collections.defaultdict(list)
+    for row in bad_rows:
+        by_place[re.split(r" (?:line|record) ", row, maxsplit=1)[0]].append(row)
+    for place, rows in by_place.items():
+        yield from rows[:_SHOWN_ROWS]
+        if len(rows) > _SHOWN_ROWS:
+            yield f"{len(rows) - _SHOWN_ROWS:,} more rows of {place}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -110,8 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--beam_pipeline_options", default="", help="Beam's options, as runner=DirectRunner,...")
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
-    for library in ("absl", "tensorflow"):  # what TFDS and TensorFlow warn of at every import is not the user's to mend
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_loggers()
     with one_line_errors():
         arguments = parser.parse_args(argv)
         chosen = chosen_datasets(arguments.datasets, arguments.mixture)
@@ -132,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             result = prepare_datasets(chosen, arguments.data, tokenizer, to, settings, arguments.overwrite, workers)
         if arguments.mixture:
             result["packing"] = packing_report(arguments.mixture, to, tokenizer, settings)
-        _show(result)
+        _show(result, arguments.data)
         if arguments.json:
             print(to_json(result))
         if refused := [s for s in result["skipped"] if s["refused"]]:

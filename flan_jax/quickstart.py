@@ -19,7 +19,8 @@ from rich.console import Console
 
 from flan_jax import catalog, options
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import to_json, user_path
+from flan_jax.files import user_path
+from flan_jax.json_lines import to_json
 from flan_jax.values import Number
 
 MIXTURE = "flan_without_nli"

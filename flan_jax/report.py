@@ -15,7 +15,7 @@ from rich.console import Console
 
 from flan_jax import options, reporting
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import from_json, to_json
+from flan_jax.json_lines import from_json, to_json
 
 
 def _runs(arguments: Sequence[str]) -> list[reporting.Run]:

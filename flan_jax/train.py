@@ -12,7 +12,7 @@ import gin
 
 from flan_jax import configuration, distributed, options
 from flan_jax.errors import one_line_errors
-from flan_jax.files import to_json
+from flan_jax.json_lines import to_json
 from flan_jax.training import configurables  # noqa: F401 - what a run file configures
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
-from flan_jax.tasks.fields import one_line
+from flan_jax.tasks.fields import at, filled, first, one_line, question
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -17,24 +17,27 @@ with epy.lazy_imports():  # the catalog is read by processes that need no Tensor
 # -------------------------------------------------------------------------------------------------------------- ARC
 
 _ARC_CHOICES = 4
+_ARC_SPELLINGS = (("1", "A"), ("2", "B"), ("3", "C"), ("4", "D"), ("5", "E"))  # of the exams that number the choices
 
 
 def _arc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields question, others (the wrong choices, one a line), options, answer."""
+    """Fields question, others (the wrong choices, one a line), options, answer (of the one choice with the key's label)."""
     options = tf.strings.strip(record["choices"]["text"])
     right = tf.equal(record["choices"]["label"], record["answerKey"])
     wrong = tf.boolean_mask(options, tf.logical_not(right))
+    answer = at(options, tf.argmax(tf.cast(right, tf.int32)))
     return {
         "question": tf.strings.strip(tf.strings.regex_replace(record["question"], r"[ \t]+", " ")),
         "others": tf.strings.reduce_join(tf.strings.join(["- ", wrong]), separator="\n"),
         "options": options,
-        "answer": tf.boolean_mask(options, right)[0],
+        "answer": tf.where(tf.equal(tf.math.count_nonzero(right), 1), answer, ""),
     }
 
 
 def _arc_keep(record: Mapping[str, Any]) -> Any:
     """Keeps the questions with four choices, as the paper does; a few have three or five."""
-    return tf.equal(tf.size(record["choices"]["text"]), _ARC_CHOICES)
+    choices = record["choices"]
+    return tf.equal(tf.size(choices["text"]), _ARC_CHOICES) & tf.equal(tf.size(choices["label"]), _ARC_CHOICES)
 
 
 # About a fifth of the questions are the beginning of a sentence, which the right choice completes.
@@ -90,6 +93,7 @@ def _arc(name: str, config: str) -> Dataset:
         metrics=("accuracy",),
         splits=Splits(test="test"),
         keep=_arc_keep,
+        spellings=_ARC_SPELLINGS,
         fields=_arc_fields,
         gpt3_prompt=Gpt3Prompt("Question: {question}\nAnswer:"),
         templates=_ARC_TEMPLATES,
@@ -107,11 +111,10 @@ def _natural_questions_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
     The questions are searches, typed in lower case and without a question mark; they get exactly one.
     """
-    question = one_line(record["question"])
-    references = tf.strings.strip(record["answer"])
+    references = filled(tf.strings.strip(record["answer"]))
     return {
-        "question": tf.strings.join([tf.strings.regex_replace(tf.strings.strip(question), r"[\s?]+$", ""), "?"]),
-        "answer": references[0],
+        "question": question(one_line(record["question"])),
+        "answer": first(references),
         "references": references,
     }
 
@@ -159,8 +162,7 @@ def _trivia_qa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     evidence documents are not used: the questions are asked with closed book.
     """
     answer = tf.strings.strip(record["answer"]["normalized_value"])
-    aliases = tf.strings.strip(record["answer"]["normalized_aliases"])
-    aliases = tf.boolean_mask(aliases, tf.strings.length(aliases) > 0)
+    aliases = filled(tf.strings.strip(record["answer"]["normalized_aliases"]))
     return {
         "question": one_line(record["question"]),
         "solution": one_line(record["answer"]["value"]),
@@ -170,9 +172,8 @@ def _trivia_qa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trivia_qa_keep(record: Mapping[str, Any]) -> Any:
-    """Drops the test set, whose answers are "<unk>", and an answer of which normalization leaves nothing."""
-    answer = record["answer"]
-    return (answer["value"] != "<unk>") & (tf.strings.length(tf.strings.strip(answer["normalized_value"])) > 0)
+    """Drops the test set, whose answers are "<unk>"."""
+    return record["answer"]["value"] != "<unk>"
 
 
 TRIVIA_QA = Dataset(

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, Splits
-from flan_jax.tasks.fields import has_label, one_line
+from flan_jax.tasks.fields import at, has_label, one_line
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -25,16 +25,17 @@ def _copa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     premise = one_line(record["premise"])
     asks_for_cause = tf.equal(record["question"], "cause")
+    is_known = asks_for_cause | tf.equal(record["question"], "effect")
     options = tf.stack([one_line(record["choice1"]), one_line(record["choice2"])])
     bare = tf.strings.regex_replace(premise, r"[\s.!?]+$", "")
     return {
         "premise": premise,
-        "relation": record["question"],
+        "relation": tf.where(is_known, record["question"], ""),
         "question": tf.where(asks_for_cause, "What was the cause of this?", "What happened as a result?"),
         "beginning": tf.strings.join([bare, tf.where(asks_for_cause, "because", "so")], separator=" "),
-        "wrong": options[1 - record["label"]],
+        "wrong": at(options, 1 - record["label"]),
         "options": options,
-        "answer": options[record["label"]],
+        "answer": at(options, record["label"]),
     }
 
 
@@ -102,14 +103,12 @@ def _hellaswag_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "context": tf.where(tf.strings.regex_full_match(context, opening), capitalized, context),
         "activity": one_line(record["activity_label"]),
         "options": options,
-        "answer": options[record["label"]],
+        "answer": at(options, record["label"]),
     }
 
 
-def _hellaswag_keep(record: Mapping[str, Any]) -> Any:
-    """Drops the test set, which has no labels, and the rows with an empty ending."""
-    return (record["label"] >= 0) & tf.reduce_all(tf.strings.length(_without_markers(record["endings"], " ")) > 0)
-
+# As its authors and the Hub give it: text, and none in the test set.
+_HELLASWAG_SPELLINGS = (("0", 0), ("1", 1), ("2", 2), ("3", 3), ("", -1))
 
 HELLASWAG = Dataset(
     name="hellaswag",
@@ -117,7 +116,8 @@ HELLASWAG = Dataset(
     source="hellaswag:1.1.0",
     kind=CLASSIFICATION,
     metrics=("accuracy",),
-    keep=_hellaswag_keep,
+    keep=has_label,
+    spellings=_HELLASWAG_SPELLINGS,
     fields=_hellaswag_fields,
     gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
@@ -167,9 +167,9 @@ def _piqa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     options = tf.stack([one_line(record["sol1"]), one_line(record["sol2"])])
     return {
         "goal": one_line(record["goal"]),
-        "wrong": options[1 - record["label"]],
+        "wrong": at(options, 1 - record["label"]),
         "options": options,
-        "answer": options[record["label"]],
+        "answer": at(options, record["label"]),
     }
 
 
@@ -229,15 +229,10 @@ def _story_cloze_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     right = record["label"] - 1
     return {
         "context": one_line(record["context"]),
-        "wrong": options[1 - right],
+        "wrong": at(options, 1 - right),
         "options": options,
-        "answer": options[right],
+        "answer": at(options, right),
     }
-
-
-def _story_cloze_keep(record: Mapping[str, Any]) -> Any:
-    """Drops what has no label, which is -1 where the file lacks the column."""
-    return (record["label"] == 1) | (record["label"] == 2)
 
 
 STORY_CLOZE = Dataset(
@@ -247,7 +242,7 @@ STORY_CLOZE = Dataset(
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     splits=Splits(train="validation", dev="validation", test="test"),
-    keep=_story_cloze_keep,
+    keep=has_label,  # -1 where the file lacks the column
     manual=(
         "ask for the Story Cloze Test of spring 2016 at https://cs.rochester.edu/nlp/rocstories and put its files, named "
         "cloze_test_val__spring2016.csv and cloze_test_test__spring2016.csv, into downloads/manual in TFDS's data folder"

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, Splits
-from flan_jax.tasks.fields import one_line, pick
+from flan_jax.tasks.fields import YES_NO_SPELLINGS, at, has_label, one_line, pick
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -41,11 +41,11 @@ def _dpr_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "sentence": sentence,
         "marked": tf.strings.regex_replace(sentence, _dpr_pronoun(record), in_brackets, replace_global=False),
         "pronoun": pronoun,
-        "first": options[0],
-        "second": options[1],
-        "wrong": options[1 - record["label"]],
+        "first": at(options, 0),
+        "second": at(options, 1),
+        "wrong": at(options, 1 - record["label"]),
         "options": options,
-        "answer": options[record["label"]],
+        "answer": at(options, record["label"]),
     }
 
 
@@ -53,7 +53,7 @@ def _dpr_keep(record: Mapping[str, Any]) -> Any:
     """Keeps what has its pronoun in its sentence, and two candidates to choose from."""
     somewhere = tf.strings.join(["(?s).*", _dpr_pronoun(record), ".*"])
     options = one_line(record["candidates"])
-    return tf.strings.regex_full_match(record["sentence"], somewhere) & tf.not_equal(options[0], options[1])
+    return tf.strings.regex_full_match(record["sentence"], somewhere) & tf.not_equal(at(options, 0), at(options, 1))
 
 
 DEFINITE_PRONOUN_RESOLUTION = Dataset(
@@ -121,15 +121,15 @@ def _winogrande_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "context": context,
         "first": candidates[0],
         "second": candidates[1],
-        "sentence": tf.strings.join([context, options[record["label"]]], separator=" "),
+        "sentence": tf.strings.join([context, at(options, record["label"])], separator=" "),
         "options": options,
-        "answer": options[record["label"]],
+        "answer": at(options, record["label"]),
     }
 
 
 def _winogrande_keep(record: Mapping[str, Any]) -> Any:
     """Keeps what has a label (the test set has none) and one blank, with text before it."""
-    return (record["label"] >= 0) & tf.strings.regex_full_match(record["sentence"], _ONE_BLANK)
+    return has_label(record) & tf.strings.regex_full_match(record["sentence"], _ONE_BLANK)
 
 
 WINOGRANDE = Dataset(
@@ -209,7 +209,7 @@ def _wsc273_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "first": candidates[0],
         "second": candidates[1],
         "options": options,
-        "answer": options[record["label"]],
+        "answer": at(options, record["label"]),
     }
 
 
@@ -297,13 +297,13 @@ def _wsc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "candidate": tf.strings.regex_replace(one_line(record["span1_text"]), "^The ", "the "),
         "relation": pick(_WSC_RELATIONS, record["label"]),
         "options": options,
-        "answer": tf.gather(options, record["label"]),
+        "answer": at(options, record["label"]),
     }
 
 
 def _wsc_keep(record: Mapping[str, Any]) -> Any:
     """Keeps what has a label (the test set has none) and its pronoun in its text."""
-    return (record["label"] >= 0) & tf.reduce_any(_wsc_is_pronoun(record, tf.strings.split(record["text"])))
+    return has_label(record) & tf.reduce_any(_wsc_is_pronoun(record, tf.strings.split(record["text"])))
 
 
 WSC = Dataset(
@@ -314,6 +314,7 @@ WSC = Dataset(
     metrics=("accuracy",),
     splits=Splits(dev_size=50),
     labels=_WSC_LABELS,
+    spellings=YES_NO_SPELLINGS,
     keep=_wsc_keep,
     fields=_wsc_fields,
     in_flan=False,

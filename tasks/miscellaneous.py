@@ -8,7 +8,7 @@ from typing import Any
 from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
-from flan_jax.tasks.fields import has_label, one_line, pick
+from flan_jax.tasks.fields import YES_NO_SPELLINGS, at, filled, first, has_label, is_blank, one_line, pick
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -33,18 +33,22 @@ def _coqa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields story, history (the turns so far, "Q: ..." and "A: ..." a line), question, answer.
 
     A record is a whole conversation and gives one example, so one turn is asked: which one, the story's hash tells.
-    It is never the first, since a conversation without a past would leave the history empty.
+    It is never the first, since a conversation without a past would leave the history empty. Where a turn of the past is
+    blank, or questions and answers are not equally many, the conversation is broken: its history is empty.
     """
     story = _paragraphs(record["story"])
     questions, answers = one_line(record["questions"]), one_line(record["answers"]["input_text"])
     later_turns = tf.size(questions, tf.int64) - 1
-    turn = 1 + tf.strings.to_hash_bucket_fast(story, 2**31 - 1) % later_turns
-    past = tf.strings.join(["Q: ", questions[:turn], "\nA: ", answers[:turn]])
+    turn = 1 + tf.strings.to_hash_bucket_fast(story, 2**31 - 1) % tf.maximum(later_turns, 1)
+    count = tf.minimum(tf.minimum(tf.size(questions, tf.int64), tf.size(answers, tf.int64)), turn)
+    past = tf.strings.join(["Q: ", questions[:count], "\nA: ", answers[:count]])
+    broken = tf.reduce_any(is_blank(questions[:turn])) | tf.reduce_any(is_blank(answers[:turn]))
+    broken |= tf.not_equal(tf.size(questions), tf.size(answers))
     return {
         "story": story,
-        "history": tf.strings.reduce_join(past, separator="\n"),
-        "question": questions[turn],
-        "answer": answers[turn],
+        "history": tf.where(broken, "", tf.strings.reduce_join(past, separator="\n")),
+        "question": at(questions, turn),
+        "answer": at(answers, turn),
     }
 
 
@@ -115,15 +119,16 @@ def _quac_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     TFDS has every question as a record of its own, without the turns before it, so no history can be told.
     """
     context = _paragraphs(tf.strings.regex_replace(record["context"], rf"\s*{_QUAC_SILENCE}\s*$", ""))
-    answer = _quac_answer(record["orig_answer"]["text"])
-    references, _ = tf.unique(tf.concat([answer[tf.newaxis], _quac_answer(record["answers"]["text"])], axis=0))
+    original = _quac_answer(record["orig_answer"]["text"])
+    answers = tf.concat([original[tf.newaxis], _quac_answer(record["answers"]["text"])], axis=0)
+    references, _ = tf.unique(filled(answers))
     return {
         "title": one_line(record["title"]),
         "section": one_line(record["section_title"]),
         "context": context,
         "article": tf.strings.strip(tf.strings.join([_paragraphs(record["background"]), "\n\n", context])),
         "question": one_line(record["question"]),
-        "answer": answer,
+        "answer": first(references),
         "references": references,
     }
 
@@ -187,7 +192,7 @@ def _wic_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "sentence2": one_line(record["sentence2"]),
         "relation": pick(_WIC_RELATIONS, record["label"]),
         "options": options,
-        "answer": tf.gather(options, record["label"]),
+        "answer": at(options, record["label"]),
     }
 
 
@@ -198,6 +203,7 @@ WIC = Dataset(
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     labels=_WIC_LABELS,
+    spellings=YES_NO_SPELLINGS,
     keep=has_label,
     fields=_wic_fields,
     # The examples may be phrases, and the word may be inflected in them, which the templates allow for.
@@ -280,7 +286,7 @@ def _trec_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "opening": tf.strings.regex_replace(question, r"(?s)\s.*$", ""),
         "kind": pick(_TREC_KINDS, record["label-coarse"]),
         "options": options,
-        "answer": tf.gather(options, record["label-coarse"]),
+        "answer": at(options, record["label-coarse"]),
     }
 
 
@@ -339,7 +345,7 @@ def _cola_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "sentence": sentence,
         "start": tf.strings.reduce_join(words[: tf.maximum(1, tf.size(words) // 2)], separator=" "),
         "options": options,
-        "answer": tf.gather(options, record["label"]),
+        "answer": at(options, record["label"]),
     }
 
 

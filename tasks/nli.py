@@ -386,6 +386,7 @@ SNLI = Dataset(
     metrics=("accuracy",),
     splits=Splits(dev="validation", test="test"),
     labels=_THREE_WAY,
+    spellings=(("-", -1),),  # SNLI's own files, where nobody agreed
     keep=has_label,
     fields=_three_way_fields,
     # The premises are captions of photographs and both sentences are about one scene, which the templates say.

@@ -128,12 +128,6 @@ def _qqp_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _qqp_keep(record: Mapping[str, Any]) -> Any:
-    """Keeps what has a label (the test set has none) and two questions; a few are empty."""
-    lengths = tf.strings.length(tf.stack([_question(record["question1"]), _question(record["question2"])]))
-    return (record["label"] >= 0) & tf.reduce_all(lengths > 0)
-
-
 QQP = Dataset(
     name="glue_qqp",
     cluster="paraphrase",
@@ -141,7 +135,7 @@ QQP = Dataset(
     kind=CLASSIFICATION,
     metrics=("binary_f1", "accuracy"),
     labels=_QQP_LABELS,
-    keep=_qqp_keep,
+    keep=has_label,
     fields=_qqp_fields,
     gpt3_prompt=Gpt3Prompt(
         "First question: {question1}\nSecond question: {question2}\nDo both questions ask for the same thing?\nAnswer:"
@@ -250,12 +244,14 @@ def _stsb_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     A score halfway between two numbers goes to the even one, as in printf and in the paper.
     """
     score = tf.strings.as_string(record["label"], precision=3)
+    words = tuple(word for _, word in _STSB_LABELS)
+    in_range = (record["label"] >= 0) & (record["label"] <= len(words) - 1)  # false for what is not a number, too
     return {
         "sentence1": one_line(record["sentence1"]),
         "sentence2": one_line(record["sentence2"]),
         "score": tf.strings.regex_replace(score, r"\.?0+$", ""),
-        "options": tf.constant([word for _, word in _STSB_LABELS]),
-        "answer": tf.strings.as_string(tf.cast(tf.round(record["label"]), tf.int32)),
+        "options": tf.constant(words),
+        "answer": tf.where(in_range, pick(words, tf.round(record["label"])), ""),
     }
 
 

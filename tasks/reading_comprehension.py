@@ -8,7 +8,7 @@ from typing import Any
 from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
-from flan_jax.tasks.fields import capitalized, has_label, one_line, pick
+from flan_jax.tasks.fields import YES_NO_SPELLINGS, at, capitalized, filled, first, has_label, one_line, pick, question
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -23,14 +23,13 @@ _BOOL_Q_LABELS = (("False", "no"), ("True", "yes"))
 
 def _bool_q_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields title, passage, question, options, answer. BoolQ's questions are lower case without a question mark."""
-    question = tf.strings.regex_replace(tf.strings.strip(record["question"]), r"[\s?]+$", "")
     options = tf.constant([word for _, word in _BOOL_Q_LABELS])
     return {
         "title": tf.strings.strip(record["title"]),
         "passage": tf.strings.strip(record["passage"]),
-        "question": tf.strings.join([capitalized(question), "?"]),
+        "question": capitalized(question(tf.strings.strip(record["question"]))),
         "options": options,
-        "answer": tf.gather(options, tf.cast(record["answer"], tf.int32)),
+        "answer": at(options, record["answer"]),
     }
 
 
@@ -91,12 +90,12 @@ def _drop_answer(text: Any) -> Any:
 def _drop_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields passage, question, answer_type, answer and references (with the answers given by the validators).
 
-    An answer is a number, a date or a span of the passage; of several spans TFDS has the first.
+    An answer is a number, a date or a span of the passage; of several spans TFDS has the first, of a date without its day
+    nothing.
     """
     given = tf.strings.strip(record["answer"])
     answer = _drop_answer(given)
-    validated = _drop_answer(record["validated_answers"])
-    validated = tf.boolean_mask(validated, tf.strings.length(validated) > 0)
+    validated = filled(_drop_answer(record["validated_answers"]))
     is_number = tf.strings.regex_full_match(given, r"-?[\d,.]*\d%?")
     is_date = tf.strings.regex_full_match(given, _DROP_DATE)
     return {
@@ -108,11 +107,6 @@ def _drop_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _drop_keep(record: Mapping[str, Any]) -> Any:
-    """Drops what has no answer: TFDS leaves it empty for a date without its day."""
-    return tf.strings.length(tf.strings.strip(record["answer"])) > 0
-
-
 DROP = Dataset(
     name="drop",
     cluster="reading_comprehension",
@@ -120,7 +114,6 @@ DROP = Dataset(
     kind=GENERATION,
     metrics=("squad",),
     splits=Splits(test="dev"),
-    keep=_drop_keep,
     fields=_drop_fields,
     # The passages are about history, matches of American football and the figures of a census.
     gpt3_prompt=Gpt3Prompt("Passage: {passage}\nQuestion: {question}\nAnswer:", stop=("\n",)),
@@ -178,7 +171,7 @@ def _multirc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "relation": pick(_MULTIRC_RELATIONS, record["label"]),
         "question_id": tf.strings.join(ids, separator="-"),
         "options": options,
-        "answer": tf.gather(options, record["label"]),
+        "answer": at(options, record["label"]),
     }
 
 
@@ -189,6 +182,7 @@ MULTIRC = Dataset(
     kind=CLASSIFICATION,
     metrics=("multirc",),
     labels=_MULTIRC_LABELS,
+    spellings=YES_NO_SPELLINGS,
     keep=has_label,
     fields=_multirc_fields,
     gpt3_prompt=Gpt3Prompt(
@@ -240,7 +234,7 @@ def _openbookqa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "fact": capitalized(one_line(record["fact1"])),
         "question": one_line(record["question"]["stem"]),
         "options": options,
-        "answer": options[record["answerKey"]],
+        "answer": at(options, record["answerKey"]),
     }
 
 
@@ -293,12 +287,12 @@ OPENBOOKQA = Dataset(
 
 def _squad_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields title, context, question, answer (the first one given) and references (all of them)."""
-    references = tf.strings.strip(record["answers"]["text"])
+    references = filled(tf.strings.strip(record["answers"]["text"]))
     return {
         "title": tf.strings.strip(tf.strings.regex_replace(record["title"], "_+", " ")),
         "context": tf.strings.strip(record["context"]),
         "question": one_line(record["question"]),
-        "answer": references[0],
+        "answer": first(references),
         "references": references,
     }
 
@@ -357,17 +351,17 @@ _SQUAD_V2_RELATIONS = (
 def _squad_v2_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields title, context, question, relation (by answerability), answer (the first one given), references (all).
 
-    The answer to a question that has none is "unanswerable".
+    The answer to a question that has none is "unanswerable"; answers that are all blank are no answer at all.
     """
     texts = tf.strings.strip(record["answers"]["text"])
     has_answer = tf.size(texts) > 0
-    references = tf.cond(has_answer, lambda: texts, lambda: tf.constant([_UNANSWERABLE]))
+    references = tf.cond(has_answer, lambda: filled(texts), lambda: tf.constant([_UNANSWERABLE]))
     return {
         "title": tf.strings.strip(tf.strings.regex_replace(record["title"], "_+", " ")),
         "context": tf.strings.strip(record["context"]),
         "question": one_line(record["question"]),
         "relation": pick(_SQUAD_V2_RELATIONS, tf.cast(has_answer, tf.int32)),
-        "answer": references[0],
+        "answer": first(references),
         "references": references,
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset
-from flan_jax.tasks.fields import one_line
+from flan_jax.tasks.fields import at, filled, first, has_label, one_line
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -35,14 +35,14 @@ def _cosmos_qa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "context": one_line(record["context"]),
         "question": one_line(record["question"]),
         "options": options,
-        "answer": options[record["label"]],
+        "answer": at(options, record["label"]),
     }
 
 
 def _cosmos_qa_keep(record: Mapping[str, Any]) -> Any:
     """Keeps what has a label (the test set has none) and four different answers."""
     distinct, _ = tf.unique(_cosmos_qa_answers(record))
-    return (record["label"] >= 0) & tf.equal(tf.size(distinct), len(_COSMOS_QA_ANSWERS))
+    return has_label(record) & tf.equal(tf.size(distinct), len(_COSMOS_QA_ANSWERS))
 
 
 COSMOS_QA = Dataset(
@@ -99,8 +99,8 @@ _PLACEHOLDER = "@placeholder"
 
 
 def _record_is_right(record: Mapping[str, Any]) -> Any:
-    """Which entities are among the answers, which may be several names of one person, place or thing."""
-    entities, answers = one_line(record["entities"]), one_line(record["answers"])
+    """Which entities (blank ones apart) are among the answers, which may be several names of one person, place or thing."""
+    entities, answers = filled(one_line(record["entities"])), one_line(record["answers"])
     return tf.reduce_any(tf.equal(entities[:, tf.newaxis], answers[tf.newaxis]), axis=1)
 
 
@@ -112,7 +112,7 @@ def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     passage = tf.strings.regex_replace(record["passage"], r"(?s)\s*@highlight\b.*$", "")
     passage = tf.strings.regex_replace(passage, r"[ \t\pZ]*[\r\n][\s\pZ]*", "\n")
     parts = tf.strings.split(record["query"], _PLACEHOLDER)
-    entities = one_line(record["entities"])
+    entities = filled(one_line(record["entities"]))
     right = tf.boolean_mask(entities, _record_is_right(record))
     rest = tf.strings.regex_replace(parts[1], r"[\s\pZ]+", " ")
     options, _ = tf.unique(tf.strings.strip(tf.strings.join([entities, rest])))
@@ -122,10 +122,10 @@ def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "lead": one_line(parts[0]),
         "opening": one_line(tf.strings.join([parts[0], " ..."])),
         "query": one_line(tf.strings.join([parts[0], "____", parts[1]])),
-        "entity": right[0],
-        "sentence": one_line(tf.strings.join([parts[0], right[0], parts[1]])),
+        "entity": first(right),
+        "sentence": one_line(tf.strings.join([parts[0], first(right), parts[1]])),
         "options": options,
-        "answer": references[0],
+        "answer": first(references),
         "references": references,
     }
 

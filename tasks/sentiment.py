@@ -8,7 +8,7 @@ from typing import Any
 from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, Splits
-from flan_jax.tasks.fields import has_label, one_line
+from flan_jax.tasks.fields import at, has_label, one_line
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -26,7 +26,7 @@ def _imdb_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "review": tf.strings.strip(tf.strings.regex_replace(text, r" ?(?:<br ?/?> ?)+", "\n")),
         "options": options,
-        "answer": tf.gather(options, record["label"]),
+        "answer": at(options, record["label"]),
     }
 
 
@@ -87,13 +87,13 @@ def _sentiment140_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "tweet": tweet,
         "options": options,
-        "answer": tf.where(record["polarity"] == 4, options[1], options[0]),
+        "answer": at(options, tf.where(record["polarity"] % 4 == 0, record["polarity"] // 4, -1)),
     }
 
 
 def _is_not_neutral(record: Mapping[str, Any]) -> Any:
     """Drops the neutral tweets, which are neither of the two options."""
-    return (record["polarity"] == 0) | (record["polarity"] == 4)
+    return record["polarity"] != 2
 
 
 SENTIMENT140 = Dataset(
@@ -146,7 +146,7 @@ def _sst2_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "sentence": sentence,
         "length": tf.strings.as_string(tf.size(tf.strings.split(bare))),
         "options": options,
-        "answer": tf.gather(options, record["label"]),
+        "answer": at(options, record["label"]),
     }
 
 
@@ -207,7 +207,7 @@ def _yelp_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "review": tf.strings.strip(tf.strings.regex_replace(text, r" ?(?:\\n ?)+", "\n")),
         "options": options,
-        "answer": tf.gather(options, record["label"]),
+        "answer": at(options, record["label"]),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epy
 
 from flan_jax.catalog import GENERATION, Dataset
-from flan_jax.tasks.fields import one_line
+from flan_jax.tasks.fields import filled, one_line
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -18,16 +18,11 @@ with epy.lazy_imports():  # the catalog is read by processes that need no Tensor
 def _answer_and_references(record: Mapping[str, Any]) -> dict[str, Any]:
     """GEM gives a training record a target only; other records have a list of references, the target among them."""
     answer = one_line(record["target"])
-    references = one_line(record["references"])
+    references = filled(one_line(record["references"]))
     return {
         "answer": answer,
         "references": tf.cond(tf.size(references) > 0, lambda: references, lambda: answer[tf.newaxis]),
     }
-
-
-def _has_target(record: Mapping[str, Any]) -> Any:
-    """Drops what GEM has no text for."""
-    return tf.strings.length(tf.strings.strip(record["target"])) > 0
 
 
 def _triple_parts(triples: Any) -> tuple[Any, Any, Any]:
@@ -51,7 +46,7 @@ def _plain_words(name: Any) -> Any:
 
 def _common_gen_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields concepts ("dog, run"), concept_list (one a line after "- "), answer, references."""
-    concepts = tf.strings.strip(record["concepts"])
+    concepts = filled(tf.strings.strip(record["concepts"]))
     return {
         "concepts": tf.strings.reduce_join(concepts, separator=", "),
         "concept_list": tf.strings.reduce_join(tf.strings.join(["- ", concepts]), separator="\n"),
@@ -107,7 +102,7 @@ def _dart_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
     The subject [TABLECONTEXT] stands for the table that a triple was taken from, and the relation [TITLE] for its title.
     """
-    subjects, relations, values = _triple_parts(record["tripleset"])
+    subjects, relations, values = _triple_parts(filled(record["tripleset"]))
     subjects = tf.strings.regex_replace(subjects, r"^\[TABLECONTEXT\]$", "the table")
     relations = _plain_words(tf.strings.regex_replace(relations, r"[\[\]]", ""))
     triples = tf.strings.join([subjects, relations, values], separator=" | ")
@@ -124,7 +119,6 @@ DART = Dataset(
     source="gem/dart:1.1.0",
     kind=GENERATION,
     metrics=("rouge",),
-    keep=_has_target,
     fields=_dart_fields,
     gpt3_prompt=Gpt3Prompt("Facts: {triples}\nIn plain English:", stop=("\n",)),
     templates=(
@@ -217,7 +211,7 @@ def _web_nlg_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
     The names of things have underscores for spaces, and properties and categories are written in camel case.
     """
-    things, properties, values = _triple_parts(tf.strings.regex_replace(record["input"], "_", " "))
+    things, properties, values = _triple_parts(filled(tf.strings.regex_replace(record["input"], "_", " ")))
     parts = [things, _plain_words(properties), values]
     lines = tf.strings.join(["- ", tf.strings.join(parts, separator=" | ")])
     return {
@@ -234,7 +228,6 @@ WEB_NLG_EN = Dataset(
     source="gem/web_nlg_en:1.1.0",
     kind=GENERATION,
     metrics=("rouge",),
-    keep=_has_target,
     fields=_web_nlg_fields,
     bare="{triples}",
     gpt3_prompt=Gpt3Prompt("Facts: {triples}\nIn plain English:", stop=("\n",)),

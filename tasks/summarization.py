@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset, Splits
-from flan_jax.tasks.fields import one_line
+from flan_jax.tasks.fields import at, filled, first, one_line
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -40,15 +40,6 @@ def _opening(text: Any) -> Any:
     return _whole_sentences(tf.strings.reduce_join(tf.strings.split(text)[:_OPENING_WORDS], separator=" "))
 
 
-def _filled(*names: str) -> Callable[[Mapping[str, Any]], Any]:
-    """A `keep` rule that drops the records in which one of these texts is empty."""
-
-    def keep(record: Mapping[str, Any]) -> Any:
-        return tf.reduce_all(tf.strings.length(tf.stack([one_line(record[name]) for name in names])) > 0)
-
-    return keep
-
-
 # ------------------------------------------------------------------------------------------------------------ AESLC
 
 
@@ -64,7 +55,6 @@ AESLC = Dataset(
     kind=GENERATION,
     metrics=("rouge",),
     splits=_OWN_SPLITS,
-    keep=_filled("email_body", "subject_line"),
     fields=_aeslc_fields,
     gpt3_prompt=Gpt3Prompt("Email: {body}\n\nSubject of the email:", stop=("\n",)),
     templates=(
@@ -117,7 +107,7 @@ def _ag_news_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "title": _ag_news_text(record["title"]),
         "description": _ag_news_text(record["description"]),
         "options": options,
-        "answer": tf.gather(options, record["label"]),
+        "answer": at(options, record["label"]),
     }
 
 
@@ -129,7 +119,6 @@ AG_NEWS_SUBSET = Dataset(
     metrics=("accuracy",),
     splits=Splits(test="test"),
     labels=_AG_NEWS_LABELS,
-    keep=_filled("title", "description"),
     fields=_ag_news_fields,
     gpt3_prompt=Gpt3Prompt(
         "{title}\n{description}\nSection of the newspaper (World, Sports, Business or Science/Tech):"
@@ -191,7 +180,6 @@ CNN_DAILYMAIL = Dataset(
     kind=GENERATION,
     metrics=("rouge",),
     splits=_OWN_SPLITS,
-    keep=_filled("article", "highlights"),
     fields=_cnn_dailymail_fields,
     gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:", stop=("\n\n",)),
     templates=(
@@ -232,7 +220,7 @@ def _gigaword_is_whole(record: Mapping[str, Any]) -> Any:
     """Drops the records in which a word is masked (UNK) or a digit (#)."""
     texts = tf.stack([one_line(record["document"]), one_line(record["summary"])])
     masked = tf.strings.regex_full_match(texts, r".*(?:\bUNK\b|<unk>|#).*")
-    return tf.reduce_all(~masked & (tf.strings.length(texts) > 0))
+    return tf.reduce_all(~masked)
 
 
 GIGAWORD = Dataset(
@@ -274,8 +262,7 @@ _MULTI_NEWS_WORDS = 700  # about what an input of 1,024 tokens holds beside an i
 
 def _multi_news_articles(document: Any) -> Any:
     """The articles of a document, 1-D, each on one line."""
-    articles = one_line(tf.strings.split(document, "|||||"))
-    return tf.boolean_mask(articles, tf.strings.length(articles) > 0)
+    return filled(one_line(tf.strings.split(document, "|||||")))
 
 
 def _fair_shares(texts_N: Any, num_words: int) -> Any:
@@ -288,7 +275,7 @@ def _fair_shares(texts_N: Any, num_words: int) -> Any:
     length_N = tf.cast(words_NW.row_lengths(), tf.int32)
     used_N = tf.cumsum(tf.sort(length_N), exclusive=True)  # by the texts that are shorter
     count = tf.size(length_N)
-    limit = tf.reduce_max((num_words - used_N) // (count - tf.range(count)))
+    limit = tf.reduce_max(tf.concat([[0], (num_words - used_N) // (count - tf.range(count))], axis=0))
     cut_N = tf.strings.reduce_join(words_NW[:, :limit], axis=-1, separator=" ")
     return tf.where(length_N > limit, _whole_sentences(cut_N), cut_N)
 
@@ -304,14 +291,9 @@ def _multi_news_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "articles": tf.strings.reduce_join(articles, separator="\n---\n"),
         "numbered": tf.strings.reduce_join(tf.strings.join(["Source ", numbers, ":\n", articles]), separator="\n\n"),
-        "opening": _opening(articles[0]),
+        "opening": _opening(first(articles)),
         "answer": tf.strings.regex_replace(one_line(record["summary"]), r"^[–—-] ?", ""),
     }
-
-
-def _multi_news_is_whole(record: Mapping[str, Any]) -> Any:
-    """Drops the records without an article or a summary."""
-    return (tf.size(_multi_news_articles(record["document"])) > 0) & _filled("summary")(record)
 
 
 MULTI_NEWS = Dataset(
@@ -321,7 +303,6 @@ MULTI_NEWS = Dataset(
     kind=GENERATION,
     metrics=("rouge",),
     splits=_OWN_SPLITS,
-    keep=_multi_news_is_whole,
     fields=_multi_news_fields,
     # A few records have one article only, so the templates speak of coverage, material, sources in general.
     gpt3_prompt=Gpt3Prompt("{numbered}\n\nTL;DR:", stop=("\nSource",)),
@@ -380,7 +361,6 @@ NEWSROOM = Dataset(
         "register at https://summari.es/download/, unpack train.jsonl, dev.jsonl and test.jsonl into one folder, and run "
         "tfds build newsroom --manual_dir=THAT_FOLDER"
     ),
-    keep=_filled("text", "title", "summary"),
     fields=_newsroom_fields,
     gpt3_prompt=Gpt3Prompt("{title}\n\n{text}\n\nTL;DR:", stop=("\n\n",)),
     templates=(
@@ -419,22 +399,13 @@ _MAX_OPINIONS = 10  # of a record; film reviews come by the dozen
 def _opinions(values: Any) -> Any:
     """The first opinions of a record, 1-D, without the spaces that the source has before punctuation marks."""
     values = tf.strings.regex_replace(one_line(values), r" +([,.;:!?])", r"\1")
-    return tf.boolean_mask(values, tf.strings.length(values) > 0)[:_MAX_OPINIONS]
+    return filled(values)[:_MAX_OPINIONS]
 
 
 def _numbered(values: Any) -> Any:
     """One value a line, after its number."""
     numbers = tf.strings.as_string(tf.range(1, tf.size(values) + 1))
     return tf.strings.reduce_join(tf.strings.join([numbers, ". ", values]), separator="\n")
-
-
-def _with_opinions(opinions: str, summary: str) -> Callable[[Mapping[str, Any]], Any]:
-    """A `keep` rule that drops the records without an opinion or a summary."""
-
-    def keep(record: Mapping[str, Any]) -> Any:
-        return (tf.size(_opinions(record[opinions]["value"])) > 0) & _filled(summary)(record)
-
-    return keep
 
 
 def _idebate_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -444,7 +415,7 @@ def _idebate_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "debate": one_line(tf.strings.regex_replace(record["_debate_name"], "_+", " ")),
         "arguments": _numbered(arguments),
         "passage": tf.strings.reduce_join(arguments, separator=" "),
-        "argument": arguments[0],
+        "argument": first(arguments),
         "answer": one_line(record["_claim"]),
     }
 
@@ -456,7 +427,6 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
     kind=GENERATION,
     metrics=("rouge",),
     splits=_OPINION_SPLITS,
-    keep=_with_opinions("_argument_sentences", "_claim"),
     fields=_idebate_fields,
     gpt3_prompt=Gpt3Prompt("Debate: {debate}\nArguments:\n{arguments}\nTL;DR:", stop=("\n",)),
     templates=(
@@ -493,7 +463,7 @@ def _rotten_tomatoes_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "movie": one_line(tf.strings.regex_replace(record["_movie_name"], "_+", " ")),
         "reviews": _numbered(reviews),
         "some_reviews": _numbered(reviews[:3]),
-        "review": reviews[0],
+        "review": first(reviews),
         "answer": one_line(record["_critic_consensus"]),
     }
 
@@ -505,7 +475,6 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
     kind=GENERATION,
     metrics=("rouge",),
     splits=_OPINION_SPLITS,
-    keep=_with_opinions("_critics", "_critic_consensus"),
     fields=_rotten_tomatoes_fields,
     gpt3_prompt=Gpt3Prompt("Reviews of {movie}:\n{reviews}\nTL;DR:", stop=("\n",)),
     templates=(
@@ -552,11 +521,6 @@ def _samsum_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"dialogue": _samsum_dialogue(record["dialogue"]), "answer": one_line(record["summary"])}
 
 
-def _samsum_is_whole(record: Mapping[str, Any]) -> Any:
-    """Drops the records without a message or a summary."""
-    return (tf.strings.length(_samsum_dialogue(record["dialogue"])) > 0) & _filled("summary")(record)
-
-
 SAMSUM = Dataset(
     name="samsum",
     cluster="summarization",
@@ -568,7 +532,6 @@ SAMSUM = Dataset(
         "download https://arxiv.org/src/1911.12237v2/anc/corpus.7z, unpack train.json, val.json and test.json into one "
         "folder, and run tfds build samsum --manual_dir=THAT_FOLDER"
     ),
-    keep=_samsum_is_whole,
     fields=_samsum_fields,
     gpt3_prompt=Gpt3Prompt("{dialogue}\n\nTL;DR:", stop=("\n\n",)),
     templates=(
@@ -604,7 +567,7 @@ def _wiki_lingua_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields article, opening (of the article), answer, references. GEM gives a training record a target only."""
     article = one_line(record["source"])
     answer = one_line(record["target"])
-    references = one_line(record["references"])
+    references = filled(one_line(record["references"]))
     return {
         "article": article,
         "opening": _opening(article),
@@ -620,7 +583,6 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
     kind=GENERATION,
     metrics=("rouge",),
     splits=_OWN_SPLITS,
-    keep=_filled("source", "target"),
     fields=_wiki_lingua_fields,
     gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:", stop=("\n\n",)),
     templates=(
@@ -673,7 +635,6 @@ XSUM = Dataset(
         "make xsum-extracts-from-downloads.tar.gz as https://github.com/EdinburghNLP/XSum describes (XSum-Dataset/README.md), "
         "put it into a folder, and run tfds build xsum --manual_dir=THAT_FOLDER"
     ),
-    keep=_filled("document", "summary"),
     fields=_xsum_fields,
     gpt3_prompt=Gpt3Prompt("{document}\n\nTL;DR:", stop=("\n\n",)),
     templates=(

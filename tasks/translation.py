@@ -38,15 +38,6 @@ def _translation_fields(code: str, language: str) -> Callable[[Mapping[str, Any]
     return fields
 
 
-def _both_sides(code: str) -> Callable[[Mapping[str, Any]], Any]:
-    """Drops the pairs of which a side is empty; the corpora of WMT have some."""
-
-    def keep(record: Mapping[str, Any]) -> Any:
-        return (tf.strings.length(one_line(record["en"])) > 0) & (tf.strings.length(one_line(record[code])) > 0)
-
-    return keep
-
-
 _WMT_SPLITS = Splits(dev="validation", test="test")
 
 
@@ -66,7 +57,6 @@ def _pair(
         kind=GENERATION,
         metrics=("bleu",),
         splits=splits,
-        keep=_both_sides(code),
         fields=_translation_fields(code, language),
         bare="{source}",
         gpt3_prompt=Gpt3Prompt("{source_language}: {source}\n{target_language}:", stop=("\n",)),

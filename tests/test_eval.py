@@ -17,7 +17,7 @@ from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, prompts, ranking
-from flan_jax.files import read_lines
+from flan_jax.json_lines import read_lines
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import Tree
 

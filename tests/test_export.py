@@ -65,7 +65,7 @@ def test_a_mixture_has_its_members_one_after_another(tmp_path):
 
 
 def test_a_dead_source_costs_itself_alone(tmp_path, capsys):
-    shutil.copytree(sources._samples_folder() / "rte", tmp_path / "data" / "rte")
+    shutil.copytree(sources.samples_folder() / "rte", tmp_path / "data" / "rte")
     found = run(tmp_path / "out.jsonl", "--name=flan_without_translation", f"--data={tmp_path / 'data'}", "--json")
     assert {line["dataset"] for line in found} == {"rte"}
     captured = capsys.readouterr()

@@ -10,7 +10,7 @@ import flan_jax.tasks
 
 FLOORS = (
     {"errors"},
-    {"files"},
+    {"files", "json_lines", "quiet"},
     {"values"},
     {"options"},
     {"templates", "metrics", "partitioning", "distributed"},

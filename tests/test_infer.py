@@ -88,6 +88,17 @@ def test_standard_input_and_the_command_line(checkpoint, file, expected, capsys,
     assert capsys.readouterr().out == completion.cut(expected[0].text, [stop]) + "\n"
 
 
+def test_a_mark_and_lone_surrogates_are_read(checkpoint, tmp_path, capsys):
+    lines = [{"id": "\ud800", "prompt": "a\udfff"}, {"id": 2, "prompt": "a\ufffd"}]
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(line).encode() for line in lines))
+    infer.main([f"--checkpoint={checkpoint}", FEW, f"--input={path}", f"--output={output}"])
+    found = [json.loads(line) for line in output.read_text("utf-8").split("\n") if line]
+    assert found[0]["id"] == "\ufffd" and found[0]["text"] == found[1]["text"]
+    infer.main([f"--checkpoint={checkpoint}", FEW, "--prompt=a\udfff"])  # as an argument that is no UTF-8 arrives
+    assert capsys.readouterr().out == found[1]["text"] + "\n"
+
+
 def test_beams_and_a_separator(checkpoint, network, file, tmp_path):
     output = tmp_path / "answers.jsonl"
     arguments = [f"--input={file}", f"--output={output}", "--beams=2", "--separator=eos", "--mesh=data=1,tensor=8"]

@@ -323,7 +323,7 @@ def test_an_input_that_no_cut_makes_fit_is_left_out(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """A folder of data in which RTE has a bad row and SST-2 is missing."""
-    shutil.copytree(sources._samples_folder() / "rte", tmp_path / "data" / "rte")
+    shutil.copytree(sources.samples_folder() / "rte", tmp_path / "data" / "rte")
     with (tmp_path / "data" / "rte" / "train.jsonl").open("a") as file:
         file.write('{"premise": "No hypothesis.", "label": 0}\n')
     return tmp_path / "data"
@@ -349,7 +349,7 @@ def test_records_that_cannot_be_read_are_skipped(folder, tmp_path):
     with open(records, "r+b") as file:
         file.seek(60)
         file.write(b"\x00" * 40)
-    shutil.copytree(sources._samples_folder() / "squad", folder / "squad")
+    shutil.copytree(sources.samples_folder() / "squad", folder / "squad")
     report, _ = run("--datasets=rte,squad_v1", f"--data={folder}", f"--to={tmp_path / 'prepared'}")
     (skipped,) = report["skipped"]
     assert skipped["dataset"] == "rte" and "cannot be read (DataLossError" in skipped["reason"]

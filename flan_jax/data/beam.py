@@ -85,8 +85,9 @@ def _write_shard(
     tokenizer: vocabularies.Tokenizer,
     options: preparation.Options,
 ) -> None:
-    rows = list(preparation.training_records(builder.record, source, options, slice(part.start, part.stop)))
     counts = preparation.Counts()
+    part_of_train = slice(part.start, part.stop)
+    rows = list(preparation.training_records(builder.record, source, options, part_of_train, counts))
     tokens: list[np.ndarray] = []
     index: list[tuple[int, ...]] = []
     for rendering in range(len(rows[0].chosen) if rows else 0):
@@ -144,7 +145,9 @@ def join(parts: Sequence[Part], folder: Path, key: dict[str, Any], tokenizer: vo
             for part, start in zip(parts, first, strict=False):
                 yield from _Shard(part.shard).examples(rendering, int(start))
 
-    counts = preparation.Counts(*(sum(about[name] for about in abouts) for name in ("trimmed", "overlong")))
+    counts = preparation.Counts()
+    for about in abouts:
+        counts.add(preparation.Counts(**{name: about[name] for name in dataclasses.asdict(counts)}))
     return preparation.write_tokens(folder, key, int(first[-1]), renderings, tokenizer, examples(), counts)
 
 
@@ -186,9 +189,9 @@ def prepare(
         key = preparation.token_key(record, source, tokenizer, options)
         there = None if overwrite else preparation.current_info(store / record.name, key)
         if there or "train" not in source.splits:
-            sizes = preparation.prepare_examples(record, source, to, overwrite)
-            line = preparation.summary_line(record, source, there or {}, sizes, kept=True)
-            outcomes[record.name] = parallel.Outcome(record.name, line, bad_rows=tuple(map(str, source.bad_rows)))
+            examples = preparation.prepare_examples(record, source, to, overwrite)
+            line = preparation.summary_line(record, source, there or {}, examples, kept=True)
+            outcomes[record.name] = parallel.outcome(source, line)
             continue
         # Shards of other templates, fields, vocabularies or limits never stand in for these.
         folder = epath.Path(shards) / record.name / preparation.digest_of(key)
@@ -213,7 +216,7 @@ def prepare(
         except sources.SourceError as error:
             outcomes[name] = parallel.Outcome(name, skipped=error.skipped)
             continue
-        sizes = preparation.prepare_examples(record, source, to, overwrite)
-        line = preparation.summary_line(record, source, info, sizes, kept=False)
-        outcomes[name] = parallel.Outcome(name, line, bad_rows=tuple(map(str, source.bad_rows)))
+        examples = preparation.prepare_examples(record, source, to, overwrite)
+        line = preparation.summary_line(record, source, info, examples, kept=False)
+        outcomes[name] = parallel.outcome(source, line)
     return [outcomes[record.name] for record in chosen]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flan_jax.errors import FlanError
+from flan_jax.json_lines import read_json_lines
 
 
 def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None = None) -> list[dict[str, Any]]:
@@ -34,15 +34,11 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
             f"run python -m flan_jax.prepare --datasets={dataset} --to={prepared_dir}."
         )
     rows = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if limit is not None and len(rows) >= limit:
-                break
-            try:
-                row = json.loads(line)
-                rows.append({"id": row["id"], "fields": row["fields"]})
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise FlanError(
-                    f"{path} line {number} is broken; prepare {dataset!r} again with --overwrite."
-                ) from error
+    for line in read_json_lines(path):
+        if limit is not None and len(rows) >= limit:
+            break
+        row = line.value
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not isinstance(row.get("fields"), dict):
+            raise FlanError(f"{path} line {line.number} is broken; prepare {dataset!r} again with --overwrite.")
+        rows.append({"id": row["id"], "fields": row["fields"]})
     return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,7 @@ import tensorflow as tf
 from flan_jax import catalog
 from flan_jax.data import preparation, sources, vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.quiet import quiet_loggers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,24 @@ class Outcome:
       dataset: its name.
       figures: for the summary; None where it was skipped.
       skipped: why, and what to do; None where it was prepared.
-      bad_rows: rows of local JSONL that were left out.
+      bad_rows: rows that were left out, and what is wrong with them: all of local JSONL, the first of TFDS.
+      notes: what else is not used.
     """
 
     dataset: str
     figures: dict[str, Any] | None = None
     skipped: sources.Skipped | None = None
     bad_rows: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def outcome(source: sources.OpenSource, figures: dict[str, Any]) -> Outcome:
+    """What became of a dataset that was prepared: its figures, and every row or record that was left out."""
+    named = figures.pop("named")
+    bad_rows = (*map(str, source.bad_rows), *named)
+    more = figures["unusable"] - len(named)
+    notes = (*source.notes, f"{more:,} more records of {figures['dataset']}") if more else source.notes
+    return Outcome(figures["dataset"], figures, bad_rows=bad_rows, notes=notes)
 
 
 def attempt(
@@ -55,7 +66,12 @@ def attempt(
     except tf.errors.OpError as error:
         reason = f"its records cannot be read ({type(error).__name__}: {error.message.splitlines()[0][:160]})"
         return Outcome(record.name, skipped=sources.Skipped(record.name, reason, "get its data again"))
-    return Outcome(record.name, figures, bad_rows=tuple(map(str, source.bad_rows)))
+    except (FlanError, OSError, MemoryError):
+        raise
+    except Exception as error:  # of one dataset: the others go on
+        reason = f"it cannot be prepared ({sources.first_line(error)})"
+        return Outcome(record.name, skipped=sources.Skipped(record.name, reason, "look at its data, or leave it out"))
+    return outcome(source, figures)
 
 
 def attempt_all(
@@ -124,8 +140,7 @@ def _start_worker(*work: Any) -> None:
     global _work
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    for library in ("absl", "tensorflow"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_loggers()
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 

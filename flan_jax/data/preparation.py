@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,25 +20,42 @@ import filelock
 import tensorflow as tf
 
 from flan_jax import catalog, styles, templates, values
-from flan_jax.data import few_shot, sources, tasks, token_store, vocabularies
+from flan_jax.data import few_shot, sources, tasks, token_store, usable, vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.files import make_folder, whole_folder, written
-from flan_jax.tasks import fields as shared_fields
 
 BATCH = 512  # examples tokenized at once
+NAMED = 20  # records that cannot be used, named one by one
 
 
 @dataclasses.dataclass
 class Counts:
-    """What happened to training examples that were too long.
+    """What happened to training examples that were too long, and to records that cannot be used.
 
     Attributes:
       trimmed: inputs that lost the end of their longest text field.
       overlong: examples that were left out.
+      unusable: records that were left out, see `flan_jax.data.usable`.
+      named: the first of these, and what is wrong with them.
     """
 
     trimmed: int = 0
     overlong: int = 0
+    unusable: int = 0
+    named: list[str] = dataclasses.field(default_factory=list)
+
+    def leave_out(self, record: catalog.Dataset, identity: str, problem: int) -> None:
+        """Counts a record that cannot be used."""
+        self.unusable += 1
+        if len(self.named) < NAMED:
+            self.named.append(f"{record.name} record {identity}: {usable.problem_text(record, problem)}")
+
+    def add(self, other: Counts) -> None:
+        """Adds the counts of another part."""
+        self.trimmed += other.trimmed
+        self.overlong += other.overlong
+        self.unusable += other.unusable
+        self.named = (self.named + other.named)[:NAMED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,15 +91,20 @@ class TrainingRecord:
 
 
 def training_records(
-    record: catalog.Dataset, source: sources.OpenSource, options: Options, part: slice = slice(None)
+    record: catalog.Dataset,
+    source: sources.OpenSource,
+    options: Options,
+    part: slice = slice(None),
+    counts: Counts | None = None,
 ) -> Iterator[TrainingRecord]:
-    """The kept training records of a dataset, with the templates that their renderings take.
+    """The usable training records of a dataset, with the templates that their renderings take.
 
     Args:
       record: the dataset.
       source: its open source.
       options: seed and style.
       part: of the training split, before `keep` drops any; the numbers of its records begin at 0.
+      counts: where to count the records that cannot be used.
     """
     whole = source.splits["train"]
     renderings = tasks.num_renderings(whole.size, options.style)
@@ -95,10 +116,22 @@ def training_records(
         chosen = tasks.choose_template(record, row["record_id"], epochs, options.seed, style=options.style)
         return {**row, "templates": chosen}
 
-    rows = tasks.records(record, dataclasses.replace(source, splits={"train": read}), "train")
+    rows = usable.checked(record, dataclasses.replace(source, splits={"train": read}).read("train"))
     rows = rows.map(with_templates, num_parallel_calls=tf.data.AUTOTUNE)
-    for number, (identity, fields) in enumerate(tasks.text_records(rows)):
+    found = _without_problems(record, rows, Counts() if counts is None else counts)
+    for number, (identity, fields) in enumerate(found):
         yield TrainingRecord(number, identity, fields, fields.pop("templates"))
+
+
+def _without_problems(
+    record: catalog.Dataset, rows: tf.data.Dataset, counts: Counts
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(record id, fields as text) of checked rows that can be used; the others are counted."""
+    for identity, fields in tasks.text_records(rows):
+        if problem := fields.pop(usable.PROBLEM):
+            counts.leave_out(record, identity, problem)
+        else:
+            yield identity, fields
 
 
 def tokenized_examples(
@@ -175,14 +208,18 @@ def prepare_dataset(
     folder = token_store.folder_of(to, tokenizer.fingerprint, options.style) / record.name
     with locked(folder):
         kept, figures = _write_tokens(record, source, tokenizer, folder, options, overwrite)
-    sizes = prepare_examples(record, source, to, overwrite)
-    return summary_line(record, source, figures, sizes, kept)
+    examples = prepare_examples(record, source, to, overwrite)
+    return summary_line(record, source, figures, examples, kept)
 
 
 def prepare_examples(
     record: catalog.Dataset, source: sources.OpenSource, to: Path, overwrite: bool = False
-) -> dict[str, int]:
-    """Writes a dataset's dev and test examples and exemplars, unless they are current; returns their sizes."""
+) -> dict[str, Any]:
+    """Writes a dataset's dev and test examples and exemplars, unless they are current.
+
+    Returns:
+      {"sizes": {name: records}, "unusable": records of dev and test that were left out, "named": the first of these}.
+    """
     folder = to / "examples" / record.name
     with locked(folder):
         return _write_examples(record, source, folder, overwrite)
@@ -192,10 +229,11 @@ def summary_line(
     record: catalog.Dataset,
     source: sources.OpenSource,
     figures: Mapping[str, Any],
-    sizes: Mapping[str, int],
+    examples: Mapping[str, Any],
     kept: bool,
 ) -> dict[str, Any]:
-    """A prepared dataset's figures for the summary."""
+    """A prepared dataset's figures for the summary, of its tokens and of its examples."""
+    sizes = examples["sizes"]
     return {
         "dataset": record.name,
         "cluster": record.cluster,
@@ -208,6 +246,8 @@ def summary_line(
         },
         **{name: sizes[name] for name in ("dev", "test") if name in sizes},
         "bad_rows": len(source.bad_rows),
+        "unusable": figures.get("unusable", 0) + examples["unusable"],
+        "named": [*figures.get("named", ()), *examples["named"]],
     }
 
 
@@ -237,7 +277,7 @@ def token_key(
         "source": record.source,
         "data": str(source.builder.data_dir),
         "templates": templates.digest(styles.templates(record, options.style)),
-        "fields": _fields_digest(record),
+        "fields": usable.code_digest(record),
         "vocabulary": tokenizer.fingerprint,
         **dataclasses.asdict(options),
         "style": options.style.name,
@@ -258,10 +298,11 @@ def _write_tokens(
         return True, {}
     if not overwrite and (info := current_info(folder, key)):
         return True, info
-    rows = list(training_records(record, source, options))
+    counts = Counts()
+    rows = list(training_records(record, source, options, counts=counts))
     pool = [(row.identity, row.fields) for row in rows[: few_shot.POOL_SIZE]]
     builder = ExampleBuilder(record, options.style, pool=pool, tokenizer=tokenizer, seed=options.seed)
-    counts, renderings = Counts(), len(rows[0].chosen) if rows else 0
+    renderings = len(rows[0].chosen) if rows else 0
     ordered = [(row, epoch) for epoch in range(renderings) for row in rows]
     examples = tokenized_examples(builder, ordered, tokenizer, options, counts)
     return False, write_tokens(folder, key, len(rows), renderings, tokenizer, examples, counts)
@@ -299,32 +340,29 @@ def digest_of(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _fields_digest(record: catalog.Dataset) -> str:
-    """A fingerprint of the code behind the dataset's `fields` and `keep`: its edits are prepared again."""
-    code = [Path(inspect.getfile(part)).read_bytes() for part in (record.fields, shared_fields)]
-    return hashlib.sha256(b"\0".join(code)).hexdigest()[:16]
-
-
 def _write_examples(
     record: catalog.Dataset, source: sources.OpenSource, folder: Path, overwrite: bool
-) -> dict[str, int]:
-    """Writes dev, test and exemplars with the fields of every record, whole or not at all; returns their sizes."""
+) -> dict[str, Any]:
+    """Writes dev, test and exemplars with the fields of every record, whole or not at all; see `prepare_examples`."""
     info = folder / "info.json"
     key = {"data": str(source.builder.data_dir), "splits": {n: s.tfds for n, s in source.splits.items()}}
-    key |= {"source": record.source, "fields": _fields_digest(record), "pool": few_shot.POOL_SIZE}
+    key |= {"source": record.source, "fields": usable.code_digest(record), "pool": few_shot.POOL_SIZE}
     if not overwrite and (found := token_store.read_info(folder)) and found.get("key") == key:
-        return found["sizes"]
-    sizes = {}
+        return found
+    sizes, counts = {}, Counts()
     with whole_folder(folder) as building:
         for name, split in (("dev", "validation"), ("test", "test"), ("exemplars", "train")):
             if split not in source.splits:
                 continue
-            rows = tasks.records(record, source, split)
-            rows = rows.take(few_shot.POOL_SIZE) if name == "exemplars" else rows
+            if name == "exemplars":
+                rows = iter(tasks.exemplar_pool(record, source))
+            else:
+                rows = _without_problems(record, usable.checked(record, source.read(split)), counts)
             with (building / f"{name}.jsonl").open("w", encoding="utf-8") as file:
                 sizes[name] = 0
-                for identity, fields in tasks.text_records(rows):
+                for identity, fields in rows:
                     file.write(json.dumps({"id": identity, "fields": fields}, ensure_ascii=False) + "\n")
                     sizes[name] += 1
-        (building / info.name).write_text(json.dumps({"key": key, "sizes": sizes}, indent=1) + "\n")
-    return sizes
+        about = {"key": key, "sizes": sizes, "unusable": counts.unusable, "named": counts.named}
+        (building / info.name).write_text(json.dumps(about, indent=1) + "\n")
+    return about

@@ -45,7 +45,7 @@ def prepare_datasets(
       workers: processes; 1 works in this one.
 
     Returns:
-      {"datasets": figures of each, "skipped": [{dataset, reason, remedy}], "bad_rows": [text]}.
+      {"datasets": figures of each, "skipped": [{dataset, reason, remedy}], "bad_rows": [text], "notes": [text]}.
 
     Raises:
       FlanError: not one dataset could be prepared, or a worker died.
@@ -84,7 +84,12 @@ def result_of(outcomes: Sequence[parallel.Outcome], data: str) -> dict[str, Any]
             f"nothing prepared: none of {len(outcomes)} sources could be opened with --data={data} "
             f"(first: {skipped[0]['reason']}; {skipped[0]['remedy']})."
         )
-    return {"datasets": done, "skipped": skipped, "bad_rows": [row for o in outcomes for row in o.bad_rows]}
+    return {
+        "datasets": done,
+        "skipped": skipped,
+        "bad_rows": [row for outcome in outcomes for row in outcome.bad_rows],
+        "notes": [note for outcome in outcomes for note in outcome.notes],
+    }
 
 
 def _progress_line(outcome: parallel.Outcome) -> str:

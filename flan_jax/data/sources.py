@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import flan_jax.tasks
 from flan_jax import catalog
+from flan_jax.data import schema, usable
 from flan_jax.errors import FlanError, cannot, system_error_number
 from flan_jax.files import home, written
+from flan_jax.json_lines import read_json_lines
 
 SAMPLES = "samples"
 TFDS = "tfds"
@@ -80,12 +81,14 @@ class OpenSource:
       splits: `train`, `validation` (dev) and `test`, those that exist.
       origin: where the data came from, for reports.
       bad_rows: rows of local JSONL that were left out.
+      notes: what else of local JSONL is not used, a line for each file: rows without a label, an empty file.
     """
 
     builder: tfds.core.DatasetBuilder
     splits: dict[str, catalog.SplitSlice]
     origin: str
     bad_rows: tuple[BadRow, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def read(self, split: str, shuffle: bool = False, seed: int | None = None) -> tf.data.Dataset:
         """Records of a split in the TFDS schema, with `tfds_id`, which names a record whatever the order."""
@@ -102,19 +105,29 @@ def open_source(record: catalog.Dataset, data: str | Path) -> OpenSource:
         of local JSONL: `<folder>/<split>.jsonl` with TFDS's field names.
 
     Raises:
-      SourceError: it is missing, dead or manual.
+      SourceError: it is missing, dead or manual, or its files cannot be read.
     """
+    try:
+        return _opened(record, data)
+    except (FlanError, OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever one dataset's data make a library raise, the others go on
+        reason = f"its data cannot be read ({first_line(error)})"
+        raise SourceError(record.name, reason, "get its data again, or leave the dataset out") from error
+
+
+def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
     if str(data) == TFDS:
         return _from_tfds(record)
-    folder = _samples_folder() if str(data) == SAMPLES else Path(data)
+    folder = samples_folder() if str(data) == SAMPLES else Path(data)
     if not folder.is_dir():
         raise FlanError(f"no folder {folder}: --data is samples, tfds, or a folder of data.")
     if (folder / record.folder).is_dir() and list((folder / record.folder).glob("*.jsonl")):
         with _cache_of(record):
-            data_dir, bad_rows = _imported(record, folder / record.folder)
+            data_dir, bad_rows, notes = _imported(record, folder / record.folder)
         origin = SAMPLES if str(data) == SAMPLES else str(folder.name)
     else:
-        data_dir, bad_rows, origin = folder, (), "tfds"
+        data_dir, bad_rows, notes, origin = folder, (), (), "tfds"
     builder = builder_of(record, data_dir)
     if not builder.is_prepared():
         raise SourceError(
@@ -122,7 +135,7 @@ def open_source(record: catalog.Dataset, data: str | Path) -> OpenSource:
             f"no folder {record.folder}/ of JSONL and no prepared {record.source} in {folder}",
             f"add {record.folder}/train.jsonl and so on with the fields of TFDS, or leave the dataset out",
         )
-    return OpenSource(builder, _resolved(record, builder), origin, bad_rows)
+    return OpenSource(builder, _resolved(record, builder), origin, bad_rows, notes)
 
 
 def open_all(
@@ -155,7 +168,7 @@ def builder_of(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.co
     except Exception as error:  # an unknown name, a version that is gone, a builder that lacks a library
         raise SourceError(
             record.name,
-            f"TFDS has no {record.source} ({_first_line(error)})",
+            f"TFDS has no {record.source} ({first_line(error)})",
             "install the version of tensorflow-datasets that setup.py names, or leave the dataset out",
         ) from error
 
@@ -173,7 +186,7 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
                 raise _refused(record, cannot("write", builder.data_dir, error)) from error
             raise SourceError(
                 record.name,
-                f"{record.source} cannot be downloaded ({_first_line(error)})",
+                f"{record.source} cannot be downloaded ({first_line(error)})",
                 "check the network, or import your own copy with --data=FOLDER",
             ) from error
     return OpenSource(builder, _resolved(record, builder), "tfds")
@@ -187,7 +200,8 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An exception on one line: its kind and the beginning of what it says."""
     reason = str(error).strip().partition("\n")[0][:160]
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
@@ -195,7 +209,8 @@ def _first_line(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------------- local JSONL
 
 
-def _samples_folder() -> Path:
+def samples_folder() -> Path:
+    """The bundled samples, a folder of local JSONL."""
     return Path(next(iter(flan_jax.tasks.__path__))) / "samples"
 
 
@@ -216,12 +231,16 @@ def _refused(record: catalog.Dataset, error: FlanError) -> SourceError:
     return SourceError(record.name, reason, remedy, refused=True)
 
 
-def _imported(record: catalog.Dataset, folder: Path) -> tuple[Path, tuple[BadRow, ...]]:
-    """The TFDS data folder that holds `folder`'s rows, made once for their content."""
+def _imported(record: catalog.Dataset, folder: Path) -> tuple[Path, tuple[BadRow, ...], tuple[str, ...]]:
+    """The TFDS data folder that holds `folder`'s rows, made once for their content; its bad rows and notes."""
     files = sorted(folder.glob("*.jsonl"))
-    digest = hashlib.sha256(record.source.encode())
+    digest = hashlib.sha256(f"{record.source} {usable.code_digest(record)}".encode())
     for file in files:
-        digest.update(file.name.encode() + b"\x00" + hashlib.sha256(file.read_bytes()).digest())
+        try:
+            digest.update(file.name.encode() + b"\x00" + hashlib.sha256(file.read_bytes()).digest())
+        except OSError as error:
+            reason = f"cannot read {folder.name}/{file.name}: {error.strerror or error}"
+            raise SourceError(record.name, reason, "mend the file or remove it") from error
     data_dir = home() / "imported" / f"{folder.name}-{digest.hexdigest()[:16]}"
     notes = data_dir / "bad_rows.json"
     lock = home() / "locks" / f"{data_dir.name}.lock"
@@ -232,47 +251,55 @@ def _imported(record: catalog.Dataset, folder: Path) -> tuple[Path, tuple[BadRow
             shutil.rmtree(building, ignore_errors=True)  # of a killed process
             shutil.rmtree(data_dir, ignore_errors=True)
             try:
-                bad_rows = import_jsonl(record, files, building)
-                (building / notes.name).write_text(json.dumps([dataclasses.asdict(row) for row in bad_rows]))
+                bad_rows, said = import_jsonl(record, files, building)
+                found = {"bad_rows": [dataclasses.asdict(row) for row in bad_rows], "notes": said}
+                (building / notes.name).write_text(json.dumps(found))
                 building.rename(data_dir)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
-    return data_dir, tuple(BadRow(**row) for row in json.loads(notes.read_text()))
+    found = json.loads(notes.read_text())
+    return data_dir, tuple(BadRow(**row) for row in found["bad_rows"]), tuple(found["notes"])
 
 
-def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path) -> list[BadRow]:
+def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path) -> tuple[list[BadRow], list[str]]:
     """Writes local JSONL into TFDS's own form, so that TFDS and SeqIO read it exactly as a download.
 
-    A row that lacks a field which the dataset reads, or whose value does not fit the schema, is left out and returned;
-    a field that nothing reads is filled with an empty value. A lone surrogate in a text becomes U+FFFD.
+    A row that lacks a field which the dataset reads, whose value does not fit the schema, or that has no usable label,
+    answer or text, is left out and returned; a field that nothing reads is filled with an empty value. What `keep`
+    drops is written, and noted. A lone surrogate in a text becomes U+FFFD.
 
     Args:
       record: the dataset.
       files: `<split>.jsonl` with the field names of TFDS.
       data_dir: the TFDS data folder to write to.
 
+    Returns:
+      The rows that were left out, in order; and notes, see `OpenSource`.
+
     Raises:
-      SourceError: no row can be used.
+      SourceError: no row can be used, or a file cannot be read.
     """
     builder = builder_of(record, data_dir)
     features = builder.info.features
     needed = read_fields(record, features)
-    bad_rows: list[BadRow] = []
-    splits: dict[str, list[dict[str, Any]]] = {}
+    read = []
     for file in files:
-        rows = []
-        for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
-            if not line.strip():
-                continue
-            row, problem = _schema_row(line, features, needed)
-            if problem:
-                bad_rows.append(BadRow(f"{file.parent.name}/{file.name}", number, problem))
-            else:
-                rows.append(row)
+        try:
+            read.append(_FileRows.read(record, file, features, needed))
+        except FlanError as error:
+            raise SourceError(record.name, str(error).rstrip("."), "mend the file or remove it") from error
+    verdicts = iter(usable.verdicts(record, features, [row for file in read for row in file.rows.values()]))
+    bad_rows: list[BadRow] = []
+    notes: list[str] = []
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for file, found in zip(files, read, strict=True):
+        rows, said = found.judged(record, [next(verdicts) for _ in found.rows], features, needed)
+        bad_rows += [BadRow(found.name, number, found.problems[number]) for number in sorted(found.problems)]
+        notes += said
         if rows:
             splits[file.stem] = rows
     if not splits:
-        first = f" (first: {bad_rows[0]})" if bad_rows else ""
+        first = f" (first of {len(bad_rows):,}: {bad_rows[0]})" if bad_rows else ""
         raise SourceError(record.name, f"no usable row in {files[0].parent}{first}", "mend the files")
     with _quietly():
         tfds.dataset_builders.store_as_tfds_dataset(
@@ -283,7 +310,60 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
             config=builder.builder_config.name if builder.builder_config else None,
             data_dir=str(data_dir),
         )
-    return bad_rows
+    return bad_rows, notes
+
+
+@dataclasses.dataclass(frozen=True)
+class _FileRows:
+    """A file's rows that fit the schema, and what is wrong with the others, by line."""
+
+    name: str
+    rows: dict[int, dict[str, Any]]
+    problems: dict[int, str]
+
+    @classmethod
+    def read(
+        cls, record: catalog.Dataset, file: Path, features: tfds.features.FeaturesDict, needed: frozenset[str]
+    ) -> _FileRows:
+        """Reads a file; raises FlanError where it cannot be read at all."""
+        found = cls(f"{file.parent.name}/{file.name}", {}, {})
+        for line in read_json_lines(file, found.name):
+            try:
+                if line.problem:
+                    raise schema.Misfit(line.problem)
+                found.rows[line.number] = schema.row_of(record, line.value, features, needed)
+            except schema.Misfit as misfit:
+                found.problems[line.number] = str(misfit)
+        return found
+
+    def judged(
+        self,
+        record: catalog.Dataset,
+        verdicts: Sequence[int],
+        features: tfds.features.FeaturesDict,
+        needed: frozenset[str],
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """(rows to write, notes); adds to the problems what `usable.verdicts` says of the rows."""
+        unlabelled, unused = [], []
+        for (number, row), verdict in zip(self.rows.items(), verdicts, strict=True):
+            if verdict == usable.NOT_KEPT and schema.is_unlabelled(row, features):
+                unlabelled.append(number)
+            elif verdict == usable.NOT_KEPT and (blank := schema.blank_text(row, features, needed)):
+                self.problems[number] = f"there is no text in {blank!r}"
+            elif verdict == usable.NOT_KEPT:
+                unused.append(number)
+            elif verdict:
+                problem = usable.problem_text(record, verdict)
+                labels = schema.labels_of(row, features, needed) if problem == usable.NO_LABEL else ""
+                self.problems[number] = problem + labels
+        notes = [
+            f"{len(found):,} row{'s' if len(found) > 1 else ''} of {self.name} {why} (first: line {found[0]})"
+            for found, why in ((unlabelled, "without a label"), (unused, "in a form that the dataset does not use"))
+            if found
+        ]
+        if not self.rows and not self.problems:
+            notes.append(f"{self.name}, which is empty")
+        return [row for number, row in self.rows.items() if number not in self.problems], notes
 
 
 class _Recorder(dict):
@@ -311,72 +391,3 @@ def read_fields(record: catalog.Dataset, features: tfds.features.FeaturesDict) -
     spec = tf.data.DatasetSpec(features.get_tensor_spec()).element_spec
     tf.function(trace).get_concrete_function(spec)
     return frozenset(read)
-
-
-def _schema_row(line: bytes, features: tfds.features.FeaturesDict, needed: frozenset[str]) -> tuple[dict, str]:
-    """(row in the schema, problem); the problem is empty where the row is good."""
-    try:
-        given = _as_unicode(json.loads(line.decode("utf-8")))
-    except json.JSONDecodeError as error:
-        return {}, f"not JSON ({error.msg})"
-    except UnicodeDecodeError:
-        return {}, "not UTF-8"
-    if not isinstance(given, Mapping):
-        return {}, "not an object"
-    row = {}
-    for name, feature in features.items():
-        if name not in given:
-            if name in needed:
-                return {}, f"field {name!r} is missing"
-            row[name] = _empty(feature)
-            continue
-        problem = _misfit(given[name], feature)
-        if problem:
-            return {}, f"field {name!r} {problem}"
-        row[name] = given[name]
-    return row, ""
-
-
-def _as_unicode(value: Any) -> Any:
-    """A JSON value without lone surrogates, which escapes can make and no encoding can hold: U+FFFD stands for them."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_as_unicode(v) for v in value]
-    if isinstance(value, Mapping):
-        return {_as_unicode(k): _as_unicode(v) for k, v in value.items()}
-    return value
-
-
-def _misfit(value: Any, feature: Any) -> str:
-    if isinstance(feature, tfds.features.FeaturesDict):
-        if not isinstance(value, Mapping):
-            return "is not an object"
-        for name, inner in feature.items():
-            if name not in value:
-                return f"lacks {name!r}"
-            problem = _misfit(value[name], inner)
-            if problem:
-                return f"{name}: {problem}"
-        return ""
-    if isinstance(feature, tfds.features.Sequence) and isinstance(value, str):
-        return "is text, not a list"
-    if isinstance(feature, tfds.features.Text) and not isinstance(value, str):
-        return f"is {type(value).__name__}, not text"
-    try:
-        feature.encode_example(value)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"does not fit the schema ({str(error).splitlines()[0][:80]})"
-    return ""
-
-
-def _empty(feature: Any) -> Any:
-    if isinstance(feature, tfds.features.FeaturesDict):
-        return {name: _empty(inner) for name, inner in feature.items()}
-    if isinstance(feature, tfds.features.Sequence):
-        inner = feature.feature
-        return {n: [] for n in inner} if isinstance(inner, tfds.features.FeaturesDict) else []
-    if isinstance(feature, tfds.features.ClassLabel):
-        return -1
-    dtype = np.dtype(feature.np_dtype) if hasattr(feature, "np_dtype") else np.dtype(object)
-    return "" if dtype.kind in "OSU" else dtype.type(-1 if dtype.kind in "if" else 0)

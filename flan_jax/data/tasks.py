@@ -24,7 +24,7 @@ import seqio
 import tensorflow as tf
 
 from flan_jax import catalog, metrics, styles, templates
-from flan_jax.data import few_shot, sources, vocabularies
+from flan_jax.data import few_shot, sources, usable, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.errors import FlanError
@@ -62,15 +62,8 @@ def choose_template(
 
 
 def records(record: catalog.Dataset, source: sources.OpenSource, split: str) -> tf.data.Dataset:
-    """The kept records of a split in reading order: `record_id`, and the fields."""
-
-    def to_fields(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"record_id": row["tfds_id"], **record.fields(row)}
-
-    rows = source.read(split)
-    if record.keep is not None:
-        rows = rows.filter(record.keep)
-    return rows.map(to_fields, num_parallel_calls=tf.data.AUTOTUNE)
+    """The usable records of a split in reading order: `record_id`, and the fields."""
+    return usable.usable(record, source.read(split))
 
 
 def text_records(rows: tf.data.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -148,18 +141,15 @@ class CatalogSource(seqio.DataSource):
         """One pass over a split; over train, one pass a rendering, so that later epochs meet other templates."""
         if split not in self.source.splits:
             raise FlanError(f"dataset {self._record.name} has no {split} split in its source.")
-        rows = self.source.read(split, shuffle, seed)
-        if self._record.keep is not None:
-            rows = rows.filter(self._record.keep)
+        rows = usable.usable(self._record, self.source.read(split, shuffle, seed))
         count = num_renderings(self.num_input_examples(split), self._style) if split == "train" else 1
 
         def at(epoch: int) -> tf.data.Dataset:
             return rows.map(
                 lambda row: {
-                    "record_id": row["tfds_id"],
+                    **row,
                     "epoch": tf.constant(epoch, tf.int64),
                     "is_train": tf.constant(split == "train"),
-                    **self._record.fields(row),
                 }
             )
 

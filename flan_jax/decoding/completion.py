@@ -11,6 +11,7 @@ from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.generator import Generator
 from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError
+from flan_jax.json_lines import as_unicode
 from flan_jax.scoring.trees import EOS, NEWLINE, SPACE
 
 ENDED, STOPPED, LIMIT = "eos", "stop", "length"
@@ -45,6 +46,7 @@ def prompt_tokens(tokenizer: Tokenizer, prompts: Sequence[str], separator: str, 
     """
     if separator not in (EOS, NEWLINE, SPACE):
         raise FlanError(f"separator is {separator!r}; it can be 'eos', 'newline' or 'space'.")
+    prompts = [as_unicode(prompt) for prompt in prompts]  # an argument that is no UTF-8 reaches Python as surrogates
     if separator == NEWLINE and not encoder:
         prompts = [prompt + "\n" for prompt in prompts]
     elif separator == SPACE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from flan_jax.data import chat
 from flan_jax.decoding.completion import Completion
 from flan_jax.errors import FlanError
-from flan_jax.files import to_json
+from flan_jax.json_lines import read_json_lines, to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,36 +35,33 @@ def read(path: str | Path) -> list[Question]:
       FlanError: it cannot be read, or a line is broken.
     """
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        with Path(path).open("rb") as file:
+            return parse(file, str(path))
     except OSError as error:
         raise FlanError(f"cannot read prompts from {path}: {error.strerror}.") from error
-    return parse(lines, str(path))
 
 
 def parse(lines: Iterable[bytes], where: str) -> list[Question]:
     """Questions of JSON lines of {"id", "prompt"} or {"id", "messages"}; blank lines and further fields are ignored.
 
     Args:
-      lines: UTF-8.
+      lines: UTF-8; see `flan_jax.json_lines.read_json_lines`.
       where: their place, for errors.
 
     Raises:
       FlanError: a line is broken, or there is none; it names place, line and field.
     """
     questions = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise FlanError(f"{where} line {number} is not JSON in UTF-8: {error}.") from error
+    for line in read_json_lines(lines, where):
+        if line.problem:
+            raise FlanError(f"{where} line {line.number} is not JSON in UTF-8 that can be read: {line.problem}.")
+        values = line.value
         if isinstance(values, dict) and "id" in values and "messages" in values and "prompt" not in values:
-            messages = chat.checked_messages(values["messages"], f"{where} line {number}")
+            messages = chat.checked_messages(values["messages"], f"{where} line {line.number}")
             questions.append(Question(values["id"], "", tuple(messages)))
             continue
         if not isinstance(values, dict) or "id" not in values or not isinstance(values.get("prompt"), str):
-            raise FlanError(f'{where} line {number}: give an object with an "id" and a "prompt" that is a string.')
+            raise FlanError(f'{where} line {line.number}: give an object with an "id" and a "prompt" that is a string.')
         questions.append(Question(values["id"], values["prompt"]))
     if not questions:
         raise FlanError(f'{where} holds no prompts; give one JSON line of {{"id", "prompt"}} each.')

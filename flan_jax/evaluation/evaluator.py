@@ -22,7 +22,8 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import generation, prompts, ranking
 from flan_jax.evaluation.figures import cluster_means, summarize
 from flan_jax.evaluation.units import InvalidError, Unit
-from flan_jax.files import to_json, write_atomic
+from flan_jax.files import write_atomic
+from flan_jax.json_lines import to_json
 from flan_jax.scoring.scorer import Scorer
 
 HELD_OUT = "zero-shot, held out"

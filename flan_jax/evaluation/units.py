@@ -17,7 +17,8 @@ from typing import Any
 from flan_jax import distributed, templates
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.errors import FlanError
-from flan_jax.files import read_lines, to_json, write_atomic
+from flan_jax.files import write_atomic
+from flan_jax.json_lines import read_lines, to_json
 
 
 class InvalidError(FlanError):

@@ -26,6 +26,7 @@ from flan_jax.data.chat import DEFAULT, Chat
 from flan_jax.decoding.completion import complete_tokens
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError, NotFiniteError
+from flan_jax.json_lines import as_unicode
 from flan_jax.scoring.scorer import ROW_LENGTHS, Scorer
 from flan_jax.scoring.trees import Tree
 
@@ -171,9 +172,13 @@ class FlanJaxLM(LM):
         return sums
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens, with BOS once where the model wants it; a chat template may have written it."""
+        """Tokens, with BOS once where the model wants it; a chat template may have written it.
+
+        A lone surrogate becomes U+FFFD.
+        """
         start = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
-        return [ids if ids[:1] == start else start + ids for ids in self._tokenizer.encode_written(texts)]
+        every = self._tokenizer.encode_written([as_unicode(text) for text in texts])
+        return [ids if ids[:1] == start else start + ids for ids in every]
 
     def _pairs(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
         for context, continuation in texts:

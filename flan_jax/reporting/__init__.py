@@ -14,7 +14,8 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from flan_jax.errors import FlanError
-from flan_jax.files import to_json, write_atomic
+from flan_jax.files import write_atomic
+from flan_jax.json_lines import to_json
 from flan_jax.reporting.evidence import Comparison, Evidence, gather
 from flan_jax.reporting.page import page
 from flan_jax.reporting.runs import Run, load_run

@@ -13,7 +13,7 @@ import numpy as np
 
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.figures import ranked
-from flan_jax.files import from_json
+from flan_jax.json_lines import from_json
 from flan_jax.reporting.runs import Run, by_cluster, dataset_names, first_figures, metric, predictions
 from flan_jax.reporting.statistics import Calibration, Interval, option_probabilities, paired_difference
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
-from flan_jax.files import NotFiniteNumber, from_json, read_lines
+from flan_jax.json_lines import NotFiniteNumber, from_json, read_lines
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from flan_jax import distributed
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, NotFiniteError
-from flan_jax.files import ready, to_json, user_path, whole_file
+from flan_jax.files import ready, user_path, whole_file
+from flan_jax.json_lines import JsonLine, read_json_lines, to_json
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import JOINED, build_trees
 
@@ -38,20 +38,19 @@ def read_items(path: str | Path) -> list[Item]:
       FlanError: the file cannot be read, or a line is broken; it names file, line and field.
     """
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        with Path(path).open("rb") as file:
+            items = [_item(line, f"{path} line {line.number}") for line in read_json_lines(file, str(path))]
     except OSError as error:
         raise FlanError(f"cannot read items from {path}: {error.strerror}.") from error
-    items = [_item(line, f"{path} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not items:
         raise FlanError(f'{path} holds no items; give one JSON line of {{"id", "prompt", "options"}} each.')
     return items
 
 
-def _item(line: bytes, where: str) -> Item:
-    try:
-        values = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FlanError(f"{where} is not JSON in UTF-8: {error}.") from error
+def _item(line: JsonLine, where: str) -> Item:
+    if line.problem:
+        raise FlanError(f"{where} is not JSON in UTF-8 that can be read: {line.problem}.")
+    values = line.value
     if not isinstance(values, dict):
         raise FlanError(f'{where} is no JSON object; it needs the fields "id", "prompt" and "options".')
     for name in ("id", "prompt", "options"):

@@ -13,7 +13,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from flan_jax.files import make_folder, to_json, write_atomic, written
+from flan_jax.files import make_folder, write_atomic, written
+from flan_jax.json_lines import to_json
 
 _FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
 

@@ -68,7 +68,7 @@ def test_what_is_there_is_kept_and_a_lost_shard_is_made_again(tmp_path):
 
 def test_from_the_command_line_dead_sources_are_named(tmp_path, capsys):
     (tmp_path / "data" / "rte").mkdir(parents=True)
-    sample = preparation.sources._samples_folder() / "rte" / "train.jsonl"
+    sample = preparation.sources.samples_folder() / "rte" / "train.jsonl"
     os.link(sample, tmp_path / "data" / "rte" / "train.jsonl")
     arguments = ["--datasets=rte,sst2", f"--data={tmp_path / 'data'}", f"--to={tmp_path / 'to'}"]
     printed = io.StringIO()

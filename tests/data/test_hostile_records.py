@@ -73,7 +73,7 @@ def mutated(rng, value, kept=frozenset(), name=""):
 
 def rows_of(record, rng):
     """Hostile rows of a dataset, made from its samples, so that their structure is true."""
-    folder = sources._samples_folder() / record.folder
+    folder = sources.samples_folder() / record.folder
     good = [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_bytes().split(b"\n")[:-1]]
     kept = STRUCTURE.get(record.paper_dataset, set())
     rows = [mutated(rng, good[i], kept) for i in rng.integers(len(good), size=EACH)]
@@ -127,7 +127,8 @@ def test_nothing_is_lost_or_mangled(record, tmp_path):
     assert source.builder.info.splits[split].num_examples + len(source.bad_rows) == len(rows) >= EACH
     for bad in source.bad_rows:
         assert bad.path == f"{record.folder}/{split}.jsonl" and 1 <= bad.line <= len(rows) and bad.problem
-    assert len(source.bad_rows) <= 0.02 * len(rows)
+    for bad in source.bad_rows:  # only what has nothing to show is left out; a hostile text is a text
+        assert re.search("no text|answer|option|label|reference", bad.problem), bad
 
     seen = 0
     for part in source.splits:

@@ -210,7 +210,7 @@ def test_bundled_samples(name):
     record = catalog.dataset(name)
     source = sources.open_source(record, "samples")
     assert (source.origin, source.bad_rows) == ("samples", ())
-    folder = sources._samples_folder() / record.folder
+    folder = sources.samples_folder() / record.folder
     sizes = {p.stem: len(p.read_text("utf-8").splitlines()) for p in folder.glob("*.jsonl")}
     assert source.splits == catalog.resolve_splits(record, sizes)
     for split, part in source.splits.items():

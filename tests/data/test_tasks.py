@@ -251,7 +251,7 @@ def test_mixture_shares(registered):
 def test_mixture_without_any_source(registered):
     mixture = seqio.MixtureRegistry.get("flan_without_nli")
     assert [task.name for task in mixture.tasks] == ["flan_sst2"]
-    tasks.register(data=sources._samples_folder() / "rte")  # a folder without any dataset
+    tasks.register(data=sources.samples_folder() / "rte")  # a folder without any dataset
     with pytest.raises(FlanError, match="mixture flan_without_nli: none of its sources can be opened"):
         _ = seqio.MixtureRegistry.get("flan_without_nli").tasks
 

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import jax
@@ -97,3 +98,34 @@ def test_nothing_is_left_when_scoring_fails(tmp_path):
     with pytest.raises(AssertionError):
         items.score_items(path, tmp_path / "out.jsonl", NeverScores(), ByteTokenizer())
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("break_", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+def test_a_mark_and_lone_surrogates_are_read(tmp_path, scorer, break_):
+    lines = [{"id": "\ud800", "prompt": "a\udfff", "options": ["b\ud800", "b\ufffd"]}, GOOD]
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + break_.join(json.dumps(line).encode() for line in lines))
+    output = tmp_path / "out.jsonl"
+    assert items.score_items(path, output, scorer, ByteTokenizer()) == 2
+    first = json.loads(output.read_text("utf-8").split("\n")[0])
+    assert first["id"] == "\ufffd" and first["bytes"] == [4, 4]
+    assert first["loglikelihood"][0] == pytest.approx(first["loglikelihood"][1], rel=1e-5)  # both are U+FFFD
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps(GOOD).encode("utf-16"), "is text in UTF-16"),
+        (gzip.compress(json.dumps(GOOD).encode()), "is compressed by gzip"),
+        (b'{"id": NaN, "prompt": "a", "options": ["b"]}', "line 1 is not JSON"),
+        (b'{"id": 1, "id": 2, "prompt": "a", "options": ["b"]}', "the key 'id' stands twice"),
+        (b'{"id": 1' + b"0" * 5_000 + b', "prompt": "a", "options": ["b"]}', "too many digits"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+    ids=["utf16", "gzip", "nan", "twice", "digits", "deep"],
+)
+def test_hostile_files_are_one_line(tmp_path, content, message):
+    (tmp_path / "in.jsonl").write_bytes(content)
+    with pytest.raises(FlanError, match=message) as caught:
+        items.read_items(tmp_path / "in.jsonl")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300

@@ -3,7 +3,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from flan_jax import catalog
-from flan_jax.data import sources
+from flan_jax.data import sources, usable
 from flan_jax.tasks.closed_book_qa import TRIVIA_QA
 
 
@@ -38,7 +38,7 @@ def test_references_are_the_answer_and_its_aliases_each_once(aliases, references
     ("value", "normalized", "kept"), [("Yen", "yen", True), ("<unk>", "<unk>", False), ("?!", " ", False)]
 )
 def test_records_without_an_answer_are_dropped(value, normalized, kept):
-    assert bool(TRIVIA_QA.keep(record(value, normalized))) == kept
+    assert (int(usable.verdict(TRIVIA_QA, record(value, normalized))) == 0) == kept
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from flan_jax import catalog
+from flan_jax.data import usable
 from flan_jax.tasks.commonsense import COPA, STORY_CLOZE
 
 
@@ -63,7 +64,7 @@ def test_story_cloze_labels_count_from_one(label, answer, wrong):
 
 @pytest.mark.parametrize(("label", "kept"), [(-1, False), (0, False), (1, True), (2, True), (3, False)])
 def test_story_cloze_keeps_what_has_a_label(label, kept):
-    assert bool(STORY_CLOZE.keep(story(label))) == kept
+    assert (int(usable.verdict(STORY_CLOZE, story(label))) == 0) == kept
 
 
 def test_story_cloze_trains_on_validation():

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import flan_jax.tasks
 from flan_jax import catalog, metrics
+from flan_jax.data import usable
 from flan_jax.tasks.paraphrase import DATASETS, MRPC, PAWS_WIKI, QQP, STSB
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
@@ -110,7 +111,8 @@ def test_doubled_quotation_marks_become_apostrophes(source, shown):
 )
 def test_qqp_keeps_labelled_pairs_of_two_questions(first, second, label, kept):
     record = {"question1": first, "question2": second, "label": label}
-    assert bool(QQP.keep({name: tf.constant(value) for name, value in record.items()})) == kept
+    tensors = {name: tf.constant(value) for name, value in record.items()}
+    assert (int(usable.verdict(QQP, tensors)) == 0) == kept
 
 
 def test_samples_of_qqp_have_doubled_quotation_marks():

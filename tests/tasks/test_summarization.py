@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import flan_jax.tasks
 from flan_jax import catalog
+from flan_jax.data import usable
 from flan_jax.tasks import summarization
 from flan_jax.tasks.summarization import (
     AESLC,
@@ -33,7 +34,7 @@ def shown(dataset, record):
 
 
 def kept(dataset, record):
-    return bool(dataset.keep(record))
+    return int(usable.verdict(dataset, record)) == 0
 
 
 def opinions(values, **others):

@@ -1,0 +1,158 @@
+"""Which records can be used: every path from records to text goes through here, so that all drop the same ones.
+
+`keep` drops what a dataset does not mean to have, such as a test set without labels, without a word. What is left must
+give every template something to show, and a classification one right answer among its options; a record that does not
+is left out and counted.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from flan_jax import templates
+from flan_jax.catalog import CLASSIFICATION, Dataset
+from flan_jax.tasks import fields as shared_fields
+
+PROBLEM = "problem"  # the key of a checked record's problem: its number, 0 for a usable one
+NOT_KEPT, FAILED = -1, -2  # what `verdicts` says of records that have no problem's number
+
+NO_LABEL = "it has no usable label"
+
+_MIN_OPTIONS = 2
+_BATCH = 512  # rows that pass between Python and TensorFlow at once
+
+
+@functools.cache
+def shown_fields(record: Dataset) -> tuple[str, ...]:
+    """The fields that must not be blank: the answer, and what any template or the bare input shows."""
+    patterns = [p for t in record.templates for p in (t.input, t.target, t.open_input)]
+    names = [name for pattern in (*patterns, record.bare) for name in templates.placeholders(pattern)]
+    return tuple(dict.fromkeys(name for name in ("answer", *names) if name != templates.OPTIONS))
+
+
+def problem_text(record: Dataset, number: int) -> str:
+    """What is wrong with a record whose problem has this number."""
+    if number == FAILED:
+        return "its fields cannot be made"
+    no_answer = NO_LABEL if record.kind == CLASSIFICATION else "its answer is empty"
+    of_fields = [no_answer if name == "answer" else f"there is no text for {name!r}" for name in shown_fields(record)]
+    of_answers = ("a reference is empty", "its answer is not one of its options", "two of its options are its answer")
+    return ("an option is empty", "it has fewer than two options", *of_fields, *of_answers)[number - 1]
+
+
+def problem(record: Dataset, fields: Mapping[str, Any]) -> Any:
+    """The number of what is wrong with a record's fields, 0 for nothing: scalar int32 tensor.
+
+    Args:
+      record: the dataset.
+      fields: string tensors, as its `fields` gives them.
+    """
+    blank, none = shared_fields.is_blank, tf.constant(False)
+    of_options, of_answers = [none, none], [none, none, none]  # in the order of `problem_text`
+    if templates.OPTIONS in fields:
+        options_N = fields[templates.OPTIONS]
+        right = tf.math.count_nonzero(tf.equal(options_N, fields["answer"]))
+        of_options = [tf.reduce_any(blank(options_N)), tf.size(options_N) < _MIN_OPTIONS]
+        of_answers = [none, tf.equal(right, 0), right > 1]
+    if "references" in fields:
+        of_answers[0] = tf.reduce_any(blank(fields["references"]))
+    of_fields = tf.unstack(blank(tf.stack([fields[name] for name in shown_fields(record)])))
+    flags = tf.stack([*of_options, *of_fields, *of_answers])
+    return tf.where(tf.reduce_any(flags), 1 + tf.argmax(tf.cast(flags, tf.int32), output_type=tf.int32), 0)
+
+
+def checked(record: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
+    """The kept records in reading order: `record_id`, `problem`, and the fields.
+
+    Args:
+      record: the dataset.
+      rows: records in the TFDS schema with `tfds_id`.
+    """
+
+    keep, fields = _traced(record)
+
+    def to_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"record_id": row["tfds_id"], **fields(_without_id(row))}
+
+    if keep is not None:
+        rows = rows.filter(lambda row: keep(_without_id(row)))
+    return rows.map(to_fields, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _without_id(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "tfds_id"}
+
+
+@functools.cache
+def _traced(record: Dataset) -> tuple[Callable[[Any], Any] | None, Callable[[Any], dict[str, Any]]]:
+    """(`keep`, `fields` with the problem), which TensorFlow traces once, for all splits and paths."""
+
+    def with_problem(row: Mapping[str, Any]) -> dict[str, Any]:
+        fields = record.fields(row)
+        return {PROBLEM: problem(record, fields), **fields}
+
+    return record.keep and tf.function(record.keep), tf.function(with_problem)
+
+
+def usable(record: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
+    """The kept records without a problem: `record_id`, and the fields. See `checked`."""
+
+    def without_problem(row: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in row.items() if name != PROBLEM}
+
+    return checked(record, rows).filter(lambda row: tf.equal(row[PROBLEM], 0)).map(without_problem)
+
+
+def verdict(record: Dataset, row: Mapping[str, Any]) -> Any:
+    """What becomes of a record in the TFDS schema: the number of its problem, 0, or NOT_KEPT; scalar int32 tensor."""
+    keep, fields = _traced(record)
+    kept = tf.constant(True) if keep is None else keep(row)
+    return tf.cond(kept, lambda: fields(row)[PROBLEM], lambda: NOT_KEPT)
+
+
+def verdicts(record: Dataset, features: tfds.features.FeaturesDict, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """What becomes of rows [N] that fit the schema: the number of their problem, 0, NOT_KEPT or FAILED, int32.
+
+    Args:
+      record: the dataset.
+      features: its schema.
+      rows: in the schema.
+    """
+
+    def of_example(serialized: Any) -> Any:
+        return verdict(record, features.deserialize_example(serialized))
+
+    def serialized() -> Iterator[list[bytes]]:
+        for start in range(0, len(rows), _BATCH):
+            yield [features.serialize_example(row) for row in rows[start : start + _BATCH]]
+
+    signature = tf.TensorSpec((), tf.string)
+    examples = tf.data.Dataset.from_generator(serialized, output_signature=tf.TensorSpec((None,), tf.string)).unbatch()
+    batches = examples.map(of_example, num_parallel_calls=tf.data.AUTOTUNE).batch(_BATCH)
+    try:
+        return np.concatenate([np.zeros(0, np.int32), *batches.as_numpy_iterator()])
+    except tf.errors.OpError:  # the fields of a dataset fail on a record: find out on which
+        of_one = tf.function(of_example, input_signature=[signature])
+        return np.array([_verdict_of_one(of_one, features.serialize_example(row)) for row in rows], np.int32)
+
+
+def _verdict_of_one(verdict: Callable[[Any], Any], serialized: bytes) -> int:
+    try:
+        return int(verdict(tf.constant(serialized)))
+    except tf.errors.OpError:
+        return FAILED
+
+
+def code_digest(record: Dataset) -> str:
+    """A fingerprint of the code behind the dataset's `fields` and `keep` and of this check: edits are done again."""
+    code = [Path(inspect.getfile(part)).read_bytes() for part in (record.fields, shared_fields)]
+    return hashlib.sha256(b"\0".join([*code, Path(__file__).read_bytes()])).hexdigest()[:16]

@@ -1,0 +1,238 @@
+"""JSON: results without NaN, written and read, and files of one value a line as users have them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flan_jax.errors import FlanError
+
+
+class NotFiniteNumber(ValueError):
+    """A number in JSON that is NaN or infinite, which no result of ours is."""
+
+
+# ----------------------------------------------------------------------------------------------------------- results
+
+
+def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True, what: str = "a result") -> str:
+    """JSON in one line or indented. Whatever is a result goes through here.
+
+    Args:
+      value: of dicts, lists, texts and numbers.
+      indent: spaces a level; None for one line.
+      ascii_only: whether other letters are written as escapes.
+      what: what this is, for the error.
+
+    Raises:
+      FlanError: a number is NaN or infinite; it is named by its place. JSON has no such numbers, and no result is one.
+    """
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    except ValueError as error:
+        if (found := first_not_finite(value)) is None:
+            raise
+        place, number = found
+        raise FlanError(f"{what} is not finite ({place or 'the value'} is {number}): nothing is written.") from error
+
+
+def from_json(text: str | bytes) -> Any:
+    """Reads JSON.
+
+    Raises:
+      NotFiniteNumber: a number is NaN, infinite, or too large for a float.
+      ValueError: it is no JSON.
+    """
+    return json.loads(text, parse_constant=_no_result, parse_float=_finite_result)
+
+
+def _no_result(text: str) -> Any:
+    raise NotFiniteNumber(f"{text} is no number of a result")
+
+
+def _finite_result(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_result(text)
+
+
+def first_not_finite(value: Any, place: str = "") -> tuple[str, float] | None:
+    """(place, number) of the first number that is NaN or infinite in dicts and lists; None where all are finite."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else (place, value)
+    if isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    else:
+        return None
+    parts = (first_not_finite(part, f"{place}/{name}" if place else str(name)) for name, part in inner)
+    return next((found for found in parts if found is not None), None)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a predictions file; the first is its header.
+
+    Raises:
+      NotFiniteNumber: a number is NaN or infinite.
+      ValueError: a line is no JSON.
+    """
+    with path.open(encoding="utf-8") as file:  # str.splitlines would also cut at U+2028 and U+0085 inside a text
+        return [from_json(line) for line in file]
+
+
+# ---------------------------------------------------------------------------------------------------- lines of JSON
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")  # valid UTF-8 holds no surrogate but by an escape of JSON
+_MANY_LINES = re.compile(rb"\s*(?:\[\s*(?:\{|$)|\{\s*$)")  # an array of objects, or an object over several lines
+# What a file may begin with that is not JSON lines in UTF-8, and what to say of it.
+_OTHER_FORMATS = (
+    (b"\xff\xfe\x00\x00", "is text in UTF-32; save it as UTF-8"),
+    (b"\x00\x00\xfe\xff", "is text in UTF-32; save it as UTF-8"),
+    (b"\xff\xfe", "is text in UTF-16; save it as UTF-8"),
+    (b"\xfe\xff", "is text in UTF-16; save it as UTF-8"),
+    (b"\x1f\x8b", "is compressed by gzip; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "is compressed by zstd; unpack it"),
+    (b"\xfd7zXZ\x00", "is compressed by xz; unpack it"),
+    (b"BZh", "is compressed by bzip2; unpack it"),
+    (b"PK\x03\x04", "is a zip file; unpack it"),
+    (b"PAR1", "is a Parquet file; write its rows as JSON lines"),
+    (b"version https://git-lfs", "is a pointer of Git LFS, not the file itself; run git lfs pull"),
+    (b"<", "is XML or a web page; give JSON lines"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonLine:
+    """A line of a file of JSON lines.
+
+    Attributes:
+      number: counted from 1, blank lines too.
+      value: what it says; None where there is a problem.
+      problem: why it cannot be read, in a few words; empty where it can.
+    """
+
+    number: int
+    value: Any
+    problem: str = ""
+
+
+def read_json_lines(source: str | Path | Iterable[bytes], where: str = "", strict: bool = True) -> Iterator[JsonLine]:
+    """The lines of a file of JSON lines in UTF-8, one at a time; blank lines are passed over.
+
+    A byte order mark goes, and a lone surrogate, which an escape can make and no encoding can hold, becomes U+FFFD. A
+    line that cannot be read comes with its problem, and the others go on.
+
+    Args:
+      source: a file, or lines such as those of standard input.
+      where: what to call it in errors; by default the file's path.
+      strict: see `parse_json`.
+
+    Raises:
+      FlanError: the file cannot be read, or holds no text in UTF-8 at all: UTF-16, compressed, Parquet, ...
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            if isinstance(source, (str, Path)):
+                where = where or str(source)
+                source = stack.enter_context(Path(source).open("rb"))
+            for number, line in enumerate(source, 1):
+                if number == 1 and (problem := _other_format(line)):
+                    raise FlanError(f"{where} {problem}.")
+                line = line.removeprefix(_BYTE_ORDER_MARK)  # of every line: files with marks may have been joined
+                if line.strip():
+                    yield _json_line(number, line, strict)
+        except OSError as error:
+            raise FlanError(f"cannot read {where}: {error.strerror or error}.") from error
+
+
+def _json_line(number: int, line: bytes, strict: bool) -> JsonLine:
+    try:
+        return JsonLine(number, parse_json(line, strict))
+    except ValueError as error:
+        return JsonLine(number, None, str(error))
+
+
+def _other_format(head: bytes) -> str:
+    """What is wrong with a file that begins so; empty for nothing."""
+    for magic, problem in _OTHER_FORMATS:
+        if head.startswith(magic):
+            return problem
+    if _MANY_LINES.match(head.removeprefix(_BYTE_ORDER_MARK)):
+        return "is one JSON value and not a line for each; write every object on a line of its own"
+    if (head[:1] == b"\0") != (head[1:2] == b"\0"):  # an ASCII character in two bytes
+        return "is text in UTF-16; save it as UTF-8"
+    return ""
+
+
+def parse_json(line: bytes, strict: bool = True) -> Any:
+    """The value of one line of JSON in UTF-8; a lone surrogate in it becomes U+FFFD.
+
+    Args:
+      line: the line.
+      strict: whether to refuse what Python reads though it is not JSON or has no one meaning: NaN, infinite numbers,
+        and a key that stands twice in an object (the last one counts).
+
+    Raises:
+      ValueError: it cannot be read; the message says why in a few words.
+    """
+    try:
+        value = (_STRICT if strict else _LENIENT).decode(line.decode("utf-8"))
+        return as_unicode(value) if _SURROGATE_ESCAPE.search(line) else value
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg})") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError as error:  # of the hooks below, or a number of over 4,300 digits
+        raise ValueError(str(error) if isinstance(error, _NotJsonError) else "a number has too many digits") from None
+
+
+class _NotJsonError(ValueError):
+    """What Python reads and JSON does not know."""
+
+
+def _constant(name: str) -> Any:
+    raise _NotJsonError(f"not JSON ({name})")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise _NotJsonError(f"the number {digits[:20]} is out of range")
+    return number
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _NotJsonError(f"the key {as_unicode(twice[:40])!r} stands twice")
+    return found
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+_LENIENT = json.JSONDecoder()
+
+
+def as_unicode(value: Any) -> Any:
+    """A text, or the texts of a JSON value, without lone surrogates: U+FFFD stands for each."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # two escapes may make one character, a lone one makes none
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value
+    if isinstance(value, list):
+        return [as_unicode(v) for v in value]
+    if isinstance(value, Mapping):
+        return {as_unicode(k): as_unicode(v) for k, v in value.items()}
+    return value

@@ -1,0 +1,90 @@
+"""What TensorFlow and its friends say where nothing is wrong is not shown; what may matter is.
+
+TensorFlow writes "Could not find cuda drivers" and the like straight to standard error while it is imported, before its
+own TF_CPP_MIN_LOG_LEVEL counts. So that variable decides here too: 0 shows all of it, as on any other program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.util
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_QUIET = "3"  # at 2 it calls the lack of a GPU an error; what really fails raises an exception
+# Information and warnings in both of its forms; and errors that its own build makes, not the machine or the user.
+_NOTHING_WRONG = re.compile(
+    rb"WARNING: All log messages before absl::|[IW]\d{4} |\d{4}-\d\d-\d\d [\d:.]+: [IW] |"
+    rb".* Unable to register cu\w+ factory|To enable the following instructions"
+)
+
+
+def quiet_tensorflow() -> None:
+    """Keeps TensorFlow's import quiet, whoever imports it first; `import flan_jax` calls this."""
+    if os.environ.setdefault(_LEVEL, _QUIET) != "0" and "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, _TensorFlowFinder())
+
+
+def quiet_loggers() -> None:
+    """Keeps warnings of Python's loggers quiet that no user can mend; for the binaries, since it is the process's."""
+    if os.environ.get(_LEVEL) != "0":
+        for library in ("absl", "tensorflow"):
+            logging.getLogger(library).setLevel(logging.ERROR)
+
+
+class _TensorFlowFinder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow once, by the other finders, and has it run with standard error filtered."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "tensorflow":
+            return None
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            run: Any = spec.loader.exec_module
+
+            def run_filtered(module: ModuleType) -> None:
+                with _filtered_stderr():
+                    run(module)
+
+            spec.loader.exec_module = run_filtered  # type: ignore[method-assign]
+        return spec
+
+
+@contextlib.contextmanager
+def _filtered_stderr() -> Iterator[None]:
+    """Holds back what is written to standard error, by C++ too; afterwards shows what is not known to be harmless.
+
+    Where the import fails, all of it is shown.
+    """
+    try:
+        sys.stderr.flush()
+        true_stderr = os.dup(2)
+    except (AttributeError, OSError, ValueError):  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        failed = True
+        try:
+            os.dup2(held.fileno(), 2)
+            yield
+            failed = False
+        finally:
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                sys.stderr.flush()
+            os.dup2(true_stderr, 2)
+            held.seek(0)
+            shown = [line for line in held if failed or not _NOTHING_WRONG.match(line)]
+            with contextlib.suppress(OSError):
+                os.write(true_stderr, b"".join(shown))
+            os.close(true_stderr)

@@ -1,0 +1,120 @@
+import gzip
+import json
+
+import pytest
+
+from flan_jax.errors import FlanError
+from flan_jax.json_lines import JsonLine, as_unicode, parse_json, read_json_lines
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("content", "values"),
+    [
+        (b'{"a": 1}\n{"a": 2}\n', {1: {"a": 1}, 2: {"a": 2}}),
+        (b'{"a": 1}\n{"a": 2}', {1: {"a": 1}, 2: {"a": 2}}),  # no break after the last line
+        (b'{"a": 1}\r\n\r\n  \n{"a": 2}\r\n', {1: {"a": 1}, 4: {"a": 2}}),
+        (BOM + b'{"a": 1}\n', {1: {"a": 1}}),
+        (BOM + b'\n{"a": 1}\n', {2: {"a": 1}}),
+        (b'{"a": 1}\n' + BOM + b'{"a": 2}\n', {1: {"a": 1}, 2: {"a": 2}}),  # two files with marks, joined
+        (BOM, {}),
+        (b"", {}),
+        (b"\n\n \t\n", {}),
+    ],
+)
+def test_lines_are_read_whatever_stands_around_them(tmp_path, content, values):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    found = {line.number: line.value for line in read_json_lines(tmp_path / "a.jsonl") if not line.problem}
+    assert found == values
+    assert list(read_json_lines(content.splitlines(keepends=True), "lines")) == list(
+        read_json_lines(tmp_path / "a.jsonl")
+    )
+
+
+def test_lines_end_at_line_breaks_alone(tmp_path):
+    text = "a\u2028b\u0085c\u2029d"
+    (tmp_path / "a.jsonl").write_text(json.dumps(text, ensure_ascii=False) + "\n", "utf-8")
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == [JsonLine(1, text)]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"a": ', "not JSON (Expecting value)"),
+        (b'{"a": "\xff"}', "not UTF-8"),
+        (b'{"a": "\xed\xa0\x80"}', "not UTF-8"),  # a surrogate in three bytes
+        (b'{"a": NaN}', "not JSON (NaN)"),
+        (b'{"a": -Infinity}', "not JSON (-Infinity)"),
+        (b'{"a": 1e999}', "the number 1e999 is out of range"),
+        (b'{"a": 1' + b"0" * 5_000 + b"}", "a number has too many digits"),
+        (b'{"a": 1, "b": {"c": 2, "c": 3}}', "the key 'c' stands twice"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "the key '\ufffd' stands twice"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"[" * 900 + b'"\\ud800"' + b"]" * 900, "nested too deeply"),
+        (b'{"a": 1} {"a": 2}', "not JSON (Extra data)"),
+        (b"{'a': 1}", "not JSON (Expecting property name enclosed in double quotes)"),
+        (b"\x00\x00\x00\x00", "not JSON (Expecting value)"),
+    ],
+)
+def test_a_broken_line_is_named_and_the_others_go_on(line, problem):
+    found = list(read_json_lines([b'{"good": 1}\n', line + b"\n", b'{"good": 2}'], "lines"))
+    assert found == [JsonLine(1, {"good": 1}), JsonLine(2, None, problem), JsonLine(3, {"good": 2})]
+    with pytest.raises(ValueError) as error:
+        parse_json(line)
+    assert str(error.value) == problem
+
+
+def test_what_python_writes_is_read_where_it_is_asked_for():
+    line = b'{"score": NaN, "far": 1e999, "text": "one", "text": "two"}'
+    assert parse_json(line, strict=False)["text"] == "two"
+    assert [line.value["text"] for line in read_json_lines([line], "lines", strict=False)] == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a\ud800b", "a\ufffdb"), ("\udfff\udbff", "\ufffd\ufffd"), ("\ud83d\ude00", "\U0001f600"), ("é\x00", "é\x00")],
+)
+def test_lone_surrogates_become_replacement_characters(text, expected):
+    assert as_unicode(text) == expected
+    assert as_unicode({text: [text, 1, None]}) == {expected: [expected, 1, None]}
+    assert parse_json(json.dumps({"a": [text]}).encode()) == {"a": [expected]}
+    assert parse_json(json.dumps({"a": [text]}).upper().replace("\\U", "\\u").encode())["A"][0].encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"a": 1}\n'.encode("utf-16"), "UTF-16"),
+        ('{"a": 1}\n'.encode("utf-16-le"), "UTF-16"),
+        ('{"a": 1}\n'.encode("utf-16-be"), "UTF-16"),
+        ('{"a": 1}\n'.encode("utf-32"), "UTF-32"),
+        (gzip.compress(b'{"a": 1}\n'), "gzip"),
+        (b"\x28\xb5\x2f\xfd....", "zstd"),
+        (b"PK\x03\x04....", "zip"),
+        (b"PAR1....", "Parquet"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
+        (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b'[{"a": 1},\n {"a": 2}]', "one JSON value"),
+        (b'\xef\xbb\xbf[\n  {"a": 1}\n]', "one JSON value"),
+        (b'{\r\n  "a": 1\r\n}', "one JSON value"),
+    ],
+)
+def test_a_file_of_another_format_is_named(tmp_path, content, problem):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(FlanError, match=rf"a\.jsonl is .*{problem}.*; .*\.$"):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    with pytest.raises(FlanError, match=r"cannot read .*none\.jsonl: No such file"):
+        list(read_json_lines(tmp_path / "none.jsonl"))
+    with pytest.raises(FlanError, match="cannot read prompts: Is a directory"):
+        list(read_json_lines(tmp_path, "prompts"))
+
+
+def test_a_line_of_ten_megabytes_is_read(tmp_path):
+    text = "word " * 2_000_000
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": "b"}))
+    assert [line.value["text"] for line in read_json_lines(tmp_path / "a.jsonl")] == [text, "b"]

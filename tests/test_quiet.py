@@ -1,0 +1,95 @@
+"""What the programs print on standard error, in processes of their own: TensorFlow is imported once in each."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from flan_jax.quiet import _NOTHING_WRONG
+
+
+def stderr_of(tmp_path, *command, level=None, **settings):
+    """What a process writes to standard error, and its exit status; TensorFlow's level is not set by default."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {"FLAN_JAX_HOME": str(tmp_path / "home"), "JAX_PLATFORMS": "cpu", **settings}
+    if level is not None:
+        environment["TF_CPP_MIN_LOG_LEVEL"] = level
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    return done.stderr, done.returncode
+
+
+@pytest.mark.parametrize(
+    ("line", "silent"),
+    [
+        (b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n", True),
+        (b"I0000 00:00:1.2 17 cudart_stub.cc:31] Could not find cuda drivers on your machine\n", True),
+        (b"2025-09-17 14:44:05.157831: I external/cudart_stub.cc:32] Could not find cuda drivers\n", True),
+        (b"2025-09-17 14:44:05.157831: E external/cuda_fft.cc:467] Unable to register cuFFT factory: twice\n", True),
+        (b"E0000 00:00:1.2 3 cuda_dnn.cc:8579] Unable to register cuDNN factory: twice\n", True),
+        (b"W0000 00:00:1.2 3 computation_placer.cc:177] computation placer already registered.\n", True),
+        (b"E0000 00:00:1.2 3 file_system.cc:1] Input/output error\n", False),
+        (b"F0000 00:00:1.2 3 cpu_feature_guard.cc:1] This machine lacks AVX\n", False),
+        (b"Traceback (most recent call last):\n", False),
+        (b"ImportError: libstdc++.so.6: version `GLIBCXX_3.4.29' not found\n", False),
+        (b"UserWarning: I know what I am saying\n", False),
+    ],
+)
+def test_what_is_held_back(line, silent):
+    assert bool(_NOTHING_WRONG.match(line)) == silent
+
+
+@pytest.mark.slow
+def test_importing_tensorflow_is_quiet_and_others_are_heard(tmp_path):
+    code = """
+        import os, sys, threading
+        import flan_jax
+        threading.Timer(1, lambda: os.write(2, b"from a thread\\n")).start()
+        import tensorflow as tf
+        import tensorflow as again
+        sys.stderr.write("python speaks\\n")
+        os.write(2, b"so does the system\\n")
+        assert float(tf.reduce_sum(tf.constant([1.0, 2.0]))) == 3 and again is tf
+    """
+    heard, status = stderr_of(tmp_path, "-c", textwrap.dedent(code))
+    assert status == 0
+    assert sorted(heard.splitlines()) == ["from a thread", "python speaks", "so does the system"]
+
+
+@pytest.mark.slow
+def test_who_asks_tensorflow_to_speak_hears_it(tmp_path):
+    heard, status = stderr_of(tmp_path, "-c", "import flan_jax, tensorflow", level="0")
+    assert status == 0 and "absl::InitializeLog" in heard
+
+
+def test_a_failing_import_says_all(tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'I0000 what it did before\\n')\nraise ImportError('no such library')\n"
+    )
+    heard, status = stderr_of(tmp_path, "-c", "import flan_jax, tensorflow", PYTHONPATH=str(tmp_path))
+    assert status == 1 and "what it did before" in heard and "ImportError: no such library" in heard
+
+
+def test_without_standard_error_it_imports(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("value = 1\n")
+    code = "import os; os.close(2); import flan_jax, tensorflow; raise SystemExit(tensorflow.value + 6)"
+    assert stderr_of(tmp_path, "-c", code, PYTHONPATH=str(tmp_path))[1] == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prepare", "--data=samples", "--datasets=rte,sst2", "--workers=2", "--to={}/prepared"),
+        ("prepare", "--data=samples", "--datasets=rte", "--check"),
+        ("browse", "--dataset=rte", "--count=1"),
+        ("export", "--name=rte", "--count=1", "--to={}/out.jsonl"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_commands_are_quiet_where_nothing_is_wrong(tmp_path, arguments):
+    heard, status = stderr_of(tmp_path, "-m", f"flan_jax.{arguments[0]}", *(a.format(tmp_path) for a in arguments[1:]))
+    assert status == 0
+    for noise in ("cuda", "absl", "oneDNN", "WARNING", "0000 00:00", "Traceback"):
+        assert noise not in heard, heard
