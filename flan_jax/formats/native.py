@@ -23,7 +23,7 @@ from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.formats.source import Leaf, Source, leaves
+from flan_jax.formats.source import Leaf, Source, as_float32, leaves
 from flan_jax.formats.source import Path as ParameterPath
 
 _READ_AT_ONCE = 1 << 30  # bytes of one parameter's layers; a chunk of a trained checkpoint holds all layers
@@ -126,8 +126,13 @@ def read(folder: Path, step: int | None = None) -> Source:
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
     base = f"file://{(folder / 'checkpoints' / str(step) / 'params').absolute()}/"
-    stored: dict[ParameterPath, int] = {leaf.path: leaf.num_layers for leaf in leaves(config)}
+    stored: dict[ParameterPath, tuple[int, ...]] = {
+        leaf.path: ((leaf.num_layers,) if leaf.num_layers else ()) + leaf.shape for leaf in leaves(config)
+    }
     kept: dict[str, Any] = {}  # the layers read last: they are mostly asked for in order
+
+    def where(path: ParameterPath) -> str:
+        return f"step {step} of {folder}: {'/'.join(path)}"
 
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         try:
@@ -135,16 +140,20 @@ def read(folder: Path, step: int | None = None) -> Source:
                 kvstore = {"driver": "ocdbt", "base": base, "path": ".".join(path) + "/"}
                 kept.update(path=path, store=tensorstore.open({"driver": "zarr", "kvstore": kvstore}).result(), at=None)
             store = kept["store"]
+            if store.shape != (expected := stored[path]):
+                raise ValueError(f"{'/'.join(path)} has shape {store.shape}, and {expected} by the manifest")
             if layer is None:
-                return store.read().result()
+                return as_float32(store.read().result(), where(path))
             count = max(1, _READ_AT_ONCE // max(1, 4 * math.prod(store.shape[1:])))
             if store.chunk_layout.read_chunk.shape[0] == 1:
                 count = 1
             start = layer - layer % count
             if kept["at"] != start:
                 kept.update(at=start, layers=None)
-                kept["layers"] = store[start : min(start + count, stored[path])].read().result()
-            return kept["layers"][layer - start]
+                kept["layers"] = store[start : min(start + count, stored[path][0])].read().result()
+            return as_float32(kept["layers"][layer - start], where(path))
+        except FlanError:
+            raise
         except (ValueError, OSError) as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise FlanError(
