@@ -228,8 +228,7 @@ def _read_scaling(f: Fields, place: str, scaling: Mapping[str, Any]) -> dict[str
         low, high = number("low_freq_factor"), number("high_freq_factor")
         if low >= high:
             raise f.refusal(f"{place}.high_freq_factor", high, f"it has to be larger than low_freq_factor {low}")
-        length = scaling.get("original_max_position_embeddings")
-        length = f.whole("max_position_embeddings") if length is None else length
+        length = scaling.get("original_max_position_embeddings", f.get("max_position_embeddings"))
         found |= {"rope_low_frequency_factor": low, "rope_high_frequency_factor": high}
         found["rope_original_length"] = int(f.positive(f"{place}.original_max_position_embeddings", length))
     return found
@@ -245,6 +244,7 @@ def _read_t5(f: Fields, has_head: bool) -> DecoderConfig:
     f.only("decoder_start_token_id", 0)  # what decoding starts with here
     # Up to transformers 4 tie_word_embeddings says both; 5 ties whatever has no weights of its own.
     tied = f.flag("tie_word_embeddings", True)
+    f.refuse_null("scale_decoder_outputs")
     scaled = f.flag("scale_decoder_outputs", tied)
     layers, heads = f.whole("num_layers"), f.whole("num_heads")
     config = DecoderConfig(

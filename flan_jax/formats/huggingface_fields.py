@@ -90,6 +90,11 @@ class Fields:
         self._values, self.path = {**DEFAULTS[family], **values}, path
         self._unread = set(values)
 
+    def refuse_null(self, name: str) -> None:
+        """Refuses a null where transformers takes it for something else than a missing field."""
+        if name in self._values and self._values[name] is None:
+            raise self.refusal(name, None)
+
     def get(self, name: str, default: Any = None) -> Any:
         """The value as it is."""
         self._unread.discard(name)

@@ -112,7 +112,7 @@ class WeightFiles:
         if shape != self.shape(other):
             return False
         rows = max(1, _ROWS_AT_ONCE // max(1, int(np.prod(shape[1:]))))
-        parts = (slice(start, start + rows) for start in range(0, shape[0], rows))
+        parts = (slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows))
         return all(np.array_equal(self._read(name, part), self._read(other, part)) for part in parts)
 
     def _read(self, name: str, part: Any) -> np.ndarray:
