@@ -8,94 +8,35 @@ from typing import Any
 
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
+from flan_jax.formats.huggingface_fields import (
+    FAMILIES,
+    GEMMA2,
+    GEMMA3,
+    GEMMA3_MULTIMODAL,
+    LLAMA,
+    MISTRAL,
+    OLMO2,
+    QWEN2,
+    QWEN3,
+    T5,
+    Fields,
+)
 from flan_jax.models import DecoderConfig
 
-LLAMA, GEMMA3, GEMMA3_MULTIMODAL, QWEN3, T5 = "llama", "gemma3_text", "gemma3", "qwen3", "t5"
-FAMILIES = (LLAMA, GEMMA3, GEMMA3_MULTIMODAL, QWEN3, T5)
-
-# What transformers takes where a file is silent.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    LLAMA: {"vocab_size": 32_000, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "hidden_act": "silu"},
-    QWEN3: {
-        "vocab_size": 151_936,
-        "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": False,
-        "hidden_act": "silu",
-        "head_dim": 128,
-    },
-    GEMMA3: {
-        "vocab_size": 262_208,
-        "hidden_size": 2304,
-        "intermediate_size": 9216,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": True,
-        "hidden_activation": "gelu_pytorch_tanh",
-        "query_pre_attn_scalar": 256,
-        "sliding_window": 4096,
-        "rope_theta": 1e6,
-    },
-    T5: {
-        "vocab_size": 32_128,
-        "relative_attention_num_buckets": 32,
-        "relative_attention_max_distance": 128,
-        "layer_norm_epsilon": 1e-6,
-        "feed_forward_proj": "relu",
-    },
-}
-
-# What says nothing of how logits are computed from weights, or only what is checked elsewhere.
-_NO_PART = (
-    "architectures model_type torch_dtype dtype transformers_version use_cache bos_token_id eos_token_id pad_token_id "
-    "decoder_start_token_id max_position_embeddings n_positions initializer_range initializer_factor attention_dropout "
-    "dropout_rate classifier_dropout pretraining_tp cache_implementation task_specific_params is_encoder_decoder "
-    "output_past max_window_layers is_llama_config id2label label2id problem_type return_dict chunk_size_feed_forward "
-    "unsloth_version unsloth_fixed is_decoder"
-)
 _MAX_POSITIONS = 8192  # what tools of the ecosystem cut texts at; a rotary or relative model has no such number
+_FULL, _SLIDING = "full_attention", "sliding_attention"
 
-
-class _Fields:
-    """Fields of a file; those that nobody asked for are found at the end."""
-
-    def __init__(self, values: Mapping[str, Any], family: str, path: str) -> None:
-        self._values, self._path = {**_DEFAULTS[family], **values}, path
-        self._unread = set(values)
-
-    def __contains__(self, name: str) -> bool:
-        return self._values.get(name) is not None
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self._unread.discard(name)
-        value = self._values.get(name)
-        return default if value is None else value
-
-    def need(self, name: str) -> Any:
-        value = self.get(name)
-        if value is None:
-            raise FlanError(f"{self._path} lacks the field {name}; get the file again from where it came.")
-        return value
-
-    def only(self, name: str, *covered: Any) -> Any:
-        """The value, which has to be one of `covered`; the first is the default."""
-        value = self.get(name, covered[0])
-        if value not in covered:
-            raise self.refusal(name, value)
-        return value
-
-    def refusal(self, name: str, value: Any) -> FlanError:
-        return FlanError(f"{self._path}: {name} is {value!r}, which is not covered: this variant cannot be converted.")
-
-    def finish(self) -> None:
-        for name in sorted(self._unread - set(_NO_PART.split())):
-            if self._values[name] and not name.startswith(("_", "transformers.")):
-                raise FlanError(
-                    f"{self._path}: the field {name} ({str(self._values[name])[:60]!r}) is unknown here and may change "
-                    "the computation; remove it if it does not."
-                )
+# What the modules of a family are.
+_TRAITS = ("activation", "qkv_bias", "qk_norm", "qk_norm_across_heads", "pre_norms", "post_norms", "scale_embeddings")
+_DECODERS: dict[str, tuple[Any, ...]] = {
+    LLAMA: ("silu", False, False, False, True, False, False),
+    MISTRAL: ("silu", False, False, False, True, False, False),
+    QWEN2: ("silu", True, False, False, True, False, False),
+    QWEN3: ("silu", False, True, False, True, False, False),
+    OLMO2: ("silu", False, True, True, False, True, False),
+    GEMMA2: ("gelu", False, False, False, True, True, True),
+    GEMMA3: ("gelu", False, True, False, True, True, True),
+}
 
 
 def read(values: Mapping[str, Any], tensors: Collection[str], path: str) -> tuple[str, DecoderConfig]:
@@ -107,90 +48,164 @@ def read(values: Mapping[str, Any], tensors: Collection[str], path: str) -> tupl
       path: the file, for errors.
 
     Raises:
-      FlanError: a family, a variant or a field that is not covered.
+      FlanError: a family, a variant or a field that is not covered, or a value that no model can have.
     """
+    if not isinstance(values, Mapping):
+        raise FlanError(f"{path} holds no fields but a {type(values).__name__}; get it again from where it came.")
     family = values.get("model_type")
     if family not in FAMILIES:
-        raise FlanError(f"{path}: model_type is {family!r}; llama, gemma3_text, gemma3, qwen3 and t5 can be converted.")
-    if "quantization_config" in values:
+        raise FlanError(f"{path}: model_type is {family!r}; {', '.join(FAMILIES)} can be converted.")
+    if values.get("quantization_config") is not None:
         raise FlanError(f"{path}: quantization_config: quantized weights are not covered; get the unquantized ones.")
-    if family == T5:
-        return family, _read_t5(_Fields(values, T5, path), "lm_head.weight" in tensors)
     if family == GEMMA3_MULTIMODAL:
-        values, family = values.get("text_config") or {}, GEMMA3
-    return family, _read_decoder(_Fields(values, family, path), family)
+        text = Fields(values, GEMMA3, path).table("text_config")
+        ties = {name: values[name] for name in ("tie_word_embeddings",) if name in values}
+        values, family = {**text, **ties}, GEMMA3
+    fields = Fields(values, family, path)
+    try:
+        if family == T5:
+            return family, _read_t5(fields, "lm_head.weight" in tensors)
+        return family, _read_decoder(fields, family)
+    except FlanError as error:
+        raise error if path in str(error) else FlanError(f"{path}: {error}") from error
 
 
-def _read_decoder(f: _Fields, family: str) -> DecoderConfig:
-    heads, embed_dim, layers = f.need("num_attention_heads"), f.need("hidden_size"), f.need("num_hidden_layers")
-    for name in ("attention_bias", "mlp_bias", "use_sliding_window", "use_bidirectional_attention"):
+def _read_decoder(f: Fields, family: str) -> DecoderConfig:
+    heads, embed_dim, layers = (f.whole(name) for name in ("num_attention_heads", "hidden_size", "num_hidden_layers"))
+    for name in ("attention_bias", "mlp_bias", "use_bidirectional_attention"):
         f.only(name, False)
-    for name in ("final_logit_softcapping", "attn_logit_softcapping"):
-        f.only(name, None)
     f.only("partial_rotary_factor", 1.0)
+    head_dim = f.whole("head_dim", None)
+    if head_dim is None:
+        if family in (QWEN3, GEMMA2, GEMMA3):
+            raise f.refusal("head_dim", None, "it has to be a whole number")
+        if embed_dim % heads:
+            raise f.refusal("num_attention_heads", heads, f"hidden_size {embed_dim} is no multiple of it")
+        head_dim = embed_dim // heads
+    kv_heads = f.whole("num_key_value_heads", None)
+    if kv_heads is None:
+        if family in (GEMMA2, GEMMA3):
+            raise f.refusal("num_key_value_heads", None, "it has to be a whole number")
+        kv_heads = heads
+    if heads % kv_heads:
+        raise f.refusal("num_key_value_heads", kv_heads, f"num_attention_heads {heads} is no multiple of it")
     common = {
-        "vocab_size": f.need("vocab_size"),
+        "vocab_size": f.whole("vocab_size"),
         "num_layers": layers,
         "embed_dim": embed_dim,
         "num_heads": heads,
-        "num_kv_heads": f.get("num_key_value_heads", heads),
-        "head_dim": f.get("head_dim", embed_dim // heads),
-        "mlp_dim": f.need("intermediate_size"),
-        "norm_epsilon": float(f.need("rms_norm_eps")),
-        "tied_embeddings": bool(f.get("tie_word_embeddings")),
-        "qk_norm": family in (QWEN3, GEMMA3),
-        **_read_rope(f),
+        "num_kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "mlp_dim": f.whole("intermediate_size"),
+        "norm_epsilon": f.number("rms_norm_eps"),
+        "tied_embeddings": f.flag("tie_word_embeddings"),
+        **dict(zip(_TRAITS, _DECODERS[family], strict=True)),
+        **(_read_gemma3_rope(f) if family == GEMMA3 else _read_rope(f)),
+        **_read_windows(f, family, layers),
+        **_read_caps(f, family),
     }
-    if family != GEMMA3:
+    f.finish()
+    return DecoderConfig(**common)
+
+
+def _read_caps(f: Fields, family: str) -> dict[str, Any]:
+    """What the activation is checked for, and the scale and the bounds of attention and logits."""
+    if family not in (GEMMA2, GEMMA3):
         f.only("hidden_act", "silu", "swish")
-        kinds = f.get("layer_types")
-        if kinds is not None and set(kinds) != {"full_attention"}:
-            raise f.refusal("layer_types", sorted(set(kinds)))
-        if family == LLAMA:
-            f.only("sliding_window", None)
-        f.get("sliding_window")
-        f.finish()
-        return DecoderConfig(**common, activation="silu")
+        for name in ("final_logit_softcapping", "attn_logit_softcapping"):
+            f.only(name, None)
+        return {}
     f.only("hidden_activation", "gelu_pytorch_tanh")
     f.only("hidden_act", "gelu_pytorch_tanh")
-    every = f.get("sliding_window_pattern", 6)
-    kinds = f.get(
-        "layer_types", ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
-    )
-    config = DecoderConfig(
-        **common,
-        activation="gelu",
-        post_norms=True,
-        scale_embeddings=True,
-        attention_scale=f.need("query_pre_attn_scalar") ** -0.5,
-        **_pattern(kinds, f.need("sliding_window"), f),
-    )
-    f.finish()
-    return config
+    if family == GEMMA3:
+        f.only("attn_logit_softcapping", None)  # transformers reads it and does nothing
+    return {
+        "attention_scale": f.number("query_pre_attn_scalar") ** -0.5,
+        "attention_softcap": f.number("attn_logit_softcapping", 0.0),
+        "logits_softcap": f.number("final_logit_softcapping", 0.0),
+    }
 
 
-def _pattern(kinds: list[str], window: int, f: _Fields) -> dict[str, Any]:
-    if set(kinds) == {"full_attention"}:
-        return {"window": 0, "global_every": 0}
-    for every in range(1, len(kinds) + 2):
-        if kinds == ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(len(kinds))]:
-            return {"window": window, "global_every": every}
+def _read_windows(f: Fields, family: str, layers: int) -> dict[str, Any]:
+    """Which layers see how far."""
+    kinds = f.names("layer_types")
+    if family in (LLAMA, OLMO2):
+        f.only("sliding_window", None)
+        f.only("use_sliding_window", False)
+        expected = window = 0
+    elif family == MISTRAL:
+        expected = window = f.whole("sliding_window", 0)
+    elif family in (QWEN2, QWEN3):
+        window = f.whole("sliding_window", 0) if f.flag("use_sliding_window") else 0
+        first = f.whole("max_window_layers", least=0)
+        default = [_SLIDING if window and i >= first else _FULL for i in range(layers)]
+    else:
+        window, every = f.whole("sliding_window", 0), 2
+        if family == GEMMA3:
+            every = f.whole("sliding_window_pattern")
+        default = [_FULL if (i + 1) % every == 0 else _SLIDING for i in range(layers)]
+    if family in (LLAMA, OLMO2, MISTRAL):  # where layer_types says something else, transformers goes by the window
+        default = [_SLIDING if expected else _FULL] * layers
+        if kinds is not None and kinds != default:
+            raise f.refusal("layer_types", kinds)
+    kinds = default if kinds is None else kinds
+    if len(kinds) != layers or not set(kinds) <= {_FULL, _SLIDING} or (_SLIDING in kinds and not window):
+        raise f.refusal("layer_types", kinds)
+    if _SLIDING not in kinds:
+        return {"window": 0}
+    found = {"window": window} if family == GEMMA3 else {"window": window, "local_rope_theta": None}
+    for every in (-1, *range(2, layers + 1)):
+        full = [every > 0 and (i + 1) % every == 0 for i in range(layers)]
+        if kinds == [_FULL if is_full else _SLIDING for is_full in full]:
+            return found | {"global_every": every}
+    first = kinds.index(_SLIDING)
+    if kinds == [_FULL] * first + [_SLIDING] * (layers - first):
+        return found | {"global_every": -1, "global_first": first}
     raise f.refusal("layer_types", kinds)
 
 
-def _read_rope(f: _Fields) -> dict[str, Any]:
-    """Rotary settings, as transformers 5 writes them (rope_parameters) or as 4 did (rope_theta, rope_scaling, ...)."""
-    found: dict[str, Any] = {}
-    parameters = f.get("rope_parameters", {})
-    local = parameters.get("sliding_attention", {})
-    parameters = parameters.get("full_attention", parameters)
-    if local.get("rope_type", "default") != "default":
-        raise f.refusal("rope_parameters.sliding_attention.rope_type", local["rope_type"])
-    old = f.get("rope_scaling", {})
-    scaling = {**old, **parameters}
-    place = "rope_scaling" if old else "rope_parameters"
-    found["rope_theta"] = float(parameters.get("rope_theta", f.get("rope_theta", 10_000.0)))
-    found["local_rope_theta"] = float(local.get("rope_theta", f.get("rope_local_base_freq", 10_000.0)))
+def _read_rope(f: Fields) -> dict[str, Any]:
+    """Rotary settings, as transformers 4 wrote them (rope_theta, rope_scaling) or 5 does (rope_parameters).
+
+    Where a file has both, rope_scaling counts, as in transformers.
+    """
+    place = "rope_scaling" if f.table("rope_scaling") else "rope_parameters"
+    scaling = f.table(place)
+    f.table("rope_parameters")
+    theta = f.number("rope_theta")
+    if "rope_theta" in scaling:
+        theta = f.positive(f"{place}.rope_theta", scaling["rope_theta"])
+    return {"rope_theta": theta, **_read_scaling(f, place, scaling)}
+
+
+def _read_gemma3_rope(f: Fields) -> dict[str, Any]:
+    """The same of Gemma 3, whose local layers have a base of their own and are not scaled."""
+    parameters, old = f.table("rope_parameters"), f.table("rope_scaling")
+    for name in sorted(set(parameters) - {_FULL, _SLIDING}):
+        raise f.refusal(f"rope_parameters.{name}", parameters[name])
+    both = {}
+    for name, field in ((_FULL, "rope_theta"), (_SLIDING, "rope_local_base_freq")):
+        of_kind = {} if parameters.get(name) is None else parameters[name]
+        if not isinstance(of_kind, dict):
+            raise f.refusal(f"rope_parameters.{name}", of_kind, "it has to be an object")
+        theta = f.number(field)
+        if "rope_theta" in of_kind:
+            theta = f.positive(f"rope_parameters.{name}.rope_theta", of_kind["rope_theta"])
+        both[name] = of_kind, theta
+    place = f"rope_parameters.{_FULL}"
+    scaling, theta = both[_FULL]
+    if old:
+        if "rope_type" not in old:  # transformers 5 then overlooks it
+            raise f.refusal("rope_scaling", old, "it has to name its rope_type")
+        place, scaling = "rope_scaling", {**scaling, **old}
+        theta = f.positive("rope_scaling.rope_theta", old.get("rope_theta", theta))
+    local, local_theta = both[_SLIDING]
+    if _read_scaling(f, f"rope_parameters.{_SLIDING}", local):
+        raise f.refusal(f"rope_parameters.{_SLIDING}.rope_type", local["rope_type"])
+    return {"rope_theta": theta, "local_rope_theta": local_theta, **_read_scaling(f, place, scaling)}
+
+
+def _read_scaling(f: Fields, place: str, scaling: Mapping[str, Any]) -> dict[str, Any]:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind not in ("default", "linear", "llama3"):
         raise f.refusal(f"{place}.rope_type", kind)
@@ -201,44 +216,54 @@ def _read_rope(f: _Fields) -> dict[str, Any]:
     if scaling.get("partial_rotary_factor", 1.0) != 1.0:
         raise f.refusal(f"{place}.partial_rotary_factor", scaling["partial_rotary_factor"])
     if kind == "default":
-        return found
-    found |= {"rope_scaling": kind, "rope_scaling_factor": float(scaling["factor"])}
+        return {}
+
+    def number(name: str) -> float:
+        if name not in scaling:
+            raise FlanError(f"{f.path} lacks the field {place}.{name}; get the file again from where it came.")
+        return f.positive(f"{place}.{name}", scaling[name])
+
+    found = {"rope_scaling": kind, "rope_scaling_factor": number("factor")}
     if kind == "llama3":
-        found |= {
-            "rope_low_frequency_factor": float(scaling["low_freq_factor"]),
-            "rope_high_frequency_factor": float(scaling["high_freq_factor"]),
-            "rope_original_length": int(scaling["original_max_position_embeddings"]),
-        }
+        low, high = number("low_freq_factor"), number("high_freq_factor")
+        if low >= high:
+            raise f.refusal(f"{place}.high_freq_factor", high, f"it has to be larger than low_freq_factor {low}")
+        length = scaling.get("original_max_position_embeddings", f.get("max_position_embeddings"))
+        found |= {"rope_low_frequency_factor": low, "rope_high_frequency_factor": high}
+        found["rope_original_length"] = int(f.positive(f"{place}.original_max_position_embeddings", length))
     return found
 
 
-def _read_t5(f: _Fields, has_head: bool) -> DecoderConfig:
-    gate = f.need("feed_forward_proj")
+def _read_t5(f: Fields, has_head: bool) -> DecoderConfig:
+    gate = f.get("feed_forward_proj")
     if gate not in ("gated-gelu", "gated-silu"):
         raise f.refusal("feed_forward_proj", gate)  # T5 1.0 has no gate
     f.only("dense_act_fn", {"gated-gelu": "gelu_new"}.get(gate, "silu"))
     f.only("is_gated_act", True)
     f.only("tie_encoder_decoder", False)
+    f.only("decoder_start_token_id", 0)  # what decoding starts with here
     # Up to transformers 4 tie_word_embeddings says both; 5 ties whatever has no weights of its own.
-    scaled = bool(f.get("scale_decoder_outputs", f.get("tie_word_embeddings", True)))
-    f.get("tie_word_embeddings")
+    tied = f.flag("tie_word_embeddings", True)
+    f.refuse_null("scale_decoder_outputs")
+    scaled = f.flag("scale_decoder_outputs", tied)
+    layers, heads = f.whole("num_layers"), f.whole("num_heads")
     config = DecoderConfig(
-        vocab_size=f.need("vocab_size"),
-        num_layers=f.get("num_decoder_layers", f.need("num_layers")),
-        num_encoder_layers=f.need("num_layers"),
-        embed_dim=f.need("d_model"),
-        num_heads=f.need("num_heads"),
-        num_kv_heads=f.need("num_heads"),
-        head_dim=f.need("d_kv"),
-        mlp_dim=f.need("d_ff"),
+        vocab_size=f.whole("vocab_size"),
+        num_layers=f.whole("num_decoder_layers", layers),
+        num_encoder_layers=layers,
+        embed_dim=f.whole("d_model"),
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=f.whole("d_kv"),
+        mlp_dim=f.whole("d_ff"),
         activation="gelu" if gate == "gated-gelu" else "silu",
         positions="relative_bias",
-        tied_embeddings=scaled or not has_head,
+        tied_embeddings=not has_head,
         scale_tied_logits=scaled,
-        norm_epsilon=float(f.need("layer_norm_epsilon")),
+        norm_epsilon=f.number("layer_norm_epsilon"),
         attention_scale=1.0,
-        relative_buckets=f.need("relative_attention_num_buckets"),
-        relative_max_distance=f.need("relative_attention_max_distance"),
+        relative_buckets=f.whole("relative_attention_num_buckets", least=4),
+        relative_max_distance=f.whole("relative_attention_max_distance"),
     )
     f.finish()
     return config
@@ -247,28 +272,58 @@ def _read_t5(f: _Fields, has_head: bool) -> DecoderConfig:
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
+def _is_possible(c: DecoderConfig, family: str) -> bool:
+    """Whether a family that has this model's modules has its numbers and windows too."""
+    scaled = c.rope_scaling != "none"
+    own_base = bool(c.window) and c.local_rope_theta is not None and (scaled or c.local_rope_theta != c.rope_theta)
+    if family == GEMMA3:  # local layers are never scaled
+        local = not c.window or c.local_rope_theta is not None or not scaled
+        return local and not c.attention_softcap and c.rope_scaling != "llama3"
+    if family == GEMMA2:
+        return not own_base
+    if own_base or c.attention_softcap or c.logits_softcap or c.attention_scale not in (None, c.head_dim**-0.5):
+        return False
+    sliding = c.global_layers.count(False)
+    if family in (QWEN2, QWEN3):  # the last layers have a window, if any
+        return not any(c.global_layers[c.num_layers - sliding :])
+    return not sliding or family == MISTRAL
+
+
 def family_of(c: DecoderConfig) -> str:
     """The family of transformers that computes what a model of this shape computes.
 
     Raises:
       FlanError: there is none.
     """
-    plain_scale = c.attention_scale in (None, c.head_dim**-0.5)
-    gemma = c.qk_norm and c.post_norms and c.scale_embeddings
+    traits = tuple(getattr(c, name) for name in _TRAITS)
     if c.num_encoder_layers:
-        traits = (c.qk_norm, c.post_norms, c.scale_embeddings, c.window, c.num_heads != c.num_kv_heads)
-        if not any(traits) and c.attention_scale == 1.0 and c.tied_embeddings == c.scale_tied_logits:
+        others = (c.attention_softcap, c.logits_softcap, c.window, c.num_heads != c.num_kv_heads)
+        plain = traits == ("gelu", *_DECODERS[LLAMA][1:]) or traits == _DECODERS[LLAMA]
+        if plain and not any(others) and c.attention_scale == 1.0 and c.tied_embeddings == c.scale_tied_logits:
             return T5
     elif c.positions == "rope" and not c.scale_tied_logits:
-        if c.activation == "gelu" and gemma and c.rope_scaling != "llama3":
-            return GEMMA3
-        if c.activation == "silu" and plain_scale and not (c.post_norms or c.scale_embeddings or c.window):
-            return QWEN3 if c.qk_norm else LLAMA
+        family = next((name for name, theirs in _DECODERS.items() if theirs == traits), None)
+        if family == LLAMA and c.window and not any(c.global_layers):
+            family = MISTRAL
+        if family is not None and _is_possible(c, family):
+            return family
     kind = "encoder-decoder" if c.num_encoder_layers else "decoder"
     raise FlanError(
         f"transformers has no architecture for this {kind} (positions {c.positions}, activation {c.activation}, "
-        f"attention_scale {c.attention_scale}, ...); Llama, Qwen 3, Gemma 3 and T5 1.1 shapes can be exported."
+        f"attention_scale {c.attention_scale}, ...); Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, OLMo 2 and T5 1.1 "
+        "shapes can be exported."
     )
+
+
+_ARCHITECTURES = {
+    LLAMA: "LlamaForCausalLM",
+    MISTRAL: "MistralForCausalLM",
+    QWEN2: "Qwen2ForCausalLM",
+    QWEN3: "Qwen3ForCausalLM",
+    GEMMA2: "Gemma2ForCausalLM",
+    GEMMA3: "Gemma3ForCausalLM",
+    OLMO2: "Olmo2ForCausalLM",
+}
 
 
 def write(c: DecoderConfig, tokenizer: vocabularies.Tokenizer, dtype: str) -> dict[str, Any]:
@@ -305,13 +360,13 @@ def write(c: DecoderConfig, tokenizer: vocabularies.Tokenizer, dtype: str) -> di
             "feed_forward_proj": f"gated-{c.activation}",
             "tie_word_embeddings": c.tied_embeddings,
         }
-    if family in (LLAMA, GEMMA3, QWEN3) and c.embed_dim % c.num_heads:
+    if family not in (QWEN2, QWEN3, MISTRAL, OLMO2) and c.embed_dim % c.num_heads:
         raise FlanError(
             f"transformers refuses {family} models whose width ({c.embed_dim}) is no multiple of their heads "
             f"({c.num_heads}): this shape cannot be exported."
         )
     values = {
-        "architectures": [{LLAMA: "LlamaForCausalLM", GEMMA3: "Gemma3ForCausalLM", QWEN3: "Qwen3ForCausalLM"}[family]],
+        "architectures": [_ARCHITECTURES[family]],
         **common,
         "hidden_size": c.embed_dim,
         "intermediate_size": c.mlp_dim,
@@ -335,16 +390,30 @@ def write(c: DecoderConfig, tokenizer: vocabularies.Tokenizer, dtype: str) -> di
             }
             values["max_position_embeddings"] = int(c.rope_original_length * c.rope_scaling_factor)
         values["rope_scaling"] = scaling
-    if family != GEMMA3:
-        return values | {"hidden_act": "silu"}
+    if family in (GEMMA2, GEMMA3):
+        return values | _gemma_fields(c, family)
+    values["hidden_act"] = "silu"
+    if family == MISTRAL:
+        values["sliding_window"] = c.window
+    if family in (QWEN2, QWEN3):
+        sliding = c.global_layers.count(False)
+        values |= {"use_sliding_window": bool(sliding), "sliding_window": c.window if sliding else None}
+        values["max_window_layers"] = c.num_layers - sliding
+    return values
+
+
+def _gemma_fields(c: DecoderConfig, family: str) -> dict[str, Any]:
     scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
     scalar = round(scale**-2)
     if not math.isclose(scalar**-0.5, scale, rel_tol=1e-6):
-        raise FlanError(f"Gemma 3 in transformers wants 1 / attention_scale^2 to be whole; it is {scale**-2}.")
-    return values | {
+        raise FlanError(f"{family} in transformers wants 1 / attention_scale^2 to be whole; it is {scale**-2}.")
+    values = {
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": scalar,
         "sliding_window": c.window or _MAX_POSITIONS,
-        "layer_types": ["full_attention" if g else "sliding_attention" for g in c.global_layers],
-        "rope_local_base_freq": c.local_rope_theta,
+        "layer_types": [_FULL if is_global else _SLIDING for is_global in c.global_layers],
+        "final_logit_softcapping": c.logits_softcap or None,
     }
+    if family == GEMMA2:
+        return values | {"attn_logit_softcapping": c.attention_softcap or None}
+    return values | {"rope_local_base_freq": c.rope_theta if c.local_rope_theta is None else c.local_rope_theta}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flan_jax.formats.huggingface_config import GEMMA3, T5
+from flan_jax.formats.huggingface_fields import GEMMA2, GEMMA3, T5
 from flan_jax.formats.source import Path
 from flan_jax.models import DecoderConfig
 
@@ -16,7 +16,7 @@ class Tensor(NamedTuple):
     """One tensor of transformers.
 
     Attributes:
-      name: there, without the prefix that some folders have.
+      name: there, without the prefix that some folders have. Where tensors are tied, files may have another instead.
       to_ours: its layout -> ours.
       to_theirs: the way back.
     """
@@ -29,20 +29,25 @@ class Tensor(NamedTuple):
 def tensors(c: DecoderConfig, family: str) -> dict[tuple[Path, int | None], Tensor]:
     """(our path, layer) -> the tensor of transformers, layer after layer as it stores them."""
     found = {}
-    for path, layer, name, layout in _t5(c) if family == T5 else _decoder(c, family == GEMMA3):
-        found[tuple(path.split("/")), layer] = Tensor(f"{name}.weight", *_layout(layout, c))
+    for path, layer, name, layout in _t5(c) if family == T5 else _decoder(c, family in (GEMMA2, GEMMA3)):
+        suffix = "bias" if path.endswith("/bias") else "weight"
+        found[tuple(path.split("/")), layer] = Tensor(f"{name}.{suffix}", *_layout(layout, c))
     return found
 
 
 def _layout(kind: str, c: DecoderConfig) -> tuple[Callable, Callable]:
     d, k = c.embed_dim, c.head_dim
-    heads = {"heads": c.num_heads, "kv_heads": c.num_kv_heads}.get(kind, 0)
+    heads = c.num_kv_heads if "kv_heads" in kind else c.num_heads
+    scaled = c.scale_tied_logits  # a head of its own takes the scale in
     return {
         "": (lambda w: w, lambda w: w),
         "less one": (lambda w: w + 1, lambda w: w - 1),
         "transposed": (np.transpose, np.transpose),
+        "head": (lambda w: w.T * np.float32(d**-0.5) if scaled else w.T, np.transpose),
         "heads": (lambda w: w.T.reshape(d, heads, k), lambda w: w.reshape(d, heads * k).T),
         "kv_heads": (lambda w: w.T.reshape(d, heads, k), lambda w: w.reshape(d, heads * k).T),
+        "each of heads": (lambda w: w.reshape(heads, k), np.ravel),
+        "each of kv_heads": (lambda w: w.reshape(heads, k), np.ravel),
         "out": (lambda w: w.T.reshape(c.num_heads, k, d), lambda w: w.reshape(c.num_heads * k, d).T),
     }[kind]
 
@@ -62,24 +67,28 @@ def _decoder(c: DecoderConfig, gemma: bool) -> Iterator[_Row]:
     yield "decoder/token_embedder/embedding", None, "embed_tokens", ""
     for i in range(c.num_layers):
         ours, theirs = "decoder/layers", f"layers.{i}"
-        yield f"{ours}/pre_self_attention_layer_norm/scale", i, f"{theirs}.input_layernorm", norm
+        if c.pre_norms:
+            yield f"{ours}/pre_self_attention_layer_norm/scale", i, f"{theirs}.input_layernorm", norm
         yield from _attention(
             f"{ours}/self_attention", i, f"{theirs}.self_attn", "q_proj k_proj v_proj o_proj", "kv_heads"
         )
-        if c.qk_norm:
-            yield f"{ours}/self_attention/query_norm/scale", i, f"{theirs}.self_attn.q_norm", norm
-            yield f"{ours}/self_attention/key_norm/scale", i, f"{theirs}.self_attn.k_norm", norm
+        of_heads = (("query", "q", "heads"), ("key", "k", "kv_heads"), ("value", "v", "kv_heads"))
+        for name, short, heads in of_heads if c.qkv_bias else ():
+            yield f"{ours}/self_attention/{name}/bias", i, f"{theirs}.self_attn.{short}_proj", f"each of {heads}"
+        for name, short, heads in of_heads[:2] if c.qk_norm else ():
+            layout = f"each of {heads}" if c.qk_norm_across_heads else norm
+            yield f"{ours}/self_attention/{name}_norm/scale", i, f"{theirs}.self_attn.{short}_norm", layout
         if c.post_norms:
             yield f"{ours}/post_self_attention_layer_norm/scale", i, f"{theirs}.post_attention_layernorm", norm
-            yield f"{ours}/pre_mlp_layer_norm/scale", i, f"{theirs}.pre_feedforward_layernorm", norm
             yield f"{ours}/post_mlp_layer_norm/scale", i, f"{theirs}.post_feedforward_layernorm", norm
-        else:
-            yield f"{ours}/pre_mlp_layer_norm/scale", i, f"{theirs}.post_attention_layernorm", norm
+        if c.pre_norms:
+            second = "pre_feedforward_layernorm" if c.post_norms else "post_attention_layernorm"
+            yield f"{ours}/pre_mlp_layer_norm/scale", i, f"{theirs}.{second}", norm
         for name, short in (("wi_0", "gate_proj"), ("wi_1", "up_proj"), ("wo", "down_proj")):
             yield f"{ours}/mlp/{name}/kernel", i, f"{theirs}.mlp.{short}", "transposed"
     yield "decoder/decoder_norm/scale", None, "norm", norm
     if not c.tied_embeddings:
-        yield "decoder/logits_dense/kernel", None, "lm_head", "transposed"
+        yield "decoder/logits_dense/kernel", None, "lm_head", "head"
 
 
 def _t5(c: DecoderConfig) -> Iterator[_Row]:
@@ -104,4 +113,4 @@ def _t5(c: DecoderConfig) -> Iterator[_Row]:
                 yield f"{side}/layers/mlp/{name}/kernel", i, f"{block}.DenseReluDense.{name}", "transposed"
         yield f"{side}/{side}_norm/scale", None, f"{side}.final_layer_norm", ""
     if not c.tied_embeddings:
-        yield "decoder/logits_dense/kernel", None, "lm_head", "transposed"
+        yield "decoder/logits_dense/kernel", None, "lm_head", "head"

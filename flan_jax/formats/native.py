@@ -22,7 +22,7 @@ from flan_jax import models
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
-from flan_jax.formats.source import Leaf, Source, leaves
+from flan_jax.formats.source import Leaf, Source, as_float32, leaves
 from flan_jax.formats.source import Path as ParameterPath
 
 _READ_AT_ONCE = 1 << 30  # bytes of one parameter's layers; a chunk of a trained checkpoint holds all layers
@@ -136,7 +136,9 @@ def read(folder: Path, step: int | None = None) -> Source:
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
     base = f"file://{(folder / 'checkpoints' / str(step) / 'params').absolute()}/"
-    stored: dict[ParameterPath, int] = {leaf.path: leaf.num_layers for leaf in leaves(config)}
+    stored: dict[ParameterPath, tuple[int, ...]] = {
+        leaf.path: ((leaf.num_layers,) if leaf.num_layers else ()) + leaf.shape for leaf in leaves(config)
+    }
     kept: dict[str, Any] = {}  # the layers read last: they are mostly asked for in order
     checked = digests.Reading(folder, step)
 
@@ -145,6 +147,8 @@ def read(folder: Path, step: int | None = None) -> Source:
             kvstore = {"driver": "ocdbt", "base": base, "path": ".".join(path) + "/"}
             kept.update(path=path, store=tensorstore.open({"driver": "zarr", "kvstore": kvstore}).result(), at=None)
         store = kept["store"]
+        if store.shape != (expected := stored[path]):
+            raise ValueError(f"{'/'.join(path)} has shape {store.shape}, and {expected} by the manifest")
         if layer is None:
             return store.read().result()
         count = max(1, _READ_AT_ONCE // max(1, 4 * math.prod(store.shape[1:])))
@@ -153,8 +157,11 @@ def read(folder: Path, step: int | None = None) -> Source:
         start = layer - layer % count
         if kept["at"] != start:
             kept.update(at=start, layers=None)
-            kept["layers"] = store[start : min(start + count, stored[path])].read().result()
+            kept["layers"] = store[start : min(start + count, stored[path][0])].read().result()
         return kept["layers"][layer - start]
+
+    def where(path: ParameterPath) -> str:
+        return f"step {step} of {folder}: {'/'.join(path)}"
 
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         try:
@@ -164,7 +171,7 @@ def read(folder: Path, step: int | None = None) -> Source:
             raise FlanError(
                 f"step {step} of {folder} cannot be read ({reason}): it is damaged; copy it anew."
             ) from error
-        checked.add("/".join(path), found, layer, stored[path])
-        return found
+        checked.add("/".join(path), found, layer, 0 if layer is None else stored[path][0])
+        return as_float32(found, where(path))
 
     return Source(config, tensor, tokenizer, f"{folder.name} step {step}", manifest, step)

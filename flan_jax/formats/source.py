@@ -12,15 +12,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import ml_dtypes
 import numpy as np
 
 from flan_jax import models
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
+from flan_jax.errors import FlanError
 
 Path = tuple[
     str, ...
 ]  # of a parameter in the tree of `flan_jax.models`, for example (decoder, layers, mlp, wo, kernel)
+
+
+_FLOATS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.float64)))
 
 
 class Leaf(NamedTuple):
@@ -84,6 +89,48 @@ def leaves(config: models.DecoderConfig) -> tuple[Leaf, ...]:
         stacked = "layers" in path
         found.append(Leaf(path, x.shape[1:] if stacked else x.shape, x.shape[0] if stacked else 0))
     return tuple(found)
+
+
+def refuse_dtype(dtype: np.dtype | str, where: str) -> None:
+    """Refuses weights whose numbers mean something only with scales that are kept elsewhere, or nothing here.
+
+    Args:
+      dtype: of the file.
+      where: the file and the tensor.
+
+    Raises:
+      FlanError: it is none of float32, float16, bfloat16 and float64.
+    """
+    if not any(dtype == known for known in _FLOATS):
+        raise FlanError(
+            f"{where} is stored as {dtype}; float32, float16, bfloat16 and float64 can be converted: get the model "
+            "without quantization."
+        )
+
+
+def as_float32(array: np.ndarray, where: str) -> np.ndarray:
+    """The same numbers as float32.
+
+    Args:
+      array: of a file.
+      where: the file and the tensor.
+
+    Raises:
+      FlanError: float32 does not hold them exactly, they are not all finite, or their dtype is not covered.
+    """
+    refuse_dtype(array.dtype, where)
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = np.asarray(array, np.float32)
+        finite = not converted.size or bool(np.isfinite(converted.min()) and np.isfinite(converted.max()))
+    if array.dtype == np.float64 and not np.array_equal(converted, array, equal_nan=True):
+        raise FlanError(f"{where} holds float64 numbers that float32 does not hold exactly: save the model in float32.")
+    if not finite:
+        count = int((~np.isfinite(converted)).sum())
+        raise FlanError(
+            f"{where}: {count} of {converted.size} numbers are NaN or infinite; the weights are damaged: get them "
+            "again."
+        )
+    return converted
 
 
 def tree_of(source: Source) -> dict:

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from flan_jax import models
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.formats.source import Leaf, Source, leaves
+from flan_jax.formats.source import Leaf, Source, as_float32, leaves
 from flan_jax.formats.source import Path as ParameterPath
 
 VERSION = 3  # bfloat16 is written as such
@@ -97,10 +97,13 @@ def read(
 
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         if layer is not None and names[path] in stored:
-            array = _load(folder, stored[names[path]], (slice(None), layer))
+            name, part = names[path], (slice(None), layer)
         else:
-            array = _load(folder, stored[_name(path, layer)])
-        return array.astype(np.float32).reshape(shapes[path])
+            name, part = _name(path, layer), ...
+        array = as_float32(_load(folder, stored[name], part), f"{folder}: {name}")
+        if array.size != math.prod(shapes[path]):
+            raise FlanError(f"{folder}: {name} has shape {array.shape} in its own file; copy the checkpoint anew.")
+        return array.reshape(shapes[path])
 
     step = int(contents["state"]["step"])
     return Source(config, tensor, tokenizer, f"{folder.name} of T5X", manifest, step)
@@ -162,6 +165,8 @@ def t5x_shape(leaf: Leaf, scanned: bool = False) -> tuple[int, ...]:
     if leaf.path[-1] == "kernel" and len(shape) == 3:
         out = leaf.path[-2] == "out"
         shape = (shape[0] * shape[1], shape[2]) if out else (shape[0], shape[1] * shape[2])
+    if leaf.path[-1] in ("bias", "scale"):  # of all heads
+        shape = (math.prod(shape),)
     return (*shape[:_SCAN_AXIS], leaf.num_layers, *shape[_SCAN_AXIS:]) if scanned else shape
 
 
@@ -219,15 +224,19 @@ def _sorted(tree: Any) -> Any:
 
 
 def _shape(stored: Any) -> tuple[int, ...]:
-    return tuple(stored["metadata"]["shape"] if isinstance(stored, Mapping) else stored.shape)
+    return tuple(stored["metadata"]["shape"]) if isinstance(stored, Mapping) else np.shape(stored)
 
 
 def _load(folder: Path, stored: Any, part: Any = ...) -> np.ndarray:
     """An array of the msgpack file, or the one that a spec there names."""
     if not isinstance(stored, Mapping):
         return np.asarray(stored)[part]
-    # Specs name the bucket that they were written to, and older ones have the path beside the store.
-    path = folder / (stored["kvstore"].get("path") or stored["path"])
+    # Specs name the bucket that they were written to, and older ones have the path beside the store. Whatever folders
+    # it names, the array lies in this one: the checkpoint may have been moved.
+    told = stored.get("kvstore", {}).get("path") or stored.get("path")
+    if not isinstance(told, str) or not PurePosixPath(told).name:
+        raise FlanError(f"{folder} does not say where one of its arrays is; copy the checkpoint anew.")
+    path = folder / PurePosixPath(told).name
     try:
         kvstore = {"driver": "file", "path": f"{path.absolute()}/"}
         return tensorstore.open({"driver": "zarr", "kvstore": kvstore}, read=True).result()[part].read().result()

@@ -55,6 +55,7 @@ def attend(
     window: int = 0,
     is_global: jax.Array | bool = True,
     bias: Bias | None = None,
+    softcap: float = 0.0,
     block: int = 256,
 ) -> jax.Array:
     """Softmax attention in blocks of queries; causal blocks look at keys up to their own end only.
@@ -69,6 +70,7 @@ def attend(
       window: positions that a local layer sees back, itself included; 0 for no limit.
       is_global: whether this layer ignores the window; may be traced.
       bias: (slots of queries, slots of keys) -> what is added to their scores, [B, G, P, Q, S].
+      softcap: bound of the scores; see `soft_capped`.
       block: queries a block.
 
     Returns:
@@ -82,6 +84,7 @@ def attend(
         asked, seen_keys = slice(start, stop), slice(0, cached + stop if causal else num_keys)
         q, k = queries.part(asked), keys.part(seen_keys)
         scores = product("bqgpk,bsgk->bgpqs", q_BxQxGxPxK[:, asked], k_BxSxGxK[:, seen_keys])
+        scores = soft_capped(scores, softcap)
         if bias is not None:
             scores += bias(asked, seen_keys)
         seen = visible(q, k)
@@ -93,6 +96,11 @@ def attend(
         return product("bgpqs,bsgk->bqgpk", weights, v_BxSxGxK[:, seen_keys]).astype(v_BxSxGxK.dtype)
 
     return jnp.concatenate([attended(start) for start in range(0, length, block)], 1)
+
+
+def soft_capped(x: jax.Array, cap: float) -> jax.Array:
+    """c tanh(x / c), which is near x where that is small and never beyond c (Gemma 2); x itself for a cap of 0."""
+    return cap * jnp.tanh(x / cap) if cap else x
 
 
 def visible(queries: Slots, keys: Slots) -> jax.Array:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flan_jax.models.attention import MASKED, Slots, product, visible
+from flan_jax.models.attention import MASKED, Slots, product, soft_capped, visible
 from flan_jax.models.remat import MIXED, checkpoint_name
 
 
@@ -30,11 +30,13 @@ class How(NamedTuple):
       block: queries a block, a divisor of the row's length.
       window: positions that a local layer sees back, itself included; 0 for no limit.
       cached: keys of a cache, which come before the row's own.
+      softcap: bound of the scores; 0 for none.
     """
 
     block: int
     window: int
     cached: int = 0
+    softcap: float = 0.0
 
     def widths(self, length: int) -> tuple[int, ...]:
         """Widths of keys to choose from, in blocks: 1, 2, 3, 4, 6, 9, ... and the whole row."""
@@ -55,13 +57,14 @@ def attend_in_segments(
     window: int,
     is_global: jax.Array | bool,
     block: int,
+    softcap: float = 0.0,
 ) -> jax.Array:
     """See `flan_jax.models.attention.attend`. A segment's slots stand side by side; padding attends to nothing: 0.
 
     Keys are those of a cache, if any, and then the queries' own.
     """
     length = q_BxLxGxPxK.shape[1]
-    how = How(min(block, length), window, k_BxSxGxK.shape[1] - length)
+    how = How(min(block, length), window, k_BxSxGxK.shape[1] - length, softcap)
     padding = -length % how.block
 
     def rows(x: jax.Array) -> jax.Array:
@@ -106,9 +109,9 @@ def _seen(
     return seen
 
 
-def _scores(q_GxMxK: jax.Array, k_GxSxK: jax.Array, seen_QxS: jax.Array) -> jax.Array:
+def _scores(q_GxMxK: jax.Array, k_GxSxK: jax.Array, seen_QxS: jax.Array, softcap: float) -> jax.Array:
     """Masked scores [G, M, S] of M = P x Q queries, float32."""
-    scores = product("gmk,gsk->gms", q_GxMxK, k_GxSxK)
+    scores = soft_capped(product("gmk,gsk->gms", q_GxMxK, k_GxSxK), softcap)
     per_group = scores.shape[1] // seen_QxS.shape[0]
     return jnp.where(jnp.tile(seen_QxS, (per_group, 1)), scores, MASKED)
 
@@ -173,7 +176,7 @@ def _forward(
 
             seen = _seen(how, slots, is_global, start_q, start_k, width, cached)
             k_GxSxK, v_GxSxK = part(k_GxTxK), part(v_GxTxK)
-            scores = _scores(_block(q_GxPxLxK, start_q, how.block), k_GxSxK, seen)
+            scores = _scores(_block(q_GxPxLxK, start_q, how.block), k_GxSxK, seen, how.softcap)
             top = scores.max(axis=-1)
             terms = jnp.exp(scores - top[..., None])
             total = terms.sum(axis=-1)
@@ -202,9 +205,12 @@ def _backward(how: How, kept: tuple, d_out: jax.Array) -> tuple:
             k_GxSxK, v_GxSxK = (jax.lax.dynamic_slice_in_dim(x, start_k, width, axis=1) for x in (k_GxLxK, v_GxLxK))
             queries = functools.partial(_block, start=start_q, block=how.block)
             q_GxMxK, d_out_GxMxK = queries(q_GxPxLxK), queries(d_out_GxPxLxK)
-            weights = jnp.exp(_scores(q_GxMxK, k_GxSxK, seen) - queries(log_GxPxL)[..., None])
+            scores = _scores(q_GxMxK, k_GxSxK, seen, how.softcap)
+            weights = jnp.exp(scores - queries(log_GxPxL)[..., None])
             d_weights = product("gmk,gsk->gms", d_out_GxMxK, v_GxSxK)
             d_scores = weights * (d_weights - queries(inner_GxPxL)[..., None])
+            if how.softcap:  # the derivative of c tanh(x / c); masked scores lie far beyond c, and count for nothing
+                d_scores *= 1 - jnp.square(jnp.clip(scores / how.softcap, -1, 1))
             d_v = product("gms,gmk->gsk", weights, d_out_GxMxK)
             d_k = product("gms,gmk->gsk", d_scores, q_GxMxK)
 

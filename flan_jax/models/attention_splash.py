@@ -23,6 +23,7 @@ def attend_by_splash(
     *,
     window: int,
     is_global: jax.Array | bool,
+    softcap: float = 0.0,
     interpret: bool = False,
 ) -> jax.Array:
     """Causal self-attention by the Pallas kernel of JAX; see `flan_jax.models.attention.attend`.
@@ -41,6 +42,7 @@ def attend_by_splash(
       slots: on the trunk. Padding attends to padding.
       window: positions that a local layer sees back; 0 for no limit.
       is_global: whether this layer ignores the window.
+      softcap: bound of the scores; 0 for none.
       interpret: run the kernel's program without a TPU, slowly.
     """
     length, head_dim = q_BxLxGxPxK.shape[1], q_BxLxGxPxK.shape[-1]
@@ -64,7 +66,7 @@ def attend_by_splash(
         segments = splash.SegmentIds(rows(segments_BxL), rows(segments_BxL))
 
         def attended(mask: masks.Mask) -> jax.Array:
-            kernel = _splash(mask, groups * per_group, block, interpret)
+            kernel = _splash(mask, groups * per_group, block, softcap, interpret)
             return jax.vmap(kernel)(q_BxHxLxK, k_BxGxLxK, v_BxGxLxK, segments)
 
         everything, near = masks.CausalMask((padded, padded)), masks.LocalMask((padded, padded), (window - 1, 0), 0)
@@ -93,7 +95,7 @@ def attend_by_splash(
     )(*arrays)
 
 
-def _splash(mask: masks.Mask, heads: int, block: int, interpret: bool) -> splash.SplashAttentionKernel:
+def _splash(mask: masks.Mask, heads: int, block: int, softcap: float, interpret: bool) -> splash.SplashAttentionKernel:
     """The kernel of one row: queries [H, L, K], keys and values [G, L, K], segments -> [H, L, K]."""
     sizes = splash.BlockSizes(
         block_q=block,
@@ -106,5 +108,10 @@ def _splash(mask: masks.Mask, heads: int, block: int, interpret: bool) -> splash
         block_kv_dq=block,
     )
     return splash.make_splash_mha(
-        masks.MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+        masks.MultiHeadMask([mask] * heads),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=1,
+        attn_logits_soft_cap=softcap or None,
+        interpret=interpret,
     )

@@ -7,7 +7,8 @@
 | `splash`    | TPU      | JAX's Pallas kernel                                                                      |
 | `cudnn`     | GPU      | cuDNN's kernel, bfloat16 only                                                            |
 
-What one of the others cannot do, it refuses in one line: relative biases, and so LaMDA-PT and T5, take `xla`.
+What one of the others cannot do, it refuses in one line: relative biases, and so LaMDA-PT and T5, take `xla`, and
+`cudnn` has no soft-cap of its scores (Gemma 2).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def attend(
     window: int = 0,
     is_global: jax.Array | bool = True,
     bias: Bias | None = None,
+    softcap: float = 0.0,
     block: int = 256,
     implementation: str = "xla",
 ) -> jax.Array:
@@ -47,22 +49,24 @@ def attend(
     arrays = q_BxQxGxPxK, k_BxSxGxK, v_BxSxGxK
     local = {"window": window, "is_global": is_global}
     if implementation == "xla":
-        return attention.attend(*arrays, queries, keys, causal=causal, bias=bias, block=block, **local)
+        return attention.attend(*arrays, queries, keys, causal=causal, bias=bias, softcap=softcap, block=block, **local)
     if bias is not None:
         raise _refusal(implementation, "takes no relative bias")
     if implementation == "cudnn":
+        if softcap:
+            raise _refusal("cudnn", "takes no soft-cap of its scores")
         if q_BxQxGxPxK.dtype.itemsize != 2:
             raise _refusal("cudnn", f"computes in bfloat16, not in {q_BxQxGxPxK.dtype.name}", "dtype='bfloat16' or ")
         return attend_by_cudnn(*arrays, queries, keys, causal=causal, **local)
     if not causal or (implementation == "splash" and queries is not keys):
         raise _refusal(implementation, "is causal self-attention only")
     if implementation == "segments":
-        return attend_in_segments(*arrays, queries, keys, block=block, **local)
+        return attend_in_segments(*arrays, queries, keys, block=block, softcap=softcap, **local)
     if queries.branches is not None:
         raise _refusal("splash", "knows no branches of scoring trees")
     from flan_jax.models.attention_splash import attend_by_splash  # Pallas is slow to import, and seldom wanted
 
-    return attend_by_splash(*arrays, queries, **local)
+    return attend_by_splash(*arrays, queries, softcap=softcap, **local)
 
 
 def _refusal(implementation: str, why: str, other: str = "") -> FlanError:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from flan_jax import partitioning
-from flan_jax.models.attention import Slots
+from flan_jax.models.attention import Slots, soft_capped
 from flan_jax.models.cache import Cache
 from flan_jax.models.config import DecoderConfig
 from flan_jax.models.layers import (
@@ -43,7 +43,7 @@ class DecoderLayer(nn.Module):
         cached = None if cached is None else Keyed(*cached, cached_slots)
         memory = memory if remembered is None else Keyed(*remembered, memory_slots)
         x_BxLxD = partitioning.constrain(x_BxLxD, BETWEEN)
-        y_BxLxD = norm(name="pre_self_attention_layer_norm")(x_BxLxD)
+        y_BxLxD = norm(name="pre_self_attention_layer_norm")(x_BxLxD) if c.pre_norms else x_BxLxD
         y_BxLxD, own = Attention(c, name="self_attention")(y_BxLxD, slots, is_global, bias, cached=cached)
         if c.post_norms:
             y_BxLxD = norm(name="post_self_attention_layer_norm")(y_BxLxD)
@@ -54,7 +54,8 @@ class DecoderLayer(nn.Module):
             y_BxLxD, projected = cross(y_BxLxD, slots, memory=memory)
             remembered = projected if remembered is None else None  # nothing is given back twice
             x_BxLxD += y_BxLxD
-        y_BxLxD = Mlp(c, name="mlp")(norm(name="pre_mlp_layer_norm")(x_BxLxD))
+        y_BxLxD = norm(name="pre_mlp_layer_norm")(x_BxLxD) if c.pre_norms else x_BxLxD
+        y_BxLxD = Mlp(c, name="mlp")(y_BxLxD)
         if c.post_norms:
             y_BxLxD = norm(name="post_mlp_layer_norm")(y_BxLxD)
         return x_BxLxD + y_BxLxD, None if cached is None else (own, remembered)
@@ -147,7 +148,9 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> logits [..., V], float32."""
-        return self._embedder().attend(hidden) if self.config.tied_embeddings else self.logits_dense(hidden)
+        c = self.config
+        logits = self._embedder().attend(hidden) if c.tied_embeddings else self.logits_dense(hidden)
+        return soft_capped(logits, c.logits_softcap)
 
 
 class _Root(nn.Module):

@@ -32,22 +32,23 @@ def parameter(
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis, in float32."""
+    """Root-mean-square norm in float32 over the last axis, or over as many as it has names."""
 
     epsilon: float
-    axis: str = "embed"
+    axes: tuple[str, ...] = ("embed",)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., D] -> [..., D]."""
-        scale = parameter(self, "scale", x.shape[-1:], (self.axis,), nn.initializers.ones)
+        over = tuple(range(-len(self.axes), 0))
+        scale = parameter(self, "scale", x.shape[-len(self.axes) :], self.axes, nn.initializers.ones)
         x32 = x.astype(jnp.float32)
-        normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=over, keepdims=True) + self.epsilon)
         return (normed * scale).astype(x.dtype)
 
 
 class Dense(nn.Module):
-    """A projection without bias whose kernel has as many axes as names.
+    """A projection whose kernel has as many axes as names, without bias unless it is asked for.
 
     It is computed as the product of matrices that it is: with heads as a dimension of their own, the TPU's compiler
     lays out the products that give the gradient of x so that it cannot add them as they are made.
@@ -57,6 +58,7 @@ class Dense(nn.Module):
     axes: tuple[str, ...]
     fan_in: float
     contracted: int = 1
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -67,7 +69,11 @@ class Dense(nn.Module):
         kernel = partitioning.constrain(kernel.astype(x.dtype), self.axes)
         rows, outputs = x.shape[: x.ndim - self.contracted], self.shape[self.contracted :]
         inner = math.prod(self.shape[: self.contracted])
-        return product(x.reshape(*rows, inner), kernel.reshape(inner, -1)).reshape(*rows, *outputs)
+        out = product(x.reshape(*rows, inner), kernel.reshape(inner, -1)).reshape(*rows, *outputs)
+        if self.use_bias:
+            bias = parameter(self, "bias", outputs, self.axes[self.contracted :], nn.initializers.zeros)
+            out += bias.astype(x.dtype)
+        return out
 
 
 @jax.custom_vjp
@@ -153,7 +159,7 @@ class Attention(nn.Module):
 
         def project(y_BxSxD: jax.Array, heads: int, name: str, fan_in: float) -> jax.Array:
             axes = ("embed", "heads" if name == QUERY else "kv_heads", "kv")
-            dense = Dense((c.embed_dim, heads, c.head_dim), axes, fan_in, name=name)
+            dense = Dense((c.embed_dim, heads, c.head_dim), axes, fan_in, use_bias=c.qkv_bias, name=name)
             return checkpoint_name(partitioning.constrain(dense(y_BxSxD), ("batch", "length", *axes[1:])), name)
 
         # Whatever the scale, scores start with unit variance.
@@ -163,9 +169,10 @@ class Attention(nn.Module):
         else:
             k_BxSxGxK, v_BxSxGxK = (project(y_BxSxD, groups, name, c.embed_dim) for name in (KEY, VALUE))
         if c.qk_norm:
-            q_BxLxHxK = RMSNorm(c.norm_epsilon, "kv", name="query_norm")(q_BxLxHxK)
+            of_query, of_key = (("heads", "kv"), ("kv_heads", "kv")) if c.qk_norm_across_heads else (("kv",), ("kv",))
+            q_BxLxHxK = RMSNorm(c.norm_epsilon, of_query, name="query_norm")(q_BxLxHxK)
             if not isinstance(memory, Keyed):
-                k_BxSxGxK = RMSNorm(c.norm_epsilon, "kv", name="key_norm")(k_BxSxGxK)
+                k_BxSxGxK = RMSNorm(c.norm_epsilon, of_key, name="key_norm")(k_BxSxGxK)
         if c.positions == "rope":
             tables = rotary.tables(c, slots.positions, is_global)
             q_BxLxHxK, k_BxSxGxK = rotary.rotate(q_BxLxHxK, *tables), rotary.rotate(k_BxSxGxK, *tables)
@@ -191,6 +198,7 @@ class Attention(nn.Module):
             window=c.window,
             is_global=is_global,
             bias=None if bias is None else bias_of,
+            softcap=c.attention_softcap,
             block=c.attention_block,
             implementation=c.attention,
         )

@@ -12,13 +12,14 @@ from flan_jax.models.config import DecoderConfig
 def frequencies(config: DecoderConfig) -> tuple[np.ndarray, np.ndarray]:
     """Radians a position of each pair of dimensions, [K/2] float32: in global layers, and in local ones.
 
-    Only those of global layers are scaled. "linear" divides all of them by the factor; "llama3" (Llama 3.1's model
-    card) only those whose wavelength is beyond `rope_original_length / rope_low_frequency_factor`, leaves those below
+    Local layers that have a base of their own (`local_rope_theta`) are not scaled; others turn as global ones do.
+    "linear" divides all frequencies by the factor; "llama3" (Llama 3.1's model card) only those whose wavelength is
+    beyond `rope_original_length / rope_low_frequency_factor`, leaves those below
     `rope_original_length / rope_high_frequency_factor` and blends between.
     """
     c = config
     exponent = np.arange(c.head_dim // 2) * 2 / c.head_dim
-    unscaled, local = c.rope_theta**-exponent, c.local_rope_theta**-exponent
+    unscaled = c.rope_theta**-exponent
     scaled = unscaled / c.rope_scaling_factor
     if c.rope_scaling == "llama3":
         turns = c.rope_original_length * unscaled / (2 * np.pi)  # within the length of pretraining
@@ -26,6 +27,7 @@ def frequencies(config: DecoderConfig) -> tuple[np.ndarray, np.ndarray]:
         unstretched = np.clip((turns - low) / (high - low), 0, 1)
         scaled = unstretched * unscaled + (1 - unstretched) * scaled
     chosen = unscaled if c.rope_scaling == "none" else scaled
+    local = chosen if c.local_rope_theta is None else c.local_rope_theta**-exponent
     return chosen.astype(np.float32), local.astype(np.float32)
 
 

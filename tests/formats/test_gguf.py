@@ -329,7 +329,7 @@ def test_what_is_not_covered_is_refused(tmp_path, bpe):
     def message(**changed):
         return _error(_write(tmp_path / "small.gguf", "llama", bpe, arrays, **changed))
 
-    assert "architecture 'qwen2'; llama and gemma3" in message(name="qwen2")
+    assert "architecture 'qwen3moe'; llama, qwen2" in message(name="qwen3moe")
     assert "lacks the tensor blk.1.ffn_up.weight" in message(skip=["blk.1.ffn_up.weight"])
     bias = np.zeros(64, np.float32)
     assert "blk.0.attn_q.bias" in message(extra=[("blk.0.attn_q.bias", bias)])

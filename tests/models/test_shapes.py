@@ -26,6 +26,22 @@ EXACT = {  # as the checkpoints on the Hugging Face hub have them; Gemma 3 from 
     "qwen3_8b": 8_190_735_360,
     "qwen3_14b": 14_768_307_200,
     "qwen3_32b": 32_762_123_264,
+    "qwen2_5_0_5b": 494_032_768,
+    "qwen2_5_1_5b": 1_543_714_304,
+    "qwen2_5_3b": 3_085_938_688,
+    "qwen2_5_7b": 7_615_616_512,
+    "qwen2_5_14b": 14_770_033_664,
+    "qwen2_5_32b": 32_763_876_352,
+    "qwen2_5_72b": 72_706_203_648,
+    "mistral_7b_v0_1": 7_241_732_096,
+    "mistral_7b_v0_3": 7_248_023_552,
+    "gemma2_2b": 2_614_341_888,
+    "gemma2_9b": 9_241_705_984,
+    "gemma2_27b": 27_227_128_320,
+    "olmo2_1b": 1_484_916_736,
+    "olmo2_7b": 7_298_617_344,
+    "olmo2_13b": 13_716_198_400,
+    "olmo2_32b": 32_234_279_936,
     "t5_1_1_small": 76_961_152,
     "t5_1_1_base": 247_577_856,
     "t5_1_1_large": 783_150_080,
@@ -71,8 +87,11 @@ def test_lamda_pt_is_near_its_name(size):
 def test_every_count_matches_a_formula(name):
     c = configuration.model_config(name)
     attention = c.embed_dim * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
+    attention += c.qkv_bias * c.head_dim * (c.num_heads + 2 * c.num_kv_heads)
     mlp = 3 * c.embed_dim * c.mlp_dim
-    decoder_norms = (2 + 2 * c.post_norms + bool(c.num_encoder_layers)) * c.embed_dim + 2 * c.qk_norm * c.head_dim
+    heads = c.num_heads + c.num_kv_heads if c.qk_norm_across_heads else 2
+    sublayer_norms = 2 * c.pre_norms + 2 * c.post_norms + bool(c.num_encoder_layers)
+    decoder_norms = sublayer_norms * c.embed_dim + c.qk_norm * heads * c.head_dim
     decoder = c.num_layers * (attention * (1 + bool(c.num_encoder_layers)) + mlp + decoder_norms) + c.embed_dim
     encoder = c.num_encoder_layers * (attention + mlp + 2 * c.embed_dim)
     if c.num_encoder_layers:
@@ -89,6 +108,10 @@ def test_every_model_has_its_family():
 
 
 def test_layers_that_see_everything():
+    assert configuration.model_config("gemma2_2b").global_layers == (False, True) * 13
+    assert not any(configuration.model_config("mistral_7b_v0_1").global_layers)
+    first = configuration.model_config("mistral_7b_v0_1", {"global_first": 3}).global_layers
+    assert first == (True,) * 3 + (False,) * 29
     gemma = configuration.model_config("gemma3_270m").global_layers
     assert [i for i, is_global in enumerate(gemma) if is_global] == [5, 11, 17]
     assert all(configuration.model_config("smollm2_135m").global_layers)

@@ -1,0 +1,24 @@
+"""What a download leaves in place of a file: a pointer of Git LFS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flan_jax.errors import FlanError
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuses a file whose content was never fetched; one that is missing or cannot be read is left to its reader.
+
+    Raises:
+      FlanError: `path` is a pointer of Git LFS.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except OSError:
+        return
+    if start == _POINTER:
+        raise FlanError(f"{path} is a pointer of Git LFS and not the file itself: run `git lfs pull` in {path.parent}.")
