@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax import catalog, styles
-from flan_jax.data import mixtures, token_store, vocabularies
+from flan_jax.data import vocabularies
+from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
-from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
@@ -182,20 +182,9 @@ def packing_report(
     mixture: str, to: Path, tokenizer: vocabularies.Tokenizer, options: preparation.Options
 ) -> dict[str, Any]:
     """How full the rows of a mixture are; see `Stream.report`."""
-    store = token_store.TokenStore.open(to, tokenizer.fingerprint, options.style)
-    there = set(store.names)
-    members = catalog.mixture(styles.split_name(mixture)[0])
-    composition = mixtures.composition(mixture, {d.name: store[d.name].num_records for d in members if d.name in there})
-    stream = Stream(
-        store,
-        composition.rates,
-        seed=0,
-        row_length=options.max_input_length + options.max_target_length,
-        target_length=options.max_target_length,
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
-    )
-    return stream.report()
+    lengths = {"inputs": options.max_input_length, "targets": options.max_target_length}
+    styled = styles.split_name(mixture)[0] + options.style.suffix
+    return open_mixture(styled, to, tokenizer, lengths=lengths)[1].report()
 
 
 if __name__ == "__main__":
