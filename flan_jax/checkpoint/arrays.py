@@ -11,15 +11,19 @@ import jax
 import orbax.checkpoint as ocp
 
 from flan_jax import models, partitioning
+from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 
 
+_ITEMS = ("params", "opt_state")
+
+
 def _manager(model_dir: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
     return ocp.CheckpointManager(
-        (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=("params", "opt_state")
+        (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=(*_ITEMS, digests.ITEM)
     )
 
 
@@ -45,11 +49,19 @@ class Saver:
         self._manager = _manager(model_dir, keep)
 
     def save(self, step: int, params: Any, opt_state: Any = None) -> None:
-        """Starts saving; a step becomes visible when it is whole. Waits for the save before it."""
-        items = {"params": ocp.args.StandardSave(params)}
-        if opt_state is not None:
-            items["opt_state"] = ocp.args.StandardSave(opt_state)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        """Starts saving; a step becomes visible when it is whole. Waits for the save before it.
+
+        Raises:
+          FlanError: an array holds numbers that are not finite: it is named, and nothing is saved.
+        """
+        trees = {name: tree for name, tree in zip(_ITEMS, (params, opt_state), strict=True) if tree is not None}
+        found = {name: digests.measure(tree) for name, tree in trees.items()}
+        for name, by_path in found.items():
+            digests.refuse_not_finite(by_path, f"step {step} is not saved: {name}")
+        items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
+        items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(saved))
+        self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
 
     def wait(self) -> None:
         """Returns when all that was started is saved."""
@@ -88,12 +100,14 @@ def restore_params(model_dir: str | Path, abstract_params: Any, shardings: Any, 
       step: None takes the last.
 
     Raises:
-      FlanError: there is no such checkpoint, or it does not fit.
+      FlanError: there is no such checkpoint, it does not fit, or an array is not what was saved.
     """
     chosen = _chosen_step(model_dir, step)
     with contextlib.closing(_manager(model_dir)) as manager, _readable(model_dir, chosen):
         items = ocp.args.Composite(params=ocp.args.StandardRestore(_with_shardings(abstract_params, shardings)))
-        return manager.restore(chosen, args=items)["params"]
+        params = manager.restore(chosen, args=items)["params"]
+    digests.verify(model_dir, chosen, {"params": params})
+    return params
 
 
 def restore_training(
@@ -102,7 +116,7 @@ def restore_training(
     """Reads (step, params, opt_state) of the last step.
 
     Raises:
-      FlanError: there is no checkpoint, or it does not fit.
+      FlanError: there is no checkpoint, it does not fit, or an array is not what was saved.
     """
     chosen = _chosen_step(model_dir, None)
     remedy = "give another folder, or start a new run from its parameters with INITIAL_CHECKPOINT_PATH"
@@ -111,7 +125,8 @@ def restore_training(
             ocp.args.StandardRestore(_with_shardings(a, s)) for a, s in zip(abstract, shardings, strict=True)
         )
         items = manager.restore(chosen, args=ocp.args.Composite(params=params, opt_state=opt_state))
-        return chosen, items["params"], items["opt_state"]
+    digests.verify(model_dir, chosen, {name: items[name] for name in _ITEMS})
+    return chosen, items["params"], items["opt_state"]
 
 
 @contextlib.contextmanager
@@ -142,10 +157,10 @@ def load_model(
       computation: fields of `models.config.COMPUTATION` that differ from the model's own.
 
     Raises:
-      FlanError: the folder is no checkpoint or lacks the step, or the model cannot be computed so here.
+      FlanError: the folder is no checkpoint, lacks the step or is damaged, or the model cannot be computed so here.
     """
     manifest = Manifest.load(model_dir)
-    tokenizer = vocabularies.load(Path(model_dir) / "vocabulary")
+    tokenizer = manifest.load_vocabulary(model_dir)
     model = models.build(models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {})))
     mesh = partitioning.make_mesh() if mesh is None else mesh
     models.refuse_attention(model.config.attention, mesh.devices.flat[0].platform)

@@ -23,6 +23,8 @@ DECLARED = "declared"  # its importer lists the clusters
 TUNED = "tuned"  # tuned here, from a known start
 UNKNOWN = "unknown"
 
+_OWN = "digest"  # of the manifest's other entries, in its file
+
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
@@ -72,27 +74,51 @@ class Manifest:
         """Reads MODEL_DIR/manifest.json.
 
         Raises:
-          FlanError: it is missing or broken.
+          FlanError: it is missing, broken, or not as it was saved.
         """
         path = Path(model_dir) / "manifest.json"
         try:
-            values = json.loads(path.read_text())
-            return cls(**(values | {"history": tuple(values["history"])}))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            own = values.pop(_OWN, None)  # which a manifest of an earlier version has not
+            is_whole = own is None or own == _digest(values)
+            manifest = cls(**(values | {"history": tuple(values["history"])}))
         except FileNotFoundError as error:
             raise FlanError(
                 f"no checkpoint at {model_dir}: manifest.json is missing; "
                 "make one with python -m flan_jax.convert or python -m flan_jax.train."
             ) from error
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise FlanError(f"{path} is broken ({error}); restore it or convert the checkpoint again.") from error
+        if not is_whole:
+            raise FlanError(
+                f"{path} is damaged: it does not fit its own digest; restore it, or, where it was edited on purpose, "
+                f'delete its entry "{_OWN}".'
+            )
+        return manifest
 
     def save(self, model_dir: str | Path) -> None:
         """Writes MODEL_DIR/manifest.json, whole or not at all."""
         path = Path(model_dir) / "manifest.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".manifest.{os.getpid()}")
-        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        temporary.write_text(json.dumps(dataclasses.asdict(self) | {_OWN: self.digest()}, indent=1) + "\n")
         temporary.replace(path)
+
+    def load_vocabulary(self, model_dir: str | Path) -> vocabularies.Tokenizer:
+        """Reads MODEL_DIR/vocabulary.
+
+        Raises:
+          FlanError: it is missing or broken, or not the one that the manifest names.
+        """
+        folder = Path(model_dir) / "vocabulary"
+        tokenizer = vocabularies.load(folder)
+        wanted = self.vocabulary.get("fingerprint", tokenizer.fingerprint)
+        if tokenizer.fingerprint != wanted:
+            raise FlanError(
+                f"{folder} is not the vocabulary of {model_dir}: its fingerprint is {tokenizer.fingerprint[:12]}, and "
+                f"manifest.json has {wanted[:12]}; copy the checkpoint anew."
+            )
+        return tokenizer
 
     @property
     def trained_clusters(self) -> frozenset[str] | None:
@@ -119,8 +145,11 @@ class Manifest:
 
     def digest(self) -> str:
         """Identifies the checkpoint: its history with dates, its shape and its vocabulary."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest(dataclasses.asdict(self))
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _dated(record: dict[str, Any]) -> dict[str, Any]:

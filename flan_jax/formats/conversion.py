@@ -83,7 +83,7 @@ def _open_t5x(checkpoint: Path, config: models.DecoderConfig | None, vocabulary:
             )
         manifest = Manifest.load(beside)
         config = models.DecoderConfig.from_dict(manifest.model)
-        return t5x.read(checkpoint, config, vocabularies.load(beside / "vocabulary"), manifest)
+        return t5x.read(checkpoint, config, manifest.load_vocabulary(beside), manifest)
     if config is None or vocabulary is None:
         raise FlanError(
             f"{checkpoint} of T5X says neither its shape nor its vocabulary: add --model=NAME (one of gin/models) and "

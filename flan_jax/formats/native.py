@@ -19,9 +19,8 @@ import tensorstore
 from orbax.checkpoint import future, type_handlers
 
 from flan_jax import models
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import Manifest
-from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.formats.source import Leaf, Source, leaves
 from flan_jax.formats.source import Path as ParameterPath
@@ -39,6 +38,12 @@ class _Streamed:
         self.ndim, self.size = len(self.shape), leaf.size
         self.nbytes = self.size * self.dtype.itemsize
         self.chunk = ((1,) if leaf.num_layers else ()) + leaf.shape
+        self._sums = digests.Sums()
+
+    @property
+    def digest(self) -> digests.Digest:
+        """Of what was written."""
+        return digests.Digest(self.dtype.name, self.shape, self._sums.checksum)
 
     def write(self, into: tensorstore.TensorStore) -> None:
         for layer in self.leaf.layers:
@@ -49,7 +54,9 @@ class _Streamed:
                     f"{self._source.name}: {where} has shape {tensor.shape} instead of {self.leaf.shape}: "
                     "the model is of another shape than is said."
                 )
-            (into if layer is None else into[layer]).write(np.asarray(tensor, np.float32)).result()
+            tensor = np.asarray(tensor, self.dtype)
+            self._sums.add_layer(tensor, layer)
+            (into if layer is None else into[layer]).write(tensor).result()
 
 
 class _StreamedHandler(type_handlers.TypeHandler):
@@ -93,12 +100,12 @@ def write(source: Source, manifest: Manifest, folder: Path) -> None:
       FlanError: a tensor cannot be read, or has another shape.
     """
     tree: dict[str, Any] = {}
-    for leaf in leaves(source.config):
-        *above, last = leaf.path
+    streamed = {leaf.path: _Streamed(leaf, source) for leaf in leaves(source.config)}
+    for (*above, last), value in streamed.items():
         inner = tree
         for name in above:
             inner = inner.setdefault(name, {})
-        inner[last] = _Streamed(leaf, source)
+        inner[last] = value
     registry = type_handlers.create_type_handler_registry(
         (jax.Array, type_handlers.ArrayHandler()), (_Streamed, _StreamedHandler())
     )
@@ -106,8 +113,10 @@ def write(source: Source, manifest: Manifest, folder: Path) -> None:
     options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
     path = (folder / "checkpoints").absolute()
     with contextlib.closing(ocp.CheckpointManager(path, options=options, item_handlers=handlers)) as manager:
-        manager.save(0, args=ocp.args.Composite(params=ocp.args.PyTreeSave(tree)))
+        items = ocp.args.Composite(params=ocp.args.PyTreeSave(tree))
+        manager.save(0, args=items, custom_metadata=digests.NOTE)
         manager.wait_until_finished()
+    digests.write(folder, 0, {"params": {"/".join(name): value.digest for name, value in streamed.items()}})
     source.tokenizer.save(folder / "vocabulary")
     manifest.save(folder)
 
@@ -120,7 +129,7 @@ def read(folder: Path, step: int | None = None) -> Source:
     """
     manifest = Manifest.load(folder)
     config = models.DecoderConfig.from_dict(manifest.model)
-    tokenizer = vocabularies.load(folder / "vocabulary")
+    tokenizer = manifest.load_vocabulary(folder)
     found = arrays.steps(folder)
     step = (found or [0])[-1] if step is None else step
     if step not in found:
@@ -128,27 +137,33 @@ def read(folder: Path, step: int | None = None) -> Source:
     base = f"file://{(folder / 'checkpoints' / str(step) / 'params').absolute()}/"
     stored: dict[ParameterPath, int] = {leaf.path: leaf.num_layers for leaf in leaves(config)}
     kept: dict[str, Any] = {}  # the layers read last: they are mostly asked for in order
+    checked = digests.Reading(folder, step)
+
+    def stored_tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
+        if kept.get("path") != path:
+            kvstore = {"driver": "ocdbt", "base": base, "path": ".".join(path) + "/"}
+            kept.update(path=path, store=tensorstore.open({"driver": "zarr", "kvstore": kvstore}).result(), at=None)
+        store = kept["store"]
+        if layer is None:
+            return store.read().result()
+        count = max(1, _READ_AT_ONCE // max(1, 4 * math.prod(store.shape[1:])))
+        if store.chunk_layout.read_chunk.shape[0] == 1:
+            count = 1
+        start = layer - layer % count
+        if kept["at"] != start:
+            kept.update(at=start, layers=None)
+            kept["layers"] = store[start : min(start + count, stored[path])].read().result()
+        return kept["layers"][layer - start]
 
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         try:
-            if kept.get("path") != path:
-                kvstore = {"driver": "ocdbt", "base": base, "path": ".".join(path) + "/"}
-                kept.update(path=path, store=tensorstore.open({"driver": "zarr", "kvstore": kvstore}).result(), at=None)
-            store = kept["store"]
-            if layer is None:
-                return store.read().result()
-            count = max(1, _READ_AT_ONCE // max(1, 4 * math.prod(store.shape[1:])))
-            if store.chunk_layout.read_chunk.shape[0] == 1:
-                count = 1
-            start = layer - layer % count
-            if kept["at"] != start:
-                kept.update(at=start, layers=None)
-                kept["layers"] = store[start : min(start + count, stored[path])].read().result()
-            return kept["layers"][layer - start]
+            found = stored_tensor(path, layer)
         except (ValueError, OSError) as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise FlanError(
                 f"step {step} of {folder} cannot be read ({reason}): it is damaged; copy it anew."
             ) from error
+        checked.add("/".join(path), found, layer, stored[path])
+        return found
 
     return Source(config, tensor, tokenizer, f"{folder.name} step {step}", manifest, step)

@@ -102,7 +102,7 @@ def train(
     # ------------------------------------------------------------------------------------------- model and data
     if initial_checkpoint_path:
         manifest = Manifest.load(initial_checkpoint_path)
-        tokenizer = vocabularies.load(str(Path(initial_checkpoint_path) / "vocabulary"))
+        tokenizer = manifest.load_vocabulary(initial_checkpoint_path)
     elif model is not None and vocabulary is not None:
         tokenizer = vocabularies.load(vocabulary)
         shape = dataclasses.replace(model, vocab_size=max(model.vocab_size, tokenizer.vocab_size))

@@ -209,4 +209,4 @@ def test_statistics_of_another_adafactor_are_refused(tmp_path, state):
 
 def test_manifests_are_plain_json(saved):
     values = json.loads((saved / "manifest.json").read_text())
-    assert set(values) == {"model", "vocabulary", "tuning", "separator", "history"}
+    assert set(values) == {"model", "vocabulary", "tuning", "separator", "history", "digest"}

@@ -62,7 +62,7 @@ def test_digests_differ():
     first = _manifest()
     others = [
         first.inherit(["sst2"], ["sentiment"], "eos", {}),
-        dataclasses.replace(first, model=first.model | {"num_layers": 3}),
+        dataclasses.replace(first, model=first.model | {"num_layers": 4}),
         dataclasses.replace(first, vocabulary={}),
         _manifest(UNKNOWN),
     ]
