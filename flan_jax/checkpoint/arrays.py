@@ -16,7 +16,6 @@ from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 
-
 _ITEMS = ("params", "opt_state")
 
 

@@ -149,7 +149,10 @@ def measure(tree: Any) -> dict[str, Measured]:
     Args:
       tree: of arrays, on one mesh or on the host.
     """
-    leaves = [(jax.tree_util.keystr(path, simple=True, separator="/"), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+    leaves = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), x)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    ]
     if not leaves:
         return {}
     arrays = [x for _, x in leaves]
@@ -180,7 +183,9 @@ def refuse_not_finite(measured: Mapping[str, Measured], where: str) -> None:
         bad = found.nans + (found.infinities if found.digest.shape else 0)
         if bad:
             kinds = f"{found.nans} NaN, {found.infinities} infinite"
-            raise FlanError(f"{where}: {bad} of {math.prod(found.digest.shape)} numbers of {name} are not finite ({kinds}).")
+            raise FlanError(
+                f"{where}: {bad} of {math.prod(found.digest.shape)} numbers of {name} are not finite ({kinds})."
+            )
 
 
 def _layout(x: Any) -> NamedSharding | None:
@@ -245,7 +250,9 @@ def _of_part(x: jax.Array, shape: tuple[int, ...], starts: Sequence[Any]) -> jax
     # One reduction of all four: the array is read once, 27 times as fast on CPU as sum by sum.
     zero = jnp.uint32(0)
     every = tuple(range(words.ndim))
-    sums = jax.lax.reduce(tuple(terms), (zero,) * 4, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), every)
+    sums = jax.lax.reduce(
+        tuple(terms), (zero,) * 4, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), every
+    )
     return jnp.stack(sums)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -49,11 +51,12 @@ def run(subject: Subject, names: Sequence[str]) -> Iterator[Finding]:
     Matrix products are computed in full float32, which accelerators do only when they are told.
     """
     for name in names:
-        check, tally = CHECKS[name], Tally()
+        check, tally, began = CHECKS[name], Tally(), time.perf_counter()
         with jax.default_matmul_precision("highest"):
             try:
                 check.compare(subject, tally)
             except Skip as reason:
                 yield Finding(name, check.says, SKIPPED, reason=str(reason))
             else:
-                yield tally.finding(name, check.says)
+                found = tally.finding(name, check.says)
+                yield dataclasses.replace(found, seconds=time.perf_counter() - began)

@@ -20,7 +20,10 @@ def check(subject: Subject, tally: Tally) -> None:
     expected = saved.get("params", {})
     measured = digests.measure(subject.params)
     tally.same(sorted(measured), sorted(expected), {"names of": "parameters"})
-    hosts = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(subject.params)}
+    hosts = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): x
+        for path, x in jax.tree.leaves_with_path(subject.params)
+    }
     for name in sorted(measured.keys() & expected.keys()):
         place = {"parameter": name}
         tally.same(measured[name].digest, expected[name], place)

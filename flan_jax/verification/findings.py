@@ -72,6 +72,7 @@ class Finding:
       compared: how many of what.
       reason: why it was skipped, or failed without a difference.
       remarks: what of it could not be compared, and why.
+      seconds: that it took.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Finding:
     compared: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reason: str = ""
     remarks: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     def line(self) -> str:
         """For people."""
@@ -100,7 +102,10 @@ class Finding:
             parts.append(f"largest difference {self.difference:.2g} (allowed {self.allowed:.2g}) at {where}")
         if self.compared:
             parts.append("compared: " + ", ".join(f"{number:,} {what}" for what, number in self.compared.items()))
-        return "; ".join([*parts, *self.remarks])
+        parts += self.remarks
+        if self.status != SKIPPED:
+            parts.append(f"{self.seconds:.0f} s")
+        return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it: a difference that is no finite number is null."""

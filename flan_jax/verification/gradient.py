@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,12 +24,14 @@ def check(subject: Subject, tally: Tally) -> None:
     batch = subject.stream.batch(0)
     expected, examples, tokens = _alone(subject)
     another = {name: array[::-1].copy() for name, array in batch.items()}
-    ways = {"one batch": (1, batch)}
+    ways, steps = {"one batch": (1, batch)}, {}
     if microbatches > 1:
         ways[f"{microbatches} microbatches"] = (microbatches, batch)
         ways[f"{microbatches} microbatches in another order"] = (microbatches, another)
     for way, (parts, rows) in ways.items():
-        _compare(tally, _of_step(subject, parts, rows), expected, way)
+        if parts not in steps:
+            steps[parts] = _step(subject, parts)
+        _compare(tally, steps[parts](subject.params, rows), expected, way)
     numbers = sum(x.size for x in jax.tree.leaves(subject.params))
     tally.count(examples=examples, target_tokens=tokens, parameters=numbers, ways=len(ways))
 
@@ -46,35 +49,35 @@ def _alone(subject: Subject) -> tuple[Any, int, int]:
     return scale(total), examples, tokens
 
 
-def _of_step(subject: Subject, microbatches: int, batch: dict[str, np.ndarray]) -> Any:
-    """The gradient that a training step hands to its optimizer."""
+def _step(subject: Subject, microbatches: int) -> Callable[[Any, dict[str, np.ndarray]], Any]:
+    """(params, batch) -> the gradient that a training step hands to its optimizer."""
     keep = optax.GradientTransformation(lambda params: None, lambda updates, state, params=None: (updates, updates))
     step = make_train_step(subject.model, keep, len(subject.stream.datasets), microbatches)
+    return jax.jit(lambda params, batch: step(TrainState(jnp.int32(0), params, None), batch)[0].opt_state)
 
-    @jax.jit
-    def gradient(params: Any, batch: dict[str, jax.Array]) -> Any:
-        return step(TrainState(jnp.int32(0), params, None), batch)[0].opt_state
 
-    return gradient(subject.params, batch)
+@jax.jit
+def _figures(found: list[jax.Array], expected: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
+    """The largest difference and the largest number of the expected, of every layer [N] of each."""
+
+    def figures(ours: jax.Array, theirs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows = theirs.reshape(theirs.shape[0], -1)
+        return jnp.abs(ours.reshape(rows.shape) - rows).max(axis=1), jnp.abs(rows).max(axis=1)
+
+    return [figures(*pair) for pair in zip(found, expected, strict=True)]
 
 
 def _compare(tally: Tally, found: Any, expected: Any, way: str) -> None:
     """Compares tensor by tensor, a layer at a time."""
+    names = ["/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(expected)]
+    stacked = ["layers" in name.split("/") for name in names]
 
-    @jax.jit
-    def figures(found: jax.Array, expected: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The largest difference and the largest number of the expected, of every layer [N]."""
-        rows = expected.reshape(expected.shape[0], -1)
-        return jnp.abs(found.reshape(rows.shape) - rows).max(axis=1), jnp.abs(rows).max(axis=1)
+    def by_layer(tree: Any) -> list[jax.Array]:
+        return [x if many else x[None] for x, many in zip(jax.tree.leaves(tree), stacked, strict=True)]
 
-    tensors = []
-    for (path, theirs), ours in zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(found), strict=True):
-        names = [key.key for key in path]
-        stacked = "layers" in names
-        pair = (ours, theirs) if stacked else (ours[None], theirs[None])
-        tensors.append(("/".join(names), stacked, *(np.asarray(x) for x in figures(*pair))))
-    largest = max(float(scale_N.max()) for _, _, _, scale_N in tensors)
-    for name, stacked, difference_N, scale_N in tensors:
+    figures = jax.device_get(_figures(by_layer(found), by_layer(expected)))
+    largest = max(float(scale_N.max()) for _, scale_N in figures)
+    for name, many, (difference_N, scale_N) in zip(names, stacked, figures, strict=True):
         for layer, (difference, scale) in enumerate(zip(difference_N, scale_N, strict=True)):
-            place = {"parameter": name} | ({"layer": layer} if stacked else {}) | {"in": way}
+            place = {"parameter": name} | ({"layer": layer} if many else {}) | {"in": way}
             tally.see(difference, tolerances.gradient(float(scale), largest), place)

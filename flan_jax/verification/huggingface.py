@@ -43,11 +43,13 @@ def _folder(subject: Subject) -> tuple[Path, bool]:
         if not (folder / "config.json").is_file():
             raise FlanError(f"--huggingface={folder}: there is no config.json; give a folder that transformers loads.")
         return folder, True
-    imported = subject.manifest.history[0].get("folder") if subject.manifest.history else None
-    if not imported or not (Path(imported) / "config.json").is_file():
-        where = f"{imported}, from which it came, is gone" if imported else "the model came from no folder of them"
+    history = subject.manifest.history
+    at = max((i for i, entry in enumerate(history) if "folder" in entry), default=None)
+    folder = None if at is None else Path(history[at]["folder"])
+    if folder is None or not (folder / "config.json").is_file():
+        where = "the model came from no folder of them" if folder is None else f"{folder}, where it came from, is gone"
         raise Skip(f"{where}: give one with --huggingface=FOLDER (python -m flan_jax.convert --format=huggingface)")
-    return Path(imported), not any("tuned on" in entry for entry in subject.manifest.history)
+    return folder, not any("tuned on" in entry for entry in history[at:])
 
 
 def _loaded(kind: Any, folder: Path, **how: Any) -> Any:
@@ -62,8 +64,8 @@ def _tokens(subject: Subject, tally: Tally, theirs: Any) -> None:
     """Tokens of the examples' texts, and what begins and ends them."""
     ours = subject.tokenizer
     tally.same(ours.eos_id, theirs.eos_token_id, {"special token": "end of sequence"})
-    begins = theirs("a")["input_ids"][0]
-    begins = begins if begins == theirs.bos_token_id else None
+    adds_bos = theirs.bos_token_id is not None and theirs("a")["input_ids"][:1] == [theirs.bos_token_id]
+    begins = theirs.bos_token_id if adds_bos else None
     tally.same(ours.bos_id, begins, {"special token": "beginning of sequence"})
     tally.count(special_tokens=2)
     for question in itertools.islice(subject.questions(with_options=False), subject.request.examples):

@@ -19,6 +19,7 @@ from flan_jax import models
 START = 0  # T5's decoder starts with id 0
 _SHORTEST_ROW = 64
 _HEAD = 16  # places whose logits are computed at once
+_GROWTH_OF_GRADIENT = 4  # from one length of a row to the next; a gradient takes long to compile
 
 
 class Plain:
@@ -33,7 +34,7 @@ class Plain:
         self.model = models.build(config.computed(dtype="float32", attention="xla", remat="none"))
         self._params = params
         self._forward = jax.jit(self._hidden)
-        self._head = jax.jit(self.model.logits)
+        self._head = jax.jit(lambda params, hidden, places: self.model.logits(params, hidden[places]))
         self._gradient = jax.jit(jax.grad(self._loss))
 
     @property
@@ -53,27 +54,29 @@ class Plain:
         found = []
         for start in range(first, first + len(answer), _HEAD):
             places = np.minimum(np.arange(start, start + _HEAD), len(hidden_LxD) - 1)
-            found.append(np.asarray(self._head(self._params, hidden_LxD[places])))
+            found.append(np.asarray(self._head(self._params, hidden_LxD, places)))
         return np.concatenate(found)[: len(answer)]
 
     def gradient(self, prompt: Sequence[int], answer: Sequence[int]) -> Any:
         """The gradient of the summed negative log-likelihood of an answer, as a tree like the parameters."""
-        arrays, first = self._row(prompt, answer)
-        size = _room(len(answer), _HEAD)
+        arrays, first = self._row(prompt, answer, _GROWTH_OF_GRADIENT)
+        size = _room(len(answer), _HEAD, _GROWTH_OF_GRADIENT)
         places, targets, weights = np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.float32)
         places[: len(answer)] = np.arange(first, first + len(answer))
         targets[: len(answer)], weights[: len(answer)] = answer, 1
         return self._gradient(self._params, arrays, places, targets, weights)
 
-    def _row(self, prompt: Sequence[int], answer: Sequence[int]) -> tuple[dict[str, np.ndarray], int]:
+    def _row(self, prompt: Sequence[int], answer: Sequence[int], growth: int = 2) -> tuple[dict[str, np.ndarray], int]:
         """A row's arrays, and the slot that predicts the first token of the answer."""
         if not self.has_encoder:
             ids = [*prompt, *answer]
-            return {"tokens": np.resize(np.array(ids, np.int32), _room(len(ids), _SHORTEST_ROW))}, len(prompt) - 1
+            return {"tokens": np.resize(np.array(ids, np.int32), _room(len(ids), _SHORTEST_ROW, growth))}, len(
+                prompt
+            ) - 1
         read, said = np.array(prompt, np.int32), np.array([START, *answer[:-1]], np.int32)
-        encoder_tokens, encoder_segments = np.zeros((2, _room(len(read), _SHORTEST_ROW)), np.int32)
+        encoder_tokens, encoder_segments = np.zeros((2, _room(len(read), _SHORTEST_ROW, growth)), np.int32)
         encoder_tokens[: len(read)], encoder_segments[: len(read)] = read, 1
-        tokens = np.resize(said, _room(len(said), _SHORTEST_ROW))
+        tokens = np.resize(said, _room(len(said), _SHORTEST_ROW, growth))
         return {"tokens": tokens, "encoder_tokens": encoder_tokens, "encoder_segments": encoder_segments}, 0
 
     def _hidden(self, params: Any, arrays: dict[str, jax.Array]) -> jax.Array:
@@ -101,6 +104,8 @@ def log_likelihoods(logits_NxV: np.ndarray, answer: Sequence[int]) -> np.ndarray
     return logits_NxV[np.arange(len(answer)), list(answer)] - highest_N - np.log(total_N)
 
 
-def _room(size: int, least: int) -> int:
-    """The length of the row for so many tokens: a power of two of `least`."""
-    return least << max(0, (-(-size // least) - 1).bit_length())
+def _room(size: int, least: int, growth: int) -> int:
+    """The length of the row for so many tokens: the first of `least`, `least` times `growth`, ... that suffices."""
+    while least < size:
+        least *= growth
+    return least

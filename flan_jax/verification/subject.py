@@ -19,7 +19,6 @@ from flan_jax.data import examples
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.stream import Segment, Stream
-from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
 from flan_jax.verification.findings import Place
 from flan_jax.verification.plain import Plain
