@@ -55,7 +55,7 @@ def convert(
         conversion.declared(tuning)  # a misspelt cluster shows before anything is read
     conversion.check_destination(to, overwrite)
     found, checkpoint = _open(source, model, vocabulary)
-    manifest = conversion.manifest_of(found, tuning, form)
+    manifest = conversion.manifest_of(found, tuning, form, Path(source))
     kept: dict[str, Any] = {}
     if form == conversion.T5X and checkpoint is not None:
         kept = {"optimizer": t5x.read_optimizer(checkpoint), "scanned": t5x.is_scanned(checkpoint)}

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax import catalog, options, styles
-from flan_jax.data import mixtures, token_store, vocabularies
+from flan_jax.data import vocabularies
+from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
-from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
@@ -195,20 +195,9 @@ def packing_report(
     mixture: str, to: Path, tokenizer: vocabularies.Tokenizer, settings: preparation.Options
 ) -> dict[str, Any]:
     """How full the rows of a mixture are; see `Stream.report`."""
-    store = token_store.TokenStore.open(to, tokenizer.fingerprint, settings.style)
-    there = set(store.names)
-    members = catalog.mixture(styles.split_name(mixture)[0])
-    composition = mixtures.composition(mixture, {d.name: store[d.name].num_records for d in members if d.name in there})
-    stream = Stream(
-        store,
-        composition.rates,
-        seed=0,
-        row_length=settings.max_input_length + settings.max_target_length,
-        target_length=settings.max_target_length,
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
-    )
-    return stream.report()
+    lengths = {"inputs": settings.max_input_length, "targets": settings.max_target_length}
+    styled = styles.split_name(mixture)[0] + settings.style.suffix
+    return open_mixture(styled, to, tokenizer, lengths=lengths)[1].report()
 
 
 if __name__ == "__main__":

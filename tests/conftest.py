@@ -117,3 +117,34 @@ def read_only_disk(make_disk) -> Path:
     folder = make_disk(200, "read_only")
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def verifiable(tmp_path_factory) -> dict[str, Path]:
+    """Folders to verify: a decoder with local and global layers, an encoder-decoder, and three datasets of samples."""
+    import dataclasses
+
+    import jax
+
+    from flan_jax import configuration, models, prepare
+    from flan_jax.checkpoint import arrays
+    from flan_jax.checkpoint.manifest import UNTUNED, Manifest
+    from flan_jax.data.vocabularies import ByteTokenizer
+
+    folder, tokenizer = tmp_path_factory.mktemp("verifiable"), ByteTokenizer()
+    prepare.main([f"--to={folder / 'prepared'}", "--datasets=copa,sst2,trec", "--workers=1"])
+    tiny, tiny_t5 = (configuration.model_config(name) for name in ("tiny", "tiny_t5"))
+    small = {"embed_dim": 32, "head_dim": 8, "mlp_dim": 48, "vocab_size": 259}
+    shapes = {
+        "decoder": dataclasses.replace(tiny, **small, window=24, global_every=2, qk_norm=True, post_norms=True),
+        "encoder_decoder": dataclasses.replace(tiny_t5, **small),
+    }
+    for name, config in shapes.items():
+        params = jax.jit(models.build(config).init)(jax.random.key(0))
+        # Sharper than at random, so that who sees whom shows in the logits.
+        params = jax.tree.map(lambda x: x * 2 if x.ndim > 2 else x, params)
+        with arrays.Saver(folder / name) as saver:
+            saver.save(3, params)
+        Manifest.create(config, tokenizer, UNTUNED).save(folder / name)
+        tokenizer.save(folder / name / "vocabulary")
+    return {name: folder / name for name in ("prepared", *shapes)}

@@ -22,7 +22,7 @@ FLOORS = (
     {"training", "formats", "scoring"},
     {"decoding", "compilation"},
     {"evaluation", "lm_eval", "inspection"},
-    {"reporting", "studies"},
+    {"reporting", "studies", "verification"},
     # The binaries, thin.
     {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination", "audit"}
     | {"verify", "export", "study", "quickstart", "launch"},

@@ -95,20 +95,23 @@ def _open_t5x(checkpoint: Path, config: models.DecoderConfig | None, vocabulary:
     return t5x.read(checkpoint, config, tokenizer)
 
 
-def manifest_of(source: Source, tuning: str | None, to: str) -> Manifest:
+def manifest_of(source: Source, tuning: str | None, to: str, origin: Path | None = None) -> Manifest:
     """The manifest of what `source` is converted to: inherited where it has one, declared otherwise.
 
     Args:
       source: the model.
       tuning: see `declared`; None says nothing.
       to: the format.
+      origin: what it was read from. A folder of transformers is kept as `folder`, for `flan_jax.verify`.
 
     Raises:
       FlanError: `tuning` contradicts the manifest that the source has.
     """
+    of_transformers = origin is not None and (origin / "config.json").is_file()
+    folder = {"folder": str(origin.absolute())} if of_transformers else {}
     if source.manifest is None:
         status, clusters = declared("unknown" if tuning is None else tuning)
-        record = {"imported": source.name, "tuning as declared": tuning or "unknown"}
+        record = {"imported": source.name, "tuning as declared": tuning or "unknown"} | folder
         record |= {"format": to} if to != NATIVE else {}
         return Manifest.create(source.config, source.tokenizer, status, clusters, record)
     known = source.manifest.tuning
@@ -117,7 +120,7 @@ def manifest_of(source: Source, tuning: str | None, to: str) -> Manifest:
         if (status, list(clusters)) != (known["status"], known["clusters"]) or known["datasets"]:
             says = " ".join([known["status"], ", ".join(known["clusters"])]).strip()
             raise FlanError(f"{source.name} has a manifest, which says {says!r}: leave --tuning={tuning} out.")
-    return source.manifest.recorded({"converted": source.name, "format": to})
+    return source.manifest.recorded({"converted": source.name, "format": to} | folder)
 
 
 def check_destination(to: Path, overwrite: bool) -> None:

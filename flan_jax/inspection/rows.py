@@ -8,13 +8,11 @@ from typing import Any
 
 from flan_jax import catalog, styles
 from flan_jax.data import mixtures, preparation, sources, vocabularies
+from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets
 from flan_jax.data.stream import Stream
-from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
 from flan_jax.files import home
-
-LENGTHS = {"inputs": 1024, "targets": 256}  # the paper's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,20 +111,7 @@ def open_prepared(mixture: str, prepared_dir: str | Path, vocabulary: str = "byt
       FlanError: nothing was prepared for it there.
     """
     tokenizer = vocabularies.load(vocabulary)
-    base, style = styles.split_name(mixture)
-    store = TokenStore.open(prepared_dir, tokenizer.fingerprint, style)
-    there = set(store.names)
-    members = [d.name for d in catalog.mixture(base) if d.name in there]
-    composition = mixtures.composition(mixture, {name: store[name].num_records for name in members})
-    stream = Stream(
-        store,
-        composition.rates,
-        seed=seed,
-        row_length=sum(LENGTHS.values()),
-        target_length=LENGTHS["targets"],
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
-    )
+    composition, stream = open_mixture(mixture, prepared_dir, tokenizer, seed=seed)
     return Prepared(stream, composition, tokenizer)
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import optax
 from rich import progress
 
-from flan_jax import catalog, distributed, macros, models, partitioning, styles
+from flan_jax import catalog, distributed, macros, models, partitioning
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
-from flan_jax.data import mixtures, vocabularies
-from flan_jax.data.stream import Stream, prefetch
-from flan_jax.data.token_store import TokenStore
+from flan_jax.data import vocabularies
+from flan_jax.data.mixture_stream import LENGTHS, open_mixture
+from flan_jax.data.stream import prefetch
 from flan_jax.errors import FlanError
 from flan_jax.files import writable, write_atomic, written
 from flan_jax.training import optimizers
@@ -99,7 +99,7 @@ def train(
       FlanError: bad input, or a loss that is not finite.
     """
     folder = Path(model_dir)
-    lengths = {"inputs": 1024, "targets": 256, **(feature_lengths or {})}
+    lengths = {**LENGTHS, **(feature_lengths or {})}
 
     # ------------------------------------------------------------------------------------------- model and data
     if initial_checkpoint_path:
@@ -113,25 +113,13 @@ def train(
         raise FlanError("train: give INITIAL_CHECKPOINT_PATH, or a model and a VOCABULARY to start from random.")
     network = models.build(models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {})))
 
-    base, style = styles.split_name(mixture)
-    store = TokenStore.open(prepared_dir, tokenizer.fingerprint, style)
-    there = set(store.names)
-    sizes = {d.name: store[d.name].num_records for d in catalog.mixture(base) if d.name in there}
-    if not sizes:
-        raise FlanError(
-            f"mixture {mixture!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
-            f"run python -m flan_jax.prepare --mixture={mixture} --to={prepared_dir}."
-        )
-    composition = mixtures.composition(mixture, sizes)
-    stream = Stream(
-        store,
-        composition.rates,
+    composition, stream = open_mixture(
+        mixture,
+        prepared_dir,
+        tokenizer,
         seed=random_seed,
-        row_length=lengths["inputs"] + (0 if network.config.num_encoder_layers else lengths["targets"]),
-        target_length=lengths["targets"],
         rows_per_batch=batch_size,
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
+        lengths=lengths,
         encoder_decoder=bool(network.config.num_encoder_layers),
     )
 

@@ -80,7 +80,7 @@ def target_loss(
       The sum of weight x negative log-likelihood (nats, float32 scalar), and sums by name: `weight`, `correct`,
       `dataset_loss` and `dataset_weight` [num_datasets], `slots_filled`.
     """
-    hidden_BxTxD = _target_hidden(model, params, batch)
+    hidden_BxTxD = target_hidden(model, params, batch)
     weights_BxT = batch["weights"]
     loss_BxT, correct_BxT = token_cross_entropy(model, params, hidden_BxTxD, batch["targets"], weights_BxT)
     weighted_BxT = loss_BxT * weights_BxT
@@ -100,8 +100,8 @@ def target_loss(
     return total, metrics
 
 
-def _target_hidden(model: Model | EncoderDecoder, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """Hidden states [B, T, D] that predict the targets."""
+def target_hidden(model: Model | EncoderDecoder, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Hidden states [B, T, D] that predict the targets; see `target_loss`."""
 
     def side(prefix: str) -> tuple[jax.Array, ...]:
         return tuple(batch[prefix + name] for name in ("tokens", "positions", "segments"))

@@ -1,0 +1,69 @@
+"""A prepared mixture opened for reading: what it consists of, and its stream. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from flan_jax import catalog, styles
+from flan_jax.data import mixtures
+from flan_jax.data.stream import Stream
+from flan_jax.data.token_store import TokenStore
+from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.errors import FlanError, unknown_name
+
+LENGTHS = {"inputs": 1024, "targets": 256}  # the paper's (section 2.4)
+
+
+def open_mixture(
+    mixture: str,
+    prepared_dir: str | Path,
+    tokenizer: Tokenizer,
+    *,
+    seed: int = 0,
+    rows_per_batch: int = 8,
+    lengths: Mapping[str, int] = LENGTHS,
+    encoder_decoder: bool = False,
+    datasets: Collection[str] = (),
+) -> tuple[mixtures.Composition, Stream]:
+    """Opens those of a mixture's datasets that are prepared.
+
+    Args:
+      mixture: its name, with or without a style at its end.
+      prepared_dir: PREPARED_DIR.
+      tokenizer: the model's vocabulary.
+      seed: of the stream.
+      rows_per_batch: rows of a step.
+      lengths: of "inputs" and "targets", in tokens. A decoder's row has both together; an encoder-decoder's two rows
+        have one each.
+      encoder_decoder: whether rows have an encoder's and a decoder's side.
+      datasets: only these of its datasets; all by default.
+
+    Raises:
+      FlanError: an unknown mixture, a dataset that is not in it or not there, or nothing of it is there.
+    """
+    base, style = styles.split_name(mixture)
+    members = [record.name for record in catalog.mixture(base)]
+    for name in datasets:
+        if name not in members:
+            raise unknown_name(f"dataset of mixture {mixture!r}", name, members)
+    store = TokenStore.open(prepared_dir, tokenizer.fingerprint, style)
+    wanted = [name for name in members if name in (datasets or store.names)]
+    if not wanted:
+        raise FlanError(
+            f"mixture {mixture!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
+            f"run python -m flan_jax.prepare --mixture={mixture} --to={prepared_dir}."
+        )
+    composition = mixtures.composition(mixture, {name: store[name].num_records for name in wanted})
+    stream = Stream(
+        store,
+        composition.rates,
+        seed=seed,
+        row_length=lengths["inputs"] + (0 if encoder_decoder else lengths["targets"]),
+        target_length=lengths["targets"],
+        rows_per_batch=rows_per_batch,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        encoder_decoder=encoder_decoder,
+    )
+    return composition, stream

@@ -1,0 +1,120 @@
+"""What a check found: the largest difference, where it was, and how much was compared."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+HOLDS, FAILS, SKIPPED = "ok", "FAILED", "skipped"
+
+Place = Mapping[str, Any]  # what names it, by its kind: {"dataset": "rte", "record": 12}
+
+
+class Skip(Exception):
+    """Why something cannot be checked, and what to do about it."""
+
+
+class Tally:
+    """Differences as they are found: the worst is kept, the compared are counted."""
+
+    def __init__(self) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.left_out: list[str] = []
+        self._worst: tuple[float, float, float, dict[str, Any]] | None = None
+
+    def count(self, **compared: int) -> None:
+        """Counts what was compared, by what it is: `count(target_tokens=3)`."""
+        self.counts.update(compared)
+
+    def see(self, difference: float, allowed: float, place: Place) -> None:
+        """A difference that was found. One that is no number is the worst there is."""
+        difference, allowed = float(difference), float(allowed)
+        if difference <= allowed:
+            excess = difference / allowed if allowed else 0.0
+        else:  # also where one of the two is NaN
+            excess = difference / allowed if allowed and math.isfinite(difference / allowed) else math.inf
+        if self._worst is None or excess > self._worst[0]:
+            self._worst = (excess, difference, allowed, dict(place))
+
+    def same(self, found: Any, expected: Any, place: Place) -> bool:
+        """Whether two things are equal, as they have to be; `found` and `expected` are shown where they are not."""
+        if found == expected:
+            return True
+        self.see(math.inf, 0.0, {**place, "found": found, "expected": expected})
+        return False
+
+    def finding(self, name: str, says: str) -> Finding:
+        """What comes out of it: a check that compared nothing does not hold."""
+        counts = {what.replace("_", " "): number for what, number in self.counts.items() if number}
+        excess, difference, allowed, place = self._worst or (0.0, None, None, {})
+        remarks = tuple(self.left_out)
+        if not counts and self._worst is None:
+            return Finding(name, says, FAILS, reason="nothing was compared", remarks=remarks)
+        status = HOLDS if excess <= 1 and counts else FAILS
+        return Finding(name, says, status, difference, allowed, place, counts, remarks=remarks)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+      name: of the check.
+      says: what holds if it holds.
+      status: "ok", "FAILED" or "skipped".
+      difference: the largest that was found, measured in what is allowed; infinite where two things that have to be
+        equal are not.
+      allowed: at that place.
+      place: where that was.
+      compared: how many of what.
+      reason: why it was skipped, or failed without a difference.
+      remarks: what of it could not be compared, and why.
+      seconds: that it took.
+    """
+
+    name: str
+    says: str
+    status: str
+    difference: float | None = None
+    allowed: float | None = None
+    place: Place = dataclasses.field(default_factory=dict)
+    compared: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    reason: str = ""
+    remarks: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        """For people."""
+        parts = [f"{self.status:8}{self.name}: {self.says}"]
+        if self.reason:
+            parts.append(self.reason)
+        where = ", ".join(f"{kind} {value}" for kind, value in self.place.items())
+        if self.difference is None:
+            pass
+        elif self.allowed == 0 and self.status == FAILS:
+            parts.append(f"not the same at {where}")
+        elif self.difference == 0:
+            parts.append("no difference at all")
+        else:
+            parts.append(f"largest difference {self.difference:.2g} (allowed {self.allowed:.2g}) at {where}")
+        if self.compared:
+            parts.append("compared: " + ", ".join(f"{number:,} {what}" for what, number in self.compared.items()))
+        parts += self.remarks
+        if self.status != SKIPPED:
+            parts.append(f"{self.seconds:.0f} s")
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it: a difference that is no finite number is null."""
+        values = dataclasses.asdict(self) | {"place": {k: _plain(v) for k, v in self.place.items()}}
+        for name in ("difference", "allowed"):
+            if values[name] is not None and not math.isfinite(values[name]):
+                values[name] = None
+        return values
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,35 @@
+"""Greedy generation with a cache: each token is the likeliest by a full forward pass over what came before."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flan_jax.decoding.generator import Generator
+from flan_jax.scoring.trees import EOS
+from flan_jax.verification import tolerances
+from flan_jax.verification.findings import Tally
+from flan_jax.verification.subject import Subject
+
+SAYS = "greedy generation with a cache takes the likeliest token of a full forward pass"
+
+_NEW_TOKENS = 16
+
+
+def check(subject: Subject, tally: Tally) -> None:
+    """Continues the inputs of the stream's first examples; see `SAYS`."""
+    generator = Generator(
+        subject.model, subject.params, subject.tokenizer.eos_id, mesh=subject.mesh, new_tokens=(_NEW_TOKENS,)
+    )
+    drawn = [one for one in subject.some_drawn() if len(one.prompt) <= generator.max_prompt]
+    # A model that was never tuned here takes EOS for the end of a document.
+    keeps_eos = generator.has_encoder or subject.manifest.separator == EOS
+    prompts = [one.prompt if keeps_eos or len(one.prompt) < 2 else one.prompt[:-1] for one in drawn]
+    for one, prompt, made in zip(drawn, prompts, generator.generate(prompts, _NEW_TOKENS), strict=True):
+        said = [*made.tokens, *([subject.tokenizer.eos_id] if made.ended else [])]
+        logits_NxV = subject.plain.logits(prompt, said)
+        # How far the chosen token is behind the likeliest. Of two that are all but equal, either may be taken.
+        behind_N = logits_NxV.max(axis=-1) - logits_NxV[np.arange(len(said)), said]
+        at = int(behind_N.argmax())
+        allowed = tolerances.logits(float(np.abs(logits_NxV).max()))
+        tally.see(behind_N[at], allowed, {**one.place, "generated token": at})
+        tally.count(prompts=1, generated_tokens=len(said))

@@ -1,0 +1,83 @@
+"""The gradient of a step: whatever the microbatches and the order of rows, that of its examples one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from flan_jax.training.state import TrainState, make_train_step
+from flan_jax.verification import tolerances
+from flan_jax.verification.findings import Tally
+from flan_jax.verification.subject import Subject
+
+SAYS = "a step has the gradient of its examples, in one batch, in microbatches, and in another order of rows"
+
+
+def check(subject: Subject, tally: Tally) -> None:
+    """Compares the gradients of the stream's first batch; see `SAYS`."""
+    microbatches = subject.request.microbatches
+    batch = subject.stream.batch(0)
+    expected, examples, tokens = _alone(subject)
+    another = {name: array[::-1].copy() for name, array in batch.items()}
+    ways, steps = {"one batch": (1, batch)}, {}
+    if microbatches > 1:
+        ways[f"{microbatches} microbatches"] = (microbatches, batch)
+        ways[f"{microbatches} microbatches in another order"] = (microbatches, another)
+    for way, (parts, rows) in ways.items():
+        if parts not in steps:
+            steps[parts] = _step(subject, parts)
+        _compare(tally, steps[parts](subject.params, rows), expected, way)
+    numbers = sum(x.size for x in jax.tree.leaves(subject.params))
+    tally.count(examples=examples, target_tokens=tokens, parameters=numbers, ways=len(ways))
+
+
+def _alone(subject: Subject) -> tuple[Any, int, int]:
+    """The gradient of the mean loss over all target tokens, one example at a time, and how many those are."""
+    total, examples, tokens = None, 0, 0
+    add = jax.jit(lambda sums, more: jax.tree.map(jnp.add, sums, more), donate_argnums=0)
+    for row in range(subject.stream.rows_per_batch):
+        for one in subject.drawn(0, row):
+            found = subject.plain.gradient(one.prompt, one.answer)
+            total = found if total is None else add(total, found)
+            examples, tokens = examples + 1, tokens + len(one.answer)
+    scale = jax.jit(lambda sums: jax.tree.map(lambda x: x / tokens, sums), donate_argnums=0)
+    return scale(total), examples, tokens
+
+
+def _step(subject: Subject, microbatches: int) -> Callable[[Any, dict[str, np.ndarray]], Any]:
+    """(params, batch) -> the gradient that a training step hands to its optimizer."""
+    keep = optax.GradientTransformation(lambda params: None, lambda updates, state, params=None: (updates, updates))
+    step = make_train_step(subject.model, keep, len(subject.stream.datasets), microbatches)
+    return jax.jit(lambda params, batch: step(TrainState(jnp.int32(0), params, None), batch)[0].opt_state)
+
+
+@jax.jit
+def _figures(found: list[jax.Array], expected: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
+    """The largest difference and the largest number of the expected, of every layer [N] of each."""
+
+    def figures(ours: jax.Array, theirs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows = theirs.reshape(theirs.shape[0], -1)
+        return jnp.abs(ours.reshape(rows.shape) - rows).max(axis=1), jnp.abs(rows).max(axis=1)
+
+    return [figures(*pair) for pair in zip(found, expected, strict=True)]
+
+
+def _compare(tally: Tally, found: Any, expected: Any, way: str) -> None:
+    """Compares tensor by tensor, a layer at a time."""
+    names = ["/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(expected)]
+    stacked = ["layers" in name.split("/") for name in names]
+
+    def by_layer(tree: Any) -> list[jax.Array]:
+        return [x if many else x[None] for x, many in zip(jax.tree.leaves(tree), stacked, strict=True)]
+
+    figures = jax.device_get(_figures(by_layer(found), by_layer(expected)))
+    largest = max(float(scale_N.max()) for _, scale_N in figures)
+    for name, many, (difference_N, scale_N) in zip(names, stacked, figures, strict=True):
+        for layer, (difference, scale) in enumerate(zip(difference_N, scale_N, strict=True)):
+            place = {"parameter": name} | ({"layer": layer} if many else {}) | {"in": way}
+            tally.see(difference, tolerances.gradient(float(scale), largest), place)

@@ -1,0 +1,102 @@
+"""The same model in transformers: its tokens of the same texts, and its logits of the same tokens."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flan_jax.errors import FlanError
+from flan_jax.verification import tolerances
+from flan_jax.verification.findings import Skip, Tally
+from flan_jax.verification.plain import START
+from flan_jax.verification.subject import Subject
+
+SAYS = "tokens and logits are those of transformers"
+
+
+def check(subject: Subject, tally: Tally) -> None:
+    """Compares with the model's folder of transformers; see `SAYS`."""
+    folder, same_weights = _folder(subject)
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise Skip(f"{error.name} is not installed: pip install torch transformers") from error
+    transformers.logging.set_verbosity_error()
+    _tokens(subject, tally, _loaded(transformers.AutoTokenizer, folder))
+    if not same_weights:
+        tally.left_out.append(f"logits left out: the checkpoint was tuned after {folder.name} was imported")
+        return
+    kind = transformers.AutoModelForSeq2SeqLM if subject.plain.has_encoder else transformers.AutoModelForCausalLM
+    model = _loaded(kind, folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        _logits(subject, tally, model, torch)
+
+
+def _folder(subject: Subject) -> tuple[Path, bool]:
+    """The folder of transformers, and whether its weights should be those of the checkpoint."""
+    if subject.request.huggingface:
+        folder = Path(subject.request.huggingface)
+        if not (folder / "config.json").is_file():
+            raise FlanError(f"--huggingface={folder}: there is no config.json; give a folder that transformers loads.")
+        return folder, True
+    history = subject.manifest.history
+    at = max((i for i, entry in enumerate(history) if "folder" in entry), default=None)
+    folder = None if at is None else Path(history[at]["folder"])
+    if folder is None or not (folder / "config.json").is_file():
+        where = "the model came from no folder of them" if folder is None else f"{folder}, where it came from, is gone"
+        raise Skip(f"{where}: give one with --huggingface=FOLDER (python -m flan_jax.convert --format=huggingface)")
+    return folder, not any("tuned on" in entry for entry in history[at:])
+
+
+def _loaded(kind: Any, folder: Path, **how: Any) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **how)
+    except Exception as error:  # transformers raises whatever its libraries do
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise FlanError(f"transformers cannot load {folder} ({reason.rstrip('.')}); give another folder.") from error
+
+
+def _tokens(subject: Subject, tally: Tally, theirs: Any) -> None:
+    """Tokens of the examples' texts, and what begins and ends them."""
+    ours = subject.tokenizer
+    tally.same(ours.eos_id, theirs.eos_token_id, {"special token": "end of sequence"})
+    adds_bos = theirs.bos_token_id is not None and theirs("a")["input_ids"][:1] == [theirs.bos_token_id]
+    begins = theirs.bos_token_id if adds_bos else None
+    tally.same(ours.bos_id, begins, {"special token": "beginning of sequence"})
+    tally.count(special_tokens=2)
+    for question in itertools.islice(subject.questions(with_options=False), subject.request.examples):
+        for kind, text in (("inputs", question.example.inputs), ("targets", question.example.targets)):
+            found, expected = ours.encode([text])[0], theirs(text, add_special_tokens=False)["input_ids"]
+            tally.count(texts=1, tokens=len(expected))
+            if list(found) != list(expected):
+                pairs = itertools.zip_longest(found, expected)
+                at, (mine, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+                tally.same(mine, other, {**question.place, "text": kind, "token": at})
+
+
+def _logits(subject: Subject, tally: Tally, model: Any, torch: Any) -> None:
+    """Logits at every token of the stream's first examples."""
+    size = subject.plain.model.config.vocab_size
+    for one in subject.some_drawn():
+        if subject.plain.has_encoder:
+            prompt, answer = one.prompt, one.answer
+            arrays = {"input_ids": [prompt], "decoder_input_ids": [[START, *answer[:-1]]]}
+        else:
+            ids = [*one.prompt, *one.answer]
+            prompt, answer = ids[:1], ids[1:]
+            arrays = {"input_ids": [ids[:-1]]}
+        if max(map(max, (prompt, answer))) >= model.config.get_text_config().vocab_size:
+            tally.same(size, model.config.get_text_config().vocab_size, {"figure": "embeddings"})
+            return
+        theirs_NxV = model(**{name: torch.tensor(x) for name, x in arrays.items()}).logits[0].float().numpy()
+        if not tally.same(size, theirs_NxV.shape[-1], {"figure": "embeddings"}):
+            return
+        differences_N = np.abs(subject.plain.logits(prompt, answer) - theirs_NxV).max(axis=-1)
+        at = int(differences_N.argmax())
+        allowed = tolerances.logits(float(np.abs(theirs_NxV).max()))
+        tally.see(differences_N[at], allowed, {**one.place, "token": at})
+        tally.count(examples=1, positions=len(answer))

@@ -1,0 +1,111 @@
+"""The model called plainly: one sequence in a row of its own, without packing, branches or a cache.
+
+Rows come in a few lengths, so that few programs are compiled. What a decoder's row has room for after its sequence is
+filled with tokens of the same segment: nothing may see what comes later, and where something does, this computation
+and the one that is checked see different things. An encoder looks ahead, so the rest of its row is padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flan_jax import models
+
+START = 0  # T5's decoder starts with id 0
+_SHORTEST_ROW = 64
+_HEAD = 16  # places whose logits are computed at once
+_GROWTH_OF_GRADIENT = 4  # from one length of a row to the next; a gradient takes long to compile
+
+
+class Plain:
+    """One sequence at a time, in float32.
+
+    Args:
+      config: the shape of the model.
+      params: its parameters.
+    """
+
+    def __init__(self, config: models.DecoderConfig, params: Any) -> None:
+        self.model = models.build(config.computed(dtype="float32", attention="xla", remat="none"))
+        self._params = params
+        self._forward = jax.jit(self._hidden)
+        self._head = jax.jit(lambda params, hidden, places: self.model.logits(params, hidden[places]))
+        self._gradient = jax.jit(jax.grad(self._loss))
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether prompts go to an encoder."""
+        return self.model.config.num_encoder_layers > 0
+
+    def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
+        """Logits [n, V], float32, that predict each of the n tokens of an answer after a prompt.
+
+        Args:
+          prompt: what a decoder's sequence begins with, or what the encoder reads.
+          answer: the tokens that are predicted; the decoder reads all but the last.
+        """
+        arrays, first = self._row(prompt, answer)
+        hidden_LxD = self._forward(self._params, arrays)
+        found = []
+        for start in range(first, first + len(answer), _HEAD):
+            places = np.minimum(np.arange(start, start + _HEAD), len(hidden_LxD) - 1)
+            found.append(np.asarray(self._head(self._params, hidden_LxD, places)))
+        return np.concatenate(found)[: len(answer)]
+
+    def gradient(self, prompt: Sequence[int], answer: Sequence[int]) -> Any:
+        """The gradient of the summed negative log-likelihood of an answer, as a tree like the parameters."""
+        arrays, first = self._row(prompt, answer, _GROWTH_OF_GRADIENT)
+        size = _room(len(answer), _HEAD, _GROWTH_OF_GRADIENT)
+        places, targets, weights = np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.float32)
+        places[: len(answer)] = np.arange(first, first + len(answer))
+        targets[: len(answer)], weights[: len(answer)] = answer, 1
+        return self._gradient(self._params, arrays, places, targets, weights)
+
+    def _row(self, prompt: Sequence[int], answer: Sequence[int], growth: int = 2) -> tuple[dict[str, np.ndarray], int]:
+        """A row's arrays, and the slot that predicts the first token of the answer."""
+        if not self.has_encoder:
+            ids = [*prompt, *answer]
+            return {"tokens": np.resize(np.array(ids, np.int32), _room(len(ids), _SHORTEST_ROW, growth))}, len(
+                prompt
+            ) - 1
+        read, said = np.array(prompt, np.int32), np.array([START, *answer[:-1]], np.int32)
+        encoder_tokens, encoder_segments = np.zeros((2, _room(len(read), _SHORTEST_ROW, growth)), np.int32)
+        encoder_tokens[: len(read)], encoder_segments[: len(read)] = read, 1
+        tokens = np.resize(said, _room(len(said), _SHORTEST_ROW, growth))
+        return {"tokens": tokens, "encoder_tokens": encoder_tokens, "encoder_segments": encoder_segments}, 0
+
+    def _hidden(self, params: Any, arrays: dict[str, jax.Array]) -> jax.Array:
+        """Hidden states [L, D] of one row."""
+
+        def alone(tokens_L: jax.Array) -> tuple[jax.Array, ...]:
+            return tokens_L[None], jnp.arange(len(tokens_L))[None], jnp.ones((1, len(tokens_L)), jnp.int32)
+
+        if not self.has_encoder:
+            return self.model.hidden(params, *alone(arrays["tokens"]))[0]
+        tokens, positions, _ = alone(arrays["encoder_tokens"])
+        memory = self.model.encode(params, tokens, positions, arrays["encoder_segments"][None])
+        return self.model.hidden(params, *alone(arrays["tokens"]), memory=memory)[0]
+
+    def _loss(self, params: Any, arrays: dict, places: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+        logits_AxV = self.model.logits(params, self._hidden(params, arrays)[places])
+        logprobs_AxV = jax.nn.log_softmax(logits_AxV)
+        return -(jnp.take_along_axis(logprobs_AxV, targets[:, None], 1)[:, 0] * weights).sum()
+
+
+def log_likelihoods(logits_NxV: np.ndarray, answer: Sequence[int]) -> np.ndarray:
+    """Log-probabilities [n] of the tokens of an answer, summed in float64."""
+    highest_N = logits_NxV.max(axis=-1)
+    total_N = np.exp(logits_NxV - highest_N[:, None]).sum(axis=-1, dtype=np.float64)
+    return logits_NxV[np.arange(len(answer)), list(answer)] - highest_N - np.log(total_N)
+
+
+def _room(size: int, least: int, growth: int) -> int:
+    """The length of the row for so many tokens: the first of `least`, `least` times `growth`, ... that suffices."""
+    while least < size:
+        least *= growth
+    return least

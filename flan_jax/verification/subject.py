@@ -1,0 +1,200 @@
+"""What is verified: a checkpoint, and examples of a prepared folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from flan_jax import catalog, models, partitioning, styles, templates
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.data import examples
+from flan_jax.data.builder import Example, ExampleBuilder
+from flan_jax.data.mixture_stream import LENGTHS, open_mixture
+from flan_jax.data.stream import Segment, Stream
+from flan_jax.errors import FlanError
+from flan_jax.verification.findings import Place
+from flan_jax.verification.plain import Plain
+
+_SPLITS = ("test", "dev", "exemplars")  # in this order; a dataset may have only some
+_FEW = 50  # records of a file that examples are chosen from
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to verify, and on what.
+
+    Attributes:
+      checkpoint: a checkpoint folder.
+      prepared: PREPARED_DIR.
+      step: of the checkpoint; None takes the last.
+      mixture: of the rows; "" takes the one that the checkpoint was tuned on, or "flan".
+      datasets: only these of its datasets; all that are there by default.
+      examples: how many each check compares, about.
+      seed: of the stream, and of what is chosen.
+      microbatches: of the gradient.
+      lengths: of inputs and targets, as in training.
+      huggingface: a folder of transformers with the same model; "" takes the one that the manifest names.
+      attention: how the checked side computes attention; "" takes the model's own way.
+    """
+
+    checkpoint: str
+    prepared: str
+    step: int | None = None
+    mixture: str = ""
+    datasets: tuple[str, ...] = ()
+    examples: int = 16
+    seed: int = 0
+    microbatches: int = 2
+    lengths: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(LENGTHS))
+    huggingface: str = ""
+    attention: str = ""
+
+    def __post_init__(self) -> None:
+        for name, least in (("examples", 1), ("microbatches", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise FlanError(f"--{name} is {getattr(self, name)}: give {least} or more.")
+        for name, value in self.lengths.items():
+            if value < 2:
+                raise FlanError(f"--{name} is {value}: a row needs 2 tokens or more for them.")
+
+
+class Drawn(NamedTuple):
+    """An example of the stream, alone.
+
+    Attributes:
+      segment: what it is, and where it stands in its row.
+      prompt: what precedes the targets in a decoder's sequence, or what the encoder reads.
+      answer: the targets and EOS.
+      place: its name.
+    """
+
+    segment: Segment
+    prompt: list[int]
+    answer: list[int]
+    place: Place
+
+
+class Question(NamedTuple):
+    """A record that was not tokenized before, rendered.
+
+    Attributes:
+      example: its text.
+      place: its name.
+    """
+
+    example: Example
+    place: Place
+
+
+class Subject:
+    """A checkpoint in memory, with what belongs to it.
+
+    Attributes:
+      request: what is asked.
+      step: of the checkpoint.
+      manifest: its manifest.
+      tokenizer: its vocabulary.
+      model: as it trains and scores, in float32.
+      params: its parameters.
+      plain: the model called plainly.
+    """
+
+    def __init__(self, request: Request) -> None:
+        """Loads the checkpoint onto one device.
+
+        Raises:
+          FlanError: there is none, it is damaged, or nothing is prepared for it.
+        """
+        self.request = request
+        self.manifest = Manifest.load(request.checkpoint)
+        self.step = arrays.latest_step(request.checkpoint) if request.step is None else request.step
+        self.mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+        own = models.DecoderConfig.from_dict(self.manifest.model)
+        attention = request.attention or ("xla" if own.attention == "cudnn" else own.attention)
+        self.model, self.params, self.tokenizer, _ = arrays.load_model(
+            request.checkpoint, self.step, self.mesh, {"dtype": "float32", "attention": attention}
+        )
+        self.plain = Plain(self.model.config, self.params)
+        self.stream  # noqa: B018 (says what is wrong with the data before anything is computed)
+
+    @property
+    def mixture(self) -> str:
+        """The mixture of the rows."""
+        tuned = [entry["tuned on"] for entry in self.manifest.history if "tuned on" in entry]
+        return self.request.mixture or (tuned[-1] if tuned else "flan")
+
+    @functools.cached_property
+    def stream(self) -> Stream:
+        """The training stream of the mixture, a row a microbatch."""
+        return self.fresh_stream(self.request.microbatches)
+
+    def fresh_stream(self, rows_per_batch: int) -> Stream:
+        """The same, as another process would open it."""
+        return open_mixture(
+            self.mixture,
+            self.request.prepared,
+            self.tokenizer,
+            seed=self.request.seed,
+            rows_per_batch=rows_per_batch,
+            lengths=self.request.lengths,
+            encoder_decoder=self.plain.has_encoder,
+            datasets=self.request.datasets,
+        )[1]
+
+    def drawn(self, step: int, row: int) -> list[Drawn]:
+        """The examples of a row, in order, each alone: [BOS] inputs EOS, then targets EOS."""
+        start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        end = [self.tokenizer.eos_id]
+        found = []
+        for segment in self.stream.segments(step, row):
+            inputs, targets = (ids.tolist() for ids in self.stream.tokens(segment))
+            place = {"dataset": segment.dataset, "record": segment.record, "template": segment.template}
+            place |= {"step": step, "row": row}
+            found.append(Drawn(segment, [*start, *inputs, *end], [*targets, *end], place))
+        return found
+
+    def some_drawn(self) -> list[Drawn]:
+        """As many examples of the stream as are asked for, from its start."""
+        rows = ((step, row) for step in itertools.count() for row in range(self.stream.rows_per_batch))
+        every = itertools.chain.from_iterable(self.drawn(*place) for place in rows)
+        return list(itertools.islice(every, self.request.examples))
+
+    def questions(self, *, with_options: bool) -> Iterator[Question]:
+        """Records of the datasets in turn, by forward templates, in the mixture's style, without end of them repeated.
+
+        Args:
+          with_options: only those whose answers are chosen from options.
+        """
+        style = styles.split_name(self.mixture)[1]
+        rng = np.random.default_rng(self.request.seed)
+        by_dataset = [self._questions(name, style, rng) for name in self.stream.datasets]
+        for round_ in itertools.zip_longest(*by_dataset):
+            for question in filter(None, round_):
+                if not with_options or templates.OPTIONS in question.example.fields:
+                    yield question
+
+    def _questions(self, name: str, style: styles.TextStyle, rng: np.random.Generator) -> Iterator[Question]:
+        record = catalog.dataset(name)
+        folder = Path(self.request.prepared) / "examples" / name
+        split = next((split for split in _SPLITS if (folder / f"{split}.jsonl").is_file()), None)
+        if split is None:
+            return
+        rows = examples.read(self.request.prepared, name, split, _FEW)
+        pool: list[Any] = []
+        if style.shots:
+            pool = [(row["id"], row["fields"]) for row in examples.read(self.request.prepared, name, "exemplars")]
+        builder = ExampleBuilder(record, style, pool=pool, tokenizer=self.tokenizer)
+        if not (forward := styles.forward_templates(record, style)):
+            return
+        for number in rng.permutation(len(rows)):
+            row, template = rows[number], int(rng.choice(forward))
+            place = {"dataset": name, "split": split, "record": row["id"], "template": template}
+            yield Question(builder.build(row["id"], row["fields"], template), place)

@@ -1,0 +1,122 @@
+"""Scoring trees: an option's score is that of prompt and option alone, spelled out here without a tree."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from flan_jax import templates
+from flan_jax.data import few_shot
+from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.scoring.scorer import OptionScores, Scorer
+from flan_jax.scoring.trees import EOS, JOINED, NEWLINE, SPACE, Tree, build_tree, share_prefix
+from flan_jax.verification import tolerances
+from flan_jax.verification.findings import Place, Skip, Tally
+from flan_jax.verification.plain import log_likelihoods
+from flan_jax.verification.subject import Question, Subject
+
+SAYS = "trees of options give the scores of one option at a time"
+
+_SEPARATORS = (EOS, NEWLINE, SPACE, JOINED)
+_TRIED = 20  # records a wanted example that may be too long
+_MOST_OPTIONS = 8
+
+
+class Asked(NamedTuple):
+    """A prompt with its options, as text, and the tree that was made of them."""
+
+    prompt: str
+    options: list[str]
+    separator: str | None
+    tree: Tree
+    place: Place
+
+
+def check(subject: Subject, tally: Tally) -> None:
+    """Scores records with options in one go, and each of their options alone; see `SAYS`."""
+    scorer = Scorer(subject.model, subject.params, mesh=subject.mesh)
+    asked = _asked(subject, sum(subject.request.lengths.values()))
+    if not asked:
+        raise Skip(
+            "the prepared datasets have no test, dev or training records with options that fit a row: "
+            "prepare a dataset of classification"
+        )
+    shared = _with_an_exemplar(subject, asked, scorer.max_length)
+    for one, scores in zip([*asked, *shared], scorer.score([one.tree for one in [*asked, *shared]]), strict=True):
+        _compare(tally, subject, one, scores)
+
+
+def _asked(subject: Subject, longest: int) -> list[Asked]:
+    """As many records with options as are asked for; the ways to join prompt and option in turn."""
+    found: list[Asked] = []
+    separators = _SEPARATORS[:1] if subject.plain.has_encoder else _SEPARATORS
+    for tried, question in enumerate(subject.questions(with_options=True)):
+        if len(found) == subject.request.examples or tried == _TRIED * subject.request.examples:
+            break
+        separator = separators[len(found) % len(separators)]
+        options = list(question.example.fields[templates.OPTIONS])[:_MOST_OPTIONS]
+        one = _one(subject.tokenizer, question, question.example.inputs, options, separator)
+        if one.tree.longest <= longest:
+            found.append(one)
+    return found
+
+
+def _one(tokenizer: Tokenizer, question: Question, prompt: str, options: list[str], separator: str | None) -> Asked:
+    tree = build_tree(tokenizer, prompt, options, separator=separator)
+    return Asked(prompt, options, separator, tree, {**question.place, "separator": separator or "joined"})
+
+
+def _with_an_exemplar(subject: Subject, asked: list[Asked], longest: int) -> list[Asked]:
+    """The two shortest prompts again behind the same exemplar, which the scorer computes once for both."""
+    if len(asked) < 2 or subject.plain.has_encoder:
+        return []
+    first, second = sorted(asked, key=lambda one: one.tree.longest)[:2]
+    text = first.prompt + few_shot.ANSWER + first.options[0] + few_shot.NEXT
+    again = []
+    for one in (first, second):
+        tree = build_tree(subject.tokenizer, text + one.prompt, one.options, separator=one.separator)
+        again.append(one._replace(prompt=text + one.prompt, tree=tree, place={**one.place, "behind": "an exemplar"}))
+    trees = share_prefix([one.tree for one in again], at_least=2)
+    if any(tree.longest > longest for tree in trees):
+        return []
+    return [one._replace(tree=tree) for one, tree in zip(again, trees, strict=True)]
+
+
+def spelled_out(tokenizer: Tokenizer, prompt: str, option: str, separator: str | None) -> tuple[list[int], list[int]]:
+    """Context and scored tokens of one option: what a tree of this separator stands for."""
+    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode([text])[0])
+
+    if separator == EOS:
+        return [*start, *encode(prompt), tokenizer.eos_id], [*encode(option), tokenizer.eos_id]
+    context = prompt + "\n" if separator == NEWLINE else prompt.rstrip()
+    between = {NEWLINE: "", SPACE: " "}.get(separator, prompt[len(context) :])
+    whole = encode(context + between + option)
+    split = min(len(encode(context)), len(whole) - 1)
+    if not start + whole[:split]:
+        start = [tokenizer.eos_id]
+    return [*start, *whole[:split]], whole[split:]
+
+
+def _compare(tally: Tally, subject: Subject, one: Asked, scores: OptionScores) -> None:
+    for number, option in enumerate(one.options):
+        place = {**one.place, "option": number}
+        context, answer = spelled_out(subject.tokenizer, one.prompt, option, one.separator)
+        logits_NxV = subject.plain.logits(context, answer)
+        scale = float(np.abs(logits_NxV).max())
+        expected = float(log_likelihoods(logits_NxV, answer).sum())
+        allowed = tolerances.log_likelihood(scale, len(answer))
+        tally.see(abs(scores.loglikelihood[number] - expected), allowed, place)
+        tally.same(scores.tokens[number], len(answer), {**place, "figure": "tokens"})
+        tally.same(scores.num_bytes[number], len(option.encode("utf-8")), {**place, "figure": "bytes"})
+        # How far the option's tokens lead all others, at the place where they do so the least.
+        chosen_N = logits_NxV[np.arange(len(answer)), answer]
+        logits_NxV[np.arange(len(answer)), answer] = -np.inf
+        lead = float((chosen_N - logits_NxV.max(axis=-1)).min())
+        behind = -lead if scores.is_greedy[number] else lead
+        tally.see(max(behind, 0.0), tolerances.logits(scale), {**place, "figure": "is_greedy"})
+        tally.count(options=1, scored_tokens=len(answer))
+    tally.count(prompts=1)

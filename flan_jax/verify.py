@@ -1,0 +1,98 @@
+"""Verifies a checkpoint on your own data: that packing, trees, microbatches and caches change nothing.
+
+python -m flan_jax.verify --checkpoint=runs/first --prepared=prepared
+python -m flan_jax.verify --checkpoint=models/flan-t5-small --prepared=prepared --huggingface=downloads/flan-t5-small
+python -m flan_jax.verify --checkpoint=runs/first --prepared=prepared --checks=rows,trees --examples=4 --json
+
+Each check prints a line: the largest difference, what is allowed, where it was and how much was compared. Exit status:
+0 all hold (what was skipped says why), 1 one fails, 2 bad input, or a check that was asked for by name was skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from flan_jax.data.mixture_stream import LENGTHS
+from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.verification import checks
+from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED, Finding
+from flan_jax.verification.subject import Request, Subject
+
+
+def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
+    """Runs checks and prints a line each.
+
+    Args:
+      request: what to verify, and on what.
+      names: of checks; all where none is named.
+
+    Raises:
+      FlanError: bad input, or nothing could be checked, or not what was asked for by name.
+    """
+    chosen = checks.chosen(names)
+    subject = Subject(request)
+    print(f"{request.checkpoint} step {subject.step}; rows of {subject.mixture} in {request.prepared}", flush=True)
+    findings = []
+    for finding in checks.run(subject, chosen):
+        findings.append(finding)
+        print(finding.line(), flush=True)
+    counts = [sum(finding.status == status for finding in findings) for status in (HOLDS, FAILS, SKIPPED)]
+    print("{} hold, {} fail, {} skipped".format(*counts), flush=True)
+    return findings
+
+
+def refuse_unverified(findings: Sequence[Finding], names: Sequence[str]) -> None:
+    """Refuses to call verified what was not.
+
+    Raises:
+      FlanError: a check that was asked for by name was skipped, or all were.
+    """
+    skipped = [finding for finding in findings if finding.status == SKIPPED]
+    if skipped and (names or len(skipped) == len(findings)):
+        reasons = "; ".join(f"{finding.name}: {finding.reason}" for finding in skipped)
+        raise FlanError(f"not everything that was asked for could be checked. {reasons}.")
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line and verifies."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flan_jax.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Request("", "")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
+    parser.add_argument("--step", type=int, help="its step; the last by default")
+    parser.add_argument("--prepared", required=True, help="PREPARED_DIR, with the checkpoint's vocabulary")
+    parser.add_argument("--mixture", default="", help="of the rows; the checkpoint's own by default, or flan")
+    parser.add_argument("--datasets", default="", help="only these of its datasets, with commas")
+    parser.add_argument("--examples", type=int, default=default.examples, help="that a check compares, about")
+    parser.add_argument("--seed", type=int, default=default.seed, help="of the stream and of what is chosen")
+    parser.add_argument("--microbatches", type=int, default=default.microbatches, help="of the gradient, a row each")
+    parser.add_argument("--inputs", type=int, default=LENGTHS["inputs"], help="tokens of inputs in a row")
+    parser.add_argument("--targets", type=int, default=LENGTHS["targets"], help="tokens of targets in a row")
+    parser.add_argument("--huggingface", default="", help="a folder of transformers with the same model")
+    parser.add_argument("--attention", default="", help="how the checked side computes attention; the model's own way")
+    parser.add_argument("--checks", default="", help=f"only these, with commas: {', '.join(checks.CHECKS)}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
+    arguments = vars(parser.parse_args(argv))
+    as_json, names = arguments.pop("json"), _split(arguments.pop("checks"))
+    with one_line_errors():
+        arguments["lengths"] = {name: arguments.pop(name) for name in ("inputs", "targets")}
+        findings = verify(Request(**arguments | {"datasets": _split(arguments["datasets"])}), names)
+        failed = any(finding.status == FAILS for finding in findings)
+        if as_json:
+            found = {finding.name: finding.to_dict() for finding in findings}
+            print(json.dumps({"checkpoint": arguments["checkpoint"], "ok": not failed, "checks": found}))
+        if failed:
+            sys.exit(1)
+        refuse_unverified(findings, names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from flan_jax import verify
+from flan_jax.verification import checks
+
+pytestmark = pytest.mark.slow
+
+FEW = ("--examples=2", "--inputs=400", "--targets=64")
+
+
+@pytest.fixture
+def run(verifiable, capsys):
+    """(exit status, lines of standard output, standard error)."""
+
+    def run(*arguments, kind="decoder"):
+        folders = [f"--checkpoint={verifiable[kind]}", f"--prepared={verifiable['prepared']}", *FEW]
+        status = 0
+        try:
+            verify.main([*folders, *arguments])
+        except SystemExit as stopped:
+            status = stopped.code
+        shown = capsys.readouterr()
+        return status, shown.out.splitlines(), shown.err
+
+    return run
+
+
+def test_a_line_a_check_and_json_last(run, verifiable):
+    status, lines, _ = run("--json", "--seed=1")
+    assert status == 0
+    assert [line.split(":")[0].split() for line in lines[1:8]] == [
+        ["skipped" if name == "huggingface" else "ok", name] for name in checks.CHECKS
+    ]
+    assert lines[0].startswith(f"{verifiable['decoder']} step 3; rows of flan in ")
+    assert lines[8] == "6 hold, 0 fail, 1 skipped"
+    found = json.loads(lines[9])
+    assert found["ok"] and list(found["checks"]) == list(checks.CHECKS) and len(lines) == 10
+    assert found["checks"]["rows"]["compared"]["examples"] == 2
+    assert found["checks"]["rows"]["place"].keys() >= {"dataset", "record", "template", "step", "row"}
+
+
+def test_a_check_that_fails_is_exit_status_1(run, monkeypatch):
+    from flan_jax.scoring import trees
+
+    sound = trees._separated
+    monkeypatch.setattr(trees, "_separated", lambda *a: sound(*a[:-1], False))
+    status, lines, _ = run("--checks=trees,stream", "--json")
+    assert status == 1
+    assert lines[1].startswith("ok      stream") and lines[2].startswith("FAILED  trees")
+    assert lines[3] == "1 hold, 1 fail, 0 skipped"
+    assert json.loads(lines[4])["ok"] is False
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_some_checks_on_one_dataset(run, kind):
+    status, lines, _ = run("--checks=rows,trees", "--datasets=copa", "--json", kind=kind)
+    found = json.loads(lines[-1])["checks"]
+    assert status == 0 and list(found) == ["rows", "trees"]
+    assert {check["place"]["dataset"] for check in found.values()} == {"copa"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--examples=0"], "--examples is 0: give 1 or more"),
+        (["--microbatches=0"], "--microbatches is 0: give 1 or more"),
+        (["--seed=-1"], "--seed is -1: give 0 or more"),
+        (["--targets=0"], "--targets is 0"),
+        (["--inputs=20", "--targets=2"], "none of its"),
+        (["--step=4"], "no step 4 in"),
+        (["--checks=rowz"], "unknown check 'rowz': did you mean 'rows'"),
+        (["--mixture=flam"], "unknown mixture 'flam'"),
+        (["--mixture=flan_no_template"], "and style no_template"),
+        (["--mixture=flan_without_commonsense", "--datasets=copa"], "unknown dataset of mixture"),
+        (["--datasets=rte"], "dataset 'rte' is not in"),
+        (["--datasets=cop"], "did you mean 'copa'"),
+        (["--attention=fast"], "it can be xla or"),
+        (["--attention=cudnn"], "computes in bfloat16"),
+        (["--huggingface=nowhere", "--checks=huggingface"], "there is no config.json"),
+        (["--checks=huggingface"], "not everything that was asked for could be checked. huggingface: the model came"),
+        (["--checkpoint=nowhere"], "no checkpoint at nowhere"),
+        (["--prepared=nowhere"], "nothing prepared in nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(run, arguments, message):
+    status, _, error = run(*arguments)
+    assert status == 2
+    line = error.strip().splitlines()[-1]
+    assert line.startswith("flan_jax: ") and message in line
+
+
+def test_a_damaged_checkpoint_is_refused(run, verifiable, tmp_path):
+    shutil.copytree(verifiable["decoder"], tmp_path / "damaged")
+    largest = max((tmp_path / "damaged").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 8
+    largest.write_bytes(content)
+    status, lines, error = run(f"--checkpoint={tmp_path / 'damaged'}")
+    assert status == 2 and lines == [] and "step 3 of" in error
+
+
+def test_data_without_options_or_texts(run, verifiable, tmp_path):
+    shutil.copytree(verifiable["prepared"], tmp_path / "prepared")
+    shutil.rmtree(tmp_path / "prepared" / "examples")
+    status, lines, error = run(f"--prepared={tmp_path / 'prepared'}", "--checks=stream,trees")
+    assert status == 2 and lines[2].startswith("skipped trees") and "prepare a dataset of classification" in error
+    status, lines, _ = run(f"--prepared={tmp_path / 'prepared'}")
+    assert status == 0 and lines[-1] == "5 hold, 0 fail, 2 skipped"
+
+
+def test_without_tensorflow_and_torch(verifiable):
+    code = (
+        "import sys; from flan_jax import verify; verify.main(sys.argv[1:]); "
+        "sys.exit(3 if {'tensorflow', 'torch', 'transformers'} & set(sys.modules) else 0)"
+    )
+    folders = [f"--checkpoint={verifiable['decoder']}", f"--prepared={verifiable['prepared']}", *FEW]
+    subprocess.run([sys.executable, "-c", code, *folders, "--checks=stream,rows"], check=True)

@@ -1,0 +1,75 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from flan_jax import configuration, models
+from flan_jax.verification.plain import Plain, log_likelihoods
+
+SMALL = {"embed_dim": 32, "head_dim": 8, "mlp_dim": 48, "num_layers": 2, "dtype": "bfloat16", "attention": "segments"}
+RNG = np.random.default_rng(0)
+PROMPT, ANSWER = (RNG.integers(0, 384, n).tolist() for n in (70, 19))
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    config = dataclasses.replace(configuration.model_config("tiny"), **SMALL)
+    params = jax.jit(models.build(config).init)(jax.random.key(0))
+    return Plain(config, params), params
+
+
+@pytest.fixture(scope="module")
+def encoder_decoder():
+    config = dataclasses.replace(configuration.model_config("tiny_t5"), **SMALL | {"attention": "xla"})
+    params = jax.jit(models.build(config).init)(jax.random.key(0))
+    return Plain(config, params), params
+
+
+def _token_by_token(plain, params):
+    """Logits of each token of the answer by a pass over exactly what stands before it, nothing after."""
+    model, found = plain.model, []
+
+    def slots(ids):
+        return np.array([ids]), np.arange(len(ids))[None], np.ones((1, len(ids)), np.int32)
+
+    for count in range(len(ANSWER)):
+        if plain.has_encoder:
+            memory = model.encode(params, *slots(PROMPT))
+            hidden = model.hidden(params, *slots([0, *ANSWER[:count]]), memory=memory)
+        else:
+            hidden = model.hidden(params, *slots([*PROMPT, *ANSWER[:count]]))
+        found.append(model.logits(params, hidden[0, -1]))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_logits_are_those_of_what_stands_before(kind, request):
+    plain, params = request.getfixturevalue(kind)
+    logits = plain.logits(PROMPT, ANSWER)
+    assert logits.shape == (19, 384) and logits.dtype == np.float32
+    np.testing.assert_allclose(logits, _token_by_token(plain, params), atol=2e-5)
+    assert plain.model.config.dtype == "float32" and plain.model.config.attention == "xla"
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_a_gradient_is_the_slope_of_the_loss(kind, request):
+    plain, params = request.getfixturevalue(kind)
+    gradient = plain.gradient(PROMPT, ANSWER)
+    assert jax.tree.structure(gradient) == jax.tree.structure(params)
+
+    def loss(params):
+        return -log_likelihoods(Plain(plain.model.config, params).logits(PROMPT, ANSWER), ANSWER).sum()
+
+    step = jax.tree.map(lambda x: np.random.default_rng(x.size).normal(size=x.shape).astype(np.float32), params)
+    slope = sum(float((g * s).sum()) for g, s in zip(jax.tree.leaves(gradient), jax.tree.leaves(step), strict=True))
+    ahead, back = (loss(jax.tree.map(lambda x, s, e=e: x + e * s, params, step)) for e in (1e-3, -1e-3))
+    np.testing.assert_allclose((ahead - back) / 2e-3, slope, rtol=2e-2)
+
+
+def test_log_likelihoods_are_exact_over_a_large_vocabulary():
+    logits = np.random.default_rng(0).normal(0, 3, (3, 262_144)).astype(np.float32)
+    exact = logits[range(3), [5, 0, 9]] - np.log(np.exp(logits.astype(np.float64)).sum(-1))
+    np.testing.assert_allclose(log_likelihoods(logits, [5, 0, 9]), exact, atol=2e-6)
+    logits[1, 7] = np.nan
+    assert np.isnan(log_likelihoods(logits, [5, 0, 9])).tolist() == [False, True, False]
