@@ -58,6 +58,8 @@ def as_transformers(config: DecoderConfig, params: Any, eos_id: int, attention: 
         model = transformers.T5ForConditionalGeneration(settings)
         if not c.tied_embeddings:  # transformers ties the head all the same, until a checkpoint brings another
             model.lm_head.weight = torch.nn.Parameter(torch.zeros(c.vocab_size, c.embed_dim))
+    elif c.qkv_bias or c.qk_norm_across_heads or not c.pre_norms or c.attention_softcap or c.logits_softcap:
+        raise ValueError("only Llama, Gemma 3 and T5 1.1 are written here")
     elif c.window:
         kinds = ["full_attention" if is_global else "sliding_attention" for is_global in c.global_layers]
         ropes = {"full_attention": c.rope_theta, "sliding_attention": c.local_rope_theta}

@@ -1,5 +1,6 @@
 """Checkpoints that T5X itself wrote, with the logits, scores and losses that it computed from them."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -114,7 +115,11 @@ T5 = models.DecoderConfig(
 LLAMA = models.DecoderConfig(**SHAPE | {"num_kv_heads": 1}, num_layers=3, qk_norm=True)
 
 
-@pytest.mark.parametrize("config", [T5, LLAMA], ids=["t5", "llama"])
+QWEN2 = dataclasses.replace(LLAMA, qk_norm=False, qkv_bias=True)
+OLMO2 = dataclasses.replace(LLAMA, qk_norm_across_heads=True, pre_norms=False, post_norms=True)
+
+
+@pytest.mark.parametrize("config", [T5, LLAMA, QWEN2, OLMO2], ids=["t5", "llama", "qwen2", "olmo2"])
 @pytest.mark.parametrize("scanned", [False, True])
 def test_round_trip(tmp_path, config, scanned):
     source, folder = random_source(config), tmp_path / "checkpoint_7"

@@ -40,7 +40,7 @@ def _arrays(slots, seed=0, groups=GROUPS, per_group=PER_GROUP):
     return [x.astype(np.float32) for x in (q, k, v)]
 
 
-def _naive(q, k, v, slots, window=0):
+def _naive(q, k, v, slots, window=0, softcap=0.0):
     """Output of each query from a loop over rows, queries and heads; padding has 0."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     out = np.zeros(q.shape)
@@ -54,14 +54,15 @@ def _naive(q, k, v, slots, window=0):
             seen = [j for j in seen if slots.positions[b, i] - slots.positions[b, j] < window]
         for g, p in np.ndindex(q.shape[2:4]):
             scores = k[b, seen, g] @ q[b, i, g, p]
+            scores = softcap * np.tanh(scores / softcap) if softcap else scores
             weights = np.exp(scores - scores.max())
             out[b, i, g, p] = weights @ v[b, seen, g] / weights.sum()
     return out
 
 
-def _by(name, slots, window=0, is_global=True):
+def _by(name, slots, window=0, is_global=True, **softcap):
     """Attention by a path as (q, k, v) -> out; `is_global` is traced, as in scanned layers."""
-    local = {"window": window, "is_global": jnp.asarray(is_global)}
+    local = {"window": window, "is_global": jnp.asarray(is_global), **softcap}
     slots = jax.tree.map(jnp.asarray, slots)
     if name == "splash":
         return lambda q, k, v: attend_by_splash(q, k, v, slots, interpret=True, **local)
@@ -87,7 +88,7 @@ def _with_gradients(function, slots, arrays):
 
 
 @functools.cache
-def _plain_gradients(window):
+def _plain_gradients(window, softcap=0.0):
     """Gradients of plain attention, all pairs at once, which JAX derives."""
     slots = _slots()
     seen = slots.segments[:, :, None] == slots.segments[:, None, :]
@@ -96,7 +97,8 @@ def _plain_gradients(window):
         seen &= slots.positions[:, :, None] - slots.positions[:, None, :] < window
 
     def plain(q, k, v):
-        scores = jnp.where(seen[:, None, None], jnp.einsum("bqgpk,bsgk->bgpqs", q, k), -1e30)
+        scores = jnp.einsum("bqgpk,bsgk->bgpqs", q, k)
+        scores = jnp.where(seen[:, None, None], softcap * jnp.tanh(scores / softcap) if softcap else scores, -1e30)
         return jnp.einsum("bgpqs,bsgk->bqgpk", jax.nn.softmax(scores), v)
 
     return _with_gradients(plain, slots, _arrays(slots))[1]
@@ -115,6 +117,28 @@ def test_output_matches_the_loop_and_gradients_plain_attention(name, window, is_
     for a, b in zip(gradients, _plain_gradients(seen), strict=True):
         assert np.abs(b).max() > 0.5
         np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+@pytest.mark.parametrize("name", ["xla", "segments", "splash"])
+@pytest.mark.parametrize(("window", "is_global"), [(0, True), (7, False)])
+def test_scores_within_a_soft_cap(name, window, is_global):
+    slots, softcap = _slots(), 1.5  # the scores themselves go to about 10
+    arrays = _arrays(slots)
+    out, gradients = _with_gradients(_by(name, slots, window, is_global, softcap=softcap), slots, arrays)
+    real, seen = slots.segments > 0, 0 if is_global else window
+    assert np.isfinite(out).all()
+    np.testing.assert_allclose(np.asarray(out)[real], _naive(*arrays, slots, seen, softcap)[real], atol=2e-5)
+    assert np.abs(_naive(*arrays, slots, seen, softcap) - _naive(*arrays, slots, seen)).max() > 0.1
+    for a, b in zip(gradients, _plain_gradients(seen, softcap), strict=True):
+        assert np.abs(b).max() > 0.3
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+def test_cudnn_has_no_soft_cap():
+    slots = _slots()
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in _arrays(slots))
+    with pytest.raises(FlanError, match="attention='cudnn' takes no soft-cap of its scores: set attention='xla'"):
+        attend(q, k, v, slots, slots, causal=True, softcap=2.0, implementation="cudnn")
 
 
 @pytest.mark.parametrize("name", ["segments", "splash"])
@@ -253,6 +277,12 @@ def test_segments_keep_no_mask_of_all_blocks_for_the_loop_over_layers():
         ({"attention": "flash"}, "attention is 'flash'; it can be xla or segments or splash or cudnn"),
         ({"attention": "cudnn"}, "'cudnn' computes in bfloat16"),
         ({"attention": "splash", "positions": "relative_bias"}, "'splash' takes no relative bias"),
+        ({"attention": "cudnn", "dtype": "bfloat16", "attention_softcap": 50.0}, "'cudnn' takes no attention_softcap"),
+        ({"positions": "relative_bias", "attention_softcap": 50.0}, "attention_softcap does not go with relative"),
+        ({"head_dim": 7}, "head_dim is 7: rotary positions turn pairs"),
+        ({"pre_norms": False}, "without pre_norms, post_norms has to be True"),
+        ({"qk_norm_across_heads": True}, "says how qk_norm is done"),
+        ({"positions": "relative_bias", "num_encoder_layers": 2, "post_norms": True}, "no post_norms"),
     ],
 )
 def test_configurations_that_cannot_be(changed, message):

@@ -22,6 +22,19 @@ LLAMA = models.DecoderConfig(
 CONFIGS = {
     "rope": LLAMA,
     "window": dataclasses.replace(LLAMA, window=4, global_every=2, qk_norm=True, local_rope_theta=100.0),
+    "window everywhere": dataclasses.replace(LLAMA, window=4, global_every=-1, local_rope_theta=None, qkv_bias=True),
+    "soft-caps": dataclasses.replace(
+        LLAMA,
+        window=4,
+        global_every=2,
+        post_norms=True,
+        attention_softcap=1.0,
+        logits_softcap=2.0,
+        local_rope_theta=None,
+    ),
+    "norms after": dataclasses.replace(
+        LLAMA, pre_norms=False, post_norms=True, qk_norm=True, qk_norm_across_heads=True
+    ),
     "relative bias": dataclasses.replace(LLAMA, positions="relative_bias", relative_buckets=8, relative_max_distance=9),
 }
 T5 = dataclasses.replace(CONFIGS["relative bias"], num_encoder_layers=1, attention_scale=1.0)
