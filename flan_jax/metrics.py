@@ -96,6 +96,8 @@ def pearson_spearman(targets: Targets, predictions: Sequence[str]) -> dict[str, 
 def matthews(targets: Targets, predictions: Sequence[str]) -> dict[str, float]:
     """Matthews' correlation of the answers, in percent; 0 where either side is constant."""
     wanted, given = [_references(t)[0].strip() for t in targets], [p.strip() for p in predictions]
+    if undefined("matthews", targets, predictions):
+        return {"matthews": 0.0}
     return {"matthews": 100.0 * float(matthews_corrcoef(wanted, given))}
 
 
