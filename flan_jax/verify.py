@@ -11,12 +11,14 @@ Each check prints a line: the largest difference, what is allowed, where it was 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
+from flan_jax import options
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.json_lines import to_json
+from flan_jax.values import TOKENS
 from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED, Finding
 from flan_jax.verification.subject import Request, Subject
@@ -62,33 +64,43 @@ def _split(text: str) -> tuple[str, ...]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and verifies."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = Request("", "")
-    parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
-    parser.add_argument("--step", type=int, help="its step; the last by default")
-    parser.add_argument("--prepared", required=True, help="PREPARED_DIR, with the checkpoint's vocabulary")
+    parser.add_argument("--checkpoint", required=True, type=options.path, help="checkpoint folder")
+    parser.add_argument("--step", type=options.count_or_none, help="its step; the last by default")
+    parser.add_argument(
+        "--prepared", required=True, type=options.path, help="PREPARED_DIR, with the checkpoint's vocabulary"
+    )
     parser.add_argument("--mixture", default="", help="of the rows; the checkpoint's own by default, or flan")
     parser.add_argument("--datasets", default="", help="only these of its datasets, with commas")
-    parser.add_argument("--examples", type=int, default=default.examples, help="that a check compares, about")
-    parser.add_argument("--seed", type=int, default=default.seed, help="of the stream and of what is chosen")
-    parser.add_argument("--microbatches", type=int, default=default.microbatches, help="of the gradient, a row each")
-    parser.add_argument("--inputs", type=int, default=LENGTHS["inputs"], help="tokens of inputs in a row")
-    parser.add_argument("--targets", type=int, default=LENGTHS["targets"], help="tokens of targets in a row")
-    parser.add_argument("--huggingface", default="", help="a folder of transformers with the same model")
+    parser.add_argument("--examples", type=options.count, default=default.examples, help="that a check compares, about")
+    parser.add_argument("--seed", type=options.seed, default=default.seed, help="of the stream and of what is chosen")
+    parser.add_argument(
+        "--microbatches", type=options.count, default=default.microbatches, help="of the gradient, a row each"
+    )
+    parser.add_argument(
+        "--inputs", type=options.of(TOKENS), default=LENGTHS["inputs"], help="tokens of inputs in a row"
+    )
+    parser.add_argument(
+        "--targets", type=options.of(TOKENS), default=LENGTHS["targets"], help="tokens of targets in a row"
+    )
+    parser.add_argument(
+        "--huggingface", default="", type=options.path, help="a folder of transformers with the same model"
+    )
     parser.add_argument("--attention", default="", help="how the checked side computes attention; the model's own way")
     parser.add_argument("--checks", default="", help=f"only these, with commas: {', '.join(checks.CHECKS)}")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
-    arguments = vars(parser.parse_args(argv))
-    as_json, names = arguments.pop("json"), _split(arguments.pop("checks"))
     with one_line_errors():
+        arguments = vars(parser.parse_args(argv))
+        as_json, names = arguments.pop("json"), _split(arguments.pop("checks"))
         arguments["lengths"] = {name: arguments.pop(name) for name in ("inputs", "targets")}
         findings = verify(Request(**arguments | {"datasets": _split(arguments["datasets"])}), names)
         failed = any(finding.status == FAILS for finding in findings)
         if as_json:
             found = {finding.name: finding.to_dict() for finding in findings}
-            print(json.dumps({"checkpoint": arguments["checkpoint"], "ok": not failed, "checks": found}))
+            print(to_json({"checkpoint": arguments["checkpoint"], "ok": not failed, "checks": found}))
         if failed:
             sys.exit(1)
         refuse_unverified(findings, names)
