@@ -38,7 +38,7 @@ _CHUNK_ON_CPU = (64 * 2**20, 128)
 _CHUNK = (512 * 2**20, 1024)
 _SUM_WIDTH = 512
 _IN_FLIGHT = 2  # batches that are computed while the host prepares the next
-_TRIED_ALONE = 8  # of the prompts without finite scores: when so many in a row have none, the model has none
+_TRIED_ALONE = 8  # prompts, where none has finite scores: if none of these has, the model gives none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,16 +176,22 @@ class Scorer:
     ) -> list[OptionScores | None]:
         """As `score`, with None in the place of scores that are NaN or infinite.
 
-        What is not finite spreads to the trees of the same row. So these are scored again, each in a row of its own,
-        until several in a row have shown that it is not the row.
+        What is not finite spreads to the trees of the same row. So these are scored again, each in a row of its own;
+        where nothing is finite, only as long as that makes a difference to some of them.
         """
         trees = list(trees)
         found = self._scored(trees, progress)
-        alone = 0
-        for number, scores in enumerate(found):
-            if not scores.is_finite and alone < _TRIED_ALONE:
+        bad = [number for number, scores in enumerate(found) if not scores.is_finite]
+
+        def score_alone(numbers: Iterable[int]) -> None:
+            for number in numbers:
                 (found[number],) = self._scored([trees[number]], lambda done, total: None)
-                alone = 0 if found[number].is_finite else alone + 1
+
+        if len(bad) == len(found) > _TRIED_ALONE:
+            some = bad[:: len(bad) // _TRIED_ALONE]
+            score_alone(some)
+            bad = sorted(set(bad) - set(some)) if any(found[number].is_finite for number in some) else []
+        score_alone(bad)
         return [scores if scores.is_finite else None for scores in found]
 
     def _scored(self, trees: list[Tree], progress: Callable[[int, int], None]) -> list[OptionScores]:
