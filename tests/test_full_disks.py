@@ -50,7 +50,7 @@ def _fails(capfd, main, arguments, disk, says="no space left on device; make roo
     ours = [line for line in lines if line.startswith("flan_jax: ")]
     assert len(ours) == 1 and says in ours[0] and str(disk) in ours[0], err
     assert "Traceback" not in out + err and "Error" not in err, err
-    left = [p for p in disk.rglob(".*") if not p.name.endswith(".lock")] + list(disk.rglob("*tmp*"))
+    left = [p for p in disk.rglob(".*") if not p.name.endswith((".lock", ".config"))] + list(disk.rglob("*tmp*"))
     assert not left, left
     return ours[0]
 
@@ -94,6 +94,7 @@ def test_prepare_s_cache(make_disk, tmp_path, monkeypatch, capfd, kilobytes):
     assert {p.parent.name for p in (tmp_path / "p").rglob("info.json")} == {"rte", "cb"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kilobytes", [4, 24, 3000, 6500])
 def test_train(prepared, make_disk, capfd, kilobytes):
     disk = make_disk(kilobytes)
@@ -117,6 +118,7 @@ def test_train(prepared, make_disk, capfd, kilobytes):
     assert json.loads(figures) == {"step": 9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kilobytes", [4, 60])
 def test_evaluation(model, prepared, make_disk, capfd, kilobytes):
     disk = make_disk(kilobytes)
@@ -136,6 +138,7 @@ def test_evaluation(model, prepared, make_disk, capfd, kilobytes):
     assert (disk / "report" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_single_files(model, prepared, make_disk, tmp_path, capfd):
     """What writes one file keeps the file that was there."""
     disk = make_disk(8)

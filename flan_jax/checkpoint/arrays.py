@@ -16,7 +16,7 @@ from flan_jax import models, partitioning
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, cannot
 from flan_jax.files import written
 
 _ITEMS = ("params", "opt_state")
@@ -121,9 +121,15 @@ class Saver:
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
+        doing = "make checkpoints in" if self._step is None else f"save step {self._step} in"
         try:
-            with written(self._folder, "make checkpoints in" if self._step is None else f"save step {self._step} in"):
-                yield
+            try:
+                with written(self._folder, doing):
+                    yield
+            except FlanError:
+                raise
+            except Exception as error:  # whatever it is, a timeout for one: what was to be saved is not there
+                raise cannot(doing, self._folder, error) from error
         except FlanError as error:
             self._abandon()
             whole = [int(path.name) for path in (self._folder / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
@@ -146,13 +152,11 @@ class Saver:
         try:
             if error[0] is not None and jax.process_count() > 1:
                 return  # the other processes may be gone, and what is closed here would wait for them
-            if error[0] is None:
+            # What ended the run is said, and not that a save failed as well.
+            with contextlib.suppress(FlanError) if error[0] is not None else contextlib.nullcontext():
                 self.wait()
-                self._manager.close()
-                return
-            with contextlib.suppress(FlanError):  # what ended the run is said, not that a save failed as well
-                self.wait()
-                self._manager.close()
+                with self._failing():
+                    self._manager.close()
         finally:
             self._quietly.close()
 

@@ -2,6 +2,7 @@ import dataclasses
 import gc
 import json
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -235,3 +236,33 @@ def test_a_vocabulary_with_more_ids_than_embeddings(saved, tmp_path):
             train_steps=1,
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("known", ["at the next step", "at the end"])
+def test_failed_save_is_noticed(make_disk, known):
+    """A save runs beside the steps: `check` raises as soon as it has failed, and nothing of it stays."""
+    disk = make_disk(3000)
+
+    def state(size):
+        return {"a": jnp.asarray(np.random.default_rng(0).random(size, np.float32))}
+
+    with pytest.raises(FlanError) as caught, arrays.Saver(disk, keep=1) as saver:
+        saver.save(1, state(10_000))
+        saver.save(2, state(2_000_000))
+        deadline = time.monotonic() + 60
+        while known == "at the next step" and time.monotonic() < deadline:
+            saver.check()
+            time.sleep(0.01)
+    assert "cannot save step 2" in str(caught.value)
+    assert "no space left on device; make room" in str(caught.value)
+    assert "the last whole checkpoint there is of step 1." in str(caught.value)
+    assert [path.name for path in (disk / "checkpoints").iterdir()] == ["1"]
+    with arrays.Saver(disk, keep=1) as saver:
+        saver.save(2, state(10_000))
+    assert arrays.steps(disk) == [2]
+
+
+def test_a_save_that_fails_otherwise_is_noticed_too(tmp_path):
+    refused = pytest.raises(FlanError, match=r"cannot save step 1 in .*; no checkpoint is there yet")
+    with refused, arrays.Saver(tmp_path) as saver:
+        saver.save(1, {"a": object()})
