@@ -90,7 +90,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")  # valid UTF-8 holds no surrogate but by an escape of JSON
-_MANY_LINES = re.compile(rb"\s*(?:\[\s*(?:\{|$)|\{\s*$)")  # an array of objects, or an object over several lines
 # What a file may begin with that is not JSON lines in UTF-8, and what to say of it.
 _OTHER_FORMATS = (
     (b"\xff\xfe\x00\x00", "is text in UTF-32; save it as UTF-8"),
@@ -104,7 +103,6 @@ _OTHER_FORMATS = (
     (b"PK\x03\x04", "is a zip file; unpack it"),
     (b"PAR1", "is a Parquet file; write its rows as JSON lines"),
     (b"version https://git-lfs", "is a pointer of Git LFS, not the file itself; run git lfs pull"),
-    (b"<", "is XML or a web page; give JSON lines"),
 )
 
 
@@ -164,8 +162,6 @@ def _other_format(head: bytes) -> str:
     for magic, problem in _OTHER_FORMATS:
         if head.startswith(magic):
             return problem
-    if _MANY_LINES.match(head.removeprefix(_BYTE_ORDER_MARK)):
-        return "is one JSON value and not a line for each; write every object on a line of its own"
     if (head[:1] == b"\0") != (head[1:2] == b"\0"):  # an ASCII character in two bytes
         return "is text in UTF-16; save it as UTF-8"
     return ""

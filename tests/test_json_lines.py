@@ -107,16 +107,18 @@ def test_lone_surrogates_become_replacement_characters(text, expected):
         (b"PK\x03\x04....", "zip"),
         (b"PAR1....", "Parquet"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
-        (b"<!DOCTYPE html>\n<html>", "web page"),
-        (b'[{"a": 1},\n {"a": 2}]', "one JSON value"),
-        (b'\xef\xbb\xbf[\n  {"a": 1}\n]', "one JSON value"),
-        (b'{\r\n  "a": 1\r\n}', "one JSON value"),
     ],
 )
 def test_a_file_of_another_format_is_named(tmp_path, content, problem):
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(FlanError, match=rf"a\.jsonl is .*{problem}.*; .*\.$"):
         list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize("line", [b'[{"a": 0}]', b"{", b"[", b"<<<<<<< HEAD", b"null", b'{"a": \x00}'])
+def test_a_strange_first_line_costs_no_other(line):
+    found = list(read_json_lines([line + b"\n", b'{"a": 1}\n'], "lines"))
+    assert [one.number for one in found] == [1, 2] and found[1] == JsonLine(2, {"a": 1})
 
 
 def test_what_is_no_file_is_named(tmp_path):
