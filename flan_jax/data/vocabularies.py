@@ -282,8 +282,11 @@ class HuggingFaceTokenizer(_Stored):
         """See `Tokenizer`."""
         added = self._tokenizer.get_added_tokens_decoder()
         found = {token.content: number for number, token in added.items() if token.special}
+        # Not `id_to_token` first: of a token that is normalized, it gives the normalized text.
+        texts = {number: token.content for number, token in added.items()}
         ends = (self.eos_id, self.bos_id)
-        return found | {t: i for i in ends if i is not None and (t := self._tokenizer.id_to_token(i)) is not None}
+        named = {i: texts.get(i) or self._tokenizer.id_to_token(i) for i in ends if i is not None}
+        return found | {text: number for number, text in named.items() if text is not None}
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer`."""

@@ -183,6 +183,18 @@ def _token(value: Any, **changes: Any) -> AddedToken | str | None:
     return AddedToken(**known, **({"special": bool(value.get("special"))} | changes))
 
 
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str | AddedToken) or (isinstance(value, dict) and value.get("__type") == "AddedToken")
+
+
+def _joined(tokens: list[Any], more: list[Any]) -> list[Any]:
+    """Tokens of tokenizer_config.json, and those of special_tokens_map.json that are not among them."""
+    found = list(tokens)
+    for token in (_token(value, special=True) if isinstance(value, dict) else value for value in more):
+        found += [] if token in found else [token]
+    return found
+
+
 def _tokens(
     folder: Path, kind: str, settings: dict[str, Any], parts: Parts, content: bytes | None
 ) -> tuple[dict[str, AddedToken | str], list[AddedToken | str], dict[int, AddedToken]]:
@@ -190,14 +202,21 @@ def _tokens(
     values = dict(settings)
     if "additional_special_tokens" in values and not values.get("extra_special_tokens"):
         values["extra_special_tokens"] = values.pop("additional_special_tokens")
+    extra = values.get("extra_special_tokens")
+    of_dict = values.pop("extra_special_tokens") if isinstance(extra, dict) else {}
     added: dict[int, AddedToken] = {}
     if "added_tokens_decoder" in values:
         added = {int(i): _token(token) for i, token in values["added_tokens_decoder"].items()}
     else:
         for name, value in _json(folder / "special_tokens_map.json").items():
-            values[name] = _token(value, special=True) if isinstance(value, dict) and "content" in value else value
-        special = {_text(value) for name, value in values.items() if name in _STANDARD and value}
-        special |= {_text(value) for value in _as_list(values.get("extra_special_tokens"))}
+            if name == "extra_special_tokens" and isinstance(value, list):  # the one name that both files may hold
+                value = _joined(_as_list(values.get(name)), value)
+            elif isinstance(value, dict) and "content" in value:
+                value = _token(value, special=True)
+            values[name] = value
+        # Only texts count here: transformers does not look into tokens that tokenizer_config.json spells out.
+        stated = [values.get(name) for name in _STANDARD] + _as_list(values.get("extra_special_tokens"))
+        special = {str(value) for value in stated if value and not isinstance(value, dict)}
         for text, number in _json(folder / "added_tokens.json").items():
             added[int(number)] = AddedToken(text, normalized=text not in special, special=text in special)
         for token in json.loads(content).get("added_tokens", []) if content is not None else ():
@@ -212,16 +231,17 @@ def _tokens(
             if getattr(trainer, f"{name}_id") >= 0:
                 named[f"{name}_token"] = getattr(trainer, f"{name}_piece")
     extra = values.get("extra_special_tokens")
-    of_dict = extra if isinstance(extra, dict) else {}
+    if isinstance(extra, dict):  # of special_tokens_map.json
+        of_dict = of_dict | values.pop("extra_special_tokens")
     for name, value in {**values, **of_dict}.items():
-        if name in _STANDARD or name in of_dict or (name.endswith("_token") and not isinstance(value, bool | int)):
+        if name in _STANDARD or name in of_dict or (name.endswith("_token") and _is_token(value)):
             named[name] = _token(value)
     named = {name: by_text.get(str(t), t) if name in _STANDARD else t for name, t in named.items() if t is not None}
     order = {name: place for place, name in enumerate(_STANDARD)}
     named = dict(sorted(named.items(), key=lambda item: order.get(item[0], len(order))))
 
-    listed = extra
-    if not isinstance(extra, list):
+    listed = extra if isinstance(extra, list) else []
+    if "extra_special_tokens" not in values:
         listed = parts.own_tokens if parts.proto is not None else values.get("additional_special_tokens") or []
         if kind == T5 and not any("<extra_id_" in _text(token) for token in listed):
             listed = [*listed, *(f"<extra_id_{i}>" for i in range(sentinels(settings)))]

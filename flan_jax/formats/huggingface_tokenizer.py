@@ -63,6 +63,16 @@ def _as_in_transformers(
         raise FlanError(
             f"{where}: fix_mistral_regex is not covered; save the tokenizer with transformers and that set."
         )
+    if given := next((name for name in ("vocab", "merges") if name in settings), None):
+        raise FlanError(
+            f"{where}: {given} is not covered here; take it out, and leave it to the tokenizer's own files."
+        )
+    own_code = settings.get("auto_map")
+    if own_code and (not isinstance(own_code, dict) or own_code.get("AutoTokenizer")):
+        raise FlanError(
+            f"{where}: auto_map names code of the folder's own, which is not run; save the tokenizer with transformers "
+            "as a PreTrainedTokenizerFast, and take auto_map out."
+        )
     backend = huggingface_backend.read(folder, config.get("model_type") or family, config, settings)
     content = _without_picture(backend.content, family, config)
     tokens = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
@@ -175,7 +185,9 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / name))
         kind = {T5: "T5Tokenizer", GEMMA3: "GemmaTokenizer"}.get(family, "LlamaTokenizer")
         settings |= {"tokenizer_class": kind, "add_bos_token": tokenizer.bos_id is not None}
-        settings |= _special_tokens(tokenizer, pieces.id_to_piece)
+        shown = range(pieces.vocab_size())
+        texts = {i: pieces.id_to_piece(i) for i in shown if pieces.is_control(i) or pieces.is_unknown(i)}
+        settings |= _special_tokens(tokenizer, texts, pieces.id_to_piece(tokenizer.eos_id))
         if kind == "T5Tokenizer":
             settings["extra_ids"] = 100
         else:
@@ -183,7 +195,9 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
             settings["add_prefix_space"] = proto.normalizer_spec.add_dummy_prefix
     else:
         tokens = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        settings |= {"tokenizer_class": "PreTrainedTokenizerFast"} | _special_tokens(tokenizer, tokens.id_to_token)
+        added = {number: token.content for number, token in tokens.get_added_tokens_decoder().items() if token.special}
+        eos = next(t for t, i in tokenizer.control_ids.items() if i == tokenizer.eos_id)
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast"} | _special_tokens(tokenizer, added, eos)
         if not huggingface_backend.runs_as_it_is(family, tokens):
             raise FlanError(
                 f"transformers cuts text for {family} in its own way, whatever tokenizer.json says, and this "
@@ -205,9 +219,10 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
         (folder / _GENERATION).write_text(json.dumps(generation, indent=1) + "\n")
 
 
-def _special_tokens(tokenizer: vocabularies.Tokenizer, text_of: Any) -> dict[str, str]:
-    ids = {"eos": tokenizer.eos_id, "bos": tokenizer.bos_id, "pad": tokenizer.pad_id}
-    return {f"{name}_token": text_of(number) for name, number in ids.items() if number is not None}
+def _special_tokens(tokenizer: vocabularies.Tokenizer, texts: Mapping[int, str], eos: str) -> dict[str, str]:
+    """Special tokens by name; a BOS or padding that is text otherwise has none, since a name takes it out of texts."""
+    named = {"bos_token": texts.get(tokenizer.bos_id), "pad_token": texts.get(tokenizer.pad_id)}
+    return {"eos_token": eos} | {name: text for name, text in named.items() if text is not None}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -380,6 +380,50 @@ FOLDERS = {
             "tokenizer_config.json": {"add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>"},
         },
     ),
+    "ids from nought are text": (  # as in Llama 3 and Qwen, which have no padding token: 0 is "!"
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": lambda: with_added(byte_level(special=()), AddedToken("</s>", special=True)),
+            "tokenizer_config.json": FAST | {"bos_token": None},
+        },
+    ),
+    "further special tokens in two files": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": byte_level,
+            "tokenizer_config.json": FAST | {"extra_special_tokens": ["<mask>", "<tool>"]},
+            "special_tokens_map.json": {
+                "extra_special_tokens": ["<|im_start|>", {"content": "<|im_end|>", "normalized": False}, "<mask>"]
+            },
+        },
+    ),
+    "further special tokens in two files, by name and as a list": (
+        {"model_type": "mistral"},
+        {
+            "tokenizer.json": lambda: with_added(byte_level(), TOOL),
+            "tokenizer_config.json": FAST | {"extra_special_tokens": {"tool": "<tool>"}},
+            "special_tokens_map.json": {"extra_special_tokens": ["<|im_start|>", "<tool>"], "eos_token": "</s>"},
+        },
+    ),
+    "objects beside added_tokens": (
+        {"model_type": "llama"},
+        {
+            "tokenizer.json": byte_level,
+            "added_tokens.json": {"<|im_end|>": 330, "<tool>": 331},
+            "tokenizer_config.json": FAST
+            | {
+                "extra_special_tokens": [OBJECT | {"content": "<|im_end|>", "lstrip": True}, "<tool>"],
+                "image_token": {"content": "<mask>", "lstrip": True},
+            },
+        },
+    ),
+    "t5, slow, no further tokens": (
+        {"model_type": "t5"},
+        {
+            "spiece.model": lambda: pieces("unigram", user_defined_symbols=["<tool>"]),
+            "tokenizer_config.json": {"extra_special_tokens": None},
+        },
+    ),
     "t5, slow": ({"model_type": "t5"}, {"spiece.model": lambda: pieces("unigram")}),
     "t5, slow, as saved": (
         {"model_type": "t5"},
@@ -472,6 +516,18 @@ def test_an_export_is_read_as_the_same_by_transformers(name, tmp_path):
         assert theirs(text)["input_ids"] == start + ids + ([ours.eos_id] if "t5" in name else []), text
         assert theirs.decode(ids, skip_special_tokens=True) == ours.decode(ids), text
     assert theirs.eos_token_id == ours.eos_id
+
+
+def test_an_end_that_is_normalized_is_exported_under_its_own_name(tmp_path):
+    end = AddedToken("<|im_end|>", normalized=True, special=True)
+    files = {"tokenizer.json": lambda: with_added(llama_json("normalizer"), end)}
+    files["tokenizer_config.json"] = FAST | {"eos_token": "<|im_end|>"}
+    ours = read(fill(tmp_path / "model", {"model_type": "llama"}, files))
+    assert ours.control_ids["<|im_end|>"] == ours.eos_id and "▁<|im_end|>" not in ours.control_ids
+    back = fill(tmp_path / "back", {"model_type": "llama"}, {})
+    formats.write(ours, back, "llama")
+    theirs = transformers.AutoTokenizer.from_pretrained(back)
+    assert (theirs.eos_token, theirs.eos_token_id, len(theirs)) == ("<|im_end|>", ours.eos_id, ours.vocab_size)
 
 
 # ------------------------------------------------------------------------------------------------------- what ends
@@ -587,6 +643,12 @@ REFUSED = {
         "fast",
     ),
     "a pattern to be mended": ({"fix_mistral_regex": True}, byte_level, "fix_mistral_regex"),
+    "code of its own": (
+        {"auto_map": {"AutoTokenizer": ["tokenization.Theirs", None]}},
+        byte_level,
+        "auto_map names code",
+    ),
+    "a vocabulary in the settings": ({"vocab": {}}, byte_level, "tokenizer_config.json: vocab is not covered"),
     "ids that differ": (
         {"added_tokens_decoder": {"400": OBJECT | {"content": "<tool>", "special": True}}},
         byte_level,
