@@ -22,7 +22,7 @@ class Contents(NamedTuple):
     """What the file or the files hold.
 
     Attributes:
-      fields: metadata, without chat templates.
+      fields: metadata.
       tensors: by name, as they are stored.
       path: the file, or the first part.
     """
@@ -112,7 +112,7 @@ def _reader(path: Path) -> gguf.GGUFReader:
 
 
 def _fields(reader: gguf.GGUFReader) -> dict[str, Any]:
-    return {name: f.contents() for name, f in reader.fields.items() if not name.startswith("tokenizer.chat")}
+    return {name: field.contents() for name, field in reader.fields.items()}
 
 
 def _number(reader: gguf.GGUFReader, name: str, default: int) -> int:

@@ -79,7 +79,7 @@ def config(architecture: str, fields: Fields, contents: Contents) -> DecoderConf
             f"{fields.path} scales its rotary embedding ({name('rope.scaling.type')} is {scaling!r}); not covered."
         )
     values = {
-        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
+        "vocab_size": _rows(fields, contents),
         "num_layers": layers,
         "embed_dim": embed_dim,
         "num_heads": heads,
@@ -113,6 +113,12 @@ def config(architecture: str, fields: Fields, contents: Contents) -> DecoderConf
     except FlanError as error:
         raise FlanError(f"{fields.path}: {error}") from error
     return _with_frequencies(found, contents)
+
+
+def _rows(fields: Fields, contents: Contents) -> int:
+    """Rows of the table of embeddings; the file can have fewer tokens."""
+    table = contents.tensors.get(_EMBEDDING)
+    return len(fields["tokenizer.ggml.tokens"]) if table is None else int(table.shape[-1])
 
 
 def _is_tied(contents: Contents) -> bool:

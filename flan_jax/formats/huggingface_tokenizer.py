@@ -12,7 +12,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.formats.huggingface_config import GEMMA3, T5
+from flan_jax.formats.huggingface_config import GEMMA2, GEMMA3, T5
 
 _SETTINGS = "vocabulary.json"  # ours, beside their files: the special ids exactly as they were
 _BYTES = "ByT5Tokenizer"  # has the ids of our bytes
@@ -96,7 +96,7 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
                 f"{family}: this model cannot be exported."
             )
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / name))
-        kind = {T5: "T5Tokenizer", GEMMA3: "GemmaTokenizer"}.get(family, "LlamaTokenizer")
+        kind = {T5: "T5Tokenizer", GEMMA2: "GemmaTokenizer", GEMMA3: "GemmaTokenizer"}.get(family, "LlamaTokenizer")
         settings |= {"tokenizer_class": kind, "add_bos_token": tokenizer.bos_id is not None}
         settings |= _special_tokens(tokenizer, pieces.id_to_piece)
         if kind == "T5Tokenizer":
