@@ -102,14 +102,17 @@ def read(path: Path) -> Contents:
 def _reader(path: Path) -> gguf.GGUFReader:
     refuse_pointer(path)
     try:
-        return gguf.GGUFReader(str(path))
+        reader = gguf.GGUFReader(str(path))
+        if odd := [name for name in (*reader.fields, *(t.name for t in reader.tensors)) if not name.isprintable()]:
+            raise ValueError(f"it has the name {odd[0]!r}")
+        return reader
     except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise FlanError(f"{path} cannot be read as GGUF ({reason}); download it again.") from error
 
 
 def _fields(reader: gguf.GGUFReader) -> dict[str, Any]:
-    return {name: f.contents() for name, f in reader.fields.items()}
+    return {name: field.contents() for name, field in reader.fields.items()}
 
 
 def _number(reader: gguf.GGUFReader, name: str, default: int) -> int:

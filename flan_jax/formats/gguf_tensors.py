@@ -117,7 +117,7 @@ def config(architecture: str, fields: Fields, contents: Contents) -> DecoderConf
 
 def _rows(fields: Fields, contents: Contents) -> int:
     """Rows of the table of embeddings; the file can have fewer tokens."""
-    table = contents.tensors.get("token_embd.weight")
+    table = contents.tensors.get(_EMBEDDING)
     return len(fields["tokenizer.ggml.tokens"]) if table is None else int(table.shape[-1])
 
 

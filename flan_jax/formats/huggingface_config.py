@@ -24,6 +24,7 @@ from flan_jax.formats.huggingface_fields import (
 from flan_jax.models import DecoderConfig
 
 _MAX_POSITIONS = 8192  # what tools of the ecosystem cut texts at; a rotary or relative model has no such number
+_MOST_LAYERS = 100_000  # more is no model, and would take long to say so
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 # What the modules of a family are.
@@ -71,7 +72,8 @@ def read(values: Mapping[str, Any], tensors: Collection[str], path: str) -> tupl
 
 
 def _read_decoder(f: Fields, family: str) -> DecoderConfig:
-    heads, embed_dim, layers = (f.whole(name) for name in ("num_attention_heads", "hidden_size", "num_hidden_layers"))
+    heads, embed_dim = f.whole("num_attention_heads"), f.whole("hidden_size")
+    layers = f.whole("num_hidden_layers", most=_MOST_LAYERS)
     for name in ("attention_bias", "mlp_bias", "use_bidirectional_attention"):
         f.only(name, False)
     f.only("partial_rotary_factor", 1.0)
@@ -149,8 +151,10 @@ def _read_windows(f: Fields, family: str, layers: int) -> dict[str, Any]:
         if kinds is not None and kinds != default:
             raise f.refusal("layer_types", kinds)
     kinds = default if kinds is None else kinds
-    if len(kinds) != layers or not set(kinds) <= {_FULL, _SLIDING} or (_SLIDING in kinds and not window):
+    if len(kinds) != layers or not set(kinds) <= {_FULL, _SLIDING}:
         raise f.refusal("layer_types", kinds)
+    if _SLIDING in kinds and not window:
+        raise f.refusal("sliding_window", None, "layers of the kind sliding_attention need one")
     if _SLIDING not in kinds:
         return {"window": 0}
     found = {"window": window} if family == GEMMA3 else {"window": window, "local_rope_theta": None}
@@ -246,10 +250,10 @@ def _read_t5(f: Fields, has_head: bool) -> DecoderConfig:
     tied = f.flag("tie_word_embeddings", True)
     f.refuse_null("scale_decoder_outputs")
     scaled = f.flag("scale_decoder_outputs", tied)
-    layers, heads = f.whole("num_layers"), f.whole("num_heads")
+    layers, heads = f.whole("num_layers", most=_MOST_LAYERS), f.whole("num_heads")
     config = DecoderConfig(
         vocab_size=f.whole("vocab_size"),
-        num_layers=f.whole("num_decoder_layers", layers),
+        num_layers=f.whole("num_decoder_layers", layers, most=_MOST_LAYERS),
         num_encoder_layers=layers,
         embed_dim=f.whole("d_model"),
         num_heads=heads,

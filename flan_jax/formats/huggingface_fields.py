@@ -70,7 +70,6 @@ _NO_PART = (
     "output_past max_window_layers is_llama_config id2label label2id problem_type return_dict chunk_size_feed_forward "
     "unsloth_version unsloth_fixed is_decoder output_attentions output_hidden_states"
 )
-_MOST = 2**31 - 1
 _REQUIRED = object()
 
 
@@ -105,13 +104,13 @@ class Fields:
             raise FlanError(f"{self.path} lacks the field {name}; get the file again from where it came.")
         return default
 
-    def whole(self, name: str, default: Any = _REQUIRED, least: int = 1) -> int:
+    def whole(self, name: str, default: Any = _REQUIRED, least: int = 1, most: int = 2**31 - 1) -> int:
         """A whole number of at least `least`; without a default, the field has to be there."""
         value = self.get(name, default)
         if value is default and default is not _REQUIRED:
             return value
-        if type(value) is not int or not least <= value <= _MOST:
-            raise self.refusal(name, value, f"it has to be a whole number of at least {least}")
+        if type(value) is not int or not least <= value <= most:
+            raise self.refusal(name, value, f"it has to be a whole number from {least} to {most}")
         return value
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:

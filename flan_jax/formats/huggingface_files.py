@@ -48,7 +48,7 @@ class WeightFiles:
         elif (folder / INDEX).is_file():
             self._read_index()
         else:
-            others = sorted(path.name for path in folder.glob("*.safetensors"))
+            others = sorted(path.name for path in folder.glob("*.safetensors") if path.name != WEIGHTS)
             hint = f"{others[0]} needs its {INDEX}" if others else "other files (pytorch_model.bin, ...) are not read"
             raise FlanError(f"{folder} has no {WEIGHTS}: {hint}.")
 
@@ -64,7 +64,7 @@ class WeightFiles:
             raise FlanError(f"{path} has no weight_map of tensors and their files: it is broken; get it again.")
         for file in sorted(set(told.values())):
             inside = PurePosixPath(file.replace("\\", "/"))
-            if inside.is_absolute() or ".." in inside.parts or ":" in file:
+            if inside.is_absolute() or ".." in inside.parts or ":" in file or not file.isprintable():
                 raise FlanError(f"{path} names {file!r}, which is not in this folder: get the index again.")
             if not (self._folder / file).is_file():
                 raise FlanError(f"{self._folder} lacks {file}, which {INDEX} names; get it again.")
@@ -77,6 +77,8 @@ class WeightFiles:
 
     def _add(self, file: str) -> None:
         for name in list(self._opened(file).keys()):
+            if not name.isprintable():
+                raise FlanError(f"{self._folder / file} names a tensor {name!r}; get it again.")
             if name in self.names:
                 raise FlanError(
                     f"{self._folder}: {name} is in both {self.names[name]} and {file}; get the folder again."

@@ -15,7 +15,7 @@ from flan_jax.data import chat, vocabularies
 from flan_jax.data.chat import Chat
 from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface_backend
-from flan_jax.formats.huggingface_config import GEMMA3, T5
+from flan_jax.formats.huggingface_config import GEMMA2, GEMMA3, T5
 
 _BYTES = "ByT5Tokenizer"  # has the ids of our bytes
 _GENERATION = "generation_config.json"
@@ -183,7 +183,7 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
                 f"{family}: this model cannot be exported."
             )
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / name))
-        kind = {T5: "T5Tokenizer", GEMMA3: "GemmaTokenizer"}.get(family, "LlamaTokenizer")
+        kind = {T5: "T5Tokenizer", GEMMA2: "GemmaTokenizer", GEMMA3: "GemmaTokenizer"}.get(family, "LlamaTokenizer")
         settings |= {"tokenizer_class": kind, "add_bos_token": tokenizer.bos_id is not None}
         shown = range(pieces.vocab_size())
         texts = {i: pieces.id_to_piece(i) for i in shown if pieces.is_control(i) or pieces.is_unknown(i)}

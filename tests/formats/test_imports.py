@@ -295,6 +295,13 @@ def test_prefixes(copy, base, prefix):
     _as_transformers(folder, base("llama 3.1"))
 
 
+def test_names_that_would_break_a_line(copy):
+    _refused(_weights(copy("llama"), lambda w: w | {"model.a\nb": w["model.norm.weight"]}), r"'model.a\nb'")
+    _refused(_edit(copy("llama"), **{"a\nb": 3}), r"a\nb (3)")
+    _refused(_edit(copy("llama"), model_type="a\nb"), r"model_type is 'a\nb'")
+    _refused(_edit(copy("llama"), num_hidden_layers=2**31 - 1), "num_hidden_layers is 2147483647")
+
+
 def test_two_models_in_one_folder(copy):
     folder = _weights(copy("llama"), lambda w: w | {f"draft.{name}": x for name, x in w.items()})
     assert re.search("several (models|heads)", _refused(folder))
@@ -449,6 +456,8 @@ def _index(folder, change):
         (lambda i: i["weight_map"].update({"model.norm.weight": "../base/model.safetensors"}), ("not in this folder",)),
         (lambda i: i["weight_map"].update({"model.norm.weight": "/etc/passwd"}), ("not in this folder",)),
         (lambda i: i["weight_map"].update({"model.norm.weight": "..\\x.safetensors"}), ("not in this folder",)),
+        (lambda i: i["weight_map"].update({"model.norm.weight": "a\nb"}), (r"'a\nb'", "not in this folder")),
+        (lambda i: i["weight_map"].update({"model.norm.weight": "a\0b"}), ("not in this folder",)),
         (lambda i: i["weight_map"].update({"model.norm.weight": 3}), ("weight_map",)),
         (lambda i: i["weight_map"].clear(), ("weight_map",)),
         (lambda i: i.pop("weight_map") and None, ("weight_map",)),
