@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.stream import prefetch
 from flan_jax.errors import FlanError
 from flan_jax.files import writable, write_atomic, written
+from flan_jax.json_lines import first_not_finite
 from flan_jax.training import optimizers
 from flan_jax.training.metrics_log import MetricsLog
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
@@ -205,10 +205,10 @@ def train(
             now, host = _wait(sums)
             values = _figures(host, stream.datasets, now - began, stream.slots_per_step)
             began = now
-            norms = ("loss", "gradient_norm", "parameter_norm")
-            if not all(math.isfinite(values[name]) for name in norms):
+            if (broken := first_not_finite(values)) is not None:
                 saver.wait()
-                raise _diverged(step, {name: values[name] for name in norms}, folder)
+                norms = {name: values[name] for name in ("loss", "gradient_norm", "parameter_norm")}
+                raise _diverged(step, norms | {broken[0]: broken[1]}, folder)
             if primary:
                 log.write(step, values)
                 bar(step, values, step % log_period == 0)
@@ -283,7 +283,7 @@ def _figures(
         "parameter_norm": float(sums["parameter_norm"]),
         "target_tokens": int(sums["weight"]),
         "slots_filled": float(sums["slots_filled"]) / num_slots,
-        "tokens_per_second": float(sums["slots_filled"]) / seconds,
+        "tokens_per_second": float(sums["slots_filled"]) / max(seconds, 1e-9),
         "seconds": seconds,
         "dataset_loss": {
             name: float(total / count)

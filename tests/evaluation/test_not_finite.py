@@ -18,7 +18,7 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError, NotFiniteError
 from flan_jax.evaluation import evaluator, jobs
-from flan_jax.files import read_lines
+from flan_jax.json_lines import read_lines
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import Tree
 

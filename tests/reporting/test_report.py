@@ -13,7 +13,7 @@ from flan_jax import report as binary
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.figures import cluster_means, ranked, summarize
-from flan_jax.files import first_not_finite
+from flan_jax.json_lines import first_not_finite
 from flan_jax.reporting import evidence, runs, statistics, tables
 
 HOSTILE = '</pre><script>document.title="hacked"</script><img src=x onerror=alert(1)> & \ud800 | "quoted"'

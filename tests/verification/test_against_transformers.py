@@ -17,7 +17,7 @@ import flan_jax.tasks
 from flan_jax import convert, prepare
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
-from flan_jax.files import read_lines
+from flan_jax.json_lines import read_lines
 from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED
 from flan_jax.verification.subject import Request, Subject
