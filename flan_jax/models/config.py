@@ -21,8 +21,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "remat": tuple(POLICIES),
     "attention": ("xla", "segments", "splash", "cudnn"),
 }
-# By the annotation of a field; those without a default are 1 or more.
+# By the annotation of a field, and by its name where zero or less says something; those without a default are 1 or more.
 _KINDS: dict[str, Kind] = {"int": Whole(0), "bool": Switch(), "float": Number(above=0)}
+_OWN_KINDS: dict[str, Kind] = {
+    "global_every": Whole(-1),
+    "attention_softcap": Number(least=0),
+    "logits_softcap": Number(least=0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +125,7 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            kind = _KINDS.get(str(field.type).removesuffix(" | None"))
+            kind = _OWN_KINDS.get(field.name, _KINDS.get(str(field.type).removesuffix(" | None")))
             value = getattr(self, field.name)
             if kind is not None and not (value is None and "None" in str(field.type)):
                 required = field.default is dataclasses.MISSING or field.name in ("attention_block", "head_chunk")
