@@ -299,7 +299,7 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
         if rows:
             splits[file.stem] = rows
     if not splits:
-        first = f" (first of {len(bad_rows):,}: {bad_rows[0]})" if bad_rows else ""
+        first = f" (first: {bad_rows[0]}, and {len(bad_rows) - 1:,} more)" if bad_rows else ""
         raise SourceError(record.name, f"no usable row in {files[0].parent}{first}", "mend the files")
     with _quietly():
         tfds.dataset_builders.store_as_tfds_dataset(
