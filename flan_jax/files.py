@@ -87,6 +87,8 @@ def _near(named: Path, path: str | os.PathLike[str]) -> bool:
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write, which takes the place of `path` when all is written; folders above are made.
 
+    A device or a pipe, such as /dev/stdout, is written to as it is, and a link keeps pointing where it does.
+
     Args:
       path: where it will be.
       mode: "w" for UTF-8 text, "wb" for bytes.
@@ -95,15 +97,21 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
       FlanError: it cannot be written; what was there is as it was.
     """
     temporary: Path | None = None
+    encoding = None if "b" in mode else "utf-8"
     try:
         with written(path):
             if path.is_dir():
                 raise FlanError(f"cannot write {path}: it is a folder; give a file name.")
-            temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}")  # a name may have 255 bytes
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing may take its place
+                with path.open(mode, encoding=encoding) as file:
+                    yield file
+                return
+            place = path.resolve() if path.is_symlink() else path  # a link stays one
+            temporary = place.with_name(f".{place.name[:60]}.{os.getpid()}")  # a name may have 255 bytes
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open(mode, encoding=encoding) as file:
                 yield file
-            temporary.replace(path)
+            temporary.replace(place)
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -129,6 +137,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
       FlanError: it cannot be written; what was there is as it was.
     """
+    path = path.resolve() if path.is_symlink() else path  # a link stays one
     building, replaced = (path.with_name(f".{path.name}.{state}") for state in ("building", "replaced"))
     try:
         with written(path):
@@ -164,7 +173,8 @@ def ready(path: Path) -> Path:
     with written(path):
         if path.is_dir():
             raise FlanError(f"cannot write {path}: it is a folder; give a file name.")
-        os.path.lexists(path)  # says if the name is too long
+        if path.exists() and not path.is_file():
+            return path  # a device or a pipe
         above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
         with tempfile.TemporaryFile(dir=above):
             pass

@@ -122,6 +122,25 @@ def test_longest_name_that_is_allowed(tmp_path):
     assert _content(tmp_path) == {path.name: "x"}
 
 
+def test_devices_pipes_and_links_stay_what_they_are(tmp_path):
+    with pytest.raises(FlanError, match="cannot write /dev/full: no space left on device"):
+        write_atomic(Path("/dev/full"), "x")
+    assert Path("/dev/full").is_char_device() and Path("/dev/null").is_char_device()
+    write_atomic(Path("/dev/null"), "x")
+    assert Path("/dev/null").is_char_device()
+    pipe, target, link = tmp_path / "pipe", tmp_path / "folder" / "target", tmp_path / "link"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, "through")
+    assert os.read(reader, 100) == b"through" and pipe.is_fifo()
+    os.close(reader)
+    link.symlink_to(target)
+    for text in ("one", "two"):
+        write_atomic(link, text)
+        assert link.is_symlink() and target.read_text() == text
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
 def test_other_errors_pass(tmp_path):
     with pytest.raises(KeyError), files.whole_file(tmp_path / "file") as file:
         file.write("half")

@@ -217,8 +217,9 @@ def samples_folder() -> Path:
 @contextlib.contextmanager
 def _cache_of(record: catalog.Dataset) -> Iterator[None]:
     """A full disk below FLAN_JAX_HOME costs the datasets that are not imported yet, and no others."""
+    folder = home() / "imported"
     try:
-        with written(home() / "imported"):
+        with written(folder):
             yield
     except SourceError:
         raise
