@@ -12,7 +12,8 @@ from sentencepiece import sentencepiece_model_pb2
 
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.formats.huggingface_config import GEMMA2, GEMMA3, T5
+from flan_jax.formats.huggingface_config import GEMMA3, T5
+from flan_jax.formats.huggingface_fields import GEMMA2
 
 _SETTINGS = "vocabulary.json"  # ours, beside their files: the special ids exactly as they were
 _BYTES = "ByT5Tokenizer"  # has the ids of our bytes
