@@ -15,7 +15,8 @@ from flan_jax.data import chat, vocabularies
 from flan_jax.data.chat import Chat
 from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface_backend
-from flan_jax.formats.huggingface_config import GEMMA2, GEMMA3, T5
+from flan_jax.formats.huggingface_config import GEMMA3, T5
+from flan_jax.formats.huggingface_fields import GEMMA2
 
 _BYTES = "ByT5Tokenizer"  # has the ids of our bytes
 _GENERATION = "generation_config.json"

@@ -160,9 +160,6 @@ def read(folder: Path, step: int | None = None) -> Source:
             kept["layers"] = store[start : min(start + count, stored[path][0])].read().result()
         return kept["layers"][layer - start]
 
-    def where(path: ParameterPath) -> str:
-        return f"step {step} of {folder}: {'/'.join(path)}"
-
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         try:
             found = stored_tensor(path, layer)
@@ -172,6 +169,6 @@ def read(folder: Path, step: int | None = None) -> Source:
                 f"step {step} of {folder} cannot be read ({reason}): it is damaged; copy it anew."
             ) from error
         checked.add("/".join(path), found, layer, 0 if layer is None else stored[path][0])
-        return as_float32(found, where(path))
+        return as_float32(found, f"step {step} of {folder}: {'/'.join(path)}")
 
     return Source(config, tensor, tokenizer, f"{folder.name} step {step}", manifest, step)

@@ -13,6 +13,7 @@ from flan_jax.checkpoint import arrays
 from flan_jax.compilation import program
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.decoding.generator import Generator
+from flan_jax.errors import FlanError
 from flan_jax.formats import conversion, huggingface, native, t5x
 from flan_jax.formats.source import Source, of_tree, tree_of
 from flan_jax.scoring.scorer import Scorer
@@ -219,6 +220,22 @@ def test_through_every_format(tmp_path, name):
         assert found.config == config
         jax.tree.map(np.testing.assert_array_equal, tree_of(found), tree_of(source))
     assert t5x.is_scanned(tmp_path / "t5x_True" / "checkpoint_0")
+
+
+def test_weights_that_are_not_finite_are_neither_read_nor_written(tmp_path):
+    params = jax.tree.map(np.array, _params(CONFIGS["qwen2"]))
+    params["decoder"]["layers"]["mlp"]["wo"]["kernel"][1, 3, 3] = np.nan
+    source = Source(CONFIGS["qwen2"], of_tree(params), ByteTokenizer(), "broken")
+    manifest = conversion.manifest_of(source, None, conversion.NATIVE)
+    with pytest.raises(FlanError, match="model.layers.1.mlp.down_proj.weight in float32: 1 of 1536 numbers are NaN"):
+        huggingface.write(source, tmp_path / "theirs")
+    conversion.write(source, tmp_path / "ours", manifest)
+    with pytest.raises(FlanError, match="decoder/layers/mlp/wo/kernel: 1 of 1536 numbers are NaN or infinite"):
+        conversion.write(native.read(tmp_path / "ours"), tmp_path / "t5x", manifest, conversion.T5X)
+    assert not (tmp_path / "t5x").exists()
+    t5x.write(source, tmp_path / "t5x" / "checkpoint_0")
+    with pytest.raises(FlanError, match="layers_1/mlp/wo/kernel: 1 of 1536 numbers are NaN or infinite"):
+        tree_of(t5x.read(tmp_path / "t5x" / "checkpoint_0", CONFIGS["qwen2"]))
 
 
 def test_soft_caps_are_in_the_programs_that_are_planned():
