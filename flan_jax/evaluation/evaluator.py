@@ -166,6 +166,8 @@ def evaluate(
         limit = settings.pmi if is_ranked else generation.new_tokens(record, settings.max_new_tokens)
         bound = [results["model_digest"], checkpoint, settings.style, tokenizer.fingerprint, separator]
         bound += [settings.max_length, limit, *sorted(settings.computation.items())]
+        # Texts do not show whether they come of finite logits; those of earlier versions were not looked at.
+        bound += [] if is_ranked else ["finite logits"]
         for split, rows in (("test", test), ("dev", dev)):
             numbers = styles.forward_templates(record, style) if rows else ()
             units += [Unit.create(builder, split, number, rows, output, bound) for number in numbers]
