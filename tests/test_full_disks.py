@@ -39,6 +39,10 @@ def _grow(disk):
     subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
 
 
+def _fill(disk):
+    (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize))
+
+
 def _fails(capfd, main, arguments, disk, says="no space left on device; make room"):
     """The command's one line; nothing that it began stays."""
     capfd.readouterr()
@@ -131,7 +135,7 @@ def test_evaluation(model, prepared, make_disk, capfd, kilobytes):
     assert (disk / "out" / "results.json").is_file()
     runs = [f"--runs=a={disk / 'out'}", f"--output={disk / 'report'}"]
     subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
-    (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize))
+    _fill(disk)
     _fails(capfd, report.main, runs, disk)
     _grow(disk)
     report.main(runs)
@@ -149,6 +153,7 @@ def test_single_files(model, prepared, make_disk, tmp_path, capfd):
     corpus.write_text("nothing\n")
     old = disk / "file"
     old.write_text("old")
+    _fill(disk)
     for main, arguments in (
         (export.main, ["--name=rte", f"--to={old}"]),
         (eval_binary.main, [f"--items={items}", f"--checkpoint={model}", f"--output={old}"]),
@@ -157,7 +162,7 @@ def test_single_files(model, prepared, make_disk, tmp_path, capfd):
         (browse.main, [f"--html={old}"]),
     ):
         _fails(capfd, main, arguments, disk)
-        assert {path.name: path.read_text() for path in disk.iterdir()} == {"file": "old"}
+        assert {path.name for path in disk.iterdir()} == {"file", "ballast"} and old.read_text() == "old"
 
 
 CLOSED = {
