@@ -54,6 +54,7 @@ setup(
         "tensorflow-datasets>=4.9.9,<4.10",
         "tensorstore>=0.1.74",
         "tokenizers>=0.21",
+        "zstandard>=0.23",
     ],
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12", "hypothesis>=6", "nbclient>=0.10", "ipykernel>=6"],

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
-import json
 import logging
 import os
 import tempfile
@@ -44,6 +43,7 @@ from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import to_json
 
 INPUT_LENGTH, TARGET_LENGTH = 1024, 256
 
@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Console(width=120).print(table)
     print(f"ours / SeqIO: {result['ratio']:.1f}  (load average {result['load_average']:.1f})")
     if arguments.json:
-        print(json.dumps(result))
+        print(to_json(result))
 
 
 if __name__ == "__main__":

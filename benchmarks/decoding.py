@@ -26,6 +26,7 @@ import flan_jax.tasks
 from flan_jax import models
 from flan_jax.decoding.generator import PROMPT_LENGTHS, Generator
 from flan_jax.errors import one_line_errors
+from flan_jax.files import to_json
 from flan_jax.formats import gguf, pretrained
 
 
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     print(f"ours / transformers: {result['ratio']:.2f}")
     if arguments.json:
-        print(json.dumps(result))
+        print(to_json(result))
 
 
 if __name__ == "__main__":

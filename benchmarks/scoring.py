@@ -39,6 +39,7 @@ from rich.table import Table
 
 from flan_jax import convert
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import to_json
 
 MAX_LENGTH = 2048
 TINY = "tiny"
@@ -379,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.side:
         path = Path(arguments.job)
-        path.with_suffix(".out").write_text(json.dumps(SIDES[arguments.side](json.loads(path.read_text()))))
+        path.with_suffix(".out").write_text(to_json(SIDES[arguments.side](json.loads(path.read_text()))))
         return
     with one_line_errors():
         for name in (*arguments.settings, *arguments.harness_settings):
@@ -391,7 +392,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             result = benchmark(arguments, Path(folder), lambda line: print(line, flush=True))
     _print(result)
     if arguments.json:
-        print(json.dumps(result))
+        print(to_json(result))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import to_json
 
 # Size of the square matrices whose product is the peak, and products in a row; on a GPU enough to hide the launch.
 PEAK_ON_CPU, PEAK = (2048, 1), (8192, 20)
@@ -239,7 +240,7 @@ def serve(side: str, folder: Path) -> None:
         worker = {"jax": JaxSide, "torch": TorchSide}[side](folder, json.loads((folder / "plan.json").read_text()))
         print(json.dumps(worker.about), file=answers, flush=True)
         for line in sys.stdin:
-            print(json.dumps(worker.run(line.strip())), file=answers, flush=True)
+            print(to_json(worker.run(line.strip())), file=answers, flush=True)
     except FlanError as error:
         print(json.dumps({"error": str(error)}), file=answers, flush=True)
 
@@ -400,7 +401,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table.add_row(name, *speed, *work, *cost, *ratios)
     Console(width=120).print(table)
     if arguments.json:
-        print(json.dumps(result))
+        print(to_json(result))
 
 
 def _measured(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -12,7 +12,6 @@ python -m flan_jax.browse --summary | --lint               counts; what the lint
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -27,7 +26,7 @@ from rich.console import Console
 from flan_jax import catalog, inspection
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import write_atomic
+from flan_jax.files import to_json, write_atomic
 from flan_jax.inspection import examples, rows, tables
 from flan_jax.inspection.page import page
 
@@ -163,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             result = _print_catalog(console)
     if arguments.json:
-        print(json.dumps(result))
+        print(to_json(result))
     if arguments.lint and result["findings"]:
         sys.exit(1)
 

@@ -9,7 +9,6 @@ Words are in lower case without punctuation. Only what a prompt shows of an exam
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import write_atomic
+from flan_jax.files import to_json, write_atomic
 from flan_jax.overlap import contamination
 
 
@@ -69,7 +68,7 @@ def _summary(results: dict) -> dict:
         }
         for name, splits in results["datasets"].items()
     }
-    corpus = {name: value for name, value in results["corpus"].items() if name != "files"}
+    corpus = {name: value for name, value in results["corpus"].items() if name not in ("files", "broken")}
     return {"corpus": corpus | {"files": len(results["corpus"]["files"])}, "datasets": counts}
 
 
@@ -90,10 +89,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--prepared", required=True, help="PREPARED_DIR, with the dev and test examples")
-    parser.add_argument("--corpus", required=True, nargs="+", help="text or JSONL files, plain or .gz; globs")
+    parser.add_argument(
+        "--corpus", required=True, nargs="+", help="text or JSON-lines files, plain or compressed; globs"
+    )
     parser.add_argument("--to", required=True, type=Path, help="JSON file to write")
     parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all prepared by default")
-    parser.add_argument("--field", default="text", help="of a JSONL line that holds the text")
+    parser.add_argument("--field", default="text", help="of a JSON line that holds the text")
     parser.add_argument("--ngram", type=int, default=contamination.N, help="words in an n-gram")
     parser.add_argument("--ignore_above", type=int, help="ignore n-grams in more documents than this (GPT-3: 10)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         began = time.monotonic()
         results = _check(arguments)
         try:
-            write_atomic(arguments.to, json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+            write_atomic(arguments.to, to_json(results, ascii_only=False, indent=1) + "\n")
         except OSError as error:
             raise FlanError(f"cannot write {arguments.to}: {error.strerror}.") from error
     seconds = time.monotonic() - began
@@ -111,14 +112,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(_table(summary))
     corpus = summary["corpus"]
+    forms = ", ".join(f"{count} as {form}" for form, count in corpus["forms"].items())
+    forms += f", {corpus['empty_files']} empty" if corpus["empty_files"] else ""
+    broken = sorted(results["corpus"]["broken"].items(), key=lambda item: -item[1])
+    worst = f" ({', '.join(f'{name}: {count:,}' for name, count in broken[:3])})" if broken else ""
     console.print(
-        f"{corpus['files']} files, {corpus['bytes'] / 1e6:,.1f} MB, {corpus['documents']:,} documents, "
-        f"{corpus['words']:,} words in {seconds:,.1f} s; {corpus['broken_lines']:,} lines left out; {arguments.to}",
+        f"{corpus['files']} files ({forms}), {corpus['bytes'] / 1e6:,.1f} MB, {corpus['documents']:,} documents, "
+        f"{corpus['words']:,} words in {seconds:,.1f} s; "
+        f"{corpus['broken_lines']:,} lines left out{worst}; {arguments.to}",
         soft_wrap=True,
         highlight=False,
     )
     if arguments.json:
-        print(json.dumps(summary))
+        print(to_json(summary))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ python -m flan_jax.convert --from=runs/first --to=exports/first --format=hugging
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from flan_jax import configuration
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import to_json
 from flan_jax.formats import conversion, huggingface, pretrained, t5x
 from flan_jax.formats.source import Source
 
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         written = convert(**arguments)
     if as_json:
-        print(json.dumps(written))
+        print(to_json(written))
     else:
         tuning = written["tuning"]["status"] + (
             f" {written['tuning']['clusters']}" if written["tuning"]["clusters"] else ""

@@ -12,6 +12,18 @@ class FlanError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do."""
 
 
+class NotFiniteError(FlanError):
+    """A model gave a number that is NaN or infinite where a score or a next token was asked for.
+
+    Attributes:
+      number: of the first prompt of the call with which it happened.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 def unknown_name(what: str, name: str, known: Iterable[str], hint: str = "") -> FlanError:
     """A FlanError for a name that does not exist, with its near matches.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +24,7 @@ from flan_jax import configuration, distributed, partitioning, reporting
 from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.evaluation import evaluator, jobs
+from flan_jax.files import to_json
 from flan_jax.scoring import items
 from flan_jax.scoring.scorer import Scorer
 
@@ -97,20 +97,32 @@ def evaluate(
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     baseline = [reporting.load_run(baseline_name, baseline_dir)] if baseline_dir else []
     finished: list[reporting.Run] = []
+    failed: list[evaluator.NoResultError] = []  # runs of checkpoints whose numbers are not finite
 
     def planned(step: int | str | None) -> list[jobs.Run]:
         return jobs.plan(checkpoint_path, step, datasets, output_dir, run_name, settings, styles)
 
     def work(runs: Sequence[jobs.Run]) -> None:
         for run in runs:
-            with _progress(run.name) as show:
-                results = jobs.evaluate(
-                    run, prepared_dir, mesh, allow_seen=allow_seen, generate=generate, progress=show
-                )
+            try:
+                with _progress(run.name) as show:
+                    results = jobs.evaluate(
+                        run, prepared_dir, mesh, allow_seen=allow_seen, generate=generate, progress=show
+                    )
+            except evaluator.NoResultError as error:
+                failed.append(error)
+                continue
             finished.append(reporting.Run(run.name, results, run.output_dir))
+        if not finished:
+            raise failed[0]
         if distributed.is_primary():
             paths = reporting.write([*baseline, *finished], output_dir, contamination)
             Console(width=200).print(reporting.rich_table([*baseline, *finished]))
+            for error in failed:
+                print(error)
+            for run in finished:
+                for one in run.results["invalid"]:
+                    print(f"{run.name}: {one['dataset']} has no result: {one['reason']}")
             print(f"report: {paths['html']}", flush=True)
 
     if step != jobs.FOLLOW:
@@ -158,7 +170,7 @@ def _score_items(arguments: argparse.Namespace) -> None:
     network, params, tokenizer, _ = arrays.load_model(arguments.checkpoint, mesh=mesh)
     count = items.score_items(arguments.items, arguments.output, Scorer(network, params, mesh=mesh), tokenizer)
     if distributed.is_primary():
-        print(json.dumps({"items": count, "output": arguments.output}) if arguments.json else f"{count} items scored")
+        print(to_json({"items": count, "output": arguments.output}) if arguments.json else f"{count} items scored")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -186,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             extra = {"allow_seen": True} if arguments.allow_seen else {}
             results = gin.get_configurable("evaluate")(**extra)
             if arguments.json and distributed.is_primary():
-                print(json.dumps(results))
+                print(to_json(results))
 
 
 if __name__ == "__main__":

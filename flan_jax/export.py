@@ -32,6 +32,7 @@ from flan_jax import catalog, styles, templates
 from flan_jax.data import sources, tasks, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for s in result["skipped"]:
         print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(result))
+        print(to_json(result))
 
 
 if __name__ == "__main__":

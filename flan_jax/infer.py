@@ -23,7 +23,7 @@ from flan_jax.decoding.completion import Completion, complete
 from flan_jax.decoding.generator import Generator
 from flan_jax.decoding.prompt_files import Question
 from flan_jax.decoding.sampling import Sampling
-from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.errors import FlanError, NotFiniteError, one_line_errors
 from flan_jax.evaluation import prompts
 from flan_jax.files import write_atomic
 
@@ -81,7 +81,10 @@ def converse(answer: Answer) -> None:
             print()
             return
         if text.strip():
-            print(answer([text])[0].text)
+            try:
+                print(answer([text])[0].text)
+            except NotFiniteError as error:
+                raise FlanError(f"prompt {text[:40]!r}: {error}") from error
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -103,7 +106,11 @@ def run(arguments: argparse.Namespace) -> None:
         questions = prompt_files.read(arguments.input)
     else:
         questions = prompt_files.parse(sys.stdin.buffer, "standard input")
-    completions = load(arguments)([question.prompt for question in questions])
+    try:
+        completions = load(arguments)([question.prompt for question in questions])
+    except NotFiniteError as error:
+        question = questions[error.number]
+        raise FlanError(f"prompt {question.id!r} ({question.prompt[:40]!r}): {error}") from error
     lines = prompt_files.answers(questions, completions)
     if arguments.output:
         try:

@@ -8,7 +8,6 @@ Needs `pip install -e '.[tpu]'` and no TPU. Exit status: 0 it fits, 1 it does no
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU
 from flan_jax import configuration
 from flan_jax.compilation import estimate, program, sweep, topology
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import to_json
 from flan_jax.models import REMAT_POLICIES, DecoderConfig
 
 # A run of the paper: 8 rows of 1,280 slots.
@@ -124,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             report = swept(arguments, plan, where)
         else:
             report = {"model": arguments.model} | estimate.estimate(plan, where, arguments.memory)
-    print(json.dumps(report) if arguments.json else "\n".join(lines(report)))
+        as_json = to_json(report, what="the plan")
+    print(as_json if arguments.json else "\n".join(lines(report)))
     sys.exit(0 if report["fits"] else 1)
 
 

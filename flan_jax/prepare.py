@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from flan_jax.data import vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
+from flan_jax.files import to_json
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import preparation, source_check
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             result["packing"] = packing_report(arguments.mixture, to, tokenizer, options)
         _show(result)
     if arguments.json:
-        print(json.dumps(result))
+        print(to_json(result))
 
 
 def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> None:
@@ -151,7 +151,7 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
     counts = collections.Counter(state.state for state in states)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if arguments.json:
-        print(json.dumps({"sources": [dataclasses.asdict(state) for state in states], "counts": counts}))
+        print(to_json({"sources": [dataclasses.asdict(state) for state in states], "counts": counts}))
     if set(counts) <= {source_check.DEAD, source_check.MANUAL}:
         raise FlanError(f"no source can be used with --data={arguments.data}: look at the states above.")
 

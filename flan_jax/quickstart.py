@@ -19,6 +19,7 @@ from rich.console import Console
 
 from flan_jax import catalog
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import to_json
 
 MIXTURE = "flan_without_nli"
 CLUSTER = "nli"
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         results = run(arguments)
     if arguments.json:
-        print(json.dumps(results))
+        print(to_json(results))
 
 
 def run(arguments: argparse.Namespace) -> dict:

@@ -8,7 +8,6 @@ The first run is the one that the others are compared with; the worst examples a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from flan_jax import reporting
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import from_json, to_json
 
 
 def _runs(arguments: Sequence[str]) -> list[reporting.Run]:
@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(reporting.rich_table(runs))
     console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)
     if arguments.json:
-        whole = json.loads(paths["json"].read_text(encoding="utf-8"))
+        whole = from_json(paths["json"].read_text(encoding="utf-8"))
         clusters = {run.name: run.results["clusters"] for run in runs}
         files = {suffix: str(path) for suffix, path in paths.items()}
         rest = {name: whole[name] for name in ("comparisons", "calibration", "clean")}
-        print(json.dumps({"files": files, "clusters": clusters} | rest))
+        print(to_json({"files": files, "clusters": clusters} | rest))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ On a pod the same command runs on every host; see `flan_jax.distributed`.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ import gin
 
 from flan_jax import configuration, distributed
 from flan_jax.errors import one_line_errors
+from flan_jax.files import to_json
 from flan_jax.training import configurables  # noqa: F401 - what a run file configures
 
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             configuration.parse(files or ["runs/flan_without_nli.gin"], bindings)
             result = gin.get_configurable("train")(config_text=gin.config_str())
             if arguments.json and distributed.is_primary():
-                print(json.dumps({"step": result.step, **result.metrics}))
+                print(to_json({"step": result.step, **result.metrics}))
 
 
 if __name__ == "__main__":

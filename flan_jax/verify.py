@@ -11,12 +11,12 @@ Each check prints a line: the largest difference, what is allowed, where it was 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import to_json
 from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED, Finding
 from flan_jax.verification.subject import Request, Subject
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         failed = any(finding.status == FAILS for finding in findings)
         if as_json:
             found = {finding.name: finding.to_dict() for finding in findings}
-            print(json.dumps({"checkpoint": arguments["checkpoint"], "ok": not failed, "checks": found}))
+            print(to_json({"checkpoint": arguments["checkpoint"], "ok": not failed, "checks": found}))
         if failed:
             sys.exit(1)
         refuse_unverified(findings, names)

@@ -9,7 +9,8 @@ import flan_jax
 import flan_jax.tasks
 
 FLOORS = (
-    {"errors", "files"},
+    {"errors"},
+    {"files"},
     {"templates", "metrics", "partitioning", "distributed"},
     {"catalog", "models"},
     {"tasks", "template_lint", "styles", "configuration"},

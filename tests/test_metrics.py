@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from flan_jax.metrics import binary_f1, edit_distance, matthews, mean_multiclass_f1, multirc, pearson_spearman
+from flan_jax.errors import FlanError
+from flan_jax.metrics import (
+    METRICS,
+    binary_f1,
+    edit_distance,
+    matthews,
+    mean_multiclass_f1,
+    multirc,
+    pearson_spearman,
+    undefined,
+)
 
 
 def naive_pearson(x, y):
@@ -74,3 +84,61 @@ def test_multirc_counts_whole_questions():
 def test_edit_distance_is_in_words_to_the_nearest_reference():
     targets = ["One two three.", ["a b", "a b c"]]
     assert edit_distance(targets, ["One three.", " a b c"]) == {"edit_distance": 0.5, "exact": 50.0}
+
+
+# ---------------------------------------------------------------------------------------------- what has no value
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize(
+    ("targets", "predictions"), [([], []), (["yes"], []), (["yes", "no"], ["yes"]), ([[]], ["yes"])]
+)
+def test_what_has_no_value_is_refused(name, targets, predictions):
+    with pytest.raises(FlanError, match=r"there must be as many|example 0 has no reference") as caught:
+        METRICS[name](targets, predictions)
+    assert "\n" not in str(caught.value)
+
+
+HOSTILE_TEXTS = ["", " ", "\n", "...", "nan", "-inf", "1e400", "-1e308", "\ud800", "é" * 999, "a the an", "0"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", set(METRICS) - {"multirc", "pearson_spearman"})
+def test_every_value_is_a_finite_number(name):
+    for targets in (["", "a"], ["yes", "yes"], [["", "b"], ["\u3000"]], ["3", "4.5"]):
+        for text in HOSTILE_TEXTS:
+            for predictions in ([text, text], [text, "yes"], ["", text]):
+                found = METRICS[name](targets, predictions)
+                assert found and all(math.isfinite(value) for value in found.values()), (targets, predictions, found)
+    assert all(math.isfinite(value) for value in METRICS[name](["a"], [""]).values())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("given", [["1e308", "-1e308"], ["1e300", "2"], ["inf", "1"], ["1e-300", "2e-300"], ["", "5"]])
+def test_correlations_of_numbers_of_any_size(given):
+    found = pearson_spearman(["1", "2"], given)
+    assert all(-100.001 <= value <= 100.001 for value in found.values())
+
+
+@pytest.mark.parametrize("target", ["nan", "inf", "-Infinity", "1e400", "", "three"])
+def test_targets_of_a_correlation_are_numbers(target):
+    with pytest.raises(FlanError, match="a correlation needs numbers, and the target of example 1 is"):
+        pearson_spearman(["1", target], ["1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "predictions", "expected"),
+    [
+        ("pearson_spearman", ["1", "2"], ["3", "3"], ("pearson", "spearman")),
+        ("pearson_spearman", ["1", "1"], ["3", "4"], ("pearson", "spearman")),
+        ("pearson_spearman", ["1", "2"], ["no", "nan"], ("pearson", "spearman")),
+        ("pearson_spearman", ["1", "2"], ["3", "4"], ()),
+        ("matthews", ["a", "b"], ["a", "a "], ("matthews",)),
+        ("matthews", ["a", "b"], ["a", "b"], ()),
+        ("accuracy", ["a", "a"], ["a", "a"], ()),
+    ],
+)
+def test_what_is_zero_for_want_of_a_value_is_said(name, targets, predictions, expected):
+    assert undefined(name, targets, predictions) == expected
+    for value in expected:
+        assert METRICS[name](targets, predictions)[value] == 0.0

@@ -27,12 +27,21 @@ def _manager(model_dir: str | Path, keep: int | None = None) -> ocp.CheckpointMa
 
 
 def steps(model_dir: str | Path) -> list[int]:
-    """The steps that are saved whole, in order."""
+    """The steps that are saved whole, in order.
+
+    Raises:
+      FlanError: what a step says of itself is damaged.
+    """
     folder = Path(model_dir) / "checkpoints"
     if not folder.is_dir():
         return []
-    with contextlib.closing(_manager(model_dir)) as manager:
-        return sorted(manager.all_steps())
+    try:
+        with contextlib.closing(_manager(model_dir)) as manager:
+            return sorted(manager.all_steps())
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise FlanError(
+            f"the steps of {folder} cannot be read ({_reason(error)}); copy the checkpoint anew."
+        ) from error
 
 
 def latest_step(model_dir: str | Path) -> int | None:
@@ -56,7 +65,9 @@ class Saver:
         trees = {name: tree for name, tree in zip(_ITEMS, (params, opt_state), strict=True) if tree is not None}
         found = {name: digests.measure(tree) for name, tree in trees.items()}
         for name, by_path in found.items():
-            digests.refuse_not_finite(by_path, f"step {step} is not saved: {name}")
+            digests.refuse_not_finite(
+                by_path, f"step {step} is not saved: {name}", "lower the learning rate and run again"
+            )
         items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
         items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(saved))
@@ -132,13 +143,19 @@ def restore_training(
 def _readable(model_dir: str | Path, step: int, remedy: str = "give another folder") -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, OSError) as error:
-        first, *more = str(error).strip().splitlines() or [type(error).__name__]
-        reason = f"{first} {more[0]}" if first.endswith(":") and more else first
+    except Exception as error:  # tensorstore and Orbax raise whatever they like
         raise FlanError(
-            f"step {step} of {model_dir} cannot be read ({reason[:200].rstrip(':.')}): it is damaged, or was made with "
+            f"step {step} of {model_dir} cannot be read ({_reason(error)}): it is damaged, or was made with "
             f"another model or optimizer; {remedy}."
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What a library says is wrong, in one short line; what it was caused by says it best."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    return (f"{first} {more[0]}" if first.endswith(":") and more else first)[:200].rstrip(":. ")
 
 
 def load_model(

@@ -169,12 +169,13 @@ def of_tree(tree: Any) -> dict[str, Digest]:
     return {name: found.digest for name, found in measure(tree).items()}
 
 
-def refuse_not_finite(measured: Mapping[str, Measured], where: str) -> None:
+def refuse_not_finite(measured: Mapping[str, Measured], where: str, remedy: str) -> None:
     """Refuses arrays that hold NaN or infinity. A scalar can be infinite: optax starts minima there.
 
     Args:
       measured: by path.
       where: what they are, for the message.
+      remedy: what to do.
 
     Raises:
       FlanError: one does; the first is named.
@@ -182,9 +183,9 @@ def refuse_not_finite(measured: Mapping[str, Measured], where: str) -> None:
     for name, found in measured.items():
         bad = found.nans + (found.infinities if found.digest.shape else 0)
         if bad:
-            kinds = f"{found.nans} NaN, {found.infinities} infinite"
             raise FlanError(
-                f"{where}: {bad} of {math.prod(found.digest.shape)} numbers of {name} are not finite ({kinds})."
+                f"{where}: {bad} of {math.prod(found.digest.shape)} numbers of {name} are not finite "
+                f"({found.nans} NaN, {found.infinities} infinite); {remedy}."
             )
 
 

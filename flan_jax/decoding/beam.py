@@ -9,6 +9,7 @@ or at its limit, where all end.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,6 +37,8 @@ class Beams:
     def __post_init__(self) -> None:
         if self.num < 1:
             raise FlanError(f"a beam search has one beam or more, not {self.num}.")
+        if not math.isfinite(self.length_penalty):
+            raise FlanError(f"the length penalty of a beam search is a number, not {self.length_penalty}.")
 
 
 class _State(NamedTuple):
@@ -49,6 +52,7 @@ class _State(NamedTuple):
     ended_lengths_BxK: jax.Array
     has_ended_BxK: jax.Array
     is_open_B: jax.Array
+    is_finite_B: jax.Array
     step: jax.Array
 
 
@@ -61,7 +65,7 @@ def search(
     beams: Beams,
     room: int,
     eos_id: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Searches each row's best continuation.
 
     Args:
@@ -75,13 +79,14 @@ def search(
       eos_id: ends a sequence, and is its last token.
 
     Returns:
-      (tokens [B, T], lengths [B], scores [B]).
+      (tokens [B, T], lengths [B], scores [B], whether all logits that were looked at are finite [B]).
     """
     num_rows, vocab = logits_BxV.shape
     count, first_slot = beams.num, cache.keys.shape[2] - room
     rows_Bx1 = jnp.arange(num_rows)[:, None]
 
     def expand(state: _State, logits_BxKxV: jax.Array) -> _State:
+        is_finite_B = state.is_finite_B & (jnp.isfinite(logits_BxKxV).all((1, 2)) | ~state.is_open_B)
         scores_BxKxV = jax.nn.log_softmax(logits_BxKxV) + state.scores_BxK[..., None]
         scores_BxW, at_BxW = jax.lax.top_k(scores_BxKxV.reshape(num_rows, -1), 2 * count)
         from_BxW, tokens_BxW = at_BxW // vocab, (at_BxW % vocab).astype(jnp.int32)
@@ -117,7 +122,8 @@ def search(
             ended_scores_BxK=ended_scores_BxK,
             ended_lengths_BxK=lengths_BxK,
             has_ended_BxK=has_ended_BxK,
-            is_open_B=state.is_open_B & (best_B > worst_B) & ~ends_BxW.all(1),
+            is_open_B=state.is_open_B & (best_B > worst_B) & ~ends_BxW.all(1) & is_finite_B,
+            is_finite_B=is_finite_B,
             step=length,
         )
 
@@ -137,8 +143,9 @@ def search(
         ended_lengths_BxK=nothing_BxK,
         has_ended_BxK=nothing_BxK > 0,
         is_open_B=limits_B > 0,
+        is_finite_B=jnp.ones_like(limits_B, bool),
         step=jnp.int32(0),
     )
     state = expand(state, jnp.repeat(logits_BxV[:, None], count, 1))
     state = jax.lax.while_loop(lambda state: state.is_open_B.any(), advance, state)
-    return state.ended_BxKxT[:, 0], state.ended_lengths_BxK[:, 0], state.ended_scores_BxK[:, 0]
+    return state.ended_BxKxT[:, 0], state.ended_lengths_BxK[:, 0], state.ended_scores_BxK[:, 0], state.is_finite_B

@@ -21,7 +21,7 @@ from flan_jax import partitioning
 from flan_jax.decoding import beam, sampling
 from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.sampling import Sampling
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, NotFiniteError
 from flan_jax.models import Cache, Model
 
 PROMPT_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -38,11 +38,13 @@ class Generation:
       tokens: without the end of sequence.
       ended: whether it ended by itself, with the end of sequence.
       score: of a beam search, the sum of log-probabilities, the end's too, over the length to the length penalty.
+      is_finite: whether all logits that it was chosen by were.
     """
 
     tokens: tuple[int, ...]
     ended: bool
     score: float | None = None
+    is_finite: bool = True
 
 
 class _State(NamedTuple):
@@ -57,6 +59,7 @@ class _State(NamedTuple):
       limits_B: most tokens of each row.
       seeds_B: of the draws.
       is_done_B: rows that get no more.
+      is_finite_B: rows whose logits were finite at each step so far.
       step: tokens generated in the rows that are not done.
     """
 
@@ -68,6 +71,7 @@ class _State(NamedTuple):
     limits_B: jax.Array
     seeds_B: jax.Array
     is_done_B: jax.Array
+    is_finite_B: jax.Array
     step: jax.Array
 
 
@@ -145,6 +149,7 @@ class Generator:
 
         Raises:
           FlanError: a prompt that is empty or too long, or a limit that is.
+          NotFiniteError: a prompt's logits are NaN or infinite, so that no token is the likeliest.
         """
         one = isinstance(max_new_tokens, int)
         limits = [max_new_tokens] * len(prompts) if one else list(max_new_tokens)
@@ -168,6 +173,12 @@ class Generator:
                 made = self._choose(arrays, room, choose, is_complete)
             for i, generation in zip(some, made, strict=False):  # rows that fill up the batch come last
                 found[i] = generation
+                if not generation.is_finite:
+                    raise NotFiniteError(
+                        f"the model gives prompt {i} logits that are not finite: "
+                        "look for NaN or infinite numbers in its weights, or compute in float32.",
+                        i,
+                    )
             progress(len(prompts) - len(waiting), len(prompts))
         return found
 
@@ -211,7 +222,8 @@ class Generator:
         state = self._program(("start", *key), start, *inputs)(self._params, *inputs)
         end = int(arrays[2].max())
         while True:
-            step, tokens, counts, done = jax.device_get((state.step, state.tokens_BxT, state.counts_B, state.is_done_B))
+            shown = (state.step, state.tokens_BxT, state.counts_B, state.is_done_B, state.is_finite_B)
+            step, tokens, counts, done, finite = jax.device_get(shown)
             if is_complete is not None:
                 enough = [is_complete(tuple(row[:count].tolist())) for row, count in zip(tokens, counts, strict=True)]
                 done = done | np.array(enough)
@@ -221,7 +233,10 @@ class Generator:
             until = np.int32(end if is_complete is None else min(step + _STEPS_BETWEEN_CHECKS, end))
             program = self._program(("advance", *key), advance, state, until, choose.numbers, donated=1)
             state = program(self._params, state, until, choose.numbers)
-        return [self._generation(row[:count].tolist()) for row, count in zip(tokens, counts, strict=True)]
+        return [
+            self._generation(row[:count].tolist(), is_finite=bool(ok))
+            for row, count, ok in zip(tokens, counts, finite, strict=True)
+        ]
 
     def _search(self, arrays: tuple[np.ndarray, ...], room: int, choose: Beams) -> list[Generation]:
         """Generates by beam search."""
@@ -237,15 +252,15 @@ class Generator:
 
         inputs = arrays[:3]
         program = self._program(("beams", *arrays[0].shape, room, choose), search, *inputs)
-        tokens, lengths, scores = jax.device_get(program(self._params, *inputs))
+        tokens, lengths, scores, finite = jax.device_get(program(self._params, *inputs))
         return [
-            self._generation(row[:length].tolist(), float(score))
-            for row, length, score in zip(tokens, lengths, scores, strict=True)
+            self._generation(row[:length].tolist(), float(score), bool(ok))
+            for row, length, score, ok in zip(tokens, lengths, scores, finite, strict=True)
         ]
 
-    def _generation(self, tokens: list[int], score: float | None = None) -> Generation:
+    def _generation(self, tokens: list[int], score: float | None = None, is_finite: bool = True) -> Generation:
         ended = bool(tokens) and tokens[-1] == self._eos_id
-        return Generation(tuple(tokens[:-1] if ended else tokens), ended, score)
+        return Generation(tuple(tokens[:-1] if ended else tokens), ended, score, is_finite)
 
     def _program(self, key: Any, function: Callable[..., Any], *inputs: Any, donated: int | None = None) -> Any:
         if key not in self._compiled:
@@ -310,6 +325,7 @@ class Generator:
     ) -> _State:
         logits_BxV, cache, starts_B = self._prefilled(params, tokens_BxP, lengths_B, room)
         first_B = sampling.next_tokens(logits_BxV, seeds_B, 0, numbers, kind)
+        is_finite_B = jnp.isfinite(logits_BxV).all(-1) | (limits_B == 0)
         return _State(
             cache=cache,
             tokens_BxT=jnp.full((len(first_B), room), self._eos_id, jnp.int32).at[:, 0].set(first_B),
@@ -318,7 +334,8 @@ class Generator:
             counts_B=jnp.minimum(limits_B, 1),
             limits_B=limits_B,
             seeds_B=seeds_B,
-            is_done_B=(first_B == self._eos_id) | (limits_B <= 1),
+            is_done_B=(first_B == self._eos_id) | (limits_B <= 1) | ~is_finite_B,
+            is_finite_B=is_finite_B,
             step=jnp.int32(1),
         )
 
@@ -330,12 +347,14 @@ class Generator:
             chosen_B = sampling.next_tokens(logits_BxV, s.seeds_B, s.step, numbers, kind)
             next_B = jnp.where(s.is_done_B, self._eos_id, chosen_B)
             counts_B = s.counts_B + ~s.is_done_B
+            is_finite_B = s.is_finite_B & (jnp.isfinite(logits_BxV).all(-1) | s.is_done_B)
             return s._replace(
                 cache=cache,
                 tokens_BxT=s.tokens_BxT.at[:, s.step].set(next_B),
                 last_B=next_B,
                 counts_B=counts_B,
-                is_done_B=s.is_done_B | (next_B == self._eos_id) | (counts_B >= s.limits_B),
+                is_done_B=s.is_done_B | (next_B == self._eos_id) | (counts_B >= s.limits_B) | ~is_finite_B,
+                is_finite_B=is_finite_B,
                 step=s.step + 1,
             )
 

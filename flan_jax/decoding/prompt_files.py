@@ -10,6 +10,7 @@ from typing import Any
 
 from flan_jax.decoding.completion import Completion
 from flan_jax.errors import FlanError
+from flan_jax.files import to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,5 +73,5 @@ def answers(questions: Sequence[Question], completions: Sequence[Completion]) ->
         values["tokens"] = completion.num_tokens
         if completion.score is not None:
             values["score"] = completion.score
-        lines.append(json.dumps(values, ensure_ascii=False))
+        lines.append(to_json(values, ascii_only=False, what=f"the answer to {question.id!r}"))
     return lines

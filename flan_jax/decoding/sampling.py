@@ -13,6 +13,8 @@ import numpy as np
 
 from flan_jax.errors import FlanError
 
+_COLDEST = 1e-6  # temperature above 0
+
 GREEDY, DRAWN, FILTERED = "greedy", "drawn", "filtered"
 
 
@@ -38,10 +40,16 @@ class Sampling:
                 f"temperature {self.temperature}, top_k {self.top_k}, top_p {self.top_p}: give a temperature and a "
                 "top_k of 0 or more, and a top_p above 0 and up to 1."
             )
+        if self.temperature != 0 and not _COLDEST <= self.temperature <= 1 / _COLDEST:
+            raise FlanError(  # logits over it would be infinite, or all the same
+                f"temperature {self.temperature}: give 0, or a number from {_COLDEST:g} to {1 / _COLDEST:g}."
+            )
 
     @property
     def kind(self) -> str:
-        """GREEDY, DRAWN from all tokens, or FILTERED by top_k or top_p: three programs."""
+        """_COLDEST = 1e-6  # temperature above 0
+
+        GREEDY, DRAWN from all tokens, or FILTERED by top_k or top_p: three programs."""
         if self.temperature == 0:
             return GREEDY
         return FILTERED if self.top_k or self.top_p < 1 else DRAWN

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.evaluation import generation, prompts, ranking
 from flan_jax.evaluation.figures import cluster_means, summarize
-from flan_jax.evaluation.units import Unit
-from flan_jax.files import write_atomic
+from flan_jax.evaluation.units import InvalidError, Unit
+from flan_jax.files import to_json, write_atomic
 from flan_jax.scoring.scorer import Scorer
 
 HELD_OUT = "zero-shot, held out"
@@ -31,6 +30,18 @@ SEEN = "seen"
 UNKNOWN = "unknown"
 
 _TREES_AT_ONCE = 256  # prompts scored together, so that batches are full; a job that is killed loses no more
+
+
+class NoResultError(FlanError):
+    """For none of the datasets the model's numbers are finite.
+
+    Attributes:
+      results: as of an evaluation, with no dataset but `invalid` and `skipped`.
+    """
+
+    def __init__(self, message: str, results: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.results = results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +127,12 @@ def evaluate(
       progress: called with (unit, done, total).
 
     Returns:
-      The results, as in results.json.
+      The results, as in results.json. A dataset for which the model's numbers are not finite has none: `invalid` says
+      where that was, `skipped` that it is left out, and its cluster's mean what it leaves out.
 
     Raises:
       FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated.
+      NoResultError: for none of them the model's numbers are finite; nothing is written.
     """
     output = Path(output_dir)
     style = styles.parse(settings.style)
@@ -133,6 +146,7 @@ def evaluate(
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "datasets": {},
         "skipped": [],
+        "invalid": [],
     }
     units: list[Unit] = []
     for record in datasets:
@@ -159,6 +173,8 @@ def evaluate(
         limit = settings.pmi if is_ranked else generation.new_tokens(record, settings.max_new_tokens)
         bound = [results["model_digest"], checkpoint, settings.style, tokenizer.fingerprint, separator]
         bound += [settings.max_length, limit, *sorted(settings.computation.items())]
+        # Texts do not show whether they come of finite logits; those of earlier versions were not looked at.
+        bound += [] if is_ranked else ["finite logits"]
         for split, rows in (("test", test), ("dev", dev)):
             numbers = styles.forward_templates(record, style) if rows else ()
             units += [Unit.create(builder, split, number, rows, output, bound) for number in numbers]
@@ -167,16 +183,22 @@ def evaluate(
         raise FlanError(f"nothing to evaluate: {reasons.rstrip('.')}.")
 
     found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    invalid: dict[str, InvalidError] = {}  # the first of each dataset
     waiting: list[ranking.Rendered] = []
 
     def rank_waiting() -> None:
         for rendered, predictions in zip(waiting, ranking.rank(scorer, waiting), strict=True):
-            found[rendered.unit.name] = predictions
+            if isinstance(predictions, InvalidError):
+                invalid.setdefault(rendered.unit.name[0], predictions)
+            else:
+                found[rendered.unit.name] = predictions
         waiting.clear()
 
     for done, unit in enumerate(units):
         name, split, number = unit.name
         progress(f"{name} {split} template {number}", done, len(units))
+        if name in invalid:
+            continue
         kept = unit.kept()
         if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
             found[unit.name] = kept
@@ -186,11 +208,27 @@ def evaluate(
                 rank_waiting()
         else:
             limit = generation.new_tokens(unit.builder.record, settings.max_new_tokens)
-            found[unit.name] = generation.generate(generator, tokenizer, unit, settings.max_length, limit, separator)
+            try:
+                said = generation.generate(generator, tokenizer, unit, settings.max_length, limit, separator)
+                found[unit.name] = said
+            except InvalidError as error:
+                invalid[name] = error
     rank_waiting()
     progress("done", len(units), len(units))
 
-    for record in dict.fromkeys(unit.builder.record for unit in units):
+    for error in invalid.values():
+        results["invalid"].append(error.entry)
+        results["skipped"].append({"dataset": error.entry["dataset"], "reason": error.entry["reason"]})
+    evaluated = dict.fromkeys(unit.builder.record for unit in units)
+    if all(record.name in invalid for record in evaluated):
+        raise NoResultError(
+            f"no result is valid for {checkpoint}: {next(iter(invalid.values()))}; look for NaN or infinite numbers in "
+            "its weights, or compute in float32.",
+            results | {"clusters": {}},
+        )
+    for record in evaluated:
+        if record.name in invalid:
+            continue
         numbers = styles.forward_templates(record, style)
         by_split = {
             split: {n: found[key] for n in numbers if (key := (record.name, split, n)) in found}
@@ -202,7 +240,7 @@ def evaluate(
             "status": status(record, manifest),
             **summarize(record, by_split["test"], by_split["dev"]),
         }
-    results["clusters"] = cluster_means(results["datasets"])
+    results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
     return results
 
@@ -210,4 +248,4 @@ def evaluate(
 def write_results(results: dict[str, Any], output_dir: Path) -> None:
     """Writes results.json, in one process."""
     if distributed.is_primary():
-        write_atomic(output_dir / "results.json", json.dumps(results, indent=1))
+        write_atomic(output_dir / "results.json", to_json(results, indent=1, what="results.json"))

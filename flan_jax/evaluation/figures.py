@@ -8,12 +8,13 @@ generated, `prediction`, `references` and, where the metric has one, the example
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from flan_jax import catalog, metrics
+from flan_jax.errors import FlanError
 
 Prediction = Mapping[str, Any]
 
@@ -37,6 +38,9 @@ def ranked(prediction: Prediction, score: str) -> int:
     Args:
       prediction: of ranked options.
       score: "sum", "per_token", "per_byte" or "pmi".
+
+    Raises:
+      FlanError: a score is NaN or infinite: no option is the highest.
     """
     values = np.asarray(prediction["loglikelihood"], np.float64)
     if score == "per_token":
@@ -45,6 +49,11 @@ def ranked(prediction: Prediction, score: str) -> int:
         values = values / np.maximum(prediction["bytes"], 1)
     elif score == PMI:
         values = values - np.asarray(prediction["unconditional"], np.float64)
+    if not np.isfinite(values).all():
+        where = ", ".join(
+            f"{name} {prediction[name]!r}" for name in ("dataset", "template", "id") if name in prediction
+        )
+        raise FlanError(f"a prediction has scores that are not finite ({where or score}): evaluate again.")
     return int(np.argmax(values))
 
 
@@ -67,13 +76,26 @@ def example_score(record: catalog.Dataset, references: Sequence[str], prediction
 
 def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> dict[str, float]:
     """Every metric of the dataset over the predictions of one template, as `metrics` gives them (mostly percent)."""
+    found: dict[str, float] = {}
+    for name, targets, said in _compared(record, predictions):
+        found |= metrics.metric(name)(targets, said)
+    return found
+
+
+def undefined_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> list[str]:
+    """Which of `all_metrics` are 0 because they are undefined (`metrics.undefined`)."""
+    compared = _compared(record, predictions)
+    return [value for name, targets, said in compared for value in metrics.undefined(name, targets, said)]
+
+
+def _compared(record: catalog.Dataset, predictions: Sequence[Prediction]) -> Iterator[tuple[str, Any, list[str]]]:
+    """(name, targets, predictions) of each metric."""
     if record.kind == catalog.CLASSIFICATION:
         words = [p.get("words", p["options"]) for p in predictions]
         said = [w[ranked(p, "sum")] for w, p in zip(words, predictions, strict=True)]
         wanted: list[Any] = [w[p["answer"]] for w, p in zip(words, predictions, strict=True)]
     else:
         said, wanted = [p["prediction"] for p in predictions], [p["references"] for p in predictions]
-    found: dict[str, float] = {}
     for name in record.metrics:
         targets = wanted
         if name == "multirc":
@@ -81,8 +103,7 @@ def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> d
             targets = [{"question_id": p["question_id"], "answer": answer} for answer, p in pairs]
         elif record.kind == catalog.CLASSIFICATION:
             targets = [p.get("references", answer) for answer, p in zip(wanted, predictions, strict=True)]
-        found |= metrics.metric(name)(targets, said)
-    return found
+        yield name, targets, said
 
 
 def summarize(
@@ -105,8 +126,14 @@ def summarize(
       `metric`; `mean` and `std` (sample standard deviation) over templates; `best_dev`, the test figure of the template
       that is best on dev (ties to the first); `stderr` of one template's figure at the mean (None for BLEU); `random`
       and `majority` baselines; `metrics`, means over templates of all of the dataset's metrics; `templates`, a list of
-      figures by template.
+      figures by template,
+      which names as `undefined` the metrics that are 0 because an answer or a target never varies.
+
+    Raises:
+      FlanError: there are no predictions on test, or one of their scores is not finite.
     """
+    if not test or not all(test.values()):
+        raise FlanError(f"dataset {record.name} has no test predictions, of which figures could be made.")
     is_ranked = record.kind == catalog.CLASSIFICATION
     rows = next(iter(test.values()))
     templates = [_template(record, number, lines, dev.get(number)) for number, lines in test.items()]
@@ -139,6 +166,8 @@ def _template(
         figures["value"] = found[headline(record)] / 100
         figures["dev"] = all_metrics(record, dev)[headline(record)] / 100 if dev else None
         figures["unfinished"] = sum(p["finish"] == "length" for p in test)
+    if undefined := undefined_metrics(record, test):
+        figures["undefined"] = undefined
     return figures | {"metrics": found, "cut_prompts": sum(p["cut_tokens"] > 0 for p in test)}
 
 
@@ -166,8 +195,17 @@ def _generated_figures(test: Mapping[int, Sequence[Prediction]]) -> dict[str, An
     return {"stderr": float(np.mean(spreads)) if spreads else None, "random": None, "majority": None}
 
 
-def cluster_means(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Means over the datasets of each cluster; variants of one dataset count once, by their mean."""
+def cluster_means(datasets: Mapping[str, Mapping[str, Any]], invalid: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+    """Means over the datasets of each cluster; variants of one dataset count once, by their mean.
+
+    Args:
+      datasets: their figures.
+      invalid: datasets without figures, because the model's numbers for them were not finite. A cluster's entry names
+        its own as `left_out`.
+    """
+    left_out = collections.defaultdict(list)
+    for name in invalid:
+        left_out[catalog.dataset(name).cluster].append(name)
     grouped: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for figures in datasets.values():
         grouped.setdefault(figures["cluster"], {}).setdefault(figures["paper_dataset"], []).append(figures)
@@ -179,6 +217,7 @@ def cluster_means(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
     return {
         cluster: {name: mean(groups.values(), name) for name in ("mean", "best_dev", "random", "majority")}
         | {"status": _joint_status([f["status"] for group in groups.values() for f in group])}
+        | ({"left_out": left_out[cluster]} if cluster in left_out else {})
         for cluster, groups in grouped.items()
     }
 

@@ -8,9 +8,10 @@ from flan_jax import catalog
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.completion import complete
 from flan_jax.decoding.generator import Generator
+from flan_jax.errors import NotFiniteError
 from flan_jax.evaluation import prompts
 from flan_jax.evaluation.figures import example_score
-from flan_jax.evaluation.units import Unit
+from flan_jax.evaluation.units import InvalidError, Unit
 from flan_jax.scoring.trees import EOS
 
 # Most new tokens by a dataset's first metric: an answer, or a text of the paper's target length.
@@ -41,6 +42,7 @@ def generate(
 
     Raises:
       FlanError: an instruction alone exceeds `max_length` less `max_new_tokens`.
+      InvalidError: the model's logits are NaN or infinite; nothing is written.
     """
     template, record = unit.builder.templates[unit.number], unit.builder.record
     texts, lines = [], []
@@ -58,14 +60,17 @@ def generate(
         fields = row["fields"]
         references = list(fields.get("references") or [fields["answer"]])
         lines.append(unit.line(row, prompt.inputs, example.shots, prompt.cut_tokens) | {"references": references})
-    said = complete(
-        generator,
-        tokenizer,
-        texts,
-        separator=separator,
-        max_new_tokens=max_new_tokens,
-        stops=() if separator == EOS else UNTUNED_STOPS,
-    )
+    try:
+        said = complete(
+            generator,
+            tokenizer,
+            texts,
+            separator=separator,
+            max_new_tokens=max_new_tokens,
+            stops=() if separator == EOS else UNTUNED_STOPS,
+        )
+    except NotFiniteError as error:
+        raise InvalidError(unit, lines[error.number]["id"], "logits") from error
     predictions = []
     for line, completion in zip(lines, said, strict=True):
         text = completion.text.strip()

@@ -168,15 +168,16 @@ def evaluate(
 
     Raises:
       FlanError: bad input.
+      NoResultError: see `evaluator.evaluate`; of several parts, it is so for all.
     """
-    found = []
+    found, errors = [], []
     with _alone(run.output_dir):
         for part in run.parts:
             network, params, tokenizer, manifest = arrays.load_model(
                 part.checkpoint, step=part.step, mesh=mesh, computation=run.settings.computation
             )
-            found.append(
-                evaluator.evaluate(
+            try:
+                results = evaluator.evaluate(
                     Scorer(network, params, mesh=mesh),
                     tokenizer,
                     manifest,
@@ -189,7 +190,12 @@ def evaluate(
                     allow_seen=allow_seen,
                     progress=progress,
                 )
-            )
+            except evaluator.NoResultError as error:  # other clusters have checkpoints of their own
+                results = error.results
+                errors.append(error)
+            found.append(results)
+        if len(errors) == len(found):
+            raise errors[0]
         if len(found) == 1:
             return found[0]
         results = _joined(found)
@@ -200,6 +206,7 @@ def evaluate(
 def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The results of a checkpoint for each cluster as those of one run."""
     datasets = {name: figures for part in parts for name, figures in part["datasets"].items()}
+    invalid = [one for part in parts for one in part["invalid"]]
     joints = {part["separator"] for part in parts}
     return {
         "checkpoint": f"{len(parts)} checkpoints, one for each cluster",
@@ -211,7 +218,8 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "made": parts[-1]["made"],
         "datasets": datasets,
         "skipped": [skipped for part in parts for skipped in part["skipped"]],
-        "clusters": cluster_means(datasets),
+        "invalid": invalid,
+        "clusters": cluster_means(datasets, [one["dataset"] for one in invalid]),
     }
 
 

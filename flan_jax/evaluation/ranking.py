@@ -10,7 +10,7 @@ from typing import Any
 from flan_jax import styles, templates
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.evaluation import prompts
-from flan_jax.evaluation.units import Unit
+from flan_jax.evaluation.units import InvalidError, Unit
 from flan_jax.scoring.scorer import OptionScores, Scorer
 from flan_jax.scoring.trees import Tree, share_prefix
 
@@ -73,16 +73,27 @@ def render(tokenizer: Tokenizer, unit: Unit, max_length: int, separator: str, pm
     return Rendered(unit, lines, trees, bare)
 
 
-def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[list[dict[str, Any]]]:
-    """Scores units together, so that batches are full, and writes their predictions; returns them unit by unit."""
-    every = iter(scorer.score([tree for rendered in waiting for tree in rendered.trees]))
+def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[list[dict[str, Any]] | InvalidError]:
+    """Scores units together, so that batches are full, and writes their predictions.
+
+    Returns:
+      The predictions of each unit; or, where a score is NaN or infinite, which, and then nothing is written of it.
+    """
+    every = iter(scorer.score_where_finite([tree for rendered in waiting for tree in rendered.trees]))
     distinct = list(dict.fromkeys(tree for rendered in waiting for tree in rendered.bare))
-    unconditional = dict(zip(distinct, scorer.score(distinct), strict=True)) if distinct else {}
-    found = []
+    unconditional = dict(zip(distinct, scorer.score_where_finite(distinct), strict=True)) if distinct else {}
+    found: list[list[dict[str, Any]] | InvalidError] = []
     for rendered in waiting:
-        predictions = [line | _scores(next(every)) for line in rendered.lines]
-        for line, tree in zip(predictions, rendered.bare, strict=False):
-            line["unconditional"] = list(unconditional[tree].loglikelihood)
+        scores = [next(every) for _ in rendered.lines]
+        alone = [unconditional[tree] for tree in rendered.bare]
+        bad = [i for i, score in enumerate(scores) if score is None]
+        bad += [i for i, score in enumerate(alone) if score is None]
+        if bad:
+            found.append(InvalidError(rendered.unit, rendered.lines[min(bad)]["id"], "scores"))
+            continue
+        predictions = [line | _scores(score) for line, score in zip(rendered.lines, scores, strict=True)]
+        for line, score in zip(predictions, alone, strict=False):
+            line["unconditional"] = list(score.loglikelihood)
         rendered.unit.write(predictions)
         found.append(predictions)
     return found

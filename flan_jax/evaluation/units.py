@@ -16,7 +16,22 @@ from typing import Any
 
 from flan_jax import distributed, templates
 from flan_jax.data.builder import ExampleBuilder
-from flan_jax.files import read_lines, write_atomic
+from flan_jax.errors import FlanError
+from flan_jax.files import read_lines, to_json, write_atomic
+
+
+class InvalidError(FlanError):
+    """The model's numbers for a unit are not finite: nothing of its dataset is a result.
+
+    Attributes:
+      entry: {"dataset", "split", "template", "example", "reason"}, for the results.
+    """
+
+    def __init__(self, unit: Unit, identity: str, what: str) -> None:
+        dataset, split, number = unit.name
+        reason = f"invalid: {what} of {split} example {identity!r} with template {number} are not finite"
+        super().__init__(f"{dataset}: {reason}")
+        self.entry = {"dataset": dataset, "split": split, "template": number, "example": identity, "reason": reason}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +76,12 @@ class Unit:
         return self.builder.record.name, self.split, self.number
 
     def kept(self) -> list[dict[str, Any]] | None:
-        """The predictions of an earlier job, where they are whole and bound to the same key."""
+        """The predictions of an earlier job, where they are whole, finite and bound to the same key."""
         if not self.path.exists():
             return None
         try:
             header, *lines = read_lines(self.path)
-        except ValueError:  # no JSON, no UTF-8, or empty
+        except ValueError:  # no JSON, no UTF-8, empty, or with NaN
             return None
         return lines if header.get("key") == self.key and len(lines) == len(self.rows) else None
 
@@ -74,7 +89,7 @@ class Unit:
         """Writes the predictions, in one process."""
         if distributed.is_primary():
             header = {"key": self.key, "examples": len(predictions)}
-            lines = [json.dumps(line, ensure_ascii=False) for line in (header, *predictions)]
+            lines = [to_json(line, ascii_only=False, what=str(self.path)) for line in (header, *predictions)]
             write_atomic(self.path, "\n".join(lines) + "\n")
 
     def line(self, row: Mapping[str, Any], prompt: str, shots: int, cut_tokens: int) -> dict[str, Any]:

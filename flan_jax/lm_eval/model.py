@@ -23,7 +23,7 @@ from flan_jax import partitioning
 from flan_jax.checkpoint import arrays
 from flan_jax.decoding.completion import complete_tokens
 from flan_jax.decoding.generator import Generator
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, NotFiniteError
 from flan_jax.scoring.scorer import ROW_LENGTHS, Scorer
 from flan_jax.scoring.trees import Tree
 
@@ -167,7 +167,11 @@ class FlanJaxLM(LM):
         ]
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
         with tqdm(total=sum(len(tree.branches) for tree in trees), desc="flan_jax", disable=quiet) as bar:
-            scores = self._scorer.score(trees, lambda done, total: bar.update(done - bar.n))
+            try:
+                scores = self._scorer.score(trees, lambda done, total: bar.update(done - bar.n))
+            except NotFiniteError as error:
+                context = self._tokenizer.decode(trees[error.number].trunk)
+                raise FlanError(f"context {context[-60:]!r}: {error}") from error
         for score, branches in zip(scores, by_context.values(), strict=True):
             for numbers, total, greedy in zip(branches.values(), score.loglikelihood, score.is_greedy, strict=True):
                 for number in numbers:
@@ -188,7 +192,11 @@ class FlanJaxLM(LM):
             if room < 1:
                 raise FlanError(f"{limit} new tokens leave no room for a prompt in max_length={self._max_length}.")
             prompts = [ids[-room:] for ids in self._encode([requests[i].args[0] for i in numbers])]
-            said = complete_tokens(self._generator, self._tokenizer, prompts, max_new_tokens=limit, stops=stop)
+            try:
+                said = complete_tokens(self._generator, self._tokenizer, prompts, max_new_tokens=limit, stops=stop)
+            except NotFiniteError as error:
+                context = requests[numbers[error.number]].args[0]
+                raise FlanError(f"context {context[-60:]!r}: {error}") from error
             for number, completion in zip(numbers, said, strict=True):
                 texts[number] = postprocess_generated_text(completion.text, list(stop), None)
                 self.cache_hook.add_partial("generate_until", requests[number].args, texts[number])

@@ -8,6 +8,7 @@ a row's own slots; those of a prefix that many segments continue are of the segm
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ MASKED = -1e30  # finite, so that a row of padding yields no NaN
 EVERY = -1  # segment of keys that the slots of every segment see
 
 Bias = Callable[[slice, slice], jax.Array]
+
+# In float32 whatever the operands are: of scores and weights in bfloat16, the output would be off by up to 1 %.
+product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 class Slots(NamedTuple):
@@ -77,7 +81,7 @@ def attend(
         stop = min(start + block, length)
         asked, seen_keys = slice(start, stop), slice(0, cached + stop if causal else num_keys)
         q, k = queries.part(asked), keys.part(seen_keys)
-        scores = jnp.einsum("bqgpk,bsgk->bgpqs", q_BxQxGxPxK[:, asked], k_BxSxGxK[:, seen_keys]).astype(jnp.float32)
+        scores = product("bqgpk,bsgk->bgpqs", q_BxQxGxPxK[:, asked], k_BxSxGxK[:, seen_keys])
         if bias is not None:
             scores += bias(asked, seen_keys)
         seen = visible(q, k)
@@ -85,8 +89,8 @@ def attend(
             seen &= np.arange(seen_keys.stop)[None, None, :] <= np.arange(cached + start, cached + stop)[None, :, None]
         if window:
             seen &= is_global | (q.positions[:, :, None] - k.positions[:, None, :] < window)
-        weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, MASKED), axis=-1).astype(v_BxSxGxK.dtype)
-        return jnp.einsum("bgpqs,bsgk->bqgpk", weights, v_BxSxGxK[:, seen_keys])
+        weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, MASKED), axis=-1)
+        return product("bgpqs,bsgk->bqgpk", weights, v_BxSxGxK[:, seen_keys]).astype(v_BxSxGxK.dtype)
 
     return jnp.concatenate([attended(start) for start in range(0, length, block)], 1)
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flan_jax.models.attention import MASKED, Slots, visible
+from flan_jax.models.attention import MASKED, Slots, product, visible
 from flan_jax.models.remat import MIXED, checkpoint_name
 
 
@@ -108,7 +108,7 @@ def _seen(
 
 def _scores(q_GxMxK: jax.Array, k_GxSxK: jax.Array, seen_QxS: jax.Array) -> jax.Array:
     """Masked scores [G, M, S] of M = P x Q queries, float32."""
-    scores = jnp.einsum("gmk,gsk->gms", q_GxMxK, k_GxSxK).astype(jnp.float32)
+    scores = product("gmk,gsk->gms", q_GxMxK, k_GxSxK)
     per_group = scores.shape[1] // seen_QxS.shape[0]
     return jnp.where(jnp.tile(seen_QxS, (per_group, 1)), scores, MASKED)
 
@@ -177,7 +177,7 @@ def _forward(
             top = scores.max(axis=-1)
             terms = jnp.exp(scores - top[..., None])
             total = terms.sum(axis=-1)
-            out = jnp.einsum("gms,gsk->gmk", terms.astype(v_GxSxK.dtype), v_GxSxK)
+            out = product("gms,gsk->gmk", terms, v_GxSxK)
             some = top > MASKED  # a query of padding sees no key
             scale = jnp.where(some, 1 / total, 0.0)[..., None]
             return None, ((out * scale).astype(v_GxSxK.dtype), jnp.where(some, top + jnp.log(total), 0.0))
@@ -203,16 +203,17 @@ def _backward(how: How, kept: tuple, d_out: jax.Array) -> tuple:
             queries = functools.partial(_block, start=start_q, block=how.block)
             q_GxMxK, d_out_GxMxK = queries(q_GxPxLxK), queries(d_out_GxPxLxK)
             weights = jnp.exp(_scores(q_GxMxK, k_GxSxK, seen) - queries(log_GxPxL)[..., None])
-            d_weights = jnp.einsum("gmk,gsk->gms", d_out_GxMxK, v_GxSxK).astype(jnp.float32)
-            d_scores = (weights * (d_weights - queries(inner_GxPxL)[..., None])).astype(q_GxMxK.dtype)
-            d_v = jnp.einsum("gms,gmk->gsk", weights.astype(v_GxSxK.dtype), d_out_GxMxK)
-            d_k = jnp.einsum("gms,gmk->gsk", d_scores, q_GxMxK)
+            d_weights = product("gmk,gsk->gms", d_out_GxMxK, v_GxSxK)
+            d_scores = weights * (d_weights - queries(inner_GxPxL)[..., None])
+            d_v = product("gms,gmk->gsk", weights, d_out_GxMxK)
+            d_k = product("gms,gmk->gsk", d_scores, q_GxMxK)
 
             def added(total: jax.Array, x: jax.Array) -> jax.Array:
                 x = x + jax.lax.dynamic_slice_in_dim(total, start_k, width, axis=1)
                 return jax.lax.dynamic_update_slice_in_dim(total, x, start_k, axis=1)
 
-            return (added(sums[0], d_k), added(sums[1], d_v)), jnp.einsum("gms,gsk->gmk", d_scores, k_GxSxK)
+            d_q = product("gms,gsk->gmk", d_scores, k_GxSxK).astype(q_GxMxK.dtype)
+            return (added(sums[0], d_k), added(sums[1], d_v)), d_q
 
         zeros = jnp.zeros(k_GxLxK.shape, jnp.float32)
         (d_k, d_v), d_q = _over_blocks(how, length, choice_N, body, (zeros, zeros))

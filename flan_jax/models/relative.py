@@ -43,16 +43,15 @@ class Biases(NamedTuple):
 
 
 def biases(table_HxR: jax.Array, slots: Slots, config: DecoderConfig, bidirectional: bool) -> Biases:
-    """The biases of slots attending to each other.
+    """The biases of slots attending to each other, in the table's own dtype: they are added to scores in float32.
 
     Args:
       table_HxR: by bucket.
       slots: [B, L].
-      config: with the distances of the buckets, and the dtype of the computation.
+      config: with the distances of the buckets.
       bidirectional: as `relative_buckets` takes it.
     """
     num_rows, length = slots.segments.shape
-    table_HxR = table_HxR.astype(config.dtype)
 
     def buckets(back: jax.Array) -> jax.Array:
         return relative_buckets(back, config.relative_buckets, config.relative_max_distance, bidirectional)
@@ -64,7 +63,7 @@ def biases(table_HxR: jax.Array, slots: Slots, config: DecoderConfig, bidirectio
     shards = shards if num_rows % shards == 0 else 1
     slot = jnp.arange(length)
     # A product with one-hot buckets, as T5X has it: the gradient of a look-up would be a scatter of L x L terms.
-    one_hot_LxLxR = jax.nn.one_hot(buckets(slot[:, None] - slot), config.relative_buckets, dtype=config.dtype)
+    one_hot_LxLxR = jax.nn.one_hot(buckets(slot[:, None] - slot), config.relative_buckets, dtype=table_HxR.dtype)
     by_slot_HxLxL = jnp.einsum("hr,qsr->hqs", table_HxR, one_hot_LxLxR, precision=jax.lax.Precision.HIGHEST)
     by_slot_SxHxLxL = jnp.broadcast_to(by_slot_HxLxL, (shards, *by_slot_HxLxL.shape))
     return Biases(None, partitioning.constrain(by_slot_SxHxLxL, ("batch", "heads", None, None)))

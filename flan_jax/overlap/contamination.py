@@ -1,8 +1,8 @@
 """Which dev and test examples share an n-gram with a corpus (Brown et al. 2020, appendix C; FLAN paper, appendix C).
 
 The n-grams of the examples are in memory (about 10 bytes each, and their words once a process); the corpus streams
-through in blocks over several processes. A JSONL file has a document a line; any other file is one document, and
-n-grams may span its lines. Names that end in .gz are decompressed on the way.
+through in blocks over several processes. JSON lines have a document a line; any other file is one document, and
+n-grams may span its lines. See `corpus` for what can be read.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import glob
-import gzip
 import json
 import multiprocessing
 import os
 import signal
 import tempfile
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -29,12 +26,12 @@ import numpy as np
 from flan_jax import catalog, templates
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
+from flan_jax.overlap import corpus as corpus_room
 from flan_jax.overlap.ngrams import NgramIndex, normalized_words, passages
 
 N = 13  # words in an n-gram
 SPLITS = ("dev", "test")
 BLOCK_BYTES = 4 << 20  # of the corpus, decompressed, a task
-_LONGEST_WORD = 16  # blocks; what goes on longer without white space is cut
 
 
 # ------------------------------------------------------------------------------------------------------- examples
@@ -64,44 +61,7 @@ def prepared_datasets(prepared_dir: str | Path) -> list[catalog.Dataset]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------- corpus
-
-
-def corpus_files(patterns: Sequence[str]) -> list[Path]:
-    """The files of paths and globs (** for any depth), each once, sorted.
-
-    Raises:
-      FlanError: one that matches no file.
-    """
-    found: set[Path] = set()
-    for pattern in patterns:
-        matches = {Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()}
-        if not matches:
-            raise FlanError(f"no corpus file matches {pattern!r}: give text or JSONL files, plain or .gz, or a glob.")
-        found |= matches
-    return sorted(found)
-
-
-def _is_jsonl(path: Path) -> bool:
-    return path.name.removesuffix(".gz").endswith(".jsonl")
-
-
-def _blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, int]]:
-    """(a block that ends where a word or, of JSONL, a line does; bytes of the file that are read)."""
-    with path.open("rb") as raw:
-        file = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
-        ends = b"\n" if _is_jsonl(path) else b" \n\t\r"
-        rest: list[bytes] = []  # of earlier blocks without an end
-        while block := file.read(block_bytes):
-            cut = max(block.rfind(ends[i : i + 1]) for i in range(len(ends))) + 1
-            if not cut and (len(rest) < _LONGEST_WORD or _is_jsonl(path)):
-                rest.append(block)
-                continue
-            cut = cut or len(block)
-            yield b"".join([*rest, block[:cut]]), raw.tell()
-            rest = [block[cut:]]
-        if last := b"".join(rest):
-            yield last, raw.tell()
+# ---------------------------------------------------------------------------------------------------------- search
 
 
 def _last_words(block: bytes, count: int) -> list[str]:
@@ -116,20 +76,14 @@ def _last_words(block: bytes, count: int) -> list[str]:
     return words[max(0, len(words) - count) :]
 
 
-def _tasks(path: Path, longest: int, block_bytes: int) -> Iterator[tuple[bytes, list[str], int]]:
+def _tasks(file: corpus_room.CorpusFile, longest: int, block_bytes: int) -> Iterator[tuple[bytes, list[str], int]]:
     """(block, the words before it that an n-gram could begin with, bytes read) of one file."""
     before: list[str] = []
-    try:
-        for block, read in _blocks(path, block_bytes):
-            yield block, before, read
-            if not _is_jsonl(path):
-                before = [*before, *_last_words(block, longest - 1)]
-                before = before[max(0, len(before) - longest + 1) :]
-    except (OSError, EOFError, zlib.error) as error:
-        raise FlanError(f"corpus file {path} cannot be read: {error}.") from error
-
-
-# ---------------------------------------------------------------------------------------------------------- search
+    for block, read in corpus_room.blocks(file, block_bytes):
+        yield block, before, read
+        if file.form == corpus_room.TEXT:
+            before = [*before, *_last_words(block, longest - 1)]
+            before = before[max(0, len(before) - longest + 1) :]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,8 +176,11 @@ class _Found:
         self.first_file = np.full(count, -1, np.int32)
         self._last_text = np.full(count, -1, np.int32)  # a text is one document, however many blocks it has
         self.totals: collections.Counter[str] = collections.Counter()
+        self.lines: collections.defaultdict[int, list[int]] = collections.defaultdict(lambda: [0, 0])
 
     def add(self, file: int, is_text: bool, hits: _Hits) -> None:
+        self.lines[file][0] += hits.num_documents
+        self.lines[file][1] += hits.broken_lines
         new = hits.numbers[self.first_file[hits.numbers] < 0]
         self.first_file[new] = file
         if is_text:
@@ -236,34 +193,40 @@ class _Found:
 
 def _scan(
     index: NgramIndex,
-    files: Sequence[Path],
+    files: Sequence[corpus_room.CorpusFile],
     field: str,
     workers: int,
     block_bytes: int,
     progress: Callable[[str, int, int], None],
 ) -> _Found:
     found = _Found(len(index.keys))
-    sizes = [path.stat().st_size for path in files]
+    sizes = [file.path.stat().st_size for file in files]
     waiting: collections.deque[tuple[int, int, futures.Future]] = collections.deque()
 
     def take() -> None:
-        file, done, future = waiting.popleft()
-        found.add(file, not _is_jsonl(files[file]), future.result())
-        progress(str(files[file]), done, sum(sizes))
+        number, done, future = waiting.popleft()
+        found.add(number, files[number].form == corpus_room.TEXT, future.result())
+        progress(str(files[number].path), done, sum(sizes))
 
     with _searcher(index, workers) as search:
-        for number, path in enumerate(files):
-            as_field = field if _is_jsonl(path) else None
-            found.totals["documents"] += as_field is None
-            for block, before, read in _tasks(path, max(index.lengths, default=1), block_bytes):
+        for number, file in enumerate(files):
+            as_field = field if file.form == corpus_room.JSON_LINES else None
+            found.totals["documents"] += as_field is None and not file.is_empty
+            for block, before, read in _tasks(file, max(index.lengths, default=1), block_bytes):
                 waiting.append((number, sum(sizes[:number]) + read, search(block, before, as_field)))
                 found.totals["bytes"] += len(block)
                 if len(waiting) > 2 * workers:
                     take()
         while waiting:
             take()
-    if found.totals["broken_lines"] and not found.totals["words"]:
-        raise FlanError(f"no line of the corpus is a JSON object with the text field {field!r}; name it with --field.")
+    for number, (good, broken) in sorted(found.lines.items()):
+        if broken and not good:
+            raise FlanError(
+                f"corpus file {files[number].path}: none of its {broken:,} lines is a JSON object with the text field "
+                f"{field!r}; name it with --field, or leave the file out."
+            )
+    if not found.totals["words"]:
+        raise FlanError(f"the corpus holds no words: {len(files)} files, {found.totals['bytes']} bytes.")
     return found
 
 
@@ -287,27 +250,30 @@ def check(
     Args:
       datasets: whose examples are looked for.
       prepared_dir: where `flan_jax.prepare` wrote them.
-      corpus: paths and globs of text and JSONL files, plain or .gz.
+      corpus: paths and globs of text and JSON-lines files, plain, .gz, .bz2, .xz or .zst; see `corpus.corpus_files`.
       n: words in an n-gram; see `passages` for examples that have fewer.
       ignore_above: n-grams that occur in more documents are common phrases and count as clean (GPT-3: 10); None
         ignores none.
-      field: of a JSONL line that holds the text.
+      field: of a JSON line that holds the text.
       workers: processes.
       block_bytes: of the corpus, a task.
       progress: called with (file, bytes read, bytes in all).
 
     Returns:
-      {"ngram", "ignore_above", "corpus": {"files", "bytes", "documents", "words", "broken_lines"}, "datasets": {name:
-      {split: {"clean": [id], "dirty": [{"id", "ngram", "file", "documents", "matched", "ngrams"}]}}}}. Of a dirty
-      example the first n-gram found is named, with the first file and the number of documents that have it, and how
-      many of its distinct n-grams were found at all.
+      {"ngram", "ignore_above", "corpus": {"files", "forms", "empty_files", "bytes", "documents", "words",
+      "broken_lines", "broken"}, "datasets": {name: {split: {"clean": [id], "dirty": [{"id", "ngram", "file",
+      "documents", "matched", "ngrams"}]}}}}. Forms say how many files were read as text and as JSON lines; bytes are
+      those of the unpacked files; `broken` says how many lines are, of each file that has some. Of a dirty example the
+      first n-gram found is named, with the first file and the number of documents that have it, and how many of its
+      distinct n-grams were found at all.
 
     Raises:
-      FlanError: bad options, missing examples, an unreadable corpus.
+      FlanError: bad options, missing examples, a file of the corpus that cannot be read, or in which no line has a
+        text, or no words at all.
     """
     if n < 1 or workers < 1 or block_bytes < 1 or (ignore_above is not None and ignore_above < 0):
         raise FlanError("--ngram and --workers are 1 or more, --ignore_above is 0 or more.")
-    files = corpus_files(corpus)
+    files = corpus_room.corpus_files(corpus)
 
     def rows(record: catalog.Dataset, split: str) -> Iterator[tuple[str, list[tuple[int, list[str]]]]]:
         for row in example_files.read(prepared_dir, record.name, split):
@@ -329,14 +295,20 @@ def check(
                 clean.append(identity)
                 continue
             number = hits.pop("number")
-            where = {"file": str(files[found.first_file[number]]), "documents": int(found.documents[number])}
+            where = {"file": str(files[found.first_file[number]].path), "documents": int(found.documents[number])}
             dirty.append({"id": identity} | hits | where)
         results.setdefault(record.name, {})[split] = {"clean": clean, "dirty": dirty}
     totals = {name: found.totals[name] for name in ("bytes", "documents", "words", "broken_lines")}
     return {
         "ngram": n,
         "ignore_above": ignore_above,
-        "corpus": {"files": [str(path) for path in files], **totals},
+        "corpus": {
+            "files": [str(file.path) for file in files],
+            "forms": dict(collections.Counter(file.form for file in files if not file.is_empty)),
+            "empty_files": sum(file.is_empty for file in files),
+            **totals,
+            "broken": {str(files[i].path): broken for i, (_, broken) in sorted(found.lines.items()) if broken},
+        },
         "datasets": results,
     }
 

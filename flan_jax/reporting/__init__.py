@@ -7,7 +7,6 @@ and the last is the one whose worst examples are shown.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from flan_jax.errors import FlanError
-from flan_jax.files import write_atomic
+from flan_jax.files import to_json, write_atomic
 from flan_jax.reporting.evidence import Comparison, Evidence, gather
 from flan_jax.reporting.page import page
 from flan_jax.reporting.runs import Run, load_run
@@ -92,7 +91,7 @@ def write(runs: Sequence[Run], output_dir: str | Path, contamination: str | Path
     evidence = gather(runs, contamination)
     contents = {
         "md": markdown(runs, evidence),
-        "json": json.dumps(to_dict(runs, evidence), indent=1) + "\n",
+        "json": to_json(to_dict(runs, evidence), indent=1, what="the report") + "\n",
         "html": page(runs, evidence),
     }
     paths = {}

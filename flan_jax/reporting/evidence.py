@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.figures import ranked
+from flan_jax.files import from_json
 from flan_jax.reporting.runs import Run, by_cluster, dataset_names, first_figures, metric, predictions
 from flan_jax.reporting.statistics import Calibration, Interval, option_probabilities, paired_difference
 
@@ -197,7 +197,7 @@ def _compare(
 
 def _clean_subsets(values: Mapping[str, Mapping[str, Values]], path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     try:
-        checked = json.loads(path.read_text(encoding="utf-8"))["datasets"]
+        checked = from_json(path.read_text(encoding="utf-8"))["datasets"]
         split = {name: (set(s["test"]["clean"]), {d["id"] for d in s["test"]["dirty"]}) for name, s in checked.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FlanError(

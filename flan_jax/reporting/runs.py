@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
-from flan_jax.files import read_lines
+from flan_jax.files import NotFiniteNumber, from_json, read_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,9 @@ def load_run(name: str, output_dir: str | Path) -> Run:
     """
     path = Path(output_dir) / "results.json"
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = from_json(path.read_text(encoding="utf-8"))
+    except NotFiniteNumber as error:
+        raise FlanError(f"{path} is no result ({error}): run python -m flan_jax.eval again.") from error
     except (OSError, ValueError) as error:
         raise FlanError(f"no readable results.json in {output_dir}: run python -m flan_jax.eval first.") from error
     if not isinstance(results, dict) or not {"checkpoint", "datasets", "clusters"} <= set(results):
@@ -95,6 +96,9 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
 
     Returns:
       Nothing where they are not all at hand, as for a run of which only the results were kept.
+
+    Raises:
+      FlanError: they hold a number that is NaN or infinite.
     """
     figures = run.figures(dataset)
     if run.output_dir is None or figures is None:
@@ -104,9 +108,11 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
         path = run.output_dir / "predictions" / dataset / f"test_t{template['template']}.jsonl"
         try:
             rows = read_lines(path)[1:]
+        except NotFiniteNumber as error:
+            raise FlanError(f"{path} holds no predictions ({error}): run python -m flan_jax.eval again.") from error
         except (OSError, ValueError):
             return {}
-        if len(rows) != figures["examples"]:
+        if not rows or len(rows) != figures["examples"]:
             return {}
         found[template["template"]] = rows
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 import statistics
@@ -113,7 +114,9 @@ def _run_cells(run: Run, figures: Mapping[str, Any] | None) -> list[str]:
 def _mean_cells(run: Run, figures: Mapping[str, Any] | None) -> list[str]:
     if figures is None:
         return [NONE] * 3
-    return [percent(figures["mean"]), percent(figures["best_dev"]), _status(run, figures)]
+    # Datasets for which the model's numbers were not finite; the notes say where.
+    without = f" (without {', '.join(left_out)})" if (left_out := figures.get("left_out")) else ""
+    return [percent(figures["mean"]) + without, percent(figures["best_dev"]), _status(run, figures)]
 
 
 def _status(run: Run, figures: Mapping[str, Any]) -> str:
@@ -226,8 +229,18 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
                     f"{run.name} has {why} {', '.join(names)}: they are left out of differences, calibration, clean "
                     "subsets and worst examples."
                 )
+        found += [f"{run.name}: {line}" for line in _undefined(results["datasets"])]
         found += [f"{run.name} skipped {line}" for line in _skipped(results.get("skipped", ()))]
     return found
+
+
+def _undefined(datasets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    """A line for each metric that counts as 0 for want of two different answers."""
+    for name, figures in datasets.items():
+        counts = collections.Counter(m for t in figures["templates"] for m in t.get("undefined", ()))
+        for value, count in counts.items():
+            which = f"{count} of {len(figures['templates'])} templates"
+            yield f"{value} of {name} is undefined with {which}, where all answers are the same, and counts as 0 there."
 
 
 def _skipped(skipped: Iterable[Mapping[str, str]]) -> list[str]:

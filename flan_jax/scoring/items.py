@@ -11,7 +11,8 @@ from typing import Any
 
 from flan_jax import distributed
 from flan_jax.data.vocabularies import Tokenizer
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, NotFiniteError
+from flan_jax.files import to_json
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import JOINED, build_trees
 
@@ -92,7 +93,7 @@ def score_items(
       The number of items.
 
     Raises:
-      FlanError: bad input, found before scoring starts; an output that cannot be written.
+      FlanError: bad input, found before scoring starts; scores that are not finite; an output that cannot be written.
     """
     items = read_items(items_path)
     output = Path(output_path)
@@ -108,7 +109,10 @@ def score_items(
     cut = sum(tree.cut_tokens > 0 for tree in trees)
     if cut and distributed.is_primary():
         warn(f"{cut} of {len(items)} prompts are longer than {scorer.max_length} tokens and lose their left end.")
-    every = scorer.score(trees, progress)
+    try:
+        every = scorer.score(trees, progress)
+    except NotFiniteError as error:
+        raise FlanError(f"item {items[error.number].id!r} of {items_path}: {error}") from error
     if not distributed.is_primary():
         return len(items)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
@@ -120,7 +124,7 @@ def score_items(
                 line["bytes"] = line.pop("num_bytes")
                 if tree.cut_tokens:
                     line["cut_tokens"] = tree.cut_tokens
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(to_json(line, ascii_only=False, what=f"item {item.id!r}") + "\n")
         temporary.replace(output)
     except OSError as error:
         raise FlanError(f"cannot write scores to {output}: {error.strerror}.") from error

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flan_jax import partitioning
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, NotFiniteError
 from flan_jax.models import Cache, Model
 from flan_jax.scoring import encoder_packing, tree_packing
 from flan_jax.scoring.trees import Tree
@@ -37,6 +38,7 @@ _CHUNK_ON_CPU = (64 * 2**20, 128)
 _CHUNK = (512 * 2**20, 1024)
 _SUM_WIDTH = 512
 _IN_FLIGHT = 2  # batches that are computed while the host prepares the next
+_TRIED_ALONE = 8  # prompts, where none has finite scores: if none of these has, the model gives none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,11 @@ class OptionScores:
     tokens: tuple[int, ...]
     num_bytes: tuple[int, ...]
     is_greedy: tuple[bool, ...]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all log-likelihoods are numbers that can be compared."""
+        return all(map(math.isfinite, self.loglikelihood))
 
 
 @dataclasses.dataclass
@@ -152,8 +159,42 @@ class Scorer:
 
         Raises:
           FlanError: a tree is longer than the longest row, or a prefix than the longest of those.
+          NotFiniteError: a score is NaN or infinite.
+        """
+        found = self.score_where_finite(trees, progress)
+        for number, scores in enumerate(found):
+            if scores is None:
+                raise NotFiniteError(
+                    f"the model gives prompt {number} scores that are not finite: "
+                    "look for NaN or infinite numbers in its weights, or compute in float32.",
+                    number,
+                )
+        return found
+
+    def score_where_finite(
+        self, trees: Iterable[Tree], progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[OptionScores | None]:
+        """As `score`, with None in the place of scores that are NaN or infinite.
+
+        What is not finite spreads to the trees of the same row. So these are scored again, each in a row of its own;
+        where nothing is finite, only as long as that makes a difference to some of them.
         """
         trees = list(trees)
+        found = self._scored(trees, progress)
+        bad = [number for number, scores in enumerate(found) if not scores.is_finite]
+
+        def score_alone(numbers: Iterable[int]) -> None:
+            for number in numbers:
+                (found[number],) = self._scored([trees[number]], lambda done, total: None)
+
+        if len(bad) == len(found) > _TRIED_ALONE:
+            some = bad[:: len(bad) // _TRIED_ALONE]
+            score_alone(some)
+            bad = sorted(set(bad) - set(some)) if any(found[number].is_finite for number in some) else []
+        score_alone(bad)
+        return [scores if scores.is_finite else None for scores in found]
+
+    def _scored(self, trees: list[Tree], progress: Callable[[int, int], None]) -> list[OptionScores]:
         if has_encoder := self._model.config.num_encoder_layers > 0:
             trees = [encoder_packing.whole(tree) for tree in trees]
         for number, tree in enumerate(trees):

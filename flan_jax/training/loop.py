@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +16,13 @@ import optax
 from rich import progress
 
 from flan_jax import catalog, distributed, models, partitioning
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.stream import prefetch
 from flan_jax.errors import FlanError
+from flan_jax.files import first_not_finite
 from flan_jax.training import optimizers
 from flan_jax.training.metrics_log import MetricsLog
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
@@ -141,6 +141,8 @@ def train(
         state = TrainState(jax.device_put(np.int32(step), shardings.step), params, opt_state)
     else:
         state = _initial_state(network, tx, shardings, initial_checkpoint_path, random_seed)
+    origin = folder if resumed else initial_checkpoint_path or "the random start"
+    digests.refuse_not_finite(digests.measure(state.params), f"parameters of {origin}", "start from another checkpoint")
     start = int(state.step)
     if start >= train_steps:
         return RunResult(start, {})
@@ -196,10 +198,10 @@ def train(
             now, host = _wait(sums)
             values = _figures(host, stream.datasets, now - began, stream.slots_per_step)
             began = now
-            norms = ("loss", "gradient_norm", "parameter_norm")
-            if not all(math.isfinite(values[name]) for name in norms):
+            if (broken := first_not_finite(values)) is not None:
                 saver.wait()
-                raise _diverged(step, {name: values[name] for name in norms}, folder)
+                norms = {name: values[name] for name in ("loss", "gradient_norm", "parameter_norm")}
+                raise _diverged(step, norms | {broken[0]: broken[1]}, folder)
             if primary:
                 log.write(step, values)
                 bar(step, values, step % log_period == 0)
@@ -273,7 +275,7 @@ def _figures(
         "parameter_norm": float(sums["parameter_norm"]),
         "target_tokens": int(sums["weight"]),
         "slots_filled": float(sums["slots_filled"]) / num_slots,
-        "tokens_per_second": float(sums["slots_filled"]) / seconds,
+        "tokens_per_second": float(sums["slots_filled"]) / max(seconds, 1e-9),
         "seconds": seconds,
         "dataset_loss": {
             name: float(total / count)

@@ -10,6 +10,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from flan_jax.files import to_json
+
 
 class MetricsLog:
     """Appends steps to MODEL_DIR/metrics.jsonl and MODEL_DIR/tensorboard; a context manager.
@@ -35,7 +37,7 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Writes one step; nested dicts become `outer/inner` in TensorBoard."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(to_json({"step": step, **values}, what=f"step {step}") + "\n")
         for name, value in values.items():
             for inner, scalar in value.items() if isinstance(value, dict) else [(None, value)]:
                 self._board.add_scalar(f"{name}/{inner}" if inner else name, scalar, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from flan_jax import templates
 from flan_jax.data import few_shot
 from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.errors import NotFiniteError
 from flan_jax.scoring.scorer import ROW_LENGTHS, OptionScores, Scorer
 from flan_jax.scoring.trees import EOS, JOINED, NEWLINE, SPACE, Tree, build_tree, share_prefix
 from flan_jax.verification import tolerances
@@ -47,7 +49,13 @@ def check(subject: Subject, tally: Tally) -> None:
     length = next((length for length in ROW_LENGTHS if length >= wanted), ROW_LENGTHS[-1])
     scorer = Scorer(subject.model, subject.params, mesh=subject.mesh, row_lengths=(length,))
     shared = _with_an_exemplar(subject, asked, length)
-    for one, scores in zip([*asked, *shared], scorer.score([one.tree for one in [*asked, *shared]]), strict=True):
+    every = [*asked, *shared]
+    try:
+        scored = scorer.score([one.tree for one in every])
+    except NotFiniteError as error:
+        tally.see(math.nan, 0.0, {**every[error.number].place, "scores that are": "not finite"})
+        return
+    for one, scores in zip(every, scored, strict=True):
         _compare(tally, subject, one, scores)
 
 

@@ -11,11 +11,12 @@ import pytest
 from flan_jax import models, partitioning
 from flan_jax.errors import FlanError
 from flan_jax.models import attention_switch
-from flan_jax.models.attention import EVERY, Slots
+from flan_jax.models.attention import EVERY, Slots, relative_buckets
 from flan_jax.models.attention_cudnn import attend_by_cudnn
 from flan_jax.models.attention_segments import How
 from flan_jax.models.attention_splash import attend_by_splash
 from flan_jax.models.attention_switch import attend
+from flan_jax.models.relative import biases
 
 GROUPS, PER_GROUP, HEAD_DIM = 2, 3, 8
 LENGTHS = ((5, 1, 40, 9), (64, 6), (20, 33, 8))  # segments of each row of 70, then padding
@@ -276,3 +277,131 @@ def test_refusals():
     attention_switch.refuse("splash", "tpu")
     with pytest.raises(FlanError, match="'splash' runs on TPU, and the devices here are CPU: set attention='xla'"):
         attention_switch.refuse("splash", "cpu")
+
+
+# --------------------------------------------------------------------------------------------------------- bfloat16
+
+
+def _rounded(arrays, scale):
+    """Arrays in bfloat16, their exact values in float64, and queries whose scores spread by `scale`."""
+    q, k, v = (x.astype(jnp.bfloat16) for x in (arrays[0] * scale, *arrays[1:]))
+    return (q, k, v), [np.asarray(x, np.float64) for x in (q, k, v)]
+
+
+def _relative_error(found, wanted):
+    return np.linalg.norm(np.asarray(found, np.float64) - wanted) / np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("scale", [0.4, 3])
+@pytest.mark.parametrize(
+    ("name", "window", "most"),
+    [
+        ("xla", 0, 0.0018),
+        ("xla", 7, 0.0018),
+        ("segments", 0, 0.0018),
+        ("segments", 7, 0.0018),
+        ("splash", 7, 0.003),
+        ("cudnn", 7, 0.003),
+    ],
+)
+def test_bfloat16_rounds_no_scores(name, window, most, scale):
+    """Rounding the output alone is off by 0.0016; with rounded scores and weights it was 0.0035 to 0.0117."""
+    slots = _slots()
+    arrays, exact = _rounded(_arrays(slots, 3), scale)
+    out = jax.jit(_by(name, slots, window, False))(*arrays)
+    assert out.dtype == jnp.bfloat16
+    real = (slots.segments > 0)[:, :, None, None, None]
+    assert _relative_error(out * real, _naive(*exact, slots, window)) < most
+
+
+@pytest.mark.parametrize("scale", [0.4, 3])
+@pytest.mark.parametrize("name", ["xla", "segments"])
+def test_gradients_of_bfloat16(name, scale):
+    slots = _slots()
+    arrays, exact = _rounded(_arrays(slots, 4), scale)
+    weights = np.random.default_rng(5).normal(size=exact[0].shape).astype(np.float32)
+    weights *= (slots.segments > 0)[:, :, None, None, None]
+
+    def total(*x):
+        return (_by(name, slots)(*x).astype(jnp.float32) * weights).sum()
+
+    with jax.enable_x64(True):
+        seen = jnp.asarray(_seen_everywhere(slots))
+
+        def naive_total(q, k, v):
+            scores = jnp.where(seen[:, None, None], jnp.einsum("bqgpk,bsgk->bgpqs", q, k), -1e30)
+            return (jnp.einsum("bgpqs,bsgk->bqgpk", jax.nn.softmax(scores), v) * weights).sum()
+
+        wanted = [np.asarray(x) for x in jax.grad(naive_total, (0, 1, 2))(*exact)]
+    for found, exact_gradient in zip(jax.jit(jax.grad(total, (0, 1, 2)))(*arrays), wanted, strict=True):
+        assert found.dtype == jnp.bfloat16 and _relative_error(found, exact_gradient) < 0.008
+
+
+def _seen_everywhere(slots):
+    segments, length = slots.segments, slots.segments.shape[1]
+    return (segments[:, :, None] == segments[:, None, :]) & np.tril(np.ones((length, length), bool))
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["with a cache and biases", "an encoder's, with biases"])
+def test_bfloat16_with_biases_and_a_cache(causal):
+    """Relative biases stay as their table is: they were rounded to bfloat16 before they were added."""
+    rng, cached = np.random.default_rng(6), 24 if causal else 0
+    length, num_keys = 40, 40 + cached
+    q = rng.normal(size=(2, length, GROUPS, PER_GROUP, HEAD_DIM))
+    k, v = rng.normal(size=(2, 2, num_keys, GROUPS, HEAD_DIM))
+    arrays, exact = _rounded((q, k, v), 1)
+    bias = (8 * rng.normal(size=(1, GROUPS, PER_GROUP, length, num_keys))).astype(np.float32)
+    keys = Slots(jnp.arange(num_keys)[None].repeat(2, 0), jnp.ones((2, num_keys), jnp.int32))
+    queries = keys.part(slice(cached, None))
+    out = attend(
+        *arrays, queries, keys, causal=causal, block=16, bias=lambda asked, seen: jnp.asarray(bias)[..., asked, seen]
+    )
+    scores = np.einsum("bqgpk,bsgk->bgpqs", *exact[:2]) + bias
+    if causal:
+        scores = np.where(np.arange(num_keys) <= cached + np.arange(length)[:, None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    wanted = np.einsum("bgpqs,bsgk->bqgpk", weights / weights.sum(-1, keepdims=True), exact[2])
+    assert _relative_error(out, wanted) < 0.0018
+
+
+def test_tables_of_biases_are_not_rounded():
+    config = models.DecoderConfig(
+        vocab_size=259, num_layers=1, embed_dim=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=16
+    )
+    config = dataclasses.replace(config, positions="relative_bias").computed(dtype="bfloat16")
+    table = jnp.asarray(np.random.default_rng(0).normal(size=(2, config.relative_buckets)), jnp.float32)
+    for branches in (None, jnp.zeros((1, 12), jnp.int32)):
+        slots = Slots(jnp.arange(12)[None], jnp.ones((1, 12), jnp.int32), branches)
+        found = biases(table, slots, config, False).between(slots.positions, slots.positions, slice(0, 12), slice(0, 1))
+        buckets = relative_buckets(jnp.arange(12), config.relative_buckets, config.relative_max_distance)
+        np.testing.assert_array_equal(np.asarray(found)[0, :, :, 0], np.asarray(table)[:, buckets])
+
+
+@pytest.mark.parametrize(
+    ("attention", "remat"),
+    [("xla", "none"), ("xla", "full"), ("segments", "save_attention"), ("segments", "save_dots")],
+)
+def test_a_model_in_bfloat16_is_near_float32(attention, remat):
+    """Loss and gradients of a model whose scores spread widely; each way to keep a layer gives the same."""
+    config = models.DecoderConfig(
+        vocab_size=259, num_layers=2, embed_dim=32, num_heads=2, num_kv_heads=1, head_dim=16, mlp_dim=48, qk_norm=True
+    )
+    exact = models.build(config.computed(attention="xla", remat="none"))
+    rounded = models.build(config.computed(attention=attention, remat=remat, dtype="bfloat16", attention_block=16))
+    params = exact.init(jax.random.key(0))
+    slots = _slots(((30, 18),), 48)
+    tokens = jnp.asarray(np.random.default_rng(1).integers(3, 259, (1, 48)))
+
+    def loss(model):
+        def of(params):
+            hidden = model.hidden(params, tokens, *map(jnp.asarray, slots[:2]))
+            log_p = jax.nn.log_softmax(model.logits(params, hidden[:, :-1]))
+            return -jnp.take_along_axis(log_p, tokens[:, 1:, None], -1).mean()
+
+        return jax.jit(jax.value_and_grad(of))(params)
+
+    (wanted, wanted_gradient), (found, gradient) = loss(exact), loss(rounded)
+    assert abs(found - wanted) < 2e-3 * wanted
+    for path, x in jax.tree_util.tree_leaves_with_path(gradient):
+        y = functools.reduce(lambda tree, key: tree[key.key], path, wanted_gradient)
+        assert x.dtype == jnp.float32 and _relative_error(x, np.asarray(y, np.float64)) < 0.05, path

@@ -12,7 +12,8 @@ from flan_jax import catalog, reporting
 from flan_jax import report as binary
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
-from flan_jax.evaluation.figures import cluster_means, summarize
+from flan_jax.evaluation.figures import cluster_means, ranked, summarize
+from flan_jax.files import first_not_finite
 from flan_jax.reporting import evidence, runs, statistics, tables
 
 HOSTILE = '</pre><script>document.title="hacked"</script><img src=x onerror=alert(1)> & \ud800 | "quoted"'
@@ -446,3 +447,62 @@ def test_a_browser_renders_the_page_without_errors(open_page, tmp_path, width):
     assert found["images"] == found["drawn"] == 4
     assert found["articles"] == 20 * len(names)
     assert found["wider"] <= 0  # tables and plots scroll in their own boxes, the page does not
+
+
+# ---------------------------------------------------------------------------------------- numbers that are not finite
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("where", ["mean", "stderr", "random"])
+def test_results_that_are_not_finite_are_refused_by_name(tmp_path, number, where):
+    _run(tmp_path, "old", {"rte": 1.0})
+    path = tmp_path / "old" / "results.json"
+    values = json.loads(path.read_text())
+    values["datasets"]["rte"][where] = "HERE"
+    path.write_text(json.dumps(values).replace('"HERE"', number))
+    with pytest.raises(FlanError, match=r"old/results\.json is no result \(.* is no number of a result\): run python"):
+        reporting.load_run("old", tmp_path / "old")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity"])
+def test_predictions_that_are_not_finite_are_refused_by_name(tmp_path, capsys, number):
+    run = _run(tmp_path, "old", {"rte": 1.0})
+    number_of = run.figures("rte")["templates"][1]["template"]
+    path = tmp_path / "old" / "predictions" / "rte" / f"test_t{number_of}.jsonl"
+    text = path.read_text()
+    value = json.loads(text.splitlines()[3])["loglikelihood"][1]
+    path.write_text(text.replace(repr(value), number))
+    with pytest.raises(SystemExit):
+        binary.main([f"--runs=old={tmp_path / 'old'}", f"--output={tmp_path / 'report'}"])
+    line = capsys.readouterr().err.strip()
+    assert f"{path} holds no predictions ({number} is no number of a result)" in line and "\n" not in line
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_prediction_without_a_highest_option_is_refused():
+    for scores in ([-1.0, np.nan], [np.inf, -1.0], [-np.inf, -np.inf], [None, 1.0]):
+        prediction = {"id": "test-3", "dataset": "rte", "template": 2, "loglikelihood": scores, "answer": 0}
+        with pytest.raises(FlanError, match="dataset 'rte', template 2, id 'test-3'"):
+            ranked(prediction, "sum")
+
+
+def test_what_is_undefined_is_said(tmp_path):
+    run = _run(tmp_path, "tuned", {"cola": 50.0})
+    for figures in run.results["datasets"]["cola"]["templates"][:2]:
+        figures["undefined"] = ["matthews"]
+    count = len(run.results["datasets"]["cola"]["templates"])
+    said = f"tuned: matthews of cola is undefined with 2 of {count} templates, where all answers are the same"
+    assert any(note.startswith(said) for note in tables.notes([run], evidence.gather([run])))
+    record = catalog.dataset("cola")
+    lines = [
+        {"id": str(i), "options": ["no", "yes"], "answer": i % 2, "loglikelihood": [0.0, -1.0], "cut_tokens": 0}
+        | {"tokens": [1, 1], "bytes": [2, 3]}
+        for i in range(4)
+    ]
+    figures = summarize(record, {0: lines}, {})
+    assert figures["templates"][0]["undefined"] == ["matthews"] and figures["metrics"]["matthews"] == 0.0
+    assert first_not_finite(figures) is None
+    with pytest.raises(FlanError, match="dataset cola has no test predictions"):
+        summarize(record, {}, {})
+    with pytest.raises(FlanError, match="dataset cola has no test predictions"):
+        summarize(record, {0: []}, {})

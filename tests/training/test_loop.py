@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from flan_jax import configuration, models, partitioning
 from flan_jax.checkpoint import arrays
-from flan_jax.checkpoint.manifest import TUNED, Manifest
+from flan_jax.checkpoint.manifest import TUNED, UNTUNED, Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -232,6 +233,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path, period):
         params = arrays.load_model(tmp_path, step=step)[1]
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     assert all(np.isfinite(line["loss"]) for line in _metrics(tmp_path))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_start_that_is_not_finite_is_refused(prepared, tmp_path, number):
+    """Whatever the learning rate, such a run gives nothing; a checkpoint of an earlier version may be one."""
+    config = configuration.model_config("tiny")
+    params = jax.tree.map(np.array, models.build(config).init(jax.random.key(0)))
+    params["decoder"]["layers"]["mlp"]["wo"]["kernel"][0, 1, 2] = number
+    start = tmp_path / "start"
+    with ocp.CheckpointManager(start / "checkpoints", item_names=("params",)) as manager:
+        manager.save(0, args=ocp.args.Composite(params=ocp.args.StandardSave(params)))
+        manager.wait_until_finished()
+    Manifest.create(config, BYTES, UNTUNED).save(start)
+    BYTES.save(start / "vocabulary")
+    with pytest.raises(FlanError, match=rf"parameters of {start}: 1 of \d+ numbers of decoder/layers/mlp/wo/kernel"):
+        _train(tmp_path / "run", prepared, 1, initial_checkpoint_path=str(start))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,13 @@ FAULTS = {  # fault: (model, the checks that fail with a part of what they say, 
     _a_parameter_is_rounded: ("decoder", {"digests": "parameter decoder/decoder_norm/scale"}, ["rows"]),
     _a_parameter_is_not_finite: (
         "decoder",
-        {"digests": "mlp/wo/kernel", "rows": "nan", "trees": "nan", "gradient": "nan", "generation": "nan"},
+        {
+            "digests": "mlp/wo/kernel",
+            "rows": "nan",
+            "gradient": "nan",
+            "trees": "not finite",
+            "generation": "not finite",
+        },
         ["stream"],
     ),
 }

@@ -1,0 +1,397 @@
+import dataclasses
+import json
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from flan_jax import models, partitioning
+from flan_jax.checkpoint import arrays, digests
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
+from flan_jax.formats import conversion, huggingface, native
+from flan_jax.formats.source import tree_of
+from flan_jax.training import optimizers
+from flan_jax.training.state import abstract_state, state_shardings
+
+SMALL = models.DecoderConfig(
+    vocab_size=259, num_layers=2, embed_dim=32, num_heads=2, num_kv_heads=1, head_dim=16, mlp_dim=48
+)
+NETWORK, TX = models.build(SMALL), optimizers.adafactor()
+MESH = partitioning.make_mesh(devices=jax.devices()[:1])
+DTYPES = (np.float32, jnp.bfloat16, np.float16, np.int32, np.int8, np.uint8, np.bool_)
+LAYOUTS = (
+    ((), P()),
+    ((8,), P(("data", "fsdp"))),
+    ((8, 4, 6), P("data", ("fsdp", "tensor"))),
+    ((8, 4, 6), P(None, "fsdp", "tensor")),
+    ((16, 8), P(("fsdp", "data"), "tensor")),
+    ((0, 3), P()),
+    ((66_000, 2), P("fsdp")),
+)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digests") / "converted"
+    source = conversion.random(SMALL, "small")
+    native.write(source, conversion.manifest_of(source, "untuned", "flan_jax"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digests") / "trained"
+    mesh = partitioning.make_mesh(2, 2, 2)
+    shardings = state_shardings(mesh, NETWORK, TX)
+    params = jax.device_put(NETWORK.init(jax.random.key(1)), shardings.params)
+    opt_state = jax.jit(optimizers.for_parameters(TX, NETWORK.logical_axes()).init)(params)
+    with arrays.Saver(folder, keep=2) as saver:
+        for step in (1, 2, 5):
+            saver.save(
+                step, jax.tree.map(lambda x, s=step: x * s, params), jax.device_put(opt_state, shardings.opt_state)
+            )
+    Manifest.create(SMALL, ByteTokenizer(), UNTUNED).save(folder)
+    ByteTokenizer().save(folder / "vocabulary")
+    return folder
+
+
+def _copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def _load(folder):
+    return jax.tree.map(np.asarray, arrays.load_model(folder, mesh=MESH)[1])
+
+
+def _resume(folder):
+    abstract, shardings = abstract_state(NETWORK, TX), state_shardings(MESH, NETWORK, TX)
+    trees = (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
+    return jax.tree.map(np.asarray, arrays.restore_training(folder, *trees))
+
+
+READERS = {"load_model": _load, "restore_training": _resume, "streaming": lambda folder: tree_of(native.read(folder))}
+
+
+def _flip(path, place, bit=3):
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def _same(found, wanted):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True))
+
+
+def naive(x):
+    """The two sums, element by element in Python's integers."""
+    bits, words, two_to_32 = np.ascontiguousarray(x).view(f"u{x.dtype.itemsize}"), [0, 0], 2**32
+    bits = bits.reshape(max(len(bits), 1) if x.ndim else 1, -1) if x.size else np.zeros((0, 0), np.uint32)
+    for (number, place), word in np.ndenumerate(bits):
+        at = (0x27D4EB2F + number * 0x9E3779B1 + place * 0x85EBCA77) % two_to_32
+        h = int(word) ^ at
+        h = (h ^ h >> 16) * 0x7FEB352D % two_to_32
+        h = (h ^ h >> 15) * 0x846CA68B % two_to_32
+        h ^= h >> 16
+        words = [(words[0] + h) % two_to_32, (words[1] + h * (at | 1)) % two_to_32]
+    return f"{words[0]:08x}{words[1]:08x}"
+
+
+# ------------------------------------------------------------------------------------------------- what a digest is
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+def test_the_same_on_the_host_on_a_device_and_on_any_mesh(dtype):
+    rng, mesh = np.random.default_rng(0), partitioning.make_mesh(2, 2, 2)
+    tree = {str(i): np.asarray(rng.normal(size=shape) * 50).astype(dtype) for i, (shape, _) in enumerate(LAYOUTS)}
+    layouts = {str(i): NamedSharding(mesh, spec) for i, (_, spec) in enumerate(LAYOUTS)}
+    wanted = {name: digests.of_array(x) for name, x in tree.items()}
+    assert digests.of_tree(tree) == wanted
+    assert digests.of_tree(jax.device_put(tree, layouts)) == wanted
+    for name in "0124":
+        assert wanted[name].checksum == naive(tree[name]), LAYOUTS[int(name)]
+
+
+def test_64_bits_are_two_words():
+    x = np.random.default_rng(0).normal(size=(3, 5))
+    pairs = np.ascontiguousarray(x).view(np.uint32)
+    assert digests.of_array(x).checksum == digests.of_array(pairs).checksum
+    assert digests.of_array(x) != digests.of_array(pairs)
+
+
+def test_layers_come_in_any_order():
+    x = np.random.default_rng(0).normal(size=(5, 70, 1000)).astype(np.float32)
+    sums = digests.Sums()
+    for layer in (3, 0, 4, 1, 2):
+        sums.add_layer(x[layer], layer)
+    assert sums.checksum == digests.of_array(x).checksum == digests.of_tree({"x": x})["x"].checksum
+
+
+def test_no_shard_is_gathered():
+    mesh = partitioning.make_mesh(2, 2, 2)
+    x = jax.device_put(np.zeros((16, 8), np.float32), NamedSharding(mesh, P("data", ("fsdp", "tensor"))))
+    text = digests._program((x.sharding,)).lower([x]).compile().as_text()
+    assert "all-reduce" in text and "all-gather" not in text and "collective-permute" not in text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_change_of_one_element_shows(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(7, 9)).astype(np.float32)
+    seen = {digests.of_array(x)}
+    for place in range(x.size):
+        for bit in range(32):
+            changed = x.copy()
+            changed.view(np.uint32).flat[place] ^= np.uint32(1 << bit)
+            seen.add(digests.of_array(changed))
+    assert len(seen) == 1 + x.size * 32
+
+
+def test_places_count_too():
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    others = [x[::-1], x[:, ::-1], x[..., ::-1], x.transpose(0, 2, 1), x.reshape(3, 2, 4), x + 0.0, -x, np.roll(x, 1)]
+    assert sum(digests.of_array(np.ascontiguousarray(y)) == digests.of_array(x) for y in others) == 1  # x + 0.0
+    # Zeros of both signs are equal numbers and other bits; so are the kinds of NaN.
+    assert digests.of_array(np.float32([0.0])) != digests.of_array(np.float32([-0.0]))
+
+
+# ---------------------------------------------------------------------------------------------------------- loading
+
+
+@pytest.mark.parametrize(
+    ("kind", "reader"),
+    [
+        ("converted", "load_model"),
+        ("converted", "streaming"),
+        ("trained", "streaming"),
+        pytest.param("trained", "restore_training", marks=pytest.mark.slow),
+    ],
+)
+def test_a_flipped_bit_never_loads_other_numbers(kind, reader, request, tmp_path):
+    """Each file of a checkpoint in turn, in three places: refused in one line, or what was saved."""
+    folder = request.getfixturevalue(kind)
+    last = arrays.steps(folder)[-1]
+    wanted, rng, refused, named = READERS[reader](folder), np.random.default_rng(0), 0, 0
+    files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
+    files = [path for path in files if path.parts[0] != "checkpoints" or path.parts[1] == str(last)]
+    for path in files:
+        copy = _copy(folder, tmp_path)
+        _flip(copy / path, int(rng.integers(1 << 30)), int(rng.integers(8)))
+        try:
+            assert _same(READERS[reader](copy), wanted), path
+        except FlanError as error:
+            assert "\n" not in str(error) and str(copy) in str(error), (path, error)
+            refused += 1
+            named += "is not what was saved" in str(error)
+        shutil.rmtree(copy)
+    assert refused >= 5 and named  # what else was hit is read by nobody, or not by this reader
+
+
+def _data_files(folder):
+    return sorted(p for p in (folder / "checkpoints").rglob("d/*") if p.is_file() and "params" in p.parts)
+
+
+@pytest.mark.parametrize("reader", ["load_model", "streaming"])
+def test_the_damaged_array_is_named(converted, tmp_path, reader):
+    """A bit in the middle of each file of numbers: at commit 789d7e0 all of them loaded other weights."""
+    names = digests.read(converted, 0)["params"]
+    wanted, named = READERS[reader](converted), set()
+    for number, data in enumerate(p for p in _data_files(converted) if p.stat().st_size > 2000):
+        copy = _copy(converted, tmp_path)
+        _flip(copy / data.relative_to(converted), data.stat().st_size // 2 + 13 * number)
+        try:
+            assert _same(READERS[reader](copy), wanted), data  # an index that was merged into another one
+        except FlanError as error:
+            found = re.search(
+                r"step 0 of .* is damaged: array (\S+) is not what .*copy the checkpoint anew", str(error)
+            )
+            named.add(found[1] if found else str(error))
+        shutil.rmtree(copy)
+    assert len(named) >= 6 and named <= set(names)
+
+
+def test_an_export_of_a_damaged_checkpoint_leaves_nothing(converted, tmp_path):
+    copy = _copy(converted, tmp_path)
+    path = max(_data_files(copy), key=lambda p: p.stat().st_size)
+    _flip(path, path.stat().st_size // 2)
+    source = native.read(copy)
+    manifest = conversion.manifest_of(source, None, "huggingface")
+    with pytest.raises(FlanError, match="is not what was saved"):
+        conversion.write(source, tmp_path / "out", manifest, "huggingface")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy"]
+
+
+def test_parameters_of_another_step_are_noticed(trained, tmp_path):
+    copy = _copy(trained, tmp_path)
+    shutil.rmtree(copy / "checkpoints" / "5" / "params")
+    shutil.copytree(copy / "checkpoints" / "2" / "params", copy / "checkpoints" / "5" / "params")
+    with pytest.raises(FlanError, match=r"step 5 of .*: array .*, and \d+ more of \d+; copy the checkpoint anew"):
+        _load(copy)
+
+
+def test_a_copy_loads_and_old_steps_take_their_digests_along(trained, tmp_path):
+    copy = _copy(trained, tmp_path)
+    assert _same(_load(copy), _load(trained)) and arrays.steps(trained) == [2, 5]
+    assert {p.parts[-2] for p in trained.rglob("digests/metadata")} == {"digests"}
+    assert sorted(p.parts[-3] for p in trained.rglob("digests/metadata")) == ["2", "5"]
+    for step in (2, 5):
+        saved = digests.read(trained, step)
+        params = arrays.restore_params(
+            trained, NETWORK.abstract_params(), state_shardings(MESH, NETWORK, TX).params, step
+        )
+        assert saved["params"] == digests.of_tree(params) and set(saved) == {"params", "opt_state"}
+
+
+def test_converted_and_loaded_digests_agree(converted):
+    assert digests.read(converted, 0)["params"] == digests.of_tree(_load(converted))
+
+
+def test_the_way_through_huggingface_keeps_the_digests(converted, tmp_path):
+    huggingface.write(native.read(converted), tmp_path / "theirs")
+    source = huggingface.read(tmp_path / "theirs")
+    native.write(source, conversion.manifest_of(source, None, "flan_jax"), tmp_path / "ours")
+    assert digests.read(tmp_path / "ours", 0) == digests.read(converted, 0)
+
+
+@pytest.mark.parametrize("reader", ["load_model", "streaming"])
+def test_a_checkpoint_of_an_earlier_version_is_loaded_with_a_line(converted, tmp_path, reader, capsys):
+    copy = _copy(converted, tmp_path)
+    shutil.rmtree(copy / "checkpoints" / "0" / "digests")
+    about = copy / "checkpoints" / "0" / "_CHECKPOINT_METADATA"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"custom_metadata": {}}))
+    assert _same(READERS[reader](copy), _load(converted))
+    line = capsys.readouterr().err.strip()
+    assert "\n" not in line and "step 0 of" in line and "saved without digests" in line
+
+
+@pytest.mark.parametrize("reader", ["load_model", "streaming"])
+@pytest.mark.parametrize("kind", ["converted", "trained"])
+@pytest.mark.parametrize("whole", [True, False], ids=["the folder", "the file"])
+def test_missing_digests_are_named(kind, whole, reader, request, tmp_path):
+    copy = _copy(request.getfixturevalue(kind), tmp_path)
+    folder = copy / "checkpoints" / str(arrays.steps(copy)[-1]) / "digests"
+    if whole:
+        shutil.rmtree(folder)
+    else:
+        (folder / "metadata").unlink()
+    with pytest.raises(FlanError, match=r"digests/metadata is missing: the arrays cannot be checked"):
+        READERS[reader](copy)
+
+
+def _edited(text, change):
+    values = json.loads(text)
+    change(values)
+    return json.dumps(values)
+
+
+DAMAGE = {
+    "empty": lambda text: "",
+    "cut": lambda text: text[: len(text) // 2],
+    "null": lambda text: "null",
+    "list": lambda text: "[]",
+    "no sha256": lambda text: _edited(text, lambda v: v.pop("sha256")),
+    "a digit": lambda text: text.replace("0", "1", 1),
+    "an array": lambda text: _edited(text, lambda v: v["params"].popitem()),
+    "all arrays": lambda text: _edited(text, lambda v: v["params"].clear()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_digests_are_named(damage, converted, tmp_path):
+    copy = _copy(converted, tmp_path)
+    path = copy / "checkpoints" / "0" / "digests" / "metadata"
+    path.write_text(DAMAGE[damage](path.read_text()))
+    with pytest.raises(FlanError, match=r"digests/metadata is damaged .*copy the checkpoint anew") as caught:
+        _load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_array_without_a_digest_is_named(converted, tmp_path):
+    copy = _copy(converted, tmp_path)
+    saved = digests.read(copy, 0)
+    del saved["params"]["decoder/decoder_norm/scale"]
+    (copy / "checkpoints" / "0" / "digests" / "metadata").write_text(json.dumps(digests.to_dict(saved)))
+    for reader in ("load_model", "streaming"):
+        with pytest.raises(FlanError, match="array decoder/decoder_norm/scale is there, and has no digest"):
+            READERS[reader](copy)
+
+
+# ----------------------------------------------------------------------------------------- vocabulary and manifest
+
+
+class _Other(ByteTokenizer):
+    def __init__(self):
+        super().__init__()
+        self.fingerprint = "0" * 64
+
+
+@pytest.mark.parametrize("reader", ["load_model", "streaming"])
+def test_a_vocabulary_of_another_model_is_refused(converted, tmp_path, reader):
+    copy = _copy(converted, tmp_path)
+    Manifest.create(SMALL, _Other(), UNTUNED).save(copy)
+    with pytest.raises(FlanError, match=r"vocabulary is not the vocabulary of .*fingerprint is .*has 0000"):
+        READERS[reader](copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values["model"].update(rope_theta=10_001.0),
+        lambda values: values["tuning"].update(status="tuned"),
+        lambda values: values["vocabulary"].update(kind="sentencepiece"),
+        lambda values: values.update(separator="eos"),
+        lambda values: values["history"].clear(),
+    ],
+)
+def test_a_changed_manifest_is_refused_unless_it_says_so(converted, tmp_path, change):
+    copy = _copy(converted, tmp_path)
+    path = copy / "manifest.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(FlanError, match=r"manifest\.json is damaged: .*delete its entry .digest."):
+        Manifest.load(copy)
+    del values["digest"]
+    path.write_text(json.dumps(values))
+    assert dataclasses.asdict(Manifest.load(copy))["model"] == values["model"]
+
+
+# ----------------------------------------------------------------------------------------------------------- saving
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path, number):
+    params = jax.tree.map(np.array, NETWORK.init(jax.random.key(0)))
+    params["decoder"]["decoder_norm"]["scale"][7] = number
+    with (
+        arrays.Saver(tmp_path) as saver,
+        pytest.raises(FlanError, match=r"step 3 is not saved: params: 1 of 32 .* decoder/decoder_norm/scale are"),
+    ):
+        saver.save(3, params)
+    assert arrays.steps(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "is_refused"),
+    [
+        ({"v": np.float32([1, np.nan])}, True),
+        ({"v": np.float32([1, np.inf])}, True),
+        ({"best": np.float32(np.nan)}, True),
+        ({"best": np.float32(np.inf), "count": np.int32(3)}, False),  # where optax's reduce_on_plateau starts
+        ({"v": jnp.array([1, jnp.inf], jnp.bfloat16)}, True),
+    ],
+)
+def test_optimizer_states_that_are_not_finite_are_not_saved(tmp_path, state, is_refused):
+    with arrays.Saver(tmp_path) as saver:
+        if is_refused:
+            with pytest.raises(FlanError, match="step 1 is not saved: opt_state: 1 of"):
+                saver.save(1, {"w": np.ones(3, np.float32)}, state)
+        else:
+            saver.save(1, {"w": np.ones(3, np.float32)}, state)
+    assert arrays.steps(tmp_path) == ([] if is_refused else [1])
