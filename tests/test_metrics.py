@@ -103,7 +103,7 @@ HOSTILE_TEXTS = ["", " ", "\n", "...", "nan", "-inf", "1e400", "-1e308", "\ud800
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", set(METRICS) - {"multirc", "pearson_spearman"})
+@pytest.mark.parametrize("name", sorted(set(METRICS) - {"multirc", "pearson_spearman"}))
 def test_every_value_is_a_finite_number(name):
     for targets in (["", "a"], ["yes", "yes"], [["", "b"], ["\u3000"]], ["3", "4.5"]):
         for text in HOSTILE_TEXTS:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from flan_jax.decoding.generator import Generator
+from flan_jax.errors import NotFiniteError
 from flan_jax.scoring.trees import EOS
 from flan_jax.verification import tolerances
 from flan_jax.verification.findings import Tally
@@ -24,7 +27,12 @@ def check(subject: Subject, tally: Tally) -> None:
     # A model that was never tuned here takes EOS for the end of a document.
     keeps_eos = generator.has_encoder or subject.manifest.separator == EOS
     prompts = [one.prompt if keeps_eos or len(one.prompt) < 2 else one.prompt[:-1] for one in drawn]
-    for one, prompt, made in zip(drawn, prompts, generator.generate(prompts, _NEW_TOKENS), strict=True):
+    try:
+        generations = generator.generate(prompts, _NEW_TOKENS)
+    except NotFiniteError as error:
+        tally.see(math.nan, 0.0, {**drawn[error.number].place, "logits that are": "not finite"})
+        return
+    for one, prompt, made in zip(drawn, prompts, generations, strict=True):
         said = [*made.tokens, *([subject.tokenizer.eos_id] if made.ended else [])]
         logits_NxV = subject.plain.logits(prompt, said)
         # How far the chosen token is behind the likeliest. Of two that are all but equal, either may be taken.

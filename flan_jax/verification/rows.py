@@ -66,6 +66,8 @@ def _stands_as_it_should(
         first = int(slots[0]) + len(one.prompt) - 1 if len(slots) else 0
         inside = np.isin(row["target_positions"], slots) & (row["weights"] > 0)
         mine = np.flatnonzero(inside)
+        if not tally.same(len(mine), len(one.answer), {**one.place, "slots that carry": "loss"}):
+            return None
         expected = list(range(first, first + len(one.answer)))
         same &= _equal(tally, row["target_positions"][mine], expected, "target_positions", one.place)
     same &= _equal(tally, row["targets"][mine], one.answer, "targets", one.place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 from flan_jax import templates
 from flan_jax.data import few_shot
 from flan_jax.data.vocabularies import Tokenizer
-from flan_jax.scoring.scorer import OptionScores, Scorer
+from flan_jax.errors import NotFiniteError
+from flan_jax.scoring.scorer import ROW_LENGTHS, OptionScores, Scorer
 from flan_jax.scoring.trees import EOS, JOINED, NEWLINE, SPACE, Tree, build_tree, share_prefix
 from flan_jax.verification import tolerances
 from flan_jax.verification.findings import Place, Skip, Tally
@@ -21,6 +23,7 @@ SAYS = "trees of options give the scores of one option at a time"
 _SEPARATORS = (EOS, NEWLINE, SPACE, JOINED)
 _TRIED = 20  # records a wanted example that may be too long
 _MOST_OPTIONS = 8
+_A_ROW = 4  # of the longest prompts with their options
 
 
 class Asked(NamedTuple):
@@ -35,15 +38,24 @@ class Asked(NamedTuple):
 
 def check(subject: Subject, tally: Tally) -> None:
     """Scores records with options in one go, and each of their options alone; see `SAYS`."""
-    scorer = Scorer(subject.model, subject.params, mesh=subject.mesh)
     asked = _asked(subject, sum(subject.request.lengths.values()))
     if not asked:
         raise Skip(
             "the prepared datasets have no test, dev or training records with options that fit a row: "
             "prepare a dataset of classification"
         )
-    shared = _with_an_exemplar(subject, asked, scorer.max_length)
-    for one, scores in zip([*asked, *shared], scorer.score([one.tree for one in [*asked, *shared]]), strict=True):
+    # Long rows, so that several prompts share each: few prompts would get short rows of their own.
+    wanted = _A_ROW * max(one.tree.longest for one in asked)
+    length = next((length for length in ROW_LENGTHS if length >= wanted), ROW_LENGTHS[-1])
+    scorer = Scorer(subject.model, subject.params, mesh=subject.mesh, row_lengths=(length,))
+    shared = _with_an_exemplar(subject, asked, length)
+    every = [*asked, *shared]
+    try:
+        scored = scorer.score([one.tree for one in every])
+    except NotFiniteError as error:
+        tally.see(math.nan, 0.0, {**every[error.number].place, "scores that are": "not finite"})
+        return
+    for one, scores in zip(every, scored, strict=True):
         _compare(tally, subject, one, scores)
 
 
