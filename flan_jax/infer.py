@@ -7,7 +7,8 @@ python -m flan_jax.infer --checkpoint=FOLDER --chat
 
 Lines in are {"id", "prompt"}; lines out {"id", "text", "finish", "tokens"}, finish being "eos", "stop" or "length".
 --chat renders the model's own chat template: a prompt is a user's turn, a line can hold {"id", "messages"} instead,
-and an interactive session keeps its turns.
+with "tools", "documents" and "chat_template_kwargs" (for example {"enable_thinking": false}), and an interactive
+session keeps its turns.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from flan_jax import options, partitioning
 from flan_jax.checkpoint import arrays
-from flan_jax.data.chat import Message
+from flan_jax.data.chat import Conversation, Message
 from flan_jax.decoding import prompt_files
 from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.completion import Completion, chat_tokens, complete, complete_tokens
@@ -32,7 +33,7 @@ from flan_jax.evaluation import prompts
 from flan_jax.files import ready, write_atomic
 from flan_jax.values import Number, Whole
 
-Answer = Callable[[Sequence[str | Sequence[Message]]], list[Completion]]  # prompts, or conversations with --chat
+Answer = Callable[[Sequence[str | Conversation]], list[Completion]]  # prompts, or conversations with --chat
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -73,7 +74,7 @@ def load(arguments: argparse.Namespace) -> Answer:
 
     settings = {"max_new_tokens": arguments.max_new_tokens, "choose": choose, "stops": stops}
 
-    def answer(texts: Sequence[str | Sequence[Message]]) -> list[Completion]:
+    def answer(texts: Sequence[str | Conversation]) -> list[Completion]:
         if arguments.chat is None:
             return complete(generator, tokenizer, texts, separator=separator, **settings)
         ids = chat_tokens(tokenizer, texts, arguments.chat or None, encoder=generator.has_encoder)
@@ -120,7 +121,7 @@ def converse(answer: Answer, chat: bool = False) -> None:
             else:
                 asked = [*turns, *user_turn(text)]
                 try:
-                    said = answer([asked])[0].text
+                    said = answer([Conversation(asked)])[0].text
                 except NotFiniteError:
                     raise
                 except FlanError as error:  # too long, mostly: what was said so far is not lost by it
@@ -148,15 +149,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.prompt:
         questions = [Question(number, text) for number, text in enumerate(arguments.prompt)]
     elif arguments.input:
-        questions = prompt_files.read(arguments.input)
+        questions = prompt_files.read(arguments.input, talks=arguments.chat is not None)
     else:
-        questions = prompt_files.parse(sys.stdin.buffer, "standard input")
+        questions = prompt_files.parse(sys.stdin.buffer, "standard input", talks=arguments.chat is not None)
     if arguments.chat is None:
         if talk := next((question for question in questions if question.messages), None):
             raise FlanError(f"the line with the id {talk.id!r} holds messages: add --chat.")
-        asked: list[str | Sequence[Message]] = [question.prompt for question in questions]
+        asked: list[str | Conversation] = [question.prompt for question in questions]
     else:
-        asked = [question.messages or user_turn(question.prompt) for question in questions]
+        asked = [Conversation(one.messages or user_turn(one.prompt), one.settings) for one in questions]
     try:
         completions = load(arguments)(asked)
     except NotFiniteError as error:

@@ -183,7 +183,9 @@ TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes
 def talking(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("talking") / "small"
     shutil.copytree(checkpoint, folder)
-    chat = Chat({"default": TEMPLATE, "short": "{{ messages[-1].content }}"}, {"start": "^"})
+    chat = Chat(
+        {"default": TEMPLATE, "short": "{{ messages[-1].content }}{{ (tools or [{}])[0].name }}"}, {"start": "^"}
+    )
     ByteTokenizer(chat=chat).save(folder / "vocabulary")
     return folder
 
@@ -203,6 +205,10 @@ def test_prompts_and_messages_in_a_chat(talking, network, tmp_path, capsys):
     assert found == _said(network, "^u:Hi\na:Yes\nu:So?\na:", "^u:Hi\na:") and len(set(found)) == 2
     infer.main([f"--checkpoint={talking}", FEW, "--chat=short", "--prompt=Hi"])
     assert capsys.readouterr().out == _said(network, "Hi")[0] + "\n"
+    path.write_text("".join(json.dumps(line | {"tools": [{"name": "add"}]}) + "\n" for line in lines))
+    infer.main([f"--checkpoint={talking}", FEW, "--chat=short", f"--input={path}"])
+    found = [json.loads(line)["text"] for line in capsys.readouterr().out.split("\n") if line]
+    assert found == _said(network, "So?add", "Hiadd")
 
 
 def test_a_session_keeps_its_turns(talking, network, capsys, monkeypatch):
@@ -239,6 +245,10 @@ def test_a_session_keeps_its_turns(talking, network, capsys, monkeypatch):
             "refuses these messages (who?)",
         ),
         (['--line={"id": 1, "messages": 3, "prompt": "a"}', "--talking"], None),
+        (['--line={"id": 1, "messages": 3, "prompt": "a"}', "--chat", "--talking"], 'a "prompt" and "messages": leave'),
+        (['--line={"id": 1, "prompt": "a", "tools": "add"}', "--chat", "--talking"], '"tools" must be a list of obj'),
+        (['--line={"id": 1, "prompt": "a", "tools": "add"}', "--talking"], None),
+        (["--chat=short", "--prompt=", "--talking"], "the chat template writes nothing for these messages"),
     ],
 )
 def test_bad_chats_are_one_line(checkpoint, talking, tmp_path, capsys, arguments, message):

@@ -19,11 +19,26 @@ from typing import Any
 from flan_jax.errors import FlanError, unknown_name
 
 DEFAULT = "default"
+_WITH_TOOLS = "tool_use"  # transformers' name of the template for conversations with tools
 FILE, FOLDER = "chat_template.jinja", "additional_chat_templates"  # transformers' names
 _HERE = "FLAN_JAX_GOES_ON_HERE"  # stands where a message is to be continued; the same in any case, JSON or list
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # the names under which messages carry it
 
 Message = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversation:
+    """What a chat template renders.
+
+    Attributes:
+      messages: each with a "role" and mostly a "content".
+      settings: what else a template may read: "tools" and "documents", lists of objects, or for example
+        "enable_thinking".
+    """
+
+    messages: Sequence[Message]
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +81,9 @@ class Chat:
 
         Args:
           messages: each with a "role" and mostly a "content".
-          name: of the template; None takes the default.
+          name: of the template; None takes the default, or "tool_use" where that exists and there are tools.
           answer: whether the model's answer comes next; otherwise it goes on with the last message.
-          **more: whatever else a template reads.
+          **more: whatever else a template reads, such as `tools` and `documents`.
 
         Raises:
           FlanError: the template is broken, or refuses these messages; `__cause__` is what it said.
@@ -78,13 +93,12 @@ class Chat:
         chat = [_message(message) for message in messages]
         if not answer:
             chat[-1] = _open(chat[-1])
+        if name is None and more.get("tools") is not None and _WITH_TOOLS in self.templates:
+            name = _WITH_TOOLS
+        read = {"tools": None, "documents": None, **self.special_tokens, **more}
         try:
             text = _compiled(self.template(name)).render(
-                messages=chat,
-                tools=None,
-                documents=None,
-                add_generation_prompt=answer,
-                **{**self.special_tokens, **more},
+                read | {"messages": chat, "add_generation_prompt": answer},
             )
         except FlanError:
             raise
@@ -113,7 +127,7 @@ class Chat:
             if name != DEFAULT and (not name or any(mark in name for mark in "/\\\0")):
                 raise FlanError(f"the chat template {name!r} has a name that cannot be a file: rename it.")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(template.encode("utf-8", "replace"))
+            path.write_bytes(template.encode("utf-8"))
 
 
 def templates_in(folder: Path) -> dict[str, str]:
@@ -151,6 +165,33 @@ def checked_messages(values: Any, where: str) -> list[dict[str, Any]]:
         if not isinstance(content, str | list) and not (content is None and message.get("tool_calls") is not None):
             raise FlanError(f'{where}: "content" of message {number} must be a text, or a list of its parts.')
     return values
+
+
+def checked_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a JSON object says to a chat template: "tools", "documents" and the fields of "chat_template_kwargs".
+
+    Args:
+      values: the object.
+      where: its place, for errors.
+
+    Raises:
+      FlanError: one of them is of another shape.
+    """
+    found = {}
+    for name in ("tools", "documents"):
+        listed = values.get(name)
+        if listed is None:
+            continue
+        if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+            raise FlanError(f'{where}: "{name}" must be a list of objects.')
+        found[name] = listed
+    more = values.get("chat_template_kwargs") or {}
+    if not isinstance(more, dict) or {"messages", "add_generation_prompt", "tools", "documents"} & set(more):
+        raise FlanError(
+            f'{where}: "chat_template_kwargs" must be an object of settings, such as {{"enable_thinking": false}}; '
+            "messages, tools and documents stand beside it."
+        )
+    return found | more
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -200,8 +200,14 @@ class SentencePieceTokenizer(_Stored):
         return {pieces.id_to_piece(i): i for i in range(self.vocab_size) if pieces.is_control(i)}
 
     @functools.cached_property
+    def _written_ids(self) -> Mapping[str, int]:
+        """The control tokens, and the unknown one: as in llama.cpp and transformers, it can be written too."""
+        unknown = self._processor.unk_id()
+        return {**self.control_ids, **({} if unknown < 0 else {self._processor.id_to_piece(unknown): unknown})}
+
+    @functools.cached_property
     def _written(self) -> re.Pattern[str]:
-        longest_first = sorted(self.control_ids, key=len, reverse=True)
+        longest_first = sorted(self._written_ids, key=len, reverse=True)
         return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")" if longest_first else "(?!)")
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -214,7 +220,7 @@ class SentencePieceTokenizer(_Stored):
         for text in texts:
             ids: list[int] = []
             for part in filter(None, self._written.split(text)):
-                control = self.control_ids.get(part)
+                control = self._written_ids.get(part)
                 ids += self._processor.encode(part) if control is None else [control]
             found.append(ids)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from flan_jax.data.chat import Message
+from flan_jax.data.chat import Conversation
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.generator import Generator
@@ -57,7 +57,7 @@ def prompt_tokens(tokenizer: Tokenizer, prompts: Sequence[str], separator: str, 
 
 
 def chat_tokens(
-    tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]], template: str | None = None, *, encoder: bool
+    tokenizer: Tokenizer, conversations: Sequence[Conversation], template: str | None = None, *, encoder: bool
 ) -> list[list[int]]:
     """Token ids of conversations, as the model's chat template writes them for an answer.
 
@@ -65,7 +65,7 @@ def chat_tokens(
 
     Args:
       tokenizer: the model's vocabulary.
-      conversations: N lists of messages.
+      conversations: N of them.
       template: its name; None takes the default.
       encoder: whether an encoder takes them; it has EOS at the end.
 
@@ -74,7 +74,11 @@ def chat_tokens(
     """
     if tokenizer.chat is None:
         raise FlanError("this model has no chat template: leave --chat out, or import it again with its template.")
-    texts = [tokenizer.chat.render(messages, template) for messages in conversations]
+    texts = [tokenizer.chat.render(one.messages, template, **one.settings) for one in conversations]
+    if not all(texts):
+        raise FlanError(
+            "the chat template writes nothing for these messages: give the text as a prompt without --chat."
+        )
     end = [tokenizer.eos_id] if encoder else []
     return [ids if end == ids[-1:] else ids + end for ids in tokenizer.encode_written(texts)]
 

@@ -163,7 +163,8 @@ class Generator:
         limits = [max_new_tokens] * len(prompts) if one else list(max_new_tokens)
         for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
             if not 1 <= len(prompt) <= self.max_prompt:
-                raise FlanError(f"prompt {i} has {len(prompt)} tokens; it can have 1 to {self.max_prompt}: shorten it.")
+                remedy = "shorten it" if prompt else "give it some text"
+                raise FlanError(f"prompt {i} has {len(prompt)} tokens; it can have 1 to {self.max_prompt}: {remedy}.")
             if not 1 <= limit <= self._rooms[-1]:
                 raise FlanError(f"prompt {i} asks for {limit} new tokens; it can be 1 to {self._rooms[-1]}.")
         seeds = sampling.row_seeds(prompts, choose.seed if isinstance(choose, Sampling) else 0)

@@ -45,6 +45,11 @@ def read(meta: Mapping[str, Any], path: str | Path) -> vocabularies.Tokenizer:
     texts, kinds = list(meta[f"{_PREFIX}tokens"]), list(meta[f"{_PREFIX}token_type"])
     if len(texts) != len(kinds):
         raise FlanError(f"{path} has {len(texts)} tokens and {len(kinds)} token types; download it again.")
+    # llama.cpp takes these for control tokens whatever their type: files of older converters call them plain words.
+    # It does so with "</s>" too; here that stays text, since Gemma has it for HTML.
+    kinds = [
+        _CONTROL if text in _ENDS and text.startswith("<|") else kind for text, kind in zip(texts, kinds, strict=True)
+    ]
     texts = [text or f"[EMPTY_{number}]" for number, text in enumerate(texts)]  # as llama.cpp names them
     if len(set(texts)) < len(texts):
         twice = next(text for number, text in enumerate(texts) if text in texts[:number])

@@ -73,6 +73,21 @@ class Backend:
     content: bytes
 
 
+def json_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty where there is none.
+
+    Raises:
+      FlanError: the file is broken, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise FlanError(f"{path} is no JSON ({error}); get it again from where it came.") from error
+    if not isinstance(values, dict):
+        raise FlanError(f"{path} holds no JSON object; get it again from where it came.")
+    return values
+
+
 def read(folder: Path, model_type: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
     """Reads tokenizer.json, a SentencePiece model, or vocab.json with merges.txt, in transformers' order.
 
@@ -91,13 +106,13 @@ def read(folder: Path, model_type: str, config: Mapping[str, Any], settings: Map
     kind = _class_of(folder, model_type, settings.get("tokenizer_class") or config.get("tokenizer_class"), content)
     parts = Parts()
     if content is not None:
-        parts.of_json(json.loads(content))
+        parts.of_json(json_object(fast))
         settings.pop("add_bos_token", None)  # the post-processor of the file decides
         settings.pop("add_eos_token", None)
     elif (
         model := next((p for n in ("spiece.model", "tokenizer.model") if (p := folder / n).is_file()), None)
     ) is not None:
-        parts.of_sentencepiece(model.read_bytes())
+        parts.of_sentencepiece(model)
     elif kind in (GPT2, GPT_NEOX, QWEN2) and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         parts.of_merges(folder)
     else:
@@ -183,6 +198,14 @@ def _token(value: Any, **changes: Any) -> AddedToken | str | None:
     return AddedToken(**known, **({"special": bool(value.get("special"))} | changes))
 
 
+def _is_shaped(value: Any) -> bool:
+    return isinstance(value.get("content") if isinstance(value, dict) else value, str)
+
+
+def _unlike(path: Path, name: str, kind: str) -> FlanError:
+    return FlanError(f"{path}: {name} must be {kind}; get the file again from where it came.")
+
+
 def _is_token(value: Any) -> bool:
     return isinstance(value, str | AddedToken) or (isinstance(value, dict) and value.get("__type") == "AddedToken")
 
@@ -202,13 +225,21 @@ def _tokens(
     values = dict(settings)
     if "additional_special_tokens" in values and not values.get("extra_special_tokens"):
         values["extra_special_tokens"] = values.pop("additional_special_tokens")
+    for name in _STANDARD:
+        if values.get(name) is not None and not _is_shaped(values[name]):
+            raise _unlike(folder / "tokenizer_config.json", name, "a text, or an object with a content")
     extra = values.get("extra_special_tokens")
+    if not isinstance(extra, dict | list | None):
+        raise _unlike(folder / "tokenizer_config.json", "extra_special_tokens", "a list of tokens, or an object")
     of_dict = values.pop("extra_special_tokens") if isinstance(extra, dict) else {}
     added: dict[int, AddedToken] = {}
     if "added_tokens_decoder" in values:
-        added = {int(i): _token(token) for i, token in values["added_tokens_decoder"].items()}
+        listed = values["added_tokens_decoder"]
+        if not isinstance(listed, dict) or not all(i.isdecimal() and _is_shaped(t) for i, t in listed.items()):
+            raise _unlike(folder / "tokenizer_config.json", "added_tokens_decoder", "an object of tokens by id")
+        added = {int(i): _token(token) for i, token in listed.items()}
     else:
-        for name, value in _json(folder / "special_tokens_map.json").items():
+        for name, value in json_object(folder / "special_tokens_map.json").items():
             if name == "extra_special_tokens" and isinstance(value, list):  # the one name that both files may hold
                 value = _joined(_as_list(values.get(name)), value)
             elif isinstance(value, dict) and "content" in value:
@@ -217,8 +248,10 @@ def _tokens(
         # Only texts count here: transformers does not look into tokens that tokenizer_config.json spells out.
         stated = [values.get(name) for name in _STANDARD] + _as_list(values.get("extra_special_tokens"))
         special = {str(value) for value in stated if value and not isinstance(value, dict)}
-        for text, number in _json(folder / "added_tokens.json").items():
-            added[int(number)] = AddedToken(text, normalized=text not in special, special=text in special)
+        for text, number in json_object(folder / "added_tokens.json").items():
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise _unlike(folder / "added_tokens.json", text, "a token id")
+            added[number] = AddedToken(text, normalized=text not in special, special=text in special)
         for token in json.loads(content).get("added_tokens", []) if content is not None else ():
             added[token["id"]] = _token(token)
     by_text = {token.content: token for token in added.values()}
@@ -286,17 +319,6 @@ def _add(
         elif not token.special and token.content in names:
             token.special = True
     tokenizer.add_tokens(tokens)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file that may be absent."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise FlanError(f"{path} is no JSON ({error}); get it again from where it came.") from error
-    if not isinstance(values, dict):
-        raise FlanError(f"{path} holds no JSON object; get it again from where it came.")
-    return values
 
 
 def _post_process(

@@ -47,9 +47,21 @@ class Parts:
             if part.get("type") == "Precompiled" and self.charsmap is None:
                 self.charsmap = base64.b64decode(part["precompiled_charsmap"])
 
-    def of_sentencepiece(self, content: bytes) -> None:
-        """Takes them from a SentencePiece model."""
-        self.proto = proto = sentencepiece_model_pb2.ModelProto.FromString(content)
+    def of_sentencepiece(self, path: Path) -> None:
+        """Takes them from a SentencePiece model.
+
+        Raises:
+          FlanError: it is none, or of a kind that is not covered.
+        """
+        try:
+            self.proto = proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
+        except Exception:  # protobuf's own, which differs between its implementations
+            proto = None
+        if proto is None or not proto.pieces:
+            raise FlanError(
+                f"{path} is no SentencePiece model (Llama 3 has one of tiktoken under that name): copy the model's "
+                "tokenizer.json there."
+            )
         trainer = proto.trainer_spec
         pieces = [(piece.piece, piece.score) for piece in proto.pieces]
         if trainer.model_type == sentencepiece_model_pb2.TrainerSpec.UNIGRAM:
@@ -58,7 +70,7 @@ class Parts:
             self.vocabulary = {text: number for number, (text, _) in enumerate(pieces)}
             self.merges = merges_of(self.vocabulary)
         else:
-            raise FlanError("the SentencePiece model is of words or characters; unigram and BPE are covered.")
+            raise FlanError(f"{path} is a SentencePiece model of words or characters; unigram and BPE are covered.")
         self.unknown_id, self.byte_fallback = trainer.unk_id, trainer.byte_fallback
         self.charsmap = proto.normalizer_spec.precompiled_charsmap or None
         kinds = sentencepiece_model_pb2.ModelProto.SentencePiece

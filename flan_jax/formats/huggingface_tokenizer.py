@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ def read(folder: Path, family: str, config: dict[str, Any]) -> vocabularies.Toke
     Raises:
       FlanError: no tokenizer that can be read is there, or a setting of its files is not covered.
     """
-    settings = _json(folder / "tokenizer_config.json")
-    ours = _json(folder / vocabularies.SETTINGS)
+    settings = huggingface_backend.json_object(folder / "tokenizer_config.json")
+    ours = huggingface_backend.json_object(folder / vocabularies.SETTINGS)
     try:
         if ours:
             return _written_here(folder, ours)
@@ -122,7 +123,7 @@ def _added_around(tokens: tokenizers.Tokenizer, folder: Path, family: str, eos: 
 
 def _stop_ids(folder: Path, config: Mapping[str, Any]) -> list[int]:
     """All EOS of generation_config.json, or of config.json where that names none: as transformers generates."""
-    for name, values in ((_GENERATION, _json(folder / _GENERATION)), ("config.json", config)):
+    for name, values in ((_GENERATION, huggingface_backend.json_object(folder / _GENERATION)), ("config.json", config)):
         numbers = values.get("eos_token_id")
         found = numbers if isinstance(numbers, list) else [] if numbers is None else [numbers]
         if not all(isinstance(number, int) and not isinstance(number, bool) for number in found):
@@ -137,7 +138,7 @@ def _chat(folder: Path, settings: Mapping[str, Any], special_tokens: Mapping[str
     templates = chat.templates_in(folder)
     given = settings.get("chat_template")
     if not templates:
-        given = given or _json(folder / "chat_template.json").get("chat_template")
+        given = given or huggingface_backend.json_object(folder / "chat_template.json").get("chat_template")
         if isinstance(given, str):
             templates = {chat.DEFAULT: given}
         elif isinstance(given, list) and all(
@@ -150,6 +151,11 @@ def _chat(folder: Path, settings: Mapping[str, Any], special_tokens: Mapping[str
             raise FlanError(f"{folder / 'tokenizer_config.json'}: chat_template is neither a text nor a list of them.")
     if not all(isinstance(text, str) for pair in templates.items() for text in pair):
         raise FlanError(f"{folder / 'tokenizer_config.json'}: a name or a text of chat_template is no text.")
+    if half := next((name for name, text in templates.items() if re.search("[\ud800-\udfff]", text)), None):
+        raise FlanError(
+            f"{folder / 'tokenizer_config.json'}: the chat template {half!r} holds half a character (a lone "
+            "surrogate): correct it."
+        )
     return Chat(templates, dict(special_tokens)) if templates else None
 
 
@@ -204,7 +210,7 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
                 f"transformers cuts text for {family} in its own way, whatever tokenizer.json says, and this "
                 "vocabulary in another: this model cannot be exported."
             )
-        ours = _json(folder / vocabularies.SETTINGS)
+        ours = huggingface_backend.json_object(folder / vocabularies.SETTINGS)
         settings["clean_up_tokenization_spaces"] = ours.get("cleans_up", False)
         settings["split_special_tokens"] = ours.get("splits_special", False)
     if tokenizer.chat is not None:  # its templates may name these, and say other things where there is one more
@@ -224,10 +230,3 @@ def _special_tokens(tokenizer: vocabularies.Tokenizer, texts: Mapping[int, str],
     """Special tokens by name; a BOS or padding that is text otherwise has none, since a name takes it out of texts."""
     named = {"bos_token": texts.get(tokenizer.bos_id), "pad_token": texts.get(tokenizer.pad_id)}
     return {"eos_token": eos} | {name: text for name, text in named.items() if text is not None}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise FlanError(f"{path} is no JSON ({error}); get it again from where it came.") from error

@@ -112,6 +112,43 @@ def test_a_template_that_fails_is_one_line(template, reason):
     assert "\n" not in str(caught.value) and "chat template" in str(caught.value)
 
 
+MORE = {
+    "tools": {"tools": [{"type": "function", "function": {"name": "add", "parameters": {"a": "<é>"}}}]},
+    "documents": {"documents": [{"title": "a", "text": "b"}]},
+    "settings": {"enable_thinking": False},
+    "nothing": {},
+}
+READS = "{{ tools | tojson }}{{ documents | tojson }}{{ enable_thinking is defined }}{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_what_stands_beside_messages(theirs, more):
+    messages = CONVERSATIONS["one turn"]
+    templates = {"default": READS, "tool_use": f"with tools: {READS}"}
+    theirs.chat_template = templates
+    expected = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **MORE[more])
+    assert Chat(templates).render(messages, **MORE[more]) == expected
+    assert expected.startswith("with tools") == (more == "tools")
+    of_line = chat.checked_settings({"tools": None} | MORE[more] | {"chat_template_kwargs": {"x": 1}}, "here")
+    assert of_line == {k: v for k, v in MORE[more].items() if k != "enable_thinking"} | {"x": 1}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tools": {}},
+        {"tools": ["add"]},
+        {"documents": "a"},
+        {"chat_template_kwargs": [1]},
+        {"chat_template_kwargs": {"messages": []}},
+        {"chat_template_kwargs": {"add_generation_prompt": False}},
+    ],
+)
+def test_settings_that_are_none(values):
+    with pytest.raises(FlanError, match='here: "(tools|documents|chat_template_kwargs)" must be'):
+        chat.checked_settings(values, "here")
+
+
 def test_names(tmp_path):
     both = Chat({"default": "a", "tool_use": "b{{ bos_token }}"}, SPECIAL)
     message = [{"role": "user", "content": ""}]

@@ -30,7 +30,7 @@ TEXTS = [
 # ------------------------------------------------------------------------------------- small files, written by gguf
 
 LLAMA = models.DecoderConfig(
-    vocab_size=1,
+    vocab_size=1,  # stands in for that of the vocabulary
     num_layers=2,
     embed_dim=64,
     num_heads=4,
@@ -41,7 +41,7 @@ LLAMA = models.DecoderConfig(
     norm_epsilon=1e-5,
 )
 GEMMA3 = models.DecoderConfig(
-    vocab_size=1,
+    vocab_size=1,  # stands in for that of the vocabulary
     num_layers=3,
     embed_dim=64,
     num_heads=2,

@@ -111,6 +111,8 @@ def test_only_control_tokens_vanish(make, tmp_path):
     assert ours.decode([*ids, count + 3, ours.eos_id]) == text
     assert ours.encode_written(["a<tool>b"])[0][1] == count + 3
     assert ours.decode_written(ours.encode_written(["a<tool>b"])[0]) == "a<tool>b"
+    if make is spm:  # the unknown token can be written out, where a text is a template's
+        assert 3 in ours.encode_written(["a<unk>b"])[0] and 3 not in ours.encode(["a<unk>b"])[0]
     ours.save(tmp_path)
     assert vocabularies.load(tmp_path).decode(ids) == text
 
@@ -122,6 +124,8 @@ def test_only_control_tokens_vanish(make, tmp_path):
         (lambda: bpe([("<|eot_id|>", 3), ("</s>", 3), ("<s>", 3)]), {0, 1, "<|eot_id|>", "</s>"}),
         (lambda: bpe([("<done>", 3)], eot_token_id=400, drop=["nothing"]), {0, 1, "<done>"}),
         (lambda: bpe([("<eos>", 1)]), {0, 1}),  # a word that looks like one
+        (lambda: bpe([("<|end|>", 1), ("<|eot_id|>", 4)]), {0, 1, "<|end|>", "<|eot_id|>"}),  # whatever its type
+        (lambda: spm([("<|im_end|>", 4)]), {1, "<|im_end|>"}),
         (lambda: spm(), {1}),
         (lambda: spm([("<end_of_turn>", 3)]), {1, "<end_of_turn>"}),
         (lambda: spm(eom_token_id=2), {1, 2}),
@@ -137,6 +141,9 @@ def test_what_ends_a_generation(meta, stops):
     if "</s>" in texts and fields["tokenizer.ggml.model"] == "llama":
         expected.add(texts.index("</s>"))
     assert set(ours.stop_ids) == expected and ours.stop_ids[0] == ours.eos_id == 1
+    for stop in (stop for stop in stops if isinstance(stop, str)):
+        (ids,) = ours.encode_written([f"a{stop}b"])
+        assert texts.index(stop) in ids and stop not in ours.decode(ids)
 
 
 @pytest.mark.parametrize("pre", ["llama-bpe", "tekken", "qwen2", "dbrx", "deepseek-r1-qwen"])

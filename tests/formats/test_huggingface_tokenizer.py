@@ -673,6 +673,49 @@ def test_what_is_not_covered_is_refused_by_name(tmp_path, name):
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
+BROKEN = {
+    "no JSON": ("tokenizer.json", "version https://git-lfs.github.com/spec/v1\n", "tokenizer.json is no JSON"),
+    "nothing": ("tokenizer.json", "", "tokenizer.json is no JSON"),
+    "a list of settings": ("tokenizer_config.json", [], "tokenizer_config.json holds no JSON object"),
+    "a list for generation": ("generation_config.json", [1], "generation_config.json holds no JSON object"),
+    "an end that is a number": ("tokenizer_config.json", FAST | {"eos_token": 1}, "eos_token must be a text"),
+    "an end that is a list": ("tokenizer_config.json", FAST | {"eos_token": ["</s>"]}, "eos_token must be a text"),
+    "a beginning without content": ("tokenizer_config.json", FAST | {"bos_token": {}}, "bos_token must be a text"),
+    "one further token": ("tokenizer_config.json", FAST | {"extra_special_tokens": "<tool>"}, "must be a list of"),
+    "added tokens without ids": (
+        "tokenizer_config.json",
+        FAST | {"added_tokens_decoder": ["<tool>"]},
+        "added_tokens_decoder must be an object of tokens by id",
+    ),
+    "no added tokens": ("tokenizer_config.json", FAST | {"added_tokens_decoder": None}, "must be an object of tokens"),
+    "an id that is a word": (
+        "tokenizer_config.json",
+        FAST | {"added_tokens_decoder": {"x": {"content": "a"}}},
+        "by id",
+    ),
+    "an id that is a text": ("added_tokens.json", {"<tool>": "330"}, "added_tokens.json: <tool> must be a token id"),
+    "half a character": (
+        "tokenizer_config.json",
+        json.dumps(FAST | {"chat_template": "\ud800{{ messages }}"}),
+        "'default' holds half a character",
+    ),
+    "tiktoken's vocabulary": ("tokenizer.model", "IQ== 0\nIg== 1\n", "tokenizer.model is no SentencePiece model"),
+    "a pointer to a vocabulary": ("spiece.model", "version https://git-lfs", "spiece.model is no SentencePiece model"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_named(tmp_path, name):
+    file, content, message = BROKEN[name]
+    files = {"tokenizer.json": byte_level, "tokenizer_config.json": FAST, file: content}
+    if file.endswith(".model"):
+        del files["tokenizer.json"]
+    folder = fill(tmp_path, {"model_type": "llama", "eos_token_id": 1}, files)
+    with pytest.raises(FlanError, match=message) as caught:
+        read(folder)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
 def test_a_token_for_pictures_without_an_embedding(tmp_path):
     """Gemma 3's text models have none for it."""
     spm = {"tokenizer.model": lambda: pieces("bpe", pad_id=0, eos_id=1, bos_id=2, unk_id=3)}
