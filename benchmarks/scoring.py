@@ -50,7 +50,7 @@ TINY = "tiny"
 def read_hellaswag(path: str, count: int, seed: int) -> list[dict[str, Any]]:
     """A random choice of records with TFDS's fields, as {"context", "options", "label"}."""
     try:
-        rows = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
+        rows = [json.loads(line) for line in Path(path).read_bytes().split(b"\n") if line.strip()]
         items = [
             {
                 "context": f"{row['activity_label']}: {row['context']}".strip(),

@@ -11,6 +11,7 @@ import pytest
 
 import flan_jax.tasks
 from flan_jax import catalog, template_lint, templates
+from flan_jax.files import read_json_lines
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
 DATASETS = catalog.datasets()
@@ -121,8 +122,8 @@ def test_samples_are_not_copies(shared):
         real = {
             text
             for path in (shared / "data" / dataset.folder).glob("*.jsonl")
-            for line in path.read_text("utf-8").splitlines()
-            for text in texts(json.loads(line))
+            for line in read_json_lines(path)
+            for text in texts(line.value)
         }
         samples = {text for rows in sample_rows(dataset).values() for row in rows for text in texts(row)}
         assert samples & real == set(), dataset.name

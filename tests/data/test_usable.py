@@ -76,7 +76,7 @@ BAD = [
     ("wsc273", {"label": 2}, f"{NO_LABEL} (label is 2)"),
     ("copa", {"question": "why"}, "there is no text for 'relation'"),
     ("copa", {"choice1": "It rained.", "choice2": " It  rained."}, "two of its options are its answer"),
-    ("piqa", {"label": "1"}, "field 'label' does not fit the schema ('1' is not 0 to 1)"),
+    ("piqa", {"label": "sol1"}, "field 'label' does not fit the schema ('sol1' is not 0 to 1"),
     *[
         ("bool_q", {"answer": bad}, "field 'answer' does not fit the schema")
         for bad in (None, 2, 1, 0.5, "yes", [True])
