@@ -224,7 +224,7 @@ def test_limit_of_a_file_s_size(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [["--summary"], [], ["--templates=rte"], ["--mixture=flan"]])
+@pytest.mark.parametrize("arguments", [["--summary"], ["--templates=rte"]])
 def test_browse_into_head(arguments):
     command = f"{sys.executable} -m flan_jax.browse {' '.join(arguments)} | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
