@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "remat": tuple(POLICIES),
     "attention": ("xla", "segments", "splash", "cudnn"),
 }
-# By the annotation of a field, and by its name where zero or less says something; those without a default are 1 or more.
+# By the annotation of a field, or its name where zero or less says something; those without a default are 1 or more.
 _KINDS: dict[str, Kind] = {"int": Whole(0), "bool": Switch(), "float": Number(above=0)}
 _OWN_KINDS: dict[str, Kind] = {
     "global_every": Whole(-1),
