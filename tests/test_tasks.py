@@ -11,7 +11,7 @@ import pytest
 
 import flan_jax.tasks
 from flan_jax import catalog, template_lint, templates
-from flan_jax.files import read_json_lines
+from flan_jax.json_lines import read_json_lines
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
 DATASETS = catalog.datasets()

@@ -24,6 +24,7 @@ TUNED = "tuned"  # tuned here, from a known start
 UNKNOWN = "unknown"
 
 _OWN = "digest"  # of the manifest's other entries, in its file
+_CONTENT = "content"  # of the vocabulary's entry: its own digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Manifest:
 
     Attributes:
       model: the fields of `DecoderConfig`.
-      vocabulary: kind and fingerprint.
+      vocabulary: kind and fingerprint, and a digest of the folder's content, which an earlier version's has not.
       tuning: {"status", "datasets", "clusters"}: all that was ever in its tuning mixture, inherited.
       separator: what stood between input and target in tuning: "eos", or None for a model never tuned here.
       history: one entry for each import, conversion and tuning.
@@ -64,7 +65,7 @@ class Manifest:
         """
         return cls(
             model=config.to_dict(),
-            vocabulary={"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
+            vocabulary=_of_vocabulary(tokenizer),
             tuning={"status": status, "datasets": [], "clusters": sorted(clusters)},
             history=(_dated(record or {}),),
         )
@@ -117,6 +118,13 @@ class Manifest:
                 f"{folder} is not the vocabulary of {model_dir}: its fingerprint is {tokenizer.fingerprint[:12]}, and "
                 f"manifest.json has {wanted[:12]}; copy the checkpoint anew."
             )
+        content = vocabularies.digest(tokenizer)
+        if content != self.vocabulary.get(_CONTENT, content):
+            raise FlanError(
+                f"{folder} is damaged: its chat templates or its end tokens are not those that were saved; copy the "
+                f'checkpoint anew, or, where they were edited on purpose, delete the entries "{_CONTENT}" of the '
+                f'vocabulary and "{_OWN}" from manifest.json.'
+            )
         return tokenizer
 
     @property
@@ -138,13 +146,21 @@ class Manifest:
             self, tuning=tuning, separator=separator, history=(*self.history, _dated(record | {"clusters": clusters}))
         )
 
-    def recorded(self, record: dict[str, Any]) -> Manifest:
-        """The manifest after a conversion, which changes nothing but its history."""
-        return dataclasses.replace(self, history=(*self.history, _dated(record)))
+    def recorded(self, record: dict[str, Any], tokenizer: vocabularies.Tokenizer) -> Manifest:
+        """The manifest after a conversion, with the vocabulary that goes along."""
+        return dataclasses.replace(self, vocabulary=_of_vocabulary(tokenizer), history=(*self.history, _dated(record)))
 
     def digest(self) -> str:
         """Identifies the checkpoint: its history with dates, its shape and its vocabulary."""
         return _digest(dataclasses.asdict(self))
+
+
+def _of_vocabulary(tokenizer: vocabularies.Tokenizer) -> dict[str, Any]:
+    return {
+        "kind": tokenizer.kind,
+        "fingerprint": tokenizer.fingerprint,
+        _CONTENT: vocabularies.digest(tokenizer),
+    }
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -130,6 +130,11 @@ class Chat:
             path.write_bytes(template.encode("utf-8"))
 
 
+def as_read(template: str) -> str:
+    """A template as it comes back from its file: what UTF-8 does not hold is "?", and lines end as Jinja ends them."""
+    return template.encode("utf-8", "replace").decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
 def templates_in(folder: Path) -> dict[str, str]:
     """Templates by name in the files of a folder; empty where there are none.
 

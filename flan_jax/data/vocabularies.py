@@ -77,6 +77,15 @@ def _fingerprint(*parts: bytes | int | None) -> str:
     return digest.hexdigest()
 
 
+def digest(tokenizer: Tokenizer) -> str:
+    """A hex digest of all that a vocabulary folder decides: ids of texts, ends of answers, chat templates."""
+    rest: dict[str, Any] = {"stop_ids": list(tokenizer.stop_ids)}
+    if tokenizer.chat is not None and tokenizer.chat.templates:
+        rest["templates"] = {name: chat.as_read(text) for name, text in tokenizer.chat.templates.items()}
+        rest["special_tokens"] = dict(tokenizer.chat.special_tokens)
+    return _fingerprint(tokenizer.fingerprint.encode(), json.dumps(rest, sort_keys=True).encode())
+
+
 def check_fits(tokenizer: Tokenizer, num_embeddings: int, where: str) -> None:
     """Refuses a vocabulary that a model has no embeddings for.
 

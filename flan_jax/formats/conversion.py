@@ -120,7 +120,7 @@ def manifest_of(source: Source, tuning: str | None, to: str, origin: Path | None
         if (status, list(clusters)) != (known["status"], known["clusters"]) or known["datasets"]:
             says = " ".join([known["status"], ", ".join(known["clusters"])]).strip()
             raise FlanError(f"{source.name} has a manifest, which says {says!r}: leave --tuning={tuning} out.")
-    return source.manifest.recorded({"converted": source.name, "format": to} | folder)
+    return source.manifest.recorded({"converted": source.name, "format": to} | folder, source.tokenizer)
 
 
 def check_destination(to: Path, overwrite: bool) -> None:

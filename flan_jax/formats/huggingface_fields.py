@@ -68,8 +68,15 @@ _NO_PART = (
     "decoder_start_token_id max_position_embeddings n_positions initializer_range initializer_factor attention_dropout "
     "dropout_rate classifier_dropout pretraining_tp cache_implementation task_specific_params is_encoder_decoder "
     "output_past max_window_layers is_llama_config id2label label2id problem_type return_dict chunk_size_feed_forward "
-    "unsloth_version unsloth_fixed is_decoder output_attentions output_hidden_states"
+    "unsloth_version unsloth_fixed is_decoder output_attentions output_hidden_states tokenizer_class finetuning_task "
+    "torchscript use_bfloat16 tf_legacy_loss sep_token_id prefix "
+    # How answers are drawn: transformers 4 wrote these into every nested configuration, and into all of old models.
+    "max_length do_sample early_stopping num_return_sequences temperature top_k top_p typical_p length_penalty "
+    "diversity_penalty output_scores return_dict_in_generate remove_invalid_values"
 )
+# The same where another value changes which answer is the likeliest.
+_AS_IT_IS = {"repetition_penalty": 1.0, "num_beams": 1, "num_beam_groups": 1}
+_MOST = 2**31 - 1
 _REQUIRED = object()
 
 
@@ -160,7 +167,8 @@ class Fields:
     def finish(self) -> None:
         """Refuses fields that nobody asked for, unless they play no part."""
         for name in sorted(self._unread - set(_NO_PART.split())):
-            if self._values[name] and not name.startswith(("_", "transformers.")):
+            plain = name in _AS_IT_IS and self._values[name] == _AS_IT_IS[name]
+            if self._values[name] and not plain and not name.startswith(("_", "transformers.")):
                 raise FlanError(
                     f"{self.path}: the field {_shown(name)[1:-1]} ({_shown(self._values[name])}) is unknown here and "
                     "may change the computation; remove it if it does not."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +16,7 @@ from flan_jax.formats.source import as_float32, refuse_dtype
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
+_SHARD = re.compile(r"-\d+-of-\d+")
 _ROWS_AT_ONCE = 1 << 24  # numbers of a tensor that are compared at once
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
@@ -48,9 +50,7 @@ class WeightFiles:
         elif (folder / INDEX).is_file():
             self._read_index()
         else:
-            others = sorted(path.name for path in folder.glob("*.safetensors") if path.name != WEIGHTS)
-            hint = f"{others[0]} needs its {INDEX}" if others else "other files (pytorch_model.bin, ...) are not read"
-            raise FlanError(f"{folder} has no {WEIGHTS}: {hint}.")
+            raise FlanError(f"{folder} has no {WEIGHTS}: {_instead(folder)}.")
 
     def _read_index(self) -> None:
         path = self._folder / INDEX
@@ -134,6 +134,25 @@ class WeightFiles:
             except (safetensors.SafetensorError, OSError) as error:
                 raise FlanError(f"{path} cannot be read ({_reason(error)}); get it again.") from error
         return self._open
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without weights has in their place, and what to do."""
+    for name in (WEIGHTS, INDEX):  # as a copy of the hub's cache has them, whose files are links into another folder
+        if (folder / name).is_symlink():
+            return (
+                f"{name} is a link to {(folder / name).readlink()}, which is not there; copy what it points to (cp -rL)"
+            )
+        if (folder / name).is_dir():
+            return f"{name} is a folder; get the file of that name from where the model came"
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if shards := [name for name in others if _SHARD.search(name)]:
+        return f"{shards[0]} needs its {INDEX}"
+    if others:
+        return f"{others[0]} has another name; rename it if it holds the whole model under transformers' names"
+    return (
+        "other files (pytorch_model.bin, ...) are not read; load it with transformers and save it with save_pretrained"
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -1,9 +1,11 @@
 import dataclasses
+import json
 
 import pytest
 
 from flan_jax import configuration
 from flan_jax.checkpoint.manifest import DECLARED, TUNED, UNKNOWN, UNTUNED, Manifest
+from flan_jax.data.chat import Chat
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 
@@ -20,7 +22,7 @@ def test_manifest_survives_the_disk(tmp_path):
     assert Manifest.load(tmp_path / "deep" / "folder") == manifest
     assert [p.name for p in (tmp_path / "deep" / "folder").iterdir()] == ["manifest.json"]
     assert manifest.model == SMALL.to_dict()
-    assert manifest.vocabulary == {"kind": "bytes", "fingerprint": BYTES.fingerprint}
+    assert manifest.vocabulary.items() >= {"kind": "bytes", "fingerprint": BYTES.fingerprint}.items()
     assert manifest.history[0]["imported"] == "here" and "when" in manifest.history[0]
 
 
@@ -76,3 +78,37 @@ def test_a_broken_manifest_is_one_line(tmp_path, text):
     with pytest.raises(FlanError, match=r"manifest\.json is broken") as caught:
         Manifest.load(tmp_path)
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def _with_chat(folder):
+    templates = {"default": "{{ bos_token }}\r\n{{ messages[0].content }}", "tool use": "{{ messages | length }}\ud800"}
+    tokenizer = ByteTokenizer(stop_ids=(3, 200), chat=Chat(templates, {"bos_token": "<s>"}))
+    Manifest.create(SMALL, tokenizer, UNTUNED).save(folder)
+    tokenizer.save(folder / "vocabulary")
+    assert Manifest.load(folder).load_vocabulary(folder).stop_ids == (1, 3, 200)
+    return folder / "vocabulary"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("chat_template.jinja", b"messages[0]", b"messages[2]"),
+        ("chat_template.jinja", None, None),
+        ("chat_template.jinja", b"{{ bos_token }}", b""),
+        ("additional_chat_templates/tool use.jinja", b"length", b"lengtj"),
+        ("additional_chat_templates/tool use.jinja", None, None),
+        ("vocabulary.json", b"200", b"201"),
+        ("vocabulary.json", b"3, ", b""),
+        ("vocabulary.json", b"<s>", b"<t>"),
+    ],
+)
+def test_what_ends_and_frames_an_answer_is_checked(tmp_path, file, old, new):
+    path = _with_chat(tmp_path) / file
+    path.unlink() if old is None else path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(FlanError, match="vocabulary is damaged: its chat templates or its end tokens") as caught:
+        Manifest.load(tmp_path).load_vocabulary(tmp_path)
+    assert "\n" not in str(caught.value)
+    values = json.loads((tmp_path / "manifest.json").read_text())  # as the message says for edits on purpose
+    del values["digest"], values["vocabulary"]["content"]
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    Manifest.load(tmp_path).load_vocabulary(tmp_path)

@@ -485,6 +485,58 @@ def test_shards_without_their_index(copy):
     _refused(folder, "has no model.safetensors", "index")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model.fp16.safetensors", ("model.fp16.safetensors has another name", "rename")),
+        ("consolidated.safetensors", ("consolidated.safetensors has another name",)),
+        ("model-00001-of-00002.safetensors", ("model-00001-of-00002.safetensors needs its",)),
+        ("pytorch_model.bin", ("pytorch_model.bin", "save_pretrained")),
+    ],
+)
+def test_weights_under_another_name(copy, name, words):
+    folder = copy("llama")
+    (folder / "model.safetensors").rename(folder / name)
+    _refused(folder, "has no model.safetensors", *words)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_a_copy_of_the_cache_without_its_blobs(copy, name):
+    folder = copy("llama")
+    (folder / "model.safetensors").unlink()
+    (folder / name).symlink_to("../../blobs/0123")
+    _refused(folder, f"{name} is a link to ../../blobs/0123, which is not there", "cp -rL")
+
+
+OLD = {"max_length": 20, "min_length": 0, "do_sample": False, "num_beams": 1, "num_beam_groups": 1, "temperature": 1.0}
+OLD |= {"top_k": 50, "top_p": 1.0, "typical_p": 1.0, "repetition_penalty": 1.0, "length_penalty": 1.0, "prefix": None}
+OLD |= {"num_return_sequences": 1, "no_repeat_ngram_size": 0, "bad_words_ids": None, "suppress_tokens": None}
+OLD |= {"torchscript": False, "finetuning_task": None, "pruned_heads": {}, "sep_token_id": None, "return_dict": True}
+
+
+@pytest.mark.parametrize("name", ["t5 tied", "llama"])
+def test_fields_of_every_configuration_of_transformers_4(copy, base, name):
+    folder = _edit(copy(name), **OLD, tokenizer_class="T5Tokenizer")
+    _as_transformers(folder, base(name))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"repetition_penalty": 1.1},
+        {"num_beams": 4},
+        {"no_repeat_ngram_size": 3},
+        {"suppress_tokens": [5]},
+        {"forced_bos_token_id": 7},
+        {"pruned_heads": {"0": [1]}},
+        {"auto_map": {"AutoModelForCausalLM": "modeling_other.Other"}},
+        {"clip_qkv": 8.0},
+    ],
+)
+def test_fields_that_may_change_an_answer(copy, changed):
+    _refused(_edit(copy("llama"), **changed), *changed)
+
+
 def test_an_adapter_beside_the_model(copy):
     folder = copy("llama")
     (folder / "adapter_config.json").write_text("{}")

@@ -199,6 +199,7 @@ def talking(checkpoint, theirs, tmp_path_factory):
     """The same model with chat templates: ours, and the harness's own backend."""
     from lm_eval.models.huggingface import HFLM
 
+    from flan_jax.checkpoint.manifest import Manifest
     from flan_jax.data import vocabularies
     from flan_jax.data.chat import Chat
 
@@ -206,7 +207,9 @@ def talking(checkpoint, theirs, tmp_path_factory):
     shutil.copytree(checkpoint, folder)
     plain = vocabularies.load(folder / "vocabulary")
     chat = Chat({"default": TEMPLATE, "short": "{{ messages[-1].content }}"}, {"eos_token": same_weights.END})
-    vocabularies.HuggingFaceTokenizer(plain._content, plain.eos_id, chat=chat).save(folder / "vocabulary")
+    talks = vocabularies.HuggingFaceTokenizer(plain._content, plain.eos_id, chat=chat)
+    talks.save(folder / "vocabulary")
+    Manifest.load(folder).recorded({"given": "chat templates"}, talks).save(folder)
     tokenizer = same_weights.load_as_transformers(checkpoint)[1]
     tokenizer.chat_template = TEMPLATE
     ours = FlanJaxLM(checkpoint=str(folder), max_length=MAX_LENGTH)
