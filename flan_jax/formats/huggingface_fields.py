@@ -76,7 +76,6 @@ _NO_PART = (
 )
 # The same where another value changes which answer is the likeliest.
 _AS_IT_IS = {"repetition_penalty": 1.0, "num_beams": 1, "num_beam_groups": 1}
-_MOST = 2**31 - 1
 _REQUIRED = object()
 
 
