@@ -162,7 +162,8 @@ def run(arguments: argparse.Namespace) -> None:
         completions = load(arguments)(asked)
     except NotFiniteError as error:
         question = questions[error.number]
-        raise FlanError(f"the prompt with the id {question.id!r}: {error}") from error
+        shown = f" ({question.prompt[:40]!r})" if question.prompt else ""
+        raise FlanError(f"prompt {question.id!r}{shown}: {error}") from error
     lines = prompt_files.answers(questions, completions)
     if arguments.output:
         write_atomic(Path(arguments.output), "".join(line + "\n" for line in lines))

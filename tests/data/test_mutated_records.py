@@ -191,6 +191,7 @@ def test_a_mutated_record_is_used_whole_or_left_out_with_a_reason(record, shared
 
     @FIXED
     @hypothesis.given(mutated(rows, needed_by(record)))
+    @hypothesis.example(rows[0])  # as it is: with few fields, chance may spoil all the others
     def check(row):
         line = json_lines.parse_json(json.dumps(row).encode())
         try:
