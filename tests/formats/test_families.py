@@ -178,13 +178,11 @@ def test_ways_to_compute_are_equal(name):
         for a, b in zip(*map(jax.tree.leaves, (gradient(**how), expected)), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-4 * max(1.0, np.abs(b).max()), err_msg=str(how))
     coarse = gradient(dtype="bfloat16")
-    share = np.mean(
-        [
-            np.abs(a - b).mean() / np.abs(b).mean()
-            for a, b in zip(*map(jax.tree.leaves, (coarse, expected)), strict=True)
-        ]
+    far, size = (
+        sum(np.abs(x).sum() for x in jax.tree.leaves(t))
+        for t in (jax.tree.map(np.subtract, coarse, expected), expected)
     )
-    assert share < 0.1
+    assert far / size < 0.25  # of the plain Llama of these sizes, 0.2
 
     def step(sizes):
         network = models.build(config)

@@ -132,7 +132,9 @@ def test_round_trip(tmp_path, config, scanned):
     )
     assert zarr["shape"] == ([40, 3, 24] if scanned else [40, 24])  # scalable_t5 scans over axis 1
     if scanned:
-        norm = folder / "target.decoder.layers.pre_mlp_layer_norm.scale" / ".zarray"
+        norm = (
+            folder / f"target.decoder.layers.{'pre' if config.pre_norms else 'post'}_mlp_layer_norm.scale" / ".zarray"
+        )
         assert json.loads(norm.read_text())["shape"] == [24, 3]
 
 
