@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 
 class FlanError(ValueError):
@@ -17,11 +18,12 @@ class NotFiniteError(FlanError):
 
     Attributes:
       number: of the first prompt of the call with which it happened.
+      found: what was found for each prompt, with None where it is not finite; or None where the call ended there.
     """
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int, found: Sequence[Any] | None = None) -> None:
         super().__init__(message)
-        self.number = number
+        self.number, self.found = number, found
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], hint: str = "") -> FlanError:
