@@ -8,8 +8,9 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class FlanError(ValueError):
@@ -21,11 +22,12 @@ class NotFiniteError(FlanError):
 
     Attributes:
       number: of the first prompt of the call with which it happened.
+      found: what was found for each prompt, with None where it is not finite; or None where the call ended there.
     """
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int, found: Sequence[Any] | None = None) -> None:
         super().__init__(message)
-        self.number = number
+        self.number, self.found = number, found
 
 
 def near_names(name: str, known: Iterable[str]) -> str:

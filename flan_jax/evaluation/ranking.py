@@ -9,6 +9,7 @@ from typing import Any
 
 from flan_jax import styles, templates
 from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.errors import NotFiniteError
 from flan_jax.evaluation import prompts
 from flan_jax.evaluation.units import InvalidError, Unit
 from flan_jax.scoring.scorer import OptionScores, Scorer
@@ -79,9 +80,9 @@ def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[list[dict[str, Any
     Returns:
       The predictions of each unit; or, where a score is NaN or infinite, which, and then nothing is written of it.
     """
-    every = iter(scorer.score_where_finite([tree for rendered in waiting for tree in rendered.trees]))
+    every = iter(_scored(scorer, [tree for rendered in waiting for tree in rendered.trees]))
     distinct = list(dict.fromkeys(tree for rendered in waiting for tree in rendered.bare))
-    unconditional = dict(zip(distinct, scorer.score_where_finite(distinct), strict=True)) if distinct else {}
+    unconditional = dict(zip(distinct, _scored(scorer, distinct), strict=True)) if distinct else {}
     found: list[list[dict[str, Any]] | InvalidError] = []
     for rendered in waiting:
         scores = [next(every) for _ in rendered.lines]
@@ -97,6 +98,13 @@ def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[list[dict[str, Any
         rendered.unit.write(predictions)
         found.append(predictions)
     return found
+
+
+def _scored(scorer: Scorer, trees: Sequence[Tree]) -> Sequence[OptionScores | None]:
+    try:
+        return scorer.score(trees)
+    except NotFiniteError as error:
+        return error.found
 
 
 def _scores(score: OptionScores) -> dict[str, list[float]]:

@@ -159,27 +159,27 @@ class Scorer:
 
         Raises:
           FlanError: a tree is longer than the longest row, or a prefix than the longest of those.
-          NotFiniteError: a score is NaN or infinite.
+          NotFiniteError: a score is NaN or infinite; the error has the scores of the other trees.
         """
-        found = self.score_where_finite(trees, progress)
-        for number, scores in enumerate(found):
-            if scores is None:
-                raise NotFiniteError(
-                    f"the model gives prompt {number} scores that are not finite: "
-                    "look for NaN or infinite numbers in its weights, or compute in float32.",
-                    number,
-                )
-        return found
+        found = self._where_finite(list(trees), progress)
+        if None not in found:
+            return found
+        number = found.index(None)
+        raise NotFiniteError(
+            f"the model gives prompt {number} scores that are not finite: "
+            "look for NaN or infinite numbers in its weights, or compute in float32.",
+            number,
+            found,
+        )
 
-    def score_where_finite(
-        self, trees: Iterable[Tree], progress: Callable[[int, int], None] = lambda done, total: None
+    def _where_finite(
+        self, trees: list[Tree], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> list[OptionScores | None]:
-        """As `score`, with None in the place of scores that are NaN or infinite.
+        """The scores, with None in the place of those that are NaN or infinite.
 
         What is not finite spreads to the trees of the same row. So these are scored again, each in a row of its own;
         where nothing is finite, only as long as that makes a difference to some of them.
         """
-        trees = list(trees)
         found = self._scored(trees, progress)
         bad = [number for number, scores in enumerate(found) if not scores.is_finite]
 

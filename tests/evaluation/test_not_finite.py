@@ -203,20 +203,21 @@ def test_only_the_prompts_that_are_bad_have_no_scores():
     trees, bad = _trees(0, 30), {4, 17, 18}
     trees = [dataclasses.replace(t, trunk=(*t.trunk[:-1], BAD_TOKEN)) if i in bad else t for i, t in enumerate(trees)]
     scorer = Scorer(NETWORK, _params("embedding"), row_lengths=(64,), tokens_per_batch=256)
-    found = scorer.score_where_finite(trees)
-    assert {i for i, scores in enumerate(found) if scores is None} == bad
+    with pytest.raises(NotFiniteError, match="the model gives prompt 4 scores that are not finite") as caught:
+        scorer.score(trees)
+    found = caught.value.found
+    assert caught.value.number == 4 and {i for i, scores in enumerate(found) if scores is None} == bad
     wanted = Scorer(NETWORK, _params("nowhere"), row_lengths=(64,), tokens_per_batch=256).score(trees)
     for scores, other in zip(found, wanted, strict=True):
         if scores is not None:
             np.testing.assert_allclose(scores.loglikelihood, other.loglikelihood, atol=1e-4)
-    with pytest.raises(NotFiniteError, match="the model gives prompt 4 scores that are not finite") as caught:
-        scorer.score(trees)
-    assert caught.value.number == 4
 
 
 def test_a_model_that_gives_nothing_is_not_asked_long():
     scorer = Scorer(NETWORK, _params("norm"), row_lengths=(64,), tokens_per_batch=256)
-    assert scorer.score_where_finite(_trees(0, 100)) == [None] * 100
+    with pytest.raises(NotFiniteError) as caught:
+        scorer.score(_trees(0, 100))
+    assert caught.value.found == [None] * 100
     assert scorer.work.batches < 100 / 4 + 10
 
 
