@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -6,6 +7,7 @@ import sys
 import pytest
 
 from flan_jax import verify
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.verification import checks
 
 pytestmark = pytest.mark.slow
@@ -67,9 +69,10 @@ def test_some_checks_on_one_dataset(run, kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--examples=0"], "--examples is 0: give 1 or more"),
-        (["--microbatches=0"], "--microbatches is 0: give 1 or more"),
-        (["--seed=-1"], "--seed is -1: give 0 or more"),
+        (["--examples=0"], "--examples is 0: give a number from 1 to"),
+        (["--microbatches=0"], "--microbatches is 0: give a number from 1 to"),
+        (["--seed=-1"], "--seed is -1: give a number from 0 to"),
+        ([f"--seed={2**31}"], "--seed is 2147483648"),
         (["--targets=0"], "--targets is 0"),
         (["--inputs=20", "--targets=2"], "none of its"),
         (["--step=4"], "no step 4 in"),
@@ -84,6 +87,7 @@ def test_some_checks_on_one_dataset(run, kind):
         (["--huggingface=nowhere", "--checks=huggingface"], "there is no config.json"),
         (["--checks=huggingface"], "not everything that was asked for could be checked. huggingface: the model came"),
         (["--checkpoint=nowhere"], "no checkpoint at nowhere"),
+        ([f"--checkpoint={__file__}"], f"no checkpoint at {__file__}"),
         (["--prepared=nowhere"], "nothing prepared in nowhere"),
     ],
 )
@@ -102,6 +106,26 @@ def test_a_damaged_checkpoint_is_refused(run, verifiable, tmp_path):
     largest.write_bytes(content)
     status, lines, error = run(f"--checkpoint={tmp_path / 'damaged'}")
     assert status == 2 and lines == [] and "step 3 of" in error
+
+
+def test_a_record_that_its_template_does_not_fit_is_named(run, verifiable, tmp_path):
+    shutil.copytree(verifiable["prepared"], tmp_path / "prepared")
+    file = tmp_path / "prepared" / "examples" / "copa" / "test.jsonl"
+    file.write_text('{"id": "copa 7", "fields": {"options": ["a", "b"], "answer": "a"}}\n')
+    status, _, error = run(f"--prepared={tmp_path / 'prepared'}", "--checks=trees", "--datasets=copa")
+    assert status == 2 and f"{file}, record 'copa 7': " in error and "prepare 'copa' again with --overwrite" in error
+    file.write_text("")  # the dev examples will do
+    status, lines, _ = run(f"--prepared={tmp_path / 'prepared'}", "--checks=trees", "--datasets=copa")
+    assert status == 0 and "split dev" in lines[1]
+
+
+def test_kernels_of_other_platforms_give_way(run, verifiable, tmp_path):
+    for kind in ("splash", "cudnn"):
+        shutil.copytree(verifiable["decoder"], tmp_path / kind)
+        manifest = Manifest.load(tmp_path / kind)
+        model = {**manifest.model, "attention": kind, "dtype": "bfloat16"}
+        dataclasses.replace(manifest, model=model).save(tmp_path / kind)
+        assert run(f"--checkpoint={tmp_path / kind}", "--checks=rows")[0] == 0
 
 
 def test_data_without_options_or_texts(run, verifiable, tmp_path):

@@ -83,7 +83,7 @@ class Manifest:
             own = values.pop(_OWN, None)  # which a manifest of an earlier version has not
             is_whole = own is None or own == _digest(values)
             manifest = cls(**(values | {"history": tuple(values["history"])}))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise FlanError(
                 f"no checkpoint at {model_dir}: manifest.json is missing; "
                 "make one with python -m flan_jax.convert or python -m flan_jax.train."

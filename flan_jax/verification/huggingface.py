@@ -26,6 +26,7 @@ def check(subject: Subject, tally: Tally) -> None:
     except ModuleNotFoundError as error:
         raise Skip(f"{error.name} is not installed: pip install torch transformers") from error
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     _tokens(subject, tally, _loaded(transformers.AutoTokenizer, folder))
     if not same_weights:
         tally.left_out.append(f"logits left out: the checkpoint was tuned after {folder.name} was imported")

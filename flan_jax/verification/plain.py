@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flan_jax import models
+from flan_jax.errors import FlanError
 
 START = 0  # T5's decoder starts with id 0
 _SHORTEST_ROW = 64
@@ -48,6 +49,9 @@ class Plain:
         Args:
           prompt: what a decoder's sequence begins with, or what the encoder reads.
           answer: the tokens that are predicted; the decoder reads all but the last.
+
+        Raises:
+          FlanError: a token that the model has no embedding for.
         """
         arrays, first = self._row(prompt, answer)
         hidden_LxD = self._forward(self._params, arrays)
@@ -68,6 +72,11 @@ class Plain:
 
     def _row(self, prompt: Sequence[int], answer: Sequence[int], growth: int = 2) -> tuple[dict[str, np.ndarray], int]:
         """A row's arrays, and the slot that predicts the first token of the answer."""
+        size = self.model.config.vocab_size
+        if (highest := max(*prompt, *answer)) >= size:
+            raise FlanError(
+                f"token {highest} has no embedding, of which the model has {size}: its vocabulary is another."
+            )
         if not self.has_encoder:
             ids = [*prompt, *answer]
             return {"tokens": np.resize(np.array(ids, np.int32), _room(len(ids), _SHORTEST_ROW, growth))}, len(

@@ -20,6 +20,7 @@ from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.stream import Segment, Stream
 from flan_jax.errors import FlanError
+from flan_jax.models.attention_switch import PLATFORMS
 from flan_jax.verification.findings import Place
 from flan_jax.verification.plain import Plain
 
@@ -58,9 +59,9 @@ class Request:
     attention: str = ""
 
     def __post_init__(self) -> None:
-        for name, least in (("examples", 1), ("microbatches", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise FlanError(f"--{name} is {getattr(self, name)}: give {least} or more.")
+        for name, least, most in (("examples", 1, 10**6), ("microbatches", 1, 10**3), ("seed", 0, 2**31 - 1)):
+            if not least <= getattr(self, name) <= most:
+                raise FlanError(f"--{name} is {getattr(self, name)}: give a number from {least} to {most}.")
         for name, value in self.lengths.items():
             if value < 2:
                 raise FlanError(f"--{name} is {value}: a row needs 2 tokens or more for them.")
@@ -117,8 +118,10 @@ class Subject:
         self.manifest = Manifest.load(request.checkpoint)
         self.step = arrays.latest_step(request.checkpoint) if request.step is None else request.step
         self.mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-        own = models.DecoderConfig.from_dict(self.manifest.model)
-        attention = request.attention or ("xla" if own.attention == "cudnn" else own.attention)
+        own = models.DecoderConfig.from_dict(self.manifest.model).attention
+        platform = self.mesh.devices.flat[0].platform
+        runs = own != "cudnn" and PLATFORMS.get(own, platform) == platform  # cuDNN's kernel takes no float32
+        attention = request.attention or (own if runs else "xla")
         self.model, self.params, self.tokenizer, _ = arrays.load_model(
             request.checkpoint, self.step, self.mesh, {"dtype": "float32", "attention": attention}
         )
@@ -184,10 +187,9 @@ class Subject:
     def _questions(self, name: str, style: styles.TextStyle, rng: np.random.Generator) -> Iterator[Question]:
         record = catalog.dataset(name)
         folder = Path(self.request.prepared) / "examples" / name
-        split = next((split for split in _SPLITS if (folder / f"{split}.jsonl").is_file()), None)
-        if split is None:
-            return
-        rows = examples.read(self.request.prepared, name, split, _FEW)
+        there = [split for split in _SPLITS if (folder / f"{split}.jsonl").is_file()]
+        read = ((split, examples.read(self.request.prepared, name, split, _FEW)) for split in there)
+        split, rows = next(((split, rows) for split, rows in read if rows), ("", []))
         pool: list[Any] = []
         if style.shots:
             pool = [(row["id"], row["fields"]) for row in examples.read(self.request.prepared, name, "exemplars")]
@@ -197,4 +199,10 @@ class Subject:
         for number in rng.permutation(len(rows)):
             row, template = rows[number], int(rng.choice(forward))
             place = {"dataset": name, "split": split, "record": row["id"], "template": template}
-            yield Question(builder.build(row["id"], row["fields"], template), place)
+            try:
+                yield Question(builder.build(row["id"], row["fields"], template), place)
+            except FlanError as error:
+                where = f"{folder / split}.jsonl, record {row['id']!r}"
+                raise FlanError(
+                    f"{where}: {str(error).rstrip('.')}; prepare {name!r} again with --overwrite."
+                ) from error

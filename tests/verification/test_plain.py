@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from flan_jax import configuration, models
+from flan_jax.errors import FlanError
 from flan_jax.verification.plain import Plain, log_likelihoods
 
 SMALL = {"embed_dim": 32, "head_dim": 8, "mlp_dim": 48, "num_layers": 2, "dtype": "bfloat16", "attention": "segments"}
@@ -73,3 +74,8 @@ def test_log_likelihoods_are_exact_over_a_large_vocabulary():
     np.testing.assert_allclose(log_likelihoods(logits, [5, 0, 9]), exact, atol=2e-6)
     logits[1, 7] = np.nan
     assert np.isnan(log_likelihoods(logits, [5, 0, 9])).tolist() == [False, True, False]
+
+
+def test_a_token_without_an_embedding_is_named(decoder):
+    with pytest.raises(FlanError, match="token 384 has no embedding, of which the model has 384"):
+        decoder[0].logits(PROMPT, [5, 384])
