@@ -162,7 +162,7 @@ def test_a_row_and_a_mixture_that_are_prepared(run):
         (["--mixture=flan_withuot_nli"], "did you mean 'flan_without_nli'"),
         (["--mixture=flan", "--steps=3"], "--steps needs --prepared"),
         (["--row=0", "--vocabulary=x"], "needs --prepared"),
-        (["--row=-1", "--mixture=flan_rte"], "there is no row -1"),
+        (["--row=-1", "--mixture=flan_rte"], "argument --row: -1: "),
         (["--row=0", "--prepared=nowhere"], "nothing prepared in nowhere"),
     ],
 )
