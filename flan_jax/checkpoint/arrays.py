@@ -88,7 +88,10 @@ class Saver:
             the one before it, failed.
         """
         trees = {name: tree for name, tree in zip(_ITEMS, (params, opt_state), strict=True) if tree is not None}
-        found = {name: digests.measure(tree) for name, tree in trees.items()}
+        self.wait()
+        self._step = step
+        with self._failing():
+            found = {name: digests.measure(tree) for name, tree in trees.items()}
         for name, by_path in found.items():
             digests.refuse_not_finite(
                 by_path, f"step {step} is not saved: {name}", "lower the learning rate and run again"
@@ -96,8 +99,6 @@ class Saver:
         items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
         items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(saved))
-        self.wait()
-        self._step = step
         with self._failing():
             self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
 

@@ -81,7 +81,7 @@ def test_a_broken_manifest_is_one_line(tmp_path, text):
 
 
 def _with_chat(folder):
-    templates = {"default": "{{ bos_token }}\r\n{{ messages[0].content }}", "tool use": "{{ messages | length }}\ud800"}
+    templates = {"default": "{{ bos_token }}\r\n{{ messages[0].content }}", "tool use": "{{ messages | length }}\u2028"}
     tokenizer = ByteTokenizer(stop_ids=(3, 200), chat=Chat(templates, {"bos_token": "<s>"}))
     Manifest.create(SMALL, tokenizer, UNTUNED).save(folder)
     tokenizer.save(folder / "vocabulary")
