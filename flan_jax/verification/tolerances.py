@@ -2,8 +2,8 @@
 
 The two ways add the same float32 terms in another order. Each sum is then off by some units in the last place of its
 largest terms, so what is allowed is a number of such units (EPSILON) times the size of what is compared, and does not
-depend on the model. Measured on Gemma 3 270M, SmolLM2-135M and T5 (docs/results/verify.md) a check uses less than a
-tenth of it. A mask, a position or a weight that is wrong shows as hundredths to whole units, far above.
+depend on the model. Gemma 3 270M, SmolLM2-135M and T5 use at most a fifth of it (docs/results/verify.md), most of that
+between us and transformers. What the tests break on purpose is at least ten times above it.
 """
 
 from __future__ import annotations

@@ -355,6 +355,8 @@ def test_a_fault_is_found_by_its_check_and_named(verifiable, monkeypatch, fault,
     for name, says in failing.items():
         assert found[name].status == FAILS, found[name].line()
         assert says in found[name].line()
+        if found[name].allowed:  # or exactly equal; rounding is far below, a fault far above
+            assert not found[name].difference < 10 * found[name].allowed, found[name].line()
     for name in holding:
         assert found[name].status == HOLDS, found[name].line()
 
