@@ -18,7 +18,8 @@ ENV = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUF
 def run(body: str, **options) -> subprocess.CompletedProcess:
     """A small binary whose work is `body`."""
     lines = "".join(f"\n    {line}" for line in body.splitlines())
-    code = f"import os, signal, sys\nfrom flan_jax.errors import *\nwith one_line_errors():{lines}"
+    handled = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # what runs in the background ignores Ctrl-C
+    code = f"import os, signal, sys\nfrom flan_jax.errors import *\n{handled}\nwith one_line_errors():{lines}"
     return subprocess.run([sys.executable, "-c", code], text=True, timeout=60, check=False, env=ENV, **options)
 
 

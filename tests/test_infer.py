@@ -186,7 +186,9 @@ def talking(checkpoint, tmp_path_factory):
     chat = Chat(
         {"default": TEMPLATE, "short": "{{ messages[-1].content }}{{ (tools or [{}])[0].name }}"}, {"start": "^"}
     )
-    ByteTokenizer(chat=chat).save(folder / "vocabulary")
+    tokenizer = ByteTokenizer(chat=chat)
+    tokenizer.save(folder / "vocabulary")
+    Manifest.load(folder).recorded({"chat": "added"}, tokenizer).save(folder)
     return folder
 
 

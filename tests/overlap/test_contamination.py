@@ -236,7 +236,7 @@ def test_the_binary_writes_what_it_found(world, tmp_path, capsys):
     [
         (["--corpus=nowhere/*"], "no corpus file matches 'nowhere/*'"),
         (["--corpus={corpus}/*.jsonl", "--field=body"], "text field 'body'; name it with --field"),
-        (["--corpus={corpus}/*", "--ngram=0"], "--ngram and --workers are 1 or more"),
+        (["--corpus={corpus}/*", "--ngram=0"], "argument --ngram: 0: "),
         (["--corpus={corpus}/*", "--datasets=rtee"], "did you mean 'rte'"),
         (["--corpus={corpus}/*", "--prepared=nowhere"], "no test examples in nowhere"),
         (["--corpus={bad}"], "bad.txt.gz cannot be read"),
