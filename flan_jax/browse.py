@@ -22,7 +22,7 @@ from rich.console import Console
 from flan_jax import catalog, inspection, options
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import write_atomic
+from flan_jax.files import ready, write_atomic
 from flan_jax.inspection import examples, rows, tables
 from flan_jax.inspection.page import page
 from flan_jax.json_lines import to_json
@@ -152,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments.mixture = arguments.mixture or "flan_without_nli"
             result = _print_row(console, arguments)
         elif arguments.html:
+            ready(Path(arguments.html))
             result = _write_page(console, Path(arguments.html))
         elif arguments.mixture:
             result = _print_mixture(console, arguments)

@@ -12,6 +12,7 @@ import contextlib
 import glob
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
 
 HEARTBEAT = "FLAN_JAX_HEARTBEAT_SECONDS"  # after so many without a sign of life a process counts as dead; default 100
+_ADDRESS = re.compile(r"\S+:\d{1,5}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +86,8 @@ def join(
             f"a run of several processes also needs {' and '.join(f'--{name}' for name in missing)} "
             f"(or {' and '.join(f'JAX_{name.upper()}' for name in missing)})."
         )
+    if address is not None and not _ADDRESS.fullmatch(address):
+        raise FlanError(f"--coordinator_address is {address!r}: it has to be HOST:PORT of process 0, as 10.0.0.2:8476.")
     try:
         jax.distributed.initialize(**given, heartbeat_timeout_seconds=_number(HEARTBEAT) or 100)
     except (ValueError, RuntimeError) as error:

@@ -34,6 +34,7 @@ def near_names(name: str, known: Iterable[str]) -> str:
     """What to do about a name that does not exist: its near matches, or the names that there are."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    near = [n for n in known if n.lower() == str(name).lower()] or near
     if near:
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
     if len(known) <= 20:

@@ -176,8 +176,11 @@ def ready(path: Path) -> Path:
         if path.exists() and not path.is_file():
             return path  # a device or a pipe
         above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-        with tempfile.TemporaryFile(dir=above):
-            pass
+        try:
+            with tempfile.TemporaryFile(dir=above):
+                pass
+        except OSError as error:  # it names the probe, of which nobody knows
+            raise cannot("write", path, error) from error
     return path
 
 

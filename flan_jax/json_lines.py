@@ -90,6 +90,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")  # valid UTF-8 holds no surrogate but by an escape of JSON
+_OLD_LINE_ENDS = re.compile(rb"\}[ \t]*\r[ \t\r]*\{")  # two objects in what is one line
 # What a file may begin with that is not JSON lines in UTF-8, and what to say of it.
 _OTHER_FORMATS = (
     (b"\xff\xfe\x00\x00", "is text in UTF-32; save it as UTF-8"),
@@ -184,6 +185,8 @@ def parse_json(line: bytes, strict: bool = True) -> Any:
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     except json.JSONDecodeError as error:
+        if _OLD_LINE_ENDS.search(line):
+            raise ValueError("not JSON (several lines that end with CR alone: save the file with LF)") from None
         raise ValueError(f"not JSON ({error.msg})") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None

@@ -10,12 +10,14 @@ import dataclasses
 import math
 import numbers
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from flan_jax import files
 from flan_jax.errors import FlanError, near_names
 
+_BREAKS_LINE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 LARGEST = 2**31 - 1  # steps, rows and lengths are int32 where they are computed with
 SEEDS = 2**32 - 1  # JAX takes 32 bits of a seed, and two that share them would be the same
 
@@ -155,13 +157,13 @@ class Switch:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A text that is not empty."""
+    """A text that is not empty, and stays on its line in tables and messages."""
 
-    wanted: str = "a text in quotes"
+    wanted: str = "a text in quotes, on one line"
 
     def fit(self, value: Any) -> str:
         """See `Kind`."""
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or _BREAKS_LINE.search(value):
             raise Unfit
         return value
 
@@ -205,8 +207,9 @@ class OneOf:
         """See `Kind`."""
         if not isinstance(value, str):
             raise Unfit
-        if value not in self.names:
-            raise Unfit(near_names(value, self.names))
+        if value not in self.names:  # a name that is near none may have been meant for another kind: see Either
+            said = near_names(value, self.names)
+            raise Unfit(said if said.startswith("did you mean") else "")
         return value
 
 

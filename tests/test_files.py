@@ -87,6 +87,12 @@ def test_read_only_disk(read_only_disk):
             write(read_only_disk)
 
 
+@pytest.mark.parametrize("path", ["file", "no/such/folders/file"])
+def test_what_is_asked_beforehand_is_named_as_it_was_given(read_only_disk, path):
+    with pytest.raises(FlanError, match=f"^cannot write {read_only_disk / path}: read-only file system; "):
+        files.ready(read_only_disk / path)
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [

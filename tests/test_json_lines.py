@@ -121,6 +121,13 @@ def test_a_strange_first_line_costs_no_other(line):
     assert [one.number for one in found] == [1, 2] and found[1] == JsonLine(2, {"a": 1})
 
 
+@pytest.mark.parametrize("end", [b"\r", b" \r \r"])
+def test_lines_that_end_with_cr_alone_are_named(end):
+    with pytest.raises(ValueError, match="several lines that end with CR alone: save the file with LF"):
+        parse_json(end.join([b'{"a": 1}', b'{"a": 2}', b""]))
+    assert parse_json(b'{"a":\r1}\r') == {"a": 1}
+
+
 def test_what_is_no_file_is_named(tmp_path):
     with pytest.raises(FlanError, match=r"cannot read .*none\.jsonl: No such file"):
         list(read_json_lines(tmp_path / "none.jsonl"))

@@ -59,7 +59,7 @@ WRONG = {
     "STEP": ["last", "", -1, True, 1.5, "5", (1, 2), NAN],
     "EVAL_OUTPUT_DIR": [*NO_PATH, None],
     "DATASETS": ["snl", ("s", "n"), (), "", None, 5, ("nli", "nly"), ("rte", "rte"), {"nli": 1}, "nli,rte", (5,)],
-    "RUN_NAME": ["", None, 5],
+    "RUN_NAME": ["", None, 5, "two\nlines", "a\x1b[2J", "a\u2028b"],
     "BASELINE_DIR": NO_PATH,
     "BASELINE_NAME": ["", None, 5],
     "MAX_EXAMPLES": [0, -1, 1.5, True, "5", NAN],
@@ -247,3 +247,17 @@ def test_values_that_gin_gives_are_those_of_the_table():
     )
     text = gin.config_str()
     assert "TRAIN_STEPS = 1000\n" in text and "BATCH_SIZE = 2\n" in text and "MODEL_DIR = '/home/me/run'" in text
+
+
+def test_a_number_in_quotes_is_told_of_all_that_fits():
+    """A word of one kind must not hide that a number of another is wanted."""
+    with pytest.raises(FlanError, match=r"^STEP is '3': it has to be a whole number of at least 0, 'all' or 'follow'"):
+        macros.check("evaluate.step", "3", "STEP")
+    with pytest.raises(FlanError, match=r"^STEP is 'folow': did you mean 'follow'"):
+        macros.check("evaluate.step", "folow", "STEP")
+
+
+@pytest.mark.parametrize("given", ["NLI", "Nli", "RTE"])
+def test_a_name_in_other_letters_is_near(given):
+    with pytest.raises(FlanError, match=f"did you mean '{given.lower()}'"):
+        macros.check("evaluate.datasets", (given,))

@@ -159,7 +159,8 @@ def _check_number(value: Any, dtype: np.dtype) -> None:
         fits = type(value) is int and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
         wanted = f"a whole number of {8 * dtype.itemsize} bits"
     else:
-        fits = type(value) in (int, float) and abs(value) <= np.finfo(dtype).max and math.isfinite(value)
+        # Python compares a whole number of any size with its own floats; NumPy's raise OverflowError.
+        fits = type(value) in (int, float) and abs(value) <= float(np.finfo(dtype).max) and math.isfinite(value)
         wanted = "a number"
     if not fits:
         raise Misfit(f"does not fit the schema ({_shown(value)} is not {wanted})")

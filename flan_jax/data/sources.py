@@ -29,6 +29,8 @@ from flan_jax.json_lines import read_json_lines
 
 SAMPLES = "samples"
 TFDS = "tfds"
+_SPLITS = ("train", "validation", "test")
+_LIKE_DATA = (*_SPLITS, "dev", "json")  # parts of the names of files that someone may think are read
 
 # A builder without data of its own looks for figures in a bucket that TFDS itself has switched off; each look leaves an
 # empty folder in the temporary folder.
@@ -122,9 +124,13 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
     folder = samples_folder() if str(data) == SAMPLES else Path(data)
     if not folder.is_dir():
         raise FlanError(f"no folder {folder}: --data is samples, tfds, or a folder of data.")
-    if (folder / record.folder).is_dir() and list((folder / record.folder).glob("*.jsonl")):
+    if (folder / record.folder).is_file():
+        raise SourceError(record.name, f"{folder / record.folder} is a file, not a folder", "remove it or make it one")
+    given, others = _files_of(folder / record.folder)
+    if given:
         with _cache_of(record):
-            data_dir, bad_rows, notes = _imported(record, folder / record.folder)
+            data_dir, bad_rows, notes = _imported(record, given)
+        notes = (*notes, *_unused(record, given, others))
         origin = SAMPLES if str(data) == SAMPLES else str(folder.name)
     else:
         data_dir, bad_rows, notes, origin = folder, (), (), "tfds"
@@ -132,7 +138,7 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
     if not builder.is_prepared():
         raise SourceError(
             record.name,
-            f"no folder {record.folder}/ of JSONL and no prepared {record.source} in {folder}",
+            f"no folder {record.folder}/ of JSONL{_but(others)} and no prepared {record.source} in {folder}",
             f"add {record.folder}/train.jsonl and so on with the fields of TFDS, or leave the dataset out",
         )
     return OpenSource(builder, _resolved(record, builder), origin, bad_rows, notes)
@@ -154,7 +160,8 @@ def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dic
     try:
         return catalog.resolve_splits(record, sizes)
     except FlanError as error:
-        raise SourceError(record.name, str(error), "leave it out or add the split") from error
+        reason = str(error).rstrip(".").removeprefix(f"dataset {record.name}: ")
+        raise SourceError(record.name, reason, "leave it out or add the split") from error
 
 
 def builder_of(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.core.DatasetBuilder:
@@ -232,9 +239,34 @@ def _refused(record: catalog.Dataset, error: FlanError) -> SourceError:
     return SourceError(record.name, reason, remedy, refused=True)
 
 
-def _imported(record: catalog.Dataset, folder: Path) -> tuple[Path, tuple[BadRow, ...], tuple[str, ...]]:
+def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(JSONL files, others) of a dataset's folder, in order; hidden ones are nobody's data, such as ._train.jsonl."""
+    seen = sorted(folder.iterdir()) if folder.is_dir() else []
+    seen = [file for file in seen if not file.name.startswith(".")]
+    return [file for file in seen if file.suffix == ".jsonl"], [file for file in seen if file.suffix != ".jsonl"]
+
+
+def _but(others: Sequence[Path]) -> str:
+    """What a folder without JSONL has instead, for an error."""
+    shown = [file.name for file in others if not file.is_dir()]
+    return f" (it has {', '.join(shown[:3])}{' ...' if len(shown) > 3 else ''}, not .jsonl)" if shown else ""
+
+
+def _unused(record: catalog.Dataset, given: Sequence[Path], others: Sequence[Path]) -> list[str]:
+    """Notes on files beside the splits that look like data, and that nothing reads."""
+    rules = record.splits
+    splits = {*_SPLITS, *(name for name in (rules.train, rules.dev, rules.test) if name)}
+    odd = [file for file in given if file.stem not in splits and file.stem.partition("_")[0] not in _SPLITS]
+    other = [file for file in others if any(part in file.name.lower() for part in _LIKE_DATA) and not file.is_dir()]
+    return [
+        *(f"{file.parent.name}/{file.name}, whose name is no split ({', '.join(sorted(splits))})" for file in odd),
+        *(f"{file.parent.name}/{file.name}, which does not end in .jsonl" for file in other),
+    ]
+
+
+def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tuple[BadRow, ...], tuple[str, ...]]:
     """The TFDS data folder that holds `folder`'s rows, made once for their content; its bad rows and notes."""
-    files = sorted(folder.glob("*.jsonl"))
+    folder = files[0].parent
     digest = hashlib.sha256(f"{record.source} {usable.code_digest(record)}".encode())
     for file in files:
         try:

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import re
+import shutil
 import tempfile
 
 import pytest
@@ -109,6 +111,47 @@ def test_a_prepared_tfds_folder_is_opened(data, home):
     (imported,) = (home / "imported").iterdir()
     source = sources.open_source(RTE, imported)
     assert source.origin == "tfds" and source.splits["train"].size == 8
+
+
+def test_hidden_files_are_no_data(data):
+    """macOS puts ._train.jsonl beside what it copies to other disks; editors have their own."""
+    (data / "rte" / "._train.jsonl").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ")
+    (data / "rte" / ".train.jsonl").write_bytes(b"\x1f\x8b")
+    source = sources.open_source(RTE, data)
+    assert source.splits["train"].size == 8 and not source.bad_rows and not source.notes
+
+
+@pytest.mark.parametrize("name", ["dev.jsonl", "train (1).jsonl", "train-00000-of-00001.jsonl", "Train.jsonl"])
+def test_a_file_whose_name_is_no_split_is_noted(data, name):
+    write(data / "rte", name.removesuffix(".jsonl"), *ROWS[:2])
+    (note,) = sources.open_source(RTE, data).notes
+    assert note == f"rte/{name}, whose name is no split (test, train, validation)"
+
+
+@pytest.mark.parametrize("name", ["train.json", "train.jsonl.gz", "validation.csv", "TRAIN.JSONL", "train.ndjson"])
+def test_a_file_of_another_kind_is_noted(data, name):
+    (data / "rte" / name).write_bytes(b"{}")
+    (note,) = sources.open_source(RTE, data).notes
+    assert note == f"rte/{name}, which does not end in .jsonl"
+    for file in (data / "rte").glob("*.jsonl"):
+        file.unlink()
+    with pytest.raises(sources.SourceError, match=re.escape(f"no folder rte/ of JSONL (it has {name}, not .jsonl)")):
+        sources.open_source(RTE, data)
+
+
+def test_a_file_in_place_of_a_folder_is_named(data):
+    shutil.rmtree(data / "rte")
+    (data / "rte").write_text("{}")
+    with pytest.raises(sources.SourceError, match="rte is a file, not a folder"):
+        sources.open_source(RTE, data)
+
+
+def test_splits_of_other_names_alone_are_named_once(data):
+    for file in (data / "rte").glob("*.jsonl"):
+        file.rename(file.with_stem(f"{file.stem}-00000-of-00001"))
+    with pytest.raises(sources.SourceError) as caught:
+        sources.open_source(RTE, data)
+    assert str(caught.value).count("dataset rte") == 1 and ".;" not in str(caught.value)
 
 
 def test_bad_rows_are_named_and_the_others_imported(data):

@@ -72,6 +72,8 @@ BAD = [
     ("story_cloze", {"label": 0}, f"{NO_LABEL} (label is 0)"),
     ("stsb", {"label": 5.4}, f"{NO_LABEL} (label is 5.4)"),
     ("stsb", {"label": -0.4}, f"{NO_LABEL} (label is -0.4)"),
+    ("stsb", {"label": 10**400}, "field 'label' does not fit the schema (1000"),
+    ("stsb", {"label": -(10**39)}, "field 'label' does not fit the schema (-1000"),
     ("stsb", {"label": True}, "field 'label' does not fit the schema (true is not a number)"),
     ("wsc273", {"label": 2}, f"{NO_LABEL} (label is 2)"),
     ("copa", {"question": "why"}, "there is no text for 'relation'"),

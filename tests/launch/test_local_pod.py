@@ -8,11 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from flan_jax import distributed
 from flan_jax import train as train_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
 
 BYTES = ByteTokenizer()
 
@@ -30,6 +32,13 @@ def test_every_process_has_its_number_and_its_output(local_pod):
     assert done.returncode == 0
     assert sorted(done.stdout.splitlines()) == ["I am 0", "[process 1] I am 1", "[process 2] I am 2"]
     assert sorted(done.stderr.splitlines()) == ["[process 1] oh", "[process 2] oh", "oh"]
+
+
+@pytest.mark.parametrize("address", ["host", "", ":", "host:", "host:port", ":8476", "host:123456", "a b:1"])
+def test_an_address_without_a_port_is_named(address, monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", address)  # an empty option counts as none
+    with pytest.raises(FlanError, match="coordinator_address is .*: it has to be HOST:PORT of process 0"):
+        distributed.join(address, 2, 0)
 
 
 def test_the_environment_is_jax_s(load):
