@@ -69,11 +69,11 @@ def test_some_checks_on_one_dataset(run, kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--examples=0"], "--examples is 0: give a number from 1 to"),
-        (["--microbatches=0"], "--microbatches is 0: give a number from 1 to"),
-        (["--seed=-1"], "--seed is -1: give a number from 0 to"),
+        (["--examples=0"], "argument --examples: 0: it has to be"),
+        (["--microbatches=0"], "argument --microbatches: 0: it has to be"),
+        (["--seed=-1"], "argument --seed: -1: it has to be"),
         ([f"--seed={2**31}"], "--seed is 2147483648"),
-        (["--targets=0"], "--targets is 0"),
+        (["--targets=0"], "argument --targets: 0: it has to be"),
         (["--inputs=20", "--targets=2"], "none of its"),
         (["--step=4"], "no step 4 in"),
         (["--checks=rowz"], "unknown check 'rowz': did you mean 'rows'"),
