@@ -86,16 +86,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--targets", type=options.of(TOKENS), default=LENGTHS["targets"], help="tokens of targets in a row"
     )
-    parser.add_argument(
-        "--huggingface", type=options.path, help="a folder of transformers with the same model"
-    )
+    parser.add_argument("--huggingface", type=options.path, help="a folder of transformers with the same model")
     parser.add_argument("--attention", default="", help="how the checked side computes attention; the model's own way")
     parser.add_argument("--checks", default="", help=f"only these, with commas: {', '.join(checks.CHECKS)}")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
         arguments = vars(parser.parse_args(argv))
         as_json, names = arguments.pop("json"), _split(arguments.pop("checks"))
-        arguments["huggingface"] = arguments["huggingface"] or default.huggingface
         arguments["lengths"] = {name: arguments.pop(name) for name in ("inputs", "targets")}
         findings = verify(Request(**arguments | {"datasets": _split(arguments["datasets"])}), names)
         failed = any(finding.status == FAILS for finding in findings)

@@ -8,7 +8,9 @@ import pytest
 
 from flan_jax import verify
 from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.errors import FlanError
 from flan_jax.verification import checks
+from flan_jax.verification.subject import Request
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +74,7 @@ def test_some_checks_on_one_dataset(run, kind):
         (["--examples=0"], "argument --examples: 0: it has to be"),
         (["--microbatches=0"], "argument --microbatches: 0: it has to be"),
         (["--seed=-1"], "argument --seed: -1: it has to be"),
-        ([f"--seed={2**31}"], "--seed is 2147483648"),
+        ([f"--seed={2**32}"], "argument --seed: 4294967296: it can be"),
         (["--targets=0"], "argument --targets: 0: it has to be"),
         (["--inputs=20", "--targets=2"], "none of its"),
         (["--step=4"], "no step 4 in"),
@@ -96,6 +98,14 @@ def test_bad_input_is_one_line(run, arguments, message):
     assert status == 2
     line = error.strip().splitlines()[-1]
     assert line.startswith("flan_jax: ") and message in line
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"examples": 0}, {"microbatches": 1.5}, {"seed": -1}, {"lengths": {"inputs": 1, "targets": 8}}]
+)
+def test_a_request_has_the_same_limits(wrong):
+    with pytest.raises(FlanError, match="--(examples|microbatches|seed|inputs) is .*: it has to be a whole number"):
+        Request("somewhere", "prepared", **wrong)
 
 
 def test_a_damaged_checkpoint_is_refused(run, verifiable, tmp_path):

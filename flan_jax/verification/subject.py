@@ -21,10 +21,12 @@ from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.stream import Segment, Stream
 from flan_jax.errors import FlanError
 from flan_jax.models.attention_switch import PLATFORMS
+from flan_jax.values import SEEDS, TOKENS, Unfit, Whole
 from flan_jax.verification.findings import Place
 from flan_jax.verification.plain import Plain
 
 _SPLITS = ("test", "dev", "exemplars")  # in this order; a dataset may have only some
+_KINDS = {"examples": Whole(1), "microbatches": Whole(1), "seed": Whole(0, SEEDS)}
 _FEW = 50  # records of a file that examples are chosen from
 
 
@@ -42,7 +44,7 @@ class Request:
       seed: of the stream, and of what is chosen.
       microbatches: of the gradient.
       lengths: of inputs and targets, as in training.
-      huggingface: a folder of transformers with the same model; "" takes the one that the manifest names.
+      huggingface: a folder of transformers with the same model; None takes the one that the manifest names.
       attention: how the checked side computes attention; "" takes the model's own way.
     """
 
@@ -55,16 +57,16 @@ class Request:
     seed: int = 0
     microbatches: int = 2
     lengths: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(LENGTHS))
-    huggingface: str = ""
+    huggingface: str | None = None
     attention: str = ""
 
     def __post_init__(self) -> None:
-        for name, least, most in (("examples", 1, 10**6), ("microbatches", 1, 10**3), ("seed", 0, 2**31 - 1)):
-            if not least <= getattr(self, name) <= most:
-                raise FlanError(f"--{name} is {getattr(self, name)}: give a number from {least} to {most}.")
-        for name, value in self.lengths.items():
-            if value < 2:
-                raise FlanError(f"--{name} is {value}: a row needs 2 tokens or more for them.")
+        given = [(name, getattr(self, name), kind) for name, kind in _KINDS.items()]
+        for name, value, kind in [*given, *((name, value, TOKENS) for name, value in self.lengths.items())]:
+            try:
+                kind.fit(value)
+            except Unfit as error:
+                raise FlanError(f"--{name} is {value!r}: {str(error) or f'it has to be {kind.wanted}'}.") from error
 
 
 class Drawn(NamedTuple):
