@@ -16,7 +16,7 @@ from rich.console import Console
 from flan_jax import catalog, values
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.files import writable
+from flan_jax.files import ready
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import parallel, preparation
@@ -53,7 +53,7 @@ def prepare_datasets(
     values.checked("workers", values.Whole(1), workers)
     if not chosen:
         raise FlanError("no dataset is chosen: give --datasets or --mixture, or neither for all.")
-    writable(to)
+    ready(to / "any")  # asked before the work, and nothing is made: --data may be wrong
     outcomes: dict[str, parallel.Outcome] = {}
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
