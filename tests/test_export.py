@@ -88,8 +88,9 @@ def test_what_fails_leaves_the_old_file(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(export, "examples", broken)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as status:
         export.main([f"--to={target}", "--name=rte"])
+    assert status.value.code == 130
     assert target.read_text() == "old\n" and [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
 
 

@@ -208,10 +208,13 @@ def test_the_damaged_array_is_named(converted, tmp_path, reader):
         try:
             assert _same(READERS[reader](copy), wanted), data  # an index that was merged into another one
         except FlanError as error:
+            # A bit of an exponent may make a number that is not finite, which the streaming reader sees first.
             found = re.search(
-                r"step 0 of .* is damaged: array (\S+) is not what .*copy the checkpoint anew", str(error)
+                r"step 0 of .* (?:is damaged: array (\S+) is not what .*copy the checkpoint anew"
+                r"|: (\S+): \d+ of \d+ numbers are NaN or infinite; .*)",
+                str(error).replace(f"{copy}:", f"{copy} :"),
             )
-            named.add(found[1] if found else str(error))
+            named.add(found[1] or found[2] if found else str(error))
         shutil.rmtree(copy)
     assert len(named) >= 6 and named <= set(names)
 
