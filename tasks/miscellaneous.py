@@ -138,7 +138,7 @@ QUAC = Dataset(
     cluster="miscellaneous",
     source="quac:1.0.0",
     kind=GENERATION,
-    metrics=("trivia_qa",),
+    metrics=("quac",),
     fields=_quac_fields,
     gpt3_prompt=Gpt3Prompt("{title}\n\n{article}\n\nQ: {question}\nA:", stop=("\n",)),
     templates=(

@@ -112,7 +112,7 @@ DROP = Dataset(
     cluster="reading_comprehension",
     source="drop:2.0.0",
     kind=GENERATION,
-    metrics=("squad",),
+    metrics=("squad", "drop"),
     splits=Splits(test="dev"),
     fields=_drop_fields,
     # The passages are about history, matches of American football and the figures of a census.

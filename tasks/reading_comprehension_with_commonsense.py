@@ -105,9 +105,9 @@ def _record_is_right(record: Mapping[str, Any]) -> Any:
 
 
 def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields passage (without its highlights), lead (the query up to the placeholder), opening (the same and dots), query (with a gap), entity, sentence (the query with the entity), options, answer, references (all that are right).
+    """Fields passage (without its highlights), lead (the query up to the placeholder), opening (the same and dots), query (with a gap), entity, sentence (the query with the entity), rest (the query after the placeholder), options, answer, references (all that are right).
 
-    An option is an entity with the rest of the query after the placeholder, since a query may begin with it.
+    An option is an entity with the rest, since a query may begin with it. The metric leaves the rest out.
     """
     passage = tf.strings.regex_replace(record["passage"], r"(?s)\s*@highlight\b.*$", "")
     passage = tf.strings.regex_replace(passage, r"[ \t\pZ]*[\r\n][\s\pZ]*", "\n")
@@ -124,6 +124,7 @@ def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "query": one_line(tf.strings.join([parts[0], "____", parts[1]])),
         "entity": first(right),
         "sentence": one_line(tf.strings.join([parts[0], first(right), parts[1]])),
+        "rest": tf.strings.strip(rest),
         "options": options,
         "answer": first(references),
         "references": references,
@@ -142,7 +143,7 @@ RECORD = Dataset(
     cluster="reading_comprehension_with_commonsense",
     source="super_glue/record:1.0.2",
     kind=CLASSIFICATION,
-    metrics=("squad",),
+    metrics=("accuracy", "record"),
     keep=_record_keep,
     fields=_record_fields,
     gpt3_prompt=Gpt3Prompt("{passage}\n- {lead}"),

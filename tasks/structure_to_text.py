@@ -59,7 +59,7 @@ COMMON_GEN = Dataset(
     cluster="structure_to_text",
     source="gem/common_gen:1.1.0",
     kind=GENERATION,
-    metrics=("rouge",),
+    metrics=("rouge", "rouge_stemmed"),
     fields=_common_gen_fields,
     gpt3_prompt=Gpt3Prompt("Words: {concepts}\nA sentence with all of them:", stop=("\n",)),
     templates=(
@@ -118,7 +118,7 @@ DART = Dataset(
     cluster="structure_to_text",
     source="gem/dart:1.1.0",
     kind=GENERATION,
-    metrics=("rouge",),
+    metrics=("rouge", "rouge_stemmed"),
     fields=_dart_fields,
     gpt3_prompt=Gpt3Prompt("Facts: {triples}\nIn plain English:", stop=("\n",)),
     templates=(
@@ -170,7 +170,7 @@ E2E_NLG = Dataset(
     cluster="structure_to_text",
     source="gem/e2e_nlg:1.1.0",
     kind=GENERATION,
-    metrics=("rouge",),
+    metrics=("rouge", "rouge_stemmed"),
     fields=_e2e_nlg_fields,
     gpt3_prompt=Gpt3Prompt("Facts: {attributes}\nIn plain English:", stop=("\n",)),
     templates=(
@@ -227,7 +227,7 @@ WEB_NLG_EN = Dataset(
     cluster="structure_to_text",
     source="gem/web_nlg_en:1.1.0",
     kind=GENERATION,
-    metrics=("rouge",),
+    metrics=("rouge", "rouge_stemmed"),
     fields=_web_nlg_fields,
     bare="{triples}",
     gpt3_prompt=Gpt3Prompt("Facts: {triples}\nIn plain English:", stop=("\n",)),

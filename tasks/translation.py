@@ -55,7 +55,7 @@ def _pair(
         cluster="translation",
         source=source,
         kind=GENERATION,
-        metrics=("bleu",),
+        metrics=("bleu", "bleu_13a"),
         splits=splits,
         fields=_translation_fields(code, language),
         bare="{source}",

@@ -188,7 +188,8 @@ def _render(
         if style.shots:
             prefix = tf.numpy_function(_prefix(builder), [row["record_id"], index, inputs], tf.string)
             inputs = tf.strings.join([tf.ensure_shape(prefix, []), inputs])
-        kept = {k: fields[k] for k in ("question_id", "answer", "options", "references") if k in fields}
+        names = ("answer", "options", "references", *metrics.needs(record.metrics))
+        kept = {name: fields[name] for name in names if name in fields}
         return {
             "inputs": inputs,
             "targets": targets,
@@ -223,20 +224,23 @@ def _prefix(builder: ExampleBuilder) -> Callable[[bytes, int, bytes], bytes]:
     return prefix
 
 
-def _references(output: str, is_target: bool = False, example: Mapping[str, Any] | None = None, **_: Any) -> Any:
-    """The references of an example as SeqIO's post-processor gives them to a metric."""
+def _references(
+    output: str,
+    is_target: bool = False,
+    example: Mapping[str, Any] | None = None,
+    needs: Sequence[str] = (),
+    **_: Any,
+) -> Any:
+    """An example's references, with the fields that metrics need, as SeqIO's post-processor gives them to a metric."""
     if not is_target or example is None:
         return output
-    if "question_id" in example:
-        identity = example["question_id"]
-        return {
-            "question_id": identity.decode() if isinstance(identity, bytes) else str(identity),
-            "references": [output],
-        }
-    found = example.get("references")
-    if found is None or not len(found):
-        return output
-    return [_decoded(r) if isinstance(r, bytes) else str(r) for r in found]
+    listed = example.get("references")
+    found = output if listed is None or not len(listed) else [_text(r) for r in listed]
+    return {"references": found, **{name: _text(example[name]) for name in needs}} if needs else found
+
+
+def _text(value: Any) -> str:
+    return _decoded(value) if isinstance(value, bytes) else str(value)
 
 
 class OpenMixture(seqio.Mixture):
@@ -322,7 +326,7 @@ def register(
                 seqio.preprocessors.append_eos_after_trim,
             ],
             output_features=features,
-            postprocess_fn=_references,
+            postprocess_fn=functools.partial(_references, needs=metrics.needs(record.metrics)),
             metric_fns=[metrics.metric(m) for m in record.metrics],
         )
         return name

@@ -8,7 +8,7 @@ generated, `prediction`, `references` and, where the metric has one, the example
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from flan_jax.errors import FlanError
 Prediction = Mapping[str, Any]
 
 SCORES = ("sum", "per_token", "per_byte")  # how options are ranked; the paper's and the default is the sum
+_OF_OPTIONS = ("accuracy", "answer_shares")  # metrics of every dataset with options, beside its own
+_DRAWS = 20  # of random answers, for the baseline of a metric that has no value of single examples
 PMI = "pmi"  # the sum less the option's log-likelihood without the prompt (Holtzman et al. 2021)
 
 
@@ -47,14 +49,33 @@ def ranked(prediction: Prediction, score: str) -> int:
     return int(np.argmax(values))
 
 
-def accuracy(predictions: Sequence[Prediction], score: str = "sum") -> float:
-    """Share of predictions whose highest option is the answer, 0 to 1."""
-    return float(np.mean([ranked(p, score) == p["answer"] for p in predictions]))
+def right_options(prediction: Prediction) -> list[int]:
+    """The options that are right: the answer first, then those that are references.
+
+    Args:
+      prediction: of ranked options. References are in the dataset's own words, which are `words` where the prompt has
+        others.
+    """
+    answer = prediction["answer"]
+    wanted = {reference.strip() for reference in prediction.get("references", ())}
+    words = prediction.get("words", prediction["options"])
+    return [answer, *(i for i, word in enumerate(words) if i != answer and word.strip() in wanted)]
+
+
+def is_right(prediction: Prediction, score: str = "sum") -> bool:
+    """Whether the highest option is a right one."""
+    return ranked(prediction, score) in right_options(prediction)
 
 
 def headline(record: catalog.Dataset) -> metrics.Metric:
     """The metric whose headline value stands in the table."""
     return metrics.metric(record.metrics[0])
+
+
+def all_of(record: catalog.Dataset) -> list[metrics.Metric]:
+    """The metrics of a dataset, headline first. Where options are ranked, accuracy and answer shares are among them."""
+    more = _OF_OPTIONS if record.kind == catalog.CLASSIFICATION else ()
+    return [metrics.metric(name) for name in dict.fromkeys((*record.metrics, *more))]
 
 
 def example_score(record: catalog.Dataset, references: Sequence[str], prediction: str) -> float | None:
@@ -63,36 +84,61 @@ def example_score(record: catalog.Dataset, references: Sequence[str], prediction
     return None if found is None else found(list(references), prediction)
 
 
-def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Every metric of the dataset over the predictions of one template, as `metrics` gives them (mostly percent)."""
-    found: dict[str, float] = {}
-    for name, targets, said in _compared(record, predictions):
-        found |= metrics.metric(name)(targets, said)
-    return found
+def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction], score: str = "sum") -> dict[str, float]:
+    """Every metric of the dataset over the predictions of one template, as `metrics` gives them (mostly percent).
+
+    Args:
+      record: the dataset.
+      predictions: of one template.
+      score: how options are ranked.
+    """
+    chosen = _chosen(record, predictions, score)
+    found = [metric(*_compared(record, metric, predictions, chosen)) for metric in all_of(record)]
+    return {key: value for values in found for key, value in values.items()}
 
 
 def undefined_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> list[str]:
-    """Which of `all_metrics` are 0 because they are undefined (`metrics.undefined`)."""
-    compared = _compared(record, predictions)
-    return [value for name, targets, said in compared for value in metrics.metric(name).undefined(targets, said)]
+    """Which of `all_metrics` are 0 because they are undefined (`Metric.undefined`)."""
+    chosen = _chosen(record, predictions)
+    compared = [(metric, *_compared(record, metric, predictions, chosen)) for metric in all_of(record)]
+    return [key for metric, targets, said in compared for key in metric.undefined(targets, said)]
 
 
-def _compared(record: catalog.Dataset, predictions: Sequence[Prediction]) -> Iterator[tuple[str, Any, list[str]]]:
-    """(name, targets, predictions) of each metric."""
-    if record.kind == catalog.CLASSIFICATION:
-        words = [p.get("words", p["options"]) for p in predictions]
-        said = [w[ranked(p, "sum")] for w, p in zip(words, predictions, strict=True)]
-        wanted: list[Any] = [w[p["answer"]] for w, p in zip(words, predictions, strict=True)]
-    else:
-        said, wanted = [p["prediction"] for p in predictions], [p["references"] for p in predictions]
-    for name in record.metrics:
-        targets = wanted
-        if name == "multirc":
-            pairs = zip(wanted, predictions, strict=True)
-            targets = [{"question_id": p["question_id"], "references": [answer]} for answer, p in pairs]
-        elif record.kind == catalog.CLASSIFICATION:
-            targets = [p.get("references", answer) for answer, p in zip(wanted, predictions, strict=True)]
-        yield name, targets, said
+def headline_share(record: catalog.Dataset, predictions: Sequence[Prediction], score: str = "sum") -> float:
+    """The headline value over the predictions of one template, 0 to 1.
+
+    Args:
+      record: the dataset.
+      predictions: of one template.
+      score: how options are ranked.
+    """
+    return _share(record, predictions, _chosen(record, predictions, score))
+
+
+def _share(record: catalog.Dataset, predictions: Sequence[Prediction], chosen: Sequence[int]) -> float:
+    metric = headline(record)
+    return metric.share(metric(*_compared(record, metric, predictions, chosen)))
+
+
+def _chosen(record: catalog.Dataset, predictions: Sequence[Prediction], score: str = "sum") -> list[int]:
+    """The options that are chosen; empty where text is generated."""
+    return [ranked(p, score) for p in predictions] if record.kind == catalog.CLASSIFICATION else []
+
+
+def _compared(
+    record: catalog.Dataset, metric: metrics.Metric, predictions: Sequence[Prediction], chosen: Sequence[int]
+) -> tuple[list[Any], list[str]]:
+    """(targets, predictions) as the metric takes them."""
+    if record.kind != catalog.CLASSIFICATION:
+        return [metric.target(p, p["references"]) for p in predictions], [p["prediction"] for p in predictions]
+    targets, said = [], []
+    for p, choice in zip(predictions, chosen, strict=True):
+        words = p.get("words", p["options"])
+        if metric.by_place and not record.labels:
+            words = [str(place) for place in range(len(words))]
+        targets.append(metric.target(p, [words[i] for i in right_options(p)]))
+        said.append(words[choice])
+    return targets, said
 
 
 def summarize(
@@ -102,9 +148,10 @@ def summarize(
 
     Every dataset has a headline `metric`, of which the report shows `mean`, `std`, `best_dev`, `best_dev_template`,
     `random`, `majority` (None where there is none) and, for each template, `value`; all from 0 to 1. Where options are
-    ranked it is "accuracy", and a template's value is its `sum`. A prediction line of another metric carries its
-    example's own `score`, 0 to 1, where the metric has one (BLEU has not); without it the report leaves the dataset out
-    of differences and clean subsets. Such a line has `prompt`, `prediction` and `references`.
+    ranked, `sum`, `per_token`, `per_byte` and `pmi` of a template are the headline value under each way to rank, and
+    `value` is its `sum`. A prediction line of generated text carries its example's own `score`, 0 to 1, where the
+    metric has one (BLEU has not); without it the report leaves the dataset out of differences and clean subsets. Such a
+    line has `prompt`, `prediction` and `references`.
 
     Args:
       record: the dataset.
@@ -112,11 +159,12 @@ def summarize(
       dev: predictions on dev by template number; empty where there is no dev set.
 
     Returns:
-      `metric`; `mean` and `std` (sample standard deviation) over templates; `best_dev`, the test figure of the template
-      that is best on dev (ties to the first); `stderr` of one template's figure at the mean (None for BLEU); `random`
-      and `majority` baselines; `metrics`, means over templates of all of the dataset's metrics; `templates`, a list of
-      figures by template,
-      which names as `undefined` the metrics that are 0 because an answer or a target never varies.
+      `metric`, the headline's key; `headline_metric`, its name, key and version; `mean` and `std` (sample standard
+      deviation) over templates; `best_dev`, the test figure of the template that is best on dev (ties to the first);
+      `stderr` of one template's figure (None where a single example has no value); `random`, the figure of answers
+      drawn at random, and `majority`, that of the constant answer that does best; `metrics`, means over templates of
+      all metrics, and `metric_versions`, both by key; `templates`, a list of figures by template, which names as
+      `undefined` the metrics that are 0 because they are not defined, as where an answer or a target never varies.
 
     Raises:
       FlanError: there are no predictions on test, or one of their scores is not finite.
@@ -128,8 +176,10 @@ def summarize(
     templates = [_template(record, number, lines, dev.get(number)) for number, lines in test.items()]
     values = np.array([t["value"] for t in templates])
     best = max(templates, key=lambda t: t["dev"]) if dev else None
+    first = headline(record)
     return {
-        "metric": "accuracy" if is_ranked else headline(record).headline,
+        "metric": first.headline,
+        "headline_metric": {"name": first.name, "key": first.headline, "version": first.version},
         "examples": len(rows),
         "dev_examples": len(next(iter(dev.values()))) if dev else 0,
         "mean": float(values.mean()),
@@ -137,7 +187,8 @@ def summarize(
         "best_dev": best["value"] if best else None,
         "best_dev_template": best["template"] if best else None,
         "metrics": {name: float(np.mean([t["metrics"][name] for t in templates])) for name in templates[0]["metrics"]},
-        **(_ranked_figures(record, rows, templates, values) if is_ranked else _generated_figures(test)),
+        "metric_versions": {key: metric.version for metric in all_of(record) for key in metric.keys},
+        **(_ranked_figures(record, test, templates) if is_ranked else _generated_figures(test)),
         "templates": templates,
     }
 
@@ -146,14 +197,12 @@ def _template(
     record: catalog.Dataset, number: int, test: Sequence[Prediction], dev: Sequence[Prediction] | None
 ) -> dict[str, Any]:
     found = all_metrics(record, test)
-    figures: dict[str, Any] = {"template": number}
+    figures: dict[str, Any] = {"template": number, "value": headline(record).share(found)}
+    figures["dev"] = headline_share(record, dev) if dev else None
     if record.kind == catalog.CLASSIFICATION:
-        figures |= {score: accuracy(test, score) for score in _scores(test)}
-        figures["value"] = figures["sum"]
-        figures["dev"] = accuracy(dev) if dev else None
+        figures["sum"] = figures["value"]
+        figures |= {score: headline_share(record, test, score) for score in _scores(test) if score != "sum"}
     else:
-        figures["value"] = headline(record).share(found)
-        figures["dev"] = headline(record).share(all_metrics(record, dev)) if dev else None
         figures["unfinished"] = sum(p["finish"] == "length" for p in test)
     if undefined := undefined_metrics(record, test):
         figures["undefined"] = undefined
@@ -165,23 +214,63 @@ def _scores(predictions: Sequence[Prediction]) -> tuple[str, ...]:
 
 
 def _ranked_figures(
-    record: catalog.Dataset, rows: Sequence[Prediction], templates: Sequence[Mapping[str, Any]], values: np.ndarray
+    record: catalog.Dataset, test: Mapping[int, Sequence[Prediction]], templates: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    counts = collections.Counter(p["options"][p["answer"]] if record.labels else p["answer"] for p in rows)
-    mean = float(values.mean())
+    rows = next(iter(test.values()))
     others = [score for score in _scores(rows) if score != "sum"]
     return {
         **{f"mean_{score}": float(np.mean([t[score] for t in templates])) for score in others},
-        "stderr": float(np.sqrt(mean * (1 - mean) / len(rows))),
-        "random": float(np.mean([1 / len(p["options"]) for p in rows])),
-        "majority": counts.most_common(1)[0][1] / len(rows),
+        "stderr": _standard_error([_example_values(record, lines) for lines in test.values()]),
+        "random": _random(record, rows),
+        "majority": _best_constant(record, rows),
     }
+
+
+def _example_values(record: catalog.Dataset, rows: Sequence[Prediction]) -> list[float]:
+    """The headline value of each prediction of ranked options; empty where it has none."""
+    metric = headline(record)
+    if metric.example is None:
+        return []
+    targets, said = _compared(record, metric, rows, _chosen(record, rows))
+    return [metric.example(t, p) for t, p in zip(targets, said, strict=True)]
+
+
+def _random(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
+    """The expected figure of options that are drawn at random; without a value of single examples, a mean of draws."""
+    metric = headline(record)
+    if metric.example is None:
+        rng = np.random.default_rng(0)
+        counts_E = [len(p["options"]) for p in rows]
+        return float(np.mean([_share(record, rows, rng.integers(counts_E)) for _ in range(_DRAWS)]))
+    values = []
+    for p in rows:
+        every = range(len(p["options"]))
+        targets, said = _compared(record, metric, [p] * len(every), every)
+        values.append(np.mean([metric.example(t, word) for t, word in zip(targets, said, strict=True)]))
+    return float(np.mean(values))
+
+
+def _best_constant(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
+    """The highest figure of one answer to all: one label; or one place, the last of an example with fewer options."""
+    if record.labels:
+        words_ExN = [p.get("words", p["options"]) for p in rows]
+        labels = dict.fromkeys(word for words in words_ExN for word in words)
+        places = [[words.index(word) if word in words else 0 for words in words_ExN] for word in labels]
+    else:
+        right = sorted({place for p in rows for place in right_options(p)})
+        places = [[min(place, len(p["options"]) - 1) for p in rows] for place in right]
+    return max(_share(record, rows, chosen) for chosen in places)
 
 
 def _generated_figures(test: Mapping[int, Sequence[Prediction]]) -> dict[str, Any]:
     scores = [[p["score"] for p in lines if "score" in p] for lines in test.values()]
-    spreads = [np.std(s, ddof=1) / np.sqrt(len(s)) for s in scores if len(s) > 1]
-    return {"stderr": float(np.mean(spreads)) if spreads else None, "random": None, "majority": None}
+    return {"stderr": _standard_error(scores), "random": None, "majority": None}
+
+
+def _standard_error(values: Sequence[Sequence[float]]) -> float | None:
+    """The mean over templates of the standard error of one template's mean; None for less than two values."""
+    spreads = [np.std(v, ddof=1) / np.sqrt(len(v)) for v in values if len(v) > 1]
+    return float(np.mean(spreads)) if spreads else None
 
 
 def cluster_means(datasets: Mapping[str, Mapping[str, Any]], invalid: Iterable[str] = ()) -> dict[str, dict[str, Any]]:

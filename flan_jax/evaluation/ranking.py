@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from flan_jax import styles, templates
+from flan_jax import metrics, styles, templates
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import NotFiniteError
 from flan_jax.evaluation import prompts
@@ -51,6 +51,7 @@ def render(tokenizer: Tokenizer, unit: Unit, max_length: int, separator: str, pm
     lines, trees, bare, by_prefix = [], [], [], collections.defaultdict(list)
     template = unit.builder.templates[unit.number]
     words = unit.builder.style.words
+    kept = ("references", *metrics.needs(unit.builder.record.metrics))
     for row in unit.rows:
         example = unit.builder.build(row["id"], row["fields"], unit.number)
         options, answer = list(example.fields[templates.OPTIONS]), example.fields["answer"]
@@ -64,7 +65,7 @@ def render(tokenizer: Tokenizer, unit: Unit, max_length: int, separator: str, pm
         line |= {"options": options, "answer": options.index(answer)}
         if words == styles.GPT3:  # the metrics know the dataset's own words, which stand in the same order
             line["words"] = list(row["fields"][templates.OPTIONS])
-        line |= {name: row["fields"][name] for name in ("references", "question_id") if name in row["fields"]}
+        line |= {name: row["fields"][name] for name in kept if name in row["fields"]}
         by_prefix[example.prefix].append(len(lines))
         lines.append(line)
     if unit.builder.style.shared:

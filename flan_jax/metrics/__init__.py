@@ -44,6 +44,7 @@ class Metric:
         headline value; None where a single example has no value.
       undefined: (targets, predictions) -> keys whose value is 0 because it is not defined for these.
       needs: fields of a record that it takes beside the references. A target is then a mapping.
+      by_place: whether answers of a dataset without fixed labels are compared by their places among the options.
       new_tokens: most tokens of a generated answer.
       percent: whether values are 0 to 100; otherwise 0 to 1.
     """
@@ -56,6 +57,7 @@ class Metric:
     example: Callable[[Any, str], float] | None = None
     undefined: Callable[[Sequence[Any], Sequence[str]], tuple[str, ...]] = _always_defined
     needs: tuple[str, ...] = ()
+    by_place: bool = False
     new_tokens: int = ANSWER_TOKENS
     percent: bool = True
 
@@ -107,9 +109,14 @@ class Metric:
         Args:
           fields: of the record.
           references: at least one.
+
+        Raises:
+          FlanError: a field is not there.
         """
         if not self.needs:
             return list(references)
+        if missing := [field for field in self.needs if field not in fields]:
+            raise FlanError(f"metric {self.name} needs {missing[0]} of every example, and one has none.")
         return {"references": list(references), **{name: fields[name] for name in self.needs}}
 
 
@@ -131,6 +138,11 @@ def metric(name: str) -> Metric:
     if not isinstance(found, Metric) or found.name != name:
         raise FlanError(f"flan_jax/metrics/{name}.py must define METRIC, a Metric whose name is {name!r}.")
     return found
+
+
+def needs(names: Sequence[str]) -> tuple[str, ...]:
+    """The fields of a record that the metrics of these names take beside the references."""
+    return tuple(dict.fromkeys(field for name in names for field in metric(name).needs))
 
 
 def library(name: str) -> str:

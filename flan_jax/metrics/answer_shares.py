@@ -38,4 +38,5 @@ METRIC = Metric(
     headline="macro_f1",
     secondary=("top_answer",),
     compute=answer_shares,
+    by_place=True,
 )

@@ -144,6 +144,6 @@ def test_every_dataset_has_a_headline_among_its_metrics(record):
         "classification": _prediction([0.0, -1.0], 0, options=list(record.label_words[:2]) or ["a", "b"]),
         "generation": {"prediction": "3", "references": ["3"]},
     }[record.kind]
-    rows = rows | {"question_id": "q"}
+    rows = rows | {"question_id": "q", "rest": "."}
     found = all_metrics(record, [rows, rows])
     assert record.kind == "classification" or headline(record).headline in found
