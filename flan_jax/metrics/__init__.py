@@ -71,6 +71,10 @@ class Metric:
         """Of all values, the headline first."""
         return (self.headline, *self.secondary)
 
+    def __reduce__(self) -> tuple[Callable[[str], Metric], tuple[str]]:
+        """Other processes find a metric by its name."""
+        return metric, (self.name,)
+
     def __call__(self, targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
         """All values.
 

@@ -1,9 +1,17 @@
+"""What all metrics have in common: records with versions, values that are finite, undefined ones named."""
+
+import importlib.metadata
+import inspect
 import math
+import pickle
+import re
+import sys
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from flan_jax import catalog, metrics
 from flan_jax.errors import FlanError
 from flan_jax.metrics import metric, names
 
@@ -11,6 +19,96 @@ METRICS = {name: metric(name) for name in names()}
 binary_f1, edit_distance, matthews = METRICS["binary_f1"], METRICS["edit_distance"], METRICS["matthews"]
 mean_multiclass_f1, multirc = METRICS["mean_multiclass_f1"], METRICS["multirc"]
 pearson_spearman = METRICS["pearson_spearman"]
+
+# ----------------------------------------------------------------------------------------------------------- records
+
+SHOUTS = """
+from flan_jax.metrics import Metric, percentage
+
+METRIC = Metric(
+    "shouts", "1", "shouts", lambda targets, predictions: {"shouts": percentage([p.isupper() for p in predictions])}
+)
+"""
+
+
+@pytest.fixture
+def add_file(tmp_path, monkeypatch):
+    """Adds a file to the package of metrics, which looks in one more folder."""
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
+    before = set(sys.modules)
+    yield lambda name, text: (tmp_path / f"{name}.py").write_text(text)
+    metrics.metric.cache_clear()
+    for name in set(sys.modules) - before:
+        if name.startswith("flan_jax.metrics."):
+            del sys.modules[name]
+            delattr(metrics, name.rpartition(".")[2])
+
+
+def test_adding_a_metric_is_adding_a_file(add_file):
+    with pytest.raises(FlanError, match="unknown metric 'shouts'"):
+        metric("shouts")
+    add_file("shouts", SHOUTS)
+    assert "shouts" in names()
+    assert metric("shouts")(["a", "b"], ["A", "b"]) == {"shouts": 50.0}
+
+
+@pytest.mark.parametrize("text", ["", "METRIC = 3", SHOUTS])
+def test_a_file_without_its_metric_is_refused(add_file, text):
+    add_file("whispers", text)
+    with pytest.raises(FlanError, match=r"whispers\.py must define METRIC, a Metric whose name is 'whispers'"):
+        metric("whispers")
+
+
+@pytest.mark.parametrize("found", [{}, {"other": 1.0}, {"shouts": 1.0, "other": 1.0}])
+def test_values_are_those_of_the_record(found):
+    with pytest.raises(FlanError, match="its record names"):
+        metrics.Metric("shouts", "1", "shouts", lambda targets, predictions: found)(["a"], ["a"])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_record_says_what_it_is(name):
+    record = METRICS[name]
+    assert record.__name__ == record.name == name
+    assert list(inspect.signature(record).parameters) == ["targets", "predictions"]  # by which SeqIO tells its kind
+    assert pickle.loads(pickle.dumps(record)) is record
+    library, version = re.match(r"([a-z_-]+) ([\d.]+)", record.version).groups()
+    assert library == "flan_jax" or importlib.metadata.version(library) == version
+    assert len(set(record.keys)) == len(record.keys)
+
+
+@pytest.mark.parametrize("name", [name for name, record in METRICS.items() if record.example])
+def test_the_headline_is_the_mean_over_examples(name, hostile_pairs):
+    record = METRICS[name]
+    targets = [record.target({"rest": ".", "question_id": "q"}, references) for references, _ in hostile_pairs]
+    predictions = [prediction for _, prediction in hostile_pairs]
+    values = [record.example(t, p) for t, p in zip(targets, predictions, strict=True)]
+    assert all(isinstance(value, float) and 0 <= value <= 1 for value in values)
+    assert record.share(record(targets, predictions)) == pytest.approx(np.mean(values))
+
+
+def test_which_metrics_have_a_value_of_one_example():
+    without = {"bleu", "bleu_13a", "pearson_spearman", "matthews", "binary_f1", "mean_multiclass_f1", "multirc"}
+    assert {name for name, record in METRICS.items() if record.example is None} == without | {"answer_shares"}
+
+
+@pytest.mark.parametrize("record", catalog.datasets(), ids=lambda record: record.name)
+def test_no_two_metrics_of_a_dataset_have_a_value_of_one_name(record):
+    keys = [key for name in (*record.metrics, "answer_shares") for key in metric(name).keys]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_metric_of_a_longer_answer_gets_more_tokens():
+    assert {name for name, record in METRICS.items() if record.new_tokens == 256} == {
+        "bleu",
+        "bleu_13a",
+        "edit_distance",
+        "rouge",
+        "rouge_stemmed",
+    }
+    assert {record.new_tokens for record in METRICS.values()} == {32, 256}
+
+
+# ------------------------------------------------------------------------------------------------- labels, by hand
 
 
 def naive_pearson(x, y):
@@ -132,6 +230,8 @@ def test_targets_of_a_correlation_are_numbers(target):
         ("matthews", ["a", "b"], ["a", "a "], ("matthews",)),
         ("matthews", ["a", "b"], ["a", "b"], ()),
         ("accuracy", ["a", "a"], ["a", "a"], ()),
+        ("binary_f1", ["no", "no"], ["no", "maybe"], ("f1",)),
+        ("binary_f1", ["no", "yes"], ["no", "no"], ()),
     ],
 )
 def test_what_is_zero_for_want_of_a_value_is_said(name, targets, predictions, expected):
