@@ -39,6 +39,7 @@ def _predictions(rng, record, number, count, skill, prompt="Is it so?"):
                 "loglikelihood": scores.tolist(),
                 "tokens": [1] * len(options),
                 "bytes": [len(o) for o in options],
+                "rest": ".",
             }
         )
     return lines

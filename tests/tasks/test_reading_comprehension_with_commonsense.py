@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import flan_jax.tasks
 from flan_jax import templates
+from flan_jax.metrics import metric
 from flan_jax.tasks.reading_comprehension_with_commonsense import COSMOS_QA, RECORD
 
 
@@ -82,6 +83,25 @@ def test_record_options_are_the_entities_with_the_rest_of_the_query():
     assert found["references"] == ["Bo's boat sank .", "Bo Li's boat sank ."]
     assert (found["entity"], found["sentence"]) == ("Bo", "On Monday Bo's boat sank .")
     assert found["query"] == "On Monday ____'s boat sank ."
+
+
+@pytest.mark.parametrize(
+    ("query", "rest"),
+    [
+        ("On Monday @placeholder's boat sank .", "'s boat sank ."),
+        ("@placeholder  sang\u00a0.", "sang ."),
+        ("So said (@placeholder", ""),
+        ("It was @placeholder.", "."),
+    ],
+)
+def test_record_is_measured_by_the_name_alone(query, rest):
+    found = fields(RECORD, news(query))
+    assert found["rest"] == rest
+    record = metric("record")
+    target = record.target(found, found["references"])
+    assert [record.example(target, option) for option in found["options"]] == [0.0, 1.0, 1.0]
+    wrong = record([target], found["options"][:1])
+    assert wrong == {"f1": 0.0, "em": 0.0}
 
 
 def test_record_highlights_are_dropped_and_lines_kept():
