@@ -8,6 +8,7 @@ generated, `prediction`, `references` and, where the metric has one, the example
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from flan_jax.errors import FlanError
 Prediction = Mapping[str, Any]
 
 SCORES = ("sum", "per_token", "per_byte")  # how options are ranked; the paper's and the default is the sum
+_LENGTHS = {"per_token": "tokens", "per_byte": "bytes"}
 _OF_OPTIONS = ("accuracy", "answer_shares")  # metrics of every dataset with options, beside its own
 _DRAWS = 20  # of random answers, for the baseline of a metric that has no value of single examples
 PMI = "pmi"  # the sum less the option's log-likelihood without the prompt (Holtzman et al. 2021)
@@ -34,19 +36,17 @@ def ranked(prediction: Prediction, score: str) -> int:
     Raises:
       FlanError: a score is NaN or infinite: no option is the highest.
     """
-    values = np.asarray(prediction["loglikelihood"], np.float64)
-    if score == "per_token":
-        values = values / np.maximum(prediction["tokens"], 1)
-    elif score == "per_byte":
-        values = values / np.maximum(prediction["bytes"], 1)
+    values = prediction["loglikelihood"]
+    if score in _LENGTHS:
+        values = [value / max(length, 1) for value, length in zip(values, prediction[_LENGTHS[score]], strict=True)]
     elif score == PMI:
-        values = values - np.asarray(prediction["unconditional"], np.float64)
-    if not np.isfinite(values).all():
+        values = [value - alone for value, alone in zip(values, prediction["unconditional"], strict=True)]
+    if not all(map(math.isfinite, values)):
         where = ", ".join(
             f"{name} {prediction[name]!r}" for name in ("dataset", "template", "id") if name in prediction
         )
         raise FlanError(f"a prediction has scores that are not finite ({where or score}): evaluate again.")
-    return int(np.argmax(values))
+    return values.index(max(values))
 
 
 def right_options(prediction: Prediction) -> list[int]:
@@ -58,6 +58,8 @@ def right_options(prediction: Prediction) -> list[int]:
     """
     answer = prediction["answer"]
     wanted = {reference.strip() for reference in prediction.get("references", ())}
+    if not wanted:
+        return [answer]
     words = prediction.get("words", prediction["options"])
     return [answer, *(i for i, word in enumerate(words) if i != answer and word.strip() in wanted)]
 
@@ -84,24 +86,22 @@ def example_score(record: catalog.Dataset, references: Sequence[str], prediction
     return None if found is None else found(list(references), prediction)
 
 
-def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction], score: str = "sum") -> dict[str, float]:
-    """Every metric of the dataset over the predictions of one template, as `metrics` gives them (mostly percent).
-
-    Args:
-      record: the dataset.
-      predictions: of one template.
-      score: how options are ranked.
-    """
-    chosen = _chosen(record, predictions, score)
-    found = [metric(*_compared(record, metric, predictions, chosen)) for metric in all_of(record)]
-    return {key: value for values in found for key, value in values.items()}
+def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Every metric of the dataset over the predictions of one template, as `metrics` gives them (mostly percent)."""
+    return _values(record, predictions, _chosen(record, predictions))[0]
 
 
-def undefined_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> list[str]:
-    """Which of `all_metrics` are 0 because they are undefined (`Metric.undefined`)."""
-    chosen = _chosen(record, predictions)
-    compared = [(metric, *_compared(record, metric, predictions, chosen)) for metric in all_of(record)]
-    return [key for metric, targets, said in compared for key in metric.undefined(targets, said)]
+def _values(
+    record: catalog.Dataset, predictions: Sequence[Prediction], chosen: Sequence[int]
+) -> tuple[dict[str, float], list[str]]:
+    """(every metric's values by key, the keys of those that are 0 because they are undefined)."""
+    found: dict[str, float] = {}
+    undefined: list[str] = []
+    for metric in all_of(record):
+        targets, said = _compared(record, metric, predictions, chosen)
+        found |= metric(targets, said)
+        undefined += metric.undefined(targets, said)
+    return found, undefined
 
 
 def headline_share(record: catalog.Dataset, predictions: Sequence[Prediction], score: str = "sum") -> float:
@@ -161,10 +161,11 @@ def summarize(
     Returns:
       `metric`, the headline's key; `headline_metric`, its name, key and version; `mean` and `std` (sample standard
       deviation) over templates; `best_dev`, the test figure of the template that is best on dev (ties to the first);
-      `stderr` of one template's figure (None where a single example has no value); `random`, the figure of answers
-      drawn at random, and `majority`, that of the constant answer that does best; `metrics`, means over templates of
-      all metrics, and `metric_versions`, both by key; `templates`, a list of figures by template, which names as
-      `undefined` the metrics that are 0 because they are not defined, as where an answer or a target never varies.
+      `stderr` of one template's figure, a mean over templates (None where a single example has no value); `random`, the
+      figure of answers drawn at random, and `majority`, that of the constant answer that does best; `metrics`, means
+      over templates of all metrics, and `metric_versions`, both by key; `templates`, a list of figures by template,
+      which names as `undefined` the metrics that are 0 because they are not defined, as where an answer or a target
+      never varies.
 
     Raises:
       FlanError: there are no predictions on test, or one of their scores is not finite.
@@ -176,6 +177,7 @@ def summarize(
     templates = [_template(record, number, lines, dev.get(number)) for number, lines in test.items()]
     values = np.array([t["value"] for t in templates])
     best = max(templates, key=lambda t: t["dev"]) if dev else None
+    errors = [t["stderr"] for t in templates if t["stderr"] is not None]
     first = headline(record)
     return {
         "metric": first.headline,
@@ -188,7 +190,8 @@ def summarize(
         "best_dev_template": best["template"] if best else None,
         "metrics": {name: float(np.mean([t["metrics"][name] for t in templates])) for name in templates[0]["metrics"]},
         "metric_versions": {key: metric.version for metric in all_of(record) for key in metric.keys},
-        **(_ranked_figures(record, test, templates) if is_ranked else _generated_figures(test)),
+        "stderr": float(np.mean(errors)) if errors else None,
+        **(_ranked_figures(record, rows, templates) if is_ranked else {"random": None, "majority": None}),
         "templates": templates,
     }
 
@@ -196,15 +199,19 @@ def summarize(
 def _template(
     record: catalog.Dataset, number: int, test: Sequence[Prediction], dev: Sequence[Prediction] | None
 ) -> dict[str, Any]:
-    found = all_metrics(record, test)
+    chosen = _chosen(record, test)
+    found, undefined = _values(record, test, chosen)
     figures: dict[str, Any] = {"template": number, "value": headline(record).share(found)}
     figures["dev"] = headline_share(record, dev) if dev else None
     if record.kind == catalog.CLASSIFICATION:
         figures["sum"] = figures["value"]
         figures |= {score: headline_share(record, test, score) for score in _scores(test) if score != "sum"}
+        scores = _example_values(record, test, chosen)
     else:
         figures["unfinished"] = sum(p["finish"] == "length" for p in test)
-    if undefined := undefined_metrics(record, test):
+        scores = [p["score"] for p in test if "score" in p]
+    figures["stderr"] = float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None
+    if undefined:
         figures["undefined"] = undefined
     return figures | {"metrics": found, "cut_prompts": sum(p["cut_tokens"] > 0 for p in test)}
 
@@ -214,40 +221,37 @@ def _scores(predictions: Sequence[Prediction]) -> tuple[str, ...]:
 
 
 def _ranked_figures(
-    record: catalog.Dataset, test: Mapping[int, Sequence[Prediction]], templates: Sequence[Mapping[str, Any]]
+    record: catalog.Dataset, rows: Sequence[Prediction], templates: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    rows = next(iter(test.values()))
     others = [score for score in _scores(rows) if score != "sum"]
     return {
         **{f"mean_{score}": float(np.mean([t[score] for t in templates])) for score in others},
-        "stderr": _standard_error([_example_values(record, lines) for lines in test.values()]),
         "random": _random(record, rows),
         "majority": _best_constant(record, rows),
     }
 
 
-def _example_values(record: catalog.Dataset, rows: Sequence[Prediction]) -> list[float]:
-    """The headline value of each prediction of ranked options; empty where it has none."""
+def _example_values(record: catalog.Dataset, rows: Sequence[Prediction], chosen: Sequence[int]) -> list[float]:
+    """The headline value of each prediction; empty where a single example has none."""
     metric = headline(record)
     if metric.example is None:
         return []
-    targets, said = _compared(record, metric, rows, _chosen(record, rows))
+    targets, said = _compared(record, metric, rows, chosen)
     return [metric.example(t, p) for t, p in zip(targets, said, strict=True)]
 
 
 def _random(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
     """The expected figure of options that are drawn at random; without a value of single examples, a mean of draws."""
-    metric = headline(record)
-    if metric.example is None:
+    counts_E = [len(p["options"]) for p in rows]
+    if headline(record).example is None:
         rng = np.random.default_rng(0)
-        counts_E = [len(p["options"]) for p in rows]
         return float(np.mean([_share(record, rows, rng.integers(counts_E)) for _ in range(_DRAWS)]))
-    values = []
-    for p in rows:
-        every = range(len(p["options"]))
-        targets, said = _compared(record, metric, [p] * len(every), every)
-        values.append(np.mean([metric.example(t, word) for t, word in zip(targets, said, strict=True)]))
-    return float(np.mean(values))
+    total = 0.0
+    for place in range(max(counts_E)):
+        there = [p for p in rows if len(p["options"]) > place]
+        values = _example_values(record, there, [place] * len(there))
+        total += sum(value / len(p["options"]) for value, p in zip(values, there, strict=True))
+    return total / len(rows)
 
 
 def _best_constant(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
@@ -260,17 +264,6 @@ def _best_constant(record: catalog.Dataset, rows: Sequence[Prediction]) -> float
         right = sorted({place for p in rows for place in right_options(p)})
         places = [[min(place, len(p["options"]) - 1) for p in rows] for place in right]
     return max(_share(record, rows, chosen) for chosen in places)
-
-
-def _generated_figures(test: Mapping[int, Sequence[Prediction]]) -> dict[str, Any]:
-    scores = [[p["score"] for p in lines if "score" in p] for lines in test.values()]
-    return {"stderr": _standard_error(scores), "random": None, "majority": None}
-
-
-def _standard_error(values: Sequence[Sequence[float]]) -> float | None:
-    """The mean over templates of the standard error of one template's mean; None for less than two values."""
-    spreads = [np.std(v, ddof=1) / np.sqrt(len(v)) for v in values if len(v) > 1]
-    return float(np.mean(spreads)) if spreads else None
 
 
 def cluster_means(datasets: Mapping[str, Mapping[str, Any]], invalid: Iterable[str] = ()) -> dict[str, dict[str, Any]]:

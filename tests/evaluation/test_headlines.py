@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flan_jax import catalog
-from flan_jax.evaluation.figures import all_metrics, headline, is_right, summarize
+from flan_jax.evaluation.figures import all_metrics, headline, is_right, ranked, summarize
 from flan_jax.metrics import metric
 
 # The paper's table 2: accuracy or exact match, and F1 for DROP, MultiRC and SQuAD. The others by their clusters.
@@ -160,6 +160,23 @@ def test_record_in_other_words_and_orders():
     for row in (shown, shuffled):
         assert is_right(row)
         assert all_metrics(catalog.dataset("record"), [row])["f1"] == 100.0
+
+
+@pytest.mark.parametrize("score", ["sum", "per_token", "per_byte", "pmi"])
+def test_ranking_is_that_of_numpy(score):
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        count = int(rng.integers(2, 6))
+        scores = rng.integers(-6, 0, count).astype(float)  # with ties
+        sizes, bare = rng.integers(0, 4, (2, count)), rng.integers(-6, 0, count).astype(float)
+        row = {"loglikelihood": scores.tolist(), "tokens": sizes[0].tolist(), "bytes": sizes[1].tolist()}
+        values = {
+            "sum": scores,
+            "per_token": scores / np.maximum(sizes[0], 1),
+            "per_byte": scores / np.maximum(sizes[1], 1),
+            "pmi": scores - bare,
+        }
+        assert ranked(row | {"unconditional": bare.tolist()}, score) == int(np.argmax(values[score]))
 
 
 def test_the_standard_error_of_an_accuracy():
