@@ -36,17 +36,21 @@ def ranked(prediction: Prediction, score: str) -> int:
     Raises:
       FlanError: a score is NaN or infinite: no option is the highest.
     """
-    values = prediction["loglikelihood"]
+    values = _numbers(prediction["loglikelihood"])
     if score in _LENGTHS:
         values = [value / max(length, 1) for value, length in zip(values, prediction[_LENGTHS[score]], strict=True)]
     elif score == PMI:
-        values = [value - alone for value, alone in zip(values, prediction["unconditional"], strict=True)]
+        values = [value - alone for value, alone in zip(values, _numbers(prediction["unconditional"]), strict=True)]
     if not all(map(math.isfinite, values)):
         where = ", ".join(
             f"{name} {prediction[name]!r}" for name in ("dataset", "template", "id") if name in prediction
         )
         raise FlanError(f"a prediction has scores that are not finite ({where or score}): evaluate again.")
     return values.index(max(values))
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]  # JSON has null for NaN
 
 
 def right_options(prediction: Prediction) -> list[int]:
