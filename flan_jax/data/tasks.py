@@ -56,7 +56,7 @@ def choose_template(
       forward_only: choose among the forward templates, as for evaluation.
       style: whose templates they are.
     """
-    allowed = styles.forward_templates(record, style) if forward_only else tuple(range(style.num_wordings))
+    allowed = styles.forward_templates(record, style) if forward_only else styles.numbers(record, style)
     key = tf.strings.join([str(seed), record.name, record_id, tf.strings.as_string(epoch)], separator="\x1f")
     return tf.gather(tf.constant(allowed, tf.int64), tf.strings.to_hash_bucket_fast(key, len(allowed)))
 
