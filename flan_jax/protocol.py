@@ -43,7 +43,7 @@ START, END = "start", "end"  # of a field: where it is cut
 EXEMPLAR_POOL = 1_000  # exemplars are drawn from the first so many training records
 _EXEMPLAR_BUDGET = 960  # tokens of exemplars and input together (paper, appendix)
 _EXEMPLAR_END = "\n\n"
-_MAX_INPUT_TOKENS, _MAX_TARGET_TOKENS = 1024, 256  # paper, section 2.4
+MAX_INPUT_TOKENS, MAX_TARGET_TOKENS = 1024, 256  # paper, section 2.4
 _STOPS = ("\n\n", "\nQ:")  # a model that was never tuned goes on after its answer, with what comes next
 
 # New tokens of an answer, by the dataset's first metric.
@@ -233,8 +233,8 @@ def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
         exemplar_joint=" " if in_gpt3 else "\n",
         exemplar_end=_EXEMPLAR_END,
         exemplar_budget=_EXEMPLAR_BUDGET,
-        max_input_tokens=_MAX_INPUT_TOKENS,
-        max_target_tokens=_MAX_TARGET_TOKENS,
+        max_input_tokens=MAX_INPUT_TOKENS,
+        max_target_tokens=MAX_TARGET_TOKENS,
         trim=START if in_gpt3 else END,  # the answer continues the text, so that its end has to stay
         untuned_joint=SPACE if in_gpt3 else NEWLINE,
         untuned_stops=record.gpt3_prompt.stop if in_gpt3 else _STOPS,
