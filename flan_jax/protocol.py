@@ -143,6 +143,15 @@ class Protocol:
         wanted = getattr(self.metrics[0], "new_tokens", None) or _NEW_TOKENS.get(self.headline, 32)
         return wanted if self.new_tokens_limit is None else min(wanted, self.new_tokens_limit)
 
+    @property
+    def exemplar_room(self) -> int:
+        """Most tokens of exemplars and input together: the budget, or what a shorter input leaves of it."""
+        return min(self.exemplar_budget, self.max_input_tokens - 2)
+
+    def input_room(self, has_bos: bool) -> int:
+        """Most tokens of an input's text, beside EOS (or another joint) and BOS."""
+        return self.max_input_tokens - 1 - has_bos
+
     def joint(self, trained: str | None, has_encoder: bool, setting: str = AUTO) -> str:
         """What stands between prompt and answer, "eos", "newline", "space" or "joined".
 
@@ -213,7 +222,8 @@ class Protocol:
             "style": self.style.name,
             "templates": [[number, *dataclasses.astuple(self.templates[number])] for number in self.numbers],
             "words": self.record.gpt3_prompt.words if self.style.words == styles.GPT3 else (),
-            "exemplars": [self.exemplar_joint, self.exemplar_end, self.exemplar_budget, EXEMPLAR_POOL],
+            "exemplars": self.style.shots
+            and [self.exemplar_joint, self.exemplar_end, self.exemplar_room, EXEMPLAR_POOL],
             "lengths": [self.max_input_tokens, self.max_target_tokens, self.trim],
         }
 

@@ -23,8 +23,8 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax import catalog, metrics, styles, templates
-from flan_jax.data import few_shot, sources, usable, vocabularies
+from flan_jax import catalog, metrics, protocol, styles, templates
+from flan_jax.data import sources, usable, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.errors import FlanError
@@ -92,7 +92,7 @@ def exemplar_pool(record: catalog.Dataset, source: sources.OpenSource) -> list[t
     """(record id, fields as text) of the training records that exemplars are drawn from."""
     if "train" not in source.splits:
         return []
-    return list(text_records(records(record, source, "train").take(few_shot.POOL_SIZE)))
+    return list(text_records(records(record, source, "train").take(protocol.EXEMPLAR_POOL)))
 
 
 class CatalogSource(seqio.DataSource):
