@@ -74,6 +74,17 @@ def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherw
     return EOS if has_encoder or trained == EOS else otherwise
 
 
+def joint_line(joint: str, setting: str = AUTO) -> str:
+    """One line for a user whose own texts are scored: what stands between prompt and answer, and who said so."""
+    meaning = {
+        EOS: "prompt and answer each end with EOS, as in tuning",
+        NEWLINE: "a line break stands between prompt and answer",
+        SPACE: "a space stands between prompt and answer",
+        JOINED: "prompt and answer are one text as they are",
+    }
+    return f"joint {joint}: {meaning[joint]} ({'by the checkpoint' if setting == AUTO else 'as asked for'})"
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """How a dataset is asked and scored in a style; made by `of`.
