@@ -232,7 +232,9 @@ class Protocol:
             "dataset": self.record.name,
             "style": self.style.name,
             "templates": [[number, *dataclasses.astuple(self.templates[number])] for number in self.numbers],
-            "words": self.record.gpt3_prompt.words if self.style.words == styles.GPT3 else (),
+            "words": [self.record.gpt3_prompt.words, self.record.gpt3_prompt.mid_sentence]
+            if self.style.words == styles.GPT3
+            else [],
             "exemplars": self.style.shots
             and [self.exemplar_joint, self.exemplar_end, self.exemplar_room, EXEMPLAR_POOL],
             "lengths": [self.max_input_tokens, self.max_target_tokens, self.trim],

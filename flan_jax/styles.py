@@ -210,9 +210,32 @@ def restyled_options(
     if style.words == GPT3 and record.gpt3_prompt.words:
         words = list(record.gpt3_prompt.words)
         return words, words[list(options).index(answer)]
+    if style.words == GPT3 and record.gpt3_prompt.mid_sentence:
+        return [in_mid_sentence(option) for option in options], in_mid_sentence(answer)
     if style.shuffled_options:
         return sorted(options, key=lambda option: _hash(seed, record.name, record_id, option)), answer
     return list(options), answer
+
+
+# Words that lose their capital letter in the middle of a sentence. Closed classes, so that no name is among them, and
+# the nouns without an article that choices of COPA begin with.
+_NO_NAMES = frozenset(
+    """
+    a an the this that these those he she it we you they there here his her hers its my mine our your their one no some
+    any each every all both many most few several another other such what whatever who whoever someone somebody anyone
+    anybody everyone everybody nobody nothing something everything anything none neither either if when while although
+    because since after before once until as at by for from in into of on onto over under to with without during and or
+    but so yet only even not now then soon later two three four five six seven eight nine ten
+    people users boats oil snowflakes specialists schools teachers consumers children
+    """.split()  # noqa: SIM905
+)
+
+
+def in_mid_sentence(text: str) -> str:
+    """A sentence as it goes on with another one: its first letter in lower case, unless it is "I" or may be a name."""
+    first = re.match(r"[A-Za-z]+", text)
+    word = first.group() if first else ""
+    return text[0].lower() + text[1:] if word.lower() in _NO_NAMES and word[1:] == word[1:].lower() else text
 
 
 def _hash(*parts: object) -> bytes:

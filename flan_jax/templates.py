@@ -71,12 +71,15 @@ class Gpt3Prompt:
       stop: where a generated continuation ends; a dataset whose answers are generated names its own.
       premise: what stands before an option where its likelihood without the prompt is asked for (PMI); default the
         prompt's own end, after its last field.
+      mid_sentence: whether the options go on with a sentence of the prompt, so that they begin in lower case, where
+        English has it so.
     """
 
     input: str
     words: tuple[str, ...] = ()
     stop: tuple[str, ...] = ("\n\n", "\nQ:")
     premise: str = ""
+    mid_sentence: bool = False
 
 
 def placeholders(pattern: str) -> list[str]:

@@ -436,7 +436,12 @@ def test_plain_items(checkpoint, network, tmp_path, capsys):
     path, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
     path.write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
     eval_binary.main([f"--items={path}", f"--checkpoint={checkpoint}", f"--output={output}", "--json"])
-    assert json.loads(capsys.readouterr().out.strip().split("\n")[-1]) == {"items": 2, "output": str(output)}
+    assert json.loads(capsys.readouterr().out.strip().split("\n")[-1]) == {
+        "items": 2,
+        "errors": 0,
+        "joint": "joined",
+        "output": str(output),
+    }
     rows = [json.loads(line) for line in output.read_text("utf-8").split("\n") if line]
     scorer = Scorer(*network)
     for row, item in zip(rows, items, strict=True):
