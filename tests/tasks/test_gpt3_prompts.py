@@ -28,9 +28,11 @@ def examples(record):
 
 @EVERY
 def test_prompts_read_well(record):
-    """No sentence ends twice where a field and the prompt's own words meet, and a space or a break follows the answer."""
+    """No sentence ends twice where a field and the prompt's own words meet."""
     for _, example in examples(record):
-        assert example.inputs == example.inputs.rstrip() and example.targets == example.targets.strip()
+        # ReCoRD's sentence may begin with the answer; where a space is the joint, it takes the place of the one before.
+        assert (record.name == "record" or example.inputs == example.inputs.rstrip()) and example.inputs
+        assert example.targets == example.targets.strip()
         before = ""
         for literal, field in templates.pieces(record.gpt3_prompt.input):
             assert not (before.endswith((".", "!", "?")) and literal.startswith((".", "!", "?"))), example.inputs
