@@ -456,6 +456,37 @@ def test_plain_items(checkpoint, network, tmp_path, capsys):
         np.testing.assert_allclose(row["loglikelihood"], scorer.score([tree])[0].loglikelihood, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("more", "joint"), [([], "eos"), (["--joint=joined"], "joined"), (["--joint=newline"], "newline")]
+)
+def test_items_take_the_checkpoints_joint(checkpoint, network, tmp_path, capsys, more, joint):
+    """E9: a model that was tuned with EOS got options glued to the prompt."""
+    shutil.copytree(checkpoint, tmp_path / "tuned")
+    UNTUNED.inherit(["sst2"], ["sentiment"], "eos", {}).save(tmp_path / "tuned")
+    items, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
+    items.write_text(json.dumps({"id": 1, "prompt": "Is it so?", "options": ["yes", "no"]}))
+    eval_binary.main([f"--items={items}", f"--checkpoint={tmp_path / 'tuned'}", f"--output={output}", *more])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"joint {joint}: ") and said[0].endswith(
+        "(as asked for)" if more else "(by the checkpoint)"
+    )
+    (expected,) = Scorer(*network).score([build_tree(BYTES, "Is it so?", ["yes", "no"], joint=joint)])
+    np.testing.assert_allclose(json.loads(output.read_text())["loglikelihood"], expected.loglikelihood, atol=1e-4)
+
+
+def test_the_exit_status_tells_of_items_with_errors(checkpoint, tmp_path, capsys):
+    items, output = tmp_path / "items.jsonl", tmp_path / "scores.jsonl"
+    rows = [{"id": 1, "prompt": "Is", "options": [" it"]}, {"id": 2, "prompt": "Is", "options": [""]}]
+    items.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(SystemExit) as caught:
+        eval_binary.main([f"--items={items}", f"--checkpoint={checkpoint}", f"--output={output}", "--json"])
+    shown = capsys.readouterr()
+    assert caught.value.code == 2 and "1 of 2 items cannot be scored" in shown.err
+    assert json.loads(shown.out.strip().split("\n")[-1])["errors"] == 1
+    good, bad = map(json.loads, output.read_text().splitlines())
+    assert good["loglikelihood"] and set(bad) == {"id", "error"}
+
+
 @pytest.mark.slow
 def test_no_tensorflow_while_evaluating(checkpoint, prepared, tmp_path):
     code = (

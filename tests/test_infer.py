@@ -269,3 +269,25 @@ def test_bad_chats_are_one_line(checkpoint, talking, tmp_path, capsys, arguments
         infer.main(given)
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and error.count("\n") == 1 and message in error
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"id": 1, "prompt": "a"}, {"id": 1, "prompt": "b"}], "lines 1 and 2 have the same id 1; give each its own"),
+        ([{"id": [1, "x"], "prompt": "a"}] * 2, 'lines 1 and 2 have the same id [1, "x"]'),
+        ([{"id": "a", "prompt": "a"}, {"id": None, "prompt": "b"}], "line 2: the id is null"),
+    ],
+)
+def test_answers_that_could_not_be_told_apart(checkpoint, tmp_path, capsys, lines, message):
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(SystemExit) as caught:
+        infer.main([f"--checkpoint={checkpoint}", f"--input={tmp_path / 'in.jsonl'}", f"--output={tmp_path / 'out'}"])
+    error = capsys.readouterr().err.strip().split("\n")
+    assert caught.value.code == 2 and len(error) == 1 and message in error[0] and not (tmp_path / "out").exists()
+
+
+def test_an_unknown_joint_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        infer.main([f"--checkpoint={tmp_path}", "--prompt=a", "--joint=tab"])
+    assert "joint is 'tab'; it can be 'auto', 'joined', 'eos', 'newline', 'space'" in capsys.readouterr().err
