@@ -6,7 +6,7 @@ end of the names of tasks, mixtures and prepared folders: `flan_rte_no_template`
 - `no_template`: bare inputs and outputs.
 - `dataset_name`: bare inputs, with the cluster and the dataset in front.
 - `without_options`: the instructions, without the block of answer options.
-- `<n>_templates`: only the first n templates.
+- `<n>_templates`: only n of the templates: the first n of an order in which the inverted ones stand evenly spread.
 - `shuffled_options`: the options in an order that a hash of the record gives.
 - `<k>_shots`: up to k exemplars in front of the input, as many as fit; each example has its own.
 - `<k>_shared_shots`: the same, but all examples of a dataset and template have the same ones.
@@ -34,9 +34,9 @@ _PARTS = (  # each group is named after the attribute that it sets, shared_shots
     r"(?P<words>instructions|no_template|dataset_name|gpt3)",
     r"(?P<with_options>without_options)",
     r"(?P<shuffled_options>shuffled_options)",
-    r"(?P<num_templates>\d+)_templates",
-    r"(?P<shots>\d+)_shots",
-    r"(?P<shared_shots>\d+)_shared_shots",
+    r"(?P<num_templates>[0-9]+)_templates",
+    r"(?P<shots>[0-9]+)_shots",
+    r"(?P<shared_shots>[0-9]+)_shared_shots",
 )
 _EXAMPLES = (INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3, "without_options", "shuffled_options")
 _EXAMPLES += ("4_templates", "5_shots", "5_shared_shots")
@@ -52,7 +52,7 @@ class TextStyle:
       words: "instructions", "no_template", "dataset_name" or "gpt3".
       with_options: whether instructions show the options.
       shuffled_options: whether the options stand in an order of their own in each record.
-      num_templates: the first so many templates are used, inverted ones among them.
+      num_templates: so many templates are used, inverted ones among them in about their share (`numbers`).
       shots: most exemplars in front of an input.
       shared: whether all examples of a dataset and template have the same exemplars.
     """
@@ -127,8 +127,14 @@ def parse(name: str) -> TextStyle:
             )
         position = found.end() + 1
         part, value = found.lastgroup, found[found.lastgroup]
+        if value.startswith("0"):
+            written = value.lstrip("0")
+            remedy = f"write {found.group().replace(value, written, 1)!r}" if written else "leave it out"
+            raise FlanError(f"style {name!r}: {found.group()!r} is no part of a style: {remedy}.")
         if part == "shared_shots":
             part, style["shared"] = "shots", True
+        if part in style:
+            raise FlanError(f"style {name!r} says twice what {part.replace('_', ' ')} it has: leave one out.")
         style[part] = {"with_options": False, "shuffled_options": True}.get(
             part, int(value) if value.isdigit() else value
         )
@@ -149,20 +155,40 @@ def split_name(name: str) -> tuple[str, TextStyle]:
 
 
 def templates(record: Dataset, style: TextStyle) -> tuple[Template, ...]:
-    """A dataset's templates in a style; without instructions there is one."""
+    """A dataset's templates in a style, by their numbers; without instructions there is one.
+
+    All of the dataset's own are there, so that a number names the same template in every style; `numbers` are those
+    that the style uses.
+    """
     if style.words == NO_TEMPLATE:
         return (Template(record.bare),)
     if style.words == DATASET_NAME:
         return (Template(f"[{cluster(record.cluster).title}: {record.name.replace('_', ' ')}] {record.bare}"),)
     if style.words == GPT3:
         return (Template(record.gpt3_prompt.input),)
-    chosen = record.templates[: style.num_templates]
-    return chosen if style.with_options else tuple(t.without_options for t in chosen)
+    return record.templates if style.with_options else tuple(t.without_options for t in record.templates)
+
+
+def numbers(record: Dataset, style: TextStyle) -> tuple[int, ...]:
+    """Numbers of the templates that a style uses, in its order.
+
+    Of the first n, about n times the share of inverted templates are inverted, and the first is forward: a study of the
+    number of templates would otherwise be one of inverted templates, which stand last in the catalog.
+    """
+    every = range(style.num_wordings)
+    if style.num_wordings == len(record.templates) or style.words != INSTRUCTIONS:
+        return tuple(every)
+    forward = list(record.forward_templates)
+    inverted = [i for i, t in enumerate(record.templates) if not t.is_forward]
+    whole = len(record.templates)
+    counts = [(2 * n * len(inverted) + whole) // (2 * whole) for n in range(len(every) + 1)]  # inverted, of the first n
+    return tuple(inverted[counts[n]] if counts[n + 1] > counts[n] else forward[n - counts[n]] for n in every)
 
 
 def forward_templates(record: Dataset, style: TextStyle) -> tuple[int, ...]:
-    """Numbers of the templates that are evaluated."""
-    return tuple(i for i, t in enumerate(templates(record, style)) if t.is_forward)
+    """Numbers of the templates that are evaluated, ascending."""
+    every = templates(record, style)
+    return tuple(sorted(number for number in numbers(record, style) if every[number].is_forward))
 
 
 def restyled_options(
@@ -184,9 +210,32 @@ def restyled_options(
     if style.words == GPT3 and record.gpt3_prompt.words:
         words = list(record.gpt3_prompt.words)
         return words, words[list(options).index(answer)]
+    if style.words == GPT3 and record.gpt3_prompt.mid_sentence:
+        return [in_mid_sentence(option) for option in options], in_mid_sentence(answer)
     if style.shuffled_options:
         return sorted(options, key=lambda option: _hash(seed, record.name, record_id, option)), answer
     return list(options), answer
+
+
+# Words that lose their capital letter in the middle of a sentence. Closed classes, so that no name is among them, and
+# the nouns without an article that choices of COPA begin with.
+_NO_NAMES = frozenset(
+    """
+    a an the this that these those he she it we you they there here his her hers its my mine our your their one no some
+    any each every all both many most few several another other such what whatever who whoever someone somebody anyone
+    anybody everyone everybody nobody nothing something everything anything none neither either if when while although
+    because since after before once until as at by for from in into of on onto over under to with without during and or
+    but so yet only even not now then soon later two three four five six seven eight nine ten
+    people users boats oil snowflakes specialists schools teachers consumers children
+    """.split()  # noqa: SIM905
+)
+
+
+def in_mid_sentence(text: str) -> str:
+    """A sentence as it goes on with another one: its first letter in lower case, unless it is "I" or may be a name."""
+    first = re.match(r"[A-Za-z]+", text)
+    word = first.group() if first else ""
+    return text[0].lower() + text[1:] if word.lower() in _NO_NAMES and word[1:] == word[1:].lower() else text
 
 
 def _hash(*parts: object) -> bytes:

@@ -68,12 +68,18 @@ class Gpt3Prompt:
       input: the prompt; it has no `{options}` and does not end in white space. The continuation follows after a space.
       words: for classification with label words, what stands for each of them as a continuation, in label order; empty
         where the options themselves continue the prompt.
-      stop: where a generated continuation ends.
+      stop: where a generated continuation ends; a dataset whose answers are generated names its own.
+      premise: what stands before an option where its likelihood without the prompt is asked for (PMI); default the
+        prompt's own end, after its last field.
+      mid_sentence: whether the options go on with a sentence of the prompt, so that they begin in lower case, where
+        English has it so.
     """
 
     input: str
     words: tuple[str, ...] = ()
     stop: tuple[str, ...] = ("\n\n", "\nQ:")
+    premise: str = ""
+    mid_sentence: bool = False
 
 
 def placeholders(pattern: str) -> list[str]:

@@ -19,20 +19,22 @@ with epy.lazy_imports():  # the catalog is read by processes that need no Tensor
 
 
 def _copa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields premise, relation ("cause" or "effect"), question, beginning, wrong (the other choice), options, answer.
+    """Fields premise, relation ("cause" or "effect"), question, link, beginning, wrong (the other choice), options, answer.
 
-    The beginning is the premise with "because" or "so" after it, for a choice to follow.
+    The link is "because" or "so"; the beginning is the premise with the link after it, for a choice to follow.
     """
     premise = one_line(record["premise"])
     asks_for_cause = tf.equal(record["question"], "cause")
     is_known = asks_for_cause | tf.equal(record["question"], "effect")
     options = tf.stack([one_line(record["choice1"]), one_line(record["choice2"])])
     bare = tf.strings.regex_replace(premise, r"[\s.!?]+$", "")
+    link = tf.where(asks_for_cause, "because", "so")
     return {
         "premise": premise,
         "relation": tf.where(is_known, record["question"], ""),
         "question": tf.where(asks_for_cause, "What was the cause of this?", "What happened as a result?"),
-        "beginning": tf.strings.join([bare, tf.where(asks_for_cause, "because", "so")], separator=" "),
+        "link": link,
+        "beginning": tf.strings.join([bare, link], separator=" "),
         "wrong": at(options, 1 - record["label"]),
         "options": options,
         "answer": at(options, record["label"]),
@@ -48,7 +50,7 @@ COPA = Dataset(
     splits=Splits(dev_size=50),
     keep=has_label,
     fields=_copa_fields,
-    gpt3_prompt=Gpt3Prompt("{premise} {question}"),
+    gpt3_prompt=Gpt3Prompt("{beginning}", premise="{link}", mid_sentence=True),
     templates=(
         Template("{premise}\n\n{question}\n\n{options}"),
         Template("Event: {premise}\nMore likely {relation}:\n{options}"),

@@ -66,7 +66,7 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
     keep=_dpr_keep,
     fields=_dpr_fields,
     bare="{sentence}\n{pronoun}",
-    gpt3_prompt=Gpt3Prompt('{sentence}\nIn this sentence, "{pronoun}" refers to'),
+    gpt3_prompt=Gpt3Prompt('{sentence}\nIn this sentence, "{pronoun}" refers to', mid_sentence=True),
     templates=(
         Template("{marked}\n\nWho or what is meant by the word in brackets?\n\n{options}"),
         Template("Sentence: {marked}\nWhat [{pronoun}] refers to:\n{options}"),

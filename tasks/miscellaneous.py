@@ -66,7 +66,9 @@ COQA = Dataset(
     splits=Splits(test="test", dev_size=100),
     keep=_coqa_keep,
     fields=_coqa_fields,
-    gpt3_prompt=Gpt3Prompt("{story}\n\n{history}\nQ: {question}\nA:", stop=("\n",)),
+    gpt3_prompt=Gpt3Prompt(
+        "{story}\n\n{history}\nQ: {question} (Where the text does not tell: unknown.)\nA:", stop=("\n",)
+    ),
     templates=(
         Template("{story}\n\nTwo people are talking about the text above.\n\n{history}\nQ: {question}\nA:"),
         Template(
@@ -140,7 +142,9 @@ QUAC = Dataset(
     kind=GENERATION,
     metrics=("quac",),
     fields=_quac_fields,
-    gpt3_prompt=Gpt3Prompt("{title}\n\n{article}\n\nQ: {question}\nA:", stop=("\n",)),
+    gpt3_prompt=Gpt3Prompt(
+        "{title}\n\n{article}\n\nQ: {question} (Where the text does not tell: no answer.)\nA:", stop=("\n",)
+    ),
     templates=(
         Template(
             'This is about {title}.\n\n{article}\n\nA curious person would like to know: {question}\n\nReply in the words of the text. If it does not tell, say "no answer".'

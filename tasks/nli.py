@@ -279,7 +279,7 @@ QNLI = Dataset(
     keep=has_label,
     fields=_qnli_fields,
     gpt3_prompt=Gpt3Prompt(
-        "Question: {question}\nText: {sentence}\nDoes the text contain the answer to the question?\nAnswer:"
+        "Question: {question}\nText: {sentence}\nDoes the text contain the answer to the question?\nAnswer (yes or no):"
     ),
     templates=(
         Template("Question: {question}\nSentence: {sentence}\nDoes the sentence answer the question?\n{options}"),

@@ -66,7 +66,7 @@ MRPC = Dataset(
     fields=_mrpc_fields,
     # The raters let small differences of detail pass, so no template asks for exact equivalence.
     gpt3_prompt=Gpt3Prompt(
-        "First sentence: {sentence1}\nSecond sentence: {sentence2}\nDo both sentences say the same?\nAnswer:"
+        "First sentence: {sentence1}\nSecond sentence: {sentence2}\nDo both sentences say the same?\nAnswer (yes or no):"
     ),
     templates=(
         Template("Sentence 1: {sentence1}\nSentence 2: {sentence2}\nDo the two mean the same thing?\n{options}"),
@@ -138,7 +138,7 @@ QQP = Dataset(
     keep=has_label,
     fields=_qqp_fields,
     gpt3_prompt=Gpt3Prompt(
-        "First question: {question1}\nSecond question: {question2}\nDo both questions ask for the same thing?\nAnswer:"
+        "First question: {question1}\nSecond question: {question2}\nDo both questions ask for the same thing?\nAnswer (yes or no):"
     ),
     templates=(
         Template("{question1}\n{question2}\n\nAre these two asking the same thing?\n\n{options}"),
@@ -201,7 +201,7 @@ PAWS_WIKI = Dataset(
     fields=_paws_fields,
     # Both sentences are made of nearly the same words whatever the label, and some templates warn of that.
     gpt3_prompt=Gpt3Prompt(
-        "First sentence: {sentence1}\nSecond sentence: {sentence2}\nDo both sentences say the same?\nAnswer:"
+        "First sentence: {sentence1}\nSecond sentence: {sentence2}\nDo both sentences say the same?\nAnswer (yes or no):"
     ),
     templates=(
         Template("{sentence1}\n\n{sentence2}\n\nDo the two statements above convey the same facts?\n\n{options}"),

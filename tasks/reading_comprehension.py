@@ -228,10 +228,13 @@ MULTIRC = Dataset(
 
 
 def _openbookqa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields fact, question (or a sentence to complete), options, answer. Facts have no capital letter in the source."""
+    """Fields fact, question (or a sentence to complete), options, answer.
+
+    In the source, facts have no capital letter, and most of them no full stop: all get the one and lose the other.
+    """
     options = tf.stack([one_line(record["question"][f"choice_{letter}"]) for letter in "ABCD"])
     return {
-        "fact": capitalized(one_line(record["fact1"])),
+        "fact": capitalized(tf.strings.regex_replace(one_line(record["fact1"]), r"[\s.]+$", "")),
         "question": one_line(record["question"]["stem"]),
         "options": options,
         "answer": at(options, record["answerKey"]),

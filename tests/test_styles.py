@@ -54,11 +54,21 @@ def test_the_papers_style_adds_nothing_to_a_name():
         ("gpt3_without_options", "has one wording"),
         ("no_template_shuffled_options", "needs instructions"),
         ("without_options_shuffled_options", "needs instructions"),
-        ("0_templates", "1 to 10 templates, not 0"),
+        ("0_templates", "'0_templates' is no part of a style: leave it out"),
         ("11_templates", "1 to 10 templates, not 11"),
         ("17_shots", "up to 16 shots, not 17"),
         ("17_shared_shots", "up to 16 shots, not 17"),
-        ("0_shared_shots", "shared exemplars need one shot"),
+        ("0_shared_shots", "'0_shared_shots' is no part of a style: leave it out"),
+        ("0_shots", "'0_shots' is no part of a style: leave it out"),
+        ("without_options_0_shots", "'0_shots' is no part of a style: leave it out"),
+        ("01_shots", "write '1_shots'"),
+        ("010_shots", "write '10_shots'"),
+        ("04_templates", "write '4_templates'"),
+        ("00_templates", "leave it out"),
+        ("\uff15_shots", "unknown style"),  # a wide digit
+        ("5_shots_3_shots", "says twice"),
+        ("5_shots_3_shared_shots", "says twice"),
+        ("gpt3_no_template", "says twice"),
         ("shared_shots", "unknown style"),
     ],
 )
@@ -73,7 +83,10 @@ def test_templates_of_a_style():
         return [t.input for t in styles.templates(CB, styles.parse(name))]
 
     assert inputs("instructions") == [t.input for t in CB.templates]
-    assert inputs("3_templates") == [t.input for t in CB.templates[:3]]
+    # A number names the same template in every style; which ones a style uses is `styles.numbers`.
+    assert inputs("3_templates") == inputs("instructions")
+    assert styles.numbers(CB, styles.parse("3_templates")) == (0, 1, 8)
+    assert styles.forward_templates(CB, styles.parse("3_templates")) == (0, 1)
     assert inputs("no_template") == ["{premise}\n{hypothesis}"]
     assert inputs("dataset_name") == ["[Natural language inference: cb] {premise}\n{hypothesis}"]
     assert inputs("gpt3") == [CB.gpt3_prompt.input]

@@ -23,8 +23,8 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax import catalog, metrics, styles, templates
-from flan_jax.data import few_shot, sources, usable, vocabularies
+from flan_jax import catalog, metrics, protocol, styles, templates
+from flan_jax.data import sources, usable, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.errors import FlanError
@@ -56,7 +56,7 @@ def choose_template(
       forward_only: choose among the forward templates, as for evaluation.
       style: whose templates they are.
     """
-    allowed = styles.forward_templates(record, style) if forward_only else tuple(range(style.num_wordings))
+    allowed = styles.forward_templates(record, style) if forward_only else styles.numbers(record, style)
     key = tf.strings.join([str(seed), record.name, record_id, tf.strings.as_string(epoch)], separator="\x1f")
     return tf.gather(tf.constant(allowed, tf.int64), tf.strings.to_hash_bucket_fast(key, len(allowed)))
 
@@ -92,7 +92,7 @@ def exemplar_pool(record: catalog.Dataset, source: sources.OpenSource) -> list[t
     """(record id, fields as text) of the training records that exemplars are drawn from."""
     if "train" not in source.splits:
         return []
-    return list(text_records(records(record, source, "train").take(few_shot.POOL_SIZE)))
+    return list(text_records(records(record, source, "train").take(protocol.EXEMPLAR_POOL)))
 
 
 class CatalogSource(seqio.DataSource):

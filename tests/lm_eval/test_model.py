@@ -188,6 +188,63 @@ def test_generation_is_the_harness_own(ours, theirs):
         ours.generate_until(_instances("generate_until", [("the", {"do_sample": True, "temperature": 1.0})]))
 
 
+@pytest.fixture(scope="module")
+def tuned(checkpoint, tmp_path_factory):
+    """The same weights, tuned here as their manifest says."""
+    from flan_jax.checkpoint.manifest import Manifest
+
+    folder = tmp_path_factory.mktemp("tuned") / "tiny"
+    shutil.copytree(checkpoint, folder)
+    Manifest.load(folder).inherit(["sst2"], ["sentiment"], "eos", {}).save(folder)
+    return folder
+
+
+def test_a_model_that_was_tuned_with_eos_is_asked_with_it(tuned, ours, capsys):
+    """E9: its options were glued to the prompt, without EOS, and nothing was said of it."""
+    from flan_jax.scoring.trees import Tree
+
+    model = FlanJaxLM(checkpoint=str(tuned), max_length=MAX_LENGTH)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("joint eos: prompt and answer each end with EOS")
+    tokenizer = model._tokenizer
+    pairs = [("the ferry", " left"), ("the ferry ", "left the harbour"), ("", "the"), ("nobody on", " pier")]
+    trees = []
+    for context, continuation in pairs:
+        start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        head, tail = tokenizer.encode([context.strip(), continuation.strip()])
+        trees.append(Tree((*start, *head, tokenizer.eos_id), ((*tail, tokenizer.eos_id),), (0,), (0,)))
+    expected = [scores.loglikelihood[0] for scores in model._scorer.score(trees)]
+    requests = _instances("loglikelihood", pairs)
+    np.testing.assert_allclose([x for x, _ in model.loglikelihood(requests, True)], expected, atol=1e-4)
+    assert model.get_model_info()["flan_jax"]["joint"] == "eos"
+    said = model.generate_until(_instances("generate_until", [("the ferry", {"until": [], "max_gen_toks": 5})]), True)
+    (ids,) = model._prompts(["the ferry "])
+    assert ids[-1] == tokenizer.eos_id and isinstance(said[0], str)
+    # It can be overridden, and is then as for a model that was never tuned.
+    joined = FlanJaxLM(checkpoint=str(tuned), max_length=MAX_LENGTH, joint="joined")
+    assert joined.loglikelihood(requests, True) == ours.loglikelihood(requests, True)
+    spaced = FlanJaxLM(checkpoint=str(tuned), max_length=MAX_LENGTH, joint="space")
+    assert spaced.loglikelihood(requests[:1], True) == ours.loglikelihood(requests[:1], True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"joint": "tab"}, "joint is 'tab'; it can be 'auto'"),
+        ({"max_length": "long"}, "max_length in --model_args is 'long': it has to be a whole number"),
+        ({"max_length": 1.5}, "max_length in --model_args is 1.5"),
+        ({"max_length": True}, "max_length in --model_args is True"),
+        ({"max_gen_toks": 0}, "max_gen_toks in --model_args is 0"),
+        ({"step": "last"}, "step in --model_args is 'last'"),
+        ({"prefix_token_id": -1}, "prefix_token_id in --model_args is -1"),
+        ({"prefix_token_id": "<s>"}, "prefix_token_id in --model_args is '<s>'"),
+    ],
+)
+def test_numbers_in_model_args_have_kinds(checkpoint, arguments, message):
+    with pytest.raises(FlanError, match=message) as caught:
+        FlanJaxLM(checkpoint=str(checkpoint), **arguments)
+    assert "\n" not in str(caught.value)
+
+
 TEMPLATE = (
     "{{ eos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     "[{{ m.role }}] {{ m.content | trim }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"

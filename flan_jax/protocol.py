@@ -1,0 +1,269 @@
+"""How a dataset is asked and scored in a style, as one record. No TensorFlow, no JAX.
+
+    protocol.of(catalog.dataset("rte"), styles.parse("5_shots"))
+
+Whatever makes text, tokens, scores or figures of a dataset reads it here: which templates, what stands around
+exemplars, what stands between prompt and answer, where an answer ends, how long a text may be and what is cut of it,
+which metrics count. Nothing else in the package has a default for any of these.
+
+A *joint* is what stands between a prompt and its answer:
+
+- "eos": the end-of-sequence token, as in tuning; each answer ends with one too. An encoder-decoder always has it.
+- "newline": a line break, for a model that was never tuned here: it takes EOS for the end of a document.
+- "space": a space, as in GPT-3's prompts, whose answer goes on with the text.
+- "joined": nothing. Prompt and answer are one text as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from typing import Any
+
+from flan_jax import metrics, styles, values
+from flan_jax.catalog import CLASSIFICATION, Dataset
+from flan_jax.errors import FlanError
+from flan_jax.templates import PLACEHOLDER, Template
+
+VERSION = 1  # raised when the same record comes to mean something else; it is part of every digest
+
+AUTO, EOS, NEWLINE, SPACE, JOINED = "auto", "eos", "newline", "space", "joined"
+JOINTS = (AUTO, JOINED, EOS, NEWLINE, SPACE)
+
+START, END = "start", "end"  # of a field: where it is cut
+
+EXEMPLAR_POOL = 1_000  # exemplars are drawn from the first so many training records
+_EXEMPLAR_BUDGET = 960  # tokens of exemplars and input together (paper, appendix)
+_EXEMPLAR_END = "\n\n"
+MAX_INPUT_TOKENS, MAX_TARGET_TOKENS = 1024, 256  # paper, section 2.4
+_STOPS = ("\n\n", "\nQ:")  # a model that was never tuned goes on after its answer, with what comes next
+
+
+def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherwise: str = NEWLINE) -> str:
+    """What stands between a prompt and its answer; see the module.
+
+    Args:
+      trained: the manifest's: "eos", or None for a model that was never tuned here.
+      has_encoder: whether an encoder reads the prompt.
+      setting: "auto", or the joint that is wanted.
+      otherwise: the joint of a decoder that was never tuned here.
+
+    Raises:
+      FlanError: no such joint, or another than "eos" for an encoder-decoder.
+    """
+    if setting not in JOINTS:
+        raise FlanError(f"joint is {values.shown(setting)}; it can be {', '.join(map(repr, JOINTS))}.")
+    if has_encoder and setting not in (AUTO, EOS):
+        raise FlanError(
+            f"joint is {setting!r}, and this model has an encoder, which reads the prompt apart from the answer: "
+            "leave the joint out, or write 'eos'."
+        )
+    if setting != AUTO:
+        return setting
+    return EOS if has_encoder or trained == EOS else otherwise
+
+
+def joint_line(joint: str, setting: str = AUTO) -> str:
+    """One line for a user whose own texts are scored: what stands between prompt and answer, and who said so."""
+    meaning = {
+        EOS: "prompt and answer each end with EOS, as in tuning",
+        NEWLINE: "a line break stands between prompt and answer",
+        SPACE: "a space stands between prompt and answer",
+        JOINED: "prompt and answer are one text as they are",
+    }
+    return f"joint {joint}: {meaning[joint]} ({'by the checkpoint' if setting == AUTO else 'as asked for'})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a dataset is asked and scored in a style; made by `of`.
+
+    Attributes:
+      record: the dataset.
+      style: how its records become text.
+      templates: the dataset's templates in the style, by their numbers.
+      numbers: those that the style uses, in its order.
+      forward: those of them that are evaluated, ascending.
+      exemplar_joint: between an exemplar's input and its answer.
+      exemplar_end: after an exemplar.
+      exemplar_budget: most tokens of exemplars and input together.
+      max_input_tokens: longest input with its exemplars, BOS and EOS included; fields are cut to fit.
+      max_target_tokens: longest target with its EOS; its end is cut.
+      trim: which end of a field is cut, "start" or "end".
+      untuned_joint: between prompt and answer, for a decoder that was never tuned here.
+      untuned_stops: a generated answer ends before any of these, where its end is not marked by EOS.
+      premises: what stands before an option where its likelihood without the prompt is asked for (PMI), by template.
+        It may hold placeholders.
+      new_tokens_limit: most new tokens, if less than the metric allows.
+      version: of the protocol.
+    """
+
+    record: Dataset
+    style: styles.TextStyle
+    templates: tuple[Template, ...]
+    numbers: tuple[int, ...]
+    forward: tuple[int, ...]
+    exemplar_joint: str
+    exemplar_end: str
+    exemplar_budget: int
+    max_input_tokens: int
+    max_target_tokens: int
+    trim: str
+    untuned_joint: str
+    untuned_stops: tuple[str, ...]
+    premises: tuple[str, ...]
+    new_tokens_limit: int | None = None
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        values.checked("max_input_tokens", values.TOKENS, self.max_input_tokens)
+        values.checked("max_target_tokens", values.TOKENS, self.max_target_tokens)
+        values.checked("max_new_tokens", values.or_none(values.Whole(1, 2**20)), self.new_tokens_limit)
+        if not all(self.untuned_stops):
+            raise FlanError(f"dataset {self.record.name}: a stop is empty; give it one or more characters.")
+
+    @property
+    def ranked(self) -> bool:
+        """Whether options are ranked by their likelihoods; otherwise the answer is generated."""
+        return self.record.kind == CLASSIFICATION
+
+    @property
+    def metrics(self) -> tuple[metrics.Metric, ...]:
+        """The records of the dataset's metrics (`flan_jax.metrics`), the headline metric first."""
+        return tuple(metrics.metric(name) for name in self.record.metrics)
+
+    @property
+    def headline(self) -> str:
+        """The name of the metric that stands in tables."""
+        return self.record.metrics[0]
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Most tokens of a generated answer."""
+        wanted = self.metrics[0].new_tokens
+        return wanted if self.new_tokens_limit is None else min(wanted, self.new_tokens_limit)
+
+    @property
+    def exemplar_room(self) -> int:
+        """Most tokens of exemplars and input together: the budget, or what a shorter input leaves of it."""
+        return min(self.exemplar_budget, self.max_input_tokens - 2)
+
+    def input_room(self, has_bos: bool) -> int:
+        """Most tokens of an input's text, beside EOS (or another joint) and BOS."""
+        return self.max_input_tokens - 1 - has_bos
+
+    def joint(self, trained: str | None, has_encoder: bool, setting: str = AUTO) -> str:
+        """What stands between prompt and answer, "eos", "newline", "space" or "joined".
+
+        A prompt in GPT-3's manner goes on after a space, whatever a decoder was tuned with.
+
+        Args:
+          trained: the manifest's: "eos", or None for a model that was never tuned here.
+          has_encoder: whether an encoder reads the prompt.
+          setting: "auto", or the joint that is wanted.
+
+        Raises:
+          FlanError: no such joint, or another than "eos" for an encoder-decoder.
+        """
+        trained = None if self.style.words == styles.GPT3 else trained
+        return joint(trained, has_encoder, setting, otherwise=self.untuned_joint)
+
+    def stops(self, joint: str) -> tuple[str, ...]:
+        """What a generated answer ends before; nothing where EOS ends it."""
+        return () if joint == EOS else self.untuned_stops
+
+    def premise(self, number: int) -> str:
+        """What stands before an option of a template without its prompt (PMI); it may hold placeholders."""
+        return self.premises[number]
+
+    def limited(
+        self,
+        max_input_tokens: int | None = None,
+        max_target_tokens: int | None = None,
+        max_new_tokens: int | None = None,
+    ) -> Protocol:
+        """The same protocol with other limits; None leaves one as it is.
+
+        Raises:
+          FlanError: one is no number of tokens.
+        """
+        changed = {
+            "max_input_tokens": max_input_tokens,
+            "max_target_tokens": max_target_tokens,
+            "new_tokens_limit": max_new_tokens,
+        }
+        return dataclasses.replace(self, **{name: value for name, value in changed.items() if value is not None})
+
+    @property
+    def text_digest(self) -> str:
+        """Identifies what inputs and targets depend on, besides the records: for stores and files of text."""
+        return _digest(self._text())
+
+    @property
+    def digest(self) -> str:
+        """Identifies the whole protocol, its metrics' versions included: for scores and predictions."""
+        return _digest(
+            self._text()
+            | {
+                "forward": self.forward,
+                "joint": self.untuned_joint,
+                "stops": self.untuned_stops,
+                "premises": [self.premises[number] for number in self.forward],
+                "ranked": self.ranked,
+                "new_tokens": self.new_tokens_limit if self.ranked else self.max_new_tokens,
+                "metrics": [[metric.name, metric.version] for metric in self.metrics],
+            }
+        )
+
+    def _text(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "dataset": self.record.name,
+            "style": self.style.name,
+            "templates": [[number, *dataclasses.astuple(self.templates[number])] for number in self.numbers],
+            "words": [self.record.gpt3_prompt.words, self.record.gpt3_prompt.mid_sentence]
+            if self.style.words == styles.GPT3
+            else [],
+            "exemplars": self.style.shots
+            and [self.exemplar_joint, self.exemplar_end, self.exemplar_room, EXEMPLAR_POOL],
+            "lengths": [self.max_input_tokens, self.max_target_tokens, self.trim],
+        }
+
+
+@functools.cache
+def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
+    """The protocol of a dataset in a style."""
+    in_gpt3 = style.words == styles.GPT3
+    every = styles.templates(record, style)
+    premises = tuple(_tail(template.input) for template in every)
+    return Protocol(
+        record=record,
+        style=style,
+        templates=every,
+        numbers=styles.numbers(record, style),
+        forward=styles.forward_templates(record, style),
+        exemplar_joint=" " if in_gpt3 else "\n",
+        exemplar_end=_EXEMPLAR_END,
+        exemplar_budget=_EXEMPLAR_BUDGET,
+        max_input_tokens=MAX_INPUT_TOKENS,
+        max_target_tokens=MAX_TARGET_TOKENS,
+        trim=START if in_gpt3 else END,  # the answer continues the text, so that its end has to stay
+        untuned_joint=SPACE if in_gpt3 else NEWLINE,
+        untuned_stops=record.gpt3_prompt.stop if in_gpt3 else _STOPS,
+        premises=(record.gpt3_prompt.premise or premises[0],) if in_gpt3 else premises,
+    )
+
+
+def _tail(pattern: str) -> str:
+    """What a prompt ends with after its last field, without what belongs to that field's own line."""
+    tail = PLACEHOLDER.split(pattern)[-1]
+    if not tail.startswith("\n") and "\n" in tail:
+        tail = tail[tail.index("\n") :]
+    return re.sub(r"^[^\w(]+", "", tail).rstrip()
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,251 @@
+"""How an evaluation asks: by the protocol and nothing else, example by example, with predictions bound to all of it."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from flan_jax import catalog, configuration, models, protocol, styles
+from flan_jax.checkpoint import digests
+from flan_jax.checkpoint.manifest import DECLARED, UNTUNED, Manifest
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.decoding import completion
+from flan_jax.decoding.generator import Generator
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import evaluator, generation, units
+from flan_jax.json_lines import read_lines
+from flan_jax.scoring.scorer import Scorer
+from flan_jax.scoring.trees import build_tree
+
+CONFIG = dataclasses.replace(
+    configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
+)
+BYTES = ByteTokenizer()
+MANIFEST = Manifest.create(CONFIG, BYTES, UNTUNED, [])
+TUNED = Manifest.create(CONFIG, BYTES, DECLARED, []).inherit(["sst2"], ["sentiment"], "eos", {})
+SETTINGS = evaluator.Settings(max_dev_examples=0, max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = models.build(CONFIG)
+    return model, jax.jit(model.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def scorer(network):
+    return Scorer(*network, row_lengths=(1024,))
+
+
+@pytest.fixture(scope="module")
+def generator(network):
+    return Generator(*network, 1)
+
+
+RTE = {
+    "premise": "Grass is green.",
+    "hypothesis": "It is.",
+    "relation": "fits",
+    "options": ["yes", "no"],
+    "answer": "no",
+}
+NQ = {"question": "who wrote it?", "answer": "Ann", "references": ["Ann"]}
+COPA = {"premise": "It rained.", "relation": "effect", "question": "What happened as a result?", "link": "so"}
+COPA |= {"beginning": "It rained so", "options": ["The grass got wet.", "I left."], "answer": "I left.", "wrong": "x"}
+PIQA = {"goal": "Cool a pan.", "options": ["Use water.", "Use fire."], "answer": "Use water.", "wrong": "Use fire."}
+
+
+def prepare(folder, **rows):
+    for dataset, fields in rows.items():
+        place = folder / "examples" / dataset
+        place.mkdir(parents=True, exist_ok=True)
+        for split in ("test", "dev", "exemplars"):
+            lines = [json.dumps({"id": f"{split}-{n}", "fields": f}) for n, f in enumerate(fields)]
+            (place / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def evaluate(scorer, prepared, output, names, settings=SETTINGS, manifest=MANIFEST, **more):
+    return evaluator.evaluate(
+        scorer, BYTES, manifest, "small step 0", evaluator.select(names), prepared, output, settings, **more
+    )
+
+
+def predictions(output, dataset, number=0, split="test"):
+    return read_lines(output / "predictions" / dataset / f"{split}_t{number}.jsonl")
+
+
+# --------------------------------------------------------------------------------------------- one bad example (E5)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "good", "bad", "reason"),
+    [
+        ("piqa", PIQA, PIQA | {"options": ["", "Use fire."], "answer": "Use fire."}, "no tokens of its own"),
+        ("piqa", PIQA, PIQA | {"options": ["Use water.", "x" * 900]}, "there is room for 1024"),
+        ("rte", RTE, RTE | {"options": ["yes", "n" * 1500], "answer": "yes"}, "without any field's text"),
+    ],
+)
+def test_an_example_that_cannot_be_asked_is_left_out_and_named(scorer, tmp_path, dataset, good, bad, reason):
+    bad = bad | ({"goal": "g" * 300} if "x" * 900 in bad["options"] else {})
+    prepare(tmp_path / "prepared", **{dataset: [good, bad, good]})
+    results = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", [dataset])
+    figures, record = results["datasets"][dataset], catalog.dataset(dataset)
+    assert (figures["examples"], figures["skipped_examples"]) == (2, 1)
+    (left,) = figures["left_out"]
+    assert (left["split"], left["example"]) == ("test", "test-1") and reason in left["reason"]
+    for number in record.forward_templates:  # the templates stay comparable, example by example
+        header, *lines = predictions(tmp_path / "out", dataset, number)
+        assert [line["id"] for line in lines] == ["test-0", "test-2"]
+        assert [one["example"] for one in header["left_out"]] == ["test-1"] and header["examples"] == 2
+    # A second job takes all of it as it is.
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jsonl")}
+    again = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", [dataset])
+    assert again["datasets"] == results["datasets"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jsonl")} == times
+
+
+def test_what_only_one_template_cannot_ask_is_left_out_of_all(scorer, tmp_path):
+    """With a line break for a joint an empty option has no tokens; so has one that is cut by one template's room."""
+    record = catalog.dataset("rte")
+    lengths = {n: len(record.templates[n].input.encode()) for n in record.forward_templates}
+    room = sorted(lengths.values())[-2]  # so that the options fit beside all instructions but the longest
+    options = ["yes", "n" * (1024 - room)]
+    prepare(tmp_path / "prepared", rte=[RTE, RTE | {"options": options, "answer": "yes"}])
+    figures = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["rte"])["datasets"]["rte"]
+    assert figures["examples"] == 1 and figures["skipped_examples"] == 1
+    for number in record.forward_templates:
+        assert [line["id"] for line in predictions(tmp_path / "out", "rte", number)[1:]] == ["test-0"]
+
+
+def test_a_dataset_of_which_nothing_can_be_asked(scorer, tmp_path):
+    prepare(tmp_path / "prepared", piqa=[PIQA | {"options": ["", "b"], "answer": "b"}], rte=[RTE])
+    results = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["piqa", "rte"])
+    assert set(results["datasets"]) == {"rte"}
+    (skipped,) = results["skipped"]
+    assert skipped["dataset"] == "piqa" and "none of its 1 test examples can be asked" in skipped["reason"]
+    with pytest.raises(FlanError, match="there is no result for small step 0: piqa: none of its 1") as caught:
+        evaluate(scorer, tmp_path / "prepared", tmp_path / "alone", ["piqa"])
+    assert "\n" not in str(caught.value) and not (tmp_path / "alone" / "results.json").exists()
+
+
+def test_a_generated_answer_with_too_long_an_instruction(scorer, generator, tmp_path):
+    style = styles.parse("2_shared_shots")
+    assert protocol.of(catalog.dataset("natural_questions"), style).exemplar_room == 960
+    prepare(tmp_path / "prepared", natural_questions=[NQ, NQ])
+    settings = dataclasses.replace(SETTINGS, max_input_tokens=30)
+    with pytest.raises(FlanError, match="none of its 2 test examples can be asked"):
+        evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["natural_questions"], settings, generator=generator)
+
+
+# ------------------------------------------------------------------------------------------------ the key (E13)
+
+
+def _asked(monkeypatch, change):
+    """The evaluator's protocol with something changed."""
+    monkeypatch.setattr(protocol, "of", lambda record, style=styles.PAPER, of=protocol.of: change(of(record, style)))
+
+
+CHANGES = {
+    "stops": lambda p, _: _asked(p, lambda one: dataclasses.replace(one, untuned_stops=("\n", "?"))),
+    "version": lambda p, _: _asked(p, lambda one: dataclasses.replace(one, version=one.version + 1)),
+    "trim": lambda p, _: _asked(p, lambda one: dataclasses.replace(one, trim="start")),
+    "engine": lambda p, ranked: p.setattr(evaluator, "scorer_version" if ranked else "generator_version", 99),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize("dataset", ["piqa", "natural_questions"])
+def test_old_predictions_do_not_answer_for_a_changed_rule(scorer, generator, tmp_path, monkeypatch, what, dataset):
+    prepare(tmp_path / "prepared", piqa=[PIQA], natural_questions=[NQ])
+    arguments = scorer, tmp_path / "prepared", tmp_path / "out", [dataset]
+    evaluate(*arguments, generator=generator)
+    before = predictions(tmp_path / "out", dataset)[0]["key"]
+    evaluate(*arguments, generator=generator)
+    assert predictions(tmp_path / "out", dataset)[0]["key"] == before
+    CHANGES[what](monkeypatch, dataset == "piqa")
+    evaluate(*arguments, generator=generator)
+    assert predictions(tmp_path / "out", dataset)[0]["key"] != before
+
+
+def test_other_weights_are_other_predictions(network, scorer, tmp_path):
+    prepare(tmp_path / "prepared", piqa=[PIQA])
+    first = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["piqa"])
+    key = predictions(tmp_path / "out", "piqa")[0]["key"]
+    assert first["weights"] == digests.combined(digests.of_tree(network[1]))
+    other = jax.tree.map(lambda x: x, network[1])
+    other["decoder"]["token_embedder"]["embedding"] = other["decoder"]["token_embedder"]["embedding"].at[5, 5].add(1.0)
+    # The same manifest, date and folder: only the numbers differ.
+    second = evaluate(Scorer(network[0], other, row_lengths=(1024,)), tmp_path / "prepared", tmp_path / "out", ["piqa"])
+    assert second["weights"] != first["weights"] and predictions(tmp_path / "out", "piqa")[0]["key"] != key
+
+
+# ------------------------------------------------------------------------------------- joints, stops and limits
+
+
+@pytest.mark.parametrize(
+    ("style", "manifest", "joint", "stops"),
+    [
+        ("gpt3", MANIFEST, "space", ("\n",)),
+        ("instructions", MANIFEST, "newline", ("\n\n", "\nQ:")),
+        ("instructions", TUNED, "eos", ()),
+        ("gpt3", TUNED, "space", ("\n",)),
+        ("1_shots", TUNED, "eos", ()),
+    ],
+)
+def test_answers_end_as_the_protocol_says(scorer, generator, tmp_path, monkeypatch, style, manifest, joint, stops):
+    """B1: whatever the prompt, answers ended at "Q:" or a blank line."""
+    seen = []
+
+    def complete(*arguments, **settings):
+        seen.append(settings)
+        return completion.complete(*arguments, **settings)
+
+    monkeypatch.setattr(generation, "complete", complete)
+    prepare(tmp_path / "prepared", natural_questions=[NQ, NQ | {"question": "who sang?"}])
+    settings = dataclasses.replace(SETTINGS, style=style)
+    arguments = scorer, tmp_path / "prepared", tmp_path / "out", ["natural_questions"], settings, manifest
+    results = evaluate(*arguments, generator=generator)
+    assert results["joint"] == joint and results["datasets"]["natural_questions"]["examples"] == 2
+    assert {(one["joint"], one["stops"], one["max_new_tokens"]) for one in seen} == {(joint, stops, 4)}
+
+
+@pytest.mark.parametrize(("style", "kept"), [("gpt3", "end"), ("instructions", "start")])
+def test_prompts_are_cut_as_the_store_cuts_them(scorer, tmp_path, style, kept):
+    """E18: evaluation cut the start of a field at 1,280 tokens, the store its end at 1,024."""
+    long = " ".join(f"word{n}" for n in range(300))
+    prepare(tmp_path / "prepared", rte=[RTE | {"premise": long}])
+    settings = dataclasses.replace(SETTINGS, style=style, max_input_tokens=700)
+    results = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["rte"], settings)
+    _, line = predictions(tmp_path / "out", "rte", protocol.of(catalog.dataset("rte"), styles.parse(style)).forward[0])
+    assert 650 < len(line["prompt"]) <= 699 and line["cut_tokens"] > 0
+    assert ("word299" in line["prompt"], "word0 " in line["prompt"]) == (kept == "end", kept == "start")
+    assert RTE["hypothesis"] in line["prompt"] and results["settings"]["max_input_tokens"] == 700
+    if style == "instructions":
+        assert "OPTIONS:\n- yes\n- no" in line["prompt"]
+
+
+def test_a_prompt_without_its_record_is_its_own_end(scorer, tmp_path):
+    """E24: it was "A:" for every prompt in GPT-3's manner."""
+    settings = dataclasses.replace(SETTINGS, style="gpt3", pmi=True)
+    prepare(tmp_path / "prepared", copa=[COPA], piqa=[PIQA], rte=[RTE])
+    evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["copa", "piqa", "rte"], settings)
+    tails = {"copa": "so", "piqa": "", "rte": "Is the statement true or false?\nAnswer:"}
+    for dataset, tail in tails.items():
+        _, line = predictions(tmp_path / "out", dataset)
+        tree = build_tree(BYTES, tail, line["options"], joint="space")
+        (alone,) = scorer.score([tree])
+        assert line["unconditional"] == pytest.approx(list(alone.loglikelihood), abs=1e-4)
+        assert line["unconditional"] != pytest.approx(line["loglikelihood"], abs=1e-3)
+    _, copa = predictions(tmp_path / "out", "copa")
+    assert copa["prompt"] == "It rained so" and copa["options"] == ["the grass got wet.", "I left."]
+    assert copa["words"] == COPA["options"] and copa["answer"] == 1
+
+
+def test_predictions_without_more_examples():
+    lines = [{"id": n} for n in range(4)]
+    one = units.Predictions(lines[:3], (units.Left(3, 0, "x"),))
+    both = one.without([units.Left(1, 2, "y"), units.Left(3, 2, "z"), units.Left(1, 5, "w")])
+    assert [line["id"] for line in both.lines] == [0, 2] and {left.example for left in both.left} == {1, 3}
+    assert one.without([]) == one
