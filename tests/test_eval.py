@@ -14,6 +14,7 @@ from flan_jax import catalog, configuration, models, reporting
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
+from flan_jax.data import examples as example_files
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, prompts, ranking
@@ -50,14 +51,12 @@ def prepared(tmp_path_factory):
     """Dev and test examples of two NLI datasets; one text has a line separator that is not a line break in JSON."""
     folder = tmp_path_factory.mktemp("prepared")
     for dataset in ("rte", "qnli"):
-        place = folder / "examples" / dataset
-        place.mkdir(parents=True)
+        found = {}
         for split, count in (("test", TEST), ("dev", DEV)):
-            rows = [{"id": f"{split}-{n}", "fields": _fields(dataset, n)} for n in range(count)]
+            found[split] = [(f"{split}-{n}", _fields(dataset, n)) for n in range(count)]
             if dataset == "rte":
-                rows[0]["fields"]["premise"] += " a\u2028b\u0085c"
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            (place / f"{split}.jsonl").write_text(text, encoding="utf-8")
+                found[split][0][1]["premise"] += " a\u2028b\u0085c"
+        example_files.write_folder(folder / "examples" / dataset, found)
     return folder
 
 
@@ -194,9 +193,12 @@ def with_exemplars(prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("with_exemplars") / "prepared"
     shutil.copytree(prepared, folder)
     for dataset in ("rte", "qnli"):
-        rows = [{"id": f"train-{n}", "fields": _fields(dataset, 100 + n)} for n in range(20)]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "examples" / dataset / "exemplars.jsonl").write_text(text)
+        found = {
+            split: [(row["id"], row["fields"]) for row in example_files.read(folder, dataset, split)]
+            for split in ("test", "dev")
+        }
+        found["exemplars"] = [(f"train-{n}", _fields(dataset, 100 + n)) for n in range(20)]
+        example_files.write_folder(folder / "examples" / dataset, found)
     return folder
 
 

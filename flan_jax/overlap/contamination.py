@@ -24,13 +24,15 @@ from typing import Any
 import numpy as np
 
 from flan_jax import catalog, templates
+from flan_jax.content import normalized_words
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
 from flan_jax.overlap import corpus as corpus_room
-from flan_jax.overlap.ngrams import NgramIndex, normalized_words, passages
+from flan_jax.overlap.ngrams import NgramIndex, passages
 
 N = 13  # words in an n-gram
 SPLITS = ("dev", "test")
+VERSION = 2  # of the results' form; records of the first had no hash
 BLOCK_BYTES = 4 << 20  # of the corpus, decompressed, a task
 
 
@@ -260,12 +262,12 @@ def check(
       progress: called with (file, bytes read, bytes in all).
 
     Returns:
-      {"ngram", "ignore_above", "corpus": {"files", "forms", "empty_files", "bytes", "documents", "words",
-      "broken_lines", "broken"}, "datasets": {name: {split: {"clean": [id], "dirty": [{"id", "ngram", "file",
-      "documents", "matched", "ngrams"}]}}}}. Forms say how many files were read as text and as JSON lines; bytes are
-      those of the unpacked files; `broken` says how many lines are, of each file that has some. Of a dirty example the
-      first n-gram found is named, with the first file and the number of documents that have it, and how many of its
-      distinct n-grams were found at all.
+      {"version", "ngram", "ignore_above", "corpus": {"files", "forms", "empty_files", "bytes", "documents", "words",
+      "broken_lines", "broken"}, "datasets": {name: {split: {"clean": [{"id", "hash"}], "dirty": [{"id", "hash",
+      "ngram", "file", "documents", "matched", "ngrams"}]}}}}. The hash says which record is meant, whatever its id.
+      Forms say how many files were read as text and as JSON lines; bytes are those of the unpacked files; `broken` says
+      how many lines are, of each file that has some. Of a dirty example the first n-gram found is named, with the first
+      file and the number of documents that have it, and how many of its distinct n-grams were found at all.
 
     Raises:
       FlanError: bad options, missing examples, a file of the corpus that cannot be read, or in which no line has a
@@ -275,9 +277,9 @@ def check(
         raise FlanError("--ngram and --workers are 1 or more, --ignore_above is 0 or more.")
     files = corpus_room.corpus_files(corpus)
 
-    def rows(record: catalog.Dataset, split: str) -> Iterator[tuple[str, list[tuple[int, list[str]]]]]:
+    def rows(record: catalog.Dataset, split: str) -> Iterator[tuple[dict[str, str], list[tuple[int, list[str]]]]]:
         for row in example_files.read(prepared_dir, record.name, split):
-            yield row["id"], passages(shown_texts(record, row["fields"]), n)
+            yield {"id": row["id"], "hash": row["hash"]}, passages(shown_texts(record, row["fields"]), n)
 
     units = [(record, split) for record in datasets for split in SPLITS]
     index = NgramIndex.build((p for _, found in rows(*unit) for p in found) for unit in units)
@@ -296,10 +298,11 @@ def check(
                 continue
             number = hits.pop("number")
             where = {"file": str(files[found.first_file[number]].path), "documents": int(found.documents[number])}
-            dirty.append({"id": identity} | hits | where)
+            dirty.append(identity | hits | where)
         results.setdefault(record.name, {})[split] = {"clean": clean, "dirty": dirty}
     totals = {name: found.totals[name] for name in ("bytes", "documents", "words", "broken_lines")}
     return {
+        "version": VERSION,
         "ngram": n,
         "ignore_above": ignore_above,
         "corpus": {
