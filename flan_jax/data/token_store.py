@@ -67,6 +67,7 @@ def write_dataset(
       info: `num_records`, `renderings`, `vocab_size` and whatever else is worth keeping.
       examples: renderings in the order of their index: all records of rendering 0, then of rendering 1, ...
       after: called when all examples are written; what it returns is added to the info.
+      folder: where it lies.
       records: what the records are; without it no text can be compared with them.
 
     Returns:
@@ -137,12 +138,13 @@ class DatasetTokens:
       num_records: n.
       renderings: how many renderings each record has.
       index: structured array of `INDEX`, one entry an example.
+      folder: where it lies.
       records: what the records are; of none where that was not said.
     """
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
-        self._folder = folder
+        self.folder = folder
         info = read_info(folder)
         if info is None:
             raise self._corrupt("info.json cannot be read")
@@ -195,7 +197,7 @@ class DatasetTokens:
 
     def _corrupt(self, reason: str) -> FlanError:
         return FlanError(
-            f"token store of {self.name!r} in {self._folder} is corrupt ({reason}); "
+            f"token store of {self.name!r} in {self.folder} is corrupt ({reason}); "
             f"run python -m flan_jax.prepare --datasets={self.name} --overwrite."
         )
 

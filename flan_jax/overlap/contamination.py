@@ -66,28 +66,6 @@ def prepared_datasets(prepared_dir: str | Path) -> list[catalog.Dataset]:
 # ---------------------------------------------------------------------------------------------------------- search
 
 
-def _last_words(block: bytes, count: int) -> list[str]:
-    """The last words of a block, read from its end."""
-    size = 64 * max(count, 1)
-    while size < len(block):
-        words = normalized_words(block[-size:].decode(errors="replace"))[1:]  # the first may be a part
-        if len(words) >= count:
-            return words[len(words) - count :]
-        size *= 4
-    words = normalized_words(block.decode(errors="replace"))
-    return words[max(0, len(words) - count) :]
-
-
-def _tasks(file: corpus_room.CorpusFile, longest: int, block_bytes: int) -> Iterator[tuple[bytes, list[str], int]]:
-    """(block, the words before it that an n-gram could begin with, bytes read) of one file."""
-    before: list[str] = []
-    for block, read in corpus_room.blocks(file, block_bytes):
-        yield block, before, read
-        if file.form == corpus_room.TEXT:
-            before = [*before, *_last_words(block, longest - 1)]
-            before = before[max(0, len(before) - longest + 1) :]
-
-
 @dataclasses.dataclass(frozen=True)
 class _Hits:
     """What a block has: n-grams' numbers, in how many of its documents each is, and totals."""
@@ -214,7 +192,7 @@ def _scan(
         for number, file in enumerate(files):
             as_field = field if file.form == corpus_room.JSON_LINES else None
             found.totals["documents"] += as_field is None and not file.is_empty
-            for block, before, read in _tasks(file, max(index.lengths, default=1), block_bytes):
+            for block, before, read in corpus_room.pieces(file, max(index.lengths, default=1), block_bytes):
                 waiting.append((number, sum(sizes[:number]) + read, search(block, before, as_field)))
                 found.totals["bytes"] += len(block)
                 if len(waiting) > 2 * workers:
