@@ -3,10 +3,10 @@
 python -m flan_jax.audit --tuned runs/without_nli --evaluated nli --prepared prepared
 python -m flan_jax.audit --tuned flan_without_nli more.jsonl --evaluated rte mine.jsonl --data data --json
 
---tuned: checkpoint folders, mixtures, datasets, clusters, prepared folders, folders of JSONL, and files of JSON lines or
-plain text. --evaluated: datasets and clusters, prepared folders, folders of JSONL, files of JSON lines. The text of a
-name is taken from --prepared or --data. Exit status: 0 where nothing was seen, 1 where something was, 3 where nothing
-was but not all could be compared, 2 for an error.
+--tuned: checkpoint folders, mixtures, datasets, clusters, prepared folders, folders of JSONL, files of JSON lines or
+plain text. --evaluated: datasets, clusters, prepared folders, folders of JSONL, files of JSON lines. The text of a name
+is taken from --prepared or --data. Exit status: 0 where nothing was seen, 1 where something was, 3 where nothing was
+but not all could be compared, 2 for an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from flan_jax.json_lines import to_json
 from flan_jax.overlap import contamination, evaluated, seen, texts
 from flan_jax.values import Whole
 
-NOTHING, SEEN, ERROR, INCOMPLETE = 0, 1, 2, 3
+NOTHING, SEEN, INCOMPLETE = 0, 1, 3  # exit statuses; 2 is an error
+ALL = "all"  # the name of several texts together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +91,7 @@ def tuned(given: str, places: Places) -> Tuned:
         return _of_names(given, names, dataclasses.replace(places, prepared=given, data=None))
     if files := _files(given):
         opened = texts.open_files(files)
-        name = path.name if path.is_dir() else given
-        return Tuned(name, frozenset(), frozenset(), lambda search: _search_files(search, opened, given))
+        return Tuned(given, frozenset(), frozenset(), lambda search: _search_files(search, opened, given))
     return _of_names(given, [d.name for d in _named(given)], places)
 
 
@@ -203,7 +203,7 @@ def evaluation_sets(given: str, places: Places) -> list[seen.Evaluated]:
     if path.is_dir() and (path / "examples").is_dir():
         return [texts.of_prepared(path, record) for record in contamination.prepared_datasets(path)]
     if files := _files(given):
-        return [texts.of_files(path.name if path.is_dir() else given, texts.open_files(files))]
+        return [texts.of_files(given, texts.open_files(files))]
     found, reasons = [], []
     for record in _named(given):
         try:
@@ -243,8 +243,8 @@ def audit(
 
     Returns:
       {"ngram", "status", "rows": [{"evaluated", "tuned", "records", "short", "empty", "name": "dataset", "cluster" or
-      "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked", "reason"}]}. Of several texts the last row
-      of a set, with "tuned" "all", is their union.
+      "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked", "reason"}]}. Of several texts the last
+      row of a set, with "tuned" "all", is their union.
 
     Raises:
       FlanError: bad input.
@@ -274,7 +274,7 @@ def audit(
             words = next((row["name"] for row in listed if row["name"]), "")
             kin = {other: how for row in listed for other, how in row["kin"].items()}
             reasons = tuple(dict.fromkeys(row["reason"] for row in listed if row["reason"]))
-            listed.append(_row(name, "all", finder, whole, words, kin, reasons))
+            listed.append(_row(name, ALL, finder, whole, words, kin, reasons))
     listed = [row for found in rows.values() for row in found]
     anything = any(row["seen"] or row["name"] for row in listed)
     status = SEEN if anything else NOTHING if all(row["checked"] for row in listed) else INCOMPLETE
@@ -294,10 +294,11 @@ def _kin(name: str, others: Sequence[str]) -> dict[str, str]:
     """Kin of an evaluation set among names; one outside the catalog is known by what its name begins with."""
     if not catalog.exists(name):
         known = {other for record in catalog.datasets() for other, _ in record.kin if not catalog.exists(other)}
-        name = next((other for other in sorted(known) if Path(name).name.startswith(other)), name)
+        name = next((other for other in sorted(known) if _outside(name, other)), name)
     found = {}
     for kin, how in catalog.kin_of(name).items():
-        found |= {Path(o).name: how for o in others if o == kin or _outside(o, kin)}
+        if any(other == kin or _outside(other, kin) for other in others):
+            found[kin] = how
     return found
 
 
@@ -340,33 +341,32 @@ def table(results: Mapping[str, Any]) -> Table:
         percent = f"{100 * row['seen'] / row['records']:.1f}"
         numbers = (f"{row[name]:,}" for name in ("records", *seen.WAYS, "seen"))
         compared = "yes" if row["checked"] else "in part" if row["seen"] else "no"
-        shown.add_row(
-            row["evaluated"],
-            row["tuned"],
-            row["name"] or "–",
-            ", ".join(row["kin"]) or "–",
-            *numbers,
-            percent,
-            compared,
-        )
+        words = (_shown(row["evaluated"]), _shown(row["tuned"]), row["name"] or "–", ", ".join(row["kin"]) or "–")
+        shown.add_row(*words, *numbers, percent, compared)
     return shown
 
 
+def _shown(given: str) -> str:
+    """A path without the folders far above."""
+    return "/".join(Path(given).parts[-2:])
+
+
 def _notes(results: Mapping[str, Any]) -> list[str]:
-    n = results["ngram"]
-    lines = []
-    for row in {row["evaluated"]: row for row in results["rows"]}.values():
+    """What the table cannot say."""
+    n, lines = results["ngram"], []
+    own = [row for row in results["rows"] if row["tuned"] != ALL]
+    for row in own:
+        name = _shown(row["evaluated"])
         if row["short"]:
             lines.append(
-                f"{row['evaluated']}: {row['short']:,} of {row['records']:,} records have no text of {n} words, so that "
-                f"no {n}-gram can see them; their texts are matched whole."
+                f"{name}: {row['short']:,} of {row['records']:,} records have no text of {n} words, so no {n}-gram "
+                "can see them; their texts are matched whole."
             )
         if row["empty"]:
-            lines.append(f"{row['evaluated']}: {row['empty']:,} records have no words at all: nothing sees them.")
-    for row in results["rows"]:
-        lines += [f"{row['evaluated']} and {name}: {how}." for name, how in row["kin"].items() if row["tuned"] != "all"]
-    for source, reason in {(r["tuned"], r["reason"]) for r in results["rows"] if r["reason"] and r["tuned"] != "all"}:
-        lines.append(f"{source}: not all is checked: {reason}.")
+            lines.append(f"{name}: {row['empty']:,} records have no words at all: nothing sees them.")
+    for row in own:
+        lines += [f"{_shown(row['evaluated'])} and {kin}: {how}." for kin, how in row["kin"].items()]
+    lines += [f"{_shown(row['tuned'])}: not all is compared: {row['reason']}." for row in own if row["reason"]]
     return list(dict.fromkeys(lines))
 
 

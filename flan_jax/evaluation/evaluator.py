@@ -19,11 +19,12 @@ from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import generation, prompts, ranking
+from flan_jax.evaluation import generation, prompts, provenance, ranking
 from flan_jax.evaluation.figures import cluster_means, summarize
 from flan_jax.evaluation.units import InvalidError, Unit
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
+from flan_jax.overlap import evaluated as overlap
 from flan_jax.scoring.scorer import Scorer
 
 HELD_OUT = "zero-shot, held out"
@@ -137,6 +138,7 @@ def evaluate(
         "settings": dataclasses.asdict(settings),
         "separator": separator,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "provenance": provenance.of_run(seed=0),
         "datasets": {},
         "skipped": [],
         "invalid": [],
@@ -178,9 +180,13 @@ def evaluate(
     found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     invalid: dict[str, InvalidError] = {}  # the first of each dataset
     waiting: list[ranking.Rendered] = []
+    costs = provenance.Costs()
 
     def rank_waiting() -> None:
-        for rendered, predictions in zip(waiting, ranking.rank(scorer, waiting), strict=True):
+        with costs.over([rendered.unit.name[0] for rendered in waiting]):
+            ranked = ranking.rank(scorer, waiting)
+        for rendered, predictions in zip(waiting, ranked, strict=True):
+            costs.trees(rendered.unit.name[0], rendered.trees)
             if isinstance(predictions, InvalidError):
                 invalid.setdefault(rendered.unit.name[0], predictions)
             else:
@@ -195,14 +201,19 @@ def evaluate(
         kept = unit.kept()
         if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
             found[unit.name] = kept
+            costs.reused(name)
         elif unit.builder.record.kind == catalog.CLASSIFICATION:
-            waiting.append(ranking.render(tokenizer, unit, settings.max_length, separator, settings.pmi))
+            with costs.over([name]):
+                waiting.append(ranking.render(tokenizer, unit, settings.max_length, separator, settings.pmi))
             if sum(len(rendered.trees) for rendered in waiting) >= _TREES_AT_ONCE:
                 rank_waiting()
         else:
             limit = generation.new_tokens(unit.builder.record, settings.max_new_tokens)
             try:
-                said = generation.generate(generator, tokenizer, unit, settings.max_length, limit, separator)
+                with costs.over([name]):
+                    said = generation.generate(generator, tokenizer, unit, settings.max_length, limit, separator)
+                texts = [text for line in said for text in (line["prompt"], line["prediction"])]
+                costs.texts(name, sum(map(len, tokenizer.encode(texts))))
                 found[unit.name] = said
             except InvalidError as error:
                 invalid[name] = error
@@ -219,6 +230,12 @@ def evaluate(
             "its weights, or compute in float32.",
             results | {"clusters": {}},
         )
+    rows = {(unit.builder.record, unit.split): unit.rows for unit in units}
+    templates = {unit.builder.record: unit.builder.templates for unit in units}
+    overlaps: dict[str, Any] = {}
+    if distributed.is_primary():  # who alone writes the results
+        tests = {record: rows[record, "test"] for record in evaluated if (record, "test") in rows}
+        overlaps = overlap.check(manifest.tuning, tokenizer, prepared_dir, tests, progress=progress)
     for record in evaluated:
         if record.name in invalid:
             continue
@@ -231,7 +248,10 @@ def evaluate(
             "cluster": record.cluster,
             "paper_dataset": record.paper_dataset,
             "status": status(record, manifest),
-            **summarize(record, by_split["test"], by_split["dev"]),
+            "overlap": overlaps.get(record.name),
+            "data": provenance.of_data({split: rows.get((record, split), ()) for split in by_split}),
+            "cost": costs.of(record.name),
+            **provenance.with_wordings(summarize(record, by_split["test"], by_split["dev"]), templates[record]),
         }
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)

@@ -217,6 +217,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "settings": parts[0]["settings"],
         "separator": joints.pop() if len(joints) == 1 else "what each was tuned with",
         "made": parts[-1]["made"],
+        "provenance": parts[-1]["provenance"],
         "datasets": datasets,
         "skipped": [skipped for part in parts for skipped in part["skipped"]],
         "invalid": invalid,

@@ -82,22 +82,28 @@ def _search_rows(search: seen.Search, values: Iterator[Any]) -> int:
     count = 0
     words: list[str] = []
     keys: list[set[int]] = []
+    hashes: list[str] = []
+
+    def take() -> None:
+        search.hashes(np.array(hashes, "S16"))
+        search.words(words)
+        _search_keys(search, keys)
+        for found in (hashes, words, keys):
+            found.clear()
+
     for value in values:
         count += 1
         texts = list(content.texts_of(value))
         if isinstance(value, Mapping):
             fields = value["fields"] if isinstance(value.get("fields"), Mapping) else value
-            search.hashes(np.array([content.content_hash(fields)], "S16"))
+            hashes.append(content.content_hash(fields))
         for text in texts:
             words += content.normalized_words(text)
             words.append("")
         keys.append(_whole_texts(texts))
         if len(keys) == _DOCUMENTS_AT_ONCE or len(words) > BLOCK_BYTES:
-            search.words(words)
-            _search_keys(search, keys)
-            words, keys = [], []
-    search.words(words)
-    _search_keys(search, keys)
+            take()
+    take()
     return count
 
 
@@ -156,8 +162,13 @@ def of_prepared(prepared_dir: str | Path, dataset: catalog.Dataset) -> seen.Eval
 
 
 def of_data(data: str | Path, dataset: catalog.Dataset) -> seen.Evaluated:
-    """The test rows of a dataset in a folder of data, or its validation rows where there are none."""
-    files = data_files(data, dataset, ("test", "validation"))
+    """The test rows of a dataset in a folder of data, or its validation rows where there are none.
+
+    Raises:
+      FlanError: there are neither.
+    """
+    rules = dataset.splits
+    files = data_files(data, dataset, (rules.test,) if rules.exact else (rules.test, "test", "validation"))
     return of_files(dataset.name, open_files(files[:1]))
 
 

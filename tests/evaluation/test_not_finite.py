@@ -182,7 +182,8 @@ def test_predictions_of_an_earlier_version_are_not_used_again(sound, prepared, t
     value = json.loads(good.splitlines()[1])["loglikelihood"][0]
     path.write_text(good.replace(repr(value), number, 1))
     assert number in path.read_text()
-    assert _evaluate(sound, prepared, tmp_path, ("rte",))["datasets"] == first["datasets"]
+    again = _evaluate(sound, prepared, tmp_path, ("rte",))["datasets"]["rte"]
+    assert again | {"cost": None} == first["datasets"]["rte"] | {"cost": None}
     assert path.read_text() == good
 
 
