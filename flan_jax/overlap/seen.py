@@ -107,7 +107,8 @@ class Finder:
                 words, own = _words(record), {}
                 for text, fewest in words:
                     if text:
-                        own[content.text_key(text)] = _MEMBER | (_EVIDENCE if len(text) >= fewest else 0)
+                        key = content.text_key(text)
+                        own[key] = own.get(key, 0) | _MEMBER | (_EVIDENCE if len(text) >= fewest else 0)
                     if (length := min(n, len(text))) >= SHORTEST or length == n:
                         found = np.unique(self.index.find(text, (length,))[1]).astype(np.int64)
                         grams[length == n].append(found)
