@@ -181,6 +181,9 @@ MULTIRC = Dataset(
     name="multirc",
     cluster="reading_comprehension",
     source="super_glue/multirc:1.0.2",
+    # Khashabi et al. 2018, section 4, and Williams et al. 2018 (MNLI), section 2.1: both take text of the Open American
+    # National Corpus, such as the 9/11 Commission's report.
+    kin=(("mnli", "both have text of the 9/11 Commission's report and others of the Open American National Corpus"),),
     kind=CLASSIFICATION,
     metrics=("multirc",),
     labels=_MULTIRC_LABELS,

@@ -230,9 +230,6 @@ def test_a_prepared_folder_a_mixture_and_a_cluster(run, prepared):
         assert status == audit.SEEN and found["rows"][0]["ngram"] == 1
     status, found = _json(run, "--tuned", "flan_without_nli", "--evaluated", "nli", "--prepared", folder)
     assert "not in" in found["rows"][0]["reason"] and found["rows"][0]["name"] == ""
-    status, found = (
-        _json(run, "--tuned", "paraphrase", "sst2", "--evaluated", "rte", "--prepared", folder) if False else (1, None)
-    )
 
 
 def test_the_hold_out_rule_counts_as_a_name(run, data):

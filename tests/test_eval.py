@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import catalog, configuration, models, reporting
+from flan_jax import catalog, configuration, content, models, reporting
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import examples as example_files
+from flan_jax.data import token_store
+from flan_jax.data.identity import Identities
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, prompts, ranking
@@ -132,6 +134,52 @@ def _trees(*names):
 
 
 # ------------------------------------------------------------------------------------------------------- the results
+
+
+def test_what_was_tuned_on_under_another_name_stands_beside_held_out(scorer, prepared, tmp_path):
+    folder = tmp_path / "prepared"
+    shutil.copytree(prepared, folder)
+    premise = "The monks who lived in the castle above the town had no books but those that they wrote themselves."
+    rows = {"test": [(f"test-{n}", _fields("rte", n) | {"premise": f"{premise} {n}"}) for n in range(TEST)]}
+    example_files.write_folder(folder / "examples" / "rte", rows)
+    records = [("0", {"source": premise, "target": "Die Mönche hatten keine Bücher."})]
+    place = token_store.folder_of(folder, BYTES.fingerprint) / "wmt16_translate_deen"
+    examples = [token_store.TokenizedExample(*BYTES.encode(list(records[0][1].values())), 0, 0)]
+    info = {"num_records": 1, "renderings": 1, "vocab_size": BYTES.vocab_size}
+    info = token_store.write_dataset(place, info, examples, records=Identities.of(records))
+    text = [{"dataset": "wmt16_translate_deen"} | {key: info[key] for key in ("digest", "records_digest")}]
+    manifest = UNTUNED.inherit(["wmt16_translate_deen"], ["translation"], "eos", {}, text)
+    results = _evaluate(scorer, folder, tmp_path / "out", ("rte",), manifest)
+    figures = results["datasets"]["rte"]
+    assert figures["status"] == "zero-shot, held out"
+    overlap = figures["overlap"]
+    assert (overlap["checked"], overlap["ngram"], overlap["seen"], overlap["of"]) == (True, TEST, TEST, TEST)
+    assert overlap["with"] == {"wmt16_translate_deen": TEST} and overlap["identical"] == 0
+    shutil.rmtree(folder / "tokens")
+    again = _evaluate(scorer, folder, tmp_path / "out", ("rte",), manifest)["datasets"]["rte"]
+    assert not again["overlap"]["checked"] and again["overlap"]["seen"] is None
+    assert again["overlap"]["reason"].startswith("not checked: ") and again["cost"]["reused"] == len(again["templates"])
+
+
+def test_results_say_where_they_come_from(finished, prepared):
+    output, results = finished
+    found = results["provenance"]
+    assert found["versions"]["jax"] == jax.__version__ and found["code"] and found["seed"] == 0
+    assert found["device"]["count"] == len(jax.devices())
+    for name, figures in results["datasets"].items():
+        record = catalog.dataset(name)
+        rows = example_files.read(prepared, name, "test")
+        assert figures["data"]["test"] == {"records": TEST, "digest": content.digest(row["hash"] for row in rows)}
+        assert figures["data"]["dev"]["records"] == DEV
+        assert [t["input"] for t in figures["templates"]] == [
+            record.templates[t["template"]].input for t in figures["templates"]
+        ]
+        assert figures["cost"]["seconds"] > 0 and figures["cost"]["units"] == 2 * len(figures["templates"])
+        lines = [line for path in (output / "predictions" / name).iterdir() for line in read_lines(path)[1:]]
+        assert {line["hash"] for line in lines} >= {row["hash"] for row in rows}
+        tokens = sum(len(BYTES.encode([line["prompt"]])[0]) + sum(line["tokens"]) for line in lines)
+        assert tokens <= figures["cost"]["tokens"] <= tokens + 3 * len(lines)
+        assert figures["overlap"]["checked"] is False and "never tuned" in figures["overlap"]["reason"]
 
 
 @pytest.fixture(scope="module")
