@@ -242,7 +242,7 @@ def audit(
       progress: called with a line on what is being read.
 
     Returns:
-      {"ngram", "status", "rows": [{"evaluated", "tuned", "records", "short", "empty", "name": "dataset", "cluster" or
+      {"ngram", "status", "rows": [{"evaluated", "tuned", "records", "short", "tiny", "name": "dataset", "cluster" or
       "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked", "reason"}]}. Of several texts the last
       row of a set, with "tuned" "all", is their union.
 
@@ -319,8 +319,8 @@ def _row(
     where = finder.places[name]
     part = found.part(where)
     counts = {way: int(getattr(part, way).sum()) for way in (*seen.WAYS, "seen")}
-    short, empty = (int(flags[where].sum()) for flags in (finder.short, finder.empty))
-    about = {"evaluated": name, "tuned": source, "records": where.stop - where.start, "short": short, "empty": empty}
+    short, tiny = (int(flags[where].sum()) for flags in (finder.short, finder.tiny))
+    about = {"evaluated": name, "tuned": source, "records": where.stop - where.start, "short": short, "tiny": tiny}
     reason = "; ".join(reasons)
     return about | {"name": by_name, "kin": dict(kin)} | counts | {"checked": not reasons, "reason": reason}
 
@@ -362,8 +362,10 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
                 f"{name}: {row['short']:,} of {row['records']:,} records have no text of {n} words, so no {n}-gram "
                 "can see them; their texts are matched whole."
             )
-        if row["empty"]:
-            lines.append(f"{name}: {row['empty']:,} records have no words at all: nothing sees them.")
+        if row["tiny"]:
+            lines.append(
+                f"{name}: {row['tiny']:,} records have under 3 words in all: only the same record matches them."
+            )
     for row in own:
         lines += [f"{_shown(row['evaluated'])} and {kin}: {how}." for kin, how in row["kin"].items()]
     lines += [f"{_shown(row['tuned'])}: not all is compared: {row['reason']}." for row in own if row["reason"]]

@@ -149,8 +149,9 @@ def check(
       For each dataset {"checked": whether all of the tuning text was compared, "reason": what was not and why, "n",
       "of": records, "identical", "text", "ngram": how many stand in it as a record, by a whole text, by an n-gram of n
       words, "seen": in any of these ways, "short": records without a text of n words, which are matched whole alone,
-      "empty": records without a word, "with": {dataset of the tuning: records seen in it}, "kin": {dataset of the
-      tuning: how it is related}}. The numbers are of what was compared; where nothing was, they are None.
+      "tiny": records of under 3 words in all, which only the same record matches, "with": {dataset of the tuning:
+      records seen in it}, "kin": {dataset of the tuning: how it is related}}. The numbers are of what was compared;
+      where nothing was, they are None.
     """
     sets = [seen.Evaluated(d.name, lambda d=d, rows=rows: _records(d, rows)) for d, rows in evaluated.items()]
     reasons = unrecorded(tuning)
@@ -201,14 +202,14 @@ def _records(dataset: catalog.Dataset, rows: Sequence[Mapping[str, Any]]) -> Ite
 def _entry(
     found: Mapping[str, seen.Found], records: Sequence[seen.Record], n: int, reasons: Sequence[str]
 ) -> dict[str, Any]:
-    sizes = [max((len(content.normalized_words(t)) for t in (*r.texts, *r.listed)), default=0) for r in records]
+    lengths = [[len(content.normalized_words(text)) for text in (*r.texts, *r.listed)] for r in records]
     entry: dict[str, Any] = {
         "checked": not reasons,
         "reason": f"not checked: {'; '.join(reasons)}" if reasons else "",
         "n": n,
         "of": len(records),
-        "short": sum(size < n for size in sizes),
-        "empty": sum(not size for size in sizes),
+        "short": sum(max(each, default=0) < n for each in lengths),
+        "tiny": sum(sum(each) < content.FEWEST for each in lengths),
         **dict.fromkeys((*seen.WAYS, "seen")),
         "with": {},
     }

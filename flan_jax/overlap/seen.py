@@ -84,7 +84,7 @@ class Finder:
       n: words of an n-gram.
       places: the slice of each set's records among all.
       short: whether no text of the record has n words, so that no n-gram can see it and its texts are matched whole.
-      empty: whether the record has no word at all.
+      tiny: whether the record has fewer words in all than a text that is evidence: only equal content finds it.
       hashes: of all records.
     """
 
@@ -99,13 +99,14 @@ class Finder:
         grams: dict[bool, list[np.ndarray]] = {True: [], False: []}  # by whether they are n-grams
         owners: dict[bool, list[np.ndarray]] = {True: [], False: []}
         sizes: list[int] = []  # of the longest text
+        totals: list[int] = []  # of all texts
         for one in sets:
             first = len(hashes)
             for record in one.records():
                 number = len(hashes)
                 hashes.append(record.hash)
                 words, own = _words(record), {}
-                for text, fewest in words:
+                for text, fewest in words if sum(len(text) for text, _ in words) >= content.FEWEST else ():
                     if text:
                         key = content.text_key(text)
                         own[key] = own.get(key, 0) | _MEMBER | (_EVIDENCE if len(text) >= fewest else 0)
@@ -118,10 +119,11 @@ class Finder:
                     own[together] = own.get(together, 0) | _EVIDENCE
                 keys += [(key, number, use) for key, use in own.items()]
                 sizes.append(max((len(text) for text, _ in words), default=0))
+                totals.append(sum(len(text) for text, _ in words))
             self.places[one.name] = slice(first, len(hashes))
         self.hashes = np.array(hashes, "S16")
         sizes_R = np.array(sizes, np.int64)
-        self.short, self.empty = sizes_R < n, sizes_R == 0
+        self.short, self.tiny = sizes_R < n, np.array(totals, np.int64) < content.FEWEST
         self._grams = {kind: _joined(found) for kind, found in grams.items()}
         self._owners = {kind: _joined(found) for kind, found in owners.items()}
         self._set_keys(keys)

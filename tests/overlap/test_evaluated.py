@@ -67,7 +67,7 @@ def test_text_under_another_name_is_found(world):
     assert (found["checked"], found["reason"], found["of"], found["n"]) == (True, "", 3, 13)
     assert (found["identical"], found["text"], found["ngram"], found["seen"]) == (0, 3, 1, 3)
     assert found["with"] == {"wmt16_translate_deen": 3} and found["kin"] == {}
-    assert (found["short"], found["empty"]) == (0, 0)  # the passage has 13 words
+    assert (found["short"], found["tiny"]) == (0, 0)  # the passage has 13 words
 
 
 def test_what_is_in_the_tokens_alone_is_found_too(tmp_path):
@@ -180,7 +180,7 @@ def test_empty_and_short_records_are_counted_apart(tmp_path):
     rows = _rows({"sentence": ""}, {"sentence": "Fine film, really."}, {"sentence": PASSAGE})
     entry = _store(tmp_path, "rte", [{"premise": "fine film really", "hypothesis": ""}])
     found = _check(tmp_path, _tuning(entry), rows, "sst2")
-    assert (found["of"], found["short"], found["empty"], found["text"]) == (3, 2, 1, 1)
+    assert (found["of"], found["short"], found["tiny"], found["text"]) == (3, 2, 1, 1)
 
 
 def test_a_store_that_does_not_say_what_it_holds_is_not_compared(tmp_path):

@@ -33,7 +33,7 @@ def naive(records, documents, n):
     found = []
     for record in records:
         texts = [(tuple(t.split()), 3) for t in record.texts] + [(tuple(t.split()), 8) for t in record.listed]
-        texts = [(t, fewest) for t, fewest in texts if t]
+        texts = [(t, fewest) for t, fewest in texts if t and sum(len(t) for t, _ in texts) >= 3]
         tells = {t for t, fewest in texts if len(t) >= fewest} or {tuple(w for t, _ in texts for w in t)} - {()}
         identical = any(all(t in d for t, _ in texts) for d in whole) and bool(texts)
         text = any(t in d for t in tells for d in whole) or any(8 <= len(t) < n and t in grams for t, _ in texts)
@@ -65,7 +65,8 @@ def test_finds_what_a_naive_search_finds(seed, n):
     assert finder.places == {"a": slice(0, 25), "b": slice(25, 60)}
     lengths = [max((len(t.split()) for t in (*r.texts, *r.listed)), default=0) for r in records]
     assert finder.short.tolist() == [size < n for size in lengths]
-    assert finder.empty.tolist() == [size == 0 for size in lengths]
+    totals = [sum(len(t.split()) for t in (*r.texts, *r.listed)) for r in records]
+    assert finder.tiny.tolist() == [total < 3 for total in totals]
 
 
 def test_equal_content_is_identical_whatever_its_texts():
@@ -86,7 +87,12 @@ def test_short_texts_alone_are_no_evidence():
     records = [Record("1", ("Who sang it?",), ("Ann", "all of the above")), Record("2", ("New York",))]
     finder = Finder([_set(records)], 13)
     assert not _search(finder, [["all of the above"], ["in New York"], ["Ann"]]).seen.any()
-    assert _search(finder, [["new york"]]).text.tolist() == [False, True]  # all that it says
+    assert not _search(finder, [["new york"]]).seen.any()
+    assert finder.tiny.tolist() == [False, True]
+    names = Finder([_set([Record("1", ("New York", "in winter"))])], 13)
+    assert not _search(names, [["New York"], ["in winter"]]).seen.any()
+    assert _search(names, [["in winter", "maybe", "new york"]]).identical.all()
+    assert _search(names, [["New York in winter"]]).text.all()  # all that it says
 
 
 def test_wording_that_most_records_share_tells_nothing(monkeypatch):
@@ -106,4 +112,4 @@ def test_nothing_to_look_for(records):
     search.words(["a", "b"])
     search.texts(np.array([0, 0]), np.array([1, 2], np.uint64))
     search.hashes(np.array([], "S16"))
-    assert not search.found().seen.any() and search.longest >= 1 and finder.empty.all()
+    assert not search.found().seen.any() and search.longest >= 1 and finder.tiny.all()
