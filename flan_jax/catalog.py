@@ -120,6 +120,8 @@ class Dataset:
       in_flan: whether it is one of the paper's 62 (the optional extras are not).
       bare: the input without any instruction: its fields, a line each; default the fields of the first template.
       gpt3_prompt: how a model that was never tuned is asked; default the bare input between "Q:" and "A:".
+      kin: (another dataset, how the two share text by their making), by its name here, its name in the paper, or the
+        name of a dataset that is not here; said once of two, see `kin_of`.
     """
 
     name: str
@@ -139,6 +141,7 @@ class Dataset:
     in_flan: bool = True
     bare: str = ""
     gpt3_prompt: Gpt3Prompt | None = None
+    kin: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.cluster not in {c.name for c in _CLUSTERS}:
@@ -243,6 +246,29 @@ def named(name: str) -> tuple[Dataset, ...]:
     if name not in _loaded():
         raise unknown_name("dataset or cluster", name, [*_loaded(), *names])
     return (_loaded()[name],)
+
+
+def exists(name: str) -> bool:
+    """Whether there is a dataset of that name."""
+    return name in _loaded()
+
+
+@functools.cache
+def kin_of(name: str) -> dict[str, str]:
+    """The datasets that share text with one by their making, whichever of the two says so, and how they are related.
+
+    Kin outside the catalog, such as xquad, has its own name; variants of a dataset are not their own kin.
+    """
+    own = {name, _loaded()[name].paper_dataset} if name in _loaded() else {name}
+    found: dict[str, str] = {}
+    for record in _loaded().values():
+        for other, how in record.kin:
+            others = [d.name for d in _loaded().values() if other in (d.name, d.paper_dataset)] or [other]
+            if record.name in own:
+                found |= dict.fromkeys(others, how)
+            elif own & {other, *others}:
+                found[record.name] = how
+    return found
 
 
 # -------------------------------------------------------------------------------------------- hold-out and mixtures

@@ -116,6 +116,8 @@ HELLASWAG = Dataset(
     name="hellaswag",
     cluster="commonsense",
     source="hellaswag:1.1.0",
+    # Zellers et al. 2019 (HellaSwag), section 4: contexts are from WikiHow, as are the articles of WikiLingua.
+    kin=(("wiki_lingua_english_en", "both have text of WikiHow"),),
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     keep=has_label,

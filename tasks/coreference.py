@@ -310,6 +310,8 @@ WSC = Dataset(
     name="wsc",
     cluster="coreference",
     source="super_glue/wsc:1.0.2",
+    # Wang et al. 2019 (SuperGLUE), section 3.1: examples of the Winograd Schema Challenge (Levesque et al. 2012).
+    kin=(("wsc273", "both are made of the Winograd schemas"),),
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     splits=Splits(dev_size=50),

@@ -61,6 +61,11 @@ COQA = Dataset(
     name="coqa",
     cluster="miscellaneous",
     source="coqa:1.0.0",
+    # Reddy et al. 2019, section 3.1: its news passages are from the CNN articles of Hermann et al. 2015.
+    kin=(
+        ("cnn_dailymail", "CoQA's news passages are articles of CNN"),
+        ("record", "both have passages of the CNN/Daily Mail corpus"),
+    ),
     kind=GENERATION,
     metrics=("squad",),
     splits=Splits(test="test", dev_size=100),
@@ -498,6 +503,12 @@ FIX_PUNCT = Dataset(
     name="fix_punct",
     cluster="miscellaneous",
     source=_PARA_CRAWL,
+    # Wei et al. 2022 (FLAN), appendix: these three and the translation set are all of ParaCrawl.
+    kin=(
+        ("true_case", "both are the same English sentences of ParaCrawl"),
+        ("word_segment", "both are the same English sentences of ParaCrawl"),
+        ("para_crawl_enes", "both have English sentences of ParaCrawl"),
+    ),
     folder=_PARA_CRAWL_FOLDER,
     kind=GENERATION,
     metrics=("edit_distance",),
@@ -558,6 +569,10 @@ TRUE_CASE = Dataset(
     name="true_case",
     cluster="miscellaneous",
     source=_PARA_CRAWL,
+    kin=(
+        ("word_segment", "both are the same English sentences of ParaCrawl"),
+        ("para_crawl_enes", "both have English sentences of ParaCrawl"),
+    ),
     folder=_PARA_CRAWL_FOLDER,
     kind=GENERATION,
     metrics=("edit_distance",),
@@ -615,6 +630,7 @@ WORD_SEGMENT = Dataset(
     name="word_segment",
     cluster="miscellaneous",
     source=_PARA_CRAWL,
+    kin=(("para_crawl_enes", "both have English sentences of ParaCrawl"),),
     folder=_PARA_CRAWL_FOLDER,
     kind=GENERATION,
     metrics=("edit_distance",),

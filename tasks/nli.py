@@ -94,12 +94,27 @@ _ANLI_TEMPLATES = (
 )
 
 
+# Nie et al. 2020, section 2.3: contexts of rounds 1 and 2 are from HotpotQA's training set, those of round 3 from
+# StoryCloze and WikiHow among others. SNLI is in none of them: it served to train the models that were to be fooled.
+_ANLI_HOTPOT = (("hotpot_qa", "ANLI's contexts are from HotpotQA"),)
+_ANLI_KIN = {
+    1: _ANLI_HOTPOT,
+    2: _ANLI_HOTPOT,
+    3: (
+        ("story_cloze", "ANLI r3 has contexts from StoryCloze"),
+        ("hellaswag", "both have text of WikiHow"),
+        ("wiki_lingua_english_en", "both have text of WikiHow"),
+    ),
+}
+
+
 def _anli(number: int) -> Dataset:
     return Dataset(
         name=f"anli_r{number}",
         cluster="nli",
         source=f"anli/r{number}:0.1.0",
         paper_dataset="anli",
+        kin=_ANLI_KIN[number],
         kind=CLASSIFICATION,
         metrics=("accuracy",),
         splits=Splits(dev="validation", test="test"),
@@ -273,6 +288,8 @@ QNLI = Dataset(
     name="qnli",
     cluster="nli",
     source="glue/qnli:2.0.0",
+    # Wang et al. 2018 (GLUE), section 3.3: questions and sentences of SQuAD v1.1, train and dev.
+    kin=(("squad", "QNLI has SQuAD's questions and sentences"), ("xquad", "both have questions of SQuAD's dev set")),
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     labels=_TWO_WAY,
@@ -382,6 +399,8 @@ SNLI = Dataset(
     name="snli",
     cluster="nli",
     source="snli:1.1.0",
+    # Bowman et al. 2015, section 2.1: premises are captions of Flickr30k. Elliott et al. 2016: so are Multi30k's texts.
+    kin=(("multi30k", "both have captions of Flickr30k"),),
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     splits=Splits(dev="validation", test="test"),
@@ -452,6 +471,8 @@ WNLI = Dataset(
     name="wnli",
     cluster="nli",
     source="glue/wnli:2.0.0",
+    # Wang et al. 2018 (GLUE), section 3.3, and Wang et al. 2019 (SuperGLUE), section 3.1: made of Winograd schemas.
+    kin=(("wsc", "both are made of the Winograd schemas"), ("wsc273", "both are made of the Winograd schemas")),
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     splits=Splits(dev_size=30),

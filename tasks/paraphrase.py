@@ -259,6 +259,12 @@ STSB = Dataset(
     name="stsb",
     cluster="paraphrase",
     source="glue/stsb:2.0.0",
+    # Cer et al. 2017 (STS-B), tables 1 and 2: MSRpar is the paraphrase corpus of glue_mrpc, images are Flickr30k captions.
+    kin=(
+        ("glue_mrpc", "STS-B has pairs of MRPC"),
+        ("snli", "both have captions of Flickr30k"),
+        ("multi30k", "both have captions of Flickr30k"),
+    ),
     kind=CLASSIFICATION,
     metrics=("pearson_spearman",),
     splits=Splits(dev_size=100),

@@ -37,6 +37,8 @@ BOOL_Q = Dataset(
     name="bool_q",
     cluster="reading_comprehension",
     source="bool_q:1.0.0",
+    # Clark et al. 2019, section 3.1: 3,000 of its questions are yes/no questions of Natural Questions' training set.
+    kin=(("natural_questions", "BoolQ has questions of Natural Questions, though not of its open version"),),
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     labels=_BOOL_Q_LABELS,
@@ -179,6 +181,9 @@ MULTIRC = Dataset(
     name="multirc",
     cluster="reading_comprehension",
     source="super_glue/multirc:1.0.2",
+    # Khashabi et al. 2018, section 4, and Williams et al. 2018 (MNLI), section 2.1: both take text of the Open American
+    # National Corpus, such as the 9/11 Commission's report.
+    kin=(("mnli", "both have text of the 9/11 Commission's report and others of the Open American National Corpus"),),
     kind=CLASSIFICATION,
     metrics=("multirc",),
     labels=_MULTIRC_LABELS,
@@ -304,6 +309,8 @@ SQUAD_V1 = Dataset(
     name="squad_v1",
     cluster="reading_comprehension",
     source="squad/v1.1:3.0.0",
+    # Artetxe et al. 2020 (XQuAD), section 4: 1,190 questions of the dev set of SQuAD v1.1, translated.
+    kin=(("xquad", "XQuAD has questions and passages of SQuAD's dev set"),),
     paper_dataset="squad",
     folder="squad",
     kind=GENERATION,
@@ -373,6 +380,8 @@ SQUAD_V2 = Dataset(
     name="squad_v2",
     cluster="reading_comprehension",
     source="squad/v2.0:3.0.0",
+    # Rajpurkar et al. 2018, section 2: the questions of SQuAD v1.1 and new ones; see squad_v1.
+    kin=(("xquad", "XQuAD has questions and passages of SQuAD's dev set"),),
     paper_dataset="squad",
     kind=GENERATION,
     metrics=("squad",),

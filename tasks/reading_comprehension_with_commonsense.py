@@ -142,6 +142,8 @@ RECORD = Dataset(
     name="record",
     cluster="reading_comprehension_with_commonsense",
     source="super_glue/record:1.0.2",
+    # Zhang et al. 2018 (ReCoRD), section 3: passages are articles of the CNN/Daily Mail corpus.
+    kin=(("cnn_dailymail", "ReCoRD's passages are articles of CNN and Daily Mail"),),
     kind=CLASSIFICATION,
     metrics=("accuracy", "record"),
     keep=_record_keep,

@@ -58,6 +58,8 @@ COMMON_GEN = Dataset(
     name="common_gen",
     cluster="structure_to_text",
     source="gem/common_gen:1.1.0",
+    # Lin et al. 2020 (CommonGen), section 3: made from captions, of Flickr30k and ActivityNet among others.
+    kin=(("snli", "both have captions of Flickr30k"), ("hellaswag", "both have captions of ActivityNet")),
     kind=GENERATION,
     metrics=("rouge", "rouge_stemmed"),
     fields=_common_gen_fields,
@@ -117,6 +119,8 @@ DART = Dataset(
     name="dart",
     cluster="structure_to_text",
     source="gem/dart:1.1.0",
+    # Nan et al. 2021 (DART), section 2: takes in WebNLG 2017 and the cleaned E2E.
+    kin=(("web_nlg_en", "DART takes in WebNLG"), ("e2e_nlg", "DART takes in E2E")),
     kind=GENERATION,
     metrics=("rouge", "rouge_stemmed"),
     fields=_dart_fields,

@@ -472,6 +472,8 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
     name="opinion_abstracts_rotten_tomatoes",
     cluster="summarization",
     source="opinion_abstracts/rotten_tomatoes:1.0.0",
+    # Socher et al. 2013 (SST) and Wang and Ling 2016 both take sentences of critics from Rotten Tomatoes.
+    kin=(("sst2", "both have sentences of critics from Rotten Tomatoes"),),
     kind=GENERATION,
     metrics=("rouge", "rouge_stemmed"),
     splits=_OPINION_SPLITS,

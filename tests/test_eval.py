@@ -10,10 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import catalog, configuration, models, reporting
+from flan_jax import catalog, configuration, content, models, reporting
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
+from flan_jax.data import examples as example_files
+from flan_jax.data import token_store
+from flan_jax.data.identity import Identities
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, ranking
@@ -50,15 +53,18 @@ def prepared(tmp_path_factory):
     """Dev and test examples of two NLI datasets; one text has a line separator that is not a line break in JSON."""
     folder = tmp_path_factory.mktemp("prepared")
     for dataset in ("rte", "qnli"):
-        place = folder / "examples" / dataset
-        place.mkdir(parents=True)
+        found = {}
         for split, count in (("test", TEST), ("dev", DEV)):
-            rows = [{"id": f"{split}-{n}", "fields": _fields(dataset, n)} for n in range(count)]
+            found[split] = [(f"{split}-{n}", _fields(dataset, n)) for n in range(count)]
             if dataset == "rte":
-                rows[0]["fields"]["premise"] += " a\u2028b\u0085c"
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            (place / f"{split}.jsonl").write_text(text, encoding="utf-8")
+                found[split][0][1]["premise"] += " a\u2028b\u0085c"
+        example_files.write_folder(folder / "examples" / dataset, found)
     return folder
+
+
+def _without_cost(results):
+    """The datasets' figures, which are the same every time, without what they cost."""
+    return {name: {k: v for k, v in of.items() if k != "cost"} for name, of in results["datasets"].items()}
 
 
 def _manifest(status=UNTUNED, clusters=()):
@@ -130,6 +136,52 @@ def _trees(*names):
 # ------------------------------------------------------------------------------------------------------- the results
 
 
+def test_what_was_tuned_on_under_another_name_stands_beside_held_out(scorer, prepared, tmp_path):
+    folder = tmp_path / "prepared"
+    shutil.copytree(prepared, folder)
+    premise = "The monks who lived in the castle above the town had no books but those that they wrote themselves."
+    rows = {"test": [(f"test-{n}", _fields("rte", n) | {"premise": f"{premise} {n}"}) for n in range(TEST)]}
+    example_files.write_folder(folder / "examples" / "rte", rows)
+    records = [("0", {"source": premise, "target": "Die Mönche hatten keine Bücher."})]
+    place = token_store.folder_of(folder, BYTES.fingerprint) / "wmt16_translate_deen"
+    examples = [token_store.TokenizedExample(*BYTES.encode(list(records[0][1].values())), 0, 0)]
+    info = {"num_records": 1, "renderings": 1, "vocab_size": BYTES.vocab_size}
+    info = token_store.write_dataset(place, info, examples, records=Identities.of(records))
+    text = [{"dataset": "wmt16_translate_deen"} | {key: info[key] for key in ("digest", "records_digest")}]
+    manifest = UNTUNED.inherit(["wmt16_translate_deen"], ["translation"], "eos", {}, text)
+    results = _evaluate(scorer, folder, tmp_path / "out", ("rte",), manifest)
+    figures = results["datasets"]["rte"]
+    assert figures["status"] == "zero-shot, held out"
+    overlap = figures["overlap"]
+    assert (overlap["checked"], overlap["ngram"], overlap["seen"], overlap["of"]) == (True, TEST, TEST, TEST)
+    assert overlap["with"] == {"wmt16_translate_deen": TEST} and overlap["identical"] == 0
+    shutil.rmtree(folder / "tokens")
+    again = _evaluate(scorer, folder, tmp_path / "out", ("rte",), manifest)["datasets"]["rte"]
+    assert not again["overlap"]["checked"] and again["overlap"]["seen"] is None
+    assert again["overlap"]["reason"].startswith("not checked: ") and again["cost"]["reused"] == len(again["templates"])
+
+
+def test_results_say_where_they_come_from(finished, prepared):
+    output, results = finished
+    found = results["provenance"]
+    assert found["versions"]["jax"] == jax.__version__ and found["code"] and found["seed"] == 0
+    assert found["device"]["count"] == len(jax.devices())
+    for name, figures in results["datasets"].items():
+        record = catalog.dataset(name)
+        rows = example_files.read(prepared, name, "test")
+        assert figures["data"]["test"] == {"records": TEST, "digest": content.digest(row["hash"] for row in rows)}
+        assert figures["data"]["dev"]["records"] == DEV
+        assert [t["input"] for t in figures["templates"]] == [
+            record.templates[t["template"]].input for t in figures["templates"]
+        ]
+        assert figures["cost"]["seconds"] > 0 and figures["cost"]["units"] == 2 * len(figures["templates"])
+        lines = [line for path in (output / "predictions" / name).iterdir() for line in read_lines(path)[1:]]
+        assert {line["hash"] for line in lines} >= {row["hash"] for row in rows}
+        tokens = sum(len(BYTES.encode([line["prompt"]])[0]) + sum(line["tokens"]) for line in lines)
+        assert tokens <= figures["cost"]["tokens"] <= tokens + 3 * len(lines)
+        assert figures["overlap"]["checked"] is False and "never tuned" in figures["overlap"]["reason"]
+
+
 @pytest.fixture(scope="module")
 def finished(one_scorer, prepared, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluations") / "finished"
@@ -194,9 +246,12 @@ def with_exemplars(prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("with_exemplars") / "prepared"
     shutil.copytree(prepared, folder)
     for dataset in ("rte", "qnli"):
-        rows = [{"id": f"train-{n}", "fields": _fields(dataset, 100 + n)} for n in range(20)]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "examples" / dataset / "exemplars.jsonl").write_text(text)
+        found = {
+            split: [(row["id"], row["fields"]) for row in example_files.read(folder, dataset, split)]
+            for split in ("test", "dev")
+        }
+        found["exemplars"] = [(f"train-{n}", _fields(dataset, 100 + n)) for n in range(20)]
+        example_files.write_folder(folder / "examples" / dataset, found)
     return folder
 
 
@@ -283,7 +338,7 @@ def test_an_interrupted_job_goes_on(finished, scorer, prepared, tmp_path, monkey
     results = _evaluate(scorer, prepared, tmp_path)
     assert scorer.scored == _trees("rte", "qnli") - done
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
-    assert results["datasets"] == finished[1]["datasets"]
+    assert _without_cost(results) == _without_cost(finished[1])
 
     scorer.scored = 0
     _evaluate(scorer, prepared, tmp_path)
@@ -549,5 +604,5 @@ def test_two_processes_evaluate_like_one(finished, prepared, checkpoint, tmp_pat
             np.testing.assert_allclose(two["loglikelihood"], one["loglikelihood"], rtol=1e-4)
     # A job that goes on scores nothing twice: all processes find the units that are there.
     times = {path: path.stat().st_mtime_ns for path in output.glob("predictions/*/*.jsonl")}
-    assert evaluate(2, output, *gin_arguments)["datasets"] == found["datasets"]
+    assert _without_cost(evaluate(2, output, *gin_arguments)) == _without_cost(found)
     assert times == {path: path.stat().st_mtime_ns for path in output.glob("predictions/*/*.jsonl")}

@@ -11,7 +11,7 @@ import flan_jax.tasks
 FLOORS = (
     {"errors"},
     {"files", "json_lines", "quiet"},
-    {"values"},
+    {"values", "content"},
     {"options"},
     {"templates", "metrics", "partitioning", "distributed"},
     {"catalog", "models"},

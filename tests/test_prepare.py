@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from flan_jax import catalog, prepare, styles, templates
+from flan_jax import catalog, content, prepare, styles, templates
 from flan_jax.data import examples, preparation, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets
@@ -109,7 +109,33 @@ def test_dev_and_test_examples_keep_their_fields(prepared, name):
     assert not ids[0] & ids[1]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_stores_and_examples_say_what_their_records_are(prepared, name):
+    record = catalog.dataset(name)
+    records = token_store.TokenStore.open(prepared[0], BYTES.fingerprint)[name].records
+    expected = fields(record, "train")
+    assert [one.decode() for one in records.ids.tolist()] == [identity for identity, _ in expected]
+    assert [one.decode() for one in records.hashes.tolist()] == [content.content_hash(f) for _, f in expected]
+    rows = examples.read(prepared[0], name, "test")
+    assert [row["hash"] for row in rows] == [content.content_hash(row["fields"]) for row in rows]
+    assert not {row["hash"] for row in rows} & {one.decode() for one in records.hashes.tolist()}
+
+
 # ------------------------------------------------------------------------------------------------------ preparing again
+
+
+def test_what_an_earlier_version_prepared_is_done_again(prepared, tmp_path):
+    folder = tmp_path / "prepared"
+    shutil.copytree(prepared[0], folder)
+    for path in folder.rglob("rte/info.json"):
+        info = json.loads(path.read_text())
+        info.pop("version")
+        info.get("key", {}).pop("version", None)
+        path.write_text(json.dumps(info))
+    again, _ = run(f"--datasets={','.join(NAMES)}", f"--to={folder}")
+    assert kept(again) == {"rte": False, "squad_v1": True}
+    for path in (p for p in prepared[0].rglob("*") if p.is_file() and p.suffix != ".lock"):
+        assert (folder / path.relative_to(prepared[0])).read_bytes() == path.read_bytes()
 
 
 def modified(folder):

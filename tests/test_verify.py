@@ -8,6 +8,7 @@ import pytest
 
 from flan_jax import verify
 from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
 from flan_jax.verification import checks
 from flan_jax.verification.subject import Request
@@ -121,10 +122,12 @@ def test_a_damaged_checkpoint_is_refused(run, verifiable, tmp_path):
 def test_a_record_that_its_template_does_not_fit_is_named(run, verifiable, tmp_path):
     shutil.copytree(verifiable["prepared"], tmp_path / "prepared")
     file = tmp_path / "prepared" / "examples" / "copa" / "test.jsonl"
-    file.write_text('{"id": "copa 7", "fields": {"options": ["a", "b"], "answer": "a"}}\n')
+    dev = [(row["id"], row["fields"]) for row in example_files.read(tmp_path / "prepared", "copa", "dev")]
+    test = [("copa 7", {"options": ["a", "b"], "answer": "a"})]
+    example_files.write_folder(file.parent, {"test": test, "dev": dev})
     status, _, error = run(f"--prepared={tmp_path / 'prepared'}", "--checks=trees", "--datasets=copa")
     assert status == 2 and f"{file}, record 'copa 7': " in error and "prepare 'copa' again with --overwrite" in error
-    file.write_text("")  # the dev examples will do
+    example_files.write_folder(file.parent, {"test": [], "dev": dev})  # the dev examples will do
     status, lines, _ = run(f"--prepared={tmp_path / 'prepared'}", "--checks=trees", "--datasets=copa")
     assert status == 0 and "split dev" in lines[1]
 

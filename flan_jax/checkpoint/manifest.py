@@ -34,7 +34,9 @@ class Manifest:
     Attributes:
       model: the fields of `DecoderConfig`.
       vocabulary: kind and fingerprint, and a digest of the folder's content, which an earlier version's has not.
-      tuning: {"status", "datasets", "clusters"}: all that was ever in its tuning mixture, inherited.
+      tuning: {"status", "datasets", "clusters", "text"}: all that was ever in its tuning mixture, inherited. Text says
+        which records these were: {"dataset", "style", "vocabulary", "digest", "records", "records_digest"} each, as
+        `data.stream.Stream.text` gives them; a manifest of an earlier version has none.
       separator: what stood between input and target in tuning: "eos", or None for a model never tuned here.
       history: one entry for each import, conversion and tuning.
     """
@@ -66,7 +68,7 @@ class Manifest:
         return cls(
             model=config.to_dict(),
             vocabulary=_of_vocabulary(tokenizer),
-            tuning={"status": status, "datasets": [], "clusters": sorted(clusters)},
+            tuning={"status": status, "datasets": [], "clusters": sorted(clusters), "text": []},
             history=(_dated(record or {}),),
         )
 
@@ -133,14 +135,20 @@ class Manifest:
         return None if self.tuning["status"] == UNKNOWN else frozenset(self.tuning["clusters"])
 
     def inherit(
-        self, datasets: Sequence[str], clusters: Sequence[str], separator: str, record: dict[str, Any]
+        self,
+        datasets: Sequence[str],
+        clusters: Sequence[str],
+        separator: str,
+        record: dict[str, Any],
+        text: Sequence[dict[str, Any]] = (),
     ) -> Manifest:
-        """The manifest after tuning on `datasets` of `clusters`. What was unknown stays unknown."""
+        """The manifest after tuning on `datasets` of `clusters`. What was unknown stays unknown, or not recorded."""
         status = UNKNOWN if self.tuning["status"] == UNKNOWN else TUNED
         tuning = {
             "status": status,
             "datasets": sorted({*self.tuning["datasets"], *datasets}),
             "clusters": sorted({*self.tuning["clusters"], *clusters}),
+            "text": [*(before := self.tuning.get("text", [])), *(one for one in text if one not in before)],
         }
         return dataclasses.replace(
             self, tuning=tuning, separator=separator, history=(*self.history, _dated(record | {"clusters": clusters}))

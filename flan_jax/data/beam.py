@@ -25,6 +25,7 @@ from etils import epath
 from flan_jax import catalog
 from flan_jax.data import parallel, preparation, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.identity import Identities
 
 PART_SIZE = 2_000  # records of a shard
 
@@ -102,6 +103,7 @@ def _write_shard(
         for example in preparation.tokenized_examples(builder, ordered, tokenizer, counts):
             tokens.append(np.array([*example.inputs, *example.targets], np.uint32))
             index.append((rendering, len(example.inputs), len(example.targets), example.template, example.record))
+    identities = preparation.identities(rows)
     about = {"records": len(rows), "renderings": len(rows[0].chosen) if rows else 0, **dataclasses.asdict(counts)}
     building = path.with_name(f".{path.name}.building")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +112,7 @@ def _write_shard(
             file,
             tokens=np.concatenate(tokens) if tokens else np.zeros(0, np.uint32),
             index=np.array(index, np.int32).reshape(-1, 5),
+            **{name: getattr(identities, name) for name in ("hashes", "ids", "texts")},
             about=np.array(json.dumps(about)),
         )
     building.replace(path)
@@ -122,6 +125,7 @@ class _Shard:
         with epath.Path(path).open("rb") as file, np.load(file) as arrays:
             self.tokens, self.index = arrays["tokens"], arrays["index"]
             self.about = json.loads(str(arrays["about"]))
+            self.identities = Identities(arrays["hashes"], arrays["ids"], arrays["texts"])
         self.offsets = np.concatenate([[0], np.cumsum(self.index[:, 1] + self.index[:, 2])])
 
     def examples(self, rendering: int, first_record: int) -> Iterator[token_store.TokenizedExample]:
@@ -143,7 +147,8 @@ def join(parts: Sequence[Part], folder: Path, key: dict[str, Any], tokenizer: vo
 
     Renderings follow each other, so each shard is read once for each of them, and one is in memory at a time.
     """
-    abouts = [_Shard(part.shard).about for part in parts]
+    opened = [(shard.about, shard.identities) for shard in (_Shard(part.shard) for part in parts)]
+    abouts, identities = [about for about, _ in opened], [identity for _, identity in opened]
     first = np.cumsum([0] + [about["records"] for about in abouts])
     renderings = max(about["renderings"] for about in abouts)
 
@@ -155,7 +160,9 @@ def join(parts: Sequence[Part], folder: Path, key: dict[str, Any], tokenizer: vo
     counts = preparation.Counts()
     for about in abouts:
         counts.add(preparation.Counts(**{name: about[name] for name in dataclasses.asdict(counts)}))
-    return preparation.write_tokens(folder, key, int(first[-1]), renderings, tokenizer, examples(), counts)
+    return preparation.write_tokens(
+        folder, key, Identities.joined(identities), renderings, tokenizer, examples(), counts
+    )
 
 
 def prepare(

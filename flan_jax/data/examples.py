@@ -1,12 +1,70 @@
-"""Dev and test examples as prepared for the evaluator: one JSON line a record, its fields before any template."""
+"""Dev and test examples as prepared for the evaluator: one JSON line a record, its fields before any template.
+
+    PREPARED_DIR/examples/<dataset>/{dev,test,exemplars}.jsonl, info.json
+
+A line is {"id", "hash", "fields"}: the id says where the record was, the hash what it is. `info.json` has a digest of
+each file, so that a file that was changed or belongs to other data is never taken for the one that was prepared.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flan_jax import content
+from flan_jax.data.token_store import read_info
 from flan_jax.errors import FlanError
+from flan_jax.files import whole_folder
 from flan_jax.json_lines import read_json_lines
+
+VERSION = 2  # of the folder's form; records of the first had no hash
+DEV, TEST, EXEMPLARS = "dev", "test", "exemplars"
+SPLITS = {DEV: "validation", TEST: "test", EXEMPLARS: "train"}  # and what `catalog.resolve_splits` calls them
+
+_BLOCK = 1 << 20
+
+
+def write_folder(
+    folder: Path,
+    rows: Mapping[str, Iterable[tuple[str, Mapping[str, Any]]]],
+    about: Mapping[str, Any] | None = None,
+    after: Callable[[], Mapping[str, Any]] = dict,
+) -> dict[str, Any]:
+    """Writes the examples of a dataset, whole or not at all, replacing what is there.
+
+    Args:
+      folder: PREPARED_DIR/examples/<dataset>.
+      rows: (id, fields) of the records of "dev", "test" and "exemplars", those that there are.
+      about: what else info.json keeps.
+      after: called when all are written; what it returns is added.
+
+    Returns:
+      The info: {"version", "files": {name: {"records", "sha256", "content"}}, "sizes": {name: records}, ...};
+      `content` is a digest of the records' hashes.
+    """
+    files = {}
+    with whole_folder(folder) as building:
+        for name, found in rows.items():
+            hashes, whole = [], hashlib.sha256()
+            with (building / f"{name}.jsonl").open("wb") as file:
+                for identity, fields in found:
+                    hashes.append(content.content_hash(fields))
+                    row = {"id": identity, "hash": hashes[-1], "fields": fields}
+                    line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+                    whole.update(line)
+                    file.write(line)
+            files[name] = {
+                "records": len(hashes),
+                "sha256": whole.hexdigest(),
+                "content": content.digest(hashes),
+            }
+        sizes = {name: file["records"] for name, file in files.items()}
+        info = {"version": VERSION, **(about or {}), "files": files, "sizes": sizes, **after()}
+        (building / "info.json").write_text(json.dumps(info, indent=1) + "\n")
+    return info
 
 
 def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None = None) -> list[dict[str, Any]]:
@@ -15,24 +73,32 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
     Args:
       prepared_dir: what `flan_jax.prepare` wrote.
       dataset: a dataset's name.
-      split: "dev" or "test".
+      split: "dev", "test" or "exemplars".
       limit: the first so many; None for all.
 
     Returns:
-      {"id": str, "fields": {name: str or list of str}} each.
+      {"id": str, "hash": str, "fields": {name: str or list of str}} each.
 
     Raises:
-      FlanError: the file is missing or broken. A missing dev file is an empty list: a source may have test data only.
+      FlanError: the file is missing, broken, not as it was prepared, or of an earlier version. A missing dev file is an
+        empty list: a source may have test data only.
     """
     folder = Path(prepared_dir) / "examples" / dataset
     path = folder / f"{split}.jsonl"
-    if not path.exists():
-        if split == "dev" and folder.exists():
+    again = f"run python -m flan_jax.prepare --datasets={dataset} --to={prepared_dir}"
+    info = read_info(folder)
+    if not path.exists() and (split not in _files(info)):
+        if split == DEV and folder.exists():
             return []
+        what = "exemplars" if split == EXEMPLARS else f"{split} examples"
+        raise FlanError(f"no {what} of {dataset!r} in {prepared_dir}: {again}.")
+    if info is None or info.get("version") != VERSION:
         raise FlanError(
-            f"no {'exemplars' if split == 'exemplars' else f'{split} examples'} of {dataset!r} in {prepared_dir}: "
-            f"run python -m flan_jax.prepare --datasets={dataset} --to={prepared_dir}."
+            f"examples of {dataset!r} in {prepared_dir} are of an earlier version of FLAN-JAX, whose records have no "
+            f"hash: {again} --overwrite."
         )
+    if split not in _files(info) or _digest(path) != info["files"][split]["sha256"]:
+        raise FlanError(f"{path} is not as it was prepared (its digest differs from info.json): {again} --overwrite.")
     rows = []
     for line in read_json_lines(path):
         if limit is not None and len(rows) >= limit:
@@ -40,5 +106,21 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
         row = line.value
         if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not isinstance(row.get("fields"), dict):
             raise FlanError(f"{path} line {line.number} is broken; prepare {dataset!r} again with --overwrite.")
-        rows.append({"id": row["id"], "fields": row["fields"]})
+        rows.append({"id": row["id"], "hash": row["hash"], "fields": row["fields"]})
     return rows
+
+
+def _files(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    files = (info or {}).get("files")
+    return files if isinstance(files, dict) else {}
+
+
+def _digest(path: Path) -> str:
+    whole = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                whole.update(block)
+    except OSError:
+        return ""
+    return whole.hexdigest()

@@ -20,9 +20,11 @@ import filelock
 import tensorflow as tf
 
 from flan_jax import catalog, protocol, styles, values
+from flan_jax.data import examples as example_files
 from flan_jax.data import sources, tasks, token_store, trimming, usable, vocabularies
 from flan_jax.data.builder import ExampleBuilder
-from flan_jax.files import make_folder, whole_folder, written
+from flan_jax.data.identity import Identities
+from flan_jax.files import make_folder, written
 
 BATCH = 512  # examples tokenized at once
 NAMED = 20  # records that cannot be used, named one by one
@@ -272,6 +274,7 @@ def token_key(
 ) -> dict[str, Any]:
     """What a dataset's tokens depend on: while it is the same, they are current."""
     return {
+        "version": token_store.VERSION,
         "dataset": record.name,
         "source": record.source,
         "data": str(source.builder.data_dir),
@@ -305,7 +308,13 @@ def _write_tokens(
     renderings = len(rows[0].chosen) if rows else 0
     ordered = [(row, epoch) for epoch in range(renderings) for row in rows]
     examples = tokenized_examples(builder, ordered, tokenizer, counts)
-    return False, write_tokens(folder, key, len(rows), renderings, tokenizer, examples, counts)
+    records = identities(rows)
+    return False, write_tokens(folder, key, records, renderings, tokenizer, examples, counts)
+
+
+def identities(rows: Sequence[TrainingRecord]) -> Identities:
+    """What training records are, by their content."""
+    return Identities.of((row.identity, row.fields) for row in rows)
 
 
 def current_info(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -317,7 +326,7 @@ def current_info(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
 def write_tokens(
     folder: Path,
     key: Mapping[str, Any],
-    num_records: int,
+    records: Identities,
     renderings: int,
     tokenizer: vocabularies.Tokenizer,
     examples: Iterator[token_store.TokenizedExample],
@@ -328,11 +337,11 @@ def write_tokens(
     Raises:
       SourceError: there is no record.
     """
-    if not num_records:
+    if not (num_records := len(records.hashes)):
         raise sources.SourceError(key["dataset"], "no training record is left after filtering", "look at its source")
     about = {**key, "num_records": num_records, "renderings": renderings, "vocab_size": tokenizer.vocab_size}
     # The counts are full only after the last example, so they are read when info is written.
-    return token_store.write_dataset(folder, about, examples, lambda: dataclasses.asdict(counts))
+    return token_store.write_dataset(folder, about, examples, lambda: dataclasses.asdict(counts), records)
 
 
 def digest_of(key: Mapping[str, Any]) -> str:
@@ -344,25 +353,22 @@ def _write_examples(
     record: catalog.Dataset, source: sources.OpenSource, folder: Path, overwrite: bool
 ) -> dict[str, Any]:
     """Writes dev, test and exemplars with the fields of every record, whole or not at all; see `prepare_examples`."""
-    info = folder / "info.json"
     key = {"data": str(source.builder.data_dir), "splits": {n: s.tfds for n, s in source.splits.items()}}
     key |= {"source": record.source, "fields": usable.code_digest(record), "pool": protocol.EXEMPLAR_POOL}
+    key["version"] = example_files.VERSION
     if not overwrite and (found := token_store.read_info(folder)) and found.get("key") == key:
         return found
-    sizes, counts = {}, Counts()
-    with whole_folder(folder) as building:
-        for name, split in (("dev", "validation"), ("test", "test"), ("exemplars", "train")):
-            if split not in source.splits:
-                continue
-            if name == "exemplars":
-                rows = iter(tasks.exemplar_pool(record, source))
-            else:
-                rows = _without_problems(record, usable.checked(record, source.read(split)), counts)
-            with (building / f"{name}.jsonl").open("w", encoding="utf-8") as file:
-                sizes[name] = 0
-                for identity, fields in rows:
-                    file.write(json.dumps({"id": identity, "fields": fields}, ensure_ascii=False) + "\n")
-                    sizes[name] += 1
-        about = {"key": key, "sizes": sizes, "unusable": counts.unusable, "named": counts.named}
-        (building / info.name).write_text(json.dumps(about, indent=1) + "\n")
-    return about
+    counts = Counts()
+
+    def rows(name: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        if name == example_files.EXEMPLARS:
+            yield from tasks.exemplar_pool(record, source)
+        else:
+            yield from _without_problems(record, usable.checked(record, source.read(split)), counts)
+
+    there = {name: rows(name, split) for name, split in example_files.SPLITS.items() if split in source.splits}
+
+    def unusable() -> dict[str, Any]:
+        return {"unusable": counts.unusable, "named": counts.named}
+
+    return example_files.write_folder(folder, there, {"key": key}, unusable)

@@ -126,6 +126,23 @@ class Stream:
         self._order = functools.lru_cache(maxsize=4 * len(self.datasets))(self._permutation)
 
     @property
+    def text(self) -> list[dict[str, Any]]:
+        """What is drawn from: {"dataset", "digest", "records", "records_digest"} of each dataset's token store.
+
+        The digest names all that is stored, the records' digest the records alone, whatever their style or vocabulary;
+        it is None where the store does not say what its records are.
+        """
+        return [
+            {
+                "dataset": store.name,
+                "digest": store.digest,
+                "records": store.num_records,
+                "records_digest": store.info["records_digest"] if len(store.records.hashes) else None,
+            }
+            for store in self._stores
+        ]
+
+    @property
     def slots_per_step(self) -> int:
         """Slots of a step's rows, both sides of them where there is an encoder."""
         return self.rows_per_batch * self._layout.slots

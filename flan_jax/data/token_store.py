@@ -1,14 +1,17 @@
 """Tokenized training examples on disk, memory-mapped: rendered and tokenized once per dataset and vocabulary.
 
-    PREPARED_DIR/tokens/<vocabulary>[_<style>]/<dataset>/{tokens.bin, index.npy, info.json}
+    PREPARED_DIR/tokens/<vocabulary>[_<style>]/<dataset>/{tokens.bin, index.npy, hashes.npy, ids.npy, texts.npy,
+      info.json}
 
 `tokens.bin` holds inputs then targets of every example, without BOS and EOS. Rendering r of record i of n stands at
-index r x n + i. Changing a mixture, a hold-out or a rate never tokenizes again.
+index r x n + i. Hashes, ids and texts say what the records are, see `identity`. Changing a mixture, a hold-out or a
+rate never tokenizes again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -18,8 +21,11 @@ from typing import Any
 import numpy as np
 
 from flan_jax import styles
+from flan_jax.data.identity import Identities
 from flan_jax.errors import FlanError
 from flan_jax.files import whole_folder
+
+VERSION = 2  # of the folder's form; the first had no hashes
 
 INDEX = np.dtype(
     [
@@ -52,6 +58,7 @@ def write_dataset(
     info: dict[str, Any],
     examples: Iterable[TokenizedExample],
     after: Callable[[], dict[str, Any]] = dict,
+    records: Identities | None = None,
 ) -> dict[str, Any]:
     """Writes one dataset, whole or not at all, replacing what is there. One process at a time writes a folder.
 
@@ -60,9 +67,12 @@ def write_dataset(
       info: `num_records`, `renderings`, `vocab_size` and whatever else is worth keeping.
       examples: renderings in the order of their index: all records of rendering 0, then of rendering 1, ...
       after: called when all examples are written; what it returns is added to the info.
+      folder: where it lies.
+      records: what the records are; without it no text can be compared with them.
 
     Returns:
-      The info as written, with counts and checksums.
+      The info as written, with counts, checksums, a `digest` of all files, and `records_digest`, of the records alone:
+      it is the same for every vocabulary, style and seed.
 
     Raises:
       FlanError: the disk is full, or refuses it otherwise; what was there is as it was.
@@ -71,17 +81,24 @@ def write_dataset(
     with whole_folder(folder) as building:
         dtype = np.dtype(np.uint16 if info["vocab_size"] <= 1 << 16 else np.uint32)
         rows, offset, checksum = [], 0, 0
+        whole = hashlib.sha256()
         with (building / "tokens.bin").open("wb") as file:
             for example in examples:
                 content = np.asarray([*example.inputs, *example.targets], dtype).tobytes()
                 checksum = zlib.crc32(content, checksum)
+                whole.update(content)
                 file.write(content)
                 lengths = len(example.inputs), len(example.targets)
                 rows.append((offset, *lengths, example.template, example.record))
                 offset += sum(lengths)
         index = np.array(rows, INDEX)
-        np.save(building / "index.npy", index)
+        records = records or Identities.of(())
+        arrays = {"index": index, "hashes": records.hashes, "ids": records.ids, "texts": records.texts}
+        for name, array in arrays.items():
+            np.save(building / f"{name}.npy", array)
+            whole.update(array.tobytes())
         info = {
+            "version": VERSION,
             **info,
             **after(),
             "num_examples": len(index),
@@ -90,7 +107,9 @@ def write_dataset(
             "mean_target_length": float(index["target_length"].mean()) if len(index) else 0.0,
             "tokens_dtype": dtype.name,
             "tokens_crc32": checksum,
-            "index_crc32": zlib.crc32(index.tobytes()),
+            **{f"{name}_crc32": zlib.crc32(array.tobytes()) for name, array in arrays.items()},
+            "records_digest": records.digest,
+            "digest": whole.hexdigest(),
         }
         (building / "info.json").write_text(json.dumps(info, indent=1) + "\n")
     return info
@@ -119,28 +138,46 @@ class DatasetTokens:
       num_records: n.
       renderings: how many renderings each record has.
       index: structured array of `INDEX`, one entry an example.
+      folder: where it lies.
+      records: what the records are; of none where that was not said.
     """
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
-        self._folder = folder
+        self.folder = folder
         info = read_info(folder)
         if info is None:
             raise self._corrupt("info.json cannot be read")
+        if info.get("version") != VERSION:
+            raise FlanError(
+                f"token store of {self.name!r} in {folder} is of an earlier version of FLAN-JAX, which kept no hashes "
+                f"of records; run python -m flan_jax.prepare --datasets={self.name} --overwrite."
+            )
         self.info = info
         try:
-            self.index = np.load(folder / "index.npy", mmap_mode="r")
+            names = ("index", "hashes", "ids", "texts")
+            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+            self.index = arrays.pop("index")
+            self.records = Identities(**arrays)
             self._tokens = _mapped(folder / "tokens.bin", np.dtype(info["tokens_dtype"]))
             self._checksum = info["tokens_crc32"]
             self.num_records, self.renderings = int(info["num_records"]), int(info["renderings"])
             complete = len(self.index) == info["num_examples"] and len(self._tokens) == info["num_tokens"]
             same = complete and zlib.crc32(self.index.tobytes()) == info["index_crc32"]
+            changed = [n for n, array in arrays.items() if zlib.crc32(array.tobytes()) != info[f"{n}_crc32"]]
         except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
             raise self._corrupt(f"{type(error).__name__}: {error}") from error
         if not complete:
             raise self._corrupt("files are shorter or longer than they were written")
         if not same or self.index.dtype != INDEX:
             raise self._corrupt("index.npy has changed")
+        if changed:
+            raise self._corrupt(f"{changed[0]}.npy has changed")
+
+    @property
+    def digest(self) -> str:
+        """A digest of all that is stored: tokens, index and records."""
+        return self.info["digest"]
 
     def example(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of an example, int32, without BOS and EOS."""
@@ -160,7 +197,7 @@ class DatasetTokens:
 
     def _corrupt(self, reason: str) -> FlanError:
         return FlanError(
-            f"token store of {self.name!r} in {self._folder} is corrupt ({reason}); "
+            f"token store of {self.name!r} in {self.folder} is corrupt ({reason}); "
             f"run python -m flan_jax.prepare --datasets={self.name} --overwrite."
         )
 

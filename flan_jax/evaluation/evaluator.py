@@ -21,11 +21,12 @@ from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import VERSION as generator_version
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import generation, ranking
+from flan_jax.evaluation import generation, provenance, ranking
 from flan_jax.evaluation.figures import cluster_means, summarize
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
+from flan_jax.overlap import evaluated as overlap
 from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
 
@@ -154,6 +155,7 @@ def evaluate(
         "joint": next(iter(joints.values()), None),  # it depends on style and model alone
         "weights": weights,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "provenance": provenance.of_run(seed=0),
         "datasets": {},
         "skipped": [],
         "invalid": [],
@@ -196,9 +198,13 @@ def evaluate(
     found: dict[tuple[str, str, int], Predictions] = {}
     invalid: dict[str, InvalidError] = {}  # the first of each dataset
     waiting: list[ranking.Rendered] = []
+    costs = provenance.Costs()
 
     def rank_waiting() -> None:
-        for rendered, predictions in zip(waiting, ranking.rank(scorer, waiting), strict=True):
+        with costs.over([rendered.unit.name[0] for rendered in waiting]):
+            ranked = ranking.rank(scorer, waiting)
+        for rendered, predictions in zip(waiting, ranked, strict=True):
+            costs.trees(rendered.unit.name[0], rendered.trees)
             if isinstance(predictions, InvalidError):
                 invalid.setdefault(rendered.unit.name[0], predictions)
             else:
@@ -213,14 +219,20 @@ def evaluate(
         kept = unit.kept()
         if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
             found[unit.name] = kept
+            costs.reused(name)
         elif unit.builder.protocol.ranked:
-            joint = joints[unit.builder.record]
-            waiting.append(ranking.render(tokenizer, unit, joint, scorer.max_length, settings.pmi))
+            with costs.over([name]):
+                joint = joints[unit.builder.record]
+                waiting.append(ranking.render(tokenizer, unit, joint, scorer.max_length, settings.pmi))
             if sum(len(rendered.trees) for rendered in waiting) >= _TREES_AT_ONCE:
                 rank_waiting()
         else:
             try:
-                found[unit.name] = generation.generate(generator, tokenizer, unit, joints[unit.builder.record])
+                with costs.over([name]):
+                    said = generation.generate(generator, tokenizer, unit, joints[unit.builder.record])
+                texts = [text for line in said.lines for text in (line["prompt"], line["prediction"])]
+                costs.texts(name, sum(map(len, tokenizer.encode(texts))))
+                found[unit.name] = said
             except InvalidError as error:
                 invalid[name] = error
     rank_waiting()
@@ -237,6 +249,11 @@ def evaluate(
             "its weights, or compute in float32.",
             results | {"clusters": {}},
         )
+    rows = {(unit.builder.record, unit.split): unit.rows for unit in units}
+    overlaps: dict[str, Any] = {}
+    if distributed.is_primary():  # who alone writes the results
+        tests = {record: rows[record, "test"] for record in evaluated if (record, "test") in rows}
+        overlaps = overlap.check(manifest.tuning, tokenizer, prepared_dir, tests, progress=progress)
     for record in evaluated:
         if record.name in invalid:
             continue
@@ -257,7 +274,10 @@ def evaluate(
             "protocol": how[record].digest,
             "skipped_examples": len(left["test"]),
             "left_out": [{"split": split, **dataclasses.asdict(one)} for split, some in left.items() for one in some],
-            **summarize(record, lines["test"], lines["dev"]),
+            "overlap": overlaps.get(record.name),
+            "data": provenance.of_data({split: rows.get((record, split), ()) for split in by_split}),
+            "cost": costs.of(record.name),
+            **provenance.with_wordings(summarize(record, lines["test"], lines["dev"]), how[record].templates),
         }
     if not results["datasets"]:
         reasons = "; ".join(f"{s['dataset']}: {s['reason'].rstrip('.')}" for s in results["skipped"])

@@ -225,6 +225,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "joint": joints.pop() if len(joints) == 1 else "what each was tuned with",
         "weights": [part["weights"] for part in parts],
         "made": parts[-1]["made"],
+        "provenance": parts[-1]["provenance"],
         "datasets": datasets,
         "skipped": [skipped for part in parts for skipped in part["skipped"]],
         "invalid": invalid,

@@ -161,6 +161,7 @@ class Unit:
         """What every prediction of the unit says, whatever was done with the prompt."""
         return {
             "id": row["id"],
+            "hash": row["hash"],
             "dataset": self.builder.record.name,
             "split": self.split,
             "template": self.number,

@@ -24,13 +24,15 @@ from typing import Any
 import numpy as np
 
 from flan_jax import catalog, templates
+from flan_jax.content import normalized_words
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
 from flan_jax.overlap import corpus as corpus_room
-from flan_jax.overlap.ngrams import NgramIndex, normalized_words, passages
+from flan_jax.overlap.ngrams import NgramIndex, passages
 
 N = 13  # words in an n-gram
 SPLITS = ("dev", "test")
+VERSION = 2  # of the results' form; records of the first had no hash
 BLOCK_BYTES = 4 << 20  # of the corpus, decompressed, a task
 
 
@@ -62,28 +64,6 @@ def prepared_datasets(prepared_dir: str | Path) -> list[catalog.Dataset]:
 
 
 # ---------------------------------------------------------------------------------------------------------- search
-
-
-def _last_words(block: bytes, count: int) -> list[str]:
-    """The last words of a block, read from its end."""
-    size = 64 * max(count, 1)
-    while size < len(block):
-        words = normalized_words(block[-size:].decode(errors="replace"))[1:]  # the first may be a part
-        if len(words) >= count:
-            return words[len(words) - count :]
-        size *= 4
-    words = normalized_words(block.decode(errors="replace"))
-    return words[max(0, len(words) - count) :]
-
-
-def _tasks(file: corpus_room.CorpusFile, longest: int, block_bytes: int) -> Iterator[tuple[bytes, list[str], int]]:
-    """(block, the words before it that an n-gram could begin with, bytes read) of one file."""
-    before: list[str] = []
-    for block, read in corpus_room.blocks(file, block_bytes):
-        yield block, before, read
-        if file.form == corpus_room.TEXT:
-            before = [*before, *_last_words(block, longest - 1)]
-            before = before[max(0, len(before) - longest + 1) :]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +192,7 @@ def _scan(
         for number, file in enumerate(files):
             as_field = field if file.form == corpus_room.JSON_LINES else None
             found.totals["documents"] += as_field is None and not file.is_empty
-            for block, before, read in _tasks(file, max(index.lengths, default=1), block_bytes):
+            for block, before, read in corpus_room.pieces(file, max(index.lengths, default=1), block_bytes):
                 waiting.append((number, sum(sizes[:number]) + read, search(block, before, as_field)))
                 found.totals["bytes"] += len(block)
                 if len(waiting) > 2 * workers:
@@ -260,12 +240,12 @@ def check(
       progress: called with (file, bytes read, bytes in all).
 
     Returns:
-      {"ngram", "ignore_above", "corpus": {"files", "forms", "empty_files", "bytes", "documents", "words",
-      "broken_lines", "broken"}, "datasets": {name: {split: {"clean": [id], "dirty": [{"id", "ngram", "file",
-      "documents", "matched", "ngrams"}]}}}}. Forms say how many files were read as text and as JSON lines; bytes are
-      those of the unpacked files; `broken` says how many lines are, of each file that has some. Of a dirty example the
-      first n-gram found is named, with the first file and the number of documents that have it, and how many of its
-      distinct n-grams were found at all.
+      {"version", "ngram", "ignore_above", "corpus": {"files", "forms", "empty_files", "bytes", "documents", "words",
+      "broken_lines", "broken"}, "datasets": {name: {split: {"clean": [{"id", "hash"}], "dirty": [{"id", "hash",
+      "ngram", "file", "documents", "matched", "ngrams"}]}}}}. The hash says which record is meant, whatever its id.
+      Forms say how many files were read as text and as JSON lines; bytes are those of the unpacked files; `broken` says
+      how many lines are, of each file that has some. Of a dirty example the first n-gram found is named, with the first
+      file and the number of documents that have it, and how many of its distinct n-grams were found at all.
 
     Raises:
       FlanError: bad options, missing examples, a file of the corpus that cannot be read, or in which no line has a
@@ -275,9 +255,9 @@ def check(
         raise FlanError("--ngram and --workers are 1 or more, --ignore_above is 0 or more.")
     files = corpus_room.corpus_files(corpus)
 
-    def rows(record: catalog.Dataset, split: str) -> Iterator[tuple[str, list[tuple[int, list[str]]]]]:
+    def rows(record: catalog.Dataset, split: str) -> Iterator[tuple[dict[str, str], list[tuple[int, list[str]]]]]:
         for row in example_files.read(prepared_dir, record.name, split):
-            yield row["id"], passages(shown_texts(record, row["fields"]), n)
+            yield {"id": row["id"], "hash": row["hash"]}, passages(shown_texts(record, row["fields"]), n)
 
     units = [(record, split) for record in datasets for split in SPLITS]
     index = NgramIndex.build((p for _, found in rows(*unit) for p in found) for unit in units)
@@ -296,10 +276,11 @@ def check(
                 continue
             number = hits.pop("number")
             where = {"file": str(files[found.first_file[number]].path), "documents": int(found.documents[number])}
-            dirty.append({"id": identity} | hits | where)
+            dirty.append(identity | hits | where)
         results.setdefault(record.name, {})[split] = {"clean": clean, "dirty": dirty}
     totals = {name: found.totals[name] for name in ("bytes", "documents", "words", "broken_lines")}
     return {
+        "version": VERSION,
         "ngram": n,
         "ignore_above": ignore_above,
         "corpus": {

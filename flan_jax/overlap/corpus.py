@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import zstandard
 
+from flan_jax.content import normalized_words
 from flan_jax.errors import FlanError
 
 TEXT, JSON_LINES = "text", "JSON lines"
@@ -224,3 +225,25 @@ def blocks(file: CorpusFile, block_bytes: int) -> Iterator[tuple[bytes, int]]:
             rest = [block[cut:]]
         if last := b"".join(rest):
             yield last, raw.tell()
+
+
+def _last_words(block: bytes, count: int) -> list[str]:
+    """The last words of a block, read from its end."""
+    size = 64 * max(count, 1)
+    while size < len(block):
+        words = normalized_words(block[-size:].decode(errors="replace"))[1:]  # the first may be a part
+        if len(words) >= count:
+            return words[len(words) - count :]
+        size *= 4
+    words = normalized_words(block.decode(errors="replace"))
+    return words[max(0, len(words) - count) :]
+
+
+def pieces(file: CorpusFile, longest: int, block_bytes: int) -> Iterator[tuple[bytes, list[str], int]]:
+    """(block, the words before it that an n-gram could begin with, bytes read) of one file."""
+    before: list[str] = []
+    for block, read in blocks(file, block_bytes):
+        yield block, before, read
+        if file.form == TEXT:
+            before = [*before, *_last_words(block, longest - 1)]
+            before = before[max(0, len(before) - longest + 1) :]

@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import itertools
 import pickle
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from flan_jax.content import normalized_words
 
 SHORTEST = 8  # words; below it an n-gram says little (Brown et al. 2020, appendix C)
 
@@ -23,26 +24,6 @@ _BASE = 0xD1342543DE82EF95  # odd, 5 modulo 8
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 _MAX_SLOTS = 1 << 26
-
-
-_ASCII_MARKS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
-_DELETED = {ord(mark): None for mark in _ASCII_MARKS}
-
-
-def normalized_words(text: str) -> list[str]:
-    """The words of a text: lower case, punctuation removed, cut at white space (Brown et al. 2020, appendix C)."""
-    text = text.lower()
-    if text.isascii():
-        return text.translate(_DELETED).split()
-    for character in set(text):
-        if unicodedata.category(character).startswith("P"):
-            text = text.replace(character, "")
-    return (
-        text.encode(errors="surrogatepass")
-        .translate(None, _ASCII_MARKS.encode())
-        .decode(errors="surrogatepass")
-        .split()
-    )  # str.translate takes ten times as long on text that is not ASCII
 
 
 def passages(texts: Iterable[str], n: int) -> list[tuple[int, list[str]]]:

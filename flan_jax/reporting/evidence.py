@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax import content
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.figures import ranked
 from flan_jax.json_lines import from_json
@@ -26,7 +27,7 @@ class Values:
 
     Attributes:
       metric: "accuracy" where options are ranked, otherwise the headline metric.
-      ids: of E examples.
+      ids: of E examples, by their content (`runs.predictions`).
       values_ExT: 0 to 1, for each example and template.
       calibration: of the options' probabilities; None for a generation dataset.
     """
@@ -70,7 +71,7 @@ class Evidence:
       values: by run and dataset, where the predictions are at hand.
       comparisons: each later run beside the first.
       worst: predictions of the last run by dataset, worst first.
-      beside: the other runs' predictions for the same example and template, by (run, dataset, id, template).
+      beside: the other runs' predictions for the same example and template, by (run, dataset, record, template).
       clean: by run and dataset: {"examples", "clean", "all_mean", "mean", "std"}; empty without contamination results.
     """
 
@@ -110,9 +111,10 @@ def gather(runs: Sequence[Run], contamination: str | Path | None = None, *, seed
             if run is runs[-1]:
                 worst[name] = worst_examples(rows)
                 continue
-            wanted = {(p["id"], p["template"]) for p in worst.get(name, ())}
+            wanted = {(p["record"], p["template"]) for p in worst.get(name, ())}
             for number, lines in rows.items():
-                beside.update({(run.name, name, p["id"], number): p for p in lines if (p["id"], number) in wanted})
+                shown = [p for p in lines if (p["record"], number) in wanted]
+                beside.update({(run.name, name, p["record"], number): p for p in shown})
     comparisons = [_compare(runs, runs[0].name, run.name, values, seed) for run in runs[1:]]
     clean = _clean_subsets(values, Path(contamination)) if contamination else {}
     return Evidence(values, comparisons, worst, beside, clean)
@@ -125,7 +127,7 @@ def values_of(rows: Mapping[int, Sequence[Mapping[str, Any]]], headline: str) ->
       None where the headline metric has no value for a single example, like BLEU of a corpus.
     """
     first = next(iter(rows.values()))
-    ids = tuple(p["id"] for p in first)
+    ids = tuple(p["record"] for p in first)
     place = {identity: i for i, identity in enumerate(ids)}
     has_options = "loglikelihood" in first[0]
     if not has_options and "score" not in first[0]:
@@ -136,11 +138,11 @@ def values_of(rows: Mapping[int, Sequence[Mapping[str, Any]]], headline: str) ->
         for p in lines:
             if has_options:
                 choice = ranked(p, "sum")
-                values_ExT[place[p["id"]], t] = choice == p["answer"]
+                values_ExT[place[p["record"]], t] = choice == p["answer"]
                 confidences.append(option_probabilities(np.asarray(p["loglikelihood"], np.float64))[choice])
                 right.append(choice == p["answer"])
             else:
-                values_ExT[place[p["id"]], t] = p["score"]
+                values_ExT[place[p["record"]], t] = p["score"]
     calibration = Calibration.of(np.array(confidences), np.array(right)) if has_options else None
     return Values("accuracy" if has_options else headline, ids, values_ExT, calibration)
 
@@ -159,9 +161,10 @@ def worst_examples(rows: Mapping[int, Sequence[dict[str, Any]]], count: int = WO
     kept: dict[str, dict[str, Any]] = {}
     for number, lines in rows.items():
         for p in lines:
-            rank = (margin(p), number, p["id"])
-            if p["id"] not in lowest or rank < lowest[p["id"]]:
-                lowest[p["id"]], kept[p["id"]] = rank, p
+            record = p["record"]
+            rank = (margin(p), number, record)
+            if record not in lowest or rank < lowest[record]:
+                lowest[record], kept[record] = rank, p
     return [kept[identity] for _, _, identity in heapq.nsmallest(count, lowest.values())]
 
 
@@ -198,10 +201,13 @@ def _compare(
 def _clean_subsets(values: Mapping[str, Mapping[str, Values]], path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     try:
         checked = from_json(path.read_text(encoding="utf-8"))["datasets"]
-        split = {name: (set(s["test"]["clean"]), {d["id"] for d in s["test"]["dirty"]}) for name, s in checked.items()}
+        split = {
+            name: tuple({record["hash"] for record in s["test"][part]} for part in ("clean", "dirty"))
+            for name, s in checked.items()
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FlanError(
-            f"no contamination results in {path}: write them with python -m flan_jax.contamination."
+            f"no contamination results of this version in {path}: write them with python -m flan_jax.contamination."
         ) from error
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for run, datasets in values.items():
@@ -209,12 +215,12 @@ def _clean_subsets(values: Mapping[str, Mapping[str, Values]], path: Path) -> di
             if name not in split:
                 continue
             clean, dirty = split[name]
-            if missing := sum(identity not in clean and identity not in dirty for identity in value.ids):
+            if missing := sum(content.unnumbered(one) not in clean | dirty for one in value.ids):
                 raise FlanError(
                     f"{missing} examples of {name} in run {run!r} are not in {path}: "
                     "run python -m flan_jax.contamination on the examples that were evaluated."
                 )
-            ids = [identity for identity in value.ids if identity in clean]
+            ids = [one for one in value.ids if content.unnumbered(one) in clean]
             means_T = value.of(ids).mean(0) if ids else None
             found.setdefault(run, {})[name] = {
                 "examples": len(value.ids),

@@ -190,8 +190,8 @@ def _worst(runs: Sequence[Run], evidence: Evidence, name: str) -> str:
 
 
 def _example(runs: Sequence[Run], evidence: Evidence, name: str, prediction: Mapping[str, Any]) -> str:
-    number, identity = prediction["template"], prediction["id"]
-    top = f"<p>{_text(str(identity))} · template {number}</p><pre>{_text(prediction['prompt'])}</pre>"
+    number, record = prediction["template"], prediction["record"]
+    top = f"<p>{_text(str(prediction['id']))} · template {number}</p><pre>{_text(prediction['prompt'])}</pre>"
     if "loglikelihood" not in prediction:
         wanted = prediction.get("references", prediction.get("target", ""))
         wanted = wanted if isinstance(wanted, str) else "\n".join(map(str, wanted))
@@ -201,7 +201,7 @@ def _example(runs: Sequence[Run], evidence: Evidence, name: str, prediction: Map
         return f"<article>{top}{texts}</article>"
     scored = []
     for run in runs:
-        p = prediction if run is runs[-1] else evidence.beside.get((run.name, name, identity, number))
+        p = prediction if run is runs[-1] else evidence.beside.get((run.name, name, record, number))
         if p is not None and p["options"] == prediction["options"]:
             values = np.asarray(p["loglikelihood"], np.float64)
             scored.append((run, values, option_probabilities(values)))

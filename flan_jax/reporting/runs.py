@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, styles
+from flan_jax import catalog, content, styles
 from flan_jax.errors import FlanError
 from flan_jax.json_lines import NotFiniteNumber, from_json, read_lines
 
@@ -95,7 +95,9 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
     """The test predictions behind a dataset's figures, by template.
 
     Returns:
-      Nothing where they are not all at hand, as for a run of which only the results were kept.
+      Nothing where they are not all at hand, as for a run of which only the results were kept, or where they do not
+      say what their records are. Each has a `record` besides: its hash, told apart from equal records before it. Runs
+      pair by it, since rows of other data may have the same ids.
 
     Raises:
       FlanError: they hold a number that is NaN or infinite.
@@ -114,5 +116,8 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
             return {}
         if not rows or len(rows) != figures["examples"]:
             return {}
-        found[template["template"]] = rows
+        if not all("hash" in row for row in rows):  # of an earlier version
+            return {}
+        keys = content.numbered(row["hash"] for row in rows)
+        found[template["template"]] = [row | {"record": key} for row, key in zip(rows, keys, strict=True)]
     return found

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from rich import progress
 
-from flan_jax import catalog, distributed, macros, models, partitioning
+from flan_jax import catalog, distributed, macros, models, partitioning, styles
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import vocabularies
@@ -169,12 +169,14 @@ def train(
     }
     if primary and resumed:  # what is restored may have been tuned on another mixture before
         manifest = _before_this_run(Manifest.load(folder), record)
+    about = {"style": styles.split_name(mixture)[1].name, "vocabulary": tokenizer.fingerprint}
     if primary:
         manifest.inherit(
             datasets=[m.dataset for m in composition.members],
             clusters=sorted(composition.cluster_shares),
             separator=SEPARATOR,
             record=record,
+            text=[one | about for one in stream.text],
         ).save(folder)
 
     # ----------------------------------------------------------------------------------------------------- step

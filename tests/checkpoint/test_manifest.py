@@ -51,6 +51,7 @@ def test_tuning_accumulates():
         "status": TUNED,
         "datasets": ["bool_q", "sst2"],
         "clusters": ["reading_comprehension", "sentiment", "translation"],
+        "text": [],
     }
     assert [entry.get("tuned on") for entry in manifest.history] == [None, ["sst2", "bool_q"], ["sst2"]]
     assert [entry.get("clusters") for entry in manifest.history[1:]] == [
@@ -112,3 +113,23 @@ def test_what_ends_and_frames_an_answer_is_checked(tmp_path, file, old, new):
     del values["digest"], values["vocabulary"]["content"]
     (tmp_path / "manifest.json").write_text(json.dumps(values))
     Manifest.load(tmp_path).load_vocabulary(tmp_path)
+
+
+def test_the_text_of_tuning_is_inherited():
+    first, second = ({"dataset": name, "digest": name * 2, "records": 3} for name in ("sst2", "rte"))
+    once = _manifest().inherit(["sst2"], ["sentiment"], "eos", {}, [first])
+    assert once.tuning["text"] == [first]
+    twice = once.inherit(["sst2", "rte"], ["nli", "sentiment"], "eos", {}, [first, second])  # resumed: it is the same
+    assert twice.tuning["text"] == [first, second] and once.tuning["text"] == [first]
+    assert twice.recorded({"converted": "safetensors"}, BYTES).tuning["text"] == [first, second]
+
+
+def test_a_manifest_without_text_still_loads(tmp_path):
+    _manifest().inherit(["sst2"], ["sentiment"], "eos", {}).save(tmp_path)
+    values = json.loads((tmp_path / "manifest.json").read_text())
+    del values["tuning"]["text"], values["digest"]
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    old = Manifest.load(tmp_path)
+    assert "text" not in old.tuning
+    again = old.inherit(["rte"], ["nli"], "eos", {}, [{"dataset": "rte"}])
+    assert again.tuning["text"] == [{"dataset": "rte"}] and again.tuning["datasets"] == ["rte", "sst2"]

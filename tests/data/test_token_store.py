@@ -6,7 +6,9 @@ import sys
 import numpy as np
 import pytest
 
+from flan_jax import content
 from flan_jax.data import token_store
+from flan_jax.data.identity import Identities
 from flan_jax.data.token_store import TokenizedExample, TokenStore
 from flan_jax.errors import FlanError
 
@@ -32,14 +34,40 @@ def write(prepared, name, info, examples, **more):
     return token_store.write_dataset(token_store.folder_of(prepared, FINGERPRINT) / name, info, examples, **more)
 
 
+RECORDS = [(f"rte {n}", {"premise": f"text {n % 7} of some", "answer": "yes"}) for n in range(20)]
+
+
 @pytest.fixture
 def prepared(tmp_path):
-    write(tmp_path, "rte", *random_examples(0, 259))
+    write(tmp_path, "rte", *random_examples(0, 259), records=Identities.of(RECORDS))
     return tmp_path
 
 
 def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_store_says_what_its_records_are(prepared):
+    tokens = TokenStore.open(prepared, FINGERPRINT)["rte"]
+    assert tokens.records.hashes.tolist() == [content.content_hash(fields).encode() for _, fields in RECORDS]
+    assert [one.decode() for one in tokens.records.ids.tolist()] == [identity for identity, _ in RECORDS]
+    texts = tokens.records.texts
+    for number, (_, fields) in enumerate(RECORDS):
+        own = texts[texts["record"] == number]
+        assert dict(zip(own["key"].tolist(), own["words"].tolist(), strict=True)) == content.text_keys(fields.values())
+    before = tokens.info
+    again = write(prepared, "rte", *random_examples(3, 300), records=Identities.of(RECORDS))
+    assert again["records_digest"] == before["records_digest"] and again["digest"] != before["digest"]
+    other = write(prepared, "rte", *random_examples(0, 259), records=Identities.of(RECORDS[::-1]))
+    assert other["records_digest"] != before["records_digest"] and other["tokens_crc32"] == before["tokens_crc32"]
+
+
+def test_identities_of_parts_are_those_of_the_whole():
+    parts = [Identities.of(RECORDS[start : start + 6]) for start in (0, 6, 12, 18)]
+    joined, whole = Identities.joined([*parts, Identities.of(())]), Identities.of(RECORDS)
+    for name in ("hashes", "ids", "texts"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+    assert joined.digest == whole.digest != Identities.joined([]).digest
 
 
 # ----------------------------------------------------------------------------------------------------- round trip
@@ -159,6 +187,11 @@ DAMAGE = {
     "info has another size": ("info.json", _info(num_examples=59), "shorter or longer"),
     "info lacks a size": ("info.json", _info(num_records=None), "num_records"),
     "info lacks the index's sum": ("info.json", _info(index_crc32=None), "index_crc32"),
+    "hashes cut": ("hashes.npy", lambda content: content[:-16], "ValueError"),
+    "hashes changed": ("hashes.npy", lambda content: content[:-1] + b"?", "hashes.npy has changed"),
+    "ids changed": ("ids.npy", lambda content: content[:-1] + b"?", "ids.npy has changed"),
+    "texts changed": ("texts.npy", lambda content: content[:-1] + b"?", "texts.npy has changed"),
+    "texts removed": ("texts.npy", None, "texts.npy"),
     "info lacks the tokens' sum": ("info.json", _info(tokens_crc32=None), "tokens_crc32"),
 }
 

@@ -14,6 +14,7 @@ from flan_jax import catalog, configuration, models, partitioning
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, Manifest
+from flan_jax.data import examples as example_files
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, jobs
@@ -51,11 +52,8 @@ def prepared(tmp_path_factory):
         "natural_questions": {"question": "who wrote it", "answer": "Ann", "references": ["Ann", "Ann Lee"]},
     }
     for dataset, values in fields.items():
-        place = folder / "examples" / dataset
-        place.mkdir(parents=True)
-        for split, count in (("test", TEST), ("dev", DEV)):
-            rows = [{"id": f"{split}-{n}", "fields": values} for n in range(count)]
-            (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = {s: [(f"{s}-{n}", values) for n in range(count)] for s, count in (("test", TEST), ("dev", DEV))}
+        example_files.write_folder(folder / "examples" / dataset, found)
     return folder
 
 

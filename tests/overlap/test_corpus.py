@@ -15,6 +15,7 @@ import zstandard
 
 from flan_jax import catalog
 from flan_jax import contamination as binary
+from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
 from flan_jax.overlap import contamination, corpus
 
@@ -34,10 +35,8 @@ PACK = {
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus") / "prepared"
-    (folder / "examples" / "rte").mkdir(parents=True)
     fields = {"premise": PREMISE, "hypothesis": "It is so.", "options": ["yes", "no"], "answer": "no"}
-    for split in ("dev", "test"):
-        (folder / "examples" / "rte" / f"{split}.jsonl").write_text(json.dumps({"id": split, "fields": fields}) + "\n")
+    example_files.write_folder(folder / "examples" / "rte", {split: [(split, fields)] for split in ("dev", "test")})
     return folder
 
 

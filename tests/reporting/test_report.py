@@ -29,6 +29,7 @@ def _predictions(rng, record, number, count, skill, prompt="Is it so?"):
         lines.append(
             {
                 "id": f"test-{i}",
+                "hash": f"{i:016x}",
                 "dataset": record.name,
                 "split": "test",
                 "template": number,
@@ -84,7 +85,14 @@ def _add_generation(run, name, metric, scores_TxE=None):
     listed = []
     for t, number in enumerate(record.forward_templates[:2]):
         lines = [
-            {"id": str(i), "template": number, "prompt": f"Say {i}", "prediction": HOSTILE, "references": ["yes"]}
+            {
+                "id": str(i),
+                "hash": f"{i:016x}",
+                "template": number,
+                "prompt": f"Say {i}",
+                "prediction": HOSTILE,
+                "references": ["yes"],
+            }
             | ({} if scores_TxE is None else {"score": float(scores_TxE[t][i])})
             for i in range(5)
         ]
@@ -197,10 +205,12 @@ def test_values_and_calibration_follow_from_the_predictions(pair):
         np.testing.assert_allclose(found.calibration(run.name).error, expected.error)
 
 
-def test_differences_pair_examples_by_id(pair, tmp_path):
-    for path in (tmp_path / "tuned" / "predictions" / "rte").glob("*.jsonl"):  # another order, and one other example
+def test_differences_pair_examples_by_their_content(pair, tmp_path):
+    for path in (tmp_path / "tuned" / "predictions" / "rte").glob("*.jsonl"):
+        # Another order, other ids, and one other example under an id that the first run has too.
         header, *lines = path.read_text().strip().split("\n")
-        lines[0] = lines[0].replace('"test-0"', '"test-new"')
+        lines[0] = lines[0].replace(f"{0:016x}", "f" * 16)
+        lines[7:9] = [lines[7].replace('"test-7"', '"test-8"'), lines[8].replace('"test-8"', '"test-7"')]
         path.write_text("\n".join([header, *lines[::-1]]) + "\n")
     (comparison,) = reporting.gather(pair).comparisons
     assert set(comparison.datasets) == {"snli", "rte"} and comparison.clusters == {}
@@ -208,11 +218,49 @@ def test_differences_pair_examples_by_id(pair, tmp_path):
     shares = []
     for run in pair:
         lines = [p for rows in runs.predictions(run, "rte").values() for p in rows]
-        shares.append(np.mean([np.argmax(p["loglikelihood"]) == p["answer"] for p in lines if p["id"] in COMMON]))
+        shares.append(np.mean([np.argmax(p["loglikelihood"]) == p["answer"] for p in lines if p["hash"] in COMMON]))
     np.testing.assert_allclose(comparison.datasets["rte"].difference, shares[1] - shares[0])
 
 
-COMMON = {f"test-{i}" for i in range(1, 40)}
+def test_equal_row_numbers_of_other_data_never_pair(pair, tmp_path):
+    found = tmp_path / "found.json"
+    checked = {"clean": [{"id": f"test-{i}", "hash": f"{i + 100:016x}"} for i in range(40)], "dirty": []}
+    found.write_text(json.dumps({"datasets": {"rte": {"test": checked}}}))
+    with pytest.raises(FlanError, match="40 examples of rte in run 'untuned' are not in"):
+        reporting.gather(pair, found)
+    for path in (tmp_path / "tuned" / "predictions").rglob("*.jsonl"):
+        header, *lines = path.read_text().strip().split("\n")
+        lines = [json.dumps(row | {"hash": f"{i + 100:016x}"}) for i, row in enumerate(map(json.loads, lines))]
+        path.write_text("\n".join([header, *lines]) + "\n")
+    (comparison,) = reporting.gather(pair).comparisons
+    assert comparison.datasets == {} and comparison.clusters == {}
+
+
+@pytest.mark.parametrize("old", ["predictions", "contamination"])
+def test_results_of_earlier_versions_do_not_pair(pair, tmp_path, old):
+    if old == "predictions":
+        for path in (tmp_path / "tuned" / "predictions").rglob("*.jsonl"):
+            header, *lines = path.read_text().strip().split("\n")
+            rows = [{k: v for k, v in json.loads(line).items() if k != "hash"} for line in lines]
+            path.write_text("\n".join([header, *map(json.dumps, rows)]) + "\n")
+        assert reporting.gather(pair).comparisons[0].datasets == {}
+    else:
+        path = tmp_path / "found.json"
+        path.write_text(json.dumps({"datasets": {"rte": {"test": {"clean": ["test-0"], "dirty": [{"id": "test-1"}]}}}}))
+        with pytest.raises(FlanError, match="no contamination results of this version"):
+            reporting.gather(pair, path)
+
+
+def test_equal_records_pair_one_by_one(pair, tmp_path):
+    for name in ("untuned", "tuned"):
+        for path in (tmp_path / name / "predictions" / "rte").glob("*.jsonl"):
+            text = path.read_text()
+            path.write_text(text.replace(f'"{1:016x}"', f'"{0:016x}"'))
+    values = reporting.gather(pair).values["tuned"]["rte"]
+    assert len(set(values.ids)) == 40 and values.ids[:2] == (f"{0:016x}", f"{0:016x}#2")
+
+
+COMMON = {f"{i:016x}" for i in range(1, 40)}
 
 
 def test_the_difference_of_a_cluster_counts_variants_once(tmp_path):
@@ -234,7 +282,7 @@ def test_the_bootstrap_is_seeded(pair):
 
 def test_worst_examples_come_worst_first_and_once():
     def line(identity, template, scores, answer=0):
-        return {"id": identity, "template": template, "loglikelihood": scores, "answer": answer}
+        return {"id": identity, "record": identity, "template": template, "loglikelihood": scores, "answer": answer}
 
     rows = {
         1: [line("a", 1, [-3.0, -1.0]), line("b", 1, [-1.0, -4.0]), line("c", 1, [-9.0, -9.5, -2.0])],
@@ -243,20 +291,24 @@ def test_worst_examples_come_worst_first_and_once():
     found = evidence.worst_examples(rows)
     assert [(p["id"], p["template"], evidence.margin(p)) for p in found] == [("c", 1, -7), ("a", 4, -7), ("b", 4, 0)]
     assert [p["id"] for p in evidence.worst_examples(rows, 1)] == ["c"]
-    generated = {0: [{"id": str(i), "template": 0, "score": s} for i, s in enumerate([0.4, 0.1, 0.9])]}
+    generated = {
+        0: [{"id": str(i), "record": str(i), "template": 0, "score": s} for i, s in enumerate([0.4, 0.1, 0.9])]
+    }
     assert [p["id"] for p in evidence.worst_examples(generated, 2)] == ["1", "0"]
 
 
 def test_clean_subsets(pair, tmp_path):
-    clean = [f"test-{i}" for i in range(40) if i % 4]
-    dirty = [{"id": f"test-{i}"} for i in range(0, 40, 4)]
+    # In the file, other records have the ids of these: only what they are counts.
+    clean = [{"id": f"test-{i + 1}", "hash": f"{i:016x}"} for i in range(40) if i % 4]
+    dirty = [{"id": f"test-{i + 1}", "hash": f"{i:016x}"} for i in range(0, 40, 4)]
+    hashes = {one["hash"] for one in clean}
     path = tmp_path / "found.json"
     path.write_text(json.dumps({"datasets": {"rte": {"test": {"clean": clean, "dirty": dirty}}}}))
     found = reporting.gather(pair, path)
     for run in pair:
         (name,) = found.clean[run.name]
         shares = [
-            np.mean([np.argmax(p["loglikelihood"]) == p["answer"] for p in lines if p["id"] in clean])
+            np.mean([np.argmax(p["loglikelihood"]) == p["answer"] for p in lines if p["hash"] in hashes])
             for lines in runs.predictions(run, name).values()
         ]
         figures = found.clean[run.name]["rte"]
@@ -268,7 +320,7 @@ def test_clean_subsets(pair, tmp_path):
     with pytest.raises(FlanError, match="10 examples of rte in run 'untuned' are not in"):
         reporting.gather(pair, path)
     path.write_text("{}")
-    with pytest.raises(FlanError, match="no contamination results in"):
+    with pytest.raises(FlanError, match="no contamination results of this version in"):
         reporting.gather(pair, path)
 
 

@@ -118,12 +118,18 @@ def test_metrics_have_one_line_a_step(finished):
         assert min(each) - 1e-5 <= line["loss"] <= max(each) + 1e-5
 
 
-def test_the_folder_is_complete(finished):
+def test_the_folder_is_complete(finished, prepared):
     folder, _ = finished
     assert (folder / "config.gin").read_text() == "TRAIN_STEPS = 24\n"
     assert any(path.stat().st_size > 0 for path in (folder / "tensorboard").iterdir())
     assert arrays.steps(folder) == [16, STEPS]  # two are kept
     manifest = Manifest.load(folder)
+    stores = token_store.TokenStore.open(prepared, BYTES.fingerprint)
+    assert manifest.tuning.pop("text") == [
+        {"dataset": name, "digest": stores[name].digest, "records": 40, "records_digest": None}
+        | {"style": "instructions", "vocabulary": BYTES.fingerprint}
+        for name in ("sst2", "bool_q")
+    ]
     assert manifest.tuning == {
         "status": TUNED,
         "datasets": ["bool_q", "sst2"],

@@ -1,0 +1,161 @@
+"""Where a result comes from: libraries, code, device, data, wordings, and what it cost."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import platform
+import subprocess
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+import flan_jax
+from flan_jax import content
+from flan_jax.templates import Template
+
+# What a result may depend on.
+LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "sacrebleu", "rouge-score", "nltk", "scipy", "scikit-learn")
+LIBRARIES += ("tokenizers", "sentencepiece", "orbax-checkpoint", "tensorflow-datasets")
+UNKNOWN = "unknown"
+
+
+class Trees(Protocol):
+    """A prompt's tokens and its options'; see `scoring.trees.Tree`."""
+
+    prefix: Sequence[int]
+    trunk: Sequence[int]
+    branches: Sequence[Sequence[int]]
+
+
+# ------------------------------------------------------------------------------------------------------------ a run
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """The versions of this package, of Python and of the libraries that are installed."""
+    found = {"flan-jax": flan_jax.__version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@functools.cache
+def code_revision() -> str:
+    """The commit of the code that runs, with "+changes" where files differ from it; the version where it has none."""
+    package = Path(flan_jax.__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", "__init__.py"):  # installed into somebody else's repository
+            raise ValueError(package)
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", "..")
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return f"flan-jax {flan_jax.__version__}"
+
+
+def device() -> dict[str, Any]:
+    """What computes: {"platform", "kind", "count", "processes"}."""
+    devices = jax.devices()
+    return {
+        "platform": devices[0].platform,
+        "kind": devices[0].device_kind,
+        "count": len(devices),
+        "processes": jax.process_count(),
+    }
+
+
+def of_run(seed: int) -> dict[str, Any]:
+    """{"versions", "code", "device", "seed"} of an evaluation.
+
+    Args:
+      seed: of exemplars and shuffled options.
+    """
+    return {"versions": versions(), "code": code_revision(), "device": device(), "seed": seed}
+
+
+# -------------------------------------------------------------------------------------------------------- a dataset
+
+
+def of_data(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """{split: {"records", "digest"}}: the digest is that of the records' hashes, of those that were evaluated."""
+    return {
+        split: {"records": len(found), "digest": content.digest(row["hash"] for row in found)}
+        for split, found in rows.items()
+        if found
+    }
+
+
+def with_wordings(figures: dict[str, Any], templates: Sequence[Template]) -> dict[str, Any]:
+    """A dataset's figures, each template's with the text that was shown: {"input", "target"}."""
+    listed = [
+        one | {"input": templates[one["template"]].input, "target": templates[one["template"]].target}
+        for one in figures["templates"]
+    ]
+    return figures | {"templates": listed}
+
+
+@dataclasses.dataclass
+class _Cost:
+    seconds: float = 0.0
+    tokens: int = 0
+    units: int = 0
+    reused: int = 0
+
+
+class Costs:
+    """Wall time and tokens of each dataset, as an evaluation goes."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, _Cost] = {}
+
+    def _cost(self, name: str) -> _Cost:
+        return self._of.setdefault(name, _Cost())
+
+    @contextlib.contextmanager
+    def over(self, names: Collection[str]) -> Iterator[None]:
+        """Around work on units of some datasets, a name each; the time is shared out over them evenly."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began
+            for name in names:
+                self._cost(name).seconds += spent / len(names)
+
+    def reused(self, name: str) -> None:
+        """Counts a unit whose predictions were there."""
+        self._cost(name).reused += 1
+
+    def trees(self, name: str, trees: Iterable[Trees]) -> None:
+        """Counts the tokens of a unit's prompts and options, prompts once."""
+        cost = self._cost(name)
+        cost.units += 1
+        cost.tokens += sum(len(t.prefix) + len(t.trunk) + sum(map(len, t.branches)) for t in trees)
+
+    def texts(self, name: str, tokens: int) -> None:
+        """Counts the tokens of a unit's prompts and generated answers."""
+        cost = self._cost(name)
+        cost.units += 1
+        cost.tokens += tokens
+
+    def of(self, name: str) -> dict[str, Any]:
+        """{"seconds", "tokens", "units": computed, "reused": taken from an earlier job, "device"}."""
+        cost, where = self._cost(name), device()
+        return {
+            "seconds": round(cost.seconds, 3),
+            "tokens": cost.tokens,
+            "units": cost.units,
+            "reused": cost.reused,
+            "device": f"{where['count']} x {where['kind']}",
+        }

@@ -1,0 +1,255 @@
+"""The evaluated records beside the text that a checkpoint was tuned on, as an evaluation states it.
+
+The tuning text is read from the token stores of PREPARED_DIR, which the manifest names by their digests. What was
+compared once is kept in PREPARED_DIR/overlap, under the digests of both sides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from flan_jax import catalog, content, templates
+from flan_jax.data import token_store
+from flan_jax.errors import FlanError
+from flan_jax.files import write_atomic
+from flan_jax.overlap import seen
+
+N = 13  # words of an n-gram (Brown et al. 2020, appendix C)
+VERSION = 1  # of the comparison: what an earlier one found is not taken
+
+_EXAMPLES_AT_ONCE = 1000
+
+
+class Vocabulary(Protocol):
+    """What turns tokens into text; see `data.vocabularies.Tokenizer`."""
+
+    fingerprint: str
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+
+
+def record_of(dataset: catalog.Dataset, row: Mapping[str, Any]) -> seen.Record:
+    """A prepared record as it is looked for: what some forward template shows of it."""
+    patterns = [dataset.templates[number].input for number in dataset.forward_templates]
+    names = dict.fromkeys(name for pattern in patterns for name in templates.placeholders(pattern))
+    texts, listed = [], []
+    for name in names:
+        value = row["fields"].get(name, "")
+        if isinstance(value, str):
+            texts.append(value)
+        elif name != templates.OPTIONS or not dataset.labels:
+            listed += value
+    return seen.Record(row["hash"], tuple(texts), tuple(listed))
+
+
+# ------------------------------------------------------------------------------------------------ the tuning text
+
+
+def unrecorded(tuning: Mapping[str, Any]) -> list[str]:
+    """Why the text of a manifest's tuning is not known as a whole; nothing where it is.
+
+    Args:
+      tuning: of the manifest.
+    """
+    reasons = []
+    if tuning["status"] == "unknown":
+        reasons.append("nobody knows what it was tuned on")
+    text = {entry["dataset"] for entry in tuning.get("text", ())}
+    if missing := sorted(set(tuning["datasets"]) - text):
+        reasons.append(f"the text of {', '.join(missing)} is not recorded")
+    told = {catalog.dataset(name).cluster for name in {*tuning["datasets"], *text} if catalog.exists(name)}
+    if clusters := sorted(set(tuning["clusters"]) - told):
+        reasons.append(f"of {', '.join(clusters)} only the cluster is declared")
+    return reasons
+
+
+def store_of(
+    prepared_dir: str | Path, entry: Mapping[str, Any], fingerprint: str
+) -> tuple[token_store.DatasetTokens | None, str]:
+    """The token store with the records that a manifest's entry names, or why there is none."""
+    name = entry["dataset"]
+    folders = sorted(Path(prepared_dir).glob(f"tokens/{fingerprint[:16]}*/{name}"))
+    other = False
+    for folder in folders:
+        info = token_store.read_info(folder) or {}
+        same = info.get("digest") == entry["digest"]
+        records = entry["records_digest"] is not None and info.get("records_digest") == entry["records_digest"]
+        if same or records:
+            tokens = token_store.DatasetTokens(folder)
+            if len(tokens.records.hashes):
+                return tokens, ""
+        other = True
+    if other:
+        return None, f"{name} in {prepared_dir} is of other data or of an earlier version"
+    return None, f"{prepared_dir} has no {name} for this vocabulary"
+
+
+def search_store(search: seen.Search, tokens: token_store.DatasetTokens, vocabulary: Vocabulary | None) -> None:
+    """Takes a token store into a search: its records, their texts, and the words of every rendering.
+
+    Args:
+      search: is added to.
+      tokens: the store.
+      vocabulary: of its tokens; without it no n-gram is looked for.
+    """
+    search.hashes(np.asarray(tokens.records.hashes))
+    texts = np.asarray(tokens.records.texts)
+    search.texts(texts["record"], texts["key"])
+    for start in range(0, len(tokens.index) if vocabulary is not None else 0, _EXAMPLES_AT_ONCE):
+        words: list[str] = []
+        for number in range(start, min(start + _EXAMPLES_AT_ONCE, len(tokens.index))):
+            for part in tokens.example(number):
+                words += content.normalized_words(vocabulary.decode(part.tolist()))
+                words.append("")
+        search.words(words)
+
+
+# -------------------------------------------------------------------------------------------------------- results
+
+
+def kin(dataset: catalog.Dataset, tuning: Mapping[str, Any]) -> dict[str, str]:
+    """The datasets of the tuning that share text with this one by their making, and how."""
+    there = set(tuning["datasets"]) | {entry["dataset"] for entry in tuning.get("text", ())}
+    of_clusters = {name for name in catalog.kin_of(dataset.name) if _cluster(name) in tuning["clusters"]}
+    return {name: why for name, why in catalog.kin_of(dataset.name).items() if name in there | of_clusters}
+
+
+def _cluster(name: str) -> str | None:
+    return catalog.dataset(name).cluster if catalog.exists(name) else None
+
+
+def check(
+    tuning: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    prepared_dir: str | Path,
+    evaluated: Mapping[catalog.Dataset, Sequence[Mapping[str, Any]]],
+    *,
+    n: int = N,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> dict[str, dict[str, Any]]:
+    """Compares evaluated records with the text that a checkpoint was tuned on.
+
+    Args:
+      tuning: of the checkpoint's manifest.
+      vocabulary: the checkpoint's.
+      prepared_dir: PREPARED_DIR, with the token stores that it was tuned on.
+      evaluated: the records of each dataset, as `data.examples.read` gives them.
+      n: words of an n-gram.
+      progress: called with (what is read, done, total).
+
+    Returns:
+      For each dataset {"checked": whether all of the tuning text was compared, "reason": what was not and why, "n",
+      "of": records, "identical", "text", "ngram": how many stand in it as a record, by a whole text, by an n-gram of n
+      words, "seen": in any of these ways, "short": records without a text of n words, which are matched whole alone,
+      "tiny": records of under 3 words in all, which only the same record matches, "with": {dataset of the tuning:
+      records seen in it}, "kin": {dataset of the tuning: how it is related}}. The numbers are of what was compared;
+      where nothing was, they are None.
+    """
+    sets = [seen.Evaluated(d.name, lambda d=d, rows=rows: _records(d, rows)) for d, rows in evaluated.items()]
+    reasons = unrecorded(tuning)
+    stores: dict[str, list[token_store.DatasetTokens]] = {}
+    for entry in tuning.get("text", ()):
+        try:
+            tokens, reason = store_of(prepared_dir, entry, vocabulary.fingerprint)
+        except FlanError as error:
+            tokens, reason = None, str(error)
+        if tokens is None:
+            reasons.append(reason)
+        else:
+            stores.setdefault(entry["dataset"], []).append(tokens)
+    if not reasons and not stores:
+        reasons.append("it was never tuned, so its manifest says")
+    finder = None
+    results = {one.name: {} for one in sets}
+    digests = {one.name: _digest(one, n) for one in sets}
+    total = sum(len(found) for found in stores.values())
+    done = 0
+    for name, found in stores.items():
+        for tokens in found:
+            progress(f"overlap with {name}", done, total)
+            done += 1
+            keys = {one: f"{digest[:16]}_{tokens.digest[:16]}" for one, digest in digests.items()}
+            kept = {one: _kept(prepared_dir, key) for one, key in keys.items()}
+            if any(part is None for part in kept.values()):
+                finder = finder or seen.Finder(sets, n)
+                search = seen.Search(finder)
+                tokens.verify()
+                search_store(search, tokens, vocabulary)
+                all_found = search.found()
+                for one, where in finder.places.items():
+                    kept[one] = all_found.part(where)
+                    _keep(prepared_dir, keys[one], kept[one])
+            for one, part in kept.items():
+                results[one][name] = results[one][name] | part if name in results[one] else part
+    return {
+        d.name: _entry(results[d.name], list(_records(d, rows)), n, reasons) | {"kin": kin(d, tuning)}
+        for d, rows in evaluated.items()
+    }
+
+
+def _records(dataset: catalog.Dataset, rows: Sequence[Mapping[str, Any]]) -> Iterator[seen.Record]:
+    return (record_of(dataset, row) for row in rows)
+
+
+def _entry(
+    found: Mapping[str, seen.Found], records: Sequence[seen.Record], n: int, reasons: Sequence[str]
+) -> dict[str, Any]:
+    lengths = [[len(content.normalized_words(text)) for text in (*r.texts, *r.listed)] for r in records]
+    entry: dict[str, Any] = {
+        "checked": not reasons,
+        "reason": f"not checked: {'; '.join(reasons)}" if reasons else "",
+        "n": n,
+        "of": len(records),
+        "short": sum(max(each, default=0) < n for each in lengths),
+        "tiny": sum(sum(each) < content.FEWEST for each in lengths),
+        **dict.fromkeys((*seen.WAYS, "seen")),
+        "with": {},
+    }
+    if found:
+        parts = list(found.values())
+        whole = parts[0]
+        for part in parts[1:]:
+            whole |= part
+        entry |= {way: int(getattr(whole, way).sum()) for way in (*seen.WAYS, "seen")}
+        entry["with"] = {name: int(part.seen.sum()) for name, part in found.items() if part.seen.any()}
+    return entry
+
+
+# ---------------------------------------------------------------------------------------------------------- cache
+
+
+def _digest(one: seen.Evaluated, n: int) -> str:
+    """Of the records as they are looked for, and of how."""
+    found = hashlib.sha256(f"{VERSION} {n} {seen.COMMON}\n".encode())
+    for record in one.records():
+        found.update(content.content_hash({"is": record.hash, "texts": record.texts, "listed": record.listed}).encode())
+    return found.hexdigest()
+
+
+def _path(prepared_dir: str | Path, key: str) -> Path:
+    return Path(prepared_dir) / "overlap" / f"{key}.json"
+
+
+def _kept(prepared_dir: str | Path, key: str) -> seen.Found | None:
+    try:
+        kept = json.loads(_path(prepared_dir, key).read_text())
+        flags = {way: np.zeros(kept["of"], bool) for way in seen.WAYS}
+        for way in seen.WAYS:
+            flags[way][kept[way]] = True
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    return seen.Found(**flags)
+
+
+def _keep(prepared_dir: str | Path, key: str, found: seen.Found) -> None:
+    kept = {"of": len(found.text)} | {way: np.flatnonzero(getattr(found, way)).tolist() for way in seen.WAYS}
+    with contextlib.suppress(FlanError):  # a folder that cannot be written to costs time, no result
+        write_atomic(_path(prepared_dir, key), json.dumps(kept) + "\n")

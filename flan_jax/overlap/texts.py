@@ -1,0 +1,187 @@
+"""Text that an audit compares, wherever it lies: JSON lines of any form, plain text, prepared examples, a data folder.
+
+All of it is streamed. Of JSON lines every text counts as tuning text; what is evaluated is what a prompt shows, so
+entries named like answers, labels, titles and ids are left out there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flan_jax import catalog, content, json_lines
+from flan_jax.data import examples as example_files
+from flan_jax.errors import FlanError
+from flan_jax.overlap import corpus, evaluated, seen
+
+BLOCK_BYTES = 1 << 20
+JSON_SUFFIX = "jsonl"
+
+_NOT_SHOWN = re.compile(r"answer|label|target|output|completion|response|reference|title|^idx?$|_id$|^source$", re.I)
+_NAMED = re.compile(r"^[^\n:]{1,40}: *")  # "Question: ..." in a prompt
+_DOCUMENTS_AT_ONCE = 2000
+
+
+def open_files(patterns: Sequence[str]) -> list[corpus.CorpusFile]:
+    """The files of paths and globs, each once whatever it is called.
+
+    Raises:
+      FlanError: one is missing, a folder, or no text.
+    """
+    found = {file.path.resolve(): file for file in corpus.corpus_files(patterns)}
+    return list(found.values())
+
+
+def rows(file: corpus.CorpusFile) -> Iterator[Any]:
+    """The values of a file of JSON lines.
+
+    Raises:
+      FlanError: a line is no JSON, or the file is damaged or cut off.
+    """
+    number = 0
+    for block, _ in corpus.blocks(file, BLOCK_BYTES):
+        for line in block.split(b"\n"):
+            number += 1
+            if not (line := line.removeprefix(b"\xef\xbb\xbf")).strip():
+                continue
+            try:
+                yield json_lines.parse_json(line, strict=False)
+            except ValueError as error:
+                raise FlanError(f"{file.path} line {number}: {error}; mend it, or leave the line out.") from error
+
+
+# --------------------------------------------------------------------------------------------------- tuning text
+
+
+def search_files(search: seen.Search, files: Sequence[corpus.CorpusFile], longest: int) -> int:
+    """Takes files into a search; returns how many documents they hold.
+
+    Args:
+      search: is added to.
+      files: JSON lines, a document each; any other file is one document.
+      longest: words of the longest n-gram that is looked for.
+    """
+    documents = 0
+    for file in files:
+        if file.form == corpus.TEXT:
+            documents += not file.is_empty
+            for block, before, _ in corpus.pieces(file, longest, BLOCK_BYTES):
+                text = block.decode(errors="replace")
+                search.words([*before, *content.normalized_words(text)])
+                _search_keys(search, [_whole_texts([text])])
+        else:
+            documents += _search_rows(search, rows(file))
+    return documents
+
+
+def _search_rows(search: seen.Search, values: Iterator[Any]) -> int:
+    count = 0
+    words: list[str] = []
+    keys: list[set[int]] = []
+    hashes: list[str] = []
+
+    def take() -> None:
+        search.hashes(np.array(hashes, "S16"))
+        search.words(words)
+        _search_keys(search, keys)
+        for found in (hashes, words, keys):
+            found.clear()
+
+    for value in values:
+        count += 1
+        texts = list(content.texts_of(value))
+        if isinstance(value, Mapping):
+            fields = value["fields"] if isinstance(value.get("fields"), Mapping) else value
+            hashes.append(content.content_hash(fields))
+        for text in texts:
+            words += content.normalized_words(text)
+            words.append("")
+        keys.append(_whole_texts(texts))
+        if len(keys) == _DOCUMENTS_AT_ONCE or len(words) > BLOCK_BYTES:
+            take()
+    take()
+    return count
+
+
+def _search_keys(search: seen.Search, keys: Sequence[set[int]]) -> None:
+    documents = np.repeat(np.arange(len(keys)), [len(found) for found in keys])
+    search.texts(documents, np.fromiter((key for found in keys for key in found), np.uint64, len(documents)))
+
+
+def _whole_texts(texts: Sequence[str]) -> set[int]:
+    """Keys of texts, of their lines, and of lines without the name before a colon, as prompts have them."""
+    found = set(content.text_keys(texts))
+    for text in texts:
+        lines = text.split("\n") if "\n" in text else [text]
+        for line in lines:
+            for part in (line, _NAMED.sub("", line)):
+                if part != text and (words := content.normalized_words(part)):
+                    found.add(content.text_key(words))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ evaluation sets
+
+
+def of_files(name: str, files: Sequence[corpus.CorpusFile]) -> seen.Evaluated:
+    """JSON lines as an evaluation set.
+
+    Raises:
+      FlanError: a file is plain text, or a line is no object.
+    """
+    if plain := [file.path for file in files if file.form == corpus.TEXT and not file.is_empty]:
+        raise FlanError(f"{plain[0]} is no evaluation set: give JSON lines, an object a record.")
+
+    def records() -> Iterator[seen.Record]:
+        for file in files:
+            for value in rows(file) if not file.is_empty else ():
+                if not isinstance(value, Mapping):
+                    raise FlanError(f"{file.path}: a line holds no object; an evaluation set has an object a record.")
+                yield of_row(value)
+
+    return seen.Evaluated(name, records)
+
+
+def of_row(value: Mapping[str, Any]) -> seen.Record:
+    """A row of any form as an evaluated record."""
+    fields = value["fields"] if isinstance(value.get("fields"), Mapping) else value
+    shown = {name: part for name, part in fields.items() if not _NOT_SHOWN.search(name)}
+    texts = tuple(part for part in shown.values() if isinstance(part, str))
+    listed = tuple(text for part in shown.values() if not isinstance(part, str) for text in content.texts_of(part))
+    return seen.Record(content.content_hash(fields), texts, listed)
+
+
+def of_prepared(prepared_dir: str | Path, dataset: catalog.Dataset) -> seen.Evaluated:
+    """The test examples of a prepared dataset as an evaluation set."""
+    found = example_files.read(prepared_dir, dataset.name, "test")
+    return seen.Evaluated(dataset.name, lambda: (evaluated.record_of(dataset, row) for row in found))
+
+
+def of_data(data: str | Path, dataset: catalog.Dataset) -> seen.Evaluated:
+    """The test rows of a dataset in a folder of data, or its validation rows where there are none.
+
+    Raises:
+      FlanError: there are neither.
+    """
+    rules = dataset.splits
+    files = data_files(data, dataset, (rules.test,) if rules.exact else (rules.test, "test", "validation"))
+    return of_files(dataset.name, open_files(files[:1]))
+
+
+def data_files(data: str | Path, dataset: catalog.Dataset, splits: Sequence[str]) -> list[str]:
+    """The files of a dataset in a folder of data, in the order of the splits.
+
+    Raises:
+      FlanError: there is none.
+    """
+    folder = Path(data) / dataset.folder
+    found = [path for split in splits for path in sorted(folder.glob(f"{split}.{JSON_SUFFIX}*"))]
+    if not found:
+        raise FlanError(
+            f"no {' or '.join(f'{split}.{JSON_SUFFIX}' for split in splits)} of {dataset.name} in {folder}."
+        )
+    return [str(path) for path in found]

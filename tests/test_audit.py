@@ -1,0 +1,320 @@
+import gzip
+import json
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+
+from flan_jax import audit, catalog, configuration
+from flan_jax.checkpoint.manifest import UNKNOWN, UNTUNED, Manifest
+from flan_jax.data import examples as example_files
+from flan_jax.data import token_store
+from flan_jax.data.identity import Identities
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
+
+BYTES = ByteTokenizer()
+LONG = "the castle on the hill above the river was taken down by monks in the year of the great flood"
+OTHER = "nobody in the whole of the town could tell where the baker had left his small red cart that day"
+
+
+def _lines(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command: its status, its lines and its error line."""
+
+    def run(*arguments):
+        try:
+            audit.main([str(a) for a in arguments])
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        out, error = capsys.readouterr()
+        return status, out.strip().split("\n"), error.strip().split("\n")[-1]
+
+    return run
+
+
+def _json(run, *arguments):
+    status, lines, error = run(*arguments, "--json")
+    assert lines[-1].startswith("{"), error
+    return status, json.loads(lines[-1])
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder of data whose evaluation sets meet its training sets in known ways."""
+    folder = tmp_path / "data"
+    _lines(
+        folder / "rte" / "validation.jsonl",
+        *({"premise": t, "hypothesis": "It is so.", "label": 0} for t in (LONG, OTHER)),
+    )
+    _lines(folder / "rte" / "train.jsonl", {"premise": "Ann sang.", "hypothesis": "She sang.", "label": 1})
+    _lines(folder / "sst2" / "train.jsonl", {"sentence": f"They say that {LONG.upper()}!", "label": 1})
+    _lines(folder / "sst2" / "validation.jsonl", {"sentence": "A film.", "label": 1})
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------- the shared
+
+
+def test_xquad_is_in_squad_and_in_qnli(run, shared):
+    files = str(shared / "data" / "xquad_parallel_*" / "*.jsonl")
+    status, found = _json(run, "--tuned", files, "--evaluated", "squad_v1", "qnli", "--data", shared / "data")
+    assert status == audit.SEEN
+    rows = {row["evaluated"]: row for row in found["rows"]}
+    assert [rows["squad_v1"][key] for key in ("seen", "records")] == [1000, 1000]
+    assert [rows["qnli"][key] for key in ("seen", "records")] == [115, 997]
+    assert set(rows["squad_v1"]["kin"]) == set(rows["qnli"]["kin"]) == {"xquad"}
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+def test_one_table_says_how_each_set_was_seen(run, tmp_path, data):
+    mine = _lines(tmp_path / "mine.jsonl", {"prompt": f"Read this.\n{OTHER}\nIs it so?", "target": "no"})
+    status, lines, _ = run("--tuned", "sst2", mine, "--evaluated", "rte", "--data", data)
+    assert status == audit.SEEN
+    assert lines[0].split()[:2] == ["evaluated", "tuned"] and "13-gram" in lines[0]
+    rows = [line.split() for line in lines if line.startswith(" rte")]
+    assert [row[1] for row in rows] == ["sst2", rows[1][1], "all"]
+    # The text of sst2 has one premise in a longer sentence; the prompt has the other as a line of its own.
+    numbers = [[int(cell) for cell in row[4:9]] for row in rows]
+    assert numbers == [[2, 0, 0, 1, 1], [2, 0, 1, 1, 1], [2, 0, 1, 2, 2]]
+
+
+FORMS = {
+    "as it is": LONG,
+    "case": LONG.upper(),
+    "white space": LONG.replace(" ", " \u00a0\t\n "),
+    "punctuation": LONG.replace(" ", ", ") + "!",
+    "entities": "&quot;" + LONG.replace(" ", "&#160;") + "&quot;",
+    "byte order mark": "\ufeff" + LONG,
+    "zero width": LONG.replace("castle", "cas\u200btle"),
+    "full width": LONG.replace("year", "ｙｅａｒ"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_forms_of_one_text(run, tmp_path, form, packed):
+    tuned = tmp_path / "tuned.jsonl"
+    _lines(tuned, {"text": FORMS[form]})
+    content = b"\xef\xbb\xbf" + tuned.read_bytes()
+    tuned.write_bytes(gzip.compress(content) if packed else content)
+    mine = _lines(tmp_path / "mine.jsonl", {"question": LONG}, {"question": OTHER})
+    status, found = _json(run, "--tuned", tuned, "--evaluated", mine)
+    (row,) = found["rows"]
+    assert (status, row["identical"], row["text"], row["ngram"], row["seen"]) == (1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC"])
+def test_normal_forms(run, tmp_path, form):
+    text = "Où est né le célèbre garçon naïf?"
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": unicodedata.normalize(form, text)})
+    mine = _lines(tmp_path / "mine.jsonl", {"question": text})
+    assert _json(run, "--tuned", tuned, "--evaluated", mine)[1]["rows"][0]["text"] == 1
+
+
+def test_records_that_differ_in_the_label_are_seen(run, tmp_path):
+    tuned = _lines(
+        tmp_path / "tuned.jsonl", {"premise": "Ann sings.", "hypothesis": "She sings.", "label": 1, "idx": 7}
+    )
+    mine = _lines(tmp_path / "mine.jsonl", {"premise": "Ann sings.", "hypothesis": "She sings.", "label": 0, "idx": 9})
+    row = _json(run, "--tuned", tuned, "--evaluated", mine)[1]["rows"][0]
+    assert (row["identical"], row["short"], row["seen"]) == (1, 1, 1)
+
+
+def test_plain_text_and_text_over_blocks(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit.texts, "BLOCK_BYTES", 64)
+    plain = tmp_path / "book.txt"
+    plain.write_text("It begins.\n" * 9 + LONG + "\n" + "And it ends.\n" * 9)
+    mine = _lines(tmp_path / "mine.jsonl", {"text": LONG}, {"text": OTHER})
+    row = _json(run, "--tuned", plain, "--evaluated", mine)[1]["rows"][0]
+    assert (row["ngram"], row["seen"]) == (1, 1)
+
+
+def test_the_same_file_twice_and_equal_records(run, tmp_path):
+    tuned = _lines(tmp_path / "tuned.jsonl", *[{"text": LONG}] * 3)
+    (tmp_path / "link.jsonl").symlink_to(tuned)
+    mine = _lines(tmp_path / "mine.jsonl", *[{"text": LONG}] * 4)
+    arguments = ("--tuned", tmp_path / "*.jsonl", tuned, tuned, "--evaluated", mine, mine)
+    found = _json(run, *arguments)[1]
+    assert [row["tuned"] == "all" for row in found["rows"]] == [False, False, True]
+    assert {row["seen"] for row in found["rows"]} == {4}
+
+
+def test_records_too_short_are_said(run, tmp_path):
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": OTHER})
+    mine = _lines(tmp_path / "mine.jsonl", {"q": "Who is it?"}, {"q": "  …"}, {"q": LONG}, {})
+    status, lines, _ = run("--tuned", tuned, "--evaluated", mine)
+    assert status == audit.NOTHING
+    assert any("3 of 4 records have no text of 13 words" in line and "matched whole" in line for line in lines)
+    assert any("2 records have under 3 words in all" in line for line in lines)
+
+
+def test_answers_of_plain_rows_are_no_evidence(run, tmp_path):
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": "The University of Chicago"})
+    rows = {"question": OTHER, "answers": {"text": ["The University of Chicago"]}, "title": "The University of Chicago"}
+    assert run("--tuned", tuned, "--evaluated", _lines(tmp_path / "mine.jsonl", rows))[0] == audit.NOTHING
+
+
+# ----------------------------------------------------------------------------------------------- names, checkpoints
+
+
+def _store(folder, name, *rows):
+    examples = [
+        token_store.TokenizedExample(*BYTES.encode([" ".join(row.values()), "x"]), 0, n) for n, row in enumerate(rows)
+    ]
+    info = {"num_records": len(rows), "renderings": 1, "vocab_size": BYTES.vocab_size}
+    place = token_store.folder_of(folder, BYTES.fingerprint) / name
+    found = token_store.write_dataset(
+        place, info, examples, records=Identities.of((str(i), r) for i, r in enumerate(rows))
+    )
+    return {"dataset": name} | {key: found[key] for key in ("digest", "records_digest")}
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """(PREPARED_DIR, a checkpoint that was tuned on its sst2)."""
+    folder, model = tmp_path / "prepared", tmp_path / "model"
+    entry = _store(folder, "sst2", {"sentence": f"Someone said: {LONG}."})
+    fields = {"options": ["yes", "no"], "answer": "no"}
+    rows = [(str(i), {"premise": t, "hypothesis": "It is."} | fields) for i, t in enumerate((LONG, OTHER))]
+    example_files.write_folder(folder / "examples" / "rte", {"test": rows})
+    rows = [("0", {"sentence": "A film.", "options": ["negative", "positive"], "answer": "positive"})]
+    example_files.write_folder(folder / "examples" / "sst2", {"test": rows})
+    manifest = Manifest.create(configuration.model_config("tiny"), BYTES, UNTUNED)
+    manifest.inherit(["sst2"], ["sentiment"], "eos", {}, [entry]).save(model)
+    BYTES.save(model / "vocabulary")
+    return folder, model
+
+
+def test_a_checkpoint(run, prepared):
+    folder, model = prepared
+    status, found = _json(run, "--tuned", model, "--evaluated", "rte", "sst2", "--prepared", folder)
+    rte, sst2 = found["rows"]
+    assert status == audit.SEEN and (rte["name"], rte["ngram"], rte["checked"]) == ("", 1, True)
+    assert (sst2["name"], sst2["seen"], sst2["short"]) == ("dataset", 0, 1)
+    _, found = _json(run, "--tuned", model, "--evaluated", folder, "--prepared", folder)
+    assert {row["evaluated"] for row in found["rows"]} == {"rte", "sst2"}
+    assert run("--tuned", model, "--evaluated", "rte", "--prepared", folder.parent)[0] == 2
+
+
+@pytest.mark.parametrize("status", [UNKNOWN, UNTUNED, "old"])
+def test_a_checkpoint_that_does_not_say(run, prepared, tmp_path, status):
+    folder, model = prepared
+    manifest = Manifest.load(model)
+    tuning = {"status": status, "datasets": [], "clusters": [], "text": []}
+    if status == "old":
+        tuning = {key: manifest.tuning[key] for key in ("status", "datasets", "clusters")}
+    values = json.loads((model / "manifest.json").read_text()) | {"tuning": tuning}
+    del values["digest"]
+    (model / "manifest.json").write_text(json.dumps(values))
+    code, found = _json(run, "--tuned", model, "--evaluated", "rte", "--prepared", folder)
+    (row,) = found["rows"]
+    assert code == audit.INCOMPLETE and not row["checked"] and row["reason"] and row["seen"] == 0
+    assert "no " in run("--tuned", model, "--evaluated", "rte", "--prepared", folder)[1][1]  # compared: no
+
+
+def test_a_prepared_folder_a_mixture_and_a_cluster(run, prepared):
+    folder, _ = prepared
+    for given in (folder, "sentiment", "sst2", "flan_sst2"):
+        status, found = _json(run, "--tuned", given, "--evaluated", "rte", "--prepared", folder)
+        assert status == audit.SEEN and found["rows"][0]["ngram"] == 1
+    status, found = _json(run, "--tuned", "flan_without_nli", "--evaluated", "nli", "--prepared", folder)
+    assert "not in" in found["rows"][0]["reason"] and found["rows"][0]["name"] == ""
+
+
+def test_the_hold_out_rule_counts_as_a_name(run, data):
+    _lines(data / "glue_mrpc" / "train.jsonl", {"sentence1": "a", "sentence2": "b", "label": 1})
+    found = _json(run, "--tuned", "glue_mrpc", "--evaluated", "rte", "--data", data)[1]
+    assert found["rows"][0]["name"] == "cluster" and found["status"] == audit.SEEN
+
+
+def test_tokens_of_another_vocabulary(run, prepared, tmp_path):
+    folder, _ = prepared
+    place = next(folder.glob("tokens/*"))
+    place.rename(place.with_name("0" * 16))
+    status, found = _json(run, "--tuned", "sst2", "--evaluated", "rte", "--prepared", folder)
+    assert status == audit.INCOMPLETE and "give --vocabulary" in found["rows"][0]["reason"]
+
+
+# ----------------------------------------------------------------------------------------------------------- errors
+
+HOSTILE = {
+    "no file": (("--tuned", "none.jsonl", "--evaluated", "good.jsonl"), "no corpus file matches 'none.jsonl'"),
+    "no name": (("--tuned", "good.jsonl", "--evaluated", "rtee"), "did you mean 'rte'"),
+    "no place": (("--tuned", "rte", "--evaluated", "good.jsonl"), "say with --prepared or --data where its text is"),
+    "no place of a set": (("--tuned", "good.jsonl", "--evaluated", "rte"), "say with --prepared or --data"),
+    "no folder": (("--tuned", "good.jsonl", "--evaluated", "rte", "--data", "none"), "--data=none is no folder"),
+    "an empty folder": (("--tuned", "void", "--evaluated", "good.jsonl"), "give a checkpoint, a prepared folder"),
+    "cut off": (("--tuned", "cut.jsonl.gz", "--evaluated", "good.jsonl"), "cut.jsonl.gz cannot be read"),
+    "cut off set": (("--tuned", "good.jsonl", "--evaluated", "cut.jsonl.gz"), "cut.jsonl.gz cannot be read"),
+    "no JSON": (("--tuned", "bad.jsonl", "--evaluated", "good.jsonl"), "bad.jsonl line 2: not JSON"),
+    "no object": (("--tuned", "good.jsonl", "--evaluated", "list.jsonl"), "an object a record"),
+    "plain set": (("--tuned", "good.jsonl", "--evaluated", "plain.txt"), "plain.txt is no evaluation set"),
+    "empty": (("--tuned", "empty.jsonl", "--evaluated", "good.jsonl"), "empty.jsonl holds no text"),
+    "empty set": (("--tuned", "good.jsonl", "--evaluated", "empty.jsonl"), "has no records"),
+    "binary": (("--tuned", "binary.jsonl", "--evaluated", "good.jsonl"), "binary.jsonl is binary"),
+    "n": (("--tuned", "good.jsonl", "--evaluated", "good.jsonl", "--ngram", "0"), "--ngram"),
+    "mismatched": (("--tuned", "good.jsonl", "--evaluated", "mnli_mismatched", "--data", "."), "validation_mismatched"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_errors_are_one_line(run, tmp_path, monkeypatch, what):
+    monkeypatch.chdir(tmp_path)
+    _lines(tmp_path / "good.jsonl", {"text": LONG})
+    (tmp_path / "void").mkdir()
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": LONG * 99}).encode())[:-12])
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    (tmp_path / "list.jsonl").write_text('{"a": "b"}\n["a"]\n')
+    (tmp_path / "plain.txt").write_text(LONG)
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "binary.jsonl").write_bytes(b"\0\1\2" * 99)
+    arguments, expected = HOSTILE[what]
+    status, lines, error = run(*arguments)
+    assert status == 2 and lines == [""] and error.startswith("flan_jax: ") and expected in error
+
+
+def test_old_examples_are_refused_by_name(run, prepared, tmp_path):
+    folder, model = prepared
+    info = folder / "examples" / "rte" / "info.json"
+    info.write_text(json.dumps({k: v for k, v in json.loads(info.read_text()).items() if k != "version"}))
+    status, _, error = run("--tuned", model, "--evaluated", "rte", "--prepared", folder)
+    assert status == 2 and "'rte'" in error and "earlier version" in error and "--overwrite" in error
+
+
+def test_the_results_are_written(run, tmp_path, data):
+    to = tmp_path / "out" / "audit.json"
+    _, found = _json(run, "--tuned", "sst2", "--evaluated", "rte", "--data", data, "--to", to)
+    assert json.loads(to.read_text()) == found
+
+
+def test_without_jax_and_tensorflow(data):
+    code = (
+        "import sys; from flan_jax import audit\n"
+        f"audit.audit(['sst2'], ['rte'], audit.Places(data={str(data)!r}))\n"
+        "print(sorted({'tensorflow', 'orbax', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_declared_kin_are_real_names():
+    for record in catalog.datasets():
+        for other, how in catalog.kin_of(record.name).items():
+            assert other != record.name and how and not how.endswith(".")
+            assert catalog.kin_of(other)[record.name] == how
+            assert catalog.exists(other) or other in ("xquad", "multi30k", "hotpot_qa")
+    assert set(catalog.kin_of("qnli")) == {"squad_v1", "squad_v2", "xquad"}
+    assert "snli" not in catalog.kin_of("anli_r1") and not catalog.kin_of("cola")
+    with pytest.raises(FlanError):
+        catalog.dataset("xquad")
