@@ -19,16 +19,13 @@ from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import generation, prompts, ranking
-from flan_jax.evaluation.figures import cluster_means, summarize
+from flan_jax.evaluation import generation, labels, prompts, ranking
+from flan_jax.evaluation.clusters import cluster_means
+from flan_jax.evaluation.figures import summarize
 from flan_jax.evaluation.units import InvalidError, Unit
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.scoring.scorer import Scorer
-
-HELD_OUT = "zero-shot, held out"
-SEEN = "seen"
-UNKNOWN = "unknown"
 
 _TREES_AT_ONCE = 256  # prompts scored together, so that batches are full; a job that is killed loses no more
 
@@ -71,13 +68,6 @@ class Settings:
     max_new_tokens: int | None = None
     pmi: bool = False
     computation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def status(record: catalog.Dataset, manifest: Manifest) -> str:
-    """Whether a score of this checkpoint on this dataset is zero-shot, by the paper's rule."""
-    if manifest.trained_clusters is None:
-        return UNKNOWN
-    return HELD_OUT if catalog.is_held_out(record, manifest.trained_clusters) else SEEN
 
 
 def select(names: Sequence[str]) -> list[catalog.Dataset]:
@@ -143,10 +133,10 @@ def evaluate(
     }
     units: list[Unit] = []
     for record in datasets:
-        label = status(record, manifest)
-        if label != HELD_OUT and not allow_seen:
+        status = labels.status(record, manifest)
+        if status != labels.HELD_OUT and not allow_seen:
             raise FlanError(
-                f"dataset {record.name} is {label} for {checkpoint}, not held out; "
+                f"dataset {record.name} is {status} for {checkpoint}, not held out; "
                 "add --allow_seen to score it all the same (it is labelled so)."
             )
         is_ranked = record.kind == catalog.CLASSIFICATION
@@ -230,7 +220,8 @@ def evaluate(
         results["datasets"][record.name] = {
             "cluster": record.cluster,
             "paper_dataset": record.paper_dataset,
-            "status": status(record, manifest),
+            "status": labels.status(record, manifest),
+            "label": labels.label(style, labels.status(record, manifest)),
             **summarize(record, by_split["test"], by_split["dev"]),
         }
     results["clusters"] = cluster_means(results["datasets"], invalid)

@@ -23,7 +23,7 @@ from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
-from flan_jax.evaluation.figures import cluster_means
+from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.files import written
 from flan_jax.scoring.scorer import Scorer
 

@@ -16,7 +16,7 @@ from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import evaluator, jobs
+from flan_jax.evaluation import evaluator, jobs, labels
 
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
@@ -138,8 +138,8 @@ def test_each_cluster_by_a_checkpoint_that_did_not_see_it(prepared, tmp_path):
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     results = jobs.evaluate(run, prepared, mesh)
     assert {name: figures["status"] for name, figures in results["datasets"].items()} == {
-        "rte": evaluator.HELD_OUT,
-        "sst2": evaluator.HELD_OUT,
+        "rte": labels.HELD_OUT,
+        "sst2": labels.HELD_OUT,
     }
     assert results["checkpoints"] == {"rte": "without_nli step 1", "sst2": "without_sentiment step 1"}
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
