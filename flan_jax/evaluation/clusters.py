@@ -1,8 +1,8 @@
 """Means over the datasets of a cluster, as the paper prints them.
 
-Every variant counts by itself (ANLI's three rounds are three datasets of eight, not a third of one each): so the paper's
-tables give its printed means. Datasets that are not among the paper's 62 stand apart. Of several runs a mean is over
-the datasets that all of them have, and says of how many.
+Every variant counts by itself (ANLI's three rounds are three datasets, not a third of one each): so the paper's tables
+give its printed means. Datasets that are not among the paper's 62 stand apart. Of several runs a mean is over the
+datasets that all of them have, and says of how many.
 """
 
 from __future__ import annotations
@@ -67,6 +67,16 @@ def headline_metric(figures: Figures) -> str:
     return figures.get("metric", "accuracy")
 
 
+def measured(figures: Figures) -> str:
+    """What a dataset's headline figure is, version included: only the same can be averaged and compared.
+
+    An accuracy is the same in all versions. Of other metrics earlier results do not record the version.
+    """
+    name = headline_metric(figures)
+    version = (figures.get("headline_metric") or {}).get("version")
+    return name if name == "accuracy" else f"{name} ({version or 'version not recorded'})"
+
+
 def common(runs: Sequence[Mapping[str, Figures]]) -> dict[str, Common]:
     """What the mean of each cluster is over.
 
@@ -86,7 +96,7 @@ def common(runs: Sequence[Mapping[str, Figures]]) -> dict[str, Common]:
         names = [name for name in names if name not in extras]
         having = [run for run in runs if any(name in run for name in names)]
         shared = [name for name in names if all(name in run for run in having)]
-        other = tuple(n for n in shared if len({headline_metric(run[n]) for run in having}) > 1)
+        other = tuple(n for n in shared if len({measured(run[n]) for run in having}) > 1)
         found[cluster] = Common(
             cluster,
             tuple(name for name in shared if name not in other),
@@ -102,8 +112,8 @@ def mean(run: Mapping[str, Figures], over: Common) -> dict[str, Any] | None:
     """A run's means over the datasets of a cluster that all runs have; None where it lacks one, or there is none.
 
     Returns:
-      `mean`, `best_dev`, `random`, `majority` (None where a dataset has none); `datasets`, the names; `of`, how many the
-      cluster has; `partial`; `status` and `label`, where all have the same.
+      `mean`, `best_dev`, `random`, `majority` (None where a dataset has none); `datasets`, the names; `of`, how many
+      the cluster has; `partial`; `status` and `label`, "mixed" where they differ.
     """
     if not over.datasets or any(name not in run for name in over.datasets):
         return None

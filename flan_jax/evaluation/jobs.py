@@ -214,6 +214,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "checkpoints": {name: part["checkpoint"] for part in parts for name in part["datasets"]},
         "model_digest": [part["model_digest"] for part in parts],
         "tuning": {"status": "each cluster by a checkpoint of its own", "datasets": [], "clusters": []},
+        "tunings": {part["checkpoint"]: part["tuning"] for part in parts},
         "settings": parts[0]["settings"],
         "separator": joints.pop() if len(joints) == 1 else "what each was tuned with",
         "made": parts[-1]["made"],
