@@ -73,7 +73,7 @@ class Comparison:
     Attributes:
       first, other: their names.
       datasets: differences on the examples that both have.
-      clusters: differences of the clusters' means, where each dataset of the mean has one.
+      clusters: differences of the clusters' means, where each dataset of the mean has one, and they are several.
       apart: why a dataset that both have is not compared, by name.
     """
 
@@ -136,7 +136,8 @@ def _compare(
             found.apart[name] = str(error)
     for cluster, over in means.items():
         parts = [found.datasets.get(name) for name in over.datasets]
-        if parts and all(parts):  # a mean of some of its datasets would pass for the table's
+        # A mean of some of its datasets would pass for the table's; of one dataset it would be tested twice.
+        if len(parts) > 1 and all(parts):
             found.clusters[cluster] = _of_cluster(parts)
     return found
 

@@ -6,13 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import catalog
 from flan_jax.evaluation import clusters
 from flan_jax.reporting.comparisons import Comparison, Difference
 from flan_jax.reporting.evidence import Evidence
 from flan_jax.reporting.runs import Run, common, dataset_names, template_value, wording
 from flan_jax.reporting.statistics import Interval, quartiles
-from flan_jax.reporting.tables import NONE, Table, answers, mean_title, percent, signed
+from flan_jax.reporting.tables import EXTRA, NONE, Table, answers, mean_title, percent, signed
 
 
 def comparison_table(comparison: Comparison, over: Mapping[str, clusters.Common]) -> Table:
@@ -24,18 +23,30 @@ def comparison_table(comparison: Comparison, over: Mapping[str, clusters.Common]
     """
     rows: list[tuple[str, ...]] = []
     means = set()
-    clusters_of = {d.name: d.cluster for d in catalog.datasets()}
-    names = list(comparison.datasets)
-    for i, name in enumerate(names):
-        found = comparison.datasets[name]
-        rows.append((name, found.metric, *_difference_cells(found)))
-        cluster = clusters_of.get(name)
-        if cluster in comparison.clusters and (i + 1 == len(names) or clusters_of.get(names[i + 1]) != cluster):
+    clusters_of = _clusters_of(comparison, over)
+    for cluster, datasets in over.items():
+        here = [name for name, of in clusters_of.items() if of == cluster]
+        inside = [n for n in here if n not in datasets.apart]
+        rows += [(n, comparison.datasets[n].metric, *_difference_cells(comparison.datasets[n])) for n in inside]
+        if cluster in comparison.clusters:
             means.add(len(rows))
-            rows.append((mean_title(over[cluster]), "", *_difference_cells(comparison.clusters[cluster])))
+            rows.append((mean_title(datasets), "", *_difference_cells(comparison.clusters[cluster])))
+        for name in here:
+            if name in datasets.apart:
+                found = comparison.datasets[name]
+                rows.append((name + EXTRA, found.metric, *_difference_cells(found)))
     head = ("dataset", "metric", "n", comparison.first, comparison.other, "difference", "95 %: examples")
     head += ("95 %: examples and templates", "p", "p (Holm)", "verdict")
     return Table((("", len(head)),), head, rows, frozenset(means))
+
+
+def _clusters_of(comparison: Comparison, over: Mapping[str, clusters.Common]) -> dict[str, str]:
+    """The cluster of each dataset that is compared."""
+    found = {}
+    for cluster, datasets in over.items():
+        everywhere = (*datasets.datasets, *datasets.not_shared, *datasets.other_metric, *datasets.apart)
+        found |= {name: cluster for name in everywhere if name in comparison.datasets}
+    return {name: found[name] for name in comparison.datasets}
 
 
 def _difference_cells(found: Difference) -> tuple[str, ...]:
@@ -130,9 +141,8 @@ def groups_table(runs: Sequence[Run]) -> Table:
                     each,
                 )
             )
-        for over in common(run.members).values():
-            found = [clusters.mean(one.datasets, over) for one in run.members]
-            if all(found):
+        for over in common(runs).values():
+            if all(found := [clusters.mean(one.datasets, over) for one in run.members]):
                 shares = [f["mean"] for f in found]
                 means.add(len(rows))
                 figure = f"{percent(statistics.fmean(shares))} ± {percent(statistics.stdev(shares))}"

@@ -20,7 +20,7 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
         "Figures in percent. Options are ranked by the sum of their tokens' log-likelihoods, ties to the first. "
         "n is the number of test examples. Mean and standard deviation are over the forward templates; best dev is the "
         "test score of the template that is best on the dev examples; random and majority are baselines; most frequent "
-        "is the share of the answer that was given most often.",
+        'is the share of the answer that was given most often; "constant" are templates with which it never varies.',
         "A cluster's mean is over the datasets that all runs with anything of the cluster have; every variant of a "
         "dataset counts by itself, as in the paper. Datasets that are not among the paper's 62 are in no mean.",
     ]

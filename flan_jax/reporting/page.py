@@ -49,7 +49,7 @@ min-width:min(200px,38vw);max-width:min(300px,38vw)}
 tr.mean td{font-weight:600;background:var(--mean)}
 .marked{color:var(--seen);font-weight:600}.held{color:var(--held)}.seen{color:var(--seen)}.unknown{color:var(--unknown)}
 td.text{text-align:left;white-space:pre-wrap;min-width:260px;overflow-wrap:anywhere}
-figure{margin:0;overflow-x:auto;background:#fff;border:1px solid var(--line);border-radius:8px;padding:10px}
+figure{margin:0 0 10px;overflow-x:auto;background:#fff;border:1px solid var(--line);border-radius:8px;padding:10px}
 figure img{display:block;margin:0 auto;max-width:100%;min-width:560px;height:auto}
 details{border:1px solid var(--line);border-radius:8px;background:var(--card);margin:6px 0;padding:6px 12px}
 summary{cursor:pointer;font-weight:600}summary small{font-weight:normal;color:var(--soft);margin-left:8px}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,11 +120,19 @@ def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run],
     if some is None:
         return
     row = [mean_title(over), "", percent(some["random"]), percent(some["majority"])]
-    for figures in found:
-        row += [NONE] * 5 if figures is None else ["", *map(percent, (figures["mean"], figures["best_dev"])), ""]
-        row += [] if figures is None else [figures["label"]]
+    for run, figures in zip(runs, found, strict=True):
+        if figures is None:
+            row += [NONE] * 5
+            continue
+        spread = f" ± {percent(spread_over_runs(run, over))}" if run.members else ""
+        row += ["", percent(figures["mean"]) + spread, percent(figures["best_dev"]), "", figures["label"]]
     means.add(len(rows))
     rows.append(tuple(row))
+
+
+def spread_over_runs(run: Run, over: clusters.Common) -> float:
+    """The standard deviation of a cluster's mean over the runs of a group."""
+    return statistics.stdev(clusters.mean(one.datasets, over)["mean"] for one in run.members)
 
 
 def _run_cells(run: Run, name: str, evidence: Evidence | None) -> list[str]:
@@ -147,7 +156,7 @@ def answers(run: Run, name: str, evidence: Evidence | None) -> tuple[float | Non
 def most_frequent(run: Run, name: str, evidence: Evidence | None) -> str:
     """The share of the most frequent answer, with the answer where it is the same with all templates.
 
-    A share of 95 % or more is marked, and the number of templates whose answer never varies.
+    A share of 95 % or more is marked, and so is the number of templates with which the answer never varies.
     """
     value = evidence.values[run.name].get(name) if evidence else None
     _, share = answers(run, name, evidence)
@@ -156,10 +165,9 @@ def most_frequent(run: Run, name: str, evidence: Evidence | None) -> str:
     text = percent(share)
     if value and value.most:
         text += f" {_short(value.most)}"
-    marks = ["almost always the same"] if share >= ALMOST_ALWAYS else []
     if value and value.constant:
-        marks = [f"constant with {value.constant} of {len(value.answers)} templates"]
-    return text + (f" ({marks[0]})" if marks else "")
+        return f"{text} ({value.constant} of {len(value.answers)} constant)"
+    return text + (" (nearly constant)" if share >= ALMOST_ALWAYS else "")
 
 
 def _short(text: str) -> str:
