@@ -58,6 +58,7 @@ class Settings:
       max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset (32, or 256 for texts).
       pmi: rank options by pointwise mutual information with the prompt too.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for example its dtype.
+      seed: of exemplars and of shuffled options.
     """
 
     max_examples: int | None = None
@@ -68,6 +69,7 @@ class Settings:
     max_new_tokens: int | None = None
     pmi: bool = False
     computation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
 
 
 def select(names: Sequence[str]) -> list[catalog.Dataset]:
@@ -152,7 +154,8 @@ def evaluate(
         except FlanError as error:
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
-        builder = ExampleBuilder(record, style, pool=[(row["id"], row["fields"]) for row in pool], tokenizer=tokenizer)
+        pool = [(row["id"], row["fields"]) for row in pool]
+        builder = ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=settings.seed)
         limit = settings.pmi if is_ranked else generation.new_tokens(record, settings.max_new_tokens)
         bound = [results["model_digest"], checkpoint, settings.style, tokenizer.fingerprint, separator]
         bound += [settings.max_length, limit, *sorted(settings.computation.items())]

@@ -24,6 +24,7 @@ from flan_jax.reporting.details import (
     comparison_table,
     cost_table,
     groups_table,
+    overlap_table,
     rankings_table,
     spread_table,
     templates_table,
@@ -52,6 +53,7 @@ def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
             table = comparison_table(comparison, common(runs))
             parts += [f"## {comparison.other} beside {comparison.first}", table.markdown()]
     for title, table in (
+        ("Records in the text that was tuned on", overlap_table(runs)),
         ("Runs of the groups", groups_table(runs)),
         ("Other metrics", metrics_table(runs)),
         ("Other rankings of the options", rankings_table(runs, evidence)),

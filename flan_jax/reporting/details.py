@@ -182,6 +182,25 @@ def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
     return Table((("", 1), *((run.title, 6) for run in runs)), head, rows)
 
 
+def overlap_table(runs: Sequence[Run]) -> Table:
+    """How many evaluated records stand in the text that a checkpoint was tuned on, where the results have it."""
+    rows = []
+    for name in dataset_names(runs):
+        cells: list[str] = []
+        for run in runs:
+            found = (run.figures(name) or {}).get("overlap")
+            if not found:
+                cells += [NONE] * 3
+                continue
+            among = [f"{one} {count}" for one, count in found.get("with", {}).items()]
+            among += [f"kin of {one}: {why}" for one, why in found.get("kin", {}).items()]
+            cells.append(NONE if found.get("seen") is None else f"{found['seen']} of {found['of']}")
+            cells += ["; ".join(among) or NONE, found.get("reason") or "checked"]
+        if any(cell != NONE for cell in cells):
+            rows.append((name, *cells))
+    return Table((("", 1), *((run.title, 3) for run in runs)), ("dataset", *("seen", "in", "check") * len(runs)), rows)
+
+
 def cost_table(runs: Sequence[Run]) -> Table:
     """Seconds, tokens and device of each dataset, where the results have them."""
     rows = []

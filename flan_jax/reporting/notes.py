@@ -80,6 +80,12 @@ def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
             f"{run.name} has {what} for {', '.join(names)}: left out of differences, intervals, calibration and clean "
             "subsets."
         )
+    left = {
+        name: figures["skipped_examples"] for name, figures in run.datasets.items() if figures.get("skipped_examples")
+    }
+    if left:
+        listed = ", ".join(f"{count} of {name}" for name, count in left.items())
+        yield f"{run.name} left out test examples that could not be asked: {listed}. Its results say which and why."
     yield from (f"{run.name}: {line}" for line in _undefined(results["datasets"]))
     yield from (f"{run.name} skipped {line}" for line in _skipped(results.get("skipped", ())))
 
@@ -94,8 +100,8 @@ def _what(run: Run) -> str:
         what += "".join(f"; {name}: {tuned_on(tuned)}" for name, tuned in tunings.items())
     elif results.get("tuning"):
         what += f", {tuned_on(results['tuning'])}"
-    if results.get("separator"):
-        what += f"; prompt and option joined by {results['separator']}"
+    if joint := results.get("joint") or results.get("separator"):
+        what += f"; prompt and option joined by {joint}"
     cut = sum(t.get("cut_prompts", 0) for d in results["datasets"].values() for t in d["templates"])
     return what + (f"; {cut} prompts shortened to fit." if cut else ".")
 

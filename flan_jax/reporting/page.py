@@ -16,6 +16,7 @@ from flan_jax.reporting.details import (
     comparison_table,
     cost_table,
     groups_table,
+    overlap_table,
     rankings_table,
     spread_table,
     templates_table,
@@ -93,7 +94,8 @@ def _table(table: Table) -> str:
 def _kind(table: Table, column: int, cell: str) -> str:
     """The classes of a cell."""
     if table.head[column] == "label":
-        return _COLORS.get(labels.status_of(cell), "")
+        label, _, overlap = cell.partition("; ")
+        return "seen" if overlap else _COLORS.get(labels.status_of(label), "")
     if table.head[column] == "wording":
         return "text"
     return "marked" if table.head[column] == "most frequent" and "(" in cell else ""
@@ -135,6 +137,7 @@ def page(runs: Sequence[Run], evidence: Evidence) -> str:
                 "Differences between runs",
                 f"<h3>{_text(c.other)} beside {_text(c.first)}</h3>{table}",
             )
+    add_table("overlap", 42, "Records in the text that was tuned on", overlap_table(runs))
     add_table("groups", 45, "Runs of the groups", groups_table(runs))
     add_table("metrics", 60, "Other metrics", metrics_table(runs))
     add_table("rankings", 70, "Other rankings of the options", rankings_table(runs, evidence))

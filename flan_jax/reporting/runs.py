@@ -246,7 +246,7 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
             datasets[dataset] = _averaged(each)
     distinct = {run.results["checkpoint"] for run in members}
     results = {
-        **{key: first.results[key] for key in ("settings", "separator", "harness") if key in first.results},
+        **{key: first.results[key] for key in ("settings", "joint", "separator", "harness") if key in first.results},
         "checkpoint": distinct.pop() if len(distinct) == 1 else f"{len(members)} checkpoints",
         "tuning": first.results.get("tuning", {}),
         "runs": [run.name for run in members],

@@ -142,7 +142,13 @@ def _run_cells(run: Run, name: str, evidence: Evidence | None) -> list[str]:
     if figures.get("best_dev_template") is not None:
         best += f" (t{figures['best_dev_template']})"
     figure = f"{percent(figures['mean'])} ± {percent(figures['std'])}"
-    return [str(figures["examples"]), figure, best, most_frequent(run, name, evidence), figures["label"]]
+    return [str(figures["examples"]), figure, best, most_frequent(run, name, evidence), label_cell(figures)]
+
+
+def label_cell(figures: Mapping[str, Any]) -> str:
+    """The label, and how many of the evaluated records stand in the text that was tuned on, where any do."""
+    overlap = figures.get("overlap") or {}
+    return figures["label"] + (f"; {overlap['seen']} of {overlap['of']} records seen" if overlap.get("seen") else "")
 
 
 def answers(run: Run, name: str, evidence: Evidence | None) -> tuple[float | None, float | None]:
