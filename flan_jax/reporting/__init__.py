@@ -18,6 +18,8 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
+from flan_jax.reporting import harness
+from flan_jax.reporting import runs as finished
 from flan_jax.reporting.comparisons import Comparison, tests
 from flan_jax.reporting.details import (
     clean_table,
@@ -32,11 +34,20 @@ from flan_jax.reporting.details import (
 from flan_jax.reporting.evidence import Evidence, gather
 from flan_jax.reporting.notes import notes
 from flan_jax.reporting.page import page
-from flan_jax.reporting.runs import Run, common, grouped, load_run
+from flan_jax.reporting.runs import Run, common, grouped
 from flan_jax.reporting.statistics import quartiles
 from flan_jax.reporting.tables import answers, metrics_table, results_table
 
 __all__ = ["Run", "gather", "grouped", "load_run", "markdown", "page", "rich_table", "to_dict", "write"]
+
+
+def load_run(name: str, folder: str | Path) -> Run:
+    """Reads an evaluation of ours, or a log of lm-evaluation-harness.
+
+    Raises:
+      FlanError: there is neither, or it is broken.
+    """
+    return harness.load(name, folder) if harness.is_log(folder) else finished.load_run(name, folder)
 
 
 def rich_table(runs: Sequence[Run]) -> RichTable:

@@ -141,7 +141,8 @@ def _run_cells(run: Run, name: str, evidence: Evidence | None) -> list[str]:
     best = percent(figures.get("best_dev"))
     if figures.get("best_dev_template") is not None:
         best += f" (t{figures['best_dev_template']})"
-    figure = f"{percent(figures['mean'])} ± {percent(figures['std'])}"
+    several = run.members or len(figures["templates"]) > 1
+    figure = percent(figures["mean"]) + (f" ± {percent(figures['std'])}" if several else "")
     return [str(figures["examples"]), figure, best, most_frequent(run, name, evidence), label_cell(figures)]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from flan_jax.evaluation.clusters import headline_metric
 from flan_jax.evaluation.figures import ranked
+from flan_jax.reporting.matching import by_text
 from flan_jax.reporting.runs import NOT_RECORDED, template_value, wording
 from flan_jax.reporting.statistics import Calibration, macro_f1, option_probabilities
 
@@ -51,6 +52,8 @@ class Values:
       values_ExT: 0 to 1.
       answers: of each template.
       calibration: of the options' probabilities; None for a generation dataset.
+      prompts: of the examples, with the first template.
+      documents: the records of another program's log, whose digests are not ours; None for predictions of ours.
     """
 
     metric: str
@@ -62,6 +65,8 @@ class Values:
     values_ExT: np.ndarray
     answers: tuple[Answers, ...]
     calibration: Calibration | None
+    prompts: tuple[str, ...] = ()
+    documents: tuple[Mapping[str, Any], ...] | None = None
 
     @property
     def share(self) -> float:
@@ -150,6 +155,8 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
         values_ExT=np.array(values_TxE, np.float64).T,
         answers=tuple(answers),
         calibration=Calibration.of(np.array(confidences), np.array(right)) if has_options else None,
+        prompts=tuple(p.get("prompt", "") for p in lines),
+        documents=tuple(p["doc"] for p in lines) if all("doc" in p for p in lines) else None,
     )
 
 
@@ -201,11 +208,14 @@ def pair(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
     """The examples that two runs share, as their places in the one and the other.
 
     They pair by the digest of the record, one by one where a record stands several times, and never by an id, which
-    other data may have as well.
+    other data may have as well. With another program's log they pair by the texts that its records and our prompts
+    have.
 
     Raises:
       UnusableError: predictions of an earlier version, which do not say what their records are; or there are none.
     """
+    if (first.documents is None) != (other.documents is None):
+        return _pair_by_text(first, other)
     if first.hashes is None or other.hashes is None:
         raise UnusableError("predictions of an earlier version do not say what their records are: evaluate again")
     places = {key: i for i, key in enumerate(numbered(other.hashes))}
@@ -214,6 +224,14 @@ def pair(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
         raise UnusableError("no record is in both")
     a, b = zip(*found, strict=True)
     return np.array(a, np.int64), np.array(b, np.int64)
+
+
+def _pair_by_text(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
+    ours, theirs = (first, other) if first.documents is None else (other, first)
+    if not (found := by_text(ours.prompts, theirs.documents)):
+        raise UnusableError("no record of the one's log has its texts in the other's prompts")
+    a, b = (np.array(side, np.int64) for side in zip(*found, strict=True))
+    return (a, b) if ours is first else (b, a)
 
 
 def same_templates(first: Values, other: Values) -> bool:
@@ -250,5 +268,7 @@ def _added(so_far: Values, numbered_other: tuple[int, Values]) -> Values:
         wordings=so_far.wordings if alike else ("a mean over templates",),
         values_ExT=(count * a_ExT + b_ExU) / (count + 1),
         answers=so_far.answers + other.answers,
+        prompts=tuple(so_far.prompts[i] for i in a_P),
+        documents=None if so_far.documents is None else tuple(so_far.documents[i] for i in a_P),
         calibration=sum(calibrations[1:], calibrations[0]) if calibrations else None,
     )
