@@ -152,16 +152,13 @@ def test_two_logs_stand_the_same_tests(logs, tmp_path, capsys):
 def test_a_log_beside_a_run_of_ours_pairs_by_text(logs, make_run, rewrite):
     ours = make_run("ours", {"definite_pronoun_resolution": 0.5}, count=COUNT)
     records = _records()[::-1]
+
+    def asked(i, line):
+        said = f"Read:\n\n{records[i]['sentence'].upper()}.\nAnd say: {records[i]['question']}\nOPTIONS:\n- yes"
+        return line | {"prompt": said}
+
     for path in (ours.output_dir / "predictions" / "definite_pronoun_resolution").iterdir():
-        rewrite(
-            path,
-            lambda i, line: (
-                line
-                | {
-                    "prompt": f"Read:\n\n{records[i]['sentence'].upper()}.\nAnd say: {records[i]['question']}\nOPTIONS:\n- yes"
-                }
-            ),
-        )
+        rewrite(path, asked)
     theirs = reporting.load_run("theirs", logs[1])
     (comparison,) = reporting.gather([ours, theirs]).comparisons
     found = comparison.datasets["definite_pronoun_resolution"]
@@ -247,7 +244,7 @@ def test_the_document_with_the_most_text_is_taken():
         "nobody was at home that day. Is it so that an animal is asleep?",
         "the dog sleeps in the sun",  # of two documents
         "something else altogether, with many words",
-        "Does it follow that \N{LEFT DOUBLE QUOTATION MARK}an animal is asleep\N{RIGHT DOUBLE QUOTATION MARK} from: the dog sleeps in the sun",
+        "Is it so that \N{LEFT DOUBLE QUOTATION MARK}an animal is asleep…: the dog sleeps in the sun",
     ]
     assert matching.by_text(prompts, documents) == [(0, 1), (1, 2), (4, 0)]
 
