@@ -76,6 +76,11 @@ def cluster_title(name: str) -> str:
     return next((c.title for c in catalog.clusters() if c.name == name), name)
 
 
+def cluster_of(dataset: str) -> str:
+    """The cluster of a dataset; empty where the catalog has none."""
+    return next((d.cluster for d in catalog.datasets() if d.name == dataset), "")
+
+
 def mean_title(over: clusters.Common) -> str:
     """The name of a mean, which says of how many datasets it is where some are missing: "NLI, mean of 5 of 10"."""
     part = f", mean of {over.count} datasets" if over.partial else ", mean"
@@ -109,9 +114,13 @@ def results_table(runs: Sequence[Run], evidence: Evidence | None = None) -> Tabl
             rows.append(tuple(row))
         if len(rows) == mean_row:
             _add_mean(rows, means, runs, over)
-    groups = (("", 4), *((run.title, 5) for run in runs))
     each = ("n", "mean ± std", "best dev", "most frequent", "label")
-    return Table(groups, ("dataset", "metric", "random", "majority", *each * len(runs)), rows, frozenset(means))
+    head = ("dataset", "metric", "random", "majority", *each * len(runs))
+    if all(row[i] in ("", NONE) for row in rows for i, title in enumerate(head) if title == "most frequent"):
+        kept = [i for i, title in enumerate(head) if title != "most frequent"]
+        head, rows = tuple(head[i] for i in kept), [tuple(row[i] for i in kept) for row in rows]
+    groups = (("", 4), *((run.title, (len(head) - 4) // len(runs)) for run in runs))
+    return Table(groups, head, rows, frozenset(means))
 
 
 def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run], over: clusters.Common) -> None:
@@ -125,7 +134,12 @@ def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run],
             row += [NONE] * 5
             continue
         spread = f" ± {percent(spread_over_runs(run, over))}" if run.members else ""
-        row += ["", percent(figures["mean"]) + spread, percent(figures["best_dev"]), "", figures["label"]]
+        # Datasets for which the model's numbers were not finite; the notes say where.
+        invalid = [
+            one["dataset"] for one in run.results.get("invalid", ()) if cluster_of(one["dataset"]) == over.cluster
+        ]
+        without = f" (without {', '.join(invalid)})" if invalid else ""
+        row += ["", percent(figures["mean"]) + spread + without, percent(figures["best_dev"]), "", figures["label"]]
     means.add(len(rows))
     rows.append(tuple(row))
 

@@ -106,7 +106,7 @@ def test_without_predictions_only_the_results_are_shown(pair, tmp_path):
 
 
 def test_table_has_datasets_and_cluster_mean(pair):
-    shown = tables.results_table(pair)
+    shown = tables.results_table(pair, reporting.gather(pair))
     assert all(len(row) == len(shown.head) == sum(n for _, n in shown.groups) for row in shown.rows)
     by_name = {row[0]: row for row in shown.rows}
     figures = pair[1].results["datasets"]["snli"]
@@ -150,7 +150,7 @@ def test_shots_and_styles_are_named(make_run):
     shared = make_run("same", {"snli": 1.0}, style="5_shared_shots")
     assert shots.title == "few · few-shot (5)" and shared.title == "same · few-shot (5)"
     assert gpt3.title == "before · zero-shot · gpt3"
-    dataset, cluster = tables.results_table([gpt3, shots]).rows
+    dataset, cluster = tables.results_table([gpt3, shots], reporting.gather([gpt3, shots])).rows
     expected = ("zero-shot, held out", "few-shot (5), held out")
     assert (dataset[8], dataset[13]) == (cluster[8], cluster[13]) == expected
     # The same words in every form.
