@@ -114,9 +114,9 @@ def templates_table(runs: Sequence[Run], evidence: Evidence, names: Sequence[str
                 answer = value.answers[value.templates.index(number)] if value and number in value.templates else None
                 cells += [percent(template_value(t)), percent(t.get("dev"))] if t else [NONE, NONE]
                 cells.append(percent(answer.share if answer and not run.members else None))
-            rows.append((name, f"t{number}", *cells, "\n\n".join(words)))
-    head = ("dataset", "template", *("test", "dev", "most frequent") * len(runs), "wording")
-    return Table((("", 2), *((run.title, 3) for run in runs), ("", 1)), head, rows)
+            rows.append((name, f"t{number}", "\n\n".join(words), *cells))
+    head = ("dataset", "template", "wording", *("test", "dev", "most frequent") * len(runs))
+    return Table((("", 3), *((run.title, 3) for run in runs)), head, rows)
 
 
 def groups_table(runs: Sequence[Run]) -> Table:
