@@ -47,6 +47,7 @@ def evaluate(
     max_new_tokens: int | None = None,
     joint: str = protocol.AUTO,
     style: str | Sequence[str] = "instructions",
+    seeds: Sequence[int] = (0,),
     pmi: bool = False,
     generate: bool = True,
     allow_seen: bool = False,
@@ -73,6 +74,8 @@ def evaluate(
       joint: what stands between prompt and answer: "auto", "eos", "newline", "space" or "joined" (`flan_jax.protocol`).
       style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`); several
         give a run each.
+      seeds: of exemplars and shuffled options; where a style draws either, a run for each, and the report has their
+        mean and standard deviation.
       pmi: rank options by pointwise mutual information with the prompt too.
       generate: evaluate the datasets without options too, by the text that the model generates.
       allow_seen: score datasets that are not held out too, labelled so.
@@ -102,10 +105,11 @@ def evaluate(
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     baseline = [reporting.load_run(baseline_name, baseline_dir)] if baseline_dir else []
     finished: list[reporting.Run] = []
+    groups: dict[str, list[str]] = {}  # runs that differ in their seed alone
     failed: list[evaluator.NoResultError] = []  # runs of checkpoints whose numbers are not finite
 
     def planned(step: int | str | None) -> list[jobs.Run]:
-        return jobs.plan(checkpoint_path, step, datasets, output_dir, run_name, settings, styles)
+        return jobs.plan(checkpoint_path, step, datasets, output_dir, run_name, settings, styles, tuple(seeds))
 
     def work(runs: Sequence[jobs.Run]) -> None:
         for run in runs:
@@ -118,11 +122,14 @@ def evaluate(
                 failed.append(error)
                 continue
             finished.append(reporting.Run(run.name, results, run.output_dir))
+            if run.group:
+                groups.setdefault(run.group, []).append(run.name)
         if not finished:
             raise failed[0]
         if distributed.is_primary():
-            paths = reporting.write([*baseline, *finished], output_dir, contamination)
-            Console(width=200).print(reporting.rich_table([*baseline, *finished]))
+            together = {name: names for name, names in groups.items() if len(names) > 1}
+            paths = reporting.write([*baseline, *finished], output_dir, contamination, together)
+            Console(width=200).print(reporting.rich_table(reporting.grouped([*baseline, *finished], together)))
             for error in failed:
                 print(error)
             for run in finished:
@@ -139,7 +146,10 @@ def evaluate(
 
 def _of_step(run: jobs.Run, step: int) -> jobs.Run:
     """A run of one of the steps that are followed, which share a report."""
-    return dataclasses.replace(run, name=f"{run.name} step {step}", output_dir=run.output_dir / f"step_{step}")
+    group = f"{run.group} step {step}" if run.group else ""
+    return dataclasses.replace(
+        run, name=f"{run.name} step {step}", output_dir=run.output_dir / f"step_{step}", group=group
+    )
 
 
 @contextlib.contextmanager

@@ -158,6 +158,7 @@ SETTINGS = (
         ("evaluate.max_new_tokens",),
     ),
     Setting("STYLE", Several(_STYLE), "how records become prompts", ("evaluate.style",)),
+    Setting("SEEDS", Several(Whole(0, SEEDS)), "of exemplars and shuffled options, a run each", ("evaluate.seeds",)),
     Setting("PMI", Switch(), "rank options by mutual information too", ("evaluate.pmi",)),
     Setting("GENERATE", Switch(), "evaluate the datasets without options too", ("evaluate.generate",)),
     Setting(

@@ -1,8 +1,10 @@
 """Renders finished evaluations side by side, as Markdown, JSON and one HTML page.
 
 python -m flan_jax.report --runs untuned=runs/before tuned=runs/after 5_shots=runs/after_5_shots --output=runs/report
+python -m flan_jax.report --runs a=runs/a b1=runs/b1 b2=runs/b2 --group b=b1,b2 --output=runs/report
 
-The first run is the one that the others are compared with; the worst examples are the last run's.
+The first run is the one that the others are compared with; the worst examples are the last run's. A folder may be one
+of ours (EVAL_OUTPUT_DIR), or what lm-evaluation-harness wrote with --output_path and --log_samples.
 """
 
 from __future__ import annotations
@@ -24,7 +26,22 @@ def _runs(arguments: Sequence[str]) -> list[reporting.Run]:
         name, equals, folder = argument.partition("=")
         if not (name and equals and folder):
             raise FlanError(f"--runs takes NAME=EVAL_OUTPUT_DIR, not {argument!r}.")
-        found.append(reporting.load_run(name, folder))
+        if name in (run.name for run in found):
+            raise FlanError(f"--runs has two of the name {name}: a report needs runs with names of their own.")
+        found.append(reporting.load_run(name, options.path(folder)))
+    return found
+
+
+def _groups(arguments: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for argument in arguments:
+        name, equals, listed = argument.partition("=")
+        members = [member.strip() for member in listed.split(",") if member.strip()]
+        if not (name and equals and members):
+            raise FlanError(f"--group takes NAME=RUN,RUN,..., not {argument!r}.")
+        if name in found:
+            raise FlanError(f"--group has two of the name {name}: name all runs of it in one.")
+        found[name] = members
     return found
 
 
@@ -38,21 +55,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--output", required=True, type=options.path, help="folder for report.md, report.json, report.html"
     )
     parser.add_argument(
+        "--group",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=RUN,RUN",
+        help="show these runs as one, mean and standard deviation over them; a RUN may be a pattern, as 'tuned seed *'",
+    )
+    parser.add_argument(
         "--contamination", type=options.path, help="what flan_jax.contamination wrote: adds clean subsets"
     )
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
     with one_line_errors():
         arguments = parser.parse_args(argv)
         runs = _runs(arguments.runs)
-        paths = reporting.write(runs, arguments.output, arguments.contamination)
+        groups = _groups(arguments.group)
+        paths = reporting.write(runs, arguments.output, arguments.contamination, groups)
         console = Console(width=None if sys.stdout.isatty() else 200)
-        console.print(reporting.rich_table(runs))
+        console.print(reporting.rich_table(reporting.grouped(runs, groups)))
         console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)
         if arguments.json:
             whole = from_json(paths["json"].read_text(encoding="utf-8"))
-            clusters = {run.name: run.results["clusters"] for run in runs}
+            clusters = {run["name"]: run["clusters"] for run in whole["runs"]}
             files = {suffix: str(path) for suffix, path in paths.items()}
-            rest = {name: whole[name] for name in ("comparisons", "calibration", "clean")}
+            rest = {name: whole[name] for name in ("comparisons", "tests", "calibration", "clean")}
             print(to_json({"files": files, "clusters": clusters} | rest))
 
 

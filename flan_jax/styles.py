@@ -100,6 +100,11 @@ class TextStyle:
         return self.shuffled_options or self.words == GPT3
 
     @property
+    def draws(self) -> bool:
+        """Whether something of a prompt is drawn by a seed: exemplars, or the order of options."""
+        return bool(self.shots) or self.shuffled_options
+
+    @property
     def suffix(self) -> str:
         """What the style adds to a name: nothing for the paper's own."""
         return "" if self.name == INSTRUCTIONS else f"_{self.name}"

@@ -19,7 +19,7 @@ from flan_jax.data import token_store
 from flan_jax.data.identity import Identities
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import evaluator, ranking
+from flan_jax.evaluation import evaluator, labels, ranking
 from flan_jax.json_lines import read_lines
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import Tree, build_tree
@@ -234,7 +234,7 @@ def test_results_follow_from_the_predictions(finished):
         np.testing.assert_allclose(figures["mean"], np.mean(shares))
         np.testing.assert_allclose(figures["std"], np.std(shares, ddof=1))
         assert (figures["examples"], figures["dev_examples"]) == (TEST, DEV)
-        assert figures["status"] == evaluator.HELD_OUT
+        assert figures["status"] == labels.HELD_OUT
 
 
 # ----------------------------------------------------------------------------------------------------------- styles
@@ -287,7 +287,7 @@ def test_exemplars_come_from_train(scorer, with_exemplars, tmp_path):
             assert row["shots"] == 2 and len(shown) >= 1  # two records may share a hypothesis
             assert row["prompt"].count(_fields("rte", n)["hypothesis"]) == 1
             assert "OPTIONS:" not in row["prompt"]
-    assert results["datasets"]["rte"]["status"] == evaluator.HELD_OUT
+    assert results["datasets"]["rte"]["status"] == labels.HELD_OUT
 
 
 def test_shared_exemplars_are_scored_as_if_each_prompt_had_them(scorer, with_exemplars, tmp_path, monkeypatch):
@@ -383,21 +383,21 @@ def test_a_stale_file_never_answers(scorer, prepared, tmp_path):
 @pytest.mark.parametrize(
     ("manifest", "label"),
     [
-        (_manifest(DECLARED, ["nli"]), evaluator.SEEN),
-        (_manifest(DECLARED, ["paraphrase"]), evaluator.SEEN),
-        (_manifest(UNKNOWN), evaluator.UNKNOWN),
-        (_manifest().inherit(["snli"], ["nli"], "eos", {}).inherit(["sst2"], ["sentiment"], "eos", {}), evaluator.SEEN),
-        (_manifest(DECLARED, ["sentiment", "commonsense"]), evaluator.HELD_OUT),
+        (_manifest(DECLARED, ["nli"]), labels.SEEN),
+        (_manifest(DECLARED, ["paraphrase"]), labels.SEEN),
+        (_manifest(UNKNOWN), labels.UNKNOWN),
+        (_manifest().inherit(["snli"], ["nli"], "eos", {}).inherit(["sst2"], ["sentiment"], "eos", {}), labels.SEEN),
+        (_manifest(DECLARED, ["sentiment", "commonsense"]), labels.HELD_OUT),
     ],
     ids=["declared nli", "declared paraphrase", "unknown", "tuned", "declared others"],
 )
 def test_labels_come_from_the_manifest(scorer, prepared, tmp_path, manifest, label):
     settings = dataclasses.replace(SETTINGS, max_examples=1, max_dev_examples=0)
-    if label != evaluator.HELD_OUT:
+    if label != labels.HELD_OUT:
         with pytest.raises(FlanError, match=f"rte is {label} for small step 3, not held out; add --allow_seen"):
             _evaluate(scorer, prepared, tmp_path, ["rte"], manifest, settings=settings, allow_seen=False)
         assert scorer.scored == 0
-    allow_seen = label != evaluator.HELD_OUT
+    allow_seen = label != labels.HELD_OUT
     results = _evaluate(scorer, prepared, tmp_path, ["rte"], manifest, settings=settings, allow_seen=allow_seen)
     assert results["datasets"]["rte"]["status"] == results["clusters"]["nli"]["status"] == label
     assert results["tuning"] == manifest.tuning

@@ -21,7 +21,7 @@ def test_end_to_end(tmp_path):
     to = tmp_path / "runs" / "quickstart"
     assert results == json.loads((to / "eval_after" / "results.json").read_text())
     assert set(results["clusters"]) == {"nli"} and "rte" in results["datasets"]
-    assert {figures["status"] for figures in results["datasets"].values()} == {"zero-shot, held out"}
+    assert {figures["label"] for figures in results["datasets"].values()} == {"zero-shot, held out"}
 
     tuned = Manifest.load(to / "tuned")
     assert arrays.latest_step(to / "tuned") == 2

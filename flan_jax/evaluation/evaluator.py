@@ -21,18 +21,15 @@ from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import VERSION as generator_version
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import generation, provenance, ranking
-from flan_jax.evaluation.figures import cluster_means, summarize
+from flan_jax.evaluation import generation, labels, provenance, ranking
+from flan_jax.evaluation.clusters import cluster_means
+from flan_jax.evaluation.figures import summarize
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.overlap import evaluated as overlap
 from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
-
-HELD_OUT = "zero-shot, held out"
-SEEN = "seen"
-UNKNOWN = "unknown"
 
 _TREES_AT_ONCE = 256  # prompts scored together, so that batches are full; a job that is killed loses no more
 
@@ -65,6 +62,7 @@ class Settings:
       max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset's metric.
       pmi: rank options by pointwise mutual information with the prompt too.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for example its dtype.
+      seed: of exemplars and of shuffled options.
     """
 
     max_examples: int | None = None
@@ -75,6 +73,7 @@ class Settings:
     max_new_tokens: int | None = None
     pmi: bool = False
     computation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
 
     def protocol_of(self, record: catalog.Dataset) -> protocol.Protocol:
         """How a dataset is asked and scored, with these limits.
@@ -84,13 +83,6 @@ class Settings:
         """
         own = protocol.of(record, styles.parse(self.style))
         return own.limited(self.max_input_tokens, max_new_tokens=self.max_new_tokens)
-
-
-def status(record: catalog.Dataset, manifest: Manifest) -> str:
-    """Whether a score of this checkpoint on this dataset is zero-shot, by the paper's rule."""
-    if manifest.trained_clusters is None:
-        return UNKNOWN
-    return HELD_OUT if catalog.is_held_out(record, manifest.trained_clusters) else SEEN
 
 
 def select(names: Sequence[str]) -> list[catalog.Dataset]:
@@ -155,17 +147,17 @@ def evaluate(
         "joint": next(iter(joints.values()), None),  # it depends on style and model alone
         "weights": weights,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "provenance": provenance.of_run(seed=0),
+        "provenance": provenance.of_run(seed=settings.seed),
         "datasets": {},
         "skipped": [],
         "invalid": [],
     }
     units: list[Unit] = []
     for record in datasets:
-        label = status(record, manifest)
-        if label != HELD_OUT and not allow_seen:
+        status = labels.status(record, manifest)
+        if status != labels.HELD_OUT and not allow_seen:
             raise FlanError(
-                f"dataset {record.name} is {label} for {checkpoint}, not held out; "
+                f"dataset {record.name} is {status} for {checkpoint}, not held out; "
                 "add --allow_seen to score it all the same (it is labelled so)."
             )
         asked = how[record]
@@ -182,7 +174,7 @@ def evaluate(
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
         pool = [(row["id"], row["fields"]) for row in pool]
-        builder = ExampleBuilder(record, style, asked=asked, pool=pool, tokenizer=tokenizer)
+        builder = ExampleBuilder(record, style, asked=asked, pool=pool, tokenizer=tokenizer, seed=settings.seed)
         # What decides besides the protocol and the text. Each engine has a version of its own, since the same weights
         # may come to give other numbers.
         bound = [weights, results["model_digest"], checkpoint, tokenizer.fingerprint, joints[record]]
@@ -270,7 +262,8 @@ def evaluate(
         results["datasets"][record.name] = {
             "cluster": record.cluster,
             "paper_dataset": record.paper_dataset,
-            "status": status(record, manifest),
+            "status": labels.status(record, manifest),
+            "label": labels.label(style, labels.status(record, manifest)),
             "protocol": how[record].digest,
             "skipped_examples": len(left["test"]),
             "left_out": [{"split": split, **dataclasses.asdict(one)} for split, some in left.items() for one in some],

@@ -7,9 +7,8 @@ generated, `prediction`, `references` and, where the metric has one, the example
 
 from __future__ import annotations
 
-import collections
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -268,34 +267,3 @@ def _best_constant(record: catalog.Dataset, rows: Sequence[Prediction]) -> float
         right = sorted({place for p in rows for place in right_options(p)})
         places = [[min(place, len(p["options"]) - 1) for p in rows] for place in right]
     return max(_share(record, rows, chosen) for chosen in places)
-
-
-def cluster_means(datasets: Mapping[str, Mapping[str, Any]], invalid: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
-    """Means over the datasets of each cluster; variants of one dataset count once, by their mean.
-
-    Args:
-      datasets: their figures.
-      invalid: datasets without figures, because the model's numbers for them were not finite. A cluster's entry names
-        its own as `left_out`.
-    """
-    left_out = collections.defaultdict(list)
-    for name in invalid:
-        left_out[catalog.dataset(name).cluster].append(name)
-    grouped: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for figures in datasets.values():
-        grouped.setdefault(figures["cluster"], {}).setdefault(figures["paper_dataset"], []).append(figures)
-
-    def mean(variants: Iterable[list[Mapping[str, Any]]], name: str) -> float | None:
-        values = [[f[name] for f in group if f[name] is not None] for group in variants]
-        return float(np.mean([np.mean(v) for v in values])) if all(values) else None
-
-    return {
-        cluster: {name: mean(groups.values(), name) for name in ("mean", "best_dev", "random", "majority")}
-        | {"status": _joint_status([f["status"] for group in groups.values() for f in group])}
-        | ({"left_out": left_out[cluster]} if cluster in left_out else {})
-        for cluster, groups in grouped.items()
-    }
-
-
-def _joint_status(labels: Sequence[str]) -> str:
-    return labels[0] if len(set(labels)) == 1 else "mixed"

@@ -18,12 +18,13 @@ import filelock
 import jax
 
 from flan_jax import catalog, distributed
+from flan_jax import styles as text_styles
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
-from flan_jax.evaluation.figures import cluster_means
+from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.files import written
 from flan_jax.scoring.scorer import Scorer
 
@@ -60,12 +61,14 @@ class Run:
       output_dir: where its predictions and results go.
       settings: what results depend on.
       parts: one, or one for each cluster.
+      group: the name of the runs that differ in their seed alone, this one among them; empty for a run of its own.
     """
 
     name: str
     output_dir: Path
     settings: evaluator.Settings
     parts: tuple[Part, ...]
+    group: str = ""
 
 
 def plan(
@@ -76,6 +79,7 @@ def plan(
     run_name: str,
     settings: evaluator.Settings,
     styles: Sequence[str],
+    seeds: Sequence[int] = (0,),
 ) -> list[Run]:
     """The runs of a job.
 
@@ -87,9 +91,11 @@ def plan(
       run_name: the heading of a single run, and what the others' begin with.
       settings: what results depend on.
       styles: how records become prompts; a run for each.
+      seeds: of exemplars and shuffled options; of a style that has either a run for each, which are one group.
 
     Raises:
-      FlanError: an unknown name, a checkpoint that is missing, or a dataset without a checkpoint.
+      FlanError: a seed that stands twice, an unknown name, a checkpoint that is missing, or a dataset without a
+        checkpoint.
     """
     chosen = evaluator.select(datasets)
     groups: list[tuple[str, tuple[Part, ...]]] = []
@@ -102,13 +108,19 @@ def plan(
             for number in taken:
                 heading = [Path(path).name] * (len(paths) > 1) + [f"step {number}"] * (len(taken) > 1)
                 groups.append((" ".join(heading), (Part(path, number, tuple(chosen)),)))
+    if len(set(seeds)) < len(seeds):
+        raise FlanError(f"a seed stands twice in {', '.join(map(str, seeds))}: give each once.")
     runs = []
     for heading, parts in groups:
         for style in styles:
-            own = " ".join(filter(None, [heading, style if len(styles) > 1 else ""]))
-            folder = Path(output_dir) / own.replace(" ", "_") if own else Path(output_dir)
-            name = f"{run_name} {own}" if own else run_name
-            runs.append(Run(name, folder, dataclasses.replace(settings, style=style), parts))
+            group = [heading] * bool(heading) + [style] * (len(styles) > 1)
+            drawn = seeds if text_styles.parse(style).draws else seeds[:1]
+            for seed in drawn:
+                own = " ".join([*group, *([f"seed {seed}"] if len(drawn) > 1 else [])])
+                folder = Path(output_dir) / own.replace(" ", "_") if own else Path(output_dir)
+                name = f"{run_name} {own}" if own else run_name
+                together = " ".join([run_name, *group]) if len(drawn) > 1 else ""
+                runs.append(Run(name, folder, dataclasses.replace(settings, style=style, seed=seed), parts, together))
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise FlanError("two checkpoints have the same folder name: evaluate them in jobs of their own.")
@@ -221,6 +233,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "checkpoints": {name: part["checkpoint"] for part in parts for name in part["datasets"]},
         "model_digest": [part["model_digest"] for part in parts],
         "tuning": {"status": "each cluster by a checkpoint of its own", "datasets": [], "clusters": []},
+        "tunings": {part["checkpoint"]: part["tuning"] for part in parts},
         "settings": parts[0]["settings"],
         "joint": joints.pop() if len(joints) == 1 else "what each was tuned with",
         "weights": [part["weights"] for part in parts],

@@ -1,28 +1,53 @@
 """The report of one or more evaluations: Markdown, JSON and one self-contained HTML page with plots.
 
-`runs` reads finished evaluations, `evidence` takes from their predictions what results.json does not hold, `statistics`
-computes, and `tables`, `plots` and `page` show. Of several runs the first is the one that the others are compared with,
-and the last is the one whose worst examples are shown.
+`runs` reads finished evaluations, `harness` those of lm-evaluation-harness; `values` and `evidence` take from the
+predictions what results do not hold; `statistics` and `comparisons` compute; `tables`, `details`, `notes`, `plots` and
+`page` show. Of several runs the first is the one that the others are compared with, and the last is the one whose worst
+examples are shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table as RichTable
 
 from flan_jax.errors import FlanError
+from flan_jax.evaluation import clusters
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
-from flan_jax.reporting.evidence import Comparison, Evidence, gather
+from flan_jax.reporting import harness
+from flan_jax.reporting import runs as finished
+from flan_jax.reporting.comparisons import Comparison, tests
+from flan_jax.reporting.details import (
+    clean_table,
+    comparison_table,
+    cost_table,
+    groups_table,
+    overlap_table,
+    rankings_table,
+    spread_table,
+    templates_table,
+)
+from flan_jax.reporting.evidence import Evidence, gather
+from flan_jax.reporting.notes import notes
 from flan_jax.reporting.page import page
-from flan_jax.reporting.runs import Run, load_run
-from flan_jax.reporting.statistics import Interval
-from flan_jax.reporting.tables import clean_table, comparison_table, notes, rankings_table, results_table
+from flan_jax.reporting.runs import Run, common, grouped
+from flan_jax.reporting.statistics import quartiles
+from flan_jax.reporting.tables import answers, metrics_table, results_table
 
-__all__ = ["Run", "gather", "load_run", "markdown", "page", "rich_table", "to_dict", "write"]
+__all__ = ["Run", "gather", "grouped", "load_run", "markdown", "page", "rich_table", "to_dict", "write"]
+
+
+def load_run(name: str, folder: str | Path) -> Run:
+    """Reads an evaluation of ours, or a log of lm-evaluation-harness.
+
+    Raises:
+      FlanError: there is neither, or it is broken.
+    """
+    return harness.load(name, folder) if harness.is_log(folder) else finished.load_run(name, folder)
 
 
 def rich_table(runs: Sequence[Run]) -> RichTable:
@@ -32,24 +57,46 @@ def rich_table(runs: Sequence[Run]) -> RichTable:
 
 def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
     """The tables and what stands behind them, as Markdown."""
-    parts = ["# Evaluation: " + ", ".join(run.name for run in runs), results_table(runs).markdown()]
+    parts = ["# Evaluation: " + ", ".join(run.name for run in runs), results_table(runs, evidence).markdown()]
+    parts += ["## Spread over templates, and intervals", spread_table(runs, evidence).markdown()]
     for comparison in evidence.comparisons:
         if comparison.datasets:
-            parts += [f"## {comparison.other} beside {comparison.first}", comparison_table(comparison).markdown()]
-    rankings = rankings_table(runs, evidence)
-    if rankings.rows:
-        parts += ["## Other rankings of the options", rankings.markdown()]
-    if any(evidence.clean.values()):
-        parts += ["## Examples that the corpus does not have", clean_table(runs, evidence).markdown()]
+            table = comparison_table(comparison, common(runs))
+            parts += [f"## {comparison.other} beside {comparison.first}", table.markdown()]
+    for title, table in (
+        ("Records in the text that was tuned on", overlap_table(runs)),
+        ("Runs of the groups", groups_table(runs)),
+        ("Other metrics", metrics_table(runs)),
+        ("Other rankings of the options", rankings_table(runs, evidence)),
+        ("Examples that the corpus does not have", clean_table(runs, evidence)),
+        ("Templates", templates_table(runs, evidence)),
+        ("Time and tokens", cost_table(runs)),
+    ):
+        if table.rows:
+            parts += [f"## {title}", table.markdown()]
     parts += ["## How to read this", "\n".join(f"- {note}" for note in notes(runs, evidence))]
     return "\n\n".join(parts) + "\n"
 
 
 def to_dict(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
-    """The report as JSON: {"runs", "comparisons", "calibration", "clean"}; shares from 0 to 1."""
+    """The report as JSON; shares from 0 to 1.
+
+    Returns:
+      {"runs", "clusters", "comparisons", "tests", "values", "calibration", "clean"}. The `clusters` of a run are means
+      over the datasets that all runs have, as in the table; the `clusters` beside the runs say which those are. A
+      group's `members` are the names of its runs.
+    """
+    over_all = common(runs)
     return {
-        "runs": [{"name": run.name, **run.results} for run in runs],
+        "runs": [_run(run, over_all) for run in runs],
+        "clusters": {
+            name: {"datasets": list(over.datasets), "of": over.of, "partial": over.partial, "extras": list(over.apart)}
+            | {"not_shared": list(over.not_shared), "other_metric": list(over.other_metric)}
+            for name, over in over_all.items()
+        },
         "comparisons": [_comparison(c) for c in evidence.comparisons],
+        "tests": tests(evidence.comparisons),
+        "values": {run.name: {name: _values(run, name, evidence) for name in run.datasets} for run in runs},
         "calibration": {
             run.name: {
                 "ece": found.error,
@@ -63,25 +110,55 @@ def to_dict(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def cluster_means(run: Run, over_all: Mapping[str, clusters.Common]) -> dict[str, Any]:
+    """A run's means over what all runs of the report have, by cluster."""
+    found = {name: clusters.mean(run.datasets, over) for name, over in over_all.items()}
+    return {name: figures for name, figures in found.items() if figures}
+
+
+def _run(run: Run, over_all: Mapping[str, clusters.Common]) -> dict[str, Any]:
+    found = {"name": run.name, **run.results, "datasets": run.datasets, "clusters": cluster_means(run, over_all)}
+    return found | ({"members": [one.name for one in run.members]} if run.members else {})
+
+
+def _values(run: Run, name: str, evidence: Evidence) -> dict[str, Any]:
+    """What the tables show of a dataset beyond its results."""
+    figures = run.figures(name)
+    listed = [t["value"] if "value" in t else t["sum"] for t in figures["templates"]] or [figures["mean"]]
+    middle, low, high = quartiles(listed)
+    macro_f1, share = answers(run, name, evidence)
+    found: dict[str, Any] = {"median": middle, "quartiles": [low, high], "macro_f1": macro_f1, "most_frequent": share}
+    if (value := evidence.values[run.name].get(name)) is not None:
+        over_examples, over_both = evidence.intervals[run.name][name]
+        found |= {"of": value.metric, "examples": len(value.ids), "most_frequent_answer": value.most}
+        found |= {"constant_templates": value.constant, "over_examples": over_examples.to_dict()}
+        found |= {"over_templates": over_both.to_dict() if over_both else None}
+    return found
+
+
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    def interval(found: Interval) -> dict[str, Any]:
-        return {"difference": found.difference, "interval": found.bounds, "stderr": found.stderr}
-
-    datasets = {
-        name: interval(found) | {"examples": comparison.examples[name], "means": comparison.means[name]}
-        for name, found in comparison.datasets.items()
+    return {
+        "first": comparison.first,
+        "other": comparison.other,
+        "datasets": {name: found.to_dict() for name, found in comparison.datasets.items()},
+        "clusters": {name: found.to_dict() for name, found in comparison.clusters.items()},
+        "apart": comparison.apart,
     }
-    clusters = {name: interval(found) for name, found in comparison.clusters.items()}
-    return {"first": comparison.first, "other": comparison.other, "datasets": datasets, "clusters": clusters}
 
 
-def write(runs: Sequence[Run], output_dir: str | Path, contamination: str | Path | None = None) -> dict[str, Path]:
+def write(
+    runs: Sequence[Run],
+    output_dir: str | Path,
+    contamination: str | Path | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Path]:
     """Writes report.md, report.json and report.html; returns their paths by suffix.
 
     Args:
       runs: see the module.
       output_dir: where to.
       contamination: what `flan_jax.contamination` wrote, for scores on clean examples.
+      groups: names of runs that are shown as one, by the group's name (`runs.grouped`).
 
     Raises:
       FlanError: no runs, two of one name, broken contamination results, or a folder that cannot be written.
@@ -89,6 +166,10 @@ def write(runs: Sequence[Run], output_dir: str | Path, contamination: str | Path
     names = [run.name for run in runs]
     if not runs or len(set(names)) < len(names):
         raise FlanError(f"a report needs runs with names of their own, not {', '.join(names) or 'none'}.")
+    runs = grouped(runs, groups or {})
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        raise FlanError(f"a group has the name of a run: {', '.join(names)}.")
     evidence = gather(runs, contamination)
     contents = {
         "md": markdown(runs, evidence),

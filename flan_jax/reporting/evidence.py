@@ -1,66 +1,26 @@
-"""What a report takes from the predictions: values by example, calibration, worst examples, comparisons."""
+"""What a report takes from the predictions: values by example, intervals, worst examples, comparisons."""
 
 from __future__ import annotations
 
 import dataclasses
 import heapq
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flan_jax import content
 from flan_jax.errors import FlanError
-from flan_jax.evaluation.figures import ranked
 from flan_jax.json_lines import from_json
-from flan_jax.reporting.runs import Run, by_cluster, dataset_names, first_figures, metric, predictions
-from flan_jax.reporting.statistics import Calibration, Interval, option_probabilities, paired_difference
+from flan_jax.reporting import statistics, values
+from flan_jax.reporting.comparisons import Comparison, compare
+from flan_jax.reporting.runs import Run, dataset_names, predictions
+from flan_jax.reporting.statistics import Calibration, Interval
+from flan_jax.reporting.values import UnusableError, Values, values_of
 
 WORST = 20  # examples shown a dataset
-
-
-@dataclasses.dataclass(frozen=True)
-class Values:
-    """The predictions of a run on a dataset, in numbers.
-
-    Attributes:
-      metric: "accuracy" where options are ranked, otherwise the headline metric.
-      ids: of E examples, by their content (`runs.predictions`).
-      values_ExT: 0 to 1, for each example and template.
-      calibration: of the options' probabilities; None for a generation dataset.
-    """
-
-    metric: str
-    ids: tuple[str, ...]
-    values_ExT: np.ndarray
-    calibration: Calibration | None
-
-    def of(self, ids: Iterable[str]) -> np.ndarray:
-        """The rows of some examples."""
-        place = {identity: i for i, identity in enumerate(self.ids)}
-        return self.values_ExT[[place[identity] for identity in ids]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """A run beside the first one.
-
-    Attributes:
-      first, other: their names.
-      datasets: differences on the examples that both have.
-      examples: how many those are.
-      means: of both runs on them.
-      clusters: differences of the clusters' means; variants of a dataset count once.
-    """
-
-    first: str
-    other: str
-    datasets: dict[str, Interval]
-    examples: dict[str, int]
-    means: dict[str, tuple[float, float]]
-    clusters: dict[str, Interval]
+NOT_AT_HAND = "no predictions at hand"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +29,17 @@ class Evidence:
 
     Attributes:
       values: by run and dataset, where the predictions are at hand.
+      unusable: why a dataset of a run has no values, by run and dataset.
+      intervals: of the mean of each run and dataset: (over examples, over examples and templates or None).
       comparisons: each later run beside the first.
       worst: predictions of the last run by dataset, worst first.
-      beside: the other runs' predictions for the same example and template, by (run, dataset, record, template).
+      beside: the other runs' predictions for the same record and template, by (run, dataset, record, template).
       clean: by run and dataset: {"examples", "clean", "all_mean", "mean", "std"}; empty without contamination results.
     """
 
     values: dict[str, dict[str, Values]]
+    unusable: dict[str, dict[str, str]]
+    intervals: dict[str, dict[str, tuple[Interval, Interval | None]]]
     comparisons: list[Comparison]
     worst: dict[str, list[dict[str, Any]]]
     beside: dict[tuple[str, str, str, int], dict[str, Any]]
@@ -93,58 +57,66 @@ def gather(runs: Sequence[Run], contamination: str | Path | None = None, *, seed
     Args:
       runs: the first is compared with, the last is the one of interest.
       contamination: what `flan_jax.contamination` wrote.
-      seed: of the bootstrap.
+      seed: of resamples and permutations.
 
     Raises:
       FlanError: contamination results that are broken or of other examples.
     """
-    values: dict[str, dict[str, Values]] = {run.name: {} for run in runs}
+    found: dict[str, dict[str, Values]] = {run.name: {} for run in runs}
+    unusable: dict[str, dict[str, str]] = {run.name: {} for run in runs}
     worst: dict[str, list[dict[str, Any]]] = {}
     beside: dict[tuple[str, str, str, int], dict[str, Any]] = {}
     for name in dataset_names(runs):
         for run in reversed(runs):
-            rows = predictions(run, name)
-            if not rows:
+            if run.figures(name) is None:
                 continue
-            if (found := values_of(rows, metric(run.figures(name)))) is not None:
-                values[run.name][name] = found
+            rows: dict[int, list[dict[str, Any]]] = {}
+            try:
+                if run.members:
+                    found[run.name][name] = values.as_one([_read(one, name)[0] for one in run.members])
+                    rows = predictions(run.members[-1], name)
+                else:
+                    found[run.name][name], rows = _read(run, name)
+            except UnusableError as error:
+                unusable[run.name][name] = str(error)
+                rows = rows or predictions(run.members[-1] if run.members else run, name)
             if run is runs[-1]:
-                worst[name] = worst_examples(rows)
+                if rows:
+                    worst[name] = worst_examples(rows)
                 continue
-            wanted = {(p["record"], p["template"]) for p in worst.get(name, ())}
+            wanted = {(record_of(p), p["template"]) for p in worst.get(name, ())}
             for number, lines in rows.items():
-                shown = [p for p in lines if (p["record"], number) in wanted]
-                beside.update({(run.name, name, p["record"], number): p for p in shown})
-    comparisons = [_compare(runs, runs[0].name, run.name, values, seed) for run in runs[1:]]
-    clean = _clean_subsets(values, Path(contamination)) if contamination else {}
-    return Evidence(values, comparisons, worst, beside, clean)
+                shown = [p for p in lines if (record_of(p), number) in wanted]
+                beside.update({(run.name, name, record_of(p), number): p for p in shown})
+    intervals = {
+        run: {
+            name: _intervals(value, np.random.default_rng([seed, zlib.crc32(name.encode())]))
+            for name, value in v.items()
+        }
+        for run, v in found.items()
+    }
+    clean = _clean_subsets(found, Path(contamination)) if contamination else {}
+    return Evidence(found, unusable, intervals, compare(runs, found, seed), worst, beside, clean)
 
 
-def values_of(rows: Mapping[int, Sequence[Mapping[str, Any]]], headline: str) -> Values | None:
-    """The numbers of one dataset's predictions, by template.
+def _read(run: Run, name: str) -> tuple[Values, dict[int, list[dict[str, Any]]]]:
+    rows = predictions(run, name)
+    if not rows:
+        raise UnusableError(NOT_AT_HAND)
+    return values_of(rows, run.figures(name), run.style.name), rows
 
-    Returns:
-      None where the headline metric has no value for a single example, like BLEU of a corpus.
-    """
-    first = next(iter(rows.values()))
-    ids = tuple(p["record"] for p in first)
-    place = {identity: i for i, identity in enumerate(ids)}
-    has_options = "loglikelihood" in first[0]
-    if not has_options and "score" not in first[0]:
-        return None
-    values_ExT = np.zeros((len(ids), len(rows)))
-    confidences, right = [], []
-    for t, lines in enumerate(rows.values()):
-        for p in lines:
-            if has_options:
-                choice = ranked(p, "sum")
-                values_ExT[place[p["record"]], t] = choice == p["answer"]
-                confidences.append(option_probabilities(np.asarray(p["loglikelihood"], np.float64))[choice])
-                right.append(choice == p["answer"])
-            else:
-                values_ExT[place[p["record"]], t] = p["score"]
-    calibration = Calibration.of(np.array(confidences), np.array(right)) if has_options else None
-    return Values("accuracy" if has_options else headline, ids, values_ExT, calibration)
+
+def _intervals(value: Values, rng: np.random.Generator) -> tuple[Interval, Interval | None]:
+    mean = float(value.values_ExT.mean())
+    over_examples = Interval(mean, statistics.bootstrap(value.values_ExT, rng))
+    if value.values_ExT.shape[1] == 1:
+        return over_examples, None
+    return over_examples, Interval(mean, statistics.bootstrap(value.values_ExT, rng, over_templates=True))
+
+
+def record_of(prediction: Mapping[str, Any]) -> str:
+    """What record a prediction is of: its digest, or the id in predictions of earlier versions."""
+    return str(prediction.get("hash", prediction["id"]))
 
 
 def margin(prediction: Mapping[str, Any]) -> float:
@@ -161,44 +133,14 @@ def worst_examples(rows: Mapping[int, Sequence[dict[str, Any]]], count: int = WO
     kept: dict[str, dict[str, Any]] = {}
     for number, lines in rows.items():
         for p in lines:
-            record = p["record"]
-            rank = (margin(p), number, record)
+            record = record_of(p)
+            rank = (margin(p), number, str(p["id"]))
             if record not in lowest or rank < lowest[record]:
                 lowest[record], kept[record] = rank, p
-    return [kept[identity] for _, _, identity in heapq.nsmallest(count, lowest.values())]
+    return [kept[record] for _, record in heapq.nsmallest(count, ((rank, record) for record, rank in lowest.items()))]
 
 
-def _compare(
-    runs: Sequence[Run], first: str, other: str, values: Mapping[str, Mapping[str, Values]], seed: int
-) -> Comparison:
-    found = Comparison(first, other, {}, {}, {}, {})
-    for name in dataset_names(runs):
-        a, b = values[first].get(name), values[other].get(name)
-        if a is None or b is None or a.metric != b.metric:
-            continue
-        there = set(b.ids)
-        ids = [identity for identity in a.ids if identity in there]
-        if not ids:
-            continue
-        a_ExT, b_ExT = a.of(ids), b.of(ids)
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        found.datasets[name] = paired_difference(a_ExT, b_ExT, rng)
-        found.examples[name] = len(ids)
-        found.means[name] = (float(a_ExT.mean()), float(b_ExT.mean()))
-    for cluster, names in by_cluster(runs).items():
-        if not names or not all(name in found.datasets for name in names):
-            continue  # a mean of some of its datasets would pass for the cluster's
-        variants: dict[str, list[Interval]] = {}
-        for name in names:
-            variants.setdefault(first_figures(runs, name)["paper_dataset"], []).append(found.datasets[name])
-        found.clusters[cluster] = Interval(
-            float(np.mean([np.mean([i.difference for i in group]) for group in variants.values()])),
-            np.mean([np.mean([i.replicates for i in group], axis=0) for group in variants.values()], axis=0),
-        )
-    return found
-
-
-def _clean_subsets(values: Mapping[str, Mapping[str, Values]], path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def _clean_subsets(found: Mapping[str, Mapping[str, Values]], path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     try:
         checked = from_json(path.read_text(encoding="utf-8"))["datasets"]
         split = {
@@ -209,24 +151,29 @@ def _clean_subsets(values: Mapping[str, Mapping[str, Values]], path: Path) -> di
         raise FlanError(
             f"no contamination results of this version in {path}: write them with python -m flan_jax.contamination."
         ) from error
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for run, datasets in values.items():
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for run, datasets in found.items():
         for name, value in datasets.items():
             if name not in split:
                 continue
+            if value.hashes is None:
+                raise FlanError(
+                    f"the predictions of {name} in run {run!r} are of an earlier version, and do not say what their "
+                    "records are: evaluate again, or leave the contamination results out."
+                )
             clean, dirty = split[name]
-            if missing := sum(content.unnumbered(one) not in clean | dirty for one in value.ids):
+            if missing := sum(one not in clean | dirty for one in value.hashes):
                 raise FlanError(
                     f"{missing} examples of {name} in run {run!r} are not in {path}: "
                     "run python -m flan_jax.contamination on the examples that were evaluated."
                 )
-            ids = [one for one in value.ids if content.unnumbered(one) in clean]
-            means_T = value.of(ids).mean(0) if ids else None
-            found.setdefault(run, {})[name] = {
+            kept = [i for i, one in enumerate(value.hashes) if one in clean]
+            means_T = value.values_ExT[kept].mean(0) if kept else None
+            out.setdefault(run, {})[name] = {
                 "examples": len(value.ids),
-                "clean": len(ids),
+                "clean": len(kept),
                 "all_mean": float(value.values_ExT.mean()),
-                "mean": float(means_T.mean()) if ids else None,
-                "std": float(means_T.std(ddof=1)) if ids and len(means_T) > 1 else 0.0,
+                "mean": float(means_T.mean()) if kept else None,
+                "std": float(means_T.std(ddof=1)) if kept and len(means_T) > 1 else 0.0,
             }
-    return found
+    return out

@@ -9,32 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import catalog, styles
-from flan_jax.evaluation import evaluator
+from flan_jax.evaluation import labels
 from flan_jax.evaluation.figures import ranked
-from flan_jax.reporting import plots
-from flan_jax.reporting.evidence import Evidence
-from flan_jax.reporting.runs import Run, dataset_names, template_value
-from flan_jax.reporting.statistics import option_probabilities
-from flan_jax.reporting.tables import (
-    HELD_OUT,
-    NONE,
-    Table,
+from flan_jax.reporting.details import (
     clean_table,
     comparison_table,
-    notes,
-    percent,
+    cost_table,
+    groups_table,
+    overlap_table,
     rankings_table,
-    results_table,
+    spread_table,
+    templates_table,
 )
+from flan_jax.reporting.evidence import Evidence, record_of
+from flan_jax.reporting.notes import notes
+from flan_jax.reporting.plots import plots
+from flan_jax.reporting.runs import Run, common, dataset_names
+from flan_jax.reporting.statistics import option_probabilities
+from flan_jax.reporting.tables import Table, metrics_table, percent, results_table
 
-_STATUS = {
-    evaluator.HELD_OUT: "held",
-    HELD_OUT: "held",
-    evaluator.SEEN: "seen",
-    evaluator.UNKNOWN: "unknown",
-    "mixed": "unknown",
-}
+_COLORS = {labels.HELD_OUT: "held", labels.SEEN: "seen", labels.UNKNOWN: "unknown", labels.MIXED: "unknown"}
 _STYLE = """
 :root{color-scheme:light dark;--ground:#fbfaf7;--card:#fff;--ink:#22252b;--soft:#666c76;--line:#e0ddd5;--mean:#f1efe9;
 --accent:#2a5db0;--held:#1b6e44;--seen:#a8341f;--unknown:#7d5f00;--right:#e2f2e5;--wrong:#fbe6e1}
@@ -54,9 +48,9 @@ td.first,th.first{border-left:1px solid var(--line)}
 th.name,td.name{text-align:left;position:sticky;left:0;background:var(--card);white-space:normal;overflow-wrap:break-word;
 min-width:min(200px,38vw);max-width:min(300px,38vw)}
 tr.mean td{font-weight:600;background:var(--mean)}
-.held{color:var(--held)}.seen{color:var(--seen)}.unknown{color:var(--unknown)}
+.marked{color:var(--seen);font-weight:600}.held{color:var(--held)}.seen{color:var(--seen)}.unknown{color:var(--unknown)}
 td.text{text-align:left;white-space:pre-wrap;min-width:260px;overflow-wrap:anywhere}
-figure{margin:0;overflow-x:auto;background:#fff;border:1px solid var(--line);border-radius:8px;padding:10px}
+figure{margin:0 0 10px;overflow-x:auto;background:#fff;border:1px solid var(--line);border-radius:8px;padding:10px}
 figure img{display:block;margin:0 auto;max-width:100%;min-width:560px;height:auto}
 details{border:1px solid var(--line);border-radius:8px;background:var(--card);margin:6px 0;padding:6px 12px}
 summary{cursor:pointer;font-weight:600}summary small{font-weight:normal;color:var(--soft);margin-left:8px}
@@ -90,11 +84,21 @@ def _table(table: Table) -> str:
     lines.append(f"<tr>{''.join(head)}</tr>")
     for number, row in enumerate(table.rows):
         cells = (
-            f'<td class="{"name" if i == 0 else _STATUS.get(cell, "") + edge(i)}">{_text(cell)}</td>'
+            f'<td class="{"name" if i == 0 else _kind(table, i, cell) + edge(i)}">{_text(cell)}</td>'
             for i, cell in enumerate(row)
         )
         lines.append(f'<tr class="{"mean" if number in table.means else ""}">{"".join(cells)}</tr>')
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def _kind(table: Table, column: int, cell: str) -> str:
+    """The classes of a cell."""
+    if table.head[column] == "label":
+        label, _, overlap = cell.partition("; ")
+        return "seen" if overlap else _COLORS.get(labels.status_of(label), "")
+    if table.head[column] == "wording":
+        return "text"
+    return "marked" if table.head[column] == "most frequent" and "(" in cell else ""
 
 
 def _figure(svg: bytes, alternative: str) -> str:
@@ -109,40 +113,50 @@ def page(runs: Sequence[Run], evidence: Evidence) -> str:
       runs: the first is compared with, the last is the one of interest.
       evidence: of their predictions.
     """
-    sections: list[tuple[str, str, str]] = [
-        ("results", "Results", _table(results_table(runs))),
-        ("clusters", "Clusters", _figure(plots.cluster_bars(runs), "means by cluster and run")),
-        (
-            "spread",
-            "Spread over templates",
-            _figure(plots.template_spread(runs), "scores by dataset, run and template"),
-        ),
-    ]
-    if compared := [c for c in evidence.comparisons if c.datasets]:
-        parts = [_figure(plots.differences(compared), "differences between runs with 95 % intervals")]
-        for c in compared:
-            parts.append(f"<h3>{_text(c.other)} beside {_text(c.first)}</h3>{_table(comparison_table(c))}")
-        sections.append(("differences", "Differences between runs", "".join(parts)))
-    if any(evidence.calibration(run.name) for run in runs):
-        figure = _figure(plots.reliability(runs, evidence), "reliability of the options' probabilities by run")
-        sections.append(("calibration", "Calibration", figure))
-    rankings = rankings_table(runs, evidence)
-    if rankings.rows:
-        sections.append(("rankings", "Other rankings of the options", _table(rankings)))
+    sections: dict[str, tuple[int, str, str]] = {}  # order, title, content
+
+    def add(name: str, order: int, title: str, content: str) -> None:
+        if content:
+            before = sections.get(name, (order, title, ""))
+            sections[name] = (min(order, before[0]), before[1], before[2] + content)
+
+    def add_table(name: str, order: int, title: str, table: Table) -> None:
+        add(name, order, title, _table(table) if table.rows else "")
+
+    for plot in plots():
+        if (svg := plot.svg(runs, evidence)) is not None:
+            add(plot.section, plot.order, plot.title, _figure(svg, plot.alternative))
+    add_table("results", 10, "Results", results_table(runs, evidence))
+    add_table("spread", 30, "Spread over templates", spread_table(runs, evidence))
+    for c in evidence.comparisons:
+        if c.datasets:
+            table = _table(comparison_table(c, common(runs)))
+            add(
+                "differences",
+                40,
+                "Differences between runs",
+                f"<h3>{_text(c.other)} beside {_text(c.first)}</h3>{table}",
+            )
+    add_table("overlap", 42, "Records in the text that was tuned on", overlap_table(runs))
+    add_table("groups", 45, "Runs of the groups", groups_table(runs))
+    add_table("metrics", 60, "Other metrics", metrics_table(runs))
+    add_table("rankings", 70, "Other rankings of the options", rankings_table(runs, evidence))
     if any(evidence.clean.values()):
-        sections.append(("clean", "Examples that the corpus does not have", _table(clean_table(runs, evidence))))
-    sections.append(("templates", "Templates", "".join(_templates(runs, name) for name in dataset_names(runs))))
+        add_table("clean", 80, "Examples that the corpus does not have", clean_table(runs, evidence))
+    add("templates", 90, "Templates", "".join(_templates(runs, evidence, name) for name in dataset_names(runs)))
     if evidence.worst:
         parts = [
             f"<p>Lowest scores of the answer against the other options, or of the text, in {_text(runs[-1].title)}.</p>"
         ]
         parts += [_worst(runs, evidence, name) for name in evidence.worst]
-        sections.append(("worst", "Worst examples", "".join(parts)))
+        add("worst", 100, "Worst examples", "".join(parts))
+    add_table("cost", 110, "Time and tokens", cost_table(runs))
     items = "".join(f"<li>{_text(note)}</li>" for note in notes(runs, evidence))
-    sections.append(("notes", "How to read this", f"<ul>{items}</ul>"))
+    add("notes", 120, "How to read this", f"<ul>{items}</ul>")
+    shown = sorted(((order, name, title, content) for name, (order, title, content) in sections.items()))
 
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
-    body = "".join(f'<section><h2 id="{name}">{title}</h2>{content}</section>' for name, title, content in sections)
+    links = "".join(f'<a href="#{name}">{title}</a>' for _, name, title, _ in shown)
+    body = "".join(f'<section><h2 id="{name}">{title}</h2>{content}</section>' for _, name, title, content in shown)
     title = "FLAN-JAX evaluation: " + ", ".join(run.name for run in runs)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
@@ -154,31 +168,10 @@ def page(runs: Sequence[Run], evidence: Evidence) -> str:
     )
 
 
-def _templates(runs: Sequence[Run], name: str) -> str:
+def _templates(runs: Sequence[Run], evidence: Evidence, name: str) -> str:
     """The wordings of a dataset's templates with each run's test and dev figures."""
-    listed = [{t["template"]: t for t in (run.figures(name) or {"templates": []})["templates"]} for run in runs]
-    lines = []
-    for number in sorted({n for each in listed for n in each}):
-        wordings = dict.fromkeys(
-            _wording(run, name, number) for run, each in zip(runs, listed, strict=True) if number in each
-        )
-        cells = [f'<td class="text">t{number}  {"<hr>".join(map(_text, wordings))}</td>']
-        for each in listed:
-            t = each.get(number)
-            cells += [f'<td class="first">{percent(template_value(t)) if t else NONE}</td>']
-            cells += [f"<td>{percent(t.get('dev')) if t else NONE}</td>"]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    groups = "".join(f'<th class="group" colspan="2">{_text(run.title)}</th>' for run in runs)
-    head = f"<tr><th></th>{groups}</tr><tr><th></th>{'<th>test</th><th>dev</th>' * len(runs)}</tr>"
-    table = f'<div class="wide"><table>{head}{"".join(lines)}</table></div>'
+    table = _table(templates_table(runs, evidence, [name]))
     return f"<details><summary>{_text(name)}</summary>{table}</details>"
-
-
-def _wording(run: Run, name: str, number: int) -> str:
-    if name not in {d.name for d in catalog.datasets()}:
-        return ""
-    wordings = styles.templates(catalog.dataset(name), run.style)
-    return wordings[number].input if number < len(wordings) else ""
 
 
 def _worst(runs: Sequence[Run], evidence: Evidence, name: str) -> str:
@@ -190,7 +183,7 @@ def _worst(runs: Sequence[Run], evidence: Evidence, name: str) -> str:
 
 
 def _example(runs: Sequence[Run], evidence: Evidence, name: str, prediction: Mapping[str, Any]) -> str:
-    number, record = prediction["template"], prediction["record"]
+    number, record = prediction["template"], record_of(prediction)
     top = f"<p>{_text(str(prediction['id']))} · template {number}</p><pre>{_text(prediction['prompt'])}</pre>"
     if "loglikelihood" not in prediction:
         wanted = prediction.get("references", prediction.get("target", ""))

@@ -1,30 +1,44 @@
-"""Finished evaluations: their results, and their predictions where they are at hand."""
+"""Finished evaluations: their results, and their predictions where they are at hand; runs in groups."""
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+import functools
+import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, content, styles
+import numpy as np
+
+from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
+from flan_jax.evaluation import clusters, labels
 from flan_jax.json_lines import NotFiniteNumber, from_json, read_lines
+
+NOT_RECORDED = "not recorded"
+
+_NUMBERS = ("examples", "mean", "std")  # without which a dataset has no figures
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One evaluation under its name in the report.
+    """One evaluation under its name in the report, or several as one.
 
     Attributes:
       name: for example "untuned".
       results: what `evaluator.evaluate` returned.
       output_dir: its EVAL_OUTPUT_DIR, with the predictions; None where there are only results.
+      lines: the predictions themselves by dataset and template, where they are in no folder of ours.
+      members: the runs of a group; empty for a single one.
     """
 
     name: str
     results: Mapping[str, Any]
     output_dir: Path | None = None
+    lines: Mapping[str, Mapping[int, list[dict[str, Any]]]] | None = None
+    members: tuple[Run, ...] = ()
 
     @property
     def style(self) -> styles.TextStyle:
@@ -33,47 +47,91 @@ class Run:
 
     @property
     def title(self) -> str:
-        """The name with what its prompts are: "tuned (zero-shot)", "tuned (5 shots)", "untuned (zero-shot, gpt3)"."""
-        parts = [f"{self.style.shots} shots" if self.style.shots else "zero-shot"]
+        """The name with what its prompts are: "tuned · few-shot (5)", "untuned · zero-shot · gpt3"."""
+        if "harness" in self.results:
+            return f"{self.name} · {self.results['harness']}"
         rest = dataclasses.replace(self.style, shots=0, shared=False).name
-        return f"{self.name} ({', '.join([*parts, *([rest] if rest != styles.INSTRUCTIONS else [])])})"
+        parts = [self.name, labels.shots(self.style), *([rest] if rest != styles.INSTRUCTIONS else [])]
+        return " · ".join([*parts, *([f"{len(self.members)} runs"] if self.members else [])])
+
+    @functools.cached_property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """The figures of each dataset, with the label and the status of today's words."""
+        found = {}
+        for name, figures in self.results["datasets"].items():
+            label = labels.of_figures(figures, self.style)
+            found[name] = {**figures, "label": label, "status": labels.status_of(label)}
+        return found
 
     def figures(self, dataset: str) -> Mapping[str, Any] | None:
         """The dataset's figures, or None."""
-        return self.results["datasets"].get(dataset)
+        return self.datasets.get(dataset)
 
 
 def load_run(name: str, output_dir: str | Path) -> Run:
-    """Reads the results.json of an earlier evaluation.
+    """Reads the results.json of an earlier evaluation, of this version or another.
 
     Raises:
-      FlanError: there is none, or it is broken.
+      FlanError: there is none, it is broken, or lacks what a report needs.
     """
     path = Path(output_dir) / "results.json"
     try:
-        results = from_json(path.read_text(encoding="utf-8"))
+        results = from_json(path.read_text(encoding="utf-8-sig"))
     except NotFiniteNumber as error:
         raise FlanError(f"{path} is no result ({error}): run python -m flan_jax.eval again.") from error
     except (OSError, ValueError) as error:
         raise FlanError(f"no readable results.json in {output_dir}: run python -m flan_jax.eval first.") from error
     if not isinstance(results, dict) or not {"checkpoint", "datasets", "clusters"} <= set(results):
         raise FlanError(f"{path} holds no results of an evaluation: run python -m flan_jax.eval again.")
+    if not isinstance(results["datasets"], dict):
+        raise FlanError(f"{path} holds no datasets by name: run python -m flan_jax.eval again.")
+    for dataset, figures in results["datasets"].items():
+        if problem := _problem(figures):
+            raise FlanError(
+                f"{path}: dataset {dataset} {problem}; it is of another version: run python -m flan_jax.eval again."
+            )
     return Run(name, results, Path(output_dir))
+
+
+def _problem(figures: Any) -> str:
+    """What is wrong with the figures of a dataset; empty for nothing."""
+    if not isinstance(figures, dict):
+        return "has no figures"
+    for key in _NUMBERS:
+        if not isinstance(figures.get(key), numbers.Real) or isinstance(figures[key], bool):
+            return f"has no number {key!r}"
+    if not -1 <= figures["mean"] <= 1:
+        return f"has a mean of {figures['mean']}, which is no share"
+    listed = figures.get("templates")
+    if not isinstance(listed, list) or not listed:
+        return "has no templates"
+    for t in listed:
+        if not isinstance(t, dict) or "template" not in t or not {"value", "sum"} & set(t):
+            return "has a template without a figure"
+    return "" if isinstance(figures.get("cluster"), str) else "has no cluster"
+
+
+# ------------------------------------------------------------------------------------------------------- of several
 
 
 def dataset_names(runs: Sequence[Run]) -> list[str]:
     """The datasets that any run has, in the catalog's order."""
     order = {d.name: i for i, d in enumerate(catalog.datasets())}
-    names = dict.fromkeys(name for run in runs for name in run.results["datasets"])
+    names = dict.fromkeys(name for run in runs for name in run.datasets)
     return sorted(names, key=lambda name: order.get(name, len(order)))
 
 
 def by_cluster(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The datasets of each cluster."""
+    """The datasets of each cluster, those that are in no mean at its end."""
     found: dict[str, list[str]] = {}
-    for name in dataset_names(runs):
+    for name in sorted(dataset_names(runs), key=clusters.is_extra):
         found.setdefault(first_figures(runs, name)["cluster"], []).append(name)
     return found
+
+
+def common(runs: Sequence[Run]) -> dict[str, clusters.Common]:
+    """What the mean of each cluster is over: the datasets that all runs have."""
+    return clusters.common([run.datasets for run in runs])
 
 
 def first_figures(runs: Sequence[Run], dataset: str) -> Mapping[str, Any]:
@@ -83,7 +141,7 @@ def first_figures(runs: Sequence[Run], dataset: str) -> Mapping[str, Any]:
 
 def metric(figures: Mapping[str, Any]) -> str:
     """The name of a dataset's headline metric."""
-    return figures.get("metric", "accuracy")
+    return clusters.headline_metric(figures)
 
 
 def template_value(figures: Mapping[str, Any]) -> float:
@@ -91,17 +149,25 @@ def template_value(figures: Mapping[str, Any]) -> float:
     return figures["value"] if "value" in figures else figures["sum"]
 
 
+def wording(figures: Mapping[str, Any]) -> str:
+    """The text of a template as it was evaluated: its input, and its target where it is more than the answer."""
+    if "input" not in figures:
+        return NOT_RECORDED
+    target = figures.get("target", "")
+    return figures["input"] + (f"\n→ {target}" if target and target != "{answer}" else "")
+
+
 def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
     """The test predictions behind a dataset's figures, by template.
 
     Returns:
-      Nothing where they are not all at hand, as for a run of which only the results were kept, or where they do not
-      say what their records are. Each has a `record` besides: its hash, told apart from equal records before it. Runs
-      pair by it, since rows of other data may have the same ids.
+      Nothing where they are not all at hand, as for a run of which only the results were kept.
 
     Raises:
       FlanError: they hold a number that is NaN or infinite.
     """
+    if run.lines is not None:
+        return dict(run.lines.get(dataset, {}))
     figures = run.figures(dataset)
     if run.output_dir is None or figures is None:
         return {}
@@ -116,8 +182,114 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
             return {}
         if not rows or len(rows) != figures["examples"]:
             return {}
-        if not all("hash" in row for row in rows):  # of an earlier version
-            return {}
-        keys = content.numbered(row["hash"] for row in rows)
-        found[template["template"]] = [row | {"record": key} for row, key in zip(rows, keys, strict=True)]
+        found[template["template"]] = rows
     return found
+
+
+# ----------------------------------------------------------------------------------------------------------- groups
+
+
+def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Run]:
+    """The runs, those of a group as one, which stands where its first one stood.
+
+    Args:
+      runs: single runs.
+      groups: names of runs, or patterns of names such as "tuned seed *", by the group's name.
+
+    Raises:
+      FlanError: a name that no run has, a run in two groups, or a group of runs that cannot be averaged.
+    """
+    names = [run.name for run in runs]
+    taken: dict[str, str] = {}
+    members: dict[str, list[Run]] = {}
+    for name, patterns in groups.items():
+        for pattern in patterns:
+            found = [n for n in names if n == pattern] or fnmatch.filter(names, pattern)
+            if not found:
+                raise FlanError(f"group {name}: there is no run {pattern!r}, but {', '.join(names)}.")
+            for one in found:
+                if taken.setdefault(one, name) != name:
+                    raise FlanError(f"run {one} is in the groups {taken[one]} and {name}: leave it out of one.")
+        members[name] = [run for run in runs if taken.get(run.name) == name]
+        if len(members[name]) < 2:
+            raise FlanError(f"group {name} has one run: a spread over runs needs two or more.")
+    out: list[Run] = []
+    for run in runs:
+        name = taken.get(run.name)
+        if name is None:
+            out.append(run)
+        elif run is members[name][0]:
+            out.append(as_one(name, members[name]))
+    return out
+
+
+def as_one(name: str, members: Sequence[Run]) -> Run:
+    """Several runs as one: means over the runs, and the standard deviation over the runs in place of templates.
+
+    A dataset that not all have, or that is not measured by the same metric, is left out and listed as skipped.
+
+    Raises:
+      FlanError: the runs are not of one style.
+    """
+    if len(asked := dict.fromkeys(run.style.name for run in members)) > 1:
+        raise FlanError(f"group {name} has runs of the styles {', '.join(asked)}: group those of one style.")
+    first = members[0]
+    datasets, skipped = {}, []
+    for dataset in dataset_names(members):
+        each = [run.figures(dataset) for run in members]
+        if not all(each):
+            lacking = ", ".join(run.name for run, f in zip(members, each, strict=True) if not f)
+            skipped.append({"dataset": dataset, "reason": f"not in {lacking}"})
+        elif len({clusters.measured(f) for f in each}) > 1:
+            skipped.append({"dataset": dataset, "reason": "its runs are measured by different metrics"})
+        else:
+            datasets[dataset] = _averaged(each)
+    distinct = {run.results["checkpoint"] for run in members}
+    results = {
+        **{key: first.results[key] for key in ("settings", "joint", "separator", "harness") if key in first.results},
+        "checkpoint": distinct.pop() if len(distinct) == 1 else f"{len(members)} checkpoints",
+        "tuning": first.results.get("tuning", {}),
+        "runs": [run.name for run in members],
+        "datasets": datasets,
+        "skipped": skipped,
+        "invalid": [one for run in members for one in run.results.get("invalid", ())],
+        "clusters": clusters.cluster_means(datasets),
+    }
+    return Run(name, results, members=tuple(members))
+
+
+def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of one dataset in several runs as one: means, and `std` over the runs."""
+
+    def average(values: Sequence[float | None]) -> float | None:
+        return None if any(v is None for v in values) else float(np.mean(values))
+
+    by_number = [{t["template"]: t for t in figures["templates"]} for figures in each]
+    templates = []
+    for number in sorted({n for listed in by_number for n in listed}):
+        found = [listed[number] for listed in by_number if number in listed]
+        if len(found) < len(each) or len({wording(t) for t in found}) > 1:
+            continue
+        value = average([template_value(t) for t in found])
+        templates.append(
+            {**{k: found[0][k] for k in ("input", "target") if k in found[0]}, "template": number, "value": value}
+            | {"dev": average([t.get("dev") for t in found])}
+        )
+    means = [figures["mean"] for figures in each]
+    shared = [m for m in each[0].get("metrics", {}) if all(m in figures.get("metrics", {}) for figures in each)]
+    counts = [figures["examples"] for figures in each]
+    return {
+        **{k: each[0][k] for k in ("cluster", "paper_dataset", "metric", "headline_metric") if k in each[0]},
+        "label": labels.joint(figures["label"] for figures in each),
+        "examples": min(counts),
+        "mean": float(np.mean(means)),
+        "std": float(np.std(means, ddof=1)),
+        "runs": means,
+        "best_dev": average([figures.get("best_dev") for figures in each]),
+        "best_dev_template": None,
+        "random": average([figures.get("random") for figures in each]),
+        "majority": average([figures.get("majority") for figures in each]),
+        "stderr": None,
+        "metrics": {m: float(np.mean([figures["metrics"][m] for figures in each])) for m in shared},
+        "templates": templates,
+    }

@@ -1,42 +1,79 @@
-"""Paired bootstrap and calibration."""
+"""Bootstrap over examples and over templates, paired permutation tests, Holm's correction, calibration. All vectorised.
+
+Everything is seeded by the caller's generator. Values are 0 to 1, in arrays of examples x templates.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-REPLICATES = 2000
+REPLICATES = 2000  # resamples of a bootstrap
+PERMUTATIONS = 10_000  # of a test: its smallest p is 1 / 10,001
+MIN_PAIRS = 50  # examples below which a test gives no verdict
+LEVEL = 0.05  # of a verdict, after Holm's correction
 BINS = 10
+_AT_ONCE = 4_000_000  # numbers of an array of resamples or signs
 
 
-def bootstrap_means(values_E: np.ndarray, rng: np.random.Generator, replicates: int = REPLICATES) -> np.ndarray:
-    """Means of resamples of E values with replacement, one a replicate (Efron and Tibshirani 1993, chapter 6).
+# -------------------------------------------------------------------------------------------------------- bootstrap
+
+
+def counts_of_resamples(size: int, replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `size` things is drawn in each resample with replacement: replicates x size, float32.
 
     Args:
-      values_E: one number an example.
+      size: how many things there are.
+      replicates: how many resamples.
+      rng: draws.
+    """
+    drawn_RxN = rng.integers(0, size, (replicates, size))
+    drawn_RxN += size * np.arange(replicates)[:, None]
+    return np.bincount(drawn_RxN.ravel(), minlength=replicates * size).reshape(replicates, size).astype(np.float32)
+
+
+def bootstrap(
+    values_ExT: np.ndarray, rng: np.random.Generator, replicates: int = REPLICATES, *, over_templates: bool = False
+) -> np.ndarray:
+    """Means of resamples of the examples, or of examples and templates, each resampled by itself.
+
+    Efron and Tibshirani 1993, chapter 6; for crossed factors Owen 2007 ("the pigeonhole bootstrap").
+
+    Args:
+      values_ExT: a value for each example and template.
       rng: draws the resamples.
       replicates: how many.
+      over_templates: whether templates are resampled too.
+
+    Returns:
+      A mean a replicate.
     """
-    count = len(values_E)
-    at_once = max(1, 1_000_000 // count)
-    found = [
-        values_E[rng.integers(0, count, (min(at_once, replicates - done), count))].mean(1)
-        for done in range(0, replicates, at_once)
-    ]
-    return np.concatenate(found)
+    examples, templates = values_ExT.shape
+    values_ExT = values_ExT.astype(np.float32)
+    at_once = max(1, _AT_ONCE // examples)
+    sums_RxT = np.concatenate(
+        [
+            counts_of_resamples(examples, min(at_once, replicates - done), rng) @ values_ExT
+            for done in range(0, replicates, at_once)
+        ]
+    ).astype(np.float64)
+    if over_templates:
+        sums_RxT *= counts_of_resamples(templates, replicates, rng)
+    return sums_RxT.sum(1) / (examples * templates)
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A difference with its bootstrap distribution.
+    """A mean, or a difference of means, with its bootstrap distribution.
 
     Attributes:
-      difference: the other run's mean less the first's.
-      replicates: differences of the resamples.
+      value: the mean, or the other run's less the first's.
+      replicates: those of the resamples.
     """
 
-    difference: float
+    value: float
     replicates: np.ndarray
 
     @property
@@ -50,20 +87,104 @@ class Interval:
         """Standard deviation of the replicates."""
         return float(self.replicates.std(ddof=1))
 
+    def to_dict(self) -> dict[str, object]:
+        """Bounds and standard error, for JSON."""
+        return {"interval": list(self.bounds), "stderr": self.stderr}
 
-def paired_difference(
-    first_ExT: np.ndarray, other_ExU: np.ndarray, rng: np.random.Generator, replicates: int = REPLICATES
-) -> Interval:
-    """The difference of two runs on the same examples, which are resampled together.
+
+def mean_of(intervals: Sequence[Interval]) -> Interval:
+    """The mean of several that were resampled by themselves, as of the datasets of a cluster."""
+    return Interval(
+        float(np.mean([i.value for i in intervals])),
+        np.mean([i.replicates for i in intervals], axis=0, dtype=np.float64),
+    )
+
+
+def difference_over_templates(
+    first_ExT: np.ndarray,
+    other_ExU: np.ndarray,
+    same_templates: bool,
+    rng: np.random.Generator,
+    replicates: int = REPLICATES,
+) -> np.ndarray:
+    """Differences (other - first) of resamples of examples and templates.
 
     Args:
       first_ExT: a value for each example and template of the first run.
-      other_ExU: the same examples in the other run, with its own templates; each example counts by its mean over them.
+      other_ExU: the same examples in the other run.
+      same_templates: whether column t of both is the same template; then templates are paired as the examples are.
       rng: draws the resamples.
       replicates: how many.
     """
-    differences_E = other_ExU.mean(1) - first_ExT.mean(1)
-    return Interval(float(differences_E.mean()), bootstrap_means(differences_E, rng, replicates))
+    if same_templates:
+        return bootstrap(other_ExU - first_ExT, rng, replicates, over_templates=True)
+    both = np.concatenate([first_ExT, other_ExU], axis=1).astype(np.float32)
+    examples, (t, u) = len(both), (first_ExT.shape[1], other_ExU.shape[1])
+    at_once = max(1, _AT_ONCE // examples)
+    sums = np.concatenate(
+        [
+            counts_of_resamples(examples, min(at_once, replicates - done), rng) @ both
+            for done in range(0, replicates, at_once)
+        ]
+    ).astype(np.float64)
+    first = (sums[:, :t] * counts_of_resamples(t, replicates, rng)).sum(1) / (examples * t)
+    other = (sums[:, t:] * counts_of_resamples(u, replicates, rng)).sum(1) / (examples * u)
+    return other - first
+
+
+# ------------------------------------------------------------------------------------------------------------ tests
+
+
+def permuted_means(differences_E: np.ndarray, rng: np.random.Generator, permutations: int = PERMUTATIONS) -> np.ndarray:
+    """Means of paired differences with signs that are drawn: what they would be, were the two runs alike.
+
+    Args:
+      differences_E: other - first of each example.
+      rng: draws the signs.
+      permutations: how many times.
+    """
+    kept = differences_E[differences_E != 0].astype(np.float64)  # a zero has no sign
+    if not len(kept):
+        return np.zeros(permutations)
+    parts = []
+    at_once = max(1, _AT_ONCE // len(kept))
+    for done in range(0, permutations, at_once):
+        rows = min(at_once, permutations - done)
+        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-rows * len(kept) // 8)), np.uint8), count=rows * len(kept))
+        parts.append(2.0 * (bits.reshape(rows, len(kept)).astype(np.float32) @ kept) - kept.sum())
+    return np.concatenate(parts) / len(differences_E)
+
+
+def p_value(difference: float, null_P: np.ndarray) -> float:
+    """Two-sided: the share of permutations that are at least as far from zero, the real one counted among them.
+
+    Args:
+      difference: the mean that was found.
+      null_P: what `permuted_means` gave.
+    """
+    rounding = 1e-9  # sums in another order
+    return float((1 + np.sum(np.abs(null_P) >= abs(difference) - rounding)) / (len(null_P) + 1))
+
+
+def holm(p_values: Mapping[object, float]) -> dict[object, float]:
+    """p values after Holm's correction for as many tests as there are (Holm 1979), each by its key."""
+    found, largest = {}, 0.0
+    for rank, (key, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p))
+        found[key] = largest
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- answers
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """(median, first quartile, third quartile), between values by a straight line."""
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return float(middle), float(low), float(high)
+
+
+# ------------------------------------------------------------------------------------------------------ calibration
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table as RichTable
 
 from flan_jax import catalog
-from flan_jax.evaluation import evaluator
-from flan_jax.reporting.evidence import Comparison, Evidence
-from flan_jax.reporting.runs import Run, by_cluster, dataset_names, first_figures, metric
+from flan_jax.evaluation import clusters
+from flan_jax.reporting.evidence import Evidence
+from flan_jax.reporting.runs import Run, by_cluster, common, dataset_names, first_figures, metric
 
 NONE = "–"
-HELD_OUT = "held out"  # in a run with exemplars, which is not zero-shot
+EXTRA = " (extra, in no mean)"
+ALMOST_ALWAYS = 0.95  # share of one answer from which it is marked
+_LONGEST = 24  # characters of an answer in a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,179 +76,149 @@ def cluster_title(name: str) -> str:
     return next((c.title for c in catalog.clusters() if c.name == name), name)
 
 
-def results_table(runs: Sequence[Run]) -> Table:
+def cluster_of(dataset: str) -> str:
+    """The cluster of a dataset; empty where the catalog has none."""
+    return next((d.cluster for d in catalog.datasets() if d.name == dataset), "")
+
+
+def mean_title(over: clusters.Common) -> str:
+    """The name of a mean, which says of how many datasets it is where some are missing: "NLI, mean of 5 of 10"."""
+    part = f", mean of {over.count} datasets" if over.partial else ", mean"
+    return cluster_title(over.cluster) + part
+
+
+def results_table(runs: Sequence[Run], evidence: Evidence | None = None) -> Table:
     """The paper's form of table (appendix): a row a dataset, a mean a cluster.
 
-    For each run: mean and standard deviation over the forward templates, the best-dev template, held out or seen.
+    For each run: n, mean and standard deviation over the forward templates (of a group: over its runs), the best-dev
+    template, the share of the most frequent answer, and the label. Means are over the datasets that all runs have.
+
+    Args:
+      runs: columns.
+      evidence: of their predictions; without it shares of answers are those that the results have.
     """
     rows: list[tuple[str, ...]] = []
     means = set()
+    over_all = common(runs)
     for cluster, names in by_cluster(runs).items():
+        over = over_all[cluster]
+        mean_row = len(rows) + sum(name not in over.apart for name in names)
         for name in names:
+            if len(rows) == mean_row:
+                _add_mean(rows, means, runs, over)
             first = first_figures(runs, name)
-            row = [name, metric(first), str(first["examples"])]
+            row = [name + (EXTRA if name in over.apart else ""), metric(first)]
             row += [percent(first.get("random")), percent(first.get("majority"))]
             for run in runs:
-                row += _run_cells(run, run.figures(name))
+                row += _run_cells(run, name, evidence)
             rows.append(tuple(row))
-        mean = next(run.results["clusters"][cluster] for run in runs if cluster in run.results["clusters"])
-        row = [f"{cluster_title(cluster)}, mean", "", "", percent(mean["random"]), percent(mean["majority"])]
-        for run in runs:
-            row += _mean_cells(run, run.results["clusters"].get(cluster))
-        means.add(len(rows))
-        rows.append(tuple(row))
-    groups = (("", 5), *((run.title, 3) for run in runs))
-    head = ("dataset", "metric", "examples", "random", "majority", *("mean ± std", "best dev", "status") * len(runs))
+        if len(rows) == mean_row:
+            _add_mean(rows, means, runs, over)
+    each = ("n", "mean ± std", "best dev", "most frequent", "label")
+    head = ("dataset", "metric", "random", "majority", *each * len(runs))
+    if all(row[i] in ("", NONE) for row in rows for i, title in enumerate(head) if title == "most frequent"):
+        kept = [i for i, title in enumerate(head) if title != "most frequent"]
+        head, rows = tuple(head[i] for i in kept), [tuple(row[i] for i in kept) for row in rows]
+    groups = (("", 4), *((run.title, (len(head) - 4) // len(runs)) for run in runs))
     return Table(groups, head, rows, frozenset(means))
 
 
-def _run_cells(run: Run, figures: Mapping[str, Any] | None) -> list[str]:
-    if figures is None:
-        return [NONE] * 3
-    best = percent(figures["best_dev"])
-    if figures["best_dev_template"] is not None:
+def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run], over: clusters.Common) -> None:
+    found = [clusters.mean(run.datasets, over) for run in runs]
+    some = next((f for f in found if f), None)
+    if some is None:
+        return
+    row = [mean_title(over), "", percent(some["random"]), percent(some["majority"])]
+    for run, figures in zip(runs, found, strict=True):
+        if figures is None:
+            row += [NONE] * 5
+            continue
+        spread = f" ± {percent(spread_over_runs(run, over))}" if run.members else ""
+        # Datasets for which the model's numbers were not finite; the notes say where.
+        invalid = [
+            one["dataset"] for one in run.results.get("invalid", ()) if cluster_of(one["dataset"]) == over.cluster
+        ]
+        without = f" (without {', '.join(invalid)})" if invalid else ""
+        row += ["", percent(figures["mean"]) + spread + without, percent(figures["best_dev"]), "", figures["label"]]
+    means.add(len(rows))
+    rows.append(tuple(row))
+
+
+def spread_over_runs(run: Run, over: clusters.Common) -> float:
+    """The standard deviation of a cluster's mean over the runs of a group."""
+    return statistics.stdev(clusters.mean(one.datasets, over)["mean"] for one in run.members)
+
+
+def _run_cells(run: Run, name: str, evidence: Evidence | None) -> list[str]:
+    if (figures := run.figures(name)) is None:
+        return [NONE] * 5
+    best = percent(figures.get("best_dev"))
+    if figures.get("best_dev_template") is not None:
         best += f" (t{figures['best_dev_template']})"
-    return [f"{percent(figures['mean'])} ± {percent(figures['std'])}", best, _status(run, figures)]
+    several = run.members or len(figures["templates"]) > 1
+    figure = percent(figures["mean"]) + (f" ± {percent(figures['std'])}" if several else "")
+    return [str(figures["examples"]), figure, best, most_frequent(run, name, evidence), label_cell(figures)]
 
 
-def _mean_cells(run: Run, figures: Mapping[str, Any] | None) -> list[str]:
-    if figures is None:
-        return [NONE] * 3
-    # Datasets for which the model's numbers were not finite; the notes say where.
-    without = f" (without {', '.join(left_out)})" if (left_out := figures.get("left_out")) else ""
-    return [percent(figures["mean"]) + without, percent(figures["best_dev"]), _status(run, figures)]
+def label_cell(figures: Mapping[str, Any]) -> str:
+    """The label, and how many of the evaluated records stand in the text that was tuned on, where any do."""
+    overlap = figures.get("overlap") or {}
+    return figures["label"] + (f"; {overlap['seen']} of {overlap['of']} records seen" if overlap.get("seen") else "")
 
 
-def _status(run: Run, figures: Mapping[str, Any]) -> str:
-    return HELD_OUT if run.style.shots and figures["status"] == evaluator.HELD_OUT else figures["status"]
+def answers(run: Run, name: str, evidence: Evidence | None) -> tuple[float | None, float | None]:
+    """Macro F1 and the share of the most frequent answer, 0 to 1, from the results or else from the predictions."""
+    found = (run.figures(name) or {}).get("metrics", {})
+    value = evidence.values[run.name].get(name) if evidence else None
+    macro_f1 = found["macro_f1"] / 100 if "macro_f1" in found else value.macro_f1 if value else None
+    return macro_f1, found["top_answer"] / 100 if "top_answer" in found else value.share if value else None
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """Differences of a run from the first, with intervals."""
-    rows: list[tuple[str, ...]] = []
-    means = set()
-    clusters = {d.name: d.cluster for d in catalog.datasets()}
-    names = list(comparison.datasets)
-    for i, name in enumerate(names):
-        first, other = comparison.means[name]
-        figures = (str(comparison.examples[name]), percent(first), percent(other))
-        rows.append((name, *figures, *_difference_cells(comparison.datasets[name])))
-        cluster = clusters.get(name)
-        if cluster in comparison.clusters and (i + 1 == len(names) or clusters.get(names[i + 1]) != cluster):
-            means.add(len(rows))
-            rows.append(
-                (f"{cluster_title(cluster)}, mean", "", "", "", *_difference_cells(comparison.clusters[cluster]))
-            )
-    head = ("dataset", "examples", comparison.first, comparison.other, "difference", "95 % interval", "std. error", "")
-    return Table((("", len(head)),), head, rows, frozenset(means))
+def most_frequent(run: Run, name: str, evidence: Evidence | None) -> str:
+    """The share of the most frequent answer, with the answer where it is the same with all templates.
+
+    A share of 95 % or more is marked, and so is the number of templates with which the answer never varies.
+    """
+    value = evidence.values[run.name].get(name) if evidence else None
+    _, share = answers(run, name, evidence)
+    if share is None:
+        return NONE
+    text = percent(share)
+    if value and value.most:
+        text += f" {_short(value.most)}"
+    if value and value.constant:
+        return f"{text} ({value.constant} of {len(value.answers)} constant)"
+    return text + (" (nearly constant)" if share >= ALMOST_ALWAYS else "")
 
 
-def _difference_cells(interval: Any) -> tuple[str, ...]:
-    low, high = interval.bounds
-    verdict = "higher" if low > 0 else "lower" if high < 0 else ""
-    return signed(interval.difference), f"{signed(low)} to {signed(high)}", percent(interval.stderr), verdict
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
-    """Options ranked by the sum, per token and per byte; one template's standard error; calibration error."""
+def metrics_table(runs: Sequence[Run]) -> Table:
+    """Every other metric of the datasets, each by its name and its version, the mean over the templates."""
     rows = []
     for name in dataset_names(runs):
-        cells = []
-        for run in runs:
-            figures = run.figures(name) or {}
-            value = evidence.values[run.name].get(name)
-            error = value.calibration.error if value and value.calibration else None
-            ranked = "mean_per_token" in figures
-            # Where the headline is not the share of right answers, the sum's accuracy is that of its templates.
-            total = statistics.fmean(t["sum"] for t in figures["templates"]) if ranked else None
-            shown = (total, figures.get("mean_per_token"), figures.get("mean_per_byte"), figures.get("stderr"), error)
-            cells += [percent(share) for share in shown]
-        if any(cell != NONE for cell in cells):
-            rows.append((name, *cells))
-    head = ("dataset", *("sum", "per token", "per byte", "std. error", "ECE") * len(runs))
-    return Table((("", 1), *((run.title, 5) for run in runs)), head, rows)
+        each = [run.figures(name) or {} for run in runs]
+        keys = dict.fromkeys(key for figures in each for key in figures.get("metrics", {}))
+        for key in keys:
+            if key in ("macro_f1", "top_answer") or all(metric(f) == key for f in each if f):
+                continue  # they stand in other tables
+            cells = [f"{f['metrics'][key]:.1f}" if key in f.get("metrics", {}) else NONE for f in each]
+            versions = dict.fromkeys(version_of(f, key) for f in each if key in f.get("metrics", {}))
+            rows.append((name, key, *cells, "; ".join(versions)))
+    return Table(
+        (("", 2), *((run.title, 1) for run in runs), ("", 1)),
+        ("dataset", "metric", *("mean",) * len(runs), "computed by"),
+        rows,
+    )
 
 
-def clean_table(runs: Sequence[Run], evidence: Evidence) -> Table:
-    """Scores on the examples that share no n-gram with the corpus, beside all."""
-    names = [n for n in dataset_names(runs) if any(n in evidence.clean.get(run.name, {}) for run in runs)]
-    rows = []
-    for name in names:
-        found = [evidence.clean.get(run.name, {}).get(name) for run in runs]
-        first = next(f for f in found if f)
-        row = [name, f"{first['clean']} of {first['examples']}", percent(1 - first["clean"] / first["examples"])]
-        for figures in found:
-            if figures is None or figures["mean"] is None:
-                row += [percent(figures["all_mean"]) if figures else NONE, NONE, NONE]
-                continue
-            row += [percent(figures["all_mean"]), f"{percent(figures['mean'])} ± {percent(figures['std'])}"]
-            row.append(signed(figures["mean"] - figures["all_mean"]))
-        rows.append(tuple(row))
-    head = ("dataset", "clean", "% dirty", *("all", "clean: mean ± std", "clean − all") * len(runs))
-    return Table((("", 3), *((run.title, 3) for run in runs)), head, rows)
-
-
-def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
-    """What a reader must know to believe the tables."""
-    found = [
-        "Figures in percent. Options are ranked by the sum of their tokens' log-likelihoods, ties to the first. "
-        "Mean and standard deviation are over the forward templates; best dev is the test score of the template that "
-        "is best on the dev examples; random and majority are baselines. A cluster's mean counts variants of a dataset "
-        "once."
-    ]
-    if any(c.datasets for c in evidence.comparisons):
-        found.append(
-            "Differences are in points, over the examples that both runs have; an example counts by its mean over the "
-            "templates. Intervals: paired bootstrap over examples, 2,000 resamples, the central 95 %; templates are "
-            "taken as given. No correction is made for the number of comparisons."
-        )
-    if any(evidence.calibration(run.name) for run in runs):
-        found.append(
-            "Probabilities are the softmax over the options of the summed log-likelihoods. ECE, the expected "
-            "calibration error, is the mean distance between confidence and accuracy over ten bins of equal width, "
-            "weighted by count."
-        )
-    for run in runs:
-        results = run.results
-        tuned = results["tuning"]
-        what = f"{run.title}: {results['checkpoint']}, {tuned['status']}"
-        if tuned["clusters"]:
-            what += f"; its tuning mixtures held {', '.join(tuned['clusters'])}"
-        if results.get("joint"):
-            what += f"; prompt and option joined by {results['joint']}"
-        cut = sum(t.get("cut_prompts", 0) for d in results["datasets"].values() for t in d["templates"])
-        found.append(what + (f"; {cut} prompts shortened to fit." if cut else "."))
-        absent = [n for n in results["datasets"] if n not in evidence.values[run.name]]
-        whole = [n for n in absent if catalog.dataset(n).metrics[0] == "bleu"]
-        for names, why in (
-            (whole, "no figures of single examples, which BLEU does not give, for"),
-            ([n for n in absent if n not in whole], "no predictions of single examples for"),
-        ):
-            if names:
-                found.append(
-                    f"{run.name} has {why} {', '.join(names)}: they are left out of differences, calibration, clean "
-                    "subsets and worst examples."
-                )
-        found += [f"{run.name}: {line}" for line in _undefined(results["datasets"])]
-        found += [f"{run.name} skipped {line}" for line in _skipped(results.get("skipped", ()))]
-    return found
-
-
-def _undefined(datasets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
-    """A line for each metric that counts as 0 for want of two different answers."""
-    for name, figures in datasets.items():
-        counts = collections.Counter(m for t in figures["templates"] for m in t.get("undefined", ()))
-        for value, count in counts.items():
-            which = f"{count} of {len(figures['templates'])} templates"
-            yield f"{value} of {name} is undefined with {which}, where all answers are the same, and counts as 0 there."
-
-
-def _skipped(skipped: Iterable[Mapping[str, str]]) -> list[str]:
-    """A line for each reason that only differs in the dataset's name, with all names in the place of one."""
-    names_by_reason: dict[str, list[str]] = {}
-    for one in skipped:
-        reason = re.sub(rf"\b{re.escape(one['dataset'])}\b", "\0", one["reason"])
-        names_by_reason.setdefault(reason, []).append(one["dataset"])
-    return [
-        f"{', '.join(names)}: {reason.replace(chr(0), ','.join(names))}" for reason, names in names_by_reason.items()
-    ]
+def version_of(figures: Mapping[str, Any], key: str) -> str:
+    """Library and settings of a metric, as the results say them."""
+    headline = figures.get("headline_metric") or {}
+    found = figures.get("metric_versions", {}).get(key) or (
+        headline.get("version") if headline.get("key") == key else ""
+    )
+    return found or "version not recorded"

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from flan_jax import catalog
-from flan_jax.evaluation import evaluator
-from flan_jax.evaluation.figures import all_metrics, cluster_means, example_score, headline, ranked, summarize
+from flan_jax.evaluation.figures import all_metrics, example_score, headline, ranked, summarize
 
 
 def _prediction(scores, answer, **more):
@@ -47,24 +46,6 @@ def test_summary_matches_numpy():
     np.testing.assert_allclose(figures["random"], 1 / 3)
     first = [p["answer"] for p in next(iter(test.values()))]
     np.testing.assert_allclose(figures["majority"], np.bincount(first).max() / len(first))
-
-
-def test_cluster_mean_counts_variants_once():
-    def figures(paper, mean):
-        return {
-            "cluster": "nli",
-            "paper_dataset": paper,
-            "mean": mean,
-            "best_dev": None,
-            "random": 0.5,
-            "majority": 0.5,
-            "status": evaluator.HELD_OUT,
-        }
-
-    means = cluster_means({"a": figures("mnli", 0.4), "b": figures("mnli", 0.6), "c": figures("rte", 0.7)})
-    np.testing.assert_allclose(means["nli"]["mean"], 0.6)
-    assert means["nli"]["best_dev"] is None
-    assert means["nli"]["status"] == evaluator.HELD_OUT
 
 
 def test_pmi_is_the_sum_less_what_the_option_gets_without_the_prompt():

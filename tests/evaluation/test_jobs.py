@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import catalog, configuration, models, partitioning
+from flan_jax import catalog, configuration, models, partitioning, reporting
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import evaluator, jobs
+from flan_jax.evaluation import evaluator, jobs, labels
 
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
@@ -84,6 +84,54 @@ def test_runs_of_steps_and_styles_have_folders_of_their_own(two_steps):
     assert runs[1].name == "tuned step 2 gpt3"
 
 
+def test_seeds_make_runs_where_something_is_drawn(two_steps, tmp_path):
+    def plan(styles, seeds):
+        return jobs.plan(two_steps, None, ("rte",), tmp_path, "tuned", SETTINGS, styles, seeds)
+
+    runs = plan(("instructions", "2_shots", "shuffled_options"), (0, 7))
+    assert [(run.name, run.settings.seed, run.group) for run in runs] == [
+        ("tuned instructions", 0, ""),
+        ("tuned 2_shots seed 0", 0, "tuned 2_shots"),
+        ("tuned 2_shots seed 7", 7, "tuned 2_shots"),
+        ("tuned shuffled_options seed 0", 0, "tuned shuffled_options"),
+        ("tuned shuffled_options seed 7", 7, "tuned shuffled_options"),
+    ]
+    assert len({run.output_dir for run in runs}) == len(runs)
+    assert [(run.name, run.settings.seed) for run in plan(("2_shots",), (3,))] == [("tuned", 3)]
+    with pytest.raises(FlanError, match="a seed stands twice in 1, 1"):
+        plan(("2_shots",), (1, 1))
+
+
+def test_seeds_draw_other_exemplars_and_are_one_column(two_steps, prepared, tmp_path):
+    place = prepared / "examples" / "rte" / "exemplars.jsonl"
+    words = [word for _, word in catalog.dataset("rte").labels]
+    fields = [{"premise": f"p{n}", "hypothesis": f"h{n}", "options": words, "answer": words[0]} for n in range(20)]
+    place.write_text("".join(json.dumps({"id": f"train-{n}", "fields": f}) + "\n" for n, f in enumerate(fields)))
+    eval_binary.evaluate(
+        checkpoint_path=two_steps,
+        output_dir=str(tmp_path),
+        prepared_dir=str(prepared),
+        datasets=("rte",),
+        style="2_shots",
+        seeds=(0, 1),
+        max_input_tokens=1024,
+        mesh_shape={"data": 8},
+    )
+    prompts = []
+    for seed in (0, 1):
+        lines = (tmp_path / f"seed_{seed}" / "predictions" / "rte" / "test_t0.jsonl").read_text().splitlines()[1:]
+        prompts.append([json.loads(line)["prompt"] for line in lines])
+    assert prompts[0] != prompts[1]
+    report = json.loads((tmp_path / "report.json").read_text())
+    (run,) = report["runs"]
+    assert (run["name"], run["members"]) == ("tuned", ["tuned seed 0", "tuned seed 1"])
+    each = [
+        json.loads((tmp_path / f"seed_{s}" / "results.json").read_text())["datasets"]["rte"]["mean"] for s in (0, 1)
+    ]
+    figures = run["datasets"]["rte"]
+    np.testing.assert_allclose((figures["mean"], figures["std"]), (np.mean(each), np.std(each, ddof=1)))
+
+
 def test_several_checkpoints(two_steps, tmp_path):
     other = _checkpoint(tmp_path / "other", [1])
     runs = _plan([two_steps, other])
@@ -136,10 +184,19 @@ def test_each_cluster_by_a_checkpoint_that_did_not_see_it(prepared, tmp_path):
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     results = jobs.evaluate(run, prepared, mesh)
     assert {name: figures["status"] for name, figures in results["datasets"].items()} == {
-        "rte": evaluator.HELD_OUT,
-        "sst2": evaluator.HELD_OUT,
+        "rte": labels.HELD_OUT,
+        "sst2": labels.HELD_OUT,
     }
     assert results["checkpoints"] == {"rte": "without_nli step 1", "sst2": "without_sentiment step 1"}
+    # Each says what it was tuned on, in the report too.
+    tunings = {name: tuned["clusters"] for name, tuned in results["tunings"].items()}
+    assert tunings == {
+        "without_nli step 1": ["closed_book_qa", "sentiment"],
+        "without_sentiment step 1": ["closed_book_qa", "nli"],
+    }
+    said = reporting.Run("held out", results, tmp_path / "out")
+    text = reporting.markdown([said], reporting.gather([said]))
+    assert "without_nli step 1: declared; its tuning mixtures held closed_book_qa, sentiment" in text
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
 
     swapped = dataclasses.replace(

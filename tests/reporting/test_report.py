@@ -11,178 +11,14 @@ import pytest
 from flan_jax import catalog, reporting
 from flan_jax import report as binary
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import evaluator
-from flan_jax.evaluation.figures import cluster_means, ranked, summarize
+from flan_jax.evaluation import labels
+from flan_jax.evaluation.clusters import members
+from flan_jax.evaluation.figures import ranked, summarize
 from flan_jax.json_lines import first_not_finite
-from flan_jax.reporting import evidence, runs, statistics, tables
+from flan_jax.reporting import details, evidence, runs, statistics, tables
+from flan_jax.reporting.notes import notes
 
 HOSTILE = '</pre><script>document.title="hacked"</script><img src=x onerror=alert(1)> & \ud800 | "quoted"'
-
-
-def _predictions(rng, record, number, count, skill, prompt="Is it so?"):
-    options = list(record.label_words) or ["a", "b", "c"]
-    lines = []
-    for i in range(count):
-        answer = i % len(options)
-        scores = rng.normal(size=len(options)) - 5
-        scores[answer] += skill
-        lines.append(
-            {
-                "id": f"test-{i}",
-                "hash": f"{i:016x}",
-                "dataset": record.name,
-                "split": "test",
-                "template": number,
-                "prompt": f"{prompt} {i}",
-                "cut_tokens": 0,
-                "options": options,
-                "answer": answer,
-                "loglikelihood": scores.tolist(),
-                "tokens": [1] * len(options),
-                "bytes": [len(o) for o in options],
-                "rest": ".",
-            }
-        )
-    return lines
-
-
-def _write_predictions(folder, name, number, lines):
-    place = folder / "predictions" / name
-    place.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(json.dumps(line) for line in ({"key": "k"}, *lines))
-    (place / f"test_t{number}.jsonl").write_text(text + "\n")
-
-
-def _run(folder, name, skills, *, style="instructions", status=evaluator.HELD_OUT, count=40, prompt="Is it so?"):
-    """An evaluation on disk: its figures follow from its predictions."""
-    rng = np.random.default_rng(len(name))
-    output = folder / name
-    datasets = {}
-    for dataset, skill in skills.items():
-        record = catalog.dataset(dataset)
-        test = {n: _predictions(rng, record, n, count, skill, prompt) for n in record.forward_templates}
-        for number, lines in test.items():
-            _write_predictions(output, dataset, number, lines)
-        figures = summarize(record, test, {n: lines[:7] for n, lines in test.items()})
-        more = {"cluster": record.cluster, "paper_dataset": record.paper_dataset, "status": status}
-        datasets[dataset] = more | figures
-    results = {
-        "checkpoint": "gemma step 0",
-        "tuning": {"status": "tuned", "datasets": ["sst2"], "clusters": ["sentiment"]},
-        "settings": {"style": style},
-        "joint": "eos",
-        "datasets": datasets,
-        "clusters": cluster_means(datasets),
-        "skipped": [{"dataset": "squad_v1", "reason": "a generation <dataset>"}],
-    }
-    (output / "results.json").write_text(json.dumps(results))
-    return reporting.load_run(name, output)
-
-
-def _add_generation(run, name, metric, scores_TxE=None):
-    """Adds a generation dataset by the contract of `figures.summarize`."""
-    record = catalog.dataset(name)
-    listed = []
-    for t, number in enumerate(record.forward_templates[:2]):
-        lines = [
-            {
-                "id": str(i),
-                "hash": f"{i:016x}",
-                "template": number,
-                "prompt": f"Say {i}",
-                "prediction": HOSTILE,
-                "references": ["yes"],
-            }
-            | ({} if scores_TxE is None else {"score": float(scores_TxE[t][i])})
-            for i in range(5)
-        ]
-        _write_predictions(run.output_dir, name, number, lines)
-        value = 0.25 if scores_TxE is None else float(np.mean(scores_TxE[t]))
-        listed.append({"template": number, "value": value, "dev": None, "cut_prompts": 0})
-    run.results["datasets"][name] = {
-        "cluster": record.cluster,
-        "paper_dataset": record.paper_dataset,
-        "status": evaluator.HELD_OUT,
-        "metric": metric,
-        "examples": 5,
-        "mean": float(np.mean([t["value"] for t in listed])),
-        "std": 0.0,
-        "best_dev": None,
-        "best_dev_template": None,
-        "random": None,
-        "majority": None,
-        "templates": listed,
-    }
-    run.results["clusters"].update(cluster_means(run.results["datasets"]))
-
-
-@pytest.fixture
-def pair(tmp_path):
-    return [
-        _run(tmp_path, "untuned", {"snli": 0.2, "rte": 0.3}),
-        _run(tmp_path, "tuned", {"snli": 1.0, "rte": 1.5, "qnli": 2.0}),
-    ]
-
-
-# ------------------------------------------------------------------------------------------------------- statistics
-
-
-@pytest.mark.parametrize("count", [1, 7, 1500])
-def test_bootstrap_is_the_naive_loop(count):
-    values = np.random.default_rng(1).normal(size=count)
-    rng = np.random.default_rng(2)
-    naive = [np.mean([values[rng.integers(0, count)] for _ in range(count)]) for _ in range(30)]
-    found = statistics.bootstrap_means(values, np.random.default_rng(2), 30)
-    np.testing.assert_allclose(found, naive)
-    at_once = statistics.bootstrap_means(values, np.random.default_rng(2), 2000)  # in several blocks, for the largest
-    np.testing.assert_allclose(at_once[:30], naive)
-
-
-def test_the_interval_is_that_of_paired_resamples():
-    rng = np.random.default_rng(3)
-    first, other = rng.integers(0, 2, (50, 3)).astype(float), rng.integers(0, 2, (50, 4)).astype(float)
-    found = statistics.paired_difference(first, other, np.random.default_rng(4), 500)
-    again = np.random.default_rng(4)
-    naive = []
-    for _ in range(500):
-        chosen = again.integers(0, 50, 50)
-        naive.append(other[chosen].mean(1).mean() - first[chosen].mean(1).mean())
-    np.testing.assert_allclose(found.difference, other.mean() - first.mean())
-    np.testing.assert_allclose(found.bounds, np.percentile(naive, [2.5, 97.5]))
-    np.testing.assert_allclose(found.stderr, np.std(naive, ddof=1))
-
-
-def test_the_interval_covers_the_truth_about_95_times_in_100():
-    rng = np.random.default_rng(5)
-    covered = 0
-    for _ in range(300):
-        first = (rng.random((100, 1)) < 0.5).astype(float)
-        other = (rng.random((100, 1)) < 0.6).astype(float)
-        low, high = statistics.paired_difference(first, other, rng, 300).bounds
-        covered += low <= 0.1 <= high
-    assert 0.89 < covered / 300 < 0.985
-
-
-def test_calibration_error_is_the_naive_one():
-    rng = np.random.default_rng(6)
-    confidences = np.concatenate([rng.random(500), [0.1, 0.2, 1.0, 0.30000000000000004]])
-    right = rng.random(504) < confidences**2
-    naive = 0.0
-    for b in range(10):
-        here = [i for i, c in enumerate(confidences) if b / 10 < c <= (b + 1) / 10 or (b == 0 and c == 0)]
-        if here:
-            gap = np.mean([right[i] for i in here]) - np.mean([confidences[i] for i in here])
-            naive += len(here) / 504 * abs(gap)
-    whole = statistics.Calibration.of(confidences, right)
-    np.testing.assert_allclose(whole.error, naive, atol=0.002)  # a border may round to either side
-    halves = (statistics.Calibration.of(confidences[i::2], right[i::2]) for i in (0, 1))
-    np.testing.assert_allclose(sum(halves, statistics.Calibration.of(confidences[:0], right[:0])).error, whole.error)
-    assert sum(b["count"] for b in whole.to_list()) == 504
-
-
-def test_option_probabilities_are_a_softmax():
-    found = statistics.option_probabilities(np.array([-1000.0, -1000.0 + np.log(3)]))
-    np.testing.assert_allclose(found, [0.25, 0.75])
 
 
 # --------------------------------------------------------------------------------------------------------- evidence
@@ -205,84 +41,15 @@ def test_values_and_calibration_follow_from_the_predictions(pair):
         np.testing.assert_allclose(found.calibration(run.name).error, expected.error)
 
 
-def test_differences_pair_examples_by_their_content(pair, tmp_path):
-    for path in (tmp_path / "tuned" / "predictions" / "rte").glob("*.jsonl"):
-        # Another order, other ids, and one other example under an id that the first run has too.
-        header, *lines = path.read_text().strip().split("\n")
-        lines[0] = lines[0].replace(f"{0:016x}", "f" * 16)
-        lines[7:9] = [lines[7].replace('"test-7"', '"test-8"'), lines[8].replace('"test-8"', '"test-7"')]
-        path.write_text("\n".join([header, *lines[::-1]]) + "\n")
-    (comparison,) = reporting.gather(pair).comparisons
-    assert set(comparison.datasets) == {"snli", "rte"} and comparison.clusters == {}
-    assert comparison.examples == {"snli": 40, "rte": 39}
-    shares = []
-    for run in pair:
-        lines = [p for rows in runs.predictions(run, "rte").values() for p in rows]
-        shares.append(np.mean([np.argmax(p["loglikelihood"]) == p["answer"] for p in lines if p["hash"] in COMMON]))
-    np.testing.assert_allclose(comparison.datasets["rte"].difference, shares[1] - shares[0])
-
-
-def test_equal_row_numbers_of_other_data_never_pair(pair, tmp_path):
-    found = tmp_path / "found.json"
-    checked = {"clean": [{"id": f"test-{i}", "hash": f"{i + 100:016x}"} for i in range(40)], "dirty": []}
-    found.write_text(json.dumps({"datasets": {"rte": {"test": checked}}}))
-    with pytest.raises(FlanError, match="40 examples of rte in run 'untuned' are not in"):
-        reporting.gather(pair, found)
-    for path in (tmp_path / "tuned" / "predictions").rglob("*.jsonl"):
-        header, *lines = path.read_text().strip().split("\n")
-        lines = [json.dumps(row | {"hash": f"{i + 100:016x}"}) for i, row in enumerate(map(json.loads, lines))]
-        path.write_text("\n".join([header, *lines]) + "\n")
-    (comparison,) = reporting.gather(pair).comparisons
-    assert comparison.datasets == {} and comparison.clusters == {}
-
-
-@pytest.mark.parametrize("old", ["predictions", "contamination"])
-def test_results_of_earlier_versions_do_not_pair(pair, tmp_path, old):
-    if old == "predictions":
-        for path in (tmp_path / "tuned" / "predictions").rglob("*.jsonl"):
-            header, *lines = path.read_text().strip().split("\n")
-            rows = [{k: v for k, v in json.loads(line).items() if k != "hash"} for line in lines]
-            path.write_text("\n".join([header, *map(json.dumps, rows)]) + "\n")
-        assert reporting.gather(pair).comparisons[0].datasets == {}
-    else:
-        path = tmp_path / "found.json"
-        path.write_text(json.dumps({"datasets": {"rte": {"test": {"clean": ["test-0"], "dirty": [{"id": "test-1"}]}}}}))
-        with pytest.raises(FlanError, match="no contamination results of this version"):
-            reporting.gather(pair, path)
-
-
-def test_equal_records_pair_one_by_one(pair, tmp_path):
-    for name in ("untuned", "tuned"):
-        for path in (tmp_path / name / "predictions" / "rte").glob("*.jsonl"):
-            text = path.read_text()
-            path.write_text(text.replace(f'"{1:016x}"', f'"{0:016x}"'))
-    values = reporting.gather(pair).values["tuned"]["rte"]
-    assert len(set(values.ids)) == 40 and values.ids[:2] == (f"{0:016x}", f"{0:016x}#2")
-
-
-COMMON = {f"{i:016x}" for i in range(1, 40)}
-
-
-def test_the_difference_of_a_cluster_counts_variants_once(tmp_path):
-    skills = {"anli_r1": 0.1, "anli_r2": 0.5, "rte": 1.0}
-    both = [_run(tmp_path, "a", skills), _run(tmp_path, "bc", {n: s + 1 for n, s in skills.items()})]
-    (comparison,) = reporting.gather(both).comparisons
-    first, second, rte = (comparison.datasets[n] for n in skills)
-    expected = ((first.difference + second.difference) / 2 + rte.difference) / 2
-    np.testing.assert_allclose(comparison.clusters["nli"].difference, expected)
-    a, b = (run.results["clusters"]["nli"]["mean"] for run in both)
-    np.testing.assert_allclose(comparison.clusters["nli"].difference, b - a)
-
-
 def test_the_bootstrap_is_seeded(pair):
     once, again, other = reporting.gather(pair), reporting.gather(pair), reporting.gather(pair, seed=1)
-    bounds = [g.comparisons[0].datasets["snli"].bounds for g in (once, again, other)]
+    bounds = [g.comparisons[0].datasets["snli"].interval.bounds for g in (once, again, other)]
     assert bounds[0] == bounds[1] != bounds[2]
 
 
 def test_worst_examples_come_worst_first_and_once():
     def line(identity, template, scores, answer=0):
-        return {"id": identity, "record": identity, "template": template, "loglikelihood": scores, "answer": answer}
+        return {"id": identity, "template": template, "loglikelihood": scores, "answer": answer}
 
     rows = {
         1: [line("a", 1, [-3.0, -1.0]), line("b", 1, [-1.0, -4.0]), line("c", 1, [-9.0, -9.5, -2.0])],
@@ -291,9 +58,7 @@ def test_worst_examples_come_worst_first_and_once():
     found = evidence.worst_examples(rows)
     assert [(p["id"], p["template"], evidence.margin(p)) for p in found] == [("c", 1, -7), ("a", 4, -7), ("b", 4, 0)]
     assert [p["id"] for p in evidence.worst_examples(rows, 1)] == ["c"]
-    generated = {
-        0: [{"id": str(i), "record": str(i), "template": 0, "score": s} for i, s in enumerate([0.4, 0.1, 0.9])]
-    }
+    generated = {0: [{"id": str(i), "template": 0, "score": s} for i, s in enumerate([0.4, 0.1, 0.9])]}
     assert [p["id"] for p in evidence.worst_examples(generated, 2)] == ["1", "0"]
 
 
@@ -314,14 +79,16 @@ def test_clean_subsets(pair, tmp_path):
         figures = found.clean[run.name]["rte"]
         np.testing.assert_allclose([figures["mean"], figures["std"]], [np.mean(shares), np.std(shares, ddof=1)])
         assert (figures["examples"], figures["clean"]) == (40, 30)
-    shown = tables.clean_table(pair, found)
+    shown = details.clean_table(pair, found)
     assert shown.rows[0][:3] == ("rte", "30 of 40", "25.0")
     path.write_text(json.dumps({"datasets": {"rte": {"test": {"clean": clean, "dirty": []}}}}))
     with pytest.raises(FlanError, match="10 examples of rte in run 'untuned' are not in"):
         reporting.gather(pair, path)
-    path.write_text("{}")
-    with pytest.raises(FlanError, match="no contamination results of this version in"):
-        reporting.gather(pair, path)
+    old = {"clean": ["test-0"], "dirty": [{"id": "test-1"}]}  # of a version that went by ids
+    for text in ("{}", json.dumps({"datasets": {"rte": {"test": old}}})):
+        path.write_text(text)
+        with pytest.raises(FlanError, match="no contamination results of this version in"):
+            reporting.gather(pair, path)
 
 
 def test_without_predictions_only_the_results_are_shown(pair, tmp_path):
@@ -331,7 +98,7 @@ def test_without_predictions_only_the_results_are_shown(pair, tmp_path):
     assert found.values["untuned"] == {} and set(found.values["tuned"]) == {"rte", "qnli"}
     assert found.comparisons[0].datasets == {}
     text = reporting.markdown(pair, found)
-    assert "untuned has no predictions of single examples for snli, rte" in text
+    assert "untuned has no predictions of single examples for rte, snli" in text
     assert "Calibration" in reporting.page(pair, found)
 
 
@@ -339,16 +106,20 @@ def test_without_predictions_only_the_results_are_shown(pair, tmp_path):
 
 
 def test_table_has_datasets_and_cluster_mean(pair):
-    shown = tables.results_table(pair)
+    shown = tables.results_table(pair, reporting.gather(pair))
     assert all(len(row) == len(shown.head) == sum(n for _, n in shown.groups) for row in shown.rows)
     by_name = {row[0]: row for row in shown.rows}
     figures = pair[1].results["datasets"]["snli"]
-    assert by_name["snli"][8] == f"{100 * figures['mean']:.1f} ± {100 * figures['std']:.1f}"
-    assert by_name["snli"][9].endswith(f"(t{figures['best_dev_template']})")
-    assert by_name["qnli"][5:8] == ("–", "–", "–")
-    assert shown.rows[min(shown.means)][0] == "Natural language inference, mean"
-    means = [pair[1].results["datasets"][n]["mean"] for n in ("snli", "rte", "qnli")]
-    assert by_name["Natural language inference, mean"][8] == f"{100 * np.mean(means):.1f}"
+    assert by_name["snli"][4] == by_name["snli"][9] == "40"
+    assert by_name["snli"][10] == f"{100 * figures['mean']:.1f} ± {100 * figures['std']:.1f}"
+    assert by_name["snli"][11].endswith(f"(t{figures['best_dev_template']})")
+    assert by_name["snli"][13] == "zero-shot, held out"
+    assert by_name["qnli"][4:9] == ("–",) * 5
+    # The mean is over what both have, and says that it is of a part of the cluster.
+    title = f"Natural language inference, mean of 2 of {len(members('nli'))} datasets"
+    assert shown.rows[min(shown.means)][0] == title
+    means = [pair[1].results["datasets"][n]["mean"] for n in ("snli", "rte")]
+    assert by_name[title][10] == f"{100 * np.mean(means):.1f}"
 
 
 def test_what_was_skipped_for_one_reason_stands_in_one_line(pair):
@@ -356,7 +127,7 @@ def test_what_was_skipped_for_one_reason_stands_in_one_line(pair):
     skipped = [{"dataset": n, "reason": reason.format(n)} for n in ("wic", "copa")]
     skipped.append({"dataset": "drop", "reason": "too long"})
     run = dataclasses.replace(pair[0], results=pair[0].results | {"skipped": skipped})
-    lines = [line for line in tables.notes([run], reporting.gather([run])) if "skipped" in line]
+    lines = [line for line in notes([run], reporting.gather([run])) if "skipped" in line]
     expected = "untuned skipped wic, copa: no examples of 'wic,copa' in here: run prepare --datasets=wic,copa; which"
     assert lines == [expected, "untuned skipped drop: too long"]
 
@@ -366,26 +137,49 @@ def test_markdown_is_a_table_with_all_that_a_reader_needs(pair):
     lines = text.split("\n")
     first = next(i for i, line in enumerate(lines) if line.startswith("| dataset"))
     assert lines[first + 1] == "|" + "---|" * (lines[first].count("|") - 1)
-    assert "| snli | accuracy | 40 | 33.3 |" in text
-    assert "| **Natural language inference, mean** |" in text
+    assert "| snli | accuracy | 33.3 |" in text
+    assert "| **Natural language inference, mean of 2 of" in text
     assert "zero-shot, held out" in text and "untuned skipped squad_v1" in text
-    assert "## tuned beside untuned" in text and "95 % interval" in text
+    assert "## tuned beside untuned" in text and "95 %: examples and templates" in text
     assert tables.Table((("", 1),), ("a",), [("x | y\nz",)]).markdown().endswith("| x \\| y z |")
 
 
-def test_shots_and_styles_are_named(tmp_path):
-    shots = _run(tmp_path, "few", {"snli": 1.0}, style="5_shots")
-    gpt3 = _run(tmp_path, "before", {"snli": 1.0}, style="gpt3")
-    shared = _run(tmp_path, "same", {"snli": 1.0}, style="5_shared_shots")
-    assert (shots.title, gpt3.title, shared.title) == ("few (5 shots)", "before (zero-shot, gpt3)", "same (5 shots)")
-    dataset, cluster = tables.results_table([gpt3, shots]).rows
-    assert (dataset[7], dataset[10]) == (cluster[7], cluster[10]) == ("zero-shot, held out", "held out")
+def test_shots_and_styles_are_named(make_run):
+    shots = make_run("few", {"snli": 1.0}, style="5_shots")
+    gpt3 = make_run("before", {"snli": 1.0}, style="gpt3")
+    shared = make_run("same", {"snli": 1.0}, style="5_shared_shots")
+    assert shots.title == "few · few-shot (5)" and shared.title == "same · few-shot (5)"
+    assert gpt3.title == "before · zero-shot · gpt3"
+    dataset, cluster = tables.results_table([gpt3, shots], reporting.gather([gpt3, shots])).rows
+    expected = ("zero-shot, held out", "few-shot (5), held out")
+    assert (dataset[8], dataset[13]) == (cluster[8], cluster[13]) == expected
+    # The same words in every form.
+    found = reporting.gather([gpt3, shots])
+    said = reporting.to_dict([gpt3, shots], found)
+    assert tuple(run["datasets"]["snli"]["label"] for run in said["runs"]) == expected
+    assert tuple(run["clusters"]["nli"]["label"] for run in said["runs"]) == expected
+    for text in (reporting.markdown([gpt3, shots], found), reporting.page([gpt3, shots], found)):
+        assert all(label in text for label in expected)
 
 
-def test_seen_is_shown_as_seen(tmp_path):
-    run = _run(tmp_path, "tuned", {"snli": 0.5}, status=evaluator.SEEN)
+def test_few_shot_results_of_earlier_versions_are_not_called_zero_shot(make_run):
+    run = make_run("old", {"snli": 1.0}, style="5_shots")
+    for figures in (*run.results["datasets"].values(), *run.results["clusters"].values()):
+        figures["status"] = "zero-shot, held out"  # what those versions wrote of every style
+        figures.pop("label", None)
+    found = reporting.gather([run])
+    everywhere = (
+        reporting.markdown([run], found),
+        reporting.page([run], found),
+        json.dumps(reporting.to_dict([run], found)),
+    )
+    assert all("few-shot (5), held out" in text and "zero-shot" not in text for text in everywhere)
+
+
+def test_seen_is_shown_as_seen(make_run):
+    run = make_run("tuned", {"snli": 0.5}, status=labels.SEEN)
     text = reporting.markdown([run], reporting.gather([run]))
-    assert "| seen |" in text and "held out |" not in text
+    assert "zero-shot, seen |" in text and "held out |" not in text
 
 
 def test_results_of_before_the_headline_metric_are_read(pair):
@@ -394,19 +188,19 @@ def test_results_of_before_the_headline_metric_are_read(pair):
     assert tables.results_table(pair).rows[0][1] == "accuracy"
 
 
-def test_generation_datasets_stand_in_every_table_that_fits(tmp_path):
-    both = [_run(tmp_path, "a", {"rte": 0.5}), _run(tmp_path, "bc", {"rte": 0.5})]
+def test_generation_datasets_stand_in_every_table_that_fits(make_run, add_generation):
+    both = [make_run("a", {"rte": 0.5}), make_run("bc", {"rte": 0.5})]
     scores = np.random.default_rng(0).random((2, 2, 5))
     for run, scores_TxE in zip(both, scores, strict=True):
-        _add_generation(run, "squad_v1", "f1", scores_TxE)
-        _add_generation(run, "wmt14_enfr", "bleu")
+        add_generation(run, "squad_v1", "f1", scores_TxE)
+        add_generation(run, "wmt14_enfr", "bleu")
     found = reporting.gather(both)
     rows = {row[0]: row for row in tables.results_table(both).rows}
-    assert rows["squad_v1"][1:5] == ("f1", "5", "–", "–") and rows["wmt14_enfr"][5] == "25.0 ± 0.0"
+    assert rows["squad_v1"][1:5] == ("f1", "–", "–", "5") and rows["wmt14_enfr"][5] == "25.0 ± 0.0"
     assert set(found.comparisons[0].datasets) == {"rte", "squad_v1"}
     difference = scores[1].mean() - scores[0].mean()
-    np.testing.assert_allclose(found.comparisons[0].datasets["squad_v1"].difference, difference)
-    assert [row[0] for row in tables.rankings_table(both, found).rows] == ["rte"]
+    np.testing.assert_allclose(found.comparisons[0].datasets["squad_v1"].interval.value, difference)
+    assert [row[0] for row in details.rankings_table(both, found).rows] == ["rte"]
     text = reporting.page(both, found)
     assert "wmt14_enfr" in reporting.markdown(both, found) and "&lt;script&gt;" in text and "<script" not in text
 
@@ -414,8 +208,8 @@ def test_generation_datasets_stand_in_every_table_that_fits(tmp_path):
 # ------------------------------------------------------------------------------------------------------------- page
 
 
-def test_page_is_self_contained_and_escaped(tmp_path):
-    run = _run(tmp_path, "x<b>y", {"snli": -1.0}, prompt=HOSTILE)
+def test_page_is_self_contained_and_escaped(tmp_path, make_run):
+    run = make_run("x<b>y", {"snli": -1.0}, prompt=HOSTILE)
     paths = reporting.write([run], tmp_path / "out")
     page = paths["html"].read_text("utf-8")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "report.json", "report.md"]
@@ -433,7 +227,11 @@ def test_json_has_everything(pair, tmp_path):
     paths = reporting.write(pair, tmp_path / "out")
     found = json.loads(paths["json"].read_text())
     assert [run["name"] for run in found["runs"]] == ["untuned", "tuned"]
-    assert found["runs"][1]["datasets"] == pair[1].results["datasets"]
+    assert found["runs"][1]["datasets"].keys() == pair[1].results["datasets"].keys()
+    assert found["clusters"]["nli"]["datasets"] == ["rte", "snli"] and found["clusters"]["nli"]["partial"]
+    assert (
+        found["values"]["tuned"]["rte"]["over_templates"]["interval"][0] < found["runs"][1]["datasets"]["rte"]["mean"]
+    )
     assert set(found["comparisons"][0]["datasets"]) == {"snli", "rte"}
     assert set(found["calibration"]["tuned"]["datasets"]) == {"snli", "rte", "qnli"}
 
@@ -450,7 +248,7 @@ def test_the_binary(pair, tmp_path, capsys):
     [
         (["tuned"], "--runs takes NAME=EVAL_OUTPUT_DIR, not 'tuned'"),
         (["a=nowhere"], "no readable results.json in nowhere"),
-        (["a={tuned}", "a={tuned}"], "a report needs runs with names of their own, not a, a"),
+        (["a={tuned}", "a={tuned}"], "--runs has two of the name a"),
         (["a={odd}"], "results.json holds no results of an evaluation"),
     ],
 )
@@ -469,12 +267,12 @@ def test_errors_are_one_line(pair, tmp_path, capsys, names, message):
 
 
 @pytest.mark.parametrize("width", [1400, 420])
-def test_a_browser_renders_the_page_without_errors(open_page, tmp_path, width):
+def test_a_browser_renders_the_page_without_errors(open_page, tmp_path, width, make_run):
     names = ["snli", "rte", "anli_r1", "copa", "record", "definite_pronoun_resolution"]
     listed = [
-        _run(tmp_path, "untuned", dict.fromkeys(names, 0.1), style="gpt3"),
-        _run(tmp_path, "a_run_with_a_rather_long_name", dict.fromkeys(names, 1.0), prompt=HOSTILE),
-        _run(tmp_path, "few", dict.fromkeys(names, 1.5), style="5_shots", prompt=HOSTILE + "x" * 3000),
+        make_run("untuned", dict.fromkeys(names, 0.1), style="gpt3"),
+        make_run("a_run_with_a_rather_long_name", dict.fromkeys(names, 1.0), prompt=HOSTILE),
+        make_run("few", dict.fromkeys(names, 1.5), style="5_shots", prompt=HOSTILE + "x" * 3000),
     ]
     page = reporting.write(listed, tmp_path / "out")["html"]
     # A probe that the page itself does not have: what the browser made of it, as text in the title.
@@ -507,8 +305,8 @@ def test_a_browser_renders_the_page_without_errors(open_page, tmp_path, width):
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize("where", ["mean", "stderr", "random"])
-def test_results_that_are_not_finite_are_refused_by_name(tmp_path, number, where):
-    _run(tmp_path, "old", {"rte": 1.0})
+def test_results_that_are_not_finite_are_refused_by_name(tmp_path, number, where, make_run):
+    make_run("old", {"rte": 1.0})
     path = tmp_path / "old" / "results.json"
     values = json.loads(path.read_text())
     values["datasets"]["rte"][where] = "HERE"
@@ -518,8 +316,8 @@ def test_results_that_are_not_finite_are_refused_by_name(tmp_path, number, where
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity"])
-def test_predictions_that_are_not_finite_are_refused_by_name(tmp_path, capsys, number):
-    run = _run(tmp_path, "old", {"rte": 1.0})
+def test_predictions_that_are_not_finite_are_refused_by_name(tmp_path, capsys, number, make_run):
+    run = make_run("old", {"rte": 1.0})
     number_of = run.figures("rte")["templates"][1]["template"]
     path = tmp_path / "old" / "predictions" / "rte" / f"test_t{number_of}.jsonl"
     text = path.read_text()
@@ -539,13 +337,13 @@ def test_a_prediction_without_a_highest_option_is_refused():
             ranked(prediction, "sum")
 
 
-def test_what_is_undefined_is_said(tmp_path):
-    run = _run(tmp_path, "tuned", {"cola": 50.0})
+def test_what_is_undefined_is_said(make_run):
+    run = make_run("tuned", {"cola": 50.0})
     for figures in run.results["datasets"]["cola"]["templates"][:2]:
         figures["undefined"] = ["matthews"]
     count = len(run.results["datasets"]["cola"]["templates"])
     said = f"tuned: matthews of cola is undefined with 2 of {count} templates, where all answers are the same"
-    assert any(note.startswith(said) for note in tables.notes([run], evidence.gather([run])))
+    assert any(note.startswith(said) for note in notes([run], evidence.gather([run])))
     record = catalog.dataset("cola")
     lines = [
         {"id": str(i), "options": ["no", "yes"], "answer": i % 2, "loglikelihood": [0.0, -1.0], "cut_tokens": 0}

@@ -1,0 +1,238 @@
+"""The report's other tables: differences, spread, templates, rankings, groups, costs, clean subsets."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flan_jax.evaluation import clusters
+from flan_jax.reporting.comparisons import Comparison, Difference
+from flan_jax.reporting.evidence import Evidence
+from flan_jax.reporting.runs import Run, common, dataset_names, template_value, wording
+from flan_jax.reporting.statistics import Interval, quartiles
+from flan_jax.reporting.tables import EXTRA, NONE, Table, answers, mean_title, percent, signed
+
+
+def comparison_table(comparison: Comparison, over: Mapping[str, clusters.Common]) -> Table:
+    """Differences of a run from the first, with intervals, p and the verdict.
+
+    Args:
+      comparison: the two runs.
+      over: what the clusters' means are over.
+    """
+    rows: list[tuple[str, ...]] = []
+    means = set()
+    clusters_of = _clusters_of(comparison, over)
+    for cluster, datasets in over.items():
+        here = [name for name, of in clusters_of.items() if of == cluster]
+        inside = [n for n in here if n not in datasets.apart]
+        rows += [(n, comparison.datasets[n].metric, *_difference_cells(comparison.datasets[n])) for n in inside]
+        if cluster in comparison.clusters:
+            means.add(len(rows))
+            rows.append((mean_title(datasets), "", *_difference_cells(comparison.clusters[cluster])))
+        for name in here:
+            if name in datasets.apart:
+                found = comparison.datasets[name]
+                rows.append((name + EXTRA, found.metric, *_difference_cells(found)))
+    head = ("dataset", "metric", "n", comparison.first, comparison.other, "difference", "95 %: examples")
+    head += ("95 %: examples and templates", "p", "p (Holm)", "verdict")
+    return Table((("", len(head)),), head, rows, frozenset(means))
+
+
+def _clusters_of(comparison: Comparison, over: Mapping[str, clusters.Common]) -> dict[str, str]:
+    """The cluster of each dataset that is compared."""
+    found = {}
+    for cluster, datasets in over.items():
+        everywhere = (*datasets.datasets, *datasets.not_shared, *datasets.other_metric, *datasets.apart)
+        found |= {name: cluster for name in everywhere if name in comparison.datasets}
+    return {name: found[name] for name in comparison.datasets}
+
+
+def _difference_cells(found: Difference) -> tuple[str, ...]:
+    count = str(found.examples) if found.metric else ""
+    shown = (count, *map(percent, found.means), signed(found.interval.value))
+    return (
+        *shown,
+        bounds(found.interval),
+        bounds(found.over_templates),
+        chance(found.p),
+        chance(found.corrected),
+        found.verdict,
+    )
+
+
+def bounds(interval: Interval | None, *, difference: bool = True) -> str:
+    """The ends of an interval, or a dash."""
+    if interval is None:
+        return NONE
+    low, high = interval.bounds
+    return f"{signed(low)} to {signed(high)}" if difference else f"{percent(low)} to {percent(high)}"
+
+
+def chance(p: float | None) -> str:
+    """A p value with three decimals, or a dash."""
+    return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def spread_table(runs: Sequence[Run], evidence: Evidence) -> Table:
+    """Median and quartiles over the templates, intervals of the mean, macro F1 beside accuracy."""
+    rows = []
+    for name in dataset_names(runs):
+        cells: list[str] = []
+        for run in runs:
+            figures = run.figures(name)
+            if figures is None:
+                cells += [NONE] * 4
+                continue
+            middle, low, high = quartiles([template_value(t) for t in figures["templates"]] or [figures["mean"]])
+            over_examples, over_both = evidence.intervals[run.name].get(name, (None, None))
+            cells += [f"{percent(middle)} ({percent(low)} to {percent(high)})", bounds(over_examples, difference=False)]
+            cells += [bounds(over_both, difference=False), percent(answers(run, name, evidence)[0])]
+        measured = next((v[name].metric for v in evidence.values.values() if name in v), NONE)
+        rows.append((name, measured, *cells))
+    each = ("median (quartiles)", "95 %: examples", "95 %: examples and templates", "macro F1")
+    return Table((("", 2), *((run.title, 4) for run in runs)), ("dataset", "intervals of", *each * len(runs)), rows)
+
+
+def templates_table(runs: Sequence[Run], evidence: Evidence, names: Sequence[str] | None = None) -> Table:
+    """Each template's figure on test and dev and the share of its most frequent answer, with its wording.
+
+    Args:
+      runs: columns.
+      evidence: of their predictions.
+      names: of datasets; by default all.
+    """
+    rows = []
+    for name in dataset_names(runs) if names is None else names:
+        listed = [{t["template"]: t for t in (run.figures(name) or {"templates": []})["templates"]} for run in runs]
+        for number in sorted({n for each in listed for n in each}):
+            words = dict.fromkeys(wording(each[number]) for each in listed if number in each)
+            cells: list[str] = []
+            for run, each in zip(runs, listed, strict=True):
+                t, value = each.get(number), evidence.values[run.name].get(name)
+                answer = value.answers[value.templates.index(number)] if value and number in value.templates else None
+                cells += [percent(template_value(t)), percent(t.get("dev"))] if t else [NONE, NONE]
+                cells.append(percent(answer.share if answer and not run.members else None))
+            rows.append((name, f"t{number}", "\n\n".join(words), *cells))
+    head = ("dataset", "template", "wording", *("test", "dev", "most frequent") * len(runs))
+    return Table((("", 3), *((run.title, 3) for run in runs)), head, rows)
+
+
+def groups_table(runs: Sequence[Run]) -> Table:
+    """The runs of each group one by one: their means, and mean ± standard deviation over the runs."""
+    rows: list[tuple[str, ...]] = []
+    means = set()
+    for run in runs:
+        if not run.members:
+            continue
+        for name in dataset_names([run]):
+            found = run.figures(name)
+            each = ", ".join(percent(value) for value in found["runs"])
+            figure = f"{percent(found['mean'])} ± {percent(found['std'])}"
+            rows.append(
+                (
+                    run.name,
+                    name,
+                    str(len(run.members)),
+                    figure,
+                    percent(min(found["runs"])),
+                    percent(max(found["runs"])),
+                    each,
+                )
+            )
+        for over in common(runs).values():
+            if all(found := [clusters.mean(one.datasets, over) for one in run.members]):
+                shares = [f["mean"] for f in found]
+                means.add(len(rows))
+                figure = f"{percent(statistics.fmean(shares))} ± {percent(statistics.stdev(shares))}"
+                each = ", ".join(map(percent, shares))
+                rows.append(
+                    (
+                        run.name,
+                        mean_title(over),
+                        str(len(shares)),
+                        figure,
+                        percent(min(shares)),
+                        percent(max(shares)),
+                        each,
+                    )
+                )
+    head = ("group", "dataset", "runs", "mean ± std over runs", "lowest", "highest", "each run")
+    return Table((("", len(head)),), head, rows, frozenset(means))
+
+
+def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
+    """Options ranked by the sum, per token and per byte; one template's standard error; calibration error."""
+    rows = []
+    for name in dataset_names(runs):
+        cells = []
+        for run in runs:
+            figures = run.figures(name) or {}
+            value = evidence.values[run.name].get(name)
+            error = value.calibration.error if value and value.calibration else None
+            ranked = "mean_per_token" in figures
+            # Where the headline is not the share of right answers, the sum's accuracy is that of its templates.
+            total = statistics.fmean(t["sum"] for t in figures["templates"]) if ranked else None
+            shown = (total, figures.get("mean_per_token"), figures.get("mean_per_byte"), figures.get("mean_pmi"))
+            cells += [percent(share) for share in (*shown, figures.get("stderr"), error)]
+        if any(cell != NONE for cell in cells):
+            rows.append((name, *cells))
+    head = ("dataset", *("sum", "per token", "per byte", "PMI", "std. error", "ECE") * len(runs))
+    return Table((("", 1), *((run.title, 6) for run in runs)), head, rows)
+
+
+def overlap_table(runs: Sequence[Run]) -> Table:
+    """How many evaluated records stand in the text that a checkpoint was tuned on, where the results have it."""
+    rows = []
+    for name in dataset_names(runs):
+        cells: list[str] = []
+        for run in runs:
+            found = (run.figures(name) or {}).get("overlap")
+            if not found:
+                cells += [NONE] * 3
+                continue
+            among = [f"{one} {count}" for one, count in found.get("with", {}).items()]
+            among += [f"kin of {one}: {why}" for one, why in found.get("kin", {}).items()]
+            cells.append(NONE if found.get("seen") is None else f"{found['seen']} of {found['of']}")
+            cells += ["; ".join(among) or NONE, found.get("reason") or "checked"]
+        if any(cell != NONE for cell in cells):
+            rows.append((name, *cells))
+    return Table((("", 1), *((run.title, 3) for run in runs)), ("dataset", *("seen", "in", "check") * len(runs)), rows)
+
+
+def cost_table(runs: Sequence[Run]) -> Table:
+    """Seconds, tokens and device of each dataset, where the results have them."""
+    rows = []
+    for name in dataset_names(runs):
+        cells: list[str] = []
+        for run in runs:
+            spent = (run.figures(name) or {}).get("cost") or {}
+            seconds, tokens = spent.get("seconds"), spent.get("tokens")
+            cells.append(NONE if seconds is None else f"{seconds:.1f}")
+            cells.append(NONE if tokens is None else f"{tokens:,}")
+            cells.append(str(spent.get("device", NONE)))
+        if any(cell != NONE for cell in cells):
+            rows.append((name, *cells))
+    return Table(
+        (("", 1), *((run.title, 3) for run in runs)), ("dataset", *("seconds", "tokens", "device") * len(runs)), rows
+    )
+
+
+def clean_table(runs: Sequence[Run], evidence: Evidence) -> Table:
+    """Scores on the examples that share no n-gram with the corpus, beside all."""
+    names = [n for n in dataset_names(runs) if any(n in evidence.clean.get(run.name, {}) for run in runs)]
+    rows = []
+    for name in names:
+        found: list[Any] = [evidence.clean.get(run.name, {}).get(name) for run in runs]
+        first = next(f for f in found if f)
+        row = [name, f"{first['clean']} of {first['examples']}", percent(1 - first["clean"] / first["examples"])]
+        for figures in found:
+            if figures is None or figures["mean"] is None:
+                row += [percent(figures["all_mean"]) if figures else NONE, NONE, NONE]
+                continue
+            row += [percent(figures["all_mean"]), f"{percent(figures['mean'])} ± {percent(figures['std'])}"]
+            row.append(signed(figures["mean"] - figures["all_mean"]))
+        rows.append(tuple(row))
+    head = ("dataset", "clean", "% dirty", *("all", "clean: mean ± std", "clean − all") * len(runs))
+    return Table((("", 3), *((run.title, 3) for run in runs)), head, rows)

@@ -1,0 +1,232 @@
+"""Logs of lm-evaluation-harness as runs of a report, so that anybody's results stand the same tests.
+
+The harness writes `results_<date>.json` with --output_path, and with --log_samples `samples_<task>_<date>.jsonl` beside
+it. A task of one of our datasets goes by that dataset's name. What its model was tuned on, nobody says: its scores are
+labelled unknown. Whatever is computed here is checked against the figures that the harness itself computed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flan_jax import catalog
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import labels
+from flan_jax.json_lines import read_json_lines
+from flan_jax.reporting.runs import Run
+
+CLUSTER = "lm-evaluation-harness"  # of tasks that are none of our datasets
+TOLERANCE = 1e-6  # between a mean of the samples and the harness's own
+
+Sample = Mapping[str, Any]
+
+
+def is_log(folder: str | Path) -> bool:
+    """Whether a folder is of the harness, and not of ours."""
+    return not (Path(folder) / "results.json").exists() and bool(_results_files(Path(folder)))
+
+
+def _results_files(folder: Path) -> list[Path]:
+    """The results in a folder, or in the folder of the model inside it; the newest last."""
+    return sorted([*folder.glob("results_*.json"), *folder.glob("*/results_*.json")], key=lambda path: path.name)
+
+
+def load(name: str, folder: str | Path) -> Run:
+    """Reads the log of a model.
+
+    Of a task that was run several times, the newest log counts.
+
+    Raises:
+      FlanError: several models in one folder, no samples, or a log that is broken or contradicts its results.
+    """
+    files = _results_files(Path(folder))
+    if len(folders := dict.fromkeys(path.parent for path in files)) > 1:
+        some = ", ".join(f"{name}={one}" for one in folders)
+        raise FlanError(f"{folder} holds logs of {len(folders)} models: name one folder each ({some}).")
+    datasets: dict[str, dict[str, Any]] = {}
+    lines: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    skipped: dict[str, str] = {}
+    newest: dict[str, Any] = {}
+    for path in files:
+        whole = _results(path)
+        newest = whole
+        for task, results in whole["results"].items():
+            samples = path.parent / f"samples_{task}_{path.stem.removeprefix('results_')}.jsonl"
+            dataset = dataset_of(task)
+            if not samples.exists():
+                if task in whole.get("configs", {}) and dataset not in datasets:
+                    skipped[dataset] = "no samples in the harness's log: run it with --log_samples"
+                continue
+            figures, found = _task(task, results, whole, samples)
+            if figures is None:
+                skipped[dataset] = found
+                continue
+            skipped.pop(dataset, None)
+            datasets[dataset], lines[dataset] = figures, {0: found}
+    if not datasets:
+        why = next(iter(skipped.values()), "no samples in the harness's log: run it with --log_samples")
+        raise FlanError(f"{folder} holds nothing that can be compared: {why}.")
+    version = newest.get("lm_eval_version", "of an unknown version")
+    results = {
+        "checkpoint": str(newest.get("model_name") or newest.get("config", {}).get("model", "a model")),
+        "harness": f"lm-evaluation-harness {version}",
+        "tuning": {"status": "nobody says what it was tuned on", "datasets": [], "clusters": []},
+        "datasets": datasets,
+        "clusters": {},
+        "skipped": [{"dataset": task, "reason": why} for task, why in skipped.items()],
+        "invalid": [],
+    }
+    return Run(name, results, lines=lines)
+
+
+def dataset_of(task: str) -> str:
+    """Our name of a task's dataset where there is one of the same letters ("boolq" is bool_q), or the task's own."""
+
+    def letters(text: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", text.lower())
+
+    return next((d.name for d in catalog.datasets() if letters(d.name) == letters(task)), task)
+
+
+def _results(path: Path) -> dict[str, Any]:
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8-sig"))  # its standard errors may be NaN
+    except (OSError, ValueError) as error:
+        raise FlanError(f"{path} is no results of lm-evaluation-harness ({error}).") from error
+    if not isinstance(whole, dict) or not isinstance(whole.get("results"), dict):
+        raise FlanError(f"{path} is no results of lm-evaluation-harness: it has no tasks.")
+    return whole
+
+
+def _task(
+    task: str, results: Mapping[str, Any], whole: Mapping[str, Any], path: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]] | tuple[None, str]:
+    """The figures and the predictions of a task, or None and why there are none."""
+    samples = []
+    for line in read_json_lines(path, strict=False):
+        if line.problem or not isinstance(line.value, dict) or not {"doc_id", "doc_hash", "metrics"} <= set(line.value):
+            raise FlanError(f"{path}, line {line.number}, is no sample: {line.problem or 'it has no doc_hash'}.")
+        samples.append(line.value)
+    if not samples:
+        return None, "its log holds no sample"
+    used = samples[0].get("filter", "none")  # of several filters, the first
+    samples = [s for s in samples if s.get("filter", "none") == used]
+    shown = {key.split(",")[0]: value for key, value in results.items() if key.endswith(f",{used}")}
+    found = [_ranked(sample, path) for sample in samples] if "acc" in samples[0]["metrics"] else []
+    if found and all(found):
+        key, metric, values = "acc", "accuracy", [float(np.argmax(f["loglikelihood"]) == f["answer"]) for f in found]
+    else:
+        key = next((m for m in samples[0]["metrics"] if _is_mean(m, samples, shown)), "")
+        if not key:
+            return None, "none of its metrics is a mean over examples"
+        metric, values = key, [float(sample[key]) for sample in samples]
+        found = [_scored(sample, value) for sample, value in zip(samples, values, strict=True)]
+    mean = float(np.mean(values))
+    if not isinstance(shown.get(key), int | float) or abs(mean - shown[key]) > TOLERANCE:
+        raise FlanError(
+            f"{path} gives {key} {mean:.4f} for {task}, and its results {shown.get(key)}: they do not belong."
+        )
+    dataset = dataset_of(task)
+    cluster = next((d.cluster for d in catalog.datasets() if d.name == dataset), CLUSTER)
+    number = whole.get("n-shot", {}).get(task, 0)
+    label = f"few-shot ({number})" if number else "zero-shot"
+    version = (
+        f"lm-evaluation-harness {whole.get('lm_eval_version', '')}, task version {whole.get('versions', {}).get(task)}"
+    )
+    error = shown.get(f"{key}_stderr")
+    asked = whole.get("configs", {}).get(task, {}).get("doc_to_text")
+    figures = {
+        "cluster": cluster,
+        "paper_dataset": dataset,
+        "status": labels.UNKNOWN,
+        "label": f"{label}, {labels.UNKNOWN}",
+        "metric": metric,
+        "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
+        "examples": len(samples),
+        "mean": mean,
+        "std": 0.0,
+        "best_dev": None,
+        "best_dev_template": None,
+        "random": float(np.mean([1 / len(f["options"]) for f in found])) if "options" in found[0] else None,
+        "majority": None,
+        "stderr": error if isinstance(error, float) and math.isfinite(error) else None,
+        "metrics": {m: 100 * v for m, v in shown.items() if _is_share(v) and not m.endswith("_stderr") and m != key},
+        "metric_versions": dict.fromkeys(shown, version),
+        "templates": [
+            {"template": 0, "value": mean, "dev": None} | ({"input": asked} if isinstance(asked, str) else {})
+        ],
+    }
+    return figures, found
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_mean(metric: str, samples: Sequence[Sample], shown: Mapping[str, Any]) -> bool:
+    """Whether a metric is a share of each example whose mean the harness reports."""
+    values = [sample.get(metric) for sample in samples]
+    if not all(_is_share(v) or isinstance(v, bool) for v in values) or not _is_share(shown.get(metric)):
+        return False
+    return abs(float(np.mean(values)) - shown[metric]) <= TOLERANCE
+
+
+def _ranked(sample: Sample, path: Path) -> dict[str, Any] | None:
+    """A prediction of ranked options; None where the sample's accuracy is not that of the likeliest one."""
+    arguments = list(sample.get("arguments", {}).values())
+    scores = []
+    for pair in sample.get("filtered_resps", ()):
+        value = float(pair[0]) if isinstance(pair, list) and pair and _is_number(pair[0]) else None
+        if value is None:
+            return None
+        if not math.isfinite(value):
+            raise FlanError(
+                f"{path}: the scores of document {sample['doc_id']} are not finite: no option is the highest."
+            )
+        scores.append(value)
+    if len(scores) < 2 or len(arguments) < len(scores) or not str(sample.get("target", "")).isdigit():
+        return None
+    answer = int(sample["target"])
+    if answer >= len(scores) or float(np.argmax(scores) == answer) != sample.get("acc"):
+        return None
+    contexts, options = [a.get("arg_0", "") for a in arguments], [str(a.get("arg_1", "")) for a in arguments]
+    if len(set(options)) == 1:  # the contexts differ, as in Winogrande
+        contexts, options = options, contexts
+    return _line(sample, contexts[0]) | {
+        "options": [option.strip() for option in options[: len(scores)]],
+        "answer": answer,
+        "loglikelihood": scores,
+    }
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _scored(sample: Sample, value: float) -> dict[str, Any]:
+    arguments = list(sample.get("arguments", {}).values()) or [{}]
+    said = sample.get("filtered_resps") or [""]
+    text = said[0] if isinstance(said[0], str) else json.dumps(said[0], ensure_ascii=False)
+    references = {"prediction": text, "references": [str(sample.get("target", ""))]}
+    return _line(sample, str(arguments[0].get("arg_0", ""))) | references | {"score": value}
+
+
+def _line(sample: Sample, prompt: str) -> dict[str, Any]:
+    return {
+        "id": str(sample["doc_id"]),
+        "hash": str(sample["doc_hash"]),
+        "template": 0,
+        "prompt": prompt,
+        "doc": sample.get("doc", {}),
+    }

@@ -1,0 +1,139 @@
+"""What a reader must know to believe the tables, a sentence or two each."""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flan_jax.reporting.comparisons import tests
+from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
+from flan_jax.reporting.runs import Run, common
+from flan_jax.reporting.statistics import MIN_PAIRS, PERMUTATIONS, REPLICATES
+from flan_jax.reporting.tables import cluster_title
+
+
+def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
+    """The notes of a report."""
+    found = [
+        "Figures in percent. Options are ranked by the sum of their tokens' log-likelihoods, ties to the first. "
+        "n is the number of test examples. Mean and standard deviation are over the forward templates; best dev is the "
+        "test score of the template that is best on the dev examples; random and majority are baselines; most frequent "
+        'is the share of the answer that was given most often; "constant" are templates with which it never varies.',
+        "A cluster's mean is over the datasets that all runs with anything of the cluster have; every variant of a "
+        "dataset counts by itself, as in the paper. Datasets that are not among the paper's 62 are in no mean.",
+    ]
+    if any(run.members for run in runs):
+        found.append(
+            "A group's mean and standard deviation are over its runs, and not over templates. Its intervals resample "
+            "examples and templates of the mean of its runs, and take the runs as given."
+        )
+    found += [line for over in common(runs).values() for line in _of_mean(over)]
+    if any(evidence.intervals.values()):
+        found.append(
+            f"Intervals are bootstraps with {REPLICATES:,} resamples, the central 95 %. Over examples they hold for "
+            "these templates; over examples and templates, each resampled by itself, for other templates of the same "
+            "make too. With a handful of templates the latter are rough, and too narrow rather than too wide."
+        )
+    if any(c.datasets for c in evidence.comparisons):
+        found.append(
+            "Differences are in points, over the records that both runs have, paired by their content; a record counts "
+            "by its mean over the templates. p is of a two-sided permutation test over examples "
+            f"({PERMUTATIONS:,} draws of signs). p (Holm) is corrected for all {tests(evidence.comparisons)} tests of "
+            f"this report; a verdict stands where it is below 0.05, and none below {MIN_PAIRS} examples."
+        )
+    if any(evidence.calibration(run.name) for run in runs):
+        found.append(
+            "Probabilities are the softmax over the options of the summed log-likelihoods. ECE, the expected "
+            "calibration error, is the mean distance between confidence and accuracy over ten bins of equal width, "
+            "weighted by count."
+        )
+    for run in runs:
+        found += _of_run(run, evidence)
+    for comparison in evidence.comparisons:
+        found += [
+            f"{comparison.other} beside {comparison.first}: {', '.join(names)} not compared: {why}."
+            for why, names in _by_reason(comparison.apart).items()
+        ]
+    return found
+
+
+def _of_mean(over: Any) -> Iterable[str]:
+    title = cluster_title(over.cluster)
+    if over.partial and over.datasets:
+        yield f"{title}: the mean is over {over.count} datasets of the cluster: {', '.join(over.datasets)}."
+    if over.not_shared:
+        yield f"{title}: {', '.join(over.not_shared)}, which not all runs have, in no mean."
+    if over.other_metric:
+        yield f"{title}: {', '.join(over.other_metric)} in no mean: the runs measure by different metrics."
+    if over.apart and over.of:
+        yield f"{title}: {', '.join(over.apart)} not of the paper, in no mean."
+
+
+def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
+    results = run.results
+    yield _what(run)
+    for names, why in ((n, w) for w, n in _by_reason(evidence.unusable[run.name]).items()):
+        what = "no predictions of single examples" if why == NOT_AT_HAND else f"no values of single examples ({why})"
+        yield (
+            f"{run.name} has {what} for {', '.join(names)}: left out of differences, intervals, calibration and clean "
+            "subsets."
+        )
+    left = {
+        name: figures["skipped_examples"] for name, figures in run.datasets.items() if figures.get("skipped_examples")
+    }
+    if left:
+        listed = ", ".join(f"{count} of {name}" for name, count in left.items())
+        yield f"{run.name} left out test examples that could not be asked: {listed}. Its results say which and why."
+    yield from (f"{run.name}: {line}" for line in _undefined(results["datasets"]))
+    yield from (f"{run.name} skipped {line}" for line in _skipped(results.get("skipped", ())))
+
+
+def _what(run: Run) -> str:
+    results = run.results
+    what = f"{run.title}: {results['checkpoint']}"
+    if run.members:
+        what = f"{run.title}: {', '.join(one.name for one in run.members)}; {results['checkpoint']}"
+    tunings = results.get("tunings") or {}
+    if tunings:
+        what += "".join(f"; {name}: {tuned_on(tuned)}" for name, tuned in tunings.items())
+    elif results.get("tuning"):
+        what += f", {tuned_on(results['tuning'])}"
+    if joint := results.get("joint") or results.get("separator"):
+        what += f"; prompt and option joined by {joint}"
+    cut = sum(t.get("cut_prompts", 0) for d in results["datasets"].values() for t in d["templates"])
+    return what + (f"; {cut} prompts shortened to fit." if cut else ".")
+
+
+def tuned_on(tuning: Mapping[str, Any]) -> str:
+    """What a checkpoint was tuned on: "tuned; its tuning mixtures held sentiment"."""
+    what = str(tuning.get("status", "unknown"))
+    return what + (f"; its tuning mixtures held {', '.join(tuning['clusters'])}" if tuning.get("clusters") else "")
+
+
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        found.setdefault(why, []).append(name)
+    return found
+
+
+def _undefined(datasets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    """A line for each metric that counts as 0 for want of two different answers."""
+    for name, figures in datasets.items():
+        counts = collections.Counter(m for t in figures["templates"] for m in t.get("undefined", ()))
+        for value, count in counts.items():
+            which = f"{count} of {len(figures['templates'])} templates"
+            yield f"{value} of {name} is undefined with {which}, where all answers are the same, and counts as 0 there."
+
+
+def _skipped(skipped: Iterable[Mapping[str, str]]) -> list[str]:
+    """A line for each reason that only differs in the dataset's name, with all names in the place of one."""
+    names_by_reason: dict[str, list[str]] = {}
+    for one in skipped:
+        reason = re.sub(rf"\b{re.escape(one['dataset'])}\b", "\0", one["reason"])
+        names_by_reason.setdefault(reason, []).append(one["dataset"])
+    return [
+        f"{', '.join(names)}: {reason.replace(chr(0), ','.join(names))}" for reason, names in names_by_reason.items()
+    ]

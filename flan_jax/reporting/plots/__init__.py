@@ -1,0 +1,65 @@
+"""The report's plots as records, a file a plot, as SVG with the reader's fonts.
+
+Every file of this package but `drawing` is a plot: it defines `PLOT`, a `Plot`. Adding one touches nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from flan_jax.errors import FlanError
+from flan_jax.reporting.evidence import Evidence
+from flan_jax.reporting.runs import Run
+
+if TYPE_CHECKING:  # matplotlib takes a second to import
+    from matplotlib.figure import Figure
+
+_NO_PLOTS = ("drawing",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A plot of the report.
+
+    Attributes:
+      section: the name of its section on the page; several plots and tables may share one.
+      title: the section's title, where no table gives it one.
+      order: places the section on the page; those of tables are in `page`.
+      alternative: what it shows, for those who cannot see it.
+      draw: makes the figure of the runs and the evidence; None where there is nothing to show.
+    """
+
+    section: str
+    title: str
+    order: int
+    alternative: str
+    draw: Callable[[Sequence[Run], Evidence], Figure | None]
+
+    def svg(self, runs: Sequence[Run], evidence: Evidence) -> bytes | None:
+        """The drawn figure, or None."""
+        from flan_jax.reporting.plots.drawing import svg
+
+        return svg(self.draw, runs, evidence)
+
+
+@functools.cache
+def plots() -> tuple[Plot, ...]:
+    """All plots, in the order of their sections, then of their files' names.
+
+    Raises:
+      FlanError: a file defines none.
+    """
+    found = []
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
+        if module.name in _NO_PLOTS:
+            continue
+        plot = getattr(importlib.import_module(f"{__name__}.{module.name}"), "PLOT", None)
+        if not isinstance(plot, Plot):
+            raise FlanError(f"flan_jax/reporting/plots/{module.name}.py must define PLOT, a Plot.")
+        found.append(plot)
+    return tuple(sorted(found, key=lambda plot: plot.order))

@@ -1,0 +1,50 @@
+"""A bar for each cluster and run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from flan_jax.evaluation import clusters
+from flan_jax.reporting.evidence import Evidence
+from flan_jax.reporting.plots import Plot
+from flan_jax.reporting.plots.drawing import lanes, legend, run_style
+from flan_jax.reporting.runs import Run, common
+from flan_jax.reporting.tables import cluster_title
+
+
+def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
+    """Means of the clusters over the datasets that all runs have, with the random baseline."""
+    shown = [over for over in common(runs).values() if over.datasets]
+    if not shown:
+        return None
+    means = [[clusters.mean(run.datasets, over) for over in shown] for run in runs]
+    clear = {"facecolor": "white", "linewidth": 0, "pad": 0.4}
+    figure, axes, offsets = lanes([_lane(over) for over in shown], len(runs), 0.17)
+    for i, (run, offset) in enumerate(zip(runs, offsets, strict=True)):
+        found = [(y, 100 * f["mean"], f["status"]) for y, f in enumerate(means[i]) if f]
+        color = run_style(i)["color"]
+        places, lengths = [y + offset for y, _, _ in found], [x for _, x, _ in found]
+        axes.barh(places, lengths, 0.72 / len(runs), color=color, label=run.title)
+        for y, x, status in found:
+            said = f"{x:.1f} {status}"
+            axes.text(x + 0.6, y + offset, said, va="center", fontsize=8, color="#333333", bbox=clear, zorder=5)
+    label = "random"
+    for y, each in enumerate(zip(*means, strict=True)):
+        figures = next((f for f in each if f), None)
+        if figures and figures["random"] is not None:
+            axes.plot([100 * figures["random"]] * 2, [y - 0.42, y + 0.42], color="black", lw=1.2, ls=":", label=label)
+            label = None
+    axes.set_xlim(0, 112)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel("mean over the datasets that all runs have, %")
+    legend(axes, len(runs) + 1)
+    return figure
+
+
+def _lane(over: clusters.Common) -> str:
+    return cluster_title(over.cluster) + (f"\n{over.count} datasets" if over.partial else "")
+
+
+PLOT = Plot("clusters", "Clusters", 20, "means by cluster and run", draw)

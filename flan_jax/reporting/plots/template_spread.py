@@ -1,0 +1,49 @@
+"""The scores of all templates of each dataset and run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from flan_jax.evaluation import labels
+from flan_jax.reporting.evidence import Evidence
+from flan_jax.reporting.plots import Plot
+from flan_jax.reporting.plots.drawing import lanes, legend, run_style
+from flan_jax.reporting.runs import Run, dataset_names, first_figures, template_value
+
+
+def draw(runs: Sequence[Run], evidence: Evidence) -> Figure:
+    """A point a template, hollow unless held out; a bar at the mean, a dotted line at the random baseline."""
+    names = dataset_names(runs)
+    figure, axes, offsets = lanes(names, len(runs), 0.13)
+    for i, (run, offset) in enumerate(zip(runs, offsets, strict=True)):
+        style = run_style(i)
+        axes.scatter([], [], s=22, **style, label=run.title)
+        for y, name in enumerate(names):
+            if not (figures := run.figures(name)):
+                continue
+            points = [100 * template_value(t) for t in figures["templates"]] or [100 * figures["mean"]]
+            axes.plot([min(points), max(points)], [y + offset] * 2, color=style["color"], lw=1, alpha=0.45)
+            held_out = figures["status"] == labels.HELD_OUT
+            look = {"linewidths": 0} if held_out else {"facecolors": "none", "linewidths": 0.9}
+            color, marker = style["color"], style["marker"]
+            at = [y + offset] * len(points)
+            axes.scatter(points, at, s=14, marker=marker, color=color, alpha=0.65, zorder=3, **look)
+            half, mean = 0.36 / len(runs), 100 * figures["mean"]
+            axes.plot([mean, mean], [y + offset - half, y + offset + half], color=style["color"], lw=2.4, zorder=4)
+    label = "random"
+    for y, name in enumerate(names):
+        random = first_figures(runs, name).get("random")
+        if random is not None:
+            axes.plot([100 * random] * 2, [y - 0.45, y + 0.45], color="black", lw=1.2, ls=":", label=label, zorder=2)
+            label = None
+    axes.set_xlim(-2, 102)
+    axes.set_xlabel(
+        "headline metric, %: a point a template, a bar at the mean; hollow where the dataset was not held out"
+    )
+    legend(axes, len(runs) + 1)
+    return figure
+
+
+PLOT = Plot("spread", "Spread over templates", 30, "scores by dataset, run and template", draw)

@@ -1,0 +1,256 @@
+"""The predictions of a run on a dataset in numbers: a value for each example and template, and what was answered."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flan_jax.content import numbered
+from flan_jax.evaluation.clusters import headline_metric
+from flan_jax.evaluation.figures import ranked, right_options
+from flan_jax.metrics import metric
+from flan_jax.reporting.matching import by_text
+from flan_jax.reporting.runs import NOT_RECORDED, template_value, wording
+from flan_jax.reporting.statistics import Calibration, option_probabilities
+
+Line = Mapping[str, Any]
+
+
+class UnusableError(Exception):
+    """Predictions that give no values of single examples; the text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What was answered with one template.
+
+    Attributes:
+      share: of the most frequent answer, 0 to 1.
+      most: that answer: a label or a text, or "option 2" where each example has options of its own.
+      macro_f1: over the labels; None where there is no fixed set of them.
+    """
+
+    share: float
+    most: str
+    macro_f1: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """The predictions of a run on a dataset, in numbers.
+
+    Attributes:
+      metric: "accuracy" where options are ranked, otherwise the headline metric.
+      style: name of the style that asked.
+      ids: of E examples, for people.
+      hashes: digests of their records, by which runs pair; None for predictions of earlier versions.
+      templates: numbers of T templates.
+      wordings: their texts as they were evaluated.
+      values_ExT: 0 to 1.
+      answers: of each template.
+      calibration: of the options' probabilities; None for a generation dataset.
+      prompts: of the examples, with the first template.
+      documents: the records of another program's log, whose digests are not ours; None for predictions of ours.
+    """
+
+    metric: str
+    style: str
+    ids: tuple[str, ...]
+    hashes: tuple[str, ...] | None
+    templates: tuple[int, ...]
+    wordings: tuple[str, ...]
+    values_ExT: np.ndarray
+    answers: tuple[Answers, ...]
+    calibration: Calibration | None
+    prompts: tuple[str, ...] = ()
+    documents: tuple[Mapping[str, Any], ...] | None = None
+
+    @property
+    def share(self) -> float:
+        """Of the most frequent answer, the mean over the templates."""
+        return float(np.mean([a.share for a in self.answers]))
+
+    @property
+    def most(self) -> str:
+        """The most frequent answer of all templates; empty where they differ."""
+        found = {a.most for a in self.answers}
+        return found.pop() if len(found) == 1 else ""
+
+    @property
+    def constant(self) -> int:
+        """With how many templates every example got the same answer."""
+        return sum(a.share == 1 for a in self.answers) if len(self.ids) > 1 else 0
+
+    @property
+    def macro_f1(self) -> float | None:
+        """The mean over the templates."""
+        found = [a.macro_f1 for a in self.answers]
+        return None if None in found else float(np.mean(found))
+
+
+def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], style: str) -> Values:
+    """The numbers of one dataset's predictions.
+
+    Examples that only some templates have (one was too long with another) are left out.
+
+    Args:
+      rows: predictions by template.
+      figures: of the dataset, from the same run.
+      style: the name of the style.
+
+    Raises:
+      UnusableError: the headline metric has no value for a single example, like BLEU of a corpus; or the figures
+        were made of other predictions.
+    """
+    first = next(iter(rows.values()))
+    has_options = "loglikelihood" in first[0]
+    if not has_options and any("score" not in p for lines in rows.values() for p in lines):
+        raise UnusableError("its metric has no value for a single example")
+    measured = "accuracy" if has_options else headline_metric(figures)
+    hashed = all("hash" in p for lines in rows.values() for p in lines)
+    keyed = {
+        number: dict(zip(numbered([str(p["hash" if hashed else "id"]) for p in lines]), lines, strict=True))
+        for number, lines in rows.items()
+    }
+    keys = [key for key in next(iter(keyed.values())) if all(key in lines for lines in keyed.values())]
+    if not keys:
+        raise UnusableError("its templates have no example in common")
+    listed = {t["template"]: t for t in figures["templates"]}
+    same_options = has_options and len({frozenset(_words(p)) for lines in rows.values() for p in lines}) == 1
+    values_TxE, answers, confidences, right = [], [], [], []
+    for number, lines in rows.items():
+        choices = [ranked(p, "sum") for p in lines] if has_options else []
+        if has_options:
+            found = [float(choice in right_options(p)) for p, choice in zip(lines, choices, strict=True)]
+            odds = (option_probabilities(np.asarray(p["loglikelihood"], np.float64)) for p in lines)
+            confidences += [p[choice] for p, choice in zip(odds, choices, strict=True)]
+            right += found
+        else:
+            found = [float(p["score"]) for p in lines]
+        _check(number, found, listed[number], measured == headline_metric(figures))
+        by_key = dict(zip(keyed[number], found, strict=True))
+        values_TxE.append([by_key[key] for key in keys])
+        answers.append(_answers(lines, choices, same_options))
+    lines = [next(iter(keyed.values()))[key] for key in keys]
+    return Values(
+        metric=measured,
+        style=style,
+        ids=tuple(str(p["id"]) for p in lines),
+        hashes=tuple(str(p["hash"]) for p in lines) if hashed else None,
+        templates=tuple(rows),
+        wordings=tuple(wording(listed[number]) for number in rows),
+        values_ExT=np.array(values_TxE, np.float64).T,
+        answers=tuple(answers),
+        calibration=Calibration.of(np.array(confidences), np.array(right)) if has_options else None,
+        prompts=tuple(p.get("prompt", "") for p in lines),
+        documents=tuple(p["doc"] for p in lines) if all("doc" in p for p in lines) else None,
+    )
+
+
+def _words(p: Line) -> Sequence[str]:
+    """The options in the dataset's own words."""
+    return p.get("words", p["options"])
+
+
+def _check(number: int, values: Sequence[float], figures: Mapping[str, Any], is_headline: bool) -> None:
+    """Refuses predictions whose mean is not the one that the results have."""
+    there = template_value(figures) if is_headline else None
+    if not is_headline and "accuracy" in figures.get("metrics", {}):
+        there = figures["metrics"]["accuracy"] / 100
+    if there is not None and abs(float(np.mean(values)) - there) > 1e-6:
+        raise UnusableError(
+            f"its predictions with template {number} give {100 * np.mean(values):.2f} and its results say "
+            f"{100 * there:.2f}, so they are of different jobs or versions"
+        )
+
+
+def _answers(lines: Sequence[Line], choices: Sequence[int], same_options: bool) -> Answers:
+    if not choices:
+        said = [str(p.get("prediction", "")).strip() for p in lines]
+    elif same_options:
+        said = [str(_words(p)[choice]) for p, choice in zip(lines, choices, strict=True)]
+    else:
+        said = [f"option {choice + 1}" for choice in choices]
+    most, count = collections.Counter(said).most_common(1)[0]
+    if not same_options:
+        return Answers(count / len(lines), most, None)
+    right = [[str(_words(p)[i]) for i in right_options(p)] for p in lines]
+    return Answers(count / len(lines), most, metric("answer_shares")(right, said)["macro_f1"] / 100)
+
+
+# ---------------------------------------------------------------------------------------------------------- pairing
+
+
+def pair(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
+    """The examples that two runs share, as their places in the one and the other.
+
+    They pair by the digest of the record, one by one where a record stands several times, and never by an id, which
+    other data may have as well. With another program's log they pair by the texts that its records and our prompts
+    have.
+
+    Raises:
+      UnusableError: predictions of an earlier version, which do not say what their records are; or there are none.
+    """
+    if (first.documents is None) != (other.documents is None):
+        return _pair_by_text(first, other)
+    if first.hashes is None or other.hashes is None:
+        raise UnusableError("predictions of an earlier version do not say what their records are: evaluate again")
+    places = {key: i for i, key in enumerate(numbered(other.hashes))}
+    found = [(i, places[key]) for i, key in enumerate(numbered(first.hashes)) if key in places]
+    if not found:
+        raise UnusableError("no record is in both")
+    a, b = zip(*found, strict=True)
+    return np.array(a, np.int64), np.array(b, np.int64)
+
+
+def _pair_by_text(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
+    ours, theirs = (first, other) if first.documents is None else (other, first)
+    if not (found := by_text(ours.prompts, theirs.documents)):
+        raise UnusableError("no record of the one's log has its texts in the other's prompts")
+    a, b = (np.array(side, np.int64) for side in zip(*found, strict=True))
+    return (a, b) if ours is first else (b, a)
+
+
+def same_templates(first: Values, other: Values) -> bool:
+    """Whether column t of both is one template: then templates are paired too."""
+    if first.templates != other.templates or first.wordings != other.wordings:
+        return False
+    return first.style == other.style or NOT_RECORDED not in first.wordings
+
+
+def as_one(several: Sequence[Values]) -> Values:
+    """The values of a group of runs: their mean, on the examples that all have.
+
+    Raises:
+      UnusableError: they share no example, or are measured by different metrics.
+    """
+    if len({v.metric for v in several}) > 1:
+        raise UnusableError("its runs are measured by different metrics")
+    return functools.reduce(_added, enumerate(several[1:], 1), several[0])
+
+
+def _added(so_far: Values, numbered_other: tuple[int, Values]) -> Values:
+    count, other = numbered_other  # runs in the mean so far
+    a_P, b_P = pair(so_far, other)
+    a_ExT, b_ExU = so_far.values_ExT[a_P], other.values_ExT[b_P]
+    alike = same_templates(so_far, other)
+    if not alike:
+        a_ExT, b_ExU = a_ExT.mean(1, keepdims=True), b_ExU.mean(1, keepdims=True)
+    calibrations = [v.calibration for v in (so_far, other) if v.calibration]
+    return dataclasses.replace(
+        so_far,
+        ids=tuple(so_far.ids[i] for i in a_P),
+        hashes=tuple(so_far.hashes[i] for i in a_P),
+        templates=so_far.templates if alike else (-1,),
+        wordings=so_far.wordings if alike else ("a mean over templates",),
+        values_ExT=(count * a_ExT + b_ExU) / (count + 1),
+        answers=so_far.answers + other.answers,
+        prompts=tuple(so_far.prompts[i] for i in a_P),
+        documents=None if so_far.documents is None else tuple(so_far.documents[i] for i in a_P),
+        calibration=sum(calibrations[1:], calibrations[0]) if calibrations else None,
+    )

@@ -1,0 +1,256 @@
+"""Logs that lm-evaluation-harness itself wrote, of small tasks over local files."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from flan_jax import report as binary
+from flan_jax import reporting
+from flan_jax.errors import FlanError
+from flan_jax.reporting import harness, matching
+
+pytest.importorskip("lm_eval")
+
+COUNT = 60
+TASK = """task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {file}
+test_split: test
+output_type: {kind}
+doc_to_text: "{text}"
+doc_to_target: {target}
+metric_list:
+{metrics}
+metadata:
+  version: 3.0
+{more}
+"""
+
+
+def _records():
+    animals = ("the old red fox", "a small grey goose", "our neighbour's black cat")
+    return [
+        {
+            "sentence": f"{animals[i % 3]} number {i} was seen in the garden",
+            "question": f"was it number {i}",
+            "label": i % 2,
+        }
+        for i in range(COUNT)
+    ]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Two models' logs: {seed: folder}."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.tasks import TaskManager
+
+    folder = tmp_path_factory.mktemp("harness")
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _records()))
+    metrics = "  - metric: {}\n".format
+    for name, values in {
+        "definite_pronoun_resolution": {
+            "kind": "multiple_choice",
+            "text": "{{sentence}}, {{question}}?",
+            "target": "label",
+            "metrics": metrics("acc") + metrics("acc_norm"),
+            "more": "doc_to_choice: ['yes', 'no']",
+        },
+        "tiny_generation": {
+            "kind": "generate_until",
+            "text": "{{sentence}}: {{question}}?",
+            "target": "'{{sentence}}'",
+            "metrics": metrics("exact_match"),
+            "more": "generation_kwargs: {until: ['x']}",
+        },
+        "tiny_translation": {
+            "kind": "generate_until",
+            "text": "{{sentence}}",
+            "target": "'{{sentence}}'",
+            "metrics": metrics("bleu"),
+            "more": "generation_kwargs: {until: ['x']}",
+        },
+    }.items():
+        (folder / f"{name}.yaml").write_text(TASK.format(name=name, file=folder / "data.jsonl", **values))
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    found = {}
+    for seed in (1, 2):
+        tracker = EvaluationTracker(output_path=str(folder / f"out{seed}"))
+        results = simple_evaluate(
+            model="dummy",
+            tasks=["definite_pronoun_resolution", "tiny_generation", "tiny_translation"],
+            task_manager=manager,
+            evaluation_tracker=tracker,
+            log_samples=True,
+            bootstrap_iters=0,
+            random_seed=seed,
+        )
+        samples = results.pop("samples")
+        tracker.save_results_aggregated(results=results, samples=samples)
+        for task in results["configs"]:
+            tracker.save_results_samples(task_name=task, samples=samples[task])
+        found[seed] = folder / f"out{seed}"
+    return found
+
+
+@pytest.fixture
+def log(logs, tmp_path):
+    """A copy of one log that a test may damage: (folder, results, samples of the ranked task)."""
+    import shutil
+
+    folder = tmp_path / "log"
+    shutil.copytree(logs[1], folder)
+    (results,) = folder.rglob("results_*.json")
+    (samples,) = folder.rglob("samples_definite*.jsonl")
+    return folder, results, samples
+
+
+def test_a_log_is_a_run(logs):
+    run = reporting.load_run("theirs", logs[1])
+    assert set(run.datasets) == {"definite_pronoun_resolution", "tiny_generation"}
+    (skipped,) = run.results["skipped"]
+    assert skipped["dataset"] == "tiny_translation" and "none of its metrics is a mean" in skipped["reason"]
+    (path,) = logs[1].rglob("results_*.json")
+    theirs = json.loads(path.read_text())["results"]["definite_pronoun_resolution"]
+    figures = run.figures("definite_pronoun_resolution")
+    assert figures["mean"] == pytest.approx(theirs["acc,none"]) and figures["metric"] == "accuracy"
+    assert figures["label"] == "zero-shot, unknown" and figures["cluster"] == "coreference"
+    assert figures["metrics"]["acc_norm"] == pytest.approx(100 * theirs["acc_norm,none"])
+    assert figures["templates"][0]["input"] == "{{sentence}}, {{question}}?"
+    generated = run.figures("tiny_generation")
+    assert (generated["metric"], generated["cluster"]) == ("exact_match", harness.CLUSTER)
+    found = reporting.gather([run])
+    assert found.unusable == {"theirs": {}}
+    value = found.values["theirs"]["definite_pronoun_resolution"]
+    assert value.values_ExT.mean() == pytest.approx(theirs["acc,none"]) and value.calibration is not None
+    text = reporting.markdown([run], found)
+    assert "theirs · lm-evaluation-harness" in text and "task version 3.0" in text and "tiny_generation (extra" in text
+
+
+def test_two_logs_stand_the_same_tests(logs, tmp_path, capsys):
+    listed = [f"m{seed}={folder}" for seed, folder in logs.items()]
+    binary.main(["--runs", *listed, f"--output={tmp_path / 'out'}", "--json"])
+    printed = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    (comparison,) = printed["comparisons"]
+    found = comparison["datasets"]["definite_pronoun_resolution"]
+    assert found["examples"] == COUNT and found["p"] is not None
+    right = []
+    for folder in logs.values():
+        (path,) = folder.rglob("samples_definite*.jsonl")
+        right.append([json.loads(line)["acc"] for line in path.read_text().splitlines()])
+    assert found["difference"] == pytest.approx(np.mean(right[1]) - np.mean(right[0]))
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "lm-evaluation-harness" in page and "zero-shot, unknown" in page
+
+
+def test_a_log_beside_a_run_of_ours_pairs_by_text(logs, make_run, rewrite):
+    ours = make_run("ours", {"definite_pronoun_resolution": 0.5}, count=COUNT)
+    records = _records()[::-1]
+
+    def asked(i, line):
+        said = f"Read:\n\n{records[i]['sentence'].upper()}.\nAnd say: {records[i]['question']}\nOPTIONS:\n- yes"
+        return line | {"prompt": said}
+
+    for path in (ours.output_dir / "predictions" / "definite_pronoun_resolution").iterdir():
+        rewrite(path, asked)
+    theirs = reporting.load_run("theirs", logs[1])
+    (comparison,) = reporting.gather([ours, theirs]).comparisons
+    found = comparison.datasets["definite_pronoun_resolution"]
+    assert found.examples == COUNT
+    values = reporting.gather([ours, theirs]).values
+    mine = values["ours"]["definite_pronoun_resolution"].values_ExT.mean(1)[::-1]
+    their = values["theirs"]["definite_pronoun_resolution"].values_ExT[:, 0]
+    assert found.interval.stderr == pytest.approx((their - mine).std(ddof=1) / np.sqrt(COUNT), rel=0.1)
+
+
+def test_no_common_text_no_comparison(logs, make_run):
+    ours = make_run("ours", {"definite_pronoun_resolution": 0.5}, count=COUNT)
+    theirs = reporting.load_run("theirs", logs[1])
+    (comparison,) = reporting.gather([ours, theirs]).comparisons
+    assert comparison.datasets == {}
+    assert "no record of the one's log" in comparison.apart["definite_pronoun_resolution"]
+
+
+def test_line_ends_of_windows(log):
+    folder, results, samples = log
+    expected = reporting.load_run("a", folder).figures("definite_pronoun_resolution")
+    for path in (results, samples):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert reporting.load_run("a", folder).figures("definite_pronoun_resolution") == expected
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda r, s: s.write_text(s.read_text()[:-200]), "line 60, is no sample: not JSON"),
+        (lambda r, s: s.write_text("\n".join(s.read_text().split("\n")[:-9])), "they do not belong"),
+        (lambda r, s: s.write_text(s.read_text().replace('"doc_hash"', '"hash_of_doc"')), "line 1, is no sample"),
+        (lambda r, s: r.write_text("{"), "is no results of lm-evaluation-harness"),
+        (lambda r, s: r.write_text("[]"), "it has no tasks"),
+        (lambda r, s: [p.unlink() for p in s.parent.glob("samples_*")], "run it with --log_samples"),
+    ],
+)
+def test_what_is_broken_is_refused(log, damage, message):
+    folder, results, samples = log
+    damage(results, samples)
+    with pytest.raises(FlanError, match=message):
+        reporting.load_run("a", folder)
+
+
+@pytest.mark.parametrize("number", ["nan", "-inf"])
+def test_scores_that_are_not_finite_are_refused(log, number):
+    folder, _, samples = log
+    first, *rest = samples.read_text().split("\n")
+    line = json.loads(first)
+    line["filtered_resps"][0][0] = number
+    samples.write_text("\n".join([json.dumps(line), *rest]))
+    with pytest.raises(FlanError, match="the scores of document 0 are not finite"):
+        reporting.load_run("a", folder)
+
+
+def test_logs_of_two_models_in_one_folder_are_refused(log):
+    folder, results, _ = log
+    other = folder / "other_model"
+    other.mkdir()
+    (other / results.name).write_text(results.read_text())
+    with pytest.raises(FlanError, match="holds logs of 2 models: name one folder each"):
+        reporting.load_run("a", folder)
+
+
+@pytest.mark.parametrize(
+    ("task", "dataset"), [("boolq", "bool_q"), ("arc_easy", "arc_easy"), ("rte", "rte"), ("mmlu_law", "mmlu_law")]
+)
+def test_tasks_go_by_the_names_of_our_datasets(task, dataset):
+    assert harness.dataset_of(task) == dataset
+
+
+# --------------------------------------------------------------------------------------------------------- matching
+
+
+def test_the_document_with_the_most_text_is_taken():
+    documents = [
+        {"premise": "the dog sleeps in the sun", "hypothesis": "an animal is asleep", "label": 0},
+        {"premise": "the dog sleeps in the sun", "hypothesis": "the dog is running away", "label": 1},
+        {"premise": "nobody was at home that day", "hypothesis": "an animal is asleep", "label": 2},
+    ]
+    prompts = [
+        "The dog sleeps in the sun! Does it follow that the dog is running away?",
+        "nobody was at home that day. Is it so that an animal is asleep?",
+        "the dog sleeps in the sun",  # of two documents
+        "something else altogether, with many words",
+        "Is it so that \N{LEFT DOUBLE QUOTATION MARK}an animal is asleep…: the dog sleeps in the sun",
+    ]
+    assert matching.by_text(prompts, documents) == [(0, 1), (1, 2), (4, 0)]
+
+
+def test_a_document_that_two_prompts_have_stays_alone():
+    documents = [{"text": "one two three four five"}]
+    assert matching.by_text(["one two three four five", "one two three four five six"], documents) == []
+    assert matching.by_text(["one two three four"], [{"text": "one two three four"}]) == []  # too few words to be sure
+    assert matching.by_text([], documents) == matching.by_text(["a b c d e"], []) == []

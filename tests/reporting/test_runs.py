@@ -1,0 +1,216 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from flan_jax import report as binary
+from flan_jax import reporting
+from flan_jax.errors import FlanError
+from flan_jax.evaluation.clusters import members
+from flan_jax.reporting import runs, tables
+
+# ---------------------------------------------------------------------------------------------- results on the disk
+
+
+def _change(run, function):
+    path = run.output_dir / "results.json"
+    results = json.loads(path.read_text())
+    function(results)
+    path.write_text(json.dumps(results))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r["datasets"]["rte"].pop("mean"), "dataset rte has no number 'mean'; it is of another version"),
+        (lambda r: r["datasets"]["rte"].update(mean=54.3), "dataset rte has a mean of 54.3, which is no share"),
+        (lambda r: r["datasets"]["rte"].update(mean=True), "dataset rte has no number 'mean'"),
+        (lambda r: r["datasets"]["rte"].update(templates=[]), "dataset rte has no templates"),
+        (lambda r: r["datasets"]["rte"]["templates"][0].pop("template"), "has a template without a figure"),
+        (lambda r: r["datasets"]["rte"].update(cluster=None), "dataset rte has no cluster"),
+        (lambda r: r["datasets"].update(rte=0.5), "dataset rte has no figures"),
+        (lambda r: r.update(datasets=[]), "holds no datasets by name"),
+        (lambda r: r.pop("clusters"), "holds no results of an evaluation"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(make_run, capsys, tmp_path, change, message):
+    run = make_run("tuned", {"rte": 1.0})
+    _change(run, change)
+    with pytest.raises(SystemExit) as caught:
+        binary.main(["--runs", f"tuned={run.output_dir}", f"--output={tmp_path / 'out'}"])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.strip().split("\n")
+    assert message in line and "results.json" in line and not (tmp_path / "out").exists()
+
+
+def test_results_of_the_first_version_are_read(make_run):
+    """No metric, no label, no metrics, no wordings, and cluster means by another rule, which are not believed."""
+    run = make_run("old", {"anli_r1": 0.0, "anli_r2": 0.0, "rte": 2.0}, words=False)
+
+    def age(results):
+        for figures in results["datasets"].values():
+            for key in ("metric", "label", "metrics"):
+                figures.pop(key, None)
+            figures["status"] = "zero-shot, held out"
+            for t in figures["templates"]:
+                t.pop("value")
+                t.pop("metrics")
+        results["clusters"]["nli"] = {"mean": 0.99, "best_dev": 0.99, "random": 0.5, "majority": 0.5, "status": "seen"}
+
+    _change(run, age)
+    run = reporting.load_run("old", run.output_dir)
+    found = reporting.gather([run])
+    text = reporting.markdown([run], found)
+    assert "99.0" not in text and "zero-shot, held out" in text and "not recorded" in text
+    means = reporting.to_dict([run], found)["runs"][0]["clusters"]["nli"]
+    assert means["mean"] == pytest.approx(np.mean([f["mean"] for f in run.datasets.values()]))
+
+
+def test_line_ends_and_byte_order_marks_of_windows(make_run):
+    run = make_run("tuned", {"rte": 1.0})
+    expected = reporting.gather([run]).values["tuned"]["rte"].values_ExT
+    for path in run.output_dir.rglob("*.json*"):
+        mark = b"\xef\xbb\xbf" if path.name == "results.json" else b""
+        path.write_bytes(mark + path.read_bytes().replace(b"\n", b"\r\n"))
+    again = reporting.load_run("tuned", run.output_dir)
+    np.testing.assert_array_equal(reporting.gather([again]).values["tuned"]["rte"].values_ExT, expected)
+
+
+@pytest.mark.parametrize("text", ["", "\n", '{"key": "k"}\n', "no JSON"])
+def test_empty_predictions_leave_the_results_alone(make_run, text):
+    run = make_run("tuned", {"rte": 1.0})
+    next((run.output_dir / "predictions" / "rte").iterdir()).write_text(text)
+    found = reporting.gather([run])
+    assert found.unusable == {"tuned": {"rte": "no predictions at hand"}}
+    assert "tuned has no predictions of single examples for rte" in reporting.markdown([run], found)
+    reporting.page([run], found)
+
+
+def test_a_dataset_without_a_valid_result_is_in_no_mean(make_run):
+    both = [make_run("a", {"rte": 1.0, "cb": 1.0}), make_run("bc", {"rte": 1.0, "cb": 1.0})]
+    both[1].results["datasets"].pop("cb")
+    both[1].results["invalid"] = [{"dataset": "cb", "reason": "invalid: scores are not finite"}]
+    both[1].results["skipped"] = [{"dataset": "cb", "reason": "invalid: scores are not finite"}]
+    shown = tables.results_table(both)
+    (mean,) = shown.means
+    assert shown.rows[mean][0].endswith(f"mean of 1 of {len(members('nli'))} datasets")
+    assert shown.rows[mean][5] == tables.percent(both[0].figures("rte")["mean"])
+    assert "bc skipped cb: invalid" in reporting.markdown(both, reporting.gather(both))
+
+
+def test_runs_without_a_common_dataset_have_no_mean(make_run):
+    both = [make_run("a", {"rte": 1.0}), make_run("bc", {"cb": 1.0})]
+    found = reporting.gather(both)
+    assert not tables.results_table(both).means
+    assert reporting.to_dict(both, found)["runs"][0]["clusters"] == {}
+    assert "cb, rte, which not all runs have, in no mean" in reporting.markdown(both, found)
+    reporting.page(both, found)
+
+
+def test_extras_stand_apart(make_run):
+    run = make_run("tuned", {"winogrande": 1.0, "wsc": 9.0})
+    shown = tables.results_table([run])
+    assert [row[0] for row in shown.rows] == [
+        "winogrande",
+        f"Coreference, mean of 1 of {len(members('coreference'))} datasets",
+        "wsc (extra, in no mean)",
+    ]
+    assert shown.rows[1][5] == shown.rows[0][5].split(" ±")[0]
+    assert reporting.to_dict([run], reporting.gather([run]))["clusters"]["coreference"]["extras"] == ["wsc"]
+
+
+# --------------------------------------------------------------------------------------------------------- wordings
+
+
+def test_wordings_are_those_that_were_evaluated(make_run):
+    run, old = make_run("tuned", {"rte": 1.0}), make_run("old", {"rte": 1.0}, words=False)
+    for text in (
+        reporting.markdown([run], reporting.gather([run])),
+        reporting.page([run], reporting.gather([run])),
+    ):
+        assert "Wording 3 of rte: {premise}" in text and "not recorded" not in text
+    for text in (
+        reporting.markdown([old], reporting.gather([old])),
+        reporting.page([old], reporting.gather([old])),
+    ):
+        assert "not recorded" in text and "{hypothesis}" not in text  # nothing of today's catalog
+
+
+# ----------------------------------------------------------------------------------------------------------- groups
+
+
+@pytest.fixture
+def seeds(make_run):
+    first = make_run("untuned", {"rte": 0.1, "cb": 0.1}, count=60)
+    return [first, *(make_run(f"tuned seed {i}", {"rte": 1.0, "cb": 1.0}, count=60, seed=i) for i in range(3))]
+
+
+def test_a_group_is_mean_and_spread_over_its_runs(seeds):
+    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    assert [run.name for run in shown] == ["untuned", "tuned"] and len(shown[1].members) == 3
+    each = [run.figures("rte")["mean"] for run in seeds[1:]]
+    figures = shown[1].figures("rte")
+    assert figures["mean"] == pytest.approx(np.mean(each)) and figures["std"] == pytest.approx(np.std(each, ddof=1))
+    by_name = {row[0]: row for row in tables.results_table(shown, reporting.gather(shown)).rows}
+    assert by_name["rte"][10] == f"{100 * np.mean(each):.1f} ± {100 * np.std(each, ddof=1):.1f}"
+    assert shown[1].title == "tuned · zero-shot · 3 runs"
+    found = reporting.gather(shown)
+    means = [np.mean([run.figures(n)["mean"] for n in ("rte", "cb")]) for run in seeds[1:]]
+    text = reporting.markdown(shown, found)
+    assert f"{100 * np.mean(means):.1f} ± {100 * np.std(means, ddof=1):.1f}" in text
+    assert found.comparisons[0].datasets["rte"].interval.value == pytest.approx(
+        np.mean(each) - seeds[0].figures("rte")["mean"]
+    )
+    assert reporting.to_dict(shown, found)["runs"][1]["members"] == [f"tuned seed {i}" for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (["tuned=nobody"], "group tuned: there is no run 'nobody', but untuned, tuned seed 0"),
+        (["tuned=tuned seed 0"], "group tuned has one run"),
+        (["a=tuned seed 0,tuned seed 1", "b=tuned seed 1,tuned seed 2"], "run tuned seed 1 is in the groups a and b"),
+        (["untuned=tuned seed *"], "a group has the name of a run"),
+        (["tuned"], "--group takes NAME=RUN,RUN,..., not 'tuned'"),
+        (["t=tuned seed 0,tuned seed 1", "t=tuned seed 2"], "--group has two of the name t"),
+    ],
+)
+def test_bad_groups_are_one_line(seeds, tmp_path, capsys, groups, message):
+    listed = [f"{run.name}={run.output_dir}" for run in seeds]
+    with pytest.raises(SystemExit):
+        binary.main(["--runs", *listed, "--group", *groups, f"--output={tmp_path / 'out'}"])
+    (line,) = capsys.readouterr().err.strip().split("\n")
+    assert message in line and not (tmp_path / "out").exists()
+
+
+def test_the_binary_takes_groups(seeds, tmp_path, capsys):
+    listed = [f"{run.name}={run.output_dir}" for run in seeds]
+    binary.main(["--runs", *listed, "--group", "tuned=tuned seed *", f"--output={tmp_path / 'out'}", "--json"])
+    printed = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert set(printed["clusters"]) == {"untuned", "tuned"} and printed["tests"] == 3
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "Runs of the groups" in page and "tuned · zero-shot · 3 runs" in page
+
+
+def test_a_group_leaves_out_what_not_all_have(seeds, make_run):
+    more = make_run("tuned seed 9", {"rte": 1.0, "snli": 1.0}, count=60)
+    one = runs.as_one("tuned", [*seeds[1:], more])
+    assert set(one.datasets) == {"rte"}
+    assert {s["dataset"]: s["reason"] for s in one.results["skipped"]} == {
+        "cb": "not in tuned seed 9",
+        "snli": "not in tuned seed 0, tuned seed 1, tuned seed 2",
+    }
+    few = make_run("few", {"rte": 1.0}, style="5_shots")
+    with pytest.raises(FlanError, match="group tuned has runs of the styles instructions, 5_shots"):
+        runs.as_one("tuned", [seeds[1], few])
+
+
+def test_a_group_without_predictions(seeds):
+    for run in seeds[1:]:
+        shutil.rmtree(run.output_dir / "predictions")
+    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    found = reporting.gather(shown)
+    assert found.unusable["tuned"]["rte"] == "no predictions at hand" and found.worst == {}
+    reporting.page(shown, found)
