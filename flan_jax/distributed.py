@@ -17,12 +17,15 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from etils import epy
 
 from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
+
+with epy.lazy_imports():  # its options are part of every command line
+    import jax
+    from jax.experimental import multihost_utils
 
 HEARTBEAT = "FLAN_JAX_HEARTBEAT_SECONDS"  # after so many without a sign of life a process counts as dead; default 100
 _ADDRESS = re.compile(r"\S+:\d{1,5}")

@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from etils import epy
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, macros, options, partitioning, reporting
-from flan_jax.checkpoint import arrays
+from flan_jax import configuration, distributed, macros, options
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import evaluator, jobs, prompts
 from flan_jax.json_lines import to_json
-from flan_jax.scoring import items
-from flan_jax.scoring.scorer import Scorer
+
+with epy.lazy_imports():  # not before the command line is read
+    from flan_jax import partitioning, reporting
+    from flan_jax.checkpoint import arrays
+    from flan_jax.evaluation import evaluator, jobs, prompts
+    from flan_jax.scoring import items, scorer
 
 
 @macros.checked
@@ -171,7 +174,7 @@ def _score_items(arguments: argparse.Namespace) -> None:
         raise FlanError("--items needs --checkpoint=FOLDER and --output=FILE.jsonl.")
     mesh = partitioning.make_mesh()
     network, params, tokenizer, _ = arrays.load_model(arguments.checkpoint, mesh=mesh)
-    count = items.score_items(arguments.items, arguments.output, Scorer(network, params, mesh=mesh), tokenizer)
+    count = items.score_items(arguments.items, arguments.output, scorer.Scorer(network, params, mesh=mesh), tokenizer)
     if distributed.is_primary():
         print(to_json({"items": count, "output": arguments.output}) if arguments.json else f"{count} items scored")
 

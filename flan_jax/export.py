@@ -20,17 +20,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import tensorflow as tf
+from etils import epy
 from rich import progress
 from rich.console import Console
 
 from flan_jax import catalog, options, styles, templates, values
-from flan_jax.data import sources, tasks, vocabularies
-from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import whole_file
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
+
+with epy.lazy_imports():  # not before the command line is read
+    import tensorflow as tf
+
+    from flan_jax.data import builder as builders
+    from flan_jax.data import sources, tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +85,7 @@ def examples(
     """
     pool = tasks.exemplar_pool(record, source) if style.shots else ()
     tokenizer = tokenizer or vocabularies.ByteTokenizer()
-    builder = ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
+    builder = builders.ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
     for epoch in range(epochs):
 
         def choose(row: dict[str, Any], epoch: int = epoch) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def export(
     to: str,
     *,
     split: str = "train",
-    data: str = sources.SAMPLES,
+    data: str = "samples",
     epochs: int = 1,
     count: int | None = None,
     seed: int = 0,
@@ -200,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", required=True, help="a dataset, flan_<dataset>_t<k>, or a mixture; with a style")
     parser.add_argument("--to", required=True, type=options.path, help="file to write, or - for standard output")
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
-    parser.add_argument("--data", default=sources.SAMPLES, type=options.path, help="samples, tfds, or a folder of data")
+    parser.add_argument("--data", default="samples", type=options.path, help="samples, tfds, or a folder of data")
     parser.add_argument("--epochs", type=options.count, default=1, help="times that each dataset is gone through")
     parser.add_argument("--count", type=options.count, help="at most so many lines of each dataset")
     parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")

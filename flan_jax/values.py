@@ -351,19 +351,25 @@ class Nothing:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """Something that is made by Python, or by a reference in gin."""
+    """Something that is made by Python, or by a reference in gin.
 
-    types: tuple[type, ...]
+    Attributes:
+      types: gives the classes that it may be of; asked where there is a value: libraries take long.
+      wanted: in words.
+    """
+
+    types: Callable[[], tuple[type, ...]]
     wanted: str
 
     def fit(self, value: Any) -> Any:
         """See `Kind`."""
-        if not isinstance(value, self.types) or isinstance(value, type):
+        if not isinstance(value, self.types()) or isinstance(value, type):
             raise Unfit
         return value
 
 
 TOKENS = Whole(2, 2**20)  # of an input or a target
+MESH_AXES = ("data", "fsdp", "tensor")
 
 
 def or_none(kind: Kind, means: str = "") -> Either:

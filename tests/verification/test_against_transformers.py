@@ -20,7 +20,8 @@ from flan_jax.errors import FlanError
 from flan_jax.json_lines import read_lines
 from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED
-from flan_jax.verification.subject import Request, Subject
+from flan_jax.verification.request import Request
+from flan_jax.verification.subject import Subject
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
