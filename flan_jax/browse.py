@@ -72,15 +72,21 @@ def _print_examples(console: Console, arguments: argparse.Namespace) -> dict[str
         data=arguments.data,
         tokenizer=vocabularies.load(arguments.vocabulary),
     )
-    console.print(tables.examples_panels(shown))
-    return {"examples": [s.to_dict() for s in shown]}
+    return _print_shown(console, shown, name, arguments.data)
 
 
 def _print_templates(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
     name = arguments.templates + (f"_{arguments.style}" if arguments.style else "")
     shown = examples.all_templates(name, split=arguments.split, data=arguments.data)
+    return _print_shown(console, shown, name, arguments.data)
+
+
+def _print_shown(console: Console, shown: Sequence[examples.Shown], name: str, data: str) -> dict[str, Any]:
     console.print(tables.examples_panels(shown))
-    return {"examples": [s.to_dict() for s in shown]}
+    unused = examples.left_out(name, data)
+    for line in unused:
+        console.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
+    return {"examples": [s.to_dict() for s in shown], "left_out": unused}
 
 
 def _print_mixture(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:

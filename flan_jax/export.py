@@ -133,7 +133,7 @@ def export(
       tokenizer: counts what exemplars fit; None counts bytes.
 
     Returns:
-      {"lines": lines by dataset, "skipped": [{dataset, reason, remedy}]}.
+      {"lines": lines by dataset, "skipped": [{dataset, reason, remedy}], "left_out": [what no split takes, and why]}.
 
     Raises:
       FlanError: an unknown name, no source at all, or a file that cannot be written.
@@ -144,6 +144,7 @@ def export(
     values.checked("seed", values.Whole(0, values.SEEDS), seed)
     lines: dict[str, int] = {}
     skipped: list[sources.Skipped] = []
+    unused: dict[str, None] = {}  # each line once: variants may share a file
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
@@ -154,6 +155,7 @@ def export(
         task = bar.add_task("opening sources", total=len(asked.datasets))
         for record, source in sources.open_all(asked.datasets, data):
             bar.update(task, description=record.name)
+            unused |= dict.fromkeys(getattr(source, "left_out", ()))
             if isinstance(source, sources.Skipped):
                 skipped.append(source)
             elif split not in source.splits:
@@ -184,7 +186,7 @@ def export(
         if not lines:
             first = f"{skipped[0].reason}; {skipped[0].remedy}"
             raise FlanError(f"nothing to export: none of {len(skipped)} sources could be read (first: {first}).")
-    return {"lines": lines, "skipped": [dataclasses.asdict(s) for s in skipped]}
+    return {"lines": lines, "skipped": [dataclasses.asdict(s) for s in skipped], "left_out": list(unused)}
 
 
 @contextlib.contextmanager
@@ -226,6 +228,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         total = sum(result["lines"].values())
         print(f"{total:,} lines of {len(result['lines'])} datasets in {arguments.to}", file=sys.stderr)
+        for line in result["left_out"]:
+            print(f"left out: {line}", file=sys.stderr)
         for s in result["skipped"]:
             print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.", file=sys.stderr)
         if arguments.json:

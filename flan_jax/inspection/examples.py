@@ -82,6 +82,11 @@ def _open(name: str, data: str) -> sources.OpenSource:
     return sources.open_source(catalog.dataset(name), data)
 
 
+def left_out(name: str, data: str) -> tuple[str, ...]:
+    """What a dataset's source has and does not use, a line each; see `sources.OpenSource`."""
+    return _open(catalog.dataset(styles.split_name(name)[0].removeprefix("flan_")).name, data).left_out
+
+
 def records(name: str, split: str, data: str = "samples") -> Iterator[tuple[str, dict[str, Any]]]:
     """(record id, fields as text) of a dataset's kept records, in reading order.
 
