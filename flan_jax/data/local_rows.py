@@ -50,14 +50,14 @@ class FileRows:
         self.more = 0
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """The rows that can be used; raises FlanError where the file cannot be read."""
+        """The rows to write, those that `keep` drops among them; raises FlanError where the file cannot be read."""
         for rows, problems in self._chunks():
             verdicts = usable.verdicts(self._record, self._features, [example for _, _, example in rows])
             for (number, row, _), verdict in zip(rows, verdicts, strict=True):
-                if verdict == 0:
-                    yield row
-                elif problem := self._problem(number, row, int(verdict)):
+                if verdict and (problem := self._problem(number, row, int(verdict))):
                     problems[number] = problem
+                else:
+                    yield row
             kept = sorted(problems)[: _KEPT_BAD_ROWS - len(self.bad_rows)]
             self.bad_rows += [BadRow(self._name, number, problems[number]) for number in kept]
             self.more += len(problems) - len(kept)
@@ -84,7 +84,7 @@ class FileRows:
         yield rows, problems
 
     def _problem(self, number: int, row: Mapping[str, Any], verdict: int) -> str:
-        """What is wrong with a row; nothing where the dataset does not mean to have it, which is noted."""
+        """What is wrong with a row; nothing where `keep` drops it, which is noted."""
         if verdict != usable.NOT_KEPT:
             problem = usable.problem_text(self._record, verdict)
             labels = schema.labels_of(row, self._features, self._needed) if problem == usable.NO_LABEL else ""
