@@ -169,6 +169,19 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
+class Word:
+    """A name that other programs take as an argument: without spaces, and no option."""
+
+    wanted: str = "a name without spaces that begins with a letter or a digit"
+
+    def fit(self, value: Any) -> str:
+        """See `Kind`."""
+        if not isinstance(value, str) or not value[:1].isalnum() or not value.isprintable() or " " in value:
+            raise Unfit
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
 class Where:
     """A path of this machine; see `files.user_path`.
 

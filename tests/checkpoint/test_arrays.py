@@ -161,7 +161,13 @@ def test_damaged_arrays(copy):
     assert jax.tree.leaves(arrays.load_model(copy, step=3)[1])  # the step before is whole
 
 
-METADATA = {"empty": b"", "half": b'{"item_handlers": {"par', "binary": b"\x00\xff" * 40, "list": b"[]", "null": b"null"}
+METADATA = {
+    "empty": b"",
+    "half": b'{"item_handlers": {"par',
+    "binary": b"\x00\xff" * 40,
+    "list": b"[]",
+    "null": b"null",
+}
 METADATA |= {"other kinds": b'{"item_handlers": 3, "metrics": "x", "custom_metadata": [1]}', "missing": None}
 
 
