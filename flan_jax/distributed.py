@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import glob
 import importlib.util
 import os
 import re
@@ -22,6 +21,7 @@ from etils import epy
 
 from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.quiet import has_tpu
 
 with epy.lazy_imports():  # its options are part of every command line
     import jax
@@ -110,8 +110,7 @@ def _number(name: str) -> int | None:
 
 def _on_tpu_vm() -> bool:
     wanted = "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
-    there = bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
-    return wanted and there and importlib.util.find_spec("libtpu") is not None
+    return wanted and has_tpu() and importlib.util.find_spec("libtpu") is not None
 
 
 def is_primary() -> bool:
