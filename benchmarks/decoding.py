@@ -26,7 +26,7 @@ import flan_jax.tasks
 from flan_jax import models
 from flan_jax.decoding.generator import PROMPT_LENGTHS, Generator
 from flan_jax.errors import one_line_errors
-from flan_jax.formats import gguf, pretrained
+from flan_jax.formats import gguf, names, pretrained
 from flan_jax.json_lines import to_json
 
 
@@ -131,7 +131,7 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, runs and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=pretrained.GEMMA, help=f"one of {', '.join(pretrained.NAMES)}")
+    parser.add_argument("--model", default=names.GEMMA, help=f"one of {', '.join(names.PACKAGED)}")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--max_new_tokens", type=int, default=12)
     parser.add_argument("--rows", type=int, default=16, help="prompts of a batch, on both sides")

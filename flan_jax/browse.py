@@ -17,16 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epy
 from rich.console import Console
 
-from flan_jax import catalog, inspection, options
-from flan_jax.data import vocabularies
+from flan_jax import catalog, options
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, write_atomic
-from flan_jax.inspection import examples, rows, tables
-from flan_jax.inspection.page import page
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
+
+with epy.lazy_imports():  # not before the command line is read
+    from flan_jax import inspection
+    from flan_jax.data import vocabularies
+    from flan_jax.inspection import examples, rows, tables
+    from flan_jax.inspection import page as pages
 
 
 def _print_catalog(console: Console) -> dict[str, Any]:
@@ -68,15 +72,21 @@ def _print_examples(console: Console, arguments: argparse.Namespace) -> dict[str
         data=arguments.data,
         tokenizer=vocabularies.load(arguments.vocabulary),
     )
-    console.print(tables.examples_panels(shown))
-    return {"examples": [s.to_dict() for s in shown]}
+    return _print_shown(console, shown, name, arguments.data)
 
 
 def _print_templates(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
     name = arguments.templates + (f"_{arguments.style}" if arguments.style else "")
     shown = examples.all_templates(name, split=arguments.split, data=arguments.data)
+    return _print_shown(console, shown, name, arguments.data)
+
+
+def _print_shown(console: Console, shown: Sequence[examples.Shown], name: str, data: str) -> dict[str, Any]:
     console.print(tables.examples_panels(shown))
-    return {"examples": [s.to_dict() for s in shown]}
+    unused = examples.left_out(name, data)
+    for line in unused:
+        console.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
+    return {"examples": [s.to_dict() for s in shown], "left_out": unused}
 
 
 def _print_mixture(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _print_row(console: Console, arguments: argparse.Namespace) -> dict[str, Any
 
 
 def _write_page(console: Console, file: Path) -> dict[str, Any]:
-    text = page()
+    text = pages.page()
     write_atomic(file, text)
     console.print(f"{file}: {len(text.encode()) / 1e6:.1f} MB, open it in a browser", soft_wrap=True)
     return {"page": str(file), "bytes": len(text.encode())}

@@ -18,7 +18,7 @@ from gin import config_parser
 
 from flan_jax import macros, values
 from flan_jax.errors import FlanError, cannot, near_names, unknown_name
-from flan_jax.models import DecoderConfig
+from flan_jax.models.config import DecoderConfig
 
 
 def search_paths() -> list[Path]:

@@ -12,13 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epy
+
 from flan_jax import configuration, options
-from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
-from flan_jax.formats import conversion, huggingface, pretrained, t5x
-from flan_jax.formats.source import Source
+from flan_jax.formats import names
 from flan_jax.json_lines import to_json
+
+with epy.lazy_imports():  # not before the command line is read
+    from flan_jax.data import vocabularies
+    from flan_jax.formats import conversion, pretrained, t5x
+    from flan_jax.formats import source as opened
 
 
 def convert(
@@ -26,7 +31,7 @@ def convert(
     to: str | Path,
     tuning: str | None = None,
     overwrite: bool = False,
-    form: str = conversion.NATIVE,
+    form: str = names.NATIVE,
     model: str | None = None,
     vocabulary: str | None = None,
     dtype: str = "float32",
@@ -34,12 +39,12 @@ def convert(
     """Writes `source` as a folder of another format.
 
     Args:
-      source: a GGUF file; a folder of transformers, T5X or FLAN-JAX; a name of `pretrained.NAMES`; or a model of
+      source: a GGUF file; a folder of transformers, T5X or FLAN-JAX; a name of `names.PACKAGED`; or a model of
         `gin/models/` for random parameters with the byte vocabulary.
       to: the folder to make.
       tuning: what is known of its tuning; nothing is guessed. A source with a manifest needs none.
       overwrite: replace a folder that is there.
-      form: one of `conversion.FORMATS`.
+      form: one of `names.FORMATS`.
       model: the shape of a T5X checkpoint: a model of `gin/models/`, or a gin file.
       vocabulary: the vocabulary of a T5X checkpoint.
       dtype: of the weights with form "huggingface".
@@ -57,19 +62,19 @@ def convert(
     found, checkpoint = _open(source, model, vocabulary)
     manifest = conversion.manifest_of(found, tuning, form, Path(source))
     kept: dict[str, Any] = {}
-    if form == conversion.T5X and checkpoint is not None:
+    if form == names.T5X and checkpoint is not None:
         kept = {"optimizer": t5x.read_optimizer(checkpoint), "scanned": t5x.is_scanned(checkpoint)}
     return conversion.write(found, to, manifest, form, dtype, **kept)
 
 
-def _open(source: str, model: str | None, vocabulary: str | None) -> tuple[Source, Path | None]:
+def _open(source: str, model: str | None, vocabulary: str | None) -> tuple[opened.Source, Path | None]:
     if source in configuration.model_names():
         config = configuration.model_config(source, {"vocab_size": vocabularies.ByteTokenizer().vocab_size})
         return conversion.random(config, source), None
     path = user_path(source, "--from")
     if not path.exists():
-        if source not in pretrained.NAMES:
-            known = ", ".join((*pretrained.NAMES, *configuration.model_names()))
+        if source not in names.PACKAGED:
+            known = ", ".join((*names.PACKAGED, *configuration.model_names()))
             raise FlanError(
                 f"no file {source!r}, and no packaged model of that name; give a GGUF file, a folder of transformers, "
                 f"T5X or FLAN-JAX, or one of {known}."
@@ -84,19 +89,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.Parser(
         prog="python -m flan_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ", ".join((*pretrained.NAMES, *configuration.model_names()))
-    source_help = f"a GGUF file, a folder of transformers, T5X or FLAN-JAX, or one of {names}"
+    known = ", ".join((*names.PACKAGED, *configuration.model_names()))
+    source_help = f"a GGUF file, a folder of transformers, T5X or FLAN-JAX, or one of {known}"
     parser.add_argument("--from", dest="source", required=True, type=options.path, help=source_help)
     parser.add_argument("--to", required=True, type=options.path, help="the folder to make")
-    parser.add_argument("--format", dest="form", default=conversion.NATIVE, choices=conversion.FORMATS)
+    parser.add_argument("--format", dest="form", default=names.NATIVE, choices=names.FORMATS)
     parser.add_argument("--tuning", help="untuned, unknown (the default), all, or the clusters it was tuned on")
     parser.add_argument("--model", help="the shape of a T5X checkpoint: a name of gin/models, or a gin file")
     parser.add_argument(
         "--vocabulary", type=options.path, help="the vocabulary of a T5X checkpoint: a SentencePiece .model, or bytes"
     )
-    parser.add_argument(
-        "--dtype", default="float32", choices=tuple(huggingface.DTYPES), help="of huggingface's weights"
-    )
+    parser.add_argument("--dtype", default="float32", choices=names.DTYPES, help="of huggingface's weights")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import glob
 import importlib.util
 import os
 import re
@@ -17,12 +16,16 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from etils import epy
 
 from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.quiet import has_tpu
+
+with epy.lazy_imports():  # its options are part of every command line
+    import jax
+    from jax.experimental import multihost_utils
 
 HEARTBEAT = "FLAN_JAX_HEARTBEAT_SECONDS"  # after so many without a sign of life a process counts as dead; default 100
 _ADDRESS = re.compile(r"\S+:\d{1,5}")
@@ -107,8 +110,7 @@ def _number(name: str) -> int | None:
 
 def _on_tpu_vm() -> bool:
     wanted = "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
-    there = bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
-    return wanted and there and importlib.util.find_spec("libtpu") is not None
+    return wanted and has_tpu() and importlib.util.find_spec("libtpu") is not None
 
 
 def is_primary() -> bool:

@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from etils import epy
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, macros, options, partitioning, protocol, reporting
-from flan_jax.checkpoint import arrays
+from flan_jax import configuration, distributed, macros, options, protocol
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import evaluator, jobs
 from flan_jax.json_lines import to_json
-from flan_jax.scoring import items
-from flan_jax.scoring.scorer import Scorer
+
+with epy.lazy_imports():  # not before the command line is read
+    from flan_jax import partitioning, reporting
+    from flan_jax.checkpoint import arrays
+    from flan_jax.evaluation import evaluator, jobs
+    from flan_jax.scoring import items, scorer
 
 
 @macros.checked
@@ -182,12 +185,12 @@ def _score_items(arguments: argparse.Namespace) -> None:
     protocol.joint(None, False, arguments.joint)  # an unknown one is said before the model is read
     mesh = partitioning.make_mesh()
     network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, mesh=mesh)
-    scorer = Scorer(network, params, mesh=mesh)
-    joint = protocol.joint(manifest.separator, scorer.has_encoder, arguments.joint, otherwise=protocol.JOINED)
+    engine = scorer.Scorer(network, params, mesh=mesh)
+    joint = protocol.joint(manifest.separator, engine.has_encoder, arguments.joint, otherwise=protocol.JOINED)
     primary = distributed.is_primary()
     if primary:
         print(protocol.joint_line(joint, arguments.joint), flush=True)
-    done = items.score_items(arguments.items, arguments.output, scorer, tokenizer, joint)
+    done = items.score_items(arguments.items, arguments.output, engine, tokenizer, joint)
     if primary:
         failed = f", {done.errors} of {done.items} have an error" if done.errors else ""
         about = {"items": done.items, "errors": done.errors, "joint": joint, "output": arguments.output}

@@ -20,17 +20,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import tensorflow as tf
+from etils import epy
 from rich import progress
 from rich.console import Console
 
 from flan_jax import catalog, options, styles, templates, values
-from flan_jax.data import sources, tasks, vocabularies
-from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import whole_file
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
+
+with epy.lazy_imports():  # not before the command line is read
+    import tensorflow as tf
+
+    from flan_jax.data import builder as builders
+    from flan_jax.data import sources, tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +85,7 @@ def examples(
     """
     pool = tasks.exemplar_pool(record, source) if style.shots else ()
     tokenizer = tokenizer or vocabularies.ByteTokenizer()
-    builder = ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
+    builder = builders.ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
     for epoch in range(epochs):
 
         def choose(row: dict[str, Any], epoch: int = epoch) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def export(
     to: str,
     *,
     split: str = "train",
-    data: str = sources.SAMPLES,
+    data: str = "samples",
     epochs: int = 1,
     count: int | None = None,
     seed: int = 0,
@@ -128,7 +133,7 @@ def export(
       tokenizer: counts what exemplars fit; None counts bytes.
 
     Returns:
-      {"lines": lines by dataset, "skipped": [{dataset, reason, remedy}]}.
+      {"lines": lines by dataset, "skipped": [{dataset, reason, remedy}], "left_out": [what no split takes, and why]}.
 
     Raises:
       FlanError: an unknown name, no source at all, or a file that cannot be written.
@@ -139,6 +144,7 @@ def export(
     values.checked("seed", values.Whole(0, values.SEEDS), seed)
     lines: dict[str, int] = {}
     skipped: list[sources.Skipped] = []
+    unused: dict[str, None] = {}  # each line once: variants may share a file
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
@@ -149,6 +155,7 @@ def export(
         task = bar.add_task("opening sources", total=len(asked.datasets))
         for record, source in sources.open_all(asked.datasets, data):
             bar.update(task, description=record.name)
+            unused |= dict.fromkeys(getattr(source, "left_out", ()))
             if isinstance(source, sources.Skipped):
                 skipped.append(source)
             elif split not in source.splits:
@@ -179,7 +186,7 @@ def export(
         if not lines:
             first = f"{skipped[0].reason}; {skipped[0].remedy}"
             raise FlanError(f"nothing to export: none of {len(skipped)} sources could be read (first: {first}).")
-    return {"lines": lines, "skipped": [dataclasses.asdict(s) for s in skipped]}
+    return {"lines": lines, "skipped": [dataclasses.asdict(s) for s in skipped], "left_out": list(unused)}
 
 
 @contextlib.contextmanager
@@ -200,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", required=True, help="a dataset, flan_<dataset>_t<k>, or a mixture; with a style")
     parser.add_argument("--to", required=True, type=options.path, help="file to write, or - for standard output")
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
-    parser.add_argument("--data", default=sources.SAMPLES, type=options.path, help="samples, tfds, or a folder of data")
+    parser.add_argument("--data", default="samples", type=options.path, help="samples, tfds, or a folder of data")
     parser.add_argument("--epochs", type=options.count, default=1, help="times that each dataset is gone through")
     parser.add_argument("--count", type=options.count, help="at most so many lines of each dataset")
     parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
@@ -221,6 +228,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         total = sum(result["lines"].values())
         print(f"{total:,} lines of {len(result['lines'])} datasets in {arguments.to}", file=sys.stderr)
+        for line in result["left_out"]:
+            print(f"left out: {line}", file=sys.stderr)
         for s in result["skipped"]:
             print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.", file=sys.stderr)
         if arguments.json:

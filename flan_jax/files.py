@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from flan_jax.errors import FlanError, cannot, system_error_number
 
+_DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")  # Path has already taken the slash of C:/
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # Path has already made one slash of two
 
 
@@ -42,6 +43,11 @@ def user_path(given: str | os.PathLike[str], name: str = "") -> Path:
         raise FlanError(f"{start}the path is empty: give the path of a file or folder.")
     if "\0" in text:
         raise FlanError(f"{start}{text!r} is no path: it holds a zero byte.")
+    if os.name == "posix" and _DRIVE.match(text):
+        raise FlanError(
+            f"{start}{text} is a path of Windows: give it as this machine has it, for example /mnt/"
+            f"{text[0].lower()}/{text[3:].replace(chr(92), '/')}."
+        )
     if _URL.match(text):
         raise FlanError(
             f"{start}{text} is a URL, and only paths of this machine work here: mount the bucket as a folder, or copy "

@@ -19,20 +19,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flan_jax import options, partitioning, protocol
-from flan_jax.checkpoint import arrays
+from etils import epy
+
+from flan_jax import options, protocol
 from flan_jax.data.chat import Conversation, Message
-from flan_jax.decoding import prompt_files
-from flan_jax.decoding.beam import Beams
-from flan_jax.decoding.completion import Completion, chat_tokens, complete, complete_tokens
-from flan_jax.decoding.generator import Generator
-from flan_jax.decoding.prompt_files import Question
-from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError, NotFiniteError, one_line_errors
 from flan_jax.files import ready, write_atomic
-from flan_jax.values import Number, Whole
+from flan_jax.values import MESH_AXES, Number, Whole
 
-Answer = Callable[[Sequence[str | Conversation]], list[Completion]]  # prompts, or conversations with --chat
+with epy.lazy_imports():  # not before the command line is read
+    from flan_jax import partitioning
+    from flan_jax.checkpoint import arrays
+    from flan_jax.decoding import beam, completion, generator, prompt_files, sampling
+
+Answer = Callable[[Sequence[str | Conversation]], "list[completion.Completion]"]  # prompts; conversations with --chat
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -44,7 +44,7 @@ def parse_mesh(text: str) -> dict[str, int]:
     sizes = {}
     for part in filter(None, text.split(",")):
         name, _, size = part.partition("=")
-        if name not in partitioning.MESH_AXES or not size.lstrip("-").isdigit():
+        if name not in MESH_AXES or not size.lstrip("-").isdigit():
             raise FlanError(f"--mesh={text}: write for example --mesh=data=2,tensor=4.")
         sizes[name] = int(size)
     return sizes
@@ -60,24 +60,26 @@ def load(arguments: argparse.Namespace) -> Answer:
         raise FlanError("--beams searches the likeliest answer: leave --temperature, --top_k and --top_p out.")
     if not arguments.temperature and (arguments.top_k or arguments.top_p < 1):
         raise FlanError("--top_k and --top_p are for drawing tokens: give --temperature=1 too.")
-    choose: Sampling | Beams = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed)
+    choose: sampling.Sampling | beam.Beams = sampling.Sampling(
+        arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed
+    )
     if arguments.beams > 1:
-        choose = Beams(arguments.beams)
+        choose = beam.Beams(arguments.beams)
     if arguments.chat is not None and arguments.joint != protocol.AUTO:
         raise FlanError("--chat writes what stands around a prompt: leave --joint out.")
     protocol.joint(None, False, arguments.joint)  # an unknown one is said before the model is read
     stops = [stop.replace("\\n", "\n").replace("\\t", "\t") for stop in arguments.stop]
     mesh = partitioning.make_mesh(**parse_mesh(arguments.mesh))
     network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, arguments.step, mesh)
-    generator = Generator(network, params, tokenizer.stop_ids, mesh=mesh)
-    joint = protocol.joint(manifest.separator, generator.has_encoder, arguments.joint)
+    engine = generator.Generator(network, params, tokenizer.stop_ids, mesh=mesh)
+    joint = protocol.joint(manifest.separator, engine.has_encoder, arguments.joint)
     settings = {"max_new_tokens": arguments.max_new_tokens, "choose": choose, "stops": stops}
 
-    def answer(texts: Sequence[str | Conversation]) -> list[Completion]:
+    def answer(texts: Sequence[str | Conversation]) -> list[completion.Completion]:
         if arguments.chat is None:
-            return complete(generator, tokenizer, texts, joint=joint, **settings)
-        ids = chat_tokens(tokenizer, texts, arguments.chat or None, encoder=generator.has_encoder)
-        return complete_tokens(generator, tokenizer, ids, **settings)
+            return completion.complete(engine, tokenizer, texts, joint=joint, **settings)
+        ids = completion.chat_tokens(tokenizer, texts, arguments.chat or None, encoder=engine.has_encoder)
+        return completion.complete_tokens(engine, tokenizer, ids, **settings)
 
     if arguments.chat is not None:
         if tokenizer.chat is None:
@@ -146,7 +148,7 @@ def run(arguments: argparse.Namespace) -> None:
         converse(load(arguments), chat=arguments.chat is not None)
         return
     if arguments.prompt:
-        questions = [Question(number, text) for number, text in enumerate(arguments.prompt)]
+        questions = [prompt_files.Question(number, text) for number, text in enumerate(arguments.prompt)]
     elif arguments.input:
         questions = prompt_files.read(arguments.input, talks=arguments.chat is not None)
     else:
@@ -167,7 +169,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         write_atomic(Path(arguments.output), "".join(line + "\n" for line in lines))
     else:
-        print("\n".join([completion.text for completion in completions] if arguments.prompt else lines))
+        print("\n".join([one.text for one in completions] if arguments.prompt else lines))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flan_jax.errors import FlanError
 
@@ -88,6 +88,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 # ---------------------------------------------------------------------------------------------------- lines of JSON
 
+_LONGEST_LINE = 64 * 2**20  # bytes; what is longer is not one record, and would fill the memory
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")  # valid UTF-8 holds no surrogate but by an escape of JSON
 _OLD_LINE_ENDS = re.compile(rb"\}[ \t]*\r[ \t\r]*\{")  # two objects in what is one line
@@ -140,15 +141,27 @@ def read_json_lines(source: str | Path | Iterable[bytes], where: str = "", stric
         try:
             if isinstance(source, (str, Path)):
                 where = where or str(source)
-                source = stack.enter_context(Path(source).open("rb"))
+                source = _cut_lines(stack.enter_context(Path(source).open("rb")))
             for number, line in enumerate(source, 1):
                 if number == 1 and (problem := _other_format(line)):
                     raise FlanError(f"{where} {problem}.")
                 line = line.removeprefix(_BYTE_ORDER_MARK)  # of every line: files with marks may have been joined
-                if line.strip():
+                if len(line) > _LONGEST_LINE:
+                    problem = f"longer than {_LONGEST_LINE / 2**20:.0f} MiB; write one object a line"
+                    yield JsonLine(number, None, problem)
+                elif line.strip():
                     yield _json_line(number, line, strict)
         except OSError as error:
             raise FlanError(f"cannot read {where}: {error.strerror or error}.") from error
+
+
+def _cut_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long, only its beginning, which is too long too."""
+    while line := file.readline(_LONGEST_LINE + 1):
+        end = line
+        while len(end) > _LONGEST_LINE and not end.endswith(b"\n"):
+            end = file.readline(_LONGEST_LINE + 1)
+        yield line
 
 
 def _json_line(number: int, line: bytes, strict: bool) -> JsonLine:

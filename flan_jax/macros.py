@@ -12,15 +12,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import optax
+from etils import epy
 
 from flan_jax import catalog, styles, values
 from flan_jax.errors import FlanError
-from flan_jax.models import DecoderConfig
-from flan_jax.models.config import CHOICES, COMPUTATION
-from flan_jax.partitioning import MESH_AXES
+from flan_jax.models.config import CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.protocol import JOINTS
 from flan_jax.values import (
+    MESH_AXES,
     SEEDS,
     TOKENS,
     ByName,
@@ -39,6 +38,9 @@ from flan_jax.values import (
     Whole,
     or_none,
 )
+
+with epy.lazy_imports():  # what a command line takes is known without JAX
+    import optax
 
 STEPS = ("all", "follow")  # words that STEP takes beside numbers
 _MOST_AT_ONCE = 2**20  # rows of a batch and slots of a row: more is a slip of the keyboard
@@ -120,13 +122,13 @@ SETTINGS = (
     Setting("VOCABULARY", or_none(Where()), "'bytes', or a vocabulary's file or folder", ("train.vocabulary",)),
     Setting(
         "",
-        or_none(Made((DecoderConfig,), "a DecoderConfig, as @model_config() makes it")),
+        or_none(Made(lambda: (DecoderConfig,), "a DecoderConfig, as @model_config() makes it")),
         "the model's shape",
         ("train.model",),
     ),
     Setting(
         "",
-        or_none(Made((optax.GradientTransformation, Callable), "an optimizer, as @adafactor() makes it")),
+        or_none(Made(lambda: (optax.GradientTransformation, Callable), "an optimizer, as @adafactor() makes it")),
         "how parameters are changed",
         ("train.optimizer",),
     ),

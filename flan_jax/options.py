@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from flan_jax.errors import FlanError
-from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole
+from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole, Word
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,3 +54,4 @@ path = of(Where(wanted="the path of a file or folder of this machine"))
 count = of(Whole(1))
 count_or_none = of(Whole(0))
 seed = of(Whole(0, SEEDS))
+word = of(Word())

@@ -19,8 +19,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flan_jax.errors import FlanError
-
-MESH_AXES = ("data", "fsdp", "tensor")
+from flan_jax.values import MESH_AXES
 
 # Logical axis -> mesh axes, in T5X's names. A name that is not here is an error; None keeps the axis whole.
 RULES: dict[str, str | tuple[str, ...] | None] = {

@@ -13,13 +13,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from etils import epy
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU is only compiled for
 
 from flan_jax import configuration, options
-from flan_jax.compilation import estimate, program, sweep, topology
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
-from flan_jax.models import REMAT_POLICIES, DecoderConfig
+from flan_jax.models.config import CHOICES, DecoderConfig
+
+with epy.lazy_imports():  # not before the command line is read
+    from flan_jax.compilation import estimate, program, sweep, topology
 
 # A run of the paper: 8 rows of 1,280 slots.
 DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1}
@@ -99,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--inputs", type=options.count, help="slots of a row besides the target slots")
     parser.add_argument("--targets", type=options.count, help="target slots of a row")
     parser.add_argument("--microbatches", type=options.count, help="gradient accumulation")
-    parser.add_argument("--remat", choices=list(REMAT_POLICIES), help="what layers keep for the backward pass")
+    parser.add_argument("--remat", choices=CHOICES["remat"], help="what layers keep for the backward pass")
     parser.add_argument(
         "--dtype", choices=["bfloat16", "float32"], help="of the computation; bfloat16 without a run file"
     )
@@ -116,8 +120,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         argv = sys.argv[1:] if argv is None else argv
         files, bindings, rest = configuration.split_arguments(argv)
-        parser.set_defaults(**(DEFAULTS | (run_file(files, bindings) if files else {})))
-        arguments = parser.parse_args(rest)
+        given = vars(parser.parse_args(rest))
+        defaults = DEFAULTS | (run_file(files, bindings) if files else {})
+        arguments = argparse.Namespace(**given | {k: v for k, v in defaults.items() if given.get(k) is None})
         if arguments.model is None:
             raise FlanError(f"precompile: give a --model ({', '.join(configuration.model_names())}) or a --gin_file.")
         plan = plan_of(arguments)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax import catalog, options, protocol, styles
-from flan_jax.data import vocabularies
+from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.errors import FlanError, one_line_errors
@@ -28,8 +27,6 @@ from flan_jax.values import TOKENS
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import preparation, source_check
-
-_SHOWN_ROWS = 5  # bad rows of a file that are shown; --json has all
 
 
 def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
@@ -85,25 +82,13 @@ def _show(result: Mapping[str, Any], data: str) -> None:
         table.add_row(*start, *lengths, *counts, d["origin"] + (" (kept)" if d["kept"] else ""))
     console.print(table)
     if data != "samples":  # ours have rows of every kind on purpose
-        # Each once: variants may share a file.
-        for line in (*_left_out(dict.fromkeys(result["bad_rows"])), *dict.fromkeys(result["notes"])):
+        for line in left_out.lines(result["bad_rows"], result["notes"]):
             print(f"left out: {line}")
     for s in result["skipped"]:
         print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.")
     if "packing" in result:
         packing = result["packing"]
         print(f"rows of 1,280 slots are filled to {packing['fill']:.4f}; {packing['dropped']} draws had no room.")
-
-
-def _left_out(bad_rows: Iterable[str]) -> Iterator[str]:
-    """The first bad rows of each file, and how many more it has; so that no file hides another's."""
-    by_place: dict[str, list[str]] = collections.defaultdict(list)
-    for row in bad_rows:
-        by_place[re.split(r" (?:line|record) ", row, maxsplit=1)[0]].append(row)
-    for place, rows in by_place.items():
-        yield from rows[:_SHOWN_ROWS]
-        if len(rows) > _SHOWN_ROWS:
-            yield f"{len(rows) - _SHOWN_ROWS:,} more rows of {place}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -179,6 +164,9 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
     Console(width=200).print(source_check.table(states))
     counts = collections.Counter(state.state for state in states)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    if arguments.data != "samples":
+        for line in left_out.lines((row for s in states for row in s.bad_rows), (n for s in states for n in s.notes)):
+            print(f"left out: {line}")
     if arguments.json:
         print(to_json({"sources": [dataclasses.asdict(state) for state in states], "counts": counts}))
     if set(counts) <= {source_check.DEAD, source_check.MANUAL}:

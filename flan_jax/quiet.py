@@ -7,6 +7,7 @@ own TF_CPP_MIN_LOG_LEVEL counts. So that variable decides here too: 0 shows all 
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib.abc
 import importlib.util
 import logging
@@ -21,6 +22,7 @@ from typing import Any
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _QUIET = "3"  # at 2 it calls the lack of a GPU an error; what really fails raises an exception
+_NO_TPU = {"TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}
 # Information and warnings in both of its forms; and errors that its own build makes, not the machine or the user.
 _NOTHING_WRONG = re.compile(
     rb"WARNING: All log messages before absl::|[IW]\d{4} |\d{4}-\d\d-\d\d [\d:.]+: [IW] |"
@@ -32,6 +34,21 @@ def quiet_tensorflow() -> None:
     """Keeps TensorFlow's import quiet, whoever imports it first; `import flan_jax` calls this."""
     if os.environ.setdefault(_LEVEL, _QUIET) != "0" and "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, _TensorFlowFinder())
+
+
+def has_tpu() -> bool:
+    """Whether this machine has a TPU that libtpu could use."""
+    return bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+
+
+def quiet_tpu() -> None:
+    """Keeps libtpu quiet on a machine without a TPU, where JAX tries it and goes on without; by `import flan_jax` too.
+
+    It complains that nobody tells it of which kind the TPU is and on which hosts; so it is told.
+    """
+    if os.environ.get(_LEVEL) != "0" and not os.environ.get("JAX_PLATFORMS") and not has_tpu():
+        for name, value in _NO_TPU.items():
+            os.environ.setdefault(name, value)
 
 
 def quiet_loggers() -> None:

@@ -13,11 +13,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from etils import epy
 from rich.console import Console
 
-from flan_jax import options, reporting
+from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import from_json, to_json
+
+with epy.lazy_imports():  # not before the command line is read
+    from flan_jax import reporting
 
 
 def _runs(arguments: Sequence[str]) -> list[reporting.Run]:

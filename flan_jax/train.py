@@ -13,7 +13,6 @@ import gin
 from flan_jax import configuration, distributed, options
 from flan_jax.errors import one_line_errors
 from flan_jax.json_lines import to_json
-from flan_jax.training import configurables  # noqa: F401 - what a run file configures
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         files, bindings, rest = configuration.split_arguments(sys.argv[1:] if argv is None else argv)
         arguments = parser.parse_args(rest)
+        from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+
         with distributed.pod(arguments):
             configuration.parse(files or ["runs/flan_without_nli.gin"], bindings)
             result = gin.get_configurable("train")(config_text=gin.config_str())

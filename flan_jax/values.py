@@ -169,6 +169,19 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
+class Word:
+    """A name that other programs take as an argument: without spaces, and no option."""
+
+    wanted: str = "a name without spaces that begins with a letter or a digit"
+
+    def fit(self, value: Any) -> str:
+        """See `Kind`."""
+        if not isinstance(value, str) or not value[:1].isalnum() or not value.isprintable() or " " in value:
+            raise Unfit
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
 class Where:
     """A path of this machine; see `files.user_path`.
 
@@ -351,19 +364,25 @@ class Nothing:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """Something that is made by Python, or by a reference in gin."""
+    """Something that is made by Python, or by a reference in gin.
 
-    types: tuple[type, ...]
+    Attributes:
+      types: gives the classes that it may be of; asked where there is a value: libraries take long.
+      wanted: in words.
+    """
+
+    types: Callable[[], tuple[type, ...]]
     wanted: str
 
     def fit(self, value: Any) -> Any:
         """See `Kind`."""
-        if not isinstance(value, self.types) or isinstance(value, type):
+        if not isinstance(value, self.types()) or isinstance(value, type):
             raise Unfit
         return value
 
 
 TOKENS = Whole(2, 2**20)  # of an input or a target
+MESH_AXES = ("data", "fsdp", "tensor")
 
 
 def or_none(kind: Kind, means: str = "") -> Either:

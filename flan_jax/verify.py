@@ -14,6 +14,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from etils import epy
+
 from flan_jax import options
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.errors import FlanError, one_line_errors
@@ -21,7 +23,10 @@ from flan_jax.json_lines import to_json
 from flan_jax.values import TOKENS
 from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED, Finding
-from flan_jax.verification.subject import Request, Subject
+from flan_jax.verification.request import Request
+
+with epy.lazy_imports():  # not before the command line is read
+    from flan_jax.verification import subject as subjects
 
 
 def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
@@ -35,7 +40,7 @@ def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
       FlanError: bad input, or nothing could be checked, or not what was asked for by name.
     """
     chosen = checks.chosen(names)
-    subject = Subject(request)
+    subject = subjects.Subject(request)
     print(f"{request.checkpoint} step {subject.step}; rows of {subject.mixture} in {request.prepared}", flush=True)
     findings = []
     for finding in checks.run(subject, chosen):

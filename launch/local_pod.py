@@ -22,6 +22,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
+from flan_jax import options
+from flan_jax.values import Number, Whole
+
 HEARTBEAT_SECONDS = 10  # on one machine a silent process is a dead one
 
 
@@ -138,19 +141,22 @@ def _say(line: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and runs the pod."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="python -m flan_jax.launch.local_pod",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [--processes=N] [--devices=M] [--grace=SECONDS] -- COMMAND ...",
     )
-    parser.add_argument("--processes", type=int, default=2, help="processes; default 2")
-    parser.add_argument("--devices", type=int, default=1, help="CPU devices of each; default 1")
-    parser.add_argument("--grace", type=float, default=15.0, help="seconds to end when another has failed; default 15")
+    parser.add_argument("--processes", type=options.of(Whole(1, 1024)), default=2, help="processes; default 2")
+    parser.add_argument("--devices", type=options.of(Whole(1, 1024)), default=1, help="CPU devices of each; default 1")
+    parser.add_argument(
+        "--grace",
+        type=options.of(Number(least=0, most=86400)),
+        default=15.0,
+        help="seconds to end when another has failed; default 15",
+    )
     parser.add_argument("command", nargs="+", help="what every process runs")
     arguments = parser.parse_args(argv)
-    if arguments.processes < 1 or arguments.devices < 1 or arguments.grace < 0:
-        parser.error("--processes and --devices are 1 or more, --grace is no less than 0.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sys.exit(run(arguments.command, arguments.processes, arguments.devices, arguments.grace))

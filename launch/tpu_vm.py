@@ -19,6 +19,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from flan_jax import options
+from flan_jax.values import Whole
+
 STAGES = ("create", "install", "run", "follow", "delete")
 PYTHON = "flan-venv/bin/python"  # on the hosts, in the home folder; their own python3 is older than 3.11
 
@@ -86,15 +89,17 @@ def commands(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line; prints the commands, or runs them and stops at the first that fails."""
-    parser = argparse.ArgumentParser(
-        prog="tpu_vm.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options.Parser(prog="tpu_vm.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", required=True, type=options.word, help="of the machines")
+    parser.add_argument("--zone", required=True, type=options.word, help="for example us-east5-b")
+    parser.add_argument("--type", required=True, type=options.word, help="accelerator type, for example v3-128")
+    parser.add_argument(
+        "--runtime", required=True, type=options.word, help="runtime version, for example tpu-ubuntu2204-base"
     )
-    parser.add_argument("--name", required=True, help="of the machines")
-    parser.add_argument("--zone", required=True, help="for example us-east5-b")
-    parser.add_argument("--type", required=True, help="accelerator type, for example v3-128")
-    parser.add_argument("--runtime", required=True, help="runtime version, for example tpu-ubuntu2204-base")
-    parser.add_argument("--project", help="default: gcloud's")
-    parser.add_argument("--slices", type=int, default=1, help="slices, joined by the data axis; default 1")
+    parser.add_argument("--project", type=options.word, help="default: gcloud's")
+    parser.add_argument(
+        "--slices", type=options.of(Whole(1, 1024)), default=1, help="slices, joined by the data axis; default 1"
+    )
     parser.add_argument("--spot", action="store_true", help="machines that may be preempted")
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; repeatable")
     parser.add_argument("--execute", action="store_true", help="run the commands instead of printing them")

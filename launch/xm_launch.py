@@ -21,6 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flan_jax import options
+from flan_jax.values import Text, Unfit
+
 MODULES = {"train": "flan_jax.train", "eval": "flan_jax.eval"}
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -44,9 +47,23 @@ def requirements(accelerator: str) -> dict[str, int]:
     if not accelerator:
         return {}
     name, _, count = accelerator.partition("=")
-    if not name or not count.isdecimal():
-        raise ValueError(f"--accelerator={accelerator}: write NAME=COUNT, for example tpu_v3=8 or a100=8.")
+    if not name.isidentifier() or not (count.isascii() and count.isdecimal()) or not 0 < int(count) < 10**6:
+        raise ValueError(f"it has to be {_Accelerator.wanted}")
     return {name: int(count)}
+
+
+class _Accelerator:
+    """What `requirements` takes, as a kind of `flan_jax.values`."""
+
+    wanted = "NAME=COUNT, for example tpu_v3=8 or a100=8"
+
+    def fit(self, value: str) -> str:
+        """The value, if it is one; raises Unfit."""
+        try:
+            requirements(value)
+        except ValueError as error:
+            raise Unfit(str(error)) from error
+        return value
 
 
 def describe(xm: Any, job: str, arguments: Sequence[str], accelerator: str, base_image: str) -> tuple[Any, Any]:
@@ -75,22 +92,22 @@ def describe(xm: Any, job: str, arguments: Sequence[str], accelerator: str, base
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and launches the experiment."""
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="xm_launch.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="All other arguments (--gin_file=..., --gin.NAME=...) go to the program.",
     )
     parser.add_argument("--job", choices=sorted(MODULES), required=True, help="what to run")
-    parser.add_argument("--accelerator", default="", help="for example tpu_v3=8; default none")
+    parser.add_argument(
+        "--accelerator", default="", type=options.of(_Accelerator()), help="for example tpu_v3=8; default none"
+    )
     parser.add_argument("--local", action="store_true", help="Docker on this machine instead of Vertex AI")
-    parser.add_argument("--title", default="flan", help="of the experiment")
-    parser.add_argument("--base_image", default="python:3.11", help="Docker image with Python 3.11 or later")
+    parser.add_argument("--title", default="flan", type=options.of(Text()), help="of the experiment")
+    parser.add_argument(
+        "--base_image", default="python:3.11", type=options.word, help="Docker image with Python 3.11 or later"
+    )
     known, program = parser.parse_known_args(argv)
-    try:
-        requirements(known.accelerator)
-    except ValueError as error:
-        parser.error(str(error))
     try:
         from xmanager import xm, xm_local
     except ImportError:

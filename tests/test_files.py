@@ -30,6 +30,13 @@ def test_atomic_write_leaves_no_temporary(tmp_path):
         ("hdfs://host/a", "is a URL"),
         ("https://example.com/x", "is a URL"),
         ("file:///tmp/x", "is a URL"),
+        (
+            "C:/data/rte",
+            "C:/data/rte is a path of Windows: give it as this machine has it, for example /mnt/c/data/rte",
+        ),
+        ("d:\\runs\\first", "for example /mnt/d/runs/first."),
+        (Path("C:/"), "is a path of Windows"),
+        ("c://x", "is a path of Windows"),
         (Path("gs://bucket/runs"), "is a URL"),
         ("~nobody_here/x", "home folder of nobody"),
     ],

@@ -1,5 +1,6 @@
 """What the programs print on standard error, in processes of their own: TensorFlow is imported once in each."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import textwrap
 
 import pytest
 
+from flan_jax import quiet
 from flan_jax.quiet import _NOTHING_WRONG
 
 
@@ -93,3 +95,37 @@ def test_commands_are_quiet_where_nothing_is_wrong(tmp_path, arguments):
     assert status == 0
     for noise in ("cuda", "absl", "oneDNN", "WARNING", "0000 00:00", "Traceback"):
         assert noise not in heard, heard
+
+
+# ------------------------------------------------------------------------------------------------------------ libtpu
+
+
+@pytest.mark.parametrize(
+    ("given", "tpu", "told"),
+    [
+        ({}, False, {"TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}),
+        (
+            {"TPU_WORKER_HOSTNAMES": "a,b"},
+            False,
+            {"TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "a,b"},
+        ),
+        ({}, True, {}),
+        ({"JAX_PLATFORMS": "tpu"}, False, {}),  # who asks for a TPU is told why there is none
+        ({"JAX_PLATFORMS": "cpu"}, False, {}),
+        ({"TF_CPP_MIN_LOG_LEVEL": "0"}, False, {}),
+    ],
+)
+def test_libtpu_is_told_only_where_there_is_no_tpu(given, tpu, told, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(given))
+    monkeypatch.setattr(quiet, "has_tpu", lambda: tpu)
+    quiet.quiet_tpu()
+    assert {name: value for name, value in os.environ.items() if name.startswith("TPU_")} == told
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+@pytest.mark.skipif(quiet.has_tpu(), reason="this machine has a TPU")
+@pytest.mark.parametrize(("level", "silent"), [(None, True), ("0", False)])
+def test_jax_without_a_tpu_is_quiet(level, silent, tmp_path):
+    code = "import flan_jax, jax; assert jax.devices()[0].platform != 'tpu'"
+    heard, status = stderr_of(tmp_path, "-c", code, level=level, JAX_PLATFORMS="")
+    assert status == 0 and ("could not determine TPU" not in heard) == silent, heard

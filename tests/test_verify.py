@@ -11,7 +11,7 @@ from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
 from flan_jax.verification import checks
-from flan_jax.verification.subject import Request
+from flan_jax.verification.request import Request
 
 pytestmark = pytest.mark.slow
 

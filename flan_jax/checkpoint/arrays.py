@@ -23,7 +23,8 @@ _ITEMS = ("params", "opt_state")
 
 
 def _manager(model_dir: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
+    # Without a look into what each step says of itself: damage in one must not stop the others.
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None, lightweight_initialize=True)
     return ocp.CheckpointManager(
         (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=(*_ITEMS, digests.ITEM)
     )

@@ -26,6 +26,7 @@ from flan_jax import catalog
 from flan_jax.data import parallel, preparation, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.identity import Identities
+from flan_jax.files import written
 
 PART_SIZE = 2_000  # records of a shard
 
@@ -107,15 +108,18 @@ def _write_shard(
     about = {"records": len(rows), "renderings": len(rows[0].chosen) if rows else 0, **dataclasses.asdict(counts)}
     building = path.with_name(f".{path.name}.building")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with building.open("wb") as file:
-        np.savez(
-            file,
-            tokens=np.concatenate(tokens) if tokens else np.zeros(0, np.uint32),
-            index=np.array(index, np.int32).reshape(-1, 5),
-            **{name: getattr(identities, name) for name in ("hashes", "ids", "texts")},
-            about=np.array(json.dumps(about)),
-        )
-    building.replace(path)
+    try:
+        with building.open("wb") as file:
+            np.savez(
+                file,
+                tokens=np.concatenate(tokens) if tokens else np.zeros(0, np.uint32),
+                index=np.array(index, np.int32).reshape(-1, 5),
+                **{name: getattr(identities, name) for name in ("hashes", "ids", "texts")},
+                about=np.array(json.dumps(about)),
+            )
+        building.replace(path)
+    finally:
+        building.unlink(missing_ok=True)  # where there was no room for all of it
 
 
 class _Shard:
@@ -215,7 +219,7 @@ def prepare(
     parts = [part for _, _, found in work.values() for part in found]
     if parts:
         arguments = [f"--{option}" for option in pipeline_options.split(",") if option]
-        with beam.Pipeline(options=PipelineOptions(arguments)) as pipeline:
+        with written(shards), beam.Pipeline(options=PipelineOptions(arguments)) as pipeline:
             _ = (
                 pipeline
                 | beam.Create(parts)

@@ -28,12 +28,16 @@ class SourceState:
       source: TFDS name and version.
       state: "ready", "downloadable", "downloadable, not checked", "manual" or "dead".
       detail: sizes, the address that answered, what to do, or why.
+      bad_rows: rows of local JSONL that cannot be used.
+      notes: what else of local JSONL is not used.
     """
 
     dataset: str
     source: str
     state: str
     detail: str
+    bad_rows: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def check_all(records: Sequence[catalog.Dataset], data: str | Path) -> Iterator[SourceState]:
@@ -63,7 +67,9 @@ def check(record: catalog.Dataset, data: str | Path, ask: Callable[[str], str]) 
 
     if str(data) != sources.TFDS:
         try:
-            return state(READY, _sizes(sources.open_source(record, data)))
+            source = sources.open_source(record, data)
+            found = state(READY, _sizes(source))
+            return dataclasses.replace(found, bad_rows=tuple(map(str, source.bad_rows)), notes=source.notes)
         except sources.SourceError as error:
             return state(DEAD, f"{error.skipped.reason}; {error.skipped.remedy}")
     try:

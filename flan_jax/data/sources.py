@@ -7,30 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import io
+import itertools
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import filelock
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle as tfds_shuffle
 
 import flan_jax.tasks
 from flan_jax import catalog
-from flan_jax.data import schema, usable
+from flan_jax.data import left_out, usable
+from flan_jax.data.local_rows import BadRow, FileRows, read_fields
 from flan_jax.errors import FlanError, cannot, system_error_number
 from flan_jax.files import home, written
-from flan_jax.json_lines import read_json_lines
 
 SAMPLES = "samples"
 TFDS = "tfds"
-_SPLITS = ("train", "validation", "test")
-_LIKE_DATA = (*_SPLITS, "dev", "json")  # parts of the names of files that someone may think are read
+
+# TFDS sorts the rows that it writes by a hash, a gigabyte at a time; in buckets on the disk it takes as long.
+tfds_shuffle.MAX_MEM_BUFFER_SIZE, tfds_shuffle.BUCKETS_NUMBER = 64 * 2**20, 256
 
 # A builder without data of its own looks for figures in a bucket that TFDS itself has switched off; each look leaves an
 # empty folder in the temporary folder.
@@ -63,18 +64,6 @@ class Skipped:
 
 
 @dataclasses.dataclass(frozen=True)
-class BadRow:
-    """A row of local JSONL that was left out: where it stands and what is wrong."""
-
-    path: str
-    line: int
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.path} line {self.line}: {self.problem}"
-
-
-@dataclasses.dataclass(frozen=True)
 class OpenSource:
     """A dataset's records, ready to be read.
 
@@ -91,6 +80,11 @@ class OpenSource:
     origin: str
     bad_rows: tuple[BadRow, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What to print of the rows and files that are not used; nothing of our samples, which have some on purpose."""
+        return () if self.origin == SAMPLES else tuple(left_out.lines(map(str, self.bad_rows), self.notes))
 
     def read(self, split: str, shuffle: bool = False, seed: int | None = None) -> tf.data.Dataset:
         """Records of a split in the TFDS schema, with `tfds_id`, which names a record whatever the order."""
@@ -130,7 +124,7 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
     if given:
         with _cache_of(record):
             data_dir, bad_rows, notes = _imported(record, given)
-        notes = (*notes, *_unused(record, given, others))
+        notes = (*notes, *left_out.foreign_files(record, given, others))
         origin = SAMPLES if str(data) == SAMPLES else str(folder.name)
     else:
         data_dir, bad_rows, notes, origin = folder, (), (), "tfds"
@@ -141,7 +135,10 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
             f"no folder {record.folder}/ of JSONL{_but(others)} and no prepared {record.source} in {folder}",
             f"add {record.folder}/train.jsonl and so on with the fields of TFDS, or leave the dataset out",
         )
-    return OpenSource(builder, _resolved(record, builder), origin, bad_rows, notes)
+    splits = _resolved(record, builder)
+    if given:
+        notes = (*notes, *left_out.unread_rows(record, given, _sizes(builder), splits))
+    return OpenSource(builder, splits, origin, bad_rows, notes)
 
 
 def open_all(
@@ -156,12 +153,15 @@ def open_all(
 
 
 def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dict[str, catalog.SplitSlice]:
-    sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
     try:
-        return catalog.resolve_splits(record, sizes)
+        return catalog.resolve_splits(record, _sizes(builder))
     except FlanError as error:
         reason = str(error).rstrip(".").removeprefix(f"dataset {record.name}: ")
         raise SourceError(record.name, reason, "leave it out or add the split") from error
+
+
+def _sizes(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
+    return {name: info.num_examples for name, info in builder.info.splits.items()}
 
 
 def builder_of(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.core.DatasetBuilder:
@@ -252,25 +252,14 @@ def _but(others: Sequence[Path]) -> str:
     return f" (it has {', '.join(shown[:3])}{' ...' if len(shown) > 3 else ''}, not .jsonl)" if shown else ""
 
 
-def _unused(record: catalog.Dataset, given: Sequence[Path], others: Sequence[Path]) -> list[str]:
-    """Notes on files beside the splits that look like data, and that nothing reads."""
-    rules = record.splits
-    splits = {*_SPLITS, *(name for name in (rules.train, rules.dev, rules.test) if name)}
-    odd = [file for file in given if file.stem not in splits and file.stem.partition("_")[0] not in _SPLITS]
-    other = [file for file in others if any(part in file.name.lower() for part in _LIKE_DATA) and not file.is_dir()]
-    return [
-        *(f"{file.parent.name}/{file.name}, whose name is no split ({', '.join(sorted(splits))})" for file in odd),
-        *(f"{file.parent.name}/{file.name}, which does not end in .jsonl" for file in other),
-    ]
-
-
 def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tuple[BadRow, ...], tuple[str, ...]]:
     """The TFDS data folder that holds `folder`'s rows, made once for their content; its bad rows and notes."""
     folder = files[0].parent
     digest = hashlib.sha256(f"{record.source} {usable.code_digest(record)}".encode())
     for file in files:
         try:
-            digest.update(file.name.encode() + b"\x00" + hashlib.sha256(file.read_bytes()).digest())
+            with file.open("rb") as opened:
+                digest.update(file.name.encode() + b"\x00" + hashlib.file_digest(opened, "sha256").digest())
         except OSError as error:
             reason = f"cannot read {folder.name}/{file.name}: {error.strerror or error}"
             raise SourceError(record.name, reason, "mend the file or remove it") from error
@@ -315,112 +304,28 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
     builder = builder_of(record, data_dir)
     features = builder.info.features
     needed = read_fields(record, features)
-    read = []
-    for file in files:
-        try:
-            read.append(_FileRows.read(record, file, features, needed))
-        except FlanError as error:
-            raise SourceError(record.name, str(error).rstrip("."), "mend the file or remove it") from error
-    verdicts = iter(usable.verdicts(record, features, [row for file in read for row in file.rows.values()]))
-    bad_rows: list[BadRow] = []
-    notes: list[str] = []
-    splits: dict[str, list[dict[str, Any]]] = {}
-    for file, found in zip(files, read, strict=True):
-        rows, said = found.judged(record, [next(verdicts) for _ in found.rows], features, needed)
-        bad_rows += [BadRow(found.name, number, found.problems[number]) for number in sorted(found.problems)]
-        notes += said
-        if rows:
-            splits[file.stem] = rows
+    found = [FileRows(record, file, features, needed) for file in files]
+    splits = {}
+    try:
+        for file, rows in zip(files, found, strict=True):
+            read = rows.read()
+            if (first := next(read, None)) is not None:  # TFDS has no empty splits
+                splits[file.stem] = itertools.chain([first], read)
+        if splits:
+            with _quietly():
+                tfds.dataset_builders.store_as_tfds_dataset(
+                    name=builder.name,
+                    version=str(builder.version),
+                    features=features,
+                    split_datasets={name: enumerate(rows) for name, rows in splits.items()},
+                    config=builder.builder_config.name if builder.builder_config else None,
+                    data_dir=str(data_dir),
+                )
+    except FlanError as error:
+        raise SourceError(record.name, str(error).rstrip("."), "mend the file or remove it") from error
+    bad_rows = [row for file in found for row in file.bad_rows]
     if not splits:
-        first = f" (first: {bad_rows[0]}, and {len(bad_rows) - 1:,} more)" if bad_rows else ""
+        more = len(bad_rows) + sum(file.more for file in found) - 1
+        first = f" (first: {bad_rows[0]}, and {more:,} more)" if bad_rows else ""
         raise SourceError(record.name, f"no usable row in {files[0].parent}{first}", "mend the files")
-    with _quietly():
-        tfds.dataset_builders.store_as_tfds_dataset(
-            name=builder.name,
-            version=str(builder.version),
-            features=features,
-            split_datasets={name: list(enumerate(rows)) for name, rows in splits.items()},
-            config=builder.builder_config.name if builder.builder_config else None,
-            data_dir=str(data_dir),
-        )
-    return bad_rows, notes
-
-
-@dataclasses.dataclass(frozen=True)
-class _FileRows:
-    """A file's rows that fit the schema, and what is wrong with the others, by line."""
-
-    name: str
-    rows: dict[int, dict[str, Any]]
-    problems: dict[int, str]
-
-    @classmethod
-    def read(
-        cls, record: catalog.Dataset, file: Path, features: tfds.features.FeaturesDict, needed: frozenset[str]
-    ) -> _FileRows:
-        """Reads a file; raises FlanError where it cannot be read at all."""
-        found = cls(f"{file.parent.name}/{file.name}", {}, {})
-        for line in read_json_lines(file, found.name):
-            try:
-                if line.problem:
-                    raise schema.Misfit(line.problem)
-                found.rows[line.number] = schema.row_of(record, line.value, features, needed)
-            except schema.Misfit as misfit:
-                found.problems[line.number] = str(misfit)
-        return found
-
-    def judged(
-        self,
-        record: catalog.Dataset,
-        verdicts: Sequence[int],
-        features: tfds.features.FeaturesDict,
-        needed: frozenset[str],
-    ) -> tuple[list[dict[str, Any]], list[str]]:
-        """(rows to write, notes); adds to the problems what `usable.verdicts` says of the rows."""
-        unlabelled, unused = [], []
-        for (number, row), verdict in zip(self.rows.items(), verdicts, strict=True):
-            if verdict == usable.NOT_KEPT and schema.is_unlabelled(row, features):
-                unlabelled.append(number)
-            elif verdict == usable.NOT_KEPT and (blank := schema.blank_text(row, features, needed)):
-                self.problems[number] = f"there is no text in {blank!r}"
-            elif verdict == usable.NOT_KEPT:
-                unused.append(number)
-            elif verdict:
-                problem = usable.problem_text(record, verdict)
-                labels = schema.labels_of(row, features, needed) if problem == usable.NO_LABEL else ""
-                self.problems[number] = problem + labels
-        notes = [
-            f"{len(found):,} row{'s' if len(found) > 1 else ''} of {self.name} {why} (first: line {found[0]})"
-            for found, why in ((unlabelled, "without a label"), (unused, "in a form that the dataset does not use"))
-            if found
-        ]
-        if not self.rows and not self.problems:
-            notes.append(f"{self.name}, which is empty")
-        return [row for number, row in self.rows.items() if number not in self.problems], notes
-
-
-class _Recorder(dict):
-    """Notes which fields are read."""
-
-    def __init__(self, values: Mapping[str, Any], read: set[str]) -> None:
-        super().__init__(values)
-        self._read = read
-
-    def __getitem__(self, name: str) -> Any:
-        self._read.add(name)
-        return super().__getitem__(name)
-
-
-@functools.cache
-def read_fields(record: catalog.Dataset, features: tfds.features.FeaturesDict) -> frozenset[str]:
-    """The top-level fields of the TFDS schema that `fields` and `keep` read, found by tracing them."""
-    read: set[str] = set()
-
-    def trace(row: Mapping[str, Any]) -> Any:
-        recorder = _Recorder(row, read)
-        kept = record.keep(recorder) if record.keep else tf.constant(True)
-        return record.fields(recorder), kept
-
-    spec = tf.data.DatasetSpec(features.get_tensor_spec()).element_spec
-    tf.function(trace).get_concrete_function(spec)
-    return frozenset(read)
+    return bad_rows, [note for file in found for note in file.notes()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ NOT_KEPT, FAILED = -1, -2  # what `verdicts` says of records that have no proble
 NO_LABEL = "it has no usable label"
 
 _MIN_OPTIONS = 2
-_BATCH = 512  # rows that pass between Python and TensorFlow at once
+_AT_ONCE = 32  # rows that TensorFlow works on at once
 
 
 @functools.cache
@@ -119,35 +119,37 @@ def verdict(record: Dataset, row: Mapping[str, Any]) -> Any:
     return tf.cond(kept, lambda: fields(row)[PROBLEM], lambda: NOT_KEPT)
 
 
-def verdicts(record: Dataset, features: tfds.features.FeaturesDict, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def verdicts(record: Dataset, features: tfds.features.FeaturesDict, examples: Sequence[bytes]) -> np.ndarray:
     """What becomes of rows [N] that fit the schema: the number of their problem, 0, NOT_KEPT or FAILED, int32.
 
     Args:
       record: the dataset.
       features: its schema.
-      rows: in the schema.
+      examples: the rows as `features.serialize_example` writes them.
     """
-
-    def of_example(serialized: Any) -> Any:
-        return verdict(record, features.deserialize_example(serialized))
-
-    def serialized() -> Iterator[list[bytes]]:
-        for start in range(0, len(rows), _BATCH):
-            yield [features.serialize_example(row) for row in rows[start : start + _BATCH]]
-
-    signature = tf.TensorSpec((), tf.string)
-    examples = tf.data.Dataset.from_generator(serialized, output_signature=tf.TensorSpec((None,), tf.string)).unbatch()
-    batches = examples.map(of_example, num_parallel_calls=tf.data.AUTOTUNE).batch(_BATCH)
+    of_many = _traced_verdicts(record, features)
     try:
-        return np.concatenate([np.zeros(0, np.int32), *batches.as_numpy_iterator()])
+        return of_many(tf.constant(list(examples), tf.string)).numpy()
     except tf.errors.OpError:  # the fields of a dataset fail on a record: find out on which
-        of_one = tf.function(of_example, input_signature=[signature])
-        return np.array([_verdict_of_one(of_one, features.serialize_example(row)) for row in rows], np.int32)
+        return np.array([_verdict_of_one(of_many, example) for example in examples], np.int32)
 
 
-def _verdict_of_one(verdict: Callable[[Any], Any], serialized: bytes) -> int:
+@functools.cache
+def _traced_verdicts(record: Dataset, features: tfds.features.FeaturesDict) -> Callable[[Any], Any]:
+    """`verdict` of serialized examples [N], traced once."""
+
+    def of_one(example: Any) -> Any:
+        return verdict(record, features.deserialize_example(example))
+
+    def of_many(examples_N: Any) -> Any:
+        return tf.map_fn(of_one, examples_N, fn_output_signature=tf.int32, parallel_iterations=_AT_ONCE)
+
+    return tf.function(of_many, input_signature=[tf.TensorSpec((None,), tf.string)])
+
+
+def _verdict_of_one(of_many: Callable[[Any], Any], example: bytes) -> int:
     try:
-        return int(verdict(tf.constant(serialized)))
+        return int(of_many(tf.constant([example]))[0])
     except tf.errors.OpError:
         return FAILED
 

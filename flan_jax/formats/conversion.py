@@ -17,9 +17,8 @@ from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.files import ready, written
 from flan_jax.formats import gguf, huggingface, native, t5x
+from flan_jax.formats.names import HUGGINGFACE, NATIVE, T5X
 from flan_jax.formats.source import Source, leaves, of_tree
-
-NATIVE, HUGGINGFACE, T5X = FORMATS = ("flan_jax", "huggingface", "t5x")
 
 
 def declared(tuning: str) -> tuple[str, tuple[str, ...]]:
@@ -102,13 +101,14 @@ def manifest_of(source: Source, tuning: str | None, to: str, origin: Path | None
       source: the model.
       tuning: see `declared`; None says nothing.
       to: the format.
-      origin: what it was read from. A folder of transformers is kept as `folder`, for `flan_jax.verify`.
+      origin: what it was read from. The name of a folder of transformers is kept as `folder`, for `flan_jax.verify`:
+        of where it lay, a manifest that is passed on says nothing.
 
     Raises:
       FlanError: `tuning` contradicts the manifest that the source has.
     """
     of_transformers = origin is not None and (origin / "config.json").is_file()
-    folder = {"folder": str(origin.absolute())} if of_transformers else {}
+    folder = {"folder": origin.absolute().name} if of_transformers else {}
     if source.manifest is None:
         status, clusters = declared("unknown" if tuning is None else tuning)
         record = {"imported": source.name, "tuning as declared": tuning or "unknown"} | folder
@@ -155,7 +155,7 @@ def write(
       source: the model.
       to: the folder, which is replaced if it is there: see `check_destination`.
       manifest: of the result.
-      form: one of `FORMATS`.
+      form: one of `names.FORMATS`.
       dtype: of the weights in "huggingface"; the other two are float32.
       optimizer: what T5X keeps beside the parameters, for "t5x".
       scanned: whether layers are stacked in "t5x".

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.formats import huggingface_config, huggingface_tokenizer
+from flan_jax.formats import huggingface_config, huggingface_tokenizer, names
 from flan_jax.formats.downloads import refuse_pointer
 from flan_jax.formats.huggingface_fields import GEMMA3_MULTIMODAL, T5
 from flan_jax.formats.huggingface_files import INDEX, WEIGHTS, WeightFiles
@@ -25,7 +25,7 @@ from flan_jax.formats.source import Path as ParameterPath
 from flan_jax.formats.source import Source, as_float32, leaves
 
 SHARD_BYTES = 2 << 30
-DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+_DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in names.DTYPES}
 _GENERATION = "generation_config.json"
 
 
@@ -97,7 +97,7 @@ def write(source: Source, folder: Path, dtype: str = "float32", shard_bytes: int
     family = values["model_type"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
-    sizes = {leaf.path: math.prod(leaf.shape) * DTYPES[dtype].itemsize for leaf in leaves(config)}
+    sizes = {leaf.path: math.prod(leaf.shape) * _DTYPES[dtype].itemsize for leaf in leaves(config)}
     shards: list[list[Any]] = [[]]
     used = 0
     for key, tensor in tensors(config, family).items():
@@ -113,7 +113,7 @@ def write(source: Source, folder: Path, dtype: str = "float32", shard_bytes: int
         content = {}
         for (path, layer), tensor in shard:
             name = tensor.name if tensor.name == "lm_head.weight" else prefix + tensor.name
-            array = tensor.to_theirs(source.tensor(path, layer)).astype(DTYPES[dtype])
+            array = tensor.to_theirs(source.tensor(path, layer)).astype(_DTYPES[dtype])
             as_float32(array, f"{source.name}: {name} in {dtype}")  # what is not finite would be lost on its reader
             content[name] = np.ascontiguousarray(array)
             weight_map[name] = file

@@ -9,10 +9,7 @@ from pathlib import Path
 
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.files import home, written
-
-GEMMA = "gemma3-270m"
-SMOLLM = "smollm2-135m-instruct"
-NAMES = (GEMMA, SMOLLM)
+from flan_jax.formats.names import GEMMA, PACKAGED, SMOLLM
 
 _SMOLLM_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SMOLLM_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -31,7 +28,7 @@ def locate(name: str) -> Path:
         return _gemma()
     if name == SMOLLM:
         return _smollm()
-    raise unknown_name("packaged model", name, NAMES)
+    raise unknown_name("packaged model", name, PACKAGED)
 
 
 def _gemma() -> Path:

@@ -11,19 +11,22 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
+from etils import epy
 from rich.console import Console
 
 from flan_jax import catalog, styles
-from flan_jax.data import mixtures, sources
+from flan_jax.data import mixtures
 from flan_jax.inspection import examples, rows, tables
+
+with epy.lazy_imports():  # what only looks at the catalog needs neither
+    from matplotlib import pyplot as plt
+
+    from flan_jax.data import sources
 
 MIXTURE = "flan_without_nli"
 
-_COLORS = plt.colormaps["tab20"].colors
 
-
-def composition(name: str, data: str = sources.SAMPLES) -> mixtures.Composition:
+def composition(name: str, data: str = "samples") -> mixtures.Composition:
     """What a mixture consists of, counted in its sources; a source that cannot be opened is absent.
 
     Raises:
@@ -68,7 +71,7 @@ def mixture(name: str = MIXTURE, data: str = "samples", steps: int | None = None
     _console().print(found.table())
     shares = found.cluster_shares
     _, axes = plt.subplots(figsize=(8, 0.35 * len(shares) + 0.8), layout="constrained")
-    axes.barh([c.replace("_", " ") for c in shares], [100 * s for s in shares.values()], color=_COLORS[0])
+    axes.barh([c.replace("_", " ") for c in shares], [100 * s for s in shares.values()], color=_colors(1))
     axes.invert_yaxis()
     axes.set_xlabel("share of the draws, %")
     axes.set_title(found.mixture)
@@ -94,7 +97,7 @@ def lengths(name: str = MIXTURE, data: str = "samples") -> None:
         bins = np.geomspace(1, 1 + max(part.max() for part in parts.values()), 40)
         weights = [np.full(len(part), 1 / sum(map(len, parts.values()))) for part in parts.values()]
         labels = [cluster.replace("_", " ") for cluster in parts]
-        colors = _COLORS[: len(parts)]
+        colors = _colors(len(parts))
         axis.hist(list(parts.values()), bins, weights=weights, stacked=True, label=labels, color=colors)
         axis.set_xscale("log")
         axis.set_xlabel(f"{what.split('_')[0]} tokens")
@@ -139,6 +142,10 @@ def fill(name: str = MIXTURE, data: str = "samples", count: int = 64) -> None:
 def _prepared(name: str, data: str) -> rows.Prepared:
     folder = rows.prepared_samples(name) if data == sources.SAMPLES else Path(data)
     return rows.open_prepared(name, folder)
+
+
+def _colors(count: int) -> tuple[tuple[float, ...], ...]:
+    return plt.colormaps["tab20"].colors[:count]
 
 
 def _console() -> Console:

@@ -7,10 +7,15 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from etils import epy
+
 from flan_jax import catalog, styles, template_lint, templates
-from flan_jax.data import sources, tasks, vocabularies
+from flan_jax.data import vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.errors import FlanError
+
+with epy.lazy_imports():  # what only looks at the catalog needs no TensorFlow
+    from flan_jax.data import sources, tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +82,12 @@ def _open(name: str, data: str) -> sources.OpenSource:
     return sources.open_source(catalog.dataset(name), data)
 
 
-def records(name: str, split: str, data: str = sources.SAMPLES) -> Iterator[tuple[str, dict[str, Any]]]:
+def left_out(name: str, data: str) -> tuple[str, ...]:
+    """What a dataset's source has and does not use, a line each; see `sources.OpenSource`."""
+    return _open(catalog.dataset(styles.split_name(name)[0].removeprefix("flan_")).name, data).left_out
+
+
+def records(name: str, split: str, data: str = "samples") -> Iterator[tuple[str, dict[str, Any]]]:
     """(record id, fields as text) of a dataset's kept records, in reading order.
 
     Raises:
@@ -90,7 +100,7 @@ def records(name: str, split: str, data: str = sources.SAMPLES) -> Iterator[tupl
 
 
 def builder_of(
-    name: str, style: styles.TextStyle, tokenizer: vocabularies.Tokenizer, data: str = sources.SAMPLES
+    name: str, style: styles.TextStyle, tokenizer: vocabularies.Tokenizer, data: str = "samples"
 ) -> ExampleBuilder:
     """The builder of a dataset's examples in a style."""
     record = catalog.dataset(name)
@@ -121,7 +131,7 @@ def examples(
     split: str = "train",
     count: int = 3,
     template: int | None = None,
-    data: str = sources.SAMPLES,
+    data: str = "samples",
     tokenizer: vocabularies.Tokenizer | None = None,
 ) -> list[Shown]:
     """The first examples of a dataset.
@@ -154,7 +164,7 @@ def examples(
     return found
 
 
-def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str = sources.SAMPLES) -> list[Shown]:
+def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str = "samples") -> list[Shown]:
     """One record of a dataset through each of its templates.
 
     Args:

@@ -6,13 +6,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from etils import epy
+
 from flan_jax import catalog, styles
-from flan_jax.data import mixtures, preparation, sources, vocabularies
+from flan_jax.data import mixtures, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError
 from flan_jax.files import home
+
+with epy.lazy_imports():  # what only looks at the catalog needs no TensorFlow
+    from flan_jax.data import preparation, sources
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,12 +32,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         try:
             from lm_eval.__main__ import cli_evaluate
-
-            from flan_jax.lm_eval import model  # noqa: F401  registers the model
+            from lm_eval.api import registry
         except ModuleNotFoundError as error:
-            if error.name and error.name.startswith("flan_jax"):
-                raise
             raise FlanError(f"{error.name} is not installed: pip install -e '.[lm_eval]'.") from error
+        if "flan_jax" not in registry.model_registry:  # it is imported when the harness makes one
+            registry.model_registry.register("flan_jax", target="flan_jax.lm_eval.model:FlanJaxLM")
         sys.argv = ["lm-eval", *with_model(sys.argv[1:] if argv is None else argv)]
         cli_evaluate()
 

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from flan_jax.models.attention import MASKED, Slots, product, soft_capped, visible
-from flan_jax.models.remat import MIXED, checkpoint_name
+from flan_jax.models.remat import MIXED
 
 
 class How(NamedTuple):

@@ -135,3 +135,8 @@ class EncoderDecoder(Model):
         return _Root(self.config).apply(
             {"params": cast_layers(params, self.config.dtype)}, tokens_BxL, slots, memory, method="hidden"
         )
+
+
+def build(config: DecoderConfig) -> Model:
+    """The model of a configuration: an `EncoderDecoder` where it has encoder layers."""
+    return EncoderDecoder(config) if config.num_encoder_layers else Model(config)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from flan_jax import partitioning
 from flan_jax.models import rotary
@@ -16,7 +17,7 @@ from flan_jax.models.attention import Slots
 from flan_jax.models.attention_switch import attend
 from flan_jax.models.config import DecoderConfig
 from flan_jax.models.relative import Biases, biases
-from flan_jax.models.remat import KEY, MIXED, POLICIES, QUERY, VALUE, checkpoint_name
+from flan_jax.models.remat import KEY, MIXED, QUERY, VALUE, policy
 
 # Activations in the layers' projections, and between them: there every slot stands alone, so what the projections sum
 # over tensor is scattered over the length instead of repeated, and norms and residuals are computed once.
@@ -253,8 +254,8 @@ def stacked(layer: type[nn.Module], config: DecoderConfig, num_layers: int) -> n
       config: of the layers; its `remat` says what they keep for the backward pass.
       num_layers: N.
     """
-    if (policy := POLICIES[config.remat]) is not None:
-        layer = nn.remat(layer, prevent_cse=False, policy=policy)
+    if (kept := policy(config.remat)) is not None:
+        layer = nn.remat(layer, prevent_cse=False, policy=kept)
     return nn.scan(
         layer,
         variable_axes={"params": 0},

@@ -18,11 +18,14 @@ which is no matrix product but those of attention itself.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
-from jax.ad_checkpoint import checkpoint_name
+from etils import epy
+
+with epy.lazy_imports():  # a command line asks for the names
+    import jax
 
 QUERY, KEY, VALUE, MIXED = ATTENTION = ("query", "key", "value", "mixed")  # what layers name for the policies
 
@@ -32,17 +35,24 @@ def _by_cudnn(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name == "dot_product_attention_fwd_wrapper"
 
 
-_either = jax.checkpoint_policies.save_from_both_policies
+def _either(*policies: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.checkpoint_policies.save_from_both_policies(*policies)
 
-POLICIES: dict[str, Callable[..., Any] | None] = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "save_attention": _either(jax.checkpoint_policies.save_only_these_names(*ATTENTION), _by_cudnn),
+
+def _named(*names: str) -> Callable[..., Any]:
+    return _either(jax.checkpoint_policies.save_only_these_names(*names), _by_cudnn)
+
+
+POLICIES: dict[str, Callable[[], Callable[..., Any] | None]] = {
+    "full": lambda: jax.checkpoint_policies.nothing_saveable,
+    "save_attention": lambda: _named(*ATTENTION),
     # "No batch dimensions" tells projections from the products of queries, keys and values.
-    "save_dots": _either(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        _either(jax.checkpoint_policies.save_only_these_names(MIXED), _by_cudnn),
-    ),
-    "none": None,
+    "save_dots": lambda: _either(jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _named(MIXED)),
+    "none": lambda: None,
 }
 
-__all__ = ["KEY", "MIXED", "POLICIES", "QUERY", "VALUE", "checkpoint_name"]
+
+@functools.cache
+def policy(name: str) -> Callable[..., Any] | None:
+    """One of POLICIES, as `jax.checkpoint` takes it; None keeps everything."""
+    return POLICIES[name]()

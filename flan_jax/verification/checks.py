@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import jax
+from etils import epy
 
 from flan_jax.errors import unknown_name
-from flan_jax.verification import digests, generation, gradient, huggingface, rows, stream, trees
 from flan_jax.verification.findings import SKIPPED, Finding, Skip, Tally
-from flan_jax.verification.subject import Subject
 
+with epy.lazy_imports():  # a command line asks for the names
+    import jax
 
-class Check(NamedTuple):
-    """One check: what holds if it holds, and the function that compares."""
+    from flan_jax.verification import digests, generation, gradient, huggingface, rows, stream, subject, trees
 
-    says: str
-    compare: Callable[[Subject, Tally], None]
-
-
-CHECKS = {
-    "stream": Check(stream.SAYS, stream.check),
-    "rows": Check(rows.SAYS, rows.check),
-    "trees": Check(trees.SAYS, trees.check),
-    "generation": Check(generation.SAYS, generation.check),
-    "gradient": Check(gradient.SAYS, gradient.check),
-    "digests": Check(digests.SAYS, digests.check),
-    "huggingface": Check(huggingface.SAYS, huggingface.check),
+# By name, a module with SAYS, what holds if the check holds, and check(subject, tally), which compares.
+CHECKS: dict[str, Any] = {
+    "stream": stream,
+    "rows": rows,
+    "trees": trees,
+    "generation": generation,
+    "gradient": gradient,
+    "digests": digests,
+    "huggingface": huggingface,
 }
 
 
@@ -45,7 +41,7 @@ def chosen(names: Sequence[str]) -> list[str]:
     return [name for name in CHECKS if not names or name in names]
 
 
-def run(subject: Subject, names: Sequence[str]) -> Iterator[Finding]:
+def run(of: subject.Subject, names: Sequence[str]) -> Iterator[Finding]:
     """The findings of checks, one after another.
 
     Matrix products are computed in full float32, which accelerators do only when they are told.
@@ -54,9 +50,9 @@ def run(subject: Subject, names: Sequence[str]) -> Iterator[Finding]:
         check, tally, began = CHECKS[name], Tally(), time.perf_counter()
         with jax.default_matmul_precision("highest"):
             try:
-                check.compare(subject, tally)
+                check.check(of, tally)
             except Skip as reason:
-                yield Finding(name, check.says, SKIPPED, reason=str(reason))
+                yield Finding(name, check.SAYS, SKIPPED, reason=str(reason))
             else:
-                found = tally.finding(name, check.says)
+                found = tally.finding(name, check.SAYS)
                 yield dataclasses.replace(found, seconds=time.perf_counter() - began)

@@ -39,18 +39,17 @@ def check(subject: Subject, tally: Tally) -> None:
 
 def _folder(subject: Subject) -> tuple[Path, bool]:
     """The folder of transformers, and whether its weights should be those of the checkpoint."""
+    history = subject.manifest.history
+    at = max((i for i, entry in enumerate(history) if "folder" in entry), default=None)
+    name = None if at is None else Path(history[at]["folder"]).name
     if subject.request.huggingface:
         folder = Path(subject.request.huggingface)
         if not (folder / "config.json").is_file():
             raise FlanError(f"--huggingface={folder}: there is no config.json; give a folder that transformers loads.")
-        return folder, True
-    history = subject.manifest.history
-    at = max((i for i, entry in enumerate(history) if "folder" in entry), default=None)
-    folder = None if at is None else Path(history[at]["folder"])
-    if folder is None or not (folder / "config.json").is_file():
-        where = "the model came from no folder of them" if folder is None else f"{folder}, where it came from, is gone"
-        raise Skip(f"{where}: give one with --huggingface=FOLDER (python -m flan_jax.convert --format=huggingface)")
-    return folder, not any("tuned on" in entry for entry in history[at:])
+    else:
+        came = "the model came from no folder of them" if at is None else f"the model came from a folder {name} of them"
+        raise Skip(f"{came}: give one with --huggingface=FOLDER (python -m flan_jax.convert --format=huggingface)")
+    return folder, folder.absolute().name != name or not any("tuned on" in entry for entry in history[at:])
 
 
 def _loaded(kind: Any, folder: Path, **how: Any) -> Any:

@@ -161,6 +161,29 @@ def test_damaged_arrays(copy):
     assert jax.tree.leaves(arrays.load_model(copy, step=3)[1])  # the step before is whole
 
 
+METADATA = {
+    "empty": b"",
+    "half": b'{"item_handlers": {"par',
+    "binary": b"\x00\xff" * 40,
+    "list": b"[]",
+    "null": b"null",
+}
+METADATA |= {"other kinds": b'{"item_handlers": 3, "metrics": "x", "custom_metadata": [1]}', "missing": None}
+
+
+@pytest.mark.parametrize("damage", METADATA)
+def test_what_one_step_says_of_itself_stops_no_other(damage, copy, state):
+    about = copy / "checkpoints" / "3" / "_CHECKPOINT_METADATA"
+    about.unlink()
+    if METADATA[damage] is not None:
+        about.write_bytes(METADATA[damage])
+    assert arrays.steps(copy) == [3, 12] and arrays.latest_step(copy) == 12
+    jax.tree.map(np.testing.assert_array_equal, arrays.load_model(copy)[1], state[0])
+    with arrays.Saver(copy, keep=2) as saver:  # a run goes on from step 12
+        saver.save(13, state[0])
+    assert arrays.steps(copy) == [12, 13]
+
+
 @pytest.fixture
 def collected():
     """Collects what Orbax leaves behind when it refuses, within the test that caused it."""

@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -80,3 +81,21 @@ def test_from_the_command_line_dead_sources_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         prepare.main([*arguments, f"--shards={tmp_path / 'shards'}"])
     assert "Beam needs both --shards" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("full", ["shards", "store"])
+def test_a_full_disk_ends_in_one_line_and_the_command_goes_on(full, make_disk, tmp_path, capfd):
+    disk = make_disk(24)
+    places = {"shards": tmp_path / "shards", "store": tmp_path / "store", full: disk / "x"}
+    arguments = ["--datasets=arc_easy,squad_v1", f"--to={places['store']}", f"--shards={places['shards']}"]
+    arguments.append(f"--beam_pipeline_options={RUNNER}")
+    with pytest.raises(SystemExit) as stopped:
+        prepare.main(arguments)
+    out, err = capfd.readouterr()
+    (line,) = [line for line in err.splitlines() if line.startswith("flan_jax: ")]
+    assert stopped.value.code == 2 and "no space left on device; make room" in line and str(disk) in line
+    assert "Traceback" not in out + err, err
+    assert not [path for path in disk.rglob(".*") if path.suffix != ".lock"]
+    subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+    prepare.main(arguments)
+    assert {path.parent.name for path in places["store"].rglob("info.json")} == {"arc_easy", "squad_v1"}

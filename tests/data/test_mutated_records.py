@@ -134,7 +134,8 @@ def good_rows(record, shared_data):
         for file in sorted(folder.glob("*.jsonl")):
             rows += [line.value for line, _ in zip(json_lines.read_json_lines(file), range(30), strict=False)]
     fitted = [schema.row_of(record, row, features_of(record), needed_by(record)) for row in rows]
-    numbers = usable.verdicts(record, features_of(record), fitted)
+    examples = [features_of(record).serialize_example(row) for row in fitted]
+    numbers = usable.verdicts(record, features_of(record), examples)
     return [row for row, number in zip(rows, numbers, strict=True) if number == 0]
 
 

@@ -2,14 +2,17 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import pytest
 import seqio
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
-from flan_jax import catalog
-from flan_jax.data import sources
+from flan_jax import catalog, json_lines
+from flan_jax.data import local_rows, sources
 from flan_jax.errors import FlanError
 
 pytestmark = pytest.mark.slow
@@ -314,3 +317,81 @@ def test_failed_download(tmp_path, monkeypatch):
 def test_no_folder(tmp_path):
     with pytest.raises(FlanError, match="no folder .*nothing: --data is samples, tfds, or a folder of data"):
         sources.open_source(RTE, tmp_path / "nothing")
+
+
+# -------------------------------------------------------------------------------------------------------- large files
+
+
+def _imported(data):
+    source = sources.open_source(RTE, data)
+    rows = {split: [plain(row) for row in tfds.as_numpy(source.read(split))] for split in source.splits}
+    return rows, source.bad_rows, source.notes
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 2**30), (2, 2**30), (3, 1), (7, 300), (100, 2**30)])
+def test_chunks_change_nothing(rows, size, tmp_path, monkeypatch):
+    lines = []
+    for i in range(60):
+        row = {"premise": f"Premise {i}.", "hypothesis": f"It is {i}.", "label": i % 2, "idx": i}
+        lines.append({0: {**row, "label": -1}, 7: b"{", 14: {**row, "premise": " "}}.get(i % 21, row))
+    write(tmp_path / "data" / "rte", "train", *lines)
+    write(tmp_path / "data" / "rte", "validation", b"", b"{", *ROWS[:3])
+    write(tmp_path / "data" / "rte", "test", b"{")  # no usable row at all
+    expected = _imported(tmp_path / "data")
+    assert [bad.line for bad in expected[1]] == [1, 8, 15, 29, 36, 50, 57, 2]
+    assert expected[2] == ("3 rows of rte/train.jsonl without a label (first: line 1)",)
+    monkeypatch.setenv("FLAN_JAX_HOME", str(tmp_path / "other_home"))
+    monkeypatch.setattr(local_rows, "_CHUNK_ROWS", rows)
+    monkeypatch.setattr(local_rows, "_CHUNK_BYTES", size)
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1000)  # the same order by way of the disk
+    assert _imported(tmp_path / "data") == expected
+
+
+def test_bad_rows_without_end_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_rows, "_KEPT_BAD_ROWS", 5)
+    write(tmp_path / "data" / "rte", "train", *ROWS, *[b"{"] * 40)
+    source = sources.open_source(RTE, tmp_path / "data")
+    assert [bad.line for bad in source.bad_rows] == [11, 12, 13, 14, 15]
+    assert source.notes == ("35 bad rows of rte/train.jsonl besides these",)
+    write(tmp_path / "other" / "rte", "train", *[b"{"] * 40)
+    with pytest.raises(FlanError, match=r"no usable row in .*line 1: not JSON .*, and 39 more\)"):
+        sources.open_source(RTE, tmp_path / "other")
+
+
+def test_a_line_without_end_is_no_row(tmp_path, monkeypatch):
+    """All rows in one array on one line: it is named, and the memory does not fill with it."""
+    monkeypatch.setattr(json_lines, "_LONGEST_LINE", 1000)
+    write(tmp_path / "data" / "rte", "train", ROWS * 20, *ROWS)
+    write(tmp_path / "data" / "rte", "validation", ROWS[0], ROWS * 20)
+    source = sources.open_source(RTE, tmp_path / "data")
+    assert [(bad.path, bad.line) for bad in source.bad_rows] == [("rte/train.jsonl", 1), ("rte/validation.jsonl", 2)]
+    assert all("longer than" in bad.problem and "write one object a line" in bad.problem for bad in source.bad_rows)
+    assert source.builder.info.splits["train"].num_examples == 10
+
+
+MEASURE = """
+import resource, sys
+import tensorflow as tf
+from flan_jax import catalog, json_lines
+from flan_jax.data import local_rows, sources
+small, large = sys.argv[1:]
+sources.open_source(catalog.dataset("rte"), small)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+source = sources.open_source(catalog.dataset("rte"), large)
+print(source.builder.info.splits["train"].num_examples)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_memory_of_a_large_file(data, tmp_path):
+    """240 MB of rows took 466 MB when the file was held whole, and take 100 MB."""
+    rows = [json.dumps({**row, "premise": "long " * 4000}) for row in ROWS]
+    (tmp_path / "large" / "rte").mkdir(parents=True)
+    with (tmp_path / "large" / "rte" / "train.jsonl").open("w") as file:
+        for _ in range(1200):
+            file.write("\n".join(rows) + "\n")
+    command = [sys.executable, "-c", MEASURE, str(data), str(tmp_path / "large")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count, megabytes = map(float, done.stdout.split())
+    assert count == 12_000
+    assert megabytes < 200

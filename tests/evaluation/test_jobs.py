@@ -105,7 +105,9 @@ def test_seeds_make_runs_where_something_is_drawn(two_steps, tmp_path):
 def test_seeds_draw_other_exemplars_and_are_one_column(two_steps, prepared, tmp_path):
     words = [word for _, word in catalog.dataset("rte").labels]
     fields = [{"premise": f"p{n}", "hypothesis": f"h{n}", "options": words, "answer": words[0]} for n in range(20)]
-    rows = {split: [(r["id"], r["fields"]) for r in example_files.read(prepared, "rte", split)] for split in ("test", "dev")}
+    rows = {
+        split: [(r["id"], r["fields"]) for r in example_files.read(prepared, "rte", split)] for split in ("test", "dev")
+    }
     rows["exemplars"] = [(f"train-{n}", f) for n, f in enumerate(fields)]
     example_files.write_folder(tmp_path / "prepared" / "examples" / "rte", rows)
     eval_binary.evaluate(

@@ -14,7 +14,7 @@ from flan_jax.compilation import program
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.formats import conversion, huggingface, native, t5x
+from flan_jax.formats import conversion, huggingface, names, native, t5x
 from flan_jax.formats.source import Source, of_tree, tree_of
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import Tree
@@ -206,14 +206,14 @@ def test_through_every_format(tmp_path, name):
     """Ours, a layer at a time; T5X, layers apart and stacked; and back."""
     config = CONFIGS[name]
     source = Source(config, of_tree(jax.tree.map(np.asarray, _params(config))), ByteTokenizer(), name)
-    manifest = conversion.manifest_of(source, None, conversion.NATIVE)
+    manifest = conversion.manifest_of(source, None, names.NATIVE)
     conversion.write(source, tmp_path / "ours", manifest)
     network, params, _, _ = arrays.load_model(tmp_path / "ours")
     assert network.config == config
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(params), tree_of(source))
     again = native.read(tmp_path / "ours")
     for scanned in (False, True):
-        conversion.write(again, tmp_path / f"t5x_{scanned}", manifest, conversion.T5X, scanned=scanned)
+        conversion.write(again, tmp_path / f"t5x_{scanned}", manifest, names.T5X, scanned=scanned)
         found = conversion.open_source(tmp_path / f"t5x_{scanned}")
         assert found.config == config
         jax.tree.map(np.testing.assert_array_equal, tree_of(found), tree_of(source))
@@ -224,12 +224,12 @@ def test_weights_that_are_not_finite_are_neither_read_nor_written(tmp_path):
     params = jax.tree.map(np.array, _params(CONFIGS["qwen2"]))
     params["decoder"]["layers"]["mlp"]["wo"]["kernel"][1, 3, 3] = np.nan
     source = Source(CONFIGS["qwen2"], of_tree(params), ByteTokenizer(), "broken")
-    manifest = conversion.manifest_of(source, None, conversion.NATIVE)
+    manifest = conversion.manifest_of(source, None, names.NATIVE)
     with pytest.raises(FlanError, match="model.layers.1.mlp.down_proj.weight in float32: 1 of 1536 numbers are NaN"):
         huggingface.write(source, tmp_path / "theirs")
     conversion.write(source, tmp_path / "ours", manifest)
     with pytest.raises(FlanError, match="decoder/layers/mlp/wo/kernel: 1 of 1536 numbers are NaN or infinite"):
-        conversion.write(native.read(tmp_path / "ours"), tmp_path / "t5x", manifest, conversion.T5X)
+        conversion.write(native.read(tmp_path / "ours"), tmp_path / "t5x", manifest, names.T5X)
     assert not (tmp_path / "t5x").exists()
     t5x.write(source, tmp_path / "t5x" / "checkpoint_0")
     with pytest.raises(FlanError, match="layers_1/mlp/wo/kernel: 1 of 1536 numbers are NaN or infinite"):

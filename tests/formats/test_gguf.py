@@ -15,7 +15,7 @@ from tokenizers import decoders, pre_tokenizers, trainers
 from flan_jax import models
 from flan_jax.errors import FlanError
 from flan_jax.formats import gguf as reader
-from flan_jax.formats import gguf_tokenizer, pretrained
+from flan_jax.formats import gguf_tokenizer, names, pretrained
 
 TEXTS = [
     "The ferry left the harbour at half past six, and nobody on the pier waved.",
@@ -463,7 +463,7 @@ def _our_logits(found, prompts, keep):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized", "parsed_once")
-@pytest.mark.parametrize(("name", "parameters"), [(pretrained.GEMMA, 268_098_176), (pretrained.SMOLLM, 134_515_008)])
+@pytest.mark.parametrize(("name", "parameters"), [(names.GEMMA, 268_098_176), (names.SMOLLM, 134_515_008)])
 def test_real_weights_give_the_logits_of_transformers(name, parameters):
     pytest.importorskip("transformers")
     path = _located(name)
@@ -483,7 +483,7 @@ def test_real_weights_give_the_logits_of_transformers(name, parameters):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("parsed_once")
-@pytest.mark.parametrize("name", pretrained.NAMES)
+@pytest.mark.parametrize("name", names.PACKAGED)
 def test_real_vocabularies_are_those_of_transformers(name, request):
     transformers = pytest.importorskip("transformers")
     path = _located(name)
@@ -502,7 +502,7 @@ def test_real_vocabularies_are_those_of_transformers(name, request):
                 for row, _ in zip(rows, range(60), strict=False):
                     lines += [value for value in json.loads(row).values() if isinstance(value, str)]
         assert len(lines) > 3000
-    if name == pretrained.SMOLLM:
+    if name == names.SMOLLM:
         # SmolLM2 cuts before and after each digit, which transformers does not do for a GGUF file: it shows where
         # several blanks stand before one.
         lines = [line for line in lines if not re.search(r"\s\s\d|[^\W\d_a-zA-Z]|[¹²³½¼¾]", line)]

@@ -9,7 +9,7 @@ LAUNCH = Path(__file__).parents[2] / "launch"
 
 @pytest.fixture(scope="session")
 def load():
-    """Loads a launcher by its path: they depend on nothing that has to be installed."""
+    """Loads a launcher by its path: they need of this package what the standard library needs."""
 
     def of(name):
         spec = importlib.util.spec_from_file_location(f"launch_{name}", LAUNCH / f"{name}.py")

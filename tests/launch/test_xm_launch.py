@@ -20,8 +20,8 @@ def test_the_container_runs_the_binary(xm_launch, job, module):
 
 def test_accelerators(xm_launch):
     assert xm_launch.requirements("tpu_v3=8") == {"tpu_v3": 8} and xm_launch.requirements("") == {}
-    for wrong in ("tpu_v3", "=8", "a100=some"):
-        with pytest.raises(ValueError, match="write NAME=COUNT"):
+    for wrong in ("tpu_v3", "=8", "a100=some", "a100=0", "a100=-1", "a100=²", "a 100=8", "a100=8=8", "a100=1e3"):
+        with pytest.raises(ValueError, match="it has to be NAME=COUNT"):
             xm_launch.requirements(wrong)
 
 

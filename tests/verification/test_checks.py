@@ -17,7 +17,8 @@ from flan_jax.scoring import encoder_packing, scorer, tree_packing, trees
 from flan_jax.training import loss, state
 from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED
-from flan_jax.verification.subject import Request, Subject
+from flan_jax.verification.request import Request
+from flan_jax.verification.subject import Subject
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,109 @@
+"""What lies in a user's folder of data and is not used, and why: so that nobody thinks that it is."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from flan_jax import catalog
+from flan_jax.errors import FlanError
+
+_SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # and what people call them
+_LIKE_DATA = (*_SPLITS, "dev", "json")  # parts of the names of files that someone may think are read
+_SHOWN_ROWS = 5  # bad rows of a file that are shown
+
+
+def lines(bad_rows: Iterable[str], notes: Iterable[str]) -> Iterator[str]:
+    """What to print: the first bad rows of each file and how many more it has, so that none hides another's; notes.
+
+    Each is said once: variants may share a file.
+    """
+    by_place: dict[str, list[str]] = collections.defaultdict(list)
+    for row in dict.fromkeys(bad_rows):
+        by_place[re.split(r" (?:line|record) ", row, maxsplit=1)[0]].append(row)
+    for place, rows in by_place.items():
+        yield from rows[:_SHOWN_ROWS]
+        if len(rows) > _SHOWN_ROWS:
+            yield f"{len(rows) - _SHOWN_ROWS:,} more rows of {place}"
+    yield from dict.fromkeys(notes)
+
+
+def foreign_files(record: catalog.Dataset, given: Sequence[Path], others: Sequence[Path]) -> list[str]:
+    """Notes on files that look like data, and that are no splits.
+
+    Args:
+      record: the dataset.
+      given: the JSONL files of its folder.
+      others: what else is there.
+    """
+    odd = [file for file in given if _is_odd(record, file)]
+    other = [file for file in others if any(part in file.name.lower() for part in _LIKE_DATA) and not file.is_dir()]
+    return [
+        *(f"{_named(file)}, whose name is no split ({', '.join(sorted(_names(record)))})" for file in odd),
+        *(f"{_named(file)}, which does not end in .jsonl" for file in other),
+    ]
+
+
+def unread_rows(
+    record: catalog.Dataset,
+    given: Sequence[Path],
+    sizes: Mapping[str, int],
+    splits: Mapping[str, catalog.SplitSlice],
+) -> list[str]:
+    """Notes on usable rows that no split takes, be it of the dataset or of another that has the same folder.
+
+    Args:
+      record: the dataset.
+      given: the JSONL files of its folder.
+      sizes: usable rows of each file, by its name without suffix.
+      splits: what the dataset takes.
+    """
+    taken = [splits]
+    for other in catalog.datasets():
+        if other.folder == record.folder and other != record:
+            with contextlib.suppress(FlanError):  # it has no data here
+                taken.append(catalog.resolve_splits(other, sizes))
+    sources: dict[str, dict[str, None]] = {}  # split: files that it comes from
+    parts: dict[str, list[tuple[int, int, str]]] = collections.defaultdict(list)  # file: rows from, to, and who takes
+    for split, shown in _SPLITS.items():
+        for part in (of[split] for of in taken if split in of):
+            sources.setdefault(shown, {})[part.split] = None
+            parts[part.split].append((part.start, part.stop, f"{shown} takes {part.size:,}"))
+    come = ", ".join(f"{split} from {' and '.join(files)}" for split, files in sources.items())
+    notes = []
+    for file in given:
+        size, of_file = sizes.get(file.stem, 0), parts[file.stem]
+        if not size or _is_odd(record, file):
+            continue
+        used = _length((start, stop) for start, stop, _ in of_file)
+        if not of_file:
+            notes.append(f"{_named(file)}, {size:,} row{'s' if size > 1 else ''} that no split takes ({come})")
+        elif used < size:
+            takers = ", ".join(dict.fromkeys(taker for *_, taker in of_file))
+            notes.append(f"{size - used:,} of {size:,} rows of {_named(file)} ({takers})")
+    return notes
+
+
+def _length(ranges: Iterable[tuple[int, int]]) -> int:
+    """How many rows lie in any of some ranges."""
+    total = reached = 0
+    for start, stop in sorted(ranges):
+        total += max(0, stop - max(start, reached))
+        reached = max(reached, stop)
+    return total
+
+
+def _named(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"
+
+
+def _is_odd(record: catalog.Dataset, file: Path) -> bool:
+    return file.stem not in _names(record) and file.stem.partition("_")[0] not in _SPLITS
+
+
+def _names(record: catalog.Dataset) -> set[str]:
+    rules = record.splits
+    return {*_SPLITS, *(name for name in (rules.train, rules.dev, rules.test) if name)}

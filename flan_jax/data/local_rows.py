@@ -1,0 +1,139 @@
+"""Rows of a file of local JSONL in the TFDS schema: the usable ones, one at a time, and what is wrong with others."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from flan_jax import catalog
+from flan_jax.data import schema, usable
+from flan_jax.json_lines import read_json_lines
+
+_CHUNK_ROWS, _CHUNK_BYTES = 2048, 8 * 2**20  # that are in memory at once
+_KEPT_BAD_ROWS = 1000  # of a file; more are counted
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRow:
+    """A row of local JSONL that was left out: where it stands and what is wrong."""
+
+    path: str
+    line: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.path} line {self.line}: {self.problem}"
+
+
+class FileRows:
+    """A file's rows as they are read; afterwards, what is wrong with those that were left out.
+
+    Attributes:
+      bad_rows: the first of them.
+      more: how many there are besides.
+    """
+
+    def __init__(
+        self, record: catalog.Dataset, file: Path, features: tfds.features.FeaturesDict, needed: frozenset[str]
+    ) -> None:
+        self._record, self._file, self._features, self._needed = record, file, features, needed
+        self._name = f"{file.parent.name}/{file.name}"
+        self._left_out: dict[str, tuple[int, int]] = {}  # why: (rows, the first one's line)
+        self._is_empty = True
+        self.bad_rows: list[BadRow] = []
+        self.more = 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The rows to write, those that `keep` drops among them; raises FlanError where the file cannot be read."""
+        for rows, problems in self._chunks():
+            verdicts = usable.verdicts(self._record, self._features, [example for _, _, example in rows])
+            for (number, row, _), verdict in zip(rows, verdicts, strict=True):
+                if verdict and (problem := self._problem(number, row, int(verdict))):
+                    problems[number] = problem
+                else:
+                    yield row
+            kept = sorted(problems)[: _KEPT_BAD_ROWS - len(self.bad_rows)]
+            self.bad_rows += [BadRow(self._name, number, problems[number]) for number in kept]
+            self.more += len(problems) - len(kept)
+
+    def _chunks(self) -> Iterator[tuple[list[tuple[int, dict[str, Any], bytes]], dict[int, str]]]:
+        """Some lines at a time: (line, row, row serialized) of those that fit the schema, and the others' problems."""
+        rows: list[tuple[int, dict[str, Any], bytes]] = []
+        problems: dict[int, str] = {}
+        size = 0
+        for line in read_json_lines(self._file, self._name):
+            self._is_empty = False
+            try:
+                if line.problem:
+                    raise schema.Misfit(line.problem)
+                row = schema.row_of(self._record, line.value, self._features, self._needed)
+            except schema.Misfit as misfit:
+                problems[line.number] = str(misfit)
+            else:
+                rows.append((line.number, row, self._features.serialize_example(row)))
+                size += len(rows[-1][-1])
+            if size > _CHUNK_BYTES or len(rows) + len(problems) >= _CHUNK_ROWS:
+                yield rows, problems
+                rows, problems, size = [], {}, 0
+        yield rows, problems
+
+    def _problem(self, number: int, row: Mapping[str, Any], verdict: int) -> str:
+        """What is wrong with a row; nothing where `keep` drops it, which is noted."""
+        if verdict != usable.NOT_KEPT:
+            problem = usable.problem_text(self._record, verdict)
+            labels = schema.labels_of(row, self._features, self._needed) if problem == usable.NO_LABEL else ""
+            return problem + labels
+        if schema.is_unlabelled(row, self._features):
+            why = "without a label"
+        elif blank := schema.blank_text(row, self._features, self._needed):
+            return f"there is no text in {blank!r}"
+        else:
+            why = "in a form that the dataset does not use"
+        count, first = self._left_out.get(why, (0, number))
+        self._left_out[why] = (count + 1, first)
+        return ""
+
+    def notes(self) -> list[str]:
+        """What else is not used, a line for each kind."""
+        found = [
+            f"{count:,} row{'s' if count > 1 else ''} of {self._name} {why} (first: line {first})"
+            for why, (count, first) in sorted(self._left_out.items(), reverse=True)
+        ]
+        if self.more:
+            found.append(f"{self.more:,} bad rows of {self._name} besides these")
+        if self._is_empty:
+            found.append(f"{self._name}, which is empty")
+        return found
+
+
+class _Recorder(dict):
+    """Notes which fields are read."""
+
+    def __init__(self, values: Mapping[str, Any], read: set[str]) -> None:
+        super().__init__(values)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(name)
+        return super().__getitem__(name)
+
+
+@functools.cache
+def read_fields(record: catalog.Dataset, features: tfds.features.FeaturesDict) -> frozenset[str]:
+    """The top-level fields of the TFDS schema that `fields` and `keep` read, found by tracing them."""
+    read: set[str] = set()
+
+    def trace(row: Mapping[str, Any]) -> Any:
+        recorder = _Recorder(row, read)
+        kept = record.keep(recorder) if record.keep else tf.constant(True)
+        return record.fields(recorder), kept
+
+    spec = tf.data.DatasetSpec(features.get_tensor_spec()).element_spec
+    tf.function(trace).get_concrete_function(spec)
+    return frozenset(read)

@@ -1,0 +1,51 @@
+"""What somebody wants verified: a command line's options, or a call's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from flan_jax.data.mixture_stream import LENGTHS
+from flan_jax.errors import FlanError
+from flan_jax.values import SEEDS, TOKENS, Unfit, Whole
+
+_KINDS = {"examples": Whole(1), "microbatches": Whole(1), "seed": Whole(0, SEEDS)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to verify, and on what.
+
+    Attributes:
+      checkpoint: a checkpoint folder.
+      prepared: PREPARED_DIR.
+      step: of the checkpoint; None takes the last.
+      mixture: of the rows; "" takes the one that the checkpoint was tuned on, or "flan".
+      datasets: only these of its datasets; all that are there by default.
+      examples: how many each check compares, about.
+      seed: of the stream, and of what is chosen.
+      microbatches: of the gradient.
+      lengths: of inputs and targets, as in training.
+      huggingface: a folder of transformers with the same model; None takes the one that the manifest names.
+      attention: how the checked side computes attention; "" takes the model's own way.
+    """
+
+    checkpoint: str
+    prepared: str
+    step: int | None = None
+    mixture: str = ""
+    datasets: tuple[str, ...] = ()
+    examples: int = 16
+    seed: int = 0
+    microbatches: int = 2
+    lengths: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(LENGTHS))
+    huggingface: str | None = None
+    attention: str = ""
+
+    def __post_init__(self) -> None:
+        given = [(name, getattr(self, name), kind) for name, kind in _KINDS.items()]
+        for name, value, kind in [*given, *((name, value, TOKENS) for name, value in self.lengths.items())]:
+            try:
+                kind.fit(value)
+            except Unfit as error:
+                raise FlanError(f"--{name} is {value!r}: {str(error) or f'it has to be {kind.wanted}'}.") from error

@@ -1,0 +1,75 @@
+"""A command line answers `--help` and refuses a wrong option before anything heavy is imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flan_jax
+import flan_jax.launch
+
+PACKAGE, LAUNCH = Path(flan_jax.__file__).parent, Path(flan_jax.launch.__file__).parent
+BINARIES = sorted(
+    [f"flan_jax.{path.stem}" for path in PACKAGE.glob("*.py") if "\ndef main(" in path.read_text()]
+    + [f"flan_jax.{path.parent.name}" for path in PACKAGE.glob("*/__main__.py")]
+    + [f"flan_jax.launch.{path.stem}" for path in LAUNCH.glob("*.py") if "\ndef main(" in path.read_text()]
+)
+HEAVY = ("tensorflow", "tensorflow_datasets", "seqio", "apache_beam", "jax", "jaxlib", "flax", "optax", "orbax")
+HEAVY += ("tensorstore", "torch", "transformers", "matplotlib", "sklearn", "scipy", "nltk", "sacrebleu", "datasets")
+SECONDS = 3.0  # of CPU: on an idle machine none takes more than 0.4
+
+# Runs a module as a program, and says what it printed, imported and took.
+PROGRAM = """
+import contextlib, io, json, resource, runpy, sys
+module, *sys.argv[1:] = sys.argv[1:]
+out, err, code = io.StringIO(), io.StringIO(), 0
+with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+used = resource.getrusage(resource.RUSAGE_SELF)
+heavy = {name.partition(".")[0] for name in sys.modules} & set(%r)
+print(json.dumps({"code": code, "out": out.getvalue(), "err": err.getvalue(), "heavy": sorted(heavy),
+                  "seconds": used.ru_utime + used.ru_stime}))
+"""
+
+
+def start(module, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM % (HEAVY,), module, *arguments], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(params=BINARIES)
+def binary(request):
+    if request.param == "flan_jax.lm_eval":
+        pytest.importorskip("lm_eval")
+    return request.param
+
+
+def test_all_binaries_are_here():
+    named = {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination"}
+    named |= {"verify", "export", "quickstart", "lm_eval", "launch.local_pod", "launch.tpu_vm", "launch.xm_launch"}
+    assert {f"flan_jax.{name}" for name in named} <= set(BINARIES)
+
+
+def test_help_imports_nothing_heavy(binary):
+    found = start(binary, "--help")
+    assert (found["code"], found["heavy"], found["err"]) == (0, [], ""), found
+    assert "usage:" in found["out"] and found["seconds"] < SECONDS
+
+
+@pytest.mark.parametrize("options", [["--no_such_option=1"], ["--process_id=many"]])
+def test_wrong_options_are_refused_before_anything_heavy_is_imported(binary, options):
+    found = start(binary, *options)
+    assert (found["code"], found["heavy"]) == (2, []), found
+    assert found["seconds"] < SECONDS
+
+
+def test_the_catalog_is_shown_without_tensorflow():
+    found = start("flan_jax.browse")
+    assert (found["code"], found["heavy"]) == (0, []) and "flan_without_nli" in found["out"]
