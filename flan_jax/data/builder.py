@@ -45,6 +45,7 @@ class ExampleBuilder:
     Attributes:
       record: the dataset.
       style: the style.
+      seed: of exemplars and shuffled options.
       protocol: how the dataset is asked in it.
       templates: the dataset's templates in the style, by their numbers.
       digest: a fingerprint of what the text depends on, besides the records.
@@ -72,7 +73,7 @@ class ExampleBuilder:
         Raises:
           ValueError: a style with shots without a tokenizer.
         """
-        self.record, self.style, self._seed = record, style, seed
+        self.record, self.style, self.seed = record, style, seed
         self.protocol = asked or protocol.of(record, style)
         self.templates = self.protocol.templates
         self._exemplars = None
@@ -100,7 +101,7 @@ class ExampleBuilder:
         if templates.OPTIONS not in fields or not self.style.restyles_options:
             return fields
         options, answer = styles.restyled_options(
-            self.record, self.style, record_id, fields[templates.OPTIONS], fields["answer"], self._seed
+            self.record, self.style, record_id, fields[templates.OPTIONS], fields["answer"], self.seed
         )
         return {**fields, templates.OPTIONS: options, "answer": answer}
 

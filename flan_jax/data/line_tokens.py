@@ -136,11 +136,12 @@ class LineTokenizer:
         self._size = 0
         after = cuts_after_line_breaks(tokenizer)
         self._cut = re.compile(rf"(?<=\n)(?=[{re.escape(''.join(sorted(after)))}])") if after else re.compile("(?!)")
-        self._by_lines = bool(after)
+        self._by_lines, self._after, self._same_start = bool(after), after, False
         if self._by_lines:
             one, other = tokenizer.encode([_BEFORE + _NEXT, _BEFORE + _OTHER])
             same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
             self._head, self._tail = one[:same], one[same:]
+            self._same_start = tokenizer.encode([_NEXT]) == [self._tail]  # no blank is put before a text
             self._by_lines = self.encode(_TRIED) == tokenizer.encode(_TRIED)
             if not self._by_lines:
                 self._forget()
@@ -183,10 +184,12 @@ class LineTokenizer:
 
     def _parts(self, text: str) -> list[tuple[int, str]]:
         lines = self._cut.split(text) if self._by_lines and "\n" in text else [text]
+        as_after_a_break = self._same_start and text[:1] in self._after
         if len(lines) == 1:
-            return [(_WHOLE, text)]
+            return [(_LAST if as_after_a_break else _WHOLE, text)]
         first, *inner, last = lines
-        return [(_FIRST, first), *((_INNER, line) for line in inner), (_LAST, last)]
+        first_kind = _INNER if as_after_a_break else _FIRST
+        return [(first_kind, first), *((_INNER, line) for line in inner), (_LAST, last)]
 
     def _remembered(self, kind: int, text: str) -> list[int] | None:
         if (ids := self._young[kind].get(text)) is not None:
