@@ -62,8 +62,8 @@ def choose_template(
 
 
 def records(record: catalog.Dataset, source: sources.OpenSource, split: str) -> tf.data.Dataset:
-    """The usable records of a split in reading order: `record_id`, and the fields."""
-    return usable.usable(record, source.read(split))
+    """The usable records of a split in reading order: `record_id`, and the fields; of dev and test all examples."""
+    return usable.usable(record, source.read(split), every=split != "train")
 
 
 def text_records(rows: tf.data.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -88,11 +88,22 @@ def _decoded(value: bytes) -> str:
     return value.decode("utf-8", "replace")  # a corpus may hold bytes that are no UTF-8
 
 
-def exemplar_pool(record: catalog.Dataset, source: sources.OpenSource) -> list[tuple[str, dict[str, Any]]]:
-    """(record id, fields as text) of the training records that exemplars are drawn from."""
+def exemplar_pool(
+    record: catalog.Dataset, source: sources.OpenSource, split: str = "train"
+) -> list[tuple[str, dict[str, Any]]]:
+    """(record id, fields as text) of the training records that exemplars are drawn from.
+
+    Args:
+      record: the dataset.
+      source: its open source.
+      split: of the examples that they stand before. Before those of dev and test, every variant of the dataset has as
+        many as a dataset without variants; training has each record in the variant that it is trained in.
+    """
     if "train" not in source.splits:
         return []
-    return list(text_records(records(record, source, "train").take(protocol.EXEMPLAR_POOL)))
+    every = split != "train" and bool(record.variants)
+    rows = usable.usable(record, source.read("train"), every)
+    return list(text_records(rows.take(protocol.EXEMPLAR_POOL * (len(record.variants) if every else 1))))
 
 
 class CatalogSource(seqio.DataSource):
@@ -141,7 +152,7 @@ class CatalogSource(seqio.DataSource):
         """One pass over a split; over train, one pass a rendering, so that later epochs meet other templates."""
         if split not in self.source.splits:
             raise FlanError(f"dataset {self._record.name} has no {split} split in its source.")
-        rows = usable.usable(self._record, self.source.read(split, shuffle, seed))
+        rows = usable.usable(self._record, self.source.read(split, shuffle, seed), every=split != "train")
         count = num_renderings(self.num_input_examples(split), self._style) if split == "train" else 1
 
         def at(epoch: int) -> tf.data.Dataset:
@@ -186,9 +197,10 @@ def _render(
             fields |= _restyled_options(builder, row)
         inputs, targets = templates.render_tensors(builder.templates, fields, index)
         if style.shots:
-            prefix = tf.numpy_function(_prefix(builder), [row["record_id"], index, inputs], tf.string)
+            variant = row.get(catalog.VARIANT, tf.constant(""))
+            prefix = tf.numpy_function(_prefix(builder), [row["record_id"], index, inputs, variant], tf.string)
             inputs = tf.strings.join([tf.ensure_shape(prefix, []), inputs])
-        names = ("answer", "options", "references", *metrics.needs(record.metrics))
+        names = ("answer", "options", "references", catalog.VARIANT, *metrics.needs(record.metrics))
         kept = {name: fields[name] for name in names if name in fields}
         return {
             "inputs": inputs,
@@ -215,11 +227,12 @@ def _restyled_options(builder: ExampleBuilder, row: Mapping[str, Any]) -> dict[s
     return {"options": tf.ensure_shape(options, [None]), "answer": tf.ensure_shape(answer, [])}
 
 
-def _prefix(builder: ExampleBuilder) -> Callable[[bytes, int, bytes], bytes]:
+def _prefix(builder: ExampleBuilder) -> Callable[[bytes, int, bytes, bytes], bytes]:
     """The exemplars in front of a rendered input, as bytes."""
 
-    def prefix(record_id: bytes, template: int, inputs: bytes) -> bytes:
-        return builder.prefix(record_id.decode("utf-8"), int(template), _decoded(inputs))[0].encode("utf-8")
+    def prefix(record_id: bytes, template: int, inputs: bytes, variant: bytes) -> bytes:
+        found, _ = builder.prefix(record_id.decode("utf-8"), int(template), _decoded(inputs), variant.decode("utf-8"))
+        return found.encode("utf-8")
 
     return prefix
 
