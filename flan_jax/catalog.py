@@ -1,8 +1,9 @@
 """What exists: clusters, datasets and mixtures, and the hold-out rule. No TensorFlow, no JAX.
 
 A dataset is one record in its cluster's module under `tasks/`; adding one changes nothing else. Training takes one
-example of each of its records. Evaluation asks all that a record gives (`Dataset.expand`): every turn of a conversation,
-a translation in both directions. Directions are scored apart, so `evaluated` has a record for each: `wmt14_enfr/fr-en`.
+example of each of its records. Evaluation asks all that a record gives (`Dataset.expand`): every turn of a
+conversation, a translation in both directions. Directions are scored apart, so `evaluated` has a record for each, such
+as `wmt14_enfr/fr-en`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 A line is {"id", "hash", "fields"}: the id says where the example was (of the record "12" the third turn is "12#3", a
 direction "12#fr-en"), the hash what it is. The examples of all variants of a dataset stand in one file, and the field
-`variant` says which one each is of. `info.json` has a digest of each file, so that a file that was changed or belongs to
-other data is never taken for the one that was prepared.
+`variant` says which one each is of. `info.json` has a digest of each file, so that a file that was changed or belongs
+to other data is never taken for the one that was prepared.
 """
 
 from __future__ import annotations

@@ -74,6 +74,8 @@ class Exemplars:
     def _candidates(self, name: str, variant: str) -> list[int]:
         """Numbers of records in the order in which they are tried."""
         key = hashlib.sha256(f"{self._seed}\x1f{self._dataset}\x1f{name}".encode("utf-8", "surrogatepass")).digest()
+        if not variant and self._pool and variant not in self._of_variant:
+            raise ValueError(f"exemplars of {self._dataset} are of its variants: say of which the example is")
         numbers = self._of_variant.get(variant, [])
         return random.Random(key).sample(numbers, min(len(numbers), 4 * self._shots + 2))
 
@@ -98,6 +100,9 @@ class Exemplars:
 
         Returns:
           (text, number of exemplars); ("", 0) where not one fits.
+
+        Raises:
+          ValueError: the pool is of variants, and the example of none.
         """
         tried = self._candidates(f"template {template}" if self._shared else record_id, variant)
         needed = self._room(template, variant) if self._shared else len(self._tokenizer.encode([inputs])[0])

@@ -1,8 +1,8 @@
 """Means over the datasets of a cluster, as the paper prints them.
 
-Every variant counts by itself (ANLI's three rounds are three datasets, not a third of one each, and a translation's
-directions are two): so the paper's tables give its printed means. Datasets that are not among the paper's 62 stand apart. Of several runs a mean is over the
-datasets that all of them have, and says of how many.
+Every variant counts by itself (ANLI's three rounds are three datasets, not a third of one each, and the directions of
+a translation are two): so the paper's tables give its printed means. Datasets that are not among the paper's 62 stand
+apart. Of several runs a mean is over the datasets that all of them have, and says of how many.
 """
 
 from __future__ import annotations
