@@ -148,7 +148,11 @@ def verdict(record: Dataset, row: Mapping[str, Any]) -> Any:
         found = fields(row)[PROBLEM]
         if record.expand is None:
             return found
-        return tf.where(tf.reduce_any(tf.equal(_traced_examples(record)(row)[PROBLEM], 0)), 0, found)
+
+        def of_all() -> Any:
+            return tf.where(tf.reduce_any(tf.equal(_traced_examples(record)(row)[PROBLEM], 0)), 0, found)
+
+        return tf.cond(tf.equal(found, 0), lambda: found, of_all)
 
     return tf.cond(kept, problem_of, lambda: NOT_KEPT)
 
