@@ -99,7 +99,7 @@ class Saver:
             )
         items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
-        items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(saved))
+        items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(step, saved))
         with self._failing():
             self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
 
