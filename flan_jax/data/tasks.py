@@ -229,7 +229,10 @@ def _references(output: str, is_target: bool = False, example: Mapping[str, Any]
         return output
     if "question_id" in example:
         identity = example["question_id"]
-        return {"question_id": identity.decode() if isinstance(identity, bytes) else str(identity), "answer": output}
+        return {
+            "question_id": identity.decode() if isinstance(identity, bytes) else str(identity),
+            "references": [output],
+        }
     found = example.get("references")
     if found is None or not len(found):
         return output

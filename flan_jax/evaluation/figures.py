@@ -21,16 +21,6 @@ Prediction = Mapping[str, Any]
 SCORES = ("sum", "per_token", "per_byte")  # how options are ranked; the paper's and the default is the sum
 PMI = "pmi"  # the sum less the option's log-likelihood without the prompt (Holtzman et al. 2021)
 
-# The figure of each metric that stands in the table; it is from 0 to 100.
-_HEADLINES = {
-    "accuracy": "accuracy",
-    "bleu": "bleu",
-    "edit_distance": "exact",
-    "rouge": "rouge1",
-    "squad": "f1",
-    "trivia_qa": "em",
-}
-
 
 def ranked(prediction: Prediction, score: str) -> int:
     """The option of the highest score, ties to the first.
@@ -62,16 +52,15 @@ def accuracy(predictions: Sequence[Prediction], score: str = "sum") -> float:
     return float(np.mean([ranked(p, score) == p["answer"] for p in predictions]))
 
 
-def headline(record: catalog.Dataset) -> str:
-    """The name of the figure that stands in the table: accuracy where options are ranked."""
-    return "accuracy" if record.kind == catalog.CLASSIFICATION else _HEADLINES[record.metrics[0]]
+def headline(record: catalog.Dataset) -> metrics.Metric:
+    """The metric whose headline value stands in the table."""
+    return metrics.metric(record.metrics[0])
 
 
 def example_score(record: catalog.Dataset, references: Sequence[str], prediction: str) -> float | None:
-    """One generated text's headline figure, 0 to 1; None for BLEU, which a single text has not."""
-    if record.metrics[0] == "bleu":
-        return None
-    return metrics.metric(record.metrics[0])([list(references)], [prediction])[headline(record)] / 100
+    """One generated text's headline value, 0 to 1; None for BLEU, which a single text has not."""
+    found = headline(record).example
+    return None if found is None else found(list(references), prediction)
 
 
 def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -85,7 +74,7 @@ def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> d
 def undefined_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> list[str]:
     """Which of `all_metrics` are 0 because they are undefined (`metrics.undefined`)."""
     compared = _compared(record, predictions)
-    return [value for name, targets, said in compared for value in metrics.undefined(name, targets, said)]
+    return [value for name, targets, said in compared for value in metrics.metric(name).undefined(targets, said)]
 
 
 def _compared(record: catalog.Dataset, predictions: Sequence[Prediction]) -> Iterator[tuple[str, Any, list[str]]]:
@@ -100,7 +89,7 @@ def _compared(record: catalog.Dataset, predictions: Sequence[Prediction]) -> Ite
         targets = wanted
         if name == "multirc":
             pairs = zip(wanted, predictions, strict=True)
-            targets = [{"question_id": p["question_id"], "answer": answer} for answer, p in pairs]
+            targets = [{"question_id": p["question_id"], "references": [answer]} for answer, p in pairs]
         elif record.kind == catalog.CLASSIFICATION:
             targets = [p.get("references", answer) for answer, p in zip(wanted, predictions, strict=True)]
         yield name, targets, said
@@ -140,7 +129,7 @@ def summarize(
     values = np.array([t["value"] for t in templates])
     best = max(templates, key=lambda t: t["dev"]) if dev else None
     return {
-        "metric": headline(record),
+        "metric": "accuracy" if is_ranked else headline(record).headline,
         "examples": len(rows),
         "dev_examples": len(next(iter(dev.values()))) if dev else 0,
         "mean": float(values.mean()),
@@ -163,8 +152,8 @@ def _template(
         figures["value"] = figures["sum"]
         figures["dev"] = accuracy(dev) if dev else None
     else:
-        figures["value"] = found[headline(record)] / 100
-        figures["dev"] = all_metrics(record, dev)[headline(record)] / 100 if dev else None
+        figures["value"] = headline(record).share(found)
+        figures["dev"] = headline(record).share(all_metrics(record, dev)) if dev else None
         figures["unfinished"] = sum(p["finish"] == "length" for p in test)
     if undefined := undefined_metrics(record, test):
         figures["undefined"] = undefined

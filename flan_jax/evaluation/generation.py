@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flan_jax import catalog
+from flan_jax import catalog, metrics
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.completion import complete
 from flan_jax.decoding.generator import Generator
@@ -14,16 +14,13 @@ from flan_jax.evaluation.figures import example_score
 from flan_jax.evaluation.units import InvalidError, Unit
 from flan_jax.scoring.trees import EOS
 
-# Most new tokens by a dataset's first metric: an answer, or a text of the paper's target length.
-_NEW_TOKENS = {"accuracy": 32, "bleu": 256, "edit_distance": 256, "rouge": 256, "squad": 32, "trivia_qa": 32}
-
 # A model that was not tuned goes on after its answer: it is cut at the next question or blank line.
 UNTUNED_STOPS = ("Q:", "\n\n")
 
 
 def new_tokens(record: catalog.Dataset, limit: int | None = None) -> int:
     """Most tokens of an answer to a dataset, and no more than `limit`."""
-    wanted = _NEW_TOKENS[record.metrics[0]]
+    wanted = metrics.metric(record.metrics[0]).new_tokens
     return wanted if limit is None else min(wanted, limit)
 
 

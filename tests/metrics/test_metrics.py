@@ -5,16 +5,12 @@ import pytest
 from sklearn.metrics import f1_score
 
 from flan_jax.errors import FlanError
-from flan_jax.metrics import (
-    METRICS,
-    binary_f1,
-    edit_distance,
-    matthews,
-    mean_multiclass_f1,
-    multirc,
-    pearson_spearman,
-    undefined,
-)
+from flan_jax.metrics import metric, names
+
+METRICS = {name: metric(name) for name in names()}
+binary_f1, edit_distance, matthews = METRICS["binary_f1"], METRICS["edit_distance"], METRICS["matthews"]
+mean_multiclass_f1, multirc = METRICS["mean_multiclass_f1"], METRICS["multirc"]
+pearson_spearman = METRICS["pearson_spearman"]
 
 
 def naive_pearson(x, y):
@@ -77,7 +73,7 @@ def test_mean_multiclass_f1_averages_over_the_answers():
 
 def test_multirc_counts_whole_questions():
     answers = [("1-1", "yes"), ("1-1", "no"), ("1-2", "yes"), ("1-2", "yes"), ("2-1", "no")]
-    targets = [{"question_id": q, "answer": a} for q, a in answers]
+    targets = [{"question_id": q, "references": [a]} for q, a in answers]
     assert multirc(targets, ["yes", "no", "yes", "no", "no"]) == pytest.approx({"f1a": 80.0, "em": 200 / 3})
 
 
@@ -103,7 +99,7 @@ HOSTILE_TEXTS = ["", " ", "\n", "...", "nan", "-inf", "1e400", "-1e308", "\ud800
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", sorted(set(METRICS) - {"multirc", "pearson_spearman"}))
+@pytest.mark.parametrize("name", sorted(set(METRICS) - {"multirc", "pearson_spearman", "record"}))
 def test_every_value_is_a_finite_number(name):
     for targets in (["", "a"], ["yes", "yes"], [["", "b"], ["\u3000"]], ["3", "4.5"]):
         for text in HOSTILE_TEXTS:
@@ -139,6 +135,6 @@ def test_targets_of_a_correlation_are_numbers(target):
     ],
 )
 def test_what_is_zero_for_want_of_a_value_is_said(name, targets, predictions, expected):
-    assert undefined(name, targets, predictions) == expected
+    assert metric(name).undefined(targets, predictions) == expected
     for value in expected:
         assert METRICS[name](targets, predictions)[value] == 0.0

@@ -1,0 +1,150 @@
+"""Metrics as records, a file a metric: what it computes, its library and settings, and the value that stands in tables.
+
+Every other file of this package is a metric: it defines `METRIC`, a `Metric` with the name of the file. Adding one
+touches nothing else. A record is called as SeqIO calls its metrics: (targets, predictions) -> {key: value}.
+
+A target is a text, or a list of references of which the best counts, or a mapping with "references" and the fields that
+the metric `needs`. Every value is a finite number: what cannot be computed is refused in one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import math
+import pkgutil
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flan_jax.errors import FlanError, unknown_name
+
+ANSWER_TOKENS = 32  # a word, a name, a number or a short phrase
+TEXT_TOKENS = 256  # a text of the paper's target length
+
+
+def _always_defined(targets: Sequence[Any], predictions: Sequence[str]) -> tuple[str, ...]:
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+      name: as a dataset's `metrics` has it; the name of its file.
+      version: library and settings, for example "sacrebleu 2.5.1, intl"; or "flan_jax" with a number that counts up
+        when a value changes.
+      headline: the key of the value that stands in tables, and by which the best template on dev is chosen.
+      compute: (targets, predictions) -> values by key. Call the record itself, which checks both sides.
+      secondary: keys of the values shown beside it. `headline` and these are all keys.
+      example: (target, prediction) -> the headline value of one example, 0 to 1, whose mean over examples is the
+        headline value; None where a single example has no value.
+      undefined: (targets, predictions) -> keys whose value is 0 because it is not defined for these.
+      needs: fields of a record that it takes beside the references. A target is then a mapping.
+      new_tokens: most tokens of a generated answer.
+      percent: whether values are 0 to 100; otherwise 0 to 1.
+    """
+
+    name: str
+    version: str
+    headline: str
+    compute: Callable[[Sequence[Any], Sequence[str]], Mapping[str, float]]
+    secondary: tuple[str, ...] = ()
+    example: Callable[[Any, str], float] | None = None
+    undefined: Callable[[Sequence[Any], Sequence[str]], tuple[str, ...]] = _always_defined
+    needs: tuple[str, ...] = ()
+    new_tokens: int = ANSWER_TOKENS
+    percent: bool = True
+
+    @property
+    def __name__(self) -> str:
+        """The name, where SeqIO and others look for a function's."""
+        return self.name
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of all values, the headline first."""
+        return (self.headline, *self.secondary)
+
+    def __call__(self, targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
+        """All values.
+
+        Args:
+          targets: one an example.
+          predictions: likewise.
+
+        Raises:
+          FlanError: there are no examples, not as many of the one as of the other, an example without a reference, or a
+            value that is not finite.
+        """
+        if len(targets) != len(predictions) or not len(targets):
+            raise FlanError(
+                f"metric {self.name} of {len(targets)} targets and {len(predictions)} predictions: there must be as "
+                "many of the one as of the other, and at least one."
+            )
+        for i, target in enumerate(targets):
+            if not references(target):
+                raise FlanError(f"metric {self.name}: example {i} has no reference to compare with.")
+            if missing := [field for field in self.needs if not isinstance(target, Mapping) or field not in target]:
+                raise FlanError(f"metric {self.name}: example {i} has no {missing[0]}, which the metric needs.")
+        found = {key: float(value) for key, value in self.compute(targets, predictions).items()}
+        if set(found) != set(self.keys):
+            raise FlanError(f"metric {self.name} gives {sorted(found)}, and its record names {sorted(self.keys)}.")
+        if bad := [key for key in self.keys if not math.isfinite(found[key])]:
+            raise FlanError(f"metric {bad[0]} of {len(targets)} examples is {found[bad[0]]}, which is no result.")
+        return {key: found[key] for key in self.keys}
+
+    def share(self, values: Mapping[str, float]) -> float:
+        """The headline value out of all values, 0 to 1."""
+        return values[self.headline] / 100 if self.percent else values[self.headline]
+
+    def target(self, fields: Mapping[str, Any], references: Sequence[str]) -> Any:
+        """What the metric takes as a target: references, and the fields that it needs.
+
+        Args:
+          fields: of the record.
+          references: at least one.
+        """
+        if not self.needs:
+            return list(references)
+        return {"references": list(references), **{name: fields[name] for name in self.needs}}
+
+
+def names() -> list[str]:
+    """Of all metrics, which are the files of this package."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+@functools.cache
+def metric(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+      FlanError: there is none, or its file does not define it.
+    """
+    if name not in names():
+        raise unknown_name("metric", name, names())
+    found = getattr(importlib.import_module(f"{__name__}.{name}"), "METRIC", None)
+    if not isinstance(found, Metric) or found.name != name:
+        raise FlanError(f"flan_jax/metrics/{name}.py must define METRIC, a Metric whose name is {name!r}.")
+    return found
+
+
+def library(name: str) -> str:
+    """A library's name with its version, for `Metric.version`."""
+    return f"{name} {importlib.metadata.version(name)}"
+
+
+def references(target: Any) -> list[Any]:
+    """The references of a target, of which the best counts."""
+    if isinstance(target, Mapping):
+        target = target["references"]
+    return [target] if isinstance(target, str) else list(target)
+
+
+def percentage(shares: Sequence[float]) -> float:
+    """The mean of shares, in percent."""
+    return 100.0 * statistics.fmean(shares)

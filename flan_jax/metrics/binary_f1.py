@@ -1,0 +1,40 @@
+"""F1 of the answer "yes", as GLUE has it for paraphrases and SuperGLUE for the candidates of MultiRC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epy
+
+from flan_jax.metrics import Metric, library, references
+
+with epy.lazy_imports():
+    from sklearn import metrics as sklearn_metrics
+
+_YES = "yes"
+
+
+def _said_yes(targets: Sequence[Any], predictions: Sequence[str]) -> tuple[list[bool], list[bool]]:
+    wanted = [_YES in {r.strip() for r in references(t)} for t in targets]
+    return wanted, [p.strip() == _YES for p in predictions]
+
+
+def f1_of_yes(targets: Sequence[Any], predictions: Sequence[str]) -> float:
+    """F1 of "yes" against any other answer, in percent; 0 where there is neither a "yes" to find nor one given."""
+    return 100.0 * float(sklearn_metrics.f1_score(*_said_yes(targets, predictions), zero_division=0))
+
+
+def has_no_yes(targets: Sequence[Any], predictions: Sequence[str]) -> bool:
+    """Whether there is neither a "yes" to find nor one given, so that F1 is not defined."""
+    wanted, given = _said_yes(targets, predictions)
+    return not any(wanted) and not any(given)
+
+
+METRIC = Metric(
+    name="binary_f1",
+    version=f'{library("scikit-learn")}, F1 of "yes"',
+    headline="f1",
+    compute=lambda targets, predictions: {"f1": f1_of_yes(targets, predictions)},
+    undefined=lambda targets, predictions: ("f1",) if has_no_yes(targets, predictions) else (),
+)

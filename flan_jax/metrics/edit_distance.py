@@ -1,0 +1,39 @@
+"""Levenshtein's distance in words, for texts that are to be repaired."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epy
+
+from flan_jax.metrics import TEXT_TOKENS, Metric, library, percentage, references
+
+with epy.lazy_imports():
+    from nltk.metrics import distance
+
+
+def _distance(target: Any, prediction: str) -> int:
+    return min(distance.edit_distance(r.split(), prediction.split()) for r in references(target))
+
+
+def _is_exact(target: Any, prediction: str) -> float:
+    return float(prediction.split() in [r.split() for r in references(target)])
+
+
+def edit_distance(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
+    """The percentage of exact texts, white space apart, and the mean distance in words to the nearest reference."""
+    distances = [_distance(t, p) for t, p in zip(targets, predictions, strict=True)]
+    return {"exact": percentage([d == 0 for d in distances]), "edit_distance": statistics.fmean(distances)}
+
+
+METRIC = Metric(
+    name="edit_distance",
+    version=f"{library('nltk')}, words",
+    headline="exact",
+    secondary=("edit_distance",),
+    compute=edit_distance,
+    example=_is_exact,
+    new_tokens=TEXT_TOKENS,
+)

@@ -1,0 +1,16 @@
+"""QuAC's F1 with the normalization that the paper's code takes for it, which is TriviaQA's."""
+
+from __future__ import annotations
+
+from flan_jax.metrics import Metric
+from flan_jax.metrics.squad import answers, best_f1
+from flan_jax.metrics.trivia_qa import normalize_answer
+
+METRIC = Metric(
+    name="quac",
+    version="flan_jax 1, TriviaQA's normalization",
+    headline="f1",
+    secondary=("em",),
+    compute=lambda targets, predictions: answers(targets, predictions, normalize_answer),
+    example=lambda target, prediction: best_f1(target, prediction, normalize_answer),
+)
