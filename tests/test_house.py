@@ -18,7 +18,7 @@ FLOORS = (
     {"tasks", "template_lint", "styles"},
     {"protocol", "macros"},
     {"data", "configuration"},
-    {"checkpoint", "overlap"},
+    {"checkpoint", "overlap", "mixtures"},
     {"training", "formats", "scoring"},
     {"decoding", "compilation"},
     {"evaluation", "lm_eval", "inspection"},
