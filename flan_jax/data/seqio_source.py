@@ -117,7 +117,7 @@ class CatalogSource(seqio.DataSource):
         def marked(row: Mapping[str, Any]) -> dict[str, Any]:
             return {**row, IS_TRAIN: tf.constant(is_train)}
 
-        return rows.map(marked)
+        return rows.map(tf.autograph.experimental.do_not_convert(marked))
 
 
 def _part(whole: catalog.SplitSlice, index: int, count: int) -> catalog.SplitSlice:

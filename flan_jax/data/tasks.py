@@ -184,7 +184,11 @@ class OpenMixture(seqio.Mixture):
             trim_output_features=trim_output_features,
             try_in_mem_cache=try_in_mem_cache and not shuffle,  # what is kept in memory is never shuffled again
         )
-        return dataset.map(lambda example: {k: v for k, v in example.items() if k in output_feature_keys})
+
+        def wanted(example: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in example.items() if name in output_feature_keys}
+
+        return dataset.map(tf.autograph.experimental.do_not_convert(wanted))
 
 
 def _rate(task: seqio.Task) -> float:
@@ -256,16 +260,19 @@ def _unknown(name: str) -> FlanError | None:
     """What to say of a name that nobody has registered, if it begins as ours do."""
     if not name.startswith(_PREFIX):
         return None
-    base = styles.split_name(name)[0]  # raises for styles that exclude each other
-    return unknown_name("task or mixture", name, [*_listed()[0], *_listed()[1]] if base == name else _in_style(name))
-
-
-def _in_style(name: str) -> list[str]:
-    """Names that exist in the style of a name, as they are written."""
-    base, style = styles.split_name(name)
-    ending = style.suffix
+    rest = name.removesuffix(RANKED)
+    number = _TEMPLATE.search(rest)
+    base, style = styles.split_name(_TEMPLATE.sub("", rest))  # raises for styles that exclude each other
+    ending = style.suffix + (number[0] if number else "") + name[len(rest) :]
     bases = [*(f"{_PREFIX}{record.name}" for record in catalog.datasets()), *_listed()[1]]
-    return [known + ending for known in bases] + [base + ending]
+    known = [known + ending for known in bases if _exists(known + ending)]
+    if base + ending not in known:  # such a template does not exist, or no style was recognized
+        known += [listed for listed in (*_listed()[0], *_listed()[1]) if number or not _TEMPLATE.search(listed)]
+    return unknown_name("task or mixture", name, set(known))
+
+
+def _exists(name: str) -> bool:
+    return _TaskName.parse(name) is not None or bool(_mixture(name))
 
 
 _is_given = False  # whether `register` has been called
@@ -287,7 +294,7 @@ def offer(settings: Callable[[], Settings], names: Sequence[str] = ()) -> None:
 
 def _offer(settings: Callable[[], Settings], names: Sequence[str] = ()) -> None:
     for name in names:
-        if not (_TaskName.parse(name) or _mixture(name)):
+        if not _exists(name):
             raise _unknown(name) or unknown_name("task or mixture", name, _listed()[1])
     maker = _Maker(settings)
     more = [name for name in names if name not in _listed()[0] + _listed()[1]]
