@@ -144,7 +144,7 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
             contexts: list = contexts, options: list = options, shared: bool = setting.endswith("s")
         ) -> tuple[Any, float]:
             began = time.perf_counter()
-            trees = build_trees(tokenizer, contexts, options, separator=None, max_length=MAX_LENGTH)
+            trees = build_trees(tokenizer, contexts, options, joint="joined", max_length=MAX_LENGTH)
             if shared:
                 trees = share_prefix(trees)
             tokenization = time.perf_counter() - began

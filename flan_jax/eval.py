@@ -21,10 +21,10 @@ import gin
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, macros, options, partitioning, reporting
+from flan_jax import configuration, distributed, macros, options, partitioning, protocol, reporting
 from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.evaluation import evaluator, jobs, prompts
+from flan_jax.evaluation import evaluator, jobs
 from flan_jax.json_lines import to_json
 from flan_jax.scoring import items
 from flan_jax.scoring.scorer import Scorer
@@ -43,9 +43,9 @@ def evaluate(
     baseline_name: str = "untuned",
     max_examples: int | None = None,
     max_dev_examples: int = 200,
-    max_length: int = 1280,
+    max_input_tokens: int | None = None,
     max_new_tokens: int | None = None,
-    separator: str = "auto",
+    joint: str = protocol.AUTO,
     style: str | Sequence[str] = "instructions",
     pmi: bool = False,
     generate: bool = True,
@@ -68,9 +68,9 @@ def evaluate(
       baseline_name: its name.
       max_examples: test examples a dataset; None for all.
       max_dev_examples: dev examples a dataset.
-      max_length: longest prompt with its longest option, or with its answer, in tokens.
-      max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset.
-      separator: "auto", "eos", "newline" or "space"; see `evaluator.Settings`.
+      max_input_tokens: longest prompt with its exemplars, in tokens (None: 1,024); of longer ones, fields are cut.
+      max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset's metric.
+      joint: what stands between prompt and answer: "auto", "eos", "newline", "space" or "joined" (`flan_jax.protocol`).
       style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`); several
         give a run each.
       pmi: rank options by pointwise mutual information with the prompt too.
@@ -87,14 +87,14 @@ def evaluate(
       FlanError: bad input.
     """
     styles = tuple(style)
-    prompts.resolve_separator(separator, None)
+    protocol.joint(None, False, joint)
     if contamination is not None and not Path(contamination).is_file():
         raise FlanError(f"no file {contamination}: CONTAMINATION is what python -m flan_jax.contamination wrote.")
     settings = evaluator.Settings(
         max_examples,
         max_dev_examples,
-        max_length,
-        separator,
+        max_input_tokens=max_input_tokens,
+        joint=joint,
         max_new_tokens=max_new_tokens,
         pmi=pmi,
         computation=dict(computation or {}),
@@ -169,11 +169,24 @@ gin.external_configurable(evaluate, "evaluate")
 def _score_items(arguments: argparse.Namespace) -> None:
     if not arguments.checkpoint or not arguments.output:
         raise FlanError("--items needs --checkpoint=FOLDER and --output=FILE.jsonl.")
+    protocol.joint(None, False, arguments.joint)  # an unknown one is said before the model is read
     mesh = partitioning.make_mesh()
-    network, params, tokenizer, _ = arrays.load_model(arguments.checkpoint, mesh=mesh)
-    count = items.score_items(arguments.items, arguments.output, Scorer(network, params, mesh=mesh), tokenizer)
-    if distributed.is_primary():
-        print(to_json({"items": count, "output": arguments.output}) if arguments.json else f"{count} items scored")
+    network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, mesh=mesh)
+    scorer = Scorer(network, params, mesh=mesh)
+    joint = protocol.joint(manifest.separator, scorer.has_encoder, arguments.joint, otherwise=protocol.JOINED)
+    primary = distributed.is_primary()
+    if primary:
+        print(protocol.joint_line(joint, arguments.joint), flush=True)
+    done = items.score_items(arguments.items, arguments.output, scorer, tokenizer, joint)
+    if primary:
+        failed = f", {done.errors} of {done.items} have an error" if done.errors else ""
+        about = {"items": done.items, "errors": done.errors, "joint": joint, "output": arguments.output}
+        print(to_json(about) if arguments.json else f"{done.items - done.errors} items scored{failed}", flush=True)
+    if done.errors:
+        raise FlanError(
+            f"{done.errors} of {done.items} items cannot be scored: their lines of {arguments.output} say why; "
+            "the others are scored."
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -187,6 +200,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--items", type=options.path, help='JSONL of {"id", "prompt", "options"}')
     parser.add_argument("--checkpoint", type=options.path, help="checkpoint folder, with --items")
     parser.add_argument("--output", type=options.path, help="JSONL of log-likelihoods to write, with --items")
+    parser.add_argument(
+        "--joint",
+        default=protocol.AUTO,
+        help=f"between prompt and option, with --items: {', '.join(protocol.JOINTS)}; auto takes the checkpoint's",
+    )
     parser.add_argument("--allow_seen", action="store_true", help="score datasets that are not held out, labelled so")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     distributed.add_arguments(parser)

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flan_jax import options, partitioning
+from flan_jax import options, partitioning, protocol
 from flan_jax.checkpoint import arrays
 from flan_jax.data.chat import Conversation, Message
 from flan_jax.decoding import prompt_files
@@ -29,7 +29,6 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.decoding.prompt_files import Question
 from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError, NotFiniteError, one_line_errors
-from flan_jax.evaluation import prompts
 from flan_jax.files import ready, write_atomic
 from flan_jax.values import Number, Whole
 
@@ -64,19 +63,19 @@ def load(arguments: argparse.Namespace) -> Answer:
     choose: Sampling | Beams = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed)
     if arguments.beams > 1:
         choose = Beams(arguments.beams)
-    if arguments.chat is not None and arguments.separator != prompts.AUTO:
-        raise FlanError("--chat writes what stands around a prompt: leave --separator out.")
+    if arguments.chat is not None and arguments.joint != protocol.AUTO:
+        raise FlanError("--chat writes what stands around a prompt: leave --joint out.")
+    protocol.joint(None, False, arguments.joint)  # an unknown one is said before the model is read
     stops = [stop.replace("\\n", "\n").replace("\\t", "\t") for stop in arguments.stop]
     mesh = partitioning.make_mesh(**parse_mesh(arguments.mesh))
     network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, arguments.step, mesh)
-    separator = prompts.resolve_separator(arguments.separator, manifest.separator)
     generator = Generator(network, params, tokenizer.stop_ids, mesh=mesh)
-
+    joint = protocol.joint(manifest.separator, generator.has_encoder, arguments.joint)
     settings = {"max_new_tokens": arguments.max_new_tokens, "choose": choose, "stops": stops}
 
     def answer(texts: Sequence[str | Conversation]) -> list[Completion]:
         if arguments.chat is None:
-            return complete(generator, tokenizer, texts, separator=separator, **settings)
+            return complete(generator, tokenizer, texts, joint=joint, **settings)
         ids = chat_tokens(tokenizer, texts, arguments.chat or None, encoder=generator.has_encoder)
         return complete_tokens(generator, tokenizer, ids, **settings)
 
@@ -205,7 +204,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=options.seed, default=0, help="of the draws")
     parser.add_argument("--beams", type=options.of(Whole(1, 1024)), default=1, help="beam search with so many beams")
     parser.add_argument("--stop", action="append", default=[], help=r"end before this text, \n and \t as such; several")
-    parser.add_argument("--separator", default=prompts.AUTO, help=f"after a prompt: {', '.join(prompts.SEPARATORS)}")
+    parser.add_argument(
+        "--joint", default=protocol.AUTO, help=f"between prompt and answer: {', '.join(protocol.JOINTS)}"
+    )
     parser.add_argument("--mesh", default="", help="sizes of the mesh, for example data=2,tensor=4")
     with one_line_errors():
         run(parser.parse_args(argv))

@@ -235,3 +235,27 @@ def as_unicode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {as_unicode(k): as_unicode(v) for k, v in value.items()}
     return value
+
+
+# ------------------------------------------------------------------------------------------------------------- ids
+
+
+def refuse_same_ids(numbered: Iterable[tuple[int, Any]], where: str) -> None:
+    """Refuses ids by which two answers could not be told apart.
+
+    Args:
+      numbered: (line number, id) of each line of a file; an id is any JSON value.
+      where: the file, for the message.
+
+    Raises:
+      FlanError: an id is null, or two lines have the same.
+    """
+    lines: dict[str, int] = {}
+    for number, identity in numbered:
+        if identity is None:
+            raise FlanError(f"{where} line {number}: the id is null; give every line an id of its own.")
+        key = json.dumps(identity, sort_keys=True)
+        if key in lines:
+            shown = key if len(key) <= 60 else f"{key[:40]}..."
+            raise FlanError(f"{where} lines {lines[key]} and {number} have the same id {shown}; give each its own.")
+        lines[key] = number

@@ -19,6 +19,7 @@ from flan_jax.errors import FlanError
 from flan_jax.models import DecoderConfig
 from flan_jax.models.config import CHOICES, COMPUTATION
 from flan_jax.partitioning import MESH_AXES
+from flan_jax.protocol import JOINTS
 from flan_jax.values import (
     SEEDS,
     TOKENS,
@@ -165,8 +166,13 @@ SETTINGS = (
         "what contamination wrote",
         ("evaluate.contamination",),
     ),
-    Setting("", TOKENS, "longest prompt with its answer, in tokens", ("evaluate.max_length",)),
-    Setting("", Text(), "what stands between prompt and answer", ("evaluate.separator",)),
+    Setting(
+        "MAX_INPUT_TOKENS",
+        or_none(TOKENS, "the protocol's, 1,024"),
+        "longest prompt with its exemplars, in tokens",
+        ("evaluate.max_input_tokens",),
+    ),
+    Setting("JOINT", OneOf(JOINTS), "what stands between prompt and answer", ("evaluate.joint",)),
     Setting("", Switch(), "score datasets that are not held out too", ("evaluate.allow_seen",)),
 )
 BY_MACRO = {setting.macro: setting for setting in SETTINGS if setting.macro}

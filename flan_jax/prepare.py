@@ -17,7 +17,7 @@ from etils import epy
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, options, styles
+from flan_jax import catalog, options, protocol, styles
 from flan_jax.data import vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
@@ -64,12 +64,23 @@ def chosen_style(name: str, mixture: str) -> styles.TextStyle:
 def _show(result: Mapping[str, Any], data: str) -> None:
     console = Console(width=180)
     table = Table(box=None, header_style="bold")
-    heads = ("dataset", "cluster", "train", "renderings", "tokens", "input", "target", "trimmed", "too long")
+    heads = (
+        "dataset",
+        "cluster",
+        "train",
+        "renderings",
+        "tokens",
+        "input",
+        "target",
+        "cut inputs",
+        "cut targets",
+        "too long",
+    )
     for head in (*heads, "dev", "test", "from"):
         table.add_column(head, justify="left" if head in ("dataset", "cluster", "from") else "right")
     for d in result["datasets"]:
         lengths = (f"{d['mean_input_length']:.0f}", f"{d['mean_target_length']:.1f}")
-        counts = (f"{d['trimmed']:,}", f"{d['overlong']:,}", f"{d.get('dev', 0):,}", f"{d.get('test', 0):,}")
+        counts = [f"{d.get(k, 0):,}" for k in ("trimmed", "cut_targets", "overlong", "dev", "test")]
         start = (d["dataset"], d["cluster"], f"{d['train']:,}", str(d["renderings"]), f"{d['num_tokens']:,}")
         table.add_row(*start, *lengths, *counts, d["origin"] + (" (kept)" if d["kept"] else ""))
     console.print(table)
@@ -113,9 +124,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--style", default="", help="how records become text, for example no_template or 5_shots")
     parser.add_argument("--workers", type=options.count_or_none, default=0, help="processes; one a core by default")
     parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
-    parser.add_argument("--max_input_length", type=options.of(TOKENS), default=1024, help="tokens of an input")
     parser.add_argument(
-        "--max_target_length", type=options.of(TOKENS), default=256, help="tokens of a target, EOS included"
+        "--max_input_length", type=options.of(TOKENS), default=protocol.MAX_INPUT_TOKENS, help="tokens of an input"
+    )
+    parser.add_argument(
+        "--max_target_length",
+        type=options.of(TOKENS),
+        default=protocol.MAX_TARGET_TOKENS,
+        help="tokens of a target, EOS included",
     )
     parser.add_argument("--shards", default="", help="prepare with Apache Beam, by way of this folder (gs://...)")
     parser.add_argument("--beam_pipeline_options", default="", help="Beam's options, as runner=DirectRunner,...")

@@ -74,6 +74,17 @@ def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherw
     return EOS if has_encoder or trained == EOS else otherwise
 
 
+def joint_line(joint: str, setting: str = AUTO) -> str:
+    """One line for a user whose own texts are scored: what stands between prompt and answer, and who said so."""
+    meaning = {
+        EOS: "prompt and answer each end with EOS, as in tuning",
+        NEWLINE: "a line break stands between prompt and answer",
+        SPACE: "a space stands between prompt and answer",
+        JOINED: "prompt and answer are one text as they are",
+    }
+    return f"joint {joint}: {meaning[joint]} ({'by the checkpoint' if setting == AUTO else 'as asked for'})"
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """How a dataset is asked and scored in a style; made by `of`.
@@ -142,6 +153,15 @@ class Protocol:
         """Most tokens of a generated answer."""
         wanted = getattr(self.metrics[0], "new_tokens", None) or _NEW_TOKENS.get(self.headline, 32)
         return wanted if self.new_tokens_limit is None else min(wanted, self.new_tokens_limit)
+
+    @property
+    def exemplar_room(self) -> int:
+        """Most tokens of exemplars and input together: the budget, or what a shorter input leaves of it."""
+        return min(self.exemplar_budget, self.max_input_tokens - 2)
+
+    def input_room(self, has_bos: bool) -> int:
+        """Most tokens of an input's text, beside EOS (or another joint) and BOS."""
+        return self.max_input_tokens - 1 - has_bos
 
     def joint(self, trained: str | None, has_encoder: bool, setting: str = AUTO) -> str:
         """What stands between prompt and answer, "eos", "newline", "space" or "joined".
@@ -213,7 +233,8 @@ class Protocol:
             "style": self.style.name,
             "templates": [[number, *dataclasses.astuple(self.templates[number])] for number in self.numbers],
             "words": self.record.gpt3_prompt.words if self.style.words == styles.GPT3 else (),
-            "exemplars": [self.exemplar_joint, self.exemplar_end, self.exemplar_budget, EXEMPLAR_POOL],
+            "exemplars": self.style.shots
+            and [self.exemplar_joint, self.exemplar_end, self.exemplar_room, EXEMPLAR_POOL],
             "lengths": [self.max_input_tokens, self.max_target_tokens, self.trim],
         }
 

@@ -16,17 +16,17 @@ from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import evaluator, prompts, ranking
+from flan_jax.evaluation import evaluator, ranking
 from flan_jax.json_lines import read_lines
 from flan_jax.scoring.scorer import Scorer
-from flan_jax.scoring.trees import Tree
+from flan_jax.scoring.trees import Tree, build_tree
 
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
 )
 BYTES = ByteTokenizer()
 TEST, DEV = 4, 2
-SETTINGS = evaluator.Settings(max_examples=None, max_dev_examples=200, max_length=1024)
+SETTINGS = evaluator.Settings(max_examples=None, max_dev_examples=200, max_input_tokens=1024)
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +166,7 @@ def test_likelihoods_are_those_of_each_option_alone(finished, network):
     assert "\u2028" in rows[0]["prompt"]
     for row in rows[:2]:
         for option, expected in zip(row["options"], row["loglikelihood"], strict=True):
-            (score,) = lone.score([prompts.scoring_tree(BYTES, row["prompt"], [option], "newline")])
+            (score,) = lone.score([build_tree(BYTES, row["prompt"], [option], joint="newline")])
             np.testing.assert_allclose(score.loglikelihood[0], expected, atol=1e-4)
 
 
@@ -201,7 +201,7 @@ def with_exemplars(prepared, tmp_path_factory):
 
 
 def _styled(scorer, prepared, output, style, **more):
-    settings = dataclasses.replace(SETTINGS, style=style, max_length=more.pop("max_length", 1024))
+    settings = dataclasses.replace(SETTINGS, style=style, max_input_tokens=more.pop("max_input_tokens", 1024))
     results = _evaluate(scorer, prepared, output, names=("rte",), settings=settings, **more)
     files = sorted((output / "predictions" / "rte").glob("test_*.jsonl"))
     return results, {path.stem: read_lines(path)[1:] for path in files}
@@ -210,7 +210,7 @@ def _styled(scorer, prepared, output, style, **more):
 def test_gpt3_prompts_have_one_wording_and_words_of_their_own(scorer, prepared, tmp_path):
     record = catalog.dataset("rte")
     results, predictions = _styled(scorer, prepared, tmp_path, "gpt3")
-    assert results["separator"] == "space" and results["settings"]["style"] == "gpt3"
+    assert results["joint"] == "space" and results["settings"]["style"] == "gpt3"
     assert list(predictions) == ["test_t0"]
     for n, row in enumerate(predictions["test_t0"]):
         fields = _fields("rte", n)
@@ -309,8 +309,8 @@ def test_a_stale_file_never_answers(scorer, prepared, tmp_path):
     _evaluate(scorer, prepared, tmp_path, ["rte"])
     changes = (
         {"manifest": _manifest(DECLARED, ["sentiment"])},
-        {"settings": dataclasses.replace(SETTINGS, separator="eos")},
-        {"settings": dataclasses.replace(SETTINGS, max_length=900)},
+        {"settings": dataclasses.replace(SETTINGS, joint="eos")},
+        {"settings": dataclasses.replace(SETTINGS, max_input_tokens=900)},
         {"settings": dataclasses.replace(SETTINGS, computation={"dtype": "bfloat16"})},
     )
     for change in changes:
@@ -414,7 +414,7 @@ def test_a_browser_opens_the_report_of_a_real_run(finished, open_page, tmp_path)
         (["--gin.evaluate.step=4"], "no step 4"),
         (["--gin.PREPARED_DIR='no/such'"], "no test examples of 'rte' in no/such"),
         (["--gin.BASELINE_DIR='no/such'"], "no readable results.json in no/such"),
-        (["--gin.evaluate.separator='tab'"], "separator is 'tab'"),
+        (["--gin.evaluate.joint='tab'"], "joint is 'tab'"),
         (["--gin.MESH={'data': 3}"], "does not fit 8 devices"),
         (["--items=items.jsonl"], "--items needs --checkpoint=FOLDER and --output=FILE.jsonl"),
     ],

@@ -46,7 +46,7 @@ def checkpoint(network, tmp_path_factory):
 def expected(network):
     """What the engine answers; an untuned model gets a line break after the prompt."""
     generator = Generator(*network, TOKENIZER.eos_id)
-    return completion.complete(generator, TOKENIZER, PROMPTS, separator="newline", max_new_tokens=6)
+    return completion.complete(generator, TOKENIZER, PROMPTS, joint="newline", max_new_tokens=6)
 
 
 @pytest.fixture
@@ -99,12 +99,12 @@ def test_a_mark_and_lone_surrogates_are_read(checkpoint, tmp_path, capsys):
     assert capsys.readouterr().out == found[1]["text"] + "\n"
 
 
-def test_beams_and_a_separator(checkpoint, network, file, tmp_path):
+def test_beams_and_a_joint(checkpoint, network, file, tmp_path):
     output = tmp_path / "answers.jsonl"
-    arguments = [f"--input={file}", f"--output={output}", "--beams=2", "--separator=eos", "--mesh=data=1,tensor=8"]
+    arguments = [f"--input={file}", f"--output={output}", "--beams=2", "--joint=eos", "--mesh=data=1,tensor=8"]
     infer.main([f"--checkpoint={checkpoint}", FEW, *arguments])
     generator = Generator(*network, TOKENIZER.eos_id)
-    settings = {"separator": "eos", "max_new_tokens": 6, "choose": Beams(2)}
+    settings = {"joint": "eos", "max_new_tokens": 6, "choose": Beams(2)}
     direct = completion.complete(generator, TOKENIZER, PROMPTS, **settings)
     found = [json.loads(line) for line in output.read_text(encoding="utf-8").split("\n") if line]
     assert [answer["text"] for answer in found] == [one.text for one in direct]
@@ -238,7 +238,7 @@ def test_a_session_keeps_its_turns(talking, network, capsys, monkeypatch):
     [
         (["--chat", "--prompt=a"], "has no chat template: leave --chat out"),
         (["--chat=x", "--prompt=a", "--talking"], "unknown chat template 'x': there are: default, short"),
-        (["--chat", "--prompt=a", "--separator=eos", "--talking"], "leave --separator out"),
+        (["--chat", "--prompt=a", "--joint=eos", "--talking"], "leave --joint out"),
         (['--line={"id": 1, "messages": []}', "--chat", "--talking"], '"messages" must be a list of objects'),
         (['--line={"id": 1, "messages": [{"role": "user"}]}', "--chat", "--talking"], '"content" of message 0 must be'),
         (['--line={"id": 7, "messages": [{"role": "u", "content": ""}]}', "--talking"], "the id 7 holds messages"),

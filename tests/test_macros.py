@@ -223,9 +223,9 @@ def test_gin_s_own_tricks(binding, says):
         ({"step": "follow", "checkpoint_path": ("a", "b")}, "'follow' follows one training run"),
         ({"step": 3, "checkpoint_path": {"nli": "a"}}, "a checkpoint for each cluster is evaluated at its last step"),
         ({"baseline_dir": "b", "run_name": "untuned"}, "are both 'untuned'"),
-        ({"separator": "tab"}, "separator is 'tab'"),
+        ({"joint": "tab"}, "evaluate.joint is 'tab'"),
         ({"contamination": "no/such"}, "no file no/such: CONTAMINATION is what"),
-        ({"max_length": 1}, "evaluate.max_length is 1"),
+        ({"max_input_tokens": 1}, "evaluate.max_input_tokens is 1"),
     ],
 )
 def test_evaluation_refuses_before_it_opens_anything(given, says):

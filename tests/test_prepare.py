@@ -285,17 +285,19 @@ def test_too_long_examples_are_counted_and_options_stay_whole(tmp_path, name, ma
     (figures,) = report["datasets"]
     record, tokens = catalog.dataset(name), stored(tmp_path)[name]
     records = fields(record, "train")
-    number, trimmed, overlong = 0, 0, 0
+    number, trimmed, cut_targets, overlong = 0, 0, 0, 0
     for epoch, (i, (identity, example)) in itertools.product(range(10), enumerate(records)):
         chosen = int(tasks.choose_template(record, identity, tf.constant(epoch), 0))
         template = record.templates[chosen]
         inputs, targets = templates.render(template, example)
-        if len(targets.encode()) + 1 > 60:
+        bare = {n: value if n == "options" else "" for n, value in example.items()}
+        if len(templates.fill(template.input, bare).encode()) > max_input - 1:
             overlong += 1
             continue
         entry, found = tokens.index[number], decoded(tokens, number)
         assert (entry["record"], entry["template"]) == (i, chosen)
-        assert found[1] == targets
+        assert found[1] == targets.encode()[:59].decode(errors="replace")  # EOS takes the last slot
+        cut_targets += len(targets.encode()) > 59
         if len(inputs.encode()) <= max_input - 1:  # the separator takes a slot
             assert found[0] == inputs
         else:
@@ -305,9 +307,22 @@ def test_too_long_examples_are_counted_and_options_stay_whole(tmp_path, name, ma
             if "options" in templates.placeholders(template.input):
                 assert templates.options_block(example["options"]) in found[0]
         number += 1
-    assert number == len(tokens.index)
+    assert number == len(tokens.index) == 10 * len(records) - overlong
     assert trimmed == figures["trimmed"] > 0
-    assert overlong == figures["overlong"] > 0
+    assert cut_targets == figures["cut_targets"] > 0
+    assert figures["overlong"] == overlong
+
+
+def test_long_targets_keep_their_share_of_the_mixture(tmp_path):
+    """E4: renderings with targets over 256 tokens were left out, so that mostly inverted ones stayed."""
+    report, _ = run("--datasets=multi_news", f"--to={tmp_path}")
+    (figures,) = report["datasets"]
+    tokens, record = stored(tmp_path)["multi_news"], catalog.dataset("multi_news")
+    assert len(tokens.index) == figures["train"] * figures["renderings"] and figures["overlong"] == 0
+    forward = [bool(record.templates[entry["template"]].is_forward) for entry in tokens.index]
+    cut = [len(tokens.example(number)[1]) == 255 for number in range(len(tokens.index))]
+    assert figures["cut_targets"] > 0 and sum(cut) >= figures["cut_targets"]
+    assert any(f and c for f, c in zip(forward, cut, strict=True)) and sum(forward) > len(forward) / 2
 
 
 def test_an_input_that_no_cut_makes_fit_is_left_out(tmp_path):

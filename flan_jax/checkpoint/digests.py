@@ -169,6 +169,12 @@ def of_tree(tree: Any) -> dict[str, Digest]:
     return {name: found.digest for name, found in measure(tree).items()}
 
 
+def combined(found: Mapping[str, Digest]) -> str:
+    """One digest of many arrays, by their paths: of all weights of a model, 16 hexadecimal digits."""
+    listed = [[name, one.dtype, list(one.shape), one.checksum] for name, one in sorted(found.items())]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+
+
 def refuse_not_finite(measured: Mapping[str, Measured], where: str, remedy: str) -> None:
     """Refuses arrays that hold NaN or infinity. A scalar can be infinite: optax starts minima there.
 

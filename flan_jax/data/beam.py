@@ -64,7 +64,14 @@ class TokenizePart(beam.DoFn):
             record, options = catalog.dataset(name), self._options
             source = sources.open_source(record, self._data)
             pool = tasks.exemplar_pool(record, source) if options.style.shots else ()
-            builder = ExampleBuilder(record, options.style, pool=pool, tokenizer=self._tokenizer, seed=options.seed)
+            builder = ExampleBuilder(
+                record,
+                options.style,
+                asked=options.protocol_of(record),
+                pool=pool,
+                tokenizer=self._tokenizer,
+                seed=options.seed,
+            )
             self._builders[name] = source, builder
         return self._builders[name]
 
@@ -92,7 +99,7 @@ def _write_shard(
     index: list[tuple[int, ...]] = []
     for rendering in range(len(rows[0].chosen) if rows else 0):
         ordered = [(row, rendering) for row in rows]
-        for example in preparation.tokenized_examples(builder, ordered, tokenizer, options, counts):
+        for example in preparation.tokenized_examples(builder, ordered, tokenizer, counts):
             tokens.append(np.array([*example.inputs, *example.targets], np.uint32))
             index.append((rendering, len(example.inputs), len(example.targets), example.template, example.record))
     about = {"records": len(rows), "renderings": len(rows[0].chosen) if rows else 0, **dataclasses.asdict(counts)}

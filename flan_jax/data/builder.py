@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from flan_jax import styles, templates
+from flan_jax import protocol, styles, templates
 from flan_jax.catalog import Dataset
-from flan_jax.data.few_shot import BUDGET, Exemplars
+from flan_jax.data.few_shot import Exemplars
 from flan_jax.data.vocabularies import Tokenizer
 
 Fields = Mapping[str, "str | Sequence[str]"]
@@ -45,8 +45,9 @@ class ExampleBuilder:
     Attributes:
       record: the dataset.
       style: the style.
-      templates: the dataset's templates in the style.
-      digest: a fingerprint of what exemplars and options depend on, besides the templates.
+      protocol: how the dataset is asked in it.
+      templates: the dataset's templates in the style, by their numbers.
+      digest: a fingerprint of what the text depends on, besides the records.
     """
 
     def __init__(
@@ -54,27 +55,28 @@ class ExampleBuilder:
         record: Dataset,
         style: styles.TextStyle = styles.PAPER,
         *,
+        asked: protocol.Protocol | None = None,
         pool: Sequence[tuple[str, Fields]] = (),
         tokenizer: Tokenizer | None = None,
-        budget: int = BUDGET,
         seed: int = 0,
     ) -> None:
         """Args.
 
         record: the dataset.
         style: the style.
+        asked: their protocol, where it has other limits than the dataset's own.
         pool: (record id, fields) of training records, for a style with shots.
         tokenizer: counts the tokens of exemplars.
-        budget: tokens of exemplars and input together.
         seed: of exemplars and shuffled options.
 
         Raises:
           ValueError: a style with shots without a tokenizer.
         """
         self.record, self.style, self._seed = record, style, seed
-        self.templates = styles.templates(record, style)
+        self.protocol = asked or protocol.of(record, style)
+        self.templates = self.protocol.templates
         self._exemplars = None
-        bound = [record.gpt3_prompt.words, seed, [budget, pool] if style.shots else None]
+        bound = [self.protocol.text_digest, seed, list(pool) if style.shots else None]
         self.digest = hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
         if style.shots:
             if tokenizer is None:
@@ -87,7 +89,9 @@ class ExampleBuilder:
                 tokenizer,
                 shots=style.shots,
                 shared=style.shared,
-                budget=budget,
+                budget=self.protocol.exemplar_room,
+                joint=self.protocol.exemplar_joint,
+                end=self.protocol.exemplar_end,
                 seed=seed,
             )
 

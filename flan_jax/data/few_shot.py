@@ -15,10 +15,6 @@ from collections.abc import Mapping, Sequence
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.templates import Template, render
 
-POOL_SIZE = 1_000  # the first so many training records are what exemplars are drawn from
-BUDGET = 960  # tokens of exemplars and input together (paper, appendix)
-ANSWER = "\n"  # between an exemplar's input and its target
-NEXT = "\n\n"  # after an exemplar
 _ROOM = 0.9  # share of inputs that fit beside shared exemplars
 
 Fields = Mapping[str, "str | Sequence[str]"]
@@ -35,8 +31,10 @@ class Exemplars:
         tokenizer: Tokenizer,
         *,
         shots: int,
-        shared: bool = False,
-        budget: int = BUDGET,
+        shared: bool,
+        budget: int,
+        joint: str,
+        end: str,
         seed: int = 0,
     ) -> None:
         """Args.
@@ -48,18 +46,22 @@ class Exemplars:
         shots: most exemplars of an example.
         shared: whether all examples of a template have the same.
         budget: most tokens of exemplars and input together.
+        joint: between an exemplar's input and its target.
+        end: after an exemplar.
         seed: of the draws.
         """
         self._dataset, self._templates, self._pool = dataset, tuple(templates), list(pool)
         self._tokenizer, self._shots, self._budget, self._seed = tokenizer, shots, budget, seed
-        self._shared = shared
+        self._shared, self._joint, self._end = shared, joint, end
         self._rendered = functools.cache(self._render)
         self._room = functools.cache(self._room_for_inputs)
 
     def _render(self, number: int, template: int) -> tuple[str, str, int]:
         """(input, input with its target, tokens) of an exemplar."""
         inputs, targets = render(self._templates[template], self._pool[number][1])
-        text = inputs + ANSWER + targets + NEXT
+        # A space goes with the answer's first word, as where the answer is scored; none stands before it as well.
+        start = inputs.rstrip() if self._joint == " " else inputs
+        text = start + self._joint + targets + self._end
         return inputs, text, len(self._tokenizer.encode([text])[0])
 
     def _candidates(self, name: str) -> list[int]:

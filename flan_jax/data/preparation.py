@@ -19,9 +19,9 @@ from typing import Any
 import filelock
 import tensorflow as tf
 
-from flan_jax import catalog, styles, templates, values
-from flan_jax.data import few_shot, sources, tasks, token_store, usable, vocabularies
-from flan_jax.data.builder import Example, ExampleBuilder
+from flan_jax import catalog, protocol, styles, values
+from flan_jax.data import sources, tasks, token_store, trimming, usable, vocabularies
+from flan_jax.data.builder import ExampleBuilder
 from flan_jax.files import make_folder, whole_folder, written
 
 BATCH = 512  # examples tokenized at once
@@ -33,13 +33,15 @@ class Counts:
     """What happened to training examples that were too long, and to records that cannot be used.
 
     Attributes:
-      trimmed: inputs that lost the end of their longest text field.
-      overlong: examples that were left out.
+      trimmed: inputs whose text fields were cut.
+      cut_targets: targets that lost their end.
+      overlong: examples that were left out, since instruction, options and exemplars alone were too long.
       unusable: records that were left out, see `flan_jax.data.usable`.
       named: the first of these, and what is wrong with them.
     """
 
     trimmed: int = 0
+    cut_targets: int = 0
     overlong: int = 0
     unusable: int = 0
     named: list[str] = dataclasses.field(default_factory=list)
@@ -53,6 +55,7 @@ class Counts:
     def add(self, other: Counts) -> None:
         """Adds the counts of another part."""
         self.trimmed += other.trimmed
+        self.cut_targets += other.cut_targets
         self.overlong += other.overlong
         self.unusable += other.unusable
         self.named = (self.named + other.named)[:NAMED]
@@ -64,20 +67,24 @@ class Options:
 
     Attributes:
       seed: of the choice of templates, exemplars and shuffled options.
-      max_input_length: tokens of an input (paper: 1,024); longer ones lose the end of their longest text field.
-      max_target_length: tokens of a target with its EOS (paper: 256); longer ones are left out.
+      max_input_length: tokens of an input (paper: 1,024); of longer ones, text fields are cut.
+      max_target_length: tokens of a target with its EOS (paper: 256); longer ones lose their end.
       style: how records become text.
     """
 
     seed: int = 0
-    max_input_length: int = 1024
-    max_target_length: int = 256
+    max_input_length: int = protocol.MAX_INPUT_TOKENS
+    max_target_length: int = protocol.MAX_TARGET_TOKENS
     style: styles.TextStyle = styles.PAPER
 
     def __post_init__(self) -> None:
         values.checked("seed", values.Whole(0, values.SEEDS), self.seed)
         values.checked("max_input_length", values.TOKENS, self.max_input_length)
         values.checked("max_target_length", values.TOKENS, self.max_target_length)
+
+    def protocol_of(self, record: catalog.Dataset) -> protocol.Protocol:
+        """How a dataset's text is made, with these limits."""
+        return protocol.of(record, self.style).limited(self.max_input_length, self.max_target_length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,52 +145,36 @@ def tokenized_examples(
     builder: ExampleBuilder,
     rows: Sequence[tuple[TrainingRecord, int]],
     tokenizer: vocabularies.Tokenizer,
-    options: Options,
     counts: Counts,
 ) -> Iterator[token_store.TokenizedExample]:
-    """Renders and tokenizes training examples; those that do not fit are trimmed, or left out and counted.
+    """Renders and tokenizes training examples; what is too long is cut, or left out where that cannot be, and counted.
 
     Args:
-      builder: of the dataset's text.
+      builder: of the dataset's text; its protocol has the limits.
       rows: records, and which of their renderings.
       tokenizer: the vocabulary.
-      options: limits.
       counts: is added to.
     """
-    room = options.max_input_length - 1 - (tokenizer.bos_id is not None)
+    asked = builder.protocol
+    room = asked.input_room(tokenizer.bos_id is not None)
+    target_room = asked.max_target_tokens - 1  # EOS comes after it, and stays
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
         examples = [builder.build(row.identity, row.fields, row.chosen[epoch]) for row, epoch in part]
         inputs = tokenizer.encode([example.inputs for example in examples])
         targets = tokenizer.encode([example.targets for example in examples])
         for (row, _), example, ids, target in zip(part, examples, inputs, targets, strict=True):
-            fits = len(target) < options.max_target_length
-            if fits and len(ids) > room:
-                ids = _trimmed(builder.templates[example.template], example, tokenizer, room)
-                fits = ids is not None
-                counts.trimmed += fits
-            if not fits:
-                counts.overlong += 1
-                continue
-            yield token_store.TokenizedExample(ids, target, example.template, row.number)
-
-
-def _trimmed(
-    template: templates.Template, example: Example, tokenizer: vocabularies.Tokenizer, room: int
-) -> list[int] | None:
-    """The input with the end of its longest text field cut off until it fits; None where that cannot be."""
-    names = [n for n in templates.placeholders(template.input) if n != templates.OPTIONS]
-    left = dict(example.fields)
-    for _ in range(12):
-        ids = tokenizer.encode([example.prefix + templates.fill(template.input, left)])[0]
-        if len(ids) <= room:
-            return ids
-        name = max(names, key=lambda n: len(left[n]), default=None)
-        if name is None or not left[name]:
-            return None
-        per_token = max(1.0, len(left[name]) / max(1, len(tokenizer.encode([left[name]])[0])))
-        left[name] = left[name][: max(0, len(left[name]) - int((len(ids) - room) * per_token) - 1)].rstrip()
-    return None
+            if len(ids) > room:
+                template = builder.templates[example.template]
+                try:
+                    fitted = trimming.fit(template, example.fields, example.prefix, tokenizer, room, asked.trim)
+                except trimming.TooLongError:
+                    counts.overlong += 1
+                    continue
+                ids = list(fitted.tokens)
+                counts.trimmed += 1
+            counts.cut_targets += len(target) > target_room
+            yield token_store.TokenizedExample(ids, target[:target_room], example.template, row.number)
 
 
 # --------------------------------------------------------------------------------------------------- one dataset
@@ -242,7 +233,15 @@ def summary_line(
         "train": figures.get("num_records", 0),
         **{
             k: figures.get(k, 0)
-            for k in ("renderings", "num_tokens", "mean_input_length", "mean_target_length", "trimmed", "overlong")
+            for k in (
+                "renderings",
+                "num_tokens",
+                "mean_input_length",
+                "mean_target_length",
+                "trimmed",
+                "cut_targets",
+                "overlong",
+            )
         },
         **{name: sizes[name] for name in ("dev", "test") if name in sizes},
         "bad_rows": len(source.bad_rows),
@@ -276,7 +275,7 @@ def token_key(
         "dataset": record.name,
         "source": record.source,
         "data": str(source.builder.data_dir),
-        "templates": templates.digest(styles.templates(record, options.style)),
+        "protocol": options.protocol_of(record).text_digest,
         "fields": usable.code_digest(record),
         "vocabulary": tokenizer.fingerprint,
         **dataclasses.asdict(options),
@@ -300,11 +299,12 @@ def _write_tokens(
         return True, info
     counts = Counts()
     rows = list(training_records(record, source, options, counts=counts))
-    pool = [(row.identity, row.fields) for row in rows[: few_shot.POOL_SIZE]]
-    builder = ExampleBuilder(record, options.style, pool=pool, tokenizer=tokenizer, seed=options.seed)
+    pool = [(row.identity, row.fields) for row in rows[: protocol.EXEMPLAR_POOL]]
+    asked = options.protocol_of(record)
+    builder = ExampleBuilder(record, options.style, asked=asked, pool=pool, tokenizer=tokenizer, seed=options.seed)
     renderings = len(rows[0].chosen) if rows else 0
     ordered = [(row, epoch) for epoch in range(renderings) for row in rows]
-    examples = tokenized_examples(builder, ordered, tokenizer, options, counts)
+    examples = tokenized_examples(builder, ordered, tokenizer, counts)
     return False, write_tokens(folder, key, len(rows), renderings, tokenizer, examples, counts)
 
 
@@ -346,7 +346,7 @@ def _write_examples(
     """Writes dev, test and exemplars with the fields of every record, whole or not at all; see `prepare_examples`."""
     info = folder / "info.json"
     key = {"data": str(source.builder.data_dir), "splits": {n: s.tfds for n, s in source.splits.items()}}
-    key |= {"source": record.source, "fields": usable.code_digest(record), "pool": few_shot.POOL_SIZE}
+    key |= {"source": record.source, "fields": usable.code_digest(record), "pool": protocol.EXEMPLAR_POOL}
     if not overwrite and (found := token_store.read_info(folder)) and found.get("key") == key:
         return found
     sizes, counts = {}, Counts()

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from flan_jax import catalog, styles
-from flan_jax.data import few_shot, sources, usable
+from flan_jax import catalog, protocol, styles
+from flan_jax.data import sources, usable
 
 _READ_BATCH = 512  # rows turned into Python text at once
 _RENDERED_EXAMPLES = 30_000  # small datasets are rendered several times, up to about so many examples
@@ -74,4 +74,4 @@ def exemplar_pool(record: catalog.Dataset, source: sources.OpenSource) -> list[t
     """(record id, fields as text) of the training records that exemplars are drawn from."""
     if "train" not in source.splits:
         return []
-    return list(text_records(records(record, source, "train").take(few_shot.POOL_SIZE)))
+    return list(text_records(records(record, source, "train").take(protocol.EXEMPLAR_POOL)))

@@ -12,7 +12,7 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError
 from flan_jax.json_lines import as_unicode
-from flan_jax.scoring.trees import EOS, NEWLINE, SPACE
+from flan_jax.protocol import EOS, JOINED, NEWLINE, SPACE
 
 ENDED, STOPPED, LIMIT = "eos", "stop", "length"
 
@@ -34,25 +34,25 @@ class Completion:
     score: float | None = None
 
 
-def prompt_tokens(tokenizer: Tokenizer, prompts: Sequence[str], separator: str, *, encoder: bool) -> list[list[int]]:
+def prompt_tokens(tokenizer: Tokenizer, prompts: Sequence[str], joint: str, *, encoder: bool) -> list[list[int]]:
     """Token ids of prompts as a model is to continue them.
 
     Args:
       tokenizer: the model's vocabulary.
       prompts: N texts.
-      separator: what ends a prompt: "eos", as in tuning; "newline"; "space" leaves it as it is, without white space
-        at its end, since that is the first token's.
-      encoder: whether an encoder takes them; it has EOS at the end whatever the separator.
+      joint: what stands between a prompt and its answer (`flan_jax.protocol`): "eos"; "newline"; "space" and "joined"
+        leave the prompt as it is, "space" without white space at its end, since that is the first token's.
+      encoder: whether an encoder takes them; it has EOS at the end.
     """
-    if separator not in (EOS, NEWLINE, SPACE):
-        raise FlanError(f"separator is {separator!r}; it can be 'eos', 'newline' or 'space'.")
+    if joint not in (EOS, NEWLINE, SPACE, JOINED):
+        raise FlanError(f"joint is {joint!r}; it can be 'eos', 'newline', 'space' or 'joined'.")
     prompts = [as_unicode(prompt) for prompt in prompts]  # an argument that is no UTF-8 reaches Python as surrogates
-    if separator == NEWLINE and not encoder:
+    if joint == NEWLINE and not encoder:
         prompts = [prompt + "\n" for prompt in prompts]
-    elif separator == SPACE:
+    elif joint == SPACE:
         prompts = [prompt.rstrip() for prompt in prompts]
     start = [] if tokenizer.bos_id is None or encoder else [tokenizer.bos_id]
-    end = [tokenizer.eos_id] if separator == EOS or encoder else []
+    end = [tokenizer.eos_id] if joint == EOS or encoder else []
     return [[*start, *ids, *end] for ids in tokenizer.encode(prompts)]
 
 
@@ -94,7 +94,7 @@ def complete(
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     *,
-    separator: str,
+    joint: str,
     max_new_tokens: int | Sequence[int],
     choose: Sampling | Beams = Sampling(),  # noqa: B008 (frozen)
     stops: Sequence[str] = (),
@@ -106,7 +106,7 @@ def complete(
       generator: the model.
       tokenizer: its vocabulary.
       prompts: N texts.
-      separator: see `prompt_tokens`.
+      joint: see `prompt_tokens`.
       max_new_tokens: a limit for all, or one for each.
       choose: how tokens are chosen.
       stops: a text ends before any of these. They are looked for in the text of all generated tokens, so it does not
@@ -120,7 +120,7 @@ def complete(
     Raises:
       FlanError: an empty stop string, or what `Generator.generate` refuses.
     """
-    ids = prompt_tokens(tokenizer, prompts, separator, encoder=generator.has_encoder)
+    ids = prompt_tokens(tokenizer, prompts, joint, encoder=generator.has_encoder)
     return complete_tokens(
         generator, tokenizer, ids, max_new_tokens=max_new_tokens, choose=choose, stops=stops, progress=progress
     )

@@ -24,6 +24,7 @@ from flan_jax.decoding.sampling import Sampling
 from flan_jax.errors import FlanError, NotFiniteError
 from flan_jax.models import Cache, Model
 
+VERSION = 1  # raised when the same weights and prompts come to give other texts: no older prediction is used then
 PROMPT_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)
 NEW_TOKENS = (16, 64, 256, 1024)
 ROWS = (1, 4, 16)

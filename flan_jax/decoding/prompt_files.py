@@ -10,7 +10,7 @@ from typing import Any
 from flan_jax.data.chat import Message, checked_messages, checked_settings
 from flan_jax.decoding.completion import Completion
 from flan_jax.errors import FlanError
-from flan_jax.json_lines import read_json_lines, to_json
+from flan_jax.json_lines import read_json_lines, refuse_same_ids, to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +52,15 @@ def parse(lines: Iterable[bytes], where: str, *, talks: bool = False) -> list[Qu
       talks: whether a chat template renders them, so that what it reads beside messages is no further field.
 
     Raises:
-      FlanError: a line is broken, or there is none; it names place, line and field.
+      FlanError: a line is broken, two have the same id, or there is none; it names place, line and field.
     """
-    questions = []
+    questions: list[Question] = []
+    numbers: list[int] = []
     for line in read_json_lines(lines, where):
         at = f"{where} line {line.number}"
         if line.problem:
             raise FlanError(f"{at} is not JSON in UTF-8 that can be read: {line.problem}.")
+        numbers.append(line.number)
         values = line.value
         settings = checked_settings(values, at) if talks and isinstance(values, dict) else {}
         if isinstance(values, dict) and "id" in values and "messages" in values:
@@ -71,6 +73,7 @@ def parse(lines: Iterable[bytes], where: str, *, talks: bool = False) -> list[Qu
         if not isinstance(values, dict) or "id" not in values or not isinstance(values.get("prompt"), str):
             raise FlanError(f'{at}: give an object with an "id" and a "prompt" that is a string.')
         questions.append(Question(values["id"], values["prompt"], settings=settings))
+    refuse_same_ids(zip(numbers, (question.id for question in questions), strict=True), where)
     if not questions:
         raise FlanError(f'{where} holds no prompts; give one JSON line of {{"id", "prompt"}} each.')
     return questions

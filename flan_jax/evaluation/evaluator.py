@@ -12,18 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, distributed, styles
+from flan_jax import catalog, distributed, protocol, styles
+from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.decoding.generator import VERSION as generator_version
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import generation, prompts, ranking
+from flan_jax.evaluation import generation, ranking
 from flan_jax.evaluation.figures import cluster_means, summarize
-from flan_jax.evaluation.units import InvalidError, Unit
+from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
+from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
 
 HELD_OUT = "zero-shot, held out"
@@ -52,25 +55,34 @@ class Settings:
     Attributes:
       max_examples: test examples a dataset, the first ones; None takes all.
       max_dev_examples: dev examples a dataset, for the best-dev template; 0 leaves it out.
-      max_length: longest prompt with its longest option, or with its answer, in tokens.
-      separator: what stands between prompt and option: "auto" takes the manifest's (the end-of-sequence token for a
-        model tuned here; a line break for one that was not; a space in GPT-3's prompts), "eos", "newline" or "space"
-        force one.
+      max_input_tokens: longest prompt with its exemplars, in tokens; None takes the protocol's. Of longer ones, fields
+        are cut.
+      joint: what stands between prompt and answer: "auto" takes the protocol's, another forces one
+        (`flan_jax.protocol`).
       style: how records become prompts, for example "instructions", "gpt3", "5_shots" or "5_shared_shots", whose
         exemplars are the same for all examples of a template and are computed once (`flan_jax.styles`).
-      max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset (32, or 256 for texts).
+      max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset's metric.
       pmi: rank options by pointwise mutual information with the prompt too.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for example its dtype.
     """
 
     max_examples: int | None = None
     max_dev_examples: int = 200
-    max_length: int = 1280
-    separator: str = "auto"
+    max_input_tokens: int | None = None
+    joint: str = protocol.AUTO
     style: str = "instructions"
     max_new_tokens: int | None = None
     pmi: bool = False
     computation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def protocol_of(self, record: catalog.Dataset) -> protocol.Protocol:
+        """How a dataset is asked and scored, with these limits.
+
+        Raises:
+          FlanError: an unknown style, or a limit that is no number of tokens.
+        """
+        own = protocol.of(record, styles.parse(self.style))
+        return own.limited(self.max_input_tokens, max_new_tokens=self.max_new_tokens)
 
 
 def status(record: catalog.Dataset, manifest: Manifest) -> str:
@@ -100,6 +112,7 @@ def evaluate(
     output_dir: str | Path,
     settings: Settings,
     *,
+    weights: str | None = None,
     generator: Generator | None = None,
     allow_seen: bool = True,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
@@ -115,6 +128,7 @@ def evaluate(
       prepared_dir: where `flan_jax.prepare` wrote dev and test examples.
       output_dir: EVAL_OUTPUT_DIR.
       settings: limits.
+      weights: a digest of the parameters, which predictions are bound to; None computes it.
       generator: generates with the checkpoint's parameters; None skips the datasets without options.
       allow_seen: False refuses to score a dataset that is not held out.
       progress: called with (unit, done, total).
@@ -129,13 +143,16 @@ def evaluate(
     """
     output = Path(output_dir)
     style = styles.parse(settings.style)
-    separator = prompts.resolve_separator(settings.separator, manifest.separator, style)
+    weights = weights or digests.combined(digests.of_tree(scorer.params))
+    how = {record: settings.protocol_of(record) for record in datasets}
+    joints = {record: how[record].joint(manifest.separator, scorer.has_encoder, settings.joint) for record in datasets}
     results: dict[str, Any] = {
         "checkpoint": checkpoint,
         "model_digest": manifest.digest(),
         "tuning": manifest.tuning,
         "settings": dataclasses.asdict(settings),
-        "separator": separator,
+        "joint": next(iter(joints.values()), None),  # it depends on style and model alone
+        "weights": weights,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "datasets": {},
         "skipped": [],
@@ -149,8 +166,8 @@ def evaluate(
                 f"dataset {record.name} is {label} for {checkpoint}, not held out; "
                 "add --allow_seen to score it all the same (it is labelled so)."
             )
-        is_ranked = record.kind == catalog.CLASSIFICATION
-        if not is_ranked and generator is None:
+        asked = how[record]
+        if not asked.ranked and generator is None:
             results["skipped"].append(
                 {"dataset": record.name, "reason": "a generation dataset, and this job ranks options"}
             )
@@ -162,20 +179,21 @@ def evaluate(
         except FlanError as error:
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
-        builder = ExampleBuilder(record, style, pool=[(row["id"], row["fields"]) for row in pool], tokenizer=tokenizer)
-        limit = settings.pmi if is_ranked else generation.new_tokens(record, settings.max_new_tokens)
-        bound = [results["model_digest"], checkpoint, settings.style, tokenizer.fingerprint, separator]
-        bound += [settings.max_length, limit, *sorted(settings.computation.items())]
-        # Texts do not show whether they come of finite logits; those of earlier versions were not looked at.
-        bound += [] if is_ranked else ["finite logits"]
+        pool = [(row["id"], row["fields"]) for row in pool]
+        builder = ExampleBuilder(record, style, asked=asked, pool=pool, tokenizer=tokenizer)
+        # What decides besides the protocol and the text. Each engine has a version of its own, since the same weights
+        # may come to give other numbers.
+        bound = [weights, results["model_digest"], checkpoint, tokenizer.fingerprint, joints[record]]
+        bound += [["scorer", scorer_version, settings.pmi] if asked.ranked else ["generator", generator_version]]
+        bound += [sorted(settings.computation.items())]
         for split, rows in (("test", test), ("dev", dev)):
-            numbers = styles.forward_templates(record, style) if rows else ()
+            numbers = asked.forward if rows else ()
             units += [Unit.create(builder, split, number, rows, output, bound) for number in numbers]
     if not units:
         reasons = "; ".join(f"{s['dataset']}: {s['reason']}" for s in results["skipped"]) or "no dataset given"
         raise FlanError(f"nothing to evaluate: {reasons.rstrip('.')}.")
 
-    found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    found: dict[tuple[str, str, int], Predictions] = {}
     invalid: dict[str, InvalidError] = {}  # the first of each dataset
     waiting: list[ranking.Rendered] = []
 
@@ -195,15 +213,14 @@ def evaluate(
         kept = unit.kept()
         if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
             found[unit.name] = kept
-        elif unit.builder.record.kind == catalog.CLASSIFICATION:
-            waiting.append(ranking.render(tokenizer, unit, settings.max_length, separator, settings.pmi))
+        elif unit.builder.protocol.ranked:
+            joint = joints[unit.builder.record]
+            waiting.append(ranking.render(tokenizer, unit, joint, scorer.max_length, settings.pmi))
             if sum(len(rendered.trees) for rendered in waiting) >= _TREES_AT_ONCE:
                 rank_waiting()
         else:
-            limit = generation.new_tokens(unit.builder.record, settings.max_new_tokens)
             try:
-                said = generation.generate(generator, tokenizer, unit, settings.max_length, limit, separator)
-                found[unit.name] = said
+                found[unit.name] = generation.generate(generator, tokenizer, unit, joints[unit.builder.record])
             except InvalidError as error:
                 invalid[name] = error
     rank_waiting()
@@ -212,6 +229,7 @@ def evaluate(
     for error in invalid.values():
         results["invalid"].append(error.entry)
         results["skipped"].append({"dataset": error.entry["dataset"], "reason": error.entry["reason"]})
+    _leave_out_everywhere(units, found)
     evaluated = dict.fromkeys(unit.builder.record for unit in units)
     if all(record.name in invalid for record in evaluated):
         raise NoResultError(
@@ -222,20 +240,46 @@ def evaluate(
     for record in evaluated:
         if record.name in invalid:
             continue
-        numbers = styles.forward_templates(record, style)
         by_split = {
-            split: {n: found[key] for n in numbers if (key := (record.name, split, n)) in found}
+            split: {n: found[key] for n in how[record].forward if (key := (record.name, split, n)) in found}
             for split in ("test", "dev")
         }
+        left = {split: next(iter(of.values())).left if of else () for split, of in by_split.items()}
+        lines = {split: {n: one.lines for n, one in of.items() if one.lines} for split, of in by_split.items()}
+        if not lines["test"]:
+            reason = f"none of its {len(left['test'])} test examples can be asked (first: {left['test'][0].reason})"
+            results["skipped"].append({"dataset": record.name, "reason": reason})
+            continue
         results["datasets"][record.name] = {
             "cluster": record.cluster,
             "paper_dataset": record.paper_dataset,
             "status": status(record, manifest),
-            **summarize(record, by_split["test"], by_split["dev"]),
+            "protocol": how[record].digest,
+            "skipped_examples": len(left["test"]),
+            "left_out": [{"split": split, **dataclasses.asdict(one)} for split, some in left.items() for one in some],
+            **summarize(record, lines["test"], lines["dev"]),
         }
+    if not results["datasets"]:
+        reasons = "; ".join(f"{s['dataset']}: {s['reason'].rstrip('.')}" for s in results["skipped"])
+        raise NoResultError(f"there is no result for {checkpoint}: {reasons}.", results | {"clusters": {}})
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
     return results
+
+
+def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int], Predictions]) -> None:
+    """Leaves an example that could not be asked with one template out of the others too: they stay comparable."""
+    left: dict[tuple[str, str], list[Left]] = {}
+    for (name, split, _), predictions in found.items():
+        left.setdefault((name, split), []).extend(predictions.left)
+    for unit in units:
+        if unit.name not in found:
+            continue
+        before = found[unit.name]
+        after = before.without(left[unit.name[:2]])
+        if len(after.left) > len(before.left):
+            unit.write(after)
+            found[unit.name] = after
 
 
 def write_results(results: dict[str, Any], output_dir: Path) -> None:

@@ -18,7 +18,7 @@ import filelock
 import jax
 
 from flan_jax import catalog, distributed
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
@@ -187,6 +187,7 @@ def evaluate(
                     prepared_dir,
                     run.output_dir,
                     run.settings,
+                    weights=_weights(part),
                     generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh) if generate else None,
                     allow_seen=allow_seen,
                     progress=progress,
@@ -204,18 +205,25 @@ def evaluate(
         return results
 
 
+def _weights(part: Part) -> str | None:
+    """The digest of a checkpoint's weights, as they were saved; None where an earlier version saved none."""
+    saved = digests.read(part.checkpoint, part.step)
+    return None if saved is None or "params" not in saved else digests.combined(saved["params"])
+
+
 def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The results of a checkpoint for each cluster as those of one run."""
     datasets = {name: figures for part in parts for name, figures in part["datasets"].items()}
     invalid = [one for part in parts for one in part["invalid"]]
-    joints = {part["separator"] for part in parts}
+    joints = {part["joint"] for part in parts}
     return {
         "checkpoint": f"{len(parts)} checkpoints, one for each cluster",
         "checkpoints": {name: part["checkpoint"] for part in parts for name in part["datasets"]},
         "model_digest": [part["model_digest"] for part in parts],
         "tuning": {"status": "each cluster by a checkpoint of its own", "datasets": [], "clusters": []},
         "settings": parts[0]["settings"],
-        "separator": joints.pop() if len(joints) == 1 else "what each was tuned with",
+        "joint": joints.pop() if len(joints) == 1 else "what each was tuned with",
+        "weights": [part["weights"] for part in parts],
         "made": parts[-1]["made"],
         "datasets": datasets,
         "skipped": [skipped for part in parts for skipped in part["skipped"]],

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from flan_jax import styles, templates
+from flan_jax.data import trimming
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import NotFiniteError
-from flan_jax.evaluation import prompts
-from flan_jax.evaluation.units import InvalidError, Unit
+from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 from flan_jax.scoring.scorer import OptionScores, Scorer
-from flan_jax.scoring.trees import Tree, share_prefix
-
-_PREMISE = {styles.GPT3: "A:"}  # what stands before an option without its prompt, by the words of the style
+from flan_jax.scoring.trees import Tree, UnscorableError, build_tree, share_prefix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,42 +25,48 @@ class Rendered:
       lines: its predictions, without their scores.
       trees: a tree for each.
       bare: the tree of each line's options without its prompt; empty where that is not asked for.
+      left: examples that cannot be asked, which have none of these.
     """
 
     unit: Unit
     lines: list[dict[str, Any]]
     trees: list[Tree]
     bare: list[Tree]
+    left: tuple[Left, ...] = ()
 
 
-def render(tokenizer: Tokenizer, unit: Unit, max_length: int, separator: str, pmi: bool = False) -> Rendered:
+def render(tokenizer: Tokenizer, unit: Unit, joint: str, max_length: int, pmi: bool = False) -> Rendered:
     """Renders the prompts of a unit and builds their trees.
 
     Args:
       tokenizer: the model's vocabulary.
       unit: of a dataset with options.
-      max_length: longest prompt with its longest option, in tokens.
-      separator: "eos", "newline" or "space".
+      joint: what stands between prompt and option.
+      max_length: longest prompt with its longest option that the scorer takes, in tokens.
       pmi: whether options are scored without their prompts too.
-
-    Raises:
-      FlanError: instruction and options alone exceed `max_length`.
     """
-    lines, trees, bare, by_prefix = [], [], [], collections.defaultdict(list)
-    template = unit.builder.templates[unit.number]
-    words = unit.builder.style.words
+    lines, trees, bare, left, by_prefix = [], [], [], [], collections.defaultdict(list)
+    asked = unit.builder.protocol
     for row in unit.rows:
-        example = unit.builder.build(row["id"], row["fields"], unit.number)
-        options, answer = list(example.fields[templates.OPTIONS]), example.fields["answer"]
-        prompt = prompts.fit_prompt(
-            tokenizer, template, example.fields, max_length, prefix=example.prefix, separator=separator
-        )
-        trees.append(prompts.scoring_tree(tokenizer, prompt.inputs, options, separator))
-        if pmi:
-            bare.append(prompts.scoring_tree(tokenizer, _PREMISE.get(words, ""), options, separator))
+        try:
+            prompt, example = unit.prompt(tokenizer, row)
+            options, answer = list(example.fields[templates.OPTIONS]), example.fields["answer"]
+            tree = build_tree(tokenizer, prompt.inputs, options, joint=joint)
+            if tree.longest > max_length:
+                raise UnscorableError(
+                    f"prompt and longest option take {tree.longest} tokens; there is room for {max_length}."
+                )
+            premise = templates.fill(asked.premise(unit.number), example.fields) if pmi else ""
+            alone = build_tree(tokenizer, premise, options, joint=joint) if pmi else None
+        except (trimming.TooLongError, UnscorableError) as error:
+            left.append(Left(row["id"], unit.number, str(error)))
+            continue
+        trees.append(tree)
+        if alone is not None:
+            bare.append(alone)
         line = unit.line(row, prompt.inputs, example.shots, prompt.cut_tokens)
         line |= {"options": options, "answer": options.index(answer)}
-        if words == styles.GPT3:  # the metrics know the dataset's own words, which stand in the same order
+        if asked.style.words == styles.GPT3:  # the metrics know the dataset's own words, which stand in the same order
             line["words"] = list(row["fields"][templates.OPTIONS])
         line |= {name: row["fields"][name] for name in ("references", "question_id") if name in row["fields"]}
         by_prefix[example.prefix].append(len(lines))
@@ -71,10 +75,10 @@ def render(tokenizer: Tokenizer, unit: Unit, max_length: int, separator: str, pm
         for numbers in by_prefix.values():
             for i, tree in zip(numbers, share_prefix([trees[i] for i in numbers]), strict=True):
                 trees[i] = tree
-    return Rendered(unit, lines, trees, bare)
+    return Rendered(unit, lines, trees, bare, tuple(left))
 
 
-def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[list[dict[str, Any]] | InvalidError]:
+def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[Predictions | InvalidError]:
     """Scores units together, so that batches are full, and writes their predictions.
 
     Returns:
@@ -83,7 +87,7 @@ def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[list[dict[str, Any
     every = iter(_scored(scorer, [tree for rendered in waiting for tree in rendered.trees]))
     distinct = list(dict.fromkeys(tree for rendered in waiting for tree in rendered.bare))
     unconditional = dict(zip(distinct, _scored(scorer, distinct), strict=True)) if distinct else {}
-    found: list[list[dict[str, Any]] | InvalidError] = []
+    found: list[Predictions | InvalidError] = []
     for rendered in waiting:
         scores = [next(every) for _ in rendered.lines]
         alone = [unconditional[tree] for tree in rendered.bare]
@@ -92,9 +96,10 @@ def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[list[dict[str, Any
         if bad:
             found.append(InvalidError(rendered.unit, rendered.lines[min(bad)]["id"], "scores"))
             continue
-        predictions = [line | _scores(score) for line, score in zip(rendered.lines, scores, strict=True)]
-        for line, score in zip(predictions, alone, strict=False):
+        lines = [line | _scores(score) for line, score in zip(rendered.lines, scores, strict=True)]
+        for line, score in zip(lines, alone, strict=False):
             line["unconditional"] = list(score.loglikelihood)
+        predictions = Predictions(lines, rendered.left)
         rendered.unit.write(predictions)
         found.append(predictions)
     return found

@@ -1,8 +1,9 @@
 """One unit of evaluation, (dataset, split, template): its prompts, and the file of its predictions.
 
-The file is JSON lines, written whole or not at all. Its first line binds it by a digest to the checkpoint, the
-template's text, the vocabulary, the examples and the settings, so that an interrupted job goes on where it stopped and
-a stale file never answers.
+The file is JSON lines, written whole or not at all. Its first line binds it by a digest to all that decides what is
+predicted (the protocol, the weights, the vocabulary, the engine, the template's text, the examples and the settings),
+so that an interrupted job goes on where it stopped and a stale file never answers. It also names the examples that
+could not be asked.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from flan_jax import distributed, templates
-from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data import trimming
+from flan_jax.data.builder import Example, ExampleBuilder
+from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import read_lines, to_json
@@ -33,6 +36,40 @@ class InvalidError(FlanError):
         reason = f"invalid: {what} of {split} example {identity!r} with template {number} are not finite"
         super().__init__(f"{dataset}: {reason}")
         self.entry = {"dataset": dataset, "split": split, "template": number, "example": identity, "reason": reason}
+
+
+@dataclasses.dataclass(frozen=True)
+class Left:
+    """An example that is left out, since it cannot be asked: an option has no tokens, or it is too long.
+
+    Attributes:
+      example: its id.
+      template: the number of the template with which it could not be asked.
+      reason: in one line.
+    """
+
+    example: Any
+    template: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What became of the examples of a unit.
+
+    Attributes:
+      lines: a prediction for each that was asked.
+      left: those that were left out.
+    """
+
+    lines: list[dict[str, Any]]
+    left: tuple[Left, ...] = ()
+
+    def without(self, left: Sequence[Left]) -> Predictions:
+        """The predictions less further examples."""
+        own = {one.example for one in self.left}
+        more = {one.example: one for one in left if one.example not in own}
+        return Predictions([line for line in self.lines if line["id"] not in more], (*self.left, *more.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +102,18 @@ class Unit:
         output_dir: Path,
         bound: Sequence[Any],
     ) -> Unit:
-        """A unit with its key; `bound` is what predictions depend on besides the dataset's texts, such as settings."""
-        digest = [*bound, templates.digest([builder.templates[number]]), builder.digest, rows]
+        """A unit with its key.
+
+        Args:
+          builder: makes the examples of its dataset.
+          split: "test" or "dev".
+          number: of the template.
+          rows: the records.
+          output_dir: EVAL_OUTPUT_DIR.
+          bound: what predictions depend on besides protocol, text and records: weights, vocabulary, engine, joint.
+        """
+        asked = builder.protocol
+        digest = [*bound, asked.digest, number, templates.digest([asked.templates[number]]), builder.digest, rows]
         key = hashlib.sha256(json.dumps(digest, sort_keys=True).encode()).hexdigest()
         path = output_dir / "predictions" / builder.record.name / f"{split}_t{number}.jsonl"
         return cls(builder, split, number, rows, key, path)
@@ -76,7 +123,7 @@ class Unit:
         """Dataset, split and template."""
         return self.builder.record.name, self.split, self.number
 
-    def kept(self) -> list[dict[str, Any]] | None:
+    def kept(self) -> Predictions | None:
         """The predictions of an earlier job, where they are whole, finite and bound to the same key."""
         if not self.path.exists():
             return None
@@ -84,14 +131,31 @@ class Unit:
             header, *lines = read_lines(self.path)
         except ValueError:  # no JSON, no UTF-8, empty, or with NaN
             return None
-        return lines if header.get("key") == self.key and len(lines) == len(self.rows) else None
+        if header.get("key") != self.key:
+            return None
+        found = Predictions(lines, tuple(Left(**one) for one in header.get("left_out", ())))
+        return found if len(found.lines) + len(found.left) == len(self.rows) else None
 
-    def write(self, predictions: Sequence[Mapping[str, Any]]) -> None:
+    def write(self, predictions: Predictions) -> None:
         """Writes the predictions, in one process."""
         if distributed.is_primary():
-            header = {"key": self.key, "examples": len(predictions)}
-            lines = [to_json(line, ascii_only=False, what=str(self.path)) for line in (header, *predictions)]
+            header: dict[str, Any] = {"key": self.key, "examples": len(predictions.lines)}
+            if predictions.left:
+                header["left_out"] = [dataclasses.asdict(one) for one in predictions.left]
+            lines = [to_json(line, ascii_only=False, what=str(self.path)) for line in (header, *predictions.lines)]
             write_atomic(self.path, "\n".join(lines) + "\n")
+
+    def prompt(self, tokenizer: Tokenizer, row: Mapping[str, Any]) -> tuple[trimming.Fitted, Example]:
+        """The prompt of a record, cut to the protocol's limit, and the example as it was before.
+
+        Raises:
+          TooLongError: exemplars, instruction and options alone exceed the limit.
+        """
+        asked = self.builder.protocol
+        example = self.builder.build(row["id"], row["fields"], self.number)
+        room = asked.input_room(tokenizer.bos_id is not None)
+        template = asked.templates[self.number]
+        return trimming.fit(template, example.fields, example.prefix, tokenizer, room, asked.trim), example
 
     def line(self, row: Mapping[str, Any], prompt: str, shots: int, cut_tokens: int) -> dict[str, Any]:
         """What every prediction of the unit says, whatever was done with the prompt."""

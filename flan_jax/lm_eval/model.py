@@ -1,8 +1,10 @@
 """A FLAN-JAX checkpoint as a model of lm-evaluation-harness, so that its tasks run on our engine (extra `lm_eval`).
 
 Importing this module registers the model `flan_jax`; `python -m flan_jax.lm_eval` does that and calls the harness.
-Texts become tokens as in the harness's Hugging Face backend: context and continuation are encoded together and split
-after as many tokens as the context alone has, white space at the context's end goes with the continuation, and what is
+What stands between context and continuation is the checkpoint's joint (`flan_jax.protocol`). A model that was tuned
+here, and an encoder-decoder, read [BOS] context EOS and then the continuation with an EOS of its own. For all others
+texts become tokens as in the harness's Hugging Face backend: context and continuation are encoded together and split
+after as many tokens as the context alone has, and white space at the context's end goes with the continuation. What is
 too long loses its left end. Continuations of one context are the branches of one tree: the context is computed once.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +23,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from flan_jax import partitioning
+from flan_jax import partitioning, protocol
 from flan_jax.checkpoint import arrays
 from flan_jax.data.chat import DEFAULT, Chat
 from flan_jax.decoding.completion import complete_tokens
@@ -29,6 +32,7 @@ from flan_jax.errors import FlanError, NotFiniteError
 from flan_jax.json_lines import as_unicode
 from flan_jax.scoring.scorer import ROW_LENGTHS, Scorer
 from flan_jax.scoring.trees import Tree
+from flan_jax.values import TOKENS, Where, Whole, checked, or_none
 
 _ROUND = 128  # row lengths are multiples of it
 
@@ -44,6 +48,9 @@ class FlanJaxLM(LM):
       checkpoint: a checkpoint folder.
       step: its step; None takes the last.
       max_length: tokens that the model reads at most.
+      joint: what stands between context and continuation: "auto" takes the checkpoint's; "joined", "eos", "newline" and
+        "space" force one. Where a chat template is applied, "auto" is "joined", since the template writes what is
+        there. Other joints than "joined" stand in place of the white space between.
       max_gen_toks: new tokens of a generation whose task says nothing.
       prefix_token_id: what stands before an empty context and before a document; None takes the model's BOS, or its EOS
         where it has no BOS.
@@ -58,6 +65,7 @@ class FlanJaxLM(LM):
         self,
         checkpoint: str = "",
         step: int | None = None,
+        joint: str = protocol.AUTO,
         max_length: int = 2048,
         max_gen_toks: int = 256,
         prefix_token_id: int | None = None,
@@ -67,22 +75,36 @@ class FlanJaxLM(LM):
         unknown = sorted(set(unused) - {"batch_size", "max_batch_size", "device"})
         if unknown:
             raise FlanError(
-                f"--model_args has no {unknown[0]!r} for flan_jax; there are checkpoint, step, max_length, "
+                f"--model_args has no {unknown[0]!r} for flan_jax; there are checkpoint, step, joint, max_length, "
                 "max_gen_toks and prefix_token_id."
             )
         if not checkpoint:
             raise FlanError("flan_jax needs a checkpoint: --model_args checkpoint=FOLDER.")
+        checkpoint = checked("checkpoint in --model_args", Where(), checkpoint)
+        step = checked("step in --model_args", or_none(Whole(), "the last"), step)
+        max_length = checked("max_length in --model_args", TOKENS, max_length)
+        max_gen_toks = checked("max_gen_toks in --model_args", Whole(1, 2**20), max_gen_toks)
+        prefix_token_id = checked("prefix_token_id in --model_args", or_none(Whole(), "BOS"), prefix_token_id)
+        protocol.joint(None, False, joint)  # an unknown one is said before the model is read
         mesh = partitioning.make_mesh()
         model, params, self._tokenizer, manifest = arrays.load_model(checkpoint, step=step, mesh=mesh)
         longest = -(-(max_length + 1) // _ROUND) * _ROUND
         self._scorer = Scorer(model, params, mesh=mesh, row_lengths=(*(n for n in ROW_LENGTHS if n < longest), longest))
-        self._about = {"checkpoint": checkpoint, "checkpoint_digest": manifest.digest(), "tuning": manifest.tuning}
+        self._setting = joint
+        self._joint = protocol.joint(manifest.separator, self._scorer.has_encoder, joint, otherwise=protocol.JOINED)
+        print(protocol.joint_line(self._joint, joint), file=sys.stderr, flush=True)
+        self._about = {
+            "checkpoint": checkpoint,
+            "checkpoint_digest": manifest.digest(),
+            "tuning": manifest.tuning,
+            "joint": self._joint,
+        }
         self._generator = Generator(model, params, self._tokenizer.stop_ids, mesh=mesh)
         self._max_length, self._max_gen_toks = max_length, max_gen_toks
         self._template: str | None = None  # the name of the chat template, where it is not the default
         bos_id = self._tokenizer.bos_id
         default = self._tokenizer.eos_id if bos_id is None else bos_id
-        self._prefix = default if prefix_token_id is None else int(prefix_token_id)
+        self._prefix = default if prefix_token_id is None else prefix_token_id
         if not 0 <= self._prefix < self._tokenizer.vocab_size:
             raise FlanError(
                 f"prefix_token_id={self._prefix} is no token: the vocabulary has {self._tokenizer.vocab_size}."
@@ -111,6 +133,9 @@ class FlanJaxLM(LM):
         name = None if chat_template is True else chat_template
         text = self._chat.template(name)
         self._template = name
+        if self._setting == protocol.AUTO and not self._scorer.has_encoder:
+            self._joint = self._about["joint"] = protocol.JOINED  # the template writes what stands there
+            print(f"{protocol.joint_line(self._joint)}, since a chat template is applied", file=sys.stderr, flush=True)
         return text
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
@@ -184,7 +209,10 @@ class FlanJaxLM(LM):
         for context, continuation in texts:
             if not continuation:
                 raise FlanError(f"the context {context[-60:]!r} has an empty continuation; give each some text.")
-        heads = list(dict.fromkeys(context.rstrip() for context, _ in texts))  # each once, with many continuations
+        if self._joint == protocol.EOS:
+            return self._pairs_with_eos(texts)
+        texts = [self._joined(context, continuation) for context, continuation in texts]
+        heads = list(dict.fromkeys(self._head(context) for context, _ in texts))  # each once, with many continuations
         head_tokens = dict(zip(heads, self._encode(heads), strict=True))
         wholes = self._encode([context + continuation for context, continuation in texts])
         bos = self._tokenizer.bos_id
@@ -192,7 +220,7 @@ class FlanJaxLM(LM):
         for (context, _), whole in zip(texts, wholes, strict=True):
             if context:
                 # Where a token spans both, the context keeps its own tokens and the continuation what is left.
-                head = head_tokens[context.rstrip()]
+                head = head_tokens[self._head(context)]
                 whole = whole[len(head) :]
             else:
                 head, whole = [], whole[whole[0] == bos :]  # the prefix takes the place of BOS
@@ -200,6 +228,41 @@ class FlanJaxLM(LM):
                     whole = whole[1:]
             pairs.append(self._pair(head or [self._prefix], whole))
         return pairs
+
+    def _joined(self, context: str, continuation: str) -> tuple[str, str]:
+        """The two with what the joint puts between them."""
+        if self._joint == protocol.JOINED:
+            return context, continuation
+        between = {protocol.NEWLINE: ("\n", ""), protocol.SPACE: ("", " ")}[self._joint]
+        return context.rstrip() + between[0], between[1] + continuation.lstrip()
+
+    def _head(self, context: str) -> str:
+        """What of a context is tokenized alone: its line break belongs to it, white space else to what follows."""
+        return context if self._joint == protocol.NEWLINE else context.rstrip()
+
+    def _pairs_with_eos(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
+        eos = self._tokenizer.eos_id
+        heads = list(dict.fromkeys(context.rstrip() for context, _ in texts))
+        head_tokens = dict(zip(heads, self._prompts(heads), strict=True))
+        plain = self._tokenizer.encode([as_unicode(continuation.lstrip()) for _, continuation in texts])
+        return [
+            self._pair(head_tokens[context.rstrip()], [*ids, eos])
+            for (context, _), ids in zip(texts, plain, strict=True)
+        ]
+
+    def _prompts(self, contexts: Sequence[str]) -> list[list[int]]:
+        """Tokens of contexts as the model is to continue them."""
+        if self._joint == protocol.EOS:
+            ends = [self._tokenizer.eos_id]
+            start = [] if self._scorer.has_encoder or self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
+            every = self._tokenizer.encode_written([as_unicode(context.rstrip()) for context in contexts])
+            every = [ids if ids[-1:] == ends else ids + ends for ids in every]
+            return [ids if start and ids[:1] == start else start + ids for ids in every]
+        if self._joint == protocol.NEWLINE:
+            contexts = [context.rstrip() + "\n" for context in contexts]
+        elif self._joint == protocol.SPACE:
+            contexts = [context.rstrip() for context in contexts]
+        return self._encode(contexts)
 
     def _pair(self, context: Sequence[int], continuation: Sequence[int]) -> Pair:
         if not 0 < len(continuation) <= self._max_length:
@@ -245,7 +308,7 @@ class FlanJaxLM(LM):
             room = self._max_length - limit
             if room < 1:
                 raise FlanError(f"{limit} new tokens leave no room for a prompt in max_length={self._max_length}.")
-            prompts = [ids[-room:] for ids in self._encode([requests[i].args[0] for i in numbers])]
+            prompts = [ids[-room:] for ids in self._prompts([requests[i].args[0] for i in numbers])]
             try:
                 said = complete_tokens(self._generator, self._tokenizer, prompts, max_new_tokens=limit, stops=stop)
             except NotFiniteError as error:

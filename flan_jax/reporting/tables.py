@@ -214,8 +214,8 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
         what = f"{run.title}: {results['checkpoint']}, {tuned['status']}"
         if tuned["clusters"]:
             what += f"; its tuning mixtures held {', '.join(tuned['clusters'])}"
-        if results.get("separator"):
-            what += f"; prompt and option joined by {results['separator']}"
+        if results.get("joint"):
+            what += f"; prompt and option joined by {results['joint']}"
         cut = sum(t.get("cut_prompts", 0) for d in results["datasets"].values() for t in d["templates"])
         found.append(what + (f"; {cut} prompts shortened to fit." if cut else "."))
         absent = [n for n in results["datasets"] if n not in evidence.values[run.name]]

@@ -11,9 +11,10 @@ from flan_jax import distributed
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, NotFiniteError
 from flan_jax.files import ready, user_path, whole_file
-from flan_jax.json_lines import JsonLine, read_json_lines, to_json
+from flan_jax.json_lines import JsonLine, read_json_lines, refuse_same_ids, to_json
+from flan_jax.protocol import JOINED
 from flan_jax.scoring.scorer import Scorer
-from flan_jax.scoring.trees import JOINED, build_trees
+from flan_jax.scoring.trees import Tree, try_trees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Item:
     Attributes:
       id: any JSON value; given back as it came.
       prompt: the context.
-      options: continuations, with a leading space of their own where one is wanted.
+      options: continuations, with a leading space of their own where one is wanted (with the joint "joined").
     """
 
     id: Any
@@ -31,17 +32,28 @@ class Item:
     options: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """How many items there were, and how many of them could not be scored."""
+
+    items: int
+    errors: int
+
+
 def read_items(path: str | Path) -> list[Item]:
     """Reads JSON lines of {"id", "prompt", "options"}; blank lines are passed over, further fields ignored.
 
     Raises:
-      FlanError: the file cannot be read, or a line is broken; it names file, line and field.
+      FlanError: the file cannot be read, a line is broken, or two have the same id; it names file, line and field.
     """
     try:
         with Path(path).open("rb") as file:
-            items = [_item(line, f"{path} line {line.number}") for line in read_json_lines(file, str(path))]
+            read = read_json_lines(file, str(path))
+            numbered = [(line.number, _item(line, f"{path} line {line.number}")) for line in read]
     except OSError as error:
         raise FlanError(f"cannot read items from {path}: {error.strerror}.") from error
+    refuse_same_ids(((number, item.id) for number, item in numbered), str(path))
+    items = [item for _, item in numbered]
     if not items:
         raise FlanError(f'{path} holds no items; give one JSON line of {{"id", "prompt", "options"}} each.')
     return items
@@ -59,8 +71,8 @@ def _item(line: JsonLine, where: str) -> Item:
     prompt, options = values["prompt"], values["options"]
     if not isinstance(prompt, str):
         raise FlanError(f"{where}: field 'prompt' must be a string.")
-    if not isinstance(options, list) or not options or not all(isinstance(o, str) and o for o in options):
-        raise FlanError(f"{where}: field 'options' must be a list of one or more strings, none of them empty.")
+    if not isinstance(options, list) or not options or not all(isinstance(o, str) for o in options):
+        raise FlanError(f"{where}: field 'options' must be a list of one or more strings.")
     return Item(values["id"], prompt, tuple(options))
 
 
@@ -69,53 +81,73 @@ def score_items(
     output_path: str | Path,
     scorer: Scorer,
     tokenizer: Tokenizer,
+    joint: str,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     warn: Callable[[str], None] = print,
-) -> int:
-    """Scores a file of items; prompt and option are joined as they are and tokenized together.
+) -> Done:
+    """Scores a file of items.
+
+    With the joint "joined", prompt and option are one text as they are, tokenized together. Any other stands in place
+    of the white space between them.
 
     Writes a line {"id", "loglikelihood", "tokens", "bytes", "is_greedy"} for each item, in their order, the last four
-    being lists over options. A prompt that had to lose its left end also has "cut_tokens". The output appears whole or
-    not at all.
+    being lists over options. A prompt that had to lose its left end also has "cut_tokens". An item that cannot be
+    scored, since an option has no tokens or leaves the prompt no room, has a line {"id", "error"}. The output appears
+    whole or not at all.
 
     Args:
       items_path: see `read_items`.
       output_path: JSON lines to write.
       scorer: the scoring engine.
       tokenizer: the model's vocabulary.
+      joint: what stands between prompt and option, "joined", "eos", "newline" or "space" (`flan_jax.protocol`).
       progress: called with (options done, options in all).
       warn: called with a line if prompts were cut.
 
     Returns:
-      The number of items.
+      How many items there are, and how many of them have an error.
 
     Raises:
       FlanError: bad input, found before scoring starts; scores that are not finite; an output that cannot be written.
     """
     items = read_items(items_path)
     output = ready(user_path(output_path, "the output"))
-    trees = build_trees(
+    texts = [_apart(item, joint) for item in items]
+    trees = try_trees(
         tokenizer,
-        [item.prompt for item in items],
-        [item.options for item in items],
-        separator=JOINED,
+        [prompt for prompt, _ in texts],
+        [options for _, options in texts],
+        joint=joint,
         max_length=scorer.max_length,
     )
-    cut = sum(tree.cut_tokens > 0 for tree in trees)
+    good = [number for number, tree in enumerate(trees) if isinstance(tree, Tree)]
+    cut = sum(trees[number].cut_tokens > 0 for number in good)
     if cut and distributed.is_primary():
         warn(f"{cut} of {len(items)} prompts are longer than {scorer.max_length} tokens and lose their left end.")
     try:
-        every = scorer.score(trees, progress)
+        every = dict(zip(good, scorer.score([trees[number] for number in good], progress), strict=True))
     except NotFiniteError as error:
-        raise FlanError(f"item {items[error.number].id!r} of {items_path}: {error}") from error
+        raise FlanError(f"item {items[good[error.number]].id!r} of {items_path}: {error}") from error
+    done = Done(len(items), len(items) - len(good))
     if not distributed.is_primary():
-        return len(items)
+        return done
     with whole_file(output) as file:
-        for item, tree, scores in zip(items, trees, every, strict=True):
-            line = {"id": item.id} | dataclasses.asdict(scores)
-            line["bytes"] = line.pop("num_bytes")
-            if tree.cut_tokens:
-                line["cut_tokens"] = tree.cut_tokens
+        for number, (item, tree) in enumerate(zip(items, trees, strict=True)):
+            line: dict[str, Any] = {"id": item.id}
+            if number not in every:
+                line["error"] = str(tree)
+            else:
+                line |= dataclasses.asdict(every[number])
+                line["bytes"] = line.pop("num_bytes")
+                if tree.cut_tokens:
+                    line["cut_tokens"] = tree.cut_tokens
             file.write(to_json(line, ascii_only=False, what=f"item {item.id!r}") + "\n")
-    return len(items)
+    return done
+
+
+def _apart(item: Item, joint: str) -> tuple[str, tuple[str, ...]]:
+    """Prompt and options without the white space that the joint takes the place of."""
+    if joint == JOINED:
+        return item.prompt, item.options
+    return item.prompt.rstrip(), tuple(option.lstrip() for option in item.options)

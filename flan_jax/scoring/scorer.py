@@ -28,6 +28,8 @@ from flan_jax.models import Cache, Model
 from flan_jax.scoring import encoder_packing, tree_packing
 from flan_jax.scoring.trees import Tree
 
+VERSION = 1  # raised when the same weights and trees come to give other numbers: no older prediction is used then
+
 # A prefix is filled up to one of these, and a row up to one of those.
 PREFIX_LENGTHS = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1536, 2048)
 ROW_LENGTHS = (256, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048, 3072, 4096)
@@ -136,6 +138,16 @@ class Scorer:
         self.work = Work()
 
     @property
+    def params(self) -> Any:
+        """The model's parameters, as they are laid out."""
+        return self._params
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether prompts go to an encoder."""
+        return self._model.config.num_encoder_layers > 0
+
+    @property
     def max_length(self) -> int:
         """Longest prompt with its longest option, in tokens; a shared prefix has room of its own."""
         return self._lengths[-1]
@@ -195,7 +207,7 @@ class Scorer:
         return [scores if scores.is_finite else None for scores in found]
 
     def _scored(self, trees: list[Tree], progress: Callable[[int, int], None]) -> list[OptionScores]:
-        if has_encoder := self._model.config.num_encoder_layers > 0:
+        if has_encoder := self.has_encoder:
             trees = [encoder_packing.whole(tree) for tree in trees]
         for number, tree in enumerate(trees):
             if tree.longest > self.max_length:

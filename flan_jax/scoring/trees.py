@@ -1,9 +1,9 @@
 """A prompt and its answer options as one tree of tokens.
 
-The trunk is what all options share; each option is a branch. Four ways to join them:
+The trunk is what all options share; each option is a branch. The four joints (`flan_jax.protocol`):
 
-- joined (separator None): context and option are tokenized together and split after as many tokens as the context
-  alone has, as lm-evaluation-harness does; white space at the end of the prompt belongs to the option.
+- "joined": context and option are tokenized together and split after as many tokens as the context alone has, as
+  lm-evaluation-harness does; white space at the end of the prompt belongs to the option.
 - "newline": the same, with a line break at the end of the prompt that belongs to the context: it is neither scored nor
   counted, and tokenizers see the option in its place at the start of a line.
 - "space": the same, with a space between them that belongs to the option, as in GPT-3's prompts.
@@ -18,11 +18,11 @@ from collections.abc import Sequence
 
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
+from flan_jax.protocol import EOS, JOINED, NEWLINE, SPACE
 
-EOS = "eos"
-NEWLINE = "newline"
-SPACE = "space"
-JOINED = None
+
+class UnscorableError(FlanError):
+    """A prompt whose options cannot be scored: one has no tokens, or all together they leave the prompt no room."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +73,12 @@ def build_tree(
     prompt: str,
     options: Sequence[str],
     *,
-    separator: str | None,
+    joint: str,
     max_length: int | None = None,
     score_eos: bool = True,
 ) -> Tree:
     """The tree of one prompt; see `build_trees`."""
-    return build_trees(tokenizer, [prompt], [options], separator=separator, max_length=max_length, score_eos=score_eos)[
-        0
-    ]
+    return build_trees(tokenizer, [prompt], [options], joint=joint, max_length=max_length, score_eos=score_eos)[0]
 
 
 def build_trees(
@@ -88,44 +86,69 @@ def build_trees(
     prompts: Sequence[str],
     options: Sequence[Sequence[str]],
     *,
-    separator: str | None,
+    joint: str,
     max_length: int | None = None,
     score_eos: bool = True,
 ) -> list[Tree]:
-    """The trees of many prompts, tokenized in one call.
+    """The trees of many prompts, tokenized in one call; see `try_trees`.
+
+    Raises:
+      UnscorableError: an option without tokens, or options that alone exceed `max_length`.
+      FlanError: no such joint.
+    """
+    found = try_trees(tokenizer, prompts, options, joint=joint, max_length=max_length, score_eos=score_eos)
+    for one in found:
+        if isinstance(one, UnscorableError):
+            raise one
+    return found
+
+
+def try_trees(
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    options: Sequence[Sequence[str]],
+    *,
+    joint: str,
+    max_length: int | None = None,
+    score_eos: bool = True,
+) -> list[Tree | UnscorableError]:
+    """The trees of many prompts, tokenized in one call; in the place of one that cannot be, why.
 
     Args:
       tokenizer: the model's vocabulary.
       prompts: N prompts.
       options: the options of each.
-      separator: None, "newline", "space" or "eos"; see the module.
+      joint: "joined", "newline", "space" or "eos"; see the module.
       max_length: longest prompt with its longest option, in tokens; longer prompts lose their left end, and the tree
         says how much (`cut_tokens`). None: no limit.
       score_eos: with "eos", end each option with an EOS that is scored.
 
     Raises:
-      FlanError: an option without tokens, options that alone exceed `max_length`, or an unknown separator.
+      FlanError: no such joint.
     """
-    if separator not in (JOINED, NEWLINE, SPACE, EOS):
-        raise FlanError(f"separator is {separator!r}; it can be 'eos', 'newline', 'space' or None.")
+    if joint not in (JOINED, NEWLINE, SPACE, EOS):
+        raise FlanError(f"joint is {joint!r}; it can be 'eos', 'newline', 'space' or 'joined'.")
     texts: list[str] = []
     for prompt, choices in zip(prompts, options, strict=True):
-        if separator == EOS:
+        if joint == EOS:
             texts += [prompt, *choices]
         else:
-            context = prompt + "\n" if separator == NEWLINE else prompt.rstrip()
-            moved = {NEWLINE: "", SPACE: " "}.get(separator, prompt[len(context) :])
+            context = prompt + "\n" if joint == NEWLINE else prompt.rstrip()
+            moved = {NEWLINE: "", SPACE: " "}.get(joint, prompt[len(context) :])
             texts += [context, *(context + moved + choice for choice in choices)]
     encoded = iter(tokenizer.encode(texts))
-    trees = []
+    trees: list[Tree | UnscorableError] = []
     for prompt, choices in zip(prompts, options, strict=True):
         head = next(encoded)
         tails = [next(encoded) for _ in choices]
-        if separator == EOS:
-            tree, fixed = _separated(tokenizer, head, tails, choices, score_eos)
-        else:
-            tree, fixed = _joined(tokenizer, len(head), tails, choices)
-        trees.append(_fit(tree, fixed, max_length, prompt))
+        try:
+            if joint == EOS:
+                tree, fixed = _separated(tokenizer, head, tails, choices, score_eos)
+            else:
+                tree, fixed = _joined(tokenizer, head, tails, choices)
+            trees.append(_fit(tree, fixed, max_length, prompt))
+        except UnscorableError as error:
+            trees.append(error)
     return trees
 
 
@@ -147,8 +170,8 @@ def share_prefix(trees: Sequence[Tree], at_least: int = 32) -> list[Tree]:
     return [dataclasses.replace(tree, trunk=tree.trunk[depth:], prefix=tree.trunk[:depth]) for tree in trees]
 
 
-def _no_tokens(option: str) -> FlanError:
-    return FlanError(f"option {option!r} has no tokens of its own; give every option some text.")
+def _no_tokens(option: str) -> UnscorableError:
+    return UnscorableError(f"option {option!r} has no tokens of its own; give every option some text.")
 
 
 def _separated(
@@ -165,13 +188,13 @@ def _separated(
 
 
 def _joined(
-    tokenizer: Tokenizer, context_tokens: int, wholes: list[list[int]], options: Sequence[str]
+    tokenizer: Tokenizer, context: list[int], wholes: list[list[int]], options: Sequence[str]
 ) -> tuple[Tree, int]:
     """[BOS] common tokens | the rest of the context, option."""
     for option, whole in zip(options, wholes, strict=True):
-        if not whole or not option:
+        if not whole or not option or whole == context:  # a tokenizer may drop white space
             raise _no_tokens(option)
-    splits = [min(context_tokens, len(whole) - 1) for whole in wholes]
+    splits = [min(len(context), len(whole) - 1) for whole in wholes]
     trunk = _common_prefix([whole[:split] for whole, split in zip(wholes, splits, strict=True)])
     unscored = tuple(split - len(trunk) for split in splits)
     branches = tuple(tuple(whole[len(trunk) :]) for whole in wholes)
@@ -197,7 +220,7 @@ def _fit(tree: Tree, fixed: int, max_length: int | None, prompt: str) -> Tree:
         return tree
     rest = tree.trunk[fixed:]
     if over >= len(rest):
-        raise FlanError(
+        raise UnscorableError(
             f"the prompt {prompt[:60]!r} has an option of {max(map(len, tree.branches))} tokens, "
             f"which leaves no room for a prompt in {max_length}; raise the length or shorten the option."
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import NotFiniteError
-from flan_jax.scoring.trees import EOS
+from flan_jax.protocol import EOS
 from flan_jax.verification import tolerances
 from flan_jax.verification.findings import Tally
 from flan_jax.verification.subject import Subject

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flan_jax import templates
-from flan_jax.data import few_shot
+from flan_jax import catalog, protocol, templates
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import NotFiniteError
+from flan_jax.protocol import EOS, JOINED, NEWLINE, SPACE
 from flan_jax.scoring.scorer import ROW_LENGTHS, OptionScores, Scorer
-from flan_jax.scoring.trees import EOS, JOINED, NEWLINE, SPACE, Tree, build_tree, share_prefix
+from flan_jax.scoring.trees import Tree, build_tree, share_prefix
 from flan_jax.verification import tolerances
 from flan_jax.verification.findings import Place, Skip, Tally
 from flan_jax.verification.plain import log_likelihoods
@@ -20,7 +20,7 @@ from flan_jax.verification.subject import Question, Subject
 
 SAYS = "trees of options give the scores of one option at a time"
 
-_SEPARATORS = (EOS, NEWLINE, SPACE, JOINED)
+_JOINTS = (EOS, NEWLINE, SPACE, JOINED)
 _TRIED = 20  # records a wanted example that may be too long
 _MOST_OPTIONS = 8
 _A_ROW = 4  # of the longest prompts with their options
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
     prompt: str
     options: list[str]
-    separator: str | None
+    joint: str
     tree: Tree
     place: Place
 
@@ -62,21 +62,21 @@ def check(subject: Subject, tally: Tally) -> None:
 def _asked(subject: Subject, longest: int) -> list[Asked]:
     """As many records with options as are asked for; the ways to join prompt and option in turn."""
     found: list[Asked] = []
-    separators = _SEPARATORS[:1] if subject.plain.has_encoder else _SEPARATORS
+    joints = _JOINTS[:1] if subject.plain.has_encoder else _JOINTS
     for tried, question in enumerate(subject.questions(with_options=True)):
         if len(found) == subject.request.examples or tried == _TRIED * subject.request.examples:
             break
-        separator = separators[len(found) % len(separators)]
+        joint = joints[len(found) % len(joints)]
         options = list(question.example.fields[templates.OPTIONS])[:_MOST_OPTIONS]
-        one = _one(subject.tokenizer, question, question.example.inputs, options, separator)
+        one = _one(subject.tokenizer, question, question.example.inputs, options, joint)
         if one.tree.longest <= longest:
             found.append(one)
     return found
 
 
-def _one(tokenizer: Tokenizer, question: Question, prompt: str, options: list[str], separator: str | None) -> Asked:
-    tree = build_tree(tokenizer, prompt, options, separator=separator)
-    return Asked(prompt, options, separator, tree, {**question.place, "separator": separator or "joined"})
+def _one(tokenizer: Tokenizer, question: Question, prompt: str, options: list[str], joint: str) -> Asked:
+    tree = build_tree(tokenizer, prompt, options, joint=joint)
+    return Asked(prompt, options, joint, tree, {**question.place, "joint": joint})
 
 
 def _with_an_exemplar(subject: Subject, asked: list[Asked], longest: int) -> list[Asked]:
@@ -84,10 +84,11 @@ def _with_an_exemplar(subject: Subject, asked: list[Asked], longest: int) -> lis
     if len(asked) < 2 or subject.plain.has_encoder:
         return []
     first, second = sorted(asked, key=lambda one: one.tree.longest)[:2]
-    text = first.prompt + few_shot.ANSWER + first.options[0] + few_shot.NEXT
+    how = protocol.of(catalog.dataset(first.place["dataset"]))
+    text = first.prompt + how.exemplar_joint + first.options[0] + how.exemplar_end
     again = []
     for one in (first, second):
-        tree = build_tree(subject.tokenizer, text + one.prompt, one.options, separator=one.separator)
+        tree = build_tree(subject.tokenizer, text + one.prompt, one.options, joint=one.joint)
         again.append(one._replace(prompt=text + one.prompt, tree=tree, place={**one.place, "behind": "an exemplar"}))
     trees = share_prefix([one.tree for one in again], at_least=2)
     if any(tree.longest > longest for tree in trees):
@@ -95,17 +96,17 @@ def _with_an_exemplar(subject: Subject, asked: list[Asked], longest: int) -> lis
     return [one._replace(tree=tree) for one, tree in zip(again, trees, strict=True)]
 
 
-def spelled_out(tokenizer: Tokenizer, prompt: str, option: str, separator: str | None) -> tuple[list[int], list[int]]:
-    """Context and scored tokens of one option: what a tree of this separator stands for."""
+def spelled_out(tokenizer: Tokenizer, prompt: str, option: str, joint: str) -> tuple[list[int], list[int]]:
+    """Context and scored tokens of one option: what a tree of this joint stands for."""
     start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode([text])[0])
 
-    if separator == EOS:
+    if joint == EOS:
         return [*start, *encode(prompt), tokenizer.eos_id], [*encode(option), tokenizer.eos_id]
-    context = prompt + "\n" if separator == NEWLINE else prompt.rstrip()
-    between = {NEWLINE: "", SPACE: " "}.get(separator, prompt[len(context) :])
+    context = prompt + "\n" if joint == NEWLINE else prompt.rstrip()
+    between = {NEWLINE: "", SPACE: " "}.get(joint, prompt[len(context) :])
     whole = encode(context + between + option)
     split = min(len(encode(context)), len(whole) - 1)
     if not start + whole[:split]:
@@ -116,7 +117,7 @@ def spelled_out(tokenizer: Tokenizer, prompt: str, option: str, separator: str |
 def _compare(tally: Tally, subject: Subject, one: Asked, scores: OptionScores) -> None:
     for number, option in enumerate(one.options):
         place = {**one.place, "option": number}
-        context, answer = spelled_out(subject.tokenizer, one.prompt, option, one.separator)
+        context, answer = spelled_out(subject.tokenizer, one.prompt, option, one.joint)
         logits_NxV = subject.plain.logits(context, answer)
         scale = float(np.abs(logits_NxV).max())
         expected = float(log_likelihoods(logits_NxV, answer).sum())

@@ -1,8 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from flan_jax import catalog, styles, templates
-from flan_jax.data import few_shot
+from flan_jax import catalog, protocol, styles, templates
+from flan_jax.data import few_shot, sources, tasks
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.templates import Template
@@ -23,12 +25,21 @@ def pool(count, length=5, seed=0):
 
 def exemplars(records, shots=4, budget=10_000, seed=0, dataset="rte", shared=False):
     return few_shot.Exemplars(
-        dataset, TEMPLATES, records, TOKENIZER, shots=shots, shared=shared, budget=budget, seed=seed
+        dataset,
+        TEMPLATES,
+        records,
+        TOKENIZER,
+        shots=shots,
+        shared=shared,
+        budget=budget,
+        joint="\n",
+        end="\n\n",
+        seed=seed,
     )
 
 
 def parts(prefix):
-    return prefix.split(few_shot.NEXT)[:-1]
+    return prefix.split("\n\n")[:-1]
 
 
 def test_all_exemplars_come_from_the_pool_through_the_examples_template():
@@ -36,7 +47,7 @@ def test_all_exemplars_come_from_the_pool_through_the_examples_template():
     for template in (0, 1):
         prefix, count = exemplars(records).prefix("1000", template, "Qnew?")
         assert count == 4 == len(parts(prefix))
-        known = {few_shot.ANSWER.join(templates.render(TEMPLATES[template], fields)) for _, fields in records}
+        known = {"\n".join(templates.render(TEMPLATES[template], fields)) for _, fields in records}
         assert set(parts(prefix)) <= known
         assert len(set(parts(prefix))) == 4
 
@@ -113,7 +124,7 @@ def test_shared_exemplars_are_the_same_for_all_examples_of_a_template():
     draw = exemplars(records, shared=True)
     found = {(t, draw.prefix(str(1000 + i), t, f"{i}" * i)) for i in range(30) for t in (0, 1)}
     assert len(found) == 2 and all(count == 4 for _, (_, count) in found)
-    known = {few_shot.ANSWER.join(templates.render(TEMPLATES[0], fields)) for _, fields in records}
+    known = {"\n".join(templates.render(TEMPLATES[0], fields)) for _, fields in records}
     assert set(parts(draw.prefix("1000", 0, "Qnew?")[0])) <= known
     for other in (exemplars(records, seed=1, shared=True), exemplars(records, dataset="cb", shared=True)):
         assert other.prefix("1000", 0, "Qnew?") != draw.prefix("1000", 0, "Qnew?")
@@ -170,9 +181,13 @@ def test_builder_renders_the_styles_template(name):
         assert fields["answer"] in fields["options"]
 
 
+def roomy(style):
+    return dataclasses.replace(protocol.of(RTE, style).limited(8_000), exemplar_budget=5_000)
+
+
 def test_builder_puts_exemplars_in_front():
     style = styles.parse("shuffled_options_3_shots")
-    builder = ExampleBuilder(RTE, style, pool=RTE_POOL, tokenizer=TOKENIZER, budget=5_000)
+    builder = ExampleBuilder(RTE, style, pool=RTE_POOL, tokenizer=TOKENIZER, asked=roomy(style))
     plain = ExampleBuilder(RTE, styles.parse("shuffled_options"))
     example = builder.build("0", rte_fields(0), 2)
     alone = plain.build("0", rte_fields(0), 2)
@@ -180,14 +195,43 @@ def test_builder_puts_exemplars_in_front():
     assert example.inputs == example.prefix + alone.inputs
     assert example.targets == alone.targets
     # Each exemplar is what the style makes of its own record.
-    shown = {plain.build(i, f, 2).inputs + few_shot.ANSWER + plain.build(i, f, 2).targets for i, f in RTE_POOL}
+    shown = {plain.build(i, f, 2).inputs + "\n" + plain.build(i, f, 2).targets for i, f in RTE_POOL}
     rest = example.prefix
     for _ in range(3):
-        (match,) = [text for text in shown if rest.startswith(text + few_shot.NEXT)]
-        rest = rest.removeprefix(match + few_shot.NEXT)
+        (match,) = [text for text in shown if rest.startswith(text + "\n\n")]
+        rest = rest.removeprefix(match + "\n\n")
     assert rest == ""
 
 
 def test_shots_need_a_tokenizer():
     with pytest.raises(ValueError, match="needs a tokenizer"):
         ExampleBuilder(RTE, styles.parse("3_shots"), pool=RTE_POOL)
+
+
+@pytest.mark.parametrize("style", ["gpt3_2_shots", "gpt3_2_shared_shots"])
+@pytest.mark.parametrize("record", catalog.datasets("commonsense"), ids=lambda d: d.name)
+def test_an_exemplar_of_gpt3s_manner_is_one_running_text(record, style):
+    """B2: a line break stood before the answer, a space where it is scored; HellaSwag's broke in mid-sentence."""
+    source = sources.open_source(record, sources.SAMPLES)
+    pool, style = tasks.exemplar_pool(record, source), styles.parse(style)
+    builder = ExampleBuilder(
+        record,
+        style,
+        asked=dataclasses.replace(protocol.of(record, style).limited(20_000), exemplar_budget=20_000),
+        pool=pool,
+        tokenizer=TOKENIZER,
+    )
+    plain = ExampleBuilder(record, styles.parse("gpt3"))
+    identity, fields = pool[0]
+    example = builder.build(identity, fields, 0)
+    assert example.shots == 2
+    scored = {f"{alone.inputs} {alone.targets}\n\n" for i, f in pool[1:] for alone in [plain.build(i, f, 0)]}
+    assert any(a + b == example.prefix for a in scored for b in scored)
+
+
+def test_exemplars_leave_room_where_inputs_are_shorter():
+    style = styles.parse("5_shots")
+    asked = protocol.of(RTE, style).limited(max_input_tokens=400)
+    builder = ExampleBuilder(RTE, style, asked=asked, pool=RTE_POOL, tokenizer=TOKENIZER)
+    example = builder.build("0", rte_fields(0), 2)
+    assert example.shots > 0 and len(example.inputs) <= 398

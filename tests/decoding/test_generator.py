@@ -264,8 +264,8 @@ def test_bad_choices(wrong):
 def test_prompts_as_tokens():
     tokenizer = ByteTokenizer()
 
-    def texts(separator, encoder=False):
-        return completion.prompt_tokens(tokenizer, ["ab "], separator, encoder=encoder)[0]
+    def texts(joint, encoder=False):
+        return completion.prompt_tokens(tokenizer, ["ab "], joint, encoder=encoder)[0]
 
     ids = tokenizer.encode(["ab "])[0]
     assert texts("eos") == [*ids, 1]
@@ -275,7 +275,7 @@ def test_prompts_as_tokens():
     tokenizer.bos_id = 2
     assert texts("eos") == [2, *ids, 1]
     assert texts("eos", encoder=True) == [*ids, 1]
-    with pytest.raises(FlanError, match="separator is 'auto'"):
+    with pytest.raises(FlanError, match="joint is 'auto'"):
         texts("auto")
 
 
@@ -339,7 +339,7 @@ def test_texts_stop_before_a_stop_string():
     tokenizer = ByteTokenizer()
     generator = Generator(model, params, tokenizer.eos_id, prompt_lengths=(16,), new_tokens=(40,), rows=(4,))
     prompts = ["first", "the second", "third one", "4"]
-    settings = {"separator": "eos", "max_new_tokens": [40, 30, 20, 10], "choose": Sampling(temperature=1.0)}
+    settings = {"joint": "eos", "max_new_tokens": [40, 30, 20, 10], "choose": Sampling(temperature=1.0)}
     whole = completion.complete(generator, tokenizer, prompts, **settings)
     assert all(c.num_tokens <= n for c, n in zip(whole, settings["max_new_tokens"], strict=True))
     stop = whole[0].text[5:7]

@@ -23,7 +23,7 @@ CONFIG = dataclasses.replace(
 )
 BYTES = ByteTokenizer()
 TEST, DEV = 3, 1
-SETTINGS = evaluator.Settings(max_length=1024, max_new_tokens=4)
+SETTINGS = evaluator.Settings(max_input_tokens=1024, max_new_tokens=4)
 
 
 def _checkpoint(folder, steps, clusters=(), last_step=None):
@@ -157,7 +157,7 @@ def test_generated_answers_stand_beside_ranked_ones(two_steps, prepared, tmp_pat
         output_dir=str(tmp_path),
         prepared_dir=str(prepared),
         datasets=("rte", "natural_questions"),
-        max_length=1024,
+        max_input_tokens=1024,
         max_new_tokens=4,
         pmi=True,
         mesh_shape={"data": 8},

@@ -34,7 +34,7 @@ CONFIG = dataclasses.replace(
 NETWORK, BYTES = models.build(CONFIG), ByteTokenizer()
 RARE = "§"  # of two bytes, the second of which no other text here has
 MESH = partitioning.make_mesh(devices=jax.devices()[:1])
-SETTINGS = evaluator.Settings(max_length=1024, max_new_tokens=4)
+SETTINGS = evaluator.Settings(max_input_tokens=1024, max_new_tokens=4)
 
 
 def _params(where, number=np.nan):
@@ -163,7 +163,7 @@ def test_a_cluster_with_a_checkpoint_of_its_own_is_left_out(bad_norm, sound, pre
 
 
 def test_the_binary_says_what_is_invalid(bad_norm, bad_token, sound, prepared, tmp_path, capsys):
-    common = {"prepared_dir": str(prepared), "datasets": ["rte", "sst2"], "max_length": 1024, "generate": False}
+    common = {"prepared_dir": str(prepared), "datasets": ["rte", "sst2"], "max_input_tokens": 1024, "generate": False}
     eval_binary.evaluate(checkpoint_path=[sound, bad_norm, bad_token], output_dir=str(tmp_path / "out"), **common)
     printed = capsys.readouterr().out
     assert "no result is valid for bad_norm step 0" in printed

@@ -68,7 +68,7 @@ def _run(folder, name, skills, *, style="instructions", status=evaluator.HELD_OU
         "checkpoint": "gemma step 0",
         "tuning": {"status": "tuned", "datasets": ["sst2"], "clusters": ["sentiment"]},
         "settings": {"style": style},
-        "separator": "eos",
+        "joint": "eos",
         "datasets": datasets,
         "clusters": cluster_means(datasets),
         "skipped": [{"dataset": "squad_v1", "reason": "a generation <dataset>"}],

@@ -91,5 +91,5 @@ def test_packing_keeps_to_both_sides(share):
 
 
 def test_options_that_repeat_the_prompt_are_refused(tiny):
-    with pytest.raises(FlanError, match="score it with the separator 'eos'"):
+    with pytest.raises(FlanError, match="score it with the joint 'eos'"):
         Scorer(*tiny).score([Tree((5, 1), ((6, 7),), (1,), (1,))])

@@ -228,7 +228,7 @@ def test_agrees_with_lm_evaluation_harness(shared):
     items = json.loads((shared / "oracles/scoring/hellaswag100_smollm2.json").read_text())["items"]
     found = gguf.read(path)
     contexts, options = [item["context"] for item in items], [item["options"] for item in items]
-    trees = build_trees(found.tokenizer, contexts, options, separator=None)
+    trees = build_trees(found.tokenizer, contexts, options, joint="joined")
     scores = Scorer(models.build(found.config), found.params).score(trees)
     sums = np.array([s.loglikelihood for s in scores])
     np.testing.assert_allclose(sums, [item["loglikelihood"] for item in items], atol=2e-3)

@@ -4,10 +4,7 @@ import pytest
 
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import prompts
 from flan_jax.scoring import trees
-from flan_jax.styles import TextStyle
-from flan_jax.templates import Template
 
 BYTES = ByteTokenizer()
 
@@ -32,17 +29,17 @@ def _ids(text):
 
 
 def test_joined_moves_white_space_and_splits_by_the_context():
-    tree = trees.build_tree(BYTES, "Q: ", ["yes", "no"], separator=None)
+    tree = trees.build_tree(BYTES, "Q: ", ["yes", "no"], joint="joined")
     assert tree == trees.Tree(_ids("Q:"), (_ids(" yes"), _ids(" no")), (0, 0), (3, 2))
 
 
 def test_newline_stays_in_the_context():
-    tree = trees.build_tree(BYTES, "Q", ["yes", "é"], separator="newline")
+    tree = trees.build_tree(BYTES, "Q", ["yes", "é"], joint="newline")
     assert tree == trees.Tree(_ids("Q\n"), (_ids("yes"), _ids("é")), (0, 0), (3, 2))
 
 
 def test_space_belongs_to_the_option():
-    tree = trees.build_tree(BYTES, "A:", ["yes", "no"], separator="space")
+    tree = trees.build_tree(BYTES, "A:", ["yes", "no"], joint="space")
     assert tree == trees.Tree(_ids("A:"), (_ids(" yes"), _ids(" no")), (0, 0), (3, 2))
 
 
@@ -51,14 +48,14 @@ def test_eos_as_in_tuning(bos):
     tokenizer = ByteTokenizer()
     tokenizer.bos_id = bos
     start = () if bos is None else (7,)
-    tree = trees.build_tree(tokenizer, "Q", ["it is", "it is not"], separator="eos")
+    tree = trees.build_tree(tokenizer, "Q", ["it is", "it is not"], joint="eos")
     assert tree.trunk == (*start, *_ids("Q"), 1)
     assert tree.branches == ((*_ids("it is"), 1), (*_ids("it is not"), 1))
-    assert trees.build_tree(tokenizer, "Q", ["a"], separator="eos", score_eos=False).branches == (_ids("a"),)
+    assert trees.build_tree(tokenizer, "Q", ["a"], joint="eos", score_eos=False).branches == (_ids("a"),)
 
 
 def test_tokens_across_the_boundary_go_unscored_or_are_never_empty():
-    tree = trees.build_tree(MergingTokenizer(), "xa", ["b", "c", "bcd"], separator=None)
+    tree = trees.build_tree(MergingTokenizer(), "xa", ["b", "c", "bcd"], joint="joined")
     # "xa"+"b" -> x ab: one token spans both; the split is after len(encode("xa")) = 2 tokens, which would leave none.
     assert tree.trunk == _ids("x")
     assert tree.branches == ((260,), _ids("ac"), (260, *_ids("cd")))
@@ -67,67 +64,44 @@ def test_tokens_across_the_boundary_go_unscored_or_are_never_empty():
 
 
 def test_eos_stands_before_a_first_token_that_is_scored():
-    assert trees.build_tree(BYTES, "", ["a", "b"], separator=None).trunk == (BYTES.eos_id,)
-    assert trees.build_tree(BYTES, " ", ["a"], separator=None).branches == (_ids(" a"),)
+    assert trees.build_tree(BYTES, "", ["a", "b"], joint="joined").trunk == (BYTES.eos_id,)
+    assert trees.build_tree(BYTES, " ", ["a"], joint="joined").branches == (_ids(" a"),)
 
 
 def test_prompt_is_cut_from_the_left_and_counted():
     tokenizer = ByteTokenizer()
     tokenizer.bos_id = 9
-    tree = trees.build_tree(tokenizer, "0123456789", ["ab", "c"], separator="eos", max_length=8)
+    tree = trees.build_tree(tokenizer, "0123456789", ["ab", "c"], joint="eos", max_length=8)
     assert tree.trunk == (9, *_ids("789"), 1)
     assert tree.cut_tokens == 7 and tree.longest == 8
     with pytest.raises(FlanError, match="no room for a prompt"):
-        trees.build_tree(tokenizer, "01", ["a" * 20], separator="eos", max_length=8)
+        trees.build_tree(tokenizer, "01", ["a" * 20], joint="eos", max_length=8)
     with pytest.raises(FlanError, match="no tokens of its own"):
-        trees.build_tree(tokenizer, "01", [""], separator=None)
-    with pytest.raises(FlanError, match="separator is 'tab'"):
-        trees.build_tree(tokenizer, "01", ["a"], separator="tab")
+        trees.build_tree(tokenizer, "01", [""], joint="joined")
+    with pytest.raises(FlanError, match="joint is 'tab'"):
+        trees.build_tree(tokenizer, "01", ["a"], joint="tab")
 
 
-TEMPLATE = Template("Read: {passage}\nAsk: {question}\n{options}")
-FIELDS = {"passage": "one two three four five six seven", "question": "is it?", "options": ["yes", "no"]}
+def test_what_cannot_be_scored_is_told_apart():
+    found = trees.try_trees(BYTES, ["a", "b", "c"], [["x"], ["x", ""], ["y" * 90]], joint="newline", max_length=40)
+    assert isinstance(found[0], trees.Tree) and found[0].branches == (_ids("x"),)
+    assert [type(one) for one in found[1:]] == [trees.UnscorableError] * 2
+    assert "option '' has no tokens" in str(found[1]) and "no room for a prompt" in str(found[2])
+    with pytest.raises(trees.UnscorableError, match="option '' has no tokens"):
+        trees.build_trees(BYTES, ["a", "b"], [["x"], [""]], joint="space")
+    assert trees.build_tree(BYTES, "b", ["x", ""], joint="eos").branches == ((*_ids("x"), 1), (1,))
 
 
-def test_fit_prompt_leaves_what_fits():
-    prompt = prompts.fit_prompt(BYTES, TEMPLATE, FIELDS | {"answer": "yes"}, 500, separator="eos")
-    assert prompt.cut_tokens == 0 and prompt.target == "yes" and prompt.inputs.startswith("Read: one two")
+class DroppingTokenizer(ByteTokenizer):
+    """White space at the end of a text has no tokens."""
+
+    def encode(self, texts):
+        return super().encode([text.rstrip() for text in texts])
 
 
-@pytest.mark.parametrize("separator", ["eos", "newline", "space"])
-@pytest.mark.parametrize("limit", range(48, 90, 5))
-def test_fit_prompt_shortens_the_longest_field_only(separator, limit):
-    fields = FIELDS | {"answer": "yes"}
-    prompt = prompts.fit_prompt(BYTES, TEMPLATE, fields, limit, separator=separator)
-    tree = prompts.scoring_tree(BYTES, prompt.inputs, fields["options"], separator)
-    assert tree.longest <= limit
-    whole = prompts.fit_prompt(BYTES, TEMPLATE, fields, 10_000, separator=separator).inputs
-    assert prompt.cut_tokens == len(whole) - len(prompt.inputs)
-    assert prompt.inputs.endswith("Ask: is it?\nOPTIONS:\n- yes\n- no")
-    passage = prompt.inputs.removeprefix("Read: ").split("\nAsk")[0]
-    assert fields["passage"].endswith(passage)
-
-
-def test_fit_prompt_keeps_the_exemplars_whole():
-    prefix = "Read: a\nAsk: b\nno\n\n"
-    prompt = prompts.fit_prompt(BYTES, TEMPLATE, FIELDS | {"answer": "yes"}, 85, prefix=prefix, separator="eos")
-    assert prompt.inputs.startswith(prefix + "Read: ") and prompt.cut_tokens > 0
-    assert len(prompt.inputs) + len("yes") + 2 <= 85
-
-
-def test_fit_prompt_never_cuts_instruction_or_options():
-    with pytest.raises(FlanError, match="without any field's text"):
-        prompts.fit_prompt(BYTES, TEMPLATE, FIELDS | {"answer": "yes"}, 30, separator="eos")
-
-
-def test_resolve_separator():
-    assert prompts.resolve_separator("auto", None) == "newline"
-    assert prompts.resolve_separator("auto", "eos") == "eos"
-    assert prompts.resolve_separator("newline", "eos") == "newline"
-    assert prompts.resolve_separator("auto", "eos", TextStyle("gpt3")) == "space"
-    assert prompts.resolve_separator("eos", None, TextStyle("gpt3")) == "eos"
-    with pytest.raises(FlanError, match="'auto', 'eos', 'newline', 'space'"):
-        prompts.resolve_separator("tab", None)
+def test_an_option_that_leaves_no_trace_is_never_scored_by_the_prompts_tokens():
+    with pytest.raises(trees.UnscorableError, match="has no tokens"):
+        trees.build_tree(DroppingTokenizer(), "ab", ["c", " "], joint="joined")
 
 
 def test_a_tree_must_be_predictable():
