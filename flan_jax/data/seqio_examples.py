@@ -106,19 +106,25 @@ class _Renderer:
         self._record, self._style, self._number, self._seed, self._ranked = record, style, number, seed, ranked
         self._features, self._lengths = output_features, sequence_length
         self._tokenizer = seqio_vocabulary.of(output_features["inputs"].vocabulary)[1]
-        self._protocol = protocol.of(record, style)
+        self._check_lengths()
         most = sequence_length.get("inputs")
+        self._protocol = protocol.of(record, style).limited(max_input_tokens=most)
         self._room = None if most is None else most - output_features["inputs"].add_eos
         self._left_out = 0
         pool = records.exemplar_pool(record, source.source) if style.shots else ()
-        self._builder = ExampleBuilder(record, style, pool=pool, tokenizer=self._tokenizer, seed=seed)
-        self._check_lengths()
+        self._builder = ExampleBuilder(
+            record, style, asked=self._protocol, pool=pool, tokenizer=self._tokenizer, seed=seed
+        )
+        self._check_room()
 
     def _check_lengths(self) -> None:
-        """Refuses lengths at which every example would be left out: SeqIO would look for one for ever."""
+        """Refuses what is no length."""
         for name, length in self._lengths.items():
             if name in self._features and length is not None and not (isinstance(length, int) and length > 1):
                 raise FlanError(f"dataset {self._record.name}: {name} of {length!r} tokens; give 2 or more.")
+
+    def _check_room(self) -> None:
+        """Refuses a length at which every example would be left out: SeqIO would look for one for ever."""
         if self._room is None:
             return
         words = self._record.label_words
