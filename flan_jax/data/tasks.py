@@ -107,14 +107,12 @@ class _TaskName:
 
 def _mixture(name: str) -> tuple[catalog.Dataset, ...]:
     """The datasets of a mixture, with or without a style at the end of its name; () where there is none."""
-    if not name.startswith(_PREFIX):
-        return ()
     try:
         base, style = styles.split_name(name)
         members = catalog.mixture(base)
     except FlanError:
         return ()
-    is_task = base.removeprefix(_PREFIX) == members[0].name if members else True
+    is_task = len(members) == 1 and members[0].name in (base, base.removeprefix(_PREFIX))
     return () if is_task or base + style.suffix != name else members
 
 
@@ -258,7 +256,7 @@ def _listed() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _unknown(name: str) -> FlanError | None:
     """What to say of a name that nobody has registered, if it begins as ours do."""
-    if not name.startswith(_PREFIX):
+    if not name.startswith(_PREFIX.rstrip("_")):
         return None
     rest = name.removesuffix(RANKED)
     number = _TEMPLATE.search(rest)
