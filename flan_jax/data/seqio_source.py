@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +110,7 @@ class CatalogSource(seqio.DataSource):
         shown = part if part.size else self._slice(split)  # where there are more shards than records, some are empty
         read = dataclasses.replace(self.source, splits={split: shown}).read(split, shuffle, seed)
         read = read.shuffle(seqio.SHUFFLE_BUFFER_SIZE, seed) if shuffle else read
-        rows = usable.usable(self._record, read if part.size else read.take(0))
-        is_train = split == "train"
-
-        def marked(row: Mapping[str, Any]) -> dict[str, Any]:
-            return {**row, IS_TRAIN: tf.constant(is_train)}
-
-        return rows.map(tf.autograph.experimental.do_not_convert(marked))
+        return usable.usable(self._record, read if part.size else read.take(0), **{IS_TRAIN: split == "train"})
 
 
 def _part(whole: catalog.SplitSlice, index: int, count: int) -> catalog.SplitSlice:

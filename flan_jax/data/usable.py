@@ -106,11 +106,12 @@ def _traced(record: Dataset) -> tuple[Callable[[Any], Any] | None, Callable[[Any
     return keep, tf.function(with_problem, autograph=False)
 
 
-def usable(record: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
-    """The kept records without a problem: `record_id`, and the fields. See `checked`."""
+def usable(record: Dataset, rows: tf.data.Dataset, **constants: Any) -> tf.data.Dataset:
+    """The kept records without a problem: `record_id`, the fields, and constants. See `checked`."""
 
     def without_problem(row: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in row.items() if name != PROBLEM}
+        found = {name: value for name, value in row.items() if name != PROBLEM}
+        return found | {name: tf.constant(value) for name, value in constants.items()}
 
     without_problems = checked(record, rows).filter(_as_it_is(lambda row: tf.equal(row[PROBLEM], 0)))
     return without_problems.map(_as_it_is(without_problem))
