@@ -161,8 +161,18 @@ def metrics_of(found):
     return found[0].result()
 
 
-@pytest.mark.parametrize("converter", [seqio.EncDecFeatureConverter, seqio.DecoderFeatureConverter])
-@pytest.mark.parametrize("name", ["flan_rte", "flan_squad_v1", "flan_multirc", "flan_samsum", "flan_rte_gpt3"])
+BOTH = (seqio.EncDecFeatureConverter, seqio.DecoderFeatureConverter)
+
+
+@pytest.mark.parametrize(
+    ("name", "converter"),
+    [
+        *(("flan_squad_v1", c) for c in BOTH),
+        ("flan_multirc", BOTH[0]),
+        ("flan_samsum", BOTH[1]),
+        ("flan_rte_gpt3", BOTH[0]),
+    ],
+)
 def test_evaluator_generates(name, converter):
     """A model that says the first reference gets full marks, and one that says nothing does not."""
     run = evaluator(name, converter)
@@ -181,8 +191,14 @@ def test_evaluator_generates(name, converter):
     assert max(wrong[name].values()) < 100
 
 
-@pytest.mark.parametrize("converter", [seqio.EncDecFeatureConverter, seqio.DecoderFeatureConverter])
-@pytest.mark.parametrize("name", ["flan_rte_score_eval", "flan_multirc_t1_score_eval", "flan_cb_gpt3_score_eval"])
+@pytest.mark.parametrize(
+    ("name", "converter"),
+    [
+        *(("flan_rte_score_eval", c) for c in BOTH),
+        ("flan_multirc_t1_score_eval", BOTH[0]),
+        ("flan_cb_gpt3_score_eval", BOTH[1]),
+    ],
+)
 def test_evaluator_ranks(name, converter):
     """Scores by the model's features alone: the tokens of a right option are recognized in what the converter made."""
     run = evaluator(name, converter)
