@@ -19,7 +19,7 @@ FLOORS = (
     {"protocol"},
     {"macros"},
     {"data", "configuration"},
-    {"checkpoint", "overlap"},
+    {"checkpoint", "overlap", "mixtures"},
     {"training", "formats", "scoring"},
     {"decoding", "compilation"},
     {"evaluation", "lm_eval", "inspection"},
