@@ -10,8 +10,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from flan_jax import protocol, styles, templates
-from flan_jax.catalog import Dataset
+from flan_jax import catalog, protocol, styles, templates
+from flan_jax.catalog import VARIANT, Dataset
 from flan_jax.data.few_shot import Exemplars
 from flan_jax.data.vocabularies import Tokenizer
 
@@ -83,7 +83,7 @@ class ExampleBuilder:
                 raise ValueError("a style with shots needs a tokenizer, which counts what fits")
             styled = [(identity, self.fields(identity, fields)) for identity, fields in pool]
             self._exemplars = Exemplars(
-                record.name,
+                catalog.whole(record.name),
                 self.templates,
                 styled,
                 tokenizer,
@@ -104,9 +104,9 @@ class ExampleBuilder:
         )
         return {**fields, templates.OPTIONS: options, "answer": answer}
 
-    def prefix(self, record_id: str, template: int, inputs: str) -> tuple[str, int]:
+    def prefix(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[str, int]:
         """The exemplars in front of a rendered input, and how many there are; see `Exemplars.prefix`."""
-        return self._exemplars.prefix(record_id, template, inputs) if self._exemplars else ("", 0)
+        return self._exemplars.prefix(record_id, template, inputs, variant) if self._exemplars else ("", 0)
 
     def build(self, record_id: str, fields: Fields, template: int) -> Example:
         """Builds one example.
@@ -121,5 +121,5 @@ class ExampleBuilder:
         """
         fields = self.fields(record_id, fields)
         inputs, targets = templates.render(self.templates[template], fields)
-        prefix, shots = self.prefix(record_id, template, inputs)
+        prefix, shots = self.prefix(record_id, template, inputs, fields.get(VARIANT, ""))
         return Example(prefix + inputs, targets, template, prefix, shots, fields)
