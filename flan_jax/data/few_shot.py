@@ -90,17 +90,26 @@ class Exemplars:
         Returns:
           (text, number of exemplars); ("", 0) where not one fits.
         """
+        texts = [self._rendered(number, template)[1] for number in self._drawn(record_id, template, inputs)]
+        return "".join(texts), len(texts)
+
+    def chosen(self, record_id: str, template: int, inputs: str) -> tuple[Fields, ...]:
+        """The fields of the exemplars that `prefix` shows, in their order."""
+        return tuple(self._pool[number][1] for number in self._drawn(record_id, template, inputs))
+
+    def _drawn(self, record_id: str, template: int, inputs: str) -> list[int]:
+        """Numbers of the records that stand in front of an input."""
         tried = self._candidates(f"template {template}" if self._shared else record_id)
         needed = self._room(template) if self._shared else len(self._tokenizer.encode([inputs])[0])
         left = self._budget - needed
-        texts: list[str] = []
+        drawn: list[int] = []
         for number in tried:
-            if len(texts) == self._shots:
+            if len(drawn) == self._shots:
                 break
             if self._pool[number][0] == record_id:
                 continue
-            same, text, tokens = self._rendered(number, template)
+            same, _, tokens = self._rendered(number, template)
             if same != inputs and tokens <= left:
-                texts.append(text)
+                drawn.append(number)
                 left -= tokens
-        return "".join(texts), len(texts)
+        return drawn
