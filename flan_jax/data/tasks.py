@@ -199,20 +199,27 @@ def _render(
             **kept,
         }
 
+    if style.lettered_options and record.kind == catalog.CLASSIFICATION:
+        dataset = dataset.filter(lambda row: tf.size(row[templates.OPTIONS]) <= len(styles.LETTERS))
     return dataset.map(render, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _restyled_options(builder: ExampleBuilder, row: Mapping[str, Any]) -> dict[str, Any]:
     """Options and answer of a row in the builder's style."""
 
+    texts = ["answer", *((templates.LETTERED, templates.LETTER) if builder.style.lettered_options else ())]
+
     def restyled(record_id: bytes, options: Any, answer: bytes) -> list[Any]:
         shown = {"options": [_decoded(option) for option in options], "answer": _decoded(answer)}
         fields = builder.fields(record_id.decode("utf-8"), shown)
-        return [np.array([o.encode("utf-8") for o in fields["options"]], object), fields["answer"].encode("utf-8")]
+        options = np.array([o.encode("utf-8") for o in fields["options"]], object)
+        return [options, *(fields[name].encode("utf-8") for name in texts)]
 
     arguments = [row["record_id"], row["options"], row["answer"]]
-    options, answer = tf.numpy_function(restyled, arguments, [tf.string, tf.string])
-    return {"options": tf.ensure_shape(options, [None]), "answer": tf.ensure_shape(answer, [])}
+    options, *found = tf.numpy_function(restyled, arguments, [tf.string] * (1 + len(texts)))
+    return {"options": tf.ensure_shape(options, [None])} | {
+        name: tf.ensure_shape(value, []) for name, value in zip(texts, found, strict=True)
+    }
 
 
 def _prefix(builder: ExampleBuilder) -> Callable[[bytes, int, bytes], bytes]:

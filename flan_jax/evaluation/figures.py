@@ -30,7 +30,8 @@ def ranked(prediction: Prediction, score: str) -> int:
       score: the name of a way to score (`flan_jax.ways`), for example "sum" or "per_character".
 
     Raises:
-      FlanError: a score is NaN or infinite: no option is the highest; no such way, or the prediction lacks what it needs.
+      FlanError: a score is NaN or infinite, so that no option is the highest; there is no such way; or the prediction
+        lacks what it needs.
     """
     values = ways.way(score).values(prediction)
     if not all(map(math.isfinite, values)):
@@ -140,9 +141,9 @@ def summarize(
     `random`, `majority` (None where there is none) and, for each template, `value`; all from 0 to 1. Where options are
     ranked, a template has the headline value under each way to score, by its name, and `value` is its `sum`;
     `mean_<way>` are the means of the others. Which way is best on dev is `best_dev_way`: the mean over templates
-    counts, ties go to the first, and test has no say. A prediction line of generated text carries its example's own `score`, 0 to 1, where the
-    metric has one (BLEU has not); without it the report leaves the dataset out of differences and clean subsets. Such a
-    line has `prompt`, `prediction` and `references`.
+    counts, ties go to the first, and test has no say. A prediction line of generated text carries its example's own
+    `score`, 0 to 1, where the metric has one (BLEU has not); without it the report leaves the dataset out of
+    differences and clean subsets. Such a line has `prompt`, `prediction` and `references`.
 
     Args:
       record: the dataset.

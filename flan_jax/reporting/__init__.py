@@ -83,9 +83,9 @@ def to_dict(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
     """The report as JSON; shares from 0 to 1.
 
     Returns:
-      {"runs", "clusters", "comparisons", "tests", "values", "calibration", "clean", "forms"}. The `clusters` of a run are means
-      over the datasets that all runs have, as in the table; the `clusters` beside the runs say which those are. A
-      group's `members` are the names of its runs.
+      {"runs", "clusters", "comparisons", "tests", "values", "calibration", "clean", "forms"}. The `clusters` of a run
+      are means over the datasets that all runs have, as in the table; the `clusters` beside the runs say which those
+      are. A group's `members` are the names of its runs. `forms` says which of full text and letters is better on dev.
     """
     over_all = common(runs)
     return {
