@@ -301,6 +301,8 @@ STYLES = (
     "gpt3",
     "3_templates",
     "shuffled_options",
+    "lettered_options",
+    "gpt3_lettered_options_2_shots",
     "2_shots",
     "no_template_4_shots",
 )
