@@ -20,7 +20,7 @@ FLOORS = (
     {"ways"},
     {"macros"},
     {"data", "configuration"},
-    {"checkpoint", "overlap"},
+    {"checkpoint", "overlap", "mixtures"},
     {"training", "formats", "scoring"},
     {"decoding", "compilation"},
     {"evaluation", "lm_eval", "inspection"},

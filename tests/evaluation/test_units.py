@@ -99,6 +99,8 @@ def test_an_example_that_cannot_be_asked_is_left_out_and_named(scorer, tmp_path,
     # A second job takes all of it as it is.
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jsonl")}
     again = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", [dataset])
+    for found in (again, results):
+        assert found["datasets"][dataset].pop("cost")["units" if found is results else "reused"] > 0
     assert again["datasets"] == results["datasets"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jsonl")} == times
 
