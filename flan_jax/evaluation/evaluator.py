@@ -193,13 +193,14 @@ def evaluate(
     found: dict[tuple[str, str, int], Predictions] = {}
     invalid: dict[str, InvalidError] = {}  # the first of each dataset
     waiting: list[ranking.Rendered] = []
+    known: ranking.Known = {}
     costs = provenance.Costs()
 
     def rank_waiting() -> None:
         with costs.over([rendered.unit.name[0] for rendered in waiting]):
-            ranked = ranking.rank(scorer, waiting)
+            ranked = ranking.rank(scorer, waiting, known)
         for rendered, predictions in zip(waiting, ranked, strict=True):
-            costs.trees(rendered.unit.name[0], rendered.every_tree)
+            costs.trees(rendered.unit.name[0], [*rendered.trees, *rendered.of_readings])
             if isinstance(predictions, InvalidError):
                 invalid.setdefault(rendered.unit.name[0], predictions)
             else:

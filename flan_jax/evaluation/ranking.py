@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,9 +39,9 @@ class Rendered:
     left: tuple[Left, ...] = ()
 
     @property
-    def every_tree(self) -> list[Tree]:
-        """All that is scored, equal trees of readings once."""
-        return [*self.trees, *dict.fromkeys(t for lines in self.further.values() for trees in lines for t in trees)]
+    def of_readings(self) -> list[Tree]:
+        """The trees of readings, each once."""
+        return list(dict.fromkeys(t for lines in self.further.values() for trees in lines for t in trees))
 
 
 def render(
@@ -134,20 +135,34 @@ def _further_trees(
     }
 
 
-def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[Predictions | InvalidError]:
+Known = dict[bytes, tuple[float, ...] | None]  # log-likelihoods of a reading's trees by their digest
+
+
+def rank(scorer: Scorer, waiting: Sequence[Rendered], known: Known | None = None) -> list[Predictions | InvalidError]:
     """Scores units together, so that batches are full, and writes their predictions.
+
+    Args:
+      scorer: the scoring engine.
+      waiting: units, those of a dataset one after another.
+      known: what was found for the trees of readings, which recur from template to template. It is added to, and what
+        is not of the last unit's dataset is forgotten.
 
     Returns:
       The predictions of each unit; or, where a score is NaN or infinite, which, and then nothing is written of it.
     """
     every = iter(_scored(scorer, [tree for rendered in waiting for tree in rendered.trees]))
-    of_readings = [t for rendered in waiting for lines in rendered.further.values() for trees in lines for t in trees]
-    distinct = list(dict.fromkeys(of_readings))
-    known = dict(zip(distinct, _scored(scorer, distinct), strict=True)) if distinct else {}
+    known = {} if known is None else known
+    digests = {tree: _digest(tree) for rendered in waiting for tree in rendered.of_readings}
+    unknown = {digest: tree for tree, digest in digests.items() if digest not in known}
+    for digest, score in zip(unknown, _scored(scorer, list(unknown.values())) if unknown else (), strict=True):
+        known[digest] = None if score is None else score.loglikelihood
     found: list[Predictions | InvalidError] = []
     for rendered in waiting:
         scores = [next(every) for _ in rendered.lines]
-        further = {key: [[known[t] for t in trees] for trees in lines] for key, lines in rendered.further.items()}
+        further = {
+            key: [[known[digests[tree]] for tree in trees] for trees in lines]
+            for key, lines in rendered.further.items()
+        }
         bad = [i for i, score in enumerate(scores) if score is None]
         bad += [i for of_lines in further.values() for i, several in enumerate(of_lines) if None in several]
         if bad:
@@ -156,11 +171,21 @@ def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[Predictions | Inva
         lines = [line | _scores(line, score) for line, score in zip(rendered.lines, scores, strict=True)]
         for key, of_lines in further.items():
             for line, several in zip(lines, of_lines, strict=True):
-                line[key] = [value for one in several for value in one.loglikelihood]
+                line[key] = [value for one in several for value in one]
         predictions = Predictions(lines, rendered.left)
         rendered.unit.write(predictions)
         found.append(predictions)
+    last = waiting[-1].unit.name[0] if waiting else ""
+    needed = {digests[t] for rendered in waiting if rendered.unit.name[0] == last for t in rendered.of_readings}
+    for digest in known.keys() - needed:
+        del known[digest]
     return found
+
+
+def _digest(tree: Tree) -> bytes:
+    """Identifies a tree by what its scores depend on."""
+    tokens = (tree.prefix + tree.trunk, tree.branches, tree.unscored)
+    return hashlib.blake2b(repr(tokens).encode(), digest_size=16).digest()
 
 
 def _scored(scorer: Scorer, trees: Sequence[Tree]) -> Sequence[OptionScores | None]:

@@ -366,3 +366,26 @@ def test_an_unknown_way_is_refused_before_anything_is_scored(scorer, tmp_path):
             scorer, tmp_path / "prepared", tmp_path / "out", "rte", dataclasses.replace(SETTINGS, ways=("chanel",))
         )
     assert not (tmp_path / "out").exists()
+
+
+class Counting(Scorer):
+    """Keeps what it is asked to score."""
+
+    def score(self, trees, **more):
+        trees = list(trees)
+        self.asked.extend(trees)
+        return super().score(trees, **more)
+
+
+@pytest.mark.parametrize("at_once", [1, 256])
+def test_what_recurs_from_template_to_template_is_scored_once(network, scorer, tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(evaluator, "_TREES_AT_ONCE", at_once)
+    counting = Counting(*network, row_lengths=(512, LONGEST))
+    counting._compiled, counting.asked = scorer._compiled, []
+    prepare(tmp_path / "prepared", "rte", RTE)
+    settings = dataclasses.replace(SETTINGS, ways=("channel",))
+    figures, _ = evaluate(counting, tmp_path / "prepared", tmp_path / "out", "rte", settings)
+    templates = len(figures["templates"])
+    assert templates > 5 and sum(len(tree.branches) == 2 for tree in counting.asked) == templates * len(RTE)
+    assert sum(len(tree.branches) == 1 for tree in counting.asked) == 2 * len(RTE)
+    assert len({t["channel"] for t in figures["templates"]}) == 1
