@@ -17,6 +17,7 @@ FLOORS = (
     {"catalog", "models"},
     {"tasks", "template_lint", "styles"},
     {"protocol"},
+    {"ways"},
     {"macros"},
     {"data", "configuration"},
     {"checkpoint", "overlap", "mixtures"},

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flan_jax import catalog, metrics, protocol, styles
-from flan_jax.evaluation import figures
+from flan_jax import catalog, metrics, protocol, styles, ways
 
 PAGE = Path(__file__).parents[1] / "docs" / "protocols.md"
 GPT3 = styles.parse("gpt3")
@@ -117,7 +116,7 @@ def _in_general():
     text, in_gpt3 = _every(), _every(GPT3)
     forward = [len(asked.forward) for asked in text]
     limits = {asked.max_new_tokens for asked in text}
-    ways = [*figures.SCORES, figures.PMI]
+    names = [way.name for way in ways.ALL]
     return {
         "wordings": [min(forward), max(forward)],
         "between prompt and answer": [
@@ -125,8 +124,8 @@ def _in_general():
             _one(asked.joint(None, False) for asked in text),
             _one(asked.joint("eos", False) for asked in in_gpt3),
         ],
-        "score of an option": [ways[0]],
-        "scores beside it": ways[1:],
+        "score of an option": names[:1],
+        "scores beside it": names[1:],
         "a generated answer ends at": map(json.dumps, _one(asked.stops(protocol.NEWLINE) for asked in text)),
         "new tokens": sorted(limits),
         "longest input": [_one(asked.max_input_tokens for asked in text + in_gpt3)],

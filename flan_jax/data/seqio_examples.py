@@ -28,6 +28,7 @@ EPOCH = "epoch"
 _as_it_is = tf.autograph.experimental.do_not_convert
 
 _NO_FIELD = ("record_id", IS_TRAIN, EPOCH)
+_SCORED = "scored_options"  # what a model is asked about: the options, or their letters
 
 
 def with_epochs(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -81,7 +82,10 @@ def to_examples(
     """
     lengths = sequence_length or {}
     renderer = _Renderer(record, source, style, number, seed, ranked, output_features, lengths)
-    examples = with_epochs(dataset).map(_as_it_is(renderer.example), num_parallel_calls=tf.data.AUTOTUNE)
+    rows = with_epochs(dataset)
+    if style.lettered_options and record.kind == catalog.CLASSIFICATION:
+        rows = rows.filter(_as_it_is(lambda row: tf.size(row[templates.OPTIONS]) <= len(styles.LETTERS)))
+    examples = rows.map(_as_it_is(renderer.example), num_parallel_calls=tf.data.AUTOTUNE)
     if lengths.get("inputs") is not None:
         examples = examples.filter(_as_it_is(lambda example: example["cut_tokens"] >= 0))
     if ranked:
@@ -146,7 +150,11 @@ class _Renderer:
         kept = self._kept(fields)
         if self._style.restyles_options and templates.OPTIONS in fields:
             fields |= self._restyled_options(row["record_id"], fields)
-        kept |= {name: fields[name] for name in ("options", "answer") if name in fields}
+        if self._style.lettered_options and templates.OPTIONS in fields:
+            kept = {"words": fields[templates.OPTIONS], **kept}  # in GPT-3's manner the dataset's own are there
+            kept |= {"options": fields[_SCORED], "answer": fields[templates.LETTER]}
+        else:
+            kept |= {name: fields[name] for name in ("options", "answer") if name in fields}
         inputs, targets = templates.render_tensors(self._builder.templates, fields, index)
         if self._style.shots:
             variant = row.get(catalog.VARIANT, tf.constant(""))
@@ -198,11 +206,17 @@ class _Renderer:
         def restyled(record_id: bytes, options: Any, answer: bytes) -> list[Any]:
             shown = {"options": [records.decoded(option) for option in options], "answer": records.decoded(answer)}
             found = self._builder.fields(records.decoded(record_id), shown)
-            return [np.array([o.encode() for o in found["options"]], object), found["answer"].encode()]
+            lists = found["options"], self._protocol.scored(found)
+            return [
+                *(np.array([o.encode() for o in some], object) for some in lists),
+                *(found[n].encode() for n in names),
+            ]
 
+        names = ["answer", *((templates.LETTERED, templates.LETTER) if self._style.lettered_options else ())]
         arguments = [record_id, fields["options"], fields["answer"]]
-        options, answer = tf.numpy_function(restyled, arguments, [tf.string, tf.string])
-        return {"options": tf.ensure_shape(options, [None]), "answer": tf.ensure_shape(answer, [])}
+        options, scored, *texts = tf.numpy_function(restyled, arguments, [tf.string] * (2 + len(names)))
+        lists = {"options": tf.ensure_shape(options, [None]), _SCORED: tf.ensure_shape(scored, [None])}
+        return lists | {name: tf.ensure_shape(text, []) for name, text in zip(names, texts, strict=True)}
 
     def _prefix(self, record_id: bytes, template: int, inputs: bytes, variant: bytes) -> bytes:
         """The exemplars in front of a rendered input."""

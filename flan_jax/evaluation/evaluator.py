@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, distributed, protocol, styles
+from flan_jax import catalog, distributed, protocol, styles, ways
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
@@ -61,7 +61,8 @@ class Settings:
       style: how records become prompts, for example "instructions", "gpt3", "5_shots" or "5_shared_shots", whose
         exemplars are the same for all examples of a template and are computed once (`flan_jax.styles`).
       max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset's metric.
-      pmi: rank options by pointwise mutual information with the prompt too.
+      ways: names of further ways to score options that cost more, such as "pmi" and "channel" (`flan_jax.ways`); what
+        costs nothing is always computed.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for example its dtype.
       seed: of exemplars and of shuffled options.
     """
@@ -72,7 +73,7 @@ class Settings:
     joint: str = protocol.AUTO
     style: str = "instructions"
     max_new_tokens: int | None = None
-    pmi: bool = False
+    ways: tuple[str, ...] = ()
     computation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
@@ -134,11 +135,13 @@ def evaluate(
       where that was, `skipped` that it is left out, and its cluster's mean what it leaves out.
 
     Raises:
-      FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated.
+      FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated; an unknown way.
       NoResultError: for none of them the model's numbers are finite; nothing is written.
     """
     output = Path(output_dir)
     style = styles.parse(settings.style)
+    readings = ways.readings(settings.ways)
+    ways_kept = [ways.VERSION, *(reading.key for reading in readings)]
     weights = weights or digests.combined(digests.of_tree(scorer.params))
     how = {record: settings.protocol_of(record) for record in datasets}
     joints = {record: how[record].joint(manifest.separator, scorer.has_encoder, settings.joint) for record in datasets}
@@ -146,7 +149,7 @@ def evaluate(
         "checkpoint": checkpoint,
         "model_digest": manifest.digest(),
         "tuning": manifest.tuning,
-        "settings": dataclasses.asdict(settings),
+        "settings": {**dataclasses.asdict(settings), "ways": list(settings.ways)},
         "joint": next(iter(joints.values()), None),  # it depends on style and model alone
         "weights": weights,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -182,7 +185,7 @@ def evaluate(
         # What decides besides the protocol and the text. Each engine has a version of its own, since the same weights
         # may come to give other numbers.
         bound = [weights, results["model_digest"], checkpoint, tokenizer.fingerprint, joints[record]]
-        bound += [["scorer", scorer_version, settings.pmi] if asked.ranked else ["generator", generator_version]]
+        bound += [["scorer", scorer_version, ways_kept] if asked.ranked else ["generator", generator_version]]
         bound += [sorted(settings.computation.items())]
         for split, rows in (("test", test), ("dev", dev)):
             numbers = asked.forward if rows else ()
@@ -194,13 +197,14 @@ def evaluate(
     found: dict[tuple[str, str, int], Predictions] = {}
     invalid: dict[str, InvalidError] = {}  # the first of each dataset
     waiting: list[ranking.Rendered] = []
+    known: ranking.Known = {}
     costs = provenance.Costs()
 
     def rank_waiting() -> None:
         with costs.over([rendered.unit.name[0] for rendered in waiting]):
-            ranked = ranking.rank(scorer, waiting)
+            ranked = ranking.rank(scorer, waiting, known)
         for rendered, predictions in zip(waiting, ranked, strict=True):
-            costs.trees(rendered.unit.name[0], rendered.trees)
+            costs.trees(rendered.unit.name[0], [*rendered.trees, *rendered.of_readings])
             if isinstance(predictions, InvalidError):
                 invalid.setdefault(rendered.unit.name[0], predictions)
             else:
@@ -219,7 +223,7 @@ def evaluate(
         elif unit.builder.protocol.ranked:
             with costs.over([name]):
                 joint = joints[unit.builder.record]
-                waiting.append(ranking.render(tokenizer, unit, joint, scorer.max_length, settings.pmi))
+                waiting.append(ranking.render(tokenizer, unit, joint, scorer.max_length, readings))
             if sum(len(rendered.trees) for rendered in waiting) >= _TREES_AT_ONCE:
                 rank_waiting()
         else:

@@ -197,6 +197,8 @@ def test_evaluator_generates(name, converter):
         *(("flan_rte_score_eval", c) for c in BOTH),
         ("flan_multirc_t1_score_eval", BOTH[0]),
         ("flan_cb_gpt3_score_eval", BOTH[1]),
+        ("flan_piqa_lettered_options_score_eval", BOTH[0]),
+        ("flan_cb_gpt3_lettered_options_score_eval", BOTH[1]),
     ],
 )
 def test_evaluator_ranks(name, converter):

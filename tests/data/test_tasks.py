@@ -284,6 +284,8 @@ STYLES = (
     "gpt3",
     "3_templates",
     "shuffled_options",
+    "lettered_options",
+    "gpt3_lettered_options_2_shots",
     "2_shots",
     "no_template_4_shots",
 )
@@ -302,7 +304,7 @@ def test_a_style_is_a_choice_of_the_same_builder(styled, name, split):
         example = builder.build(row["record_id"].decode(), fields[row["record_id"]], int(row["template"]))
         assert text(row["inputs_pretokenized"]) == example.inputs
         assert text(row["targets_pretokenized"]) == example.targets
-        assert text(row["options"]) == example.fields["options"]
+        assert text(row["options"]) == list(builder.protocol.scored(example.fields))
         assert split == "train" or int(row["template"]) in styles.forward_templates(RTE, style)
 
 
