@@ -15,16 +15,15 @@ from typing import Any
 from flan_jax import catalog, distributed, protocol, styles, ways
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
-from flan_jax.data import examples as example_files
-from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.line_tokens import LineTokenizer
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import VERSION as generator_version
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import generation, labels, provenance, ranking
+from flan_jax.evaluation import generation, labels, prompt_store, provenance, ranking
 from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.evaluation.figures import summarize
-from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
+from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit, rows_digest
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.overlap import evaluated as overlap
@@ -142,6 +141,8 @@ def evaluate(
     style = styles.parse(settings.style)
     readings = ways.readings(settings.ways)
     ways_kept = [ways.VERSION, *(reading.key for reading in readings)]
+    tokenizer = LineTokenizer(tokenizer)
+    store = prompt_store.PromptStore(prepared_dir, tokenizer)
     weights = weights or digests.combined(digests.of_tree(scorer.params))
     how = {record: settings.protocol_of(record) for record in datasets}
     joints = {record: how[record].joint(manifest.separator, scorer.has_encoder, settings.joint) for record in datasets}
@@ -172,24 +173,24 @@ def evaluate(
                 {"dataset": record.name, "reason": "a generation dataset, and this job ranks options"}
             )
             continue
+        limits = (settings.max_examples, settings.max_dev_examples, settings.seed)
         try:
-            if not (test := example_files.read(prepared_dir, record.name, "test", settings.max_examples)):
+            records = prompt_store.read_records(prepared_dir, asked, tokenizer, *limits)
+            if not records.splits[0][1]:
                 raise FlanError(f"no test example of {record.name} in {prepared_dir} can be used.")
-            dev = example_files.read(prepared_dir, record.name, "dev", settings.max_dev_examples)
-            pool = example_files.read(prepared_dir, record.name, "exemplars") if style.shots else []
         except FlanError as error:
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
-        pool = [(row["id"], row["fields"]) for row in pool]
-        builder = ExampleBuilder(record, style, asked=asked, pool=pool, tokenizer=tokenizer, seed=settings.seed)
         # What decides besides the protocol and the text. Each engine has a version of its own, since the same weights
         # may come to give other numbers.
         bound = [weights, results["model_digest"], checkpoint, tokenizer.fingerprint, joints[record]]
         bound += [["scorer", scorer_version, ways_kept] if asked.ranked else ["generator", generator_version]]
         bound += [sorted(settings.computation.items())]
-        for split, rows in (("test", test), ("dev", dev)):
-            numbers = asked.forward if rows else ()
-            units += [Unit.create(builder, split, number, rows, output, bound) for number in numbers]
+        for split, rows in records.splits:
+            shared = (rows, output, bound, rows_digest(rows))
+            units += [
+                Unit.create(records.builder, split, number, *shared) for number in (asked.forward if rows else ())
+            ]
     if not units:
         reasons = "; ".join(f"{s['dataset']}: {s['reason']}" for s in results["skipped"]) or "no dataset given"
         raise FlanError(f"nothing to evaluate: {reasons.rstrip('.')}.")
@@ -223,7 +224,7 @@ def evaluate(
         elif unit.builder.protocol.ranked:
             with costs.over([name]):
                 joint = joints[unit.builder.record]
-                waiting.append(ranking.render(tokenizer, unit, joint, scorer.max_length, readings))
+                waiting.append(store.rendered(unit, joint, scorer.max_length, settings.ways))
             if sum(len(rendered.trees) for rendered in waiting) >= _TREES_AT_ONCE:
                 rank_waiting()
         else:
