@@ -83,8 +83,8 @@ def assert_kept(folder, tokenizer, joint, names=("pmi", "channel"), **how):
         found = [store.rendered(unit, joint, ROOM, names) for unit in make_units(folder, by_lines, **how)]
         assert (store.made, store.read) == (made, len(by_hand) - made)
         for one, wanted in zip(found, by_hand, strict=True):
-            names = [field.name for field in dataclasses.fields(one) if field.name != "unit"]
-            assert [getattr(one, name) for name in names] == [getattr(wanted, name) for name in names]
+            kept = [field.name for field in dataclasses.fields(one) if field.name != "unit"]
+            assert [getattr(one, name) for name in kept] == [getattr(wanted, name) for name in kept]
             assert json.dumps(one.lines) == json.dumps(wanted.lines)  # types too
             assert all(type(tree) is Tree and type(tree.trunk) is tuple for tree in one.trees)
     return by_hand
