@@ -209,7 +209,7 @@ def evaluate(
             if isinstance(predictions, InvalidError):
                 invalid.setdefault(rendered.unit.name[0], predictions)
             else:
-                found[rendered.unit.name] = predictions
+                found[rendered.unit.name] = predictions.without_prompts()
         waiting.clear()
 
     for done, unit in enumerate(units):
@@ -219,7 +219,7 @@ def evaluate(
             continue
         kept = unit.kept()
         if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
-            found[unit.name] = kept
+            found[unit.name] = kept.without_prompts()
             costs.reused(name)
         elif unit.builder.protocol.ranked:
             with costs.over([name]):
@@ -233,7 +233,7 @@ def evaluate(
                     said = generation.generate(generator, tokenizer, unit, joints[unit.builder.record])
                 texts = [text for line in said.lines for text in (line["prompt"], line["prediction"])]
                 costs.texts(name, sum(map(len, tokenizer.encode(texts))))
-                found[unit.name] = said
+                found[unit.name] = said.without_prompts()
             except InvalidError as error:
                 invalid[name] = error
     rank_waiting()
@@ -245,6 +245,7 @@ def evaluate(
     _leave_out_everywhere(units, found)
     evaluated = dict.fromkeys(unit.builder.record for unit in units)
     if all(record.name in invalid for record in evaluated):
+        _remove_results(output)
         raise NoResultError(
             f"no result is valid for {checkpoint}: {next(iter(invalid.values()))}; look for NaN or infinite numbers in "
             "its weights, or compute in float32.",
@@ -284,6 +285,7 @@ def evaluate(
         }
     if not results["datasets"]:
         reasons = "; ".join(f"{s['dataset']}: {s['reason'].rstrip('.')}" for s in results["skipped"])
+        _remove_results(output)
         raise NoResultError(f"there is no result for {checkpoint}: {reasons}.", results | {"clusters": {}})
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
@@ -301,8 +303,15 @@ def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int
         before = found[unit.name]
         after = before.without(left[unit.name[:2]])
         if len(after.left) > len(before.left):
-            unit.write(after)
+            if (whole := unit.kept()) is not None:
+                unit.write(whole.without(left[unit.name[:2]]))
             found[unit.name] = after
+
+
+def _remove_results(output_dir: Path) -> None:
+    """Removes an earlier evaluation's results: they would stand beside predictions that are not theirs."""
+    if distributed.is_primary():
+        (output_dir / "results.json").unlink(missing_ok=True)
 
 
 def write_results(results: dict[str, Any], output_dir: Path) -> None:

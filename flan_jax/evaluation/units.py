@@ -71,6 +71,11 @@ class Predictions:
         more = {one.example: one for one in left if one.example not in own}
         return Predictions([line for line in self.lines if line["id"] not in more], (*self.left, *more.values()))
 
+    def without_prompts(self) -> Predictions:
+        """What figures are computed from. The file has the prompts, which with exemplars are most of a run's memory."""
+        lines = [{name: value for name, value in line.items() if name != "prompt"} for line in self.lines]
+        return Predictions(lines, self.left)
+
 
 def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
     """A digest of records with all their fields."""
