@@ -21,12 +21,13 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, metrics, styles, values
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.errors import FlanError
-from flan_jax.templates import PLACEHOLDER, Template
+from flan_jax.templates import OPTIONS, PLACEHOLDER, Template
 
 VERSION = 1  # raised when the same record comes to mean something else; it is part of every digest
 
@@ -97,6 +98,8 @@ class Protocol:
       untuned_stops: a generated answer ends before any of these, where its end is not marked by EOS.
       premises: what stands before an option where its likelihood without the prompt is asked for (PMI), by template.
         It may hold placeholders.
+      evidence: the record's input without instruction and options, whose likelihood given an option is asked for
+        (channel).
       new_tokens_limit: most new tokens, if less than the metric allows.
       version: of the protocol.
     """
@@ -115,6 +118,7 @@ class Protocol:
     untuned_joint: str
     untuned_stops: tuple[str, ...]
     premises: tuple[str, ...]
+    evidence: str
     new_tokens_limit: int | None = None
     version: int = VERSION
 
@@ -190,6 +194,15 @@ class Protocol:
         """What stands before an option of a template without its prompt (PMI); it may hold placeholders."""
         return self.premises[number]
 
+    def scored(self, fields: Mapping[str, str | Sequence[str]]) -> tuple[str, ...]:
+        """The options that are scored after a prompt: the letters where the prompt letters them.
+
+        Args:
+          fields: of a record, in the style.
+        """
+        options = tuple(fields[OPTIONS])
+        return tuple(styles.LETTERS[: len(options)]) if self.style.lettered_options else options
+
     def limited(
         self,
         max_input_tokens: int | None = None,
@@ -222,6 +235,7 @@ class Protocol:
                 "forward": self.forward,
                 "joint": self.untuned_joint,
                 "stops": self.untuned_stops,
+                "evidence": self.evidence,
                 "premises": [self.premises[number] for number in self.forward],
                 "ranked": self.ranked,
                 **({"asked": "every turn"} if self.asks_all else {}),
@@ -251,6 +265,7 @@ def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
     in_gpt3 = style.words == styles.GPT3
     every = styles.templates(record, style)
     premises = tuple(_tail(template.input) for template in every)
+    continues = not style.lettered_options  # the options go on with the prompt, so that its end is of their sentence
     return Protocol(
         record=record,
         style=style,
@@ -265,7 +280,8 @@ def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
         trim=START if in_gpt3 else END,  # the answer continues the text, so that its end has to stay
         untuned_joint=SPACE if in_gpt3 else NEWLINE,
         untuned_stops=record.gpt3_prompt.stop if in_gpt3 else _STOPS,
-        premises=(record.gpt3_prompt.premise or premises[0],) if in_gpt3 else premises,
+        premises=(record.gpt3_prompt.premise,) if in_gpt3 and continues and record.gpt3_prompt.premise else premises,
+        evidence=record.bare,
     )
 
 

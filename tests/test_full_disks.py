@@ -99,6 +99,7 @@ def test_prepare_s_cache(make_disk, tmp_path, monkeypatch, capfd, kilobytes):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")  # a user would see a traceback
 @pytest.mark.parametrize("kilobytes", [4, 24, 3000, 6500])
 def test_train(prepared, make_disk, capfd, kilobytes):
     disk = make_disk(kilobytes)

@@ -104,17 +104,26 @@ class Exemplars:
         Raises:
           ValueError: the pool is of variants, and the example of none.
         """
+        texts = [self._rendered(n, template)[1] for n in self._drawn(record_id, template, inputs, variant)]
+        return "".join(texts), len(texts)
+
+    def chosen(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[Fields, ...]:
+        """The fields of the exemplars that `prefix` shows, in their order."""
+        return tuple(self._pool[number][1] for number in self._drawn(record_id, template, inputs, variant))
+
+    def _drawn(self, record_id: str, template: int, inputs: str, variant: str) -> list[int]:
+        """Numbers of the records that stand in front of an input."""
         tried = self._candidates(f"template {template}" if self._shared else record_id, variant)
         needed = self._room(template, variant) if self._shared else len(self._tokenizer.encode([inputs])[0])
         left, own = self._budget - needed, catalog.record_id(record_id)
-        texts: list[str] = []
+        drawn: list[int] = []
         for number in tried:
-            if len(texts) == self._shots:
+            if len(drawn) == self._shots:
                 break
             if catalog.record_id(self._pool[number][0]) == own:
                 continue
-            same, text, tokens = self._rendered(number, template)
+            same, _, tokens = self._rendered(number, template)
             if same != inputs and tokens <= left:
-                texts.append(text)
+                drawn.append(number)
                 left -= tokens
-        return "".join(texts), len(texts)
+        return drawn

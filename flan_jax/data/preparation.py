@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import tensorflow as tf
 from flan_jax import catalog, protocol, styles, values
 from flan_jax.data import examples as example_files
 from flan_jax.data import sources, tasks, token_store, trimming, usable, vocabularies
-from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.identity import Identities
 from flan_jax.files import make_folder, written
 
@@ -38,7 +38,8 @@ class Counts:
     Attributes:
       trimmed: inputs whose text fields were cut.
       cut_targets: targets that lost their end.
-      overlong: examples that were left out, since instruction, options and exemplars alone were too long.
+      overlong: examples that were left out, since instruction, options and exemplars alone were too long, or
+        options more than letters.
       unusable: records that were left out, see `flan_jax.data.usable`.
       named: the first of these, and what is wrong with them.
     """
@@ -163,10 +164,11 @@ def tokenized_examples(
     target_room = asked.max_target_tokens - 1  # EOS comes after it, and stays
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
-        examples = [builder.build(row.identity, row.fields, row.chosen[epoch]) for row, epoch in part]
+        built = list(_built(builder, part, counts))
+        examples = [example for _, example in built]
         inputs = tokenizer.encode([example.inputs for example in examples])
         targets = tokenizer.encode([example.targets for example in examples])
-        for (row, _), example, ids, target in zip(part, examples, inputs, targets, strict=True):
+        for (row, example), ids, target in zip(built, inputs, targets, strict=True):
             if len(ids) > room:
                 template = builder.templates[example.template]
                 try:
@@ -180,18 +182,31 @@ def tokenized_examples(
             yield token_store.TokenizedExample(ids, target[:target_room], example.template, row.number)
 
 
+def _built(
+    builder: ExampleBuilder, rows: Iterable[tuple[TrainingRecord, int]], counts: Counts
+) -> Iterator[tuple[TrainingRecord, Example]]:
+    """Records with their examples; those that have no letter for some option are left out and counted."""
+    for row, epoch in rows:
+        try:
+            yield row, builder.build(row.identity, row.fields, row.chosen[epoch])
+        except styles.TooManyOptionsError:
+            counts.overlong += 1
+
+
 # --------------------------------------------------------------------------------------------------- one dataset
 
 
 def prepare_dataset(
     record: catalog.Dataset,
     source: sources.OpenSource,
-    tokenizer: vocabularies.Tokenizer,
+    tokenizer: vocabularies.Tokenizer | None,
     to: Path,
     options: Options,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Prepares one dataset: its tokens, and its dev and test examples. What is there and current stays.
+
+    Without a vocabulary there are no tokens, only examples.
 
     Returns:
       Figures for the summary.
@@ -199,9 +214,11 @@ def prepare_dataset(
     Raises:
       SourceError: no training record is left after filtering.
     """
-    folder = token_store.folder_of(to, tokenizer.fingerprint, options.style) / record.name
-    with locked(folder):
-        kept, figures = _write_tokens(record, source, tokenizer, folder, options, overwrite)
+    kept, figures = True, {}
+    if tokenizer is not None:
+        folder = token_store.folder_of(to, tokenizer.fingerprint, options.style) / record.name
+        with locked(folder):
+            kept, figures = _write_tokens(record, source, tokenizer, folder, options, overwrite)
     examples = prepare_examples(record, source, to, overwrite)
     return summary_line(record, source, figures, examples, kept)
 

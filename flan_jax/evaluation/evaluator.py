@@ -12,19 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, distributed, protocol, styles
+from flan_jax import catalog, distributed, protocol, styles, ways
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
-from flan_jax.data import examples as example_files
-from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.line_tokens import LineTokenizer
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import VERSION as generator_version
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import generation, labels, provenance, ranking
+from flan_jax.evaluation import generation, labels, prompt_store, provenance, ranking
 from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.evaluation.figures import summarize
-from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
+from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit, rows_digest
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.overlap import evaluated as overlap
@@ -61,7 +60,8 @@ class Settings:
       style: how records become prompts, for example "instructions", "gpt3", "5_shots" or "5_shared_shots", whose
         exemplars are the same for all examples of a template and are computed once (`flan_jax.styles`).
       max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset's metric.
-      pmi: rank options by pointwise mutual information with the prompt too.
+      ways: names of further ways to score options that cost more, such as "pmi" and "channel" (`flan_jax.ways`); what
+        costs nothing is always computed.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for example its dtype.
       seed: of exemplars and of shuffled options.
     """
@@ -72,7 +72,7 @@ class Settings:
     joint: str = protocol.AUTO
     style: str = "instructions"
     max_new_tokens: int | None = None
-    pmi: bool = False
+    ways: tuple[str, ...] = ()
     computation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
@@ -134,11 +134,15 @@ def evaluate(
       where that was, `skipped` that it is left out, and its cluster's mean what it leaves out.
 
     Raises:
-      FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated.
+      FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated; an unknown way.
       NoResultError: for none of them the model's numbers are finite; nothing is written.
     """
     output = Path(output_dir)
     style = styles.parse(settings.style)
+    readings = ways.readings(settings.ways)
+    ways_kept = [ways.VERSION, *(reading.key for reading in readings)]
+    tokenizer = LineTokenizer(tokenizer)
+    store = prompt_store.PromptStore(prepared_dir, tokenizer)
     weights = weights or digests.combined(digests.of_tree(scorer.params))
     how = {record: settings.protocol_of(record) for record in datasets}
     joints = {record: how[record].joint(manifest.separator, scorer.has_encoder, settings.joint) for record in datasets}
@@ -146,7 +150,7 @@ def evaluate(
         "checkpoint": checkpoint,
         "model_digest": manifest.digest(),
         "tuning": manifest.tuning,
-        "settings": dataclasses.asdict(settings),
+        "settings": {**dataclasses.asdict(settings), "ways": list(settings.ways)},
         "joint": next(iter(joints.values()), None),  # it depends on style and model alone
         "weights": weights,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -169,24 +173,24 @@ def evaluate(
                 {"dataset": record.name, "reason": "a generation dataset, and this job ranks options"}
             )
             continue
+        limits = (settings.max_examples, settings.max_dev_examples, settings.seed)
         try:
-            if not (test := example_files.read(prepared_dir, record.name, "test", settings.max_examples)):
+            records = prompt_store.read_records(prepared_dir, asked, tokenizer, *limits)
+            if not records.splits[0][1]:
                 raise FlanError(f"no test example of {record.name} in {prepared_dir} can be used.")
-            dev = example_files.read(prepared_dir, record.name, "dev", settings.max_dev_examples)
-            pool = example_files.read(prepared_dir, record.name, "exemplars") if style.shots else []
         except FlanError as error:
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
-        pool = [(row["id"], row["fields"]) for row in pool]
-        builder = ExampleBuilder(record, style, asked=asked, pool=pool, tokenizer=tokenizer, seed=settings.seed)
         # What decides besides the protocol and the text. Each engine has a version of its own, since the same weights
         # may come to give other numbers.
         bound = [weights, results["model_digest"], checkpoint, tokenizer.fingerprint, joints[record]]
-        bound += [["scorer", scorer_version, settings.pmi] if asked.ranked else ["generator", generator_version]]
+        bound += [["scorer", scorer_version, ways_kept] if asked.ranked else ["generator", generator_version]]
         bound += [sorted(settings.computation.items())]
-        for split, rows in (("test", test), ("dev", dev)):
-            numbers = asked.forward if rows else ()
-            units += [Unit.create(builder, split, number, rows, output, bound) for number in numbers]
+        for split, rows in records.splits:
+            shared = (rows, output, bound, rows_digest(rows))
+            units += [
+                Unit.create(records.builder, split, number, *shared) for number in (asked.forward if rows else ())
+            ]
     if not units:
         reasons = "; ".join(f"{s['dataset']}: {s['reason']}" for s in results["skipped"]) or "no dataset given"
         raise FlanError(f"nothing to evaluate: {reasons.rstrip('.')}.")
@@ -194,17 +198,18 @@ def evaluate(
     found: dict[tuple[str, str, int], Predictions] = {}
     invalid: dict[str, InvalidError] = {}  # the first of each dataset
     waiting: list[ranking.Rendered] = []
+    known: ranking.Known = {}
     costs = provenance.Costs()
 
     def rank_waiting() -> None:
         with costs.over([rendered.unit.name[0] for rendered in waiting]):
-            ranked = ranking.rank(scorer, waiting)
+            ranked = ranking.rank(scorer, waiting, known)
         for rendered, predictions in zip(waiting, ranked, strict=True):
-            costs.trees(rendered.unit.name[0], rendered.trees)
+            costs.trees(rendered.unit.name[0], [*rendered.trees, *rendered.of_readings])
             if isinstance(predictions, InvalidError):
                 invalid.setdefault(rendered.unit.name[0], predictions)
             else:
-                found[rendered.unit.name] = predictions
+                found[rendered.unit.name] = predictions.without_prompts()
         waiting.clear()
 
     for done, unit in enumerate(units):
@@ -214,12 +219,12 @@ def evaluate(
             continue
         kept = unit.kept()
         if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
-            found[unit.name] = kept
+            found[unit.name] = kept.without_prompts()
             costs.reused(name)
         elif unit.builder.protocol.ranked:
             with costs.over([name]):
                 joint = joints[unit.builder.record]
-                waiting.append(ranking.render(tokenizer, unit, joint, scorer.max_length, settings.pmi))
+                waiting.append(store.rendered(unit, joint, scorer.max_length, settings.ways))
             if sum(len(rendered.trees) for rendered in waiting) >= _TREES_AT_ONCE:
                 rank_waiting()
         else:
@@ -228,7 +233,7 @@ def evaluate(
                     said = generation.generate(generator, tokenizer, unit, joints[unit.builder.record])
                 texts = [text for line in said.lines for text in (line["prompt"], line["prediction"])]
                 costs.texts(name, sum(map(len, tokenizer.encode(texts))))
-                found[unit.name] = said
+                found[unit.name] = said.without_prompts()
             except InvalidError as error:
                 invalid[name] = error
     rank_waiting()
@@ -240,6 +245,7 @@ def evaluate(
     _leave_out_everywhere(units, found)
     evaluated = dict.fromkeys(unit.builder.record for unit in units)
     if all(record.name in invalid for record in evaluated):
+        _remove_results(output)
         raise NoResultError(
             f"no result is valid for {checkpoint}: {next(iter(invalid.values()))}; look for NaN or infinite numbers in "
             "its weights, or compute in float32.",
@@ -279,6 +285,7 @@ def evaluate(
         }
     if not results["datasets"]:
         reasons = "; ".join(f"{s['dataset']}: {s['reason'].rstrip('.')}" for s in results["skipped"])
+        _remove_results(output)
         raise NoResultError(f"there is no result for {checkpoint}: {reasons}.", results | {"clusters": {}})
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
@@ -296,8 +303,15 @@ def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int
         before = found[unit.name]
         after = before.without(left[unit.name[:2]])
         if len(after.left) > len(before.left):
-            unit.write(after)
+            if (whole := unit.kept()) is not None:
+                unit.write(whole.without(left[unit.name[:2]]))
             found[unit.name] = after
+
+
+def _remove_results(output_dir: Path) -> None:
+    """Removes an earlier evaluation's results: they would stand beside predictions that are not theirs."""
+    if distributed.is_primary():
+        (output_dir / "results.json").unlink(missing_ok=True)
 
 
 def write_results(results: dict[str, Any], output_dir: Path) -> None:

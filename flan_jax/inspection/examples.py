@@ -185,7 +185,7 @@ def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str =
     builder = builder_of(record.name, style, tokenizer, data, split)
     return [
         rendered(builder, record_id, builder.build(record_id, fields, number), tokenizer)
-        for number in range(len(builder.templates))
+        for number in builder.protocol.numbers
     ]
 
 
