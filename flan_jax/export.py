@@ -83,7 +83,7 @@ def examples(
       seed: of templates, exemplars and shuffled options.
       tokenizer: counts what exemplars fit; None counts bytes.
     """
-    pool = tasks.exemplar_pool(record, source) if style.shots else ()
+    pool = tasks.exemplar_pool(record, source, split) if style.shots else ()
     tokenizer = tokenizer or vocabularies.ByteTokenizer()
     builder = builders.ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
     for epoch in range(epochs):

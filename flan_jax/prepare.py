@@ -39,7 +39,7 @@ def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
         return catalog.datasets()
     chosen = list(catalog.mixture(styles.split_name(mixture)[0])) if mixture else []
     for name in filter(None, (n.strip() for n in names.split(","))):
-        chosen += catalog.named(name)
+        chosen += [catalog.dataset(catalog.whole(record.name)) for record in catalog.named(name)]
     return tuple(dict.fromkeys(chosen))
 
 

@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import metrics, styles, values
+from flan_jax import catalog, metrics, styles, values
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.errors import FlanError
 from flan_jax.templates import OPTIONS, PLACEHOLDER, Template
@@ -135,6 +135,17 @@ class Protocol:
         return self.record.kind == CLASSIFICATION
 
     @property
+    def variants(self) -> tuple[Protocol, ...]:
+        """How each of the dataset's variants is asked and scored, by itself; the protocol alone where it has none."""
+        own = catalog.variants(self.record)
+        return (self,) if own == (self.record,) else tuple(dataclasses.replace(self, record=one) for one in own)
+
+    @property
+    def asks_all(self) -> bool:
+        """Whether a record may give several examples, all of which are asked: the turns of a conversation."""
+        return self.record.expand is not None and not self.record.variants
+
+    @property
     def metrics(self) -> tuple[metrics.Metric, ...]:
         """The records of the dataset's metrics (`flan_jax.metrics`), the headline metric first."""
         return tuple(metrics.metric(name) for name in self.record.metrics)
@@ -227,6 +238,7 @@ class Protocol:
                 "evidence": self.evidence,
                 "premises": [self.premises[number] for number in self.forward],
                 "ranked": self.ranked,
+                **({"asked": "every turn"} if self.asks_all else {}),
                 "new_tokens": self.new_tokens_limit if self.ranked else self.max_new_tokens,
                 "metrics": [[metric.name, metric.version] for metric in self.metrics],
             }

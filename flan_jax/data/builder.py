@@ -11,8 +11,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from flan_jax import protocol, styles, templates
-from flan_jax.catalog import Dataset
+from flan_jax import catalog, protocol, styles, templates
+from flan_jax.catalog import VARIANT, Dataset
 from flan_jax.data.few_shot import Exemplars
 from flan_jax.data.vocabularies import Tokenizer
 
@@ -84,7 +84,7 @@ class ExampleBuilder:
                 raise ValueError("a style with shots needs a tokenizer, which counts what fits")
             styled = list(self._styled(pool))
             self._exemplars = Exemplars(
-                record.name,
+                catalog.whole(record.name),
                 self.templates,
                 styled,
                 tokenizer,
@@ -116,13 +116,13 @@ class ExampleBuilder:
             with contextlib.suppress(styles.TooManyOptionsError):
                 yield identity, self.fields(identity, fields)
 
-    def exemplars(self, record_id: str, template: int, inputs: str) -> tuple[Fields, ...]:
+    def exemplars(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[Fields, ...]:
         """The fields of the exemplars in front of a rendered input, in their order."""
-        return self._exemplars.chosen(record_id, template, inputs) if self._exemplars else ()
+        return self._exemplars.chosen(record_id, template, inputs, variant) if self._exemplars else ()
 
-    def prefix(self, record_id: str, template: int, inputs: str) -> tuple[str, int]:
+    def prefix(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[str, int]:
         """The exemplars in front of a rendered input, and how many there are; see `Exemplars.prefix`."""
-        return self._exemplars.prefix(record_id, template, inputs) if self._exemplars else ("", 0)
+        return self._exemplars.prefix(record_id, template, inputs, variant) if self._exemplars else ("", 0)
 
     def build(self, record_id: str, fields: Fields, template: int) -> Example:
         """Builds one example.
@@ -138,5 +138,5 @@ class ExampleBuilder:
         """
         fields = self.fields(record_id, fields)
         inputs, targets = templates.render(self.templates[template], fields)
-        prefix, shots = self.prefix(record_id, template, inputs)
+        prefix, shots = self.prefix(record_id, template, inputs, fields.get(VARIANT, ""))
         return Example(prefix + inputs, targets, template, prefix, shots, fields)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -224,7 +225,7 @@ def prepare_examples(
     """Writes a dataset's dev and test examples and exemplars, unless they are current.
 
     Returns:
-      {"sizes": {name: records}, "unusable": records of dev and test that were left out, "named": the first of these}.
+      {"sizes": {name: examples}, "unusable": examples of dev and test that were left out, "named": the first of these}.
     """
     folder = to / "examples" / record.name
     with locked(folder):
@@ -362,6 +363,21 @@ def digest_of(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _spread(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One example of each record, then another of each, and so on: the first so many are of as many records as can be.
+
+    With which of its examples a record begins is a hash of its id, so that they are not all the first turns.
+    """
+    by_record: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for identity, fields in rows:
+        by_record.setdefault(catalog.record_id(identity), []).append((identity, fields))
+    for identity, found in by_record.items():
+        first = int(hashlib.sha256(identity.encode()).hexdigest(), 16) % len(found)
+        by_record[identity] = found[first:] + found[:first]
+    for of_each in itertools.zip_longest(*by_record.values()):
+        yield from (row for row in of_each if row is not None)
+
+
 def _write_examples(
     record: catalog.Dataset, source: sources.OpenSource, folder: Path, overwrite: bool
 ) -> dict[str, Any]:
@@ -375,9 +391,10 @@ def _write_examples(
 
     def rows(name: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if name == example_files.EXEMPLARS:
-            yield from tasks.exemplar_pool(record, source)
-        else:
-            yield from _without_problems(record, usable.checked(record, source.read(split)), counts)
+            yield from tasks.exemplar_pool(record, source, split="test")
+            return
+        found = _without_problems(record, usable.checked(record, source.read(split), every=True), counts)
+        yield from _spread(found) if protocol.of(record).asks_all else found
 
     there = {name: rows(name, split) for name, split in example_files.SPLITS.items() if split in source.splits}
 

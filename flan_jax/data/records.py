@@ -43,8 +43,8 @@ def choose_template(
 
 
 def records(record: catalog.Dataset, source: sources.OpenSource, split: str) -> tf.data.Dataset:
-    """The usable records of a split in reading order: `record_id`, and the fields."""
-    return usable.usable(record, source.read(split))
+    """The usable records of a split in reading order: `record_id`, and the fields; of dev and test all examples."""
+    return usable.usable(record, source.read(split), every=split != "train")
 
 
 def text_records(rows: tf.data.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -70,8 +70,19 @@ def decoded(value: bytes) -> str:
     return value.decode("utf-8", "replace")  # a corpus may hold bytes that are no UTF-8
 
 
-def exemplar_pool(record: catalog.Dataset, source: sources.OpenSource) -> list[tuple[str, dict[str, Any]]]:
-    """(record id, fields as text) of the training records that exemplars are drawn from."""
+def exemplar_pool(
+    record: catalog.Dataset, source: sources.OpenSource, split: str = "train"
+) -> list[tuple[str, dict[str, Any]]]:
+    """(record id, fields as text) of the training records that exemplars are drawn from.
+
+    Args:
+      record: the dataset.
+      source: its open source.
+      split: of the examples that they stand before. Before those of dev and test, every variant of the dataset has as
+        many as a dataset without variants; training has each record in the variant that it is trained in.
+    """
     if "train" not in source.splits:
         return []
-    return list(text_records(records(record, source, "train").take(protocol.EXEMPLAR_POOL)))
+    every = split != "train" and bool(record.variants)
+    rows = usable.usable(record, source.read("train"), every)
+    return list(text_records(rows.take(protocol.EXEMPLAR_POOL * (len(record.variants) if every else 1))))

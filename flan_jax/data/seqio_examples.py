@@ -157,7 +157,8 @@ class _Renderer:
             kept |= {name: fields[name] for name in ("options", "answer") if name in fields}
         inputs, targets = templates.render_tensors(self._builder.templates, fields, index)
         if self._style.shots:
-            prefix = tf.numpy_function(self._prefix, [row["record_id"], index, inputs], tf.string)
+            variant = row.get(catalog.VARIANT, tf.constant(""))
+            prefix = tf.numpy_function(self._prefix, [row["record_id"], index, inputs, variant], tf.string)
             inputs = tf.strings.join([tf.ensure_shape(prefix, []), inputs])
         else:
             prefix = tf.constant("")
@@ -194,7 +195,7 @@ class _Renderer:
     def _kept(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """What metrics take besides options and answer."""
         needed = {name for metric in self._record.metrics for name in metrics.metric(metric).needs}
-        kept = {name: fields[name] for name in ("references", *sorted(needed)) if name in fields}
+        kept = {name: fields[name] for name in ("references", catalog.VARIANT, *sorted(needed)) if name in fields}
         if self._style.words == styles.GPT3 and templates.OPTIONS in fields:
             kept["words"] = fields[templates.OPTIONS]  # the dataset's own, in the order of the options
         return kept
@@ -217,9 +218,9 @@ class _Renderer:
         lists = {"options": tf.ensure_shape(options, [None]), _SCORED: tf.ensure_shape(scored, [None])}
         return lists | {name: tf.ensure_shape(text, []) for name, text in zip(names, texts, strict=True)}
 
-    def _prefix(self, record_id: bytes, template: int, inputs: bytes) -> bytes:
+    def _prefix(self, record_id: bytes, template: int, inputs: bytes, variant: bytes) -> bytes:
         """The exemplars in front of a rendered input."""
-        shown = records.decoded(record_id), int(template), records.decoded(inputs)
+        shown = records.decoded(record_id), int(template), records.decoded(inputs), records.decoded(variant)
         return self._builder.prefix(*shown)[0].encode()
 
     def _fitted(self, inputs: Any, fields: Mapping[str, Any], prefix: Any, index: Any) -> tuple[Any, Any, Any]:

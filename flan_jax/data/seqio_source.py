@@ -60,7 +60,7 @@ class CatalogSource(seqio.DataSource):
         return [f"{self._record.name}:{_part(whole, i, count).tfds}" for i in range(count)]
 
     def num_input_examples(self, split: str) -> int:
-        """Records of a split before any is filtered; what is left of them counts for `rate`."""
+        """Records of a split before any is filtered or, in dev and test, gives several examples."""
         found = self.source.splits.get(split)
         return found.size if found else 0
 
@@ -110,7 +110,8 @@ class CatalogSource(seqio.DataSource):
         shown = part if part.size else self._slice(split)  # where there are more shards than records, some are empty
         read = dataclasses.replace(self.source, splits={split: shown}).read(split, shuffle, seed)
         read = read.shuffle(seqio.SHUFFLE_BUFFER_SIZE, seed) if shuffle else read
-        return usable.usable(self._record, read if part.size else read.take(0), **{IS_TRAIN: split == "train"})
+        rows = read if part.size else read.take(0)
+        return usable.usable(self._record, rows, every=split != "train", **{IS_TRAIN: split == "train"})
 
 
 def _part(whole: catalog.SplitSlice, index: int, count: int) -> catalog.SplitSlice:

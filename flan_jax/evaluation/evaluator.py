@@ -51,7 +51,8 @@ class Settings:
     """What a result depends on, besides checkpoint, templates, vocabulary and examples.
 
     Attributes:
-      max_examples: test examples a dataset, the first ones; None takes all.
+      max_examples: test examples a dataset, and of each of its variants, the first ones; None takes all. Every turn of
+        a conversation is one.
       max_dev_examples: dev examples a dataset, for the best-dev template; 0 leaves it out.
       max_input_tokens: longest prompt with its exemplars, in tokens; None takes the protocol's. Of longer ones, fields
         are cut.
@@ -87,13 +88,15 @@ class Settings:
 
 
 def select(names: Sequence[str]) -> list[catalog.Dataset]:
-    """The datasets of a list of cluster names and dataset names, in the catalog's order, each once.
+    """What to evaluate of a list of names of clusters, datasets and variants, in the catalog's order, each once.
+
+    A dataset with variants, such as the directions of a translation, is all of them.
 
     Raises:
-      FlanError: a name that is neither; the message has near matches.
+      FlanError: a name that is none of these; the message has near matches.
     """
-    chosen = {record for name in names for record in catalog.named(name)}
-    return [record for record in catalog.datasets() if record in chosen]
+    chosen = {one for name in names for record in catalog.named(name) for one in catalog.variants(record)}
+    return [record for record in catalog.evaluated() if record in chosen]
 
 
 def evaluate(
@@ -118,7 +121,7 @@ def evaluate(
       tokenizer: the checkpoint's vocabulary.
       manifest: the checkpoint's manifest, from which held out or seen is told.
       checkpoint: its folder and step, for the record.
-      datasets: what to evaluate.
+      datasets: what to evaluate, as `select` gives it.
       prepared_dir: where `flan_jax.prepare` wrote dev and test examples.
       output_dir: EVAL_OUTPUT_DIR.
       settings: limits.
@@ -170,7 +173,8 @@ def evaluate(
             )
             continue
         try:
-            test = example_files.read(prepared_dir, record.name, "test", settings.max_examples)
+            if not (test := example_files.read(prepared_dir, record.name, "test", settings.max_examples)):
+                raise FlanError(f"no test example of {record.name} in {prepared_dir} can be used.")
             dev = example_files.read(prepared_dir, record.name, "dev", settings.max_dev_examples)
             pool = example_files.read(prepared_dir, record.name, "exemplars") if style.shots else []
         except FlanError as error:
@@ -266,6 +270,7 @@ def evaluate(
         results["datasets"][record.name] = {
             "cluster": record.cluster,
             "paper_dataset": record.paper_dataset,
+            **({"variant": record.variant} if record.variant else {}),
             "status": labels.status(record, manifest),
             "label": labels.label(style, labels.status(record, manifest)),
             "protocol": how[record].digest,

@@ -159,10 +159,12 @@ class Unit:
 
     def line(self, row: Mapping[str, Any], prompt: str, shots: int, cut_tokens: int) -> dict[str, Any]:
         """What every prediction of the unit says, whatever was done with the prompt."""
+        variant = self.builder.record.variant
         return {
             "id": row["id"],
             "hash": row["hash"],
             "dataset": self.builder.record.name,
+            **({"variant": variant} if variant else {}),
             "split": self.split,
             "template": self.number,
             "prompt": prompt,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flan_jax import catalog
 from flan_jax.reporting.comparisons import tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
 from flan_jax.reporting.runs import Run, common
@@ -67,8 +68,11 @@ def _of_mean(over: Any) -> Iterable[str]:
         yield f"{title}: {', '.join(over.not_shared)}, which not all runs have, in no mean."
     if over.other_metric:
         yield f"{title}: {', '.join(over.other_metric)} in no mean: the runs measure by different metrics."
-    if over.apart and over.of:
-        yield f"{title}: {', '.join(over.apart)} not of the paper, in no mean."
+    mixed = [name for name in over.apart if catalog.exists(name) and catalog.dataset(name).variants]
+    if mixed:
+        yield f"{title}: {', '.join(mixed)} of an earlier version, variants in one figure, in no mean: evaluate again."
+    if over.of and (extras := [name for name in over.apart if name not in mixed]):
+        yield f"{title}: {', '.join(extras)} not of the paper, in no mean."
 
 
 def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
