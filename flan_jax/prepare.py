@@ -1,6 +1,10 @@
 """Renders and tokenizes datasets for training, and writes their dev and test examples for evaluation.
 
 python -m flan_jax.prepare --data=samples --vocabulary=models/gemma3-270m/vocabulary --to=prepared
+python -m flan_jax.prepare --evaluate --checkpoint=models/gemma3-270m --style=5_shots --datasets=nli --to=prepared
+
+With --evaluate it writes only what an evaluation needs: dev and test examples, and the prompts for a checkpoint,
+rendered and tokenized, so that no accelerator waits for that.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from etils import epy
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, options, protocol, styles
+from flan_jax import catalog, options, protocol, styles, ways
 from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
@@ -26,7 +30,13 @@ from flan_jax.quiet import quiet_loggers
 from flan_jax.values import TOKENS
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
-    from flan_jax.data import preparation, source_check
+    from flan_jax.checkpoint import manifest
+    from flan_jax.data import line_tokens, preparation, source_check
+    from flan_jax.evaluation import evaluator, prompt_store
+    from flan_jax.scoring import scorer
+
+
+_OF_EVALUATION = ("checkpoint", "max_examples", "max_dev_examples")
 
 
 def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
@@ -102,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all by default")
     parser.add_argument("--mixture", default="", help="the datasets of a mixture; its packing is reported")
     parser.add_argument(
-        "--vocabulary", default="bytes", type=options.path, help="bytes, a vocabulary folder, .model or tokenizer.json"
+        "--vocabulary", type=options.path, help="bytes (the default), a vocabulary folder, .model or tokenizer.json"
     )
     parser.add_argument("--to", type=options.path, help="PREPARED_DIR")
     parser.add_argument("--check", action="store_true", help="only say in which state each source is")
@@ -120,6 +130,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--shards", default="", help="prepare with Apache Beam, by way of this folder (gs://...)")
     parser.add_argument("--beam_pipeline_options", default="", help="Beam's options, as runner=DirectRunner,...")
+    parser.add_argument("--evaluate", action="store_true", help="write only what an evaluation needs")
+    parser.add_argument("--checkpoint", type=options.path, help="with --evaluate: whose vocabulary and joint count")
+    parser.add_argument(
+        "--joint", default=protocol.AUTO, choices=protocol.JOINTS, help="with --evaluate: between prompt and answer"
+    )
+    parser.add_argument("--max_examples", type=options.count, help="with --evaluate: test examples a dataset")
+    parser.add_argument("--max_dev_examples", type=options.count_or_none, help="with --evaluate: dev examples")
+    parser.add_argument(
+        "--ways", default="", help="with --evaluate: further ways to score, with commas, for example pmi,channel"
+    )
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
@@ -131,7 +151,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if not arguments.to:
             raise FlanError("prepare needs --to=PREPARED_DIR, where tokens and examples go.")
-        tokenizer = vocabularies.load(arguments.vocabulary)
+        if arguments.evaluate:
+            _prepare_evaluation(chosen, arguments)
+            return
+        alone = {"joint": protocol.AUTO, "ways": ""} | dict.fromkeys(_OF_EVALUATION)
+        if given := [name for name, value in alone.items() if getattr(arguments, name) != value]:
+            raise FlanError(f"--{given[0]} is for prompts of an evaluation: add --evaluate, or leave it out.")
+        tokenizer = vocabularies.load(arguments.vocabulary or "bytes")
         style = chosen_style(arguments.style, arguments.mixture)
         limits = (arguments.seed, arguments.max_input_length, arguments.max_target_length)
         settings = preparation.Options(*limits, style)
@@ -173,6 +199,70 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
         raise FlanError(f"no source can be used with --data={arguments.data}: look at the states above.")
 
 
+def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> None:
+    """Writes dev and test examples, and the tokenized prompts of those datasets whose options are ranked.
+
+    Raises:
+      FlanError: it is not said of which vocabulary and joint, or nothing could be prepared.
+    """
+    if arguments.shards or arguments.beam_pipeline_options:
+        raise FlanError("--evaluate works in this process alone: leave --shards and --beam_pipeline_options out.")
+    if bool(arguments.checkpoint) == bool(arguments.vocabulary):
+        raise FlanError("--evaluate needs --checkpoint=FOLDER, or --vocabulary and --joint, and not both.")
+    trained, has_encoder = None, False
+    if arguments.checkpoint:
+        of = manifest.Manifest.load(arguments.checkpoint)
+        tokenizer = of.load_vocabulary(arguments.checkpoint)
+        trained, has_encoder = of.separator, of.model.get("num_encoder_layers", 0) > 0
+    else:
+        if arguments.joint == protocol.AUTO:
+            raise FlanError("without a checkpoint, --evaluate needs --joint, which a checkpoint would decide.")
+        tokenizer = vocabularies.load(arguments.vocabulary)
+    style, to = chosen_style(arguments.style, arguments.mixture), Path(arguments.to)
+    how = evaluator.Settings(
+        max_examples=arguments.max_examples,
+        max_input_tokens=arguments.max_input_length,
+        style=style.name,
+        seed=arguments.seed,
+        ways=tuple(ways.way(name.strip()).name for name in arguments.ways.split(",") if name.strip()),
+    )
+    if arguments.max_dev_examples is not None:
+        how = dataclasses.replace(how, max_dev_examples=arguments.max_dev_examples)
+    protocol.joint(trained, has_encoder, arguments.joint)  # one that cannot be is said before the work
+    workers = num_workers(arguments.workers, len(chosen))
+    limits = preparation.Options(arguments.seed, style=style)
+    result = prepare_datasets(chosen, arguments.data, None, to, limits, arguments.overwrite, workers)
+    tokenizer = line_tokens.LineTokenizer(tokenizer)
+    result["prompts"] = []
+    for found in result["datasets"]:
+        asked = how.protocol_of(catalog.dataset(found["dataset"]))
+        if not asked.ranked or "test" not in found:
+            continue
+        joint = asked.joint(trained, has_encoder, arguments.joint)
+        figures = prompt_store.prepare(
+            to,
+            asked,
+            tokenizer,
+            joint,
+            scorer.ROW_LENGTHS[-1],
+            max_examples=how.max_examples,
+            max_dev_examples=how.max_dev_examples,
+            seed=how.seed,
+            names=how.ways,
+        )
+        result["prompts"].append(figures)
+        left = f", {figures['left_out']:,} that cannot be asked" if figures["left_out"] else ""
+        kept = f" ({figures['kept']} of {figures['units']} files were there)" if figures["kept"] else ""
+        print(f"{figures['dataset']}: {figures['prompts']:,} prompts, joint {joint}{left}{kept}", flush=True)
+    if arguments.data != "samples":
+        for line in left_out.lines(result["bad_rows"], result["notes"]):
+            print(f"left out: {line}")
+    for s in result["skipped"]:
+        print(f"skipped {s['dataset']}: {s['reason']}. To do: {s['remedy']}.")
+    if arguments.json:
+        print(to_json(result))
+
+
 def _prepare_with_beam(
     chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace, settings: preparation.Options
 ) -> dict[str, Any]:
@@ -185,7 +275,7 @@ def _prepare_with_beam(
     outcomes = beam.prepare(
         chosen,
         arguments.data,
-        arguments.vocabulary,
+        arguments.vocabulary or "bytes",
         Path(arguments.to),
         settings,
         arguments.shards,

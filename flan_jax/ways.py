@@ -146,7 +146,7 @@ def way(name: str) -> Way:
       FlanError: there is none; the message has near matches.
     """
     if name not in _BY_NAME:
-        raise FlanError(f"no way to score {name!r}: {near_names(name, _BY_NAME)}.")
+        raise FlanError(f"no way to score {name!r}: {near_names(name, _BY_NAME)}")
     return _BY_NAME[name]
 
 

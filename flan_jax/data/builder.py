@@ -46,6 +46,7 @@ class ExampleBuilder:
     Attributes:
       record: the dataset.
       style: the style.
+      seed: of exemplars and shuffled options.
       protocol: how the dataset is asked in it.
       templates: the dataset's templates in the style, by their numbers.
       digest: a fingerprint of what the text depends on, besides the records.
@@ -73,7 +74,7 @@ class ExampleBuilder:
         Raises:
           ValueError: a style with shots without a tokenizer.
         """
-        self.record, self.style, self._seed = record, style, seed
+        self.record, self.style, self.seed = record, style, seed
         self.protocol = asked or protocol.of(record, style)
         self.templates = self.protocol.templates
         self._exemplars = None
@@ -105,7 +106,7 @@ class ExampleBuilder:
         if templates.OPTIONS not in fields or not self.style.restyles_options:
             return fields
         options, answer = styles.restyled_options(
-            self.record, self.style, record_id, fields[templates.OPTIONS], fields["answer"], self._seed
+            self.record, self.style, record_id, fields[templates.OPTIONS], fields["answer"], self.seed
         )
         found = {**fields, templates.OPTIONS: options, "answer": answer}
         return found | styles.lettered(self.style, options, answer) if self.style.lettered_options else found

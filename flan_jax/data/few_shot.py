@@ -104,8 +104,7 @@ class Exemplars:
         Raises:
           ValueError: the pool is of variants, and the example of none.
         """
-        drawn = self._drawn(record_id, template, inputs, variant)
-        texts = [self._rendered(number, template)[1] for number in drawn]
+        texts = [self._rendered(n, template)[1] for n in self._drawn(record_id, template, inputs, variant)]
         return "".join(texts), len(texts)
 
     def chosen(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[Fields, ...]:

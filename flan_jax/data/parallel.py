@@ -52,7 +52,7 @@ def outcome(source: sources.OpenSource, figures: dict[str, Any]) -> Outcome:
 def attempt(
     record: catalog.Dataset,
     data: str,
-    tokenizer: vocabularies.Tokenizer,
+    tokenizer: vocabularies.Tokenizer | None,
     to: Path,
     options: preparation.Options,
     overwrite: bool = False,
@@ -77,7 +77,7 @@ def attempt(
 def attempt_all(
     chosen: Sequence[catalog.Dataset],
     data: str,
-    tokenizer: vocabularies.Tokenizer,
+    tokenizer: vocabularies.Tokenizer | None,
     to: Path,
     options: preparation.Options,
     overwrite: bool = False,

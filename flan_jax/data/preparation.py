@@ -199,12 +199,14 @@ def _built(
 def prepare_dataset(
     record: catalog.Dataset,
     source: sources.OpenSource,
-    tokenizer: vocabularies.Tokenizer,
+    tokenizer: vocabularies.Tokenizer | None,
     to: Path,
     options: Options,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Prepares one dataset: its tokens, and its dev and test examples. What is there and current stays.
+
+    Without a vocabulary there are no tokens, only examples.
 
     Returns:
       Figures for the summary.
@@ -212,9 +214,11 @@ def prepare_dataset(
     Raises:
       SourceError: no training record is left after filtering.
     """
-    folder = token_store.folder_of(to, tokenizer.fingerprint, options.style) / record.name
-    with locked(folder):
-        kept, figures = _write_tokens(record, source, tokenizer, folder, options, overwrite)
+    kept, figures = True, {}
+    if tokenizer is not None:
+        folder = token_store.folder_of(to, tokenizer.fingerprint, options.style) / record.name
+        with locked(folder):
+            kept, figures = _write_tokens(record, source, tokenizer, folder, options, overwrite)
     examples = prepare_examples(record, source, to, overwrite)
     return summary_line(record, source, figures, examples, kept)
 

@@ -27,7 +27,7 @@ _DATASETS_A_WORKER = 4  # a worker imports TensorFlow for some seconds before it
 def prepare_datasets(
     chosen: Sequence[catalog.Dataset],
     data: str,
-    tokenizer: vocabularies.Tokenizer,
+    tokenizer: vocabularies.Tokenizer | None,
     to: Path,
     options: preparation.Options,
     overwrite: bool = False,
@@ -38,7 +38,7 @@ def prepare_datasets(
     Args:
       chosen: the datasets.
       data: "samples", "tfds" or a folder.
-      tokenizer: the vocabulary.
+      tokenizer: the vocabulary; None writes dev and test examples alone, and no tokens.
       to: PREPARED_DIR.
       options: how examples are rendered and tokenized.
       overwrite: prepare again what is there.
@@ -95,6 +95,8 @@ def result_of(outcomes: Sequence[parallel.Outcome], data: str) -> dict[str, Any]
 def _progress_line(outcome: parallel.Outcome) -> str:
     if outcome.figures is None:
         return f"{outcome.dataset}: skipped"
+    if not outcome.figures["num_tokens"]:
+        return f"{outcome.dataset}: {outcome.figures.get('test', 0):,} test examples"
     kept = ", kept" if outcome.figures["kept"] else ""
     return f"{outcome.dataset}: {outcome.figures['num_tokens']:,} tokens{kept}"
 

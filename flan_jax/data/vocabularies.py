@@ -111,7 +111,7 @@ class _Stored:
     vocab_size: int
     control_ids: Mapping[str, int]
     _file: str
-    _content: bytes
+    content: bytes
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class _Stored:
         chat: Chat | None = None,
         **flags: bool,
     ) -> None:
-        self._content = content
+        self.content = content
         self.eos_id, self.bos_id, self.pad_id = eos_id, bos_id, pad_id
         self.stop_ids = tuple(dict.fromkeys((eos_id, *stop_ids)))
         self.chat = chat
@@ -136,7 +136,7 @@ class _Stored:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self._file:
-            (folder / self._file).write_bytes(self._content)
+            (folder / self._file).write_bytes(self.content)
         settings: dict[str, Any] = {"kind": self.kind, "eos_id": self.eos_id, "bos_id": self.bos_id}
         settings |= {"pad_id": self.pad_id} | self._flags
         if len(self.stop_ids) > 1:

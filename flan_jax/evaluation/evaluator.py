@@ -15,16 +15,15 @@ from typing import Any
 from flan_jax import catalog, distributed, protocol, styles, ways
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
-from flan_jax.data import examples as example_files
-from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.line_tokens import LineTokenizer
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import VERSION as generator_version
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import generation, labels, provenance, ranking
+from flan_jax.evaluation import generation, labels, prompt_store, provenance, ranking
 from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.evaluation.figures import summarize
-from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
+from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit, rows_digest
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.overlap import evaluated as overlap
@@ -142,6 +141,8 @@ def evaluate(
     style = styles.parse(settings.style)
     readings = ways.readings(settings.ways)
     ways_kept = [ways.VERSION, *(reading.key for reading in readings)]
+    tokenizer = LineTokenizer(tokenizer)
+    store = prompt_store.PromptStore(prepared_dir, tokenizer)
     weights = weights or digests.combined(digests.of_tree(scorer.params))
     how = {record: settings.protocol_of(record) for record in datasets}
     joints = {record: how[record].joint(manifest.separator, scorer.has_encoder, settings.joint) for record in datasets}
@@ -172,24 +173,24 @@ def evaluate(
                 {"dataset": record.name, "reason": "a generation dataset, and this job ranks options"}
             )
             continue
+        limits = (settings.max_examples, settings.max_dev_examples, settings.seed)
         try:
-            if not (test := example_files.read(prepared_dir, record.name, "test", settings.max_examples)):
+            records = prompt_store.read_records(prepared_dir, asked, tokenizer, *limits)
+            if not records.splits[0][1]:
                 raise FlanError(f"no test example of {record.name} in {prepared_dir} can be used.")
-            dev = example_files.read(prepared_dir, record.name, "dev", settings.max_dev_examples)
-            pool = example_files.read(prepared_dir, record.name, "exemplars") if style.shots else []
         except FlanError as error:
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
-        pool = [(row["id"], row["fields"]) for row in pool]
-        builder = ExampleBuilder(record, style, asked=asked, pool=pool, tokenizer=tokenizer, seed=settings.seed)
         # What decides besides the protocol and the text. Each engine has a version of its own, since the same weights
         # may come to give other numbers.
         bound = [weights, results["model_digest"], checkpoint, tokenizer.fingerprint, joints[record]]
         bound += [["scorer", scorer_version, ways_kept] if asked.ranked else ["generator", generator_version]]
         bound += [sorted(settings.computation.items())]
-        for split, rows in (("test", test), ("dev", dev)):
-            numbers = asked.forward if rows else ()
-            units += [Unit.create(builder, split, number, rows, output, bound) for number in numbers]
+        for split, rows in records.splits:
+            shared = (rows, output, bound, rows_digest(rows))
+            units += [
+                Unit.create(records.builder, split, number, *shared) for number in (asked.forward if rows else ())
+            ]
     if not units:
         reasons = "; ".join(f"{s['dataset']}: {s['reason']}" for s in results["skipped"]) or "no dataset given"
         raise FlanError(f"nothing to evaluate: {reasons.rstrip('.')}.")
@@ -208,7 +209,7 @@ def evaluate(
             if isinstance(predictions, InvalidError):
                 invalid.setdefault(rendered.unit.name[0], predictions)
             else:
-                found[rendered.unit.name] = predictions
+                found[rendered.unit.name] = predictions.without_prompts()
         waiting.clear()
 
     for done, unit in enumerate(units):
@@ -218,12 +219,12 @@ def evaluate(
             continue
         kept = unit.kept()
         if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
-            found[unit.name] = kept
+            found[unit.name] = kept.without_prompts()
             costs.reused(name)
         elif unit.builder.protocol.ranked:
             with costs.over([name]):
                 joint = joints[unit.builder.record]
-                waiting.append(ranking.render(tokenizer, unit, joint, scorer.max_length, readings))
+                waiting.append(store.rendered(unit, joint, scorer.max_length, settings.ways))
             if sum(len(rendered.trees) for rendered in waiting) >= _TREES_AT_ONCE:
                 rank_waiting()
         else:
@@ -232,7 +233,7 @@ def evaluate(
                     said = generation.generate(generator, tokenizer, unit, joints[unit.builder.record])
                 texts = [text for line in said.lines for text in (line["prompt"], line["prediction"])]
                 costs.texts(name, sum(map(len, tokenizer.encode(texts))))
-                found[unit.name] = said
+                found[unit.name] = said.without_prompts()
             except InvalidError as error:
                 invalid[name] = error
     rank_waiting()
@@ -244,6 +245,7 @@ def evaluate(
     _leave_out_everywhere(units, found)
     evaluated = dict.fromkeys(unit.builder.record for unit in units)
     if all(record.name in invalid for record in evaluated):
+        _remove_results(output)
         raise NoResultError(
             f"no result is valid for {checkpoint}: {next(iter(invalid.values()))}; look for NaN or infinite numbers in "
             "its weights, or compute in float32.",
@@ -283,6 +285,7 @@ def evaluate(
         }
     if not results["datasets"]:
         reasons = "; ".join(f"{s['dataset']}: {s['reason'].rstrip('.')}" for s in results["skipped"])
+        _remove_results(output)
         raise NoResultError(f"there is no result for {checkpoint}: {reasons}.", results | {"clusters": {}})
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
@@ -300,8 +303,15 @@ def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int
         before = found[unit.name]
         after = before.without(left[unit.name[:2]])
         if len(after.left) > len(before.left):
-            unit.write(after)
+            if (whole := unit.kept()) is not None:
+                unit.write(whole.without(left[unit.name[:2]]))
             found[unit.name] = after
+
+
+def _remove_results(output_dir: Path) -> None:
+    """Removes an earlier evaluation's results: they would stand beside predictions that are not theirs."""
+    if distributed.is_primary():
+        (output_dir / "results.json").unlink(missing_ok=True)
 
 
 def write_results(results: dict[str, Any], output_dir: Path) -> None:

@@ -71,6 +71,16 @@ class Predictions:
         more = {one.example: one for one in left if one.example not in own}
         return Predictions([line for line in self.lines if line["id"] not in more], (*self.left, *more.values()))
 
+    def without_prompts(self) -> Predictions:
+        """What figures are computed from. The file has the prompts, which with exemplars are most of a run's memory."""
+        lines = [{name: value for name, value in line.items() if name != "prompt"} for line in self.lines]
+        return Predictions(lines, self.left)
+
+
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A digest of records with all their fields."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
@@ -81,6 +91,7 @@ class Unit:
       split: "test" or "dev".
       number: of the template.
       rows: the records, as `data.examples.read` gives them.
+      rows_digest: of these.
       key: digest of all that the predictions depend on.
       path: the file of the predictions.
     """
@@ -89,6 +100,7 @@ class Unit:
     split: str
     number: int
     rows: Sequence[Mapping[str, Any]]
+    rows_digest: str
     key: str
     path: Path
 
@@ -101,6 +113,7 @@ class Unit:
         rows: Sequence[Mapping[str, Any]],
         output_dir: Path,
         bound: Sequence[Any],
+        digest_of_rows: str | None = None,
     ) -> Unit:
         """A unit with its key.
 
@@ -111,12 +124,14 @@ class Unit:
           rows: the records.
           output_dir: EVAL_OUTPUT_DIR.
           bound: what predictions depend on besides protocol, text and records: weights, vocabulary, engine, joint.
+          digest_of_rows: `rows_digest`, where it is known: all templates of a split have the same.
         """
         asked = builder.protocol
-        digest = [*bound, asked.digest, number, templates.digest([asked.templates[number]]), builder.digest, rows]
+        of_rows = rows_digest(rows) if digest_of_rows is None else digest_of_rows
+        digest = [*bound, asked.digest, number, templates.digest([asked.templates[number]]), builder.digest, of_rows]
         key = hashlib.sha256(json.dumps(digest, sort_keys=True).encode()).hexdigest()
         path = output_dir / "predictions" / builder.record.name / f"{split}_t{number}.jsonl"
-        return cls(builder, split, number, rows, key, path)
+        return cls(builder, split, number, rows, of_rows, key, path)
 
     @property
     def name(self) -> tuple[str, str, int]:

@@ -1,0 +1,243 @@
+"""Prompts of an evaluation, rendered and tokenized once, and read from then on.
+
+    PREPARED_DIR/trees/<vocabulary>[_<style>]/<dataset>/<split>_t<template>_<limits>.trees
+
+A file holds what `ranking.render` gives for a unit, and is bound to all that this depends on: vocabulary, protocol and
+template, exemplars, seed, records, joint, the limits, the versions of what tokenizes. What a user chooses for an
+evaluation is part of a file's name, so that evaluations of other limits lie side by side; what has changed underneath,
+such as records or templates, makes a file stale, and its unit is rendered anew and takes its place.
+
+`python -m flan_jax.prepare --evaluate` fills the store, on a machine without an accelerator; an evaluation adds what it
+has to tokenize itself. Where nothing can be written, it goes on without.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flan_jax import distributed, ways
+from flan_jax.data import examples as example_files
+from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import ranking
+from flan_jax.evaluation.units import Left, Unit, rows_digest
+from flan_jax.protocol import Protocol
+from flan_jax.scoring import tree_files
+
+VERSION = 1  # raised when the same records come to give other trees or lines
+_LIBRARIES = ("tokenizers", "sentencepiece")
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The prepared records of a dataset, and what makes their text.
+
+    Attributes:
+      builder: of the text.
+      splits: (name, records) of "test" and "dev".
+    """
+
+    builder: ExampleBuilder
+    splits: tuple[tuple[str, list[dict[str, Any]]], ...]
+
+
+def read_records(
+    prepared_dir: str | Path,
+    asked: Protocol,
+    tokenizer: Tokenizer,
+    max_examples: int | None,
+    max_dev_examples: int | None,
+    seed: int,
+) -> Records:
+    """Reads what is evaluated of a dataset.
+
+    Args:
+      prepared_dir: what `flan_jax.prepare` wrote.
+      asked: the dataset's protocol.
+      tokenizer: the model's vocabulary.
+      max_examples: test records, the first ones; None for all.
+      max_dev_examples: dev records.
+      seed: of exemplars and shuffled options.
+
+    Raises:
+      FlanError: nothing was prepared, or it is not as it was; see `data.examples.read`.
+    """
+    name, style = asked.record.name, asked.style
+    test = example_files.read(prepared_dir, name, example_files.TEST, max_examples)
+    dev = example_files.read(prepared_dir, name, example_files.DEV, max_dev_examples)
+    pool = example_files.read(prepared_dir, name, example_files.EXEMPLARS) if style.shots else []
+    drawn = [(row["id"], row["fields"]) for row in pool]
+    builder = ExampleBuilder(asked.record, style, asked=asked, pool=drawn, tokenizer=tokenizer, seed=seed)
+    return Records(builder, ((example_files.TEST, test), (example_files.DEV, dev)))
+
+
+class PromptStore:
+    """The rendered units of one vocabulary in a PREPARED_DIR.
+
+    Attributes:
+      read: units that were there.
+      made: units that were rendered.
+    """
+
+    def __init__(
+        self,
+        prepared_dir: str | Path,
+        tokenizer: Tokenizer,
+        say: Callable[[str], None] | None = None,
+        *,
+        must_write: bool = False,
+    ) -> None:
+        """Args.
+
+        prepared_dir: where it lies.
+        tokenizer: the vocabulary.
+        say: called with a line where files are stale or cannot be written, once for each; None prints it.
+        must_write: a file that cannot be written is an error.
+        """
+        self._folder, self._tokenizer = Path(prepared_dir) / "trees", tokenizer
+        self._say = say or _print
+        self._said: set[str] = set()
+        self._must_write = must_write
+        self._writes = distributed.is_primary()
+        self.read, self.made = 0, 0
+
+    def rendered(self, unit: Unit, joint: str, max_length: int, names: Sequence[str] = ()) -> ranking.Rendered:
+        """A unit as `ranking.render` gives it.
+
+        Args:
+          unit: of a dataset with options.
+          joint: what stands between prompt and option.
+          max_length: longest prompt with its longest option that the scorer takes, in tokens.
+          names: further ways to score that are asked for (`flan_jax.ways`).
+
+        Raises:
+          FlanError: it cannot be written, and has to be.
+        """
+        readings = ways.readings(names)
+        limits = {"joint": joint, "max_length": max_length, "readings": [reading.key for reading in readings]}
+        path, key = self._path(unit, limits), self._key(unit, limits)
+        found = None
+        try:
+            found = tree_files.read(path, key)
+            stale = found is None
+        except FileNotFoundError:
+            stale = False
+        except OSError as error:
+            stale = True
+            self._once("read", f"prompts kept in {path} cannot be read ({error.strerror}): they are tokenized anew.")
+        if found is not None:
+            self.read += 1
+            return _of_stored(unit, found)
+        if stale:
+            self._once("stale", f"prompts kept in {path} are of other records or settings, or damaged: tokenized anew.")
+        made = ranking.render(self._tokenizer, unit, joint, max_length, readings)
+        self.made += 1
+        if self._writes:
+            try:
+                tree_files.write(path, key, _to_stored(made))
+            except FlanError as error:
+                if self._must_write:
+                    raise
+                self._writes = False
+                self._once("write", f"tokenized prompts are not kept, and will be tokenized again ({error})")
+        return made
+
+    def _path(self, unit: Unit, limits: Mapping[str, Any]) -> Path:
+        asked, builder = unit.builder.protocol, unit.builder
+        chosen = {**limits, "rows": len(unit.rows), "seed": builder.seed, "max_input_tokens": asked.max_input_tokens}
+        folder = self._folder / f"{self._tokenizer.fingerprint[:16]}{builder.style.suffix}" / builder.record.name
+        return folder / f"{unit.split}_t{unit.number}_{_digest(chosen)[:12]}.trees"
+
+    def _key(self, unit: Unit, limits: Mapping[str, Any]) -> dict[str, Any]:
+        """All that the rendered unit depends on."""
+        return {
+            "version": [VERSION, ways.VERSION],
+            "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+            "vocabulary": self._tokenizer.fingerprint,
+            "protocol": unit.builder.protocol.digest,
+            "text": unit.builder.digest,  # templates, style, exemplars, seed
+            "split": unit.split,
+            "template": unit.number,
+            "examples": unit.rows_digest,
+            **limits,
+        }
+
+    def _once(self, what: str, line: str) -> None:
+        if what not in self._said and distributed.is_primary():
+            self._said.add(what)
+            self._say(line)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+_PLAIN = ("lines", "left")
+
+
+def _to_stored(made: ranking.Rendered) -> tree_files.Stored:
+    plain = {"lines": made.lines, "left": [dataclasses.asdict(one) for one in made.left]}
+    names = [field.name for field in dataclasses.fields(made) if field.name not in (*_PLAIN, "unit")]
+    return tree_files.Stored(plain, {name: getattr(made, name) for name in names})
+
+
+def _of_stored(unit: Unit, found: tree_files.Stored) -> ranking.Rendered:
+    left = tuple(Left(**one) for one in found.plain["left"])
+    return ranking.Rendered(unit=unit, lines=found.plain["lines"], left=left, **found.trees)
+
+
+def prepare(
+    prepared_dir: str | Path,
+    asked: Protocol,
+    tokenizer: Tokenizer,
+    joint: str,
+    max_length: int,
+    *,
+    max_examples: int | None = None,
+    max_dev_examples: int | None = None,
+    seed: int = 0,
+    names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Fills the store with the units of a dataset whose options are ranked.
+
+    Args:
+      prepared_dir: what `flan_jax.prepare` wrote.
+      asked: the dataset's protocol.
+      tokenizer: the model's vocabulary.
+      joint: what stands between prompt and option.
+      max_length: longest prompt with its longest option that the scorer takes, in tokens.
+      max_examples: test records; None for all.
+      max_dev_examples: dev records.
+      seed: of exemplars and shuffled options.
+      names: further ways to score that are asked for (`flan_jax.ways`).
+
+    Returns:
+      {"dataset", "units", "kept": of them, those that were there, "prompts", "left_out", "tokens"}.
+
+    Raises:
+      FlanError: nothing was prepared, or the store cannot be written.
+    """
+    records = read_records(prepared_dir, asked, tokenizer, max_examples, max_dev_examples, seed)
+    store = PromptStore(prepared_dir, tokenizer, lambda line: None, must_write=True)
+    figures = {"dataset": asked.record.name, "units": 0, "kept": 0, "prompts": 0, "left_out": 0, "tokens": 0}
+    for split, rows in records.splits:
+        digest = rows_digest(rows)
+        for number in asked.forward if rows else ():
+            unit = Unit.create(records.builder, split, number, rows, Path(), (), digest)
+            made = store.rendered(unit, joint, max_length, names)
+            figures["units"] += 1
+            figures["prompts"] += len(made.trees)
+            figures["left_out"] += len(made.left)
+            figures["tokens"] += sum(len(tree.trunk) + sum(map(len, tree.branches)) for tree in made.trees)
+    return figures | {"kept": store.read}
