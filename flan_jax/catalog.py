@@ -1,6 +1,9 @@
 """What exists: clusters, datasets and mixtures, and the hold-out rule. No TensorFlow, no JAX.
 
-A dataset is one record in its cluster's module under `tasks/`; adding one changes nothing else.
+A dataset is one record in its cluster's module under `tasks/`; adding one changes nothing else. Training takes one
+example of each of its records. Evaluation asks all that a record gives (`Dataset.expand`): every turn of a
+conversation, a translation in both directions. Directions are scored apart, so `evaluated` has a record for each, such
+as `wmt14_enfr/fr-en`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ RATE_CAP = 3_000  # examples-proportional mixing stops growing here (paper, sect
 
 CLASSIFICATION = "classification"
 GENERATION = "generation"
+
+VARIANT = "variant"  # the field of an example that says which variant of its dataset it belongs to
+_OF = "/"  # between a dataset's name and its variant's
+PART = "#"  # between a record's id and which of its examples is meant: "12#3" is a third turn, "12#fr-en" a direction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +129,15 @@ class Dataset:
       gpt3_prompt: how a model that was never tuned is asked; default the bare input between "Q:" and "A:".
       kin: (another dataset, how the two share text by their making), by its name here, its name in the paper, or the
         name of a dataset that is not here; said once of two, see `kin_of`.
+      expand: maps a record, as `fields` does, to all examples of it that evaluation asks: the same fields, each with a
+        first axis over the examples. `fields` gives one of them that can be used, if there is any. None where a record
+        gives evaluation the one example that it gives training.
+      variants: names for the examples that `expand` gives, as for the directions of a translation. Each is then scored
+        by itself, and the field `variant` of every example says which it is. Without names, the examples of a record
+        count as any others of their dataset.
+      variant: which of them this record is; only of the records that `variants` makes.
+      nested: maps a row of local JSONL in another form of the data, such as a whole dialogue, to rows of the TFDS
+        schema; a row that is in this schema comes back alone.
     """
 
     name: str
@@ -142,6 +158,10 @@ class Dataset:
     bare: str = ""
     gpt3_prompt: Gpt3Prompt | None = None
     kin: tuple[tuple[str, str], ...] = ()
+    expand: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    variants: tuple[str, ...] = ()
+    variant: str = ""
+    nested: Callable[[Mapping[str, Any]], list[Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.cluster not in {c.name for c in _CLUSTERS}:
@@ -224,18 +244,19 @@ def datasets(cluster_name: str | None = None) -> tuple[Dataset, ...]:
 
 
 def dataset(name: str) -> Dataset:
-    """The dataset of that name.
+    """The dataset of that name, or the variant: "wmt14_enfr", "wmt14_enfr/fr-en".
 
     Raises:
       FlanError: there is none; the message has near matches.
     """
-    if name not in _loaded():
-        raise unknown_name("dataset", name, _loaded())
-    return _loaded()[name]
+    known = _known()
+    if name not in known:
+        raise unknown_name("dataset", name, known if _OF in name else _loaded())
+    return known[name]
 
 
 def named(name: str) -> tuple[Dataset, ...]:
-    """The dataset of that name, or the datasets of the cluster of that name.
+    """The dataset or variant of that name, or the datasets of the cluster of that name.
 
     Raises:
       FlanError: there is neither; the message has near matches.
@@ -243,14 +264,64 @@ def named(name: str) -> tuple[Dataset, ...]:
     names = [c.name for c in _CLUSTERS]
     if name in names:
         return datasets(name)
-    if name not in _loaded():
-        raise unknown_name("dataset or cluster", name, [*_loaded(), *names])
-    return (_loaded()[name],)
+    known = _known()
+    if name not in known:
+        raise unknown_name("dataset or cluster", name, [*(known if _OF in name else _loaded()), *names])
+    return (known[name],)
 
 
 def exists(name: str) -> bool:
-    """Whether there is a dataset of that name."""
-    return name in _loaded()
+    """Whether there is a dataset or a variant of that name."""
+    return name in _known()
+
+
+# ------------------------------------------------------------------------------------------------------- variants
+
+
+@functools.cache
+def _known() -> dict[str, Dataset]:
+    """Datasets and variants by name."""
+    found = dict(_loaded())
+    for record in _loaded().values():
+        found |= {one.name: one for one in variants(record)}
+    return found
+
+
+@functools.cache
+def variants(record: Dataset) -> tuple[Dataset, ...]:
+    """The records that evaluation asks and scores apart: those of a dataset's variants, or the dataset itself."""
+    if not record.variants:
+        return (record,)
+    return tuple(_variant(record, number) for number in range(len(record.variants)))
+
+
+def _variant(record: Dataset, number: int) -> Dataset:
+    def fields(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value[number] for name, value in record.expand(row).items()}
+
+    name = record.variants[number]
+    own = f"{record.name}{_OF}{name}"
+    return dataclasses.replace(record, name=own, variant=name, fields=fields, expand=None, variants=())
+
+
+def evaluated(cluster_name: str | None = None) -> tuple[Dataset, ...]:
+    """What can be evaluated, of all clusters or of one: every dataset, or its variants in its place.
+
+    Raises:
+      FlanError: the cluster does not exist.
+    """
+    return tuple(one for record in datasets(cluster_name) for one in variants(record))
+
+
+def whole(name: str) -> str:
+    """The name of the dataset that a variant belongs to; any other name as it is."""
+    base, _, variant = name.partition(_OF)
+    return base if base in _loaded() and variant in _loaded()[base].variants else name
+
+
+def record_id(example_id: str) -> str:
+    """The id of the record that an example is of."""
+    return example_id.partition(PART)[0]
 
 
 @functools.cache
@@ -259,6 +330,7 @@ def kin_of(name: str) -> dict[str, str]:
 
     Kin outside the catalog, such as xquad, has its own name; variants of a dataset are not their own kin.
     """
+    name = whole(name)
     own = {name, _loaded()[name].paper_dataset} if name in _loaded() else {name}
     found: dict[str, str] = {}
     for record in _loaded().values():

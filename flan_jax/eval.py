@@ -52,7 +52,7 @@ def evaluate(
     joint: str = protocol.AUTO,
     style: str | Sequence[str] = "instructions",
     seeds: Sequence[int] = (0,),
-    pmi: bool = False,
+    ways: Sequence[str] | None = None,
     generate: bool = True,
     allow_seen: bool = False,
     contamination: str | None = None,
@@ -80,7 +80,7 @@ def evaluate(
         give a run each.
       seeds: of exemplars and shuffled options; where a style draws either, a run for each, and the report has their
         mean and standard deviation.
-      pmi: rank options by pointwise mutual information with the prompt too.
+      ways: further ways to score options that cost more, "pmi" and "channel" (`flan_jax.ways`).
       generate: evaluate the datasets without options too, by the text that the model generates.
       allow_seen: score datasets that are not held out too, labelled so.
       contamination: what `flan_jax.contamination` wrote, for scores on clean examples.
@@ -103,7 +103,7 @@ def evaluate(
         max_input_tokens=max_input_tokens,
         joint=joint,
         max_new_tokens=max_new_tokens,
-        pmi=pmi,
+        ways=tuple(ways or ()),
         computation=dict(computation or {}),
     )
     mesh = partitioning.make_mesh(**(mesh_shape or {}))

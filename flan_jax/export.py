@@ -83,7 +83,7 @@ def examples(
       seed: of templates, exemplars and shuffled options.
       tokenizer: counts what exemplars fit; None counts bytes.
     """
-    pool = tasks.exemplar_pool(record, source) if style.shots else ()
+    pool = tasks.exemplar_pool(record, source, split) if style.shots else ()
     tokenizer = tokenizer or vocabularies.ByteTokenizer()
     builder = builders.ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
     for epoch in range(epochs):
@@ -96,14 +96,18 @@ def examples(
             return {**row, "template": number}
 
         for identity, fields in tasks.text_records(tasks.records(record, source, split).map(choose)):
-            example = builder.build(identity, fields, fields.pop("template"))
+            try:
+                example = builder.build(identity, fields, fields.pop("template"))
+            except styles.TooManyOptionsError:  # as the token store leaves it out
+                continue
+            ranked = templates.OPTIONS in example.fields
             line = {
                 "inputs": example.inputs,
                 "targets": example.targets,
                 "dataset": record.name,
                 "cluster": record.cluster,
                 "template": example.template,
-                "options": list(example.fields.get(templates.OPTIONS, ())),
+                "options": list(builder.protocol.scored(example.fields)) if ranked else [],
                 "record_id": identity,
             }
             yield {key: value for key, value in line.items() if key != "options" or value}

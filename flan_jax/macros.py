@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from etils import epy
 
-from flan_jax import catalog, styles, values
+from flan_jax import catalog, styles, values, ways
 from flan_jax.errors import FlanError
 from flan_jax.models.config import CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.protocol import JOINTS
@@ -161,7 +161,12 @@ SETTINGS = (
     ),
     Setting("STYLE", Several(_STYLE), "how records become prompts", ("evaluate.style",)),
     Setting("SEEDS", Several(Whole(0, SEEDS)), "of exemplars and shuffled options, a run each", ("evaluate.seeds",)),
-    Setting("PMI", Switch(), "rank options by mutual information too", ("evaluate.pmi",)),
+    Setting(
+        "WAYS",
+        or_none(Several(OneOf(tuple(way.name for way in ways.ALL))), "those that cost nothing more"),
+        "further ways to score options",
+        ("evaluate.ways",),
+    ),
     Setting("GENERATE", Switch(), "evaluate the datasets without options too", ("evaluate.generate",)),
     Setting(
         "CONTAMINATION",

@@ -20,7 +20,7 @@ from etils import epy
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, options, protocol, styles
+from flan_jax import catalog, options, protocol, styles, ways
 from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
@@ -49,7 +49,7 @@ def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
         return catalog.datasets()
     chosen = list(catalog.mixture(styles.split_name(mixture)[0])) if mixture else []
     for name in filter(None, (n.strip() for n in names.split(","))):
-        chosen += catalog.named(name)
+        chosen += [catalog.dataset(catalog.whole(record.name)) for record in catalog.named(name)]
     return tuple(dict.fromkeys(chosen))
 
 
@@ -137,7 +137,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--max_examples", type=options.count, help="with --evaluate: test examples a dataset")
     parser.add_argument("--max_dev_examples", type=options.count_or_none, help="with --evaluate: dev examples")
-    parser.add_argument("--pmi", action="store_true", help="with --evaluate: options without their prompts too")
+    parser.add_argument(
+        "--ways", default="", help="with --evaluate: further ways to score, with commas, for example pmi,channel"
+    )
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
@@ -152,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.evaluate:
             _prepare_evaluation(chosen, arguments)
             return
-        alone = {"joint": protocol.AUTO, "pmi": False} | dict.fromkeys(_OF_EVALUATION)
+        alone = {"joint": protocol.AUTO, "ways": ""} | dict.fromkeys(_OF_EVALUATION)
         if given := [name for name, value in alone.items() if getattr(arguments, name) != value]:
             raise FlanError(f"--{given[0]} is for prompts of an evaluation: add --evaluate, or leave it out.")
         tokenizer = vocabularies.load(arguments.vocabulary or "bytes")
@@ -222,6 +224,7 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
         max_input_tokens=arguments.max_input_length,
         style=style.name,
         seed=arguments.seed,
+        ways=tuple(ways.way(name.strip()).name for name in arguments.ways.split(",") if name.strip()),
     )
     if arguments.max_dev_examples is not None:
         how = dataclasses.replace(how, max_dev_examples=arguments.max_dev_examples)
@@ -245,7 +248,7 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
             max_examples=how.max_examples,
             max_dev_examples=how.max_dev_examples,
             seed=how.seed,
-            pmi=arguments.pmi,
+            names=how.ways,
         )
         result["prompts"].append(figures)
         left = f", {figures['left_out']:,} that cannot be asked" if figures["left_out"] else ""

@@ -21,12 +21,13 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import metrics, styles, values
+from flan_jax import catalog, metrics, styles, values
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.errors import FlanError
-from flan_jax.templates import PLACEHOLDER, Template
+from flan_jax.templates import OPTIONS, PLACEHOLDER, Template
 
 VERSION = 1  # raised when the same record comes to mean something else; it is part of every digest
 
@@ -97,6 +98,8 @@ class Protocol:
       untuned_stops: a generated answer ends before any of these, where its end is not marked by EOS.
       premises: what stands before an option where its likelihood without the prompt is asked for (PMI), by template.
         It may hold placeholders.
+      evidence: the record's input without instruction and options, whose likelihood given an option is asked for
+        (channel).
       new_tokens_limit: most new tokens, if less than the metric allows.
       version: of the protocol.
     """
@@ -115,6 +118,7 @@ class Protocol:
     untuned_joint: str
     untuned_stops: tuple[str, ...]
     premises: tuple[str, ...]
+    evidence: str
     new_tokens_limit: int | None = None
     version: int = VERSION
 
@@ -129,6 +133,17 @@ class Protocol:
     def ranked(self) -> bool:
         """Whether options are ranked by their likelihoods; otherwise the answer is generated."""
         return self.record.kind == CLASSIFICATION
+
+    @property
+    def variants(self) -> tuple[Protocol, ...]:
+        """How each of the dataset's variants is asked and scored, by itself; the protocol alone where it has none."""
+        own = catalog.variants(self.record)
+        return (self,) if own == (self.record,) else tuple(dataclasses.replace(self, record=one) for one in own)
+
+    @property
+    def asks_all(self) -> bool:
+        """Whether a record may give several examples, all of which are asked: the turns of a conversation."""
+        return self.record.expand is not None and not self.record.variants
 
     @property
     def metrics(self) -> tuple[metrics.Metric, ...]:
@@ -179,6 +194,15 @@ class Protocol:
         """What stands before an option of a template without its prompt (PMI); it may hold placeholders."""
         return self.premises[number]
 
+    def scored(self, fields: Mapping[str, str | Sequence[str]]) -> tuple[str, ...]:
+        """The options that are scored after a prompt: the letters where the prompt letters them.
+
+        Args:
+          fields: of a record, in the style.
+        """
+        options = tuple(fields[OPTIONS])
+        return tuple(styles.LETTERS[: len(options)]) if self.style.lettered_options else options
+
     def limited(
         self,
         max_input_tokens: int | None = None,
@@ -211,8 +235,10 @@ class Protocol:
                 "forward": self.forward,
                 "joint": self.untuned_joint,
                 "stops": self.untuned_stops,
+                "evidence": self.evidence,
                 "premises": [self.premises[number] for number in self.forward],
                 "ranked": self.ranked,
+                **({"asked": "every turn"} if self.asks_all else {}),
                 "new_tokens": self.new_tokens_limit if self.ranked else self.max_new_tokens,
                 "metrics": [[metric.name, metric.version] for metric in self.metrics],
             }
@@ -239,6 +265,7 @@ def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
     in_gpt3 = style.words == styles.GPT3
     every = styles.templates(record, style)
     premises = tuple(_tail(template.input) for template in every)
+    continues = not style.lettered_options  # the options go on with the prompt, so that its end is of their sentence
     return Protocol(
         record=record,
         style=style,
@@ -253,7 +280,8 @@ def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
         trim=START if in_gpt3 else END,  # the answer continues the text, so that its end has to stay
         untuned_joint=SPACE if in_gpt3 else NEWLINE,
         untuned_stops=record.gpt3_prompt.stop if in_gpt3 else _STOPS,
-        premises=(record.gpt3_prompt.premise or premises[0],) if in_gpt3 else premises,
+        premises=(record.gpt3_prompt.premise,) if in_gpt3 and continues and record.gpt3_prompt.premise else premises,
+        evidence=record.bare,
     )
 
 

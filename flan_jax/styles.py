@@ -8,11 +8,12 @@ end of the names of tasks, mixtures and prepared folders: `flan_rte_no_template`
 - `without_options`: the instructions, without the block of answer options.
 - `<n>_templates`: only n of the templates: the first n of an order in which the inverted ones stand evenly spread.
 - `shuffled_options`: the options in an order that a hash of the record gives.
+- `lettered_options`: the options stand as "A. ..." in the prompt, and the answer is the letter, of up to 26 options.
 - `<k>_shots`: up to k exemplars in front of the input, as many as fit; each example has its own.
 - `<k>_shared_shots`: the same, but all examples of a dataset and template have the same ones.
 - `gpt3`: prompts in GPT-3's manner, for a model that was never tuned.
 
-The last six can be joined, as in `without_options_5_shots`.
+The last seven can be joined, as in `without_options_5_shots` and `gpt3_lettered_options`.
 """
 
 from __future__ import annotations
@@ -21,27 +22,34 @@ import dataclasses
 import difflib
 import hashlib
 import re
+import string
 from collections.abc import Sequence
 
-from flan_jax.catalog import Dataset, cluster
+from flan_jax.catalog import CLASSIFICATION, Dataset, cluster
 from flan_jax.errors import FlanError
-from flan_jax.templates import TEMPLATES_PER_DATASET, Template
+from flan_jax.templates import LETTER, LETTERED, TEMPLATES_PER_DATASET, Template
 
 INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3 = "instructions", "no_template", "dataset_name", "gpt3"
 MAX_SHOTS = 16  # paper, section 4.4
+LETTERS = string.ascii_uppercase
 
 _PARTS = (  # each group is named after the attribute that it sets, shared_shots after two
     r"(?P<words>instructions|no_template|dataset_name|gpt3)",
     r"(?P<with_options>without_options)",
     r"(?P<shuffled_options>shuffled_options)",
+    r"(?P<lettered_options>lettered_options)",
     r"(?P<num_templates>[0-9]+)_templates",
     r"(?P<shots>[0-9]+)_shots",
     r"(?P<shared_shots>[0-9]+)_shared_shots",
 )
-_EXAMPLES = (INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3, "without_options", "shuffled_options")
+_EXAMPLES = (INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3, "without_options", "shuffled_options", "lettered_options")
 _EXAMPLES += ("4_templates", "5_shots", "5_shared_shots")
 _PART = re.compile("|".join(_PARTS))
 _SUFFIX = re.compile(f"_(?:{'|'.join(_PARTS)})$")
+
+
+class TooManyOptionsError(FlanError):
+    """A record has more options than there are letters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +60,7 @@ class TextStyle:
       words: "instructions", "no_template", "dataset_name" or "gpt3".
       with_options: whether instructions show the options.
       shuffled_options: whether the options stand in an order of their own in each record.
+      lettered_options: whether the options are lettered and the answer is a letter.
       num_templates: so many templates are used, inverted ones among them in about their share (`numbers`).
       shots: most exemplars in front of an input.
       shared: whether all examples of a dataset and template have the same exemplars.
@@ -60,6 +69,7 @@ class TextStyle:
     words: str = INSTRUCTIONS
     with_options: bool = True
     shuffled_options: bool = False
+    lettered_options: bool = False
     num_templates: int = TEMPLATES_PER_DATASET
     shots: int = 0
     shared: bool = False
@@ -70,6 +80,8 @@ class TextStyle:
             raise FlanError(f"style {self.words!r} has one wording and shows no options: leave the rest of it out.")
         if self.shuffled_options and not (instructed and self.with_options):
             raise FlanError("shuffled_options needs instructions that show the options.")
+        if self.lettered_options and not ((instructed or self.words == GPT3) and self.with_options):
+            raise FlanError("lettered_options needs gpt3, or instructions that show the options.")
         if not 1 <= self.num_templates <= TEMPLATES_PER_DATASET:
             raise FlanError(f"a style has 1 to {TEMPLATES_PER_DATASET} templates, not {self.num_templates}.")
         if not 0 <= self.shots <= MAX_SHOTS:
@@ -84,6 +96,7 @@ class TextStyle:
             "" if self.words == INSTRUCTIONS else self.words,
             "" if self.with_options else "without_options",
             "shuffled_options" if self.shuffled_options else "",
+            "lettered_options" if self.lettered_options else "",
             f"{self.num_templates}_templates" if self.num_templates < TEMPLATES_PER_DATASET else "",
             f"{self.shots}_{'shared_' if self.shared else ''}shots" if self.shots else "",
         ]
@@ -96,8 +109,8 @@ class TextStyle:
 
     @property
     def restyles_options(self) -> bool:
-        """Whether options differ from the fields', in order or in words."""
-        return self.shuffled_options or self.words == GPT3
+        """Whether options differ from the fields', in order or in words, or are lettered."""
+        return self.shuffled_options or self.lettered_options or self.words == GPT3
 
     @property
     def draws(self) -> bool:
@@ -128,7 +141,8 @@ def parse(name: str) -> TextStyle:
             meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise FlanError(
                 f"unknown style {name!r}: {meant}it is instructions, no_template, dataset_name, gpt3, without_options, "
-                "shuffled_options, <n>_templates, <k>_shots, <k>_shared_shots, or several of the last joined by _."
+                "shuffled_options, lettered_options, <n>_templates, <k>_shots, <k>_shared_shots, or several of the "
+                "last joined by _."
             )
         position = found.end() + 1
         part, value = found.lastgroup, found[found.lastgroup]
@@ -140,9 +154,8 @@ def parse(name: str) -> TextStyle:
             part, style["shared"] = "shots", True
         if part in style:
             raise FlanError(f"style {name!r} says twice what {part.replace('_', ' ')} it has: leave one out.")
-        style[part] = {"with_options": False, "shuffled_options": True}.get(
-            part, int(value) if value.isdigit() else value
-        )
+        switches = {"with_options": False, "shuffled_options": True, "lettered_options": True}
+        style[part] = switches.get(part, int(value) if value.isdigit() else value)
     return TextStyle(**style)
 
 
@@ -170,7 +183,10 @@ def templates(record: Dataset, style: TextStyle) -> tuple[Template, ...]:
     if style.words == DATASET_NAME:
         return (Template(f"[{cluster(record.cluster).title}: {record.name.replace('_', ' ')}] {record.bare}"),)
     if style.words == GPT3:
-        return (Template(record.gpt3_prompt.input),)
+        lettered = style.lettered_options and record.kind == CLASSIFICATION
+        return (record.gpt3_prompt.lettered if lettered else Template(record.gpt3_prompt.input),)
+    if style.lettered_options:
+        return tuple(t.lettered for t in record.templates)
     return record.templates if style.with_options else tuple(t.without_options for t in record.templates)
 
 
@@ -220,6 +236,27 @@ def restyled_options(
     if style.shuffled_options:
         return sorted(options, key=lambda option: _hash(seed, record.name, record_id, option)), answer
     return list(options), answer
+
+
+def lettered(style: TextStyle, options: Sequence[str], answer: str) -> dict[str, str]:
+    """The fields of lettered options: the block that a prompt shows, and the answer's letter.
+
+    In GPT-3's manner a space stands before every letter, as before the one that is scored, so that tokenizers see the
+    same token.
+
+    Args:
+      style: the style, with lettered options.
+      options: as the style wants them.
+      answer: one of them.
+
+    Raises:
+      TooManyOptionsError: there are more options than letters.
+    """
+    if len(options) > len(LETTERS):
+        raise TooManyOptionsError(f"{len(options)} options are more than the {len(LETTERS)} letters.")
+    space = " " if style.words == GPT3 else ""
+    lines = [f"{space}{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    return {LETTERED: "\n".join(lines), LETTER: LETTERS[list(options).index(answer)]}
 
 
 # Words that lose their capital letter in the middle of a sentence. Closed classes, so that no name is among them, and

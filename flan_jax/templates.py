@@ -24,6 +24,7 @@ with epy.lazy_imports():  # rendering in Python, linting and training need no Te
 FORWARD = "forward"
 INVERTED = "inverted"
 OPTIONS = "options"
+LETTERED, LETTER = "lettered_options", "letter"  # fields of a style that letters the options
 TEMPLATES_PER_DATASET = 10
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -59,6 +60,14 @@ class Template:
         bare = re.sub(r"\n*\{options\}\n*", "\n\n", self.input).strip()
         return dataclasses.replace(self, input=self.open_input or bare, open_input="")
 
+    @property
+    def lettered(self) -> Template:
+        """The same template with the options lettered, and the letter as the answer; an inverted one stays as it is."""
+        if not self.is_forward or "{options}" not in self.input:
+            return self
+        shown = self.input.replace("{options}", f"OPTIONS:\n{{{LETTERED}}}")
+        return dataclasses.replace(self, input=shown, target=self.target.replace("{answer}", f"{{{LETTER}}}"))
+
 
 @dataclasses.dataclass(frozen=True)
 class Gpt3Prompt:
@@ -80,6 +89,12 @@ class Gpt3Prompt:
     stop: tuple[str, ...] = ("\n\n", "\nQ:")
     premise: str = ""
     mid_sentence: bool = False
+
+    @property
+    def lettered(self) -> Template:
+        """The prompt as a template that letters the options: they stand before "Answer:", which the letter follows."""
+        question = re.sub(r"\n(Answer\b[^\n{}]*|Yes or no|A):$", "", self.input)
+        return Template(f"{question}\n{{{LETTERED}}}\nAnswer:", f"{{{LETTER}}}")
 
 
 def placeholders(pattern: str) -> list[str]:

@@ -29,32 +29,60 @@ def _words(labels: tuple[tuple[str, str], ...]) -> Any:
 # ------------------------------------------------------------------------------------------------------------- CoQA
 
 
-def _coqa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields story, history (the turns so far, "Q: ..." and "A: ..." a line), question, answer.
+_FIRST = "(Nothing has been asked before.)"  # the history of a first turn, which every template can show
 
-    A record is a whole conversation and gives one example, so one turn is asked: which one, the story's hash tells.
-    It is never the first, since a conversation without a past would leave the history empty. Where a turn of the past is
-    blank, or questions and answers are not equally many, the conversation is broken: its history is empty.
+
+def _coqa_turns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """All turns of a conversation [T]: story, history (the turns so far, "Q: ..." and "A: ..." a line), question, answer.
+
+    The answers of the history are the data's own. After a turn without a question or an answer the history cannot be
+    told: it is empty. Where questions and answers are not equally many, nobody knows which belong together: one turn
+    stands for the conversation, and its history is empty.
     """
     story = _paragraphs(record["story"])
     questions, answers = one_line(record["questions"]), one_line(record["answers"]["input_text"])
-    later_turns = tf.size(questions, tf.int64) - 1
-    turn = 1 + tf.strings.to_hash_bucket_fast(story, 2**31 - 1) % tf.maximum(later_turns, 1)
-    count = tf.minimum(tf.minimum(tf.size(questions, tf.int64), tf.size(answers, tf.int64)), turn)
-    past = tf.strings.join(["Q: ", questions[:count], "\nA: ", answers[:count]])
-    broken = tf.reduce_any(is_blank(questions[:turn])) | tf.reduce_any(is_blank(answers[:turn]))
-    broken |= tf.not_equal(tf.size(questions), tf.size(answers))
+    broken = tf.not_equal(tf.size(questions), tf.size(answers)) | tf.equal(tf.size(questions), 0)
+    questions = tf.cond(broken, lambda: tf.expand_dims(at(questions, 0), 0), lambda: questions)
+    answers = tf.cond(broken, lambda: tf.expand_dims(at(answers, 0), 0), lambda: answers)
+    turns_T = tf.strings.join(["Q: ", questions, "\nA: ", answers])
+    count = tf.size(turns_T)
+    gaps_T = tf.cumsum(tf.cast(is_blank(questions) | is_blank(answers), tf.int32), exclusive=True)
+    before_T = tf.gather(turns_T, tf.ragged.range(tf.range(count)))  # ragged: the turns before each
+    history_T = tf.concat([[_FIRST], tf.strings.reduce_join(before_T, axis=1, separator="\n")[1:]], axis=0)
     return {
-        "story": story,
-        "history": tf.where(broken, "", tf.strings.reduce_join(past, separator="\n")),
-        "question": at(questions, turn),
-        "answer": at(answers, turn),
+        "story": tf.fill([count], story),
+        "history": tf.where((gaps_T > 0) | broken, "", history_T),
+        "question": questions,
+        "answer": answers,
     }
 
 
+def _coqa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields story, history, question and answer of the one turn that training asks; see `_coqa_turns`.
+
+    Which one, the story's hash tells, of those before the first that lacks something. It is never the first turn of the
+    conversation, unless no other can be asked.
+    """
+    turns = _coqa_turns(record)
+    blank_T = is_blank(turns["history"]) | is_blank(turns["question"]) | is_blank(turns["answer"])
+    later = tf.maximum(tf.math.count_nonzero(~blank_T) - 1, 0)
+    turn = 1 + tf.strings.to_hash_bucket_fast(turns["story"][0], 2**31 - 1) % tf.maximum(later, 1)
+    return {name: values_T[tf.minimum(turn, later)] for name, values_T in turns.items()}
+
+
 def _coqa_keep(record: Mapping[str, Any]) -> Any:
-    """Keeps the conversations of several turns."""
-    return tf.size(record["questions"]) > 1
+    """Keeps the conversations in which something is asked."""
+    return tf.size(record["questions"]) > 0
+
+
+def _coqa_nested(row: Mapping[str, Any]) -> list[Any]:
+    """A conversation in the form of CoQA's own files, whose turns are objects, as TFDS has it: texts and numbers."""
+    questions = row.get("questions")
+    if not isinstance(questions, list) or not questions or not isinstance(questions[0], Mapping):
+        return [row]
+    names = {"input_text": "input_text", "answer_start": "span_start", "answer_end": "span_end"}
+    answers = {ours: [answer[theirs] for answer in row["answers"]] for ours, theirs in names.items()}
+    return [{**row, "questions": [question["input_text"] for question in questions], "answers": answers}]
 
 
 COQA = Dataset(
@@ -71,6 +99,8 @@ COQA = Dataset(
     splits=Splits(test="test", dev_size=100),
     keep=_coqa_keep,
     fields=_coqa_fields,
+    expand=_coqa_turns,
+    nested=_coqa_nested,
     gpt3_prompt=Gpt3Prompt(
         "{story}\n\n{history}\nQ: {question} (Where the text does not tell: unknown.)\nA:", stop=("\n",)
     ),
@@ -123,7 +153,8 @@ def _quac_answer(text: Any) -> Any:
 def _quac_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields title, section, context (its text), article (an introduction, where there is one, and the section), question, answer, references.
 
-    TFDS has every question as a record of its own, without the turns before it, so no history can be told.
+    TFDS has every question as a record of its own, so that all are evaluated, but without the turns before it: no
+    history can be told.
     """
     context = _paragraphs(tf.strings.regex_replace(record["context"], rf"\s*{_QUAC_SILENCE}\s*$", ""))
     original = _quac_answer(record["orig_answer"]["text"])
@@ -140,6 +171,34 @@ def _quac_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _quac_nested(row: Mapping[str, Any]) -> list[Any]:
+    """The questions of a dialogue, a row each: QuAC's own files have several in a paragraph, Hugging Face's copy lists.
+
+    Raises:
+      ValueError: not every question has its answers.
+    """
+    if isinstance(row.get("paragraphs"), list):
+        about = {name: row.get(name) for name in ("title", "background", "section_title")}
+        return [{**about, **turn, "context": part["context"]} for part in row["paragraphs"] for turn in part["qas"]]
+    if not isinstance(row.get("questions"), list):
+        return [row]
+    given, original = row["answers"], row["orig_answers"]
+    columns = (row["questions"], original["texts"], original["answer_starts"], given["texts"], given["answer_starts"])
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError("its questions and answers are not equally many")
+    about = {"title": row.get("wikipedia_page_title", row.get("title")), "background": row.get("background")}
+    about |= {"section_title": row.get("section_title"), "context": row.get("context")}
+    return [
+        {
+            **about,
+            "question": question,
+            "orig_answer": {"text": text, "answer_start": start},
+            "answers": {"text": texts, "answer_start": starts},
+        }
+        for question, text, start, texts, starts in zip(*columns, strict=True)
+    ]
+
+
 QUAC = Dataset(
     name="quac",
     cluster="miscellaneous",
@@ -147,6 +206,7 @@ QUAC = Dataset(
     kind=GENERATION,
     metrics=("quac",),
     fields=_quac_fields,
+    nested=_quac_nested,
     gpt3_prompt=Gpt3Prompt(
         "{title}\n\n{article}\n\nQ: {question} (Where the text does not tell: no answer.)\nA:", stop=("\n",)
     ),

@@ -1,7 +1,9 @@
 """Translation: ParaCrawl and the WMT'14 and WMT'16 pairs, English with eight other languages.
 
-A record is translated in one direction, which its English text decides, so that a dataset asks for both directions
-equally often and an English text is never the question in one record and the answer in another.
+In training a record is translated in one direction, which its English text decides, so that a dataset asks for both
+directions equally often and an English text is never the question in one record and the answer in another. In
+evaluation every record is asked in both directions, which are variants of the dataset and scored apart, as in the
+paper's tables.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 from etils import epy
 
-from flan_jax.catalog import GENERATION, Dataset, Splits
+from flan_jax.catalog import GENERATION, VARIANT, Dataset, Splits
 from flan_jax.tasks.fields import one_line
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
@@ -21,19 +23,34 @@ with epy.lazy_imports():  # the catalog is read by processes that need no Tensor
 _HASH_KEY = (0x464C414E, 0x32303231)  # any constant does; another one would turn half of the records round
 
 
-def _translation_fields(code: str, language: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """The fields of a pair of English and `language`: source, answer, source_language, target_language."""
+def _directions(code: str) -> tuple[str, str]:
+    """The variants: out of English, and into it."""
+    return f"en-{code}", f"{code}-en"
+
+
+def _both(code: str, language: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """The fields of a pair of English and `language` in both directions: variant, source, answer, source_language, target_language; each [2]."""
+
+    def expand(record: Mapping[str, Any]) -> dict[str, Any]:
+        english, other = one_line(record["en"]), one_line(record[code])
+        return {
+            VARIANT: tf.constant(_directions(code)),
+            "source": tf.stack([english, other]),
+            "answer": tf.stack([other, english]),
+            "source_language": tf.constant(["English", language]),
+            "target_language": tf.constant([language, "English"]),
+        }
+
+    return expand
+
+
+def _one(code: str, language: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """The same fields in the direction of training."""
+    both = _both(code, language)
 
     def fields(record: Mapping[str, Any]) -> dict[str, Any]:
-        texts = tf.stack([one_line(record["en"]), one_line(record[code])])
-        languages = tf.constant(["English", language])
-        source = tf.strings.to_hash_bucket_strong(texts[0], 2, _HASH_KEY)
-        return {
-            "source": texts[source],
-            "answer": texts[1 - source],
-            "source_language": languages[source],
-            "target_language": languages[1 - source],
-        }
+        direction = tf.strings.to_hash_bucket_strong(one_line(record["en"]), 2, _HASH_KEY)
+        return {name: values_2[direction] for name, values_2 in both(record).items()}
 
     return fields
 
@@ -57,7 +74,9 @@ def _pair(
         kind=GENERATION,
         metrics=("bleu", "bleu_13a"),
         splits=splits,
-        fields=_translation_fields(code, language),
+        fields=_one(code, language),
+        expand=_both(code, language),
+        variants=_directions(code),
         bare="{source}",
         gpt3_prompt=Gpt3Prompt("{source_language}: {source}\n{target_language}:", stop=("\n",)),
         templates=templates,

@@ -33,6 +33,43 @@ def resolved(record, **sizes):
     return {name: s.tfds for name, s in catalog.resolve_splits(record, sizes).items()}
 
 
+# ------------------------------------------------------------------------------------------------------- variants
+
+
+def test_a_dataset_is_replaced_by_its_variants_where_it_is_evaluated():
+    for cluster in CLUSTERS:
+        names = [d.name for d in catalog.evaluated(cluster)]
+        assert len(names) == len(set(names)) == len(catalog.datasets(cluster)) * (2 if cluster == "translation" else 1)
+        assert {catalog.whole(name) for name in names} == {d.name for d in catalog.datasets(cluster)}
+    assert catalog.evaluated() == tuple(d for c in CLUSTERS for d in catalog.evaluated(c))
+    assert all(catalog.dataset(d.name) is d and not d.variants for d in catalog.evaluated())
+    assert not {d.name for d in catalog.mixture("flan")} - {d.name for d in catalog.datasets()}
+
+
+def test_a_variant_is_its_dataset_but_for_its_name_and_fields():
+    whole = catalog.dataset("wmt14_enfr")
+    for one in catalog.variants(whole):
+        same = dataclasses.replace(one, name=whole.name, fields=whole.fields, expand=whole.expand, variant="")
+        assert dataclasses.replace(same, variants=whole.variants) == whole
+        assert catalog.named(one.name) == (one,) and catalog.exists(one.name)
+        assert catalog.kin_of(one.name) == catalog.kin_of(whole.name)
+    assert catalog.variants(catalog.dataset("coqa")) == (catalog.dataset("coqa"),)
+
+
+@pytest.mark.parametrize("name", ["wmt14_enfr/", "wmt14_enfr/de-en", "/fr-en", "rte/fr-en", "wmt14_enfr/fr-en/x"])
+def test_what_is_no_variant(name):
+    assert not catalog.exists(name) and catalog.whole(name) == name
+    with pytest.raises(FlanError, match="unknown dataset"):
+        catalog.dataset(name)
+    with pytest.raises(FlanError, match="unknown dataset or cluster"):
+        catalog.named(name)
+
+
+def test_ids_of_examples_name_their_records():
+    ids = ["a/b.tfrecord-00000-of-00001__12#3", "a/b.tfrecord-00000-of-00001__12#fr-en", "12", "", "12#"]
+    assert [catalog.record_id(one) for one in ids] == ["a/b.tfrecord-00000-of-00001__12"] * 2 + ["12", "", "12"]
+
+
 # ------------------------------------------------------------------------------------------------------- hold-out
 
 

@@ -45,7 +45,7 @@ def test_the_folder_is_a_checkpoint(tiny):
     assert model.config.embed_dim == configuration.model_config("tiny").embed_dim
     expected = model.init(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, params, expected)
-    assert manifest.tuning == {"status": UNTUNED, "datasets": [], "clusters": []}
+    assert manifest.tuning == {"status": UNTUNED, "datasets": [], "clusters": [], "text": []}
     assert manifest.separator is None
     assert [entry["imported"] for entry in manifest.history] == ["random tiny"]
 
@@ -75,7 +75,7 @@ def test_json_is_the_last_line(tmp_path, capsys):
     params = arrays.load_model(tmp_path)[1]
     assert written["parameters"] == sum(x.size for x in jax.tree.leaves(params))
     assert written["checkpoint"] == str(tmp_path)
-    assert written["tuning"] == {"status": UNKNOWN, "datasets": [], "clusters": []}
+    assert written["tuning"] == {"status": UNKNOWN, "datasets": [], "clusters": [], "text": []}
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_what_was_tuned_on_under_another_name_stands_beside_held_out(scorer, pre
     manifest = UNTUNED.inherit(["wmt16_translate_deen"], ["translation"], "eos", {}, text)
     results = _evaluate(scorer, folder, tmp_path / "out", ("rte",), manifest)
     figures = results["datasets"]["rte"]
-    assert figures["status"] == "zero-shot, held out"
+    assert (figures["status"], figures["label"]) == ("held out", "zero-shot, held out")
     overlap = figures["overlap"]
     assert (overlap["checked"], overlap["ngram"], overlap["seen"], overlap["of"]) == (True, TEST, TEST, TEST)
     assert overlap["with"] == {"wmt16_translate_deen": TEST} and overlap["identical"] == 0

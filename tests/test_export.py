@@ -30,7 +30,15 @@ def run(to, *arguments):
 
 
 @pytest.mark.parametrize(
-    "name", ["flan_rte", "flan_rte_t3", "flan_squad_v1", "flan_rte_no_template", "flan_rte_shuffled_options_2_shots"]
+    "name",
+    [
+        "flan_rte",
+        "flan_rte_t3",
+        "flan_squad_v1",
+        "flan_rte_no_template",
+        "flan_rte_shuffled_options_2_shots",
+        "flan_rte_lettered_options",
+    ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_lines_are_what_seqio_reads(tmp_path, name, split):

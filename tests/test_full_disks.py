@@ -99,6 +99,7 @@ def test_prepare_s_cache(make_disk, tmp_path, monkeypatch, capfd, kilobytes):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")  # a user would see a traceback
 @pytest.mark.parametrize("kilobytes", [4, 24, 3000, 6500])
 def test_train(prepared, make_disk, capfd, kilobytes):
     disk = make_disk(kilobytes)
@@ -147,9 +148,9 @@ def test_single_files(model, prepared, make_disk, tmp_path, capfd):
     """What writes one file keeps the file that was there."""
     disk = make_disk(8)
     items, corpus, prompts = tmp_path / "items.jsonl", tmp_path / "corpus.txt", tmp_path / "prompts.jsonl"
-    line = {"id": "i" * 400, "prompt": "a", "options": ["b", "c"]}
-    items.write_text("".join(json.dumps(line) + "\n" for _ in range(40)))
-    prompts.write_text("".join(json.dumps({"id": "i" * 400, "prompt": "a"}) + "\n" for _ in range(40)))
+    lines = [{"id": "i" * 400 + str(n), "prompt": "a", "options": ["b", "c"]} for n in range(40)]
+    items.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prompts.write_text("".join(json.dumps({"id": "i" * 400 + str(n), "prompt": "a"}) + "\n" for n in range(40)))
     corpus.write_text("nothing\n")
     old = disk / "file"
     old.write_text("old")

@@ -66,7 +66,7 @@ WRONG = {
     "MAX_DEV_EXAMPLES": [-1, None, 1.5, True, "5"],
     "MAX_NEW_TOKENS": [0, -1, 1.5, True, "5", 2**30],
     "STYLE": [5, None, "", (), "gpt4", "5_shot", "99_shots", ("gpt3", 5), ("gpt3", "gpt3"), "instructions, gpt3"],
-    "PMI": [1, 0, "True", None],
+    "WAYS": ["", "PMI", "chanel", True, (), ("pmi", "pmi"), ("pmi", 1), {"pmi": True}],
     "GENERATE": [1, "no", None],
     "CONTAMINATION": NO_PATH,
 }
@@ -88,6 +88,9 @@ RIGHT = [
     ("DATASETS", ("snli"), ("snli",)),
     ("DATASETS", ["nli", "rte"], ("nli", "rte")),
     ("STYLE", "gpt3", ("gpt3",)),
+    ("WAYS", "channel", ("channel",)),
+    ("WAYS", ["sum", "pmi"], ("sum", "pmi")),
+    ("WAYS", None, None),
     ("STEP", 100.0, 100),
     ("STEP", "all", "all"),
     ("CHECKPOINT_PATH", "~/run", ("/home/me/run",)),

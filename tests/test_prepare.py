@@ -173,7 +173,16 @@ def test_what_is_there_is_kept(prepared, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["no_template", "dataset_name", "without_options", "shuffled_options", "3_templates", "2_shots"]
+    "name",
+    [
+        "no_template",
+        "dataset_name",
+        "without_options",
+        "shuffled_options",
+        "lettered_options",
+        "3_templates",
+        "2_shots",
+    ],
 )
 def test_a_style_is_stored_beside_the_others(prepared, tmp_path, name):
     style, record = styles.parse(name), catalog.dataset("rte")

@@ -22,7 +22,7 @@ def test_every_dataset_has_one(style):
         one.forward and one.numbers[0] == one.forward[0] and set(one.forward) <= set(one.numbers) for one in found
     )
     assert all(one.ranked == (one.record.kind == catalog.CLASSIFICATION) for one in found)
-    assert all(one.headline == one.record.metrics[0] and one.max_new_tokens in (32, 256) for one in found)
+    assert all(one.headline == one.record.metrics[0] and one.max_new_tokens in (32, 64, 256) for one in found)
     assert all(one.templates[n].is_forward for one in found for n in one.forward)
 
 

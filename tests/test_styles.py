@@ -22,6 +22,9 @@ NAMES = {
     "without_options_3_shared_shots": TextStyle(with_options=False, shots=3, shared=True),
     "no_template_5_shots": TextStyle("no_template", shots=5),
     "without_options_4_templates_5_shots": TextStyle(with_options=False, num_templates=4, shots=5),
+    "lettered_options": TextStyle(lettered_options=True),
+    "shuffled_options_lettered_options_2_shots": TextStyle(shuffled_options=True, lettered_options=True, shots=2),
+    "gpt3_lettered_options_5_shared_shots": TextStyle("gpt3", lettered_options=True, shots=5, shared=True),
     "shuffled_options_1_templates": TextStyle(shuffled_options=True, num_templates=1),
 }
 
@@ -54,6 +57,11 @@ def test_the_papers_style_adds_nothing_to_a_name():
         ("gpt3_without_options", "has one wording"),
         ("no_template_shuffled_options", "needs instructions"),
         ("without_options_shuffled_options", "needs instructions"),
+        ("no_template_lettered_options", "needs gpt3, or instructions that show"),
+        ("without_options_lettered_options", "needs gpt3, or instructions that show"),
+        ("gpt3_shuffled_options_lettered_options", "needs instructions"),
+        ("lettered_options_lettered_options", "says twice"),
+        ("lettered_option", "did you mean 'lettered_options'"),
         ("0_templates", "'0_templates' is no part of a style: leave it out"),
         ("11_templates", "1 to 10 templates, not 11"),
         ("17_shots", "up to 16 shots, not 17"),
@@ -138,6 +146,49 @@ def test_shuffled_options_keep_the_answer_and_take_every_order():
 def test_other_styles_leave_the_options_alone():
     for name in ("instructions", "no_template", "without_options", "5_shots"):
         assert styles.restyled_options(RTE, styles.parse(name), "1", ["yes", "no"], "no") == (["yes", "no"], "no")
+
+
+LETTERED = TextStyle(lettered_options=True)
+
+
+@pytest.mark.parametrize("words", ["instructions", "gpt3"])
+@pytest.mark.parametrize("record", catalog.datasets(), ids=lambda d: d.name)
+def test_lettered_prompts_show_the_options_once_and_are_answered_by_a_letter(record, words):
+    plain = styles.templates(record, TextStyle(words))
+    lettered = styles.templates(record, TextStyle(words, lettered_options=True))
+    for before, after in zip(plain, lettered, strict=True):
+        if record.kind != catalog.CLASSIFICATION or not before.is_forward:
+            assert after == before
+            continue
+        assert after.input.count("{lettered_options}") == 1 and "{options}" not in after.input
+        assert after.target == "{letter}" and "{answer}" not in after.input
+        assert set(placeholders(before.input)) - {"options"} == set(placeholders(after.input)) - {"lettered_options"}
+        end = after.input[after.input.index("{lettered_options}") :]
+        assert (
+            end == "{lettered_options}\nAnswer:" if words == "gpt3" else "OPTIONS:\n{lettered_options}" in after.input
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "block", "letter"),
+    [
+        (["yes", "no"], "no", "A. yes\nB. no", "B"),
+        (["x"], "x", "A. x", "A"),
+        (["B", "A"], "A", "A. B\nB. A", "B"),
+        (["two\nlines", "", " "], "", "A. two\nlines\nB. \nC.  ", "B"),
+        (["same", "same"], "same", "A. same\nB. same", "A"),
+        ([f"o{n}" for n in range(26)], "o25", "\n".join(f"{chr(65 + n)}. o{n}" for n in range(26)), "Z"),
+    ],
+)
+def test_letters(options, answer, block, letter):
+    assert styles.lettered(LETTERED, options, answer) == {"lettered_options": block, "letter": letter}
+    spaced = styles.lettered(TextStyle("gpt3", lettered_options=True), options, answer)["lettered_options"]
+    assert spaced.startswith(" A. ") and spaced.count("\n") == block.count("\n")
+
+
+def test_there_are_26_letters():
+    with pytest.raises(styles.TooManyOptionsError, match="27 options are more than the 26 letters"):
+        styles.lettered(LETTERED, [str(n) for n in range(27)], "3")
 
 
 @pytest.mark.parametrize("record", catalog.datasets(), ids=lambda d: d.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,27 @@ def latest_step(model_dir: str | Path) -> int | None:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Around writing: Orbax logs every failure that it raises, with its traceback, several times."""
+    """Around writing: Orbax logs every failure that it raises, with its traceback, several times.
+
+    Where one array's write fails, Orbax closes its event loop, and TensorStore has Python print a traceback for each
+    other write that ends afterwards and finds nobody to tell.
+    """
     log = logging.getLogger("absl")
     level = log.level
+    told = sys.unraisablehook
+
+    def tell(what: Any) -> None:
+        if what.object is not None or str(what.exc_value) != "Event loop is closed":
+            told(what)
+
     log.setLevel(logging.CRITICAL)
+    sys.unraisablehook = tell
     try:
         yield
     finally:
         log.setLevel(level)
+        if sys.unraisablehook is tell:
+            sys.unraisablehook = told
 
 
 class Saver:
@@ -99,7 +113,7 @@ class Saver:
             )
         items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
-        items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(saved))
+        items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(step, saved))
         with self._failing():
             self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
 

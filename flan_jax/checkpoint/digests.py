@@ -5,7 +5,7 @@ array's dtype, its shape and a checksum. The checksum is a sum over elements of 
 element's bits and its place in the whole array: it is computed where the array lies, shard by shard or layer by layer,
 and comes out the same for any mesh and any number of processes. No change of a single element leaves it as it was.
 
-    checkpoints/<step>/digests/metadata   {"params": {path: [dtype, shape, checksum]}, "opt_state": ..., "sha256"}
+    checkpoints/<step>/digests/metadata   {"params": {path: [dtype, shape, checksum]}, "opt_state", "step", "sha256"}
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ ITEM = "digests"  # Orbax's name for them, beside "params" and "opt_state"
 NOTE = {ITEM: True}  # in a step's own metadata: it was saved with digests, so that they must be there
 _FILE = "metadata"  # in the item's folder, as Orbax names the file of a JSON item
 _OWN = "sha256"  # of the file's other entries
+_STEP = "step"  # that was saved: a folder that is renamed, or copied over another, is another step's. Not in old files.
 
 # Odd numbers, so that multiplying by them modulo 2^32 loses nothing.
 _BY_SLICE, _BY_PLACE, _START = 0x9E3779B1, 0x85EBCA77, 0x27D4EB2F
@@ -271,16 +272,18 @@ def step_folder(model_dir: str | Path, step: int) -> Path:
     return Path(model_dir) / "checkpoints" / str(step)
 
 
-def to_dict(digests: Mapping[str, Mapping[str, Digest]]) -> dict[str, Any]:
+def to_dict(step: int, digests: Mapping[str, Mapping[str, Digest]]) -> dict[str, Any]:
     """The content of the file, for Orbax or `write`.
 
     Args:
+      step: that is saved.
       digests: by item ("params", "opt_state") and path.
     """
     values: dict[str, Any] = {
         item: {path: [d.dtype, list(d.shape), d.checksum] for path, d in sorted(by_path.items())}
         for item, by_path in digests.items()
     }
+    values[_STEP] = int(step)
     return values | {_OWN: _sha256(values)}
 
 
@@ -292,7 +295,7 @@ def write(model_dir: str | Path, step: int, digests: Mapping[str, Mapping[str, D
     """Writes the file of a step that is not in use yet; a `Saver` has Orbax write it."""
     folder = step_folder(model_dir, step) / ITEM
     folder.mkdir()
-    (folder / _FILE).write_text(json.dumps(to_dict(digests)))
+    (folder / _FILE).write_text(json.dumps(to_dict(step, digests)))
 
 
 def read(model_dir: str | Path, step: int) -> dict[str, dict[str, Digest]] | None:
@@ -302,7 +305,7 @@ def read(model_dir: str | Path, step: int) -> dict[str, dict[str, Digest]] | Non
       None for a step of a version that saved none.
 
     Raises:
-      FlanError: they are missing or damaged.
+      FlanError: they are missing or damaged, or of another step.
     """
     path = step_folder(model_dir, step) / ITEM / _FILE
     remedy = "the arrays cannot be checked, and may be damaged too; copy the checkpoint anew"
@@ -311,7 +314,8 @@ def read(model_dir: str | Path, step: int) -> dict[str, dict[str, Digest]] | Non
         own = values.pop(_OWN)
         if own != _sha256(values):
             raise ValueError("it does not fit its own sha256")
-        return {
+        saved_as = values.pop(_STEP, step)
+        found = {
             item: {name: Digest(dtype, tuple(shape), checksum) for name, (dtype, shape, checksum) in by_path.items()}
             for item, by_path in values.items()
         }
@@ -321,6 +325,12 @@ def read(model_dir: str | Path, step: int) -> dict[str, dict[str, Digest]] | Non
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FlanError(f"{path} is damaged ({str(error)[:100].rstrip('.')}): {remedy}.") from error
+    if saved_as != step:
+        raise FlanError(
+            f"{path.parents[1]} holds what was saved as step {saved_as}: it was renamed, or copied over another step; "
+            "copy the checkpoint anew."
+        )
+    return found
 
 
 def _says_digests(folder: Path) -> bool:

@@ -5,13 +5,14 @@ Every place that needs text takes it from here: the token store, export, browsin
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from flan_jax import protocol, styles, templates
-from flan_jax.catalog import Dataset
+from flan_jax import catalog, protocol, styles, templates
+from flan_jax.catalog import VARIANT, Dataset
 from flan_jax.data.few_shot import Exemplars
 from flan_jax.data.vocabularies import Tokenizer
 
@@ -82,9 +83,9 @@ class ExampleBuilder:
         if style.shots:
             if tokenizer is None:
                 raise ValueError("a style with shots needs a tokenizer, which counts what fits")
-            styled = [(identity, self.fields(identity, fields)) for identity, fields in pool]
+            styled = list(self._styled(pool))
             self._exemplars = Exemplars(
-                record.name,
+                catalog.whole(record.name),
                 self.templates,
                 styled,
                 tokenizer,
@@ -97,17 +98,32 @@ class ExampleBuilder:
             )
 
     def fields(self, record_id: str, fields: Fields) -> Fields:
-        """A record's fields with its options and answer as the style wants them."""
+        """A record's fields with its options and answer as the style wants them.
+
+        Raises:
+          TooManyOptionsError: a style that letters options has no letter for some of them.
+        """
         if templates.OPTIONS not in fields or not self.style.restyles_options:
             return fields
         options, answer = styles.restyled_options(
             self.record, self.style, record_id, fields[templates.OPTIONS], fields["answer"], self.seed
         )
-        return {**fields, templates.OPTIONS: options, "answer": answer}
+        found = {**fields, templates.OPTIONS: options, "answer": answer}
+        return found | styles.lettered(self.style, options, answer) if self.style.lettered_options else found
 
-    def prefix(self, record_id: str, template: int, inputs: str) -> tuple[str, int]:
+    def _styled(self, pool: Sequence[tuple[str, Fields]]) -> Iterator[tuple[str, Fields]]:
+        """The records of a pool in the style, less those that have no letter for some option."""
+        for identity, fields in pool:
+            with contextlib.suppress(styles.TooManyOptionsError):
+                yield identity, self.fields(identity, fields)
+
+    def exemplars(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[Fields, ...]:
+        """The fields of the exemplars in front of a rendered input, in their order."""
+        return self._exemplars.chosen(record_id, template, inputs, variant) if self._exemplars else ()
+
+    def prefix(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[str, int]:
         """The exemplars in front of a rendered input, and how many there are; see `Exemplars.prefix`."""
-        return self._exemplars.prefix(record_id, template, inputs) if self._exemplars else ("", 0)
+        return self._exemplars.prefix(record_id, template, inputs, variant) if self._exemplars else ("", 0)
 
     def build(self, record_id: str, fields: Fields, template: int) -> Example:
         """Builds one example.
@@ -119,8 +135,9 @@ class ExampleBuilder:
 
         Raises:
           FlanError: the template does not fit the fields.
+          TooManyOptionsError: see `fields`.
         """
         fields = self.fields(record_id, fields)
         inputs, targets = templates.render(self.templates[template], fields)
-        prefix, shots = self.prefix(record_id, template, inputs)
+        prefix, shots = self.prefix(record_id, template, inputs, fields.get(VARIANT, ""))
         return Example(prefix + inputs, targets, template, prefix, shots, fields)

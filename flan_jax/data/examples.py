@@ -1,9 +1,11 @@
-"""Dev and test examples as prepared for the evaluator: one JSON line a record, its fields before any template.
+"""Dev and test examples as prepared for the evaluator: one JSON line an example, its fields before any template.
 
     PREPARED_DIR/examples/<dataset>/{dev,test,exemplars}.jsonl, info.json
 
-A line is {"id", "hash", "fields"}: the id says where the record was, the hash what it is. `info.json` has a digest of
-each file, so that a file that was changed or belongs to other data is never taken for the one that was prepared.
+A line is {"id", "hash", "fields"}: the id says where the example was (of the record "12" the third turn is "12#3", a
+direction "12#fr-en"), the hash what it is. The examples of all variants of a dataset stand in one file, and the field
+`variant` says which one each is of. `info.json` has a digest of each file, so that a file that was changed or belongs
+to other data is never taken for the one that was prepared.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flan_jax import content
+from flan_jax import catalog, content
 from flan_jax.data.token_store import read_info
 from flan_jax.errors import FlanError
 from flan_jax.files import whole_folder
 from flan_jax.json_lines import read_json_lines
 
-VERSION = 2  # of the folder's form; records of the first had no hash
+VERSION = 3  # of the folder's form; the first had no hashes, the second one example a record
 DEV, TEST, EXEMPLARS = "dev", "test", "exemplars"
 SPLITS = {DEV: "validation", TEST: "test", EXEMPLARS: "train"}  # and what `catalog.resolve_splits` calls them
 
@@ -72,9 +74,9 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
 
     Args:
       prepared_dir: what `flan_jax.prepare` wrote.
-      dataset: a dataset's name.
+      dataset: the name of a dataset, or of a variant, whose examples alone are then read.
       split: "dev", "test" or "exemplars".
-      limit: the first so many; None for all.
+      limit: the first so many of these; None for all.
 
     Returns:
       {"id": str, "hash": str, "fields": {name: str or list of str}} each.
@@ -83,6 +85,8 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
       FlanError: the file is missing, broken, not as it was prepared, or of an earlier version. A missing dev file is an
         empty list: a source may have test data only.
     """
+    wanted = catalog.dataset(dataset).variant if catalog.exists(dataset) else ""
+    dataset = catalog.whole(dataset)
     folder = Path(prepared_dir) / "examples" / dataset
     path = folder / f"{split}.jsonl"
     again = f"run python -m flan_jax.prepare --datasets={dataset} --to={prepared_dir}"
@@ -94,8 +98,8 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
         raise FlanError(f"no {what} of {dataset!r} in {prepared_dir}: {again}.")
     if info is None or info.get("version") != VERSION:
         raise FlanError(
-            f"examples of {dataset!r} in {prepared_dir} are of an earlier version of FLAN-JAX, whose records have no "
-            f"hash: {again} --overwrite."
+            f"examples of {dataset!r} in {prepared_dir} are of an earlier version of FLAN-JAX, which said less of each "
+            f"and had fewer of some: {again} --overwrite."
         )
     if split not in _files(info) or _digest(path) != info["files"][split]["sha256"]:
         raise FlanError(f"{path} is not as it was prepared (its digest differs from info.json): {again} --overwrite.")
@@ -106,6 +110,8 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
         row = line.value
         if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not isinstance(row.get("fields"), dict):
             raise FlanError(f"{path} line {line.number} is broken; prepare {dataset!r} again with --overwrite.")
+        if wanted and row["fields"].get(catalog.VARIANT) != wanted:
+            continue
         rows.append({"id": row["id"], "hash": row["hash"], "fields": row["fields"]})
     return rows
 

@@ -18,6 +18,8 @@ from flan_jax.json_lines import read_json_lines
 _CHUNK_ROWS, _CHUNK_BYTES = 2048, 8 * 2**20  # that are in memory at once
 _KEPT_BAD_ROWS = 1000  # of a file; more are counted
 
+_Place = tuple[int, int]  # a line, and which of the rows in it, counted from 1; 0 where it holds one
+
 
 @dataclasses.dataclass(frozen=True)
 class BadRow:
@@ -53,31 +55,40 @@ class FileRows:
         """The rows to write, those that `keep` drops among them; raises FlanError where the file cannot be read."""
         for rows, problems in self._chunks():
             verdicts = usable.verdicts(self._record, self._features, [example for _, _, example in rows])
-            for (number, row, _), verdict in zip(rows, verdicts, strict=True):
-                if verdict and (problem := self._problem(number, row, int(verdict))):
-                    problems[number] = problem
+            for (place, row, _), verdict in zip(rows, verdicts, strict=True):
+                if verdict and (problem := self._problem(place[0], row, int(verdict))):
+                    problems[place] = problem
                 else:
                     yield row
             kept = sorted(problems)[: _KEPT_BAD_ROWS - len(self.bad_rows)]
-            self.bad_rows += [BadRow(self._name, number, problems[number]) for number in kept]
+            for line, turn in kept:
+                said = problems[line, turn]
+                self.bad_rows.append(BadRow(self._name, line, f"turn {turn}: {said}" if turn else said))
             self.more += len(problems) - len(kept)
 
-    def _chunks(self) -> Iterator[tuple[list[tuple[int, dict[str, Any], bytes]], dict[int, str]]]:
-        """Some lines at a time: (line, row, row serialized) of those that fit the schema, and the others' problems."""
-        rows: list[tuple[int, dict[str, Any], bytes]] = []
-        problems: dict[int, str] = {}
+    def _chunks(self) -> Iterator[tuple[list[tuple[_Place, dict[str, Any], bytes]], dict[_Place, str]]]:
+        """Some lines at a time: (place, row, row serialized) of those that fit the schema, and the others' problems."""
+        rows: list[tuple[_Place, dict[str, Any], bytes]] = []
+        problems: dict[_Place, str] = {}
         size = 0
         for line in read_json_lines(self._file, self._name):
             self._is_empty = False
             try:
                 if line.problem:
                     raise schema.Misfit(line.problem)
-                row = schema.row_of(self._record, line.value, self._features, self._needed)
+                given = _unnested(self._record, line.value)
             except schema.Misfit as misfit:
-                problems[line.number] = str(misfit)
-            else:
-                rows.append((line.number, row, self._features.serialize_example(row)))
-                size += len(rows[-1][-1])
+                problems[line.number, 0] = str(misfit)
+                given = []
+            for turn, value in enumerate(given, start=1):
+                place = (line.number, turn if len(given) > 1 else 0)
+                try:
+                    row = schema.row_of(self._record, value, self._features, self._needed)
+                except schema.Misfit as misfit:
+                    problems[place] = str(misfit)
+                else:
+                    rows.append((place, row, self._features.serialize_example(row)))
+                    size += len(rows[-1][-1])
             if size > _CHUNK_BYTES or len(rows) + len(problems) >= _CHUNK_ROWS:
                 yield rows, problems
                 rows, problems, size = [], {}, 0
@@ -112,6 +123,21 @@ class FileRows:
         return found
 
 
+def _unnested(record: catalog.Dataset, value: Any) -> list[Any]:
+    """The rows in a line's value; raises Misfit where they cannot be told."""
+    if record.nested is None or not isinstance(value, Mapping):
+        return [value]
+    try:
+        if found := record.nested(value):
+            return found
+        raise schema.Misfit("it holds no question")
+    except schema.Misfit:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:  # any JSON may stand in a file
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise schema.Misfit(f"its turns cannot be read ({why})") from error
+
+
 class _Recorder(dict):
     """Notes which fields are read."""
 
@@ -126,13 +152,13 @@ class _Recorder(dict):
 
 @functools.cache
 def read_fields(record: catalog.Dataset, features: tfds.features.FeaturesDict) -> frozenset[str]:
-    """The top-level fields of the TFDS schema that `fields` and `keep` read, found by tracing them."""
+    """The top-level fields of the TFDS schema that `fields`, `expand` and `keep` read, found by tracing them."""
     read: set[str] = set()
 
     def trace(row: Mapping[str, Any]) -> Any:
         recorder = _Recorder(row, read)
         kept = record.keep(recorder) if record.keep else tf.constant(True)
-        return record.fields(recorder), kept
+        return record.fields(recorder), record.expand and record.expand(recorder), kept
 
     spec = tf.data.DatasetSpec(features.get_tensor_spec()).element_spec
     tf.function(trace).get_concrete_function(spec)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import tensorflow as tf
 from flan_jax import catalog, protocol, styles, values
 from flan_jax.data import examples as example_files
 from flan_jax.data import sources, tasks, token_store, trimming, usable, vocabularies
-from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.identity import Identities
 from flan_jax.files import make_folder, written
 
@@ -37,7 +38,8 @@ class Counts:
     Attributes:
       trimmed: inputs whose text fields were cut.
       cut_targets: targets that lost their end.
-      overlong: examples that were left out, since instruction, options and exemplars alone were too long.
+      overlong: examples that were left out, since instruction, options and exemplars alone were too long, or
+        options more than letters.
       unusable: records that were left out, see `flan_jax.data.usable`.
       named: the first of these, and what is wrong with them.
     """
@@ -162,10 +164,11 @@ def tokenized_examples(
     target_room = asked.max_target_tokens - 1  # EOS comes after it, and stays
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
-        examples = [builder.build(row.identity, row.fields, row.chosen[epoch]) for row, epoch in part]
+        built = list(_built(builder, part, counts))
+        examples = [example for _, example in built]
         inputs = tokenizer.encode([example.inputs for example in examples])
         targets = tokenizer.encode([example.targets for example in examples])
-        for (row, _), example, ids, target in zip(part, examples, inputs, targets, strict=True):
+        for (row, example), ids, target in zip(built, inputs, targets, strict=True):
             if len(ids) > room:
                 template = builder.templates[example.template]
                 try:
@@ -177,6 +180,17 @@ def tokenized_examples(
                 counts.trimmed += 1
             counts.cut_targets += len(target) > target_room
             yield token_store.TokenizedExample(ids, target[:target_room], example.template, row.number)
+
+
+def _built(
+    builder: ExampleBuilder, rows: Iterable[tuple[TrainingRecord, int]], counts: Counts
+) -> Iterator[tuple[TrainingRecord, Example]]:
+    """Records with their examples; those that have no letter for some option are left out and counted."""
+    for row, epoch in rows:
+        try:
+            yield row, builder.build(row.identity, row.fields, row.chosen[epoch])
+        except styles.TooManyOptionsError:
+            counts.overlong += 1
 
 
 # --------------------------------------------------------------------------------------------------- one dataset
@@ -215,7 +229,7 @@ def prepare_examples(
     """Writes a dataset's dev and test examples and exemplars, unless they are current.
 
     Returns:
-      {"sizes": {name: records}, "unusable": records of dev and test that were left out, "named": the first of these}.
+      {"sizes": {name: examples}, "unusable": examples of dev and test that were left out, "named": the first of these}.
     """
     folder = to / "examples" / record.name
     with locked(folder):
@@ -353,6 +367,21 @@ def digest_of(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _spread(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One example of each record, then another of each, and so on: the first so many are of as many records as can be.
+
+    With which of its examples a record begins is a hash of its id, so that they are not all the first turns.
+    """
+    by_record: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for identity, fields in rows:
+        by_record.setdefault(catalog.record_id(identity), []).append((identity, fields))
+    for identity, found in by_record.items():
+        first = int(hashlib.sha256(identity.encode()).hexdigest(), 16) % len(found)
+        by_record[identity] = found[first:] + found[:first]
+    for of_each in itertools.zip_longest(*by_record.values()):
+        yield from (row for row in of_each if row is not None)
+
+
 def _write_examples(
     record: catalog.Dataset, source: sources.OpenSource, folder: Path, overwrite: bool
 ) -> dict[str, Any]:
@@ -366,9 +395,10 @@ def _write_examples(
 
     def rows(name: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if name == example_files.EXEMPLARS:
-            yield from tasks.exemplar_pool(record, source)
-        else:
-            yield from _without_problems(record, usable.checked(record, source.read(split)), counts)
+            yield from tasks.exemplar_pool(record, source, split="test")
+            return
+        found = _without_problems(record, usable.checked(record, source.read(split), every=True), counts)
+        yield from _spread(found) if protocol.of(record).asks_all else found
 
     there = {name: rows(name, split) for name, split in example_files.SPLITS.items() if split in source.splits}
 

@@ -1,14 +1,24 @@
-"""A FLAN-JAX vocabulary as `seqio.Vocabulary`, for stock SeqIO."""
+"""Vocabularies of FLAN-JAX as `seqio.Vocabulary`, and SeqIO's own as ours."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import seqio
 import tensorflow as tf
 
 from flan_jax.data import vocabularies
+from flan_jax.errors import FlanError
+
+_FIRST_BYTE = 3  # after padding, EOS and unknown
+_GIVE = (
+    "give a seqio.SentencePieceVocabulary(path), seqio.ByteVocabulary(), a tokenizer of flan_jax.data.vocabularies, or "
+    "the path of a vocabulary."
+)
+_PROBE = "A vocabulary, tried: it must give back 12 words."
 
 
 class SeqioVocabulary(seqio.Vocabulary):
@@ -54,6 +64,9 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def encode_tf(self, s: Any) -> Any:
         """Scalar string -> [tokens] int32; [n] strings -> ragged [n, tokens]."""
+        if type(self._tokenizer) is vocabularies.ByteTokenizer:  # Python takes as long as all the rest of a pipeline
+            valid = tf.strings.unicode_transcode(s, "UTF-8", "UTF-8", errors="replace")
+            return _bytes(valid) if s.shape.rank == 0 else _bytes(valid, ragged=True)
 
         def ragged(texts: Any) -> tuple[Any, Any]:
             found = self._tokenizer.encode([t.decode("utf-8", "replace") for t in texts.numpy()])
@@ -90,3 +103,83 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def __hash__(self) -> int:
         return hash(self._tokenizer.fingerprint)
+
+
+def _bytes(texts: Any, ragged: bool = False) -> Any:
+    """Ids of UTF-8 text, as `vocabularies.ByteTokenizer` has them."""
+    if not ragged:
+        return tf.cast(tf.io.decode_raw(texts, tf.uint8), tf.int32) + _FIRST_BYTE
+    flat = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8), tf.int32) + _FIRST_BYTE
+    return tf.RaggedTensor.from_row_lengths(flat, tf.cast(tf.strings.length(texts), tf.int64))
+
+
+class StockTokenizer:
+    """A stock `seqio.Vocabulary` as a `vocabularies.Tokenizer`, as far as making text needs one."""
+
+    kind = "seqio"
+
+    def __init__(self, vocabulary: seqio.Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.eos_id: int = vocabulary.eos_id
+        self.bos_id: int | None = None  # SeqIO puts none in front
+        self.pad_id: int = vocabulary.pad_id
+        self.vocab_size: int = vocabulary.vocab_size
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without EOS."""
+        return [list(self.vocabulary.encode(text)) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
+        return self.vocabulary.decode(list(ids))
+
+
+def of(vocabulary: Any) -> tuple[seqio.Vocabulary, vocabularies.Tokenizer | StockTokenizer]:
+    """What is given as a vocabulary, as SeqIO takes it and as our text takes it.
+
+    Args:
+      vocabulary: a `seqio.Vocabulary`, a `vocabularies.Tokenizer`, or what `vocabularies.load` takes, a name or path.
+
+    Raises:
+      FlanError: it cannot turn text into ids, and what to give instead.
+    """
+    if isinstance(vocabulary, SeqioVocabulary):
+        return vocabulary, vocabulary.tokenizer
+    if isinstance(vocabulary, seqio.Vocabulary):
+        _check(vocabulary)
+        return vocabulary, StockTokenizer(vocabulary)
+    if isinstance(vocabulary, str | os.PathLike):
+        vocabulary = vocabularies.load(vocabulary)
+    wanted = ("encode", "decode", "eos_id", "pad_id", "vocab_size", "fingerprint")
+    if isinstance(vocabulary, type) or not all(hasattr(vocabulary, name) for name in wanted):
+        shown = vocabulary.__name__ if isinstance(vocabulary, type) else type(vocabulary).__name__
+        remedy = f"make one of it, {shown}(...)" if isinstance(vocabulary, type) else "it has no ids for text"
+        raise FlanError(f"vocabulary {shown}: {remedy}; {_GIVE}")
+    return SeqioVocabulary(vocabulary), vocabulary
+
+
+def _check(vocabulary: seqio.Vocabulary) -> None:
+    """Refuses a vocabulary of SeqIO's that does not turn text into ids and back, in one line."""
+    name = type(vocabulary).__name__
+    try:
+        ids, tensor = vocabulary.encode(_PROBE), vocabulary.encode_tf(tf.constant(_PROBE))
+        problem = _problem(vocabulary, ids, tensor)
+    except Exception as error:  # whatever the library behind it raises
+        first = str(error).strip().partition("\n")[0][:160].rstrip(".") or "no reason given"
+        raise FlanError(f"vocabulary {name} cannot be used ({type(error).__name__}: {first}); {_GIVE}") from error
+    if problem:
+        raise FlanError(f"vocabulary {name} {problem}; {_GIVE}")
+
+
+def _problem(vocabulary: seqio.Vocabulary, ids: Any, tensor: Any) -> str:
+    if isinstance(ids, str | bytes) or not np.ndim(ids) or not np.issubdtype(np.asarray(ids).dtype, np.integer):
+        return "gives text no ids"
+    if tensor.dtype != tf.int32 or tensor.shape.rank != 1:
+        return f"gives ids of type {tensor.dtype.name} and rank {tensor.shape.rank}, and T5X takes int32 of rank 1"
+    if tensor.numpy().tolist() != [int(i) for i in ids]:
+        return "gives a text other ids in TensorFlow than in Python"
+    if not isinstance(vocabulary.eos_id, int) or vocabulary.eos_id < 0:
+        return "has no end of sequence, which stands after inputs and targets"
+    if not isinstance(vocabulary.decode([int(i) for i in ids]), str):
+        return "does not turn ids back into text"
+    return ""

@@ -2,245 +2,118 @@
 
     import seqio
     from flan_jax.data import tasks
-    tasks.register()
+    tasks.register(data="tfds")
     seqio.get_mixture_or_task("flan_without_nli").get_dataset(...)
 
-`flan_<dataset>` shows every example through one template, chosen by hash; `flan_<dataset>_t<k>` through template k.
-Names with a style at their end (`flan_rte_no_template`, `flan_without_nli_4_templates`; see `flan_jax.styles`) and the
-mixtures of `catalog.mixture` that have a number of datasets are registered on request, by `register(names=...)`.
-Importing this module registers nothing, and registering opens no source: that happens when a dataset is asked for.
+`flan_<dataset>` shows every example through one template, chosen by hash anew for each epoch; `flan_<dataset>_t<k>`
+through template k. With `_score_eval` at its end, such a task has an example for each option of a record, for a model
+to score. All of these also exist in a style (`flan_rte_5_shots_t3_score_eval`; see `flan_jax.styles`), as do the
+mixtures of `catalog.mixture`. A name in a style, or with a number of datasets, is made when SeqIO asks for it.
+
+Importing this module gives SeqIO the names, with the defaults of `Settings`, unless `register` has been called. Neither
+opens a source: that happens when a dataset is asked for. T5X finds them by
+`MIXTURE_OR_TASK_MODULE = "flan_jax.mixtures"`, which takes settings from gin, too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax import catalog, metrics, protocol, styles, templates
-from flan_jax.data import sources, usable, vocabularies
-from flan_jax.data.builder import ExampleBuilder
-from flan_jax.data.seqio_vocabulary import SeqioVocabulary
-from flan_jax.errors import FlanError
+from flan_jax import catalog, metrics, protocol, styles, values
+from flan_jax.data import seqio_examples, seqio_registry, seqio_scoring, seqio_vocabulary, sources, vocabularies
+from flan_jax.data.records import choose_template, exemplar_pool, num_renderings, records, text_records
+from flan_jax.data.seqio_scoring import RANKED
+from flan_jax.data.seqio_source import CatalogSource
+from flan_jax.errors import FlanError, unknown_name
 
-_READ_BATCH = 512  # rows turned into Python text at once
-_RENDERED_EXAMPLES = 30_000  # small datasets are rendered several times, up to about so many examples
+__all__ = ["Settings", "choose_template", "exemplar_pool", "num_renderings", "records", "register", "text_records"]
+
+_PREFIX = "flan_"
+_TEMPLATE = re.compile(r"_t(\d+)$")
+_ENVIRONMENT = "FLAN_JAX_SEQIO_"  # and VOCABULARY, DATA or SEED
 
 
-def num_renderings(num_records: int, style: styles.TextStyle = styles.PAPER) -> int:
-    """How many renderings a training set stores, so that its later epochs meet other templates."""
-    return min(style.num_wordings, max(1, _RENDERED_EXAMPLES // max(num_records, 1)))
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all tasks have in common.
 
-
-def choose_template(
-    record: catalog.Dataset,
-    record_id: Any,
-    epoch: Any,
-    seed: int,
-    forward_only: bool = False,
-    style: styles.TextStyle = styles.PAPER,
-) -> Any:
-    """Which template an example gets: a hash of (seed, dataset, record id, epoch), without state.
-
-    Args:
-      record: the dataset.
-      record_id: scalar string tensor.
-      epoch: integer tensor of any shape; the result has the same.
-      seed: of the choice.
-      forward_only: choose among the forward templates, as for evaluation.
-      style: whose templates they are.
+    Attributes:
+      vocabulary: of inputs and targets: a `seqio.Vocabulary`, a tokenizer of `flan_jax.data.vocabularies`, or a path.
+      data: "samples", "tfds" or a folder, as `sources.open_source` takes it.
+      seed: of the choice of templates, of exemplars and of shuffled options.
     """
-    allowed = styles.forward_templates(record, style) if forward_only else styles.numbers(record, style)
-    key = tf.strings.join([str(seed), record.name, record_id, tf.strings.as_string(epoch)], separator="\x1f")
-    return tf.gather(tf.constant(allowed, tf.int64), tf.strings.to_hash_bucket_fast(key, len(allowed)))
 
+    vocabulary: Any = "bytes"
+    data: str | Path = sources.SAMPLES
+    seed: int = 0
 
-def records(record: catalog.Dataset, source: sources.OpenSource, split: str) -> tf.data.Dataset:
-    """The usable records of a split in reading order: `record_id`, and the fields."""
-    return usable.usable(record, source.read(split))
-
-
-def text_records(rows: tf.data.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(record id, the rest as Python text) of each row of `records`, read in batches; integers stay integers."""
-    for batch in rows.ragged_batch(_READ_BATCH):
-        columns = {name: _as_text(column) for name, column in batch.items()}
-        identities = columns.pop("record_id")
-        for identity, *values in zip(identities, *columns.values(), strict=True):
-            yield identity, dict(zip(columns, values, strict=True))
-
-
-def _as_text(column: Any) -> list[Any]:
-    values = column.to_list() if isinstance(column, tf.RaggedTensor) else column.numpy().tolist()
-    if column.dtype != tf.string:
-        return values
-    if column.shape.rank == 1:
-        return [_decoded(value) for value in values]
-    return [[_decoded(value) for value in row] for row in values]
-
-
-def _decoded(value: bytes) -> str:
-    return value.decode("utf-8", "replace")  # a corpus may hold bytes that are no UTF-8
-
-
-def exemplar_pool(record: catalog.Dataset, source: sources.OpenSource) -> list[tuple[str, dict[str, Any]]]:
-    """(record id, fields as text) of the training records that exemplars are drawn from."""
-    if "train" not in source.splits:
-        return []
-    return list(text_records(records(record, source, "train").take(protocol.EXEMPLAR_POOL)))
-
-
-class CatalogSource(seqio.DataSource):
-    """A dataset's records with `record_id` and `epoch`; opened when first read."""
-
-    def __init__(self, record: catalog.Dataset, data: str | Path, style: styles.TextStyle = styles.PAPER) -> None:
-        super().__init__(splits=("train", "validation", "test"))
-        self._record, self._data, self._style = record, data, style
-
-    @functools.cached_property
-    def source(self) -> sources.OpenSource:
-        """The open source.
+    @classmethod
+    def of_environment(cls) -> Settings:
+        """The defaults, or what FLAN_JAX_SEQIO_VOCABULARY, FLAN_JAX_SEQIO_DATA and FLAN_JAX_SEQIO_SEED say.
 
         Raises:
-          SourceError: it cannot be opened.
+          FlanError: the seed is no number.
         """
-        return sources.open_source(self._record, self._data)
-
-    @property
-    def supports_arbitrary_sharding(self) -> bool:
-        """SeqIO shards the examples."""
-        return False
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Those of train, validation (dev) and test that the source has."""
-        return tuple(self.source.splits)
-
-    def list_shards(self, split: str) -> list[str]:
-        """One shard."""
-        return [f"{self._record.name}:{split}"]
-
-    def num_input_examples(self, split: str) -> int:
-        """Records of a split; the mixing rate counts these, not their renderings."""
-        found = self.source.splits.get(split)
-        return found.size if found else 0
-
-    def get_dataset(
-        self,
-        split: str = "train",
-        shuffle: bool = True,
-        seed: int | None = None,
-        shard_info: seqio.ShardInfo | None = None,
-        **_: Any,
-    ) -> tf.data.Dataset:
-        """One pass over a split; over train, one pass a rendering, so that later epochs meet other templates."""
-        if split not in self.source.splits:
-            raise FlanError(f"dataset {self._record.name} has no {split} split in its source.")
-        rows = usable.usable(self._record, self.source.read(split, shuffle, seed))
-        count = num_renderings(self.num_input_examples(split), self._style) if split == "train" else 1
-
-        def at(epoch: int) -> tf.data.Dataset:
-            return rows.map(
-                lambda row: {
-                    **row,
-                    "epoch": tf.constant(epoch, tf.int64),
-                    "is_train": tf.constant(split == "train"),
-                }
-            )
-
-        passes = functools.reduce(lambda a, b: a.concatenate(b), map(at, range(count)))
-        if shard_info is not None and shard_info.num_shards > 1:
-            passes = passes.shard(shard_info.num_shards, shard_info.index)
-        return passes
+        found = {field.name: os.environ.get(_ENVIRONMENT + field.name.upper()) for field in dataclasses.fields(cls)}
+        given: dict[str, Any] = {name: value for name, value in found.items() if value}
+        if "seed" in given:
+            if not given["seed"].isdecimal():
+                raise FlanError(f"{_ENVIRONMENT}SEED is {given['seed']!r}; give a whole number, 0 or more.")
+            given["seed"] = int(given["seed"])
+        return cls(**given)
 
 
-def _render(
-    dataset: tf.data.Dataset,
-    record: catalog.Dataset,
-    number: int | None,
-    seed: int,
-    style: styles.TextStyle,
-    source: CatalogSource,
-    tokenizer: vocabularies.Tokenizer,
-) -> tf.data.Dataset:
-    """Adds inputs, targets, template and dataset; keeps record id, options and references."""
-    pool = exemplar_pool(record, source.source) if style.shots else ()
-    builder = ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
+@dataclasses.dataclass(frozen=True)
+class _TaskName:
+    """What the name of a task says."""
 
-    def render(row: Mapping[str, Any]) -> dict[str, Any]:
-        if number is not None:
-            index = tf.constant(number, tf.int64)
-        else:
-            index = tf.where(
-                row["is_train"],
-                choose_template(record, row["record_id"], row["epoch"], seed, style=style),
-                choose_template(record, row["record_id"], row["epoch"], seed, forward_only=True, style=style),
-            )
-        fields = {k: v for k, v in row.items() if k not in ("record_id", "epoch", "is_train")}
-        if style.restyles_options and templates.OPTIONS in fields:
-            fields |= _restyled_options(builder, row)
-        inputs, targets = templates.render_tensors(builder.templates, fields, index)
-        if style.shots:
-            prefix = tf.numpy_function(_prefix(builder), [row["record_id"], index, inputs], tf.string)
-            inputs = tf.strings.join([tf.ensure_shape(prefix, []), inputs])
-        names = ("answer", "options", "references", *metrics.needs(record.metrics))
-        kept = {name: fields[name] for name in names if name in fields}
-        return {
-            "inputs": inputs,
-            "targets": targets,
-            "template": index,
-            "dataset": tf.constant(record.name),
-            "record_id": row["record_id"],
-            **kept,
-        }
+    record: catalog.Dataset
+    style: styles.TextStyle
+    number: int | None
+    is_ranked: bool
 
-    return dataset.map(render, num_parallel_calls=tf.data.AUTOTUNE)
+    @classmethod
+    def parse(cls, name: str) -> _TaskName | None:
+        """The parts of a name; None where there is no such task."""
+        rest = name.removesuffix(RANKED)
+        number = _TEMPLATE.search(rest)
+        try:
+            base, style = styles.split_name(_TEMPLATE.sub("", rest))
+        except FlanError:
+            return None
+        known = {f"{_PREFIX}{record.name}": record for record in catalog.datasets()}
+        if base not in known:
+            return None
+        found = cls(known[base], style, int(number[1]) if number else None, rest != name)
+        asked = protocol.of(found.record, style)
+        allowed = asked.forward if found.is_ranked else asked.numbers
+        exists = (number is None or found.number in allowed) and (asked.ranked or not found.is_ranked)
+        return found if exists and str(found) == name else None
+
+    def __str__(self) -> str:
+        number = "" if self.number is None else f"_t{self.number}"
+        return f"{_PREFIX}{self.record.name}{self.style.suffix}{number}{RANKED if self.is_ranked else ''}"
 
 
-def _restyled_options(builder: ExampleBuilder, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Options and answer of a row in the builder's style."""
-
-    def restyled(record_id: bytes, options: Any, answer: bytes) -> list[Any]:
-        shown = {"options": [_decoded(option) for option in options], "answer": _decoded(answer)}
-        fields = builder.fields(record_id.decode("utf-8"), shown)
-        return [np.array([o.encode("utf-8") for o in fields["options"]], object), fields["answer"].encode("utf-8")]
-
-    arguments = [row["record_id"], row["options"], row["answer"]]
-    options, answer = tf.numpy_function(restyled, arguments, [tf.string, tf.string])
-    return {"options": tf.ensure_shape(options, [None]), "answer": tf.ensure_shape(answer, [])}
-
-
-def _prefix(builder: ExampleBuilder) -> Callable[[bytes, int, bytes], bytes]:
-    """The exemplars in front of a rendered input, as bytes."""
-
-    def prefix(record_id: bytes, template: int, inputs: bytes) -> bytes:
-        return builder.prefix(record_id.decode("utf-8"), int(template), _decoded(inputs))[0].encode("utf-8")
-
-    return prefix
-
-
-def _references(
-    output: str,
-    is_target: bool = False,
-    example: Mapping[str, Any] | None = None,
-    needs: Sequence[str] = (),
-    **_: Any,
-) -> Any:
-    """An example's references, with the fields that metrics need, as SeqIO's post-processor gives them to a metric."""
-    if not is_target or example is None:
-        return output
-    listed = example.get("references")
-    found = output if listed is None or not len(listed) else [_text(r) for r in listed]
-    return {"references": found, **{name: _text(example[name]) for name in needs}} if needs else found
-
-
-def _text(value: Any) -> str:
-    return _decoded(value) if isinstance(value, bytes) else str(value)
+def _mixture(name: str) -> tuple[catalog.Dataset, ...]:
+    """The datasets of a mixture, with or without a style at the end of its name; () where there is none."""
+    try:
+        base, style = styles.split_name(name)
+        members = catalog.mixture(base)
+    except FlanError:
+        return ()
+    is_task = len(members) == 1 and members[0].name in (base, base.removeprefix(_PREFIX))
+    return () if is_task or base + style.suffix != name else members
 
 
 class OpenMixture(seqio.Mixture):
@@ -249,7 +122,9 @@ class OpenMixture(seqio.Mixture):
     _built = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        # A pass is over when every member is through, so that num_epochs=1 is each record once.
+        sample = functools.partial(tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=False)
+        super().__init__(*args, sample_fn=sample, **kwargs)
         self._built = True
 
     @functools.cached_property
@@ -275,13 +150,165 @@ class OpenMixture(seqio.Mixture):
         """Sum of the rates of the members that are there."""
         return sum(map(self.get_rate, self.tasks))
 
+    def get_task_dataset(
+        self,
+        task: seqio.Task,
+        output_feature_keys: set[str],
+        sequence_length: Mapping[str, int] | None = None,
+        split: str = "train",
+        use_cached: bool = False,
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        num_epochs: int | None = None,
+        trim_output_features: bool = True,
+        try_in_mem_cache: bool = True,
+    ) -> tf.data.Dataset:
+        """A member's examples with the features that are wanted.
+
+        A task of SeqIO's shuffles 1,000 finished examples, so that a mixture of many tasks begins only when thousands
+        are made. Here the sources shuffle as many records before they are rendered, anew in each epoch, and the members
+        share the 1,000 examples.
+        """
+        dataset = task.get_dataset(
+            sequence_length=sequence_length,
+            split=split,
+            use_cached=use_cached,
+            shuffle=shuffle,
+            shuffle_buffer_size=max(2, seqio.SHUFFLE_BUFFER_SIZE // len(self.tasks)),
+            seed=seed,
+            shard_info=shard_info,
+            num_epochs=num_epochs,
+            trim_output_features=trim_output_features,
+            try_in_mem_cache=try_in_mem_cache and not shuffle,  # what is kept in memory is never shuffled again
+        )
+
+        def wanted(example: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in example.items() if name in output_feature_keys}
+
+        return dataset.map(tf.autograph.experimental.do_not_convert(wanted))
+
 
 def _rate(task: seqio.Task) -> float:
-    return float(catalog.mixing_rate(task.source.num_input_examples("train")))
+    return float(task.source.rate)
+
+
+class _Maker:
+    """Makes the tasks and mixtures of some settings."""
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self._given = settings
+        self._sources: dict[str, CatalogSource] = {}
+
+    @functools.cached_property
+    def _settings(self) -> Settings:
+        return self._given()
+
+    @functools.cached_property
+    def _features(self) -> dict[str, seqio.Feature]:
+        vocabulary = seqio_vocabulary.of(self._settings.vocabulary)[0]
+        return {name: seqio.Feature(vocabulary, add_eos=True) for name in ("inputs", "targets")}
+
+    def task(self, name: str) -> seqio.Task:
+        """The task of that name."""
+        asked = _TaskName.parse(name)
+        record, style = asked.record, asked.style
+        source = self._sources.setdefault(record.name, CatalogSource(record, self._settings.data))
+        examples = functools.partial(
+            seqio_examples.to_examples,
+            record=record,
+            source=source,
+            style=style,
+            number=asked.number,
+            seed=self._settings.seed,
+            ranked=asked.is_ranked,
+        )
+        is_forward = asked.number is None or protocol.of(record, style).templates[asked.number].is_forward
+        scored = record.metrics if is_forward else ()  # what an inverted template asks for, no metric of ours measures
+        after = seqio_scoring.postprocess_option if asked.is_ranked else seqio_scoring.postprocess
+        return seqio.Task(
+            name,
+            source=source,
+            preprocessors=[seqio.CacheDatasetPlaceholder(), examples],
+            output_features=self._features,
+            postprocess_fn=functools.partial(after, record=record),
+            metric_fns=[(seqio_scoring.ranked if asked.is_ranked else metrics.metric)(m) for m in scored],
+        )
+
+    def mixture(self, name: str) -> seqio.Mixture:
+        """The mixture of that name."""
+        style = styles.split_name(name)[1]
+        members = [str(_TaskName(record, style, None, False)) for record in _mixture(name)]
+        return OpenMixture(name, [(member, _rate) for member in members])
+
+
+@functools.cache
+def _listed() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(tasks, mixtures) that SeqIO lists: those of the paper's style."""
+    found = []
+    for record in catalog.datasets():
+        asked = protocol.of(record)
+        of_record = [(None, False), *((number, False) for number in asked.numbers)]
+        of_record += [(None, True), *((number, True) for number in asked.forward)] if asked.ranked else []
+        found += [str(_TaskName(record, styles.PAPER, number, is_ranked)) for number, is_ranked in of_record]
+    return tuple(found), tuple(name for name in catalog.mixture_names() if _mixture(name))
+
+
+def _unknown(name: str) -> FlanError | None:
+    """What to say of a name that nobody has registered, if it begins as ours do."""
+    if not name.startswith(_PREFIX.rstrip("_")):
+        return None
+    rest = name.removesuffix(RANKED)
+    number = _TEMPLATE.search(rest)
+    base, style = styles.split_name(_TEMPLATE.sub("", rest))  # raises for styles that exclude each other
+    ending = style.suffix + (number[0] if number else "") + name[len(rest) :]
+    bases = [*(f"{_PREFIX}{record.name}" for record in catalog.datasets()), *_listed()[1]]
+    known = [known + ending for known in bases if _exists(known + ending)]
+    if base + ending not in known:  # such a template does not exist, or no style was recognized
+        known += [listed for listed in (*_listed()[0], *_listed()[1]) if number or not _TEMPLATE.search(listed)]
+    return unknown_name("task or mixture", name, set(known))
+
+
+def _exists(name: str) -> bool:
+    return _TaskName.parse(name) is not None or bool(_mixture(name))
+
+
+_is_given = False  # whether `register` has been called
+
+
+def offer(settings: Callable[[], Settings], names: Sequence[str] = ()) -> None:
+    """Gives SeqIO the names, unless `register` has; for modules that do so when they are imported.
+
+    Args:
+      settings: called when the first task or mixture is asked for.
+      names: see `register`.
+
+    Raises:
+      FlanError: an unknown name, with near matches.
+    """
+    if not _is_given:
+        _offer(settings, names)
+
+
+def _offer(settings: Callable[[], Settings], names: Sequence[str] = ()) -> None:
+    for name in names:
+        if not _exists(name):
+            raise _unknown(name) or unknown_name("task or mixture", name, _listed()[1])
+    maker = _Maker(settings)
+    more = [name for name in names if name not in _listed()[0] + _listed()[1]]
+    mixtures = [name for name in more if _mixture(name)]
+    tasks = [name for name in more if name not in mixtures]
+    seqio_registry.lazy(seqio.TaskRegistry).offer(
+        [*_listed()[0], *tasks], lambda name: _TaskName.parse(name) is not None, maker.task
+    )
+    seqio_registry.lazy(seqio.MixtureRegistry).offer(
+        [*_listed()[1], *mixtures], lambda name: bool(_mixture(name)), maker.mixture
+    )
+    seqio_registry.explain(_unknown)
 
 
 def register(
-    vocabulary: vocabularies.Tokenizer | None = None,
+    vocabulary: seqio.Vocabulary | vocabularies.Tokenizer | str | Path | None = None,
     data: str | Path = sources.SAMPLES,
     seed: int = 0,
     names: Sequence[str] = (),
@@ -289,63 +316,22 @@ def register(
     """Registers every dataset, template and mixture with SeqIO, replacing what an earlier call registered.
 
     Args:
-      vocabulary: of inputs and targets; None takes bytes.
+      vocabulary: of inputs and targets, see `Settings`; None takes bytes.
       data: "samples", "tfds" or a folder, as `sources.open_source` takes it.
       seed: of the choice of templates, of exemplars and of shuffled options.
-      names: further mixtures or tasks, in a style or of so many datasets a cluster: "flan_without_nli_no_template",
-        "flan_rte_5_shots", "flan_first_7_clusters_2_datasets".
+      names: names in a style, or of so many datasets a cluster, that SeqIO lists besides; `seqio_cache_tasks` takes
+        only those. Whoever asks for "flan_rte_5_shots" or "flan_first_7_clusters_2_datasets" finds it anyway.
 
     Raises:
-      FlanError: an unknown name, with near matches.
+      FlanError: a vocabulary that cannot be used, no such folder, or an unknown name, with near matches.
     """
-    tokenizer = vocabulary or vocabularies.ByteTokenizer()
-    features = {name: seqio.Feature(SeqioVocabulary(tokenizer), add_eos=True) for name in ("inputs", "targets")}
+    global _is_given
+    vocabulary = seqio_vocabulary.of("bytes" if vocabulary is None else vocabulary)[0]
+    values.checked("seed", values.Whole(0, values.SEEDS), seed)
+    if str(data) not in (sources.SAMPLES, sources.TFDS) and not Path(data).is_dir():
+        raise FlanError(f"no folder {data}: data is samples, tfds, or a folder of data.")
+    _offer(lambda: Settings(vocabulary, data, seed), names)
+    _is_given = True
 
-    def add_task(
-        record: catalog.Dataset,
-        source: CatalogSource,
-        style: styles.TextStyle = styles.PAPER,
-        number: int | None = None,
-    ) -> str:
-        name = f"flan_{record.name}{style.suffix}" + ("" if number is None else f"_t{number}")
-        seqio.TaskRegistry.remove(name)
-        seqio.TaskRegistry.add(
-            name,
-            source=source,
-            preprocessors=[
-                functools.partial(
-                    _render,
-                    record=record,
-                    number=number,
-                    seed=seed,
-                    style=style,
-                    source=source,
-                    tokenizer=tokenizer,
-                ),
-                seqio.preprocessors.tokenize,
-                seqio.preprocessors.append_eos_after_trim,
-            ],
-            output_features=features,
-            postprocess_fn=functools.partial(_references, needs=metrics.needs(record.metrics)),
-            metric_fns=[metrics.metric(m) for m in record.metrics],
-        )
-        return name
 
-    def add_mixture(name: str, tasks: Sequence[str]) -> None:
-        seqio.MixtureRegistry.remove(name)
-        if tasks:
-            seqio.MixtureRegistry.add_provider(name, OpenMixture(name, [(task, _rate) for task in tasks]))
-
-    for record in catalog.datasets():
-        source = CatalogSource(record, data)
-        add_task(record, source)
-        for number in range(len(record.templates)):
-            add_task(record, source, number=number)
-    for name in catalog.mixture_names():
-        add_mixture(name, [f"flan_{record.name}" for record in catalog.mixture(name)])
-    for name in names:
-        base, style = styles.split_name(name)
-        members = catalog.mixture(base)
-        tasks = [add_task(record, CatalogSource(record, data, style), style) for record in members]
-        if base.removeprefix("flan_") != members[0].name:
-            add_mixture(name, tasks)
+offer(Settings.of_environment)

@@ -18,6 +18,7 @@ from flan_jax.templates import Template
 
 Fields = Mapping[str, "str | Sequence[str]"]
 
+_WHOLE = (templates.OPTIONS, templates.LETTERED)  # fields that are never cut
 _LONGEST_WORD = 30  # characters; a text is cut between words where one ends within so many
 
 
@@ -58,7 +59,7 @@ def fit(template: Template, fields: Fields, prefix: str, tokenizer: Tokenizer, r
       FlanError: a placeholder names no field.
     """
     left = dict(fields)
-    shown = collections.Counter(name for name in templates.placeholders(template.input) if name != templates.OPTIONS)
+    shown = collections.Counter(name for name in templates.placeholders(template.input) if name not in _WHOLE)
     full: int | None = None
     passes = 0
     while True:

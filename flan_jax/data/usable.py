@@ -2,7 +2,8 @@
 
 `keep` drops what a dataset does not mean to have, such as a test set without labels, without a word. What is left must
 give every template something to show, and a classification one right answer among its options; a record that does not
-is left out and counted.
+is left out and counted. Training takes one example of a record; evaluation all that it gives (`Dataset.expand`), and a
+bad one of these costs the others nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from flan_jax import templates
+from flan_jax import catalog, templates
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.tasks import fields as shared_fields
 
@@ -29,6 +30,8 @@ NO_LABEL = "it has no usable label"
 
 _MIN_OPTIONS = 2
 _AT_ONCE = 32  # rows that TensorFlow works on at once
+# Rewriting Python's `if` and `for` for TensorFlow takes half of the time in which a pipeline is built. None is needed.
+_as_it_is = tf.autograph.experimental.do_not_convert
 
 
 @functools.cache
@@ -70,12 +73,14 @@ def problem(record: Dataset, fields: Mapping[str, Any]) -> Any:
     return tf.where(tf.reduce_any(flags), 1 + tf.argmax(tf.cast(flags, tf.int32), output_type=tf.int32), 0)
 
 
-def checked(record: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
+def checked(record: Dataset, rows: tf.data.Dataset, every: bool = False) -> tf.data.Dataset:
     """The kept records in reading order: `record_id`, `problem`, and the fields.
 
     Args:
       record: the dataset.
       rows: records in the TFDS schema with `tfds_id`.
+      every: whether all examples that evaluation asks of a record are wanted, one after the other; their ids say which
+        is which (`catalog.PART`). Otherwise the one that it gives training.
     """
 
     keep, fields = _traced(record)
@@ -83,9 +88,18 @@ def checked(record: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
     def to_fields(row: Mapping[str, Any]) -> dict[str, Any]:
         return {"record_id": row["tfds_id"], **fields(_without_id(row))}
 
+    def to_examples(row: Mapping[str, Any]) -> dict[str, Any]:
+        found = _traced_examples(record)(_without_id(row))
+        parts = found.get(catalog.VARIANT)
+        if parts is None:
+            parts = tf.strings.as_string(1 + tf.range(tf.size(found[PROBLEM])))
+        return {"record_id": tf.strings.join([row["tfds_id"], parts], separator=catalog.PART), **found}
+
     if keep is not None:
-        rows = rows.filter(lambda row: keep(_without_id(row)))
-    return rows.map(to_fields, num_parallel_calls=tf.data.AUTOTUNE)
+        rows = rows.filter(_as_it_is(lambda row: keep(_without_id(row))))
+    if every and record.expand:
+        return rows.map(_as_it_is(to_examples), num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    return rows.map(_as_it_is(to_fields), num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _without_id(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,16 +114,31 @@ def _traced(record: Dataset) -> tuple[Callable[[Any], Any] | None, Callable[[Any
         fields = record.fields(row)
         return {PROBLEM: problem(record, fields), **fields}
 
-    return record.keep and tf.function(record.keep), tf.function(with_problem)
+    keep = record.keep and tf.function(record.keep, autograph=False)
+    return keep, tf.function(with_problem, autograph=False)
 
 
-def usable(record: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
-    """The kept records without a problem: `record_id`, and the fields. See `checked`."""
+@functools.cache
+def _traced_examples(record: Dataset) -> Callable[[Any], dict[str, Any]]:
+    """`expand` with the problem of each example, traced once."""
+
+    def with_problems(row: Mapping[str, Any]) -> dict[str, Any]:
+        examples = record.expand(row)
+        problems = tf.map_fn(lambda fields: problem(record, fields), examples, fn_output_signature=tf.int32)
+        return {PROBLEM: problems, **examples}
+
+    return tf.function(with_problems, autograph=False)
+
+
+def usable(record: Dataset, rows: tf.data.Dataset, every: bool = False, **constants: Any) -> tf.data.Dataset:
+    """The kept records without a problem: `record_id`, the fields, and constants. See `checked`."""
 
     def without_problem(row: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in row.items() if name != PROBLEM}
+        found = {name: value for name, value in row.items() if name != PROBLEM}
+        return found | {name: tf.constant(value) for name, value in constants.items()}
 
-    return checked(record, rows).filter(lambda row: tf.equal(row[PROBLEM], 0)).map(without_problem)
+    without_problems = checked(record, rows, every).filter(_as_it_is(lambda row: tf.equal(row[PROBLEM], 0)))
+    return without_problems.map(_as_it_is(without_problem))
 
 
 def verdict(record: Dataset, row: Mapping[str, Any]) -> Any:
@@ -155,6 +184,7 @@ def _verdict_of_one(of_many: Callable[[Any], Any], example: bytes) -> int:
 
 
 def code_digest(record: Dataset) -> str:
-    """A fingerprint of the code behind the dataset's `fields` and `keep` and of this check: edits are done again."""
-    code = [Path(inspect.getfile(part)).read_bytes() for part in (record.fields, shared_fields)]
+    """A fingerprint of the code behind a dataset's fields and `keep` and of this check: edits are done again."""
+    fields = catalog.dataset(catalog.whole(record.name)).fields if record.variant else record.fields
+    code = [Path(inspect.getfile(part)).read_bytes() for part in (fields, shared_fields)]
     return hashlib.sha256(b"\0".join([*code, Path(__file__).read_bytes()])).hexdigest()[:16]

@@ -1,8 +1,8 @@
 """Means over the datasets of a cluster, as the paper prints them.
 
-Every variant counts by itself (ANLI's three rounds are three datasets, not a third of one each): so the paper's tables
-give its printed means. Datasets that are not among the paper's 62 stand apart. Of several runs a mean is over the
-datasets that all of them have, and says of how many.
+Every variant counts by itself (ANLI's three rounds are three datasets, not a third of one each, and the directions of
+a translation are two): so the paper's tables give its printed means. Datasets that are not among the paper's 62 stand
+apart. Of several runs a mean is over the datasets that all of them have, and says of how many.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ class Common:
 
 def members(cluster: str) -> tuple[str, ...]:
     """The datasets of a cluster that its mean is over when all are evaluated."""
-    return tuple(d.name for d in catalog.datasets(cluster) if d.in_flan)
+    return tuple(d.name for d in catalog.evaluated(cluster) if d.in_flan)
 
 
 def is_extra(dataset: str) -> bool:
-    """Whether a dataset is not among the paper's, as `wsc` and whatever the catalog does not have."""
-    return dataset not in {d.name for d in catalog.datasets() if d.in_flan}
+    """Whether a dataset is not among the paper's, as `wsc` and whatever the catalog does not have.
+
+    A figure of earlier results that is over all variants of a dataset is in no mean either: it is none of them.
+    """
+    return dataset not in {d.name for d in catalog.evaluated() if d.in_flan}
 
 
 def headline_metric(figures: Figures) -> str:
@@ -83,7 +86,7 @@ def common(runs: Sequence[Mapping[str, Figures]]) -> dict[str, Common]:
     Args:
       runs: the datasets' figures of each run. A run with no dataset of a cluster does not count there.
     """
-    clusters = {d.name: d.cluster for d in catalog.datasets()}
+    clusters = {d.name: d.cluster for d in catalog.evaluated()}
     evaluated: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for run in runs for name in run):
         cluster = clusters.get(name) or next(run[name]["cluster"] for run in runs if name in run)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, distributed, protocol, styles
+from flan_jax import catalog, distributed, protocol, styles, ways
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data.line_tokens import LineTokenizer
@@ -50,7 +50,8 @@ class Settings:
     """What a result depends on, besides checkpoint, templates, vocabulary and examples.
 
     Attributes:
-      max_examples: test examples a dataset, the first ones; None takes all.
+      max_examples: test examples a dataset, and of each of its variants, the first ones; None takes all. Every turn of
+        a conversation is one.
       max_dev_examples: dev examples a dataset, for the best-dev template; 0 leaves it out.
       max_input_tokens: longest prompt with its exemplars, in tokens; None takes the protocol's. Of longer ones, fields
         are cut.
@@ -59,7 +60,8 @@ class Settings:
       style: how records become prompts, for example "instructions", "gpt3", "5_shots" or "5_shared_shots", whose
         exemplars are the same for all examples of a template and are computed once (`flan_jax.styles`).
       max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset's metric.
-      pmi: rank options by pointwise mutual information with the prompt too.
+      ways: names of further ways to score options that cost more, such as "pmi" and "channel" (`flan_jax.ways`); what
+        costs nothing is always computed.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for example its dtype.
       seed: of exemplars and of shuffled options.
     """
@@ -70,7 +72,7 @@ class Settings:
     joint: str = protocol.AUTO
     style: str = "instructions"
     max_new_tokens: int | None = None
-    pmi: bool = False
+    ways: tuple[str, ...] = ()
     computation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
@@ -85,13 +87,15 @@ class Settings:
 
 
 def select(names: Sequence[str]) -> list[catalog.Dataset]:
-    """The datasets of a list of cluster names and dataset names, in the catalog's order, each once.
+    """What to evaluate of a list of names of clusters, datasets and variants, in the catalog's order, each once.
+
+    A dataset with variants, such as the directions of a translation, is all of them.
 
     Raises:
-      FlanError: a name that is neither; the message has near matches.
+      FlanError: a name that is none of these; the message has near matches.
     """
-    chosen = {record for name in names for record in catalog.named(name)}
-    return [record for record in catalog.datasets() if record in chosen]
+    chosen = {one for name in names for record in catalog.named(name) for one in catalog.variants(record)}
+    return [record for record in catalog.evaluated() if record in chosen]
 
 
 def evaluate(
@@ -116,7 +120,7 @@ def evaluate(
       tokenizer: the checkpoint's vocabulary.
       manifest: the checkpoint's manifest, from which held out or seen is told.
       checkpoint: its folder and step, for the record.
-      datasets: what to evaluate.
+      datasets: what to evaluate, as `select` gives it.
       prepared_dir: where `flan_jax.prepare` wrote dev and test examples.
       output_dir: EVAL_OUTPUT_DIR.
       settings: limits.
@@ -130,11 +134,13 @@ def evaluate(
       where that was, `skipped` that it is left out, and its cluster's mean what it leaves out.
 
     Raises:
-      FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated.
+      FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated; an unknown way.
       NoResultError: for none of them the model's numbers are finite; nothing is written.
     """
     output = Path(output_dir)
     style = styles.parse(settings.style)
+    readings = ways.readings(settings.ways)
+    ways_kept = [ways.VERSION, *(reading.key for reading in readings)]
     tokenizer = LineTokenizer(tokenizer)
     store = prompt_store.PromptStore(prepared_dir, tokenizer)
     weights = weights or digests.combined(digests.of_tree(scorer.params))
@@ -144,7 +150,7 @@ def evaluate(
         "checkpoint": checkpoint,
         "model_digest": manifest.digest(),
         "tuning": manifest.tuning,
-        "settings": dataclasses.asdict(settings),
+        "settings": {**dataclasses.asdict(settings), "ways": list(settings.ways)},
         "joint": next(iter(joints.values()), None),  # it depends on style and model alone
         "weights": weights,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -170,13 +176,15 @@ def evaluate(
         limits = (settings.max_examples, settings.max_dev_examples, settings.seed)
         try:
             records = prompt_store.read_records(prepared_dir, asked, tokenizer, *limits)
+            if not records.splits[0][1]:
+                raise FlanError(f"no test example of {record.name} in {prepared_dir} can be used.")
         except FlanError as error:
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
         # What decides besides the protocol and the text. Each engine has a version of its own, since the same weights
         # may come to give other numbers.
         bound = [weights, results["model_digest"], checkpoint, tokenizer.fingerprint, joints[record]]
-        bound += [["scorer", scorer_version, settings.pmi] if asked.ranked else ["generator", generator_version]]
+        bound += [["scorer", scorer_version, ways_kept] if asked.ranked else ["generator", generator_version]]
         bound += [sorted(settings.computation.items())]
         for split, rows in records.splits:
             shared = (rows, output, bound, rows_digest(rows))
@@ -190,17 +198,18 @@ def evaluate(
     found: dict[tuple[str, str, int], Predictions] = {}
     invalid: dict[str, InvalidError] = {}  # the first of each dataset
     waiting: list[ranking.Rendered] = []
+    known: ranking.Known = {}
     costs = provenance.Costs()
 
     def rank_waiting() -> None:
         with costs.over([rendered.unit.name[0] for rendered in waiting]):
-            ranked = ranking.rank(scorer, waiting)
+            ranked = ranking.rank(scorer, waiting, known)
         for rendered, predictions in zip(waiting, ranked, strict=True):
-            costs.trees(rendered.unit.name[0], rendered.trees)
+            costs.trees(rendered.unit.name[0], [*rendered.trees, *rendered.of_readings])
             if isinstance(predictions, InvalidError):
                 invalid.setdefault(rendered.unit.name[0], predictions)
             else:
-                found[rendered.unit.name] = predictions
+                found[rendered.unit.name] = predictions.without_prompts()
         waiting.clear()
 
     for done, unit in enumerate(units):
@@ -210,12 +219,12 @@ def evaluate(
             continue
         kept = unit.kept()
         if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
-            found[unit.name] = kept
+            found[unit.name] = kept.without_prompts()
             costs.reused(name)
         elif unit.builder.protocol.ranked:
             with costs.over([name]):
                 joint = joints[unit.builder.record]
-                waiting.append(store.rendered(unit, joint, scorer.max_length, settings.pmi))
+                waiting.append(store.rendered(unit, joint, scorer.max_length, settings.ways))
             if sum(len(rendered.trees) for rendered in waiting) >= _TREES_AT_ONCE:
                 rank_waiting()
         else:
@@ -224,7 +233,7 @@ def evaluate(
                     said = generation.generate(generator, tokenizer, unit, joints[unit.builder.record])
                 texts = [text for line in said.lines for text in (line["prompt"], line["prediction"])]
                 costs.texts(name, sum(map(len, tokenizer.encode(texts))))
-                found[unit.name] = said
+                found[unit.name] = said.without_prompts()
             except InvalidError as error:
                 invalid[name] = error
     rank_waiting()
@@ -236,6 +245,7 @@ def evaluate(
     _leave_out_everywhere(units, found)
     evaluated = dict.fromkeys(unit.builder.record for unit in units)
     if all(record.name in invalid for record in evaluated):
+        _remove_results(output)
         raise NoResultError(
             f"no result is valid for {checkpoint}: {next(iter(invalid.values()))}; look for NaN or infinite numbers in "
             "its weights, or compute in float32.",
@@ -262,6 +272,7 @@ def evaluate(
         results["datasets"][record.name] = {
             "cluster": record.cluster,
             "paper_dataset": record.paper_dataset,
+            **({"variant": record.variant} if record.variant else {}),
             "status": labels.status(record, manifest),
             "label": labels.label(style, labels.status(record, manifest)),
             "protocol": how[record].digest,
@@ -274,6 +285,7 @@ def evaluate(
         }
     if not results["datasets"]:
         reasons = "; ".join(f"{s['dataset']}: {s['reason'].rstrip('.')}" for s in results["skipped"])
+        _remove_results(output)
         raise NoResultError(f"there is no result for {checkpoint}: {reasons}.", results | {"clusters": {}})
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
@@ -291,8 +303,15 @@ def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int
         before = found[unit.name]
         after = before.without(left[unit.name[:2]])
         if len(after.left) > len(before.left):
-            unit.write(after)
+            if (whole := unit.kept()) is not None:
+                unit.write(whole.without(left[unit.name[:2]]))
             found[unit.name] = after
+
+
+def _remove_results(output_dir: Path) -> None:
+    """Removes an earlier evaluation's results: they would stand beside predictions that are not theirs."""
+    if distributed.is_primary():
+        (output_dir / "results.json").unlink(missing_ok=True)
 
 
 def write_results(results: dict[str, Any], output_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """Figures of a dataset from its predictions (paper, section 2.2): every forward template, mean and spread, best on dev.
 
 A prediction is a line of a predictions file. Where options are ranked it has `options`, `answer` (a number),
-`loglikelihood`, `tokens` and `bytes` (lists over options), and `unconditional` where it was asked for; where text is
+`loglikelihood` and what the ways to score need beside it (lists over options; `flan_jax.ways`); where text is
 generated, `prediction`, `references` and, where the metric has one, the example's own `score`.
 """
 
@@ -13,16 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import catalog, metrics
+from flan_jax import catalog, metrics, ways
 from flan_jax.errors import FlanError
 
 Prediction = Mapping[str, Any]
 
-SCORES = ("sum", "per_token", "per_byte")  # how options are ranked; the paper's and the default is the sum
-_LENGTHS = {"per_token": "tokens", "per_byte": "bytes"}
 _OF_OPTIONS = ("accuracy", "answer_shares")  # metrics of every dataset with options, beside its own
 _DRAWS = 20  # of random answers, for the baseline of a metric that has no value of single examples
-PMI = "pmi"  # the sum less the option's log-likelihood without the prompt (Holtzman et al. 2021)
 
 
 def ranked(prediction: Prediction, score: str) -> int:
@@ -30,16 +27,13 @@ def ranked(prediction: Prediction, score: str) -> int:
 
     Args:
       prediction: of ranked options.
-      score: "sum", "per_token", "per_byte" or "pmi".
+      score: the name of a way to score (`flan_jax.ways`), for example "sum" or "per_character".
 
     Raises:
-      FlanError: a score is NaN or infinite: no option is the highest.
+      FlanError: a score is NaN or infinite, so that no option is the highest; there is no such way; or the prediction
+        lacks what it needs.
     """
-    values = _numbers(prediction["loglikelihood"])
-    if score in _LENGTHS:
-        values = [value / max(length, 1) for value, length in zip(values, prediction[_LENGTHS[score]], strict=True)]
-    elif score == PMI:
-        values = [value - alone for value, alone in zip(values, _numbers(prediction["unconditional"]), strict=True)]
+    values = ways.way(score).values(prediction)
     if not all(map(math.isfinite, values)):
         where = ", ".join(
             f"{name} {prediction[name]!r}" for name in ("dataset", "template", "id") if name in prediction
@@ -48,22 +42,16 @@ def ranked(prediction: Prediction, score: str) -> int:
     return values.index(max(values))
 
 
-def _numbers(values: Sequence[float | None]) -> list[float]:
-    return [math.nan if value is None else value for value in values]  # JSON has null for NaN
-
-
 def right_options(prediction: Prediction) -> list[int]:
-    """The options that are right: the answer first, then those that are references.
+    """The options that are right: the answer first, then those of the same text and those that are references.
 
     Args:
       prediction: of ranked options. References are in the dataset's own words, which are `words` where the prompt has
         others.
     """
     answer = prediction["answer"]
-    wanted = {reference.strip() for reference in prediction.get("references", ())}
-    if not wanted:
-        return [answer]
     words = prediction.get("words", prediction["options"])
+    wanted = {words[answer].strip(), *(reference.strip() for reference in prediction.get("references", ()))}
     return [answer, *(i for i, word in enumerate(words) if i != answer and word.strip() in wanted)]
 
 
@@ -151,10 +139,11 @@ def summarize(
 
     Every dataset has a headline `metric`, of which the report shows `mean`, `std`, `best_dev`, `best_dev_template`,
     `random`, `majority` (None where there is none) and, for each template, `value`; all from 0 to 1. Where options are
-    ranked, `sum`, `per_token`, `per_byte` and `pmi` of a template are the headline value under each way to rank, and
-    `value` is its `sum`. A prediction line of generated text carries its example's own `score`, 0 to 1, where the
-    metric has one (BLEU has not); without it the report leaves the dataset out of differences and clean subsets. Such a
-    line has `prompt`, `prediction` and `references`.
+    ranked, a template has the headline value under each way to score, by its name, and `value` is its `sum`;
+    `mean_<way>` are the means of the others. Which way is best on dev is `best_dev_way`: the mean over templates
+    counts, ties go to the first, and test has no say. A prediction line of generated text carries its example's own
+    `score`, 0 to 1, where the metric has one (BLEU has not); without it the report leaves the dataset out of
+    differences and clean subsets. Such a line has `prompt`, `prediction` and `references`.
 
     Args:
       record: the dataset.
@@ -208,7 +197,9 @@ def _template(
     figures["dev"] = headline_share(record, dev) if dev else None
     if record.kind == catalog.CLASSIFICATION:
         figures["sum"] = figures["value"]
-        figures |= {score: headline_share(record, test, score) for score in _scores(test) if score != "sum"}
+        others = [way.name for way in ways.kept(test[0]) if way is not ways.SUM]
+        figures |= {name: headline_share(record, test, name) for name in others}
+        figures["dev_ways"] = {name: headline_share(record, dev, name) for name in ("sum", *others)} if dev else None
         scores = _example_values(record, test, chosen)
     else:
         figures["unfinished"] = sum(p["finish"] == "length" for p in test)
@@ -219,16 +210,16 @@ def _template(
     return figures | {"metrics": found, "cut_prompts": sum(p["cut_tokens"] > 0 for p in test)}
 
 
-def _scores(predictions: Sequence[Prediction]) -> tuple[str, ...]:
-    return (*SCORES, PMI) if "unconditional" in predictions[0] else SCORES
-
-
 def _ranked_figures(
     record: catalog.Dataset, rows: Sequence[Prediction], templates: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    others = [score for score in _scores(rows) if score != "sum"]
+    names = [way.name for way in ways.kept(rows[0])]
+    on_dev = [t["dev_ways"] for t in templates if t["dev_ways"]]
+    dev = {name: float(np.mean([values[name] for values in on_dev])) for name in names} if on_dev else {}
     return {
-        **{f"mean_{score}": float(np.mean([t[score] for t in templates])) for score in others},
+        **{f"mean_{name}": float(np.mean([t[name] for t in templates])) for name in names if name != "sum"},
+        "dev_ways": dev or None,
+        "best_dev_way": max(dev, key=lambda name: dev[name]) if dev else None,
         "random": _random(record, rows),
         "majority": _best_constant(record, rows),
     }

@@ -17,11 +17,11 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import distributed
+from flan_jax import distributed, ways
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
@@ -108,13 +108,20 @@ class PromptStore:
         self._writes = distributed.is_primary()
         self.read, self.made = 0, 0
 
-    def rendered(self, unit: Unit, joint: str, max_length: int, pmi: bool = False) -> ranking.Rendered:
-        """A unit as `ranking.render` gives it, with the same arguments.
+    def rendered(self, unit: Unit, joint: str, max_length: int, names: Sequence[str] = ()) -> ranking.Rendered:
+        """A unit as `ranking.render` gives it.
+
+        Args:
+          unit: of a dataset with options.
+          joint: what stands between prompt and option.
+          max_length: longest prompt with its longest option that the scorer takes, in tokens.
+          names: further ways to score that are asked for (`flan_jax.ways`).
 
         Raises:
           FlanError: it cannot be written, and has to be.
         """
-        limits = {"joint": joint, "max_length": max_length, "pmi": pmi}
+        readings = ways.readings(names)
+        limits = {"joint": joint, "max_length": max_length, "readings": [reading.key for reading in readings]}
         path, key = self._path(unit, limits), self._key(unit, limits)
         found = None
         try:
@@ -130,7 +137,7 @@ class PromptStore:
             return _of_stored(unit, found)
         if stale:
             self._once("stale", f"prompts kept in {path} are of other records or settings, or damaged: tokenized anew.")
-        made = ranking.render(self._tokenizer, unit, joint, max_length, pmi)
+        made = ranking.render(self._tokenizer, unit, joint, max_length, readings)
         self.made += 1
         if self._writes:
             try:
@@ -151,7 +158,7 @@ class PromptStore:
     def _key(self, unit: Unit, limits: Mapping[str, Any]) -> dict[str, Any]:
         """All that the rendered unit depends on."""
         return {
-            "version": VERSION,
+            "version": [VERSION, ways.VERSION],
             "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
             "vocabulary": self._tokenizer.fingerprint,
             "protocol": unit.builder.protocol.digest,
@@ -200,7 +207,7 @@ def prepare(
     max_examples: int | None = None,
     max_dev_examples: int | None = None,
     seed: int = 0,
-    pmi: bool = False,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Fills the store with the units of a dataset whose options are ranked.
 
@@ -213,7 +220,7 @@ def prepare(
       max_examples: test records; None for all.
       max_dev_examples: dev records.
       seed: of exemplars and shuffled options.
-      pmi: whether options are scored without their prompts too.
+      names: further ways to score that are asked for (`flan_jax.ways`).
 
     Returns:
       {"dataset", "units", "kept": of them, those that were there, "prompts", "left_out", "tokens"}.
@@ -228,7 +235,7 @@ def prepare(
         digest = rows_digest(rows)
         for number in asked.forward if rows else ():
             unit = Unit.create(records.builder, split, number, rows, Path(), (), digest)
-            made = store.rendered(unit, joint, max_length, pmi)
+            made = store.rendered(unit, joint, max_length, names)
             figures["units"] += 1
             figures["prompts"] += len(made.trees)
             figures["left_out"] += len(made.left)

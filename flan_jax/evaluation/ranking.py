@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import metrics, styles, templates
+from flan_jax import catalog, metrics, styles, templates, ways
 from flan_jax.data import trimming
+from flan_jax.data.builder import Example
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import NotFiniteError
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 from flan_jax.scoring.scorer import OptionScores, Scorer
 from flan_jax.scoring.trees import Tree, UnscorableError, build_tree, share_prefix
+
+_BESIDE = 3  # most tokens that stand beside a prompt and what is scored: BOS, the joint, EOS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,18 +28,25 @@ class Rendered:
       unit: the unit.
       lines: its predictions, without their scores.
       trees: a tree for each.
-      bare: the tree of each line's options without its prompt; empty where that is not asked for.
+      further: by the key of a reading (`flan_jax.ways`), each line's trees, whose branches are in the options' order.
       left: examples that cannot be asked, which have none of these.
     """
 
     unit: Unit
     lines: list[dict[str, Any]]
     trees: list[Tree]
-    bare: list[Tree]
+    further: dict[str, list[list[Tree]]]
     left: tuple[Left, ...] = ()
 
+    @property
+    def of_readings(self) -> list[Tree]:
+        """The trees of readings, each once."""
+        return list(dict.fromkeys(t for lines in self.further.values() for trees in lines for t in trees))
 
-def render(tokenizer: Tokenizer, unit: Unit, joint: str, max_length: int, pmi: bool = False) -> Rendered:
+
+def render(
+    tokenizer: Tokenizer, unit: Unit, joint: str, max_length: int, readings: Sequence[ways.Reading] = ()
+) -> Rendered:
     """Renders the prompts of a unit and builds their trees.
 
     Args:
@@ -43,32 +54,31 @@ def render(tokenizer: Tokenizer, unit: Unit, joint: str, max_length: int, pmi: b
       unit: of a dataset with options.
       joint: what stands between prompt and option.
       max_length: longest prompt with its longest option that the scorer takes, in tokens.
-      pmi: whether options are scored without their prompts too.
+      readings: what is scored beside prompts and options.
     """
-    lines, trees, bare, left, by_prefix = [], [], [], [], collections.defaultdict(list)
+    lines, trees, left, by_prefix = [], [], [], collections.defaultdict(list)
+    further: dict[str, list[list[Tree]]] = {reading.key: [] for reading in readings}
     asked = unit.builder.protocol
     kept = ("references", *metrics.needs(asked.record.metrics))
     for row in unit.rows:
         try:
             prompt, example = unit.prompt(tokenizer, row)
             options, answer = list(example.fields[templates.OPTIONS]), example.fields["answer"]
-            tree = build_tree(tokenizer, prompt.inputs, options, joint=joint)
-            if tree.longest > max_length:
-                raise UnscorableError(
-                    f"prompt and longest option take {tree.longest} tokens; there is room for {max_length}."
-                )
-            premise = templates.fill(asked.premise(unit.number), example.fields) if pmi else ""
-            alone = build_tree(tokenizer, premise, options, joint=joint) if pmi else None
-        except (trimming.TooLongError, UnscorableError) as error:
+            scored = asked.scored(example.fields)
+            tree = _tree(tokenizer, prompt.inputs, scored, joint, max_length)
+            own = _further_trees(tokenizer, unit, row, example, joint, max_length, readings)
+        except (trimming.TooLongError, UnscorableError, styles.TooManyOptionsError) as error:
             left.append(Left(row["id"], unit.number, str(error)))
             continue
         trees.append(tree)
-        if alone is not None:
-            bare.append(alone)
+        for key, found in own.items():
+            further[key].append(found)
         line = unit.line(row, prompt.inputs, example.shots, prompt.cut_tokens)
-        line |= {"options": options, "answer": options.index(answer)}
+        line |= {"options": list(scored), "answer": options.index(answer)}
         if asked.style.words == styles.GPT3:  # the metrics know the dataset's own words, which stand in the same order
             line["words"] = list(row["fields"][templates.OPTIONS])
+        elif asked.style.lettered_options:
+            line["words"] = options
         line |= {name: row["fields"][name] for name in kept if name in row["fields"]}
         by_prefix[example.prefix].append(len(lines))
         lines.append(line)
@@ -76,34 +86,106 @@ def render(tokenizer: Tokenizer, unit: Unit, joint: str, max_length: int, pmi: b
         for numbers in by_prefix.values():
             for i, tree in zip(numbers, share_prefix([trees[i] for i in numbers]), strict=True):
                 trees[i] = tree
-    return Rendered(unit, lines, trees, bare, tuple(left))
+            for of_lines in further.values():
+                shared = iter(share_prefix([tree for i in numbers for tree in of_lines[i]]))
+                for i in numbers:
+                    of_lines[i] = [next(shared) for _ in of_lines[i]]
+    return Rendered(unit, lines, trees, further, tuple(left))
 
 
-def rank(scorer: Scorer, waiting: Sequence[Rendered]) -> list[Predictions | InvalidError]:
+def _tree(tokenizer: Tokenizer, prompt: str, texts: Sequence[str], joint: str, max_length: int) -> Tree:
+    tree = build_tree(tokenizer, prompt, texts, joint=joint)
+    if tree.longest > max_length:
+        raise UnscorableError(f"prompt and longest option take {tree.longest} tokens; there is room for {max_length}.")
+    return tree
+
+
+def _further_trees(
+    tokenizer: Tokenizer,
+    unit: Unit,
+    row: Mapping[str, Any],
+    example: Example,
+    joint: str,
+    max_length: int,
+    readings: Sequence[ways.Reading],
+) -> dict[str, list[Tree]]:
+    """The trees of a record's further readings, by key."""
+    if not readings:
+        return {}
+    asked, has_bos = unit.builder.protocol, tokenizer.bos_id is not None
+
+    def cut(pattern: str, prompts: Sequence[str]) -> str:
+        longest = max(map(len, tokenizer.encode(list(prompts))))
+        room = min(asked.input_room(has_bos), max_length - longest - _BESIDE)
+        template = dataclasses.replace(asked.templates[unit.number], input=pattern)
+        return trimming.fit(template, example.fields, "", tokenizer, room, asked.trim).inputs
+
+    inputs = example.inputs.removeprefix(example.prefix)
+    record = ways.Record(
+        protocol=asked,
+        number=unit.number,
+        fields=example.fields,
+        scored=asked.scored(example.fields),
+        exemplars=unit.builder.exemplars(row["id"], unit.number, inputs, example.fields.get(catalog.VARIANT, "")),
+        cut=cut,
+    )
+    return {
+        reading.key: [_tree(tokenizer, one.prompt, one.texts, joint, max_length) for one in reading.asked(record)]
+        for reading in readings
+    }
+
+
+Known = dict[bytes, tuple[float, ...] | None]  # log-likelihoods of a reading's trees by their digest
+
+
+def rank(scorer: Scorer, waiting: Sequence[Rendered], known: Known | None = None) -> list[Predictions | InvalidError]:
     """Scores units together, so that batches are full, and writes their predictions.
+
+    Args:
+      scorer: the scoring engine.
+      waiting: units, those of a dataset one after another.
+      known: what was found for the trees of readings, which recur from template to template. It is added to, and what
+        is not of the last unit's dataset is forgotten.
 
     Returns:
       The predictions of each unit; or, where a score is NaN or infinite, which, and then nothing is written of it.
     """
     every = iter(_scored(scorer, [tree for rendered in waiting for tree in rendered.trees]))
-    distinct = list(dict.fromkeys(tree for rendered in waiting for tree in rendered.bare))
-    unconditional = dict(zip(distinct, _scored(scorer, distinct), strict=True)) if distinct else {}
+    known = {} if known is None else known
+    digests = {tree: _digest(tree) for rendered in waiting for tree in rendered.of_readings}
+    unknown = {digest: tree for tree, digest in digests.items() if digest not in known}
+    for digest, score in zip(unknown, _scored(scorer, list(unknown.values())) if unknown else (), strict=True):
+        known[digest] = None if score is None else score.loglikelihood
     found: list[Predictions | InvalidError] = []
     for rendered in waiting:
         scores = [next(every) for _ in rendered.lines]
-        alone = [unconditional[tree] for tree in rendered.bare]
+        further = {
+            key: [[known[digests[tree]] for tree in trees] for trees in lines]
+            for key, lines in rendered.further.items()
+        }
         bad = [i for i, score in enumerate(scores) if score is None]
-        bad += [i for i, score in enumerate(alone) if score is None]
+        bad += [i for of_lines in further.values() for i, several in enumerate(of_lines) if None in several]
         if bad:
             found.append(InvalidError(rendered.unit, rendered.lines[min(bad)]["id"], "scores"))
             continue
-        lines = [line | _scores(score) for line, score in zip(rendered.lines, scores, strict=True)]
-        for line, score in zip(lines, alone, strict=False):
-            line["unconditional"] = list(score.loglikelihood)
+        lines = [line | _scores(line, score) for line, score in zip(rendered.lines, scores, strict=True)]
+        for key, of_lines in further.items():
+            for line, several in zip(lines, of_lines, strict=True):
+                line[key] = [value for one in several for value in one]
         predictions = Predictions(lines, rendered.left)
         rendered.unit.write(predictions)
         found.append(predictions)
+    last = waiting[-1].unit.name[0] if waiting else ""
+    needed = {digests[t] for rendered in waiting if rendered.unit.name[0] == last for t in rendered.of_readings}
+    for digest in known.keys() - needed:
+        del known[digest]
     return found
+
+
+def _digest(tree: Tree) -> bytes:
+    """Identifies a tree by what its scores depend on."""
+    tokens = (tree.prefix + tree.trunk, tree.branches, tree.unscored)
+    return hashlib.blake2b(repr(tokens).encode(), digest_size=16).digest()
 
 
 def _scored(scorer: Scorer, trees: Sequence[Tree]) -> Sequence[OptionScores | None]:
@@ -113,9 +195,10 @@ def _scored(scorer: Scorer, trees: Sequence[Tree]) -> Sequence[OptionScores | No
         return error.found
 
 
-def _scores(score: OptionScores) -> dict[str, list[float]]:
+def _scores(line: Mapping[str, Any], score: OptionScores) -> dict[str, list[float]]:
     return {
         "loglikelihood": list(score.loglikelihood),
         "tokens": list(score.tokens),
         "bytes": list(score.num_bytes),
+        "characters": [len(option) for option in line["options"]],  # code points, as lm-evaluation-harness counts them
     }

@@ -71,6 +71,11 @@ class Predictions:
         more = {one.example: one for one in left if one.example not in own}
         return Predictions([line for line in self.lines if line["id"] not in more], (*self.left, *more.values()))
 
+    def without_prompts(self) -> Predictions:
+        """What figures are computed from. The file has the prompts, which with exemplars are most of a run's memory."""
+        lines = [{name: value for name, value in line.items() if name != "prompt"} for line in self.lines]
+        return Predictions(lines, self.left)
+
 
 def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
     """A digest of records with all their fields."""
@@ -169,10 +174,12 @@ class Unit:
 
     def line(self, row: Mapping[str, Any], prompt: str, shots: int, cut_tokens: int) -> dict[str, Any]:
         """What every prediction of the unit says, whatever was done with the prompt."""
+        variant = self.builder.record.variant
         return {
             "id": row["id"],
             "hash": row["hash"],
             "dataset": self.builder.record.name,
+            **({"variant": variant} if variant else {}),
             "split": self.split,
             "template": self.number,
             "prompt": prompt,

@@ -100,11 +100,11 @@ def records(name: str, split: str, data: str = "samples") -> Iterator[tuple[str,
 
 
 def builder_of(
-    name: str, style: styles.TextStyle, tokenizer: vocabularies.Tokenizer, data: str = "samples"
+    name: str, style: styles.TextStyle, tokenizer: vocabularies.Tokenizer, data: str = "samples", split: str = "train"
 ) -> ExampleBuilder:
-    """The builder of a dataset's examples in a style."""
+    """The builder of the examples of a dataset's split in a style."""
     record = catalog.dataset(name)
-    pool = tasks.exemplar_pool(record, _open(name, data)) if style.shots else ()
+    pool = tasks.exemplar_pool(record, _open(name, data), split) if style.shots else ()
     return ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer)
 
 
@@ -150,7 +150,7 @@ def examples(
     base, style = styles.split_name(name)
     record = catalog.dataset(base.removeprefix("flan_"))
     tokenizer = tokenizer or vocabularies.ByteTokenizer()
-    builder = builder_of(record.name, style, tokenizer, data)
+    builder = builder_of(record.name, style, tokenizer, data, split)
     if template is not None and not 0 <= template < len(builder.templates):
         raise FlanError(f"dataset {name} has templates 0 to {len(builder.templates) - 1}, not {template}.")
     found = []
@@ -177,14 +177,15 @@ def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str =
     record = catalog.dataset(base.removeprefix("flan_"))
     tokenizer = vocabularies.ByteTokenizer()
     there = _open(record.name, data).splits
-    rows = records(record.name, split if split in there else next(iter(there)), data)
+    split = split if split in there else next(iter(there))
+    rows = records(record.name, split, data)
     for _ in range(skip):
         next(rows)
     record_id, fields = next(rows)
-    builder = builder_of(record.name, style, tokenizer, data)
+    builder = builder_of(record.name, style, tokenizer, data, split)
     return [
         rendered(builder, record_id, builder.build(record_id, fields, number), tokenizer)
-        for number in range(len(builder.templates))
+        for number in builder.protocol.numbers
     ]
 
 

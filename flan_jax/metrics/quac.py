@@ -12,5 +12,6 @@ METRIC = Metric(
     headline="f1",
     secondary=("em",),
     compute=lambda targets, predictions: answers(targets, predictions, normalize_answer),
+    new_tokens=64,  # its answers run to about 30 words, which is over 32 tokens
     example=lambda target, prediction: best_f1(target, prediction, normalize_answer),
 )

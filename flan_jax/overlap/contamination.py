@@ -52,12 +52,13 @@ def shown_texts(record: catalog.Dataset, fields: dict[str, Any]) -> list[str]:
 
 
 def prepared_datasets(prepared_dir: str | Path) -> list[catalog.Dataset]:
-    """The datasets with examples in PREPARED_DIR.
+    """The datasets and variants with examples in PREPARED_DIR.
 
     Raises:
       FlanError: there are none.
     """
-    found = [d for d in catalog.datasets() if (Path(prepared_dir) / "examples" / d.name / "test.jsonl").exists()]
+    examples = Path(prepared_dir) / "examples"
+    found = [d for d in catalog.evaluated() if (examples / catalog.whole(d.name) / "test.jsonl").exists()]
     if not found:
         raise FlanError(f"no test examples in {prepared_dir}: run python -m flan_jax.prepare --to={prepared_dir}.")
     return found

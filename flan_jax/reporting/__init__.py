@@ -18,7 +18,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters
 from flan_jax.files import write_atomic
 from flan_jax.json_lines import to_json
-from flan_jax.reporting import harness
+from flan_jax.reporting import forms, harness
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.comparisons import Comparison, tests
 from flan_jax.reporting.details import (
@@ -67,7 +67,8 @@ def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
         ("Records in the text that was tuned on", overlap_table(runs)),
         ("Runs of the groups", groups_table(runs)),
         ("Other metrics", metrics_table(runs)),
-        ("Other rankings of the options", rankings_table(runs, evidence)),
+        ("Full text or letters", forms.forms_table(runs)),
+        ("Ways to score the options", rankings_table(runs, evidence)),
         ("Examples that the corpus does not have", clean_table(runs, evidence)),
         ("Templates", templates_table(runs, evidence)),
         ("Time and tokens", cost_table(runs)),
@@ -82,9 +83,9 @@ def to_dict(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
     """The report as JSON; shares from 0 to 1.
 
     Returns:
-      {"runs", "clusters", "comparisons", "tests", "values", "calibration", "clean"}. The `clusters` of a run are means
-      over the datasets that all runs have, as in the table; the `clusters` beside the runs say which those are. A
-      group's `members` are the names of its runs.
+      {"runs", "clusters", "comparisons", "tests", "values", "calibration", "clean", "forms"}. The `clusters` of a run
+      are means over the datasets that all runs have, as in the table; the `clusters` beside the runs say which those
+      are. A group's `members` are the names of its runs. `forms` says which of full text and letters is better on dev.
     """
     over_all = common(runs)
     return {
@@ -107,6 +108,7 @@ def to_dict(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
             if (found := evidence.calibration(run.name))
         },
         "clean": evidence.clean,
+        "forms": forms.to_dict(runs),
     }
 
 

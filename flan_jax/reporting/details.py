@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flan_jax import ways
 from flan_jax.evaluation import clusters
 from flan_jax.reporting.comparisons import Comparison, Difference
 from flan_jax.reporting.evidence import Evidence
@@ -163,7 +164,9 @@ def groups_table(runs: Sequence[Run]) -> Table:
 
 
 def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
-    """Options ranked by the sum, per token and per byte; one template's standard error; calibration error."""
+    """Options by every way to score, and the way that is best on dev; one template's standard error; calibration."""
+    found = [run.figures(name) or {} for run in runs for name in dataset_names(runs)]
+    shown = [way for way in ways.ALL if way is ways.SUM or any(f"mean_{way.name}" in figures for figures in found)]
     rows = []
     for name in dataset_names(runs):
         cells = []
@@ -174,12 +177,15 @@ def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
             ranked = "mean_per_token" in figures
             # Where the headline is not the share of right answers, the sum's accuracy is that of its templates.
             total = statistics.fmean(t["sum"] for t in figures["templates"]) if ranked else None
-            shown = (total, figures.get("mean_per_token"), figures.get("mean_per_byte"), figures.get("mean_pmi"))
-            cells += [percent(share) for share in (*shown, figures.get("stderr"), error)]
+            means = {"sum": total} | {way.name: figures.get(f"mean_{way.name}") for way in shown[1:]}
+            cells += [percent(means[way.name]) for way in shown]
+            best = figures.get("best_dev_way")
+            cells.append(NONE if best not in means else f"{ways.way(best).title} ({percent(means[best])})")
+            cells += [percent(figures.get("stderr")), percent(error)]
         if any(cell != NONE for cell in cells):
             rows.append((name, *cells))
-    head = ("dataset", *("sum", "per token", "per byte", "PMI", "std. error", "ECE") * len(runs))
-    return Table((("", 1), *((run.title, 6) for run in runs)), head, rows)
+    each = (*(way.title for way in shown), "best on dev", "std. error", "ECE")
+    return Table((("", 1), *((run.title, len(each)) for run in runs)), ("dataset", *each * len(runs)), rows)
 
 
 def overlap_table(runs: Sequence[Run]) -> Table:

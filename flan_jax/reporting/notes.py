@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flan_jax import catalog
+from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
 from flan_jax.reporting.runs import Run, common
@@ -43,6 +45,16 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             f"({PERMUTATIONS:,} draws of signs). p (Holm) is corrected for all {tests(evidence.comparisons)} tests of "
             f"this report; a verdict stands where it is below 0.05, and none below {MIN_PAIRS} examples."
         )
+    if any(figures.get("best_dev_way") for run in runs for figures in run.datasets.values()):
+        found.append(
+            "Ways to score: the one that is best on the dev examples, by its mean over the templates, is named with "
+            "its test figure. All other figures and tests are of the sum."
+        )
+    if forms.pairs(runs):
+        found.append(
+            "Full text or letters: the form with the higher mean over the templates on the dev examples is named with "
+            "its mean on test; of equals it is the full text."
+        )
     if any(evidence.calibration(run.name) for run in runs):
         found.append(
             "Probabilities are the softmax over the options of the summed log-likelihoods. ECE, the expected "
@@ -67,8 +79,11 @@ def _of_mean(over: Any) -> Iterable[str]:
         yield f"{title}: {', '.join(over.not_shared)}, which not all runs have, in no mean."
     if over.other_metric:
         yield f"{title}: {', '.join(over.other_metric)} in no mean: the runs measure by different metrics."
-    if over.apart and over.of:
-        yield f"{title}: {', '.join(over.apart)} not of the paper, in no mean."
+    mixed = [name for name in over.apart if catalog.exists(name) and catalog.dataset(name).variants]
+    if mixed:
+        yield f"{title}: {', '.join(mixed)} of an earlier version, variants in one figure, in no mean: evaluate again."
+    if over.of and (extras := [name for name in over.apart if name not in mixed]):
+        yield f"{title}: {', '.join(extras)} not of the paper, in no mean."
 
 
 def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:

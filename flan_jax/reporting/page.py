@@ -22,6 +22,7 @@ from flan_jax.reporting.details import (
     templates_table,
 )
 from flan_jax.reporting.evidence import Evidence, record_of
+from flan_jax.reporting.forms import forms_table
 from flan_jax.reporting.notes import notes
 from flan_jax.reporting.plots import plots
 from flan_jax.reporting.runs import Run, common, dataset_names
@@ -140,7 +141,8 @@ def page(runs: Sequence[Run], evidence: Evidence) -> str:
     add_table("overlap", 42, "Records in the text that was tuned on", overlap_table(runs))
     add_table("groups", 45, "Runs of the groups", groups_table(runs))
     add_table("metrics", 60, "Other metrics", metrics_table(runs))
-    add_table("rankings", 70, "Other rankings of the options", rankings_table(runs, evidence))
+    add_table("forms", 65, "Full text or letters", forms_table(runs))
+    add_table("rankings", 70, "Ways to score the options", rankings_table(runs, evidence))
     if any(evidence.clean.values()):
         add_table("clean", 80, "Examples that the corpus does not have", clean_table(runs, evidence))
     add("templates", 90, "Templates", "".join(_templates(runs, evidence, name) for name in dataset_names(runs)))

@@ -116,7 +116,7 @@ def _problem(figures: Any) -> str:
 
 def dataset_names(runs: Sequence[Run]) -> list[str]:
     """The datasets that any run has, in the catalog's order."""
-    order = {d.name: i for i, d in enumerate(catalog.datasets())}
+    order = {d.name: i for i, d in enumerate(catalog.evaluated())}
     names = dict.fromkeys(name for run in runs for name in run.datasets)
     return sorted(names, key=lambda name: order.get(name, len(order)))
 

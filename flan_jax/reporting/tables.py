@@ -78,7 +78,7 @@ def cluster_title(name: str) -> str:
 
 def cluster_of(dataset: str) -> str:
     """The cluster of a dataset; empty where the catalog has none."""
-    return next((d.cluster for d in catalog.datasets() if d.name == dataset), "")
+    return catalog.dataset(dataset).cluster if catalog.exists(dataset) else ""
 
 
 def mean_title(over: clusters.Common) -> str:

@@ -23,6 +23,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
         self.left_out: list[str] = []
+        self._noticed: dict[str, bool] = {}
         self._worst: tuple[float, float, float, dict[str, Any]] | None = None
 
     def count(self, **compared: int) -> None:
@@ -32,9 +33,9 @@ class Tally:
     def see(self, difference: float, allowed: float, place: Place) -> None:
         """A difference that was found. One that is no number is the worst there is."""
         difference, allowed = float(difference), float(allowed)
-        if difference <= allowed:
+        if difference <= allowed and math.isfinite(allowed):
             excess = difference / allowed if allowed else 0.0
-        else:  # also where one of the two is NaN
+        else:  # also where one of the two is NaN, or what is allowed has no end
             excess = difference / allowed if allowed and math.isfinite(difference / allowed) else math.inf
         if self._worst is None or excess > self._worst[0]:
             self._worst = (excess, difference, allowed, dict(place))
@@ -46,15 +47,33 @@ class Tally:
         self.see(math.inf, 0.0, {**place, "found": found, "expected": expected})
         return False
 
+    def could_miss(self, fault: str) -> bool:
+        """Whether no control has shown yet that this fault would be noticed."""
+        return not self._noticed.get(fault, False)
+
+    def control(self, fault: str, change: float = 0.0, allowed: float = 0.0) -> None:
+        """How far a fault that was made on purpose moves what is compared: one that nothing notices is no check.
+
+        Args:
+          fault: what would be noticed, in words that follow "could not notice".
+          change: that it makes.
+          allowed: at that place.
+        """
+        self._noticed[fault] = self._noticed.get(fault, False) or bool(change > allowed)
+
     def finding(self, name: str, says: str) -> Finding:
-        """What comes out of it: a check that compared nothing does not hold."""
+        """What comes out of it: a check that compared nothing, or could not have noticed a fault, does not hold."""
         counts = {what.replace("_", " "): number for what, number in self.counts.items() if number}
         excess, difference, allowed, place = self._worst or (0.0, None, None, {})
         remarks = tuple(self.left_out)
         if not counts and self._worst is None:
             return Finding(name, says, FAILS, reason="nothing was compared", remarks=remarks)
-        status = HOLDS if excess <= 1 and counts else FAILS
-        return Finding(name, says, status, difference, allowed, place, counts, remarks=remarks)
+        if not (excess <= 1 and counts):
+            return Finding(name, says, FAILS, difference, allowed, place, counts, remarks=remarks)
+        blind = [fault for fault, noticed in self._noticed.items() if not noticed]
+        reason = f"it could not notice {', or '.join(blind)}" if blind else ""
+        status = FAILS if blind else HOLDS
+        return Finding(name, says, status, difference, allowed, place, counts, reason=reason, remarks=remarks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +113,10 @@ class Finding:
         where = ", ".join(f"{kind} {value}" for kind, value in self.place.items())
         if self.difference is None:
             pass
-        elif self.allowed == 0 and self.status == FAILS:
-            parts.append(f"not the same at {where}")
         elif self.difference == 0:
             parts.append("no difference at all")
+        elif self.allowed == 0 and self.status == FAILS:
+            parts.append(f"not the same at {where}")
         else:
             parts.append(f"largest difference {self.difference:.2g} (allowed {self.allowed:.2g}) at {where}")
         if self.compared:

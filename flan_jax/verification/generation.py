@@ -16,6 +16,7 @@ from flan_jax.verification.subject import Subject
 SAYS = "greedy generation with a cache takes the likeliest token of a full forward pass"
 
 _NEW_TOKENS = 16
+_PROMPTS = "an answer that ignores its prompt (a model whose logits depend on it would show it)"
 
 
 def check(subject: Subject, tally: Tally) -> None:
@@ -32,12 +33,20 @@ def check(subject: Subject, tally: Tally) -> None:
     except NotFiniteError as error:
         tally.see(math.nan, 0.0, {**drawn[error.number].place, "logits that are": "not finite"})
         return
+    tally.control(_PROMPTS)
     for one, prompt, made in zip(drawn, prompts, generations, strict=True):
-        said = [*made.tokens, *([subject.tokenizer.eos_id] if made.ended else [])]
+        said = [*made.tokens, *([made.end] if made.ended else [])]
+        if not made.ended or len(said) > _NEW_TOKENS:
+            tally.same(len(said), _NEW_TOKENS, {**one.place, "figure": "tokens of an answer that did not end"})
+        if not said:
+            continue
         logits_NxV = subject.plain.logits(prompt, said)
         # How far the chosen token is behind the likeliest. Of two that are all but equal, either may be taken.
         behind_N = logits_NxV.max(axis=-1) - logits_NxV[np.arange(len(said)), said]
         at = int(behind_N.argmax())
         allowed = tolerances.logits(float(np.abs(logits_NxV).max()))
         tally.see(behind_N[at], allowed, {**one.place, "generated token": at})
+        if tally.could_miss(_PROMPTS):
+            without_NxV = subject.plain.logits(prompt[-1:], said)
+            tally.control(_PROMPTS, float(np.abs(without_NxV - logits_NxV).max()), allowed)
         tally.count(prompts=1, generated_tokens=len(said))

@@ -17,17 +17,25 @@ from flan_jax.verification.subject import Subject
 
 SAYS = "a step has the gradient of its examples, in one batch, in microbatches, and in another order of rows"
 
+_STEPS = 16  # that are looked through
+
 
 def check(subject: Subject, tally: Tally) -> None:
-    """Compares the gradients of the stream's first batch; see `SAYS`."""
+    """Compares the gradients of the stream's first batch whose rows differ in target tokens; see `SAYS`."""
     microbatches = subject.request.microbatches
-    batch = subject.stream.batch(0)
-    expected, examples, tokens = _alone(subject)
+    number = _step_of_unequal_rows(subject)
+    batch = subject.stream.batch(number)
+    expected, examples, tokens = _alone(subject, number)
+    tally.control("a gradient that is lost: that of the model is 0", _largest(expected))
     another = {name: array[::-1].copy() for name, array in batch.items()}
     ways, steps = {"one batch": (1, batch)}, {}
     if microbatches > 1:
         ways[f"{microbatches} microbatches"] = (microbatches, batch)
         ways[f"{microbatches} microbatches in another order"] = (microbatches, another)
+        if len(set(np.count_nonzero(batch["weights"], axis=1).tolist())) == 1:
+            tally.left_out.append("the weight of microbatches left out: all rows have as many target tokens")
+    else:
+        tally.left_out.append("microbatches and the order of rows left out: --microbatches=1")
     for way, (parts, rows) in ways.items():
         if parts not in steps:
             steps[parts] = _step(subject, parts)
@@ -36,12 +44,29 @@ def check(subject: Subject, tally: Tally) -> None:
     tally.count(examples=examples, target_tokens=tokens, parameters=numbers, ways=len(ways))
 
 
-def _alone(subject: Subject) -> tuple[Any, int, int]:
+def _step_of_unequal_rows(subject: Subject) -> int:
+    """The first step whose rows differ in target tokens: rows that weigh the same by mistake show there only."""
+    steps = range(_STEPS if subject.stream.rows_per_batch > 1 else 1)
+    counts = (
+        (
+            step,
+            [sum(len(one.answer) for one in subject.drawn(step, row)) for row in range(subject.stream.rows_per_batch)],
+        )
+        for step in steps
+    )
+    return next((step for step, of_rows in counts if len(set(of_rows)) > 1), 0)
+
+
+def _largest(tree: Any) -> float:
+    return max(float(jnp.abs(x).max()) for x in jax.tree.leaves(tree))
+
+
+def _alone(subject: Subject, step: int) -> tuple[Any, int, int]:
     """The gradient of the mean loss over all target tokens, one example at a time, and how many those are."""
     total, examples, tokens = None, 0, 0
     add = jax.jit(lambda sums, more: jax.tree.map(jnp.add, sums, more), donate_argnums=0)
     for row in range(subject.stream.rows_per_batch):
-        for one in subject.drawn(0, row):
+        for one in subject.drawn(step, row):
             found = subject.plain.gradient(one.prompt, one.answer)
             total = found if total is None else add(total, found)
             examples, tokens = examples + 1, tokens + len(one.answer)

@@ -14,6 +14,13 @@ from flan_jax.verification.findings import Skip, Tally
 from flan_jax.verification.plain import START
 from flan_jax.verification.subject import Subject
 
+# Spellings of one letter, spaces, line ends, digits, scripts and signs that normalizers and splitters treat apart.
+_ODD = [
+    "caf\u00e9 cafe\u0301 \ufb01n \uff21\u00bd \u2122", "a  b   c", "tab\there", "one\ntwo\r\nthree", "1234567 3.14",
+    "I'll don't WE'RE", "\u4f60\u597d\u4e16\u754c", "\u043f\u0440\u0438\u0432\u0435\u0442", "\U0001f44b\U0001f3fd",
+    "a\u00a0b\u200bc",
+]  # fmt: skip
+
 SAYS = "tokens and logits are those of transformers"
 
 
@@ -27,12 +34,21 @@ def check(subject: Subject, tally: Tally) -> None:
         raise Skip(f"{error.name} is not installed: pip install torch transformers") from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    _tokens(subject, tally, _loaded(transformers.AutoTokenizer, folder))
+    theirs = _loaded(transformers.AutoTokenizer, folder)
+    _tokens(subject, tally, theirs)
+    _vocabulary(subject, tally, theirs)
     if not same_weights:
         tally.left_out.append(f"logits left out: the checkpoint was tuned after {folder.name} was imported")
         return
     kind = transformers.AutoModelForSeq2SeqLM if subject.plain.has_encoder else transformers.AutoModelForCausalLM
-    model = _loaded(kind, folder, dtype=torch.float32, attn_implementation="eager").eval()
+    how = {"dtype": torch.float32, "attn_implementation": "eager", "output_loading_info": True}
+    model, loading = _loaded(kind, folder, **how)
+    model.eval()
+    # Transformers makes up what a file lacks, and only warns.
+    for what in ("missing_keys", "mismatched_keys"):
+        tally.same(sorted(map(str, loading.get(what) or ())), [], {"weights": what.replace("_", " ")})
+    if unread := sorted(map(str, loading.get("unexpected_keys") or ())):
+        tally.left_out.append(f"transformers does not read {len(unread)} weights of {folder.name}: {unread[0]}, ...")
     with torch.no_grad():
         _logits(subject, tally, model, torch)
 
@@ -76,6 +92,21 @@ def _tokens(subject: Subject, tally: Tally, theirs: Any) -> None:
                 pairs = itertools.zip_longest(found, expected)
                 at, (mine, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
                 tally.same(mine, other, {**question.place, "text": kind, "token": at})
+
+
+def _vocabulary(subject: Subject, tally: Tally, theirs: Any) -> None:
+    """Tokens of every entry of the vocabulary as a text, and of odd texts: a few examples use few of them."""
+    special = {*theirs.all_special_ids, *theirs.added_tokens_decoder}
+    ids = [i for i in range(len(theirs)) if i not in special]
+    texts = list(
+        dict.fromkeys(text for text in theirs.batch_decode([[i] for i in ids]) if text and "\ufffd" not in text)
+    )
+    texts += _ODD
+    expected = theirs(texts, add_special_tokens=False)["input_ids"]
+    tally.count(entries=len(texts))
+    for text, mine, other in zip(texts, subject.tokenizer.encode(texts), expected, strict=True):
+        if not tally.same(list(mine), list(other), {"text": repr(text)}):
+            return
 
 
 def _logits(subject: Subject, tally: Tally, model: Any, torch: Any) -> None:

@@ -26,7 +26,7 @@ class Request:
       seed: of the stream, and of what is chosen.
       microbatches: of the gradient.
       lengths: of inputs and targets, as in training.
-      huggingface: a folder of transformers with the same model; None takes the one that the manifest names.
+      huggingface: a folder of transformers with the same model; without it nothing is compared with transformers.
       attention: how the checked side computes attention; "" takes the model's own way.
     """
 

@@ -16,6 +16,9 @@ from flan_jax.verification.subject import Drawn, Subject
 
 SAYS = "packed rows give the logits and the loss of each example alone"
 
+_LEAK = "an example that sees the one before it (more --examples, longer rows or another model may show it)"
+_MORE_ROWS = 8  # that are read where such an example would not show in those that were asked for
+
 Row = dict[str, np.ndarray]
 
 
@@ -31,6 +34,7 @@ def check(subject: Subject, tally: Tally) -> None:
 
     numbers = {name: number for number, name in enumerate(subject.stream.datasets)}
     left = subject.request.examples
+    tally.control(_LEAK)
     for place in ((step, row) for step in itertools.count() for row in range(subject.stream.rows_per_batch)):
         step, row = place
         batch = subject.stream.batch(step, slice(row, row + 1))
@@ -43,12 +47,13 @@ def check(subject: Subject, tally: Tally) -> None:
         _nothing_else(tally, arrays, len(drawn), sum(len(one.answer) for one in drawn), {"step": step, "row": row})
         logits_TxV, loss_T = (np.asarray(x) for x in packed(subject.params, batch))
         # Spread over the row: what leaks from one segment to the next shows in the later ones.
-        for i in np.unique(np.linspace(0, len(drawn) - 1, min(left, len(drawn))).astype(int)):
+        for i in np.unique(np.linspace(len(drawn) - 1, 0, min(max(left, 1), len(drawn))).astype(int)):
             if predicting[i] is not None:
-                _compare(tally, subject, drawn[i], logits_TxV[predicting[i]], loss_T[predicting[i]])
+                before = drawn[i - 1] if i and tally.could_miss(_LEAK) else None
+                _compare(tally, subject, drawn[i], before, logits_TxV[predicting[i]], loss_T[predicting[i]])
             left -= 1
         tally.count(rows=1)
-        if left <= 0:
+        if left <= 0 and not (tally.could_miss(_LEAK) and -left < _MORE_ROWS):
             return
 
 
@@ -106,8 +111,10 @@ def _nothing_else(tally: Tally, row: Row, segments: int, targets: int, place: Pl
     tally.same(int(np.count_nonzero(row["weights"])), targets, {**place, "slots with": "weights"})
 
 
-def _compare(tally: Tally, subject: Subject, one: Drawn, logits_NxV: np.ndarray, loss_N: np.ndarray) -> None:
-    """Compares an example's targets with those of the example alone."""
+def _compare(
+    tally: Tally, subject: Subject, one: Drawn, before: Drawn | None, logits_NxV: np.ndarray, loss_N: np.ndarray
+) -> None:
+    """Compares an example's targets with those of the example alone, and those with what a leak would make of them."""
     alone_NxV = subject.plain.logits(one.prompt, one.answer)
     scale = float(np.abs(alone_NxV).max())
     differences_N = np.abs(logits_NxV - alone_NxV).max(axis=-1)
@@ -117,3 +124,6 @@ def _compare(tally: Tally, subject: Subject, one: Drawn, logits_NxV: np.ndarray,
     at = int(differences_N.argmax())
     tally.see(differences_N[at], tolerances.log_likelihood(scale), {**one.place, "loss of target token": at})
     tally.count(examples=1, target_tokens=len(one.answer))
+    if before is not None:
+        leaked_NxV = subject.plain.logits([*before.prompt, *one.prompt], one.answer)
+        tally.control(_LEAK, float(np.abs(leaked_NxV - alone_NxV).max()), tolerances.logits(scale))

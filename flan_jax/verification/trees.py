@@ -15,11 +15,12 @@ from flan_jax.scoring.scorer import ROW_LENGTHS, OptionScores, Scorer
 from flan_jax.scoring.trees import Tree, build_tree, share_prefix
 from flan_jax.verification import tolerances
 from flan_jax.verification.findings import Place, Skip, Tally
-from flan_jax.verification.plain import log_likelihoods
+from flan_jax.verification.plain import START, log_likelihoods
 from flan_jax.verification.subject import Question, Subject
 
 SAYS = "trees of options give the scores of one option at a time"
 
+_SIBLINGS = "an option that sees the one before it (a model or datasets whose scores depend on it would show it)"
 _JOINTS = (EOS, NEWLINE, SPACE, JOINED)
 _TRIED = 20  # records a wanted example that may be too long
 _MOST_OPTIONS = 8
@@ -55,6 +56,7 @@ def check(subject: Subject, tally: Tally) -> None:
     except NotFiniteError as error:
         tally.see(math.nan, 0.0, {**every[error.number].place, "scores that are": "not finite"})
         return
+    tally.control(_SIBLINGS)
     for one, scores in zip(every, scored, strict=True):
         _compare(tally, subject, one, scores)
 
@@ -122,6 +124,14 @@ def _compare(tally: Tally, subject: Subject, one: Asked, scores: OptionScores) -
         scale = float(np.abs(logits_NxV).max())
         expected = float(log_likelihoods(logits_NxV, answer).sum())
         allowed = tolerances.log_likelihood(scale, len(answer))
+        if number and tally.could_miss(_SIBLINGS):
+            sibling = list(subject.tokenizer.encode([one.options[number - 1]])[0])
+            if subject.plain.has_encoder:
+                leaked_NxV = subject.plain.logits(context, [*sibling, START, *answer])[len(sibling) + 1 :]
+            else:
+                leaked_NxV = subject.plain.logits([*context[:-1], *sibling, *context[-1:]], answer)
+            change = abs(float(log_likelihoods(leaked_NxV, answer).sum()) - expected)
+            tally.control(_SIBLINGS, change, allowed)
         tally.see(abs(scores.loglikelihood[number] - expected), allowed, place)
         tally.same(scores.tokens[number], len(answer), {**place, "figure": "tokens"})
         tally.same(scores.num_bytes[number], len(option.encode("utf-8")), {**place, "figure": "bytes"})

@@ -2,6 +2,8 @@ import dataclasses
 import gc
 import json
 import shutil
+import subprocess
+import sys
 import time
 
 import jax
@@ -159,6 +161,43 @@ def test_damaged_arrays(copy):
         arrays.load_model(copy)
     _one_line(caught, "step 12", copy, "cannot be read")
     assert jax.tree.leaves(arrays.load_model(copy, step=3)[1])  # the step before is whole
+
+
+LATE = """
+import asyncio, sys
+import tensorstore
+from flan_jax.checkpoint import arrays
+
+def late():
+    promise, future = tensorstore.Promise.new()
+    loop = asyncio.new_event_loop()
+    async def wait():
+        asyncio.ensure_future(future)
+        await asyncio.sleep(0)
+    loop.run_until_complete(wait())
+    loop.close()
+    promise.set_result(1)  # as a write does that ends after another one has failed
+
+class Odd:
+    def __del__(self):
+        raise ValueError("something else")
+
+hook = sys.unraisablehook
+if sys.argv[1] == "quietly":
+    with arrays.quietly():
+        late()
+        Odd()
+else:
+    late()
+assert sys.unraisablehook is hook
+"""
+
+
+@pytest.mark.parametrize("how", ["quietly", "aloud"])
+def test_a_write_that_ends_late_prints_nothing(how):
+    done = subprocess.run([sys.executable, "-c", LATE, how], capture_output=True, text=True, check=True)
+    assert ("Event loop is closed" in done.stderr) == (how == "aloud"), done.stderr
+    assert ("something else" in done.stderr) == (how == "quietly")  # what else goes wrong is told
 
 
 METADATA = {

@@ -238,6 +238,30 @@ def test_parameters_of_another_step_are_noticed(trained, tmp_path):
         _load(copy)
 
 
+def _swapped(checkpoints):
+    for source, target in (("2", "x"), ("5", "2"), ("x", "5")):
+        (checkpoints / source).rename(checkpoints / target)
+
+
+def _copied_over(checkpoints):
+    for item in ("params", "digests"):
+        shutil.rmtree(checkpoints / "5" / item)
+        shutil.copytree(checkpoints / "2" / item, checkpoints / "5" / item)
+
+
+def _renamed(checkpoints):
+    (checkpoints / "2").rename(checkpoints / "9")
+
+
+@pytest.mark.parametrize(("change", "step", "saved_as"), [(_swapped, 5, 2), (_copied_over, 5, 2), (_renamed, 9, 2)])
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_a_step_says_of_which_it_is(trained, tmp_path, change, step, saved_as, reader):
+    copy = _copy(trained, tmp_path)
+    change(copy / "checkpoints")
+    with pytest.raises(FlanError, match=rf"checkpoints/{step} holds what was saved as step {saved_as}: it was renamed"):
+        reader(copy)
+
+
 def test_a_copy_loads_and_old_steps_take_their_digests_along(trained, tmp_path):
     copy = _copy(trained, tmp_path)
     assert _same(_load(copy), _load(trained)) and arrays.steps(trained) == [2, 5]
@@ -319,7 +343,7 @@ def test_an_array_without_a_digest_is_named(converted, tmp_path):
     copy = _copy(converted, tmp_path)
     saved = digests.read(copy, 0)
     del saved["params"]["decoder/decoder_norm/scale"]
-    (copy / "checkpoints" / "0" / "digests" / "metadata").write_text(json.dumps(digests.to_dict(saved)))
+    (copy / "checkpoints" / "0" / "digests" / "metadata").write_text(json.dumps(digests.to_dict(0, saved)))
     for reader in ("load_model", "streaming"):
         with pytest.raises(FlanError, match="array decoder/decoder_norm/scale is there, and has no digest"):
             READERS[reader](copy)

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -59,6 +60,43 @@ def test_an_example_is_never_its_own_exemplar():
         prefix, count = exemplars(records, shots=5).prefix(identity, 0, inputs)
         assert count == 4
         assert inputs not in prefix
+
+
+def directions(count):
+    """Records in two variants, as an evaluation has them, each with both sides."""
+    return [
+        (f"{i}#{way}", {"x": f"{way} {i}", "answer": f"answer {way} {i}", "variant": way})
+        for i in range(count)
+        for way in ("in", "out")
+    ]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_exemplars_are_of_the_examples_own_variant(shared):
+    made = exemplars(directions(30), shared=shared)
+    taken = {}
+    for way in ("in", "out"):
+        prefix, count = made.prefix(f"1000#{way}", 0, f"Q{way} 1000?", way)
+        assert count == 4
+        assert all(re.fullmatch(rf"Q{way} \d+\?\nanswer {way} \d+", part) for part in parts(prefix))
+        taken[way] = re.findall(r"\d+(?=\?)", prefix)
+        alone = exemplars([one for one in directions(30) if one[1]["variant"] == way], shared=shared)
+        assert alone.prefix(f"1000#{way}", 0, f"Q{way} 1000?", way)[0] == prefix  # whoever keeps only this variant
+    assert taken["in"] == taken["out"] or not shared
+
+
+def test_a_record_is_no_exemplar_of_itself_in_any_of_its_examples():
+    for identity, fields in directions(4):
+        inputs, _ = templates.render(TEMPLATES[0], fields)
+        prefix, count = exemplars(directions(4)).prefix(identity, 0, inputs, fields["variant"])
+        assert count == 3 and inputs not in prefix
+        assert exemplars(directions(4)).prefix(f"{catalog.record_id(identity)}#3", 1, "Q?", "in")[1] == 3
+
+
+def test_an_example_of_no_variant_is_refused_where_exemplars_have_one():
+    with pytest.raises(ValueError, match="say of which"):
+        exemplars(directions(4)).prefix("1000", 0, "Q?")
+    assert exemplars(directions(4)).prefix("1000", 0, "Q?", "sideways") == ("", 0)
 
 
 def test_a_record_that_reads_the_same_is_no_exemplar():

@@ -45,6 +45,27 @@ def _figures(name, mean, **more):
     } | more
 
 
+def test_every_direction_of_a_translation_counts_by_itself():
+    names = clusters.members("translation")
+    assert len(names) == 2 * len(catalog.datasets("translation")) == 16 and "wmt14_enfr/fr-en" in names
+    scores = {"wmt14_enfr/en-fr": 0.1, "wmt14_enfr/fr-en": 0.3, "wmt16_translate_deen/de-en": 0.5}
+    runs = [{name: _figures(name, mean) for name, mean in scores.items()}]
+    runs.append({name: runs[0][name] for name in list(scores)[1:]})
+    alone, both = clusters.common(runs[:1])["translation"], clusters.common(runs)["translation"]
+    assert (alone.count, both.count) == ("3 of 16", "2 of 16")
+    assert clusters.mean(runs[0], alone)["mean"] == pytest.approx(0.3)
+    assert both.datasets == tuple(scores)[1:] and both.not_shared == ("wmt14_enfr/en-fr",)
+
+
+def test_an_earlier_figure_over_both_directions_is_in_no_mean():
+    """One BLEU over both directions is neither of them."""
+    old = {"wmt14_enfr": _figures("wmt14_enfr", 0.9)}
+    assert clusters.cluster_means(old) == {}
+    new = {"wmt14_enfr/fr-en": _figures("wmt14_enfr/fr-en", 0.3)}
+    over = clusters.common([old | new])["translation"]
+    assert (over.datasets, over.apart) == (("wmt14_enfr/fr-en",), ("wmt14_enfr",))
+
+
 @pytest.mark.parametrize("column", [0, 1], ids=["gpt3", "flan"])
 def test_the_papers_cells_give_its_printed_means(column):
     means = clusters.cluster_means({name: _figures(name, cells[column] / 100) for name, cells in CELLS.items()})

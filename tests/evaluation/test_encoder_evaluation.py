@@ -13,6 +13,7 @@ import transformers
 from flan_jax import catalog, convert, partitioning, protocol
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
+from flan_jax.data import examples as example_files
 from flan_jax.decoding.generator import Generator
 from flan_jax.evaluation import evaluator
 from flan_jax.json_lines import read_lines
@@ -65,12 +66,8 @@ def imported(request, tmp_path_factory):
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
     for dataset, rows in (("rte", RTE), ("natural_questions", NQ)):
-        place = folder / "examples" / dataset
-        place.mkdir(parents=True)
-        (place / "test.jsonl").write_text(
-            "".join(json.dumps({"id": f"{n}", "fields": row}) + "\n" for n, row in enumerate(rows))
-        )
-        (place / "dev.jsonl").write_text("")
+        test = [(f"{n}", row) for n, row in enumerate(rows)]
+        example_files.write_folder(folder / "examples" / dataset, {"test": test, "dev": []})
     return folder
 
 
@@ -98,7 +95,7 @@ def evaluated(imported, prepared, tmp_path_factory):
             evaluator.select(["rte", "natural_questions"]),
             prepared,
             output / style,
-            evaluator.Settings(style=style, max_dev_examples=0, max_new_tokens=6, pmi=True),
+            evaluator.Settings(style=style, max_dev_examples=0, max_new_tokens=6, ways=("pmi", "channel")),
             generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh),
         )
         for style in ("instructions", "gpt3")
@@ -122,6 +119,11 @@ def test_options_are_scored_as_transformers_scores_them(imported, evaluated, sty
             if style == "gpt3" or protocol.of(record).premise(number) == "":
                 alone = [by_hand(model, pieces, tail, option) for option in line["options"]]
                 np.testing.assert_allclose(line["unconditional"], alone, atol=1e-4)
+            # The encoder reads the option, and the decoder says the record's bare input.
+            row = RTE[int(line["id"])]
+            bare = f"{row['premise']}\n{row['hypothesis']}"
+            channel = [by_hand(model, pieces, option, bare) for option in line["options"]]
+            np.testing.assert_allclose(line["channel"], channel, atol=2e-4)
             spread += line["loglikelihood"]
             checked += 1
     assert checked == 2 * len(numbers) and np.std(spread) > 0.1

@@ -217,7 +217,7 @@ def test_generated_answers_stand_beside_ranked_ones(two_steps, prepared, tmp_pat
         datasets=("rte", "natural_questions"),
         max_input_tokens=1024,
         max_new_tokens=4,
-        pmi=True,
+        ways=("pmi",),
         mesh_shape={"data": 8},
     )
     results = json.loads((tmp_path / "results.json").read_text())

@@ -107,6 +107,28 @@ def _evaluate(checkpoint, prepared, output, datasets=ALL):
 # ------------------------------------------------------------------------------------------------------- evaluation
 
 
+def test_an_old_result_does_not_stay_beside_an_evaluation_without_one(sound, bad_norm, prepared, tmp_path):
+    _evaluate(sound, prepared, tmp_path, ("rte",))
+    assert (tmp_path / "results.json").is_file()
+    with pytest.raises(FlanError, match="no result is valid"):
+        _evaluate(bad_norm, prepared, tmp_path, ("rte",))
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_prompts_are_in_the_file_and_not_in_memory(sound, prepared, tmp_path, monkeypatch):
+    seen = []
+    real = evaluator.summarize
+    monkeypatch.setattr(evaluator, "summarize", lambda record, *splits: seen.append(splits) or real(record, *splits))
+    for _ in range(2):  # the second time they are read from the file
+        _evaluate(sound, prepared, tmp_path)
+    assert len(seen) == 2 * len(ALL)
+    assert not any(
+        "prompt" in line for splits in seen for split in splits for lines in split.values() for line in lines
+    )
+    files = sorted((tmp_path / "predictions").rglob("*.jsonl"))
+    assert files and all("prompt" in line for path in files for line in read_lines(path)[1:])
+
+
 def test_the_dataset_is_invalid_and_the_others_go_on(bad_token, sound, prepared, tmp_path):
     results = _evaluate(bad_token, prepared, tmp_path / "out")
     assert set(results["datasets"]) == {"rte", "yelp_polarity_reviews"}

@@ -9,7 +9,7 @@ import subprocess
 import jax
 import pytest
 
-from flan_jax import catalog, configuration, models, styles
+from flan_jax import catalog, configuration, models, styles, ways
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data.line_tokens import LineTokenizer
@@ -71,17 +71,20 @@ def quiet(line):
 # ------------------------------------------------------------------------------------------ the same to the last bit
 
 
-def assert_kept(folder, tokenizer, joint, pmi=True, **how):
+def assert_kept(folder, tokenizer, joint, names=("pmi", "channel"), **how):
     """What is rendered from text by the vocabulary itself, by lines, and read again."""
-    by_hand = [ranking.render(tokenizer, unit, joint, ROOM, pmi) for unit in make_units(folder, tokenizer, **how)]
+    by_hand = [
+        ranking.render(tokenizer, unit, joint, ROOM, ways.readings(names))
+        for unit in make_units(folder, tokenizer, **how)
+    ]
     by_lines = LineTokenizer(tokenizer)
     for made in (len(by_hand), 0):
         store = PromptStore(folder, by_lines, quiet)
-        found = [store.rendered(unit, joint, ROOM, pmi) for unit in make_units(folder, by_lines, **how)]
+        found = [store.rendered(unit, joint, ROOM, names) for unit in make_units(folder, by_lines, **how)]
         assert (store.made, store.read) == (made, len(by_hand) - made)
         for one, wanted in zip(found, by_hand, strict=True):
-            names = [field.name for field in dataclasses.fields(one) if field.name != "unit"]
-            assert [getattr(one, name) for name in names] == [getattr(wanted, name) for name in names]
+            kept = [field.name for field in dataclasses.fields(one) if field.name != "unit"]
+            assert [getattr(one, name) for name in kept] == [getattr(wanted, name) for name in kept]
             assert json.dumps(one.lines) == json.dumps(wanted.lines)  # types too
             assert all(type(tree) is Tree and type(tree.trunk) is tuple for tree in one.trees)
     return by_hand
@@ -135,12 +138,15 @@ def fill(folder, joint="newline", tokenizer=BYTES, **how):
         PromptStore(folder, tokenizer, quiet).rendered(unit, joint, ROOM)
 
 
-def counted(folder, joint="newline", tokenizer=BYTES, room=ROOM, pmi=False, **how):
+def counted(folder, joint="newline", tokenizer=BYTES, room=ROOM, names=(), **how):
     """(units that are read, lines that are said) after each is compared with what is rendered from text."""
     said = []
     store = PromptStore(folder, tokenizer, said.append)
     for unit in make_units(folder, tokenizer, **how):
-        found, wanted = store.rendered(unit, joint, room, pmi), ranking.render(tokenizer, unit, joint, room, pmi)
+        found, wanted = (
+            store.rendered(unit, joint, room, names),
+            ranking.render(tokenizer, unit, joint, room, ways.readings(names)),
+        )
         assert (found.lines, found.trees, found.left) == (wanted.lines, wanted.trees, wanted.left)
     return store.read, said
 
@@ -157,14 +163,15 @@ def test_what_is_kept_is_read(folder):
         {"joint": "space"},
         {"limit": 200},
         {"room": 1_000},
-        {"pmi": True},
+        {"names": ("pmi",)},
+        {"names": ("channel",)},
         {"style": "without_options"},
         {"seed": 1, "style": "shuffled_options"},
         {"max_examples": 3},
         {"tokenizer": CUT["gpt2"]()},
         {"tokenizer": ByteTokenizer(stop_ids=(5,))},
     ],
-    ids=str,
+    ids=lambda other: ",".join(map(str, other)) if "tokenizer" not in other else other["tokenizer"].kind,
 )
 def test_what_a_user_chooses_otherwise_is_kept_beside_it(folder, other):
     style = "shuffled_options" if "seed" in other else "instructions"

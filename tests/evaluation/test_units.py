@@ -1,7 +1,6 @@
 """How an evaluation asks: by the protocol and nothing else, example by example, with predictions bound to all of it."""
 
 import dataclasses
-import json
 
 import jax
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from flan_jax import catalog, configuration, models, protocol, styles
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import DECLARED, UNTUNED, Manifest
+from flan_jax.data import examples as example_files
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.decoding import completion
 from flan_jax.decoding.generator import Generator
@@ -58,11 +58,8 @@ PIQA = {"goal": "Cool a pan.", "options": ["Use water.", "Use fire."], "answer":
 
 def prepare(folder, **rows):
     for dataset, fields in rows.items():
-        place = folder / "examples" / dataset
-        place.mkdir(parents=True, exist_ok=True)
-        for split in ("test", "dev", "exemplars"):
-            lines = [json.dumps({"id": f"{split}-{n}", "fields": f}) for n, f in enumerate(fields)]
-            (place / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+        splits = {split: [(f"{split}-{n}", f) for n, f in enumerate(fields)] for split in ("test", "dev", "exemplars")}
+        example_files.write_folder(folder / "examples" / dataset, splits)
     return folder
 
 
@@ -102,6 +99,8 @@ def test_an_example_that_cannot_be_asked_is_left_out_and_named(scorer, tmp_path,
     # A second job takes all of it as it is.
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jsonl")}
     again = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", [dataset])
+    for found in (again, results):
+        assert found["datasets"][dataset].pop("cost")["units" if found is results else "reused"] > 0
     assert again["datasets"] == results["datasets"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jsonl")} == times
 
@@ -228,7 +227,7 @@ def test_prompts_are_cut_as_the_store_cuts_them(scorer, tmp_path, style, kept):
 
 def test_a_prompt_without_its_record_is_its_own_end(scorer, tmp_path):
     """E24: it was "A:" for every prompt in GPT-3's manner."""
-    settings = dataclasses.replace(SETTINGS, style="gpt3", pmi=True)
+    settings = dataclasses.replace(SETTINGS, style="gpt3", ways=("pmi",))
     prepare(tmp_path / "prepared", copa=[COPA], piqa=[PIQA], rte=[RTE])
     evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["copa", "piqa", "rte"], settings)
     tails = {"copa": "so", "piqa": "", "rte": "Is the statement true or false?\nAnswer:"}

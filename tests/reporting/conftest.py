@@ -34,6 +34,7 @@ def predictions(rng, record, number, count, skill, prompt="Is it so?"):
                 "loglikelihood": scores.tolist(),
                 "tokens": [1] * len(options),
                 "bytes": [len(o) for o in options],
+                "characters": [len(o) for o in options],
                 "rest": ".",
                 "question_id": f"q{i // 2}",
             }

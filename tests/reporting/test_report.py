@@ -193,16 +193,16 @@ def test_generation_datasets_stand_in_every_table_that_fits(make_run, add_genera
     scores = np.random.default_rng(0).random((2, 2, 5))
     for run, scores_TxE in zip(both, scores, strict=True):
         add_generation(run, "squad_v1", "f1", scores_TxE)
-        add_generation(run, "wmt14_enfr", "bleu")
+        add_generation(run, "wmt14_enfr/fr-en", "bleu")
     found = reporting.gather(both)
     rows = {row[0]: row for row in tables.results_table(both).rows}
-    assert rows["squad_v1"][1:5] == ("f1", "–", "–", "5") and rows["wmt14_enfr"][5] == "25.0 ± 0.0"
+    assert rows["squad_v1"][1:5] == ("f1", "–", "–", "5") and rows["wmt14_enfr/fr-en"][5] == "25.0 ± 0.0"
     assert set(found.comparisons[0].datasets) == {"rte", "squad_v1"}
     difference = scores[1].mean() - scores[0].mean()
     np.testing.assert_allclose(found.comparisons[0].datasets["squad_v1"].interval.value, difference)
     assert [row[0] for row in details.rankings_table(both, found).rows] == ["rte"]
     text = reporting.page(both, found)
-    assert "wmt14_enfr" in reporting.markdown(both, found) and "&lt;script&gt;" in text and "<script" not in text
+    assert "wmt14_enfr/fr-en" in reporting.markdown(both, found) and "&lt;script&gt;" in text and "<script" not in text
 
 
 # ------------------------------------------------------------------------------------------------------------- page

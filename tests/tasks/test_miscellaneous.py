@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import flan_jax.tasks
 from flan_jax import catalog
+from flan_jax.data import usable
 from flan_jax.tasks.miscellaneous import (
     COLA,
     COQA,
@@ -84,9 +85,79 @@ def test_coqa_asks_every_turn_but_the_first_about_equally_often():
     assert min(counts.values()) > 70
 
 
-def test_coqa_conversations_of_one_turn_are_dropped():
-    assert [kept(COQA, conversation(turns=n)) for n in (1, 2, 3)] == [False, True, True]
+def turns(row):
+    """(history, question, answer) of all turns of a conversation."""
+    found = {name: [text.decode() for text in value.numpy()] for name, value in COQA.expand(tensors(row)).items()}
+    assert found.pop("story") == [fields(COQA, row)["story"]] * len(found["question"])
+    return list(zip(*(found[name] for name in ("history", "question", "answer")), strict=True))
+
+
+NOTHING_YET = "(Nothing has been asked before.)"
+
+
+def test_coqa_short_conversations():
+    assert [kept(COQA, conversation(turns=n)) for n in (0, 1, 2, 3)] == [False, True, True, True]
     assert fields(COQA, conversation(turns=2))["question"] == "q1 ?"
+    only = fields(COQA, conversation(turns=1))
+    assert (only["history"], only["question"], only["answer"]) == (NOTHING_YET, "q0 ?", "a0")
+    assert turns(conversation(turns=1)) == [(NOTHING_YET, "q0 ?", "a0")]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 25])
+def test_coqa_is_evaluated_by_all_turns_each_with_those_before_it(count):
+    found = turns(conversation(turns=count))
+    assert [question for _, question, _ in found] == [f"q{i} ?" for i in range(count)]
+    for number, (history, _, answer) in enumerate(found):
+        told = "\n".join(f"Q: q{i} ?\nA: a{i}" for i in range(number))
+        assert (history, answer) == (told or NOTHING_YET, f"a{number}")
+
+
+def test_coqa_training_asks_one_of_the_turns_that_evaluation_asks():
+    for number in range(12):
+        row = conversation(f"Story {number}.", turns=1 + number % 5)
+        found = fields(COQA, row)
+        assert (found["history"], found["question"], found["answer"]) in turns(row)
+
+
+def with_texts(questions, answers):
+    row = conversation(turns=len(answers))
+    return row | {"questions": questions, "answers": row["answers"] | {"input_text": answers}}
+
+
+@pytest.mark.parametrize(
+    ("questions", "answers", "usable_turns"),
+    [
+        (["a?", "b?", "c?", "d?"], ["1", "", "3", "4"], [1]),  # what comes after a gap has no history
+        (["a?", " ", "c?", "d?"], ["1", "2", "3", "4"], [1]),
+        (["a?", "b?", "c?"], ["1", "2", "\u200b"], [1, 2]),
+        (["a?", "b?"], ["", "2"], []),
+        (["a?", "b?", "c?"], ["1", "2"], []),  # who answers what?
+        (["a?"], ["1", "2"], []),
+        (["a?", "b?"], [], []),
+        (["", ""], ["", ""], []),
+        (["a?", "a?", "a?"], ["1", "1", "1"], [1, 2, 3]),
+    ],
+)
+def test_coqa_bad_turns_cost_themselves_and_what_follows_from_them(questions, answers, usable_turns):
+    row = tensors(with_texts(questions, answers))
+    rows = tf.data.Dataset.from_tensors(row | {"tfds_id": "12"})
+    found = [r["record_id"].decode() for r in usable.usable(COQA, rows, every=True).as_numpy_iterator()]
+    assert found == [f"12#{turn}" for turn in usable_turns]
+    assert (int(usable.verdict(COQA, row)) == 0) == bool(usable_turns)
+    if usable_turns:  # training has one of them, and a first one only where there is no other
+        asked = int(fields(COQA, with_texts(questions, answers))["history"].count("Q: ")) + 1
+        assert asked in (usable_turns[1:] or usable_turns)
+
+
+def test_coqa_turns_of_its_own_files_are_read():
+    row = conversation(turns=3)
+    own = row | {
+        "questions": [{"input_text": q, "turn_id": i + 1} for i, q in enumerate(row["questions"])],
+        "answers": [
+            {"input_text": a, "span_start": 0, "span_end": 1, "span_text": "s"} for a in row["answers"]["input_text"]
+        ],
+    }
+    assert COQA.nested(own) == [row] and COQA.nested(row) == [row]
 
 
 def test_coqa_stories_keep_their_paragraphs():
@@ -118,6 +189,41 @@ def lesson(answer="the river", others=("the river",), background="Ely is a city.
         "yesno": "x",
         "followup": "n",
     }
+
+
+def dialogue(rows):
+    """Lessons as Hugging Face's copy has them, a row a dialogue."""
+    return {
+        "dialogue_id": "C_1",
+        "wikipedia_page_title": "Ely",
+        **{name: rows[0][name] for name in ("background", "section_title", "context")},
+        "turn_ids": [str(i) for i in range(len(rows))],
+        "questions": [row["question"] for row in rows],
+        "answers": {
+            "texts": [row["answers"]["text"] for row in rows],
+            "answer_starts": [row["answers"]["answer_start"] for row in rows],
+        },
+        "orig_answers": {
+            "texts": [row["orig_answer"]["text"] for row in rows],
+            "answer_starts": [row["orig_answer"]["answer_start"] for row in rows],
+        },
+    }
+
+
+def paragraphs(rows):
+    """Lessons as QuAC's own files have them."""
+    about = {name: rows[0][name] for name in ("title", "section_title", "background")}
+    names = ("question", "answers", "orig_answer")
+    turns = [{name: row[name] for name in names} for row in rows]
+    return about | {"paragraphs": [{"context": rows[0]["context"], "id": "C_1", "qas": turns}]}
+
+
+@pytest.mark.parametrize("form", [dialogue, paragraphs])
+def test_quac_whole_dialogues_are_read(form):
+    rows = [lesson(answer=f"answer {i}", others=[f"other {i}"] * i) | {"question": f"q{i}?"} for i in range(4)]
+    read = QUAC.nested(form(rows))
+    assert [fields(QUAC, row) for row in read] == [fields(QUAC, row) for row in rows]
+    assert QUAC.nested(rows[0]) == [rows[0]]
 
 
 def test_quac_mark_of_silence_is_no_part_of_the_text():

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import flan_jax.tasks
-from flan_jax import catalog, templates
+from flan_jax import catalog, content, templates
 from flan_jax.data import usable
 from flan_jax.tasks.translation import DATASETS, PARA_CRAWL_ENES, WMT14_ENFR, WMT16_CSEN, WMT16_RUEN
 
@@ -126,6 +126,52 @@ def test_the_direction_never_changes():
 def test_texts_are_on_one_line_without_no_break_spaces(record):
     found = fields(record, " One\u00a0:\n two  ", "\u00a0«\u202fdeux\u00a0»\u2003trois ")
     assert {found["source"], found["answer"]} == {"One : two", "« deux » trois"}
+
+
+HOSTILE_PAIRS = [
+    ("The house is old.", "Das Haus ist alt."),
+    ("Paris 2012", "Paris 2012"),  # nothing to translate
+    ("a\u00a0b", " c "),
+]
+
+
+def both(record, english, other):
+    """The fields of a record in both directions, as text."""
+    code, _ = LANGUAGES[record.name]
+    found = record.expand({"en": tf.constant(english), code: tf.constant(other)})
+    columns = {name: [text.decode() for text in value.numpy()] for name, value in found.items()}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+@each_dataset
+@pytest.mark.parametrize(("english", "other"), HOSTILE_PAIRS)
+def test_evaluation_asks_in_both_directions(record, english, other):
+    code, language = LANGUAGES[record.name]
+    out_of, into = both(record, english, other)
+    assert (out_of["variant"], into["variant"]) == record.variants == (f"en-{code}", f"{code}-en")
+    assert (out_of["source_language"], out_of["target_language"]) == ("English", language)
+    assert (into["source_language"], into["target_language"]) == (language, "English")
+    assert (out_of["source"], out_of["answer"]) == (into["answer"], into["source"])
+    assert content.content_hash(out_of) != content.content_hash(into)
+    assert fields(record, english, other) in (out_of, into)  # training has one of the two, word for word
+
+
+@each_dataset
+def test_each_direction_is_a_record_of_its_own(record):
+    code, _ = LANGUAGES[record.name]
+    row = {"en": tf.constant("Yes."), code: tf.constant("Da.")}
+    for one, wanted in zip(catalog.variants(record), both(record, "Yes.", "Da."), strict=True):
+        assert {name: value.numpy().decode() for name, value in one.fields(row).items()} == wanted
+        assert (one.name, one.variant) == (f"{record.name}/{wanted['variant']}", wanted["variant"])
+
+
+def test_a_pair_without_a_side_costs_itself_in_both_directions():
+    pairs = {"en": ["One.", "", "Three.", "Four.", "Four."], "fr": ["Un.", "Deux.", "\u200b", "Quatre.", "4."]}
+    rows = tf.data.Dataset.from_tensor_slices(pairs | {"tfds_id": ["0", "1", "2", "3", "4"]})
+    found = list(usable.usable(WMT14_ENFR, rows, every=True).as_numpy_iterator())
+    assert [r["record_id"].decode() for r in found] == [f"{n}#{way}" for n in (0, 3, 4) for way in WMT14_ENFR.variants]
+    twice = [r["answer"].decode() for r in found if r["source"] == b"Four."]
+    assert twice == ["Quatre.", "4."]  # two translations of one text are two examples
 
 
 @each_dataset

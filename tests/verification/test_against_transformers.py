@@ -144,6 +144,39 @@ def test_another_tokenizer_is_found(changed):
     assert found.place["found"] != found.place["expected"]
 
 
+def _a_merge_is_missing(values):
+    values["model"]["merges"].pop()
+
+
+def _letters_are_composed(values):
+    values["normalizer"] = {"type": "NFKC"}
+
+
+@gemma
+@pytest.mark.parametrize("change", [_a_merge_is_missing, _letters_are_composed])
+def test_a_tokenizer_that_differs_where_no_example_goes_is_found(changed, change):
+    theirs, ours, prepared = changed
+    values = json.loads((theirs / "tokenizer.json").read_text())
+    change(values)
+    (theirs / "tokenizer.json").write_text(json.dumps(values))
+    found = _run(ours, prepared, huggingface=str(theirs))
+    assert found.status == FAILS and set(found.place) == {"text", "found", "expected"}
+
+
+@gemma
+def test_weights_that_transformers_makes_up_or_does_not_read_are_said(changed):
+    theirs, ours, prepared = changed
+    weights = load_file(theirs / "model.safetensors")
+    name = next(name for name in weights if "layernorm" in name)  # 0, as transformers starts it
+    more = {**weights, "model.layers.0.self_attn.q_proj.bias": np.zeros(32, np.float32)}
+    save_file(more, theirs / "model.safetensors", metadata={"format": "pt"})
+    found = _run(ours, prepared, huggingface=str(theirs))
+    assert found.status == HOLDS and "does not read 1 weights" in found.line()
+    save_file({k: v for k, v in weights.items() if k != name}, theirs / "model.safetensors", metadata={"format": "pt"})
+    found = _run(ours, prepared, huggingface=str(theirs))
+    assert found.status == FAILS and found.place == {"weights": "missing keys", "found": [name], "expected": []}
+
+
 @gemma
 @pytest.mark.parametrize(
     ("setting", "value", "special"), [("eos_token", "<bos>", "end of"), ("bos_token", "a", "beginning of")]

@@ -254,6 +254,26 @@ def _the_second_likeliest_is_taken(patch):
     patch.setattr(generator.sampling, "next_tokens", lambda logits, *a: jnp.argsort(logits, axis=-1)[:, -2])
 
 
+def _changed_answers(change):
+    """A fault in what a generator says."""
+
+    def fault(patch):
+        sound = generator.Generator.generate
+        patch.setattr(generator.Generator, "generate", lambda *a: [change(made) for made in sound(*a)])
+
+    return fault
+
+
+@_changed_answers
+def _answers_are_cut_off(made):
+    return dataclasses.replace(made, tokens=made.tokens[:3], end=None)
+
+
+@_changed_answers
+def _nothing_is_said(made):
+    return dataclasses.replace(made, tokens=(), end=None)
+
+
 def _draws_depend_on_the_process(patch):
     sound = stream.Stream._permutation
     patch.setattr(stream.Stream, "_permutation", lambda self, *a: np.roll(sound(self, *a), id(self) // 64 % 7 + 1))
@@ -318,6 +338,8 @@ FAULTS = {  # fault: (model, the checks that fail with a part of what they say, 
     _a_shared_prefix_is_shifted: ("decoder", {"trees": "behind an exemplar"}, []),
     _a_cache_loses_a_token: ("decoder", {"generation": "generated token"}, ["rows", "trees"]),
     _the_second_likeliest_is_taken: ("decoder", {"generation": "generated token 0"}, []),
+    _answers_are_cut_off: ("decoder", {"generation": "did not end, found 3, expected 16"}, []),
+    _nothing_is_said: ("decoder", {"generation": "did not end, found 0, expected 16"}, []),
     _draws_depend_on_the_process: ("decoder", {"stream": "hosts"}, ["trees"]),
     _hosts_count_rows_from_zero: ("decoder", {"stream": "hosts 2"}, []),
     _a_parameter_is_rounded: ("decoder", {"digests": "parameter decoder/decoder_norm/scale"}, ["rows"]),
@@ -358,6 +380,50 @@ def test_a_fault_is_found_by_its_check_and_named(verifiable, monkeypatch, fault,
             assert not found[name].difference < 10 * found[name].allowed, found[name].line()
     for name in holding:
         assert found[name].status == HOLDS, found[name].line()
+
+
+@pytest.mark.parametrize("kind", ["decoder", T5])
+def test_a_leak_is_found_with_one_example(verifiable, monkeypatch, kind):
+    _segments_leak(monkeypatch)
+    assert _run(verifiable, ["rows"], kind, examples=1)["rows"].status == FAILS
+
+
+def test_rows_of_one_example_hold_nothing(verifiable):
+    lengths = {"inputs": 500, "targets": 8}  # one question of TREC in bytes, with its options
+    found = _run(verifiable, ["rows"], examples=2, lengths=lengths, datasets=("trec",))["rows"]
+    assert found.compared["rows"] == found.compared["examples"]
+    assert found.status == FAILS and "could not notice an example that sees the one before it" in found.line()
+
+
+def _zeros(params):
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+def _nothing_is_attended_to(params):
+    def changed(path, x):
+        return x * 0 if any("attention" in str(key) for key in path) and "out" in str(path) else x
+
+    return jax.tree_util.tree_map_with_path(changed, params)
+
+
+@pytest.mark.parametrize("kind", ["decoder", pytest.param(T5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (_zeros, ["rows", "trees", "generation", "gradient"]),
+        (_nothing_is_attended_to, ["rows", "trees", "generation"]),
+    ],
+)
+def test_a_model_that_would_notice_no_fault_does_not_hold(verifiable, monkeypatch, change, names, kind):
+    _changed_parameters(change)(monkeypatch)
+    for name, finding in _run(verifiable, names, kind).items():
+        assert finding.status == FAILS, (name, finding.line())
+        assert "it could not notice" in finding.line() or finding.difference > 0
+
+
+def test_one_microbatch_says_what_it_leaves_out(verifiable):
+    found = _run(verifiable, ["gradient"], microbatches=1)["gradient"]
+    assert found.status == HOLDS and "microbatches and the order of rows left out" in found.line()
 
 
 def test_every_check_can_fail():

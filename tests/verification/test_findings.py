@@ -55,3 +55,24 @@ def test_what_has_to_be_equal_is_shown():
     assert found.status == FAILS
     assert "not the same at token 1, found </s>, expected <eos>" in found.line()
     assert found.to_dict()["place"] == {"token": 1, "found": "</s>", "expected": "<eos>"}
+
+
+def test_what_is_allowed_has_an_end():
+    found = _tally((0.0, 1.0, "a"), (math.inf, math.inf, "b"))
+    assert found.status == FAILS and found.place == {"record": "b"}
+
+
+def test_a_fault_that_nothing_would_notice_does_not_hold():
+    tally = Tally()
+    tally.count(examples=1)
+    tally.see(0.0, 0.0, {"record": "a"})
+    tally.control("a leak")
+    tally.control("a leak", 0.1, 0.1)
+    tally.control("a leak", math.nan, 0.1)
+    assert tally.could_miss("a leak")
+    found = tally.finding("rows", "rows are right")
+    assert found.status == FAILS
+    assert "it could not notice a leak; no difference at all" in found.line()
+    tally.control("a leak", 0.2, 0.1)
+    tally.control("a leak", 0.0, 0.1)
+    assert tally.finding("rows", "rows are right").status == HOLDS

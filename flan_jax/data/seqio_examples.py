@@ -1,0 +1,278 @@
+"""From records to examples as SeqIO wants them: a preprocessor that renders, trims and tokenizes in one pass.
+
+It stands after the offline cache and after SeqIO's repeat, so that each epoch meets other templates, and every
+vocabulary and length can be asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+from tensorflow.python.data.ops import repeat_op
+
+from flan_jax import catalog, metrics, protocol, styles, templates
+from flan_jax.data import records, seqio_vocabulary, trimming
+from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.seqio_source import IS_TRAIN, CatalogSource
+from flan_jax.errors import FlanError
+
+EPOCH = "epoch"
+
+# Rewriting Python's control flow for TensorFlow would take half of the time in which a mixture is built.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
+_NO_FIELD = ("record_id", IS_TRAIN, EPOCH)
+_SCORED = "scored_options"  # what a model is asked about: the options, or their letters
+
+
+def with_epochs(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The same rows with the number of the pass that each is of, from 0, as `epoch`.
+
+    SeqIO repeats a task's rows before the steps that may differ from pass to pass, and does not tell them which pass it
+    is. What it repeats is looked up here; rows that are not repeated are of pass 0. A count of rows would not do:
+    shards and filters leave a pass of any size.
+    """
+    if not isinstance(dataset, repeat_op._RepeatDataset):
+        return dataset.map(_as_it_is(lambda row: {**row, EPOCH: tf.constant(0, tf.int64)}))
+    rows = dataset._input_dataset.enumerate().repeat(dataset._count)
+
+    def numbered(epoch: Any, indexed: Any) -> Any:
+        index, row = indexed
+        epoch += tf.cast(tf.equal(index, 0), tf.int64)
+        return epoch, {**row, EPOCH: epoch}
+
+    return rows.scan(tf.constant(-1, tf.int64), _as_it_is(numbered))
+
+
+def to_examples(
+    dataset: tf.data.Dataset,
+    output_features: Mapping[str, seqio.Feature],
+    sequence_length: Mapping[str, int] | None = None,
+    *,
+    record: catalog.Dataset,
+    source: CatalogSource,
+    style: styles.TextStyle = styles.PAPER,
+    number: int | None = None,
+    seed: int = 0,
+    ranked: bool = False,
+) -> tf.data.Dataset:
+    """Records to tokenized examples that fit: an input's text fields are cut, and the end of a target.
+
+    An input whose instruction, options and exemplars alone take too much is left out, and logged.
+
+    Args:
+      dataset: rows of `CatalogSource`, repeated or not.
+      output_features: of the task.
+      sequence_length: most tokens of a feature with its EOS; without one, nothing is cut.
+      record: the dataset.
+      source: where its exemplars come from.
+      style: how records become text.
+      number: of the template; None chooses one for each example.
+      seed: of the choice of templates, of exemplars and of shuffled options.
+      ranked: whether each option becomes an example, which a model scores; templates are then forward ones.
+
+    Raises:
+      FlanError: the lengths are too short for any example.
+    """
+    lengths = sequence_length or {}
+    renderer = _Renderer(record, source, style, number, seed, ranked, output_features, lengths)
+    rows = with_epochs(dataset)
+    if style.lettered_options and record.kind == catalog.CLASSIFICATION:
+        rows = rows.filter(_as_it_is(lambda row: tf.size(row[templates.OPTIONS]) <= len(styles.LETTERS)))
+    examples = rows.map(_as_it_is(renderer.example), num_parallel_calls=tf.data.AUTOTUNE)
+    if lengths.get("inputs") is not None:
+        examples = examples.filter(_as_it_is(lambda example: example["cut_tokens"] >= 0))
+    if ranked:
+        examples = examples.enumerate().flat_map(_as_it_is(_options)).map(_as_it_is(renderer.with_targets))
+    return examples
+
+
+class _Renderer:
+    """Turns a row into an example, in TensorFlow but for exemplars, restyled options and inputs that are too long."""
+
+    def __init__(
+        self,
+        record: catalog.Dataset,
+        source: CatalogSource,
+        style: styles.TextStyle,
+        number: int | None,
+        seed: int,
+        ranked: bool,
+        output_features: Mapping[str, seqio.Feature],
+        sequence_length: Mapping[str, int],
+    ) -> None:
+        self._record, self._style, self._number, self._seed, self._ranked = record, style, number, seed, ranked
+        self._features, self._lengths = output_features, sequence_length
+        self._tokenizer = seqio_vocabulary.of(output_features["inputs"].vocabulary)[1]
+        self._check_lengths()
+        most = sequence_length.get("inputs")
+        self._protocol = protocol.of(record, style).limited(max_input_tokens=most)
+        self._room = None if most is None else most - output_features["inputs"].add_eos
+        self._left_out = 0
+        pool = records.exemplar_pool(record, source.source) if style.shots else ()
+        self._builder = ExampleBuilder(
+            record, style, asked=self._protocol, pool=pool, tokenizer=self._tokenizer, seed=seed
+        )
+        self._check_room()
+
+    def _check_lengths(self) -> None:
+        """Refuses what is no length."""
+        for name, length in self._lengths.items():
+            if name in self._features and length is not None and not (isinstance(length, int) and length > 1):
+                raise FlanError(f"dataset {self._record.name}: {name} of {length!r} tokens; give 2 or more.")
+
+    def _check_room(self) -> None:
+        """Refuses a length at which every example would be left out: SeqIO would look for one for ever."""
+        if self._room is None:
+            return
+        words = self._record.label_words
+        shown = self._protocol.numbers if self._number is None else (self._number,)
+        patterns = [self._builder.templates[number].input for number in shown]
+        nothing = {name: "" for pattern in patterns for name in templates.placeholders(pattern)}
+        texts = [templates.fill(pattern, nothing | {templates.OPTIONS: words}) for pattern in patterns]
+        least = min(map(len, self._tokenizer.encode(texts)))
+        if least > self._room:
+            raise FlanError(
+                f"dataset {self._record.name}: its shortest instruction takes {least} tokens, and inputs of "
+                f"{self._lengths['inputs']} were asked for; raise TASK_FEATURE_LENGTHS or leave the dataset out."
+            )
+
+    def example(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The example of a row; a ranked one has no target yet."""
+        index = self._index(row)
+        fields = {name: value for name, value in row.items() if name not in _NO_FIELD}
+        kept = self._kept(fields)
+        if self._style.restyles_options and templates.OPTIONS in fields:
+            fields |= self._restyled_options(row["record_id"], fields)
+        if self._style.lettered_options and templates.OPTIONS in fields:
+            kept = {"words": fields[templates.OPTIONS], **kept}  # in GPT-3's manner the dataset's own are there
+            kept |= {"options": fields[_SCORED], "answer": fields[templates.LETTER]}
+        else:
+            kept |= {name: fields[name] for name in ("options", "answer") if name in fields}
+        inputs, targets = templates.render_tensors(self._builder.templates, fields, index)
+        if self._style.shots:
+            variant = row.get(catalog.VARIANT, tf.constant(""))
+            prefix = tf.numpy_function(self._prefix, [row["record_id"], index, inputs, variant], tf.string)
+            inputs = tf.strings.join([tf.ensure_shape(prefix, []), inputs])
+        else:
+            prefix = tf.constant("")
+        example = {
+            "template": index,
+            "dataset": tf.constant(self._record.name),
+            "record_id": row["record_id"],
+            "is_forward": tf.gather([t.is_forward for t in self._builder.templates], index),
+            **kept,
+        }
+        text, ids, cut = self._fitted(inputs, fields, prefix, index)
+        example |= {"inputs": ids, "inputs_pretokenized": text, "cut_tokens": cut}
+        return example if self._ranked else self.with_targets({**example, "targets_pretokenized": targets})
+
+    def with_targets(self, example: dict[str, Any]) -> dict[str, Any]:
+        """The example with the tokens of its target, whose end is cut where it is too long."""
+        feature, length = self._features["targets"], self._lengths.get("targets")
+        ids = feature.vocabulary.encode_tf(example["targets_pretokenized"])
+        ids = ids if length is None else ids[: length - feature.add_eos]
+        return {**example, "targets": _ended(ids, feature)}
+
+    def _index(self, row: Mapping[str, Any]) -> Any:
+        """Which template the row gets."""
+        if self._number is not None:
+            return tf.constant(self._number, tf.int64)
+
+        def chosen(forward_only: bool) -> Any:
+            return records.choose_template(
+                self._record, row["record_id"], row[EPOCH], self._seed, forward_only=forward_only, style=self._style
+            )
+
+        return chosen(True) if self._ranked else tf.where(row[IS_TRAIN], chosen(False), chosen(True))
+
+    def _kept(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """What metrics take besides options and answer."""
+        needed = {name for metric in self._record.metrics for name in metrics.metric(metric).needs}
+        kept = {name: fields[name] for name in ("references", catalog.VARIANT, *sorted(needed)) if name in fields}
+        if self._style.words == styles.GPT3 and templates.OPTIONS in fields:
+            kept["words"] = fields[templates.OPTIONS]  # the dataset's own, in the order of the options
+        return kept
+
+    def _restyled_options(self, record_id: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Options and answer in the style."""
+
+        def restyled(record_id: bytes, options: Any, answer: bytes) -> list[Any]:
+            shown = {"options": [records.decoded(option) for option in options], "answer": records.decoded(answer)}
+            found = self._builder.fields(records.decoded(record_id), shown)
+            lists = found["options"], self._protocol.scored(found)
+            return [
+                *(np.array([o.encode() for o in some], object) for some in lists),
+                *(found[n].encode() for n in names),
+            ]
+
+        names = ["answer", *((templates.LETTERED, templates.LETTER) if self._style.lettered_options else ())]
+        arguments = [record_id, fields["options"], fields["answer"]]
+        options, scored, *texts = tf.numpy_function(restyled, arguments, [tf.string] * (2 + len(names)))
+        lists = {"options": tf.ensure_shape(options, [None]), _SCORED: tf.ensure_shape(scored, [None])}
+        return lists | {name: tf.ensure_shape(text, []) for name, text in zip(names, texts, strict=True)}
+
+    def _prefix(self, record_id: bytes, template: int, inputs: bytes, variant: bytes) -> bytes:
+        """The exemplars in front of a rendered input."""
+        shown = records.decoded(record_id), int(template), records.decoded(inputs), records.decoded(variant)
+        return self._builder.prefix(*shown)[0].encode()
+
+    def _fitted(self, inputs: Any, fields: Mapping[str, Any], prefix: Any, index: Any) -> tuple[Any, Any, Any]:
+        """(text, ids with EOS, tokens that were cut) of an input; -1 cut tokens where it cannot be made to fit."""
+        feature = self._features["inputs"]
+        ids = feature.vocabulary.encode_tf(inputs)
+        if self._room is None:
+            return inputs, _ended(ids, feature), tf.constant(0)
+        names = sorted(name for name in fields if fields[name].shape.rank == 0 or name == templates.OPTIONS)
+
+        def trimmed() -> tuple[Any, Any, Any]:
+            arguments = [index, prefix, *(fields[name] for name in names)]
+            text, cut = tf.numpy_function(functools.partial(self._trimmed, names), arguments, [tf.string, tf.int32])
+            text = tf.ensure_shape(text, [])
+            return text, feature.vocabulary.encode_tf(text), tf.ensure_shape(cut, [])
+
+        text, ids, cut = tf.cond(tf.size(ids) > self._room, trimmed, lambda: (inputs, ids, tf.constant(0)))
+        return text, _ended(ids, feature), cut
+
+    def _trimmed(self, names: list[str], index: int, prefix: bytes, *values: Any) -> tuple[bytes, np.int32]:
+        """The text of an input whose fields are cut until it fits, and how many tokens that took."""
+        fields = {
+            name: records.decoded(value) if isinstance(value, bytes) else [records.decoded(v) for v in value]
+            for name, value in zip(names, values, strict=True)
+        }
+        template = self._builder.templates[int(index)]
+        try:
+            fitted = trimming.fit(
+                template, fields, records.decoded(prefix), self._tokenizer, self._room, self._protocol.trim
+            )
+        except trimming.TooLongError as error:
+            self._left_out += 1
+            if str(self._left_out).strip("0") == "1":  # the first, the tenth, the hundredth
+                logging.warning("dataset %s: example %d left out: %s", self._record.name, self._left_out, error)
+            return b"", np.int32(-1)
+        return fitted.inputs.encode(), np.int32(fitted.cut_tokens)
+
+
+def _ended(ids: Any, feature: seqio.Feature) -> Any:
+    return tf.concat([ids, [feature.vocabulary.eos_id]], 0) if feature.add_eos else ids
+
+
+def _options(number: Any, example: Mapping[str, Any]) -> tf.data.Dataset:
+    """An example for each option, with its answer as target and `idx`, the numbers of example and option, as in T5."""
+    options = example[templates.OPTIONS]
+
+    def of_option(index: Any, option: Any) -> dict[str, Any]:
+        return {
+            **example,
+            "targets_pretokenized": option,
+            "idx": tf.stack([number, index]),
+            "is_correct": tf.equal(option, example["answer"]),
+        }
+
+    return tf.data.Dataset.from_tensor_slices(options).enumerate().map(of_option)

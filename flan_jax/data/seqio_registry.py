@@ -1,0 +1,100 @@
+"""SeqIO's registries with names that are made when they are asked for.
+
+A registry is a class with a dictionary. The dictionary is exchanged for one that lists our names, builds a task or
+mixture when it is first wanted, and knows the names of styles, of which there are too many to list.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import seqio
+from seqio import dataset_providers
+
+from flan_jax.errors import FlanError
+
+
+class LazyNames(dict):
+    """A registry's dictionary. What others register is kept as it is, and comes first."""
+
+    def __init__(self, others: dict[str, Any]) -> None:
+        super().__init__(others)
+        self._listed: dict[str, None] = {}
+        self._made: set[str] = set()
+        self._removed: set[str] = set()
+        self._can_make: Callable[[str], bool] = lambda name: False
+        self._make: Callable[[str], Any] = lambda name: None
+
+    def offer(self, listed: Iterable[str], can_make: Callable[[str], bool], make: Callable[[str], Any]) -> None:
+        """Takes the place of what was offered before.
+
+        Args:
+          listed: names that `names()` shows.
+          can_make: whether a name, of these or another, can be made.
+          make: makes it.
+        """
+        for name in self._made:
+            super().pop(name, None)
+        self._made, self._removed = set(), set()
+        self._listed, self._can_make, self._make = dict.fromkeys(listed), can_make, make
+
+    def __contains__(self, name: object) -> bool:
+        if super().__contains__(name) or name in self._listed:
+            return True
+        return isinstance(name, str) and name not in self._removed and self._can_make(name)
+
+    def __missing__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(name)
+        self[name] = found = self._make(name)
+        self._made.add(name)
+        return found
+
+    def __delitem__(self, name: str) -> None:
+        self._listed.pop(name, None)
+        self._made.discard(name)
+        self._removed.add(name)  # someone else may register the name now
+        if super().__contains__(name):
+            super().__delitem__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from dict.fromkeys([*super().__iter__(), *self._listed])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def keys(self) -> collections.abc.KeysView[str]:  # type: ignore[override]
+        """The names; a plain dictionary's view would not ask `__contains__`."""
+        return collections.abc.KeysView(self)
+
+
+def lazy(registry: type[seqio.dataset_providers.DatasetProviderRegistry]) -> LazyNames:
+    """A registry's dictionary as `LazyNames`, in whose place it is put if it is not there yet."""
+    if not isinstance(registry._REGISTRY, LazyNames):
+        registry._REGISTRY = LazyNames(registry._REGISTRY)
+    return registry._REGISTRY
+
+
+def explain(unknown: Callable[[str], Exception | None]) -> None:
+    """Has `seqio.get_mixture_or_task` say more of a name that it does not find.
+
+    Args:
+      unknown: (name) -> what to raise in place of SeqIO's own error, or None where the name is not ours.
+    """
+    original = getattr(dataset_providers.get_mixture_or_task, "original", dataset_providers.get_mixture_or_task)
+
+    def get_mixture_or_task(task_or_mixture_name: str) -> Any:
+        """See SeqIO's."""
+        try:
+            return original(task_or_mixture_name)
+        except FlanError:
+            raise
+        except ValueError as error:
+            if better := unknown(task_or_mixture_name):
+                raise better from error
+            raise
+
+    get_mixture_or_task.original = original
+    dataset_providers.get_mixture_or_task = seqio.get_mixture_or_task = get_mixture_or_task

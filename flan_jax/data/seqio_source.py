@@ -1,0 +1,120 @@
+"""A dataset's records as `seqio.DataSource`: fields as text, before any template is chosen.
+
+That is also what an offline cache holds. One copy then serves every vocabulary, seed, style, length and epoch; a copy
+of tokens would have to be made again for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import filelock
+import seqio
+import tensorflow as tf
+
+from flan_jax import catalog
+from flan_jax.data import sources, usable
+from flan_jax.errors import FlanError
+from flan_jax.files import home, written
+
+IS_TRAIN = "is_train"  # of a row: whether it is of train, where inverted templates are shown too
+
+_SHARD = 5_000  # records; so many are one unit of work for `seqio_cache_tasks`
+
+
+class CatalogSource(seqio.DataSource):
+    """A dataset's usable records, each once a pass: `record_id`, `is_train` and the fields. Opened when first read."""
+
+    def __init__(self, record: catalog.Dataset, data: str | Path) -> None:
+        super().__init__(splits=("train", "validation", "test"))
+        self._record, self._data = record, data
+
+    @functools.cached_property
+    def source(self) -> sources.OpenSource:
+        """The open source.
+
+        Raises:
+          SourceError: it cannot be opened.
+        """
+        return sources.open_source(self._record, self._data)
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """Each shard reads its own part of the records, whatever their files."""
+        return True
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of train, validation (dev) and test that the source has."""
+        return tuple(self.source.splits)
+
+    def list_shards(self, split: str) -> list[str]:
+        """Parts of a split, for pipelines that work on several at once."""
+        whole = self._slice(split)
+        count = max(1, -(-whole.size // _SHARD))
+        return [f"{self._record.name}:{_part(whole, i, count).tfds}" for i in range(count)]
+
+    def num_input_examples(self, split: str) -> int:
+        """Records of a split before any is filtered or, in dev and test, gives several examples."""
+        found = self.source.splits.get(split)
+        return found.size if found else 0
+
+    @functools.cached_property
+    def rate(self) -> int:
+        """The mixing rate: min(n, 3000) for n usable training records, as in training.
+
+        No more records are read than that takes: none at all where all of a split are known to be usable. The number is
+        kept in our own folder for the next time.
+        """
+        if "train" not in self.source.splits:
+            return 0
+        if self._record.keep is None and self.source.origin != sources.TFDS:
+            return catalog.mixing_rate(self.num_input_examples("train"))  # the import left out the others
+        file = home() / "rates" / f"{self._record.name}-{self._digest()}.json"
+        with written(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(file.with_suffix(".lock")):
+                if not file.exists():
+                    rows = usable.usable(self._record, self.source.read("train")).take(catalog.RATE_CAP)
+                    count = sum(1 for _ in rows.map(lambda row: row["record_id"]).as_numpy_iterator())
+                    file.write_text(json.dumps(count))
+        return catalog.mixing_rate(json.loads(file.read_text()))
+
+    def _digest(self) -> str:
+        """Of what decides which training records can be used."""
+        where = [str(self.source.builder.data_dir), self.source.splits["train"].tfds, usable.code_digest(self._record)]
+        return hashlib.sha256("\0".join(where).encode()).hexdigest()[:16]
+
+    def _slice(self, split: str) -> catalog.SplitSlice:
+        if split not in self.source.splits:
+            raise FlanError(f"dataset {self._record.name} has no {split} split in its source.")
+        return self.source.splits[split]
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        **_: Any,
+    ) -> tf.data.Dataset:
+        """One pass over a split, or over a shard of it."""
+        part = self._slice(split)
+        if shard_info is not None and shard_info.num_shards > 1:
+            part = _part(part, shard_info.index, shard_info.num_shards)
+        shown = part if part.size else self._slice(split)  # where there are more shards than records, some are empty
+        read = dataclasses.replace(self.source, splits={split: shown}).read(split, shuffle, seed)
+        read = read.shuffle(seqio.SHUFFLE_BUFFER_SIZE, seed) if shuffle else read
+        rows = read if part.size else read.take(0)
+        return usable.usable(self._record, rows, every=split != "train", **{IS_TRAIN: split == "train"})
+
+
+def _part(whole: catalog.SplitSlice, index: int, count: int) -> catalog.SplitSlice:
+    """One of so many parts of about the same size, in order."""
+    start, stop = (whole.start + whole.size * i // count for i in (index, index + 1))
+    return catalog.SplitSlice(whole.split, start, stop)

@@ -1,0 +1,371 @@
+"""Stock SeqIO from end to end on our tasks: converters, packing, Evaluator, offline cache, T5X's way to find them."""
+
+import collections
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+
+from flan_jax import catalog, templates
+from flan_jax.data import sources, tasks
+from flan_jax.errors import FlanError
+
+pytestmark = pytest.mark.slow
+
+LENGTHS = {"inputs": 512, "targets": 64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    tasks.register()
+    yield
+    tasks.register()
+
+
+def text(value):
+    return value.decode() if isinstance(value, bytes) else [v.decode() for v in value]
+
+
+def read(name, split="train", lengths=LENGTHS, **more):
+    dataset = seqio.get_mixture_or_task(name).get_dataset(lengths, split, **{"shuffle": False} | more)
+    return list(dataset.as_numpy_iterator())
+
+
+def key(row):
+    return row["record_id"], int(row["template"])
+
+
+# --------------------------------------------------------------------------------------------------------- converters
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("converter", [seqio.EncDecFeatureConverter, seqio.DecoderFeatureConverter])
+def test_feature_converters(converter, pack):
+    """Every example of a task reaches the model's features, whole."""
+    is_decoder = converter is seqio.DecoderFeatureConverter
+    lengths = {"inputs": 1000, "targets": 200}
+    dataset = seqio.get_dataset("flan_rte", lengths, converter(pack=pack), "train", seed=0)
+    rows = list(dataset.as_numpy_iterator())
+    examples = read("flan_rte", lengths=lengths)
+    pieces = [np.concatenate([e["inputs"], e["targets"]]) if is_decoder else e["targets"] for e in examples]
+    want = collections.Counter(map(bytes, (p.astype(np.int32) for p in pieces)))
+    found = collections.Counter()
+    for row in rows:
+        ids = row["decoder_target_tokens"]
+        segments = row["decoder_segment_ids"] if pack else (ids != 0).astype(int)
+        for segment in range(1, segments.max() + 1):
+            found[bytes(ids[segments == segment].astype(np.int32))] += 1
+    assert found == want
+    assert not pack or len(rows) < len(examples)
+
+
+# ------------------------------------------------------------------------------------------------------ epochs, shards
+
+
+def test_one_pass_an_epoch_and_other_templates_in_the_next():
+    records = {row["record_id"] for row in read("flan_rte")}
+    assert len(read("flan_rte", num_epochs=1)) == len(records)
+    rows = read("flan_rte", num_epochs=6)
+    shown = collections.defaultdict(list)
+    for row in rows:
+        shown[row["record_id"]].append(int(row["template"]))
+    assert {len(chosen) for chosen in shown.values()} == {6}
+    for identity, chosen in shown.items():
+        expected = tasks.choose_template(catalog.dataset("rte"), identity, tf.range(6, dtype=tf.int64), seed=0)
+        assert chosen == expected.numpy().tolist()  # the token store's choice for its rendering of that number
+    endless = seqio.get_mixture_or_task("flan_rte").get_dataset(LENGTHS, shuffle=False, num_epochs=None)
+    first = list(endless.take(len(rows)).as_numpy_iterator())
+    assert [key(row) for row in first] == [key(row) for row in rows]
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_shards_divide_every_epoch(count):
+    """Also into more shards than there are records."""
+    whole = collections.Counter(key(row) for row in read("flan_rte", num_epochs=2))
+    parts = [read("flan_rte", num_epochs=2, shard_info=seqio.ShardInfo(i, count)) for i in range(count)]
+    assert collections.Counter(key(row) for part in parts for row in part) == whole
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 2
+
+
+def test_shuffling_is_reproducible_by_its_seed():
+    orders = [[key(r) for r in read("flan_rte", shuffle=True, seed=s, num_epochs=2)] for s in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2]) == sorted(key(r) for r in read("flan_rte", num_epochs=2))
+
+
+def test_a_mixture_is_each_record_once_an_epoch():
+    name = "flan_first_1_clusters_2_datasets"
+    members = seqio.get_mixture_or_task(name).tasks
+    for shuffle in (False, True):
+        rows = read(name, num_epochs=1, shuffle=shuffle, seed=0, passthrough_features=["record_id", "dataset"])
+        found = collections.Counter((row["dataset"], row["record_id"]) for row in rows)
+        assert set(found.values()) == {1}
+        assert len(found) == sum(len(read(member.name)) for member in members)
+
+
+# ----------------------------------------------------------------------------------------------------------- trimming
+
+
+@pytest.mark.parametrize("name", ["flan_rte", "flan_squad_v1", "flan_cnn_dailymail", "flan_rte_score_eval"])
+@pytest.mark.parametrize("length", [150, 200])
+def test_fields_are_cut_and_never_instruction_or_options(name, length):
+    dataset = seqio.get_mixture_or_task(name).source._record
+    rows = read(name, "test", {"inputs": length, "targets": 8})
+    assert rows
+    for row in rows:
+        assert len(row["inputs"]) <= length and row["inputs"][-1] == 1
+        assert len(row["targets"]) <= 8 and row["targets"][-1] == 1
+        shown = text(row["inputs_pretokenized"])
+        pattern = dataset.templates[int(row["template"])].input
+        block = templates.options_block(text(row["options"])) if "options" in row else ""
+        literals = [part.strip() for part in templates.PLACEHOLDER.split(pattern)[0::2]]
+        for part in (*filter(None, literals), block):
+            assert part in shown
+    assert any(row["cut_tokens"] for row in rows)
+
+
+def test_lengths_that_nothing_fits_are_refused_at_once():
+    with pytest.raises(FlanError, match="dataset rte: its shortest instruction takes 49 tokens, and inputs of 30"):
+        read("flan_rte", lengths={"inputs": 30, "targets": 2})
+    with pytest.raises(FlanError, match="dataset rte: targets of 1 tokens; give 2 or more"):
+        read("flan_rte", lengths={"inputs": 300, "targets": 1})
+
+
+def test_an_example_that_cannot_fit_is_left_out_and_logged(caplog):
+    """HellaSwag's options take most of the room; without a length nothing is left out."""
+    every = read("flan_hellaswag", "test", None)
+    rows = read("flan_hellaswag", "test", {"inputs": 340, "targets": 64})
+    assert 0 < len(rows) < len(every)
+    assert "dataset hellaswag: example 1 left out" in caplog.text
+
+
+# ---------------------------------------------------------------------------------------------------------- Evaluator
+
+
+def evaluator(name, converter=seqio.EncDecFeatureConverter, split="test", **more):
+    return seqio.Evaluator(
+        name, feature_converter=converter(pack=False), eval_split=split, sequence_length=LENGTHS, **more
+    )
+
+
+def metrics_of(found):
+    return found[0].result()
+
+
+BOTH = (seqio.EncDecFeatureConverter, seqio.DecoderFeatureConverter)
+
+
+@pytest.mark.parametrize(
+    ("name", "converter"),
+    [
+        *(("flan_squad_v1", c) for c in BOTH),
+        ("flan_multirc", BOTH[0]),
+        ("flan_samsum", BOTH[1]),
+        ("flan_rte_gpt3", BOTH[0]),
+    ],
+)
+def test_evaluator_generates(name, converter):
+    """A model that says the first reference gets full marks, and one that says nothing does not."""
+    run = evaluator(name, converter)
+    vocabulary = seqio.get_mixture_or_task(name).output_features["targets"].vocabulary
+    examples = list(run.cached_task_datasets[name].as_numpy_iterator())
+
+    def says(answer):
+        ids = [[*vocabulary.encode(answer(example)), 1] for example in examples]
+        width = max(map(len, ids))
+        padded = [row + [0] * (width - len(row)) for row in ids]
+        return lambda dataset, *_: [(int(i), padded[int(i)]) for i, _ in dataset.as_numpy_iterator()]
+
+    right = metrics_of(run.evaluate(compute_metrics=True, predict_fn=says(lambda e: text(e["targets_pretokenized"]))))
+    wrong = metrics_of(run.evaluate(compute_metrics=True, predict_fn=says(lambda e: "qwx")))
+    assert set(right) == {name} and set(right[name].values()) == {100.0}
+    assert max(wrong[name].values()) < 100
+
+
+@pytest.mark.parametrize(
+    ("name", "converter"),
+    [
+        *(("flan_rte_score_eval", c) for c in BOTH),
+        ("flan_multirc_t1_score_eval", BOTH[0]),
+        ("flan_cb_gpt3_score_eval", BOTH[1]),
+        ("flan_piqa_lettered_options_score_eval", BOTH[0]),
+        ("flan_cb_gpt3_lettered_options_score_eval", BOTH[1]),
+    ],
+)
+def test_evaluator_ranks(name, converter):
+    """Scores by the model's features alone: the tokens of a right option are recognized in what the converter made."""
+    run = evaluator(name, converter)
+    examples = list(run.cached_task_datasets[name].as_numpy_iterator())
+
+    def scores(sign):
+        def score(dataset, *_):
+            found = []
+            for i, features in dataset.as_numpy_iterator():
+                example = examples[int(i)]
+                ids = features["decoder_target_tokens"]
+                weighted = ids[features["decoder_loss_weights"] > 0]
+                assert weighted.tolist() == example["targets"].tolist()  # the option, and nothing else, is scored
+                found.append((int(i), sign * float(example["is_correct"])))
+            return found
+
+        return score
+
+    right = metrics_of(run.evaluate(compute_metrics=True, score_fn=scores(1)))
+    wrong = metrics_of(run.evaluate(compute_metrics=True, score_fn=scores(-1)))
+    assert set(right[name].values()) == {100.0}
+    assert max(wrong[name].values()) < 100
+    with pytest.raises(ValueError, match="the score of an option is nan; no option is the highest"):
+        metrics_of(run.evaluate(compute_metrics=True, score_fn=scores(float("nan"))))
+
+
+def test_every_classification_dataset_has_rank_tasks():
+    """An example for each option, all with one input; the right one is the record's answer."""
+    for record in catalog.datasets():
+        name = f"flan_{record.name}_score_eval"
+        assert (name in seqio.TaskRegistry.names()) == (record.kind == catalog.CLASSIFICATION)
+        for number, template in enumerate(record.templates):
+            ranked = template.is_forward and record.kind == catalog.CLASSIFICATION
+            assert (f"flan_{record.name}_t{number}_score_eval" in seqio.TaskRegistry.names()) == ranked
+    rows = read("flan_hellaswag_t2_score_eval", "test")
+    by_example = collections.defaultdict(list)
+    for row in rows:
+        by_example[int(row["idx"][0])].append(row)
+    assert list(by_example) == list(range(len(by_example)))
+    for options in by_example.values():
+        assert len({text(row["inputs_pretokenized"]) for row in options}) == 1
+        assert [text(row["targets_pretokenized"]) for row in options] == text(options[0]["options"])
+        assert [int(row["idx"][1]) for row in options] == list(range(len(options)))
+        assert [text(row["targets_pretokenized"]) for row in options if row["is_correct"]] == [
+            text(options[0]["answer"])
+        ]
+
+
+def test_an_inverted_template_has_its_own_target_and_no_metric():
+    """Also where the record has references: they answer the forward templates."""
+    record = catalog.dataset("natural_questions")
+    (number,) = [i for i, t in enumerate(record.templates) if not t.is_forward][:1]
+    task = seqio.get_mixture_or_task(f"flan_{record.name}_t{number}")
+    assert not task.metric_fns
+    for row in read(task.name, "test"):
+        target = text(row["targets_pretokenized"])
+        assert task.postprocess_fn(target, example=row, is_target=True) == [target]
+        assert target not in text(row["references"])
+    assert not seqio.evaluation.get_valid_eval_tasks([task], "test")  # SeqIO's Evaluator passes over it
+
+
+def test_metrics_of_a_task_have_different_keys():
+    """SeqIO's Evaluator refuses a key that two metrics of a task have."""
+    for record in catalog.datasets():
+        found = [m for m in seqio.get_mixture_or_task(f"flan_{record.name}").metric_fns]
+        keys = [k for metric in found for k in metric.keys]
+        assert found and len(keys) == len(set(keys)), record.name
+
+
+# -------------------------------------------------------------------------------------------------------------- rates
+
+
+def test_rates_count_after_the_filter_and_open_no_more_than_they_must(tmp_path, monkeypatch):
+    """As in training: `keep` of the dataset drops half of these rows, and the count is kept for the next time."""
+    (tmp_path / "rte").mkdir()
+    rows = [{"premise": f"P {i}", "hypothesis": "H", "label": i % 4 - 1, "idx": i} for i in range(400)]
+    rows = [{**row, "label": row["label"] if row["label"] < 2 else -1} for row in rows]
+    (tmp_path / "rte" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks.register(data=tmp_path)
+    try:
+        task = seqio.get_mixture_or_task("flan_rte")
+        usable = len(read("flan_rte"))
+        mixture = seqio.get_mixture_or_task("flan")
+        assert usable < task.num_input_examples("train")
+        assert {t.name: mixture.get_rate(t) for t in mixture.tasks} == {"flan_rte": usable}
+        tasks.register(data=tmp_path)
+        monkeypatch.setattr(sources.OpenSource, "read", None)  # a second count would fail
+        assert seqio.get_mixture_or_task("flan_rte").source.rate == usable
+    finally:
+        tasks.register()
+
+
+# -------------------------------------------------------------------------------------- cache, time, docs
+
+
+def run(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+CACHE = """
+import sys
+from absl import app
+from seqio.scripts import cache_tasks_main
+app.run(cache_tasks_main.main)
+"""
+
+
+def test_offline_cache(tmp_path):
+    """`seqio_cache_tasks` writes fields, and a cached task gives the same examples, in other templates each epoch."""
+    pytest.importorskip("apache_beam")
+    if not any(map(importlib.util.find_spec, ("google_crc32c", "crcmod", "snappy"))):
+        pytest.skip("Beam writes TFRecords with apache-beam[tfrecord] only")
+    names = ["flan_rte", "flan_hellaswag", "flan_squad_v1", "flan_rte_no_template"]
+    command = [sys.executable, "-c", CACHE, f"--tasks={','.join(names)}", f"--output_cache_dir={tmp_path}"]
+    command += ["--module_import=flan_jax.mixtures", "--min_shards=2"]
+    environment = {**os.environ, "FLAN_JAX_SEQIO_NAMES": "flan_rte_no_template"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    before = seqio.get_global_cache_dirs()
+    seqio.set_global_cache_dirs([str(tmp_path)])
+    try:
+        tasks.register()
+        for name in names:
+            task = seqio.get_mixture_or_task(name)
+            assert task.supports_caching and task.cache_dir == str(tmp_path / name)
+            for split in task.splits:
+                direct = read(name, split, num_epochs=3)
+                cached = read(name, split, num_epochs=3, use_cached=True)
+                assert len(cached) == 3 * task.get_cached_stats(split)["examples"]
+
+                def content(row):
+                    return sorted((k, np.asarray(v).tolist()) for k, v in row.items())
+
+                assert sorted(map(content, cached)) == sorted(map(content, direct))
+        converter = seqio.EncDecFeatureConverter(pack=True)
+        assert list(seqio.get_dataset("flan_squad_v1", LENGTHS, converter, use_cached=True).as_numpy_iterator())
+    finally:
+        seqio.set_global_cache_dirs(before)
+        tasks.register()
+
+
+def test_the_first_row_of_a_mixture_of_many_tasks():
+    """Calls of Python functions are counted: seconds depend on what else runs here. It was 52 million at first."""
+    code = """
+import cProfile, pstats
+import seqio, flan_jax.mixtures
+mixture = seqio.get_mixture_or_task("flan_without_nli")
+assert len(mixture.tasks) > 40  # opened, so that the import of the samples does not count
+with cProfile.Profile() as profile:
+    next(mixture.get_dataset({"inputs": 1024, "targets": 256}, "train", seed=0).as_numpy_iterator())
+print(pstats.Stats(profile).total_calls)
+"""
+    assert int(run(code).split()[-1]) < 30e6
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+
+
+def test_the_code_of_the_docs_runs():
+    section = PAGE.read_text(encoding="utf-8").partition("## In SeqIO and T5X")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert run(block).strip()
