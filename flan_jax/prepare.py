@@ -234,9 +234,10 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
     result = prepare_datasets(chosen, arguments.data, None, to, limits, arguments.overwrite, workers)
     tokenizer = line_tokens.LineTokenizer(tokenizer)
     result["prompts"] = []
-    for found in result["datasets"]:
-        asked = how.protocol_of(catalog.dataset(found["dataset"]))
-        if not asked.ranked or "test" not in found:
+    tested = [catalog.dataset(found["dataset"]) for found in result["datasets"] if "test" in found]
+    for record in (variant for dataset in tested for variant in catalog.variants(dataset)):
+        asked = how.protocol_of(record)
+        if not asked.ranked:
             continue
         joint = asked.joint(trained, has_encoder, arguments.joint)
         figures = prompt_store.prepare(
