@@ -92,7 +92,7 @@ def tuned(given: str, places: Places) -> Tuned:
     if files := _files(given):
         opened = texts.open_files(files)
         return Tuned(given, frozenset(), frozenset(), lambda search: _search_files(search, opened, given))
-    return _of_names(given, [d.name for d in _named(given)], places)
+    return _of_names(given, list(dict.fromkeys(catalog.whole(d.name) for d in _named(given))), places)
 
 
 def _files(given: str) -> list[str]:
@@ -106,7 +106,7 @@ def _files(given: str) -> list[str]:
                 "prepared folder, or files."
             )
         return found
-    is_path = path.exists() or glob.has_magic(given) or path.suffix or "/" in given
+    is_path = path.exists() or glob.has_magic(given) or path.suffix or ("/" in given and not catalog.exists(given))
     return [given] if is_path else []
 
 
@@ -207,8 +207,8 @@ def evaluation_sets(given: str, places: Places) -> list[seen.Evaluated]:
     found, reasons = [], []
     for record in _named(given):
         try:
-            if places.prepared and (Path(places.prepared) / "examples" / record.name).is_dir():
-                found.append(texts.of_prepared(places.prepared, record))
+            if places.prepared and (Path(places.prepared) / "examples" / catalog.whole(record.name)).is_dir():
+                found += [texts.of_prepared(places.prepared, one) for one in catalog.variants(record)]
             elif places.data:
                 found.append(texts.of_data(places.data, record))
             else:
@@ -283,7 +283,7 @@ def audit(
 
 def _by_name(name: str, datasets: frozenset[str], clusters: frozenset[str]) -> str:
     """How a set was seen by its name: itself, or what the hold-out rule counts as its cluster."""
-    if name in datasets:
+    if catalog.whole(name) in datasets:
         return "dataset"
     if catalog.exists(name) and not catalog.is_held_out(catalog.dataset(name), clusters):
         return "cluster"

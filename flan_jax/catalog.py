@@ -130,7 +130,8 @@ class Dataset:
       kin: (another dataset, how the two share text by their making), by its name here, its name in the paper, or the
         name of a dataset that is not here; said once of two, see `kin_of`.
       expand: maps a record, as `fields` does, to all examples of it that evaluation asks: the same fields, each with a
-        first axis over the examples. None where a record gives evaluation the one example that it gives training.
+        first axis over the examples. `fields` gives one of them that can be used, if there is any. None where a record
+        gives evaluation the one example that it gives training.
       variants: names for the examples that `expand` gives, as for the directions of a translation. Each is then scored
         by itself, and the field `variant` of every example says which it is. Without names, the examples of a record
         count as any others of their dataset.

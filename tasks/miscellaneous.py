@@ -60,12 +60,14 @@ def _coqa_turns(record: Mapping[str, Any]) -> dict[str, Any]:
 def _coqa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields story, history, question and answer of the one turn that training asks; see `_coqa_turns`.
 
-    Which one, the story's hash tells. It is never the first, unless it is the only one.
+    Which one, the story's hash tells, of those before the first that lacks something. It is never the first turn of the
+    conversation, unless no other can be asked.
     """
     turns = _coqa_turns(record)
-    later = tf.size(turns["question"], tf.int64) - 1
-    turn = tf.minimum(1 + tf.strings.to_hash_bucket_fast(turns["story"][0], 2**31 - 1) % tf.maximum(later, 1), later)
-    return {name: values_T[turn] for name, values_T in turns.items()}
+    blank_T = is_blank(turns["history"]) | is_blank(turns["question"]) | is_blank(turns["answer"])
+    later = tf.maximum(tf.math.count_nonzero(~blank_T) - 1, 0)
+    turn = 1 + tf.strings.to_hash_bucket_fast(turns["story"][0], 2**31 - 1) % tf.maximum(later, 1)
+    return {name: values_T[tf.minimum(turn, later)] for name, values_T in turns.items()}
 
 
 def _coqa_keep(record: Mapping[str, Any]) -> Any:

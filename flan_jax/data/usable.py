@@ -142,20 +142,10 @@ def usable(record: Dataset, rows: tf.data.Dataset, every: bool = False, **consta
 
 
 def verdict(record: Dataset, row: Mapping[str, Any]) -> Any:
-    """What becomes of a record in the TFDS schema: the number of its problem, 0, or NOT_KEPT; scalar int32 tensor.
-
-    A record that training cannot use has no problem as long as evaluation can use an example of it.
-    """
+    """What becomes of a record in the TFDS schema: the number of its problem, 0, or NOT_KEPT; scalar int32 tensor."""
     keep, fields = _traced(record)
     kept = tf.constant(True) if keep is None else keep(row)
-
-    def problem_of() -> Any:
-        found = fields(row)[PROBLEM]
-        if record.expand is None:
-            return found
-        return tf.where(tf.reduce_any(tf.equal(_traced_examples(record)(row)[PROBLEM], 0)), 0, found)
-
-    return tf.cond(kept, problem_of, lambda: NOT_KEPT)
+    return tf.cond(kept, lambda: fields(row)[PROBLEM], lambda: NOT_KEPT)
 
 
 def verdicts(record: Dataset, features: tfds.features.FeaturesDict, examples: Sequence[bytes]) -> np.ndarray:

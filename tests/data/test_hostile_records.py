@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from flan_jax import catalog, templates
-from flan_jax.data import sources, tasks, vocabularies
+from flan_jax.data import sources, tasks, usable, vocabularies
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +132,7 @@ def test_nothing_is_lost_or_mangled(record, tmp_path):
 
     seen = 0
     for part in source.splits:
-        found = tasks.records(record, source, part)
+        found = usable.usable(record, source.read(part))
         kept = list(tasks.text_records(found))
         dropped = 0
         if record.keep is not None:

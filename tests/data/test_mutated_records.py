@@ -225,7 +225,7 @@ def test_the_neighbours_of_mutated_records_stay_as_they_are(record, shared_data,
         folder.mkdir(parents=True)
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         source = sources.open_source(record, tmp_path / name)
-        found = [f for part in source.splits for _, f in tasks.text_records(tasks.records(record, source, part))]
+        found = [f for part in source.splits for _, f in tasks.text_records(usable.usable(record, source.read(part)))]
         return source, sorted(json.dumps(f, sort_keys=True) for f in found)
 
     _, before = fields_of("clean", rows)

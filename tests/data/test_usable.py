@@ -47,7 +47,7 @@ def opened(record, rows, split, tmp_path, prefix=b""):
 
 
 def fields_of(record, source):
-    return [f for split in source.splits for _, f in tasks.text_records(tasks.records(record, source, split))]
+    return [f for split in source.splits for _, f in tasks.text_records(usable.usable(record, source.read(split)))]
 
 
 NO_LABEL = "it has no usable label"
@@ -281,7 +281,7 @@ def test_all_paths_drop_the_same_records_of_a_download(downloaded, tmp_path):
     assert (source.origin, source.splits["train"].size + source.splits["validation"].size) == ("tfds", 15)
 
     def ids(split):
-        return [identity for identity, _ in tasks.text_records(tasks.records(record, source, split))]
+        return [identity for identity, _ in tasks.text_records(usable.usable(record, source.read(split)))]
 
     left = {split: source.splits[split].size - len(ids(split)) for split in source.splits}
     assert left["train"] + left["validation"] == 3 and left["test"] == 1

@@ -144,6 +144,9 @@ def test_coqa_bad_turns_cost_themselves_and_what_follows_from_them(questions, an
     found = [r["record_id"].decode() for r in usable.usable(COQA, rows, every=True).as_numpy_iterator()]
     assert found == [f"12#{turn}" for turn in usable_turns]
     assert (int(usable.verdict(COQA, row)) == 0) == bool(usable_turns)
+    if usable_turns:  # training has one of them, and a first one only where there is no other
+        asked = int(fields(COQA, with_texts(questions, answers))["history"].count("Q: ")) + 1
+        assert asked in (usable_turns[1:] or usable_turns)
 
 
 def test_coqa_turns_of_its_own_files_are_read():
