@@ -117,9 +117,9 @@ class ExampleBuilder:
             with contextlib.suppress(styles.TooManyOptionsError):
                 yield identity, self.fields(identity, fields)
 
-    def exemplars(self, record_id: str, template: int, inputs: str) -> tuple[Fields, ...]:
+    def exemplars(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[Fields, ...]:
         """The fields of the exemplars in front of a rendered input, in their order."""
-        return self._exemplars.chosen(record_id, template, inputs) if self._exemplars else ()
+        return self._exemplars.chosen(record_id, template, inputs, variant) if self._exemplars else ()
 
     def prefix(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[str, int]:
         """The exemplars in front of a rendered input, and how many there are; see `Exemplars.prefix`."""

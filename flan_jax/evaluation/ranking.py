@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax import metrics, styles, templates, ways
+from flan_jax.catalog import VARIANT
 from flan_jax.data import trimming
 from flan_jax.data.builder import Example
 from flan_jax.data.vocabularies import Tokenizer
@@ -126,7 +127,7 @@ def _further_trees(
         number=unit.number,
         fields=example.fields,
         scored=asked.scored(example.fields),
-        exemplars=unit.builder.exemplars(row["id"], unit.number, inputs),
+        exemplars=unit.builder.exemplars(row["id"], unit.number, inputs, row["fields"].get(VARIANT, "")),
         cut=cut,
     )
     return {
