@@ -234,9 +234,9 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
     result = prepare_datasets(chosen, arguments.data, None, to, limits, arguments.overwrite, workers)
     tokenizer = line_tokens.LineTokenizer(tokenizer)
     result["prompts"] = []
-    for found in result["datasets"]:
-        asked = how.protocol_of(catalog.dataset(found["dataset"]))
-        if not asked.ranked or "test" not in found:
+    with_test = [how.protocol_of(catalog.dataset(one["dataset"])) for one in result["datasets"] if "test" in one]
+    for asked in (variant for whole in with_test for variant in whole.variants):
+        if not asked.ranked:
             continue
         joint = asked.joint(trained, has_encoder, arguments.joint)
         figures = prompt_store.prepare(
