@@ -7,6 +7,8 @@ Items have HellaSwag's form. A setting is a number of exemplars in front of each
 "5s" puts the same five before all. Each side runs in processes of its own, one after the other, `--repeats` times in
 turn, and its best time counts. The harness runs at its best batch size, tried on the first items of each setting. What
 is timed leads from texts to log-likelihoods, tokenization included; loading and our compilation are not timed with it.
+Our time is that of the host (texts to trees, trees to rows) and the rest, when it waits for the device. Beside it
+stand the host's times of other ways to the same trees: each text tokenized whole, and trees that were kept.
 
 Besides seconds, CPU seconds are compared: on a machine that other processes use too they are the steadier figure.
 
@@ -130,6 +132,8 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
 
     from flan_jax import models
     from flan_jax.checkpoint import arrays
+    from flan_jax.data.line_tokens import LineTokenizer
+    from flan_jax.scoring import tree_files
     from flan_jax.scoring.scorer import Scorer, Work
     from flan_jax.scoring.trees import build_trees, share_prefix
 
@@ -140,14 +144,14 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
     for setting, items in job["settings"].items():
         contexts, options = [item["context"] for item in items], [item["options"] for item in items]
 
-        def texts_to_scores(
-            contexts: list = contexts, options: list = options, shared: bool = setting.endswith("s")
-        ) -> tuple[Any, float]:
-            began = time.perf_counter()
-            trees = build_trees(tokenizer, contexts, options, joint="joined", max_length=MAX_LENGTH)
-            if shared:
-                trees = share_prefix(trees)
-            tokenization = time.perf_counter() - began
+        def texts_to_trees(
+            vocabulary: Any, contexts: list = contexts, options: list = options, shared: bool = setting.endswith("s")
+        ) -> list[Any]:
+            trees = build_trees(vocabulary, contexts, options, joint="joined", max_length=MAX_LENGTH)
+            return share_prefix(trees) if shared else trees
+
+        def texts_to_scores(texts_to_trees: Callable = texts_to_trees) -> tuple[Any, float]:
+            trees, tokenization, _ = _timed(lambda: texts_to_trees(LineTokenizer(tokenizer)))
             return scorer.score(trees), tokenization
 
         before = scorer.work.compile_seconds
@@ -160,9 +164,24 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
         if scorer.compile_count != programs:
             raise RuntimeError(f"{scorer.compile_count - programs} programs were compiled after the first pass")
         body, head = _flops(model.config, work)
+        with tempfile.TemporaryDirectory() as folder:
+            place, trees = Path(folder) / "trees", texts_to_trees(tokenizer)
+            tree_files.write(place, {}, tree_files.Stored(None, trees))
+            ways = {
+                "whole_texts": lambda texts_to_trees=texts_to_trees: texts_to_trees(tokenizer),
+                "by_lines": lambda texts_to_trees=texts_to_trees: texts_to_trees(LineTokenizer(tokenizer)),
+                "kept": lambda place=place: tree_files.read(place, {}).trees,
+            }
+            for way, run in ways.items():
+                if run() != trees:
+                    raise RuntimeError(f"{way}: other trees")
+            host = {way: min(_timed(run)[1] for _ in range(3)) + work.host_seconds for way, run in ways.items()}
         found[setting] = {
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
+            "host_ms_per_item": 1e3 * (tokenization + work.host_seconds) / len(items),
+            "device_ms_per_item": 1e3 * (seconds - tokenization - work.host_seconds) / len(items),
+            "host_ms_per_item_by_way": {way: 1e3 * found / len(items) for way, found in host.items()},
             "loglikelihood": [score.loglikelihood for score in scores],
             "breakdown": dataclasses.asdict(work)
             | {
@@ -288,6 +307,8 @@ def benchmark(arguments: argparse.Namespace, folder: Path, say: Callable[[str], 
     for number in range(arguments.repeats):
         for side in SIDES:
             chosen = arguments.settings if side == "ours" else arguments.harness_settings
+            if not chosen:
+                continue
             say(f"{side}, {number + 1} of {arguments.repeats}")
             found = _child(side, job | {"settings": {name: settings[name] for name in chosen}}, folder)
             for name, values in found.items():
@@ -325,13 +346,15 @@ def _result(arguments: argparse.Namespace, settings: dict[str, Any], best: dict[
 
 def _print(result: dict[str, Any]) -> None:
     table = Table(box=None, header_style="bold")
-    heads = ("setting", "items", "ours/s", "harness/s", "ratio", "by CPU", "cost of 0-shot", "batch", "difference")
+    heads = ("setting", "items", "ours/s", "host ms", "device ms", "harness/s", "ratio", "by CPU", "cost of 0-shot")
+    heads += ("batch", "difference")
     for head in (*heads, "accuracy"):
         table.add_column(head, justify="right")
     for name, row in result["settings"].items():
         theirs = row.get("harness")
         of_zero = f"{row['cpu_seconds_of_0_shot']:.2f}" if "cpu_seconds_of_0_shot" in row else ""
         figures = [name + "-shot", str(row["items"]), f"{row['ours']['items_per_second']:.2f}"]
+        figures += [f"{row['ours'][f'{where}_ms_per_item']:.2f}" for where in ("host", "device")]
         if theirs:
             figures += [f"{theirs['items_per_second']:.2f}", f"{row['ratio']:.1f}", f"{row['cpu_ratio']:.1f}", of_zero]
             figures += [str(theirs["batch_size"]), f"{row['max_difference']:.1e}"]
@@ -356,7 +379,13 @@ def _print(result: dict[str, Any]) -> None:
             f"LM head {b['head_share']:.0%}; {wall}, by CPU seconds {cpu}; host {b['host_seconds']:.2f} s; "
             f"before: {b['compilations']} compilations, {b['compile_seconds']:.1f} s"
         )
+        ways = ", ".join(f"{way} {ms:.3f}" for way, ms in row["ours"]["host_ms_per_item_by_way"].items())
+        console.print(f"{name}-shot, ours: host ms an item, packing included: {ways}")
     console.print(f"load average {result['load_average']:.1f} on {result['cores']} cores")
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",") if text else []
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -366,8 +395,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--items", default="", help="HellaSwag as JSON lines; by default seeded synthetic items")
     parser.add_argument("--count", type=int, default=24, help="items")
     parser.add_argument("--few_shot_count", type=int, default=0, help="items with exemplars; 0 takes --count")
-    parser.add_argument("--settings", default="0,5,5s", type=lambda text: text.split(","), help="ours")
-    parser.add_argument("--harness_settings", default="0,5", type=lambda text: text.split(","), help="the harness's")
+    parser.add_argument("--settings", default="0,5,5s", type=_names, help="ours")
+    parser.add_argument("--harness_settings", default="0,5", type=_names, help="the harness's; empty for none")
     parser.add_argument("--batch_sizes", default="1,4,8,16", type=lambda text: [int(n) for n in text.split(",")])
     parser.add_argument("--tune_items", type=int, default=4, help="items that batch sizes are tried on")
     parser.add_argument("--repeats", type=int, default=2)

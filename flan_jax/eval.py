@@ -29,6 +29,7 @@ from flan_jax.json_lines import to_json
 with epy.lazy_imports():  # not before the command line is read
     from flan_jax import partitioning, reporting
     from flan_jax.checkpoint import arrays
+    from flan_jax.data import line_tokens
     from flan_jax.evaluation import evaluator, jobs
     from flan_jax.scoring import items, scorer
 
@@ -190,6 +191,7 @@ def _score_items(arguments: argparse.Namespace) -> None:
     primary = distributed.is_primary()
     if primary:
         print(protocol.joint_line(joint, arguments.joint), flush=True)
+    tokenizer = line_tokens.LineTokenizer(tokenizer)
     done = items.score_items(arguments.items, arguments.output, engine, tokenizer, joint)
     if primary:
         failed = f", {done.errors} of {done.items} have an error" if done.errors else ""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from flan_jax.data import examples
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -81,6 +83,11 @@ def test_scoring():
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"XLA_FLAGS": ""})
     result = json.loads(printed.stdout.splitlines()[-1])
     zero, two, shared = (result["settings"][name] for name in ("0", "2", "2s"))
+    for row in (zero, two, shared):
+        ours = row["ours"]
+        ways = ours["host_ms_per_item_by_way"]
+        assert min(ways.values()) > 0 and set(ways) == {"whole_texts", "by_lines", "kept"}
+        assert ours["host_ms_per_item"] > 0 and ours["device_ms_per_item"] > 0
     for row in (zero, two):
         ours, theirs = row["ours"], row["harness"]
         assert row["max_difference"] < 1e-3 and ours["accuracy"] == theirs["accuracy"]
@@ -92,6 +99,29 @@ def test_scoring():
         assert 0 < work["head_share"] < 1 and work["compilations"] >= 1
     assert "harness" not in shared and shared["cpu_seconds_of_0_shot"] > 0
     assert two["harness"]["tokens"] > zero["harness"]["tokens"]
+
+
+def test_host_time(tmp_path):
+    words = {"options": ["yes", "no"], "answer": "no", "relation": "fits"}
+    rows = [(str(n), words | {"premise": f"Grass {n}\nis green.", "hypothesis": "It is."}) for n in range(40)]
+    split = {"test": rows[:8], "exemplars": rows[8:]}
+    examples.write_folder(tmp_path / "examples" / "rte", split)
+    arguments = [
+        f"--prepared={tmp_path}",
+        "--vocabulary=bytes",
+        "--dataset=rte",
+        "--styles=instructions,2_shared_shots",
+    ]
+    command = [sys.executable, BENCHMARKS / "host_time.py", *arguments, "--count=6", "--repeats=1", "--json"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"XLA_FLAGS": ""})
+    rows = json.loads(printed.stdout.splitlines()[-1])["rows"]
+    assert [(row["style"], row["joint"], row["prompts"]) for row in rows] == [
+        ("instructions", "newline", 6),
+        ("2_shared_shots", "newline", 6),
+    ]
+    for row in rows:
+        assert all(row[way]["wall_ms_per_item"] > 0 for way in ("whole", "lines", "kept"))
+        assert row["bytes_per_item"] > 0 and row["tokens_per_item"] > 10
 
 
 @pytest.mark.slow

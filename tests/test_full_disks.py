@@ -148,9 +148,9 @@ def test_single_files(model, prepared, make_disk, tmp_path, capfd):
     """What writes one file keeps the file that was there."""
     disk = make_disk(8)
     items, corpus, prompts = tmp_path / "items.jsonl", tmp_path / "corpus.txt", tmp_path / "prompts.jsonl"
-    line = {"id": "i" * 400, "prompt": "a", "options": ["b", "c"]}
-    items.write_text("".join(json.dumps(line) + "\n" for _ in range(40)))
-    prompts.write_text("".join(json.dumps({"id": "i" * 400, "prompt": "a"}) + "\n" for _ in range(40)))
+    lines = [{"id": "i" * 400 + str(n), "prompt": "a", "options": ["b", "c"]} for n in range(40)]
+    items.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prompts.write_text("".join(json.dumps({"id": "i" * 400 + str(n), "prompt": "a"}) + "\n" for n in range(40)))
     corpus.write_text("nothing\n")
     old = disk / "file"
     old.write_text("old")

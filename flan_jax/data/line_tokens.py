@@ -14,6 +14,7 @@ round otherwise for a part of it. Their texts are remembered whole.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import unicodedata
@@ -65,10 +66,11 @@ def cuts_after_line_breaks(tokenizer: Tokenizer) -> frozenset[str]:
     if isinstance(tokenizer, SentencePieceTokenizer) and _sentencepiece_cuts(tokenizer.content):
         return _AFTER
     if isinstance(tokenizer, HuggingFaceTokenizer):
-        return _huggingface_cuts(json.loads(tokenizer.content))
+        return _huggingface_cuts(tokenizer.content)
     return _AFTER if type(tokenizer) is ByteTokenizer else frozenset()
 
 
+@functools.lru_cache(4)  # a vocabulary of 262,144 pieces takes a moment to read
 def _sentencepiece_cuts(content: bytes) -> bool:
     """BPE that leaves white space as it is and has no piece with a line break beside anything else."""
     model = sentencepiece_model_pb2.ModelProto()
@@ -84,9 +86,11 @@ def _sentencepiece_cuts(content: bytes) -> bool:
     return trainer.byte_fallback or any(p.piece == "\n" for p in model.pieces)  # unknown neighbours become one token
 
 
-def _huggingface_cuts(settings: dict[str, Any]) -> frozenset[str]:
+@functools.lru_cache(4)
+def _huggingface_cuts(content: bytes) -> frozenset[str]:
     """Byte-level BPE over parts that a known pattern gives, with no added token that reaches over a line's end."""
     nowhere: frozenset[str] = frozenset()
+    settings = json.loads(content)
     model, normalizer = settings["model"], settings.get("normalizer")
     if model.get("type") != "BPE" or model.get("dropout"):
         return nowhere

@@ -8,8 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import metrics, styles, templates, ways
-from flan_jax.catalog import VARIANT
+from flan_jax import catalog, metrics, styles, templates, ways
 from flan_jax.data import trimming
 from flan_jax.data.builder import Example
 from flan_jax.data.vocabularies import Tokenizer
@@ -127,7 +126,7 @@ def _further_trees(
         number=unit.number,
         fields=example.fields,
         scored=asked.scored(example.fields),
-        exemplars=unit.builder.exemplars(row["id"], unit.number, inputs, row["fields"].get(VARIANT, "")),
+        exemplars=unit.builder.exemplars(row["id"], unit.number, inputs, example.fields.get(catalog.VARIANT, "")),
         cut=cut,
     )
     return {

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog
+from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
 from flan_jax.reporting.runs import Run, common
@@ -43,6 +44,16 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             "by its mean over the templates. p is of a two-sided permutation test over examples "
             f"({PERMUTATIONS:,} draws of signs). p (Holm) is corrected for all {tests(evidence.comparisons)} tests of "
             f"this report; a verdict stands where it is below 0.05, and none below {MIN_PAIRS} examples."
+        )
+    if any(figures.get("best_dev_way") for run in runs for figures in run.datasets.values()):
+        found.append(
+            "Ways to score: the one that is best on the dev examples, by its mean over the templates, is named with "
+            "its test figure. All other figures and tests are of the sum."
+        )
+    if forms.pairs(runs):
+        found.append(
+            "Full text or letters: the form with the higher mean over the templates on the dev examples is named with "
+            "its mean on test; of equals it is the full text."
         )
     if any(evidence.calibration(run.name) for run in runs):
         found.append(

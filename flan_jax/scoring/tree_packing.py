@@ -174,18 +174,20 @@ def assemble(
     shards, places, _ = array_shapes["targets"]
     rows_per_shard = num_rows // shards
     used = [0] * shards
+    # Lists, written at once at the end: an array takes as long for one number as for a hundred.
+    taken: list[int] = []  # flat places in [S, P] that predict, and the slots at which they do
+    slots_of: list[int] = []
     index: list[int] = []
+    targets: list[int] = []
     option: list[int] = []
 
-    def predict(shard: int, slot: int, wanted: Sequence[tuple[int, int]]) -> None:
-        """Up to FAN_OUT (token, option) predicted at a slot of the shard."""
-        place = used[shard]
-        used[shard] += 1
-        arrays["predictors"][shard, place] = slot
-        for j, (token, number) in enumerate(wanted):
-            arrays["targets"][shard, place, j] = token
-            index.append((shard * places + place) * FAN_OUT + j)
-            option.append(number)
+    def take(shard: int, slots: Sequence[int]) -> int:
+        """Takes a place for each slot of the shard; returns the first, flat, after which the others stand."""
+        first = shard * places + used[shard]
+        used[shard] += len(slots)
+        taken.extend(range(first, first + len(slots)))
+        slots_of.extend(slots)
+        return first
 
     for b, row in enumerate(rows):
         shard, base = b // rows_per_shard, b % rows_per_shard * length
@@ -200,18 +202,28 @@ def assemble(
                 at = start + len(tokens)
                 if unscored == 0:
                     firsts.append((branch[0], number))
-                for j in range(max(unscored, 1), len(branch)):
-                    predict(shard, base + at + j - 1, [(branch[j], number)])
+                scored = branch[max(unscored, 1) :]
+                end = base + at + len(branch) - 1
+                first = take(shard, range(end - len(scored), end))
+                index.extend(range(first * FAN_OUT, (first + len(scored)) * FAN_OUT, FAN_OUT))
+                targets.extend(scored)
+                option.extend([number] * len(scored))
                 slots = len(branch) - 1
                 tokens += branch[:slots]
                 positions += range(before + depth, before + depth + slots)
                 branches += [k + 1] * slots
             for j in range(0, len(firsts), FAN_OUT):
-                predict(shard, base + start + depth - 1, firsts[j : j + FAN_OUT])
+                some = firsts[j : j + FAN_OUT]
+                first = take(shard, [base + start + depth - 1])
+                index.extend(range(first * FAN_OUT, first * FAN_OUT + len(some)))
+                targets.extend(token for token, _ in some)
+                option.extend(number for _, number in some)
             stop = start + len(tokens)
             arrays["tokens"][b, start:stop] = tokens
             arrays["positions"][b, start:stop] = positions
             arrays["branches"][b, start:stop] = branches
             arrays["segments"][b, start:stop] = segment
             start = stop
+    arrays["predictors"].reshape(-1)[taken] = slots_of
+    arrays["targets"].reshape(-1)[index] = targets
     return TreeBatch(arrays, max(used), np.array(index, np.int64), np.array(option, np.int64))

@@ -171,7 +171,7 @@ def test_what_is_kept_is_read(folder):
         {"tokenizer": CUT["gpt2"]()},
         {"tokenizer": ByteTokenizer(stop_ids=(5,))},
     ],
-    ids=str,
+    ids=lambda other: ",".join(map(str, other)) if "tokenizer" not in other else other["tokenizer"].kind,
 )
 def test_what_a_user_chooses_otherwise_is_kept_beside_it(folder, other):
     style = "shuffled_options" if "seed" in other else "instructions"

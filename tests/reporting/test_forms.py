@@ -59,6 +59,7 @@ def test_the_report_has_it(both, tmp_path):
     for suffix in ("md", "html"):
         text = paths[suffix].read_text("utf-8")
         assert "Full text or letters" in text and "better on dev" in text
+        assert "of equals it is the full text" in text and "All other figures and tests are of the sum" in text
 
 
 def changed(run, **more):
