@@ -234,9 +234,8 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
     result = prepare_datasets(chosen, arguments.data, None, to, limits, arguments.overwrite, workers)
     tokenizer = line_tokens.LineTokenizer(tokenizer)
     result["prompts"] = []
-    tested = [catalog.dataset(found["dataset"]) for found in result["datasets"] if "test" in found]
-    for record in (variant for dataset in tested for variant in catalog.variants(dataset)):
-        asked = how.protocol_of(record)
+    with_test = [how.protocol_of(catalog.dataset(one["dataset"])) for one in result["datasets"] if "test" in one]
+    for asked in (variant for whole in with_test for variant in whole.variants):
         if not asked.ranked:
             continue
         joint = asked.joint(trained, has_encoder, arguments.joint)

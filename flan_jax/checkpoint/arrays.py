@@ -125,6 +125,9 @@ class Saver:
         """
         with self._failing():
             self._manager.check_for_errors()
+            # Orbax's own thread may have taken the error first; it is told where one waits for that thread.
+            if not self._manager.is_saving_in_progress():
+                self._manager.wait_until_finished()
 
     def wait(self) -> None:
         """Returns when all that was started is saved.

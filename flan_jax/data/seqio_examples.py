@@ -108,6 +108,7 @@ class _Renderer:
         sequence_length: Mapping[str, int],
     ) -> None:
         self._record, self._style, self._number, self._seed, self._ranked = record, style, number, seed, ranked
+        self._source = source
         self._features, self._lengths = output_features, sequence_length
         self._tokenizer = seqio_vocabulary.of(output_features["inputs"].vocabulary)[1]
         self._check_lengths()
@@ -115,11 +116,17 @@ class _Renderer:
         self._protocol = protocol.of(record, style).limited(max_input_tokens=most)
         self._room = None if most is None else most - output_features["inputs"].add_eos
         self._left_out = 0
-        pool = records.exemplar_pool(record, source.source) if style.shots else ()
-        self._builder = ExampleBuilder(
-            record, style, asked=self._protocol, pool=pool, tokenizer=self._tokenizer, seed=seed
-        )
+        self._builder = self._builder_of("train")
+        # Of a dataset with variants, evaluation has exemplars that training has not.
+        self._evaluation = self._builder_of("test") if style.shots and record.variants else self._builder
         self._check_room()
+
+    def _builder_of(self, split: str) -> ExampleBuilder:
+        """The builder of a split's examples."""
+        pool = records.exemplar_pool(self._record, self._source.source, split) if self._style.shots else ()
+        return ExampleBuilder(
+            self._record, self._style, asked=self._protocol, pool=pool, tokenizer=self._tokenizer, seed=self._seed
+        )
 
     def _check_lengths(self) -> None:
         """Refuses what is no length."""
@@ -158,7 +165,8 @@ class _Renderer:
         inputs, targets = templates.render_tensors(self._builder.templates, fields, index)
         if self._style.shots:
             variant = row.get(catalog.VARIANT, tf.constant(""))
-            prefix = tf.numpy_function(self._prefix, [row["record_id"], index, inputs, variant], tf.string)
+            arguments = [row["record_id"], index, inputs, variant, row[IS_TRAIN]]
+            prefix = tf.numpy_function(self._prefix, arguments, tf.string)
             inputs = tf.strings.join([tf.ensure_shape(prefix, []), inputs])
         else:
             prefix = tf.constant("")
@@ -218,10 +226,11 @@ class _Renderer:
         lists = {"options": tf.ensure_shape(options, [None]), _SCORED: tf.ensure_shape(scored, [None])}
         return lists | {name: tf.ensure_shape(text, []) for name, text in zip(names, texts, strict=True)}
 
-    def _prefix(self, record_id: bytes, template: int, inputs: bytes, variant: bytes) -> bytes:
+    def _prefix(self, record_id: bytes, template: int, inputs: bytes, variant: bytes, is_train: bool) -> bytes:
         """The exemplars in front of a rendered input."""
+        builder = self._builder if is_train else self._evaluation
         shown = records.decoded(record_id), int(template), records.decoded(inputs), records.decoded(variant)
-        return self._builder.prefix(*shown)[0].encode()
+        return builder.prefix(*shown)[0].encode()
 
     def _fitted(self, inputs: Any, fields: Mapping[str, Any], prefix: Any, index: Any) -> tuple[Any, Any, Any]:
         """(text, ids with EOS, tokens that were cut) of an input; -1 cut tokens where it cannot be made to fit."""

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import seqio
 
-from flan_jax import catalog, content, prepare, protocol
-from flan_jax.data import examples, preparation, sources, tasks
+from flan_jax import catalog, content, prepare, protocol, styles
+from flan_jax.data import examples, preparation, records, sources, tasks, vocabularies
+from flan_jax.data.builder import ExampleBuilder
 from flan_jax.errors import FlanError
 
 PAIRS = [
@@ -75,13 +77,33 @@ def test_every_direction_has_all_records_and_all_exemplars(tmp_path, monkeypatch
     assert sorted(row["id"] for row in whole) == sorted(row["id"] for row in every)
 
 
+@pytest.mark.parametrize("name", ["wmt14_enfr", "coqa"])
+@pytest.mark.parametrize("style", ["2_shots", "2_shared_shots"])
+def test_seqio_asks_what_the_evaluator_asks(name, style, tmp_path):
+    record, asked = catalog.dataset(name), styles.parse(style)
+    source = sources.open_source(record, "samples")
+    preparation.prepare_examples(record, source, tmp_path)
+    number = record.forward_templates[0]
+    tasks.register(names=[f"flan_{name}_{style}_t{number}"])
+    task = seqio.get_mixture_or_task(f"flan_{name}_{style}_t{number}")
+    rows = task.get_dataset(None, "test", shuffle=False).as_numpy_iterator()
+    shown = {row["record_id"].decode(): row["inputs_pretokenized"].decode() for row in rows}
+    wanted = {}
+    for one in catalog.variants(record):
+        pool = [(row["id"], row["fields"]) for row in examples.read(tmp_path, one.name, "exemplars")]
+        builder = ExampleBuilder(one, asked, pool=pool, tokenizer=vocabularies.ByteTokenizer())
+        for row in examples.read(tmp_path, one.name, "test"):
+            wanted[row["id"]] = builder.build(row["id"], row["fields"], number).inputs
+    assert shown == wanted and len(wanted) == {"wmt14_enfr": 12, "coqa": 42}[name]
+
+
 def test_training_keeps_one_direction_a_record(tmp_path):
     source = opened("wmt14_enfr", tmp_path, train=pairs(40), test=pairs(2))
     rows = list(preparation.training_records(catalog.dataset("wmt14_enfr"), source, preparation.Options()))
     assert len({row.identity for row in rows}) == len(rows) == source.splits["train"].size
     ways = [row.fields["variant"] for row in rows]
     assert set(ways) == {"en-fr", "fr-en"}
-    pool = tasks.exemplar_pool(catalog.dataset("wmt14_enfr"), source)
+    pool = records.exemplar_pool(catalog.dataset("wmt14_enfr"), source)
     assert [(identity, fields["variant"]) for identity, fields in pool] == [
         (row.identity, way) for row, way in zip(rows, ways, strict=True)
     ]

@@ -108,7 +108,7 @@ def test_id_0_is_a_token_of_huggingface(contents):
 
 def test_id_0_is_a_token_of_sentencepiece():
     tokenizer = vocabularies.SentencePieceTokenizer(sentencepiece_model(pad_id=-1, eos_id=2, bos_id=-1, unk_id=1))
-    processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer._content)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.content)
     assert not processor.is_control(0) and not processor.is_unknown(0)
     for text in PLAIN:
         assert tokenizer.decode(tokenizer.encode([text])[0]) == text

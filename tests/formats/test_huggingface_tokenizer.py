@@ -720,7 +720,7 @@ def test_a_token_for_pictures_without_an_embedding(tmp_path):
     """Gemma 3's text models have none for it."""
     spm = {"tokenizer.model": lambda: pieces("bpe", pad_id=0, eos_id=1, bos_id=2, unk_id=3)}
     plain = read(fill(tmp_path / "plain", {"model_type": "gemma3_text"}, spm))
-    fast = tokenizers.Tokenizer.from_str(plain._content.decode())
+    fast = tokenizers.Tokenizer.from_str(plain.content.decode())
     size = fast.get_vocab_size()
     fast.add_tokens([AddedToken("<image_soft_token>", special=True, normalized=False)])
     for embeddings, expected in ((size, size), (size + 1, size + 1)):
