@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import flan_jax.tasks
-from flan_jax import catalog, template_lint, templates
+from flan_jax import catalog, metrics, template_lint, templates
 from flan_jax.json_lines import read_json_lines
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
@@ -160,7 +160,8 @@ def test_fields(dataset):
 @each_dataset
 def test_every_field_is_used(dataset):
     patterns = [p for t in dataset.templates for p in (t.input, t.target)]
-    used = {name for p in (*patterns, dataset.gpt3_prompt.input) for name in templates.placeholders(p)}
+    patterns += [dataset.gpt3_prompt.input, dataset.gpt3_prompt.premise]
+    used = {name for p in patterns for name in templates.placeholders(p)} | set(metrics.needs(dataset.metrics))
     examples = [f for fields in sample_fields(dataset).values() for f in fields]
     # Metrics may read fields that no template shows, but those are lists or ids.
     unused = {name for name in examples[0] if name not in used and isinstance(examples[0][name], str)}
