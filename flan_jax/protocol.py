@@ -27,7 +27,7 @@ from typing import Any
 from flan_jax import catalog, metrics, styles, values
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.errors import FlanError
-from flan_jax.templates import OPTIONS, PLACEHOLDER, Template
+from flan_jax.templates import LETTER, LETTERED, OPTIONS, PLACEHOLDER, Template, placeholders
 
 VERSION = 2  # raised when the same record comes to mean something else; it is part of every digest
 
@@ -189,6 +189,12 @@ class Protocol:
     def stops(self, joint: str) -> tuple[str, ...]:
         """What a generated answer ends before; nothing where EOS ends it."""
         return () if joint == EOS else self.untuned_stops
+
+    def shown_fields(self, number: int) -> tuple[str, ...]:
+        """The names of a record's own text fields that a template shows, or what stands for it in PMI; no options."""
+        patterns = (self.templates[number].input, self.templates[number].target, self.premises[number])
+        names = dict.fromkeys(name for pattern in patterns for name in placeholders(pattern))
+        return tuple(name for name in names if name not in (OPTIONS, LETTERED, LETTER))
 
     def premise(self, number: int) -> str:
         """What stands before an option of a template without its prompt (PMI); it may hold placeholders."""

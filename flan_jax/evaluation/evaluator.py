@@ -266,7 +266,8 @@ def evaluate(
         left = {split: next(iter(of.values())).left if of else () for split, of in by_split.items()}
         lines = {split: {n: one.lines for n, one in of.items() if one.lines} for split, of in by_split.items()}
         if not lines["test"]:
-            reason = f"none of its {len(left['test'])} test examples can be asked (first: {left['test'][0].reason})"
+            first = left["test"][0].reason.rstrip(".")
+            reason = f"none of its {len(left['test'])} test examples can be asked (first: {first})"
             results["skipped"].append({"dataset": record.name, "reason": reason})
             continue
         results["datasets"][record.name] = {
