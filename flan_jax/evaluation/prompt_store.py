@@ -139,7 +139,7 @@ class PromptStore:
         except FileNotFoundError:
             stale = False
         except OSError as error:
-            stale = True
+            stale = False
             self._once("read", f"prompts kept in {path} cannot be read ({error.strerror}): they are tokenized anew.")
         if found is not None:
             self.read += 1
