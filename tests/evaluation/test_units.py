@@ -297,3 +297,20 @@ def test_a_bad_row_costs_no_other(scorer, generator, tmp_path, fields, reason, s
     number = figures["templates"][0]["template"]
     _, *lines = predictions(tmp_path / "out", name, number)
     assert [line["shots"] for line in lines] == [1, 1]  # nor is it an exemplar
+
+
+def test_results_say_how_many_exemplars_fit(scorer, tmp_path):
+    """A dataset of long texts is asked without exemplars, whatever its style is called."""
+    long = " ".join(f"word{n}" for n in range(125))
+    prepare(tmp_path / "prepared", rte=[RTE, RTE | {"premise": long}, RTE | {"premise": "Snow is white."}])
+    for style, shots in (("gpt3_2_shots", 2), ("gpt3", 0)):
+        settings = dataclasses.replace(SETTINGS, style=style)
+        figures = evaluate(scorer, tmp_path / "prepared", tmp_path / style, ["rte"], settings)["datasets"]["rte"]
+        _, *lines = predictions(tmp_path / style, "rte")
+        found = [line["shots"] for line in lines]
+        assert found[1] == 0 and (sum(found) > 0) == (shots > 0)
+        if shots:
+            mean = pytest.approx(sum(found) / 3)
+            assert figures["shots"] == {"wanted": 2, "mean": mean, "without": found.count(0), "of": 3}
+        else:
+            assert "shots" not in figures
