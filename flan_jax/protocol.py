@@ -27,14 +27,14 @@ from typing import Any
 from flan_jax import catalog, metrics, styles, values
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.errors import FlanError
-from flan_jax.templates import OPTIONS, PLACEHOLDER, Template
+from flan_jax.templates import LETTER, LETTERED, OPTIONS, PLACEHOLDER, Template, placeholders
 
-VERSION = 1  # raised when the same record comes to mean something else; it is part of every digest
+VERSION = 2  # raised when the same record comes to mean something else; it is part of every digest
 
 AUTO, EOS, NEWLINE, SPACE, JOINED = "auto", "eos", "newline", "space", "joined"
 JOINTS = (AUTO, JOINED, EOS, NEWLINE, SPACE)
 
-START, END = "start", "end"  # of a field: where it is cut
+START, END = "start", "end"  # of the field that a prompt ends with: where it is cut
 
 EXEMPLAR_POOL = 1_000  # exemplars are drawn from the first so many training records
 _EXEMPLAR_BUDGET = 960  # tokens of exemplars and input together (paper, appendix)
@@ -93,7 +93,7 @@ class Protocol:
       exemplar_budget: most tokens of exemplars and input together.
       max_input_tokens: longest input with its exemplars, BOS and EOS included; fields are cut to fit.
       max_target_tokens: longest target with its EOS; its end is cut.
-      trim: which end of a field is cut, "start" or "end".
+      trim: which end is cut of the field that a prompt ends with, "start" or "end"; others lose their end.
       untuned_joint: between prompt and answer, for a decoder that was never tuned here.
       untuned_stops: a generated answer ends before any of these, where its end is not marked by EOS.
       premises: what stands before an option where its likelihood without the prompt is asked for (PMI), by template.
@@ -190,6 +190,12 @@ class Protocol:
         """What a generated answer ends before; nothing where EOS ends it."""
         return () if joint == EOS else self.untuned_stops
 
+    def shown_fields(self, number: int) -> tuple[str, ...]:
+        """The names of a record's own text fields that a template shows, or what stands for it in PMI; no options."""
+        patterns = (self.templates[number].input, self.templates[number].target, self.premises[number])
+        names = dict.fromkeys(name for pattern in patterns for name in placeholders(pattern))
+        return tuple(name for name in names if name not in (OPTIONS, LETTERED, LETTER))
+
     def premise(self, number: int) -> str:
         """What stands before an option of a template without its prompt (PMI); it may hold placeholders."""
         return self.premises[number]
@@ -277,7 +283,7 @@ def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
         exemplar_budget=_EXEMPLAR_BUDGET,
         max_input_tokens=MAX_INPUT_TOKENS,
         max_target_tokens=MAX_TARGET_TOKENS,
-        trim=START if in_gpt3 else END,  # the answer continues the text, so that its end has to stay
+        trim=START if in_gpt3 else END,  # the answer continues that field, so that its end has to stay
         untuned_joint=SPACE if in_gpt3 else NEWLINE,
         untuned_stops=record.gpt3_prompt.stop if in_gpt3 else _STOPS,
         premises=(record.gpt3_prompt.premise,) if in_gpt3 and continues and record.gpt3_prompt.premise else premises,

@@ -137,7 +137,7 @@ def parse(name: str) -> TextStyle:
     while position < len(name):
         found = _PART.match(name, position)
         if not found or (found.end() < len(name) and name[found.end()] != "_"):
-            near = difflib.get_close_matches(name, _EXAMPLES, n=2, cutoff=0.6)
+            near = difflib.get_close_matches(name.lower(), _EXAMPLES, n=2, cutoff=0.6)
             meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise FlanError(
                 f"unknown style {name!r}: {meant}it is instructions, no_template, dataset_name, gpt3, without_options, "

@@ -62,6 +62,7 @@ def test_the_papers_style_adds_nothing_to_a_name():
         ("gpt3_shuffled_options_lettered_options", "needs instructions"),
         ("lettered_options_lettered_options", "says twice"),
         ("lettered_option", "did you mean 'lettered_options'"),
+        ("GPT3", "did you mean 'gpt3'"),
         ("0_templates", "'0_templates' is no part of a style: leave it out"),
         ("11_templates", "1 to 10 templates, not 11"),
         ("17_shots", "up to 16 shots, not 17"),

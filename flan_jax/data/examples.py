@@ -21,6 +21,7 @@ from flan_jax.data.token_store import read_info
 from flan_jax.errors import FlanError
 from flan_jax.files import whole_folder
 from flan_jax.json_lines import read_json_lines
+from flan_jax.templates import OPTIONS
 
 VERSION = 3  # of the folder's form; the first had no hashes, the second one example a record
 DEV, TEST, EXEMPLARS = "dev", "test", "exemplars"
@@ -108,12 +109,48 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
         if limit is not None and len(rows) >= limit:
             break
         row = line.value
-        if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not isinstance(row.get("fields"), dict):
+        is_row = isinstance(row, dict) and isinstance(row.get("fields"), dict)
+        if not is_row or not all(isinstance(row.get(key), str) for key in ("id", "hash")):
             raise FlanError(f"{path} line {line.number} is broken; prepare {dataset!r} again with --overwrite.")
         if wanted and row["fields"].get(catalog.VARIANT) != wanted:
             continue
         rows.append({"id": row["id"], "hash": row["hash"], "fields": row["fields"]})
     return rows
+
+
+class UnusableError(FlanError):
+    """An example that nothing can be asked of, or whose answer cannot be scored."""
+
+
+def check(fields: Mapping[str, Any], shown: Iterable[str], ranked: bool) -> None:
+    """Refuses fields that no prompt or no score can be made of; files may be another program's.
+
+    Args:
+      fields: of an example.
+      shown: the names of those that a prompt shows.
+      ranked: whether it has to have options.
+
+    Raises:
+      UnusableError: a field that is shown is no text, no option is the answer, or there is no answer.
+    """
+    for name, value in fields.items():
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise UnusableError(f"field {name!r} is no text and no list of texts.")
+    for name in shown:
+        if not isinstance(fields.get(name), str):
+            raise UnusableError(f"there is no text for {name!r}.")
+    answer = fields.get("answer", "")
+    if ranked:
+        options = fields.get(OPTIONS)
+        if not isinstance(options, list) or not options:
+            raise UnusableError("it has no list of options.")
+        if answer not in options:
+            raise UnusableError("its answer is not one of its options.")
+    references = fields.get("references") or answer
+    references = [references] if isinstance(references, str) else references
+    if not all(map(str.strip, references)):
+        raise UnusableError("its answer is empty.")
 
 
 def _files(info: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from flan_jax import templates
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
-from flan_jax.protocol import START
+from flan_jax.protocol import END, START
 from flan_jax.templates import Template
 
 Fields = Mapping[str, "str | Sequence[str]"]
@@ -52,7 +52,8 @@ def fit(template: Template, fields: Fields, prefix: str, tokenizer: Tokenizer, r
       prefix: exemplars, which stand in front of the input.
       tokenizer: counts the tokens of all of it.
       room: most tokens, without BOS and EOS.
-      side: which end of a field is cut, "start" or "end".
+      side: which end is cut of the field that the input ends with, "start" or "end"; it is "start" where an answer goes
+        on with that field. All others lose their end, whatever the style: of an article, its first words count most.
 
     Raises:
       TooLongError: it does not fit with all its text fields empty.
@@ -60,6 +61,7 @@ def fit(template: Template, fields: Fields, prefix: str, tokenizer: Tokenizer, r
     """
     left = dict(fields)
     shown = collections.Counter(name for name in templates.placeholders(template.input) if name not in _WHOLE)
+    last = templates.pieces(template.input)[-2][1] if template.input.endswith("}") and shown else None
     full: int | None = None
     passes = 0
     while True:
@@ -79,7 +81,7 @@ def fit(template: Template, fields: Fields, prefix: str, tokenizer: Tokenizer, r
         level = _level(counts, shown, (len(tokens) - room) * (1 + passes // 4))
         for name in names:
             if counts[name] > level:
-                left[name] = shortened(left[name], level / counts[name], side)
+                left[name] = shortened(left[name], level / counts[name], side if name == last else END)
         passes += 1
 
 

@@ -266,7 +266,8 @@ def evaluate(
         left = {split: next(iter(of.values())).left if of else () for split, of in by_split.items()}
         lines = {split: {n: one.lines for n, one in of.items() if one.lines} for split, of in by_split.items()}
         if not lines["test"]:
-            reason = f"none of its {len(left['test'])} test examples can be asked (first: {left['test'][0].reason})"
+            first = left["test"][0].reason.rstrip(".")
+            reason = f"none of its {len(left['test'])} test examples can be asked (first: {first})"
             results["skipped"].append({"dataset": record.name, "reason": reason})
             continue
         results["datasets"][record.name] = {
@@ -276,6 +277,7 @@ def evaluate(
             "status": labels.status(record, manifest),
             "label": labels.label(style, labels.status(record, manifest)),
             "protocol": how[record].digest,
+            **({"shots": _shots(style.shots, lines["test"])} if style.shots else {}),
             "skipped_examples": len(left["test"]),
             "left_out": [{"split": split, **dataclasses.asdict(one)} for split, some in left.items() for one in some],
             "overlap": overlaps.get(record.name),
@@ -290,6 +292,12 @@ def evaluate(
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
     return results
+
+
+def _shots(wanted: int, lines: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """How many exemplars the prompts of all templates have: as many as fit, which is none beside a long text."""
+    found = [line["shots"] for of_template in lines.values() for line in of_template]
+    return {"wanted": wanted, "mean": sum(found) / len(found), "without": found.count(0), "of": len(found)}
 
 
 def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int], Predictions]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flan_jax.data import trimming
+from flan_jax.data.examples import UnusableError
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.completion import complete
 from flan_jax.decoding.generator import Generator
@@ -28,7 +29,7 @@ def generate(generator: Generator, tokenizer: Tokenizer, unit: Unit, joint: str)
     for row in unit.rows:
         try:
             prompt, example = unit.prompt(tokenizer, row)
-        except trimming.TooLongError as error:
+        except (UnusableError, trimming.TooLongError) as error:
             left.append(Left(row["id"], unit.number, str(error)))
             continue
         texts.append(prompt.inputs)

@@ -17,7 +17,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,18 @@ def read_records(
     test = example_files.read(prepared_dir, name, example_files.TEST, max_examples)
     dev = example_files.read(prepared_dir, name, example_files.DEV, max_dev_examples)
     pool = example_files.read(prepared_dir, name, example_files.EXEMPLARS) if style.shots else []
-    drawn = [(row["id"], row["fields"]) for row in pool]
+    shown = {name for number in asked.forward for name in asked.shown_fields(number)}
+    drawn = [(row["id"], row["fields"]) for row in pool if _is_usable(row["fields"], shown, asked.ranked)]
     builder = ExampleBuilder(asked.record, style, asked=asked, pool=drawn, tokenizer=tokenizer, seed=seed)
     return Records(builder, ((example_files.TEST, test), (example_files.DEV, dev)))
+
+
+def _is_usable(fields: Mapping[str, Any], shown: Iterable[str], ranked: bool) -> bool:
+    try:
+        example_files.check(fields, shown, ranked)
+    except example_files.UnusableError:
+        return False
+    return True
 
 
 class PromptStore:
@@ -130,7 +139,7 @@ class PromptStore:
         except FileNotFoundError:
             stale = False
         except OSError as error:
-            stale = True
+            stale = False
             self._once("read", f"prompts kept in {path} cannot be read ({error.strerror}): they are tokenized anew.")
         if found is not None:
             self.read += 1

@@ -11,12 +11,14 @@ from typing import Any
 from flan_jax import catalog, metrics, styles, templates, ways
 from flan_jax.data import trimming
 from flan_jax.data.builder import Example
+from flan_jax.data.examples import UnusableError
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import NotFiniteError
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 from flan_jax.scoring.scorer import OptionScores, Scorer
 from flan_jax.scoring.trees import Tree, UnscorableError, build_tree, share_prefix
 
+_CANNOT_ASK = (UnusableError, trimming.TooLongError, UnscorableError, styles.TooManyOptionsError)
 _BESIDE = 3  # most tokens that stand beside a prompt and what is scored: BOS, the joint, EOS
 
 
@@ -67,7 +69,7 @@ def render(
             scored = asked.scored(example.fields)
             tree = _tree(tokenizer, prompt.inputs, scored, joint, max_length)
             own = _further_trees(tokenizer, unit, row, example, joint, max_length, readings)
-        except (trimming.TooLongError, UnscorableError, styles.TooManyOptionsError) as error:
+        except _CANNOT_ASK as error:
             left.append(Left(row["id"], unit.number, str(error)))
             continue
         trees.append(tree)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flan_jax import distributed, templates
+from flan_jax.data import examples as example_files
 from flan_jax.data import trimming
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
@@ -164,9 +165,11 @@ class Unit:
         """The prompt of a record, cut to the protocol's limit, and the example as it was before.
 
         Raises:
+          UnusableError: the record cannot be asked in any way.
           TooLongError: exemplars, instruction and options alone exceed the limit.
         """
         asked = self.builder.protocol
+        example_files.check(row["fields"], asked.shown_fields(self.number), asked.ranked)
         example = self.builder.build(row["id"], row["fields"], self.number)
         room = asked.input_room(tokenizer.bos_id is not None)
         template = asked.templates[self.number]

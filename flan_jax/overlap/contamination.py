@@ -47,7 +47,8 @@ def shown_texts(record: catalog.Dataset, fields: dict[str, Any]) -> list[str]:
     for name in names:
         value = fields.get(name, "")
         if name != templates.OPTIONS or not record.labels:
-            texts += [value] if isinstance(value, str) else list(value)
+            found = value if isinstance(value, list) else [value]
+            texts += [text for text in found if isinstance(text, str)]  # another program's files may hold anything
     return texts
 
 

@@ -45,8 +45,8 @@ def record_of(dataset: catalog.Dataset, row: Mapping[str, Any]) -> seen.Record:
         value = row["fields"].get(name, "")
         if isinstance(value, str):
             texts.append(value)
-        elif name != templates.OPTIONS or not dataset.labels:
-            listed += value
+        elif isinstance(value, list) and (name != templates.OPTIONS or not dataset.labels):
+            listed += [text for text in value if isinstance(text, str)]
     return seen.Record(row["hash"], tuple(texts), tuple(listed))
 
 

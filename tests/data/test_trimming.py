@@ -28,11 +28,22 @@ def test_fields_are_cut_and_nothing_else(side, room, prefix):
     assert after == "It rained.\n\nOPTIONS:\n- yes\n- it is not possible to tell\n- no\n\nAnswer:"
     assert premise and premise == found.fields["premise"]
     assert set(premise.split()) <= set(WORDS.split())  # whole words
-    assert (WORDS.endswith(premise), WORDS.startswith(premise)) == (side == "start", side == "end")
+    assert WORDS.startswith(premise)  # the text goes on after it, whatever the side
     assert len(found.tokens) > room - 20  # no more than a word too much
     whole = prefix + NLI.input.replace("{options}", "OPTIONS:\n- yes\n- it is not possible to tell\n- no")
     whole = whole.replace("{premise}", WORDS).replace("{hypothesis}", "It rained.")
     assert found.cut_tokens == len(whole) - len(found.tokens)
+
+
+@pytest.mark.parametrize("side", ["start", "end"])
+@pytest.mark.parametrize("pattern", ["{article}\n- {lead}", "{lead} {article}", "{article}\n{lead}\n{article}"])
+def test_only_the_field_that_a_prompt_ends_with_loses_its_start(side, pattern):
+    texts = {"article": WORDS, "lead": WORDS.replace("word", "term")}
+    kept = trimming.fit(Template(pattern), texts, "", BYTES, 400, side).fields
+    last = pattern.rsplit("{")[-1].removesuffix("}")
+    for name, whole in texts.items():
+        assert 0 < len(kept[name]) < len(whole)
+        assert whole.endswith(kept[name]) if (side, name) == ("start", last) else whole.startswith(kept[name])
 
 
 def test_what_fits_stays():

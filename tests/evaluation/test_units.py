@@ -210,8 +210,8 @@ def test_answers_end_as_the_protocol_says(scorer, generator, tmp_path, monkeypat
     assert {(one["joint"], one["stops"], one["max_new_tokens"]) for one in seen} == {(joint, stops, 4)}
 
 
-@pytest.mark.parametrize(("style", "kept"), [("gpt3", "end"), ("instructions", "start")])
-def test_prompts_are_cut_as_the_store_cuts_them(scorer, tmp_path, style, kept):
+@pytest.mark.parametrize("style", ["gpt3", "instructions"])
+def test_prompts_are_cut_as_the_store_cuts_them(scorer, tmp_path, style):
     """E18: evaluation cut the start of a field at 1,280 tokens, the store its end at 1,024."""
     long = " ".join(f"word{n}" for n in range(300))
     prepare(tmp_path / "prepared", rte=[RTE | {"premise": long}])
@@ -219,10 +219,20 @@ def test_prompts_are_cut_as_the_store_cuts_them(scorer, tmp_path, style, kept):
     results = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["rte"], settings)
     _, line = predictions(tmp_path / "out", "rte", protocol.of(catalog.dataset("rte"), styles.parse(style)).forward[0])
     assert 650 < len(line["prompt"]) <= 699 and line["cut_tokens"] > 0
-    assert ("word299" in line["prompt"], "word0 " in line["prompt"]) == (kept == "end", kept == "start")
+    assert "word0 " in line["prompt"] and "word299" not in line["prompt"]
     assert RTE["hypothesis"] in line["prompt"] and results["settings"]["max_input_tokens"] == 700
     if style == "instructions":
         assert "OPTIONS:\n- yes\n- no" in line["prompt"]
+
+
+def test_an_answer_goes_on_with_what_was_kept(scorer, tmp_path):
+    """Of a field that the prompt ends with, the start is cut."""
+    long = " ".join(f"word{n}" for n in range(300))
+    prepare(tmp_path / "prepared", piqa=[PIQA | {"goal": long}])
+    settings = dataclasses.replace(SETTINGS, style="gpt3", max_input_tokens=700)
+    evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["piqa"], settings)
+    _, line = predictions(tmp_path / "out", "piqa")
+    assert line["prompt"].endswith(" word299") and "word0 " not in line["prompt"] and line["cut_tokens"] > 0
 
 
 def test_a_prompt_without_its_record_is_its_own_end(scorer, tmp_path):
@@ -248,3 +258,59 @@ def test_predictions_without_more_examples():
     both = one.without([units.Left(1, 2, "y"), units.Left(3, 2, "z"), units.Left(1, 5, "w")])
     assert [line["id"] for line in both.lines] == [0, 2] and {left.example for left in both.left} == {1, 3}
     assert one.without([]) == one
+
+
+# --------------------------------------------------------------------------------------- rows of another program
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (RTE | {"answer": "maybe"}, "its answer is not one of its options."),
+        (RTE | {"options": []}, "it has no list of options."),
+        (RTE | {"options": "no"}, "it has no list of options."),
+        (RTE | {"options": ["no", 4]}, "field 'options' is no text and no list of texts."),
+        ({key: RTE[key] for key in RTE if key != "options"}, "it has no list of options."),
+        (RTE | {"premise": None}, "field 'premise' is no text and no list of texts."),
+        (RTE | {"premise": 3}, "field 'premise' is no text and no list of texts."),
+        (RTE | {"premise": ["a", "b"]}, "there is no text for 'premise'."),
+        ({key: RTE[key] for key in RTE if key != "premise"}, "there is no text for 'premise'."),
+        (NQ | {"references": [1]}, "field 'references' is no text and no list of texts."),
+        (NQ | {"references": None}, "field 'references' is no text and no list of texts."),
+        (NQ | {"references": ["Ann", ""]}, "its answer is empty."),
+        (NQ | {"answer": "", "references": []}, "its answer is empty."),
+        (NQ | {"answer": " ", "references": []}, "its answer is empty."),
+        ({"question": "who?"}, "there is no text for 'answer'."),
+    ],
+)
+@pytest.mark.parametrize("style", ["gpt3_1_shots", "lettered_options_1_shots"])
+def test_a_bad_row_costs_no_other(scorer, generator, tmp_path, fields, reason, style):
+    name, good = ("nq", NQ) if "question" in fields else ("rte", RTE)
+    name = "natural_questions" if name == "nq" else name
+    rows = [good, fields, {**good, next(iter(good)): "Snow is white."}]
+    settings = dataclasses.replace(SETTINGS, style=style, max_new_tokens=1)
+    prepared = prepare(tmp_path, **{name: rows})
+    results = evaluate(scorer, prepared, tmp_path / "out", [name], settings, generator=generator)
+    figures = results["datasets"][name]
+    assert (figures["examples"], figures["skipped_examples"]) == (2, 1)
+    assert {(one["example"], one["reason"]) for one in figures["left_out"]} == {("test-1", reason)}
+    number = figures["templates"][0]["template"]
+    _, *lines = predictions(tmp_path / "out", name, number)
+    assert [line["shots"] for line in lines] == [1, 1]  # nor is it an exemplar
+
+
+def test_results_say_how_many_exemplars_fit(scorer, tmp_path):
+    """A dataset of long texts is asked without exemplars, whatever its style is called."""
+    long = " ".join(f"word{n}" for n in range(125))
+    prepare(tmp_path / "prepared", rte=[RTE, RTE | {"premise": long}, RTE | {"premise": "Snow is white."}])
+    for style, shots in (("gpt3_2_shots", 2), ("gpt3", 0)):
+        settings = dataclasses.replace(SETTINGS, style=style)
+        figures = evaluate(scorer, tmp_path / "prepared", tmp_path / style, ["rte"], settings)["datasets"]["rte"]
+        _, *lines = predictions(tmp_path / style, "rte")
+        found = [line["shots"] for line in lines]
+        assert found[1] == 0 and (sum(found) > 0) == (shots > 0)
+        if shots:
+            mean = pytest.approx(sum(found) / 3)
+            assert figures["shots"] == {"wanted": 2, "mean": mean, "without": found.count(0), "of": 3}
+        else:
+            assert "shots" not in figures
