@@ -268,8 +268,8 @@ def audit(
 
     Returns:
       {"ngram", "status", "left_out", "rows": [{"evaluated", "tuned", "records", "short", "tiny", "name": "dataset",
-      "cluster" or "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked", "reason"}]}. Of several texts the last
-      row of a set, with "tuned" "all", is their union. "left_out": what of `sets` has no row, and why.
+      "cluster" or "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked", "reason"}]}. Of several
+      texts the last row of a set, with "tuned" "all", is their union. "left_out": what of `sets` has no row, and why.
 
     Raises:
       FlanError: bad input.
