@@ -168,10 +168,15 @@ def write(
     names = [run.name for run in runs]
     if not runs or len(set(names)) < len(names):
         raise FlanError(f"a report needs runs with names of their own, not {', '.join(names) or 'none'}.")
+    if bad := [name for name in (*names, *(groups or {})) if not name.strip() or not name.isprintable()]:
+        raise FlanError(f"{bad[0]!r} is no name for a report: give one of letters that print, in one line.")
     runs = grouped(runs, groups or {})
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
-        raise FlanError(f"a group has the name of a run: {', '.join(names)}.")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise FlanError(f"there is a group and a run of the name {twice}: give the group another.")
+    if not any(run.datasets for run in runs):
+        raise FlanError(f"there is nothing to report: {', '.join(names)} have no dataset with a result.")
     evidence = gather(runs, contamination)
     contents = {
         "md": markdown(runs, evidence),
