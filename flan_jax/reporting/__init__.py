@@ -36,7 +36,7 @@ from flan_jax.reporting.notes import notes
 from flan_jax.reporting.page import page
 from flan_jax.reporting.runs import Run, common, grouped
 from flan_jax.reporting.statistics import quartiles
-from flan_jax.reporting.tables import answers, metrics_table, results_table
+from flan_jax.reporting.tables import answers, in_markdown, metrics_table, results_table
 
 __all__ = ["Run", "gather", "grouped", "load_run", "markdown", "page", "rich_table", "to_dict", "write"]
 
@@ -57,12 +57,15 @@ def rich_table(runs: Sequence[Run]) -> RichTable:
 
 def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
     """The tables and what stands behind them, as Markdown."""
-    parts = ["# Evaluation: " + ", ".join(run.name for run in runs), results_table(runs, evidence).markdown()]
+    parts = [
+        "# Evaluation: " + in_markdown(", ".join(run.name for run in runs)),
+        results_table(runs, evidence).markdown(),
+    ]
     parts += ["## Spread over templates, and intervals", spread_table(runs, evidence).markdown()]
     for comparison in evidence.comparisons:
         if comparison.datasets:
             table = comparison_table(comparison, common(runs))
-            parts += [f"## {comparison.other} beside {comparison.first}", table.markdown()]
+            parts += ["## " + in_markdown(f"{comparison.other} beside {comparison.first}"), table.markdown()]
     for title, table in (
         ("Records in the text that was tuned on", overlap_table(runs)),
         ("Runs of the groups", groups_table(runs)),
@@ -75,7 +78,7 @@ def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
     ):
         if table.rows:
             parts += [f"## {title}", table.markdown()]
-    parts += ["## How to read this", "\n".join(f"- {note}" for note in notes(runs, evidence))]
+    parts += ["## How to read this", "\n".join(f"- {in_markdown(note)}" for note in notes(runs, evidence))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -209,6 +209,9 @@ def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Ru
         members[name] = [run for run in runs if taken.get(run.name) == name]
         if len(members[name]) < 2:
             raise FlanError(f"group {name} has one run: a spread over runs needs two or more.")
+        folders = [run.output_dir.resolve() for run in members[name] if run.output_dir is not None]
+        if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+            raise FlanError(f"group {name} has {twice} twice: a spread over runs needs runs of their own.")
     out: list[Run] = []
     for run in runs:
         name = taken.get(run.name)

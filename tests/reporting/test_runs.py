@@ -307,3 +307,22 @@ def test_a_group_without_predictions(seeds):
     found = reporting.gather(shown)
     assert found.unusable["tuned"]["rte"] == "no predictions at hand" and found.worst == {}
     reporting.page(shown, found)
+
+
+def test_a_group_of_one_folder_twice_has_no_spread(make_run, capsys, tmp_path):
+    run = make_run("tuned", {"rte": 1.0})
+    folder = run.output_dir
+    with pytest.raises(SystemExit) as caught:
+        binary.main(["--runs", f"a={folder}", f"b={folder}/../tuned", "--group=g=a,b", f"--output={tmp_path / 'out'}"])
+    assert caught.value.code == 2 and not (tmp_path / "out").exists()
+    (line,) = capsys.readouterr().err.strip().split("\n")
+    assert line.startswith(f"flan_jax: group g has {folder} twice")
+
+
+def test_markdown_shows_what_a_browser_would_take_for_html(make_run):
+    run = make_run("a<b>c", {"rte": 1.0})
+    _change(run, lambda r: r["datasets"]["rte"]["templates"][0].update(input="Given <premise> and <script>x</script>"))
+    run = reporting.load_run("a<b>c", run.output_dir)
+    text = reporting.markdown([run], reporting.gather([run]))
+    assert "Given \\<premise> and \\<script>x\\</script>" in text and "a generation \\<dataset>" in text
+    assert text.count("<") == text.count("\\<")
