@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, options, styles
+from flan_jax import catalog, content, options, styles
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import token_store, vocabularies
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
@@ -90,24 +90,48 @@ def tuned(given: str, places: Places) -> Tuned:
         names = sorted({found.name for found in path.glob("tokens/*/*") if not found.name.startswith(".")})
         return _of_names(given, names, dataclasses.replace(places, prepared=given, data=None))
     if files := _files(given):
-        opened = texts.open_files(files)
-        return Tuned(given, frozenset(), frozenset(), lambda search: _search_files(search, opened, given))
+        opened, reasons = _opened(files)
+        return Tuned(given, frozenset(), frozenset(), lambda search: _search_files(search, opened, given), reasons)
     return _of_names(given, list(dict.fromkeys(catalog.whole(d.name) for d in _named(given))), places)
 
 
-def _files(given: str) -> list[str]:
-    """The files of a path, a glob, or a folder with JSON lines in it; none where it is a name."""
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """Files that a word means.
+
+    Attributes:
+      lines: JSON lines, or what was given by its own path.
+      others: what else lies in a folder.
+    """
+
+    lines: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+def _files(given: str) -> _Files | None:
+    """The files of a path, a glob, or a folder with JSON lines in it or below; None where it is a name."""
     path = Path(given)
     if path.is_dir():
-        found = sorted(str(p) for p in path.glob(f"*.{texts.JSON_SUFFIX}*"))
-        if not found:
+        lines, others = texts.folder_files(path)
+        if not any(texts.has_rows(found) for found in lines):
             raise FlanError(
                 f"{given} is a folder without manifest.json, tokens/, examples/ or JSON lines: give a checkpoint, a "
                 "prepared folder, or files."
             )
-        return found
+        return _Files(tuple(map(str, lines)), tuple(map(str, others)))
     is_path = path.exists() or glob.has_magic(given) or path.suffix or ("/" in given and not catalog.exists(given))
-    return [given] if is_path else []
+    return _Files((given,)) if is_path else None
+
+
+def _opened(files: _Files) -> tuple[list[Any], tuple[str, ...]]:
+    """The files of tuning text, and why others of their folder cannot be compared."""
+    opened, reasons = texts.open_files(files.lines), []
+    for path in files.others:
+        try:
+            opened += texts.open_files((path,))
+        except FlanError as error:
+            reasons.append(str(error).rstrip("."))
+    return opened, tuple(reasons)
 
 
 def _search_files(search: seen.Search, files: Sequence[Any], given: str) -> None:
@@ -193,17 +217,18 @@ def _of_names(given: str, names: Sequence[str], places: Places) -> Tuned:
 # ---------------------------------------------------------------------------------------------- what is evaluated
 
 
-def evaluation_sets(given: str, places: Places) -> list[seen.Evaluated]:
-    """The evaluation sets that a word of --evaluated means.
+def evaluation_sets(given: str, places: Places) -> tuple[list[seen.Evaluated], list[str]]:
+    """The evaluation sets that a word of --evaluated means, and what of it cannot be compared and why.
 
     Raises:
       FlanError: it is no folder, file or name, or has no records.
     """
     path = Path(given)
     if path.is_dir() and (path / "examples").is_dir():
-        return [texts.of_prepared(path, record) for record in contamination.prepared_datasets(path)]
+        return [texts.of_prepared(path, record) for record in contamination.prepared_datasets(path)], []
     if files := _files(given):
-        return [texts.of_files(given, texts.open_files(files))]
+        others = [f"{path} is no JSON lines" for path in files.others if not texts.is_about(Path(path))]
+        return [texts.of_files(given, texts.open_files(files.lines))], others
     found, reasons = [], []
     for record in _named(given):
         try:
@@ -219,7 +244,7 @@ def evaluation_sets(given: str, places: Places) -> list[seen.Evaluated]:
             reasons.append(str(error).rstrip("."))
     if not found:
         raise FlanError(f"no records of {given}: {'; '.join(reasons)}; say with --prepared or --data where they are.")
-    return found
+    return found, reasons
 
 
 # ------------------------------------------------------------------------------------------------------ comparison
@@ -242,15 +267,16 @@ def audit(
       progress: called with a line on what is being read.
 
     Returns:
-      {"ngram", "status", "rows": [{"evaluated", "tuned", "records", "short", "tiny", "name": "dataset", "cluster" or
-      "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked", "reason"}]}. Of several texts the last
-      row of a set, with "tuned" "all", is their union.
+      {"ngram", "status", "left_out", "rows": [{"evaluated", "tuned", "records", "short", "tiny", "name": "dataset",
+      "cluster" or "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked", "reason"}]}. Of several
+      texts the last row of a set, with "tuned" "all", is their union. "left_out": what of `sets` has no row, and why.
 
     Raises:
       FlanError: bad input.
     """
-    places_of_sets = [one for given in dict.fromkeys(sets) for one in evaluation_sets(given, places)]
-    unique = list({one.name: one for one in places_of_sets}.values())
+    meant = [evaluation_sets(given, places) for given in dict.fromkeys(sets)]
+    unique = list({one.name: one for found, _ in meant for one in found}.values())
+    left_out = list(dict.fromkeys(reason for _, reasons in meant for reason in reasons))
     sources = [tuned(given, places) for given in dict.fromkeys(tuned_on)]
     progress(f"reading {len(unique)} evaluation sets")
     finder = seen.Finder(unique, n)
@@ -277,8 +303,9 @@ def audit(
             listed.append(_row(name, ALL, finder, whole, words, kin, reasons))
     listed = [row for found in rows.values() for row in found]
     anything = any(row["seen"] or row["name"] for row in listed)
-    status = SEEN if anything else NOTHING if all(row["checked"] for row in listed) else INCOMPLETE
-    return {"ngram": n, "status": status, "rows": listed}
+    complete = not left_out and all(row["checked"] for row in listed)
+    status = SEEN if anything else NOTHING if complete else INCOMPLETE
+    return {"ngram": n, "status": status, "left_out": left_out, "rows": listed}
 
 
 def _by_name(name: str, datasets: frozenset[str], clusters: frozenset[str]) -> str:
@@ -321,6 +348,8 @@ def _row(
     counts = {way: int(getattr(part, way).sum()) for way in (*seen.WAYS, "seen")}
     short, tiny = (int(flags[where].sum()) for flags in (finder.short, finder.tiny))
     about = {"evaluated": name, "tuned": source, "records": where.stop - where.start, "short": short, "tiny": tiny}
+    if words := seen.too_little(tiny, where.stop - where.start):
+        reasons = [*reasons, f"{_shown(name)}: {words}"]
     reason = "; ".join(reasons)
     return about | {"name": by_name, "kin": dict(kin)} | counts | {"checked": not reasons, "reason": reason}
 
@@ -364,11 +393,13 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
             )
         if row["tiny"]:
             lines.append(
-                f"{name}: {row['tiny']:,} records have under 3 words in all: only the same record matches them."
+                f"{name}: {row['tiny']:,} records have under {content.FEWEST} words in all: only the same record "
+                "matches them."
             )
     for row in own:
         lines += [f"{_shown(row['evaluated'])} and {kin}: {how}." for kin, how in row["kin"].items()]
     lines += [f"{_shown(row['tuned'])}: not all is compared: {row['reason']}." for row in own if row["reason"]]
+    lines += [f"Not compared: {reason}." for reason in results["left_out"]]
     return list(dict.fromkeys(lines))
 
 
@@ -387,7 +418,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     with one_line_errors():
         arguments = parser.parse_args(argv)
-        to = ready(Path(arguments.to)) if arguments.to else None
+        given = [*arguments.tuned, *arguments.evaluated]
+        to = ready(Path(arguments.to), given) if arguments.to else None
         prepared, data = (None if p is None else str(p) for p in (arguments.prepared, arguments.data))
         for name, place in (("--prepared", prepared), ("--data", data)):
             if place is not None and not Path(place).is_dir():

@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
     with one_line_errors():
         arguments = parser.parse_args(argv)
-        to = ready(Path(arguments.to))
+        to = ready(Path(arguments.to), arguments.corpus)
         began = time.monotonic()
         results = _check(arguments)
         write_atomic(to, to_json(results, ascii_only=False, indent=1) + "\n")

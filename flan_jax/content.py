@@ -21,6 +21,13 @@ FEWEST = 3  # words of a text that is evidence by itself; "yes" or "New York" st
 _ASCII_MARKS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _DELETED = {ord(mark): None for mark in _ASCII_MARKS}
 _ENTITY = re.compile(r"&(?:#\d|#[xX][0-9a-fA-F]|[A-Za-z])")
+# Letters of scripts that put no spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese. As one
+# "word", a sentence of them would match the same sentence only.
+_UNSPACED = (
+    "\\u0e00-\\u0fff\\u1000-\\u109f\\u1780-\\u17ff"
+    "\\u3040-\\u30ff\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff\\U00020000-\\U0003ffff"
+)
+_LETTER = re.compile(f"[{_UNSPACED}]")
 _UNSEEN = ("P", "Cf")  # punctuation, and characters without a look of their own: zero-width spaces, soft hyphens, BOM
 
 
@@ -62,6 +69,7 @@ def normalized_words(text: str) -> list[str]:
     """The words of a text: lower case, punctuation removed, cut at white space (Brown et al. 2020, appendix C).
 
     Spellings that look alike are one: HTML entities, composed and decomposed letters, full-width and ligature forms.
+    In scripts without spaces between words, such as Chinese, Japanese and Thai, every letter is a word.
     """
     if "&" in text and _ENTITY.search(text):
         text = html.unescape(text)
@@ -71,6 +79,8 @@ def normalized_words(text: str) -> list[str]:
     for character in set(text):
         if not character.isascii() and unicodedata.category(character).startswith(_UNSEEN):
             text = text.replace(character, "")
+    if _LETTER.search(text):
+        text = _LETTER.sub(r" \g<0> ", text)
     return (
         text.encode(errors="surrogatepass")
         .translate(None, _ASCII_MARKS.encode())

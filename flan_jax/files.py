@@ -6,11 +6,12 @@ Whatever the operating system refuses ends in one line, which `errors.cannot` wo
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -170,13 +171,21 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def ready(path: Path) -> Path:
+def ready(path: Path, read: Sequence[str | os.PathLike[str]] = ()) -> Path:
     """A file that can be written, asked before hours of work that end in it; nothing is made or changed.
 
+    Args:
+      path: where it will be.
+      read: paths and globs of files that are read for it, which it must not replace.
+
     Raises:
-      FlanError: it is a folder, or its place takes no file.
+      FlanError: it is a folder, its place takes no file, or it is one of the files that are read.
     """
     with written(path):
+        if path.is_file() and any(found.samefile(path) for one in read for found in _matches(one)):
+            raise FlanError(
+                f"cannot write {path}: it is read here, and what it holds would be lost; give another name."
+            )
         if path.is_dir():
             raise FlanError(f"cannot write {path}: it is a folder; give a file name.")
         if path.exists() and not path.is_file():
@@ -188,6 +197,12 @@ def ready(path: Path) -> Path:
         except OSError as error:  # it names the probe, of which nobody knows
             raise cannot("write", path, error) from error
     return path
+
+
+def _matches(given: str | os.PathLike[str]) -> Iterator[Path]:
+    """The files that a path or a glob means."""
+    names = [os.fspath(given)] if os.path.lexists(given) else glob.iglob(os.fspath(given), recursive=True)
+    return (found for found in map(Path, names) if found.is_file())
 
 
 def writable(path: Path) -> Path:

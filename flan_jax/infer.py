@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.prompt and arguments.input:
         raise FlanError("give --prompt or --input, not both.")
     if arguments.output:
-        ready(Path(arguments.output))
+        ready(Path(arguments.output), [arguments.input] if arguments.input else [])
     if not (arguments.prompt or arguments.input) and sys.stdin.isatty():
         converse(load(arguments), chat=arguments.chat is not None)
         return

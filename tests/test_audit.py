@@ -246,6 +246,96 @@ def test_tokens_of_another_vocabulary(run, prepared, tmp_path):
     assert status == audit.INCOMPLETE and "give --vocabulary" in found["rows"][0]["reason"]
 
 
+# --------------------------------------------------------------------------------------------- no false "clean"
+
+ROW = json.dumps({"text": LONG})
+BESIDE = {  # what lies beside a clean file of JSON lines: (name, content, status)
+    "a folder": ("deep/er/more.jsonl", ROW.encode(), audit.SEEN),
+    "capitals": ("MORE.JSONL", ROW.encode(), audit.SEEN),
+    "another suffix": ("more.ndjson", ROW.encode(), audit.SEEN),
+    "one object": ("more.json", json.dumps({"data": [{"text": LONG}]}).encode(), audit.SEEN),
+    "a glob in its name": ("more [v2]*.jsonl", ROW.encode(), audit.SEEN),
+    "packed": ("more.jsonl.gz", gzip.compress(ROW.encode()), audit.SEEN),
+    "text": ("more.txt", LONG.encode(), audit.SEEN),
+    "CSV": ("more.csv", f"text,label\n{LONG},1\n".encode(), audit.SEEN),
+    "Parquet": ("more.parquet", b"PAR1" + bytes(99), audit.INCOMPLETE),
+    "UTF-16": ("more.txt", LONG.encode("utf-16"), audit.INCOMPLETE),
+    "of the system": (".DS_Store", bytes(99), audit.NOTHING),
+    "about it": ("README.md", b"# Data", audit.NOTHING),
+}
+
+
+@pytest.mark.parametrize("what", BESIDE)
+def test_nothing_in_a_folder_is_passed_over(run, tmp_path, what):
+    name, content, expected = BESIDE[what]
+    _lines(tmp_path / "folder" / "clean.jsonl", {"text": OTHER})
+    path = tmp_path / "folder" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    evaluated = _lines(tmp_path / "set.jsonl", {"text": LONG})
+    status, found = _json(run, "--tuned", tmp_path / "folder", "--evaluated", evaluated)
+    assert status == expected
+    assert (name in found["rows"][0]["reason"]) == (expected == audit.INCOMPLETE)
+    # the other way round, with what is no JSON lines named
+    status, found = _json(run, "--tuned", evaluated, "--evaluated", tmp_path / "folder")
+    readable = expected == audit.NOTHING or "json" in name.lower()
+    assert status == (expected if readable else audit.INCOMPLETE)
+    assert [str(path) in reason for reason in found["left_out"]] == ([] if readable else [True])
+
+
+def test_a_link_to_the_folder_above_ends(run, tmp_path):
+    _lines(tmp_path / "folder" / "clean.jsonl", {"text": OTHER})
+    (tmp_path / "folder" / "round").symlink_to(tmp_path / "folder")
+    _lines(tmp_path / "elsewhere" / "more.jsonl", {"text": LONG})
+    (tmp_path / "folder" / "linked").symlink_to(tmp_path / "elsewhere")
+    status, found = _json(run, "--tuned", tmp_path / "folder", "--evaluated", tmp_path / "elsewhere" / "more.jsonl")
+    assert status == audit.SEEN and found["rows"][0]["identical"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "中国科学院的研究人员昨天宣布他们发现了一种新的恐龙化石,这种恐龙生活在一亿两千万年以前的辽宁省西部地区。",
+        "日本の首都である東京は世界で最も人口の多い都市の一つであり、毎年多くの観光客が訪れています。",
+        "กรุงเทพมหานครเป็นเมืองหลวงและนครที่มีประชากรมากที่สุดของประเทศไทย",
+        "서울은 대한민국의 수도이자 최대 도시이며 한강을 끼고 있고 조선 왕조 때부터 수도로 쓰인 아주 오래된 도시이다",
+        "नई दिल्ली भारत की राजधानी है और यह देश के उत्तर में स्थित एक बहुत बड़ा और पुराना नगर है",
+    ],
+)
+def test_other_scripts_within_a_text(run, tmp_path, text):
+    evaluated = _lines(tmp_path / "set.jsonl", {"text": text})
+    for around in (f"前{text}後", f"{text} {OTHER}", text[4:-4]):
+        status, _ = _json(run, "--tuned", _lines(tmp_path / "tuned.jsonl", {"text": around}), "--evaluated", evaluated)
+        assert status == audit.SEEN
+    status, _ = _json(run, "--tuned", _lines(tmp_path / "tuned.jsonl", {"text": text[::-1]}), "--evaluated", evaluated)
+    assert status == audit.NOTHING
+
+
+def test_a_set_of_a_cluster_that_is_missing_is_said(run, tmp_path, data):
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": "The weather was fine on all of the days that we had there."})
+    status, found = _json(run, "--tuned", tuned, "--evaluated", "nli", "--data", data)
+    assert status == audit.INCOMPLETE and [row["evaluated"] for row in found["rows"]] == ["rte"]
+    assert any("of snli in" in reason for reason in found["left_out"])
+    _, lines, _ = run("--tuned", tuned, "--evaluated", "nli", "--data", data)
+    assert any(line.startswith("Not compared: no validation.jsonl") or "of snli in" in line for line in lines)
+
+
+@pytest.mark.parametrize("row", [{"a": 1, "b": [2.5]}, {"label": 1}, {"answer": "yes"}, {"text": "x[i]+=y[i]*z[i];"}])
+def test_a_set_without_words_is_not_clean(run, tmp_path, row):
+    evaluated = _lines(tmp_path / "set.jsonl", row, {})
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": LONG})
+    status, found = _json(run, "--tuned", tuned, "--evaluated", evaluated)
+    assert status == audit.INCOMPLETE and "under 3 words" in found["rows"][0]["reason"]
+
+
+def test_what_is_read_is_not_overwritten(run, tmp_path, data):
+    path = tmp_path / "tuned [1].jsonl"
+    before = _lines(path, {"text": LONG}) and path.read_bytes()
+    for to in (path, tmp_path / "data" / ".." / path.name):
+        status, _, error = run("--tuned", path, "--evaluated", "rte", "--data", data, "--to", to)
+        assert status == 2 and "would be lost" in error and path.read_bytes() == before
+
+
 # ----------------------------------------------------------------------------------------------------------- errors
 
 HOSTILE = {
@@ -260,6 +350,7 @@ HOSTILE = {
     "no JSON": (("--tuned", "bad.jsonl", "--evaluated", "good.jsonl"), "bad.jsonl line 2: not JSON"),
     "no object": (("--tuned", "good.jsonl", "--evaluated", "list.jsonl"), "an object a record"),
     "plain set": (("--tuned", "good.jsonl", "--evaluated", "plain.txt"), "plain.txt is no evaluation set"),
+    "only numbers": (("--tuned", "numbers.jsonl", "--evaluated", "good.jsonl"), "numbers.jsonl holds no text"),
     "empty": (("--tuned", "empty.jsonl", "--evaluated", "good.jsonl"), "empty.jsonl holds no text"),
     "empty set": (("--tuned", "good.jsonl", "--evaluated", "empty.jsonl"), "has no records"),
     "binary": (("--tuned", "binary.jsonl", "--evaluated", "good.jsonl"), "binary.jsonl is binary"),
@@ -278,6 +369,7 @@ def test_errors_are_one_line(run, tmp_path, monkeypatch, what):
     (tmp_path / "list.jsonl").write_text('{"a": "b"}\n["a"]\n')
     (tmp_path / "plain.txt").write_text(LONG)
     (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "numbers.jsonl").write_text('{"a": 1, "b": null}\n')
     (tmp_path / "binary.jsonl").write_bytes(b"\0\1\2" * 99)
     arguments, expected = HOSTILE[what]
     status, lines, error = run(*arguments)

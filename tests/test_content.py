@@ -68,6 +68,19 @@ def test_words_of_marks(text, words):
     assert content.normalized_words(text) == words
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("北京,是首都。", ["北", "京", "是", "首", "都"]),
+        ("東京 Tower カメラ", ["東", "京", "tower", "カ", "メ", "ラ"]),
+        ("ไทย 5", ["ไ", "ท", "ย", "5"]),
+        ("한국 사람", ["한국", "사람"]),  # has spaces
+    ],
+)
+def test_scripts_without_spaces_have_a_word_a_letter(text, words):
+    assert content.normalized_words(text) == words
+
+
 @given(st.text())
 def test_words_of_words_are_the_same(text):
     words = content.normalized_words(text)

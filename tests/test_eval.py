@@ -511,6 +511,15 @@ def test_plain_items(checkpoint, network, tmp_path, capsys):
         np.testing.assert_allclose(row["loglikelihood"], scorer.score([tree])[0].loglikelihood, atol=1e-4)
 
 
+def test_items_are_not_overwritten_by_their_scores(checkpoint, tmp_path, capsys):
+    path = tmp_path / "items.jsonl"
+    path.write_text(json.dumps({"id": 1, "prompt": "Is it so?", "options": ["yes", "no"]}))
+    before = path.read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        eval_binary.main([f"--items={path}", f"--checkpoint={checkpoint}", f"--output={path}"])
+    assert stop.value.code == 2 and "would be lost" in capsys.readouterr().err and path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("more", "joint"), [([], "eos"), (["--joint=joined"], "joined"), (["--joint=newline"], "newline")]
 )

@@ -166,3 +166,14 @@ def test_error_of_another_file_names_it(tmp_path):
     says = pytest.raises(FlanError, match="cannot read or write /proc/none: no such file")
     with says, files.whole_file(tmp_path / "out" / "file") as file:
         file.write(Path("/proc/none").read_text())
+
+
+@pytest.mark.parametrize("read", ["in.jsonl", "./in.jsonl", "*.jsonl", "**/*.jsonl", "link.jsonl", "in*"])
+def test_what_is_read_is_not_written_to(tmp_path, monkeypatch, read):
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text("mine")
+    Path("link.jsonl").symlink_to("in.jsonl")
+    with pytest.raises(FlanError, match="it is read here, and what it holds would be lost; give another name"):
+        files.ready(Path("in.jsonl"), [read])
+    assert files.ready(Path("out.jsonl"), [read]) == Path("out.jsonl") and not Path("out.jsonl").exists()
+    assert files.ready(Path("in.jsonl"), ["none", "other*", tmp_path]) == Path("in.jsonl")

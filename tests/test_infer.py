@@ -287,6 +287,14 @@ def test_answers_that_could_not_be_told_apart(checkpoint, tmp_path, capsys, line
     assert caught.value.code == 2 and len(error) == 1 and message in error[0] and not (tmp_path / "out").exists()
 
 
+def test_the_prompts_are_not_overwritten(checkpoint, tmp_path, capsys):
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"id": 1, "prompt": "a"}))
+    with pytest.raises(SystemExit):
+        infer.main([f"--checkpoint={checkpoint}", f"--input={path}", f"--output={path}"])
+    assert "would be lost" in capsys.readouterr().err and json.loads(path.read_text()) == {"id": 1, "prompt": "a"}
+
+
 def test_an_unknown_joint_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit):
         infer.main([f"--checkpoint={tmp_path}", "--prompt=a", "--joint=tab"])

@@ -13,6 +13,7 @@ import glob
 import gzip
 import json
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,8 @@ from flan_jax.errors import FlanError
 
 TEXT, JSON_LINES = "text", "JSON lines"
 
-_JSON_SUFFIXES = {".json", ".jsonl", ".ndjson", ".jsonlines", ".ldjson"}
+LINES_SUFFIXES = {".jsonl", ".ndjson", ".jsonlines", ".ldjson"}
+_JSON_SUFFIXES = LINES_SUFFIXES | {".json"}
 _PACKED_SUFFIXES = {".gz", ".gzip", ".bz2", ".xz", ".lzma", ".zst", ".zstd"}
 _HEAD = 1 << 16  # bytes that say what a file is
 _LONGEST_WORD = 16  # blocks; what goes on longer without white space is cut
@@ -82,7 +84,8 @@ def corpus_files(patterns: Sequence[str]) -> list[CorpusFile]:
     """
     found: set[Path] = set()
     for pattern in patterns:
-        matches = {Path(p) for p in glob.glob(pattern, recursive=True)}
+        # A name such as "data [v2].jsonl" is a glob too, which does not match itself.
+        matches = {Path(pattern)} if os.path.lexists(pattern) else {Path(p) for p in glob.glob(pattern, recursive=True)}
         folders = {path for path in matches if path.is_dir()}
         if folders and "**" not in pattern:
             raise FlanError(f"{min(folders)} is a folder: give its files, for example '{min(folders)}/**/*'.")
@@ -92,6 +95,11 @@ def corpus_files(patterns: Sequence[str]) -> list[CorpusFile]:
             raise FlanError(f"corpus file {min(broken)} is no file (a broken link, or a pipe): leave it out.")
         found |= matches - folders
     return [_recognized(path) for path in sorted(found)]
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether the name says JSON lines, however it is packed and in whatever case."""
+    return _suffix(path) in _JSON_SUFFIXES
 
 
 def _recognized(path: Path) -> CorpusFile:
@@ -104,7 +112,7 @@ def _recognized(path: Path) -> CorpusFile:
     if what := _no_text(head):
         raise FlanError(f"corpus file {path} is {what}: {_REMEDY}.")
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    is_json = _suffix(path) in _JSON_SUFFIXES
+    is_json = is_json_lines(path)
     if re.match(rb"\[\s*[\[{\"]" if not is_json else rb"\[", start):
         raise FlanError(f"corpus file {path} is one JSON array: write an object a line, for example with jq -c '.[]'.")
     # Its strings spell line breaks as \n: as text, the words on both sides would be one.

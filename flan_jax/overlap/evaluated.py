@@ -22,7 +22,7 @@ from flan_jax.files import write_atomic
 from flan_jax.overlap import seen
 
 N = 13  # words of an n-gram (Brown et al. 2020, appendix C)
-VERSION = 1  # of the comparison: what an earlier one found is not taken
+VERSION = 2  # of the comparison: what an earlier one found is not taken
 
 _EXAMPLES_AT_ONCE = 1000
 
@@ -203,13 +203,15 @@ def _entry(
     found: Mapping[str, seen.Found], records: Sequence[seen.Record], n: int, reasons: Sequence[str]
 ) -> dict[str, Any]:
     lengths = [[len(content.normalized_words(text)) for text in (*r.texts, *r.listed)] for r in records]
+    tiny = sum(sum(each) < content.FEWEST for each in lengths)
+    reasons = [*reasons, *filter(None, [seen.too_little(tiny, len(records))])]
     entry: dict[str, Any] = {
         "checked": not reasons,
         "reason": f"not checked: {'; '.join(reasons)}" if reasons else "",
         "n": n,
         "of": len(records),
         "short": sum(max(each, default=0) < n for each in lengths),
-        "tiny": sum(sum(each) < content.FEWEST for each in lengths),
+        "tiny": tiny,
         **dict.fromkeys((*seen.WAYS, "seen")),
         "with": {},
     }

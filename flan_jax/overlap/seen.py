@@ -77,6 +77,15 @@ class Found:
         return Found(*(getattr(self, way)[where] for way in WAYS))
 
 
+def too_little(tiny: int, records: int) -> str:
+    """Why a set with so many tiny records cannot be called clean, or nothing."""
+    return (
+        f"most records show under {content.FEWEST} words, which only the same record matches"
+        if 2 * tiny > records
+        else ""
+    )
+
+
 class Finder:
     """The records that are looked for.
 

@@ -6,6 +6,7 @@ entries named like answers, labels, titles and ids are left out there.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,43 @@ def open_files(patterns: Sequence[str]) -> list[corpus.CorpusFile]:
     return list(found.values())
 
 
+def folder_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(JSON lines, other files) of a folder and of all folders in it; others whose name begins with a dot are left out.
+
+    Raises:
+      FlanError: a folder in it cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise FlanError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+    lines: list[Path] = []
+    others: list[Path] = []
+    known: set[str] = set()
+    for place, names, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in known:  # a link to a folder above
+            names.clear()
+            continue
+        known.add(real)
+        for path in (Path(place) / name for name in files):
+            if corpus.is_json_lines(path):
+                lines.append(path)
+            elif not path.name.startswith(".") and not any(p.startswith(".") for p in path.relative_to(folder).parts):
+                others.append(path)
+    return sorted(lines), sorted(others)
+
+
+def has_rows(path: Path) -> bool:
+    """Whether the name says an object a line: `.json` alone is as often the settings of a model."""
+    return any(suffix.lower() in corpus.LINES_SUFFIXES for suffix in path.suffixes)
+
+
+def is_about(path: Path) -> bool:
+    """Whether a file beside data is about it, such as a README, by its name."""
+    return path.suffix.lower() in (".md", ".rst") or path.stem.upper() in ("README", "LICENSE", "SOURCES", "CITATION")
+
+
 def rows(file: corpus.CorpusFile) -> Iterator[Any]:
     """The values of a file of JSON lines.
 
@@ -58,7 +96,7 @@ def rows(file: corpus.CorpusFile) -> Iterator[Any]:
 
 
 def search_files(search: seen.Search, files: Sequence[corpus.CorpusFile], longest: int) -> int:
-    """Takes files into a search; returns how many documents they hold.
+    """Takes files into a search; returns how many documents with text they hold.
 
     Args:
       search: is added to.
@@ -92,8 +130,8 @@ def _search_rows(search: seen.Search, values: Iterator[Any]) -> int:
             found.clear()
 
     for value in values:
-        count += 1
         texts = list(content.texts_of(value))
+        count += any(text.strip() for text in texts)
         if isinstance(value, Mapping):
             fields = value["fields"] if isinstance(value.get("fields"), Mapping) else value
             hashes.append(content.content_hash(fields))

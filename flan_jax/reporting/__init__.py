@@ -36,7 +36,7 @@ from flan_jax.reporting.notes import notes
 from flan_jax.reporting.page import page
 from flan_jax.reporting.runs import Run, common, grouped
 from flan_jax.reporting.statistics import quartiles
-from flan_jax.reporting.tables import answers, metrics_table, results_table
+from flan_jax.reporting.tables import answers, in_markdown, metrics_table, results_table
 
 __all__ = ["Run", "gather", "grouped", "load_run", "markdown", "page", "rich_table", "to_dict", "write"]
 
@@ -57,12 +57,15 @@ def rich_table(runs: Sequence[Run]) -> RichTable:
 
 def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
     """The tables and what stands behind them, as Markdown."""
-    parts = ["# Evaluation: " + ", ".join(run.name for run in runs), results_table(runs, evidence).markdown()]
+    parts = [
+        "# Evaluation: " + in_markdown(", ".join(run.name for run in runs)),
+        results_table(runs, evidence).markdown(),
+    ]
     parts += ["## Spread over templates, and intervals", spread_table(runs, evidence).markdown()]
     for comparison in evidence.comparisons:
         if comparison.datasets:
             table = comparison_table(comparison, common(runs))
-            parts += [f"## {comparison.other} beside {comparison.first}", table.markdown()]
+            parts += ["## " + in_markdown(f"{comparison.other} beside {comparison.first}"), table.markdown()]
     for title, table in (
         ("Records in the text that was tuned on", overlap_table(runs)),
         ("Runs of the groups", groups_table(runs)),
@@ -75,7 +78,7 @@ def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
     ):
         if table.rows:
             parts += [f"## {title}", table.markdown()]
-    parts += ["## How to read this", "\n".join(f"- {note}" for note in notes(runs, evidence))]
+    parts += ["## How to read this", "\n".join(f"- {in_markdown(note)}" for note in notes(runs, evidence))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -168,10 +171,15 @@ def write(
     names = [run.name for run in runs]
     if not runs or len(set(names)) < len(names):
         raise FlanError(f"a report needs runs with names of their own, not {', '.join(names) or 'none'}.")
+    if bad := [name for name in (*names, *(groups or {})) if not name.strip() or not name.isprintable()]:
+        raise FlanError(f"{bad[0]!r} is no name for a report: give one of letters that print, in one line.")
     runs = grouped(runs, groups or {})
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
-        raise FlanError(f"a group has the name of a run: {', '.join(names)}.")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise FlanError(f"there is a group and a run of the name {twice}: give the group another.")
+    if not any(run.datasets for run in runs):
+        raise FlanError(f"there is nothing to report: {', '.join(names)} have no dataset with a result.")
     evidence = gather(runs, contamination)
     contents = {
         "md": markdown(runs, evidence),

@@ -11,9 +11,9 @@ import numpy as np
 
 from flan_jax.evaluation import clusters
 from flan_jax.reporting import statistics
-from flan_jax.reporting.runs import Run, common, dataset_names
+from flan_jax.reporting.runs import Run, UnusableError, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, Interval
-from flan_jax.reporting.values import UnusableError, Values, pair, same_templates
+from flan_jax.reporting.values import Values, pair, same_templates
 
 TOO_FEW = f"n < {MIN_PAIRS}"
 

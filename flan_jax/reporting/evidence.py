@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import heapq
 import zlib
@@ -15,9 +16,9 @@ from flan_jax.errors import FlanError
 from flan_jax.json_lines import from_json
 from flan_jax.reporting import statistics, values
 from flan_jax.reporting.comparisons import Comparison, compare
-from flan_jax.reporting.runs import Run, dataset_names, predictions
+from flan_jax.reporting.runs import Run, UnusableError, dataset_names, predictions
 from flan_jax.reporting.statistics import Calibration, Interval
-from flan_jax.reporting.values import UnusableError, Values, values_of
+from flan_jax.reporting.values import Values, values_of
 
 WORST = 20  # examples shown a dataset
 NOT_AT_HAND = "no predictions at hand"
@@ -79,7 +80,8 @@ def gather(runs: Sequence[Run], contamination: str | Path | None = None, *, seed
                     found[run.name][name], rows = _read(run, name)
             except UnusableError as error:
                 unusable[run.name][name] = str(error)
-                rows = rows or predictions(run.members[-1] if run.members else run, name)
+                with contextlib.suppress(UnusableError):
+                    rows = rows or predictions(run.members[-1] if run.members else run, name)
             if run is runs[-1]:
                 if rows:
                     worst[name] = worst_examples(rows)

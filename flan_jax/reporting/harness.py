@@ -7,6 +7,7 @@ labelled unknown. Whatever is computed here is checked against the figures that 
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import re
@@ -102,6 +103,13 @@ def _results(path: Path) -> dict[str, Any]:
         raise FlanError(f"{path} is no results of lm-evaluation-harness ({error}).") from error
     if not isinstance(whole, dict) or not isinstance(whole.get("results"), dict):
         raise FlanError(f"{path} is no results of lm-evaluation-harness: it has no tasks.")
+    for key in ("configs", "versions", "n-shot", "config"):  # of which some versions write null
+        whole[key] = whole.get(key) or {}
+        if not isinstance(whole[key], dict):
+            raise FlanError(f"{path} is no results of lm-evaluation-harness: its {key} are no names with values.")
+    for task, found in whole["results"].items():
+        if not isinstance(found, dict):
+            raise FlanError(f"{path} is no results of lm-evaluation-harness: {task} has no figures.")
     return whole
 
 
@@ -111,13 +119,19 @@ def _task(
     """The figures and the predictions of a task, or None and why there are none."""
     samples = []
     for line in read_json_lines(path, strict=False):
-        if line.problem or not isinstance(line.value, dict) or not {"doc_id", "doc_hash", "metrics"} <= set(line.value):
-            raise FlanError(f"{path}, line {line.number}, is no sample: {line.problem or 'it has no doc_hash'}.")
-        samples.append(line.value)
+        if problem := line.problem or _problem(line.value):
+            raise FlanError(f"{path}, line {line.number}, is no sample: {problem}.")
+        samples.append(_as_today(line.value, results))
     if not samples:
         return None, "its log holds no sample"
     used = samples[0].get("filter", "none")  # of several filters, the first
     samples = [s for s in samples if s.get("filter", "none") == used]
+    counts = collections.Counter(str(s["doc_id"]) for s in samples)
+    if (document := counts.most_common(1)[0])[1] > 1:
+        raise FlanError(
+            f"{path} has document {document[0]} {document[1]} times: several logs in one, or several filters of an "
+            "earlier harness; run the harness again, or keep one line a document."
+        )
     shown = {key.split(",")[0]: value for key, value in results.items() if key.endswith(f",{used}")}
     found = [_ranked(sample, path) for sample in samples] if "acc" in samples[0]["metrics"] else []
     if found and all(found):
@@ -141,7 +155,7 @@ def _task(
         f"lm-evaluation-harness {whole.get('lm_eval_version', '')}, task version {whole.get('versions', {}).get(task)}"
     )
     error = shown.get(f"{key}_stderr")
-    asked = whole.get("configs", {}).get(task, {}).get("doc_to_text")
+    asked = (whole["configs"].get(task) or {}).get("doc_to_text")
     figures = {
         "cluster": cluster,
         "paper_dataset": dataset,
@@ -164,6 +178,33 @@ def _task(
         ],
     }
     return figures, found
+
+
+def _problem(sample: Any) -> str:
+    """What a line lacks of a sample; empty for nothing."""
+    if not isinstance(sample, dict) or not isinstance(sample.get("doc_hash"), str) or "doc_id" not in sample:
+        return "it has no doc_hash"
+    if not isinstance(sample.get("metrics", []), list):
+        return "its metrics are no list of names"
+    if not isinstance(sample.get("doc", {}), dict):
+        return "its doc is no object"
+    if not isinstance(sample.get("filtered_resps", []), list):
+        return "its filtered_resps are no list"
+    arguments = sample.get("arguments", {})
+    values = arguments.values() if isinstance(arguments, dict) else arguments if isinstance(arguments, list) else [None]
+    return "" if all(isinstance(one, dict | list) for one in values) else "its arguments are neither names nor lists"
+
+
+def _as_today(sample: dict[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample as harnesses since 0.4.8 write it; earlier ones list its arguments and do not name its metrics."""
+    sample.setdefault("metrics", [name for key in results if (name := key.partition(",")[0]) in sample])
+    arguments = sample.get("arguments", {})
+    listed = arguments if isinstance(arguments, list) else list(arguments.values())
+    sample["arguments"] = {
+        f"gen_args_{i}": one if isinstance(one, dict) else {f"arg_{j}": part for j, part in enumerate(one)}
+        for i, one in enumerate(listed)
+    }
+    return sample
 
 
 def _is_share(value: Any) -> bool:

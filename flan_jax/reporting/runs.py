@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
-import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,13 @@ from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
 from flan_jax.json_lines import NotFiniteNumber, from_json, read_lines
+from flan_jax.reporting import sound
 
 NOT_RECORDED = "not recorded"
 
-_NUMBERS = ("examples", "mean", "std")  # without which a dataset has no figures
+
+class UnusableError(Exception):
+    """Predictions that give no values of single examples; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,8 @@ def load_run(name: str, output_dir: str | Path) -> Run:
       FlanError: there is none, it is broken, or lacks what a report needs.
     """
     path = Path(output_dir) / "results.json"
+    if Path(output_dir).is_file():
+        raise FlanError(f"{output_dir} is a file: give the folder that it is in.")
     try:
         results = from_json(path.read_text(encoding="utf-8-sig"))
     except NotFiniteNumber as error:
@@ -85,30 +89,14 @@ def load_run(name: str, output_dir: str | Path) -> Run:
         raise FlanError(f"{path} holds no results of an evaluation: run python -m flan_jax.eval again.")
     if not isinstance(results["datasets"], dict):
         raise FlanError(f"{path} holds no datasets by name: run python -m flan_jax.eval again.")
+    if problem := sound.problem_of_results(results):
+        raise FlanError(f"{path} {problem}; it was edited or is of another version: run python -m flan_jax.eval again.")
     for dataset, figures in results["datasets"].items():
-        if problem := _problem(figures):
+        if problem := sound.problem_of_figures(figures):
             raise FlanError(
                 f"{path}: dataset {dataset} {problem}; it is of another version: run python -m flan_jax.eval again."
             )
     return Run(name, results, Path(output_dir))
-
-
-def _problem(figures: Any) -> str:
-    """What is wrong with the figures of a dataset; empty for nothing."""
-    if not isinstance(figures, dict):
-        return "has no figures"
-    for key in _NUMBERS:
-        if not isinstance(figures.get(key), numbers.Real) or isinstance(figures[key], bool):
-            return f"has no number {key!r}"
-    if not -1 <= figures["mean"] <= 1:
-        return f"has a mean of {figures['mean']}, which is no share"
-    listed = figures.get("templates")
-    if not isinstance(listed, list) or not listed:
-        return "has no templates"
-    for t in listed:
-        if not isinstance(t, dict) or "template" not in t or not {"value", "sum"} & set(t):
-            return "has a template without a figure"
-    return "" if isinstance(figures.get("cluster"), str) else "has no cluster"
 
 
 # ------------------------------------------------------------------------------------------------------- of several
@@ -161,10 +149,11 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
     """The test predictions behind a dataset's figures, by template.
 
     Returns:
-      Nothing where they are not all at hand, as for a run of which only the results were kept.
+      Nothing where there are none, as for a run of which only the results were kept.
 
     Raises:
-      FlanError: they hold a number that is NaN or infinite.
+      UnusableError: some are missing or cut off.
+      FlanError: a line is broken, or holds a number that is NaN or infinite.
     """
     if run.lines is not None:
         return dict(run.lines.get(dataset, {}))
@@ -178,10 +167,17 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
             rows = read_lines(path)[1:]
         except NotFiniteNumber as error:
             raise FlanError(f"{path} holds no predictions ({error}): run python -m flan_jax.eval again.") from error
-        except (OSError, ValueError):
-            return {}
-        if not rows or len(rows) != figures["examples"]:
-            return {}
+        except FileNotFoundError:
+            if not found and not any(path.parent.glob("test_t*.jsonl")):
+                return {}
+            raise UnusableError(f"{path.name} is missing") from None
+        except (OSError, ValueError) as error:
+            raise UnusableError(f"{path.name} cannot be read: it was cut off or changed") from error
+        if len(rows) != figures["examples"]:
+            raise UnusableError(f"{path.name} has {len(rows)} of {figures['examples']} predictions")
+        for number, row in enumerate(rows, 2):
+            if problem := sound.problem_of_prediction(row):
+                raise FlanError(f"{path} line {number} {problem}: run python -m flan_jax.eval again.")
         found[template["template"]] = rows
     return found
 
@@ -213,6 +209,9 @@ def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Ru
         members[name] = [run for run in runs if taken.get(run.name) == name]
         if len(members[name]) < 2:
             raise FlanError(f"group {name} has one run: a spread over runs needs two or more.")
+        folders = [run.output_dir.resolve() for run in members[name] if run.output_dir is not None]
+        if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+            raise FlanError(f"group {name} has {twice} twice: a spread over runs needs runs of their own.")
     out: list[Run] = []
     for run in runs:
         name = taken.get(run.name)

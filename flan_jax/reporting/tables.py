@@ -46,7 +46,7 @@ class Table:
         """The table in Markdown; rows of means in bold."""
 
         def line(cells: Sequence[str]) -> str:
-            return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+            return "| " + " | ".join(in_markdown(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
         lines = [line(self.flat_head), "|" + "---|" * len(self.head)]
         for i, row in enumerate(self.rows):
@@ -59,6 +59,11 @@ class Table:
         for i, row in enumerate(self.rows):
             shown.add_row(*row, style="bold" if i in self.means else "")
         return shown
+
+
+def in_markdown(text: str) -> str:
+    """A text in Markdown that shows what a browser would take for HTML and hide."""
+    return text.replace("<", "\\<")
 
 
 def percent(value: float | None) -> str:

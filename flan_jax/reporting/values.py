@@ -15,14 +15,10 @@ from flan_jax.evaluation.clusters import headline_metric
 from flan_jax.evaluation.figures import ranked, right_options
 from flan_jax.metrics import metric
 from flan_jax.reporting.matching import by_text
-from flan_jax.reporting.runs import NOT_RECORDED, template_value, wording
+from flan_jax.reporting.runs import NOT_RECORDED, UnusableError, template_value, wording
 from flan_jax.reporting.statistics import Calibration, option_probabilities
 
 Line = Mapping[str, Any]
-
-
-class UnusableError(Exception):
-    """Predictions that give no values of single examples; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)

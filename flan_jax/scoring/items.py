@@ -112,7 +112,7 @@ def score_items(
       FlanError: bad input, found before scoring starts; scores that are not finite; an output that cannot be written.
     """
     items = read_items(items_path)
-    output = ready(user_path(output_path, "the output"))
+    output = ready(user_path(output_path, "the output"), [items_path])
     texts = [_apart(item, joint) for item in items]
     trees = try_trees(
         tokenizer,

@@ -259,6 +259,15 @@ def test_errors_are_one_line(world, tmp_path, capsys, more, message):
     assert not (tmp_path / "x.json").exists()
 
 
+def test_the_corpus_is_not_overwritten(world, tmp_path, capsys):
+    folder, _ = world
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"text": "one two three"}\n')
+    with pytest.raises(SystemExit):
+        binary.main([f"--prepared={folder / 'prepared'}", f"--to={path}", "--corpus", f"{tmp_path}/*.jsonl"])
+    assert "would be lost" in capsys.readouterr().err and path.read_text().startswith('{"text"')
+
+
 def test_missing_examples(tmp_path):
     with pytest.raises(FlanError, match="no test examples in"):
         contamination.prepared_datasets(tmp_path)

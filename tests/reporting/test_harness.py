@@ -254,3 +254,51 @@ def test_a_document_that_two_prompts_have_stays_alone():
     assert matching.by_text(["one two three four five", "one two three four five six"], documents) == []
     assert matching.by_text(["one two three four"], [{"text": "one two three four"}]) == []  # too few words to be sure
     assert matching.by_text([], documents) == matching.by_text(["a b c d e"], []) == []
+
+
+def _rewrite(path, change):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in change(lines)))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda lines: lines * 2, "has document 0 2 times"),
+        (lambda lines: lines + lines[3:4], "has document 3 2 times"),
+        (lambda lines: [s | {"doc_hash": None} for s in lines], "line 1, is no sample: it has no doc_hash"),
+        (lambda lines: [s | {"metrics": None} for s in lines], "its metrics are no list of names"),
+        (lambda lines: [s | {"metrics": "acc"} for s in lines], "its metrics are no list of names"),
+        (lambda lines: [s | {"doc": None} for s in lines], "its doc is no object"),
+        (lambda lines: [s | {"filtered_resps": None} for s in lines], "its filtered_resps are no list"),
+        (lambda lines: [s | {"arguments": {"gen_args_0": None}} for s in lines], "its arguments are neither"),
+        (lambda lines: [s | {"arguments": 5} for s in lines], "its arguments are neither"),
+    ],
+)
+def test_samples_that_do_not_hold_are_one_line(log, change, says):
+    folder, _, samples = log
+    _rewrite(samples, change)
+    with pytest.raises(FlanError) as caught:
+        reporting.load_run("theirs", folder)
+    assert says in str(caught.value) and samples.name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_logs_of_earlier_harnesses_are_read(log):
+    """Before 0.4.8 samples name neither metrics nor filter, and list their arguments; some results have nulls."""
+    folder, results, samples = log
+    expected = reporting.load_run("theirs", folder).lines["definite_pronoun_resolution"]
+
+    def age(lines):
+        for sample in lines:
+            del sample["metrics"], sample["filter"]
+            sample["arguments"] = [list(one.values()) for one in sample["arguments"].values()]
+        return lines
+
+    _rewrite(samples, age)
+    whole = json.loads(results.read_text())
+    results.write_text(json.dumps(whole | {"configs": None, "versions": None, "n-shot": None}))
+    run = reporting.load_run("theirs", folder)
+    assert run.lines["definite_pronoun_resolution"] == expected
+    results.write_text(json.dumps(whole | {"results": {"definite_pronoun_resolution": 5}}))
+    with pytest.raises(FlanError, match="definite_pronoun_resolution has no figures"):
+        reporting.load_run("theirs", folder)

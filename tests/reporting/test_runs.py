@@ -32,6 +32,24 @@ def _change(run, function):
         (lambda r: r["datasets"]["rte"].update(cluster=None), "dataset rte has no cluster"),
         (lambda r: r["datasets"].update(rte=0.5), "dataset rte has no figures"),
         (lambda r: r.update(datasets=[]), "holds no datasets by name"),
+        (lambda r: r["datasets"]["rte"].update(mean=0.01), "dataset rte has a mean of 0.0100, and templates from"),
+        (lambda r: r["datasets"]["rte"].update(std=-1), "has a standard deviation of -1"),
+        (lambda r: r["datasets"]["rte"].update(examples=-5), "has -5 examples"),
+        (lambda r: r["datasets"]["rte"].update(examples=0), "has 0 examples"),
+        (lambda r: r["datasets"]["rte"].update(examples=39.5), "has 39.5 examples"),
+        (lambda r: r["datasets"]["rte"].update(label="held in"), "has the label 'held in', which is none"),
+        (lambda r: r["datasets"]["rte"].update(metrics="x"), "has 'metrics' that are no names with values"),
+        (lambda r: r["datasets"]["rte"].update(metrics={"macro_f1": "x"}), "has no number 'macro_f1'"),
+        (lambda r: r["datasets"]["rte"].update(best_dev="x"), "has no number 'best_dev'"),
+        (lambda r: r["datasets"]["rte"].update(random=[1]), "has no number 'random'"),
+        (lambda r: r["datasets"]["rte"]["templates"][0].update(value="0.5"), "has no number for template 0"),
+        (lambda r: r["datasets"]["rte"]["templates"].append(r["datasets"]["rte"]["templates"][0]), "a template twice"),
+        (lambda r: r.update(settings=5), "has settings that are no names with values"),
+        (lambda r: r.update(settings={"style": "nope"}), "has a style that is none (unknown style 'nope')"),
+        (lambda r: r.update(settings={"style": 5}), "has a style that is none"),
+        (lambda r: r.update(skipped="x"), "has skipped datasets without a name"),
+        (lambda r: r.update(skipped=[{}]), "has skipped datasets without a name"),
+        (lambda r: r.update(invalid=[1]), "has invalid datasets without a name"),
         (lambda r: r.pop("clusters"), "holds no results of an evaluation"),
     ],
 )
@@ -83,9 +101,84 @@ def test_empty_predictions_leave_the_results_alone(make_run, text):
     run = make_run("tuned", {"rte": 1.0})
     next((run.output_dir / "predictions" / "rte").iterdir()).write_text(text)
     found = reporting.gather([run])
-    assert found.unusable == {"tuned": {"rte": "no predictions at hand"}}
-    assert "tuned has no predictions of single examples for rte" in reporting.markdown([run], found)
+    assert found.unusable["tuned"]["rte"].startswith(("test_t", "no predictions at hand"))
+    text = reporting.markdown([run], found)
+    assert "tuned has no values of single examples (test_t" in text and "for rte: left out of differences" in text
     reporting.page([run], found)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda folder: (folder / "test_t0.jsonl").unlink(), "test_t0.jsonl is missing"),
+        (lambda folder: (folder / "test_t3.jsonl").unlink(), "test_t3.jsonl is missing"),
+        (lambda folder: _cut(folder / "test_t1.jsonl", -30), "test_t1.jsonl cannot be read"),
+        (lambda folder: _cut(folder / "test_t1.jsonl", -5000), "test_t1.jsonl "),
+    ],
+)
+def test_predictions_that_are_not_whole_are_named(make_run, change, says):
+    run = make_run("tuned", {"rte": 1.0})
+    change(run.output_dir / "predictions" / "rte")
+    found = reporting.gather([run])
+    assert found.unusable["tuned"]["rte"].startswith(says)
+    assert f"tuned has no values of single examples ({says}" in reporting.markdown([run], found)
+
+
+def _cut(path, size):
+    path.write_text(path.read_text()[:size])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"answer": 9}, "has the answer 9, and 2 options"),
+        ({"answer": -1}, "has the answer -1, and 2 options"),
+        ({"answer": None}, "has the answer None"),
+        ({"answer": [0]}, "has the answer [0]"),
+        ({"answer": True}, "has the answer True"),
+        ({"loglikelihood": [-1.0]}, "has no 'loglikelihood' for each of its 2 options"),
+        ({"loglikelihood": []}, "has no 'loglikelihood'"),
+        ({"loglikelihood": ["x", -1.0]}, "has scores that are not finite"),
+        ({"loglikelihood": [None, -1.0]}, "has scores that are not finite"),
+        ({"options": []}, "has no options"),
+        ({"options": ["a", "b", "c"]}, "has no 'loglikelihood' for each of its 3 options"),
+        ({"options": "ab"}, "has no options"),
+        ({"tokens": [1]}, "has no 'tokens'"),
+        ({"hash": 5}, "has a hash that is no text"),
+        ({"hash": None}, "has a hash that is no text"),
+    ],
+)
+def test_a_broken_line_of_predictions_is_one_line(make_run, rewrite, capsys, tmp_path, change, says):
+    run = make_run("tuned", {"rte": 1.0})
+    path = run.output_dir / "predictions" / "rte" / "test_t2.jsonl"
+    rewrite(path, lambda i, line: line | change if i == 4 else line)
+    with pytest.raises(SystemExit) as caught:
+        binary.main(["--runs", f"tuned={run.output_dir}", f"--output={tmp_path / 'out'}"])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.strip().split("\n")
+    assert f"{path} line 6 " in line and "run python -m flan_jax.eval again" in line and not (tmp_path / "out").exists()
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    ("runs", "says"),
+    [
+        (["tuned={folder}/results.json"], "results.json is a file: give the folder that it is in"),
+        (["a\nb={folder}"], "'a\\nb' is no name for a report"),
+        ([" ={folder}"], "' ' is no name for a report"),
+        (["tuned={none}"], "there is nothing to report: tuned have no dataset with a result"),
+    ],
+)
+def test_runs_that_make_no_report(make_run, capsys, tmp_path, runs, says):
+    run = make_run("tuned", {"rte": 1.0})
+    none = make_run("none", {"rte": 1.0})
+    _change(none, lambda results: results["datasets"].clear())
+    listed = [one.format(folder=run.output_dir, none=none.output_dir) for one in runs]
+    with pytest.raises(SystemExit) as caught:
+        binary.main(["--runs", *listed, f"--output={tmp_path / 'out'}"])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.strip().split("\n")
+    assert says in line and not (tmp_path / "out").exists()
 
 
 def test_a_dataset_without_a_valid_result_is_in_no_mean(make_run):
@@ -172,7 +265,7 @@ def test_a_group_is_mean_and_spread_over_its_runs(seeds):
         (["tuned=nobody"], "group tuned: there is no run 'nobody', but untuned, tuned seed 0"),
         (["tuned=tuned seed 0"], "group tuned has one run"),
         (["a=tuned seed 0,tuned seed 1", "b=tuned seed 1,tuned seed 2"], "run tuned seed 1 is in the groups a and b"),
-        (["untuned=tuned seed *"], "a group has the name of a run"),
+        (["untuned=tuned seed *"], "there is a group and a run of the name untuned"),
         (["tuned"], "--group takes NAME=RUN,RUN,..., not 'tuned'"),
         (["t=tuned seed 0,tuned seed 1", "t=tuned seed 2"], "--group has two of the name t"),
     ],
@@ -214,3 +307,22 @@ def test_a_group_without_predictions(seeds):
     found = reporting.gather(shown)
     assert found.unusable["tuned"]["rte"] == "no predictions at hand" and found.worst == {}
     reporting.page(shown, found)
+
+
+def test_a_group_of_one_folder_twice_has_no_spread(make_run, capsys, tmp_path):
+    run = make_run("tuned", {"rte": 1.0})
+    folder = run.output_dir
+    with pytest.raises(SystemExit) as caught:
+        binary.main(["--runs", f"a={folder}", f"b={folder}/../tuned", "--group=g=a,b", f"--output={tmp_path / 'out'}"])
+    assert caught.value.code == 2 and not (tmp_path / "out").exists()
+    (line,) = capsys.readouterr().err.strip().split("\n")
+    assert line.startswith(f"flan_jax: group g has {folder} twice")
+
+
+def test_markdown_shows_what_a_browser_would_take_for_html(make_run):
+    run = make_run("a<b>c", {"rte": 1.0})
+    _change(run, lambda r: r["datasets"]["rte"]["templates"][0].update(input="Given <premise> and <script>x</script>"))
+    run = reporting.load_run("a<b>c", run.output_dir)
+    text = reporting.markdown([run], reporting.gather([run]))
+    assert "Given \\<premise> and \\<script>x\\</script>" in text and "a generation \\<dataset>" in text
+    assert text.count("<") == text.count("\\<")

@@ -1,0 +1,109 @@
+"""What results.json and a line of predictions have to hold before a report computes with them.
+
+Files are copied, cut, edited and written by other versions. What does not hold is named; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from flan_jax import styles
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import labels
+
+_NUMBERS = ("examples", "mean", "std")  # without which a dataset has no figures
+_NUMBERS_OR_NONE = ("best_dev", "random", "majority", "stderr")
+_MAPPINGS = ("metrics", "metric_versions", "headline_metric", "cost", "overlap", "dev_ways")
+_PER_OPTION = ("loglikelihood", "tokens", "bytes", "characters", "unconditional", "channel", "words")
+_ROUNDING = 1e-6
+
+
+def problem_of_results(results: Mapping[str, Any]) -> str:
+    """What is wrong with results beside the figures of their datasets; empty for nothing."""
+    for key in ("settings", "tuning", "provenance"):
+        if not isinstance(results.get(key) or {}, Mapping):
+            return f"has {key} that are no names with values"
+    try:
+        styles.parse((results.get("settings") or {}).get("style", styles.INSTRUCTIONS))
+    except (FlanError, TypeError, AttributeError) as error:
+        return f"has a style that is none ({str(error).partition(':')[0]})"
+    for key in ("skipped", "invalid"):
+        listed = results.get(key, ())
+        if not isinstance(listed, list | tuple) or any(
+            not isinstance(one, Mapping) or not isinstance(one.get("dataset"), str) for one in listed
+        ):
+            return f"has {key} datasets without a name"
+    return ""
+
+
+def problem_of_figures(figures: Any) -> str:
+    """What is wrong with the figures of a dataset; empty for nothing."""
+    if not isinstance(figures, Mapping):
+        return "has no figures"
+    for key in _NUMBERS:
+        if not is_number(figures.get(key)):
+            return f"has no number {key!r}"
+    for key in _NUMBERS_OR_NONE:
+        if figures.get(key) is not None and not is_number(figures[key]):
+            return f"has no number {key!r}"
+    if figures["examples"] < 1 or figures["examples"] != int(figures["examples"]):
+        return f"has {figures['examples']} examples"
+    if not -1 <= figures["mean"] <= 1:
+        return f"has a mean of {figures['mean']}, which is no share"
+    if figures["std"] < 0:
+        return f"has a standard deviation of {figures['std']}"
+    for key in _MAPPINGS:
+        if not isinstance(figures.get(key) or {}, Mapping):
+            return f"has {key!r} that are no names with values"
+    if wrong := [name for name, v in (figures.get("metrics") or {}).items() if v is not None and not is_number(v)]:
+        return f"has no number {wrong[0]!r} among its metrics"
+    if figures.get("label") and not labels.status_of(str(figures["label"])):
+        return f"has the label {figures['label']!r}, which is none"
+    return _problem_of_templates(figures) or ("" if isinstance(figures.get("cluster"), str) else "has no cluster")
+
+
+def _problem_of_templates(figures: Mapping[str, Any]) -> str:
+    listed = figures.get("templates")
+    if not isinstance(listed, list) or not listed:
+        return "has no templates"
+    for t in listed:
+        if not isinstance(t, Mapping) or "template" not in t or not {"value", "sum"} & set(t):
+            return "has a template without a figure"
+        if any(t.get(key) is not None and not is_number(t[key]) for key in ("value", "sum", "dev")):
+            return f"has no number for template {t['template']}"
+    if len({t["template"] for t in listed}) < len(listed):
+        return "has a template twice"
+    values = [t["value"] if "value" in t else t["sum"] for t in listed]
+    if None not in values and not min(values) - _ROUNDING <= figures["mean"] <= max(values) + _ROUNDING:
+        return f"has a mean of {figures['mean']:.4f}, and templates from {min(values):.4f} to {max(values):.4f}"
+    return ""
+
+
+def problem_of_prediction(line: Any) -> str:
+    """What is wrong with a line of predictions; empty for nothing."""
+    if not isinstance(line, Mapping) or "id" not in line:
+        return "has no id"
+    if "hash" in line and not (isinstance(line["hash"], str) and line["hash"]):
+        return "has a hash that is no text"
+    if "score" in line and line["score"] is not None and not is_number(line["score"]):
+        return "has a score that is no number"
+    if "loglikelihood" not in line:
+        return ""
+    options, answer = line.get("options"), line.get("answer")
+    if not isinstance(options, list) or not options or not all(isinstance(option, str) for option in options):
+        return "has no options"
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
+        return f"has the answer {answer!r}, and {len(options)} options"
+    for key in _PER_OPTION:
+        if key in line and (not isinstance(line[key], list) or len(line[key]) != len(options)):
+            return f"has no {key!r} for each of its {len(options)} options"
+    if not all(is_number(value) for value in line["loglikelihood"]):
+        return "has scores that are not finite"
+    return ""
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
