@@ -29,7 +29,7 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from flan_jax import catalog, metrics, protocol, styles, values
+from flan_jax import catalog, files, metrics, protocol, styles, values
 from flan_jax.data import seqio_examples, seqio_registry, seqio_scoring, seqio_vocabulary, sources, vocabularies
 from flan_jax.data.records import choose_template, exemplar_pool, num_renderings, records, text_records
 from flan_jax.data.seqio_scoring import RANKED
@@ -71,6 +71,22 @@ class Settings:
                 raise FlanError(f"{_ENVIRONMENT}SEED is {given['seed']!r}; give a whole number, 0 or more.")
             given["seed"] = int(given["seed"])
         return cls(**given)
+
+    def checked(self) -> Settings:
+        """The same, if data and seed are some that there are, with `~` as the home folder.
+
+        A vocabulary is checked where it is read.
+
+        Raises:
+          FlanError: no such folder, or no such seed.
+        """
+        seed = values.checked("seed", values.Whole(0, values.SEEDS), self.seed)
+        if str(self.data) in (sources.SAMPLES, sources.TFDS):
+            return dataclasses.replace(self, seed=seed)
+        folder = files.user_path(self.data, "data")
+        if not folder.is_dir():
+            raise FlanError(f"no folder {folder}: data is samples, tfds, or a folder of data.")
+        return dataclasses.replace(self, data=folder, seed=seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +130,23 @@ def _mixture(name: str) -> tuple[catalog.Dataset, ...]:
         return ()
     is_task = len(members) == 1 and members[0].name in (base, base.removeprefix(_PREFIX))
     return () if is_task or base + style.suffix != name else members
+
+
+class CatalogTask(seqio.Task):
+    """A task of ours; without splits, and named in the log, where its source cannot be opened.
+
+    SeqIO's mixtures, its Evaluator and `seqio_cache_tasks` then go on without it. Who asks for its records gets the
+    error.
+    """
+
+    @functools.cached_property
+    def splits(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of train, validation (dev) and test that the source has."""
+        try:
+            return tuple(self.source.splits)
+        except sources.SourceError as error:
+            logging.warning("SeqIO goes on without task %s: %s", self.name, error)
+            return ()
 
 
 class OpenMixture(seqio.Mixture):
@@ -202,7 +235,7 @@ class _Maker:
 
     @functools.cached_property
     def _settings(self) -> Settings:
-        return self._given()
+        return self._given().checked()
 
     @functools.cached_property
     def _features(self) -> dict[str, seqio.Feature]:
@@ -226,7 +259,7 @@ class _Maker:
         is_forward = asked.number is None or protocol.of(record, style).templates[asked.number].is_forward
         scored = record.metrics if is_forward else ()  # what an inverted template asks for, no metric of ours measures
         after = seqio_scoring.postprocess_option if asked.is_ranked else seqio_scoring.postprocess
-        return seqio.Task(
+        return CatalogTask(
             name,
             source=source,
             preprocessors=[seqio.CacheDatasetPlaceholder(), examples],
@@ -256,8 +289,13 @@ def _listed() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _unknown(name: str) -> FlanError | None:
     """What to say of a name that nobody has registered, if it begins as ours do."""
-    if not name.startswith(_PREFIX.rstrip("_")):
+    if not name.lower().startswith(_PREFIX.rstrip("_")):
         return None
+    if _exists(name):
+        return FlanError(
+            f"task or mixture {name!r} is no longer in SeqIO's registry, which was reset or had it removed; "
+            "flan_jax.data.tasks.register() puts all of them back."
+        )
     rest = name.removesuffix(RANKED)
     number = _TEMPLATE.search(rest)
     base, style = styles.split_name(_TEMPLATE.sub("", rest))  # raises for styles that exclude each other
@@ -298,12 +336,12 @@ def _offer(settings: Callable[[], Settings], names: Sequence[str] = ()) -> None:
     more = [name for name in names if name not in _listed()[0] + _listed()[1]]
     mixtures = [name for name in more if _mixture(name)]
     tasks = [name for name in more if name not in mixtures]
-    seqio_registry.lazy(seqio.TaskRegistry).offer(
-        [*_listed()[0], *tasks], lambda name: _TaskName.parse(name) is not None, maker.task
-    )
-    seqio_registry.lazy(seqio.MixtureRegistry).offer(
-        [*_listed()[1], *mixtures], lambda name: bool(_mixture(name)), maker.mixture
-    )
+    of_tasks, of_mixtures = map(seqio_registry.lazy, (seqio.TaskRegistry, seqio.MixtureRegistry))
+    for name, mixture in of_mixtures.of_others.items():
+        if old := sorted((of_tasks.made | of_mixtures.made) & set(mixture.rate_per_task_name)):
+            logging.warning("mixture %s keeps %s as registered before; make it again.", name, ", ".join(old))
+    of_tasks.offer([*_listed()[0], *tasks], lambda name: _TaskName.parse(name) is not None, maker.task)
+    of_mixtures.offer([*_listed()[1], *mixtures], lambda name: bool(_mixture(name)), maker.mixture)
     seqio_registry.explain(_unknown)
 
 
@@ -327,10 +365,8 @@ def register(
     """
     global _is_given
     vocabulary = seqio_vocabulary.of("bytes" if vocabulary is None else vocabulary)[0]
-    values.checked("seed", values.Whole(0, values.SEEDS), seed)
-    if str(data) not in (sources.SAMPLES, sources.TFDS) and not Path(data).is_dir():
-        raise FlanError(f"no folder {data}: data is samples, tfds, or a folder of data.")
-    _offer(lambda: Settings(vocabulary, data, seed), names)
+    settings = Settings(vocabulary, data, seed).checked()
+    _offer(lambda: settings, names)
     _is_given = True
 
 
