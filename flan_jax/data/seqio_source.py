@@ -24,7 +24,7 @@ from flan_jax.files import home, written
 
 IS_TRAIN = "is_train"  # of a row: whether it is of train, where inverted templates are shown too
 
-_SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 _SHARD = 5_000  # records; so many are one unit of work for `seqio_cache_tasks`
 
 
@@ -32,7 +32,7 @@ class CatalogSource(seqio.DataSource):
     """A dataset's usable records, each once a pass: `record_id`, `is_train` and the fields. Opened when first read."""
 
     def __init__(self, record: catalog.Dataset, data: str | Path) -> None:
-        super().__init__(splits=_SPLITS)
+        super().__init__(splits=SPLITS)
         self._record, self._data = record, data
 
     @functools.cached_property
@@ -66,7 +66,7 @@ class CatalogSource(seqio.DataSource):
         Raises:
           FlanError: no dataset has such a split. One that only this source lacks has 0 records.
         """
-        return 0 if split in _SPLITS and split not in self.source.splits else self._slice(split).size
+        return 0 if split in SPLITS and split not in self.source.splits else self._slice(split).size
 
     @functools.cached_property
     def rate(self) -> int:

@@ -33,7 +33,7 @@ from flan_jax import catalog, files, metrics, protocol, styles, values
 from flan_jax.data import seqio_examples, seqio_registry, seqio_scoring, seqio_vocabulary, sources, vocabularies
 from flan_jax.data.records import choose_template, exemplar_pool, num_renderings, records, text_records
 from flan_jax.data.seqio_scoring import RANKED
-from flan_jax.data.seqio_source import CatalogSource
+from flan_jax.data.seqio_source import SPLITS, CatalogSource
 from flan_jax.errors import FlanError, unknown_name
 
 __all__ = ["Settings", "choose_template", "exemplar_pool", "num_renderings", "records", "register", "text_records"]
@@ -133,24 +133,62 @@ def _mixture(name: str) -> tuple[catalog.Dataset, ...]:
 
 
 class CatalogTask(seqio.Task):
-    """A task of ours; without splits, and named in the log, where its source cannot be opened.
+    """A task of ours, which a source that cannot be opened does not end where there is an offline cache.
 
-    SeqIO's mixtures, its Evaluator and `seqio_cache_tasks` then go on without it. Who asks for its records gets the
-    error.
+    Where there is no cache either it has no splits, and the log says why: SeqIO's mixtures, its Evaluator and
+    `seqio_cache_tasks` then go on without it. Who asks for its records gets the error.
     """
 
     @functools.cached_property
-    def splits(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Those of train, validation (dev) and test that the source has."""
+    def is_open(self) -> bool:
+        """Whether the source can be opened."""
         try:
-            return tuple(self.source.splits)
+            _ = self.source.source
         except sources.SourceError as error:
-            logging.warning("SeqIO goes on without task %s: %s", self.name, error)
-            return ()
+            how = "reads the cache of" if self.cache_dir else "goes on without"
+            logging.warning("SeqIO %s task %s: %s", how, self.name, error)
+            return False
+        return True
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there are records, of the source or of a cache."""
+        return self.is_open or self.cache_dir is not None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of train, validation (dev) and test that the source has, or else the cache."""
+        if self.is_open:
+            return self.source.splits
+        return tuple(split for split in SPLITS if self._num_cached(split) is not None)
+
+    @property
+    def rate(self) -> int:
+        """The mixing rate, as `CatalogSource.rate`; a cache holds usable records only."""
+        return self.source.rate if self.is_open else catalog.mixing_rate(self._num_cached("train") or 0)
+
+    def _num_cached(self, split: str) -> int | None:
+        """Examples of a split in the cache; None where it has no such split."""
+        try:
+            return int(self.get_cached_stats(split)["examples"]) if self.cache_dir else None
+        except ValueError:
+            return None
+
+    def get_dataset(
+        self,
+        sequence_length: Mapping[str, int] | None = None,
+        split: str = "train",
+        use_cached: bool = False,
+        *rest: Any,
+        **more: Any,
+    ) -> tf.data.Dataset:
+        """See SeqIO's; what cannot be read on the fly is read from its cache, if there is one."""
+        use_cached = use_cached or (not self.is_open and self.cache_dir is not None)
+        return super().get_dataset(sequence_length, split, use_cached, *rest, **more)
 
 
 class OpenMixture(seqio.Mixture):
-    """A mixture of the members whose source can be opened; the others are named in the log."""
+    """A mixture of the members whose source or cache can be opened; the others are named in the log."""
 
     _built = False
 
@@ -162,13 +200,7 @@ class OpenMixture(seqio.Mixture):
 
     @functools.cached_property
     def _open_tasks(self) -> list[seqio.Task]:
-        found = []
-        for task in super().tasks:
-            try:
-                _ = task.source.source
-                found.append(task)
-            except FlanError as error:
-                logging.warning("mixture %s goes on without %s: %s", self.name, task.name, error)
+        found = [task for task in super().tasks if task.is_there]
         if not found:
             raise FlanError(f"mixture {self.name}: none of its sources can be opened.")
         return found
@@ -222,8 +254,8 @@ class OpenMixture(seqio.Mixture):
         return dataset.map(tf.autograph.experimental.do_not_convert(wanted))
 
 
-def _rate(task: seqio.Task) -> float:
-    return float(task.source.rate)
+def _rate(task: CatalogTask) -> float:
+    return float(task.rate)
 
 
 class _Maker:

@@ -216,7 +216,7 @@ def test_mixture(registered, caplog):
         rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
     assert rates == {"flan_rte": 225, "flan_sst2": 3000, "flan_qnli": 30}
     assert mixture.total_rate == 3255
-    assert any("mixture flan goes on without flan_snli: " in r.getMessage() for r in caplog.records)
+    assert any("SeqIO goes on without task flan_snli: " in r.getMessage() for r in caplog.records)
 
 
 def test_mixture_shares(registered):
