@@ -173,6 +173,10 @@ class Dataset:
         if self.gpt3_prompt is None:
             object.__setattr__(self, "gpt3_prompt", Gpt3Prompt(f"Q: {self.bare}\nA:"))
 
+    def __reduce_ex__(self, version: int) -> Any:
+        """A record of the catalog is pickled as its name: what it is made of is code, which pickle may refuse."""
+        return (dataset, (self.name,)) if _known().get(self.name) is self else super().__reduce_ex__(version)
+
     @property
     def label_words(self) -> tuple[str, ...]:
         """The label words in TFDS's label order."""

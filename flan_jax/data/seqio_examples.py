@@ -16,7 +16,7 @@ import seqio
 import tensorflow as tf
 from tensorflow.python.data.ops import repeat_op
 
-from flan_jax import catalog, metrics, protocol, styles, templates
+from flan_jax import catalog, metrics, protocol, styles, templates, values
 from flan_jax.data import records, seqio_vocabulary, trimming
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_source import IS_TRAIN, CatalogSource
@@ -109,10 +109,9 @@ class _Renderer:
     ) -> None:
         self._record, self._style, self._number, self._seed, self._ranked = record, style, number, seed, ranked
         self._source = source
-        self._features, self._lengths = output_features, sequence_length
+        self._features, self._lengths = output_features, self._checked(sequence_length, output_features)
         self._tokenizer = seqio_vocabulary.of(output_features["inputs"].vocabulary)[1]
-        self._check_lengths()
-        most = sequence_length.get("inputs")
+        most = self._lengths.get("inputs")
         self._protocol = protocol.of(record, style).limited(max_input_tokens=most)
         self._room = None if most is None else most - output_features["inputs"].add_eos
         self._left_out = 0
@@ -128,11 +127,15 @@ class _Renderer:
             self._record, self._style, asked=self._protocol, pool=pool, tokenizer=self._tokenizer, seed=self._seed
         )
 
-    def _check_lengths(self) -> None:
-        """Refuses what is no length."""
-        for name, length in self._lengths.items():
-            if name in self._features and length is not None and not (isinstance(length, int) and length > 1):
-                raise FlanError(f"dataset {self._record.name}: {name} of {length!r} tokens; give 2 or more.")
+    def _checked(self, lengths: Mapping[str, Any], features: Mapping[str, seqio.Feature]) -> dict[str, int]:
+        """The lengths that are given. Refuses what is no length, also what SeqIO would stumble over."""
+        given = {name: length for name, length in lengths.items() if name in features and length is not None}
+        for name, length in given.items():
+            where = f"dataset {self._record.name}: length of {name}"
+            whole = values.checked(where, values.Whole(2), length)
+            if not isinstance(length, int):
+                raise FlanError(f"{where} is {length!r}, and SeqIO takes only Python's int; give {whole}.")
+        return given
 
     def _check_room(self) -> None:
         """Refuses a length at which every example would be left out: SeqIO would look for one for ever."""

@@ -40,6 +40,16 @@ class LazyNames(dict):
         self._made, self._removed = set(), set()
         self._listed, self._can_make, self._make = dict.fromkeys(listed), can_make, make
 
+    @property
+    def made(self) -> frozenset[str]:
+        """Names of what was made of what is offered now."""
+        return frozenset(self._made)
+
+    @property
+    def of_others(self) -> dict[str, Any]:
+        """What others have registered."""
+        return {name: found for name, found in super().items() if name not in self._made}
+
     def __contains__(self, name: object) -> bool:
         if super().__contains__(name) or name in self._listed:
             return True

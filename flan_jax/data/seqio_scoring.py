@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -91,29 +92,31 @@ def ranked(name: str) -> Callable[..., dict[str, float]]:
     Args:
       name: of a metric in `flan_jax.metrics`, which compares the best options with the answers.
     """
-    metric = metrics.metric(name)
+    return functools.partial(_rank_classification, name=metrics.metric(name).name)  # tasks go through pickle
 
-    def rank_classification(targets: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, float]:
-        """The metric's values; of equal scores the first option counts.
 
-        Args:
-          targets: of each option, as `postprocess_option` makes them; an example's options stand together.
-          scores: log-likelihood of each option.
+def _rank_classification(
+    targets: Sequence[Mapping[str, Any]], scores: Sequence[float], name: str = "accuracy"
+) -> dict[str, float]:
+    """A metric's values; of equal scores the first option counts.
 
-        Raises:
-          FlanError: a score that is not finite, or not one for each option.
-        """
-        if len(targets) != len(scores):
-            raise FlanError(f"metric {name} of {len(targets)} options and {len(scores)} scores: give one for each.")
-        wanted, given = [], []
-        pairs = zip(targets, map(float, scores), strict=True)
-        for number, options in itertools.groupby(pairs, key=lambda pair: pair[0]["example"]):
-            found = list(options)
-            if bad := [score for _, score in found if not math.isfinite(score)]:
-                raise FlanError(f"example {number}: the score of an option is {bad[0]}; no option is the highest.")
-            best, _ = max(found, key=lambda pair: pair[1])
-            wanted.append(best["target"])
-            given.append(best["text"])
-        return metric(wanted, given)
+    Args:
+      targets: of each option, as `postprocess_option` makes them; an example's options stand together.
+      scores: log-likelihood of each option.
+      name: of the metric.
 
-    return rank_classification
+    Raises:
+      FlanError: a score that is not finite, or not one for each option.
+    """
+    if len(targets) != len(scores):
+        raise FlanError(f"metric {name} of {len(targets)} options and {len(scores)} scores: give one for each.")
+    wanted, given = [], []
+    pairs = zip(targets, map(float, scores), strict=True)
+    for number, options in itertools.groupby(pairs, key=lambda pair: pair[0]["example"]):
+        found = list(options)
+        if bad := [score for _, score in found if not math.isfinite(score)]:
+            raise FlanError(f"example {number}: the score of an option is {bad[0]}; no option is the highest.")
+        best, _ = max(found, key=lambda pair: pair[1])
+        wanted.append(best["target"])
+        given.append(best["text"])
+    return metrics.metric(name)(wanted, given)

@@ -24,6 +24,7 @@ from flan_jax.files import home, written
 
 IS_TRAIN = "is_train"  # of a row: whether it is of train, where inverted templates are shown too
 
+SPLITS = ("train", "validation", "test")
 _SHARD = 5_000  # records; so many are one unit of work for `seqio_cache_tasks`
 
 
@@ -31,7 +32,7 @@ class CatalogSource(seqio.DataSource):
     """A dataset's usable records, each once a pass: `record_id`, `is_train` and the fields. Opened when first read."""
 
     def __init__(self, record: catalog.Dataset, data: str | Path) -> None:
-        super().__init__(splits=("train", "validation", "test"))
+        super().__init__(splits=SPLITS)
         self._record, self._data = record, data
 
     @functools.cached_property
@@ -60,9 +61,12 @@ class CatalogSource(seqio.DataSource):
         return [f"{self._record.name}:{_part(whole, i, count).tfds}" for i in range(count)]
 
     def num_input_examples(self, split: str) -> int:
-        """Records of a split before any is filtered or, in dev and test, gives several examples."""
-        found = self.source.splits.get(split)
-        return found.size if found else 0
+        """Records of a split before any is filtered or, in dev and test, gives several examples.
+
+        Raises:
+          FlanError: no dataset has such a split. One that only this source lacks has 0 records.
+        """
+        return 0 if split in SPLITS and split not in self.source.splits else self._slice(split).size
 
     @functools.cached_property
     def rate(self) -> int:
@@ -92,7 +96,8 @@ class CatalogSource(seqio.DataSource):
 
     def _slice(self, split: str) -> catalog.SplitSlice:
         if split not in self.source.splits:
-            raise FlanError(f"dataset {self._record.name} has no {split} split in its source.")
+            there = ", ".join(self.source.splits)
+            raise FlanError(f"dataset {self._record.name} has no split {split!r} in its source; it has {there}.")
         return self.source.splits[split]
 
     def get_dataset(
@@ -105,6 +110,9 @@ class CatalogSource(seqio.DataSource):
     ) -> tf.data.Dataset:
         """One pass over a split, or over a shard of it."""
         part = self._slice(split)
+        if shard_info is not None and not 0 <= shard_info.index < shard_info.num_shards:
+            asked = f"shard {shard_info.index} of {shard_info.num_shards}"
+            raise FlanError(f"dataset {self._record.name}: there is no {asked}; they count from 0.")
         if shard_info is not None and shard_info.num_shards > 1:
             part = _part(part, shard_info.index, shard_info.num_shards)
         shown = part if part.size else self._slice(split)  # where there are more shards than records, some are empty

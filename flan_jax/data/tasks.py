@@ -29,11 +29,11 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from flan_jax import catalog, metrics, protocol, styles, values
+from flan_jax import catalog, files, metrics, protocol, styles, values
 from flan_jax.data import seqio_examples, seqio_registry, seqio_scoring, seqio_vocabulary, sources, vocabularies
 from flan_jax.data.records import choose_template, exemplar_pool, num_renderings, records, text_records
 from flan_jax.data.seqio_scoring import RANKED
-from flan_jax.data.seqio_source import CatalogSource
+from flan_jax.data.seqio_source import SPLITS, CatalogSource
 from flan_jax.errors import FlanError, unknown_name
 
 __all__ = ["Settings", "choose_template", "exemplar_pool", "num_renderings", "records", "register", "text_records"]
@@ -71,6 +71,22 @@ class Settings:
                 raise FlanError(f"{_ENVIRONMENT}SEED is {given['seed']!r}; give a whole number, 0 or more.")
             given["seed"] = int(given["seed"])
         return cls(**given)
+
+    def checked(self) -> Settings:
+        """The same, if data and seed are some that there are, with `~` as the home folder.
+
+        A vocabulary is checked where it is read.
+
+        Raises:
+          FlanError: no such folder, or no such seed.
+        """
+        seed = values.checked("seed", values.Whole(0, values.SEEDS), self.seed)
+        if str(self.data) in (sources.SAMPLES, sources.TFDS):
+            return dataclasses.replace(self, seed=seed)
+        folder = files.user_path(self.data, "data")
+        if not folder.is_dir():
+            raise FlanError(f"no folder {folder}: data is samples, tfds, or a folder of data.")
+        return dataclasses.replace(self, data=folder, seed=seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +132,63 @@ def _mixture(name: str) -> tuple[catalog.Dataset, ...]:
     return () if is_task or base + style.suffix != name else members
 
 
+class CatalogTask(seqio.Task):
+    """A task of ours, which a source that cannot be opened does not end where there is an offline cache.
+
+    Where there is no cache either it has no splits, and the log says why: SeqIO's mixtures, its Evaluator and
+    `seqio_cache_tasks` then go on without it. Who asks for its records gets the error.
+    """
+
+    @functools.cached_property
+    def is_open(self) -> bool:
+        """Whether the source can be opened."""
+        try:
+            _ = self.source.source
+        except sources.SourceError as error:
+            how = "reads the cache of" if self.cache_dir else "goes on without"
+            logging.warning("SeqIO %s task %s: %s", how, self.name, error)
+            return False
+        return True
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there are records, of the source or of a cache."""
+        return self.is_open or self.cache_dir is not None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of train, validation (dev) and test that the source has, or else the cache."""
+        if self.is_open:
+            return self.source.splits
+        return tuple(split for split in SPLITS if self._num_cached(split) is not None)
+
+    @property
+    def rate(self) -> int:
+        """The mixing rate, as `CatalogSource.rate`; a cache holds usable records only."""
+        return self.source.rate if self.is_open else catalog.mixing_rate(self._num_cached("train") or 0)
+
+    def _num_cached(self, split: str) -> int | None:
+        """Examples of a split in the cache; None where it has no such split."""
+        try:
+            return int(self.get_cached_stats(split)["examples"]) if self.cache_dir else None
+        except ValueError:
+            return None
+
+    def get_dataset(
+        self,
+        sequence_length: Mapping[str, int] | None = None,
+        split: str = "train",
+        use_cached: bool = False,
+        *rest: Any,
+        **more: Any,
+    ) -> tf.data.Dataset:
+        """See SeqIO's; what cannot be read on the fly is read from its cache, if there is one."""
+        use_cached = use_cached or (not self.is_open and self.cache_dir is not None)
+        return super().get_dataset(sequence_length, split, use_cached, *rest, **more)
+
+
 class OpenMixture(seqio.Mixture):
-    """A mixture of the members whose source can be opened; the others are named in the log."""
+    """A mixture of the members whose source or cache can be opened; the others are named in the log."""
 
     _built = False
 
@@ -129,13 +200,7 @@ class OpenMixture(seqio.Mixture):
 
     @functools.cached_property
     def _open_tasks(self) -> list[seqio.Task]:
-        found = []
-        for task in super().tasks:
-            try:
-                _ = task.source.source
-                found.append(task)
-            except FlanError as error:
-                logging.warning("mixture %s goes on without %s: %s", self.name, task.name, error)
+        found = [task for task in super().tasks if task.is_there]
         if not found:
             raise FlanError(f"mixture {self.name}: none of its sources can be opened.")
         return found
@@ -189,8 +254,8 @@ class OpenMixture(seqio.Mixture):
         return dataset.map(tf.autograph.experimental.do_not_convert(wanted))
 
 
-def _rate(task: seqio.Task) -> float:
-    return float(task.source.rate)
+def _rate(task: CatalogTask) -> float:
+    return float(task.rate)
 
 
 class _Maker:
@@ -202,7 +267,7 @@ class _Maker:
 
     @functools.cached_property
     def _settings(self) -> Settings:
-        return self._given()
+        return self._given().checked()
 
     @functools.cached_property
     def _features(self) -> dict[str, seqio.Feature]:
@@ -226,7 +291,7 @@ class _Maker:
         is_forward = asked.number is None or protocol.of(record, style).templates[asked.number].is_forward
         scored = record.metrics if is_forward else ()  # what an inverted template asks for, no metric of ours measures
         after = seqio_scoring.postprocess_option if asked.is_ranked else seqio_scoring.postprocess
-        return seqio.Task(
+        return CatalogTask(
             name,
             source=source,
             preprocessors=[seqio.CacheDatasetPlaceholder(), examples],
@@ -256,8 +321,13 @@ def _listed() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _unknown(name: str) -> FlanError | None:
     """What to say of a name that nobody has registered, if it begins as ours do."""
-    if not name.startswith(_PREFIX.rstrip("_")):
+    if not name.lower().startswith(_PREFIX.rstrip("_")):
         return None
+    if _exists(name):
+        return FlanError(
+            f"task or mixture {name!r} is no longer in SeqIO's registry, which was reset or had it removed; "
+            "flan_jax.data.tasks.register() puts all of them back."
+        )
     rest = name.removesuffix(RANKED)
     number = _TEMPLATE.search(rest)
     base, style = styles.split_name(_TEMPLATE.sub("", rest))  # raises for styles that exclude each other
@@ -298,12 +368,12 @@ def _offer(settings: Callable[[], Settings], names: Sequence[str] = ()) -> None:
     more = [name for name in names if name not in _listed()[0] + _listed()[1]]
     mixtures = [name for name in more if _mixture(name)]
     tasks = [name for name in more if name not in mixtures]
-    seqio_registry.lazy(seqio.TaskRegistry).offer(
-        [*_listed()[0], *tasks], lambda name: _TaskName.parse(name) is not None, maker.task
-    )
-    seqio_registry.lazy(seqio.MixtureRegistry).offer(
-        [*_listed()[1], *mixtures], lambda name: bool(_mixture(name)), maker.mixture
-    )
+    of_tasks, of_mixtures = map(seqio_registry.lazy, (seqio.TaskRegistry, seqio.MixtureRegistry))
+    for name, mixture in of_mixtures.of_others.items():
+        if old := sorted((of_tasks.made | of_mixtures.made) & set(mixture.rate_per_task_name)):
+            logging.warning("mixture %s keeps %s as registered before; make it again.", name, ", ".join(old))
+    of_tasks.offer([*_listed()[0], *tasks], lambda name: _TaskName.parse(name) is not None, maker.task)
+    of_mixtures.offer([*_listed()[1], *mixtures], lambda name: bool(_mixture(name)), maker.mixture)
     seqio_registry.explain(_unknown)
 
 
@@ -327,10 +397,8 @@ def register(
     """
     global _is_given
     vocabulary = seqio_vocabulary.of("bytes" if vocabulary is None else vocabulary)[0]
-    values.checked("seed", values.Whole(0, values.SEEDS), seed)
-    if str(data) not in (sources.SAMPLES, sources.TFDS) and not Path(data).is_dir():
-        raise FlanError(f"no folder {data}: data is samples, tfds, or a folder of data.")
-    _offer(lambda: Settings(vocabulary, data, seed), names)
+    settings = Settings(vocabulary, data, seed).checked()
+    _offer(lambda: settings, names)
     _is_given = True
 
 

@@ -1,10 +1,14 @@
 """How SeqIO finds our tasks: modules that T5X imports, settings, names of styles, vocabularies."""
 
+import json
 import os
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
@@ -54,7 +58,14 @@ names = "flan flan_without_nli flan_rte flan_rte_no_template flan_without_nli_5_
 for name in names.split():
     print(type(seqio.get_mixture_or_task(name)).__name__)
 """
-    assert run(code).split() == ["OpenMixture", "OpenMixture", "Task", "Task", "OpenMixture", "Task"]
+    assert run(code).split() == [
+        "OpenMixture",
+        "OpenMixture",
+        "CatalogTask",
+        "CatalogTask",
+        "OpenMixture",
+        "CatalogTask",
+    ]
 
 
 def test_settings_of_gin_and_the_environment(tmp_path):
@@ -119,6 +130,109 @@ def test_near_names_are_in_the_error(name, near):
     assert name not in seqio.TaskRegistry.names()
     with pytest.raises(ValueError, match="not registered"):
         seqio.TaskRegistry.get(name)
+
+
+@pytest.mark.parametrize("registry", [seqio.TaskRegistry, seqio.MixtureRegistry])
+def test_after_a_reset_the_error_says_how_to_register_again(registry):
+    name = "flan_rte" if registry is seqio.TaskRegistry else "flan_without_nli"
+    registry.reset()
+    try:
+        with pytest.raises(FlanError, match=re.escape(f"{name!r} is no longer in SeqIO's registry")) as error:
+            seqio.get_mixture_or_task(name)
+        assert "flan_jax.data.tasks.register()" in str(error.value)
+    finally:
+        tasks.register()
+    assert seqio.get_mixture_or_task(name).name == name
+
+
+def test_capitals_are_no_reason_for_no_near_names():
+    with pytest.raises(FlanError, match="did you mean 'flan_rte'"):
+        seqio.get_mixture_or_task("FLAN_RTE")
+
+
+def test_mixtures_of_others_that_keep_earlier_tasks_are_named(caplog):
+    seqio.MixtureRegistry.add("of_mine", [("flan_rte", 1), ("flan_without_nli", 1)])
+    seqio.MixtureRegistry.add("of_tasks_of_mine_alone", [("flan_cb_2_shots", 1)])
+    try:
+        seqio.get_mixture_or_task("flan_cb")
+        tasks.register(seed=1)
+        warned = [record.getMessage() for record in caplog.records]
+        assert "mixture of_mine keeps flan_rte, flan_without_nli as registered before; make it again." in warned
+        assert len([w for w in warned if "registered before" in w]) == 2
+    finally:
+        for name in ("of_mine", "of_tasks_of_mine_alone"):
+            seqio.MixtureRegistry.remove(name)
+        tasks.register()
+
+
+@pytest.mark.parametrize("data", ["", 5, None, "/no/such/folder", "a\0b"])
+@pytest.mark.parametrize("through", ["register", "module"])
+def test_data_that_cannot_be_are_refused_in_one_line(data, through):
+    try:
+        with pytest.raises(FlanError, match="path|no folder") as error:
+            if through == "register":
+                tasks.register(data=data)
+            else:
+                tasks._offer(lambda: tasks.Settings(data=data))
+                seqio.get_mixture_or_task("flan_rte")
+        assert "\n" not in str(error.value)
+    finally:
+        tasks.register()
+
+
+@pytest.mark.parametrize(
+    "name", ["flan_rte_score_eval", "flan_rte", "flan_squad_v1_2_shots", "flan_wmt16_translate_deen", "flan_multirc"]
+)
+def test_tasks_go_through_pickle(name):
+    task = seqio.get_mixture_or_task(name)
+    copy = pickle.loads(pickle.dumps(task))
+    again = [list(t.get_dataset(LENGTHS, "train", shuffle=False).as_numpy_iterator()) for t in (task, copy)]
+    assert [e["inputs_pretokenized"] for e in again[0]] == [e["inputs_pretokenized"] for e in again[1]]
+    assert len(copy.metric_fns) == len(task.metric_fns) > 0
+
+
+def test_a_dead_source_ends_nothing_but_itself(tmp_path, caplog):
+    """A mixture of someone else's, the Evaluator and SeqIO's caching go on; who asks for its records gets the error."""
+    rows = [{"premise": f"{n} cats", "hypothesis": "cats", "label": n % 2, "idx": n} for n in range(4)]
+    for split in ("train", "validation"):
+        file = tmp_path / "rte" / f"{split}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks.register(data=tmp_path)
+    seqio.MixtureRegistry.add("of_mine", ["flan_rte", "flan_qnli", "flan_cb_t1"], seqio.mixing_rate_num_examples)
+    try:
+        mixture = seqio.get_mixture_or_task("of_mine")
+        assert len(list(mixture.get_dataset(LENGTHS, "train", num_epochs=1))) == 3  # dev takes the fourth
+        evaluator = seqio.Evaluator("of_mine", seqio.EncDecFeatureConverter(pack=False), eval_split="test")
+        assert [task.name for task in evaluator.eval_tasks] == ["flan_rte"]
+        warned = [record.getMessage() for record in caplog.records if "goes on without" in record.getMessage()]
+        assert len(warned) == 2 and "dataset qnli: no folder qnli/" in "".join(warned)
+        assert seqio.get_mixture_or_task("flan_qnli").splits == ()
+        with pytest.raises(FlanError, match="dataset qnli: no folder qnli/"):
+            seqio.get_mixture_or_task("flan_qnli").get_dataset(LENGTHS, "train")
+    finally:
+        seqio.MixtureRegistry.remove("of_mine")
+        tasks.register()
+
+
+@pytest.mark.parametrize("wrong", [1, 0, -5, True, "400", 300.5, 2**40, float("nan"), np.int64(400), 400.0])
+def test_lengths_that_are_none_are_refused_with_what_to_give(wrong):
+    with pytest.raises(FlanError, match="dataset rte: length of inputs is") as error:
+        seqio.get_mixture_or_task("flan_rte").get_dataset({"inputs": wrong, "targets": 8})
+    assert ("give 400" if wrong == 400 else "it") in str(error.value)
+
+
+def test_splits_and_shards_that_are_not_there_are_named_with_those_that_are():
+    task = seqio.get_mixture_or_task("flan_rte")
+    for split in ("dev", "train[:2]", None):
+        with pytest.raises(FlanError, match="it has train, validation, test"):
+            task.get_dataset(LENGTHS, split)
+        with pytest.raises(FlanError, match="it has train, validation, test"):
+            task.num_input_examples(split)
+    assert seqio.get_mixture_or_task("flan_wsc273").num_input_examples("train") == 0
+    for index in (-1, 5):
+        with pytest.raises(FlanError, match=f"dataset rte: there is no shard {index} of 5"):
+            task.get_dataset(LENGTHS, shard_info=seqio.ShardInfo(index, 5))
 
 
 def test_others_can_take_our_names_and_theirs_stay():

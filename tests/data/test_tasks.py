@@ -74,7 +74,7 @@ def test_registering_opens_nothing(monkeypatch):
 
 def test_a_task_is_stock_seqio():
     task = seqio.TaskRegistry.get("flan_rte")
-    assert type(task) is seqio.Task
+    assert isinstance(task, seqio.Task)
     assert set(task.output_features) == {"inputs", "targets"}
     assert set(task.splits) == {"train", "validation", "test"}
     assert task.num_input_examples("train") == sources.open_source(RTE, "samples").splits["train"].size
@@ -216,7 +216,7 @@ def test_mixture(registered, caplog):
         rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
     assert rates == {"flan_rte": 225, "flan_sst2": 3000, "flan_qnli": 30}
     assert mixture.total_rate == 3255
-    assert any("mixture flan goes on without flan_snli: " in r.getMessage() for r in caplog.records)
+    assert any("SeqIO goes on without task flan_snli: " in r.getMessage() for r in caplog.records)
 
 
 def test_mixture_shares(registered):
@@ -242,7 +242,7 @@ def test_mixture_without_any_source(registered):
 def test_missing_split(registered):
     """The local rows have no test split, and the small ones none for dev either."""
     assert set(seqio.TaskRegistry.get("flan_rte").splits) == {"train", "validation"}
-    with pytest.raises(FlanError, match="dataset rte has no test split"):
+    with pytest.raises(FlanError, match="dataset rte has no split 'test' in its source; it has train, validation"):
         read("flan_rte", "test")
     with pytest.raises(FlanError, match="dataset snli: no folder snli/"):
         read("flan_snli", "test")
