@@ -170,9 +170,9 @@ def _tokenized(name: str, data: str, limit: int, renderings: int, to: str, model
     builder = ExampleBuilder(record, options.style)
     counts = preparation.Counts()
     about = {"num_records": len(rows), "renderings": renderings, "vocab_size": tokenizer.vocab_size}
-    examples = preparation.tokenized_examples(builder, ordered, tokenizer, options, counts)
+    examples = preparation.tokenized_examples(builder, ordered, tokenizer, counts)
     folder = token_store.folder_of(to, tokenizer.fingerprint) / name
-    info = token_store.write_dataset(folder, about, examples)
+    info = token_store.write_dataset(folder, about, examples, records=preparation.identities(rows))
     return info["num_examples"], info["num_tokens"]
 
 

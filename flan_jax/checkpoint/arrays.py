@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from flan_jax.errors import FlanError, cannot
 from flan_jax.files import written
 
 _ITEMS = ("params", "opt_state")
+_STAYS_AWAY, _PATIENCE = 0.5, 10.0  # seconds: what was removed is gone when it stays away so long; looked at so long
 
 
 def _manager(model_dir: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
@@ -161,8 +163,13 @@ class Saver:
             return  # the other processes may still be writing; Orbax removes it at the next start
         with contextlib.suppress(Exception):
             self._manager.close()  # which raises the same error once more
-        for left in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
+        # Where one array could not be written, TensorStore still ends writes of others, and makes their folders anew.
+        gone_since, deadline = time.monotonic(), time.monotonic() + _PATIENCE
+        while gone_since + _STAYS_AWAY > time.monotonic() and time.monotonic() < deadline:
+            for left in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
+                gone_since = time.monotonic()
+            time.sleep(0.02)
 
     def __enter__(self) -> Saver:
         return self

@@ -264,7 +264,7 @@ def talking(checkpoint, theirs, tmp_path_factory):
     shutil.copytree(checkpoint, folder)
     plain = vocabularies.load(folder / "vocabulary")
     chat = Chat({"default": TEMPLATE, "short": "{{ messages[-1].content }}"}, {"eos_token": same_weights.END})
-    talks = vocabularies.HuggingFaceTokenizer(plain._content, plain.eos_id, chat=chat)
+    talks = vocabularies.HuggingFaceTokenizer(plain.content, plain.eos_id, chat=chat)
     talks.save(folder / "vocabulary")
     Manifest.load(folder).recorded({"given": "chat templates"}, talks).save(folder)
     tokenizer = same_weights.load_as_transformers(checkpoint)[1]
