@@ -111,13 +111,15 @@ def _wait(pod: Sequence[subprocess.Popen[str]], grace: float) -> int:
     while True:
         codes = [process.poll() for process in pod]
         running = [str(number) for number, code in enumerate(codes) if code is None]
-        failed = next((number for number, code in enumerate(codes) if code), None)
-        if failed is not None and deadline is None:
-            code = codes[failed]
-            deadline, status = time.monotonic() + grace, code if code > 0 else 128 - code
-            end = f"exit status {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
-            others = f"; process {', '.join(running)} has {grace:g} s to end" if running else ""
-            _say(f"process {failed} (pid {pod[failed].pid}) ended with {end}{others}.")
+        # A process whose neighbour is killed may fail by that before the next look: the signal is the cause.
+        failed = sorted((code > 0, number, code) for number, code in enumerate(codes) if code)
+        if failed and deadline is None:
+            status = failed[0][2] if failed[0][2] > 0 else 128 - failed[0][2]
+            deadline = time.monotonic() + grace
+            for _, number, code in failed:
+                end = f"exit status {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+                others = f"; process {', '.join(running)} has {grace:g} s to end" if running else ""
+                _say(f"process {number} (pid {pod[number].pid}) ended with {end}{others}.")
         if not running:
             return status
         if deadline is not None and time.monotonic() > deadline:
