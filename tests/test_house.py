@@ -71,3 +71,18 @@ def test_arrows_point_down(path):
 )
 def test_imports_are_found(source, rooms):
     assert rooms_named(source) == rooms
+
+
+def test_tests_do_not_import_their_folder():
+    """`pytest` puts tests/ on the path, not what it lies in; only `python -m pytest` in this folder does."""
+    tests = Path(__file__).parent
+    importing = [path for path in tests.rglob("*.py") if "tests" in modules_of(path.read_text())]
+    assert not importing, "import helpers by their own name, as `from tokenizers_by_kind import CUT`"
+
+
+def modules_of(source: str) -> set[str]:
+    """First names of the modules that a file imports."""
+    nodes = list(ast.walk(ast.parse(source)))
+    named = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    named |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.split(".")[0] for name in named}

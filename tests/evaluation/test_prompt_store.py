@@ -8,6 +8,7 @@ import subprocess
 
 import jax
 import pytest
+from tokenizers_by_kind import CUT, WHOLE
 
 from flan_jax import catalog, configuration, models, styles, ways
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
@@ -20,7 +21,6 @@ from flan_jax.evaluation.prompt_store import PromptStore, read_records
 from flan_jax.scoring import scorer as scoring
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.scoring.trees import Tree
-from tests.data.test_line_tokens import CUT, WHOLE
 
 BYTES = ByteTokenizer()
 ROOM = scoring.ROW_LENGTHS[-1]
