@@ -7,6 +7,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Small models take longer to compile than to run, here and in the programs that tests start; `optimized` is for others.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Read once, at the first import of huggingface_hub. Without it every dataset of the harness waits for a network.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 import atexit
 import contextlib
