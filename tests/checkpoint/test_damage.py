@@ -1,6 +1,7 @@
 """Damage to the newest step: one line that names it and the step that could be taken, or the right numbers."""
 
 import functools
+import gc
 import shutil
 
 import jax
@@ -27,6 +28,19 @@ MESH = partitioning.make_mesh(devices=jax.devices()[:1])
 def _state(step):
     params = NETWORK.init(jax.random.key(step))
     return params, jax.jit(optimizers.for_parameters(TX, NETWORK.logical_axes()).init)(params)
+
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
+
+
+@pytest.fixture
+def collected():
+    """Collects what Orbax leaves behind when it refuses, within the test that caused it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
