@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from rich import progress
 
-from flan_jax import catalog, distributed, macros, models, partitioning, styles
+from flan_jax import distributed, macros, models, partitioning, styles
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import vocabularies
@@ -23,9 +20,17 @@ from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.stream import prefetch
 from flan_jax.errors import FlanError
 from flan_jax.files import writable, write_atomic, written
-from flan_jax.json_lines import first_not_finite
 from flan_jax.training import optimizers
-from flan_jax.training.metrics_log import MetricsLog
+from flan_jax.training.figures import Figures
+from flan_jax.training.hooks import loading
+from flan_jax.training.hooks.calls import Hooks
+from flan_jax.training.hooks.context import Context
+from flan_jax.training.hooks.metrics_log import MetricsLog
+from flan_jax.training.hooks.not_finite import NotFinite
+from flan_jax.training.hooks.profiling import Profiling
+from flan_jax.training.hooks.progress import Progress
+from flan_jax.training.hooks.saving import Saving
+from flan_jax.training.run import Run
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
 
 SEPARATOR = "eos"  # what stands between input and target in a packed segment (paper, section 2.4)
@@ -38,10 +43,14 @@ class RunResult:
     Attributes:
       step: steps taken in all.
       metrics: the last step's figures.
+      reason: why it ended before its last step; empty where it did not.
+      status: exit status of the program.
     """
 
     step: int
     metrics: dict[str, Any]
+    reason: str = ""
+    status: int = 0
 
 
 @macros.checked
@@ -64,6 +73,9 @@ def train(
     checkpoint_period: int = 1_000,
     keep_checkpoints: int = 2,
     log_period: int = 10,
+    hooks: Sequence[Any] = (),
+    profile: tuple[int, int] | None = None,
+    on_damage: str = "stop",
     config_text: str = "",
 ) -> RunResult:
     """Tunes a model on a mixture; continues where an earlier run on `model_dir` stopped.
@@ -93,6 +105,9 @@ def train(
       checkpoint_period: steps between checkpoints; the last step is always saved.
       keep_checkpoints: how many of them stay.
       log_period: steps between printed lines where the output is no terminal.
+      hooks: what else happens at a step, by name or made; see `flan_jax.training.hooks`.
+      profile: the first and the last step of which a profile is written to MODEL_DIR/profile; None for none.
+      on_damage: where the newest checkpoint is damaged, "stop", or "previous" to go on from the one before.
       config_text: the run's gin configuration, kept as config.gin.
 
     Raises:
@@ -100,6 +115,8 @@ def train(
     """
     folder = Path(model_dir)
     lengths = {**LENGTHS, **(feature_lengths or {})}
+    own_hooks = loading.load(hooks)
+    run = Run(train_steps)
 
     # ------------------------------------------------------------------------------------------- model and data
     if initial_checkpoint_path:
@@ -179,54 +196,49 @@ def train(
             text=[one | about for one in stream.text],
         ).save(folder)
 
+    # ---------------------------------------------------------------------------------------------------- hooks
+    context = Context(run, folder, network, mesh, stream, start)
+    before, after = [NotFinite()], [MetricsLog(), Progress(log_period)]
+    after += [*([Profiling(profile)] if profile else []), Saving(checkpoint_period, keep_checkpoints)]
+    called = Hooks([*before, *own_hooks, *after], context)
+
     # ----------------------------------------------------------------------------------------------------- step
     rows = partitioning.local_rows(mesh, batch_size)
     one_row = stream.batch(start, rows[:1])
     batch_shapes = {k: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype) for k, x in one_row.items()}
     batch_shardings = partitioning.batch_shardings(mesh, batch_shapes)
     train_step = jax.jit(
-        make_train_step(network, tx, len(stream.datasets), microbatches, shardings),
+        make_train_step(
+            network,
+            tx,
+            len(stream.datasets),
+            microbatches,
+            shardings,
+            measure=called.measure if called.measures else None,
+            accept=called.accept if called.accepts else None,
+        ),
         in_shardings=(shardings, batch_shardings),
         out_shardings=(shardings, shardings.step),  # metrics lie whole on every device, like the step
         donate_argnums=0,
     )
 
     # ----------------------------------------------------------------------------------------------------- loop
-    values: dict[str, Any] = {}
-    with (
-        mesh,
-        MetricsLog(folder, start) if primary else contextlib.nullcontext() as log,
-        arrays.Saver(folder, keep=keep_checkpoints) as saver,
-        _progress(train_steps, start) if primary else contextlib.nullcontext() as bar,
-        prefetch(stream, start, rows=rows) as batches,
-    ):
-        began = time.perf_counter()
-
-        def account(step: int, sums: Mapping[str, jax.Array]) -> None:
-            nonlocal began, values
-            now, host = _wait(sums)
-            values = _figures(host, stream.datasets, now - began, stream.slots_per_step)
-            began = now
-            if (broken := first_not_finite(values)) is not None:
-                saver.wait()
-                norms = {name: values[name] for name in ("loss", "gradient_norm", "parameter_norm")}
-                raise _diverged(step, norms | {broken[0]: broken[1]}, folder)
-            if primary:
-                log.write(step, values)
-                bar(step, values, step % log_period == 0)
-
-        running: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
-        for step in range(start + 1, train_steps + 1):
+    running: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
+    step = start
+    with mesh, called, prefetch(stream, start, rows=rows) as batches:
+        figures = Figures(stream.datasets, stream.slots_per_step)
+        while step < train_steps and context.stopped is None:
             batch = partitioning.global_batch(next(batches), batch_shardings, rows, batch_size)
             state, sums = train_step(state, batch)
-            saver.check()
+            step += 1
             running.append((step, sums))
-            save = step % checkpoint_period == 0 or step == train_steps
-            while len(running) > (0 if save else 1):  # the devices compute a step while the host accounts for the last
-                account(*running.popleft())
-            if save:
-                saver.save(step, state.params, state.opt_state)
-    return RunResult(train_steps, values)
+            # The devices compute a step while the host accounts for the last, unless they have to wait.
+            while len(running) > (0 if called.pauses(step) else 1):
+                done, sums = running.popleft()
+                called.after_step(done, *figures.fetched(sums), None if running else state)
+    if context.stopped is not None and primary:
+        print(f"stopped after step {step}: {context.stopped.reason}", flush=True)
+    return RunResult(step, context.values, *(dataclasses.astuple(context.stopped) if context.stopped else ()))
 
 
 def _before_this_run(manifest: Manifest, record: Mapping[str, Any]) -> Manifest:
@@ -235,15 +247,6 @@ def _before_this_run(manifest: Manifest, record: Mapping[str, Any]) -> Manifest:
     kept = [name for name in record if name not in ("steps", "composition")]  # which grow with the length of the run
     same = all(last.get(name) == record[name] for name in kept)
     return dataclasses.replace(manifest, history=manifest.history[:-1]) if same else manifest
-
-
-def _diverged(step: int, norms: Mapping[str, float], folder: Path) -> FlanError:
-    """The error of figures that are not finite; names the last checkpoint, all of which are finite."""
-    saved = arrays.latest_step(folder)
-    where = f"{folder} holds no checkpoint" if saved is None else f"The last checkpoint in {folder} is of step {saved}"
-    remedy = "lower the learning rate and run again" + ("" if saved is None else " to go on from it")
-    figures = ", ".join(f"{name} {value}" for name, value in norms.items())
-    return FlanError(f"step {step} is not finite ({figures}); stopped. {where}; {remedy}.")
 
 
 def _initial_state(
@@ -260,68 +263,3 @@ def _initial_state(
         params = jax.jit(network.init, out_shardings=shardings.params)(jax.random.key(seed))
     opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
     return TrainState(jax.device_put(np.int32(0), shardings.step), params, opt_state)
-
-
-def _wait(sums: Mapping[str, jax.Array]) -> tuple[float, dict[str, np.ndarray]]:
-    """Fetches a step's sums; the time is taken when they have arrived."""
-    host = jax.device_get(dict(sums))
-    return time.perf_counter(), host
-
-
-def _figures(
-    sums: Mapping[str, np.ndarray], datasets: tuple[str, ...], seconds: float, num_slots: int
-) -> dict[str, Any]:
-    """A step's metrics: means over target tokens, rates per second."""
-    weight = max(float(sums["weight"]), 1.0)
-    by_cluster: dict[str, list[float]] = {}
-    for name, total, count in zip(datasets, sums["dataset_loss"], sums["dataset_weight"], strict=True):
-        pair = by_cluster.setdefault(catalog.dataset(name).cluster, [0.0, 0.0])
-        pair[0] += float(total)
-        pair[1] += float(count)
-    return {
-        "loss": float(sums["loss"]) / weight,
-        "accuracy": float(sums["correct"]) / weight,
-        "gradient_norm": float(sums["gradient_norm"]),
-        "parameter_norm": float(sums["parameter_norm"]),
-        "target_tokens": int(sums["weight"]),
-        "slots_filled": float(sums["slots_filled"]) / num_slots,
-        "tokens_per_second": float(sums["slots_filled"]) / max(seconds, 1e-9),
-        "seconds": seconds,
-        "dataset_loss": {
-            name: float(total / count)
-            for name, total, count in zip(datasets, sums["dataset_loss"], sums["dataset_weight"], strict=True)
-            if count
-        },
-        "cluster_loss": {name: total / count for name, (total, count) in by_cluster.items() if count},
-    }
-
-
-class _progress:
-    """A progress bar in a terminal, a line every so many steps elsewhere; a context manager."""
-
-    def __init__(self, train_steps: int, start: int) -> None:
-        self._total, self._start = train_steps, start
-        self._bar = progress.Progress(
-            progress.TextColumn("training"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[figures]}"),
-        )
-
-    def __enter__(self) -> Any:
-        self._task = self._bar.add_task("training", total=self._total, completed=self._start, figures="")
-        self._bar.__enter__()
-        return self._update
-
-    def __exit__(self, *error: Any) -> None:
-        self._bar.__exit__(*error)
-
-    def _update(self, step: int, values: Mapping[str, Any], print_line: bool) -> None:
-        figures = (
-            f"loss {values['loss']:.3f}  accuracy {values['accuracy']:.3f}  "
-            f"{values['tokens_per_second']:.0f} tokens/s  filled {values['slots_filled']:.3f}"
-        )
-        self._bar.update(self._task, completed=step, figures=figures)
-        if print_line and not self._bar.console.is_terminal:
-            print(f"step {step}/{self._total}  {figures}", flush=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -15,42 +15,52 @@ from tensorboardX.summary import scalar
 
 from flan_jax.files import make_folder, write_atomic, written
 from flan_jax.json_lines import to_json
+from flan_jax.training.hooks.context import Context
 
 _FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
 
 
 class MetricsLog:
-    """Appends steps to MODEL_DIR/metrics.jsonl and MODEL_DIR/tensorboard; a context manager.
+    """Appends steps to MODEL_DIR/metrics.jsonl and MODEL_DIR/tensorboard, in one process.
 
-    A resumed run drops the lines at or after its first step, so that every step stands once. TensorBoard's file is
+    A resumed run drops the lines after its first step, so that every step stands once. TensorBoard's file is
     written here and not by `SummaryWriter`, whose thread dies of a full disk and leaves its caller waiting for ever.
 
-    Raises, also from its methods: FlanError where a file cannot be written.
+    Raises, from its methods: FlanError where a file cannot be written.
     """
 
-    def __init__(self, model_dir: Path, first_step: int) -> None:
-        self._path = model_dir / "metrics.jsonl"
+    def __init__(self) -> None:
+        self._file: IO[str] | None = None
+        self._board: EventsWriter | None = None
+
+    def start(self, context: Context) -> None:
+        """Opens both, without what an earlier start wrote of the steps to come."""
+        if not context.primary:
+            return
+        self._path = context.folder / "metrics.jsonl"
         kept = []
         if self._path.exists():
             for line in self._path.read_text().splitlines():
                 try:
-                    if json.loads(line)["step"] <= first_step:
+                    if json.loads(line)["step"] <= context.first_step:
                         kept.append(line)
                 except (json.JSONDecodeError, KeyError):
                     continue  # the last line of a killed run may be half-written
         write_atomic(self._path, "".join(line + "\n" for line in kept))
-        self._events_dir = make_folder(model_dir / "tensorboard")
+        self._events_dir = make_folder(context.folder / "tensorboard")
         with written(self._path):
             self._file = self._path.open("a", buffering=1)
         with written(self._events_dir):
             self._board = EventsWriter(str(self._events_dir / "events"))
             # TensorBoard leaves out what an earlier start wrote of these steps.
-            start = Event(wall_time=time.time(), step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
-            self._board.write_event(start)
+            log = SessionLog(status=SessionLog.START)
+            self._board.write_event(Event(wall_time=time.time(), step=context.first_step + 1, session_log=log))
         self._flushed = time.monotonic()
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
+    def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
         """Writes one step; nested dicts become `outer/inner` in TensorBoard."""
+        if self._file is None or self._board is None:
+            return
         with written(self._path):
             self._file.write(to_json({"step": step, **values}, what=f"step {step}") + "\n")
         with written(self._events_dir):
@@ -62,16 +72,14 @@ class MetricsLog:
                 self._board.flush()
                 self._flushed = time.monotonic()
 
-    def __enter__(self) -> MetricsLog:
-        return self
+    def end(self, context: Context) -> None:
+        """Closes both."""
+        with contextlib.ExitStack() as both:
+            for path, opened in ((self._events_dir, self._board), (self._path, self._file)) if self._file else ():
+                both.callback(_close, path, opened)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.ExitStack() as stack:
-            if kind is not None:
-                stack.enter_context(contextlib.suppress(Exception))  # what ended the run is said
-            with written(self._path):
-                self._file.close()
-            with written(self._events_dir):
-                self._board.close()
+
+def _close(path: Path, opened: IO[str] | EventsWriter | None) -> None:
+    if opened is not None:
+        with written(path):
+            opened.close()
