@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ from flan_jax.values import (
     Several,
     Switch,
     Text,
+    Unfit,
     Where,
     Whole,
     or_none,
@@ -63,6 +65,47 @@ class _Axis(Whole):
     def fit(self, value: Any) -> int:
         """See `values.Kind`."""
         return -1 if value == -1 and not isinstance(value, bool) else Whole(1).fit(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hooks:
+    """Hooks by name, or made by Python; none by default. What they name is looked at when a run is resolved."""
+
+    wanted: str = "'module:Name', 'module:Name(argument=value)', or several in brackets"
+
+    def fit(self, value: Any) -> tuple[Any, ...]:
+        """See `values.Kind`."""
+        several = value if isinstance(value, list | tuple) else (value,)
+        for hook in several:
+            if isinstance(hook, str):
+                if not re.fullmatch(r"\s*[\w.]+\s*:\s*\w+\s*(\(.*\))?\s*", hook):
+                    raise Unfit
+            elif hook is None or isinstance(hook, bool | int | float | bytes | Mapping | set | type | list | tuple):
+                raise Unfit
+            elif type(hook).__module__.partition(".")[0] == "gin":
+                raise Unfit("a reference of gin cannot be a hook; name it by a text, as 'module:Name(argument=value)'")
+        if len({hook for hook in several if isinstance(hook, str)}) < sum(isinstance(hook, str) for hook in several):
+            raise Unfit("one is there twice")
+        return tuple(several)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """A first and a last step."""
+
+    wanted: str = "the first and the last step in brackets, as (10, 12)"
+
+    def fit(self, value: Any) -> tuple[int, int]:
+        """See `values.Kind`."""
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise Unfit
+        first, last = (Whole(1).fit(step) for step in value)
+        if last < first:
+            raise Unfit
+        return first, last
+
+
+_HOOKS = _Hooks()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +148,19 @@ SETTINGS = (
     Setting("WARMUP_STEPS", Whole(0), "steps until the learning rate is reached", ("adafactor.warmup_steps",)),
     Setting("RANDOM_SEED", Whole(0, SEEDS), "of the first parameters and the order of rows", ("train.random_seed",)),
     Setting("CHECKPOINT_PERIOD", Whole(1), "steps between checkpoints", ("train.checkpoint_period",)),
+    Setting("HOOKS", _HOOKS, "what else happens at a step", ("train.hooks",)),
+    Setting(
+        "PROFILE",
+        or_none(_Steps(), "none"),
+        "steps of which a profile is written to MODEL_DIR/profile",
+        ("train.profile",),
+    ),
+    Setting(
+        "ON_DAMAGE",
+        OneOf(("stop", "previous")),
+        "where the newest checkpoint is damaged: stop, or go on from the one before",
+        ("train.on_damage",),
+    ),
     Setting("LOG_PERIOD", Whole(1), "steps between printed lines", ("train.log_period",)),
     Setting(
         "MESH",

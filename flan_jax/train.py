@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             result = gin.get_configurable("train")(config_text=gin.config_str())
             if arguments.json and distributed.is_primary():
                 print(to_json({"step": result.step, **result.metrics}))
+            if result.status:
+                sys.exit(result.status)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,27 @@ class TrainState:
     opt_state: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """What a step has computed, on the devices, while it is traced; trees like the parameters.
+
+    Attributes:
+      step: int32 scalar, steps taken before this one.
+      loss: float32 scalar, nats a target token.
+      gradient_norm: float32 scalar.
+      gradients: of that loss.
+      updates: what the optimizer adds to the parameters.
+      params: the parameters from before the update.
+    """
+
+    step: jax.Array
+    loss: jax.Array
+    gradient_norm: jax.Array
+    gradients: Any
+    updates: Any
+    params: Any
+
+
 def abstract_state(model: Model, optimizer: optimizers.Optimizer) -> TrainState:
     """Shapes and dtypes of the state, without allocating it."""
     params = model.abstract_params()
@@ -57,6 +78,8 @@ def make_train_step(
     num_datasets: int,
     microbatches: int = 1,
     shardings: TrainState | None = None,
+    measure: Callable[[Taken], Mapping[str, Any]] | None = None,
+    accept: Callable[[Taken], jax.Array] | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, loss_lib.Metrics]]:
     """Builds `step(state, batch) -> (state, metrics)`; the caller jits it with its shardings.
 
@@ -68,6 +91,9 @@ def make_train_step(
         that of the mean loss over all target tokens of the batch, whatever the cut.
       shardings: of the state. Gradients are then laid out like their parameters, part by part, so that their sum over
         the rows arrives scattered instead of whole. None leaves them to the compiler.
+      measure: what else is computed from a step; its arrays are in the metrics, as `measured`.
+      accept: whether the update is taken, a boolean scalar. Where it is not, parameters and optimizer's state stay as
+        they were, bit for bit, and `skipped` in the metrics is 1 instead of 0. The step counts.
     """
     tx = optimizers.for_parameters(optimizer, model.logical_axes())
 
@@ -100,6 +126,16 @@ def make_train_step(
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["gradient_norm"] = optax.global_norm(grads)
+        loss = metrics["loss"] / jnp.maximum(metrics["weight"], 1.0)
+        taken = Taken(state.step, loss, metrics["gradient_norm"], grads, updates, state.params)
+        if measure is not None:
+            metrics["measured"] = measure(taken)
+        if accept is not None:  # here, since the caller donates the state of before
+            accepted = accept(taken)
+            before = (state.params, state.opt_state)
+            keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
+            params, opt_state = jax.tree.map(keep, (params, opt_state), before)
+            metrics["skipped"] = 1.0 - accepted.astype(jnp.float32)
         metrics["parameter_norm"] = optax.global_norm(params)  # tells a broken update before it is saved
         return TrainState(state.step + 1, params, opt_state), metrics
 

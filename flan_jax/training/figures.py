@@ -1,0 +1,62 @@
+"""A step's figures: from the sums that its devices have computed to means and rates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from flan_jax import catalog
+
+
+class Figures:
+    """Fetches steps' sums and turns them into figures; the seconds of a step run from one fetch to the next."""
+
+    def __init__(self, datasets: Sequence[str], num_slots: int) -> None:
+        """Args.
+
+        datasets: names, as `dataset_loss` numbers them.
+        num_slots: slots of a step's rows.
+        """
+        self._datasets, self._num_slots = tuple(datasets), num_slots
+        self._began = time.perf_counter()
+
+    def fetched(self, sums: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+        """Waits for a step.
+
+        Args:
+          sums: what `make_train_step`'s step returns, on the devices.
+
+        Returns:
+          Its figures, and what hooks have measured, by hook and name.
+        """
+        host = jax.device_get(dict(sums))
+        now = time.perf_counter()
+        seconds, self._began = now - self._began, now
+        return self._of(host, seconds), host.get("measured", {})
+
+    def _of(self, sums: Mapping[str, np.ndarray], seconds: float) -> dict[str, Any]:
+        """Means over target tokens, rates per second."""
+        weight = max(float(sums["weight"]), 1.0)
+        by_dataset = list(zip(self._datasets, sums["dataset_loss"], sums["dataset_weight"], strict=True))
+        by_cluster: dict[str, list[float]] = {}
+        for name, total, count in by_dataset:
+            pair = by_cluster.setdefault(catalog.dataset(name).cluster, [0.0, 0.0])
+            pair[0] += float(total)
+            pair[1] += float(count)
+        figures = {
+            "loss": float(sums["loss"]) / weight,
+            "accuracy": float(sums["correct"]) / weight,
+            "gradient_norm": float(sums["gradient_norm"]),
+            "parameter_norm": float(sums["parameter_norm"]),
+            "target_tokens": int(sums["weight"]),
+            "slots_filled": float(sums["slots_filled"]) / self._num_slots,
+            "tokens_per_second": float(sums["slots_filled"]) / max(seconds, 1e-9),
+            "seconds": seconds,
+            "dataset_loss": {name: float(total / count) for name, total, count in by_dataset if count},
+            "cluster_loss": {name: total / count for name, (total, count) in by_cluster.items() if count},
+        }
+        return figures | ({"skipped": int(sums["skipped"])} if "skipped" in sums else {})

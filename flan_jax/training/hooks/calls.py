@@ -1,0 +1,153 @@
+"""Calls hooks in their order; what one of them raises ends in one line that names it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import traceback
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flan_jax.errors import FlanError
+from flan_jax.training.hooks.context import Context
+from flan_jax.training.state import Taken, TrainState
+
+
+class Hooks:
+    """The hooks of a run in their order; a context manager from their `start` to their `end`."""
+
+    def __init__(self, hooks: Sequence[Any], context: Context) -> None:
+        self._hooks, self._context = tuple(hooks), context
+        context.tell = self._tell
+        self._ends = contextlib.ExitStack()
+
+    def __enter__(self) -> Hooks:
+        try:
+            for hook in self._hooks:
+                self._ends.push(lambda kind, error, trace, hook=hook: self._end(hook, error))
+                self._call(hook, "start", self._context)
+        except BaseException as error:
+            self._ends.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._ends.__exit__(*error)
+
+    def _end(self, hook: Any, error: BaseException | None) -> None:
+        self._context.error = error
+        # What ended the run is said, and not that an `end` failed as well.
+        with contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
+            self._call(hook, "end", self._context)
+
+    # ---------------------------------------------------------------------------------- on the devices, when traced
+
+    @property
+    def measures(self) -> bool:
+        """Whether any hook computes on the devices."""
+        return any(hasattr(hook, "measure") for hook in self._hooks)
+
+    def measure(self, taken: Taken) -> dict[str, dict[str, jax.Array]]:
+        """What hooks compute from a step, by the hook's number and by name."""
+        found = {}
+        for number, hook in enumerate(self._hooks):
+            if hasattr(hook, "measure"):
+                given = self._call(hook, "measure", taken)
+                with _naming(hook, "measure"):
+                    found[str(number)] = {str(name): jnp.asarray(value) for name, value in given.items()}
+        return found
+
+    @property
+    def accepts(self) -> bool:
+        """Whether any hook may refuse an update."""
+        return any(hasattr(hook, "accept") for hook in self._hooks)
+
+    def accept(self, taken: Taken) -> jax.Array:
+        """Whether all take the update, a boolean scalar."""
+        accepted = jnp.bool_(True)
+        for hook in self._hooks:
+            if hasattr(hook, "accept"):
+                given = self._call(hook, "accept", taken)
+                with _naming(hook, "accept"):
+                    accepted &= jnp.asarray(given).astype(bool).reshape(())
+        return accepted
+
+    # -------------------------------------------------------------------------------------------------- on the host
+
+    def pauses(self, step: int) -> bool:
+        """Whether the devices have to wait after this step: a hook wants it, or the run ends there."""
+        wanted = [bool(self._call(hook, "pauses", self._context, step)) for hook in self._hooks]
+        return any(wanted) or self._context.stopped is not None
+
+    def after_step(
+        self,
+        step: int,
+        values: dict[str, Any],
+        measured: Mapping[str, Mapping[str, np.ndarray]],
+        state: TrainState | None,
+    ) -> None:
+        """Accounts for a step.
+
+        Args:
+          step: its number, from 1.
+          values: its figures.
+          measured: what `measure` gave, on the host.
+          state: the state after it, where the devices wait.
+        """
+        self._context.at(step, values, state)
+        for number, hook in enumerate(self._hooks):
+            self._context.measured = measured.get(str(number), {})
+            self._call(hook, "after_step", self._context, step, types.MappingProxyType(self._context.values))
+        self._context.at(step, self._context.values, None)  # the next step takes the state's memory
+
+    def _tell(self, method: str, step: int) -> None:
+        for hook in self._hooks:
+            self._call(hook, method, self._context, step)
+
+    def _call(self, hook: Any, method: str, *arguments: Any) -> Any:
+        if not hasattr(hook, method):
+            return None
+        with _naming(hook, method):
+            return getattr(hook, method)(*arguments)
+
+
+@contextlib.contextmanager
+def _naming(hook: Any, method: str) -> Iterator[None]:
+    """Around a call of a hook that is not ours."""
+    try:
+        yield
+    except FlanError as error:
+        if _ours(hook):
+            raise
+        raise FlanError(f"hook {name_of(hook)}: {error}") from error
+    except Exception as error:
+        if _ours(hook):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        place = ([frame for frame in frames if frame.filename == _file_of(hook)] or frames)[-1]
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise FlanError(
+            f"hook {name_of(hook)} failed in {method}: {type(error).__name__}{f' ({reason})' if reason else ''}, "
+            f"line {place.lineno} of {place.filename}; mend it, or leave it out of HOOKS."
+        ) from error
+
+
+def name_of(hook: Any) -> str:
+    """What a hook is called in messages."""
+    return f"{type(hook).__module__}:{type(hook).__qualname__}"
+
+
+def _file_of(hook: Any) -> str:
+    try:
+        return inspect.getfile(type(hook))
+    except (TypeError, OSError):
+        return ""
+
+
+def _ours(hook: Any) -> bool:
+    return type(hook).__module__.startswith("flan_jax.")

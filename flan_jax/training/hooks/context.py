@@ -1,0 +1,135 @@
+"""What a hook is given: the run, and what it may ask of the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from flan_jax import distributed, models
+from flan_jax.data.stream import Stream
+from flan_jax.errors import FlanError
+from flan_jax.json_lines import first_not_finite
+from flan_jax.training.run import Run
+from flan_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """Why a run ends before its last step, and the exit status of the program."""
+
+    reason: str
+    status: int
+
+
+class Context:
+    """The run as hooks see it.
+
+    Attributes:
+      run: the resolved run.
+      folder: MODEL_DIR.
+      network: the model, without parameters.
+      mesh: the devices.
+      stream: the rows; `stream.batch(step - 1)` are those of a step.
+      first_step: steps taken before this start; the first of this start is one more.
+      primary: whether this process writes and prints; one does.
+      step: the last step that is accounted for.
+      values: its figures; what is written to the log. Hooks of our own change it, others call `write`.
+      measured: by name, what the hook's own `measure` gave at this step.
+      save_wanted: whether a checkpoint is asked for and not made yet.
+      stopped: None, or why the run ends.
+      error: in `end`, what has ended the run, or None.
+      wait_for_saves: returns when all saves that were started are whole.
+      tell: calls a method of all hooks, by its name and with the step.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        network: models.Model | models.EncoderDecoder,
+        mesh: jax.sharding.Mesh,
+        stream: Stream,
+        first_step: int,
+    ) -> None:
+        self.run, self.folder, self.network, self.mesh, self.stream = run, folder, network, mesh, stream
+        self.first_step = self.step = first_step
+        self.primary = distributed.is_primary()
+        self.values: dict[str, Any] = {}
+        self.measured: Mapping[str, np.ndarray] = {}
+        self.save_wanted = False
+        self.stopped: Stop | None = None
+        self.error: BaseException | None = None
+        self.wait_for_saves: Callable[[], None] = lambda: None  # `saving` puts its own here
+        self.tell: Callable[[str, int], None] = lambda method, step: None  # and `calls`
+        self._state: TrainState | None = None
+
+    def at(self, step: int, values: dict[str, Any], state: TrainState | None) -> None:
+        """For the loop: the step that is accounted for now, and its state where the devices wait."""
+        self.step, self.values, self._state = step, values, state
+
+    @property
+    def paused(self) -> bool:
+        """Whether the devices wait, so that `state` gives this step's."""
+        return self._state is not None
+
+    def state(self) -> TrainState:
+        """The state after this step, on the devices.
+
+        Raises:
+          FlanError: the devices did not wait for this step.
+        """
+        if self._state is None:
+            raise FlanError(
+                f"the state of step {self.step} is gone: the devices are a step ahead. A hook that wants it has to say "
+                "so: pauses(context, step) -> True for this step."
+            )
+        return self._state
+
+    def write(self, name: str, value: Any) -> None:
+        """Adds a figure of this step to metrics.jsonl and TensorBoard.
+
+        Args:
+          name: of the figure; none that is there.
+          value: a finite number, or a dictionary from names to finite numbers.
+
+        Raises:
+          FlanError: it is none.
+        """
+        if not isinstance(name, str) or not name or name in (*self.values, "step"):
+            raise FlanError(f"write({name!r}): give a name that the step's figures do not have yet.")
+        value = {str(key): _number(one) for key, one in value.items()} if isinstance(value, Mapping) else _number(value)
+        if value is None or (isinstance(value, dict) and None in value.values()):
+            raise FlanError(f"write({name!r}): the value has to be a number, or a dictionary from names to numbers.")
+        if (broken := first_not_finite({name: value})) is not None:
+            raise FlanError(f"write({name!r}): {broken[0]} is {broken[1]}; it has to be finite.")
+        self.values[name] = value
+
+    def save(self) -> None:
+        """Asks for a checkpoint: of this step where the devices wait for it, else of the next."""
+        self.save_wanted = True
+
+    def stop(self, reason: str, status: int = 0, save: bool = True) -> None:
+        """Ends the run when the step that is running is accounted for.
+
+        Args:
+          reason: in a few words, to be printed.
+          status: exit status of the program.
+          save: whether the last step is saved.
+        """
+        self.save_wanted |= save
+        self.stopped = self.stopped or Stop(reason, status)
+
+
+def _number(value: Any) -> int | float | None:
+    """A number of Python, NumPy or JAX as JSON holds it; None for anything else."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    return int(value) if isinstance(value, numbers.Integral) else float(value)

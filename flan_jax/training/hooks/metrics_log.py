@@ -1,0 +1,116 @@
+"""Where a run's figures go: one JSON line a step in `metrics.jsonl`, and TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from flan_jax.files import make_folder, write_atomic, written
+from flan_jax.json_lines import to_json
+from flan_jax.training.hooks.context import Context
+
+_BLOCK = 1 << 16  # bytes of the log that are read at once
+_FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
+
+
+class MetricsLog:
+    """Appends steps to MODEL_DIR/metrics.jsonl and MODEL_DIR/tensorboard, in one process.
+
+    A resumed run drops the lines after its first step, so that every step stands once. TensorBoard's file is
+    written here and not by `SummaryWriter`, whose thread dies of a full disk and leaves its caller waiting for ever.
+
+    Raises, from its methods: FlanError where a file cannot be written.
+    """
+
+    def __init__(self) -> None:
+        self._file: IO[str] | None = None
+        self._board: EventsWriter | None = None
+
+    def start(self, context: Context) -> None:
+        """Opens both, without what an earlier start wrote of the steps to come."""
+        if not context.primary:
+            return
+        self._path = context.folder / "metrics.jsonl"
+        with written(self._path):
+            _cut(self._path, context.first_step)
+        self._events_dir = make_folder(context.folder / "tensorboard")
+        with written(self._path):
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        with written(self._events_dir):
+            self._board = EventsWriter(str(self._events_dir / "events"))
+            # TensorBoard leaves out what an earlier start wrote of these steps.
+            log = SessionLog(status=SessionLog.START)
+            self._board.write_event(Event(wall_time=time.time(), step=context.first_step + 1, session_log=log))
+        self._flushed = time.monotonic()
+
+    def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
+        """Writes one step; nested dicts become `outer/inner` in TensorBoard."""
+        if self._file is None or self._board is None:
+            return
+        with written(self._path):
+            self._file.write(to_json({"step": step, **values}, what=f"step {step}") + "\n")
+        with written(self._events_dir):
+            for name, value in values.items():
+                for inner, number in value.items() if isinstance(value, dict) else [(None, value)]:
+                    summary = scalar(f"{name}/{inner}" if inner else name, number)
+                    self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._board.flush()
+                self._flushed = time.monotonic()
+
+    def end(self, context: Context) -> None:
+        """Closes both."""
+        with contextlib.ExitStack() as both:
+            for path, opened in ((self._events_dir, self._board), (self._path, self._file)) if self._file else ():
+                both.callback(_close, path, opened)
+
+
+def _cut(path: Path, step: int) -> None:
+    """Takes off the lines after a step, from the end on: a long run's log is not read as a whole."""
+    if step == 0 or not path.exists():
+        write_atomic(path, "")
+        return
+    with path.open("r+b") as file:
+        for start, line in _lines_from_the_end(file):
+            try:
+                if json.loads(line)["step"] <= step:
+                    file.truncate(start + len(line))
+                    if not line.endswith(b"\n"):
+                        file.seek(0, os.SEEK_END)
+                        file.write(b"\n")
+                    return
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a killed run may be half-written
+        file.truncate(0)
+
+
+def _lines_from_the_end(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(where it starts, line with its end) of each line of a file, the last first."""
+    place, rest = file.seek(0, os.SEEK_END), b""
+    while place > 0:
+        size = min(_BLOCK, place)
+        place = file.seek(place - size)
+        block = file.read(size) + rest
+        first, *lines = block.splitlines(keepends=True)
+        end = place + len(block)
+        for line in reversed(lines):
+            end -= len(line)
+            yield end, line
+        rest = first
+    if rest:
+        yield 0, rest
+
+
+def _close(path: Path, opened: IO[str] | EventsWriter | None) -> None:
+    if opened is not None:
+        with written(path):
+            opened.close()

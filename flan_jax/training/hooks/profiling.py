@@ -1,0 +1,52 @@
+"""A profile of some steps, for TensorBoard and Perfetto."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from flan_jax.files import make_folder, written
+from flan_jax.training.hooks.context import Context
+
+
+class Profiling:
+    """Writes what the devices and the host do in some steps to MODEL_DIR/profile, in one process."""
+
+    def __init__(self, steps: tuple[int, int]) -> None:
+        """Args.
+
+        steps: the first and the last.
+        """
+        self._first, self._last = steps
+        self._running = False
+
+    def start(self, context: Context) -> None:
+        """Starts where the first step of this start is one of them."""
+        self._first = max(self._first, context.first_step + 1)
+        self._begin(context, context.first_step)
+
+    def pauses(self, context: Context, step: int) -> bool:
+        """Whether the profile begins or ends after this step: nothing else runs then."""
+        return step in (self._first - 1, self._last)
+
+    def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
+        """Begins or ends."""
+        if step == self._last:
+            self.end(context)
+        self._begin(context, step)
+
+    def _begin(self, context: Context, step: int) -> None:
+        if context.primary and step == self._first - 1 and self._first <= self._last:
+            folder = make_folder(context.folder / "profile")
+            with written(folder):
+                jax.profiler.start_trace(folder)
+            self._running = True
+
+    def end(self, context: Context) -> None:
+        """Ends, also where the run ends before the last of the steps."""
+        if self._running:
+            self._running = False
+            with written(context.folder / "profile"):
+                jax.profiler.stop_trace()
