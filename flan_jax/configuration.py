@@ -332,3 +332,9 @@ def macro(name: str) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def arguments(function: str) -> dict[str, Any]:
+    """The arguments that the parsed files bind to a function, with what they refer to made."""
+    with _one_line(function):
+        return gin.get_bindings(function)

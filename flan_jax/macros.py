@@ -80,7 +80,7 @@ class _Hooks:
             if isinstance(hook, str):
                 if not re.fullmatch(r"\s*[\w.]+\s*:\s*\w+\s*(\(.*\))?\s*", hook):
                     raise Unfit
-            elif hook is None or isinstance(hook, bool | int | float | bytes | Mapping | set | type):
+            elif hook is None or isinstance(hook, bool | int | float | bytes | Mapping | set | type | list | tuple):
                 raise Unfit
             elif type(hook).__module__.partition(".")[0] == "gin":
                 raise Unfit("a reference of gin cannot be a hook; name it by a text, as 'module:Name(argument=value)'")

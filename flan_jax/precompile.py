@@ -26,7 +26,7 @@ with epy.lazy_imports():  # not before the command line is read
     from flan_jax.compilation import estimate, program, sweep, topology
 
 # A run of the paper: 8 rows of 1,280 slots.
-DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1}
+DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1, "optimizer": None}
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -50,25 +50,30 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     Raises:
       FlanError: a wrong file or binding, or a checkpoint that is not there.
     """
-    from flan_jax.checkpoint.manifest import Manifest
-    from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+    from flan_jax.training import configurables, run  # noqa: F401 - what a run file configures
 
     given = {binding.partition(" = ")[0] for binding in bindings}
     unneeded = [f"{name} = 'unused'" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
     configuration.parse(files, [*bindings, *unneeded])
-    lengths = configuration.macro("TASK_FEATURE_LENGTHS")
-    mesh = ",".join(f"{axis}={size}" for axis, size in configuration.macro("MESH").items())
-    if checkpoint := configuration.macro("INITIAL_CHECKPOINT_PATH"):
-        config = DecoderConfig.from_dict(Manifest.load(checkpoint).model)
-    else:
-        config = configuration.model_config(configuration.macro("MODEL"))
+    train = configuration.arguments("train")
+    manifest, _ = run.origin(*(train.get(name) for name in ("initial_checkpoint_path", "model", "vocabulary")))
+    config = DecoderConfig.from_dict(manifest.model).computed(**(train.get("computation") or {}))
+    optimizer = train.get("optimizer")
+    program = run.Program.of(
+        config,
+        train.get("batch_size", DEFAULTS["rows"]),
+        train.get("feature_lengths"),
+        train.get("microbatches", DEFAULTS["microbatches"]),
+        optimizer,
+    )
     return {
-        "model": checkpoint or configuration.macro("MODEL"),
-        "config": config.computed(**configuration.macro("COMPUTATION")),
-        "rows": configuration.macro("BATCH_SIZE"),
-        "microbatches": configuration.macro("MICROBATCHES"),
-        "mesh": mesh,
-        **lengths,
+        "model": train.get("initial_checkpoint_path") or configuration.macro("MODEL"),
+        "config": program.config,
+        "rows": program.rows,
+        "microbatches": program.microbatches,
+        "mesh": ",".join(f"{axis}={size}" for axis, size in (train.get("mesh_shape") or {}).items()),
+        "optimizer": optimizer,
+        **program.lengths,
     }
 
 
@@ -81,7 +86,8 @@ def plan_of(arguments: argparse.Namespace) -> estimate.Plan:
     config = arguments.config or configuration.model_config(arguments.model, {"dtype": "bfloat16"})
     how = {name: getattr(arguments, name) for name in ("dtype", "remat", "attention")}
     config = config.computed(**{name: value for name, value in how.items() if value})
-    shape = program.Shape(arguments.rows, arguments.inputs, arguments.targets, arguments.microbatches)
+    batch = (getattr(arguments, name) for name in ("rows", "inputs", "targets", "microbatches", "optimizer"))
+    shape = program.Shape(*batch)
     return estimate.Plan(config, parse_mesh(arguments.mesh), shape, arguments.score)
 
 

@@ -10,7 +10,7 @@ import flan_jax.tasks
 
 FLOORS = (
     {"errors"},
-    {"files", "json_lines", "quiet"},
+    {"files", "json_lines", "quiet", "revision"},
     {"values", "content"},
     {"options"},
     {"templates", "metrics", "partitioning", "distributed"},

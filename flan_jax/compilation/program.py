@@ -17,6 +17,7 @@ from flan_jax.data import layouts
 from flan_jax.errors import FlanError
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.training import optimizers
+from flan_jax.training.run import refuse_undivided
 from flan_jax.training.state import abstract_state, make_train_step, state_shardings
 
 NUM_DATASETS = 62  # the paper's
@@ -33,12 +34,14 @@ class Shape:
       inputs: slots of a row besides the target slots.
       targets: target slots of a row.
       microbatches: gradient accumulation.
+      optimizer: of the training step; None is the paper's.
     """
 
     rows: int = 8
     inputs: int = 1024
     targets: int = 256
     microbatches: int = 1
+    optimizer: optimizers.Optimizer | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +71,9 @@ class TooLargeError(Exception):
 
 
 def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shape: Shape) -> tuple[Any, dict]:
-    """The training step of `flan_jax.training.loop` with Adafactor, lowered; and the bytes of its inputs by class."""
-    network, optimizer = models.build(config), optimizers.adafactor()
-    if shape.rows % (partitioning.rows_per_shard_of(mesh) * shape.microbatches):
-        raise FlanError(
-            f"--rows={shape.rows} in {shape.microbatches} parts cannot be split over data x fsdp = "
-            f"{partitioning.rows_per_shard_of(mesh)}: give a multiple, or another --mesh."
-        )
+    """The training step of `flan_jax.training.loop`, lowered; and the bytes of its inputs by class."""
+    network, optimizer = models.build(config), shape.optimizer or optimizers.adafactor()
+    refuse_undivided(mesh.shape, shape.rows, shape.microbatches, ("--mesh", "--rows", "--microbatches"))
     shardings, state = state_shardings(mesh, network, optimizer), abstract_state(network, optimizer)
     batch = abstract_batch(config, shape)
     batch_shardings = partitioning.batch_shardings(mesh, batch)

@@ -2,17 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from flan_jax import catalog, styles
-from flan_jax.data import mixtures
+from flan_jax.data import mixtures, token_store
 from flan_jax.data.stream import Stream
 from flan_jax.data.token_store import TokenStore
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a mixture consists of here, without its tokens.
+
+    Attributes:
+      composition: its datasets.
+      digests: of all that is stored of each, by dataset.
+      store: where their tokens are.
+    """
+
+    composition: mixtures.Composition
+    digests: dict[str, str]
+    store: TokenStore
+
+
 LENGTHS = {"inputs": 1024, "targets": 256}  # the paper's (section 2.4)
+
+
+def composed(mixture: str, prepared_dir: str | Path, fingerprint: str, datasets: Collection[str] = ()) -> Prepared:
+    """What a mixture consists of here, from what its datasets say of themselves; their tokens are not read.
+
+    Args:
+      mixture: its name, with or without a style at its end.
+      prepared_dir: PREPARED_DIR.
+      fingerprint: the vocabulary's.
+      datasets: only these of its datasets; all by default.
+
+    Raises:
+      FlanError: as `open_mixture`.
+    """
+    base, style = styles.split_name(mixture)
+    members = [record.name for record in catalog.mixture(base)]
+    for name in datasets:
+        if name not in members:
+            raise unknown_name(f"dataset of mixture {mixture!r}", name, members)
+    store = TokenStore.open(prepared_dir, fingerprint, style)
+    wanted = [name for name in members if name in (datasets or store.names)]
+    if not wanted:
+        raise FlanError(
+            f"mixture {mixture!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
+            f"run python -m flan_jax.prepare --mixture={mixture} --to={prepared_dir}."
+        )
+    folder = token_store.folder_of(prepared_dir, fingerprint, style)
+    found = {}
+    for name in wanted:
+        info = token_store.read_info(folder / name)
+        # What says nothing of itself, or not as today, says why when it is opened.
+        found[name] = info if info and {"digest", "num_records"} <= info.keys() else store[name].info
+    composition = mixtures.composition(mixture, {name: int(info["num_records"]) for name, info in found.items()})
+    return Prepared(composition, {name: info["digest"] for name, info in found.items()}, store)
 
 
 def open_mixture(
@@ -42,21 +93,10 @@ def open_mixture(
     Raises:
       FlanError: an unknown mixture, a dataset that is not in it or not there, or nothing of it is there.
     """
-    base, style = styles.split_name(mixture)
-    members = [record.name for record in catalog.mixture(base)]
-    for name in datasets:
-        if name not in members:
-            raise unknown_name(f"dataset of mixture {mixture!r}", name, members)
-    store = TokenStore.open(prepared_dir, tokenizer.fingerprint, style)
-    wanted = [name for name in members if name in (datasets or store.names)]
-    if not wanted:
-        raise FlanError(
-            f"mixture {mixture!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
-            f"run python -m flan_jax.prepare --mixture={mixture} --to={prepared_dir}."
-        )
-    composition = mixtures.composition(mixture, {name: store[name].num_records for name in wanted})
+    prepared = composed(mixture, prepared_dir, tokenizer.fingerprint, datasets)
+    composition = prepared.composition
     stream = Stream(
-        store,
+        prepared.store,
         composition.rates,
         seed=seed,
         row_length=lengths["inputs"] + (0 if encoder_decoder else lengths["targets"]),

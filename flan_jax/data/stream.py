@@ -23,6 +23,7 @@ from flan_jax.errors import FlanError
 
 FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
 BLOCK_ROWS = 512
+ORDER = 1  # version of the order of draws and rows: a run goes on only where it is the same
 
 
 @dataclasses.dataclass(frozen=True)

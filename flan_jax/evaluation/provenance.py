@@ -7,16 +7,15 @@ import dataclasses
 import functools
 import importlib.metadata
 import platform
-import subprocess
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
 import flan_jax
 from flan_jax import content
+from flan_jax.revision import code_revision
 from flan_jax.templates import Template
 
 # What a result may depend on.
@@ -44,24 +43,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-@functools.cache
-def code_revision() -> str:
-    """The commit of the code that runs, with "+changes" where files differ from it; the version where it has none."""
-    package = Path(flan_jax.__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        if not git("ls-files", "__init__.py"):  # installed into somebody else's repository
-            raise ValueError(package)
-        changes = git("status", "--porcelain", "--untracked-files=no", "--", "..")
-        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return f"flan-jax {flan_jax.__version__}"
 
 
 def device() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The training loop, top to bottom: mesh, model, stream, state, step, checkpoints."""
+"""The training loop, top to bottom: resolve the run, restore its state, take steps with hooks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import jax
 import numpy as np
 import optax
 
-from flan_jax import distributed, macros, models, partitioning, styles
+from flan_jax import distributed, macros, models, partitioning
 from flan_jax.checkpoint import arrays, digests, keeping
-from flan_jax.checkpoint.manifest import UNTUNED, Manifest
-from flan_jax.data import vocabularies
-from flan_jax.data.mixture_stream import LENGTHS, open_mixture
+from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import prefetch
-from flan_jax.errors import FlanError
-from flan_jax.files import writable, write_atomic, written
-from flan_jax.training import optimizers
+from flan_jax.files import user_path
+from flan_jax.training import optimizers, records
+from flan_jax.training.continuing import continued
 from flan_jax.training.figures import Figures
 from flan_jax.training.hooks import loading
 from flan_jax.training.hooks.calls import Hooks
@@ -32,10 +30,8 @@ from flan_jax.training.hooks.profiling import Profiling
 from flan_jax.training.hooks.progress import Progress
 from flan_jax.training.hooks.saving import Saving
 from flan_jax.training.hooks.watchdog import Watchdog
-from flan_jax.training.run import Run
+from flan_jax.training.run import Materials, Run, resolve
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
-
-SEPARATOR = "eos"  # what stands between input and target in a packed segment (paper, section 2.4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,109 +122,96 @@ def train(
     Raises:
       FlanError: bad input, or a loss that is not finite.
     """
-    folder = Path(model_dir)
-    lengths = {**LENGTHS, **(feature_lengths or {})}
-    own_hooks = loading.load(hooks)
-    run = Run(train_steps)
-
-    # ------------------------------------------------------------------------------------------- model and data
-    if initial_checkpoint_path:
-        manifest = Manifest.load(initial_checkpoint_path)
-        tokenizer = manifest.load_vocabulary(initial_checkpoint_path)
-    elif model is not None and vocabulary is not None:
-        tokenizer = vocabularies.load(vocabulary)
-        shape = dataclasses.replace(model, vocab_size=max(model.vocab_size, tokenizer.vocab_size))
-        manifest = Manifest.create(shape, tokenizer, UNTUNED, record={"random": random_seed})
-    else:
-        raise FlanError("train: give INITIAL_CHECKPOINT_PATH, or a model and a VOCABULARY to start from random.")
-    network = models.build(models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {})))
-
-    composition, stream = open_mixture(
-        mixture,
-        prepared_dir,
-        tokenizer,
-        seed=random_seed,
-        rows_per_batch=batch_size,
-        lengths=lengths,
-        encoder_decoder=bool(network.config.num_encoder_layers),
+    folder = user_path(model_dir)
+    own_hooks, best = loading.load(hooks), keeping.Best(**keep_best) if keep_best else None
+    called = [
+        *([Watchdog(no_step_seconds)] if no_step_seconds else []),
+        NotFinite() if on_nan == "stop" else Skipping(on_nan),
+        *own_hooks,
+        *(MetricsLog(), Progress(log_period)),
+        *([Profiling(profile)] if profile else []),
+        Preemption(grace_seconds),
+        Saving(checkpoint_period, keep_checkpoints, keep_every, best, known=not own_hooks),
+    ]
+    run, given = resolve(
+        model_dir=folder,
+        mixture=mixture,
+        prepared_dir=prepared_dir,
+        train_steps=train_steps,
+        initial_checkpoint_path=initial_checkpoint_path,
+        model=model,
+        vocabulary=vocabulary,
+        batch_size=batch_size,
+        feature_lengths=feature_lengths,
+        computation=computation,
+        random_seed=random_seed,
+        optimizer=optimizer,
+        microbatches=microbatches,
+        mesh_shape=mesh_shape,
+        hooks=hooks,
     )
+    return _trained(run, given, folder, prepared_dir, called, on_damage, config_text)
 
-    # ------------------------------------------------------------------------------------------ mesh and state
-    mesh = partitioning.make_mesh(**(mesh_shape or {}))
-    tx = optimizers.for_parameters(optimizer or optimizers.adafactor(), network.logical_axes())
-    models.refuse_attention(network.config.attention, mesh.devices.flat[0].platform)
-    shardings = state_shardings(mesh, network, tx)
-    primary = distributed.is_primary()
-    if primary and (line := partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())):
-        print(line, flush=True)
+
+def _trained(
+    run: Run,
+    given: Materials,
+    folder: Path,
+    prepared_dir: str,
+    hooks: Sequence[Any],
+    on_damage: str,
+    config_text: str,
+) -> RunResult:
+    """Restores, takes the steps that are left, and calls the hooks; see `train`."""
+    primary, program, mesh = distributed.is_primary(), run.program, given.mesh
+
+    # -------------------------------------------------------------------------------- compare with what is there
     # Asked of all, so that none has made the folder yet when another looks.
-    resumed = distributed.everywhere(arrays.latest_step(folder) is not None)
-    if resumed:
-        abstract = abstract_state(network, tx)
-        step, params, opt_state = arrays.restore_training(
-            folder, (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
-        )
-        state = TrainState(jax.device_put(np.int32(step), shardings.step), params, opt_state)
-    else:
-        state = _initial_state(network, tx, shardings, initial_checkpoint_path, random_seed)
-    origin = folder if resumed else initial_checkpoint_path or "the random start"
-    digests.refuse_not_finite(digests.measure(state.params), f"parameters of {origin}", "start from another checkpoint")
-    start = int(state.step)
-    if start >= train_steps:
+    found = arrays.latest_step(folder)
+    start = found if distributed.everywhere(found is not None) else None
+    run, changes = continued(folder, run, given.saved, start)
+    if start is not None and start >= run.train_steps:
         if primary:
             print(
-                f"nothing to do: {model_dir} is at step {start}, and TRAIN_STEPS is {train_steps}; give TRAIN_STEPS of "
-                f"more than {start} to train on, or another MODEL_DIR for a new run.",
+                f"nothing to do: {folder} is at step {start}, and TRAIN_STEPS is {run.train_steps}; give TRAIN_STEPS "
+                f"of more than {start} to train on, or another MODEL_DIR for a new run.",
                 flush=True,
             )
         return RunResult(start, {})
 
+    # -------------------------------------------------------------------------------------------------- restore
+    network = models.build(program.config)
+    composition, stream = open_mixture(
+        run.mixture,
+        prepared_dir,
+        given.tokenizer,
+        seed=run.seed,
+        rows_per_batch=program.rows,
+        lengths=program.lengths,
+        encoder_decoder=bool(network.config.num_encoder_layers),
+    )
+    tx = optimizers.for_parameters(given.optimizer, network.logical_axes())
+    shardings = state_shardings(mesh, network, tx)
+    state = _state(network, tx, shardings, None if start is None else folder, run, given.checkpoint)
     if primary:
-        writable(folder)
-        with written(folder / "vocabulary"):
-            tokenizer.save(folder / "vocabulary")
-        write_atomic(folder / "config.gin", config_text)
-    record = {
-        "tuned on": mixture,
-        "absent": list(composition.absent),
-        "composition": composition.over(train_steps * stream.draws_per_step).to_dict(),
-        "from": str(initial_checkpoint_path),
-        "steps": train_steps,
-        "batch_size": batch_size,
-        "seed": random_seed,
-    }
-    if primary and resumed:  # what is restored may have been tuned on another mixture before
-        manifest = _before_this_run(Manifest.load(folder), record)
-    about = {"style": styles.split_name(mixture)[1].name, "vocabulary": tokenizer.fingerprint}
-    if primary:
-        manifest.inherit(
-            datasets=[m.dataset for m in composition.members],
-            clusters=sorted(composition.cluster_shares),
-            separator=SEPARATOR,
-            record=record,
-            text=[one | about for one in stream.text],
-        ).save(folder)
-
-    # ---------------------------------------------------------------------------------------------------- hooks
-    context = Context(run, folder, network, mesh, stream, start)
-    before = [*([Watchdog(no_step_seconds)] if no_step_seconds else [])]
-    before += [NotFinite() if on_nan == "stop" else Skipping(on_nan)]
-    after = [MetricsLog(), Progress(log_period), *([Profiling(profile)] if profile else []), Preemption(grace_seconds)]
-    best = keeping.Best(**keep_best) if keep_best else None
-    after += [Saving(checkpoint_period, keep_checkpoints, keep_every, best, known=not own_hooks)]
-    called = Hooks([*before, *own_hooks, *after], context)
+        whole = partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())
+        records.show(composition, run.train_steps * stream.draws_per_step, [*changes, *filter(None, [whole])])
+        records.write(folder, run, given, composition, stream, start, config_text)
 
     # ----------------------------------------------------------------------------------------------------- step
-    rows = partitioning.local_rows(mesh, batch_size)
-    one_row = stream.batch(start, rows[:1])
-    batch_shapes = {k: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype) for k, x in one_row.items()}
+    step = int(state.step)
+    context = Context(run, folder, network, mesh, stream, step)
+    called = Hooks(hooks, context)
+    rows = partitioning.local_rows(mesh, program.rows)
+    one_row = stream.batch(step, rows[:1])
+    batch_shapes = {k: jax.ShapeDtypeStruct((program.rows, *x.shape[1:]), x.dtype) for k, x in one_row.items()}
     batch_shardings = partitioning.batch_shardings(mesh, batch_shapes)
     train_step = jax.jit(
         make_train_step(
             network,
             tx,
             len(stream.datasets),
-            microbatches,
+            program.microbatches,
             shardings,
             measure=called.measure if called.measures else None,
             accept=called.accept if called.accepts else None,
@@ -240,11 +223,10 @@ def train(
 
     # ----------------------------------------------------------------------------------------------------- loop
     running: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
-    step = start
-    with mesh, called, prefetch(stream, start, rows=rows) as batches:
+    with mesh, called, prefetch(stream, step, rows=rows) as batches:
         figures = Figures(stream.datasets, stream.slots_per_step)
-        while step < train_steps and context.stopped is None:
-            batch = partitioning.global_batch(next(batches), batch_shardings, rows, batch_size)
+        while step < run.train_steps and context.stopped is None:
+            batch = partitioning.global_batch(next(batches), batch_shardings, rows, program.rows)
             state, sums = train_step(state, batch)
             step += 1
             running.append((step, sums))
@@ -257,25 +239,40 @@ def train(
     return RunResult(step, context.values, *(dataclasses.astuple(context.stopped) if context.stopped else ()))
 
 
-def _before_this_run(manifest: Manifest, record: Mapping[str, Any]) -> Manifest:
-    """The manifest without the entry that a run stopped part-way has made, so that every run has one entry."""
-    last = manifest.history[-1] if manifest.history else {}
-    kept = [name for name in record if name not in ("steps", "composition")]  # which grow with the length of the run
-    same = all(last.get(name) == record[name] for name in kept)
-    return dataclasses.replace(manifest, history=manifest.history[:-1]) if same else manifest
-
-
-def _initial_state(
+def _state(
     network: models.Model,
     tx: optax.GradientTransformation,
     shardings: TrainState,
+    model_dir: Path | None,
+    run: Run,
     checkpoint: str | None,
-    seed: int,
 ) -> TrainState:
-    """Step 0, each leaf made on the devices that will hold it."""
-    if checkpoint:
-        params = arrays.restore_params(checkpoint, network.abstract_params(), shardings.params)
+    """The state to go on from, each leaf made on the devices that will hold it.
+
+    Args:
+      network: the model.
+      tx: the optimizer.
+      shardings: of the state.
+      model_dir: the run's own folder, where it has a checkpoint.
+      run: says which step of the checkpoint, and the seed.
+      checkpoint: where the parameters of step 0 are; None makes random ones.
+
+    Raises:
+      FlanError: it cannot be read, or the parameters are not finite.
+    """
+    step = 0
+    if model_dir is not None:
+        abstract = abstract_state(network, tx)
+        step, params, opt_state = arrays.restore_training(
+            model_dir, (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
+        )
+    elif checkpoint:
+        of_step = run.start.get("step")
+        params = arrays.restore_params(checkpoint, network.abstract_params(), shardings.params, of_step)
     else:
-        params = jax.jit(network.init, out_shardings=shardings.params)(jax.random.key(seed))
-    opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
-    return TrainState(jax.device_put(np.int32(0), shardings.step), params, opt_state)
+        params = jax.jit(network.init, out_shardings=shardings.params)(jax.random.key(run.seed))
+    origin = model_dir or checkpoint or "the random start"
+    digests.refuse_not_finite(digests.measure(params), f"parameters of {origin}", "start from another checkpoint")
+    if model_dir is None:
+        opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
+    return TrainState(jax.device_put(np.int32(step), shardings.step), params, opt_state)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from flan_jax import macros, partitioning
+from flan_jax.training.described import DESCRIPTION
 
 # What an optimizer can depend on, beside arrays, is what their axes are called.
 Optimizer = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
@@ -47,7 +48,10 @@ def adafactor(learning_rate: float = 3e-5, warmup_steps: int = 0, parameter_scal
         *([scale_by_parameter_rms()] if parameter_scale else []),
         optax.scale(-1),
     ]
-    return functools.partial(by_matrix, optax.chain(*steps))
+    made = functools.partial(by_matrix, optax.chain(*steps))
+    of = {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "parameter_scale": parameter_scale}
+    setattr(made, DESCRIPTION, {"name": "adafactor", **of})
+    return made
 
 
 def scale_by_parameter_rms(least: float = 1e-3) -> optax.GradientTransformation:

@@ -1,8 +1,112 @@
-"""The run: the resolved record of a training."""
+"""The run: what a training is, resolved and validated in one place, and kept as MODEL_DIR/run.json from step 0 on.
+
+Every start compares itself with that file. What may change, such as the steps and the mesh, is in `MAY_CHANGE`;
+anything else would make it another run, and is refused by its name.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flan_jax import models, partitioning
+from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
+from flan_jax.data import stream, vocabularies
+from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed
+from flan_jax.errors import FlanError
+from flan_jax.files import write_atomic
+from flan_jax.models.config import COMPUTATION
+from flan_jax.revision import code_revision
+from flan_jax.training import optimizers
+from flan_jax.training.described import describe, flat
+from flan_jax.values import shown
+
+FILE = "run.json"
+FORMAT = 1  # of the file
+_OWN = "digest"  # of the other entries, in the file
+
+# What may differ from one start to the next, by name or by the beginning of one. Another way to compute the same
+# numbers is among them, up to rounding, as another mesh is; another dtype is not.
+MAY_CHANGE = ("train_steps", "mesh", "hosts", "hooks", "code", "changes", "format")
+MAY_CHANGE += tuple(f"program.computation.{name}" for name in COMPUTATION if name != "dtype")
+
+# What a user calls it, where that is something else.
+_NAMES = {
+    "mixture": "MIXTURE_OR_TASK_NAME",
+    "seed": "RANDOM_SEED",
+    "start": "INITIAL_CHECKPOINT_PATH",
+    "train_steps": "TRAIN_STEPS",
+    "mesh": "MESH",
+    "hooks": "HOOKS",
+    "program.model": "MODEL",
+    "program.computation": "COMPUTATION",
+    "program.rows": "BATCH_SIZE",
+    "program.inputs": "TASK_FEATURE_LENGTHS.inputs",
+    "program.targets": "TASK_FEATURE_LENGTHS.targets",
+    "program.microbatches": "MICROBATCHES",
+    "program.optimizer": "optimizer",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What the devices compute at a step.
+
+    Attributes:
+      model: the fields of `DecoderConfig` that say what the model is.
+      computation: those that say how it is computed, `models.config.COMPUTATION`.
+      rows: packed rows a step.
+      inputs: slots of a row besides the target slots; of the encoder's row, where there is one.
+      targets: target slots of a row.
+      microbatches: parts that the rows are computed in.
+      optimizer: `described.describe` of it.
+    """
+
+    model: dict[str, Any]
+    computation: dict[str, Any]
+    rows: int
+    inputs: int
+    targets: int
+    microbatches: int
+    optimizer: Any
+
+    @classmethod
+    def of(
+        cls,
+        config: models.DecoderConfig,
+        rows: int,
+        lengths: Mapping[str, int] | None,
+        microbatches: int,
+        optimizer: optimizers.Optimizer | None,
+    ) -> Program:
+        """The program of a model and a batch; what is None has its default."""
+        fields, lengths = config.to_dict(), {**LENGTHS, **(lengths or {})}
+        return cls(
+            model={name: value for name, value in fields.items() if name not in COMPUTATION},
+            computation={name: fields[name] for name in COMPUTATION},
+            rows=rows,
+            inputs=lengths["inputs"],
+            targets=lengths["targets"],
+            microbatches=microbatches,
+            optimizer=describe(optimizer or optimizers.adafactor()),
+        )
+
+    @property
+    def config(self) -> models.DecoderConfig:
+        """The model, computed so."""
+        return models.DecoderConfig.from_dict(self.model | self.computation)
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """TASK_FEATURE_LENGTHS."""
+        return {"inputs": self.inputs, "targets": self.targets}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,7 +114,294 @@ class Run:
     """What a training is.
 
     Attributes:
+      mixture: MIXTURE_OR_TASK_NAME.
+      datasets: of the mixture, in the order of the stream: {"dataset", "examples", "rate", "digest": of its tokens}.
+      absent: datasets of the mixture that are not there.
+      order: version of the order in which a stream draws, `data.stream.ORDER`.
+      vocabulary: kind, fingerprint and a digest of what else it says, as in the manifest.
+      start: {"checkpoint", "step", "manifest": its digest}, or {"random": the seed}.
+      seed: of the first parameters and of the stream.
+      program: what the devices compute at a step.
       train_steps: steps in all.
+      mesh: how many devices each axis has.
+      hosts: {"platform", "kind", "devices", "processes"}.
+      hooks: what a user has added.
+      code: the revision of the code.
+      changes: what changed at later starts: {"when", "step": steps taken before, "changed": {name: [old, new]}}.
     """
 
+    mixture: str
+    datasets: tuple[dict[str, Any], ...]
+    absent: tuple[str, ...]
+    order: int
+    vocabulary: dict[str, Any]
+    start: dict[str, Any]
+    seed: int
+    program: Program
     train_steps: int
+    mesh: dict[str, int]
+    hosts: dict[str, Any]
+    hooks: tuple[Any, ...] = ()
+    code: str = ""
+    changes: tuple[dict[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return json.loads(json.dumps({"format": FORMAT, **dataclasses.asdict(self)}))
+
+    def save(self, model_dir: Path) -> None:
+        """Writes MODEL_DIR/run.json, whole or not at all."""
+        values = self.to_dict()
+        write_atomic(model_dir / FILE, json.dumps(values | {_OWN: _digest(values)}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, model_dir: Path) -> Run | None:
+        """Reads MODEL_DIR/run.json; None where there is none.
+
+        Raises:
+          FlanError: it is broken, not as it was saved, or of a newer version.
+        """
+        path = model_dir / FILE
+        remedy = "restore it, or delete it: then the next start compares itself with manifest.json and writes it anew"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise FlanError(f"{path} cannot be read ({error}); {remedy}.") from error
+        try:
+            values = json.loads(text)
+            version = values.pop("format")
+            if not isinstance(version, int) or version > FORMAT:
+                raise FlanError(
+                    f"{path} is of a newer version of FLAN-JAX (format {shown(version)}; this one reads {FORMAT}): "
+                    "use that version."
+                )
+            own = values.pop(_OWN, None)
+            if own not in (None, _digest({"format": version, **values})):
+                raise FlanError(
+                    f"{path} is damaged: it does not fit its own digest; restore it, or, where it was edited on "
+                    f'purpose, delete its entry "{_OWN}".'
+                )
+            lists = {name: tuple(values[name]) for name in ("datasets", "absent", "hooks", "changes")}
+            run = cls(**values | lists | {"program": Program(**values["program"])})
+            _check_types(run)
+            return run
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FlanError(f"{path} is broken ({type(error).__name__}: {error}); {remedy}.") from error
+
+
+def _check_types(run: Run) -> None:
+    """Raises a TypeError where what was read cannot be a run."""
+    kinds = {"mixture": str, "vocabulary": dict, "start": dict, "seed": int, "train_steps": int, "mesh": dict}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(run, name), kind):
+            raise TypeError(f"{name} is {shown(getattr(run, name))}")
+    if not all(
+        isinstance(one, dict) and {"dataset", "examples", "rate", "digest"} <= one.keys() for one in run.datasets
+    ):
+        raise TypeError("datasets are not as they were written")
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------- comparing
+
+
+def differences(old: Run, new: Run) -> list[tuple[str, Any, Any]]:
+    """What makes the two different runs: (name, old value, new value), by the names that a user gives."""
+    return [(_called(name), *pair) for name, pair in _compared(old, new).items() if not _may_change(name)]
+
+
+def changed(old: Run, new: Run) -> list[tuple[str, Any, Any]]:
+    """What differs and may; as `differences`."""
+    return [(_called(name), *pair) for name, pair in _compared(old, new).items() if _may_change(name)]
+
+
+def _may_change(name: str) -> bool:
+    return any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
+
+
+def _called(name: str) -> str:
+    """A field's name as a user knows it."""
+    for known in sorted(_NAMES, key=len, reverse=True):
+        if name == known or name.startswith(f"{known}."):
+            return _NAMES[known] + name[len(known) :]
+    return name
+
+
+def _compared(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two runs differ, by dotted name; a dataset is one field."""
+    before, after = _fields(old), _fields(new)
+    names = dict.fromkeys([*before, *after])
+    found = {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    if not _same_start(old.start, new.start):
+        found["start"] = _named_start(old.start), _named_start(new.start)
+    orders = [[one["dataset"] for one in run.datasets] for run in (old, new)]
+    if orders[0] != orders[1] and set(orders[0]) == set(orders[1]):
+        found["order of datasets"] = tuple(orders)
+    return found
+
+
+def _fields(run: Run) -> dict[str, Any]:
+    values = run.to_dict()
+    for name in ("datasets", "absent", "start", "changes", "format", "hooks"):
+        del values[name]
+    by_dataset = {
+        f"composition.{one['dataset']}": f"{one['examples']} examples at rate {one['rate']}, data {one['digest'][:12]}"
+        for one in run.datasets
+    }
+    return flat(values) | by_dataset | {"hooks": [*map(str, run.hooks)]}
+
+
+def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether both start from the same parameters, by content, wherever they lie; two seeds differ as seeds."""
+    if "random" in old and "random" in new:
+        return True
+    return old.get("manifest") is not None and all(old.get(name) == new.get(name) for name in ("manifest", "step"))
+
+
+def _named_start(start: Mapping[str, Any]) -> str | None:
+    if "random" in start:
+        return None
+    return f"{start.get('checkpoint')} (step {start.get('step')}, manifest {str(start.get('manifest'))[:12]})"
+
+
+# ------------------------------------------------------------------------------------------------------- resolving
+
+
+@dataclasses.dataclass(frozen=True)
+class Materials:
+    """What resolving a run has opened or was given, so that nobody opens it again.
+
+    Attributes:
+      manifest: of the model before this run, or of MODEL_DIR where the run goes on.
+      tokenizer: the vocabulary.
+      prepared: what the mixture consists of.
+      mesh: the devices.
+      optimizer: the optimizer.
+      saved: the run in MODEL_DIR, or None.
+      checkpoint: where the parameters of step 0 are; None makes random ones.
+    """
+
+    manifest: Manifest
+    tokenizer: vocabularies.Tokenizer
+    prepared: Prepared
+    mesh: jax.sharding.Mesh
+    optimizer: optimizers.Optimizer
+    saved: Run | None
+    checkpoint: str | None
+
+
+def origin(
+    initial_checkpoint_path: str | None,
+    model: models.DecoderConfig | None,
+    vocabulary: str | None,
+    random_seed: int = 0,
+) -> tuple[Manifest, vocabularies.Tokenizer]:
+    """What a run starts from: the checkpoint's manifest, or that of a random model, and the vocabulary.
+
+    Raises:
+      FlanError: neither a checkpoint nor a model is given, or they are not there.
+    """
+    if initial_checkpoint_path:
+        manifest = Manifest.load(initial_checkpoint_path)
+        return manifest, manifest.load_vocabulary(initial_checkpoint_path)
+    if model is None or vocabulary is None:
+        raise FlanError("train: give INITIAL_CHECKPOINT_PATH, or a model and a VOCABULARY to start from random.")
+    tokenizer = vocabularies.load(vocabulary)
+    config = dataclasses.replace(model, vocab_size=max(model.vocab_size, tokenizer.vocab_size))
+    return Manifest.create(config, tokenizer, UNTUNED, record={"random": random_seed}), tokenizer
+
+
+def refuse_undivided(mesh: Mapping[str, int], rows: int, microbatches: int, names: Sequence[str]) -> None:
+    """Refuses rows that the devices do not share evenly: some would compute what others compute as well.
+
+    Args:
+      mesh: how many devices each axis has.
+      rows: of a step.
+      microbatches: parts that they are computed in.
+      names: what the user calls the three.
+
+    Raises:
+      FlanError: rows are no multiple of data x fsdp x microbatches.
+    """
+    shards = mesh["data"] * mesh["fsdp"]
+    if rows % (shards * microbatches):
+        raise FlanError(
+            f"{names[1]} {rows} in {microbatches} {'part' if microbatches == 1 else 'parts'} ({names[2]}) cannot be "
+            f"split over data x fsdp = {mesh['data']} x {mesh['fsdp']} devices: give a multiple of "
+            f"{shards * microbatches}, or another {names[0]}."
+        )
+
+
+def resolve(
+    *,
+    model_dir: Path,
+    mixture: str,
+    prepared_dir: str,
+    train_steps: int,
+    initial_checkpoint_path: str | None = None,
+    model: models.DecoderConfig | None = None,
+    vocabulary: str | None = None,
+    batch_size: int = 8,
+    feature_lengths: Mapping[str, int] | None = None,
+    computation: Mapping[str, Any] | None = None,
+    random_seed: int = 0,
+    optimizer: optimizers.Optimizer | None = None,
+    microbatches: int = 1,
+    mesh_shape: Mapping[str, int] | None = None,
+    hooks: Sequence[Any] = (),
+) -> tuple[Run, Materials]:
+    """Resolves and validates the arguments of `loop.train`, which says what they are; nothing is written.
+
+    Of a run that goes on, model and vocabulary are those in `model_dir`: the initial checkpoint may be gone.
+
+    Raises:
+      FlanError: bad input, or values that do not fit each other, the data or the devices.
+    """
+    saved = Run.load(model_dir)
+    begun = saved is not None and arrays.latest_step(model_dir) is not None
+    if begun and initial_checkpoint_path and saved.start.get("checkpoint") == str(initial_checkpoint_path):
+        manifest, start = Manifest.load(model_dir), dict(saved.start)
+        tokenizer = manifest.load_vocabulary(model_dir)
+    else:
+        manifest, tokenizer = origin(initial_checkpoint_path, model, vocabulary, random_seed)
+        start = {"random": random_seed}
+        if initial_checkpoint_path:
+            step = arrays.latest_step(initial_checkpoint_path)
+            start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
+    config = models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {}))
+    program = Program.of(config, batch_size, feature_lengths, microbatches, optimizer)
+    mesh = partitioning.make_mesh(**(mesh_shape or {}))
+    refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
+    models.refuse_attention(config.attention, mesh.devices.flat[0].platform)
+    prepared = composed(mixture, prepared_dir, tokenizer.fingerprint)
+    devices = mesh.devices.flat
+    run = Run(
+        mixture=mixture,
+        datasets=tuple(
+            {"dataset": m.dataset, "examples": m.examples, "rate": m.rate, "digest": prepared.digests[m.dataset]}
+            for m in prepared.composition.members
+        ),
+        absent=prepared.composition.absent,
+        order=stream.ORDER,
+        vocabulary=dict(manifest.vocabulary),
+        start=start,
+        seed=random_seed,
+        program=program,
+        train_steps=train_steps,
+        mesh={name: int(size) for name, size in mesh.shape.items()},
+        hosts={
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "devices": mesh.size,
+            "processes": jax.process_count(),
+        },
+        hooks=tuple(describe(hook) for hook in hooks),
+        code=code_revision(),
+    )
+    optimizer = optimizer or optimizers.adafactor()
+    return run, Materials(manifest, tokenizer, prepared, mesh, optimizer, saved, initial_checkpoint_path)

@@ -19,7 +19,6 @@ from flan_jax.training import loop, optimizers
 from flan_jax.training.hooks import loading
 from flan_jax.training.hooks.calls import Hooks
 from flan_jax.training.hooks.context import Context
-from flan_jax.training.run import Run
 from flan_jax.training.state import Taken
 
 BYTES = ByteTokenizer()
@@ -184,7 +183,7 @@ def _failing(method):
 
 def _called(*hooks):
     """A run of one step without a model: (context, hooks)."""
-    context = Context(Run(1), Path("nowhere"), None, None, None, 0)
+    context = Context(None, Path("nowhere"), None, None, None, 0)
     return context, Hooks(hooks, context)
 
 

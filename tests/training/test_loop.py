@@ -184,17 +184,10 @@ def test_a_style_has_tokens_of_its_own(prepared, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_continued_on_another_mixture_keeps_what_it_was_tuned_on(prepared, tmp_path):
-    _train(tmp_path, prepared, 1, mixture="sst2")
-    _train(tmp_path, prepared, 2, mixture="bool_q")
-    manifest = Manifest.load(tmp_path)
-    assert manifest.tuning["datasets"] == ["bool_q", "sst2"]
-    assert manifest.trained_clusters == {"reading_comprehension", "sentiment"}
-    assert [entry.get("tuned on") for entry in manifest.history] == [None, "sst2", "bool_q"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", [{"microbatches": 2}, {"mesh_shape": {"data": 8}}])
+@pytest.mark.parametrize(
+    "variant",
+    [{"microbatches": 2, "mesh_shape": {"data": 2, "tensor": 4}}, {"mesh_shape": {"data": 4, "fsdp": 1, "tensor": 2}}],
+)
 def test_microbatches_and_meshes_train_alike(finished, prepared, tmp_path, variant):
     _train(tmp_path, prepared, 3, **variant)
     expected = [line["loss"] for line in _metrics(finished[0])][:3]
@@ -269,6 +262,8 @@ def test_a_start_that_is_not_finite_is_refused(prepared, tmp_path, number):
         ({"initial_checkpoint_path": "no/such"}, "no checkpoint at no/such"),
         ({"prepared_dir": "no/such"}, "nothing prepared in no/such"),
         ({"microbatches": 3}, "batch_size 4 is no multiple of train.microbatches 3"),
+        ({"microbatches": 2}, r"BATCH_SIZE 4 in 2 parts \(MICROBATCHES\) cannot be split over .* a multiple of 8"),
+        ({"mesh_shape": {"data": 8}}, r"data x fsdp = 8 x 1 devices: give a multiple of 8, or another MESH"),
         ({"mesh_shape": {"data": 3}}, "does not fit 8 devices"),
         ({"feature_lengths": {"inputs": 4, "targets": 4}}, "raise TASK_FEATURE_LENGTHS"),
     ],

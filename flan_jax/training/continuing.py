@@ -1,0 +1,111 @@
+"""Whether a start may go on with what is in MODEL_DIR: by run.json, or by the manifest of an earlier version."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.errors import FlanError
+from flan_jax.models.config import COMPUTATION
+from flan_jax.training.run import FILE, Run, changed, differences
+from flan_jax.values import shown
+
+_SHOWN = 6  # differences in a message
+
+
+def continued(folder: Path, run: Run, saved: Run | None, step: int | None) -> tuple[Run, list[str]]:
+    """The record of a start, compared with what is there.
+
+    Args:
+      folder: MODEL_DIR.
+      run: what is to be trained.
+      saved: what run.json has; None where there is none.
+      step: of the checkpoint that it goes on from; None where there is none.
+
+    Returns:
+      The run with what changed since the first start, and lines that say so.
+
+    Raises:
+      FlanError: it is another run; the line has the names and both values.
+    """
+    if saved is None and step is None:
+        return run, []
+    if saved is None:
+        _refuse(folder, _unlike_manifest(Manifest.load(folder), run, folder), step)
+        line = (
+            f"{folder} is of an earlier version, without {FILE}: compared with manifest.json; what that does not say "
+        )
+        return run, [line + "(lengths, microbatches, optimizer) is taken from this start."]
+    _refuse(folder, differences(saved, run), step)
+    found = changed(saved, run)
+    entry = {
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "step": step or 0,
+        "changed": {name: [old, new] for name, old, new in found},
+    }
+    run = dataclasses.replace(run, start=saved.start, changes=(*saved.changes, *([entry] if found else [])))
+    return run, [f"changed since the last start: {_listed(found)}."] if found else []
+
+
+def _refuse(folder: Path, found: Sequence[tuple[str, Any, Any]], step: int | None) -> None:
+    if not found:
+        return
+    remedy = (
+        f"nothing of it is saved yet: give its values, or delete {folder} to begin anew"
+        if step is None
+        else f"give its values to go on, or another MODEL_DIR, with INITIAL_CHECKPOINT_PATH='{folder}' to start from it"
+    )
+    raise FlanError(f"{folder} holds another run: {_listed(found)}; {remedy}.")
+
+
+def _listed(found: Sequence[tuple[str, Any, Any]]) -> str:
+    """ "NAME old -> new, ..." on one line."""
+    parts = [f"{name} {_value(old)} -> {_value(new)}" for name, old, new in found[:_SHOWN]]
+    return ", ".join(parts) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+
+
+def _value(value: Any) -> str:
+    return "absent" if value is None else value if isinstance(value, str) and value.isprintable() else shown(value)
+
+
+def _unlike_manifest(manifest: Manifest, run: Run, folder: Path) -> list[tuple[str, Any, Any]]:
+    """In what a run differs from the last one that a manifest tells of, as far as it does.
+
+    Raises:
+      FlanError: it tells of none.
+    """
+    last = manifest.history[-1] if manifest.history else {}
+    if "tuned on" not in last:
+        raise FlanError(
+            f"{folder} holds a checkpoint that is no training run: give it as INITIAL_CHECKPOINT_PATH, and another "
+            "MODEL_DIR."
+        )
+    pairs = [
+        ("MIXTURE_OR_TASK_NAME", last["tuned on"], run.mixture),
+        ("INITIAL_CHECKPOINT_PATH", last.get("from"), str(run.start.get("checkpoint"))),
+        ("BATCH_SIZE", last.get("batch_size"), run.program.rows),
+        ("RANDOM_SEED", last.get("seed"), run.seed),
+        ("vocabulary", manifest.vocabulary.get("fingerprint"), run.vocabulary.get("fingerprint")),
+    ]
+    shape = {name: value for name, value in manifest.model.items() if name not in COMPUTATION}
+    pairs += [(f"MODEL.{name}", value, run.program.model.get(name)) for name, value in shape.items()]
+    if composition := last.get("composition"):
+        now = {one["dataset"]: f"{one['examples']} examples at rate {one['rate']}" for one in run.datasets}
+        then = {m["dataset"]: f"{m['examples']} examples at rate {m['rate']}" for m in composition["members"]}
+        pairs += [(f"composition.{name}", then.get(name), now.get(name)) for name in {**then, **now}]
+    known = {
+        one["dataset"]: {
+            other["digest"] for other in manifest.tuning.get("text", []) if other["dataset"] == one["dataset"]
+        }
+        for one in run.datasets
+    }
+    pairs += [
+        (f"composition.{one['dataset']}", "other data", f"data {one['digest'][:12]}")
+        for one in run.datasets
+        if known[one["dataset"]] and one["digest"] not in known[one["dataset"]]
+    ]
+    return [(name, old, new) for name, old, new in pairs if old != new and not (old is None and name.isupper())]

@@ -1,0 +1,121 @@
+"""What a made object is, in words and numbers that stay the same from one start of the program to the next.
+
+An optimizer is functions within functions. Two starts make two of them, and whether they are the same one can only be
+said from what those functions were made of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+DESCRIPTION = "description"  # an attribute in which an object says itself what it is
+_LIBRARIES = ("flan_jax", "jax", "optax", "chex", "numpy")  # their functions are what their names say
+_DEEPEST = 40
+
+
+def describe(value: Any) -> Any:
+    """A description of dicts, lists, texts and numbers, without anything that changes with the process.
+
+    Numbers, texts and arrays are described by their value, functions by their name and by what they close over, and a
+    function of the user's own also by the constants and names in it; other objects by their class and attributes.
+    What the object says of itself (its attribute `description`) comes before all that.
+    """
+    return _described(value, ())
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of a tree of dicts and lists by their dotted names."""
+    if isinstance(value, Mapping) and value:
+        parts = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(one, Mapping | list | tuple) for one in value):
+        parts = enumerate(value)
+    else:
+        return {name: list(value) if isinstance(value, tuple) else value}
+    found: dict[str, Any] = {}
+    for key, inner in parts:
+        found |= flat(inner, f"{name}.{key}" if name else str(key))
+    return found
+
+
+def _described(value: Any, above: tuple[int, ...]) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if id(value) in above or len(above) > _DEEPEST:
+        return "itself"
+    inner = functools.partial(_described, above=(*above, id(value)))
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        array = np.asarray(value)
+        if array.ndim == 0:
+            return inner(array.item())
+        return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()[:16]}"
+    if isinstance(said := getattr(value, DESCRIPTION, None), Mapping) and not isinstance(value, type):
+        return inner(dict(said))
+    if isinstance(value, Mapping):
+        return {str(key): inner(one) for key, one in sorted(value.items(), key=lambda item: str(item[0]))}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: inner(getattr(value, name)) for name in value._fields}
+    if isinstance(value, list | tuple):
+        return [inner(one) for one in value]
+    if isinstance(value, set | frozenset):
+        return sorted((inner(one) for one in value), key=str)
+    if isinstance(value, functools.partial):
+        return {"of": inner(value.func), "with": inner([*value.args, value.keywords])}
+    if isinstance(value, types.MethodType):
+        return {"of": inner(value.__func__), "with": inner(value.__self__)}
+    if isinstance(value, types.FunctionType):
+        return _of_function(value, inner)
+    if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType) or hasattr(value, "__qualname__"):
+        wrapped = getattr(value, "__wrapped__", None)
+        return inner(wrapped) if isinstance(wrapped, types.FunctionType) else _name(value)
+    if isinstance(value, np.dtype):
+        return value.name
+    kind = {"type": _name(type(value))}
+    if dataclasses.is_dataclass(value):
+        return kind | {field.name: inner(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return kind | {name: inner(one) for name, one in sorted(getattr(value, "__dict__", {}).items())}
+
+
+def _of_function(function: types.FunctionType, inner: Any) -> Any:
+    code = function.__code__
+    found: dict[str, Any] = {}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = inner(cell.cell_contents)
+        except ValueError:  # nothing is in it yet
+            found[name] = "nothing"
+    given = {f"default {i}": inner(one) for i, one in enumerate(function.__defaults__ or ())}
+    given |= {f"default {name}": inner(one) for name, one in sorted((function.__kwdefaults__ or {}).items())}
+    if (function.__module__ or "").partition(".")[0] in _LIBRARIES:
+        return {"function": _name(function), **found} if found else _name(function)
+    outside = {name: function.__globals__.get(name) for name in code.co_names}
+    found |= given | {"constants": " ".join(_constants(code)), "names": " ".join(code.co_names)}
+    found |= {name: one for name, one in outside.items() if isinstance(one, bool | int | float | str)}
+    return {"function": _name(function), **found}
+
+
+def _constants(code: types.CodeType) -> list[str]:
+    """The numbers and texts in a function, and in those within it."""
+    found = []
+    for one in code.co_consts[1 if isinstance(code.co_consts[:1] and code.co_consts[0], str) else 0 :]:
+        if isinstance(one, types.CodeType):
+            found += [*_constants(one), *one.co_names]
+        elif isinstance(one, bool | int | float | complex | str | bytes | tuple):
+            found.append(repr(one))
+    return found
+
+
+def _name(value: Any) -> str:
+    module = getattr(value, "__module__", None) or ""
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "") or type(value).__qualname__
+    return f"{module}:{name}"

@@ -1,0 +1,107 @@
+"""What a run writes down before its first step: vocabulary, configuration, manifest and run.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from flan_jax import styles
+from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.data.mixtures import Composition
+from flan_jax.data.stream import Stream
+from flan_jax.files import writable, write_atomic, written
+from flan_jax.training.run import Materials, Run
+
+SEPARATOR = "eos"  # what stands between input and target in a packed segment (paper, section 2.4)
+_WIDTH = 120  # columns of the printed composition, where the output has fewer or none
+
+
+def show(composition: Composition, draws: float, lines: Sequence[str]) -> None:
+    """Prints what is trained on, what of the mixture is absent, and further lines."""
+    console = Console(highlight=False)
+    console.width = max(console.width, _WIDTH)
+    table = composition.over(draws).table()
+    table.caption = None
+    console.print(table)
+    if absent := composition.absent:
+        of = len(composition.members) + len(absent)
+        lines = [
+            f"absent: {len(absent)} of {of} datasets of {composition.mixture} are not prepared: {', '.join(absent)}",
+            *lines,
+        ]
+    for line in lines:
+        print(line, flush=True)
+
+
+def write(
+    folder: Path,
+    run: Run,
+    given: Materials,
+    composition: Composition,
+    stream: Stream,
+    step: int | None,
+    config_text: str,
+) -> None:
+    """Writes them; one process does. The configuration of the first start stays, a later one's lies beside it.
+
+    Args:
+      folder: MODEL_DIR.
+      run: with what changed.
+      given: what resolving it has opened.
+      composition: what is trained on.
+      stream: the rows.
+      step: of the checkpoint that it goes on from; None where there is none.
+      config_text: gin's configuration of this start.
+
+    Raises:
+      FlanError: they cannot be written.
+    """
+    writable(folder)
+    with written(folder / "vocabulary"):
+        given.tokenizer.save(folder / "vocabulary")
+    first = folder / "config.gin"
+    if step is None or not first.is_file():
+        write_atomic(first, config_text)
+    elif first.read_text(encoding="utf-8") != config_text:
+        write_atomic(folder / f"config.from_step_{step}.gin", config_text)
+    _manifest(folder, run, given, composition.over(run.train_steps * stream.draws_per_step), stream, step).save(folder)
+    if run != given.saved:
+        run.save(folder)
+
+
+def _manifest(
+    folder: Path, run: Run, given: Materials, composition: Composition, stream: Stream, step: int | None
+) -> Manifest:
+    """The manifest of the model that this run makes."""
+    record = {
+        "tuned on": run.mixture,
+        "absent": list(composition.absent),
+        "composition": composition.to_dict(),
+        "from": str(run.start.get("checkpoint")),
+        "steps": run.train_steps,
+        "batch_size": run.program.rows,
+        "seed": run.seed,
+    }
+    manifest = given.manifest
+    if given.saved is not None or step is not None:  # every run has one entry, however often it was stopped
+        manifest = _before_this_run(Manifest.load(folder), record) if (folder / "manifest.json").is_file() else manifest
+    about = {"style": styles.split_name(run.mixture)[1].name, "vocabulary": given.tokenizer.fingerprint}
+    return manifest.inherit(
+        datasets=[m.dataset for m in composition.members],
+        clusters=sorted(composition.cluster_shares),
+        separator=SEPARATOR,
+        record=record,
+        text=[one | about for one in stream.text],
+    )
+
+
+def _before_this_run(manifest: Manifest, record: Mapping[str, Any]) -> Manifest:
+    """The manifest without the entry that a run stopped part-way has made."""
+    last = manifest.history[-1] if manifest.history else {}
+    kept = [name for name in record if name not in ("steps", "composition")]  # which grow with the length of the run
+    same = all(last.get(name) == record[name] for name in kept)
+    return dataclasses.replace(manifest, history=manifest.history[:-1]) if same else manifest
