@@ -35,6 +35,7 @@ def convert(
     model: str | None = None,
     vocabulary: str | None = None,
     dtype: str = "float32",
+    step: int | None = None,
 ) -> Mapping[str, Any]:
     """Writes `source` as a folder of another format.
 
@@ -48,6 +49,7 @@ def convert(
       model: the shape of a T5X checkpoint: a model of `gin/models/`, or a gin file.
       vocabulary: the vocabulary of a T5X checkpoint.
       dtype: of the weights with form "huggingface".
+      step: which of a checkpoint folder of FLAN-JAX; None takes the last.
 
     Returns:
       What was written, for the user.
@@ -59,7 +61,7 @@ def convert(
     if tuning is not None:
         conversion.declared(tuning)  # a misspelt cluster shows before anything is read
     conversion.check_destination(to, overwrite)
-    found, checkpoint = _open(source, model, vocabulary)
+    found, checkpoint = _open(source, model, vocabulary, step)
     manifest = conversion.manifest_of(found, tuning, form, Path(source))
     kept: dict[str, Any] = {}
     if form == names.T5X and checkpoint is not None:
@@ -67,8 +69,12 @@ def convert(
     return conversion.write(found, to, manifest, form, dtype, **kept)
 
 
-def _open(source: str, model: str | None, vocabulary: str | None) -> tuple[opened.Source, Path | None]:
+def _open(
+    source: str, model: str | None, vocabulary: str | None, step: int | None
+) -> tuple[opened.Source, Path | None]:
     if source in configuration.model_names():
+        if step is not None:
+            raise FlanError(f"{source} is a shape, of which random parameters are made: leave --step={step} out.")
         config = configuration.model_config(source, {"vocab_size": vocabularies.ByteTokenizer().vocab_size})
         return conversion.random(config, source), None
     path = user_path(source, "--from")
@@ -81,7 +87,7 @@ def _open(source: str, model: str | None, vocabulary: str | None) -> tuple[opene
             )
         path = pretrained.locate(source)
     config = None if model is None else configuration.model_config(model)
-    return conversion.open_source(path, config, vocabulary), t5x.locate(path) if path.is_dir() else None
+    return conversion.open_source(path, config, vocabulary, step), t5x.locate(path) if path.is_dir() else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -100,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--vocabulary", type=options.path, help="the vocabulary of a T5X checkpoint: a SentencePiece .model, or bytes"
     )
     parser.add_argument("--dtype", default="float32", choices=names.DTYPES, help="of huggingface's weights")
+    parser.add_argument("--step", type=options.count_or_none, help="of a folder of FLAN-JAX; the last by default")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():

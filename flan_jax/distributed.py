@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from etils import epy
@@ -123,3 +125,41 @@ def everywhere(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.all(multihost_utils.process_allgather(np.array(flag))))
+
+
+def gathered(text: str) -> list[str]:
+    """What each process says, by its number; all have to ask together."""
+    if jax.process_count() == 1:
+        return [text]
+    own = np.frombuffer(text.encode(), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(np.array(len(own), np.int32)))
+    padded = np.zeros(int(sizes.max()) + 1, np.uint8)  # gloo takes no array without elements
+    padded[: len(own)] = own
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+
+def decided(by_primary: Callable[[], Any]) -> Any:
+    """What process 0 decides, told to all, which have to ask together; only process 0 calls `by_primary`.
+
+    Args:
+      by_primary: gives something that JSON can hold.
+
+    Raises:
+      FlanError: in all processes, if process 0 raises it.
+    """
+    if jax.process_count() == 1:
+        return by_primary()
+    said: dict[str, Any] = {}
+    failed: Exception | None = None
+    if is_primary():
+        try:
+            said = {"value": by_primary()}
+        except Exception as error:  # the others wait, and are told before it goes on
+            failed, said = error, {"error": str(error)}
+    said = json.loads(gathered(json.dumps(said))[0])
+    if failed is not None:
+        raise failed
+    if "error" in said:
+        raise FlanError(f"process 0: {said['error']}")
+    return said["value"]

@@ -185,7 +185,7 @@ def _score_items(arguments: argparse.Namespace) -> None:
         raise FlanError("--items needs --checkpoint=FOLDER and --output=FILE.jsonl.")
     protocol.joint(None, False, arguments.joint)  # an unknown one is said before the model is read
     mesh = partitioning.make_mesh()
-    network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, mesh=mesh)
+    network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, arguments.step, mesh)
     engine = scorer.Scorer(network, params, mesh=mesh)
     joint = protocol.joint(manifest.separator, engine.has_encoder, arguments.joint, otherwise=protocol.JOINED)
     primary = distributed.is_primary()
@@ -214,6 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--items", type=options.path, help='JSONL of {"id", "prompt", "options"}')
     parser.add_argument("--checkpoint", type=options.path, help="checkpoint folder, with --items")
+    parser.add_argument("--step", type=options.count_or_none, help="its step, with --items; the last by default")
     parser.add_argument("--output", type=options.path, help="JSONL of log-likelihoods to write, with --items")
     parser.add_argument(
         "--joint",

@@ -7,22 +7,26 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from flan_jax import models, partitioning
-from flan_jax.checkpoint import digests, keeping
+from flan_jax import distributed, models, partitioning
+from flan_jax.checkpoint import agreement, digests, keeping, stored
 from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, cannot
 from flan_jax.files import written
 
-_ITEMS = ("params", "opt_state")
+STOP, PREVIOUS = ON_DAMAGE = ("stop", "previous")  # what `choose_step` does about a damaged newest step
+STEP = "give --step={step}, or STEP={step} in gin"  # how the commands that read a checkpoint take another step
+START = "python -m flan_jax.convert --step={step} makes a folder to start from"  # how a new run does
+TRAIN = "ON_DAMAGE='previous' goes on from it"  # and how a run that goes on
+DAMAGED = "damaged"  # beside checkpoints/: steps that a run has gone on without
 _STAYS_AWAY, _PATIENCE = 0.5, 10.0  # seconds: what was removed is gone when it stays away so long; looked at so long
 
 
@@ -34,26 +38,26 @@ def _manager(model_dir: str | Path, keep: Keeping | None = None) -> ocp.Checkpoi
         lightweight_initialize=True,  # no look into what each step says of itself: damage must not stop the others
     )
     return ocp.CheckpointManager(
-        (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=(*_ITEMS, digests.ITEM)
+        (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=(*stored.ITEMS, digests.ITEM)
     )
 
 
 def steps(model_dir: str | Path) -> list[int]:
-    """The steps that are saved whole, in order.
+    """The steps that are saved whole, in order. Any process may ask by itself, which it may not of Orbax.
 
     Raises:
-      FlanError: what a step says of itself is damaged.
+      FlanError: the folder cannot be read.
     """
     folder = Path(model_dir) / "checkpoints"
-    if not folder.is_dir():
-        return []
     try:
-        with contextlib.closing(_manager(model_dir)) as manager:
-            return sorted(manager.all_steps())
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise FlanError(
-            f"the steps of {folder} cannot be read ({_reason(error)}); copy the checkpoint anew."
-        ) from error
+        named = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdecimal()]
+        # Orbax renames a step when it is whole, and where nothing can be renamed it writes this file last.
+        is_whole = Path.is_dir if isinstance(folder, Path) else lambda path: (path / "commit_success.txt").exists()
+        return sorted(int(path.name) for path in named if str(int(path.name)) == path.name and is_whole(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise cannot("read the steps of", folder, error) from error
 
 
 def latest_step(model_dir: str | Path) -> int | None:
@@ -114,7 +118,7 @@ class Saver:
           FlanError: an array holds numbers that are not finite: it is named, and nothing is saved. Or this save, or
             the one before it, failed.
         """
-        trees = {name: tree for name, tree in zip(_ITEMS, (params, opt_state), strict=True) if tree is not None}
+        trees = {name: tree for name, tree in zip(stored.ITEMS, (params, opt_state), strict=True) if tree is not None}
         self.wait()
         self._step = step
         with self._failing():
@@ -123,11 +127,19 @@ class Saver:
             digests.refuse_not_finite(
                 by_path, f"step {step} is not saved: {name}", "lower the learning rate and run again"
             )
-        items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        items: dict[str, Any] = {
+            name: ocp.args.StandardSave(tree, save_args=stored.chunked(tree)) for name, tree in trees.items()
+        }
         saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
         items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(step, saved))
         with self._failing():
-            self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
+            is_taken = self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
+        if not is_taken:
+            there = steps(self._folder)
+            raise FlanError(
+                f"step {step} is not saved: {self._folder} already holds step {there[-1] if there else step}, from "
+                "which this run did not start; give another folder, or remove the steps that are not wanted."
+            )
 
     def check(self) -> None:
         """Returns at once.
@@ -201,16 +213,73 @@ def _with_shardings(abstract: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
 
 
+def choose_step(model_dir: str | Path, on_damage: str = STOP) -> int | None:
+    """The step from which a run goes on, or None where there is none. In a pod process 0 decides, and tells the others.
+
+    Args:
+      model_dir: a checkpoint folder.
+      on_damage: what to do where the newest step is damaged. "stop" looks at what it says of itself, and leaves its
+        numbers to whoever restores them. "previous" reads all of it, once more than otherwise, each process its share;
+        where it is damaged, the one before that is whole is taken, and the damaged ones are moved to
+        MODEL_DIR/damaged, for else the run could not save those steps again.
+
+    Raises:
+      FlanError: the newest step is damaged, and which could be taken; or none is whole; or the hosts of the pod do not
+        see the same folder.
+    """
+    if on_damage not in ON_DAMAGE:
+        raise FlanError(f"ON_DAMAGE is {on_damage!r}: it has to be 'stop' or 'previous'.")
+    folder = Path(model_dir)
+    found = distributed.decided(lambda: steps(folder))
+    damaged: list[tuple[int, str]] = []
+    for step in reversed(found):
+        agreement.check_step(folder, step)
+        if on_damage == STOP:
+            if what := distributed.decided(lambda s=step: stored.unreadable(folder, s)):
+                raise FlanError(distributed.decided(lambda s=step, w=what: _damage(folder, s, w, stored.ITEMS, TRAIN)))
+        elif what := stored.fault(folder, step, together=True):
+            damaged.append((step, what))
+            continue
+        distributed.decided(lambda s=step: _move_aside(folder, damaged, s))
+        return step
+    if damaged:
+        step, what = damaged[0]
+        raise FlanError(
+            f"step {step} of {folder} is damaged: {what}; none of the {len(found)} steps there is whole: copy them "
+            "anew, or start a new run in another folder."
+        )
+    agreement.check_step(folder, None)
+    return None
+
+
+def _move_aside(folder: Path, damaged: Sequence[tuple[int, str]], step: int) -> None:
+    for number, what in damaged:
+        place = folder / DAMAGED / str(number)
+        with written(place, "move a damaged step to"):
+            place.parent.mkdir(exist_ok=True)
+            while place.exists():
+                place = place.with_name(f"{place.name}_again")
+            digests.step_folder(folder, number).rename(place)
+        print(f"step {number} of {folder} is damaged: {what}; moved to {place}, going on from step {step}.", flush=True)
+
+
 def _chosen_step(model_dir: str | Path, step: int | None) -> int:
-    found = steps(model_dir)
-    if not found:
-        raise FlanError(f"no checkpoint in {model_dir}: checkpoints/ holds no step; convert or train one first.")
-    if step is not None and step not in found:
-        raise FlanError(f"no step {step} in {model_dir}: there are {', '.join(map(str, found))}.")
-    return found[-1] if step is None else step
+    def choose() -> int:
+        found = steps(model_dir)
+        if not found:
+            raise FlanError(f"no checkpoint in {model_dir}: checkpoints/ holds no step; convert or train one first.")
+        if step is not None and step not in found:
+            raise FlanError(f"no step {step} in {model_dir}: there are {', '.join(map(str, found))}.")
+        return found[-1] if step is None else step
+
+    chosen = distributed.decided(choose)
+    agreement.check_step(Path(model_dir), chosen)
+    return chosen
 
 
-def restore_params(model_dir: str | Path, abstract_params: Any, shardings: Any, step: int | None = None) -> Any:
+def restore_params(
+    model_dir: str | Path, abstract_params: Any, shardings: Any, step: int | None = None, how: str = STEP
+) -> Any:
     """Reads the parameters, each leaf onto the devices that its sharding names.
 
     Args:
@@ -218,35 +287,92 @@ def restore_params(model_dir: str | Path, abstract_params: Any, shardings: Any, 
       abstract_params: shapes and dtypes.
       shardings: a tree of shardings like it.
       step: None takes the last.
+      how: another step is taken, for the error: `STEP` or `START`.
 
     Raises:
       FlanError: there is no such checkpoint, it does not fit, or an array is not what was saved.
     """
     chosen = _chosen_step(model_dir, step)
-    with contextlib.closing(_manager(model_dir)) as manager, _readable(model_dir, chosen):
-        items = ocp.args.Composite(params=ocp.args.StandardRestore(_with_shardings(abstract_params, shardings)))
-        params = manager.restore(chosen, args=items)["params"]
-    digests.verify(model_dir, chosen, {"params": params})
+    with (
+        explained(model_dir, chosen, how=how, wanted={stored.PARAMS: abstract_params}),
+        contextlib.closing(_manager(model_dir)) as manager,
+    ):
+        with _readable(model_dir, chosen):
+            items = ocp.args.Composite(params=ocp.args.StandardRestore(_with_shardings(abstract_params, shardings)))
+            params = manager.restore(chosen, args=items)["params"]
+        digests.verify(model_dir, chosen, {"params": params})
     return params
 
 
 def restore_training(
-    model_dir: str | Path, abstract: tuple[Any, Any], shardings: tuple[Any, Any]
+    model_dir: str | Path, abstract: tuple[Any, Any], shardings: tuple[Any, Any], step: int | None = None
 ) -> tuple[int, Any, Any]:
-    """Reads (step, params, opt_state) of the last step.
+    """Reads (step, params, opt_state).
+
+    Args:
+      model_dir: a checkpoint folder.
+      abstract: shapes and dtypes of the two.
+      shardings: trees of shardings like them.
+      step: what `choose_step` chose; None takes the last.
 
     Raises:
       FlanError: there is no checkpoint, it does not fit, or an array is not what was saved.
     """
-    chosen = _chosen_step(model_dir, None)
+    chosen = _chosen_step(model_dir, step)
     remedy = "give another folder, or start a new run from its parameters with INITIAL_CHECKPOINT_PATH"
-    with contextlib.closing(_manager(model_dir)) as manager, _readable(model_dir, chosen, remedy):
-        params, opt_state = (
-            ocp.args.StandardRestore(_with_shardings(a, s)) for a, s in zip(abstract, shardings, strict=True)
-        )
-        items = manager.restore(chosen, args=ocp.args.Composite(params=params, opt_state=opt_state))
-    digests.verify(model_dir, chosen, {name: items[name] for name in _ITEMS})
+    with (
+        explained(model_dir, chosen, stored.ITEMS, TRAIN, dict(zip(stored.ITEMS, abstract, strict=True))),
+        contextlib.closing(_manager(model_dir)) as manager,
+    ):
+        with _readable(model_dir, chosen, remedy):
+            params, opt_state = (
+                ocp.args.StandardRestore(_with_shardings(a, s)) for a, s in zip(abstract, shardings, strict=True)
+            )
+            items = manager.restore(chosen, args=ocp.args.Composite(params=params, opt_state=opt_state))
+        digests.verify(model_dir, chosen, {name: items[name] for name in stored.ITEMS})
     return chosen, items["params"], items["opt_state"]
+
+
+@contextlib.contextmanager
+def explained(
+    model_dir: str | Path,
+    step: int,
+    items: Sequence[str] = (stored.PARAMS,),
+    how: str = STEP,
+    wanted: Mapping[str, Any] | None = None,
+) -> Iterator[None]:
+    """Around reading a step: an error of damage says which step before it could be taken.
+
+    Args:
+      model_dir: a checkpoint folder.
+      step: that is read.
+      items: of it that are read.
+      how: to take another, with {step} in it.
+      wanted: trees of shapes, by item: what was saved with just these and cannot be read, is damaged.
+    """
+    try:
+        yield
+    except FlanError as error:
+        # In a pod the others may be waiting: one process alone does not read all that there is.
+        look = stored.fault if jax.process_count() == 1 else stored.unreadable
+        what = look(model_dir, step, items)
+        if what is None and wanted is not None and stored.has_shapes(model_dir, step, wanted):
+            what = stored.reason(error.__cause__ or error, model_dir)
+        if what is None:
+            raise
+        raise FlanError(_damage(model_dir, step, what, items, how)) from error
+
+
+def _damage(model_dir: str | Path, step: int, what: str, items: Sequence[str], how: str) -> str:
+    alone = jax.process_count() == 1
+    look, known = (stored.fault, "is whole") if alone else (stored.unreadable, "can be opened")
+    for before in (s for s in reversed(steps(model_dir)) if s < step):
+        if look(model_dir, before, items) is None:
+            remedy = f"copy the checkpoint anew, or take step {before}, which {known}: {how.format(step=before)}"
+            break
+    else:
+        remedy = "copy the checkpoint anew; there is no step before it that is whole"
+    return f"step {step} of {model_dir} is damaged: {what}; {remedy}."
 
 
 @contextlib.contextmanager
@@ -255,17 +381,9 @@ def _readable(model_dir: str | Path, step: int, remedy: str = "give another fold
         yield
     except Exception as error:  # tensorstore and Orbax raise whatever they like
         raise FlanError(
-            f"step {step} of {model_dir} cannot be read ({_reason(error)}): it is damaged, or was made with "
+            f"step {step} of {model_dir} cannot be read ({stored.reason(error)}): it is damaged, or was made with "
             f"another model or optimizer; {remedy}."
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """What a library says is wrong, in one short line; what it was caused by says it best."""
-    while isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    first, *more = str(error).strip().splitlines() or [type(error).__name__]
-    return (f"{first} {more[0]}" if first.endswith(":") and more else first)[:200].rstrip(":. ")
 
 
 def load_model(

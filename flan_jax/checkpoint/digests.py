@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,12 @@ class Sums:
     def checksum(self) -> str:
         """Of what was added so far."""
         return _hexadecimal(self._sums)
+
+
+def total(checksums: Iterable[str]) -> str:
+    """The checksum of an array of whose slices each was added to one of several `Sums`."""
+    parts = [(int(one[:8], 16), int(one[8:], 16)) for one in checksums]
+    return _hexadecimal([sum(part) % 2**32 for part in zip(*parts, strict=True)])
 
 
 def of_array(x: np.ndarray) -> Digest:
@@ -430,17 +436,22 @@ def compare(
     Raises:
       FlanError: they differ, by the name of the first that does and how many do.
     """
+    if what := difference(saved, found, complete):
+        raise FlanError(f"step {step} of {model_dir} is damaged: {what}; copy the checkpoint anew.")
+
+
+def difference(saved: Mapping[str, Digest], found: Mapping[str, Digest], complete: bool = True) -> str | None:
+    """In which array digests differ first, and in how many more; None where they do not. See `compare`."""
     wrong = [name for name in found if found[name] != saved.get(name)]
     wrong += sorted(set(saved) - set(found)) if complete else []
     if not wrong:
-        return
+        return None
     name = wrong[0]
     if name not in saved or name not in found:
         what = f"array {name} is {'missing' if name in saved else 'there, and has no digest'}"
     else:
         what = f"array {name} is not what was saved ({_difference(saved[name], found[name])})"
-    more = f", and {len(wrong) - 1} more of {len(saved)}" if len(wrong) > 1 else ""
-    raise FlanError(f"step {step} of {model_dir} is damaged: {what}{more}; copy the checkpoint anew.")
+    return what + (f", and {len(wrong) - 1} more of {len(saved)}" if len(wrong) > 1 else "")
 
 
 def _difference(saved: Digest, found: Digest) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -70,9 +69,3 @@ def _best(best: Best, figure_of: Callable[[int], float | None]) -> Keeping:
             return [keep and x is not None for keep, (_, x) in zip(kept, known, strict=True)]
 
     return ByFigure()
-
-
-def newest_whole(model_dir: Path) -> int | None:
-    """The last step that is saved whole, by the names alone; quick, and right while a save is going on."""
-    names = [path.name for path in (Path(model_dir) / "checkpoints").glob("[0-9]*")]
-    return max((int(name) for name in names if name.isdigit()), default=None)

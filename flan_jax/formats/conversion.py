@@ -44,18 +44,26 @@ def random(config: models.DecoderConfig, name: str) -> Source:
     return Source(config, of_tree(params), vocabularies.ByteTokenizer(), f"random {name}")
 
 
-def open_source(path: Path, config: models.DecoderConfig | None = None, vocabulary: str | None = None) -> Source:
+def open_source(
+    path: Path,
+    config: models.DecoderConfig | None = None,
+    vocabulary: str | None = None,
+    step: int | None = None,
+) -> Source:
     """Opens a GGUF file, a folder of transformers, one of T5X, or a checkpoint folder of ours.
 
     Args:
       path: the file or folder.
       config: the shape, where the format has none (T5X).
       vocabulary: likewise; see `vocabularies.load`.
+      step: which of a checkpoint folder of ours; None takes the last.
 
     Raises:
       FlanError: it is none of these, is broken or not covered, or what its format lacks was not given.
     """
     checkpoint = t5x.locate(path) if path.is_dir() else None
+    if step is not None and (checkpoint is not None or not (path / "manifest.json").is_file()):
+        raise FlanError(f"{path} is no checkpoint folder of FLAN-JAX with several steps: leave --step={step} out.")
     if checkpoint is not None:
         return _open_t5x(checkpoint, config, vocabulary)
     if config is not None or vocabulary is not None:
@@ -67,7 +75,7 @@ def open_source(path: Path, config: models.DecoderConfig | None = None, vocabula
     if (path / "config.json").is_file():
         return huggingface.read(path)
     if (path / "manifest.json").is_file():
-        return native.read(path)
+        return native.read(path, step)
     raise FlanError(
         f"{path} is no folder that can be converted: there is no config.json (transformers), no checkpoint_<step> "
         "(T5X) and no manifest.json (FLAN-JAX) in it."

@@ -1,7 +1,7 @@
 """Our own checkpoint folders, one layer's tensor at a time: what `checkpoint.arrays` reads and writes whole.
 
 The files are Orbax's. It takes any leaf for which it has a handler; ours asks for one layer after another and writes
-each as a chunk of its own, so that a later conversion can read them singly.
+each in chunks of its own, so that a later conversion can read them singly, and each host of a pod its share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tensorstore
 from orbax.checkpoint import future, type_handlers
 
 from flan_jax import models
-from flan_jax.checkpoint import arrays, digests
+from flan_jax.checkpoint import arrays, digests, stored
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.formats.source import Leaf, Source, as_float32, leaves
@@ -37,7 +37,7 @@ class _Streamed:
         self.dtype = np.dtype(np.float32)
         self.ndim, self.size = len(self.shape), leaf.size
         self.nbytes = self.size * self.dtype.itemsize
-        self.chunk = ((1,) if leaf.num_layers else ()) + leaf.shape
+        self.chunk = ((1,) if leaf.num_layers else ()) + stored.chunk(leaf.shape, self.dtype.itemsize)
         self._sums = digests.Sums()
 
     @property
@@ -135,19 +135,19 @@ def read(folder: Path, step: int | None = None) -> Source:
     step = (found or [0])[-1] if step is None else step
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
-    base = f"file://{(folder / 'checkpoints' / str(step) / 'params').absolute()}/"
-    stored: dict[ParameterPath, tuple[int, ...]] = {
+    params = digests.step_folder(folder, step) / stored.PARAMS
+    shapes: dict[ParameterPath, tuple[int, ...]] = {
         leaf.path: ((leaf.num_layers,) if leaf.num_layers else ()) + leaf.shape for leaf in leaves(config)
     }
     kept: dict[str, Any] = {}  # the layers read last: they are mostly asked for in order
-    checked = digests.Reading(folder, step)
+    with arrays.explained(folder, step):
+        checked = digests.Reading(folder, step)
 
     def stored_tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         if kept.get("path") != path:
-            kvstore = {"driver": "ocdbt", "base": base, "path": ".".join(path) + "/"}
-            kept.update(path=path, store=tensorstore.open({"driver": "zarr", "kvstore": kvstore}).result(), at=None)
+            kept.update(path=path, store=stored.opened(params, "/".join(path)), at=None)
         store = kept["store"]
-        if store.shape != (expected := stored[path]):
+        if store.shape != (expected := shapes[path]):
             raise ValueError(f"{'/'.join(path)} has shape {store.shape}, and {expected} by the manifest")
         if layer is None:
             return store.read().result()
@@ -157,18 +157,17 @@ def read(folder: Path, step: int | None = None) -> Source:
         start = layer - layer % count
         if kept["at"] != start:
             kept.update(at=start, layers=None)
-            kept["layers"] = store[start : min(start + count, stored[path][0])].read().result()
+            kept["layers"] = store[start : min(start + count, shapes[path][0])].read().result()
         return kept["layers"][layer - start]
 
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
-        try:
-            found = stored_tensor(path, layer)
-        except (ValueError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise FlanError(
-                f"step {step} of {folder} cannot be read ({reason}): it is damaged; copy it anew."
-            ) from error
-        checked.add("/".join(path), found, layer, 0 if layer is None else stored[path][0])
+        with arrays.explained(folder, step):
+            try:
+                found = stored_tensor(path, layer)
+            except (ValueError, OSError) as error:
+                what = f"step {step} of {folder} cannot be read ({stored.reason(error, folder)})"
+                raise FlanError(f"{what}: it is damaged; copy it anew.") from error
+            checked.add("/".join(path), found, layer, 0 if layer is None else shapes[path][0])
         return as_float32(found, f"step {step} of {folder}: {'/'.join(path)}")
 
     return Source(config, tensor, tokenizer, f"{folder.name} step {step}", manifest, step)

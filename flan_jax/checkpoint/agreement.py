@@ -1,0 +1,105 @@
+"""Whether the hosts of a pod see the same folder: asked before the first step, since later it costs the run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from flan_jax import distributed
+from flan_jax.checkpoint import digests
+from flan_jax.errors import FlanError
+from flan_jax.files import make_folder, written
+
+_PATIENCE = 10.0  # seconds after which what process 0 wrote or saw is seen on every host, if ever
+_LOOK = 0.2
+
+
+def check_shared(folder: Path, name: str = "MODEL_DIR") -> None:
+    """Checks that all processes see one folder: process 0 writes a small file, which each has to read.
+
+    The folder is made; the file is removed. In one process nothing happens. All have to ask together.
+
+    Args:
+      folder: which.
+      name: what it is called, for the error.
+
+    Raises:
+      FlanError: a host sees another folder, by its name; or process 0 cannot write there.
+    """
+    if jax.process_count() == 1:
+        return
+    token = folder / f".shared-{uuid.uuid4().hex}"
+
+    def put() -> str:
+        make_folder(folder)
+        with written(token):
+            token.write_text(token.name, encoding="utf-8")
+        return token.name
+
+    try:
+        seen_by_primary = distributed.decided(put)
+        sees = _in_time(lambda: (folder / seen_by_primary).read_text(encoding="utf-8") == seen_by_primary)
+        _refuse(folder, name, "" if sees else "does not see what process 0 has written there")
+    finally:
+        if distributed.is_primary():
+            with contextlib.suppress(OSError):
+                token.unlink(missing_ok=True)
+
+
+def check_step(folder: Path, step: int | None) -> None:
+    """Checks that all processes see the step that process 0 sees, or that none sees one. All have to ask together.
+
+    Raises:
+      FlanError: a host sees another folder, by its name.
+    """
+    if jax.process_count() == 1:
+        return
+    wanted = distributed.decided(lambda: _identity(folder, step))
+    if _in_time(lambda: _identity(folder, step) == wanted):
+        problem = ""
+    elif step is None:
+        problem = "sees checkpoints, and process 0 sees none"
+    else:
+        problem = f"does not see step {step} as process 0 does"
+    _refuse(folder, "the checkpoint folder", problem)
+
+
+def _identity(folder: Path, step: int | None) -> str:
+    """What tells a step, or an empty folder, from another."""
+    if step is None:
+        checkpoints = folder / "checkpoints"
+        return (
+            " ".join(sorted(x.name for x in checkpoints.iterdir() if x.name.isdigit())) if checkpoints.exists() else ""
+        )
+    where = digests.step_folder(folder, step)
+    files = [path for path in (where / digests.ITEM / "metadata", where / "_CHECKPOINT_METADATA") if path.exists()]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest() if where.exists() else ""
+
+
+def _in_time(is_so: Callable[[], bool]) -> bool:
+    end = time.monotonic() + _PATIENCE
+    while True:
+        with contextlib.suppress(OSError):
+            if is_so():
+                return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(_LOOK)
+
+
+def _refuse(folder: Path, name: str, problem: str) -> None:
+    said = distributed.gathered(json.dumps([socket.gethostname(), str(folder), problem]))
+    for number, (host, path, text) in enumerate(map(json.loads, said)):
+        if text:
+            raise FlanError(
+                f"process {number} on host {host} {text}: {name} {path} has to lie on storage that all hosts of the "
+                "pod share, such as a bucket or a network disk."
+            )
