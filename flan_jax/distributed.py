@@ -27,7 +27,7 @@ import numpy as np
 from etils import epy
 
 from flan_jax import options
-from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.errors import PREEMPTED, FlanError, one_line_errors
 from flan_jax.quiet import has_tpu
 
 with epy.lazy_imports():  # its options are part of every command line
@@ -65,7 +65,7 @@ def pod(arguments: argparse.Namespace) -> Iterator[None]:
         with one_line_errors():
             yield
     except BaseException as error:
-        if isinstance(error, SystemExit) and not error.code:
+        if isinstance(error, SystemExit) and error.code in (None, 0, PREEMPTED):  # the others end so too
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exc()

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+PREEMPTED = 75
+STALLED = 70  # exit status of a run that its watchdog has ended: a failure, EX_SOFTWARE of sysexits.h
+
 
 class FlanError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do."""

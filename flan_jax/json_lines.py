@@ -75,6 +75,15 @@ def first_not_finite(value: Any, place: str = "") -> tuple[str, float] | None:
     return next((found for found in parts if found is not None), None)
 
 
+def finite(value: Any) -> Any:
+    """The value with None for each number that is NaN or infinite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(part) for name, part in value.items()}
+    return [finite(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of a predictions file; the first is its header.
 

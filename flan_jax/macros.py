@@ -105,6 +105,20 @@ class _Steps:
         return first, last
 
 
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    """By which figure checkpoints stay."""
+
+    wanted: str = "a dictionary such as {'figure': 'loss', 'best': 'lowest', 'count': 1}"
+
+    def fit(self, value: Any) -> dict[str, Any]:
+        """See `values.Kind`."""
+        found = Keyed({"figure": Text(), "best": OneOf(("lowest", "highest")), "count": Whole(1)}).fit(value)
+        if "figure" not in found:
+            raise Unfit("it needs 'figure', a name of metrics.jsonl")
+        return found
+
+
 _HOOKS = _Hooks()
 
 
@@ -148,6 +162,37 @@ SETTINGS = (
     Setting("WARMUP_STEPS", Whole(0), "steps until the learning rate is reached", ("adafactor.warmup_steps",)),
     Setting("RANDOM_SEED", Whole(0, SEEDS), "of the first parameters and the order of rows", ("train.random_seed",)),
     Setting("CHECKPOINT_PERIOD", Whole(1), "steps between checkpoints", ("train.checkpoint_period",)),
+    Setting("KEEP_CHECKPOINTS", Whole(1), "how many of the last checkpoints stay", ("train.keep_checkpoints",)),
+    Setting(
+        "KEEP_EVERY",
+        or_none(Whole(1), "none for good"),
+        "checkpoints of all multiples of so many steps stay for good",
+        ("train.keep_every",),
+    ),
+    Setting(
+        "KEEP_BEST",
+        or_none(_Best(), "none for a figure"),
+        "checkpoints that stay since a figure of their step is the best",
+        ("train.keep_best",),
+    ),
+    Setting(
+        "ON_NAN",
+        Either((OneOf(("stop",)), Whole(1))),
+        "where a step is not finite: stop, or how many batches of the run may be skipped",
+        ("train.on_nan",),
+    ),
+    Setting(
+        "GRACE_SECONDS",
+        Number(least=0, most=86400),
+        "from SIGTERM to the end of the program, at most; in between it saves",
+        ("train.grace_seconds",),
+    ),
+    Setting(
+        "NO_STEP_SECONDS",
+        or_none(Number(least=1, most=10**7), "wait for ever"),
+        "a run that waits longer for a step is ended, with the stacks of all threads",
+        ("train.no_step_seconds",),
+    ),
     Setting("HOOKS", _HOOKS, "what else happens at a step", ("train.hooks",)),
     Setting(
         "PROFILE",
@@ -188,7 +233,6 @@ SETTINGS = (
         "how parameters are changed",
         ("train.optimizer",),
     ),
-    Setting("", Whole(1), "how many checkpoints stay", ("train.keep_checkpoints",)),
     Setting("", Switch(), "scale updates by their parameter's size", ("adafactor.parameter_scale",)),
     Setting(
         "CHECKPOINT_PATH",
@@ -285,6 +329,13 @@ def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = N
             raise FlanError(
                 f"{warmup_name} {warmup} is more than {steps_name} {steps}: the learning rate would never be reached; "
                 f"give {warmup_name} of at most {steps}."
+            )
+    if found := both("train.keep_every", "train.checkpoint_period"):
+        every, period, every_name, period_name = found
+        if every is not None and every % period:
+            raise FlanError(
+                f"{every_name} {every} is no multiple of {period_name} {period}: most of these steps would not be "
+                "saved at all."
             )
     for argument in ("train.mesh_shape", "evaluate.mesh_shape"):
         sizes = given.get(argument) or {}

@@ -12,7 +12,7 @@ import gin
 
 from flan_jax import configuration, distributed, options
 from flan_jax.errors import one_line_errors
-from flan_jax.json_lines import to_json
+from flan_jax.json_lines import finite, to_json
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,13 +27,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         files, bindings, rest = configuration.split_arguments(sys.argv[1:] if argv is None else argv)
         arguments = parser.parse_args(rest)
-        from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+        from flan_jax.training import configurables, notices  # noqa: F401 - what a run file configures
 
-        with distributed.pod(arguments):
+        with notices.listening() as listener, distributed.pod(arguments):
+            listener.joined()
             configuration.parse(files or ["runs/flan_without_nli.gin"], bindings)
             result = gin.get_configurable("train")(config_text=gin.config_str())
             if arguments.json and distributed.is_primary():
-                print(to_json({"step": result.step, **result.metrics}))
+                print(to_json(finite({"step": result.step, **result.metrics})))  # of a skipped batch, some are not
             if result.status:
                 sys.exit(result.status)
 

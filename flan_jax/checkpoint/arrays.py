@@ -15,7 +15,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from flan_jax import distributed, models, partitioning
-from flan_jax.checkpoint import agreement, digests, stored
+from flan_jax.checkpoint import agreement, digests, keeping, stored
+from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, cannot
@@ -29,9 +30,13 @@ DAMAGED = "damaged"  # beside checkpoints/: steps that a run has gone on without
 _STAYS_AWAY, _PATIENCE = 0.5, 10.0  # seconds: what was removed is gone when it stays away so long; looked at so long
 
 
-def _manager(model_dir: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
-    # Without a look into what each step says of itself: damage in one must not stop the others.
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None, lightweight_initialize=True)
+def _manager(model_dir: str | Path, keep: Keeping | None = None) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=keep,
+        create=keep is not None,
+        cleanup_tmp_directories=keep is not None,  # what a killed run has left half-saved
+        lightweight_initialize=True,  # no look into what each step says of itself: damage must not stop the others
+    )
     return ocp.CheckpointManager(
         (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=(*stored.ITEMS, digests.ITEM)
     )
@@ -93,13 +98,18 @@ class Saver:
     What a save that failed has written is removed.
     """
 
-    def __init__(self, model_dir: str | Path, keep: int = 2) -> None:
+    def __init__(self, model_dir: str | Path, keep: Keeping | int = 2) -> None:
+        """Args.
+
+        model_dir: a checkpoint folder.
+        keep: which checkpoints stay, or how many of the last ones.
+        """
         self._folder = Path(model_dir)
         self._step: int | None = None
         self._quietly = contextlib.ExitStack()
         self._quietly.enter_context(quietly())
         with self._failing():
-            self._manager = _manager(model_dir, keep)
+            self._manager = _manager(model_dir, keeping.policy(keep) if isinstance(keep, int) else keep)
 
     def save(self, step: int, params: Any, opt_state: Any = None) -> None:
         """Starts saving; a step becomes visible when it is whole. Waits for the save before it.

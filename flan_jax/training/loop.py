@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from flan_jax import distributed, macros, models, partitioning
-from flan_jax.checkpoint import arrays, digests
+from flan_jax.checkpoint import arrays, digests, keeping
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import prefetch
 from flan_jax.files import user_path
@@ -24,10 +24,12 @@ from flan_jax.training.hooks import loading
 from flan_jax.training.hooks.calls import Hooks
 from flan_jax.training.hooks.context import Context
 from flan_jax.training.hooks.metrics_log import MetricsLog
-from flan_jax.training.hooks.not_finite import NotFinite
+from flan_jax.training.hooks.not_finite import NotFinite, Skipping
+from flan_jax.training.hooks.preemption import Preemption
 from flan_jax.training.hooks.profiling import Profiling
 from flan_jax.training.hooks.progress import Progress
 from flan_jax.training.hooks.saving import Saving
+from flan_jax.training.hooks.watchdog import Watchdog
 from flan_jax.training.run import Materials, Run, resolve
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
 
@@ -68,10 +70,15 @@ def train(
     mesh_shape: Mapping[str, int] | None = None,
     checkpoint_period: int = 1_000,
     keep_checkpoints: int = 2,
+    keep_every: int | None = None,
+    keep_best: Mapping[str, Any] | None = None,
     log_period: int = 10,
     hooks: Sequence[Any] = (),
     profile: tuple[int, int] | None = None,
     on_damage: str = "stop",
+    on_nan: str | int = "stop",
+    grace_seconds: float = 25.0,
+    no_step_seconds: float | None = 1800.0,
     config_text: str = "",
 ) -> RunResult:
     """Tunes a model on a mixture; continues where an earlier run on `model_dir` stopped.
@@ -99,19 +106,33 @@ def train(
       microbatches: gradient accumulation.
       mesh_shape: sizes of the axes data, fsdp and tensor; -1 takes what is left.
       checkpoint_period: steps between checkpoints; the last step is always saved.
-      keep_checkpoints: how many of them stay.
+      keep_checkpoints: how many of the last ones stay.
+      keep_every: those of all multiples of so many steps stay for good.
+      keep_best: {"figure": "loss", "best": "lowest", "count": 1}: so many stay whose steps have the best figure, which
+        is one of `metrics.jsonl`; "cluster_loss/nli" names one of several.
       log_period: steps between printed lines where the output is no terminal.
       hooks: what else happens at a step, by name or made; see `flan_jax.training.hooks`.
       profile: the first and the last step of which a profile is written to MODEL_DIR/profile; None for none.
       on_damage: where the newest checkpoint is damaged, "stop", or "previous" to go on from the one before.
+      on_nan: where a loss, gradient or update is not finite, "stop", or how many batches of the run may be skipped.
+      grace_seconds: from SIGTERM to the end of the program, at most.
+      no_step_seconds: a run that waits longer for a step is ended; see `hooks.watchdog`. None waits for ever.
       config_text: the run's gin configuration, kept as config.gin.
 
     Raises:
       FlanError: bad input, or a loss that is not finite.
     """
     folder = user_path(model_dir)
-    called = [NotFinite(), *loading.load(hooks), MetricsLog(), Progress(log_period)]
-    called += [*([Profiling(profile)] if profile else []), Saving(checkpoint_period, keep_checkpoints)]
+    own_hooks, best = loading.load(hooks), keeping.Best(**keep_best) if keep_best else None
+    called = [
+        *([Watchdog(no_step_seconds)] if no_step_seconds else []),
+        NotFinite() if on_nan == "stop" else Skipping(on_nan),
+        *own_hooks,
+        *(MetricsLog(), Progress(log_period)),
+        *([Profiling(profile)] if profile else []),
+        Preemption(grace_seconds),
+        Saving(checkpoint_period, keep_checkpoints, keep_every, best, known=not own_hooks),
+    ]
     run, given = resolve(
         model_dir=folder,
         mixture=mixture,

@@ -45,6 +45,8 @@ class Context:
       stopped: None, or why the run ends.
       error: in `end`, what has ended the run, or None.
       wait_for_saves: returns when all saves that were started are whole.
+      ending: whether this process was told to end; a hook that takes long may look, and come to its end. It may be
+        so in one process of a pod alone.
       tell: calls a method of all hooks, by its name and with the step.
     """
 
@@ -66,6 +68,7 @@ class Context:
         self.stopped: Stop | None = None
         self.error: BaseException | None = None
         self.wait_for_saves: Callable[[], None] = lambda: None  # `saving` puts its own here
+        self.ending: Callable[[], bool] = lambda: False  # `preemption` its own
         self.tell: Callable[[str, int], None] = lambda method, step: None  # and `calls`
         self._state: TrainState | None = None
 

@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from flan_jax.files import make_folder, write_atomic, written
-from flan_jax.json_lines import to_json
+from flan_jax.json_lines import finite, to_json
 from flan_jax.training.hooks.context import Context
 
 _BLOCK = 1 << 16  # bytes of the log that are read at once
@@ -56,11 +56,15 @@ class MetricsLog:
         """Writes one step; nested dicts become `outer/inner` in TensorBoard."""
         if self._file is None or self._board is None:
             return
+        if values.get("skipped"):  # the batch was, since its figures are not finite
+            values = finite(values)
         with written(self._path):
             self._file.write(to_json({"step": step, **values}, what=f"step {step}") + "\n")
         with written(self._events_dir):
             for name, value in values.items():
                 for inner, number in value.items() if isinstance(value, dict) else [(None, value)]:
+                    if number is None:
+                        continue
                     summary = scalar(f"{name}/{inner}" if inner else name, number)
                     self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             if time.monotonic() - self._flushed > _FLUSH_SECONDS:

@@ -1,14 +1,23 @@
-"""Stops a run whose figures are not finite."""
+"""What happens at a step whose figures are not finite: the run stops, or the batch is skipped, up to a budget."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
 
 from flan_jax.checkpoint import arrays
 from flan_jax.errors import FlanError
 from flan_jax.json_lines import first_not_finite
+from flan_jax.training.hooks import earlier
 from flan_jax.training.hooks.context import Context
+from flan_jax.training.state import Taken
+
+SKIPPED = "skipped_not_finite"  # the figure: batches that were skipped so far, those of earlier starts too
 
 
 class NotFinite:
@@ -20,14 +29,77 @@ class NotFinite:
         Raises:
           FlanError: a figure is not finite.
         """
-        if (broken := first_not_finite(values)) is None:
-            return
-        context.wait_for_saves()
-        norms = {name: values[name] for name in ("loss", "gradient_norm", "parameter_norm")}
-        figures = ", ".join(f"{name} {value}" for name, value in (norms | {broken[0]: broken[1]}).items())
-        folder, saved = context.folder, arrays.latest_step(context.folder)
-        where = (
-            f"{folder} holds no checkpoint" if saved is None else f"The last checkpoint in {folder} is of step {saved}"
-        )
-        remedy = "lower the learning rate and run again" + ("" if saved is None else " to go on from it")
-        raise FlanError(f"step {step} is not finite ({figures}); stopped. {where}; {remedy}.")
+        if (broken := first_not_finite(values)) is not None:
+            raise _stopping(context, step, values, dict([broken]))
+
+
+class Skipping:
+    """Skips batches whose loss, gradient or update is not finite; stops where there are too many of them.
+
+    Parameters and optimizer's state, its count of steps too, stay as they were.
+    """
+
+    def __init__(self, budget: int) -> None:
+        """Args.
+
+        budget: so many batches of the whole run may be skipped.
+        """
+        self._budget, self._skipped = budget, 0
+
+    def start(self, context: Context) -> None:
+        """Goes on counting where earlier starts have stopped."""
+        counts = (earlier.figure(figures, SKIPPED) for _, figures in earlier.steps(context))
+        self._skipped = max((int(count) for count in counts if count is not None), default=0)
+
+    def measure(self, taken: Taken) -> dict[str, jax.Array]:
+        """What is looked at beside the step's figures."""
+        return {"update_norm": optax.global_norm(taken.updates)}
+
+    def accept(self, taken: Taken) -> jax.Array:
+        """Whether all is finite."""
+        numbers = [taken.loss, taken.gradient_norm, self.measure(taken)["update_norm"]]
+        return jnp.all(jnp.isfinite(jnp.stack([x.astype(jnp.float32) for x in numbers])))
+
+    def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
+        """Counts.
+
+        Raises:
+          FlanError: the budget is used up, or something else is not finite.
+        """
+        update_norm = float(context.measured["update_norm"])
+        looked_at = (values["loss"], values["gradient_norm"], update_norm)
+        if all(math.isfinite(x) for x in looked_at):
+            if (broken := first_not_finite(values)) is not None:
+                raise _stopping(context, step, values, dict([broken]))
+        else:
+            self._skipped += 1
+            if self._skipped > self._budget:
+                why = f"; ON_NAN is {self._budget}, and as many batches have been skipped before"
+                raise _stopping(context, step, values, {"update_norm": update_norm}, why)
+            if context.primary:
+                shown = _shown(values, {"update_norm": update_norm})
+                left = self._budget - self._skipped
+                print(f"step {step} is not finite ({shown}): batch skipped; {left} more may be.", flush=True)
+        context.values[SKIPPED] = self._skipped
+
+    def end(self, context: Context) -> None:
+        """Says how many were skipped."""
+        if context.primary and self._skipped:
+            many = "1 batch was" if self._skipped == 1 else f"{self._skipped} batches were"
+            print(f"{many} skipped, as a number was not finite (ON_NAN {self._budget}).", flush=True)
+
+
+def _stopping(
+    context: Context, step: int, values: Mapping[str, Any], more: Mapping[str, float], why: str = ""
+) -> FlanError:
+    """The error that ends a run."""
+    context.wait_for_saves()
+    folder, saved = context.folder, arrays.latest_step(context.folder)
+    where = f"{folder} holds no checkpoint" if saved is None else f"The last checkpoint in {folder} is of step {saved}"
+    remedy = "lower the learning rate and run again" + ("" if saved is None else " to go on from it")
+    return FlanError(f"step {step} is not finite ({_shown(values, more)}){why}; stopped. {where}; {remedy}.")
+
+
+def _shown(values: Mapping[str, Any], more: Mapping[str, float]) -> str:
+    norms = {name: values[name] for name in ("loss", "gradient_norm", "parameter_norm")}
+    return ", ".join(f"{name} {value}" for name, value in (norms | more).items())

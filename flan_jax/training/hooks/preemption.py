@@ -1,0 +1,68 @@
+"""Saves and ends the run when it is told to end: by SIGTERM, which announces a preemption, SIGHUP or Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from flan_jax.checkpoint import arrays
+from flan_jax.errors import PREEMPTED
+from flan_jax.training import notices
+from flan_jax.training.hooks.context import Context
+
+
+class Preemption:
+    """Ends the run after a step that all processes of the pod agree on, with a checkpoint of it.
+
+    Signals are heard by `notices`, from before the pod is joined where the program is ours.
+    """
+
+    def __init__(self, grace: float) -> None:
+        """Args.
+
+        grace: seconds from a notice to the end of the program.
+        """
+        self._grace = grace
+        self._ends = contextlib.ExitStack()
+        self._listener: notices.Listener | None = None
+
+    def start(self, context: Context) -> None:
+        """Listens, if nobody does."""
+        self._listener = self._ends.enter_context(notices.listening_if_nobody_does())
+        context.ending = lambda: self._listener is not None and self._listener.asked is not None
+        if jax.process_count() > 1:  # so that the pod does not agree on a step before the first
+            multihost_utils.reached_preemption_sync_point(context.first_step)
+
+    def pauses(self, context: Context, step: int) -> bool:
+        """Whether the run ends after this step."""
+        if self._listener is None:
+            return False
+        if jax.process_count() > 1:
+            if multihost_utils.reached_preemption_sync_point(step):
+                self._listener.asks()
+                return True
+            return False
+        return self._listener.asked is not None
+
+    def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
+        """Ends the run, where it is time."""
+        if self._listener is None:
+            return
+        if step == context.first_step + 1:
+            self._listener.train(self._grace, lambda: arrays.latest_step(context.folder))
+        if step == context.run.train_steps:
+            return  # it ends here anyhow
+        if context.paused and self.pauses(context, step):
+            if self._listener.asked == signal.SIGINT:
+                context.stop("Ctrl-C", notices.BROKEN_OFF)
+            else:
+                context.stop(f"{self._listener.asked.name}; the same command goes on from there", PREEMPTED)
+
+    def end(self, context: Context) -> None:
+        """Signals are handled as before."""
+        self._ends.close()

@@ -1,0 +1,220 @@
+"""Notices to end: SIGTERM, SIGHUP and Ctrl-C, heard at once whatever the program is doing.
+
+Python calls a signal's handler between two instructions of the main thread, and compiling or waiting for a device is
+one long instruction. So the system writes signals to a pipe, and a thread reads them.
+
+Before a step of this start is done, nothing would be lost: the first notice ends the program. From then on it asks,
+and the hook `preemption` ends the run with a checkpoint. A second notice ends the program at once, and so does the end
+of the grace period.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from flan_jax.errors import PREEMPTED, FlanError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+BROKEN_OFF = 128 + signal.SIGINT  # exit status after Ctrl-C, as shells have it
+_SAME = 1.0  # seconds: launchers pass on what a process has got already; what comes so soon is the same notice
+_LAST_CALLS = 2.0  # seconds for what is asked and called at the end
+
+_listener: Listener | None = None
+
+
+class Listener:
+    """Hears signals; see the module. One at a time, made in the main thread.
+
+    Attributes:
+      asked: the signal that asks the run to end, or None.
+    """
+
+    def __init__(self, signals: Sequence[signal.Signals]) -> None:
+        self.asked: signal.Signals | None = None
+        self._training = False
+        self._grace = float("inf")
+        self._last_saved: Callable[[], int | None] = lambda: None
+        self._last_calls: list[Callable[[], Any]] = []
+        self._asked_at, self._deadline = 0.0, float("inf")
+        self._of_jax: Any = None
+        # What is ignored stays so: nohup ignores SIGHUP, a shell SIGINT for what it starts in the background.
+        self._before = {one: signal.getsignal(one) for one in signals if signal.getsignal(one) != signal.SIG_IGN}
+        self._pipe = os.pipe()
+        for end in self._pipe:
+            os.set_blocking(end, False)
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        for one in self._before:
+            signal.signal(one, _to_the_pipe)
+        self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
+        self._thread.start()
+        self._pid = os.getpid()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def joined(self) -> None:
+        """After the processes of a pod have been joined: JAX then listens to SIGTERM alone, and is told from here."""
+        if signal.SIGTERM not in self._before or not jax.distributed.is_initialized():
+            return
+        # Its handler is C's, which Python can neither see nor call; it tells all processes of the pod.
+        set_handler = ctypes.CDLL(None).signal
+        set_handler.restype, set_handler.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+        address = set_handler(signal.SIGTERM, None)
+        signal.signal(signal.SIGTERM, _to_the_pipe)
+        if address and address not in (1, ctypes.c_void_p(-1).value):
+            self._of_jax = ctypes.CFUNCTYPE(None, ctypes.c_int)(address)
+
+    def train(self, grace: float, last_saved: Callable[[], int | None]) -> None:
+        """From now on there is something to save: the first notice asks.
+
+        Args:
+          grace: seconds from a notice to the end of the program; Ctrl-C is given all the time.
+          last_saved: the last step that is saved whole, or None.
+        """
+        self._grace, self._last_saved, self._training = grace, last_saved, True
+
+    def asks(self) -> None:
+        """Another process of the pod was told; the grace period of this one begins."""
+        if self.asked is None:
+            self.asked, self._asked_at = signal.SIGTERM, time.monotonic()
+            self._deadline = self._asked_at + self._grace
+            os.write(self._pipe[1], b"\0")  # so that the thread knows
+
+    def at_the_end(self, call: Callable[[], Any]) -> None:
+        """Has something called where the program ends at once, for a short time; for example to give back a lock."""
+        self._last_calls.append(call)
+
+    def end_without_the_others(self, error: Exception) -> None:
+        """Ends the program where another process of the pod has ended before the checkpoint was whole."""
+        reason = " ".join(str(error).split())[:100]
+        self._exit(f"another process of the pod ended first ({reason}); {self._saved()}.", PREEMPTED)
+
+    def close(self) -> None:
+        """Signals are handled as before."""
+        if os.getpid() != self._pid:
+            return
+        for one, handler in self._before.items():
+            if signal.getsignal(one) is _to_the_pipe:
+                signal.signal(one, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.write(self._pipe[1], b"\xff")
+        self._thread.join()
+        for end in self._pipe:
+            os.close(end)
+
+    def _forget(self) -> None:
+        """In a child that was forked: signals to it are no notices to us."""
+        if _listener is not self:
+            return
+        with contextlib.suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+            for one, handler in self._before.items():
+                signal.signal(one, signal.SIG_DFL if handler is None else handler)
+
+    # ---------------------------------------------------------------------------------------------------- the thread
+
+    def _listen(self) -> None:
+        while True:
+            left = self._deadline - time.monotonic()
+            ready = select.select([self._pipe[0]], [], [], None if left == float("inf") else max(left, 0.0))[0]
+            for number in os.read(self._pipe[0], 64) if ready else b"":
+                if number == 0xFF:
+                    return
+                if number in list(self._before):
+                    self._hear(signal.Signals(number))
+            if time.monotonic() >= self._deadline:
+                self._exit(f"not done after {self._grace:g} s (GRACE_SECONDS): stopped; {self._saved()}.", PREEMPTED)
+
+    def _hear(self, one: signal.Signals) -> None:
+        name = "Ctrl-C" if one == signal.SIGINT else one.name
+        status = BROKEN_OFF if one == signal.SIGINT else PREEMPTED
+        if not self._training:
+            self._exit(f"{name}: stopped before a step was done; the same command begins there again.", status)
+        if self.asked is None:
+            self.asked, self._asked_at = one, time.monotonic()
+            again = f"; once more ends at once, and then {self._saved()}"
+            if one != signal.SIGINT:
+                self._deadline = self._asked_at + self._grace
+                again = f", at most {self._grace:g} s"
+            _say(f"{name}: the run saves a checkpoint and stops{again}.")
+            if self._of_jax is not None:
+                self._of_jax(signal.SIGTERM)
+        elif time.monotonic() > self._asked_at + _SAME and one != signal.SIGHUP:
+            self._exit(f"{name} once more: stopped at once; {self._saved()}.", status)
+
+    def _saved(self) -> str:
+        found: list[int | None] = []
+        # In a thread, since a disk that hangs must not keep the program.
+        look = threading.Thread(target=lambda: found.append(self._last_saved()), daemon=True)
+        with contextlib.suppress(RuntimeError):
+            look.start()
+            look.join(_LAST_CALLS)
+        if not found:
+            return "the same command goes on from the last checkpoint"
+        if (step := found[0]) is None:
+            return "no checkpoint is there, and the same command begins anew"
+        return f"the last checkpoint is of step {step}, and the same command goes on from there"
+
+    def _exit(self, line: str, status: int) -> None:
+        """Ends the program as it stands, as a kill would, which leaves nothing that a later start takes for whole."""
+        _say(line)
+        calls = threading.Thread(target=lambda: [call() for call in self._last_calls], daemon=True)
+        calls.start()
+        calls.join(_LAST_CALLS)
+        os._exit(status)
+
+
+def _to_the_pipe(number: int, frame: Any) -> None:
+    """The system has written it there."""
+
+
+def _say(line: str) -> None:
+    cursor = b""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stderr.isatty():
+            cursor = b"\x1b[?25h\r\x1b[K"  # a progress bar hides it
+    with contextlib.suppress(OSError):
+        os.write(2, cursor + f"flan_jax: {line}\n".encode())
+
+
+@contextlib.contextmanager
+def listening(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Listener]:
+    """Hears these signals inside; for the program, around joining a pod and training.
+
+    In a pod the processes of which are told to end, one that fails because another is gone ends as it was told to.
+    """
+    global _listener
+    if _listener is not None:
+        yield _listener
+        return
+    _listener = made = Listener(signals)
+    try:
+        yield made
+    except Exception as error:
+        if isinstance(error, FlanError) or made.asked is None or not jax.distributed.is_initialized():
+            raise
+        made.end_without_the_others(error)
+    finally:
+        _listener = None
+        made.close()
+
+
+@contextlib.contextmanager
+def listening_if_nobody_does() -> Iterator[Listener | None]:
+    """For training that Python calls: SIGTERM is heard unless the caller handles it; Ctrl-C stays as it is."""
+    main = threading.current_thread() is threading.main_thread()
+    if _listener is not None or not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield _listener
+        return
+    with listening((signal.SIGTERM,)) as made:
+        made.joined()
+        yield made
