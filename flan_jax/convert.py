@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from etils import epy
 
 from flan_jax import configuration, options
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import user_path
+from flan_jax.files import AnyPath, is_remote, local, user_path
 from flan_jax.formats import names
 from flan_jax.json_lines import to_json
 
@@ -28,7 +27,7 @@ with epy.lazy_imports():  # not before the command line is read
 
 def convert(
     source: str,
-    to: str | Path,
+    to: str | AnyPath,
     tuning: str | None = None,
     overwrite: bool = False,
     form: str = names.NATIVE,
@@ -60,14 +59,14 @@ def convert(
         conversion.declared(tuning)  # a misspelt cluster shows before anything is read
     conversion.check_destination(to, overwrite)
     found, checkpoint = _open(source, model, vocabulary)
-    manifest = conversion.manifest_of(found, tuning, form, Path(source))
+    manifest = conversion.manifest_of(found, tuning, form, user_path(source, "--from"))
     kept: dict[str, Any] = {}
     if form == names.T5X and checkpoint is not None:
         kept = {"optimizer": t5x.read_optimizer(checkpoint), "scanned": t5x.is_scanned(checkpoint)}
     return conversion.write(found, to, manifest, form, dtype, **kept)
 
 
-def _open(source: str, model: str | None, vocabulary: str | None) -> tuple[opened.Source, Path | None]:
+def _open(source: str, model: str | None, vocabulary: str | None) -> tuple[opened.Source, AnyPath | None]:
     if source in configuration.model_names():
         config = configuration.model_config(source, {"vocab_size": vocabularies.ByteTokenizer().vocab_size})
         return conversion.random(config, source), None
@@ -81,7 +80,10 @@ def _open(source: str, model: str | None, vocabulary: str | None) -> tuple[opene
             )
         path = pretrained.locate(source)
     config = None if model is None else configuration.model_config(model)
-    return conversion.open_source(path, config, vocabulary), t5x.locate(path) if path.is_dir() else None
+    if is_remote(path) and not (path / "manifest.json").is_file():
+        path = local(path)  # other people's formats are read by libraries that know disks alone
+    checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
+    return conversion.open_source(path, config, vocabulary), checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> None:

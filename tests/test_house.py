@@ -10,7 +10,8 @@ import flan_jax.tasks
 
 FLOORS = (
     {"errors"},
-    {"files", "json_lines", "quiet"},
+    {"files", "quiet"},
+    {"json_lines"},
     {"values", "content"},
     {"options"},
     {"templates", "metrics", "partitioning", "distributed"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, cannot
-from flan_jax.files import written
+from flan_jax.files import orbax_folder, remove_folder, user_path, written
 
 _ITEMS = ("params", "opt_state")
 _STAYS_AWAY, _PATIENCE = 0.5, 10.0  # seconds: what was removed is gone when it stays away so long; looked at so long
@@ -28,9 +27,8 @@ _STAYS_AWAY, _PATIENCE = 0.5, 10.0  # seconds: what was removed is gone when it 
 def _manager(model_dir: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
     # Without a look into what each step says of itself: damage in one must not stop the others.
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None, lightweight_initialize=True)
-    return ocp.CheckpointManager(
-        (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=(*_ITEMS, digests.ITEM)
-    )
+    folder = orbax_folder(user_path(model_dir) / "checkpoints")
+    return ocp.CheckpointManager(folder, options=options, item_names=(*_ITEMS, digests.ITEM))
 
 
 def steps(model_dir: str | Path) -> list[int]:
@@ -39,7 +37,7 @@ def steps(model_dir: str | Path) -> list[int]:
     Raises:
       FlanError: what a step says of itself is damaged.
     """
-    folder = Path(model_dir) / "checkpoints"
+    folder = user_path(model_dir) / "checkpoints"
     if not folder.is_dir():
         return []
     try:
@@ -90,7 +88,7 @@ class Saver:
     """
 
     def __init__(self, model_dir: str | Path, keep: int = 2) -> None:
-        self._folder = Path(model_dir)
+        self._folder = user_path(model_dir)
         self._step: int | None = None
         self._quietly = contextlib.ExitStack()
         self._quietly.enter_context(quietly())
@@ -167,7 +165,7 @@ class Saver:
         gone_since, deadline = time.monotonic(), time.monotonic() + _PATIENCE
         while gone_since + _STAYS_AWAY > time.monotonic() and time.monotonic() < deadline:
             for left in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
+                remove_folder(left)
                 gone_since = time.monotonic()
             time.sleep(0.02)
 

@@ -48,7 +48,8 @@ def open_mixture(
         if name not in members:
             raise unknown_name(f"dataset of mixture {mixture!r}", name, members)
     store = TokenStore.open(prepared_dir, tokenizer.fingerprint, style)
-    wanted = [name for name in members if name in (datasets or store.names)]
+    there = datasets or store.names
+    wanted = [name for name in members if name in there]
     if not wanted:
         raise FlanError(
             f"mixture {mixture!r}: {prepared_dir} holds none of its datasets for this vocabulary; "

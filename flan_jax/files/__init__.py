@@ -6,14 +6,14 @@ goes through `whole_file`, `write_atomic`, `whole_folder` and `make_folder`; `al
 folder. What the operating system or the storage refuses ends in one line.
 """
 
+from flan_jax.files.arrays import kvstore, orbax_folder
 from flan_jax.files.local import local, remove_staged, staged_folder, staging_home
 from flan_jax.files.locks import Held, alone, create
-from flan_jax.files.paths import AnyPath, home, is_remote, local_path, user_path
+from flan_jax.files.paths import AnyPath, home, is_remote, is_url, local_path, user_path
 from flan_jax.files.remote import RemotePath, StorageError
 from flan_jax.files.writing import (
     copy_folder,
     make_folder,
-    move_folder,
     ready,
     remove_folder,
     whole_file,
@@ -33,10 +33,12 @@ __all__ = [
     "create",
     "home",
     "is_remote",
+    "is_url",
+    "kvstore",
     "local",
     "local_path",
     "make_folder",
-    "move_folder",
+    "orbax_folder",
     "ready",
     "remove_folder",
     "remove_staged",

@@ -61,8 +61,8 @@ def local(given: str | os.PathLike[str] | RemotePath, progress: Progress | None 
         return path
     info = path.info()
     if info["type"] == "file":
-        return _staged(path, {path.name: info}, progress) / path.name
-    return _staged(path, path.all_files(), progress)
+        return _staged(path, path.parent, {path.name: info}, progress) / path.name
+    return _staged(path, path, path.all_files(), progress)
 
 
 def staged_folder(
@@ -107,7 +107,10 @@ def _place(path: RemotePath) -> Path:
     return staging_home() / hashlib.sha256(str(path).encode()).hexdigest()[:20]
 
 
-def _staged(path: RemotePath, found: Mapping[str, dict[str, Any]], progress: Progress | None) -> Path:
+def _staged(
+    path: RemotePath, folder: RemotePath, found: Mapping[str, dict[str, Any]], progress: Progress | None
+) -> Path:
+    """What is found below a folder, staged as `path`; the copy of the folder."""
     versions = {name: _version(info) for name, info in sorted(found.items())}
     place = _place(path)
 
@@ -117,14 +120,13 @@ def _staged(path: RemotePath, found: Mapping[str, dict[str, Any]], progress: Pro
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    content = place / _CONTENT / "files"
+    content = place / _CONTENT / folder.name
     if is_current():
         return content
     with _staging(place):
         if not is_current():
             with _replacing(place, path, versions) as building:
-                single = len(found) == 1 and found.get(path.name, {}).get("name", "").strip("/") == path.key.strip("/")
-                _download(path.parent if single else path, found, building / "files", progress)
+                _download(folder, found, building / folder.name, progress)
     return content
 
 

@@ -57,6 +57,11 @@ def user_path(given: str | os.PathLike[str] | RemotePath, name: str = "") -> Any
         raise FlanError(f"{start}{text}: {text.partition('/')[0]} is the home folder of nobody here.") from error
 
 
+def is_url(text: str) -> bool:
+    """Whether a text is meant as a URL: `user_path` says whether it is one."""
+    return remote.URL.match(text) is not None and not _DRIVE.match(text)
+
+
 def is_remote(path: object) -> bool:
     """Whether a path lies on object storage."""
     return isinstance(path, RemotePath)

@@ -374,10 +374,10 @@ def _client(scheme: str) -> AbstractFileSystem:
 @functools.cache
 def _configure() -> None:
     """Tells every client of this process, those of Orbax and TFDS among them, to keep no listings."""
-    import fsspec.config
+    from fsspec.config import conf
 
     for scheme in ("gs", "gcs", "s3", "s3a", "abfs", "az"):
-        fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
+        conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
 
 
 def parsed(text: str, start: str) -> RemotePath | str:
@@ -425,16 +425,16 @@ def parsed(text: str, start: str) -> RemotePath | str:
 
 def _check_scheme(scheme: str, given: str, start: str) -> None:
     """Refuses a scheme that fsspec does not know, or whose client is not installed."""
-    import fsspec.registry
+    from fsspec.registry import known_implementations, registry
 
     _configure()
-    known = {*fsspec.registry.known_implementations, *fsspec.registry.registry} - {*_WEB}
+    known = {*known_implementations, *registry} - {*_WEB}
     if scheme not in known:
         error = unknown_name("scheme", f"{given}://", (f"{name}://" for name in known))
         raise FlanError(f"{start}{error}")
-    if scheme in fsspec.registry.registry:
+    if scheme in registry:
         return
-    module = fsspec.registry.known_implementations[scheme]["class"].partition(".")[0]
+    module = known_implementations[scheme]["class"].partition(".")[0]
     if importlib.util.find_spec(module) is None:
         how = _EXTRAS.get(module, f"pip install {module}")
         raise FlanError(f"{start}{scheme}:// needs {module}, which is not installed: {how}.")

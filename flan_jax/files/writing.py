@@ -165,14 +165,6 @@ def copy_folder(building: Path, path: RemotePath, last: str) -> None:
         (path / last).upload(building / last)
 
 
-def move_folder(building: AnyPath, path: AnyPath) -> None:
-    """Puts a finished folder of this machine in the place of another one, which goes away."""
-    if path.exists():
-        remove_folder(path)
-    make_folder(path.parent)
-    building.rename(path)
-
-
 def remove_folder(path: AnyPath) -> None:
     """Removes a folder with all that is in it, where it is there. What cannot be removed on this machine stays."""
     if isinstance(path, RemotePath):

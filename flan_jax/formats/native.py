@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from flan_jax import models
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath, kvstore, orbax_folder
 from flan_jax.formats.source import Leaf, Source, as_float32, leaves
 from flan_jax.formats.source import Path as ParameterPath
 
@@ -88,7 +88,7 @@ class _StreamedHandler(type_handlers.TypeHandler):
         raise TypeError("this handler only writes; as jax.Array, leaves are read by ArrayHandler")
 
 
-def write(source: Source, manifest: Manifest, folder: Path) -> None:
+def write(source: Source, manifest: Manifest, folder: AnyPath) -> None:
     """Writes a checkpoint folder with the parameters as its step 0.
 
     Args:
@@ -111,8 +111,7 @@ def write(source: Source, manifest: Manifest, folder: Path) -> None:
     )
     handlers = {"params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry)}
     options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
-    path = (folder / "checkpoints").absolute()
-    opened = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
+    opened = ocp.CheckpointManager(orbax_folder(folder / "checkpoints"), options=options, item_handlers=handlers)
     with arrays.quietly(), contextlib.closing(opened) as manager:
         items = ocp.args.Composite(params=ocp.args.PyTreeSave(tree))
         manager.save(0, args=items, custom_metadata=digests.NOTE)
@@ -122,7 +121,7 @@ def write(source: Source, manifest: Manifest, folder: Path) -> None:
     manifest.save(folder)
 
 
-def read(folder: Path, step: int | None = None) -> Source:
+def read(folder: AnyPath, step: int | None = None) -> Source:
     """Opens a checkpoint folder.
 
     Raises:
@@ -135,7 +134,7 @@ def read(folder: Path, step: int | None = None) -> Source:
     step = (found or [0])[-1] if step is None else step
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
-    base = f"file://{(folder / 'checkpoints' / str(step) / 'params').absolute()}/"
+    base = kvstore(digests.step_folder(folder, step) / "params")
     stored: dict[ParameterPath, tuple[int, ...]] = {
         leaf.path: ((leaf.num_layers,) if leaf.num_layers else ()) + leaf.shape for leaf in leaves(config)
     }
@@ -144,8 +143,9 @@ def read(folder: Path, step: int | None = None) -> Source:
 
     def stored_tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         if kept.get("path") != path:
-            kvstore = {"driver": "ocdbt", "base": base, "path": ".".join(path) + "/"}
-            kept.update(path=path, store=tensorstore.open({"driver": "zarr", "kvstore": kvstore}).result(), at=None)
+            of_parameter = {"driver": "ocdbt", "base": base, "path": ".".join(path) + "/"}
+            opened = tensorstore.open({"driver": "zarr", "kvstore": of_parameter}).result()
+            kept.update(path=path, store=opened, at=None)
         store = kept["store"]
         if store.shape != (expected := stored[path]):
             raise ValueError(f"{'/'.join(path)} has shape {store.shape}, and {expected} by the manifest")

@@ -22,7 +22,7 @@ from flan_jax.data import vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.stream import prefetch
 from flan_jax.errors import FlanError
-from flan_jax.files import writable, write_atomic, written
+from flan_jax.files import user_path, writable, write_atomic, written
 from flan_jax.json_lines import first_not_finite
 from flan_jax.training import optimizers
 from flan_jax.training.metrics_log import MetricsLog
@@ -98,7 +98,7 @@ def train(
     Raises:
       FlanError: bad input, or a loss that is not finite.
     """
-    folder = Path(model_dir)
+    folder = user_path(model_dir, "MODEL_DIR")
     lengths = {**LENGTHS, **(feature_lengths or {})}
 
     # ------------------------------------------------------------------------------------------- model and data
@@ -225,6 +225,8 @@ def train(
             while len(running) > (0 if save else 1):  # the devices compute a step while the host accounts for the last
                 account(*running.popleft())
             if save:
+                if primary:
+                    log.flush()
                 saver.save(step, state.params, state.opt_state)
     return RunResult(train_steps, values)
 
