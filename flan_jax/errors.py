@@ -30,6 +30,14 @@ class NotFiniteError(FlanError):
         self.number, self.found = number, found
 
 
+class StorageError(Exception):
+    """Object storage that cannot be reached, or refuses. The message is one line.
+
+    It is no FlanError: whoever goes on without a thing that is missing or broken must not go on here, where nobody
+    knows whether it is there.
+    """
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """What to do about a name that does not exist: its near matches, or the names that there are."""
     known = sorted(known)
@@ -192,7 +200,7 @@ def one_line_errors() -> Iterator[None]:
         yield
         if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()  # here, since Python would say at its end, in several lines, that it cannot
-    except FlanError as error:
+    except (FlanError, StorageError) as error:
         # gin adds a line about the call to whatever passes through it.
         _end(str(error).strip().partition("\n")[0], 2)
     except BrokenPipeError:

@@ -17,7 +17,7 @@ from flan_jax import models, partitioning
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
-from flan_jax.errors import FlanError, cannot
+from flan_jax.errors import FlanError, StorageError, cannot
 from flan_jax.files import orbax_folder, remove_folder, user_path, written
 
 _ITEMS = ("params", "opt_state")
@@ -241,6 +241,8 @@ def restore_training(
 def _readable(model_dir: str | Path, step: int, remedy: str = "give another folder") -> Iterator[None]:
     try:
         yield
+    except StorageError:
+        raise
     except Exception as error:  # tensorstore and Orbax raise whatever they like
         raise FlanError(
             f"step {step} of {model_dir} cannot be read ({_reason(error)}): it is damaged, or was made with "

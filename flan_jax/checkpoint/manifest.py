@@ -16,7 +16,7 @@ from typing import Any
 from flan_jax import models
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.files import StorageError, user_path, write_atomic
+from flan_jax.files import user_path, write_atomic
 
 UNTUNED = "declared untuned"  # its importer says that it never saw an instruction-tuning mixture
 DECLARED = "declared"  # its importer lists the clusters
@@ -85,8 +85,6 @@ class Manifest:
             own = values.pop(_OWN, None)  # which a manifest of an earlier version has not
             is_whole = own is None or own == _digest(values)
             manifest = cls(**(values | {"history": tuple(values["history"])}))
-        except StorageError:
-            raise
         except (FileNotFoundError, NotADirectoryError) as error:
             raise FlanError(
                 f"no checkpoint at {model_dir}: manifest.json is missing; "

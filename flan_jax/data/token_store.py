@@ -24,7 +24,7 @@ from flan_jax import styles
 from flan_jax.data import staging
 from flan_jax.data.identity import Identities
 from flan_jax.errors import FlanError
-from flan_jax.files import AnyPath, RemotePath, StorageError, user_path, whole_folder
+from flan_jax.files import AnyPath, RemotePath, user_path, whole_folder
 
 VERSION = 2  # of the folder's form; the first had no hashes
 
@@ -120,8 +120,6 @@ def read_info(folder: str | AnyPath) -> dict[str, Any] | None:
     """A dataset's info.json, or None where there is none that can be read."""
     try:
         info = json.loads((user_path(folder) / "info.json").read_text(encoding="utf-8"))
-    except StorageError:
-        raise
     except (OSError, ValueError):
         return None
     return info if isinstance(info, dict) else None

@@ -17,7 +17,7 @@ import tokenizers
 
 from flan_jax.data import chat
 from flan_jax.data.chat import Chat
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, make_folder, user_path
 
 SETTINGS = "vocabulary.json"  # the special ids, beside the vocabulary's own file
@@ -364,7 +364,7 @@ def load(where: str | AnyPath) -> Tokenizer:
     """
     try:
         return _loaded(where)
-    except FlanError:
+    except (FlanError, StorageError):
         raise
     except Exception as error:  # the libraries raise bare Exception, RuntimeError and what not
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -25,7 +25,7 @@ from flan_jax import distributed, ways
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.evaluation import ranking
 from flan_jax.evaluation.units import Left, Unit, rows_digest
 from flan_jax.files import user_path
@@ -152,7 +152,7 @@ class PromptStore:
         if self._writes:
             try:
                 tree_files.write(path, key, _to_stored(made))
-            except FlanError as error:
+            except (FlanError, StorageError) as error:
                 if self._must_write:
                     raise
                 self._writes = False

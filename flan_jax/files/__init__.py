@@ -10,7 +10,7 @@ from flan_jax.files.arrays import kvstore, orbax_folder
 from flan_jax.files.local import local, remove_staged, staged_folder, staging_home
 from flan_jax.files.locks import Held, alone, create
 from flan_jax.files.paths import AnyPath, home, is_remote, is_url, local_path, user_path
-from flan_jax.files.remote import RemotePath, StorageError
+from flan_jax.files.remote import RemotePath
 from flan_jax.files.writing import (
     copy_folder,
     make_folder,
@@ -27,7 +27,6 @@ __all__ = [
     "AnyPath",
     "Held",
     "RemotePath",
-    "StorageError",
     "alone",
     "copy_folder",
     "create",

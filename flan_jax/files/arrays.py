@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flan_jax.errors import FlanError
 from flan_jax.files.paths import AnyPath
-from flan_jax.files.remote import RemotePath, StorageError
+from flan_jax.files.remote import RemotePath
 
 if TYPE_CHECKING:
     from etils import epath
@@ -17,7 +18,7 @@ def orbax_folder(path: AnyPath) -> epath.Path:
     """A folder as Orbax takes it.
 
     Raises:
-      StorageError: it lies where arrays cannot be written.
+      FlanError: it lies where arrays cannot be written.
     """
     from etils import epath
 
@@ -29,7 +30,7 @@ def kvstore(path: AnyPath) -> dict[str, Any]:
     """A folder as TensorStore takes it.
 
     Raises:
-      StorageError: it lies where arrays cannot be written.
+      FlanError: it lies where arrays cannot be written.
     """
     _refuse(path)
     if not isinstance(path, RemotePath):
@@ -40,7 +41,7 @@ def kvstore(path: AnyPath) -> dict[str, Any]:
 
 def _refuse(path: AnyPath) -> None:
     if isinstance(path, RemotePath) and path.scheme not in _DRIVERS:
-        raise StorageError(
+        raise FlanError(
             f"{path} cannot hold a checkpoint: its arrays are written by TensorStore, which knows disks, gs:// and "
             "s3://; give a folder there."
         )

@@ -22,9 +22,9 @@ from typing import Any
 
 import filelock
 
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.files.paths import home, user_path
-from flan_jax.files.remote import RemotePath, StorageError
+from flan_jax.files.remote import RemotePath
 from flan_jax.files.writing import make_folder, written
 
 _ABOUT, _CONTENT = "about.json", "content"

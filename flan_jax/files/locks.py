@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator
 
 import filelock
 
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.files.paths import AnyPath
-from flan_jax.files.remote import RemotePath, StorageError
+from flan_jax.files.remote import RemotePath
 from flan_jax.files.writing import make_folder, written
 
 BEAT_SECONDS = 20.0  # between two writings of a lock on object storage

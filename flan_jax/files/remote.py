@@ -14,12 +14,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import io
+import logging
 import os
 import re
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from flan_jax.errors import FlanError, storage_reason, unknown_name
+from flan_jax.errors import FlanError, StorageError, storage_reason, unknown_name
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -37,10 +38,6 @@ _EXTRAS = {"gcsfs": "pip install 'flan-jax[gcs]'"}
 _WILD = re.compile(r"[*?\[\]]")
 _MEMORY = "memory"
 _NO_FOLDERS = ("gs", "s3", _MEMORY, "az", "abfs", "abfss")  # what is written needs no folder there
-
-
-class StorageError(FlanError):
-    """Storage that cannot be reached, or refuses."""
 
 
 class RemotePath:
@@ -285,7 +282,7 @@ class RemotePath:
     def remove_below(self) -> None:
         """Removes all objects below it, and itself; nothing need be there."""
         if "/" not in self._key:
-            raise StorageError(f"{self} is a whole bucket, which is never removed.")
+            raise FlanError(f"{self} is a whole bucket, which is never removed.")
         try:
             with self._asked("remove"):
                 self.fs.rm(self.key, recursive=True)
@@ -351,7 +348,7 @@ class _Asked:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or not isinstance(error, Exception) or isinstance(error, StorageError):
+        if error is None or not isinstance(error, Exception) or isinstance(error, FlanError | StorageError):
             return
         if isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError):
             if isinstance(error, FileNotFoundError) and self._doing in ("write", "make the folder"):
@@ -373,7 +370,11 @@ def _client(scheme: str) -> AbstractFileSystem:
 
 @functools.cache
 def _configure() -> None:
-    """Tells every client of this process, those of Orbax and TFDS among them, to keep no listings."""
+    """Tells every client of this process, those of Orbax and TFDS among them, to keep no listings.
+
+    And to log nothing: gcsfs logs each error that it raises with its traceback.
+    """
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     from fsspec.config import conf
 
     for scheme in ("gs", "gcs", "s3", "s3a", "abfs", "az"):

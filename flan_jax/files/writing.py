@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from flan_jax.errors import FlanError, cannot, system_error_number
+from flan_jax.errors import FlanError, StorageError, cannot, system_error_number
 from flan_jax.files.paths import AnyPath
-from flan_jax.files.remote import RemotePath, StorageError
+from flan_jax.files.remote import RemotePath
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def written(path: str | os.PathLike[str] | RemotePath, doing: str = "write") -> 
     """
     try:
         yield
-    except (FlanError, BrokenPipeError):
+    except (FlanError, StorageError, BrokenPipeError):
         raise
     except Exception as error:  # TensorStore, TensorFlow, safetensors and tokenizers each raise their own
         if not isinstance(error, OSError) and system_error_number(error) is None:

@@ -14,7 +14,7 @@ import numpy as np
 from flan_jax import catalog, models
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import vocabularies
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, is_remote, ready, remove_folder, whole_folder, written
 from flan_jax.formats import gguf, huggingface, native, t5x
 from flan_jax.formats.names import HUGGINGFACE, NATIVE, T5X
@@ -214,6 +214,6 @@ def _in_place_of(to: AnyPath, form: str) -> Iterator[AnyPath]:
             with written(to):
                 yield to
         except BaseException:
-            with contextlib.suppress(FlanError):
+            with contextlib.suppress(StorageError):
                 remove_folder(to)
             raise

@@ -17,7 +17,7 @@ import numpy as np
 
 from flan_jax import catalog, content, templates
 from flan_jax.data import token_store
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, user_path, write_atomic
 from flan_jax.overlap import seen
 
@@ -253,5 +253,5 @@ def _kept(prepared_dir: str | Path, key: str) -> seen.Found | None:
 
 def _keep(prepared_dir: str | Path, key: str, found: seen.Found) -> None:
     kept = {"of": len(found.text)} | {way: np.flatnonzero(getattr(found, way)).tolist() for way in seen.WAYS}
-    with contextlib.suppress(FlanError):  # a folder that cannot be written to costs time, no result
+    with contextlib.suppress(FlanError, StorageError):  # a folder that cannot be written to costs time, no result
         write_atomic(_path(prepared_dir, key), json.dumps(kept) + "\n")
