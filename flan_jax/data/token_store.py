@@ -236,9 +236,11 @@ class TokenStore:
     def names(self) -> tuple[str, ...]:
         """The datasets that are there."""
         if isinstance(self._folder, RemotePath):  # a request for each would be slow
-            found = [path for path in self._folder.glob(f"*/{staging.INFO}")]
-            return tuple(sorted(path.parent.name for path in found if not path.parent.name.startswith(".")))
-        return tuple(sorted(p.name for p in self._folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+            folders = [path.parent for path in self._folder.glob(f"*/{staging.INFO}")]
+        else:
+            folders = [path for path in self._folder.iterdir() if path.is_dir()]
+        self._known = tuple(sorted(path.name for path in folders if not path.name.startswith(".")))
+        return self._known
 
     def __getitem__(self, name: str) -> DatasetTokens:
         """The tokens of a dataset, verified when first opened.
@@ -247,9 +249,7 @@ class TokenStore:
           FlanError: it is not there, or corrupt.
         """
         if name not in self._open:
-            if name not in self._known:
-                self._known = self.names
-            if name not in self._known:
+            if name not in self._known and name not in self.names:
                 raise FlanError(
                     f"dataset {name!r} is not in {self._folder}; there are: {', '.join(self._known) or 'none'}. "
                     f"Run python -m flan_jax.prepare --datasets={name}."

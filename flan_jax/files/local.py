@@ -180,7 +180,7 @@ def _download(path: RemotePath, found: Mapping[str, dict[str, Any]], to: Path, p
     def one(name: str) -> str:
         place = to / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        (path / name).download(place)
+        (path / name).download(place, sizes[name])
         if place.stat().st_size != sizes[name] or not _is_same(place, found[name]):
             raise StorageError(f"{path / name} did not come whole: run the same command again.")
         return name

@@ -11,6 +11,7 @@ it, and an object is there when all of it has come. `writing` and `locks` say wh
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib.util
 import io
@@ -18,6 +19,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from flan_jax.errors import FlanError, StorageError, storage_reason, unknown_name
@@ -37,7 +39,16 @@ _WEB = ("http", "https", "ftp", "data", "github", "git")
 _EXTRAS = {"gcsfs": "pip install 'flan-jax[gcs]'"}
 _WILD = re.compile(r"[*?\[\]]")
 _MEMORY = "memory"
+_AT_ONCE = 1 << 25  # bytes that are read by one request
 _NO_FOLDERS = ("gs", "s3", _MEMORY, "az", "abfs", "abfss")  # what is written needs no folder there
+
+
+_NUMBERS = {
+    FileNotFoundError: errno.ENOENT,
+    FileExistsError: errno.EEXIST,
+    IsADirectoryError: errno.EISDIR,
+    NotADirectoryError: errno.ENOTDIR,
+}
 
 
 class RemotePath:
@@ -196,16 +207,19 @@ class RemotePath:
         return os.stat_result((0, 0, 0, 0, 0, 0, int(self.info().get("size") or 0), 0, 0, 0))
 
     def open(self, mode: str = "r", encoding: str | None = None, **_: Any) -> IO[Any]:
-        """Opens it to read, block by block. What is written goes through `writing`, whole.
+        """Opens it to read: text, which is of moderate size, by one request; bytes block by block.
+
+        What is written goes through `writing`, whole.
 
         Raises:
           FileNotFoundError: nothing is there.
         """
         if mode not in ("r", "rb"):
             raise ValueError(f"{self}: object storage takes whole objects; use files.whole_file, not mode {mode!r}")
+        if mode == "r":
+            return io.TextIOWrapper(io.BytesIO(self.read_bytes()), encoding=encoding or "utf-8")
         with self._asked("read"):
-            file = self.fs.open(self.key, "rb")
-        return file if mode == "rb" else io.TextIOWrapper(file, encoding=encoding or "utf-8")
+            return self.fs.open(self.key, "rb")
 
     def read_bytes(self) -> bytes:
         """See pathlib; one request."""
@@ -265,8 +279,16 @@ class RemotePath:
             self.parent.mkdir(parents=True, exist_ok=True)
             self.fs.put_file(os.fspath(path), self.key)
 
-    def download(self, path: os.PathLike[str]) -> None:
-        """Writes it to a file of this machine, which is whole only when this returns."""
+    def download(self, path: os.PathLike[str], size: int) -> None:
+        """Writes it to a file of this machine, which is whole only when this returns.
+
+        Args:
+          path: the file.
+          size: of it, in bytes: for a small one, the client's two requests about it are spared.
+        """
+        if size <= _AT_ONCE:
+            Path(path).write_bytes(self.read_bytes())
+            return
         with self._asked("read"):
             self.fs.get_file(self.key, os.fspath(path))
 
@@ -356,7 +378,8 @@ class _Asked:
                 raise StorageError(
                     f"cannot {self._doing} {self._path}: there is no bucket {bucket}; make it, or check its name."
                 ) from error
-            return
+            number = _NUMBERS[type(error)]
+            raise type(error)(number, os.strerror(number), str(self._path)) from error
         raise StorageError(f"cannot {self._doing} {self._path}: {storage_reason(error)}.") from error
 
 

@@ -158,7 +158,9 @@ def test_place_is_asked_before_the_work(bucket, server):
     ],
 )
 def test_no_bucket(server, use):
-    with pytest.raises(StorageError, match="there is no bucket gs://no-such-bucket; make it, or check its name") as error:
+    with pytest.raises(
+        StorageError, match="there is no bucket gs://no-such-bucket; make it, or check its name"
+    ) as error:
         use(files.user_path("gs://no-such-bucket/runs/x"))
     assert "\n" not in str(error.value)
 
@@ -202,7 +204,10 @@ def _no_connection():
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (lambda: _gcs(401, "Anonymous caller does not have storage.objects.get access"), "gcloud auth application-defa"),
+        (
+            lambda: _gcs(401, "Anonymous caller does not have storage.objects.get access"),
+            "gcloud auth application-defa",
+        ),
         (_no_credentials, "it takes none of the credentials here; for gs:// run gcloud auth application-default login"),
         (lambda: OSError("Forbidden: https://storage/b\nx@y does not have access"), "permission is denied; let this"),
         (lambda: _gcs(403, "denied"), "permission is denied"),
