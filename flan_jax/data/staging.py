@@ -4,7 +4,7 @@
 
 Each dataset that a mixture draws from is staged once on each host, by one of its processes, and used while the digests
 in its `info.json` are those of the storage: of an unchanged dataset that one file is read. What has changed there takes
-the copy's place. `python -m flan_jax.prepare --remove_staged`, or removing FLAN_JAX_HOME/staged, gives the room back.
+the copy's place. Removing FLAN_JAX_HOME/staged while nothing runs gives the room back.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ folder. What the operating system or the storage refuses ends in one line.
 """
 
 from flan_jax.files.arrays import kvstore, orbax_folder
-from flan_jax.files.local import local, remove_staged, staged_folder, staging_home
+from flan_jax.files.local import local, staged_folder, staging_home
 from flan_jax.files.locks import Held, alone, create
 from flan_jax.files.paths import AnyPath, home, is_remote, is_url, local_path, user_path
 from flan_jax.files.remote import RemotePath
@@ -40,7 +40,6 @@ __all__ = [
     "orbax_folder",
     "ready",
     "remove_folder",
-    "remove_staged",
     "staged_folder",
     "staging_home",
     "user_path",

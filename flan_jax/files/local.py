@@ -3,8 +3,8 @@
     FLAN_JAX_HOME/staged/<digest of the URL>/...   a file or folder, and what it is of
 
 It is downloaded aside and renamed, under a lock: processes of one host stage once, and a folder that is half there is
-never used. What has changed on the storage takes the place of what was staged. `remove_staged`, or removing the folder
-while no process runs, gives the room back.
+never used. What has changed on the storage takes the place of what was staged. Removing the folder while no process
+runs gives the room back.
 """
 
 from __future__ import annotations
@@ -36,11 +36,6 @@ Progress = Callable[[int, int], None]  # bytes that are there, bytes in all
 def staging_home() -> Path:
     """The folder of all that is staged."""
     return home() / "staged"
-
-
-def remove_staged() -> None:
-    """Removes all that is staged."""
-    shutil.rmtree(staging_home(), ignore_errors=True)
 
 
 def local(given: str | os.PathLike[str] | RemotePath, progress: Progress | None = None) -> Path:
