@@ -24,7 +24,7 @@ from flan_jax import styles
 from flan_jax.data import staging
 from flan_jax.data.identity import Identities
 from flan_jax.errors import FlanError
-from flan_jax.files import AnyPath, RemotePath, user_path, whole_folder
+from flan_jax.files import AnyPath, RemotePath, staging_home, user_path, whole_folder
 
 VERSION = 2  # of the folder's form; the first had no hashes
 
@@ -202,6 +202,8 @@ class DatasetTokens:
             raise self._corrupt("tokens.bin has changed")
 
     def _corrupt(self, reason: str) -> FlanError:
+        if isinstance(self.folder, RemotePath) and staging_home().exists():
+            reason += f"; if the copy in {staging_home()} alone is, remove it"
         return FlanError(
             f"token store of {self.name!r} in {self.folder} is corrupt ({reason}); "
             f"run python -m flan_jax.prepare --datasets={self.name} --overwrite."
