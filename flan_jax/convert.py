@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from etils import epy
 
 from flan_jax import configuration, options
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import user_path
+from flan_jax.files import AnyPath, is_remote, local, user_path
 from flan_jax.formats import names
 from flan_jax.json_lines import to_json
 
@@ -28,7 +27,7 @@ with epy.lazy_imports():  # not before the command line is read
 
 def convert(
     source: str,
-    to: str | Path,
+    to: str | AnyPath,
     tuning: str | None = None,
     overwrite: bool = False,
     form: str = names.NATIVE,
@@ -62,7 +61,7 @@ def convert(
         conversion.declared(tuning)  # a misspelt cluster shows before anything is read
     conversion.check_destination(to, overwrite)
     found, checkpoint = _open(source, model, vocabulary, step)
-    manifest = conversion.manifest_of(found, tuning, form, Path(source))
+    manifest = conversion.manifest_of(found, tuning, form, user_path(source, "--from"))
     kept: dict[str, Any] = {}
     if form == names.T5X and checkpoint is not None:
         kept = {"optimizer": t5x.read_optimizer(checkpoint), "scanned": t5x.is_scanned(checkpoint)}
@@ -71,7 +70,7 @@ def convert(
 
 def _open(
     source: str, model: str | None, vocabulary: str | None, step: int | None
-) -> tuple[opened.Source, Path | None]:
+) -> tuple[opened.Source, AnyPath | None]:
     if source in configuration.model_names():
         if step is not None:
             raise FlanError(f"{source} is a shape, of which random parameters are made: leave --step={step} out.")
@@ -87,7 +86,10 @@ def _open(
             )
         path = pretrained.locate(source)
     config = None if model is None else configuration.model_config(model)
-    return conversion.open_source(path, config, vocabulary, step), t5x.locate(path) if path.is_dir() else None
+    if is_remote(path) and not (path / "manifest.json").is_file():
+        path = local(path)  # other people's formats are read by libraries that know disks alone
+    checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
+    return conversion.open_source(path, config, vocabulary, step), checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -33,6 +33,14 @@ class NotFiniteError(FlanError):
         self.number, self.found = number, found
 
 
+class StorageError(Exception):
+    """Object storage that cannot be reached, or refuses. The message is one line.
+
+    It is no FlanError: whoever goes on without a thing that is missing or broken must not go on here, where nobody
+    knows whether it is there.
+    """
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """What to do about a name that does not exist: its near matches, or the names that there are."""
     known = sorted(known)
@@ -138,6 +146,46 @@ def cannot(doing: str, path: object, error: BaseException) -> FlanError:
     return FlanError(f"cannot {doing} {_shown(path)}: {reason[0].lower()}{reason[1:]}; {_REMEDIES[number]}.")
 
 
+# ------------------------------------------------------------------------------------------------ what a storage says
+
+_CLIENTS = ("gcsfs", "google", "aiohttp", "botocore", "s3fs", "azure", "adlfs", "fsspec", "requests", "paramiko")
+# What a client's type or text says, and what it means.
+_STORAGE = (
+    (
+        r"anonymous caller|credential|unauthenticated|\b401\b|invalid_token|login required",
+        "it takes none of the credentials here; for gs:// run gcloud auth application-default login, or set "
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ),
+    (
+        r"forbidden|access ?denied|permission|not authorized|\b403\b",
+        "permission is denied; let this account read and write the bucket (for gs:// Storage Object Admin)",
+    ),
+    (
+        r"connect|timeout|timed out|resolve|unreachable|name or service|proxy|disconnected|ssl",
+        "the storage cannot be reached; check the network, then run the same command again",
+    ),
+    (r"nosuchbucket|bucket does not exist", "there is no such bucket; make it, or check its name"),
+    (r"invalid bucket name", "no bucket can have that name; check it"),
+    (
+        r"\b(408|429|500|501|502|503|504)\b|overload|too many|slow ?down",
+        "the storage is overloaded or failing; run the same command again later",
+    ),
+)
+
+
+def storage_reason(error: BaseException) -> str:
+    """Why a request to object storage failed, and what to do, in half a line without a full stop."""
+    if isinstance(error, ImportError):
+        return f"{' '.join(str(error).split())[:160].rstrip('.')}; install it, for gs:// by pip install 'flan-jax[gcs]'"
+    text = " ".join(f"{type(error).__name__} {error}".split())
+    said = next((reason for words, reason in _STORAGE if re.search(words, text, re.IGNORECASE)), None)
+    if said is not None:
+        return said
+    if (number := system_error_number(error)) is not None:
+        return f"{os.strerror(number).lower()}; {_REMEDIES[number]}"
+    return f"the storage says: {text[:200].rstrip('.')}"
+
+
 def _shown(path: object) -> str:
     text = str(path)
     shown = text if text and text.isprintable() else repr(text)
@@ -155,7 +203,7 @@ def one_line_errors() -> Iterator[None]:
         yield
         if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()  # here, since Python would say at its end, in several lines, that it cannot
-    except FlanError as error:
+    except (FlanError, StorageError) as error:
         # gin adds a line about the call to whatever passes through it.
         _end(str(error).strip().partition("\n")[0], 2)
     except BrokenPipeError:
@@ -164,6 +212,10 @@ def one_line_errors() -> Iterator[None]:
         path = error.filename2 or error.filename
         where = "the output, or a file that the system does not name" if path is None else path
         _end(str(cannot("read or write", where, error)), 2)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _CLIENTS:
+            raise
+        _end(f"cannot read or write object storage: {storage_reason(error)}.", 2)
     except KeyboardInterrupt:
         _end("stopped before it was done; the same command goes on where that is possible.", 130)
 

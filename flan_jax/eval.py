@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gin
@@ -24,6 +23,7 @@ from rich.console import Console
 
 from flan_jax import configuration, distributed, macros, options, protocol
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import user_path
 from flan_jax.json_lines import to_json
 
 with epy.lazy_imports():  # not before the command line is read
@@ -95,7 +95,7 @@ def evaluate(
     """
     styles = tuple(style)
     protocol.joint(None, False, joint)
-    if contamination is not None and not Path(contamination).is_file():
+    if contamination is not None and not user_path(contamination).is_file():
         raise FlanError(f"no file {contamination}: CONTAMINATION is what python -m flan_jax.contamination wrote.")
     settings = evaluator.Settings(
         max_examples,

@@ -17,7 +17,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from etils import epy
@@ -27,7 +26,7 @@ from rich.console import Console
 from flan_jax import catalog, options, styles, templates, values
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import whole_file
+from flan_jax.files import user_path, whole_file
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
 
@@ -199,7 +198,7 @@ def _whole(to: str) -> Iterator[IO[str]]:
     if to == "-":
         yield sys.stdout
         return
-    with whole_file(Path(to)) as file:
+    with whole_file(user_path(to, "--to")) as file:
         yield file
 
 

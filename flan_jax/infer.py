@@ -17,14 +17,13 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from etils import epy
 
 from flan_jax import options, protocol
 from flan_jax.data.chat import Conversation, Message
 from flan_jax.errors import FlanError, NotFiniteError, one_line_errors
-from flan_jax.files import ready, write_atomic
+from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.values import MESH_AXES, Number, Whole
 
 with epy.lazy_imports():  # not before the command line is read
@@ -143,7 +142,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.prompt and arguments.input:
         raise FlanError("give --prompt or --input, not both.")
     if arguments.output:
-        ready(Path(arguments.output), [arguments.input] if arguments.input else [])
+        ready(user_path(arguments.output, "--output"), [arguments.input] if arguments.input else [])
     if not (arguments.prompt or arguments.input) and sys.stdin.isatty():
         converse(load(arguments), chat=arguments.chat is not None)
         return
@@ -167,7 +166,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise FlanError(f"prompt {question.id!r}{shown}: {error}") from error
     lines = prompt_files.answers(questions, completions)
     if arguments.output:
-        write_atomic(Path(arguments.output), "".join(line + "\n" for line in lines))
+        write_atomic(user_path(arguments.output, "--output"), "".join(line + "\n" for line in lines))
     else:
         print("\n".join([one.text for one in completions] if arguments.prompt else lines))
 

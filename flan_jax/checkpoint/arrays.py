@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +18,8 @@ from flan_jax.checkpoint import agreement, digests, keeping, stored
 from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
-from flan_jax.errors import FlanError, cannot
-from flan_jax.files import written
+from flan_jax.errors import FlanError, StorageError, cannot
+from flan_jax.files import AnyPath, move_folder, orbax_folder, remove_folder, user_path, written
 
 STOP, PREVIOUS = ON_DAMAGE = ("stop", "previous")  # what `choose_step` does about a damaged newest step
 STEP = "give --step={step}, or STEP={step} in gin"  # how the commands that read a checkpoint take another step
@@ -37,9 +36,8 @@ def _manager(model_dir: str | Path, keep: Keeping | None = None) -> ocp.Checkpoi
         cleanup_tmp_directories=keep is not None,  # what a killed run has left half-saved
         lightweight_initialize=True,  # no look into what each step says of itself: damage must not stop the others
     )
-    return ocp.CheckpointManager(
-        (Path(model_dir) / "checkpoints").absolute(), options=options, item_names=(*stored.ITEMS, digests.ITEM)
-    )
+    folder = orbax_folder(user_path(model_dir) / "checkpoints")
+    return ocp.CheckpointManager(folder, options=options, item_names=(*stored.ITEMS, digests.ITEM))
 
 
 def steps(model_dir: str | Path) -> list[int]:
@@ -48,7 +46,7 @@ def steps(model_dir: str | Path) -> list[int]:
     Raises:
       FlanError: the folder cannot be read.
     """
-    folder = Path(model_dir) / "checkpoints"
+    folder = user_path(model_dir) / "checkpoints"
     try:
         named = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdecimal()]
         # Orbax renames a step when it is whole, and where nothing can be renamed it writes this file last.
@@ -98,13 +96,13 @@ class Saver:
     What a save that failed has written is removed.
     """
 
-    def __init__(self, model_dir: str | Path, keep: Keeping | int = 2) -> None:
+    def __init__(self, model_dir: str | AnyPath, keep: Keeping | int = 2) -> None:
         """Args.
 
         model_dir: a checkpoint folder.
         keep: which checkpoints stay, or how many of the last ones.
         """
-        self._folder = Path(model_dir)
+        self._folder = user_path(model_dir)
         self._step: int | None = None
         self._quietly = contextlib.ExitStack()
         self._quietly.enter_context(quietly())
@@ -189,7 +187,7 @@ class Saver:
         gone_since, deadline = time.monotonic(), time.monotonic() + _PATIENCE
         while gone_since + _STAYS_AWAY > time.monotonic() and time.monotonic() < deadline:
             for left in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
+                remove_folder(left)
                 gone_since = time.monotonic()
             time.sleep(0.02)
 
@@ -229,7 +227,7 @@ def choose_step(model_dir: str | Path, on_damage: str = STOP) -> int | None:
     """
     if on_damage not in ON_DAMAGE:
         raise FlanError(f"ON_DAMAGE is {on_damage!r}: it has to be 'stop' or 'previous'.")
-    folder = Path(model_dir)
+    folder = user_path(model_dir)
     found = distributed.decided(lambda: steps(folder))
     damaged: list[tuple[int, str]] = []
     for step in reversed(found):
@@ -252,14 +250,13 @@ def choose_step(model_dir: str | Path, on_damage: str = STOP) -> int | None:
     return None
 
 
-def _move_aside(folder: Path, damaged: Sequence[tuple[int, str]], step: int) -> None:
+def _move_aside(folder: AnyPath, damaged: Sequence[tuple[int, str]], step: int) -> None:
     for number, what in damaged:
         place = folder / DAMAGED / str(number)
         with written(place, "move a damaged step to"):
-            place.parent.mkdir(exist_ok=True)
             while place.exists():
                 place = place.with_name(f"{place.name}_again")
-            digests.step_folder(folder, number).rename(place)
+            move_folder(digests.step_folder(folder, number), place)
         print(f"step {number} of {folder} is damaged: {what}; moved to {place}, going on from step {step}.", flush=True)
 
 
@@ -273,7 +270,7 @@ def _chosen_step(model_dir: str | Path, step: int | None) -> int:
         return found[-1] if step is None else step
 
     chosen = distributed.decided(choose)
-    agreement.check_step(Path(model_dir), chosen)
+    agreement.check_step(user_path(model_dir), chosen)
     return chosen
 
 
@@ -379,6 +376,8 @@ def _damage(model_dir: str | Path, step: int, what: str, items: Sequence[str], h
 def _readable(model_dir: str | Path, step: int, remedy: str = "give another folder") -> Iterator[None]:
     try:
         yield
+    except StorageError:
+        raise
     except Exception as error:  # tensorstore and Orbax raise whatever they like
         raise FlanError(
             f"step {step} of {model_dir} cannot be read ({stored.reason(error)}): it is damaged, or was made with "

@@ -27,6 +27,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from flan_jax import distributed
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath, user_path, write_atomic
 
 ITEM = "digests"  # Orbax's name for them, beside "params" and "opt_state"
 NOTE = {ITEM: True}  # in a step's own metadata: it was saved with digests, so that they must be there
@@ -273,9 +274,9 @@ def _of_part(x: jax.Array, shape: tuple[int, ...], starts: Sequence[Any]) -> jax
 # ------------------------------------------------------------------------------------------------------ on the disk
 
 
-def step_folder(model_dir: str | Path, step: int) -> Path:
+def step_folder(model_dir: str | AnyPath, step: int) -> AnyPath:
     """Where a step of a checkpoint folder lies."""
-    return Path(model_dir) / "checkpoints" / str(step)
+    return user_path(model_dir) / "checkpoints" / str(step)
 
 
 def to_dict(step: int, digests: Mapping[str, Mapping[str, Digest]]) -> dict[str, Any]:
@@ -300,8 +301,7 @@ def _sha256(values: Mapping[str, Any]) -> str:
 def write(model_dir: str | Path, step: int, digests: Mapping[str, Mapping[str, Digest]]) -> None:
     """Writes the file of a step that is not in use yet; a `Saver` has Orbax write it."""
     folder = step_folder(model_dir, step) / ITEM
-    folder.mkdir()
-    (folder / _FILE).write_text(json.dumps(to_dict(step, digests)))
+    write_atomic(folder / _FILE, json.dumps(to_dict(step, digests)))
 
 
 def read(model_dir: str | Path, step: int) -> dict[str, dict[str, Digest]] | None:

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from flan_jax import distributed
 from flan_jax.errors import FlanError
-from flan_jax.files import make_folder, write_atomic
+from flan_jax.files import AnyPath, is_remote, make_folder, write_atomic
 
 BEAT = 10.0  # seconds between two signs of life
 SILENCE = 60.0  # seconds without one, after which a holder on another machine is dead
@@ -99,7 +99,7 @@ class Lock:
       folder: which.
     """
 
-    def __init__(self, folder: Path, path: Path, record: _Record, dead: set[str]) -> None:
+    def __init__(self, folder: AnyPath, path: AnyPath, record: _Record, dead: set[str]) -> None:
         self.folder = folder
         self._path, self._record, self._dead = path, record, dead
         self._lost: str | None = None
@@ -162,7 +162,7 @@ class Lock:
 class _HeldElsewhere(Lock):
     """What the other processes of a pod have: process 0 holds the folder for them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self.folder = folder
 
     def check(self) -> None:
@@ -173,7 +173,7 @@ class _HeldElsewhere(Lock):
 
 
 @contextlib.contextmanager
-def held(folder: Path, what: str) -> Iterator[Lock]:
+def held(folder: AnyPath, what: str) -> Iterator[Lock]:
     """Holds a folder, which is made if need be, for what is inside. In a pod all processes must call it; 0 holds it.
 
     Args:
@@ -199,12 +199,12 @@ def held(folder: Path, what: str) -> Iterator[Lock]:
     finally:
         if lock is not None:
             lock.release()
-        if made:
+        if made and not is_remote(folder):
             with contextlib.suppress(OSError):  # nothing came of it; if something did, the folder is not empty
                 folder.rmdir()
 
 
-def _take(folder: Path, what: str) -> Lock:
+def _take(folder: AnyPath, what: str) -> Lock:
     make_folder(folder)
     record = _Record.own(what)
     path = folder / f"lock-{uuid.uuid4().hex[:12]}.json"
@@ -232,7 +232,7 @@ def _take(folder: Path, what: str) -> Lock:
             _remove(path)
 
 
-def _wait_for_others(folder: Path, dead: set[str]) -> None:
+def _wait_for_others(folder: AnyPath, dead: set[str]) -> None:
     """Returns when all whose files there are, are dead, and adds their files' names to `dead`.
 
     Raises:
@@ -253,7 +253,7 @@ def _wait_for_others(folder: Path, dead: set[str]) -> None:
                 time.sleep(random.uniform(0, _AT_ONCE))
 
 
-def _refused(folder: Path, record: _Record | None) -> FlanError:
+def _refused(folder: AnyPath, record: _Record | None) -> FlanError:
     who = "another process, whose lock file cannot be read" if record is None else str(record)
     state = ""
     if record is not None and record.machine == _machine():
@@ -264,7 +264,7 @@ def _refused(folder: Path, record: _Record | None) -> FlanError:
     return FlanError(f"{folder} is in use by {who}{state}; wait for its end, end it, or give another folder.")
 
 
-def _gives_sign(path: Path, text: str, record: _Record | None) -> bool | None:
+def _gives_sign(path: AnyPath, text: str, record: _Record | None) -> bool | None:
     """Whether the writer of a file lives, of which only the file can tell; None where it is gone or has changed hands.
 
     What is still missing of the silence of a dead one is waited for.
@@ -328,7 +328,7 @@ def _machine() -> str:
         return f"{uuid.getnode():x} {socket.gethostname()}"
 
 
-def _there(folder: Path) -> dict[str, str]:
+def _there(folder: AnyPath) -> dict[str, str]:
     """The lock files of a folder, by their names, and what they hold."""
     found: dict[str, str] = {}
     try:
@@ -346,11 +346,11 @@ def _there(folder: Path) -> dict[str, str]:
     return found
 
 
-def _write(path: Path, record: _Record) -> None:
+def _write(path: AnyPath, record: _Record) -> None:
     write_atomic(path, json.dumps(dataclasses.asdict(dataclasses.replace(record, beat=time.time()))) + "\n")
 
 
-def _remove(path: Path) -> None:
+def _remove(path: AnyPath) -> None:
     """Removes a lock file and what a process that was killed while it wrote it has left."""
     with contextlib.suppress(OSError):
         for left in (path, *(x for x in path.parent.iterdir() if x.name.startswith(f".{path.name}."))):

@@ -16,7 +16,7 @@ from typing import Any
 from flan_jax import models
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.files import write_atomic
+from flan_jax.files import user_path, write_atomic
 
 UNTUNED = "declared untuned"  # its importer says that it never saw an instruction-tuning mixture
 DECLARED = "declared"  # its importer lists the clusters
@@ -79,7 +79,7 @@ class Manifest:
         Raises:
           FlanError: it is missing, broken, or not as it was saved.
         """
-        path = Path(model_dir) / "manifest.json"
+        path = user_path(model_dir) / "manifest.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             own = values.pop(_OWN, None)  # which a manifest of an earlier version has not
@@ -102,7 +102,7 @@ class Manifest:
     def save(self, model_dir: str | Path) -> None:
         """Writes MODEL_DIR/manifest.json, whole or not at all."""
         text = json.dumps(dataclasses.asdict(self) | {_OWN: self.digest()}, indent=1)
-        write_atomic(Path(model_dir) / "manifest.json", text + "\n")
+        write_atomic(user_path(model_dir) / "manifest.json", text + "\n")
 
     def load_vocabulary(self, model_dir: str | Path) -> vocabularies.Tokenizer:
         """Reads MODEL_DIR/vocabulary.
@@ -111,7 +111,7 @@ class Manifest:
           FlanError: it is missing or broken, has more ids than the model has embeddings, or is not the one that the
             manifest names.
         """
-        folder = Path(model_dir) / "vocabulary"
+        folder = user_path(model_dir) / "vocabulary"
         tokenizer = vocabularies.load(folder)
         vocabularies.check_fits(tokenizer, self.model["vocab_size"], str(model_dir))
         wanted = self.vocabulary.get("fingerprint", tokenizer.fingerprint)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,9 +13,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
-from flan_jax import distributed
+from flan_jax import distributed, files
 from flan_jax.checkpoint import digests
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath, user_path
 
 PARAMS, OPT_STATE = "params", "opt_state"
 ITEMS = (PARAMS, OPT_STATE)
@@ -28,14 +27,12 @@ _ARRAY = "/.zarray"
 _KINDS = {"jax.Array", "None", "Dict", "List", "NamedTuple", "scalar", "np.ndarray"}  # Orbax's names of what a leaf is
 
 
-def kvstore(folder: str | Path) -> dict[str, Any]:
+def kvstore(folder: AnyPath) -> dict[str, Any]:
     """What TensorStore calls the folder of one of a step's items, with all its arrays."""
-    text = os.fspath(folder)
-    local = {"driver": "file", "path": f"{os.path.abspath(text)}/"}
-    return {"driver": "ocdbt", "base": f"{text}/" if "://" in text else local}
+    return {"driver": "ocdbt", "base": files.kvstore(folder)}
 
 
-def opened(folder: str | Path, name: str) -> tensorstore.TensorStore:
+def opened(folder: AnyPath, name: str) -> tensorstore.TensorStore:
     """One array of an item, by its path: `decoder/layers/mlp/wo/kernel`."""
     spec = {"driver": "zarr", "kvstore": kvstore(folder) | {"path": f"{name.replace('/', '.')}/"}}
     return tensorstore.open(spec, read=True).result()
@@ -68,7 +65,7 @@ def chunked(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(of, tree)
 
 
-def fault(model_dir: str | Path, step: int, items: Sequence[str] = ITEMS, together: bool = False) -> str | None:
+def fault(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS, together: bool = False) -> str | None:
     """What is wrong with a step, all of which is read; None where it is whole.
 
     Args:
@@ -102,7 +99,7 @@ def fault(model_dir: str | Path, step: int, items: Sequence[str] = ITEMS, togeth
     return None
 
 
-def unreadable(model_dir: str | Path, step: int, items: Sequence[str] = ITEMS) -> str | None:
+def unreadable(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS) -> str | None:
     """What is wrong with what a step says of itself, without a look at its numbers; None where nothing is."""
     try:
         saved = digests.read(model_dir, step)
@@ -115,7 +112,7 @@ def unreadable(model_dir: str | Path, step: int, items: Sequence[str] = ITEMS) -
     return None
 
 
-def has_shapes(model_dir: str | Path, step: int, wanted: Mapping[str, Any]) -> bool:
+def has_shapes(model_dir: str | AnyPath, step: int, wanted: Mapping[str, Any]) -> bool:
     """Whether a step was saved with arrays of just these names and shapes; trees of shapes by item."""
     try:
         saved = digests.read(model_dir, step) or {}
@@ -129,12 +126,12 @@ def has_shapes(model_dir: str | Path, step: int, wanted: Mapping[str, Any]) -> b
     )
 
 
-def _is_there(folder: Path, saved: Mapping[str, Any] | None) -> bool:
+def _is_there(folder: AnyPath, saved: Mapping[str, Any] | None) -> bool:
     """Whether an item was saved; a step of an earlier version does not say, and has parameters at least."""
     return folder.exists() or (folder.name == PARAMS if saved is None else folder.name in saved)
 
 
-def _names(folder: Path, saved: Mapping[str, Any] | None) -> list[str]:
+def _names(folder: AnyPath, saved: Mapping[str, Any] | None) -> list[str]:
     """The arrays of an item.
 
     Raises:
@@ -177,7 +174,7 @@ def _names(folder: Path, saved: Mapping[str, Any] | None) -> list[str]:
     return sorted(wanted)
 
 
-def _summed(folder: Path, name: str, number: int, count: int) -> tuple[str, list[int], str]:
+def _summed(folder: AnyPath, name: str, number: int, count: int) -> tuple[str, list[int], str]:
     """dtype and shape of an array, and the checksum of one process's share of its slices."""
     store, sums = opened(folder, name), digests.Sums()
     dtype = store.dtype.numpy_dtype
@@ -194,11 +191,11 @@ def _summed(folder: Path, name: str, number: int, count: int) -> tuple[str, list
     return dtype.name, list(store.shape), sums.checksum
 
 
-def _said(error: Exception, model_dir: str | Path) -> str:
+def _said(error: Exception, model_dir: str | AnyPath) -> str:
     return reason(error, model_dir).removesuffix("; copy the checkpoint anew")
 
 
-def reason(error: BaseException, model_dir: str | Path | None = None) -> str:
+def reason(error: BaseException, model_dir: str | AnyPath | None = None) -> str:
     """What a library says is wrong, in one short line; what it was caused by says it best.
 
     A file of `model_dir` that it names stands at the end, in full.
@@ -212,7 +209,7 @@ def reason(error: BaseException, model_dir: str | Path | None = None) -> str:
     text = re.sub(r"\s*\[[a-z_]+='.*", "", text)  # where in TensorStore's source it was noticed
     file = None
     if model_dir is not None:
-        base = re.escape(os.path.abspath(os.fspath(model_dir)))
+        base = re.escape(str(user_path(model_dir).absolute()))
         file = next(iter(re.findall(rf'{base}/checkpoints/[^\s"\':,\]]+', str(error))), None)
     short = text[:200].rstrip(":. ")
     return short if file is None or file in short else f"{short}: {file}"

@@ -13,10 +13,10 @@ import datetime
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.files import AnyPath, is_remote, make_folder
 
 DEFAULT = "default"
 _WITH_TOOLS = "tool_use"  # transformers' name of the template for conversations with tools
@@ -116,7 +116,7 @@ class Chat:
         # A template that trims messages has taken the space away that followed the mark.
         return text[:at] if text[at + len(_HERE) :].startswith(" ") else text[:at].rstrip()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: AnyPath) -> None:
         """Writes the templates, as files of transformers.
 
         Raises:
@@ -126,7 +126,7 @@ class Chat:
             path = folder / FILE if name == DEFAULT else folder / FOLDER / f"{name}.jinja"
             if name != DEFAULT and (not name or any(mark in name for mark in "/\\\0")):
                 raise FlanError(f"the chat template {name!r} has a name that cannot be a file: rename it.")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             path.write_bytes(template.encode("utf-8"))
 
 
@@ -135,12 +135,14 @@ def as_read(template: str) -> str:
     return template.encode("utf-8", "replace").decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
-def templates_in(folder: Path) -> dict[str, str]:
+def templates_in(folder: AnyPath) -> dict[str, str]:
     """Templates by name in the files of a folder; empty where there are none.
 
     Raises:
       FlanError: a file is not UTF-8.
     """
+    if is_remote(folder) and not any(path.name in (FILE, FOLDER) for path in folder.iterdir()):
+        return {}  # by one request
     paths = {DEFAULT: folder / FILE} if (folder / FILE).is_file() else {}
     paths |= {path.name.removesuffix(".jinja"): path for path in sorted((folder / FOLDER).glob("*.jinja"))}
     found = {}

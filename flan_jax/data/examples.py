@@ -19,7 +19,7 @@ from typing import Any
 from flan_jax import catalog, content
 from flan_jax.data.token_store import read_info
 from flan_jax.errors import FlanError
-from flan_jax.files import whole_folder
+from flan_jax.files import AnyPath, local, user_path, whole_folder
 from flan_jax.json_lines import read_json_lines
 from flan_jax.templates import OPTIONS
 
@@ -31,7 +31,7 @@ _BLOCK = 1 << 20
 
 
 def write_folder(
-    folder: Path,
+    folder: AnyPath,
     rows: Mapping[str, Iterable[tuple[str, Mapping[str, Any]]]],
     about: Mapping[str, Any] | None = None,
     after: Callable[[], Mapping[str, Any]] = dict,
@@ -88,11 +88,11 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
     """
     wanted = catalog.dataset(dataset).variant if catalog.exists(dataset) else ""
     dataset = catalog.whole(dataset)
-    folder = Path(prepared_dir) / "examples" / dataset
+    folder = user_path(prepared_dir) / "examples" / dataset
     path = folder / f"{split}.jsonl"
     again = f"run python -m flan_jax.prepare --datasets={dataset} --to={prepared_dir}"
     info = read_info(folder)
-    if not path.exists() and (split not in _files(info)):
+    if split not in _files(info) and not path.exists():
         if split == DEV and folder.exists():
             return []
         what = "exemplars" if split == EXEMPLARS else f"{split} examples"
@@ -102,10 +102,14 @@ def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None =
             f"examples of {dataset!r} in {prepared_dir} are of an earlier version of FLAN-JAX, which said less of each "
             f"and had fewer of some: {again} --overwrite."
         )
-    if split not in _files(info) or _digest(path) != info["files"][split]["sha256"]:
+    try:
+        here = local(path)
+    except FileNotFoundError as error:
+        raise FlanError(f"{path} is missing, though info.json names it: {again} --overwrite.") from error
+    if split not in _files(info) or _digest(here) != info["files"][split]["sha256"]:
         raise FlanError(f"{path} is not as it was prepared (its digest differs from info.json): {again} --overwrite.")
     rows = []
-    for line in read_json_lines(path):
+    for line in read_json_lines(here, str(path)):
         if limit is not None and len(rows) >= limit:
             break
         row = line.value

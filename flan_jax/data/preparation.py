@@ -14,10 +14,8 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import filelock
 import tensorflow as tf
 
 from flan_jax import catalog, protocol, styles, values
@@ -25,7 +23,7 @@ from flan_jax.data import examples as example_files
 from flan_jax.data import sources, tasks, token_store, trimming, usable, vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.identity import Identities
-from flan_jax.files import make_folder, written
+from flan_jax.files import AnyPath, alone
 
 BATCH = 512  # examples tokenized at once
 NAMED = 20  # records that cannot be used, named one by one
@@ -200,7 +198,7 @@ def prepare_dataset(
     record: catalog.Dataset,
     source: sources.OpenSource,
     tokenizer: vocabularies.Tokenizer | None,
-    to: Path,
+    to: AnyPath,
     options: Options,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -224,7 +222,7 @@ def prepare_dataset(
 
 
 def prepare_examples(
-    record: catalog.Dataset, source: sources.OpenSource, to: Path, overwrite: bool = False
+    record: catalog.Dataset, source: sources.OpenSource, to: AnyPath, overwrite: bool = False
 ) -> dict[str, Any]:
     """Writes a dataset's dev and test examples and exemplars, unless they are current.
 
@@ -271,20 +269,14 @@ def summary_line(
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: AnyPath) -> Iterator[None]:
     """A lock on a folder that is written aside and renamed, between processes; freed when its process dies.
 
     Raises:
       FlanError: its place cannot be written to.
     """
-    make_folder(folder.parent)
-    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
-    with written(folder):
-        lock.acquire()
-    try:
+    with alone(folder.with_name(f".{folder.name}.lock")):
         yield
-    finally:
-        lock.release()
 
 
 def token_key(
@@ -308,7 +300,7 @@ def _write_tokens(
     record: catalog.Dataset,
     source: sources.OpenSource,
     tokenizer: vocabularies.Tokenizer,
-    folder: Path,
+    folder: AnyPath,
     options: Options,
     overwrite: bool,
 ) -> tuple[bool, dict[str, Any]]:
@@ -335,14 +327,14 @@ def identities(rows: Sequence[TrainingRecord]) -> Identities:
     return Identities.of((row.identity, row.fields) for row in rows)
 
 
-def current_info(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+def current_info(folder: AnyPath, key: Mapping[str, Any]) -> dict[str, Any] | None:
     """The info of tokens that are there and depend on the same; None otherwise."""
     info = token_store.read_info(folder)
     return info if info is not None and all(info.get(k) == v for k, v in key.items()) else None
 
 
 def write_tokens(
-    folder: Path,
+    folder: AnyPath,
     key: Mapping[str, Any],
     records: Identities,
     renderings: int,
@@ -383,7 +375,7 @@ def _spread(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, d
 
 
 def _write_examples(
-    record: catalog.Dataset, source: sources.OpenSource, folder: Path, overwrite: bool
+    record: catalog.Dataset, source: sources.OpenSource, folder: AnyPath, overwrite: bool
 ) -> dict[str, Any]:
     """Writes dev, test and exemplars with the fields of every record, whole or not at all; see `prepare_examples`."""
     key = {"data": str(source.builder.data_dir), "splits": {n: s.tfds for n, s in source.splits.items()}}

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from etils import epy
@@ -16,7 +15,7 @@ from rich.console import Console
 from flan_jax import catalog, values
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.files import ready
+from flan_jax.files import AnyPath, ready
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import parallel, preparation
@@ -28,7 +27,7 @@ def prepare_datasets(
     chosen: Sequence[catalog.Dataset],
     data: str,
     tokenizer: vocabularies.Tokenizer | None,
-    to: Path,
+    to: AnyPath,
     options: preparation.Options,
     overwrite: bool = False,
     workers: int = 1,

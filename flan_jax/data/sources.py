@@ -25,7 +25,7 @@ from flan_jax import catalog
 from flan_jax.data import left_out, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
 from flan_jax.errors import FlanError, cannot, system_error_number
-from flan_jax.files import home, written
+from flan_jax.files import RemotePath, home, local, user_path, written
 
 SAMPLES = "samples"
 TFDS = "tfds"
@@ -115,7 +115,9 @@ def open_source(record: catalog.Dataset, data: str | Path) -> OpenSource:
 def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
     if str(data) == TFDS:
         return _from_tfds(record)
-    folder = samples_folder() if str(data) == SAMPLES else Path(data)
+    folder = samples_folder() if str(data) == SAMPLES else user_path(data, "--data")
+    if isinstance(folder, RemotePath):
+        folder = _staged(record, folder)
     if not folder.is_dir():
         raise FlanError(f"no folder {folder}: --data is samples, tfds, or a folder of data.")
     if (folder / record.folder).is_file():
@@ -125,7 +127,7 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
         with _cache_of(record):
             data_dir, bad_rows, notes = _imported(record, given)
         notes = (*notes, *left_out.foreign_files(record, given, others))
-        origin = SAMPLES if str(data) == SAMPLES else str(folder.name)
+        origin = SAMPLES if str(data) == SAMPLES else user_path(data).name
     else:
         data_dir, bad_rows, notes, origin = folder, (), (), "tfds"
     builder = builder_of(record, data_dir)
@@ -150,6 +152,22 @@ def open_all(
             yield record, open_source(record, data)
         except SourceError as error:
             yield record, error.skipped
+
+
+def _staged(record: catalog.Dataset, folder: RemotePath) -> Path:
+    """A folder of this machine with what a folder of object storage has of a dataset.
+
+    Raises:
+      SourceError: it has no JSONL of it.
+    """
+    own = folder / record.folder
+    if not any(own.glob("*.jsonl")):
+        raise SourceError(
+            record.name,
+            f"no folder {record.folder}/ of JSONL in {folder}",
+            "add one, or copy data of TFDS to a disk: TensorFlow reads them, which knows no object storage",
+        )
+    return local(own).parent
 
 
 def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dict[str, catalog.SplitSlice]:

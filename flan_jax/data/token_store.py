@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from flan_jax import styles
+from flan_jax.data import staging
 from flan_jax.data.identity import Identities
 from flan_jax.errors import FlanError
-from flan_jax.files import whole_folder
+from flan_jax.files import AnyPath, RemotePath, staging_home, user_path, whole_folder
 
 VERSION = 2  # of the folder's form; the first had no hashes
 
@@ -51,13 +52,13 @@ class TokenizedExample:
     record: int
 
 
-def folder_of(prepared_dir: str | Path, fingerprint: str, style: styles.TextStyle = styles.PAPER) -> Path:
+def folder_of(prepared_dir: str | AnyPath, fingerprint: str, style: styles.TextStyle = styles.PAPER) -> AnyPath:
     """Where a vocabulary's datasets in a style lie."""
-    return Path(prepared_dir) / "tokens" / f"{fingerprint[:16]}{style.suffix}"
+    return user_path(prepared_dir) / "tokens" / f"{fingerprint[:16]}{style.suffix}"
 
 
 def write_dataset(
-    folder: str | Path,
+    folder: str | AnyPath,
     info: dict[str, Any],
     examples: Iterable[TokenizedExample],
     after: Callable[[], dict[str, Any]] = dict,
@@ -80,7 +81,7 @@ def write_dataset(
     Raises:
       FlanError: the disk is full, or refuses it otherwise; what was there is as it was.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     with whole_folder(folder) as building:
         dtype = np.dtype(np.uint16 if info["vocab_size"] <= 1 << 16 else np.uint32)
         rows, offset, checksum = [], 0, 0
@@ -118,10 +119,10 @@ def write_dataset(
     return info
 
 
-def read_info(folder: str | Path) -> dict[str, Any] | None:
+def read_info(folder: str | AnyPath) -> dict[str, Any] | None:
     """A dataset's info.json, or None where there is none that can be read."""
     try:
-        info = json.loads((Path(folder) / "info.json").read_text(encoding="utf-8"))
+        info = json.loads((user_path(folder) / "info.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return info if isinstance(info, dict) else None
@@ -155,9 +156,14 @@ class DatasetTokens:
       records: what the records are; of none where that was not said.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self.name = folder.name
         self.folder = folder
+        if isinstance(folder, RemotePath):
+            try:
+                folder = staging.staged(folder)
+            except FileNotFoundError as error:
+                raise self._corrupt("info.json cannot be read") from error
         info = read_info(folder)
         if info is None:
             raise self._corrupt("info.json cannot be read")
@@ -217,6 +223,8 @@ class DatasetTokens:
             raise self._corrupt("tokens.bin has changed")
 
     def _corrupt(self, reason: str) -> FlanError:
+        if isinstance(self.folder, RemotePath) and staging_home().exists():
+            reason += f"; if the copy in {staging_home()} alone is, remove it"
         return FlanError(
             f"token store of {self.name!r} in {self.folder} is corrupt ({reason}); "
             f"run python -m flan_jax.prepare --datasets={self.name} --overwrite."
@@ -226,9 +234,10 @@ class DatasetTokens:
 class TokenStore:
     """The tokenized datasets of one vocabulary and style."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self._folder = folder
         self._open: dict[str, DatasetTokens] = {}
+        self._known: tuple[str, ...] = ()  # of those that were there when it was last looked
 
     @classmethod
     def open(cls, prepared_dir: str | Path, fingerprint: str, style: styles.TextStyle = styles.PAPER) -> TokenStore:
@@ -249,7 +258,12 @@ class TokenStore:
     @property
     def names(self) -> tuple[str, ...]:
         """The datasets that are there."""
-        return tuple(sorted(p.name for p in self._folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+        if isinstance(self._folder, RemotePath):  # a request for each would be slow
+            folders = [path.parent for path in self._folder.glob(f"*/{staging.INFO}")]
+        else:
+            folders = [path for path in self._folder.iterdir() if path.is_dir()]
+        self._known = tuple(sorted(path.name for path in folders if not path.name.startswith(".")))
+        return self._known
 
     def __getitem__(self, name: str) -> DatasetTokens:
         """The tokens of a dataset, verified when first opened.
@@ -258,9 +272,9 @@ class TokenStore:
           FlanError: it is not there, or corrupt.
         """
         if name not in self._open:
-            if name not in self.names:
+            if name not in self._known and name not in self.names:
                 raise FlanError(
-                    f"dataset {name!r} is not in {self._folder}; there are: {', '.join(self.names) or 'none'}. "
+                    f"dataset {name!r} is not in {self._folder}; there are: {', '.join(self._known) or 'none'}. "
                     f"Run python -m flan_jax.prepare --datasets={name}."
                 )
             tokens = DatasetTokens(self._folder / name)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import sentencepiece
@@ -18,7 +17,8 @@ import tokenizers
 
 from flan_jax.data import chat
 from flan_jax.data.chat import Chat
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
+from flan_jax.files import AnyPath, make_folder, user_path
 
 SETTINGS = "vocabulary.json"  # the special ids, beside the vocabulary's own file
 
@@ -64,7 +64,7 @@ class Tokenizer(Protocol):
         """The text of ids, control tokens written out."""
         ...
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | AnyPath) -> None:
         """Writes what `load` reads."""
         ...
 
@@ -131,10 +131,9 @@ class _Stored:
         self._left_out = {eos_id, bos_id} | ({pad_id} if self._is_no_token(pad_id) else set())
         self.fingerprint = _fingerprint(content, eos_id, bos_id, pad_id, *self._flags)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | AnyPath) -> None:
         """Writes the vocabulary's file, its special ids and its chat templates."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(user_path(folder))
         if self._file:
             (folder / self._file).write_bytes(self.content)
         settings: dict[str, Any] = {"kind": self.kind, "eos_id": self.eos_id, "bos_id": self.bos_id}
@@ -335,7 +334,7 @@ class ByteTokenizer(_Stored):
         return bytes(i - 3 for i in self._plain(ids) if i >= 3).decode("utf-8", errors="replace")
 
 
-def of_settings(settings: Mapping[str, Any], content: bytes, folder: Path) -> Tokenizer:
+def of_settings(settings: Mapping[str, Any], content: bytes, folder: AnyPath) -> Tokenizer:
     """A vocabulary of what `save` wrote.
 
     Args:
@@ -353,7 +352,7 @@ def of_settings(settings: Mapping[str, Any], content: bytes, folder: Path) -> To
     return cls(content, **arguments)
 
 
-def load(where: str | Path) -> Tokenizer:
+def load(where: str | AnyPath) -> Tokenizer:
     """A vocabulary by name or path.
 
     Args:
@@ -365,19 +364,18 @@ def load(where: str | Path) -> Tokenizer:
     """
     try:
         return _loaded(where)
-    except FlanError:
+    except (FlanError, StorageError):
         raise
     except Exception as error:  # the libraries raise bare Exception, RuntimeError and what not
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise FlanError(f"vocabulary {where} cannot be read ({reason}); get it again from where it came.") from error
 
 
-def _loaded(where: str | Path) -> Tokenizer:
-    path = Path(where)
+def _loaded(where: str | AnyPath) -> Tokenizer:
     if str(where) == "bytes":
         return ByteTokenizer()
-    if (path / SETTINGS).is_file():
-        settings = json.loads((path / SETTINGS).read_text())
+    path = user_path(where, "vocabulary")
+    if (settings := _settings(path)) is not None:
         kind = settings["kind"]
         if kind == "bytes":
             return of_settings(settings, b"", path)
@@ -396,3 +394,11 @@ def _loaded(where: str | Path) -> Tokenizer:
         f"no vocabulary at {str(where)!r}: give 'bytes', a checkpoint's vocabulary folder, a SentencePiece .model "
         "or a tokenizer.json."
     )
+
+
+def _settings(folder: AnyPath) -> dict[str, Any] | None:
+    """What `save` has written of a vocabulary; None where it has not."""
+    try:
+        return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None

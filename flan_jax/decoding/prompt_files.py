@@ -10,6 +10,7 @@ from typing import Any
 from flan_jax.data.chat import Message, checked_messages, checked_settings
 from flan_jax.decoding.completion import Completion
 from flan_jax.errors import FlanError
+from flan_jax.files import user_path
 from flan_jax.json_lines import read_json_lines, refuse_same_ids, to_json
 
 
@@ -37,7 +38,7 @@ def read(path: str | Path, *, talks: bool = False) -> list[Question]:
       FlanError: it cannot be read, or a line is broken.
     """
     try:
-        with Path(path).open("rb") as file:
+        with user_path(path).open("rb") as file:
             return parse(file, str(path), talks=talks)
     except OSError as error:
         raise FlanError(f"cannot read prompts from {path}: {error.strerror}.") from error

@@ -24,7 +24,7 @@ from flan_jax.evaluation import generation, labels, prompt_store, provenance, ra
 from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.evaluation.figures import summarize
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit, rows_digest
-from flan_jax.files import write_atomic
+from flan_jax.files import user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.overlap import evaluated as overlap
 from flan_jax.scoring.scorer import VERSION as scorer_version
@@ -137,7 +137,7 @@ def evaluate(
       FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated; an unknown way.
       NoResultError: for none of them the model's numbers are finite; nothing is written.
     """
-    output = Path(output_dir)
+    output = user_path(output_dir)
     style = styles.parse(settings.style)
     readings = ways.readings(settings.ways)
     ways_kept = [ways.VERSION, *(reading.key for reading in readings)]

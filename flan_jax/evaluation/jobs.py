@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 
-from flan_jax import catalog, distributed
+from flan_jax import catalog, distributed, files
 from flan_jax import styles as text_styles
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import Manifest
@@ -25,7 +23,7 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.clusters import cluster_means
-from flan_jax.files import written
+from flan_jax.files import AnyPath, is_remote, user_path
 from flan_jax.scoring.scorer import Scorer
 
 ALL, FOLLOW = "all", "follow"
@@ -49,7 +47,7 @@ class Part:
     @property
     def name(self) -> str:
         """Folder and step."""
-        return f"{Path(self.checkpoint).name} step {self.step}"
+        return f"{user_path(self.checkpoint).name} step {self.step}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Run:
     """
 
     name: str
-    output_dir: Path
+    output_dir: AnyPath
     settings: evaluator.Settings
     parts: tuple[Part, ...]
     group: str = ""
@@ -106,7 +104,7 @@ def plan(
         for path in paths:
             taken = _steps(path, step)
             for number in taken:
-                heading = [Path(path).name] * (len(paths) > 1) + [f"step {number}"] * (len(taken) > 1)
+                heading = [user_path(path).name] * (len(paths) > 1) + [f"step {number}"] * (len(taken) > 1)
                 groups.append((" ".join(heading), (Part(path, number, tuple(chosen)),)))
     if len(set(seeds)) < len(seeds):
         raise FlanError(f"a seed stands twice in {', '.join(map(str, seeds))}: give each once.")
@@ -117,7 +115,7 @@ def plan(
             drawn = seeds if text_styles.parse(style).draws else seeds[:1]
             for seed in drawn:
                 own = " ".join([*group, *([f"seed {seed}"] if len(drawn) > 1 else [])])
-                folder = Path(output_dir) / own.replace(" ", "_") if own else Path(output_dir)
+                folder = user_path(output_dir) / own.replace(" ", "_") if own else user_path(output_dir)
                 name = f"{run_name} {own}" if own else run_name
                 together = " ".join([run_name, *group]) if len(drawn) > 1 else ""
                 runs.append(Run(name, folder, dataclasses.replace(settings, style=style, seed=seed), parts, together))
@@ -247,26 +245,23 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _alone(output_dir: Path) -> Iterator[None]:
+def _alone(output_dir: AnyPath) -> Iterator[None]:
     """Keeps other jobs out of a folder; one that died has left it. Where nothing came of the job, no folder stays."""
     if not distributed.is_primary():
         yield
         return
     made = not output_dir.exists()
-    with written(output_dir, "write to"):
-        output_dir.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(output_dir / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            print(f"another job is at work in {output_dir}: waiting for it", flush=True)
-            lock.acquire()
+
+    def waiting(holder: files.Held) -> None:
+        print(f"another job is at work in {output_dir} ({holder}): waiting for it", flush=True)
+
     try:
-        yield
+        with files.alone(output_dir / _LOCK, waiting):
+            yield
     finally:
-        lock.release()
-        if made and {path.name for path in output_dir.iterdir()} <= {_LOCK}:
-            shutil.rmtree(output_dir)
+        left = not is_remote(output_dir) and made and output_dir.is_dir()
+        if left and {path.name for path in output_dir.iterdir()} <= {_LOCK}:
+            files.remove_folder(output_dir)
 
 
 def follow(

@@ -25,9 +25,10 @@ from flan_jax import distributed, ways
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.evaluation import ranking
 from flan_jax.evaluation.units import Left, Unit, rows_digest
+from flan_jax.files import user_path
 from flan_jax.protocol import Protocol
 from flan_jax.scoring import tree_files
 
@@ -110,7 +111,7 @@ class PromptStore:
         say: called with a line where files are stale or cannot be written, once for each; None prints it.
         must_write: a file that cannot be written is an error.
         """
-        self._folder, self._tokenizer = Path(prepared_dir) / "trees", tokenizer
+        self._folder, self._tokenizer = user_path(prepared_dir) / "trees", tokenizer
         self._say = say or _print
         self._said: set[str] = set()
         self._must_write = must_write
@@ -151,7 +152,7 @@ class PromptStore:
         if self._writes:
             try:
                 tree_files.write(path, key, _to_stored(made))
-            except FlanError as error:
+            except (FlanError, StorageError) as error:
                 if self._must_write:
                     raise
                 self._writes = False

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from flan_jax import distributed, templates
@@ -21,7 +20,7 @@ from flan_jax.data import trimming
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
-from flan_jax.files import write_atomic
+from flan_jax.files import AnyPath, write_atomic
 from flan_jax.json_lines import read_lines, to_json
 
 
@@ -103,7 +102,7 @@ class Unit:
     rows: Sequence[Mapping[str, Any]]
     rows_digest: str
     key: str
-    path: Path
+    path: AnyPath
 
     @classmethod
     def create(
@@ -112,7 +111,7 @@ class Unit:
         split: str,
         number: int,
         rows: Sequence[Mapping[str, Any]],
-        output_dir: Path,
+        output_dir: AnyPath,
         bound: Sequence[Any],
         digest_of_rows: str | None = None,
     ) -> Unit:
@@ -141,10 +140,10 @@ class Unit:
 
     def kept(self) -> Predictions | None:
         """The predictions of an earlier job, where they are whole, finite and bound to the same key."""
-        if not self.path.exists():
-            return None
         try:
             header, *lines = read_lines(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except ValueError:  # no JSON, no UTF-8, empty, or with NaN
             return None
         if header.get("key") != self.key:

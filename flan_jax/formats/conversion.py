@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 from flan_jax import catalog, models
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import vocabularies
-from flan_jax.errors import FlanError
-from flan_jax.files import ready, written
+from flan_jax.errors import FlanError, StorageError
+from flan_jax.files import AnyPath, is_remote, ready, remove_folder, whole_folder, written
 from flan_jax.formats import gguf, huggingface, native, t5x
 from flan_jax.formats.names import HUGGINGFACE, NATIVE, T5X
 from flan_jax.formats.source import Source, leaves, of_tree
@@ -45,7 +45,7 @@ def random(config: models.DecoderConfig, name: str) -> Source:
 
 
 def open_source(
-    path: Path,
+    path: AnyPath,
     config: models.DecoderConfig | None = None,
     vocabulary: str | None = None,
     step: int | None = None,
@@ -61,7 +61,7 @@ def open_source(
     Raises:
       FlanError: it is none of these, is broken or not covered, or what its format lacks was not given.
     """
-    checkpoint = t5x.locate(path) if path.is_dir() else None
+    checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
     if step is not None and (checkpoint is not None or not (path / "manifest.json").is_file()):
         raise FlanError(f"{path} is no checkpoint folder of FLAN-JAX with several steps: leave --step={step} out.")
     if checkpoint is not None:
@@ -102,7 +102,7 @@ def _open_t5x(checkpoint: Path, config: models.DecoderConfig | None, vocabulary:
     return t5x.read(checkpoint, config, tokenizer)
 
 
-def manifest_of(source: Source, tuning: str | None, to: str, origin: Path | None = None) -> Manifest:
+def manifest_of(source: Source, tuning: str | None, to: str, origin: AnyPath | None = None) -> Manifest:
     """The manifest of what `source` is converted to: inherited where it has one, declared otherwise.
 
     Args:
@@ -131,7 +131,7 @@ def manifest_of(source: Source, tuning: str | None, to: str, origin: Path | None
     return source.manifest.recorded({"converted": source.name, "format": to} | folder, source.tokenizer)
 
 
-def check_destination(to: Path, overwrite: bool) -> None:
+def check_destination(to: AnyPath, overwrite: bool) -> None:
     """Refuses what must not be lost.
 
     Raises:
@@ -150,7 +150,7 @@ def check_destination(to: Path, overwrite: bool) -> None:
 
 def write(
     source: Source,
-    to: Path,
+    to: AnyPath,
     manifest: Manifest,
     form: str = NATIVE,
     dtype: str = "float32",
@@ -174,26 +174,17 @@ def write(
     Raises:
       FlanError: the source is damaged, or the format has no such model; `to` is then as it was.
     """
-    building = to.absolute().with_name(f".{to.absolute().name}.{os.getpid()}")
-    try:
-        with written(to):
-            if form == HUGGINGFACE:
-                huggingface.write(source, building, dtype)
-                manifest.save(building)
-            elif form == T5X:
-                building.mkdir(parents=True)
-                optimizer = t5x.OptimizerState(source.step, {}) if optimizer is None else optimizer
-                t5x.write(source, building / f"checkpoint_{optimizer.step}", optimizer, scanned)
-                source.tokenizer.save(building / "vocabulary")
-                manifest.save(building)
-            else:
-                native.write(source, manifest, building)
-            if to.exists():
-                shutil.rmtree(to)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            building.rename(to)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with _in_place_of(to, form) as building:
+        if form == HUGGINGFACE:
+            huggingface.write(source, building, dtype)
+            manifest.save(building)
+        elif form == T5X:
+            optimizer = t5x.OptimizerState(source.step, {}) if optimizer is None else optimizer
+            t5x.write(source, building / f"checkpoint_{optimizer.step}", optimizer, scanned)
+            source.tokenizer.save(building / "vocabulary")
+            manifest.save(building)
+        else:
+            native.write(source, manifest, building)
     count = sum(leaf.size for leaf in leaves(source.config))
     return {
         "checkpoint": str(to),
@@ -202,3 +193,35 @@ def write(
         "parameters": count,
         "tuning": manifest.tuning,
     }
+
+
+@contextlib.contextmanager
+def _in_place_of(to: AnyPath, form: str) -> Iterator[AnyPath]:
+    """A folder to write, which takes the place of `to` at the end.
+
+    On object storage our own form is written where it will be, since it may be larger than a disk, and its manifest
+    comes last: without one it is no checkpoint. The other forms are made on this machine and uploaded.
+    """
+    if not is_remote(to):
+        building = to.absolute().with_name(f".{to.absolute().name}.{os.getpid()}")
+        try:
+            with written(to):
+                building.mkdir(parents=True)
+                yield building
+                remove_folder(to)
+                building.rename(to)
+        finally:
+            remove_folder(building)
+    elif form != NATIVE:
+        with whole_folder(to, last="manifest.json") as building:
+            yield building
+    else:
+        (to / "manifest.json").unlink(missing_ok=True)
+        remove_folder(to)
+        try:
+            with written(to):
+                yield to
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                remove_folder(to)
+            raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from flan_jax import models
 from flan_jax.checkpoint import arrays, digests, stored
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath, orbax_folder
 from flan_jax.formats.source import Leaf, Source, as_float32, leaves
 from flan_jax.formats.source import Path as ParameterPath
 
@@ -88,7 +88,7 @@ class _StreamedHandler(type_handlers.TypeHandler):
         raise TypeError("this handler only writes; as jax.Array, leaves are read by ArrayHandler")
 
 
-def write(source: Source, manifest: Manifest, folder: Path) -> None:
+def write(source: Source, manifest: Manifest, folder: AnyPath) -> None:
     """Writes a checkpoint folder with the parameters as its step 0.
 
     Args:
@@ -111,8 +111,7 @@ def write(source: Source, manifest: Manifest, folder: Path) -> None:
     )
     handlers = {"params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry)}
     options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
-    path = (folder / "checkpoints").absolute()
-    opened = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
+    opened = ocp.CheckpointManager(orbax_folder(folder / "checkpoints"), options=options, item_handlers=handlers)
     with arrays.quietly(), contextlib.closing(opened) as manager:
         items = ocp.args.Composite(params=ocp.args.PyTreeSave(tree))
         manager.save(0, args=items, custom_metadata=digests.NOTE)
@@ -122,7 +121,7 @@ def write(source: Source, manifest: Manifest, folder: Path) -> None:
     manifest.save(folder)
 
 
-def read(folder: Path, step: int | None = None) -> Source:
+def read(folder: AnyPath, step: int | None = None) -> Source:
     """Opens a checkpoint folder.
 
     Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from pathlib import Path
 
 import numpy as np
 from etils import epy
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from flan_jax import catalog, styles
 from flan_jax.data import mixtures
+from flan_jax.files import user_path
 from flan_jax.inspection import examples, rows, tables
 
 with epy.lazy_imports():  # what only looks at the catalog needs neither
@@ -140,7 +140,7 @@ def fill(name: str = MIXTURE, data: str = "samples", count: int = 64) -> None:
 
 @functools.cache
 def _prepared(name: str, data: str) -> rows.Prepared:
-    folder = rows.prepared_samples(name) if data == sources.SAMPLES else Path(data)
+    folder = rows.prepared_samples(name) if data == sources.SAMPLES else user_path(data)
     return rows.open_prepared(name, folder)
 
 

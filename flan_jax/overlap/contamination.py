@@ -27,6 +27,7 @@ from flan_jax import catalog, templates
 from flan_jax.content import normalized_words
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
+from flan_jax.files import user_path
 from flan_jax.overlap import corpus as corpus_room
 from flan_jax.overlap.ngrams import NgramIndex, passages
 
@@ -58,7 +59,7 @@ def prepared_datasets(prepared_dir: str | Path) -> list[catalog.Dataset]:
     Raises:
       FlanError: there are none.
     """
-    examples = Path(prepared_dir) / "examples"
+    examples = user_path(prepared_dir) / "examples"
     found = [d for d in catalog.evaluated() if (examples / catalog.whole(d.name) / "test.jsonl").exists()]
     if not found:
         raise FlanError(f"no test examples in {prepared_dir}: run python -m flan_jax.prepare --to={prepared_dir}.")

@@ -24,6 +24,7 @@ import zstandard
 
 from flan_jax.content import normalized_words
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath, RemotePath, is_url, user_path
 
 TEXT, JSON_LINES = "text", "JSON lines"
 
@@ -71,7 +72,7 @@ class CorpusFile:
       is_empty: whether nothing is in it.
     """
 
-    path: Path
+    path: AnyPath
     form: str
     is_empty: bool = False
 
@@ -82,10 +83,15 @@ def corpus_files(patterns: Sequence[str]) -> list[CorpusFile]:
     Raises:
       FlanError: a pattern that matches no file, or a folder; a file that cannot be read as text, by name.
     """
-    found: set[Path] = set()
+    found: set[AnyPath] = set()
     for pattern in patterns:
         # A name such as "data [v2].jsonl" is a glob too, which does not match itself.
-        matches = {Path(pattern)} if os.path.lexists(pattern) else {Path(p) for p in glob.glob(pattern, recursive=True)}
+        given = user_path(pattern) if is_url(pattern) else Path(pattern)
+        if isinstance(given, RemotePath):
+            matches: set[AnyPath] = {given} if given.exists() else set()
+        else:
+            named = [given] if os.path.lexists(given) else glob.glob(os.fspath(given), recursive=True)
+            matches = set(map(Path, named))
         folders = {path for path in matches if path.is_dir()}
         if folders and "**" not in pattern:
             raise FlanError(f"{min(folders)} is a folder: give its files, for example '{min(folders)}/**/*'.")
@@ -94,7 +100,7 @@ def corpus_files(patterns: Sequence[str]) -> list[CorpusFile]:
         if broken := [path for path in matches - folders if not path.is_file()]:
             raise FlanError(f"corpus file {min(broken)} is no file (a broken link, or a pipe): leave it out.")
         found |= matches - folders
-    return [_recognized(path) for path in sorted(found)]
+    return [_recognized(path) for path in sorted(found, key=str)]
 
 
 def is_json_lines(path: Path) -> bool:

@@ -17,8 +17,8 @@ import numpy as np
 
 from flan_jax import catalog, content, templates
 from flan_jax.data import token_store
-from flan_jax.errors import FlanError
-from flan_jax.files import write_atomic
+from flan_jax.errors import FlanError, StorageError
+from flan_jax.files import AnyPath, user_path, write_atomic
 from flan_jax.overlap import seen
 
 N = 13  # words of an n-gram (Brown et al. 2020, appendix C)
@@ -76,7 +76,7 @@ def store_of(
 ) -> tuple[token_store.DatasetTokens | None, str]:
     """The token store with the records that a manifest's entry names, or why there is none."""
     name = entry["dataset"]
-    folders = sorted(Path(prepared_dir).glob(f"tokens/{fingerprint[:16]}*/{name}"))
+    folders = sorted(user_path(prepared_dir).glob(f"tokens/{fingerprint[:16]}*/{name}"))
     other = False
     for folder in folders:
         info = token_store.read_info(folder) or {}
@@ -236,8 +236,8 @@ def _digest(one: seen.Evaluated, n: int) -> str:
     return found.hexdigest()
 
 
-def _path(prepared_dir: str | Path, key: str) -> Path:
-    return Path(prepared_dir) / "overlap" / f"{key}.json"
+def _path(prepared_dir: str | AnyPath, key: str) -> AnyPath:
+    return user_path(prepared_dir) / "overlap" / f"{key}.json"
 
 
 def _kept(prepared_dir: str | Path, key: str) -> seen.Found | None:
@@ -253,5 +253,5 @@ def _kept(prepared_dir: str | Path, key: str) -> seen.Found | None:
 
 def _keep(prepared_dir: str | Path, key: str, found: seen.Found) -> None:
     kept = {"of": len(found.text)} | {way: np.flatnonzero(getattr(found, way)).tolist() for way in seen.WAYS}
-    with contextlib.suppress(FlanError):  # a folder that cannot be written to costs time, no result
+    with contextlib.suppress(FlanError, StorageError):  # a folder that cannot be written to costs time, no result
         write_atomic(_path(prepared_dir, key), json.dumps(kept) + "\n")

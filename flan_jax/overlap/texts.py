@@ -17,6 +17,7 @@ import numpy as np
 from flan_jax import catalog, content, json_lines
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath, RemotePath, user_path
 from flan_jax.overlap import corpus, evaluated, seen
 
 BLOCK_BYTES = 1 << 20
@@ -37,7 +38,7 @@ def open_files(patterns: Sequence[str]) -> list[corpus.CorpusFile]:
     return list(found.values())
 
 
-def folder_files(folder: Path) -> tuple[list[Path], list[Path]]:
+def folder_files(folder: AnyPath) -> tuple[list[AnyPath], list[AnyPath]]:
     """(JSON lines, other files) of a folder and of all folders in it; others whose name begins with a dot are left out.
 
     Raises:
@@ -47,8 +48,15 @@ def folder_files(folder: Path) -> tuple[list[Path], list[Path]]:
     def refuse(error: OSError) -> None:
         raise FlanError(f"{error.filename} cannot be read: {error.strerror}.") from error
 
-    lines: list[Path] = []
-    others: list[Path] = []
+    lines: list[AnyPath] = []
+    others: list[AnyPath] = []
+    if isinstance(folder, RemotePath):
+        for name in folder.all_files():
+            if corpus.is_json_lines(folder / name):
+                lines.append(folder / name)
+            elif not any(part.startswith(".") for part in name.split("/")):
+                others.append(folder / name)
+        return sorted(lines), sorted(others)
     known: set[str] = set()
     for place, names, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
@@ -216,7 +224,7 @@ def data_files(data: str | Path, dataset: catalog.Dataset, splits: Sequence[str]
     Raises:
       FlanError: there is none.
     """
-    folder = Path(data) / dataset.folder
+    folder = user_path(data) / dataset.folder
     found = [path for split in splits for path in sorted(folder.glob(f"{split}.{JSON_SUFFIX}*"))]
     if not found:
         raise FlanError(

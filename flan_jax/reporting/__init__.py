@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters
-from flan_jax.files import write_atomic
+from flan_jax.files import user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.reporting import forms, harness
 from flan_jax.reporting import runs as finished
@@ -188,6 +188,6 @@ def write(
     }
     paths = {}
     for suffix, text in contents.items():
-        paths[suffix] = Path(output_dir) / f"report.{suffix}"
+        paths[suffix] = user_path(output_dir) / f"report.{suffix}"
         write_atomic(paths[suffix], text)
     return paths

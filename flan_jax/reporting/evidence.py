@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.errors import FlanError
+from flan_jax.files import user_path
 from flan_jax.json_lines import from_json
 from flan_jax.reporting import statistics, values
 from flan_jax.reporting.comparisons import Comparison, compare
@@ -97,7 +98,7 @@ def gather(runs: Sequence[Run], contamination: str | Path | None = None, *, seed
         }
         for run, v in found.items()
     }
-    clean = _clean_subsets(found, Path(contamination)) if contamination else {}
+    clean = _clean_subsets(found, user_path(contamination)) if contamination else {}
     return Evidence(found, unusable, intervals, compare(runs, found, seed), worst, beside, clean)
 
 

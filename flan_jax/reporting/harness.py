@@ -20,6 +20,7 @@ import numpy as np
 from flan_jax import catalog
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
+from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import read_json_lines
 from flan_jax.reporting.runs import Run
 
@@ -31,10 +32,11 @@ Sample = Mapping[str, Any]
 
 def is_log(folder: str | Path) -> bool:
     """Whether a folder is of the harness, and not of ours."""
-    return not (Path(folder) / "results.json").exists() and bool(_results_files(Path(folder)))
+    folder = user_path(folder)
+    return not (folder / "results.json").exists() and bool(_results_files(folder))
 
 
-def _results_files(folder: Path) -> list[Path]:
+def _results_files(folder: AnyPath) -> list[AnyPath]:
     """The results in a folder, or in the folder of the model inside it; the newest last."""
     return sorted([*folder.glob("results_*.json"), *folder.glob("*/results_*.json")], key=lambda path: path.name)
 
@@ -47,7 +49,7 @@ def load(name: str, folder: str | Path) -> Run:
     Raises:
       FlanError: several models in one folder, no samples, or a log that is broken or contradicts its results.
     """
-    files = _results_files(Path(folder))
+    files = _results_files(user_path(folder))
     if len(folders := dict.fromkeys(path.parent for path in files)) > 1:
         some = ", ".join(f"{name}={one}" for one in folders)
         raise FlanError(f"{folder} holds logs of {len(folders)} models: name one folder each ({some}).")

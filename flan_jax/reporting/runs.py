@@ -14,6 +14,7 @@ import numpy as np
 from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
+from flan_jax.files import user_path
 from flan_jax.json_lines import NotFiniteNumber, from_json, read_lines
 from flan_jax.reporting import sound
 
@@ -76,8 +77,9 @@ def load_run(name: str, output_dir: str | Path) -> Run:
     Raises:
       FlanError: there is none, it is broken, or lacks what a report needs.
     """
-    path = Path(output_dir) / "results.json"
-    if Path(output_dir).is_file():
+    folder = user_path(output_dir)
+    path = folder / "results.json"
+    if folder.is_file():
         raise FlanError(f"{output_dir} is a file: give the folder that it is in.")
     try:
         results = from_json(path.read_text(encoding="utf-8-sig"))
@@ -96,7 +98,7 @@ def load_run(name: str, output_dir: str | Path) -> Run:
             raise FlanError(
                 f"{path}: dataset {dataset} {problem}; it is of another version: run python -m flan_jax.eval again."
             )
-    return Run(name, results, Path(output_dir))
+    return Run(name, results, folder)
 
 
 # ------------------------------------------------------------------------------------------------------- of several

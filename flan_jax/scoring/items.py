@@ -47,7 +47,7 @@ def read_items(path: str | Path) -> list[Item]:
       FlanError: the file cannot be read, a line is broken, or two have the same id; it names file, line and field.
     """
     try:
-        with Path(path).open("rb") as file:
+        with user_path(path).open("rb") as file:
             read = read_json_lines(file, str(path))
             numbered = [(line.number, _item(line, f"{path} line {line.number}")) for line in read]
     except OSError as error:

@@ -122,7 +122,7 @@ def train(
     Raises:
       FlanError: bad input, or a loss that is not finite.
     """
-    folder = user_path(model_dir)
+    folder = user_path(model_dir, "MODEL_DIR")
     own_hooks, best = loading.load(hooks), keeping.Best(**keep_best) if keep_best else None
     called = [
         *([Watchdog(no_step_seconds)] if no_step_seconds else []),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.errors import FlanError
+from flan_jax.files import local
 from flan_jax.verification import tolerances
 from flan_jax.verification.findings import Skip, Tally
 from flan_jax.verification.plain import START
@@ -59,7 +60,7 @@ def _folder(subject: Subject) -> tuple[Path, bool]:
     at = max((i for i, entry in enumerate(history) if "folder" in entry), default=None)
     name = None if at is None else Path(history[at]["folder"]).name
     if subject.request.huggingface:
-        folder = Path(subject.request.huggingface)
+        folder = local(subject.request.huggingface)
         if not (folder / "config.json").is_file():
             raise FlanError(f"--huggingface={folder}: there is no config.json; give a folder that transformers loads.")
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import Segment, Stream
 from flan_jax.errors import FlanError
+from flan_jax.files import user_path
 from flan_jax.models.attention_switch import PLATFORMS
 from flan_jax.verification.findings import Place
 from flan_jax.verification.plain import Plain
@@ -147,7 +147,7 @@ class Subject:
 
     def _questions(self, name: str, style: styles.TextStyle, rng: np.random.Generator) -> Iterator[Question]:
         record = catalog.dataset(name)
-        folder = Path(self.request.prepared) / "examples" / name
+        folder = user_path(self.request.prepared) / "examples" / name
         there = [split for split in _SPLITS if (folder / f"{split}.jsonl").is_file()]
         read = ((split, examples.read(self.request.prepared, name, split, _FEW)) for split in there)
         split, rows = next(((split, rows) for split, rows in read if rows), ("", []))

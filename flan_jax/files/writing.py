@@ -1,70 +1,29 @@
-"""Paths that a user gives, files and folders that are written whole or not at all, and our own folder.
+"""Files and folders that are written whole or not at all.
 
-Whatever the operating system refuses ends in one line, which `errors.cannot` words.
+On this machine what is written takes its place by a rename. Object storage has no rename: a file is made here and
+uploaded, where it appears with its last byte; of a folder, the file that says it is whole (`last`) goes away first and
+comes last, so that whoever reads by it never takes a half-written folder for a whole one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import glob
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from flan_jax.errors import FlanError, cannot, system_error_number
-
-_DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")  # Path has already taken the slash of C:/
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # Path has already made one slash of two
-
-
-def home() -> Path:
-    """Where FLAN-JAX keeps what it makes for itself: $FLAN_JAX_HOME, or ~/.cache/flan_jax."""
-    return user_path(os.environ.get("FLAN_JAX_HOME") or Path.home() / ".cache" / "flan_jax", "FLAN_JAX_HOME")
-
-
-def user_path(given: str | os.PathLike[str], name: str = "") -> Path:
-    """A path that a user gives, with `~` for the home folder. Every such path goes through here.
-
-    Args:
-      given: the path.
-      name: what it is called where it was given, for the error.
-
-    Raises:
-      FlanError: it is empty, a URL, or nothing that a path can be.
-    """
-    text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
-    start = f"{name}: " if name else ""
-    if not isinstance(text, str):
-        raise FlanError(f"{start}{given!r} is no path: give the path of a file or folder as text.")
-    if not text.strip():
-        raise FlanError(f"{start}the path is empty: give the path of a file or folder.")
-    if "\0" in text:
-        raise FlanError(f"{start}{text!r} is no path: it holds a zero byte.")
-    if os.name == "posix" and _DRIVE.match(text):
-        raise FlanError(
-            f"{start}{text} is a path of Windows: give it as this machine has it, for example /mnt/"
-            f"{text[0].lower()}/{text[3:].replace(chr(92), '/')}."
-        )
-    if _URL.match(text):
-        raise FlanError(
-            f"{start}{text} is a URL, and only paths of this machine work here: mount the bucket as a folder, or copy "
-            "what is there."
-        )
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise FlanError(f"{start}{text}: {text.partition('/')[0]} is the home folder of nobody here.") from error
-
-
-# --------------------------------------------------------------------------------------------- whole or not at all
+from flan_jax.errors import FlanError, StorageError, cannot, system_error_number
+from flan_jax.files.paths import AnyPath
+from flan_jax.files.remote import RemotePath
 
 
 @contextlib.contextmanager
-def written(path: str | os.PathLike[str], doing: str = "write") -> Iterator[None]:
+def written(path: str | os.PathLike[str] | RemotePath, doing: str = "write") -> Iterator[None]:
     """Around what writes `path`, by us or by a library: what the operating system refuses becomes one line.
 
     Other exceptions pass as they are.
@@ -74,12 +33,13 @@ def written(path: str | os.PathLike[str], doing: str = "write") -> Iterator[None
     """
     try:
         yield
-    except (FlanError, BrokenPipeError):
+    except (FlanError, StorageError, BrokenPipeError):
         raise
     except Exception as error:  # TensorStore, TensorFlow, safetensors and tokenizers each raise their own
         if not isinstance(error, OSError) and system_error_number(error) is None:
             raise
-        if isinstance(error, OSError) and isinstance(error.filename, str) and not _near(Path(error.filename), path):
+        elsewhere = isinstance(error, OSError) and isinstance(error.filename, str)
+        if elsewhere and (isinstance(path, RemotePath) or not _near(Path(error.filename), path)):
             raise cannot("read or write", error.filename, error) from error
         raise cannot(doing, path, error) from error
 
@@ -91,7 +51,7 @@ def _near(named: Path, path: str | os.PathLike[str]) -> bool:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def whole_file(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write, which takes the place of `path` when all is written; folders above are made.
 
     A device or a pipe, such as /dev/stdout, is written to as it is, and a link keeps pointing where it does.
@@ -103,6 +63,10 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Raises:
       FlanError: it cannot be written; what was there is as it was.
     """
+    if isinstance(path, RemotePath):
+        with _uploaded(path, mode) as file:
+            yield file
+        return
     temporary: Path | None = None
     encoding = None if "b" in mode else "utf-8"
     try:
@@ -125,25 +89,52 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
                 temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: AnyPath, text: str) -> None:
     """Writes a file whole or not at all.
 
     Raises:
       FlanError: it cannot be written; what was there is as it was.
     """
+    if isinstance(path, RemotePath):
+        with written(path):
+            path.write_bytes(text.encode())
+        return
     with whole_file(path) as file:
         file.write(text)
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `path` when all is written; folders above are made.
+def _uploaded(path: RemotePath, mode: str) -> Iterator[IO[Any]]:
+    """A file of this machine to write, which is uploaded when all is written."""
+    with written(path), tempfile.TemporaryDirectory(prefix="flan_jax_") as folder:
+        building = Path(folder) / "file"
+        with building.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        path.upload(building)
+
+
+@contextlib.contextmanager
+def whole_folder(path: AnyPath, last: str = "info.json") -> Iterator[Path]:
+    """A folder of this machine to fill, which takes the place of `path` when all is written; folders above are made.
 
     One process at a time may do so: it removes what a process that was killed has left.
 
+    Args:
+      path: where it will be.
+      last: the file by which readers know that a folder is whole. On object storage it is removed before anything is
+        changed and uploaded at the end: until then there is none.
+
     Raises:
-      FlanError: it cannot be written; what was there is as it was.
+      FlanError: it cannot be written; what was there is as it was, unless it lies on object storage and its upload had
+        begun.
     """
+    if isinstance(path, RemotePath):
+        with written(path), tempfile.TemporaryDirectory(prefix="flan_jax_") as folder:
+            building = Path(folder) / path.name
+            building.mkdir()
+            yield building
+            copy_folder(building, path, last)
+        return
     path = path.resolve() if path.is_symlink() else path  # a link stays one
     building, replaced = (path.with_name(f".{path.name}.{state}") for state in ("building", "replaced"))
     try:
@@ -160,7 +151,44 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def make_folder(path: Path) -> Path:
+def copy_folder(building: Path, path: RemotePath, last: str) -> None:
+    """Puts a folder of this machine in the place of one on object storage; see `whole_folder`."""
+    names = sorted(str(file.relative_to(building)) for file in building.rglob("*") if file.is_file())
+    (path / last).unlink(missing_ok=True)
+    before = path.all_files()
+    for name in names:
+        if name != last:
+            (path / name).upload(building / name)
+    for name in sorted(set(before) - set(names)):
+        (path / name).unlink(missing_ok=True)
+    if last in names:
+        (path / last).upload(building / last)
+
+
+def remove_folder(path: AnyPath) -> None:
+    """Removes a folder with all that is in it, where it is there. What cannot be removed on this machine stays."""
+    if isinstance(path, RemotePath):
+        path.remove_below()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def move_folder(path: AnyPath, to: AnyPath) -> None:
+    """Moves a folder to where nothing is. On object storage each object is copied, then removed.
+
+    Raises:
+      OSError: it cannot be moved.
+    """
+    if isinstance(path, RemotePath):
+        for name in sorted(path.all_files()):
+            (to / name).write_bytes((path / name).read_bytes())
+        path.remove_below()
+    else:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(to)
+
+
+def make_folder(path: AnyPath) -> AnyPath:
     """Makes a folder and those above it, unless it is there; returns it.
 
     Raises:
@@ -171,7 +199,7 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def ready(path: Path, read: Sequence[str | os.PathLike[str]] = ()) -> Path:
+def ready(path: AnyPath, read: Sequence[str | os.PathLike[str] | RemotePath] = ()) -> AnyPath:
     """A file that can be written, asked before hours of work that end in it; nothing is made or changed.
 
     Args:
@@ -181,6 +209,13 @@ def ready(path: Path, read: Sequence[str | os.PathLike[str]] = ()) -> Path:
     Raises:
       FlanError: it is a folder, its place takes no file, or it is one of the files that are read.
     """
+    if isinstance(path, RemotePath):
+        if any(str(one) == str(path) or _means(one, path) for one in read):
+            raise FlanError(
+                f"cannot write {path}: it is read here, and what it holds would be lost; give another name."
+            )
+        _probe(path.parent)
+        return path
     with written(path):
         if path.is_file() and any(found.samefile(path) for one in read for found in _matches(one)):
             raise FlanError(
@@ -199,18 +234,40 @@ def ready(path: Path, read: Sequence[str | os.PathLike[str]] = ()) -> Path:
     return path
 
 
-def _matches(given: str | os.PathLike[str]) -> Iterator[Path]:
+def _means(given: str | os.PathLike[str] | RemotePath, path: RemotePath) -> bool:
+    """Whether a path or a glob means this object."""
+    return fnmatch.fnmatchcase(str(path), str(given))
+
+
+def _probe(folder: RemotePath) -> None:
+    """Writes an object below a folder and removes it.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    probe = folder / f".probe.{os.getpid()}"
+    probe.write_bytes(b"\0")
+    with contextlib.suppress(StorageError):  # who may write need not be allowed to remove
+        probe.unlink(missing_ok=True)
+
+
+def _matches(given: str | os.PathLike[str] | RemotePath) -> Iterator[Path]:
     """The files that a path or a glob means."""
+    if isinstance(given, RemotePath):
+        return iter(())
     names = [os.fspath(given)] if os.path.lexists(given) else glob.iglob(os.fspath(given), recursive=True)
     return (found for found in map(Path, names) if found.is_file())
 
 
-def writable(path: Path) -> Path:
+def writable(path: AnyPath) -> AnyPath:
     """A folder that is made if need be and that takes a file: asked before hours of work that end in it.
 
     Raises:
       FlanError: it cannot be made or written to.
     """
+    if isinstance(path, RemotePath):
+        _probe(path)
+        return path
     make_folder(path)
     probe = path / f".probe.{os.getpid()}"
     with written(path, "write to"):

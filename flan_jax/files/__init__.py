@@ -1,0 +1,53 @@
+"""Paths that a user gives, of this machine or of object storage; what is written whole or not at all; our own folder.
+
+This is the only room that knows where a path lies. `user_path` gives an object with the interface of pathlib; what
+needs a file of this machine (a memory map, sentencepiece, safetensors, matplotlib) asks `local` for one; what writes
+goes through `whole_file`, `write_atomic`, `whole_folder` and `make_folder`; `alone` keeps other processes out of a
+folder. What the operating system or the storage refuses ends in one line.
+"""
+
+from flan_jax.files.arrays import kvstore, orbax_folder
+from flan_jax.files.local import local, staged_folder, staging_home
+from flan_jax.files.locks import Held, alone, create
+from flan_jax.files.paths import AnyPath, home, is_remote, is_url, local_path, user_path
+from flan_jax.files.remote import RemotePath
+from flan_jax.files.writing import (
+    copy_folder,
+    make_folder,
+    move_folder,
+    ready,
+    remove_folder,
+    whole_file,
+    whole_folder,
+    writable,
+    write_atomic,
+    written,
+)
+
+__all__ = [
+    "AnyPath",
+    "Held",
+    "RemotePath",
+    "alone",
+    "copy_folder",
+    "create",
+    "home",
+    "is_remote",
+    "is_url",
+    "kvstore",
+    "local",
+    "local_path",
+    "make_folder",
+    "move_folder",
+    "orbax_folder",
+    "ready",
+    "remove_folder",
+    "staged_folder",
+    "staging_home",
+    "user_path",
+    "whole_file",
+    "whole_folder",
+    "writable",
+    "write_atomic",
+    "written",
+]

@@ -1,0 +1,197 @@
+"""What lies on object storage, on this machine's disk: staged once, and found again while it is the same there.
+
+    FLAN_JAX_HOME/staged/<digest of the URL>/...   a file or folder, and what it is of
+
+It is downloaded aside and renamed, under a lock: processes of one host stage once, and a folder that is half there is
+never used. What has changed on the storage takes the place of what was staged. Removing the folder while no process
+runs gives the room back.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from flan_jax.errors import FlanError, StorageError
+from flan_jax.files.paths import home, user_path
+from flan_jax.files.remote import RemotePath
+from flan_jax.files.writing import make_folder, written
+
+_ABOUT, _CONTENT = "about.json", "content"
+_AT_ONCE = 8  # files downloaded at the same time
+
+Progress = Callable[[int, int], None]  # bytes that are there, bytes in all
+
+
+def staging_home() -> Path:
+    """The folder of all that is staged."""
+    return home() / "staged"
+
+
+def local(given: str | os.PathLike[str] | RemotePath, progress: Progress | None = None) -> Path:
+    """A file or folder on this machine's disk: itself, or what is staged of it.
+
+    On object storage it is asked for its version each time (a request; for a folder one for a thousand objects).
+
+    Args:
+      given: a path as `user_path` takes it.
+      progress: called while it is downloaded.
+
+    Raises:
+      FileNotFoundError: nothing is there, on object storage.
+      FlanError: the storage cannot be reached, what came is not what was sent, or the disk is full.
+    """
+    path = user_path(given)
+    if not isinstance(path, RemotePath):
+        return path
+    info = path.info()
+    if info["type"] == "file":
+        return _staged(path, path.parent, {path.name: info}, progress) / path.name
+    return _staged(path, path, path.all_files(), progress)
+
+
+def staged_folder(
+    path: RemotePath, marker: str, check: Callable[[Path], Any], progress: Progress | None = None
+) -> Path:
+    """A folder on this machine's disk that was written by `whole_folder`: staged while its marker file is the same.
+
+    Args:
+      path: where it lies.
+      marker: the file that identifies its content by digests, and was written last.
+      check: called with the downloaded folder before it is used; raises what is wrong with it.
+      progress: called while it is downloaded.
+
+    Raises:
+      FileNotFoundError: there is no marker: nobody has finished writing it.
+      FlanError: the storage cannot be reached, or the check fails.
+    """
+    wanted = (path / marker).read_bytes()
+    place = _place(path)
+    content = place / _CONTENT / path.name
+
+    def is_current() -> bool:
+        try:
+            return (content / marker).read_bytes() == wanted
+        except OSError:
+            return False
+
+    if is_current():
+        return content
+    with _staging(place):
+        if not is_current():
+            with _replacing(place, path, {}) as building:
+                folder = building / path.name
+                _download(path, path.all_files(), folder, progress)
+                if (folder / marker).read_bytes() != wanted:
+                    raise StorageError(f"{path} was written again while it was read: run the same command again.")
+                check(folder)
+    return content
+
+
+def _place(path: RemotePath) -> Path:
+    return staging_home() / hashlib.sha256(str(path).encode()).hexdigest()[:20]
+
+
+def _staged(
+    path: RemotePath, folder: RemotePath, found: Mapping[str, dict[str, Any]], progress: Progress | None
+) -> Path:
+    """What is found below a folder, staged as `path`; the copy of the folder."""
+    versions = {name: _version(info) for name, info in sorted(found.items())}
+    place = _place(path)
+
+    def is_current() -> bool:
+        try:
+            return json.loads((place / _CONTENT / _ABOUT).read_text())["versions"] == versions
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    content = place / _CONTENT / folder.name
+    if is_current():
+        return content
+    with _staging(place):
+        if not is_current():
+            with _replacing(place, path, versions) as building:
+                _download(folder, found, building / folder.name, progress)
+    return content
+
+
+def _version(info: Mapping[str, Any]) -> list[str]:
+    names = ("size", "generation", "ETag", "etag", "md5Hash", "created", "mtime", "LastModified", "last_modified")
+    return [str(info[name]) for name in names if name in info]
+
+
+@contextlib.contextmanager
+def _staging(place: Path) -> Iterator[None]:
+    """One process of this host at a time; the system frees the lock of one that died."""
+    make_folder(place)
+    lock = filelock.FileLock(place / ".lock")
+    with written(place, "stage in"):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _replacing(place: Path, path: RemotePath, versions: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder to download into, which takes the place of what was staged. Maps of the old one stay valid."""
+    building, old = place / "building", place / "old"
+    try:
+        with written(place, "stage in"):
+            for folder in (building, old):
+                shutil.rmtree(folder, ignore_errors=True)
+            building.mkdir(parents=True)
+            yield building
+            (building / _ABOUT).write_text(json.dumps({"url": str(path), "versions": versions}))
+            if (place / _CONTENT).exists():
+                (place / _CONTENT).rename(old)
+            building.rename(place / _CONTENT)
+    finally:
+        for folder in (building, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _download(path: RemotePath, found: Mapping[str, dict[str, Any]], to: Path, progress: Progress | None) -> None:
+    sizes = {name: int(info.get("size") or 0) for name, info in found.items()}
+    whole, done = sum(sizes.values()), 0
+    free = shutil.disk_usage(to.parent).free
+    if whole > free:
+        raise FlanError(
+            f"cannot stage {path} in {to.parent}: it has {whole / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB "
+            "free; make room, or set FLAN_JAX_HOME to a larger disk."
+        )
+
+    def one(name: str) -> str:
+        place = to / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (path / name).download(place, sizes[name])
+        if place.stat().st_size != sizes[name] or not _is_same(place, found[name]):
+            raise StorageError(f"{path / name} did not come whole: run the same command again.")
+        return name
+
+    to.mkdir(parents=True, exist_ok=True)
+    names = [name for name in sizes if not name.endswith("/")]
+    with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        for name in pool.map(one, names):
+            done += sizes[name]
+            if progress is not None:
+                progress(done, whole)
+
+
+def _is_same(file: Path, info: Mapping[str, Any]) -> bool:
+    """Whether a file has the MD5 that the storage says, where it says one."""
+    if not isinstance(wanted := info.get("md5Hash"), str):
+        return True
+    with file.open("rb") as opened:
+        return base64.b64encode(hashlib.file_digest(opened, "md5").digest()).decode() == wanted

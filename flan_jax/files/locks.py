@@ -1,0 +1,158 @@
+"""Keeping other processes out of a folder, wherever it lies.
+
+On this machine, and on network disks that have locks, the system frees a lock when its process dies. Object storage
+has no locks: there one is an object that is created only where none is (see `RemotePath.create`), and that its holder
+writes anew now and then. Whoever waits takes it over when it has not changed for `STALE_SECONDS` by its own clock, and
+removes it only in the version that it has seen. A holder that was cut off for longer finds another's object in place
+of its own, and ends with an error instead of writing on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import filelock
+
+from flan_jax.errors import FlanError, StorageError
+from flan_jax.files.paths import AnyPath
+from flan_jax.files.remote import RemotePath
+from flan_jax.files.writing import make_folder, written
+
+BEAT_SECONDS = 20.0  # between two writings of a lock on object storage
+STALE_SECONDS = 120.0  # a lock that has not changed for so long is a dead process's
+_LOOK_SECONDS = 2.0  # between two looks of one who waits
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """Who holds a lock, as far as is known: on this machine's disks nothing is.
+
+    Attributes:
+      host: its host.
+      pid: its process there.
+    """
+
+    host: str = ""
+    pid: int = 0
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" if self.host else "another process"
+
+
+def create(path: AnyPath, text: str) -> bool:
+    """Writes a file where none is, whole, and says whether it did: of several that try at once one succeeds."""
+    if isinstance(path, RemotePath):
+        return path.create(text.encode())
+    make_folder(path.parent)
+    aside = path.with_name(f".{path.name[:60]}.{os.getpid()}.{secrets.token_hex(4)}")
+    with written(path):
+        try:
+            aside.write_text(text, encoding="utf-8")
+            os.link(aside, path)
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink(missing_ok=True)
+    return True
+
+
+@contextlib.contextmanager
+def alone(path: AnyPath, waiting: Callable[[Held], None] = lambda holder: None) -> Iterator[None]:
+    """Holds a lock.
+
+    Args:
+      path: the lock's file; folders above are made.
+      waiting: called once, with the holder, where another process holds it.
+
+    Raises:
+      FlanError: its place cannot be written to; or, at the end, it was lost to another process.
+    """
+    if isinstance(path, RemotePath):
+        with _alone_remotely(path, waiting):
+            yield
+        return
+    make_folder(path.parent)
+    lock = filelock.FileLock(path)
+    with written(path.parent, "write to"):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            waiting(Held())
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _alone_remotely(path: RemotePath, waiting: Callable[[Held], None]) -> Iterator[None]:
+    own = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
+    _acquire(path, own, waiting)
+    ended, lost = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        beats = 0
+        while not ended.wait(BEAT_SECONDS):
+            beats += 1
+            try:
+                if _token(path) != own["token"]:
+                    lost.set()
+                    return
+                path.write_bytes(json.dumps(own | {"beats": beats}).encode())
+            except StorageError:
+                continue  # the network may come back; if not, others see a lock that does not change
+
+    thread = threading.Thread(target=beat, name="lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(StorageError):  # one that stays is taken over
+            if _token(path) == own["token"]:
+                path.unlink(missing_ok=True)
+    if lost.is_set():
+        raise FlanError(f"{path} was lost to another process, since this one was cut off: run the same command again.")
+
+
+def _acquire(path: RemotePath, own: dict[str, object], waiting: Callable[[Held], None]) -> None:
+    seen, since, said = "", time.monotonic(), False
+    while not path.create(json.dumps(own).encode()):
+        try:
+            version = path.version()
+        except FileNotFoundError:
+            continue
+        if version != seen:
+            seen, since = version, time.monotonic()
+        if not said:
+            waiting(_holder(path))
+            said = True
+        if time.monotonic() - since > STALE_SECONDS:
+            path.remove_version(version)
+            continue
+        time.sleep(_LOOK_SECONDS)
+
+
+def _holder(path: RemotePath) -> Held:
+    try:
+        values = json.loads(path.read_bytes())
+        return Held(str(values["host"]), int(values["pid"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return Held()
+
+
+def _token(path: RemotePath) -> str | None:
+    try:
+        return json.loads(path.read_bytes()).get("token")
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,464 @@
+"""Paths on object storage: gs://, s3:// and whatever else fsspec knows, with the interface of pathlib.
+
+A `RemotePath` is no `os.PathLike`: whatever takes it for a path of this machine (`open`, `Path`, `os`) raises a
+TypeError instead of making a folder named `gs:`. What fails at the storage raises a `StorageError`, one line; only a
+missing object is a FileNotFoundError, as on a disk. Retries are the client library's: gcsfs tries six times, which
+takes about half a minute.
+
+Object storage knows whole objects: nothing is appended, renamed or locked, a folder is there when an object is below
+it, and an object is there when all of it has come. `writing` and `locks` say what follows.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib.util
+import io
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from flan_jax.errors import FlanError, StorageError, storage_reason, unknown_name
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+# Orbax reaches storage by etils, which would import TensorFlow for it, seven seconds long, wherever it is installed.
+os.environ.setdefault("EPATH_USE_TF", "false")
+# gcsfs would ask each bucket for its layout first, by another protocol; what it gains is a kind of bucket of one zone.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")  # Path has already made one slash of two
+LOCAL_SCHEMES = ("file", "local")
+_PLAIN = {"gcs": "gs", "s3a": "s3"}  # other names of the same
+_WEB = ("http", "https", "ftp", "data", "github", "git")
+_EXTRAS = {"gcsfs": "pip install 'flan-jax[gcs]'"}
+_WILD = re.compile(r"[*?\[\]]")
+_MEMORY = "memory"
+_AT_ONCE = 1 << 25  # bytes that are read by one request
+_NO_FOLDERS = ("gs", "s3", _MEMORY, "az", "abfs", "abfss")  # what is written needs no folder there
+
+
+_NUMBERS = {
+    FileNotFoundError: errno.ENOENT,
+    FileExistsError: errno.EEXIST,
+    IsADirectoryError: errno.EISDIR,
+    NotADirectoryError: errno.ENOTDIR,
+}
+
+
+class RemotePath:
+    """A path on object storage, as `files.user_path` gives it.
+
+    Equal paths are equal and sort by their text, which `str` gives back as a URL.
+    """
+
+    __slots__ = ("_key", "scheme")
+
+    def __init__(self, scheme: str, key: str) -> None:
+        self.scheme, self._key = scheme, key
+
+    # ------------------------------------------------------------------------------------------------ names
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self._key}"
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __lt__(self, other: RemotePath) -> bool:
+        return self.parts < other.parts
+
+    def __truediv__(self, name: str | os.PathLike[str]) -> RemotePath:
+        text = os.fspath(name).strip("/")
+        return self if text in ("", ".") else RemotePath(self.scheme, f"{self._key}/{text}")
+
+    def joinpath(self, *names: str) -> RemotePath:
+        """See pathlib."""
+        return functools.reduce(lambda path, name: path / name, names, self)
+
+    def __reduce__(self) -> Any:
+        return RemotePath, (self.scheme, self._key)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The scheme, the bucket and the names."""
+        return (f"{self.scheme}://", *self._key.split("/"))
+
+    @property
+    def name(self) -> str:
+        """See pathlib."""
+        return self._key.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """See pathlib."""
+        return os.path.splitext(self.name)[1]
+
+    @property
+    def stem(self) -> str:
+        """See pathlib."""
+        return os.path.splitext(self.name)[0]
+
+    @property
+    def parent(self) -> RemotePath:
+        """See pathlib; a bucket is its own."""
+        return RemotePath(self.scheme, self._key.rpartition("/")[0] or self._key)
+
+    @property
+    def parents(self) -> tuple[RemotePath, ...]:
+        """See pathlib."""
+        found, path = [], self
+        while (above := path.parent) != path:
+            found.append(above)
+            path = above
+        return tuple(found)
+
+    def with_name(self, name: str) -> RemotePath:
+        """See pathlib."""
+        return self.parent / name
+
+    def with_suffix(self, suffix: str) -> RemotePath:
+        """See pathlib."""
+        return self.with_name(self.stem + suffix)
+
+    def relative_to(self, other: RemotePath) -> str:
+        """What follows `other`, as text.
+
+        Raises:
+          ValueError: it does not lie below.
+        """
+        if self == other:
+            return "."
+        if not str(self).startswith(f"{other}/"):
+            raise ValueError(f"{self} is not below {other}")
+        return str(self)[len(str(other)) + 1 :]
+
+    def absolute(self) -> RemotePath:
+        """Itself, like `resolve` and `expanduser`."""
+        return self
+
+    resolve = expanduser = absolute
+
+    def is_symlink(self) -> bool:
+        """There are no links."""
+        return False
+
+    def samefile(self, other: Any) -> bool:
+        """See pathlib."""
+        return self == other
+
+    # ---------------------------------------------------------------------------------------------- reading
+
+    @property
+    def fs(self) -> AbstractFileSystem:
+        """The client of its storage.
+
+        Raises:
+          StorageError: it is not installed, or finds no credentials.
+        """
+        with self._asked("open"):
+            return _client(self.scheme)
+
+    @property
+    def key(self) -> str:
+        """Bucket and names, as the client takes them."""
+        return f"/{self._key}" if self.scheme == _MEMORY else self._key
+
+    def info(self) -> dict[str, Any]:
+        """What the storage says of it: "type", "size" and more.
+
+        Raises:
+          FileNotFoundError: nothing is there.
+        """
+        with self._asked("look at"):
+            return self.fs.info(self.key)
+
+    def _type(self) -> str | None:
+        try:
+            return self.info()["type"]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def exists(self) -> bool:
+        """See pathlib; one or two requests, like `is_file` and `is_dir`."""
+        return self._type() is not None
+
+    def is_file(self) -> bool:
+        """See pathlib."""
+        return self._type() == "file"
+
+    def is_dir(self) -> bool:
+        """See pathlib."""
+        return self._type() == "directory"
+
+    def stat(self) -> os.stat_result:
+        """Its size; nothing else is known of every storage."""
+        return os.stat_result((0, 0, 0, 0, 0, 0, int(self.info().get("size") or 0), 0, 0, 0))
+
+    def open(self, mode: str = "r", encoding: str | None = None, **_: Any) -> IO[Any]:
+        """Opens it to read: text, which is of moderate size, by one request; bytes block by block.
+
+        What is written goes through `writing`, whole.
+
+        Raises:
+          FileNotFoundError: nothing is there.
+        """
+        if mode not in ("r", "rb"):
+            raise ValueError(f"{self}: object storage takes whole objects; use files.whole_file, not mode {mode!r}")
+        if mode == "r":
+            return io.TextIOWrapper(io.BytesIO(self.read_bytes()), encoding=encoding or "utf-8")
+        with self._asked("read"):
+            return self.fs.open(self.key, "rb")
+
+    def read_bytes(self) -> bytes:
+        """See pathlib; one request."""
+        with self._asked("read"):
+            return self.fs.cat_file(self.key)
+
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """See pathlib."""
+        return io.TextIOWrapper(io.BytesIO(self.read_bytes()), encoding=encoding, errors=errors).read()
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """See pathlib; one request for a thousand objects."""
+        with self._asked("list"):
+            found = self.fs.ls(self.key, detail=False)
+        names = (path.rstrip("/").rpartition("/")[2] for path in found if path.strip("/") != self._key.strip("/"))
+        return (self / name for name in names if name)  # a console's folders are objects of no name
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """See pathlib."""
+        with self._asked("list"):
+            found = self.fs.glob(f"{self.key}/{pattern}")
+        return (RemotePath(self.scheme, path.strip("/")) for path in found if path.strip("/") != self._key)
+
+    def rglob(self, pattern: str) -> Iterator[RemotePath]:
+        """See pathlib."""
+        return self.glob(f"**/{pattern}")
+
+    def all_files(self) -> dict[str, dict[str, Any]]:
+        """What lies below it, by its name from here, with what the storage says of each; one request for a thousand."""
+        with self._asked("list"):
+            found = self.fs.find(self.key, detail=True)
+        start = len(self.key.strip("/")) + 1
+        return {path.strip("/")[start:]: info for path, info in found.items() if len(path.strip("/")) > start}
+
+    # ---------------------------------------------------------------------------------------------- writing
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing where objects need no folder."""
+        if self.scheme not in _NO_FOLDERS:
+            with self._asked("make the folder"):
+                self.fs.makedirs(self.key, exist_ok=exist_ok)
+
+    def write_bytes(self, content: bytes) -> int:
+        """Writes it whole."""
+        with self._asked("write"):
+            self.parent.mkdir(parents=True, exist_ok=True)
+            self.fs.pipe_file(self.key, content)
+        return len(content)
+
+    def write_text(self, text: str, encoding: str = "utf-8") -> int:
+        """Writes it whole."""
+        return self.write_bytes(text.encode(encoding))
+
+    def upload(self, path: os.PathLike[str]) -> None:
+        """Writes a file of this machine here, whole."""
+        with self._asked("write"):
+            self.parent.mkdir(parents=True, exist_ok=True)
+            self.fs.put_file(os.fspath(path), self.key)
+
+    def download(self, path: os.PathLike[str], size: int) -> None:
+        """Writes it to a file of this machine, which is whole only when this returns.
+
+        Args:
+          path: the file.
+          size: of it, in bytes: for a small one, the client's two requests about it are spared.
+        """
+        if size <= _AT_ONCE:
+            Path(path).write_bytes(self.read_bytes())
+            return
+        with self._asked("read"):
+            self.fs.get_file(self.key, os.fspath(path))
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """See pathlib."""
+        try:
+            with self._asked("remove"):
+                self.fs.rm_file(self.key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def remove_below(self) -> None:
+        """Removes all objects below it, and itself; nothing need be there."""
+        if "/" not in self._key:
+            raise FlanError(f"{self} is a whole bucket, which is never removed.")
+        try:
+            with self._asked("remove"):
+                self.fs.rm(self.key, recursive=True)
+        except FileNotFoundError:
+            pass
+
+    def create(self, content: bytes) -> bool:
+        """Writes it where nothing is there, and says whether it did: of several that try at once one succeeds.
+
+        gs:// and s3:// have a precondition for that (if_generation_match=0, If-None-Match).
+        """
+        try:
+            with self._asked("write"):
+                self.parent.mkdir(parents=True, exist_ok=True)
+                self.fs.pipe_file(self.key, content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def version(self) -> str:
+        """What changes with every writing of the object.
+
+        Raises:
+          FileNotFoundError: nothing is there.
+        """
+        info = self.info()
+        names = ("generation", "ETag", "etag", "created", "mtime", "LastModified", "last_modified", "md5Hash")
+        return "|".join([str(info.get("size")), *(str(info[name]) for name in names if name in info)])
+
+    def remove_version(self, version: str) -> bool:
+        """Removes it if it still is of that version, and says whether it did.
+
+        On gs:// the storage compares (ifGenerationMatch). On others we do, just before: two that do this within the
+        same moment may both succeed.
+        """
+        try:
+            if self.scheme == "gs":
+                info = self.info()
+                if self.version() != version:
+                    return False
+                bucket, _, name = self._key.partition("/")
+                with self._asked("remove"):
+                    self.fs.call("DELETE", "b/{}/o/{}", bucket, name, ifGenerationMatch=info["generation"])
+                return True
+            if self.version() != version:
+                return False
+            self.unlink()
+        except (FileNotFoundError, FileExistsError):  # gcsfs says the latter of any precondition that fails
+            return False
+        return True
+
+    def _asked(self, doing: str) -> _Asked:
+        return _Asked(self, doing)
+
+
+class _Asked:
+    """Around a request: what the client raises becomes a StorageError, except what pathlib would raise too."""
+
+    def __init__(self, path: RemotePath, doing: str) -> None:
+        self._path, self._doing = path, doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or not isinstance(error, Exception) or isinstance(error, FlanError | StorageError):
+            return
+        if isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError):
+            if isinstance(error, FileNotFoundError) and self._doing in ("write", "make the folder"):
+                bucket = "/".join(str(self._path).split("/")[:3])
+                raise StorageError(
+                    f"cannot {self._doing} {self._path}: there is no bucket {bucket}; make it, or check its name."
+                ) from error
+            number = _NUMBERS[type(error)]
+            raise type(error)(number, os.strerror(number), str(self._path)) from error
+        raise StorageError(f"cannot {self._doing} {self._path}: {storage_reason(error)}.") from error
+
+
+@functools.cache
+def _client(scheme: str) -> AbstractFileSystem:
+    import fsspec
+
+    # What another process has written since must be seen, so listings are not kept.
+    return fsspec.filesystem(scheme, use_listings_cache=False)
+
+
+@functools.cache
+def _configure() -> None:
+    """Tells every client of this process, those of Orbax and TFDS among them, to keep no listings.
+
+    And to log nothing: gcsfs logs each error that it raises with its traceback.
+    """
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    from fsspec.config import conf
+
+    for scheme in ("gs", "gcs", "s3", "s3a", "abfs", "az"):
+        conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
+
+
+def parsed(text: str, start: str) -> RemotePath | str:
+    """A URL as a remote path; one of this machine, file:///x, as its text.
+
+    Args:
+      text: what `URL` matches.
+      start: of the error.
+
+    Raises:
+      FlanError: a scheme that cannot be used, or a place that is none.
+    """
+    scheme, _, rest = text.partition(":")
+    given, scheme = scheme, _PLAIN.get(scheme.lower(), scheme.lower())
+    if scheme in _WEB:
+        raise FlanError(
+            f"{start}{text} is an address of the web, which is no storage: download what is there, and give its path."
+        )
+    if not rest.startswith("//"):
+        raise FlanError(f"{start}{text} has one slash: write {given}:/{rest}.")
+    if scheme in LOCAL_SCHEMES:
+        if not rest.startswith("///"):
+            raise FlanError(f"{start}{text} has no full path: write {scheme}:///, then the path from the root on.")
+        return rest[2:]
+    _check_scheme(scheme, given, start)
+    key = re.sub("/+", "/", rest).strip("/")
+    bucket, _, inside = key.partition("/")
+    what = "no name" if scheme == _MEMORY else "no bucket"
+    if not bucket or bucket in (".", ".."):
+        raise FlanError(f"{start}{text} names {what}: write {scheme}://BUCKET/FOLDER.")
+    names = inside.split("/") if inside else []
+    if ".." in names:
+        raise FlanError(f"{start}{text} has a part '..', which object storage does not know: give the folder itself.")
+    names = [name for name in names if name != "."]
+    if wild := _WILD.search(text):
+        raise FlanError(f"{start}{text} has a {wild[0]!r}, which stands for other characters there: give a plain name.")
+    if "::" in text or not text.isprintable():
+        raise FlanError(f"{start}{text!r} is no plain URL: write {scheme}://BUCKET/FOLDER.")
+    if not names and scheme != _MEMORY:
+        raise FlanError(f"{start}{text} is a whole bucket: give a folder in it, for example {scheme}://{bucket}/runs.")
+    if len("/".join(names).encode()) > 1000:
+        raise FlanError(f"{start}{text[:60]}... is too long for object storage: give a shorter path.")
+    return RemotePath(scheme, "/".join([bucket, *names]))
+
+
+def _check_scheme(scheme: str, given: str, start: str) -> None:
+    """Refuses a scheme that fsspec does not know, or whose client is not installed."""
+    from fsspec.registry import known_implementations, registry
+
+    _configure()
+    known = {*known_implementations, *registry} - {*_WEB}
+    if scheme not in known:
+        error = unknown_name("scheme", f"{given}://", (f"{name}://" for name in known))
+        raise FlanError(f"{start}{error}")
+    if scheme in registry:
+        return
+    module = known_implementations[scheme]["class"].partition(".")[0]
+    if importlib.util.find_spec(module) is None:
+        how = _EXTRAS.get(module, f"pip install {module}")
+        raise FlanError(f"{start}{scheme}:// needs {module}, which is not installed: {how}.")
