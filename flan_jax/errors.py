@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+PREEMPTED = 75
+
 
 class FlanError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do."""
