@@ -25,6 +25,7 @@ setup(
         "flan_jax.inspection": ["page.html"],
         "flan_jax.tasks": ["samples/*/*.jsonl"],
         "flan_jax.gin": ["*/*.gin"],
+        "flan_jax.launch": ["host.sh"],
     },
     install_requires=[
         "absl-py>=2.1",

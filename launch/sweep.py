@@ -17,11 +17,11 @@ import hashlib
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from flan_jax import files, options
 from flan_jax.errors import PREEMPTED, FlanError, one_line_errors
@@ -255,7 +255,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--eval_arg", action="append", default=[], type=text, help="further argument of the evaluations; repeatable"
     )
     group.add_argument("--again", action="store_true", help="also what has results already")
-    parser.add_argument("program", nargs="*", help="with the options above: further arguments of all units")
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses a command line up to the first --; what stands after it is `program`."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    end = given.index("--") if "--" in given else len(given)
+    arguments = parser.parse_args(given[:end])
+    arguments.program = given[end + 1 :]
+    return arguments
 
 
 def from_arguments(arguments: argparse.Namespace, elsewhere: bool = False) -> list[Unit]:
@@ -389,6 +397,11 @@ def run_all(units: Sequence[Unit], run: Callable[[Unit], int]) -> int:
     return next(iter(failed.values()), 0)
 
 
+def is_restarted(status: int) -> bool:
+    """Whether what ended so is started again: it saved and stopped, or was killed from outside."""
+    return status in (PREEMPTED, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
+
+
 class Restarts:
     """Counts starts without progress, for all launchers.
 
@@ -409,13 +422,27 @@ class Restarts:
 
 
 def _run_here(unit: Unit, restarts: int) -> int:
-    counted = Restarts(restarts)
+    """Runs a unit in a process of this machine; SIGTERM is passed on, and then nothing is started again."""
+    counted, told = Restarts(restarts), []
     counted.last = unit.progress()
     while True:
         began = time.monotonic()
-        status = subprocess.run([sys.executable, *unit.argv], check=False).returncode
-        if status != PREEMPTED or not counted.allows(unit.progress(), time.monotonic() - began):
-            return status if status >= 0 else 128 - status
+        process = subprocess.Popen([sys.executable, *unit.argv])
+
+        def tell(number: int, frame: object, process: subprocess.Popen[bytes] = process) -> None:
+            told.append(number)
+            process.send_signal(number)
+
+        before = signal.signal(signal.SIGTERM, tell)
+        try:
+            status = process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        status = 128 - status if status < 0 else status
+        again = is_restarted(status) and not told
+        if not again or not counted.allows(unit.progress(), time.monotonic() - began):
+            return status
+        print(f"{unit.name} ended with status {status}; restart {counted.used} of {restarts}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -434,7 +461,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the units as one JSON object")
     with one_line_errors():
-        arguments = parser.parse_args(argv)
+        arguments = parse(parser, argv)
         units = from_arguments(arguments)
         if not arguments.run or arguments.dry_run:
             show(units, arguments.json)

@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry_run", action="store_true", help="print the units, launch nothing")
     parser.add_argument("--json", action="store_true", help="with --dry_run: print them as one JSON object")
     with one_line_errors():
-        known = parser.parse_args(argv)
+        known = sweep.parse(parser, argv)
         here = known.executor in (LOCAL, DOCKER)
         units = sweep.from_arguments(known, elsewhere=known.executor != LOCAL)
         if known.dry_run:
@@ -240,4 +240,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main([a for i, a in enumerate(sys.argv[1:]) if (i, a) != (0, "--")])
+    main(sys.argv[2:] if sys.argv[1:2] == ["--"] else None)  # `xmanager launch FILE -- OPTIONS` leaves its own --
