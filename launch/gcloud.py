@@ -171,9 +171,7 @@ def failure(command: Sequence[str], status: int, errors: str) -> FlanError:
 
 def is_missing(error: FlanError) -> bool:
     """Whether a failure says that there is nothing of that name."""
-    text = str(error)
-    named = re.search(r"NOT_FOUND|[Nn]ot found|was not found|does not exist", text)
-    return bool(named) and not re.search(r"[Pp]roject|[Ll]ocation '|[Zz]one", text)
+    return bool(re.search(r"(queuedResources|nodes)/.*(not found|does not exist)", str(error)))
 
 
 def is_taken(error: FlanError) -> bool:

@@ -413,12 +413,15 @@ class Restarts:
     def __init__(self, most: int, lasting: float = 600.0) -> None:
         self.most, self.lasting, self.used, self.last = most, lasting, 0, None
 
+    def __str__(self) -> str:
+        return f"{self.used} of {self.most} restarts without progress are used"
+
     def allows(self, progress: str | None, seconds: float) -> bool:
         """Whether it may be started again after a run of so many seconds, with this progress."""
         came_further = seconds >= self.lasting if progress is None else progress != self.last
         self.last = progress
-        self.used = 1 if came_further else self.used + 1
-        return self.used <= self.most
+        self.used = 0 if came_further else self.used + 1
+        return self.most > 0 and self.used <= self.most
 
 
 def _run_here(unit: Unit, restarts: int) -> int:
@@ -442,7 +445,7 @@ def _run_here(unit: Unit, restarts: int) -> int:
         again = is_restarted(status) and not told
         if not again or not counted.allows(unit.progress(), time.monotonic() - began):
             return status
-        print(f"{unit.name} ended with status {status}; restart {counted.used} of {restarts}", flush=True)
+        print(f"{unit.name} ended with status {status}; started again ({counted})", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

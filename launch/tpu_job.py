@@ -63,10 +63,10 @@ class Job:
         """Runs a unit to its end, with restarts.
 
         Returns:
-          Its exit status.
+          Its exit status; 75 also where restarts in a row brought no progress.
 
         Raises:
-          FlanError: too many restarts without progress, or the machines cannot be had or reached.
+          FlanError: the machines cannot be had or reached.
         """
         counted = sweep.Restarts(self.restarts, self.lasting)
         counted.last = unit.progress()
@@ -83,10 +83,9 @@ class Job:
             if not sweep.is_restarted(status):
                 return status
             if not counted.allows(unit.progress(), time.monotonic() - self._started):
-                raise FlanError(
-                    f"{unit.name}: {why}, and {self.restarts} restarts in a row brought no progress; see {self.logs}."
-                )
-            say(f"{unit.name}: {why}; restart {counted.used} of {self.restarts} without progress.")
+                say(f"{unit.name}: {why}, and {self.restarts} restarts in a row brought no progress: given up.")
+                return status
+            say(f"{unit.name}: {why}; it is started again ({counted}).")
 
     def states(self, unit: sweep.Unit) -> dict[str, State]:
         """What every host says of a unit.

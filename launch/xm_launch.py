@@ -207,6 +207,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if known.dry_run:
             sweep.show(units, known.json)
             return
+        if not units:
+            print("nothing is left to do")
+            return
         if known.executor == LOCAL and not Path(known.python).is_file():
             raise FlanError(f"--python={known.python}: no such file; name the interpreter that has FLAN-JAX.")
         try:

@@ -28,6 +28,7 @@ for dataset in rte qnli; do
 done
 [ "$(grep -c ': done$' first.log)" = 2 ]
 grep -q '2 of 2 units have results' second.log
+grep -q 'nothing is left to do' second.log
 if grep -q ': done$' second.log; then exit 1; fi
 
 # A unit that fails is named, and the exit status says so.
