@@ -39,6 +39,7 @@ HOST_PYTHON = """#!/bin/sh
 case "$1 $2" in
   "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-m pip")
+    mv "$STAND_IN/preempted_by_pip" "$STAND_IN/preempt" 2> /dev/null && exit 1
     [ -e "$STAND_IN/pip_fails" ] && echo "ERROR: no matching distribution" >&2 && exit 1
     echo "$@" >> "$HOME/pip.log" ;;
   "-m flan_jax."*) exec {python} -S "$STAND_IN/program.py" "$@" ;;
@@ -81,7 +82,7 @@ class StandIn:
     def arguments(self, action, *options, program=("-m", "flan_jax.train"), patience=4):
         """Of the launcher: machines, times that suit a test, and what a test adds."""
         given = ["--name=flan", "--zone=z", "--type=v5p-8", "--runtime=v2", f"--logs={self.root / 'logs'}"]
-        given += [f"--wheel={self.root / 'flan_jax-0-py3-none-any.whl'}", "--poll=0.05", "--settle=0.3"]
+        given += [f"--wheel={self.root / 'flan_jax-0-py3-none-any.whl'}", "--poll=0.1", "--settle=0.2"]
         return [action, *given, f"--patience={patience}", *options, *(["--", *program] if program else [])]
 
     def start(self, *arguments, **more):
