@@ -6,9 +6,12 @@ slices has a node for each.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +37,9 @@ _REMEDIES = (
     (r"[Ll]ocation .*(not found|unavailable|not exist)|[Zz]one .*(not|invalid)|denied on 'locations", "check --zone"),
     (r"PERMISSION_DENIED|not have permission|[Pp]roject .*(not found|not exist)", "check --project and your rights"),
 )
+
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 class Passing(FlanError):
@@ -137,20 +143,36 @@ def call(command: Sequence[str], timeout: float | None = None) -> str:
       Passing: it failed in a way that may pass.
       FlanError: there is no gcloud, or it failed; the line has its own reason and the remedy.
     """
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False, start_new_session=True
-        )
+        with subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=pipe, start_new_session=True) as process:
+            _running.add(process)
+            try:
+                out, err = process.communicate(timeout=timeout)
+            finally:
+                _end(process)
+                _running.discard(process)
     except FileNotFoundError as error:
         raise FlanError("there is no gcloud on PATH: install the Google Cloud CLI, then gcloud init.") from error
     except PermissionError as error:
         raise FlanError(f"{error.filename} cannot be run: check its permissions.") from error
     except subprocess.TimeoutExpired as error:
         raise Passing(f"gcloud {_words(command)} did not end within {timeout:g} s.") from error
-    errors = done.stderr.decode(errors="replace")
-    if done.returncode:
-        raise failure(command, done.returncode, errors)
-    return done.stdout.decode(errors="replace")
+    if process.returncode:
+        raise failure(command, process.returncode, err.decode(errors="replace"))
+    return out.decode(errors="replace")
+
+
+def end_calls() -> None:
+    """Ends the calls that run in other threads, so that nobody waits for them."""
+    for process in list(_running):
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with the ssh that it started
 
 
 def _words(command: Sequence[str]) -> str:

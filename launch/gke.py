@@ -26,7 +26,7 @@ from typing import Any
 
 from flan_jax import files, options
 from flan_jax.errors import PREEMPTED, FlanError, one_line_errors
-from flan_jax.launch import sweep
+from flan_jax.launch import sweep, work
 from flan_jax.values import Unfit, Whole
 
 CONTAINER, SLICE = "flan", "slice"
@@ -111,7 +111,7 @@ class Slices:
 
 
 def manifest(
-    unit: sweep.Unit,
+    unit: work.Unit,
     slices: Slices,
     image: str,
     *,
@@ -281,12 +281,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "launch the training, and when it is done the evaluations, with --checkpoint."
             )
         if arguments.dry_run:
-            sweep.show(units, arguments.json)
+            work.show(units, arguments.json)
             return
         if not units:
             print("nothing is left to do", file=sys.stderr)
             return
-        sweep.keep_record(units, arguments.output)
+        sweep.keep_record(units, arguments.output, elsewhere=True)
         import yaml
 
         text = yaml.safe_dump_all(

@@ -26,7 +26,7 @@ from typing import IO
 
 from flan_jax import options
 from flan_jax.errors import PREEMPTED
-from flan_jax.launch import sweep
+from flan_jax.launch import work
 from flan_jax.values import Number, Whole
 
 HEARTBEAT_SECONDS = 10  # on one machine a silent process is a dead one
@@ -82,12 +82,12 @@ def run(command: Sequence[str], num_processes: int, devices: int, grace: float, 
       any saved and stopped.
     """
     command = [sys.executable, *command[1:]] if command[0] in ("python", "python3") else list(command)
-    unit, counted = sweep.program(command[1:]), sweep.Restarts(restarts)
+    unit, counted = work.program(command[1:]), work.Restarts(restarts)
     counted.last = unit.progress()
     while True:
         began = time.monotonic()
         status, told = _run_once(command, num_processes, devices, grace)
-        again = not told and sweep.is_restarted(status)
+        again = not told and work.is_restarted(status)
         if not again or not counted.allows(unit.progress(), time.monotonic() - began):
             return status
         _say(f"started again ({counted}).")
@@ -134,9 +134,12 @@ def _run_once(command: Sequence[str], num_processes: int, devices: int, grace: f
 
 
 def _pass_on(number: int, stream: IO[str], out: IO[str]) -> None:
-    for line in stream:
-        out.write(f"[process {number}] {line}" if number else line)
-        out.flush()
+    try:
+        for line in stream:
+            out.write(f"[process {number}] {line}" if number else line)
+            out.flush()
+    except BrokenPipeError:
+        stream.close()  # whoever reads our output has gone: the process is to find the same
 
 
 def _wait(pod: Sequence[subprocess.Popen[str]], grace: float, deadline: float | None = None) -> int:

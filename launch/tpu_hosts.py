@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -19,7 +20,7 @@ from typing import TypeVar
 
 from flan_jax import files
 from flan_jax.errors import FlanError
-from flan_jax.launch import gcloud, sweep
+from flan_jax.launch import gcloud, work
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("host.sh")
@@ -55,6 +56,10 @@ class Timing:
     patience: float = 900.0
     settle: float = 60.0
     wait: float | None = None
+
+
+def _new_token() -> str:
+    return f"l{secrets.token_hex(6)}"
 
 
 class Package:
@@ -120,9 +125,10 @@ class Hosts:
         self.machines, self.package, self.timing = machines, package, timing
         self.may_be_up = False
         self.count = 0  # hosts in all, known when they are up
-        self._token = f"l{secrets.token_hex(6)}"
+        self._token = _new_token()
         self._installed = False
         self._in_vain = 0
+        self._ending = threading.Event()
 
     # ------------------------------------------------------------------------------------------------ what runs there
 
@@ -130,7 +136,7 @@ class Hosts:
         """The shell command that calls `host.sh` on a host."""
         return shlex.join(["bash", "flan/host.sh", *words])
 
-    def start_script(self, unit: sweep.Unit, attempt: int) -> str:
+    def start_script(self, unit: work.Unit, attempt: int) -> str:
         """The shell command that starts a unit."""
         return self.script("start", unit.name, str(attempt), *unit.argv)
 
@@ -157,8 +163,7 @@ class Hosts:
           FlanError: it failed on a host.
         """
         calls = [self.machines.ssh(node, script) for node in self.machines.nodes]
-        with futures.ThreadPoolExecutor(min(16, len(calls))) as pool:
-            return "\n".join(pool.map(lambda command: gcloud.call(command, timeout), calls))
+        return "\n".join(self._each([functools.partial(gcloud.call, command, timeout) for command in calls]))
 
     # ---------------------------------------------------------------------------------------------------- the machines
 
@@ -265,6 +270,7 @@ class Hosts:
 
     def _create(self) -> None:
         self._installed = False
+        self._token = self._token or _new_token()  # machines that were taken over may have had none
         self.may_be_up = True
         try:
             self._asked(lambda: gcloud.call(self.machines.create(self._token), _CALL))
@@ -323,8 +329,7 @@ class Hosts:
             for line in lines:
                 self.reached(functools.partial(gcloud.call, line, _INSTALL), stubborn=True)
 
-        with futures.ThreadPoolExecutor(min(16, len(each))) as pool:
-            list(pool.map(on_node, each))
+        self._each([functools.partial(on_node, lines) for lines in each])
         self._installed = True
 
     def fetch(self, paths: Sequence[str], to: str) -> None:
@@ -361,7 +366,7 @@ class Hosts:
           FlanError: they do not answer for too long, or it failed several times.
         """
         deadline, failures = time.monotonic() + self.timing.patience, 0
-        while True:
+        while not self._ending.is_set():
             try:
                 return ask()
             except FlanError as error:
@@ -372,7 +377,21 @@ class Hosts:
                 if (not passing and (not stubborn or failures >= _TRIES)) or time.monotonic() > deadline:
                     raise
                 say(f"{error} Tried again.")
-            time.sleep(self.timing.poll)
+            self._ending.wait(self.timing.poll)
+        raise FlanError("ended, since it failed elsewhere.")
+
+    def _each(self, asked: Sequence[Callable[[], _Result]]) -> list[_Result]:
+        """Does several things at a time. When one fails, or we are to end, the others end too."""
+        pool = futures.ThreadPoolExecutor(min(16, len(asked)))
+        try:
+            return list(pool.map(lambda ask: ask(), asked))
+        except BaseException:
+            self._ending.set()
+            gcloud.end_calls()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            self._ending.clear()
 
     def _lost_now(self) -> str:
         try:

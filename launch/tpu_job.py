@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flan_jax.errors import PREEMPTED, FlanError
-from flan_jax.launch import gcloud, sweep
+from flan_jax.launch import gcloud, work
 from flan_jax.launch.tpu_hosts import Hosts, Preempted, say
 
 _STATUS = re.compile(r"FLAN-STATUS (\S+) (\d+) (running|lost|none|ended (\d+))\s*$", re.MULTILINE)
@@ -57,9 +57,9 @@ class Job:
     def __init__(self, hosts: Hosts, restarts: int, lasting: float, logs: Path) -> None:
         self.hosts, self.restarts, self.lasting, self.logs = hosts, restarts, lasting, logs
         self._attempt = 0
-        self._started = 0.0
+        self._started: float | None = None
 
-    def run(self, unit: sweep.Unit) -> int:
+    def run(self, unit: work.Unit) -> int:
         """Runs a unit to its end, with restarts.
 
         Returns:
@@ -68,10 +68,10 @@ class Job:
         Raises:
           FlanError: the machines cannot be had or reached.
         """
-        counted = sweep.Restarts(self.restarts, self.lasting)
+        counted = work.Restarts(self.restarts, self.lasting)
         counted.last = unit.progress()
         while True:
-            self._started = time.monotonic()
+            self._started = None
             try:
                 self.hosts.up()
                 self.hosts.install()
@@ -80,14 +80,15 @@ class Job:
                 why = f"it ended with status {status}"
             except Preempted as error:
                 status, why = PREEMPTED, f"the machines are {error}"
-            if not sweep.is_restarted(status):
+            if not work.is_restarted(status):
                 return status
-            if not counted.allows(unit.progress(), time.monotonic() - self._started):
+            seconds = 0.0 if self._started is None else time.monotonic() - self._started
+            if not counted.allows(unit.progress(), seconds):
                 say(f"{unit.name}: {why}, and {self.restarts} restarts in a row brought no progress: given up.")
                 return status
             say(f"{unit.name}: {why}; it is started again ({counted}).")
 
-    def states(self, unit: sweep.Unit) -> dict[str, State]:
+    def states(self, unit: work.Unit) -> dict[str, State]:
         """What every host says of a unit.
 
         Raises:
@@ -104,7 +105,7 @@ class Job:
             raise gcloud.Passing(f"{self.hosts.count - len(found)} of {self.hosts.count} hosts do not answer.")
         return found
 
-    def start(self, unit: sweep.Unit) -> None:
+    def start(self, unit: work.Unit) -> None:
         """Starts a unit on all hosts, unless it runs on all, or has ended well on all.
 
         Raises:
@@ -126,12 +127,12 @@ class Job:
             self.hosts.reached(lambda: self.hosts.on_all(script), stubborn=True)
         self._started = time.monotonic()
 
-    def stop(self, unit: sweep.Unit) -> None:
+    def stop(self, unit: work.Unit) -> None:
         """Ends a unit on all hosts: by SIGTERM, and after the time to settle by SIGKILL."""
         script = self.hosts.script("stop", unit.name, str(max(1, round(self.hosts.timing.settle))))
         self.hosts.reached(lambda: self.hosts.on_all(script, timeout=self.hosts.timing.settle + 180), stubborn=True)
 
-    def follow(self, unit: sweep.Unit) -> int:
+    def follow(self, unit: work.Unit) -> int:
         """Shows the logs of all hosts until a unit ends.
 
         Returns:
@@ -205,7 +206,7 @@ def _cause(statuses: list[int]) -> int:
 class _Follower:
     """Shows the logs of the hosts of one slice, and keeps them; comes back when the connection is lost."""
 
-    def __init__(self, hosts: Hosts, unit: sweep.Unit, node: str, logs: Path) -> None:
+    def __init__(self, hosts: Hosts, unit: work.Unit, node: str, logs: Path) -> None:
         self._hosts, self._unit, self._node, self._logs = hosts, unit, node, logs
         self._lines: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -272,7 +273,7 @@ class _Follower:
 
 
 @contextmanager
-def _followed(hosts: Hosts, unit: sweep.Unit, logs: Path) -> Iterator[list[_Follower]]:
+def _followed(hosts: Hosts, unit: work.Unit, logs: Path) -> Iterator[list[_Follower]]:
     followers = [_Follower(hosts, unit, node, logs) for node in hosts.machines.nodes]
     try:
         yield followers

@@ -26,16 +26,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flan_jax import options
-from flan_jax.errors import one_line_errors
-from flan_jax.launch import gcloud, sweep
-from flan_jax.launch.tpu_hosts import Hosts, Package, Timing, say
+from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.launch import gcloud, sweep, work
+from flan_jax.launch.tpu_hosts import Hosts, Package, Preempted, Timing, say
 from flan_jax.launch.tpu_job import Job
 from flan_jax.values import Number, Text, Whole
 
 ACTIONS = ("run", "create", "install", "start", "follow", "status", "stop", "fetch", "delete")
 
 
-def commands(hosts: Hosts, units: Sequence[sweep.Unit], action: str, fetched: Sequence[str], to: str) -> list[str]:
+def commands(hosts: Hosts, units: Sequence[work.Unit], action: str, fetched: Sequence[str], to: str) -> list[str]:
     """What an action would run where nothing goes wrong, a shell command each.
 
     Args:
@@ -73,7 +73,7 @@ def commands(hosts: Hosts, units: Sequence[sweep.Unit], action: str, fetched: Se
     return [line for part in order for line in (f"# {part}", *map(shlex.join, parts[part]))]
 
 
-def run(hosts: Hosts, units: Sequence[sweep.Unit], arguments: argparse.Namespace) -> int:
+def run(hosts: Hosts, units: Sequence[work.Unit], arguments: argparse.Namespace) -> int:
     """Makes machines, runs units on them one after another, fetches what is asked for, and deletes the machines.
 
     Returns:
@@ -84,7 +84,7 @@ def run(hosts: Hosts, units: Sequence[sweep.Unit], arguments: argparse.Namespace
     """
     hosts.claim(attach=arguments.attach)
     job = Job(hosts, arguments.restarts, arguments.lasting, arguments.logs)
-    status = sweep.run_all(units, job.run)
+    status = work.run_all(units, job.run)
     if arguments.fetch:
         hosts.fetch(arguments.fetch, arguments.to)
     if arguments.keep:
@@ -94,7 +94,7 @@ def run(hosts: Hosts, units: Sequence[sweep.Unit], arguments: argparse.Namespace
     return status
 
 
-def _act(hosts: Hosts, units: Sequence[sweep.Unit], arguments: argparse.Namespace) -> int:
+def _act(hosts: Hosts, units: Sequence[work.Unit], arguments: argparse.Namespace) -> int:
     if arguments.action == "run":
         return run(hosts, units, arguments)
     if arguments.action == "create":
@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         hosts = Hosts(machines, Package(arguments.wheel), timing)
         if arguments.dry_run:
             if arguments.json:
-                sweep.show(units, as_json=True)
+                work.show(units, as_json=True)
             else:
                 print("\n".join(commands(hosts, units, arguments.action, arguments.fetch, arguments.to)), flush=True)
             return
@@ -219,10 +219,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             say("nothing is left to do; no machines are made.")
             return
         if arguments.action == "run":
-            sweep.keep_record(units, arguments.output)
+            sweep.keep_record(units, arguments.output, elsewhere=True)
         signal.signal(signal.SIGTERM, _terminated)
         try:
             status = _act(hosts, units, arguments)
+        except Preempted as error:  # not in `run`, which makes them again
+            raise FlanError(f"the machines are {error}; run --attach makes them again.") from error
         finally:
             if hosts.may_be_up and not arguments.keep:
                 _warn(machines, arguments, argv)

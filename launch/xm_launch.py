@@ -26,7 +26,7 @@ from typing import Any
 
 from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.launch import sweep
+from flan_jax.launch import sweep, work
 from flan_jax.values import Text, Unfit
 
 LOCAL, DOCKER, VERTEX, KUBERNETES = "local", "docker", "vertex", "kubernetes"
@@ -134,7 +134,7 @@ def _container(xm: Any, base_image: str, jax: str, restarts: int) -> Any:
 
 
 async def run(
-    experiment: Any, xm: Any, where: Place, units: Sequence[sweep.Unit], parallel: int, wait: bool
+    experiment: Any, xm: Any, where: Place, units: Sequence[work.Unit], parallel: int, wait: bool
 ) -> dict[str, str]:
     """Adds units to an experiment as work units, each when what it needs is done.
 
@@ -154,7 +154,7 @@ async def run(
     tasks: dict[str, Awaitable[str]] = {}
     needed = {name for unit in units for name in unit.after}
 
-    async def one(unit: sweep.Unit) -> str:
+    async def one(unit: work.Unit) -> str:
         for name in unit.after:
             if name in tasks and (ended := await tasks[name]) != "done":
                 return f"left out: {name} {ended}"
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m flan_jax.launch.xm_launch",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s OPTIONS -- ARGUMENTS",
+        usage="%(prog)s OPTIONS -- PROGRAM, OR ARGUMENTS OF EVERY UNIT",
     )
     sweep.add_arguments(parser)
     parser.add_argument("--executor", choices=EXECUTORS, default=VERTEX, help="where; default vertex")
@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         here = known.executor in (LOCAL, DOCKER)
         units = sweep.from_arguments(known, elsewhere=known.executor != LOCAL)
         if known.dry_run:
-            sweep.show(units, known.json)
+            work.show(units, known.json)
             return
         if not units:
             print("nothing is left to do")
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ) from error
         if not flags.FLAGS.is_parsed():
             flags.FLAGS(["xm_launch"])  # XManager reads its own flags, of which none is given here
-        sweep.keep_record(units, known.output)
+        sweep.keep_record(units, known.output, elsewhere=known.executor != LOCAL)
         where = place(xm, xm_local, known.executor, known.accelerator, known.base_image, known.python, known.restarts)
         parallel = (1 if here else 0) if known.parallel is None else known.parallel
 

@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from flan_jax.launch import gke, sweep
+from flan_jax.launch import gke, work
 
 SLICES = ["--type=v5p", "--topology=4x4x4", "--image=region-docker.pkg.dev/p/flan:1"]
 TRAIN = ["-m", "flan_jax.train", "--gin.MODEL_DIR='gs://bucket/it''s a \"run\"'", "a $HOME `b`: {c}\n- d"]
@@ -142,5 +142,5 @@ def test_what_waits_for_a_training_is_refused(capsys):
 
 
 def test_names_of_pods_have_room():
-    name = sweep.unit_name(["eval", "a" * 100, "b_c"], ["x"])
+    name = work.unit_name(["eval", "a" * 100, "b_c"], ["x"])
     assert len(f"{name}-{gke.SLICE}-1023-1023-abcde") <= 63
