@@ -28,7 +28,7 @@ LOCK = "requirements.lock"
 EXTRAS = "tpu,gcs"
 _CALL, _INSTALL = 180.0, 3600.0  # seconds that a call of gcloud, and an installation, may take
 _TRIES = 4
-_IN_VAIN = 5  # requests in a row that fail before they give a machine
+IN_VAIN = 5  # requests in a row that fail before they give a machine
 _Result = TypeVar("_Result")
 
 
@@ -219,10 +219,10 @@ class Hosts:
             elif state in gcloud.LOST:
                 say(f"{self.machines.name} is {state}{f' ({found.reason})' if found.reason else ''}: made again.")
                 self._in_vain += 1
-                if self._in_vain > _IN_VAIN:
+                if self._in_vain > IN_VAIN:
                     self.delete()
                     reason = found.reason or "it does not say why"
-                    raise FlanError(f"{_IN_VAIN} requests in a row gave no machines ({state}: {reason}).")
+                    raise FlanError(f"{IN_VAIN} requests in a row gave no machines ({state}: {reason}).")
                 self.delete()
                 continue
             elif state == gcloud.ACTIVE:

@@ -6,6 +6,7 @@ python=$(command -v "${1:-python}")
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'echo "$0: line $LINENO failed" >&2' ERR
 export HOME="$work/home" PYTHONDONTWRITEBYTECODE=1 JAX_PLATFORMS=cpu  # XManager keeps a database in the home folder
 mkdir "$HOME"
 cd "$work"
@@ -26,10 +27,10 @@ for dataset in rte qnli; do
   "$python" -c "import json, sys; assert '$dataset' in json.load(open(sys.argv[1]))['datasets']" \
     "sweep/small/$dataset/instructions/results.json"
 done
-[ "$(grep -c ': done$' first.log)" = 2 ]
+[ "$(grep -c '^eval-.*: done$' first.log)" = 2 ]
 grep -q '2 of 2 units have results' second.log
 grep -q 'nothing is left to do' second.log
-if grep -q ': done$' second.log; then exit 1; fi
+if grep -q '^eval-' second.log; then exit 1; fi
 
 # A unit that fails is named, and the exit status says so.
 if xmanager/bin/python -m flan_jax.launch.xm_launch --executor=local --python="$python" -- -c 'raise SystemExit(3)' \

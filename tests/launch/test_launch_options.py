@@ -41,8 +41,15 @@ def _with(options, wrong):
         ("xm_launch", ["--executor=here"], "invalid choice: 'here'"),
     ],
 )
-def test_wrong_options_end_in_one_line(load, launcher, options, says):
-    command = [sys.executable, load(launcher).__file__, *options, "--", "true"]
+def test_wrong_options_end_in_one_line(load, capsys, launcher, options, says):
+    with pytest.raises(SystemExit) as ended:
+        load(launcher).main([*options, "--", "true"])
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out) == (2, ""), errors
+    assert errors.startswith("flan_jax: ") and errors.count("\n") == 1 and says in errors, errors
+
+
+def test_an_error_is_a_program_s_too(load):
+    command = [sys.executable, load("tpu_vm").__file__, *TPU, "--slices=0"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert done.stderr.startswith("flan_jax: ") and done.stderr.count("\n") == 1 and says in done.stderr, done.stderr
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1, done.stderr
