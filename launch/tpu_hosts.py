@@ -400,13 +400,13 @@ class Hosts:
             return ""
 
     def _asked(self, ask: Callable[[], _Result]) -> _Result:
-        """What gcloud answers, asked a few times if the failure may pass."""
-        for left in reversed(range(_TRIES)):
+        """What gcloud answers, asked again while the failure may pass: a launcher outlives its network."""
+        deadline = time.monotonic() + self.timing.patience
+        while True:
             try:
                 return ask()
             except gcloud.Passing as error:
-                if not left:
+                if time.monotonic() > deadline:
                     raise
                 say(f"{error} Tried again.")
-            time.sleep(min(self.timing.poll, 10.0))
-        raise AssertionError("unreachable")
+            time.sleep(self.timing.poll)

@@ -145,6 +145,7 @@ class Job:
         timing = self.hosts.timing
         with _followed(self.hosts, unit, self.logs) as followers:
             ending: float | None = None
+            cause: Mapping[str, State] = {}  # what had ended before we ended the others, who may save then
             while True:
                 states = self.hosts.reached(lambda: self.states(unit))
                 with suppress(gcloud.Passing):
@@ -160,11 +161,13 @@ class Job:
                     say(f"{unit.name}: {_told(bad)}; the others have {timing.settle:g} s to end.")
                 if ending is not None and time.monotonic() > ending:
                     say(f"{unit.name}: stopping the others.")
+                    cause = cause or bad
                     self.stop(unit)
                 else:
                     time.sleep(timing.poll)
             for follower in followers:
                 follower.drain()
+        bad = cause or bad
         if not bad:
             return 0
         say(f"{unit.name}: {_told(bad)}.")

@@ -75,7 +75,7 @@ def unit_name(words: Sequence[str], told: Sequence[str]) -> str:
     return f"{name[: _LONGEST - len(digest) - 1].strip('-')}-{digest}"
 
 
-def program(argv: Sequence[str], name: str = "program") -> Unit:
+def program(argv: Sequence[str]) -> Unit:
     """The unit of a command that was written out; its output folder is read off its gin bindings where it can be."""
     job = next((job for job, module in MODULES.items() if list(argv[:2]) == ["-m", module]), PROGRAM)
     macro = {TRAIN: "MODEL_DIR", EVAL: "EVAL_OUTPUT_DIR"}.get(job)
@@ -85,6 +85,7 @@ def program(argv: Sequence[str], name: str = "program") -> Unit:
         if macro and option == f"--gin.{macro}" and value[:1] in "'\"" and value[-1:] == value[:1]:
             output = value[1:-1]
     # Without the whole plan it is not known whether several runs go into one folder: such a unit is never left out.
+    name = argv[1].rsplit(".", 1)[-1] if list(argv[:1]) == ["-m"] and len(argv) > 1 else PROGRAM
     return Unit(unit_name([name], argv), PROGRAM if job == EVAL else job, tuple(argv), output)
 
 
