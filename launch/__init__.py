@@ -1,1 +1,1 @@
-"""Starting runs: a small pod on this machine, TPU virtual machines, XManager."""
+"""Starting runs: sweeps, a small pod on this machine, TPU virtual machines, Kubernetes, XManager."""

@@ -42,6 +42,8 @@ def test_commands_and_their_options_exist(page):
         files = [f for r in roots for f in (r / f"{name}.py", r / name / "__main__.py") if f.is_file()]
         assert files, f"{page.name}: there is no {module}"
         known = files[0].read_text(encoding="utf-8") + (package / "distributed.py").read_text(encoding="utf-8")
+        if module.startswith("launch."):  # which share the options of sweeps
+            known += (ROOT / "launch" / "sweep.py").read_text(encoding="utf-8")
         for option in re.findall(r"(?<=\s)--[a-z_]+", rest.partition(" -- ")[0].partition(" #")[0]):
             if module != "lm_eval":  # whose options are the harness's
                 assert option in GIN or f'"{option}"' in known, f"{page.name}: {module} has no {option}"

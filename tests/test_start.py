@@ -54,6 +54,7 @@ def binary(request):
 def test_all_binaries_are_here():
     named = {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination"}
     named |= {"verify", "export", "quickstart", "lm_eval", "launch.local_pod", "launch.tpu_vm", "launch.xm_launch"}
+    named |= {"launch.sweep", "launch.gke"}
     assert {f"flan_jax.{name}" for name in named} <= set(BINARIES)
 
 

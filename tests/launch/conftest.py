@@ -1,8 +1,15 @@
+import contextlib
 import importlib.util
+import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from flan_jax.launch import tpu_vm
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 
@@ -25,3 +32,104 @@ def load():
 def local_pod():
     """The command line of the local pod, without its arguments."""
     return [sys.executable, str(LAUNCH / "local_pod.py")]
+
+
+HOST_PYTHON = """#!/bin/sh
+# Python of a host: environments are made without the network, pip is noted, programs of ours are the test's own.
+case "$1 $2" in
+  "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  "-m pip")
+    mv "$STAND_IN/preempted_by_pip" "$STAND_IN/preempt" 2> /dev/null && exit 1
+    [ -e "$STAND_IN/pip_fails" ] && echo "ERROR: no matching distribution" >&2 && exit 1
+    echo "$@" >> "$HOME/pip.log" ;;
+  "-m flan_jax."*) exec {python} -S "$STAND_IN/program.py" "$@" ;;
+  *) exec {python} -S "$@" ;;
+esac
+"""
+
+
+class StandIn:
+    """A stand-in for gcloud, and the launcher beside it.
+
+    Attributes:
+      root: its folder.
+      env: the environment in which it is gcloud.
+    """
+
+    def __init__(self, root):
+        self.root = root
+        for name in ("bin", "host_bin", "bucket"):
+            (root / name).mkdir()
+        script = Path(__file__).with_name("gcloud_stand_in.py").read_text()
+        self._executable("bin/gcloud", f"#!{sys.executable} -SE\n{script}")
+        self._executable("host_bin/python3.11", HOST_PYTHON.format(python=sys.executable))
+        self._executable("host_bin/hostname", '#!/bin/sh\necho "$STAND_IN_HOST"\n')
+        (root / "flan_jax-0-py3-none-any.whl").write_bytes(b"a wheel")
+        self.bucket = root / "bucket"
+        self.env = {**os.environ, "STAND_IN": str(root), "PATH": f"{root / 'bin'}:{os.environ['PATH']}"}
+
+    def _executable(self, name, text):
+        (self.root / name).write_text(text)
+        (self.root / name).chmod(0o755)
+
+    def faults(self, **faults):
+        (self.root / "faults.json").write_text(json.dumps(faults))
+
+    def program(self, text):
+        """What `python -m flan_jax...` is on the hosts."""
+        (self.root / "program.py").write_text(text)
+
+    def arguments(self, action, *options, program=("-m", "flan_jax.train"), patience=4):
+        """Of the launcher: machines, times that suit a test, and what a test adds."""
+        given = ["--name=flan", "--zone=z", "--type=v5p-8", "--runtime=v2", f"--logs={self.root / 'logs'}"]
+        given += [f"--wheel={self.root / 'flan_jax-0-py3-none-any.whl'}", "--poll=0.1", "--settle=0.2"]
+        return [action, *given, f"--patience={patience}", *options, *(["--", *program] if program else [])]
+
+    def start(self, *arguments, **more):
+        """The launcher as a process."""
+        command = [sys.executable, "-m", "flan_jax.launch.tpu_vm", *self.arguments(*arguments, **more)]
+        return subprocess.Popen(
+            command, env=self.env, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    @property
+    def state(self):
+        return json.loads((self.root / "state.json").read_text() if (self.root / "state.json").exists() else "{}")
+
+    def calls(self, *words):
+        path = self.root / "calls.jsonl"
+        calls = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [call for call in calls if all(word in call for word in words)]
+
+    def end(self):
+        """Ends what still runs on the hosts."""
+        for file in [*self.root.glob("hosts/*/flan/jobs/*/pid"), *self.root.glob("hosts/*/flan/jobs/*/program")]:
+            with contextlib.suppress(ValueError, OSError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+    stand_in = StandIn(tmp_path)
+    for name in ("PATH", "STAND_IN"):
+        monkeypatch.setenv(name, stand_in.env[name])
+    monkeypatch.chdir(tmp_path)
+    yield stand_in
+    stand_in.end()
+
+
+@pytest.fixture
+def launched(cloud, capfd):
+    """Runs the launcher here: exit status, output and errors."""
+
+    def of(action="run", *options, **more):
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                tpu_vm.main(cloud.arguments(action, *options, **more))
+                sys.exit(0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return ended.value.code or 0, *capfd.readouterr()
+
+    return of

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-TPU = ["--name=flan", "--zone=z", "--type=v3-128", "--runtime=r"]
+TPU = ["run", "--name=flan", "--zone=z", "--type=v3-128", "--runtime=r"]
 
 
 def _with(options, wrong):
@@ -20,21 +20,36 @@ def _with(options, wrong):
         *(("local_pod", [wrong], "a whole number from 1 to 1024") for wrong in ("--devices=-1", "--devices=1.5")),
         ("local_pod", ["--processes=1e9"], "it can be 1024 at most"),
         *(("local_pod", [f"--grace={wrong}"], "a number of at least 0") for wrong in ("-1", "nan", "soon", "1e6")),
-        ("local_pod", ["--proceses=2"], "did you mean --processes?"),
+        ("local_pod", ["--proceses=2"], "did you mean --processes"),
         *(("tpu_vm", _with(TPU, f"--slices={wrong}"), "a whole number") for wrong in ("0", "-2", "many", "2.5")),
-        *(("tpu_vm", _with(TPU, f"--name={wrong}"), "a name without spaces") for wrong in ("", "-x", "a b", "a\nb")),
+        *(
+            ("tpu_vm", _with(TPU, f"--name={wrong}"), "up to 50 lower-case letters")
+            for wrong in ("", "-x", "a b", "a\nb", "Flan", "1st", "flan_1", "flan-", "x" * 51, "flän")
+        ),
         *(("tpu_vm", _with(TPU, f"--{name}=--x"), "a name without spaces") for name in ("zone", "type", "runtime")),
         ("tpu_vm", [*TPU, "--project="], "a name without spaces"),
-        ("tpu_vm", [*TPU, "--stage=fly"], "invalid choice: 'fly'"),
-        *(("xm_launch", ["--job=train", f"--accelerator={wrong}"], "NAME=COUNT") for wrong in ("8", "a100=0", "=8")),
-        ("xm_launch", ["--job=train", "--title="], "a text in quotes, on one line"),
-        ("xm_launch", ["--job=train", "--base_image=-v /:/x"], "a name without spaces"),
-        ("xm_launch", ["--job=tune"], "invalid choice: 'tune'"),
+        ("tpu_vm", ["fly", *TPU[1:]], "invalid choice: 'fly'"),
+        ("tpu_vm", [*TPU, "--spot", "--reserved"], "not allowed with"),
+        ("tpu_vm", TPU[:3], "--type and --runtime say"),
+        ("tpu_vm", ["fetch", *TPU[1:]], "--fetch=PATH says"),
+        ("tpu_vm", [*TPU, "--poll=0"], "a number above 0"),
+        ("tpu_vm", [*TPU, "--checkpoint=a"], "cannot see a folder that is given from here"),
+        ("gke", ["--type=v5p"], "--topology"),
+        *(("xm_launch", [f"--accelerator={wrong}"], "NAME=COUNT") for wrong in ("8", "a100=0", "=8")),
+        ("xm_launch", ["--title="], "a text in quotes, on one line"),
+        ("xm_launch", ["--base_image=-v /:/x"], "a name without spaces"),
+        ("xm_launch", ["--executor=here"], "invalid choice: 'here'"),
     ],
 )
-def test_wrong_options_end_in_one_line(load, launcher, options, says):
-    rest = ["--", "true"] if launcher != "xm_launch" else []
-    command = [sys.executable, load(launcher).__file__, *options, *rest]
+def test_wrong_options_end_in_one_line(load, capsys, launcher, options, says):
+    with pytest.raises(SystemExit) as ended:
+        load(launcher).main([*options, "--", "true"])
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out) == (2, ""), errors
+    assert errors.startswith("flan_jax: ") and errors.count("\n") == 1 and says in errors, errors
+
+
+def test_an_error_is_a_program_s_too(load):
+    command = [sys.executable, load("tpu_vm").__file__, *TPU, "--slices=0"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert done.stderr.startswith("flan_jax: ") and done.stderr.count("\n") == 1 and says in done.stderr, done.stderr
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1, done.stderr

@@ -78,6 +78,48 @@ def test_terminating_the_launcher_ends_its_processes(local_pod, tmp_path):
             os.kill(pid, 0)
 
 
+@pytest.mark.parametrize("end", ["sys.exit(75)", "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 15)"])
+def test_all_are_started_again_when_one_is_preempted(local_pod, tmp_path, end):
+    code = f"""
+import os, sys, time
+me, seen = os.environ["JAX_PROCESS_ID"], {str(tmp_path)!r}
+open(f"{{seen}}/{{os.getpid()}}", "w").write(me)
+while len(os.listdir(seen)) < 2: time.sleep(0.01)
+if len(os.listdir(seen)) == 2:
+    if me == "1": {end}
+    time.sleep(600)
+"""
+    done = _run(local_pod, ["--processes=2", "--grace=0.3", "--restarts=1"], code)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["0", "0", "1", "1"]
+    assert done.stderr.count("started again (1 of 1 restarts without progress are used).") == 1
+
+
+@pytest.mark.parametrize(("restarts", "end", "status", "starts"), [(2, 75, 75, 3), (2, 3, 3, 1), (0, 75, 75, 1)])
+def test_restarts_without_progress_and_errors_end(local_pod, tmp_path, restarts, end, status, starts):
+    code = f"import os, sys; open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w'); sys.exit({end})"
+    done = _run(local_pod, ["--processes=1", f"--restarts={restarts}"], code)
+    assert done.returncode == status and len(list(tmp_path.iterdir())) == starts, done.stderr
+
+
+def test_sigterm_is_passed_on_and_nothing_is_started_again(local_pod, tmp_path):
+    code = f"""
+import os, signal, sys, time
+def save(*_):
+    open(f"{tmp_path!s}/saved" + os.environ["JAX_PROCESS_ID"], "w")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+open(f"{tmp_path!s}/ready" + os.environ["JAX_PROCESS_ID"], "w")
+time.sleep(600)
+"""
+    launcher = subprocess.Popen([*local_pod, "--processes=2", "--restarts=5", "--", "python", "-c", code])
+    while len(list(tmp_path.glob("ready*"))) < 2:
+        time.sleep(0.05)
+    launcher.terminate()
+    assert launcher.wait(timeout=60) == 75
+    assert {path.name for path in tmp_path.glob("saved*")} == {"saved0", "saved1"}
+
+
 # ------------------------------------------------------------------------------------------------- training on a pod
 
 
