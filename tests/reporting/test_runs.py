@@ -8,6 +8,7 @@ from flan_jax import report as binary
 from flan_jax import reporting
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.clusters import members
+from flan_jax.json_lines import bound_lines, read_lines
 from flan_jax.reporting import runs, tables
 
 # ---------------------------------------------------------------------------------------------- results on the disk
@@ -122,6 +123,17 @@ def test_predictions_that_are_not_whole_are_named(make_run, change, says):
     found = reporting.gather([run])
     assert found.unusable["tuned"]["rte"].startswith(says)
     assert f"tuned has no values of single examples ({says}" in reporting.markdown([run], found)
+
+
+def test_predictions_that_were_edited_give_no_values(make_run):
+    run = make_run("tuned", {"rte": 1.0})
+    path = run.output_dir / "predictions" / "rte" / "test_t1.jsonl"
+    header, *lines = read_lines(path)
+    path.write_text(bound_lines(header, lines, "lines"))
+    assert "rte" in reporting.gather([run]).values["tuned"]
+    path.write_text(path.read_text().replace('"answer": 1', '"answer": 0', 1))
+    found = reporting.gather([reporting.load_run("tuned", run.output_dir)])
+    assert found.unusable["tuned"]["rte"] == "test_t1.jsonl cannot be read: it was cut off or changed"
 
 
 def _cut(path, size):
