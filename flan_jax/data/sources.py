@@ -120,11 +120,11 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
         raise FlanError(f"no folder {folder}: --data is samples, tfds, or a folder of data.")
     if (folder / record.folder).is_file():
         raise SourceError(record.name, f"{folder / record.folder} is a file, not a folder", "remove it or make it one")
-    given, others = _files_of(folder / record.folder)
+    given, others = left_out.split_files(record, folder / record.folder)
     if given:
         with _cache_of(record):
             data_dir, bad_rows, notes = _imported(record, given)
-        notes = (*notes, *left_out.foreign_files(record, given, others))
+        notes = (*notes, *left_out.foreign_files(record, others))
         origin = SAMPLES if str(data) == SAMPLES else str(folder.name)
     else:
         data_dir, bad_rows, notes, origin = folder, (), (), "tfds"
@@ -132,7 +132,8 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
     if not builder.is_prepared():
         raise SourceError(
             record.name,
-            f"no folder {record.folder}/ of JSONL{_but(others)} and no prepared {record.source} in {folder}",
+            f"no folder {record.folder}/ of JSONL{left_out.but(record, others)} and no prepared {record.source} in "
+            f"{folder}",
             f"add {record.folder}/train.jsonl and so on with the fields of TFDS, or leave the dataset out",
         )
     splits = _resolved(record, builder)
@@ -237,19 +238,6 @@ def _cache_of(record: catalog.Dataset) -> Iterator[None]:
 def _refused(record: catalog.Dataset, error: FlanError) -> SourceError:
     reason, _, remedy = str(error).rstrip(".").rpartition("; ")
     return SourceError(record.name, reason, remedy, refused=True)
-
-
-def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(JSONL files, others) of a dataset's folder, in order; hidden ones are nobody's data, such as ._train.jsonl."""
-    seen = sorted(folder.iterdir()) if folder.is_dir() else []
-    seen = [file for file in seen if not file.name.startswith(".")]
-    return [file for file in seen if file.suffix == ".jsonl"], [file for file in seen if file.suffix != ".jsonl"]
-
-
-def _but(others: Sequence[Path]) -> str:
-    """What a folder without JSONL has instead, for an error."""
-    shown = [file.name for file in others if not file.is_dir()]
-    return f" (it has {', '.join(shown[:3])}{' ...' if len(shown) > 3 else ''}, not .jsonl)" if shown else ""
 
 
 def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tuple[BadRow, ...], tuple[str, ...]]:
