@@ -71,6 +71,7 @@ class OpenSource:
       builder: the TFDS builder.
       splits: `train`, `validation` (dev) and `test`, those that exist.
       origin: where the data came from, for reports.
+      content: identifies the records, wherever they lie.
       bad_rows: rows of local JSONL that were left out.
       notes: what else of local JSONL is not used, a line for each file: rows without a label, an empty file.
     """
@@ -78,6 +79,7 @@ class OpenSource:
     builder: tfds.core.DatasetBuilder
     splits: dict[str, catalog.SplitSlice]
     origin: str
+    content: str
     bad_rows: tuple[BadRow, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -139,7 +141,8 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
     splits = _resolved(record, builder)
     if given:
         notes = (*notes, *left_out.unread_rows(record, given, _sizes(builder), splits))
-    return OpenSource(builder, splits, origin, bad_rows, notes)
+    content = data_dir.name if given else _content(record, builder)  # the import is named after what it holds
+    return OpenSource(builder, splits, origin, content, bad_rows, notes)
 
 
 def open_all(
@@ -159,6 +162,12 @@ def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dic
     except FlanError as error:
         reason = str(error).rstrip(".").removeprefix(f"dataset {record.name}: ")
         raise SourceError(record.name, reason, "leave it out or add the split") from error
+
+
+def _content(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> str:
+    """Identifies prepared data by their name, version and sizes; TFDS has no digest of them."""
+    sizes = {name: [info.num_examples, info.num_bytes] for name, info in builder.info.splits.items()}
+    return f"{record.source}-{hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
 def _sizes(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
@@ -197,7 +206,7 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
                 f"{record.source} cannot be downloaded ({first_line(error)})",
                 "check the network, or import your own copy with --data=FOLDER",
             ) from error
-    return OpenSource(builder, _resolved(record, builder), "tfds")
+    return OpenSource(builder, _resolved(record, builder), "tfds", _content(record, builder))
 
 
 @contextlib.contextmanager
