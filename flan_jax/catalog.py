@@ -136,6 +136,9 @@ class Dataset:
         by itself, and the field `variant` of every example says which it is. Without names, the examples of a record
         count as any others of their dataset.
       variant: which of them this record is; only of the records that `variants` makes.
+      passage: the field whose text several examples may share, as the turns of a conversation do, or the questions on a
+        passage: such examples are not independent, and intervals and tests draw them together. Empty where examples
+        have nothing in common.
       nested: maps a row of local JSONL in another form of the data, such as a whole dialogue, to rows of the TFDS
         schema; a row that is in this schema comes back alone.
     """
@@ -161,6 +164,7 @@ class Dataset:
     expand: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     variants: tuple[str, ...] = ()
     variant: str = ""
+    passage: str = ""
     nested: Callable[[Mapping[str, Any]], list[Any]] | None = None
 
     def __post_init__(self) -> None:

@@ -98,6 +98,7 @@ COQA = Dataset(
     metrics=("squad",),
     splits=Splits(test="test", dev_size=100),
     keep=_coqa_keep,
+    passage="story",
     fields=_coqa_fields,
     expand=_coqa_turns,
     nested=_coqa_nested,
@@ -205,6 +206,7 @@ QUAC = Dataset(
     source="quac:1.0.0",
     kind=GENERATION,
     metrics=("quac",),
+    passage="article",
     fields=_quac_fields,
     nested=_quac_nested,
     gpt3_prompt=Gpt3Prompt(

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import distributed, templates
+from flan_jax import content, distributed, templates
 from flan_jax.data import examples as example_files
 from flan_jax.data import trimming
 from flan_jax.data.builder import Example, ExampleBuilder
@@ -179,10 +179,11 @@ class Unit:
 
     def line(self, row: Mapping[str, Any], prompt: str, shots: int, cut_tokens: int) -> dict[str, Any]:
         """What every prediction of the unit says, whatever was done with the prompt."""
-        variant = self.builder.record.variant
+        variant, shared = self.builder.record.variant, row["fields"].get(self.builder.record.passage)
         return {
             "id": row["id"],
             "hash": row["hash"],
+            **({"passage": content.content_hash({"passage": shared})} if shared else {}),
             "dataset": self.builder.record.name,
             **({"variant": variant} if variant else {}),
             "split": self.split,

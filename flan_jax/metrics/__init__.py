@@ -19,6 +19,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from flan_jax.errors import FlanError, unknown_name
 
 ANSWER_TOKENS = 32  # a word, a name, a number or a short phrase
@@ -42,6 +44,9 @@ class Metric:
       secondary: keys of the values shown beside it. `headline` and these are all keys.
       example: (target, prediction) -> the headline value of one example, 0 to 1, whose mean over examples is the
         headline value; None where a single example has no value.
+      statistics: (targets, predictions) -> numbers of each example [E, K], from whose sums over any examples `of_sums`
+        tells the headline value; where `example` is None, so that examples can be drawn anew for intervals.
+      of_sums: sums [..., K] -> headline values [...], 0 to 1; 0 where the value is undefined.
       undefined: (targets, predictions) -> keys whose value is 0 because it is not defined for these.
       needs: fields of a record that it takes beside the references. A target is then a mapping.
       by_place: whether answers of a dataset without fixed labels are compared by their places among the options.
@@ -55,6 +60,8 @@ class Metric:
     compute: Callable[[Sequence[Any], Sequence[str]], Mapping[str, float]]
     secondary: tuple[str, ...] = ()
     example: Callable[[Any, str], float] | None = None
+    statistics: Callable[[Sequence[Any], Sequence[str]], np.ndarray] | None = None
+    of_sums: Callable[[np.ndarray], np.ndarray] | None = None
     undefined: Callable[[Sequence[Any], Sequence[str]], tuple[str, ...]] = _always_defined
     needs: tuple[str, ...] = ()
     by_place: bool = False
@@ -164,3 +171,8 @@ def references(target: Any) -> list[Any]:
 def percentage(shares: Sequence[float]) -> float:
     """The mean of shares, in percent."""
     return 100.0 * statistics.fmean(shares)
+
+
+def ratio(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
+    """Quotients of arrays; 0 where the denominator is 0."""
+    return np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0)

@@ -27,7 +27,7 @@ from flan_jax.reporting.notes import notes
 from flan_jax.reporting.plots import plots
 from flan_jax.reporting.runs import Run, common, dataset_names
 from flan_jax.reporting.statistics import option_probabilities
-from flan_jax.reporting.tables import Table, metrics_table, percent, results_table
+from flan_jax.reporting.tables import RECORDS_SEEN, Table, metrics_table, percent, results_table
 
 _COLORS = {labels.HELD_OUT: "held", labels.SEEN: "seen", labels.UNKNOWN: "unknown", labels.MIXED: "unknown"}
 _STYLE = """
@@ -95,11 +95,11 @@ def _table(table: Table) -> str:
 def _kind(table: Table, column: int, cell: str) -> str:
     """The classes of a cell."""
     if table.head[column] == "label":
-        label, _, overlap = cell.partition("; ")
-        return "seen" if overlap else _COLORS.get(labels.status_of(label), "")
+        label = cell.partition("; ")[0]
+        return "seen" if cell.endswith(RECORDS_SEEN) else _COLORS.get(labels.status_of(label), "")
     if table.head[column] == "wording":
         return "text"
-    return "marked" if table.head[column] == "most frequent" and "(" in cell else ""
+    return "marked" if table.head[column] in ("most frequent", "shots") and "(" in cell else ""
 
 
 def _figure(svg: bytes, alternative: str) -> str:

@@ -202,6 +202,17 @@ def test_predictions_that_were_changed_are_made_anew(scorer, tmp_path, capsys, c
     assert said == ("" if earlier else f"{path} was edited, damaged or cut off: predicted anew.\n")
 
 
+def test_predictions_say_which_passage_they_share(scorer, tmp_path):
+    rows = [RTE, RTE | {"hypothesis": "Red."}, RTE | {"premise": "Snow is white."}]
+    snli = [{**row, "options": ["yes", "maybe", "no"]} for row in rows]
+    prepare(tmp_path / "prepared", rte=rows, snli=snli)
+    evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["rte", "snli"])
+    _, *lines = predictions(tmp_path / "out", "snli")
+    first, second, other = (line["passage"] for line in lines)
+    assert first == second != other
+    assert not any("passage" in line for line in predictions(tmp_path / "out", "rte"))
+
+
 def test_other_weights_are_other_predictions(network, scorer, tmp_path):
     prepare(tmp_path / "prepared", piqa=[PIQA])
     first = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["piqa"])

@@ -238,3 +238,61 @@ def test_what_is_zero_for_want_of_a_value_is_said(name, targets, predictions, ex
     assert metric(name).undefined(targets, predictions) == expected
     for value in expected:
         assert METRICS[name](targets, predictions)[value] == 0.0
+
+
+# ------------------------------------------------------------------------------------------------- sums of statistics
+
+
+def _labels(rng, labels):
+    targets = rng.choice(labels, 60).tolist()
+    return targets, [t if rng.random() < 0.5 else str(rng.choice(labels)) for t in targets]
+
+
+def _examples(name, seed, few_pairs):
+    """Targets and predictions that the metric takes, hostile ones among them."""
+    rng = np.random.default_rng(seed)
+    if name.startswith("bleu"):
+        pairs = few_pairs(seed)
+        return [r for r, _ in pairs], [p for _, p in pairs]
+    if name == "pearson_spearman":
+        targets, said = _labels(rng, ["0", "1.5", "2", "4.999", "5"])
+        return targets, [s if i % 9 else "no number" for i, s in enumerate(said)]
+    labels = ["no", "yes"] if name in ("multirc", "binary_f1") or seed % 2 else ["yes", "no", "", "東京"]
+    targets, said = _labels(rng, labels)
+    if name == "multirc":
+        targets = [{"references": [t], "question_id": str(i // 3)} for i, t in enumerate(targets)]
+    return targets, said
+
+
+SUMMED = [name for name in names() if metric(name).statistics]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", SUMMED)
+def test_a_headline_follows_from_the_sums_of_its_examples(name, seed, few_pairs):
+    """So that examples can be drawn anew for an interval, without computing the metric a thousand times."""
+    found, (targets, said) = metric(name), _examples(name, seed, few_pairs)
+    statistics = found.statistics(targets, said)
+    assert len(statistics) == len(targets)
+    rng = np.random.default_rng(seed)
+    draws = [range(len(targets)), range(7), [3], [3, 3, 3], *rng.integers(0, len(targets), (5, len(targets)))]
+    expected = [found.share(found([targets[i] for i in drawn], [said[i] for i in drawn])) for drawn in draws]
+    sums = np.stack([statistics[list(drawn)].sum(0) for drawn in draws])
+    np.testing.assert_allclose(found.of_sums(sums), expected, atol=1e-9)
+    assert not found.of_sums(np.zeros_like(sums)).any()
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_sums_of_constant_answers_give_what_the_metric_does(name, few_pairs):
+    found, (targets, _) = metric(name), _examples(name, 1, few_pairs)
+    for said in (["yes"] * len(targets), ["2"] * len(targets), [""] * len(targets)):
+        value = found.of_sums(found.statistics(targets, said).sum(0))
+        assert value == pytest.approx(found.share(found(targets, said)), abs=1e-9)
+
+
+def test_every_headline_has_values_or_sums():
+    """Otherwise a report has no interval and no test of a dataset."""
+    assert {"matthews", "multirc", "bleu", "pearson_spearman"} <= set(SUMMED)
+    for record in catalog.datasets():
+        headline = metric(record.metrics[0])
+        assert (headline.example is None) == (headline.statistics is not None) == (headline.of_sums is not None)
