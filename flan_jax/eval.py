@@ -25,6 +25,7 @@ from rich.console import Console
 from flan_jax import configuration, distributed, macros, options, protocol
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
+from flan_jax.wording import counted
 
 with epy.lazy_imports():  # not before the command line is read
     from flan_jax import partitioning, reporting
@@ -196,11 +197,14 @@ def _score_items(arguments: argparse.Namespace) -> None:
     if primary:
         failed = f", {done.errors} of {done.items} have an error" if done.errors else ""
         about = {"items": done.items, "errors": done.errors, "joint": joint, "output": arguments.output}
-        print(to_json(about) if arguments.json else f"{done.items - done.errors} items scored{failed}", flush=True)
+        print(
+            to_json(about) if arguments.json else f"{counted(done.items - done.errors, 'items')} scored{failed}",
+            flush=True,
+        )
     if done.errors:
         raise FlanError(
-            f"{done.errors} of {done.items} items cannot be scored: their lines of {arguments.output} say why; "
-            "the others are scored."
+            f"{done.errors} of {counted(done.items, 'items')} cannot be scored: their lines of {arguments.output} say "
+            "why; the others are scored."
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flan_jax import catalog
 from flan_jax.errors import FlanError
+from flan_jax.wording import counted
 
 _SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # and what people call them
 _LIKE_DATA = (*_SPLITS, "dev", "json")  # parts of the names of files that someone may think are read
@@ -29,7 +30,7 @@ def lines(bad_rows: Iterable[str], notes: Iterable[str]) -> Iterator[str]:
     for place, rows in by_place.items():
         yield from rows[:_SHOWN_ROWS]
         if len(rows) > _SHOWN_ROWS:
-            yield f"{len(rows) - _SHOWN_ROWS:,} more rows of {place}"
+            yield f"{counted(len(rows) - _SHOWN_ROWS, 'more rows')} of {place}"
     yield from dict.fromkeys(notes)
 
 
@@ -109,10 +110,10 @@ def unread_rows(
             continue
         used = _length((start, stop) for start, stop, _ in of_file)
         if not of_file:
-            notes.append(f"{_named(file)}, {size:,} row{'s' if size > 1 else ''} that no split takes ({come})")
+            notes.append(f"{_named(file)}, {counted(size, 'rows')} that no split takes ({come})")
         elif used < size:
             takers = ", ".join(dict.fromkeys(taker for *_, taker in of_file))
-            notes.append(f"{size - used:,} of {size:,} rows of {_named(file)} ({takers})")
+            notes.append(f"{size - used:,} of {counted(size, 'rows')} of {_named(file)} ({takers})")
     return notes
 
 

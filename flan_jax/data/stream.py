@@ -20,6 +20,7 @@ from flan_jax.data import packing
 from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
+from flan_jax.wording import counted
 
 FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
 BLOCK_ROWS = 512
@@ -108,8 +109,8 @@ class Stream:
             fits = (lengths <= row_length) & (targets <= target_length)
             if not fits.any():
                 raise FlanError(
-                    f"dataset {name}: none of its {len(fits)} examples fits a row of {row_length} slots with "
-                    f"{target_length} target slots; raise TASK_FEATURE_LENGTHS or leave it out."
+                    f"dataset {name}: none of its {counted(len(fits), 'examples')} fits a row of {row_length} slots "
+                    f"with {target_length} target slots; raise TASK_FEATURE_LENGTHS or leave it out."
                 )
             if not fits.all():
                 self.excluded[name] = int((~fits).sum())

@@ -202,7 +202,7 @@ def summarize(
         "best_dev": best["value"] if best else None,
         "best_dev_template": best["template"] if best else None,
         "metrics": {name: float(np.mean([t["metrics"][name] for t in templates])) for name in templates[0]["metrics"]},
-        "metric_versions": {key: metric.version for metric in all_of(record) for key in metric.keys},
+        "metric_versions": {key: version for metric in all_of(record) for key, version in metric.versions.items()},
         "stderr": float(np.mean(errors)) if errors else None,
         **(_ranked_figures(record, rows, templates) if is_ranked else {"random": None, "majority": None}),
         "templates": templates,
@@ -225,7 +225,7 @@ def _template(
     else:
         figures["unfinished"] = sum(p["finish"] == "length" for p in test)
         scores = [p["score"] for p in test if "score" in p]
-    figures["stderr"] = _stderr(scores, [p.get("passage", p["id"]) for p in test]) if scores else None
+    figures["stderr"] = _stderr(scores, [p.get("passage", str(i)) for i, p in enumerate(test)]) if scores else None
     if undefined:
         figures["undefined"] = undefined
     return figures | {"metrics": found, "cut_prompts": sum(p["cut_tokens"] > 0 for p in test)}
@@ -233,7 +233,7 @@ def _template(
 
 def _stderr(values: Sequence[float], passages: Sequence[str]) -> float | None:
     """Of a mean, where values of one passage count together (Liang and Zeger 1986); None for a single passage."""
-    groups_E = np.unique([str(passage) for passage in passages], return_inverse=True)[1]
+    groups_E = np.unique(passages, return_inverse=True)[1]
     groups = int(groups_E.max()) + 1
     if groups < 2:
         return None

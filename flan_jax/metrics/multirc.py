@@ -29,6 +29,7 @@ METRIC = Metric(
     version=f'{library("scikit-learn")}, F1 of "yes" over candidates',
     headline="f1a",
     secondary=("em",),
+    secondary_versions={"em": "flan_jax 1, questions with all candidates right"},
     compute=multirc,
     statistics=yes_counts,
     of_sums=f1_of_counts,

@@ -29,6 +29,7 @@ from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
 from flan_jax.overlap import corpus as corpus_room
 from flan_jax.overlap.ngrams import NgramIndex, passages
+from flan_jax.wording import counted
 
 N = 13  # words in an n-gram
 SPLITS = ("dev", "test")
@@ -208,7 +209,9 @@ def _scan(
                 f"{field!r}; name it with --field, or leave the file out."
             )
     if not found.totals["words"]:
-        raise FlanError(f"the corpus holds no words: {len(files)} files, {found.totals['bytes']} bytes.")
+        raise FlanError(
+            f"the corpus holds no words: {counted(len(files), 'files')}, {counted(found.totals['bytes'], 'bytes')}."
+        )
     return found
 
 

@@ -13,6 +13,7 @@ from flan_jax.reporting.evidence import Evidence
 from flan_jax.reporting.runs import Run, common, dataset_names, template_value, wording
 from flan_jax.reporting.statistics import Interval, quartiles
 from flan_jax.reporting.tables import EXTRA, NONE, Table, answers, mean_title, percent, signed
+from flan_jax.wording import counted
 
 
 def comparison_table(comparison: Comparison, over: Mapping[str, clusters.Common]) -> Table:
@@ -53,7 +54,7 @@ def _clusters_of(comparison: Comparison, over: Mapping[str, clusters.Common]) ->
 def _difference_cells(found: Difference) -> tuple[str, ...]:
     count = str(found.examples) if found.metric else ""
     if found.metric and found.groups < found.examples:
-        count += f" ({found.groups} passages)"
+        count += f" ({counted(found.groups, 'passages')})"
     shown = (count, *map(percent, found.means), signed(found.interval.value))
     return (
         *shown,

@@ -14,6 +14,7 @@ from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
 from flan_jax.reporting.runs import Run, common
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
 from flan_jax.reporting.tables import cluster_title
+from flan_jax.wording import counted
 
 
 def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
@@ -168,7 +169,7 @@ def _undefined(datasets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
     for name, figures in datasets.items():
         counts = collections.Counter(m for t in figures["templates"] for m in t.get("undefined", ()))
         for value, count in counts.items():
-            which = f"{count} of {len(figures['templates'])} templates"
+            which = f"{count} of {counted(len(figures['templates']), 'templates')}"
             yield f"{value} of {name} is undefined with {which}, where all answers are the same, and counts as 0 there."
 
 

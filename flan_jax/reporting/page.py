@@ -28,6 +28,7 @@ from flan_jax.reporting.plots import plots
 from flan_jax.reporting.runs import Run, common, dataset_names
 from flan_jax.reporting.statistics import option_probabilities
 from flan_jax.reporting.tables import RECORDS_SEEN, Table, metrics_table, percent, results_table
+from flan_jax.wording import counted
 
 _COLORS = {labels.HELD_OUT: "held", labels.SEEN: "seen", labels.UNKNOWN: "unknown", labels.MIXED: "unknown"}
 _STYLE = """
@@ -179,7 +180,7 @@ def _templates(runs: Sequence[Run], evidence: Evidence, name: str) -> str:
 def _worst(runs: Sequence[Run], evidence: Evidence, name: str) -> str:
     listed = evidence.worst[name]
     wrong = sum("loglikelihood" in p and ranked(p, "sum") != p["answer"] for p in listed)
-    small = f"{len(listed)} examples" + (f", {wrong} of them wrong" if "loglikelihood" in listed[0] else "")
+    small = counted(len(listed), "examples") + (f", {wrong} of them wrong" if "loglikelihood" in listed[0] else "")
     examples = "".join(_example(runs, evidence, name, p) for p in listed)
     return f"<details><summary>{_text(name)}<small>{small}</small></summary>{examples}</details>"
 

@@ -50,7 +50,7 @@ SECONDARY = {
     "multirc": {"f1a", "em"},
     "cola": {"matthews"},
     "cb": {"mean_f1"},
-    "stsb": {"pearson", "spearman"},
+    "stsb": {"pearson", "spearman", "pearson_rating", "spearman_rating"},
     "glue_mrpc": {"f1"},
     "glue_qqp": {"f1"},
     "squad_v1": {"em", "f1"},

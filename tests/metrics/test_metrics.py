@@ -86,8 +86,25 @@ def test_the_headline_is_the_mean_over_examples(name, hostile_pairs):
     assert record.share(record(targets, predictions)) == pytest.approx(np.mean(values))
 
 
+def test_every_value_has_the_version_of_what_computes_it():
+    """The share of the most frequent answer was called a macro F1 of scikit-learn."""
+    for record in METRICS.values():
+        assert list(record.versions) == list(record.keys) and record.versions[record.headline] == record.version
+        assert set(record.secondary_versions) <= set(record.secondary)
+    versions = {key: version for record in METRICS.values() for key, version in record.versions.items()}
+    assert "F1" in versions["macro_f1"] and "F1" not in versions["top_answer"]
+    assert "F1" in versions["f1a"] and "F1" not in METRICS["multirc"].versions["em"]
+    assert "nltk" in versions["edit_distance"] and "nltk" not in versions["exact"]
+    libraries = {"nltk": "edit", "scikit-learn": "f1|f1a|matthews", "scipy": "pearson|spearman"}
+    libraries |= {"sacrebleu": "bleu", "rouge-score": "rouge"}
+    for name, keys in libraries.items():
+        used = {key for key, version in versions.items() if version.startswith(f"{name} ")}
+        assert used and all(re.search(keys, key) for key in used)
+
+
 def test_which_metrics_have_a_value_of_one_example():
     without = {"bleu", "bleu_13a", "pearson_spearman", "matthews", "binary_f1", "mean_multiclass_f1", "multirc"}
+    without |= {"rating_correlation", "edit_distance_t5"}
     assert {name for name, record in METRICS.items() if record.example is None} == without | {"answer_shares"}
 
 
@@ -102,6 +119,7 @@ def test_a_metric_of_a_longer_answer_gets_more_tokens():
         "bleu",
         "bleu_13a",
         "edit_distance",
+        "edit_distance_t5",
         "rouge",
         "rouge_stemmed",
     }
@@ -197,7 +215,7 @@ HOSTILE_TEXTS = ["", " ", "\n", "...", "nan", "-inf", "1e400", "-1e308", "\ud800
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", sorted(set(METRICS) - {"multirc", "pearson_spearman", "record"}))
+@pytest.mark.parametrize("name", sorted(set(METRICS) - {"multirc", "pearson_spearman", "rating_correlation", "record"}))
 def test_every_value_is_a_finite_number(name):
     for targets in (["", "a"], ["yes", "yes"], [["", "b"], ["\u3000"]], ["3", "4.5"]):
         for text in HOSTILE_TEXTS:
@@ -254,8 +272,10 @@ def _examples(name, seed, few_pairs):
     if name.startswith("bleu"):
         pairs = few_pairs(seed)
         return [r for r, _ in pairs], [p for _, p in pairs]
-    if name == "pearson_spearman":
+    if name in ("pearson_spearman", "rating_correlation"):
         targets, said = _labels(rng, ["0", "1.5", "2", "4.999", "5"])
+        if name == "rating_correlation":
+            targets = [{"references": [str(round(float(t)))], "rating": t} for t in targets]
         return targets, [s if i % 9 else "no number" for i, s in enumerate(said)]
     labels = ["no", "yes"] if name in ("multirc", "binary_f1") or seed % 2 else ["yes", "no", "", "東京"]
     targets, said = _labels(rng, labels)

@@ -8,6 +8,7 @@ import pytest
 from flan_jax import catalog, protocol, styles, templates
 from flan_jax.data import sources, tasks
 from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.decoding.completion import cut
 
 GPT3 = styles.parse("gpt3")
@@ -45,17 +46,40 @@ def test_an_answer_ends_at_its_stops(record):
     asked = protocol.of(record, GPT3)
     if asked.ranked:
         return
-    joint = asked.joint(None, False)
-    rendered = [example for _, example in examples(record)]
-    stops = asked.stops(joint)
-    for example, following in zip(rendered, rendered[1:] + rendered[:1], strict=True):
-        # What a model says that has seen exemplars: the answer, and then the next prompt.
-        said = f" {example.targets}{asked.exemplar_end}{following.inputs}"
-        assert cut(said, stops).strip() == example.targets
-        # And where it has seen none, the next field's label ends the answer too.
+    stops = asked.stops(asked.joint(None, False))
+    for _, example in examples(record):
+        # The paper's rule, where nothing was shown before: a blank line, or a next question.
+        for more in ("\n\nMore text.", "\nQ: More?\nA: Yes."):
+            assert cut(f" {example.targets}{more}", stops).strip() == example.targets
+        # The next field's label ends the answer too.
         label = re.match(r"^[A-Z][A-Za-z ]*:", asked.templates[0].input)
-        if label:
+        if label and "\n\n" not in asked.templates[0].input:
             assert cut(f" {example.targets}\n{label.group()} more", stops).strip() == example.targets
+
+
+@EVERY
+@pytest.mark.parametrize("words", ["gpt3_2_shots", "2_shots"])
+def test_an_answer_ends_where_the_next_exemplar_would_begin(record, words):
+    """What a model says that goes on as its prompt does: the answer, what ends an exemplar, and the next exemplar."""
+    asked = protocol.of(record, styles.parse(words))
+    if asked.ranked:
+        return
+    source = sources.open_source(record, sources.SAMPLES)
+    split = "test" if "test" in source.splits else "validation"
+    pool = tasks.exemplar_pool(record, source, split)
+    shortest = sorted(pool, key=lambda row: sum(map(len, row[1].values())))[:4]  # so that some fit
+    builder = ExampleBuilder(record, asked.style, asked=asked, pool=shortest, tokenizer=ByteTokenizer())
+    stops = asked.stops(asked.joint(None, False))
+    shown = 0
+    for identity, fields in (*pool[:3], *tasks.text_records(tasks.records(record, source, split).take(3))):
+        example = builder.build(f"{identity} again", fields, asked.forward[0])
+        shown += example.shots
+        following = example.prefix or example.inputs  # the prefix begins with an exemplar's input
+        assert cut(example.targets + asked.exemplar_end + following, stops) == example.targets
+        if example.shots:
+            assert following.endswith(asked.exemplar_end)
+            assert cut(following[len(following.rstrip()) - 1 :], stops) == following.rstrip()[-1]
+    assert shown or sum(map(len, shortest[0][1].values())) > 500
 
 
 @EVERY
