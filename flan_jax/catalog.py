@@ -19,6 +19,7 @@ from flan_jax.errors import FlanError, unknown_name
 from flan_jax.templates import OPTIONS, Gpt3Prompt, Template, placeholders
 
 TRAIN_CAP = 30_000  # examples a dataset may give to training (paper, section 2.1)
+DEV_SIZE = 200  # examples of a dev set (paper, appendix); small datasets have fewer
 RATE_CAP = 3_000  # examples-proportional mixing stops growing here (paper, section 2.4)
 
 CLASSIFICATION = "classification"
@@ -77,7 +78,7 @@ class Splits:
     train: str | None = "train"
     dev: str | None = "train"
     test: str = "validation"
-    dev_size: int = 200
+    dev_size: int = DEV_SIZE
     test_size: int | None = None
     train_start: int = 0
     exact: bool = False

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from flan_jax import catalog, styles
+from flan_jax import catalog, protocol, styles
 from flan_jax.data import mixtures
-from flan_jax.data.stream import Stream
+from flan_jax.data.stream import ROWS_PER_BATCH, Stream
 from flan_jax.data.token_store import TokenStore
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 
-LENGTHS = {"inputs": 1024, "targets": 256}  # the paper's (section 2.4)
+LENGTHS = {"inputs": protocol.MAX_INPUT_TOKENS, "targets": protocol.MAX_TARGET_TOKENS}
 
 
 def open_mixture(
@@ -21,7 +21,7 @@ def open_mixture(
     tokenizer: Tokenizer,
     *,
     seed: int = 0,
-    rows_per_batch: int = 8,
+    rows_per_batch: int = ROWS_PER_BATCH,
     lengths: Mapping[str, int] = LENGTHS,
     encoder_decoder: bool = False,
     datasets: Collection[str] = (),

@@ -20,10 +20,12 @@ from flan_jax.data import packing
 from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
+from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
 from flan_jax.wording import counted
 
 FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
 BLOCK_ROWS = 512
+ROWS_PER_BATCH = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +68,9 @@ class Stream:
         rates: Mapping[str, float],
         *,
         seed: int,
-        row_length: int = 1280,
-        target_length: int = 256,
-        rows_per_batch: int = 8,
+        row_length: int = MAX_INPUT_TOKENS + MAX_TARGET_TOKENS,
+        target_length: int = MAX_TARGET_TOKENS,
+        rows_per_batch: int = ROWS_PER_BATCH,
         bos_id: int | None,
         eos_id: int,
         encoder_decoder: bool = False,

@@ -68,7 +68,7 @@ class Settings:
     """
 
     max_examples: int | None = None
-    max_dev_examples: int = 200
+    max_dev_examples: int = catalog.DEV_SIZE
     max_input_tokens: int | None = None
     joint: str = protocol.AUTO
     style: str = "instructions"

@@ -28,10 +28,9 @@ from flan_jax.content import normalized_words
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
 from flan_jax.overlap import corpus as corpus_room
-from flan_jax.overlap.ngrams import NgramIndex, passages
+from flan_jax.overlap.ngrams import N, NgramIndex, passages
 from flan_jax.wording import counted
 
-N = 13  # words in an n-gram
 SPLITS = ("dev", "test")
 VERSION = 2  # of the results' form; records of the first had no hash
 BLOCK_BYTES = 4 << 20  # of the corpus, decompressed, a task
