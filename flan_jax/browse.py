@@ -25,6 +25,7 @@ from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
+from flan_jax.wording import counted
 
 with epy.lazy_imports():  # not before the command line is read
     from flan_jax import inspection
@@ -58,7 +59,8 @@ def _print_findings(console: Console) -> dict[str, Any]:
     found = examples.lint()
     for line in found:
         console.print(line, markup=False, soft_wrap=True)
-    console.print(f"{len(found) or 'no'} findings in the templates of {len(catalog.datasets())} datasets")
+    many = counted(len(found), "findings") if found else "no findings"
+    console.print(f"{many} in the templates of {counted(len(catalog.datasets()), 'datasets')}")
     return {"findings": found}
 
 

@@ -19,6 +19,7 @@ from flan_jax.errors import FlanError, unknown_name
 from flan_jax.templates import OPTIONS, Gpt3Prompt, Template, placeholders
 
 TRAIN_CAP = 30_000  # examples a dataset may give to training (paper, section 2.1)
+DEV_SIZE = 200  # examples of a dev set (paper, appendix); small datasets have fewer
 RATE_CAP = 3_000  # examples-proportional mixing stops growing here (paper, section 2.4)
 
 CLASSIFICATION = "classification"
@@ -77,7 +78,7 @@ class Splits:
     train: str | None = "train"
     dev: str | None = "train"
     test: str = "validation"
-    dev_size: int = 200
+    dev_size: int = DEV_SIZE
     test_size: int | None = None
     train_start: int = 0
     exact: bool = False
@@ -136,6 +137,9 @@ class Dataset:
         by itself, and the field `variant` of every example says which it is. Without names, the examples of a record
         count as any others of their dataset.
       variant: which of them this record is; only of the records that `variants` makes.
+      passage: the field whose text several examples may share, as the turns of a conversation do, or the questions on a
+        passage: such examples are not independent, and intervals and tests draw them together. Empty where examples
+        have nothing in common.
       nested: maps a row of local JSONL in another form of the data, such as a whole dialogue, to rows of the TFDS
         schema; a row that is in this schema comes back alone.
     """
@@ -161,6 +165,7 @@ class Dataset:
     expand: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     variants: tuple[str, ...] = ()
     variant: str = ""
+    passage: str = ""
     nested: Callable[[Mapping[str, Any]], list[Any]] | None = None
 
     def __post_init__(self) -> None:

@@ -21,10 +21,11 @@ from etils import epy
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, macros, options, protocol
+from flan_jax import catalog, configuration, distributed, macros, options, protocol
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import to_json
+from flan_jax.wording import counted
 
 with epy.lazy_imports():  # not before the command line is read
     from flan_jax import partitioning, reporting
@@ -46,7 +47,7 @@ def evaluate(
     baseline_dir: str | None = None,
     baseline_name: str = "untuned",
     max_examples: int | None = None,
-    max_dev_examples: int = 200,
+    max_dev_examples: int = catalog.DEV_SIZE,
     max_input_tokens: int | None = None,
     max_new_tokens: int | None = None,
     joint: str = protocol.AUTO,
@@ -196,11 +197,14 @@ def _score_items(arguments: argparse.Namespace) -> None:
     if primary:
         failed = f", {done.errors} of {done.items} have an error" if done.errors else ""
         about = {"items": done.items, "errors": done.errors, "joint": joint, "output": arguments.output}
-        print(to_json(about) if arguments.json else f"{done.items - done.errors} items scored{failed}", flush=True)
+        print(
+            to_json(about) if arguments.json else f"{counted(done.items - done.errors, 'items')} scored{failed}",
+            flush=True,
+        )
     if done.errors:
         raise FlanError(
-            f"{done.errors} of {done.items} items cannot be scored: their lines of {arguments.output} say why; "
-            "the others are scored."
+            f"{done.errors} of {counted(done.items, 'items')} cannot be scored: their lines of {arguments.output} say "
+            "why; the others are scored."
         )
 
 

@@ -29,6 +29,7 @@ from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path, whole_file
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
+from flan_jax.wording import counted
 
 with epy.lazy_imports():  # not before the command line is read
     import tensorflow as tf
@@ -188,7 +189,9 @@ def export(
             bar.advance(task)
         if not lines:
             first = f"{skipped[0].reason}; {skipped[0].remedy}"
-            raise FlanError(f"nothing to export: none of {len(skipped)} sources could be read (first: {first}).")
+            raise FlanError(
+                f"nothing to export: none of {counted(len(skipped), 'sources')} could be read (first: {first})."
+            )
     return {"lines": lines, "skipped": [dataclasses.asdict(s) for s in skipped], "left_out": list(unused)}
 
 
@@ -230,7 +233,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             tokenizer=vocabularies.load(arguments.vocabulary),
         )
         total = sum(result["lines"].values())
-        print(f"{total:,} lines of {len(result['lines'])} datasets in {arguments.to}", file=sys.stderr)
+        print(
+            f"{counted(total, 'lines')} of {counted(len(result['lines']), 'datasets')} in {arguments.to}",
+            file=sys.stderr,
+        )
         for line in result["left_out"]:
             print(f"left out: {line}", file=sys.stderr)
         for s in result["skipped"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -85,15 +86,50 @@ def finite(value: Any) -> Any:
     return [finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
+class ChangedLines(ValueError):
+    """A file of results that is not as it was written: cut off, edited or damaged."""
+
+
+def bound_lines(header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], what: str) -> str:
+    """The text of a file of results: a header, then a line each. The header has a digest of all, as `digest`.
+
+    Raises:
+      FlanError: a number is NaN or infinite.
+    """
+    rest = [to_json(line, ascii_only=False, what=what) for line in lines]
+    found = _start_of_digest(header)
+    for line in rest:
+        found.update(line.encode() + b"\n")
+    return "\n".join([to_json({**header, "digest": found.hexdigest()}, ascii_only=False, what=what), *rest]) + "\n"
+
+
 def read_lines(path: AnyPath) -> list[dict[str, Any]]:
-    """The JSON lines of a predictions file; the first is its header.
+    """The JSON lines of a file that `bound_lines` has made, the header first.
+
+    Of an earlier version's file, whose header has no digest, nobody can say whether it was changed: whoever asks for
+    more than a look at it has to ask for `digest` in the header.
 
     Raises:
       NotFiniteNumber: a number is NaN or infinite.
-      ValueError: a line is no JSON.
+      ChangedLines: the lines are not those that the header is bound to.
+      ValueError: a line is no JSON, or the header is no header.
     """
-    with path.open(encoding="utf-8") as file:  # str.splitlines would also cut at U+2028 and U+0085 inside a text
-        return [from_json(line) for line in file]
+    with path.open("rb") as file:  # str.splitlines would also cut at U+2028 and U+0085 inside a text
+        header = from_json(file.readline())
+        if not isinstance(header, dict):
+            raise ValueError(f"{path} begins with no header")
+        found, lines = _start_of_digest(header), [header]
+        for line in file:
+            found.update(line.rstrip(b"\r\n") + b"\n")  # a copy may come with other line ends
+            lines.append(from_json(line))
+    if header.get("digest") not in (None, found.hexdigest()):
+        raise ChangedLines(f"{path} is not as it was written")
+    return lines
+
+
+def _start_of_digest(header: Mapping[str, Any]) -> Any:
+    rest = {name: value for name, value in header.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode() + b"\n")
 
 
 # ---------------------------------------------------------------------------------------------------- lines of JSON

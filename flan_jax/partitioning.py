@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flan_jax.errors import FlanError
 from flan_jax.values import MESH_AXES
+from flan_jax.wording import counted
 
 # Logical axis -> mesh axes, in T5X's names. A name that is not here is an error; None keeps the axis whole.
 RULES: dict[str, str | tuple[str, ...] | None] = {
@@ -62,12 +63,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     sizes = [data, fsdp, tensor]
     known = math.prod(s for s in sizes if s != -1)
     if sizes.count(-1) > 1 or any(s == 0 or s < -1 for s in sizes) or len(devices) % known:
-        raise FlanError(f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not fit {len(devices)} devices.")
+        raise FlanError(
+            f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not fit {counted(len(devices), 'devices')}."
+        )
     sizes = [len(devices) // known if s == -1 else s for s in sizes]
     if math.prod(sizes) != len(devices):
         raise FlanError(
-            f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} has {math.prod(sizes)} places for {len(devices)} "
-            "devices; set one size to -1 to take them all."
+            f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} has {math.prod(sizes)} places for "
+            f"{counted(len(devices), 'devices')}; set one size to -1 to take them all."
         )
     return Mesh(_laid_out(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 

@@ -28,6 +28,7 @@ from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import to_json
 from flan_jax.quiet import quiet_loggers
 from flan_jax.values import TOKENS
+from flan_jax.wording import counted
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.checkpoint import manifest
@@ -174,7 +175,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(to_json(result))
         if refused := [s for s in result["skipped"] if s["refused"]]:
             first = f"{refused[0]['reason']}; {refused[0]['remedy']}"
-            raise FlanError(f"{len(refused)} of {len(chosen)} datasets are not prepared ({first}); the others are.")
+            raise FlanError(
+                f"{len(refused)} of {counted(len(chosen), 'datasets')} not prepared ({first}); the others are."
+            )
 
 
 def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> None:

@@ -246,7 +246,7 @@ class Protocol:
                 "ranked": self.ranked,
                 **({"asked": "every turn"} if self.asks_all else {}),
                 "new_tokens": self.new_tokens_limit if self.ranked else self.max_new_tokens,
-                "metrics": [[metric.name, metric.version] for metric in self.metrics],
+                "metrics": [[metric.name, sorted(metric.versions.items())] for metric in self.metrics],
             }
         )
 

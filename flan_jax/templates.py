@@ -77,7 +77,8 @@ class Gpt3Prompt:
       input: the prompt; it has no `{options}` and does not end in white space. The continuation follows after a space.
       words: for classification with label words, what stands for each of them as a continuation, in label order; empty
         where the options themselves continue the prompt.
-      stop: where a generated continuation ends; a dataset whose answers are generated names its own.
+      stop: where a generated continuation ends: as in the paper at a blank line, which also stands before the next
+        exemplar, or at the next "Q:"; a dataset whose answers are one line ends them at its end.
       premise: what stands before an option where its likelihood without the prompt is asked for (PMI); default the
         prompt's own end, after its last field.
       mid_sentence: whether the options go on with a sentence of the prompt, so that they begin in lower case, where

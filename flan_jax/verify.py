@@ -47,7 +47,7 @@ def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
         findings.append(finding)
         print(finding.line(), flush=True)
     counts = [sum(finding.status == status for finding in findings) for status in (HOLDS, FAILS, SKIPPED)]
-    print("{} hold, {} fail, {} skipped".format(*counts), flush=True)
+    print("held: {}, failed: {}, skipped: {}".format(*counts), flush=True)
     return findings
 
 

@@ -98,6 +98,7 @@ COQA = Dataset(
     metrics=("squad",),
     splits=Splits(test="test", dev_size=100),
     keep=_coqa_keep,
+    passage="story",
     fields=_coqa_fields,
     expand=_coqa_turns,
     nested=_coqa_nested,
@@ -105,25 +106,29 @@ COQA = Dataset(
         "{story}\n\n{history}\nQ: {question} (Where the text does not tell: unknown.)\nA:", stop=("\n",)
     ),
     templates=(
-        Template("{story}\n\nTwo people are talking about the text above.\n\n{history}\nQ: {question}\nA:"),
         Template(
-            "Go through the text and the conversation so far, then answer the last question in as few words as possible.\n\nText: {story}\n\nConversation:\n{history}\n\nLast question: {question}"
+            "{story}\n\nTwo people are talking about the text above. Whatever it leaves out they call unknown.\n\n{history}\nQ: {question}\nA:"
+        ),
+        Template(
+            "Go through the text and the conversation so far, then answer the last question in as few words as possible. Where the text has no answer, one will do: unknown.\n\nText: {story}\n\nConversation:\n{history}\n\nLast question: {question}"
         ),
         Template(
             'Somebody is being asked about a thing they have just read, which is this:\n\n{story}\n\nUp to now the interview ran like this:\n\n{history}\n\nThe next thing they have to answer is: {question}\n\nWhat should they say? If the text leaves it open, they should say "unknown".'
         ),
         Template(
-            "{history}\nQ: {question}\n\nThe reply to the last line is missing. Supply it from this passage:\n\n{story}"
+            '{history}\nQ: {question}\n\nThe reply to the last line is missing. Supply it from this passage. Only if it is nowhere in there should you put down "unknown".\n\n{story}'
         ),
         Template(
-            "ORAL EXAMINATION\n\nThe candidate has studied these lines:\n{story}\n\nRecord of the examination:\n{history}\n\nThe examiner goes on: {question}\n\nWrite down a good answer, no longer than it has to be."
+            "ORAL EXAMINATION\n\nThe candidate has studied these lines:\n{story}\n\nRecord of the examination:\n{history}\n\nThe examiner goes on: {question}\n\nWrite down a good answer, no longer than it has to be. (To a question that goes beyond the lines, a good answer is: unknown.)"
         ),
         Template(
-            "My son and I have read the following together, and I am quizzing him on it.\n\n{story}\n\nThis is how far we have got:\n\n{history}\n\nNow I have asked him this, and he looks at me helplessly: {question}\nCould you whisper the answer to him?"
+            'My son and I have read the following together, and I am quizzing him on it.\n\n{story}\n\nThis is how far we have got:\n\n{history}\n\nNow I have asked him this, and he looks at me helplessly: {question}\nCould you whisper the answer to him? Or just "unknown", if we were never told.'
         ),
-        Template("Passage: {story}\n\nEarlier:\n{history}\n\nFollow-up question: {question}\nShort answer:"),
         Template(
-            'Please provide the next answer in a dialogue about the passage at the end. Mind that a word such as "she" or "there" may point back to what was said before.\n\n{history}\nQ: {question}\n\n{story}'
+            "Passage: {story}\n\nEarlier:\n{history}\n\nFollow-up question: {question}\nShort answer (unknown, if the passage keeps it back):"
+        ),
+        Template(
+            'Please provide the next answer in a dialogue about the passage at the end. Mind that a word such as "she" or "there" may point back to what was said before, and that the passage may not know either. In that case the next answer is "unknown".\n\n{history}\nQ: {question}\n\n{story}'
         ),
         Template(
             "{story}\n\nThis is how a conversation about it starts.\n\n{history}\n\nThen one more question is asked, and it gets this reply: {answer}\n\nWhat is the question?",
@@ -205,6 +210,7 @@ QUAC = Dataset(
     source="quac:1.0.0",
     kind=GENERATION,
     metrics=("quac",),
+    passage="article",
     fields=_quac_fields,
     nested=_quac_nested,
     gpt3_prompt=Gpt3Prompt(
@@ -571,7 +577,7 @@ FIX_PUNCT = Dataset(
     ),
     folder=_PARA_CRAWL_FOLDER,
     kind=GENERATION,
-    metrics=("edit_distance",),
+    metrics=("edit_distance", "edit_distance_t5"),
     splits=Splits(train_start=30_200, test_size=3_000),
     keep=_fix_punct_keep,
     fields=_fix_punct_fields,
@@ -635,7 +641,7 @@ TRUE_CASE = Dataset(
     ),
     folder=_PARA_CRAWL_FOLDER,
     kind=GENERATION,
-    metrics=("edit_distance",),
+    metrics=("edit_distance", "edit_distance_t5"),
     splits=Splits(test_size=3_000),
     keep=_true_case_keep,
     fields=_true_case_fields,
@@ -693,7 +699,7 @@ WORD_SEGMENT = Dataset(
     kin=(("para_crawl_enes", "both have English sentences of ParaCrawl"),),
     folder=_PARA_CRAWL_FOLDER,
     kind=GENERATION,
-    metrics=("edit_distance",),
+    metrics=("edit_distance", "edit_distance_t5"),
     splits=Splits(train_start=60_400, test_size=3_000),
     keep=_word_segment_keep,
     fields=_word_segment_fields,

@@ -119,6 +119,7 @@ def _anli(number: int) -> Dataset:
         metrics=("accuracy",),
         splits=Splits(dev="validation", test="test"),
         labels=_ANLI_LABELS,
+        passage="premise",
         fields=_anli_fields,
         gpt3_prompt=Gpt3Prompt(
             "{premise}\nStatement: {hypothesis}\nIs the statement true, false, or neither?\nAnswer:",
@@ -257,6 +258,7 @@ def _mnli(variant: str) -> Dataset:
         splits=Splits(test=f"validation_{variant}", exact=variant == "mismatched"),
         labels=_THREE_WAY,
         keep=has_label,
+        passage="premise",
         fields=_three_way_fields,
         gpt3_prompt=Gpt3Prompt(
             "{premise}\nStatement: {hypothesis}\nIs the statement true, false, or neither?\nAnswer:",
@@ -407,6 +409,7 @@ SNLI = Dataset(
     labels=_THREE_WAY,
     spellings=(("-", -1),),  # SNLI's own files, where nobody agreed
     keep=has_label,
+    passage="premise",
     fields=_three_way_fields,
     # The premises are captions of photographs and both sentences are about one scene, which the templates say.
     gpt3_prompt=Gpt3Prompt(
@@ -478,6 +481,7 @@ WNLI = Dataset(
     splits=Splits(dev_size=30),
     labels=_WNLI_LABELS,
     keep=has_label,
+    passage="text",
     fields=_wnli_fields,
     gpt3_prompt=Gpt3Prompt("{text}\nStatement: {reading}\nIs the statement true or false?\nAnswer:", ("false", "true")),
     templates=(

@@ -239,17 +239,17 @@ _STSB_LABELS = tuple((str(score), str(score)) for score in range(6))  # TFDS has
 
 
 def _stsb_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields sentence1, sentence2, score (as rated, like "3.8"), options ("0" to "5"), answer (the score rounded).
+    """Fields sentence1, sentence2, rating (like "3.8"), options ("0" to "5"), answer (the rating rounded).
 
-    A score halfway between two numbers goes to the even one, as in printf and in the paper.
+    A rating halfway between two numbers goes to the even one, as in printf and in the paper.
     """
-    score = tf.strings.as_string(record["label"], precision=3)
+    rating = tf.strings.as_string(record["label"], precision=3)
     words = tuple(word for _, word in _STSB_LABELS)
     in_range = (record["label"] >= 0) & (record["label"] <= len(words) - 1)  # false for what is not a number, too
     return {
         "sentence1": one_line(record["sentence1"]),
         "sentence2": one_line(record["sentence2"]),
-        "score": tf.strings.regex_replace(score, r"\.?0+$", ""),
+        "rating": tf.strings.regex_replace(rating, r"\.?0+$", ""),
         "options": tf.constant(words),
         "answer": tf.where(in_range, pick(words, tf.round(record["label"])), ""),
     }
@@ -266,7 +266,7 @@ STSB = Dataset(
         ("multi30k", "both have captions of Flickr30k"),
     ),
     kind=CLASSIFICATION,
-    metrics=("pearson_spearman",),
+    metrics=("pearson_spearman", "rating_correlation"),
     splits=Splits(dev_size=100),
     labels=_STSB_LABELS,
     keep=has_label,
@@ -299,7 +299,7 @@ STSB = Dataset(
             "SEMANTIC SIMILARITY, from 0 (none) up to 5 (complete), rounded to a whole number\n(1) {sentence1}\n(2) {sentence2}\n{options}"
         ),
         Template(
-            "Several people compared the text below with a second one and rated the similarity in meaning, where 0 stands for unrelated and 5 for equivalent. Their average was {score}. Write a text that might have been the second.\n\n{sentence1}",
+            "Several people compared the text below with a second one and rated the similarity in meaning, where 0 stands for unrelated and 5 for equivalent. Their average was {rating}. Write a text that might have been the second.\n\n{sentence1}",
             "{sentence2}",
             INVERTED,
         ),

@@ -42,6 +42,7 @@ BOOL_Q = Dataset(
     kind=CLASSIFICATION,
     metrics=("accuracy",),
     labels=_BOOL_Q_LABELS,
+    passage="passage",
     fields=_bool_q_fields,
     bare="{passage}\n{question}",
     gpt3_prompt=Gpt3Prompt("{passage}\nQuestion: {question}\nAnswer (yes or no):"),
@@ -116,6 +117,7 @@ DROP = Dataset(
     kind=GENERATION,
     metrics=("squad", "drop"),
     splits=Splits(test="dev"),
+    passage="passage",
     fields=_drop_fields,
     # The passages are about history, matches of American football and the figures of a census.
     gpt3_prompt=Gpt3Prompt("Passage: {passage}\nQuestion: {question}\nAnswer:", stop=("\n",)),
@@ -189,6 +191,7 @@ MULTIRC = Dataset(
     labels=_MULTIRC_LABELS,
     spellings=YES_NO_SPELLINGS,
     keep=has_label,
+    passage="paragraph",
     fields=_multirc_fields,
     gpt3_prompt=Gpt3Prompt(
         "{paragraph}\n\nQuestion: {question}\nIs the following a right answer? {response}\nYes or no:"
@@ -315,6 +318,7 @@ SQUAD_V1 = Dataset(
     folder="squad",
     kind=GENERATION,
     metrics=("squad",),
+    passage="context",
     fields=_squad_fields,
     gpt3_prompt=Gpt3Prompt("{context}\n\nQ: {question}\nA:", stop=("\n",)),
     templates=(
@@ -385,6 +389,7 @@ SQUAD_V2 = Dataset(
     paper_dataset="squad",
     kind=GENERATION,
     metrics=("squad",),
+    passage="context",
     fields=_squad_v2_fields,
     # Not those of SQuAD v1.1: a forward template has to say what to do where there is no answer.
     gpt3_prompt=Gpt3Prompt(

@@ -181,7 +181,7 @@ CNN_DAILYMAIL = Dataset(
     metrics=("rouge", "rouge_stemmed"),
     splits=_OWN_SPLITS,
     fields=_cnn_dailymail_fields,
-    gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:", stop=("\n\n",)),
+    gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:"),
     templates=(
         Template("{article}\n\nWhat are the highlights of this article? Write each one on a line of its own."),
         Template("Boil the news article down to its key points, one point a line.\n\n{article}"),
@@ -305,7 +305,7 @@ MULTI_NEWS = Dataset(
     splits=_OWN_SPLITS,
     fields=_multi_news_fields,
     # A few records have one article only, so the templates speak of coverage, material, sources in general.
-    gpt3_prompt=Gpt3Prompt("{numbered}\n\nTL;DR:", stop=("\nSource",)),
+    gpt3_prompt=Gpt3Prompt("{numbered}\n\nTL;DR:"),
     templates=(
         Template("{numbered}\n\nWrite one summary that covers everything above."),
         Template(
@@ -362,7 +362,7 @@ NEWSROOM = Dataset(
         "tfds build newsroom --manual_dir=THAT_FOLDER"
     ),
     fields=_newsroom_fields,
-    gpt3_prompt=Gpt3Prompt("{title}\n\n{text}\n\nTL;DR:", stop=("\n\n",)),
+    gpt3_prompt=Gpt3Prompt("{title}\n\n{text}\n\nTL;DR:"),
     templates=(
         Template(
             "Draft the short description that a search engine could show under the link to this article.\n\n{title}\n{text}"
@@ -535,7 +535,7 @@ SAMSUM = Dataset(
         "folder, and run tfds build samsum --manual_dir=THAT_FOLDER"
     ),
     fields=_samsum_fields,
-    gpt3_prompt=Gpt3Prompt("{dialogue}\n\nTL;DR:", stop=("\n\n",)),
+    gpt3_prompt=Gpt3Prompt("{dialogue}\n\nTL;DR:"),
     templates=(
         Template("{dialogue}\n\nSummarize this conversation briefly."),
         Template("Chat:\n{dialogue}\nSummary:"),
@@ -586,7 +586,7 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
     metrics=("rouge", "rouge_stemmed"),
     splits=_OWN_SPLITS,
     fields=_wiki_lingua_fields,
-    gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:", stop=("\n\n",)),
+    gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:"),
     templates=(
         Template("{article}\n\nPut the steps of these instructions into short form."),
         Template("Shorten this how-to guide until nothing but the bare instructions is left.\n\n{article}"),
@@ -638,7 +638,7 @@ XSUM = Dataset(
         "put it into a folder, and run tfds build xsum --manual_dir=THAT_FOLDER"
     ),
     fields=_xsum_fields,
-    gpt3_prompt=Gpt3Prompt("{document}\n\nTL;DR:", stop=("\n\n",)),
+    gpt3_prompt=Gpt3Prompt("{document}\n\nTL;DR:"),
     templates=(
         Template("Summarize the article in one sentence.\n\n{document}"),
         Template(

@@ -11,6 +11,7 @@ import pytest
 from flan_jax import catalog
 from flan_jax.catalog import Splits
 from flan_jax.errors import FlanError
+from flan_jax.templates import placeholders
 
 # The paper's exclusions (flan_facts.md, section 1): what leaves the mixture when a cluster is evaluated.
 ALSO_OUT = {
@@ -460,3 +461,12 @@ def test_catalog_imports_neither_tensorflow_nor_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_passage_of_a_dataset_is_a_field_that_its_prompts_show():
+    """Intervals draw examples of one passage together; of an unknown field all would be alone, without a word."""
+    having = {record.name: record for record in catalog.datasets() if record.passage}
+    assert {"coqa", "quac", "squad_v1", "drop", "multirc"} <= set(having)
+    for record in having.values():
+        shown = {name for t in record.templates for name in placeholders(t.input)}
+        assert record.passage in shown and all(one.passage == record.passage for one in catalog.variants(record))

@@ -1,6 +1,7 @@
 """The order of the rooms: each imports only from floors below its own. The table is the documentation."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import flan_jax.tasks
 
 FLOORS = (
     {"errors"},
-    {"files", "quiet", "revision"},
+    {"files", "quiet", "revision", "wording"},
     {"json_lines"},
     {"values", "content"},
     {"options"},
@@ -30,6 +31,7 @@ FLOORS = (
     {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination", "audit"}
     | {"verify", "export", "study", "quickstart", "launch"},
 )
+MAX_SMALL = 3  # up to here a number is its own reason
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGE, TASKS = Path(flan_jax.__file__).parent, Path(flan_jax.tasks.__file__).parent
 FILES = {path: path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
@@ -87,3 +89,31 @@ def modules_of(source: str) -> set[str]:
     named = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     named |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     return {name.split(".")[0] for name in named}
+
+
+def _numbers(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """(name, number) of every argument, field and option of a command that has a number by default."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            asked = [*node.args.posonlyargs, *node.args.args]
+            defaults = zip(asked[len(asked) - len(node.args.defaults) :], node.args.defaults, strict=True)
+            both = [*defaults, *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+            found = [(argument.arg, value) for argument, value in both]
+        elif isinstance(node, ast.ClassDef):
+            found = [(line.target.id, line.value) for line in node.body if isinstance(line, ast.AnnAssign)]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
+            found = [(node.args[0].value.lstrip("-"), k.value) for k in node.keywords if k.arg == "default"]
+        else:
+            continue
+        for name, value in found:
+            if isinstance(value, ast.Constant) and isinstance(value.value, int | float) and value.value > MAX_SMALL:
+                yield name, repr(value.value)
+
+
+def test_no_number_is_a_default_in_two_modules():
+    """One of them would be changed, and the other not: a constant of the lower room stands in both."""
+    where: dict[tuple[str, str], set[str]] = {}
+    for path in FILES:
+        for found in _numbers(ast.parse(path.read_text())):
+            where.setdefault(found, set()).add(f"{FILES[path]}/{path.name}")
+    assert not {found: sorted(paths) for found, paths in where.items() if len(paths) > 1}

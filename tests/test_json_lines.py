@@ -9,6 +9,7 @@ from flan_jax.json_lines import (
     JsonLine,
     NotFiniteNumber,
     as_unicode,
+    bound_lines,
     first_not_finite,
     from_json,
     parse_json,
@@ -177,3 +178,34 @@ def test_numbers_that_are_not_finite_are_not_read(text, tmp_path):
     with pytest.raises(NotFiniteNumber):
         read_lines(tmp_path / "lines")
     assert from_json('"NaN"') == "NaN" and from_json("1e300") == 1e300
+
+
+LINES = [{"id": 0, "prediction": "Zwölf\u2028Uhr"}, {"id": 1, "prediction": "no"}, {"id": 2, "prediction": "no"}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("no", "ja", 1),
+        lambda text: text.replace('"k"', '"l"'),
+        lambda text: text.replace('"left_out": ["x"]', '"left_out": []'),
+        lambda text: "".join(text.splitlines(True)[:-1]),  # the last line is gone
+        lambda text: "".join([*text.splitlines(True), text.splitlines(True)[-1]]),
+        lambda text: "".join([text.split("\n")[0] + "\n", *reversed(text.split("\n")[1:-1])]),
+        lambda text: text[:-20],
+        lambda text: "[]\n" + text,
+        lambda text: "",
+    ],
+)
+def test_lines_of_results_that_were_changed_are_not_read(change, tmp_path):
+    text = bound_lines({"key": "k", "left_out": ["x"]}, LINES, "lines")
+    path = tmp_path / "lines"
+    path.write_text(text)
+    header, *lines = read_lines(path)
+    assert lines == LINES and {"key": "k", "left_out": ["x"]}.items() < header.items()
+    path.write_bytes(text.replace("\n", "\r\n").encode())  # as some programs copy it
+    assert read_lines(path)[1:] == LINES
+    assert change(text) != text
+    path.write_text(change(text))
+    with pytest.raises(ValueError):
+        read_lines(path)

@@ -59,7 +59,7 @@ def test_an_encoder_has_eos_and_nothing_else(setting):
 
 def test_stops():
     assert protocol.of(NQ, GPT3).stops(SPACE) == ("\n",)
-    assert protocol.of(catalog.dataset("multi_news"), GPT3).stops(SPACE) == ("\nSource",)
+    assert protocol.of(catalog.dataset("multi_news"), GPT3).stops(SPACE) == ("\n\n", "\nQ:")
     assert protocol.of(NQ).stops(NEWLINE) == ("\n\n", "\nQ:")
     for style in (styles.PAPER, GPT3):
         assert protocol.of(NQ, style).stops(EOS) == ()

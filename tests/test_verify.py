@@ -42,7 +42,7 @@ def test_a_line_a_check_and_json_last(run, verifiable):
         ["skipped" if name == "huggingface" else "ok", name] for name in checks.CHECKS
     ]
     assert lines[0].startswith(f"{verifiable['decoder']} step 3; rows of flan in ")
-    assert lines[8] == "6 hold, 0 fail, 1 skipped"
+    assert lines[8] == "held: 6, failed: 0, skipped: 1"
     found = json.loads(lines[9])
     assert found["ok"] and list(found["checks"]) == list(checks.CHECKS) and len(lines) == 10
     assert found["checks"]["rows"]["compared"]["examples"] == 2
@@ -57,7 +57,7 @@ def test_a_check_that_fails_is_exit_status_1(run, monkeypatch):
     status, lines, _ = run("--checks=trees,stream", "--json")
     assert status == 1
     assert lines[1].startswith("ok      stream") and lines[2].startswith("FAILED  trees")
-    assert lines[3] == "1 hold, 1 fail, 0 skipped"
+    assert lines[3] == "held: 1, failed: 1, skipped: 0"
     assert json.loads(lines[4])["ok"] is False
 
 
@@ -147,7 +147,7 @@ def test_data_without_options_or_texts(run, verifiable, tmp_path):
     status, lines, error = run(f"--prepared={tmp_path / 'prepared'}", "--checks=stream,trees")
     assert status == 2 and lines[2].startswith("skipped trees") and "prepare a dataset of classification" in error
     status, lines, _ = run(f"--prepared={tmp_path / 'prepared'}")
-    assert status == 0 and lines[-1] == "5 hold, 0 fail, 2 skipped"
+    assert status == 0 and lines[-1] == "held: 5, failed: 0, skipped: 2"
 
 
 def test_without_tensorflow_and_torch(verifiable):

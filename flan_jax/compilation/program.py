@@ -14,7 +14,9 @@ import numpy as np
 
 from flan_jax import models, partitioning
 from flan_jax.data import layouts
+from flan_jax.data.stream import ROWS_PER_BATCH
 from flan_jax.errors import FlanError
+from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.training import optimizers
 from flan_jax.training.run import refuse_undivided
@@ -37,9 +39,9 @@ class Shape:
       optimizer: of the training step; None is the paper's.
     """
 
-    rows: int = 8
-    inputs: int = 1024
-    targets: int = 256
+    rows: int = ROWS_PER_BATCH
+    inputs: int = MAX_INPUT_TOKENS
+    targets: int = MAX_TARGET_TOKENS
     microbatches: int = 1
     optimizer: optimizers.Optimizer | None = None
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from flan_jax import catalog
 from flan_jax.errors import FlanError
+from flan_jax.wording import counted
 
 _SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # and what people call them
 _LIKE_DATA = (*_SPLITS, "dev", "json")  # parts of the names of files that someone may think are read
+_SUFFIX = ".jsonl"
 _SHOWN_ROWS = 5  # bad rows of a file that are shown
+_SHOWN_FILES = 3  # of a folder without data
 
 
 def lines(bad_rows: Iterable[str], notes: Iterable[str]) -> Iterator[str]:
@@ -27,24 +30,51 @@ def lines(bad_rows: Iterable[str], notes: Iterable[str]) -> Iterator[str]:
     for place, rows in by_place.items():
         yield from rows[:_SHOWN_ROWS]
         if len(rows) > _SHOWN_ROWS:
-            yield f"{len(rows) - _SHOWN_ROWS:,} more rows of {place}"
+            yield f"{counted(len(rows) - _SHOWN_ROWS, 'more rows')} of {place}"
     yield from dict.fromkeys(notes)
 
 
-def foreign_files(record: catalog.Dataset, given: Sequence[Path], others: Sequence[Path]) -> list[str]:
+def split_files(record: catalog.Dataset, folder: Path) -> tuple[list[Path], list[Path]]:
+    """(files of splits, others) of a dataset's folder, in order.
+
+    A split is what a dataset with that folder declares, or train, validation, test. Hidden files are nobody's data,
+    such as ._train.jsonl, and no others either.
+    """
+    seen = sorted(folder.iterdir()) if folder.is_dir() else []
+    seen = [file for file in seen if not file.name.startswith(".")]
+    given = [file for file in seen if file.suffix == _SUFFIX and file.stem in _names(record)]
+    return given, [file for file in seen if file not in given]
+
+
+def foreign_files(record: catalog.Dataset, others: Sequence[Path]) -> list[str]:
     """Notes on files that look like data, and that are no splits.
 
     Args:
       record: the dataset.
-      given: the JSONL files of its folder.
-      others: what else is there.
+      others: what its folder has beside the files of splits.
     """
-    odd = [file for file in given if _is_odd(record, file)]
-    other = [file for file in others if any(part in file.name.lower() for part in _LIKE_DATA) and not file.is_dir()]
-    return [
-        *(f"{_named(file)}, whose name is no split ({', '.join(sorted(_names(record)))})" for file in odd),
-        *(f"{_named(file)}, which does not end in .jsonl" for file in other),
-    ]
+    alike = [file for file in others if not file.is_dir() and _looks_like_data(file)]
+    return [f"{_named(file)}, {_why_not(record, file)}" for file in sorted(alike, key=lambda f: f.suffix != _SUFFIX)]
+
+
+def but(record: catalog.Dataset, others: Sequence[Path]) -> str:
+    """What a folder without any file of a split has instead, for an error; empty for nothing."""
+    shown = [file for file in others if not file.is_dir()]
+    if not shown:
+        return ""
+    named = ", ".join(file.name for file in shown[:_SHOWN_FILES]) + (" ..." if len(shown) > _SHOWN_FILES else "")
+    why = [_why_not(record, file) for file in shown if file.suffix == _SUFFIX]
+    return f" (it has {named}, {why[0] if why else f'not {_SUFFIX}'})"
+
+
+def _looks_like_data(file: Path) -> bool:
+    return file.suffix == _SUFFIX or any(part in file.name.lower() for part in _LIKE_DATA)
+
+
+def _why_not(record: catalog.Dataset, file: Path) -> str:
+    if file.suffix != _SUFFIX:
+        return f"which does not end in {_SUFFIX}"
+    return f"whose name is no split ({', '.join(sorted(_names(record)))})"
 
 
 def unread_rows(
@@ -76,14 +106,14 @@ def unread_rows(
     notes = []
     for file in given:
         size, of_file = sizes.get(file.stem, 0), parts[file.stem]
-        if not size or _is_odd(record, file):
+        if not size:
             continue
         used = _length((start, stop) for start, stop, _ in of_file)
         if not of_file:
-            notes.append(f"{_named(file)}, {size:,} row{'s' if size > 1 else ''} that no split takes ({come})")
+            notes.append(f"{_named(file)}, {counted(size, 'rows')} that no split takes ({come})")
         elif used < size:
             takers = ", ".join(dict.fromkeys(taker for *_, taker in of_file))
-            notes.append(f"{size - used:,} of {size:,} rows of {_named(file)} ({takers})")
+            notes.append(f"{size - used:,} of {counted(size, 'rows')} of {_named(file)} ({takers})")
     return notes
 
 
@@ -100,10 +130,7 @@ def _named(file: Path) -> str:
     return f"{file.parent.name}/{file.name}"
 
 
-def _is_odd(record: catalog.Dataset, file: Path) -> bool:
-    return file.stem not in _names(record) and file.stem.partition("_")[0] not in _SPLITS
-
-
 def _names(record: catalog.Dataset) -> set[str]:
-    rules = record.splits
-    return {*_SPLITS, *(name for name in (rules.train, rules.dev, rules.test) if name)}
+    rules = [other.splits for other in catalog.datasets() if other.folder == record.folder]
+    declared = {name for rule in rules for name in (rule.train, rule.dev, rule.test) if name}
+    return {*_SPLITS, *declared}

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from flan_jax import catalog
 from flan_jax.data import schema, usable
 from flan_jax.json_lines import read_json_lines
+from flan_jax.wording import counted
 
 _CHUNK_ROWS, _CHUNK_BYTES = 2048, 8 * 2**20  # that are in memory at once
 _KEPT_BAD_ROWS = 1000  # of a file; more are counted
@@ -113,11 +114,11 @@ class FileRows:
     def notes(self) -> list[str]:
         """What else is not used, a line for each kind."""
         found = [
-            f"{count:,} row{'s' if count > 1 else ''} of {self._name} {why} (first: line {first})"
+            f"{counted(count, 'rows')} of {self._name} {why} (first: line {first})"
             for why, (count, first) in sorted(self._left_out.items(), reverse=True)
         ]
         if self.more:
-            found.append(f"{self.more:,} bad rows of {self._name} besides these")
+            found.append(f"{counted(self.more, 'bad rows')} of {self._name} besides these")
         if self._is_empty:
             found.append(f"{self._name}, which is empty")
         return found

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from flan_jax import catalog, styles
+from flan_jax import catalog, protocol, styles
 from flan_jax.data import mixtures, token_store
-from flan_jax.data.stream import Stream
+from flan_jax.data.stream import ROWS_PER_BATCH, Stream
 from flan_jax.data.token_store import TokenStore
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
+
+LENGTHS = {"inputs": protocol.MAX_INPUT_TOKENS, "targets": protocol.MAX_TARGET_TOKENS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +29,6 @@ class Prepared:
     composition: mixtures.Composition
     digests: dict[str, str]
     store: TokenStore
-
-
-LENGTHS = {"inputs": 1024, "targets": 256}  # the paper's (section 2.4)
 
 
 def composed(mixture: str, prepared_dir: str | Path, fingerprint: str, datasets: Collection[str] = ()) -> Prepared:
@@ -50,7 +49,8 @@ def composed(mixture: str, prepared_dir: str | Path, fingerprint: str, datasets:
         if name not in members:
             raise unknown_name(f"dataset of mixture {mixture!r}", name, members)
     store = TokenStore.open(prepared_dir, fingerprint, style)
-    wanted = [name for name in members if name in (datasets or store.names)]
+    there = datasets or store.names
+    wanted = [name for name in members if name in there]
     if not wanted:
         raise FlanError(
             f"mixture {mixture!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
@@ -72,7 +72,7 @@ def open_mixture(
     tokenizer: Tokenizer,
     *,
     seed: int = 0,
-    rows_per_batch: int = 8,
+    rows_per_batch: int = ROWS_PER_BATCH,
     lengths: Mapping[str, int] = LENGTHS,
     encoder_decoder: bool = False,
     datasets: Collection[str] = (),

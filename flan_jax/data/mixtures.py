@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
+from flan_jax.wording import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Composition:
         """One line a dataset and a last one with the sums, for printing."""
         table = Table(box=None, header_style="bold", title=self.mixture, title_justify="left", show_footer=True)
         draws = "" if self.draws is None else f"{self.draws:,.0f}"
-        table.add_column("dataset", f"{len(self.members)} datasets")
-        table.add_column("cluster", f"{len(self.cluster_shares)} clusters")
+        table.add_column("dataset", counted(len(self.members), "datasets"))
+        table.add_column("cluster", counted(len(self.cluster_shares), "clusters"))
         table.add_column("examples", f"{sum(m.examples for m in self.members):,}", justify="right")
         table.add_column("rate", f"{sum(m.rate for m in self.members):,}", justify="right")
         table.add_column("share", "100.00%", justify="right")
@@ -107,7 +108,7 @@ def composition(mixture: str, examples: Mapping[str, int]) -> Composition:
     wanted = catalog.mixture(styles.split_name(mixture)[0])
     there = [d for d in wanted if examples.get(d.name)]
     if not there:
-        raise FlanError(f"mixture {mixture!r}: none of its {len(wanted)} datasets is there.")
+        raise FlanError(f"mixture {mixture!r}: none of its {counted(len(wanted), 'datasets')} is there.")
     rates = {d.name: catalog.mixing_rate(examples[d.name]) for d in there}
     total = sum(rates.values())
     members = tuple(Member(d.name, d.cluster, examples[d.name], rates[d.name], rates[d.name] / total) for d in there)

@@ -16,6 +16,7 @@ from flan_jax import catalog, values
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, ready
+from flan_jax.wording import counted
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import parallel, preparation
@@ -80,7 +81,7 @@ def result_of(outcomes: Sequence[parallel.Outcome], data: str) -> dict[str, Any]
     skipped = [dataclasses.asdict(outcome.skipped) for outcome in outcomes if outcome.skipped]
     if not done:
         raise FlanError(
-            f"nothing prepared: none of {len(outcomes)} sources could be opened with --data={data} "
+            f"nothing prepared: none of {counted(len(outcomes), 'sources')} could be opened with --data={data} "
             f"(first: {skipped[0]['reason']}; {skipped[0]['remedy']})."
         )
     return {
@@ -97,7 +98,7 @@ def _progress_line(outcome: parallel.Outcome) -> str:
     if not outcome.figures["num_tokens"]:
         return f"{outcome.dataset}: {outcome.figures.get('test', 0):,} test examples"
     kept = ", kept" if outcome.figures["kept"] else ""
-    return f"{outcome.dataset}: {outcome.figures['num_tokens']:,} tokens{kept}"
+    return f"{outcome.dataset}: {counted(outcome.figures['num_tokens'], 'tokens')}{kept}"
 
 
 def num_workers(wanted: int, datasets: int) -> int:

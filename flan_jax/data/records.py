@@ -76,13 +76,15 @@ def exemplar_pool(
     """(record id, fields as text) of the training records that exemplars are drawn from.
 
     Args:
-      record: the dataset.
+      record: the dataset, or one of its variants, which has exemplars of its own only.
       source: its open source.
       split: of the examples that they stand before. Before those of dev and test, every variant of the dataset has as
         many as a dataset without variants; training has each record in the variant that it is trained in.
     """
     if "train" not in source.splits:
         return []
-    every = split != "train" and bool(record.variants)
-    rows = usable.usable(record, source.read("train"), every)
-    return list(text_records(rows.take(protocol.EXEMPLAR_POOL * (len(record.variants) if every else 1))))
+    whole = catalog.dataset(catalog.whole(record.name))
+    every = bool(whole.variants) and (split != "train" or bool(record.variant))
+    rows = usable.usable(whole, source.read("train"), every)
+    pool = text_records(rows.take(protocol.EXEMPLAR_POOL * (len(whole.variants) if every else 1)))
+    return [(identity, f) for identity, f in pool if not record.variant or f[catalog.VARIANT] == record.variant]

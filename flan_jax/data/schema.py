@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from flan_jax import catalog
 from flan_jax.tasks.fields import is_blank
+from flan_jax.wording import counted
 
 _LABEL_NAMES = ("label", "polarity")  # fields that TFDS has as plain numbers, and that are labels
 _LONGEST = 60  # characters of a value that are shown
@@ -125,7 +126,7 @@ def _fitted_list(value: Any, feature: Any, name: str, spellings: Sequence[tuple[
     if not isinstance(value, list):
         raise Misfit(f"does not fit the schema ({_shown(value)} is not a list)")
     if feature._length is not None and len(value) != feature._length:
-        raise Misfit(f"does not fit the schema ({len(value)} values, not {feature._length})")
+        raise Misfit(f"does not fit the schema ({counted(len(value), 'values')}, not {feature._length})")
     return [_fitted(one, inner, name, spellings) for one in value]
 
 

@@ -19,7 +19,7 @@ from tensorflow.python.data.ops import repeat_op
 from flan_jax import catalog, metrics, protocol, styles, templates, values
 from flan_jax.data import records, seqio_vocabulary, trimming
 from flan_jax.data.builder import ExampleBuilder
-from flan_jax.data.seqio_source import IS_TRAIN, CatalogSource
+from flan_jax.data.seqio_source import IS_TRAIN, MADE_OF, CatalogSource
 from flan_jax.errors import FlanError
 
 EPOCH = "epoch"
@@ -27,7 +27,7 @@ EPOCH = "epoch"
 # Rewriting Python's control flow for TensorFlow would take half of the time in which a mixture is built.
 _as_it_is = tf.autograph.experimental.do_not_convert
 
-_NO_FIELD = ("record_id", IS_TRAIN, EPOCH)
+_NO_FIELD = ("record_id", IS_TRAIN, MADE_OF, EPOCH)
 _SCORED = "scored_options"  # what a model is asked about: the options, or their letters
 
 

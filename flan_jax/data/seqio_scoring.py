@@ -11,6 +11,7 @@ from typing import Any
 from flan_jax import catalog, metrics
 from flan_jax.data import records
 from flan_jax.errors import FlanError
+from flan_jax.wording import counted
 
 RANKED = "_score_eval"  # at the end of a rank task's name, as in T5's and T0's
 
@@ -109,7 +110,10 @@ def _rank_classification(
       FlanError: a score that is not finite, or not one for each option.
     """
     if len(targets) != len(scores):
-        raise FlanError(f"metric {name} of {len(targets)} options and {len(scores)} scores: give one for each.")
+        raise FlanError(
+            f"metric {name} of {counted(len(targets), 'options')} and {counted(len(scores), 'scores')}: give one for "
+            "each."
+        )
     wanted, given = [], []
     pairs = zip(targets, map(float, scores), strict=True)
     for number, options in itertools.groupby(pairs, key=lambda pair: pair[0]["example"]):

@@ -1,7 +1,8 @@
 """A dataset's records as `seqio.DataSource`: fields as text, before any template is chosen.
 
 That is also what an offline cache holds. One copy then serves every vocabulary, seed, style, length and epoch; a copy
-of tokens would have to be made again for each.
+of tokens would have to be made again for each. Every row says which data and which code it was made of, so that a cache
+of others is not read without a word.
 """
 
 from __future__ import annotations
@@ -23,17 +24,23 @@ from flan_jax.errors import FlanError
 from flan_jax.files import home, written
 
 IS_TRAIN = "is_train"  # of a row: whether it is of train, where inverted templates are shown too
+MADE_OF = "made_of"  # of a row: `CatalogSource.made_of`
 
 SPLITS = ("train", "validation", "test")
 _SHARD = 5_000  # records; so many are one unit of work for `seqio_cache_tasks`
 
 
 class CatalogSource(seqio.DataSource):
-    """A dataset's usable records, each once a pass: `record_id`, `is_train` and the fields. Opened when first read."""
+    """A dataset's usable records, each once a pass: `record_id`, `is_train`, `made_of` and the fields.
+
+    Those of a variant, such as a direction of a translation, are what its dataset gives evaluation of it, in train too.
+    The source is opened when it is first read.
+    """
 
     def __init__(self, record: catalog.Dataset, data: str | Path) -> None:
         super().__init__(splits=SPLITS)
-        self._record, self._data = record, data
+        self._record, self._data = catalog.dataset(catalog.whole(record.name)), data
+        self._variant = record.variant
 
     @functools.cached_property
     def source(self) -> sources.OpenSource:
@@ -43,6 +50,29 @@ class CatalogSource(seqio.DataSource):
           SourceError: it cannot be opened.
         """
         return sources.open_source(self._record, self._data)
+
+    @property
+    def made_of(self) -> str:
+        """Digests of the data and of the code that makes fields of them, with a colon between."""
+        splits = {name: part.tfds for name, part in self.source.splits.items()}
+        return f"{_digest(self.source.content, json.dumps(splits, sort_keys=True))}:{usable.code_digest(self._record)}"
+
+    def is_made_of(self, digests: str) -> bool:
+        """Whether rows of these digests are what reading gives; where the data are not at hand, the code decides."""
+        if not self._is_at_hand:
+            return digests.partition(":")[2] == usable.code_digest(self._record)
+        return digests == self.made_of
+
+    @property
+    def _is_at_hand(self) -> bool:
+        """Whether it can be opened, without a download."""
+        if "source" not in vars(self) and str(self._data) == sources.TFDS:
+            return sources.builder_of(self._record).is_prepared()
+        try:
+            _ = self.source
+        except sources.SourceError:
+            return False
+        return True
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
@@ -79,7 +109,9 @@ class CatalogSource(seqio.DataSource):
             return 0
         if self._record.keep is None and self.source.origin != sources.TFDS:
             return catalog.mixing_rate(self.num_input_examples("train"))  # the import left out the others
-        file = home() / "rates" / f"{self._record.name}-{self._digest()}.json"
+        where = (str(self.source.builder.data_dir), self.source.splits["train"].tfds)
+        digest = _digest(*where, usable.code_digest(self._record))  # of what decides which records can be used
+        file = home() / "rates" / f"{self._record.name}-{digest}.json"
         with written(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(file.with_suffix(".lock")):
@@ -88,11 +120,6 @@ class CatalogSource(seqio.DataSource):
                     count = sum(1 for _ in rows.map(lambda row: row["record_id"]).as_numpy_iterator())
                     file.write_text(json.dumps(count))
         return catalog.mixing_rate(json.loads(file.read_text()))
-
-    def _digest(self) -> str:
-        """Of what decides which training records can be used."""
-        where = [str(self.source.builder.data_dir), self.source.splits["train"].tfds, usable.code_digest(self._record)]
-        return hashlib.sha256("\0".join(where).encode()).hexdigest()[:16]
 
     def _slice(self, split: str) -> catalog.SplitSlice:
         if split not in self.source.splits:
@@ -119,7 +146,14 @@ class CatalogSource(seqio.DataSource):
         read = dataclasses.replace(self.source, splits={split: shown}).read(split, shuffle, seed)
         read = read.shuffle(seqio.SHUFFLE_BUFFER_SIZE, seed) if shuffle else read
         rows = read if part.size else read.take(0)
-        return usable.usable(self._record, rows, every=split != "train", **{IS_TRAIN: split == "train"})
+        constants = {IS_TRAIN: split == "train", MADE_OF: self.made_of}
+        found = usable.usable(self._record, rows, split != "train" or bool(self._variant), **constants)
+        own = tf.autograph.experimental.do_not_convert(lambda row: tf.equal(row[catalog.VARIANT], self._variant))
+        return found.filter(own) if self._variant else found
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _part(whole: catalog.SplitSlice, index: int, count: int) -> catalog.SplitSlice:

@@ -71,6 +71,7 @@ class OpenSource:
       builder: the TFDS builder.
       splits: `train`, `validation` (dev) and `test`, those that exist.
       origin: where the data came from, for reports.
+      content: identifies the records, wherever they lie.
       bad_rows: rows of local JSONL that were left out.
       notes: what else of local JSONL is not used, a line for each file: rows without a label, an empty file.
     """
@@ -78,6 +79,7 @@ class OpenSource:
     builder: tfds.core.DatasetBuilder
     splits: dict[str, catalog.SplitSlice]
     origin: str
+    content: str
     bad_rows: tuple[BadRow, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -122,11 +124,11 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
         raise FlanError(f"no folder {folder}: --data is samples, tfds, or a folder of data.")
     if (folder / record.folder).is_file():
         raise SourceError(record.name, f"{folder / record.folder} is a file, not a folder", "remove it or make it one")
-    given, others = _files_of(folder / record.folder)
+    given, others = left_out.split_files(record, folder / record.folder)
     if given:
         with _cache_of(record):
             data_dir, bad_rows, notes = _imported(record, given)
-        notes = (*notes, *left_out.foreign_files(record, given, others))
+        notes = (*notes, *left_out.foreign_files(record, others))
         origin = SAMPLES if str(data) == SAMPLES else user_path(data).name
     else:
         data_dir, bad_rows, notes, origin = folder, (), (), "tfds"
@@ -134,13 +136,15 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
     if not builder.is_prepared():
         raise SourceError(
             record.name,
-            f"no folder {record.folder}/ of JSONL{_but(others)} and no prepared {record.source} in {folder}",
+            f"no folder {record.folder}/ of JSONL{left_out.but(record, others)} and no prepared {record.source} in "
+            f"{folder}",
             f"add {record.folder}/train.jsonl and so on with the fields of TFDS, or leave the dataset out",
         )
     splits = _resolved(record, builder)
     if given:
         notes = (*notes, *left_out.unread_rows(record, given, _sizes(builder), splits))
-    return OpenSource(builder, splits, origin, bad_rows, notes)
+    content = data_dir.name if given else _content(record, builder)  # the import is named after what it holds
+    return OpenSource(builder, splits, origin, content, bad_rows, notes)
 
 
 def open_all(
@@ -176,6 +180,12 @@ def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dic
     except FlanError as error:
         reason = str(error).rstrip(".").removeprefix(f"dataset {record.name}: ")
         raise SourceError(record.name, reason, "leave it out or add the split") from error
+
+
+def _content(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> str:
+    """Identifies prepared data by their name, version and sizes; TFDS has no digest of them."""
+    sizes = {name: [info.num_examples, info.num_bytes] for name, info in builder.info.splits.items()}
+    return f"{record.source}-{hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
 def _sizes(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
@@ -214,7 +224,7 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
                 f"{record.source} cannot be downloaded ({first_line(error)})",
                 "check the network, or import your own copy with --data=FOLDER",
             ) from error
-    return OpenSource(builder, _resolved(record, builder), "tfds")
+    return OpenSource(builder, _resolved(record, builder), "tfds", _content(record, builder))
 
 
 @contextlib.contextmanager
@@ -255,19 +265,6 @@ def _cache_of(record: catalog.Dataset) -> Iterator[None]:
 def _refused(record: catalog.Dataset, error: FlanError) -> SourceError:
     reason, _, remedy = str(error).rstrip(".").rpartition("; ")
     return SourceError(record.name, reason, remedy, refused=True)
-
-
-def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(JSONL files, others) of a dataset's folder, in order; hidden ones are nobody's data, such as ._train.jsonl."""
-    seen = sorted(folder.iterdir()) if folder.is_dir() else []
-    seen = [file for file in seen if not file.name.startswith(".")]
-    return [file for file in seen if file.suffix == ".jsonl"], [file for file in seen if file.suffix != ".jsonl"]
-
-
-def _but(others: Sequence[Path]) -> str:
-    """What a folder without JSONL has instead, for an error."""
-    shown = [file.name for file in others if not file.is_dir()]
-    return f" (it has {', '.join(shown[:3])}{' ...' if len(shown) > 3 else ''}, not .jsonl)" if shown else ""
 
 
 def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tuple[BadRow, ...], tuple[str, ...]]:

@@ -21,10 +21,13 @@ from flan_jax.data.fitting import Fitting, shuffled, sizes_of
 from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
+from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
+from flan_jax.wording import counted
 
 FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
 BLOCK_ROWS = 512
 ORDER = 1  # version of the order of draws and rows: a run goes on only where it is the same
+ROWS_PER_BATCH = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +71,9 @@ class Stream:
         rates: Mapping[str, float],
         *,
         seed: int,
-        row_length: int = 1280,
-        target_length: int = 256,
-        rows_per_batch: int = 8,
+        row_length: int = MAX_INPUT_TOKENS + MAX_TARGET_TOKENS,
+        target_length: int = MAX_TARGET_TOKENS,
+        rows_per_batch: int = ROWS_PER_BATCH,
         bos_id: int | None,
         eos_id: int,
         encoder_decoder: bool = False,
@@ -108,8 +111,8 @@ class Stream:
             fitting = Fitting(tokens.entries(), self._layout.sizes, row_length, target_length)
             if not fitting.counts:
                 raise FlanError(
-                    f"dataset {name}: none of its {fitting.examples} examples fits a row of {row_length} slots with "
-                    f"{target_length} target slots; raise TASK_FEATURE_LENGTHS or leave it out."
+                    f"dataset {name}: none of its {counted(fitting.examples, 'examples')} fits a row of {row_length} "
+                    f"slots with {target_length} target slots; raise TASK_FEATURE_LENGTHS or leave it out."
                 )
             if fitting.excluded:
                 self.excluded[name] = fitting.excluded

@@ -6,9 +6,11 @@
     seqio.get_mixture_or_task("flan_without_nli").get_dataset(...)
 
 `flan_<dataset>` shows every example through one template, chosen by hash anew for each epoch; `flan_<dataset>_t<k>`
-through template k. With `_score_eval` at its end, such a task has an example for each option of a record, for a model
-to score. All of these also exist in a style (`flan_rte_5_shots_t3_score_eval`; see `flan_jax.styles`), as do the
-mixtures of `catalog.mixture`. A name in a style, or with a number of datasets, is made when SeqIO asks for it.
+through template k. A variant that the evaluation scores by itself, such as `wmt14_enfr/fr-en`, has tasks too, with `_`
+for what SeqIO takes in no name: `flan_wmt14_enfr_fr_en`. With `_score_eval` at its end, a task has an example for each
+option of a record, for a model to score. All of these also exist in a style (`flan_rte_5_shots_t3_score_eval`; see
+`flan_jax.styles`), as do the mixtures of `catalog.mixture`. A name in a style, or with a number of datasets, is made
+when SeqIO asks for it.
 
 Importing this module gives SeqIO the names, with the defaults of `Settings`, unless `register` has been called. Neither
 opens a source: that happens when a dataset is asked for. T5X finds them by
@@ -33,7 +35,7 @@ from flan_jax import catalog, files, metrics, protocol, styles, values
 from flan_jax.data import seqio_examples, seqio_registry, seqio_scoring, seqio_vocabulary, sources, vocabularies
 from flan_jax.data.records import choose_template, exemplar_pool, num_renderings, records, text_records
 from flan_jax.data.seqio_scoring import RANKED
-from flan_jax.data.seqio_source import SPLITS, CatalogSource
+from flan_jax.data.seqio_source import MADE_OF, SPLITS, CatalogSource
 from flan_jax.errors import FlanError, unknown_name
 
 __all__ = ["Settings", "choose_template", "exemplar_pool", "num_renderings", "records", "register", "text_records"]
@@ -107,10 +109,9 @@ class _TaskName:
             base, style = styles.split_name(_TEMPLATE.sub("", rest))
         except FlanError:
             return None
-        known = {f"{_PREFIX}{record.name}": record for record in catalog.datasets()}
-        if base not in known:
+        if base not in _bases():
             return None
-        found = cls(known[base], style, int(number[1]) if number else None, rest != name)
+        found = cls(_bases()[base], style, int(number[1]) if number else None, rest != name)
         asked = protocol.of(found.record, style)
         allowed = asked.forward if found.is_ranked else asked.numbers
         exists = (number is None or found.number in allowed) and (asked.ranked or not found.is_ranked)
@@ -118,7 +119,21 @@ class _TaskName:
 
     def __str__(self) -> str:
         number = "" if self.number is None else f"_t{self.number}"
-        return f"{_PREFIX}{self.record.name}{self.style.suffix}{number}{RANKED if self.is_ranked else ''}"
+        return f"{_base(self.record)}{self.style.suffix}{number}{RANKED if self.is_ranked else ''}"
+
+
+def _base(record: catalog.Dataset) -> str:
+    """The name of a dataset's task, or a variant's, in the paper's style."""
+    return _PREFIX + re.sub(r"\W", "_", record.name)
+
+
+@functools.cache
+def _bases() -> dict[str, catalog.Dataset]:
+    """Datasets, and the variants of those that have some, by the names of their tasks."""
+    found = {}
+    for record in catalog.datasets():
+        found |= {_base(one): one for one in (record, *catalog.variants(record))}
+    return found
 
 
 def _mixture(name: str) -> tuple[catalog.Dataset, ...]:
@@ -173,6 +188,23 @@ class CatalogTask(seqio.Task):
             return int(self.get_cached_stats(split)["examples"]) if self.cache_dir else None
         except ValueError:
             return None
+
+    def _get_cached_source(self, split: str, file_shuffle_buffer_size: int | None = None) -> seqio.FileDataSource:
+        """SeqIO's, if the cache was made of the data and by the code that reading on the fly would use.
+
+        Raises:
+          FlanError: it was not.
+        """
+        found = super()._get_cached_source(split, file_shuffle_buffer_size)
+        row = next(tf.data.TFRecordDataset(found.list_shards(split)).take(1).as_numpy_iterator(), None)
+        if row is not None:
+            made_of = tf.train.Example.FromString(row).features.feature[MADE_OF].bytes_list.value
+            if not made_of or not self.source.is_made_of(made_of[0].decode()):
+                raise FlanError(
+                    f"SeqIO task {self.name}: the cache {self.cache_dir} is of other data or another version of "
+                    "FLAN-JAX; make it again by seqio_cache_tasks with --overwrite, or remove the folder."
+                )
+        return found
 
     def get_dataset(
         self,
@@ -311,7 +343,7 @@ class _Maker:
 def _listed() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(tasks, mixtures) that SeqIO lists: those of the paper's style."""
     found = []
-    for record in catalog.datasets():
+    for record in _bases().values():
         asked = protocol.of(record)
         of_record = [(None, False), *((number, False) for number in asked.numbers)]
         of_record += [(None, True), *((number, True) for number in asked.forward)] if asked.ranked else []
@@ -332,8 +364,7 @@ def _unknown(name: str) -> FlanError | None:
     number = _TEMPLATE.search(rest)
     base, style = styles.split_name(_TEMPLATE.sub("", rest))  # raises for styles that exclude each other
     ending = style.suffix + (number[0] if number else "") + name[len(rest) :]
-    bases = [*(f"{_PREFIX}{record.name}" for record in catalog.datasets()), *_listed()[1]]
-    known = [known + ending for known in bases if _exists(known + ending)]
+    known = [known + ending for known in (*_bases(), *_listed()[1]) if _exists(known + ending)]
     if base + ending not in known:  # such a template does not exist, or no style was recognized
         known += [listed for listed in (*_listed()[0], *_listed()[1]) if number or not _TEMPLATE.search(listed)]
     return unknown_name("task or mixture", name, set(known))

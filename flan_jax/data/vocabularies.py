@@ -5,6 +5,7 @@ None adds BOS or EOS; the stream and the prompts do. For stock SeqIO see `flan_j
 
 from __future__ import annotations
 
+import abc
 import functools
 import hashlib
 import json
@@ -104,7 +105,7 @@ def check_fits(tokenizer: Tokenizer, num_embeddings: int, where: str) -> None:
         )
 
 
-class _Stored:
+class _Stored(abc.ABC):
     """Saving, and leaving special ids out, for the classes below."""
 
     kind: str
@@ -152,9 +153,13 @@ class _Stored:
     def _plain(self, ids: Sequence[int]) -> list[int]:
         return [int(i) for i in ids if int(i) not in self._left_out and 0 <= int(i) < self.vocab_size]
 
+    @abc.abstractmethod
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer`."""
+
+    @abc.abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer`."""
-        raise NotImplementedError
 
     def encode_written(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer`."""

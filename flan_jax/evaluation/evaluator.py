@@ -29,6 +29,7 @@ from flan_jax.json_lines import to_json
 from flan_jax.overlap import evaluated as overlap
 from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
+from flan_jax.wording import counted
 
 _TREES_AT_ONCE = 256  # prompts scored together, so that batches are full; a job that is killed loses no more
 
@@ -67,7 +68,7 @@ class Settings:
     """
 
     max_examples: int | None = None
-    max_dev_examples: int = 200
+    max_dev_examples: int = catalog.DEV_SIZE
     max_input_tokens: int | None = None
     joint: str = protocol.AUTO
     style: str = "instructions"
@@ -267,7 +268,7 @@ def evaluate(
         lines = {split: {n: one.lines for n, one in of.items() if one.lines} for split, of in by_split.items()}
         if not lines["test"]:
             first = left["test"][0].reason.rstrip(".")
-            reason = f"none of its {len(left['test'])} test examples can be asked (first: {first})"
+            reason = f"none of its {counted(len(left['test']), 'test examples')} can be asked (first: {first})"
             results["skipped"].append({"dataset": record.name, "reason": reason})
             continue
         results["datasets"][record.name] = {

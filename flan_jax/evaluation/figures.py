@@ -77,6 +77,26 @@ def example_score(record: catalog.Dataset, references: Sequence[str], prediction
     return None if found is None else found(list(references), prediction)
 
 
+def example_statistics(record: catalog.Dataset, references: Sequence[str], prediction: str) -> list[float] | None:
+    """What one generated text adds to the sums that the headline value follows from; None where it has a score."""
+    metric = headline(record)
+    return None if metric.statistics is None else metric.statistics([list(references)], [prediction])[0].tolist()
+
+
+def headline_statistics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> np.ndarray:
+    """What each prediction adds to the sums that the headline value follows from (`Metric.of_sums`): [E, K].
+
+    Of one run's predictions with all templates at once: which answers there are is told by all of them.
+
+    Raises:
+      FlanError: predictions of an earlier version, which lack a field that the metric needs.
+    """
+    if all("statistics" in p for p in predictions):
+        return np.array([p["statistics"] for p in predictions], np.float64)
+    metric = headline(record)
+    return metric.statistics(*_compared(record, metric, predictions, _chosen(record, predictions)))
+
+
 def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> dict[str, float]:
     """Every metric of the dataset over the predictions of one template, as `metrics` gives them (mostly percent)."""
     return _values(record, predictions, _chosen(record, predictions))[0]
@@ -141,9 +161,9 @@ def summarize(
     `random`, `majority` (None where there is none) and, for each template, `value`; all from 0 to 1. Where options are
     ranked, a template has the headline value under each way to score, by its name, and `value` is its `sum`;
     `mean_<way>` are the means of the others. Which way is best on dev is `best_dev_way`: the mean over templates
-    counts, ties go to the first, and test has no say. A prediction line of generated text carries its example's own
-    `score`, 0 to 1, where the metric has one (BLEU has not); without it the report leaves the dataset out of
-    differences and clean subsets. Such a line has `prompt`, `prediction` and `references`.
+    counts, ties go to the first, and test has no say. A prediction line of generated text has `prompt`, `prediction`
+    and `references`, and its example's own `score`, 0 to 1, where the metric has one; for BLEU it has `statistics`,
+    which the corpus adds up. Lines that share a `passage` are not independent.
 
     Args:
       record: the dataset.
@@ -153,7 +173,8 @@ def summarize(
     Returns:
       `metric`, the headline's key; `headline_metric`, its name, key and version; `mean` and `std` (sample standard
       deviation) over templates; `best_dev`, the test figure of the template that is best on dev (ties to the first);
-      `stderr` of one template's figure, a mean over templates (None where a single example has no value); `random`, the
+      `stderr` of one template's figure, of which examples that share a passage count together, a mean over templates
+      (None where a single example has no value); `random`, the
       figure of answers drawn at random, and `majority`, that of the constant answer that does best; `metrics`, means
       over templates of all metrics, and `metric_versions`, both by key; `templates`, a list of figures by template,
       which names as `undefined` the metrics that are 0 because they are not defined, as where an answer or a target
@@ -181,7 +202,7 @@ def summarize(
         "best_dev": best["value"] if best else None,
         "best_dev_template": best["template"] if best else None,
         "metrics": {name: float(np.mean([t["metrics"][name] for t in templates])) for name in templates[0]["metrics"]},
-        "metric_versions": {key: metric.version for metric in all_of(record) for key in metric.keys},
+        "metric_versions": {key: version for metric in all_of(record) for key, version in metric.versions.items()},
         "stderr": float(np.mean(errors)) if errors else None,
         **(_ranked_figures(record, rows, templates) if is_ranked else {"random": None, "majority": None}),
         "templates": templates,
@@ -204,10 +225,20 @@ def _template(
     else:
         figures["unfinished"] = sum(p["finish"] == "length" for p in test)
         scores = [p["score"] for p in test if "score" in p]
-    figures["stderr"] = float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None
+    figures["stderr"] = _stderr(scores, [p.get("passage", str(i)) for i, p in enumerate(test)]) if scores else None
     if undefined:
         figures["undefined"] = undefined
     return figures | {"metrics": found, "cut_prompts": sum(p["cut_tokens"] > 0 for p in test)}
+
+
+def _stderr(values: Sequence[float], passages: Sequence[str]) -> float | None:
+    """Of a mean, where values of one passage count together (Liang and Zeger 1986); None for a single passage."""
+    groups_E = np.unique(passages, return_inverse=True)[1]
+    groups = int(groups_E.max()) + 1
+    if groups < 2:
+        return None
+    sums_G = np.bincount(groups_E, np.asarray(values, np.float64) - np.mean(values))
+    return float(np.sqrt(groups / (groups - 1) * np.sum(sums_G**2)) / len(values))
 
 
 def _ranked_figures(

@@ -8,7 +8,7 @@ from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.completion import complete
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import NotFiniteError
-from flan_jax.evaluation.figures import example_score
+from flan_jax.evaluation.figures import example_score, example_statistics
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 
 
@@ -49,9 +49,12 @@ def generate(generator: Generator, tokenizer: Tokenizer, unit: Unit, joint: str)
     predictions = []
     for line, completion in zip(lines, said, strict=True):
         text = completion.text.strip()
-        score = example_score(record, line["references"], text)
         line |= {"prediction": text, "finish": completion.finish}
-        predictions.append(line if score is None else line | {"score": score})
+        if (score := example_score(record, line["references"], text)) is not None:
+            line["score"] = score
+        elif (statistics := example_statistics(record, line["references"], text)) is not None:
+            line["statistics"] = statistics
+        predictions.append(line)
     found = Predictions(predictions, tuple(left))
     unit.write(found)
     return found

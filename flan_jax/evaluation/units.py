@@ -3,7 +3,8 @@
 The file is JSON lines, written whole or not at all. Its first line binds it by a digest to all that decides what is
 predicted (the protocol, the weights, the vocabulary, the engine, the template's text, the examples and the settings),
 so that an interrupted job goes on where it stopped and a stale file never answers. It also names the examples that
-could not be asked.
+could not be asked, and has a digest of the lines: where one was edited, damaged or cut off, the whole unit is done
+anew, and a line says so.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import distributed, templates
+from flan_jax import content, distributed, templates
 from flan_jax.data import examples as example_files
 from flan_jax.data import trimming
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, write_atomic
-from flan_jax.json_lines import read_lines, to_json
+from flan_jax.json_lines import bound_lines, read_lines
 
 
 class InvalidError(FlanError):
@@ -139,14 +140,16 @@ class Unit:
         return self.builder.record.name, self.split, self.number
 
     def kept(self) -> Predictions | None:
-        """The predictions of an earlier job, where they are whole, finite and bound to the same key."""
+        """The predictions of an earlier job, where they are as they were written and bound to the same key."""
         try:
             header, *lines = read_lines(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError:  # no JSON, no UTF-8, empty, or with NaN
+        except ValueError:  # edited, no JSON, no UTF-8, empty, or with NaN
+            if distributed.is_primary():
+                print(f"{self.path} was edited, damaged or cut off: predicted anew.", flush=True)
             return None
-        if header.get("key") != self.key:
+        if header.get("key") != self.key or "digest" not in header:
             return None
         found = Predictions(lines, tuple(Left(**one) for one in header.get("left_out", ())))
         return found if len(found.lines) + len(found.left) == len(self.rows) else None
@@ -157,8 +160,7 @@ class Unit:
             header: dict[str, Any] = {"key": self.key, "examples": len(predictions.lines)}
             if predictions.left:
                 header["left_out"] = [dataclasses.asdict(one) for one in predictions.left]
-            lines = [to_json(line, ascii_only=False, what=str(self.path)) for line in (header, *predictions.lines)]
-            write_atomic(self.path, "\n".join(lines) + "\n")
+            write_atomic(self.path, bound_lines(header, predictions.lines, str(self.path)))
 
     def prompt(self, tokenizer: Tokenizer, row: Mapping[str, Any]) -> tuple[trimming.Fitted, Example]:
         """The prompt of a record, cut to the protocol's limit, and the example as it was before.
@@ -176,10 +178,11 @@ class Unit:
 
     def line(self, row: Mapping[str, Any], prompt: str, shots: int, cut_tokens: int) -> dict[str, Any]:
         """What every prediction of the unit says, whatever was done with the prompt."""
-        variant = self.builder.record.variant
+        variant, shared = self.builder.record.variant, row["fields"].get(self.builder.record.passage)
         return {
             "id": row["id"],
             "hash": row["hash"],
+            **({"passage": content.content_hash({"passage": shared})} if shared else {}),
             "dataset": self.builder.record.name,
             **({"variant": variant} if variant else {}),
             "split": self.split,

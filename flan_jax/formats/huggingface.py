@@ -18,7 +18,7 @@ from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface_config, huggingface_tokenizer, names
 from flan_jax.formats.downloads import refuse_pointer
 from flan_jax.formats.huggingface_fields import GEMMA3_MULTIMODAL, T5
-from flan_jax.formats.huggingface_files import INDEX, WEIGHTS, WeightFiles
+from flan_jax.formats.huggingface_files import GENERATION, INDEX, WEIGHTS, WeightFiles
 from flan_jax.formats.huggingface_placing import place, redundant
 from flan_jax.formats.huggingface_tensors import tensors
 from flan_jax.formats.source import Path as ParameterPath
@@ -26,7 +26,6 @@ from flan_jax.formats.source import Source, as_float32, leaves
 
 SHARD_BYTES = 2 << 30
 _DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in names.DTYPES}
-_GENERATION = "generation_config.json"
 
 
 def read(folder: Path) -> Source:
@@ -42,10 +41,10 @@ def read(folder: Path) -> Source:
     values = _json(path)
     files = WeightFiles(folder)
     family, config = huggingface_config.read(values, files.names, str(path))
-    if family == T5 and (folder / _GENERATION).is_file():
-        start = _json(folder / _GENERATION).get("decoder_start_token_id")
+    if family == T5 and (folder / GENERATION).is_file():
+        start = _json(folder / GENERATION).get("decoder_start_token_id")
         if start not in (None, 0):
-            raise FlanError(f"{folder / _GENERATION}: decoder_start_token_id is {start!r}; decoders start with 0 here.")
+            raise FlanError(f"{folder / GENERATION}: decoder_start_token_id is {start!r}; decoders start with 0 here.")
     if (layers := config.num_layers + config.num_encoder_layers) > len(files.names):
         raise FlanError(f"{path} says {layers} layers, and the weights are {len(files.names)} tensors in all.")
     config, placed = place(config, family, files, folder)

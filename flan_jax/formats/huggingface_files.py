@@ -15,6 +15,7 @@ from flan_jax.formats.downloads import refuse_pointer
 from flan_jax.formats.source import as_float32, refuse_dtype
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 _ADAPTER = "adapter_config.json"
 _SHARD = re.compile(r"-\d+-of-\d+")
 _ROWS_AT_ONCE = 1 << 24  # numbers of a tensor that are compared at once

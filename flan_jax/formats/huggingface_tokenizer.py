@@ -18,9 +18,9 @@ from flan_jax.errors import FlanError
 from flan_jax.formats import huggingface_backend
 from flan_jax.formats.huggingface_config import GEMMA3, T5
 from flan_jax.formats.huggingface_fields import GEMMA2
+from flan_jax.formats.huggingface_files import GENERATION
 
 _BYTES = "ByT5Tokenizer"  # has the ids of our bytes
-_GENERATION = "generation_config.json"
 _PICTURE = "<image_soft_token>"  # Gemma 3 has one id for pictures, for which text-only models have no embedding
 
 
@@ -123,7 +123,7 @@ def _added_around(tokens: tokenizers.Tokenizer, folder: Path, family: str, eos: 
 
 def _stop_ids(folder: Path, config: Mapping[str, Any]) -> list[int]:
     """All EOS of generation_config.json, or of config.json where that names none: as transformers generates."""
-    for name, values in ((_GENERATION, huggingface_backend.json_object(folder / _GENERATION)), ("config.json", config)):
+    for name, values in ((GENERATION, huggingface_backend.json_object(folder / GENERATION)), ("config.json", config)):
         numbers = values.get("eos_token_id")
         found = numbers if isinstance(numbers, list) else [] if numbers is None else [numbers]
         if not all(isinstance(number, int) and not isinstance(number, bool) for number in found):
@@ -223,7 +223,7 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
         generation = {"eos_token_id": list(tokenizer.stop_ids), "pad_token_id": tokenizer.pad_id}
         generation |= {} if tokenizer.bos_id is None else {"bos_token_id": tokenizer.bos_id}
         generation |= {"decoder_start_token_id": tokenizer.pad_id} if family == T5 else {}
-        (folder / _GENERATION).write_text(json.dumps(generation, indent=1) + "\n")
+        (folder / GENERATION).write_text(json.dumps(generation, indent=1) + "\n")
 
 
 def _special_tokens(tokenizer: vocabularies.Tokenizer, texts: Mapping[int, str], eos: str) -> dict[str, str]:

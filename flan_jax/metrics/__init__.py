@@ -19,7 +19,10 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.wording import counted
 
 ANSWER_TOKENS = 32  # a word, a name, a number or a short phrase
 TEXT_TOKENS = 256  # a text of the paper's target length
@@ -40,8 +43,12 @@ class Metric:
       headline: the key of the value that stands in tables, and by which the best template on dev is chosen.
       compute: (targets, predictions) -> values by key. Call the record itself, which checks both sides.
       secondary: keys of the values shown beside it. `headline` and these are all keys.
+      secondary_versions: by key, library and settings of secondary values that are not computed as the headline is.
       example: (target, prediction) -> the headline value of one example, 0 to 1, whose mean over examples is the
         headline value; None where a single example has no value.
+      statistics: (targets, predictions) -> numbers of each example [E, K], from whose sums over any examples `of_sums`
+        tells the headline value; where `example` is None, so that examples can be drawn anew for intervals.
+      of_sums: sums [..., K] -> headline values [...], 0 to 1; 0 where the value is undefined.
       undefined: (targets, predictions) -> keys whose value is 0 because it is not defined for these.
       needs: fields of a record that it takes beside the references. A target is then a mapping.
       by_place: whether answers of a dataset without fixed labels are compared by their places among the options.
@@ -54,7 +61,10 @@ class Metric:
     headline: str
     compute: Callable[[Sequence[Any], Sequence[str]], Mapping[str, float]]
     secondary: tuple[str, ...] = ()
+    secondary_versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     example: Callable[[Any, str], float] | None = None
+    statistics: Callable[[Sequence[Any], Sequence[str]], np.ndarray] | None = None
+    of_sums: Callable[[np.ndarray], np.ndarray] | None = None
     undefined: Callable[[Sequence[Any], Sequence[str]], tuple[str, ...]] = _always_defined
     needs: tuple[str, ...] = ()
     by_place: bool = False
@@ -70,6 +80,11 @@ class Metric:
     def keys(self) -> tuple[str, ...]:
         """Of all values, the headline first."""
         return (self.headline, *self.secondary)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Library and settings of every value, by key."""
+        return {key: self.secondary_versions.get(key, self.version) for key in self.keys}
 
     def __reduce__(self) -> tuple[Callable[[str], Metric], tuple[str]]:
         """Other processes find a metric by its name."""
@@ -88,8 +103,9 @@ class Metric:
         """
         if len(targets) != len(predictions) or not len(targets):
             raise FlanError(
-                f"metric {self.name} of {len(targets)} targets and {len(predictions)} predictions: there must be as "
-                "many of the one as of the other, and at least one."
+                f"metric {self.name} of {counted(len(targets), 'targets')} and "
+                f"{counted(len(predictions), 'predictions')}: there must be as many of the one as of the other, and at "
+                "least one."
             )
         for i, target in enumerate(targets):
             if not references(target):
@@ -100,7 +116,9 @@ class Metric:
         if set(found) != set(self.keys):
             raise FlanError(f"metric {self.name} gives {sorted(found)}, and its record names {sorted(self.keys)}.")
         if bad := [key for key in self.keys if not math.isfinite(found[key])]:
-            raise FlanError(f"metric {bad[0]} of {len(targets)} examples is {found[bad[0]]}, which is no result.")
+            raise FlanError(
+                f"metric {bad[0]} of {counted(len(targets), 'examples')} is {found[bad[0]]}, which is no result."
+            )
         return {key: found[key] for key in self.keys}
 
     def share(self, values: Mapping[str, float]) -> float:
@@ -164,3 +182,8 @@ def references(target: Any) -> list[Any]:
 def percentage(shares: Sequence[float]) -> float:
     """The mean of shares, in percent."""
     return 100.0 * statistics.fmean(shares)
+
+
+def ratio(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
+    """Quotients of arrays; 0 where the denominator is 0."""
+    return np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0)

@@ -37,6 +37,7 @@ METRIC = Metric(
     version=f"{library('scikit-learn')}, macro F1",
     headline="macro_f1",
     secondary=("top_answer",),
+    secondary_versions={"top_answer": "flan_jax 1, share of the most frequent answer"},
     compute=answer_shares,
     by_place=True,
 )

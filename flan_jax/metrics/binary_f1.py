@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from etils import epy
 
-from flan_jax.metrics import Metric, library, references
+from flan_jax.metrics import Metric, library, ratio, references
 
 with epy.lazy_imports():
     from sklearn import metrics as sklearn_metrics
@@ -31,10 +32,23 @@ def has_no_yes(targets: Sequence[Any], predictions: Sequence[str]) -> bool:
     return not any(wanted) and not any(given)
 
 
+def yes_counts(targets: Sequence[Any], predictions: Sequence[str]) -> np.ndarray:
+    """Of each example [E, 2]: whether "yes" is right and given, and how often it stands in the two answers."""
+    wanted, given = (np.array(side, np.float64) for side in _said_yes(targets, predictions))
+    return np.stack([wanted * given, wanted + given], axis=-1)
+
+
+def f1_of_counts(sums: np.ndarray) -> np.ndarray:
+    """F1, 0 to 1, of sums [..., 2] of `yes_counts`."""
+    return ratio(2 * sums[..., 0], sums[..., 1])
+
+
 METRIC = Metric(
     name="binary_f1",
     version=f'{library("scikit-learn")}, F1 of "yes"',
     headline="f1",
     compute=lambda targets, predictions: {"f1": f1_of_yes(targets, predictions)},
+    statistics=yes_counts,
+    of_sums=f1_of_counts,
     undefined=lambda targets, predictions: ("f1",) if has_no_yes(targets, predictions) else (),
 )

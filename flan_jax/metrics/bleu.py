@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from etils import epy
 
-from flan_jax.metrics import TEXT_TOKENS, Metric, library, references
+from flan_jax.metrics import TEXT_TOKENS, Metric, library, ratio, references
 
 with epy.lazy_imports():
     import sacrebleu
@@ -26,10 +28,36 @@ def corpus_bleu(targets: Sequence[Any], predictions: Sequence[str], tokenizer: s
     return float(sacrebleu.corpus_bleu(list(predictions), columns, smooth_method="exp", tokenize=tokenizer).score)
 
 
+@functools.cache
+def _of_sentences(tokenizer: str) -> sacrebleu.metrics.BLEU:
+    # The effective order is of a sentence's score alone, which nobody reads here.
+    return sacrebleu.metrics.BLEU(smooth_method="exp", tokenize=tokenizer, effective_order=True)
+
+
+def sentence_counts(targets: Sequence[Any], predictions: Sequence[str], tokenizer: str) -> np.ndarray:
+    """sacrebleu's counts of each text [E, 10]: n-grams found and in all for n of 1 to 4, length, reference's length."""
+    bleu = _of_sentences(tokenizer)
+    found = (bleu.sentence_score(p, references(t)) for t, p in zip(targets, predictions, strict=True))
+    return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found], np.float64).reshape(-1, 10)
+
+
+def bleu_of_sums(sums: np.ndarray) -> np.ndarray:
+    """BLEU, 0 to 1, of sums [..., 10] of `sentence_counts`: as sacrebleu computes it, for many corpora at once."""
+    found, whole, length, wanted = sums[..., :4], sums[..., 4:8], sums[..., 8], sums[..., 9]
+    smoothing = 2.0 ** np.cumsum((found == 0) & (whole > 0), axis=-1)  # each order without a match counts half as much
+    precisions = np.where(found > 0, ratio(found, whole), ratio(np.ones_like(whole), smoothing * whole))
+    scored = (whole > 0).all(-1) & (found > 0).any(-1)
+    logs = np.log(precisions, out=np.zeros_like(precisions), where=precisions > 0)
+    brevity = np.exp(np.minimum(0.0, 1.0 - ratio(wanted, length)))
+    return np.where(scored, brevity * np.exp(logs.mean(-1)), 0.0)
+
+
 METRIC = Metric(
     name="bleu",
     version=f"{library('sacrebleu')}, intl, smoothing exp, case counts",
     headline="bleu",
     compute=lambda targets, predictions: {"bleu": corpus_bleu(targets, predictions, "intl")},
+    statistics=lambda targets, predictions: sentence_counts(targets, predictions, "intl"),
+    of_sums=bleu_of_sums,
     new_tokens=TEXT_TOKENS,
 )

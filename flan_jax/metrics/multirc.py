@@ -7,7 +7,7 @@ from typing import Any
 
 from flan_jax.metrics import Metric, library, percentage
 from flan_jax.metrics.accuracy import is_right
-from flan_jax.metrics.binary_f1 import f1_of_yes, has_no_yes
+from flan_jax.metrics.binary_f1 import f1_of_counts, f1_of_yes, has_no_yes, yes_counts
 
 
 def multirc(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict[str, float]:
@@ -29,7 +29,10 @@ METRIC = Metric(
     version=f'{library("scikit-learn")}, F1 of "yes" over candidates',
     headline="f1a",
     secondary=("em",),
+    secondary_versions={"em": "flan_jax 1, questions with all candidates right"},
     compute=multirc,
+    statistics=yes_counts,
+    of_sums=f1_of_counts,
     undefined=lambda targets, predictions: ("f1a",) if has_no_yes(targets, predictions) else (),
     needs=("question_id",),
 )

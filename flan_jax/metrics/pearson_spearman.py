@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from etils import epy
 
 from flan_jax.errors import FlanError
-from flan_jax.metrics import Metric, library, references
+from flan_jax.metrics import Metric, library, ratio, references
 
 with epy.lazy_imports():
     from scipy import stats
 
+_CONSTANT = 1e-12  # of a sum of squares: what remains of one after rounding, where all numbers are the same
 _LARGEST = 1e9  # of numbers that are correlated: squares of larger ones could be infinite
 
 
@@ -54,6 +56,22 @@ def pearson_spearman(targets: Sequence[Any], predictions: Sequence[str]) -> dict
     }
 
 
+def _products(targets: Sequence[Any], predictions: Sequence[str]) -> np.ndarray:
+    """Of each example [E, 6]: 1, both numbers, their squares and their product."""
+    x_E = np.array([_target_number(target, i) for i, target in enumerate(targets)])
+    y_E = np.array([_number(p) for p in predictions])
+    x_E, y_E = x_E - x_E.mean(), y_E - y_E.mean()  # which changes no correlation, and keeps squares small
+    return np.stack([np.ones_like(x_E), x_E, y_E, x_E**2, y_E**2, x_E * y_E], axis=-1)
+
+
+def _pearson(sums: np.ndarray) -> np.ndarray:
+    """Pearson's correlation, -1 to 1, of sums [..., 6] of `_products`; 0 where a side is constant."""
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    of_x, of_y = n * xx - x * x, n * yy - y * y
+    varies = (of_x > _CONSTANT * n * xx) & (of_y > _CONSTANT * n * yy)
+    return np.where(varies, ratio(n * xy - x * y, np.sqrt(np.where(varies, of_x * of_y, 0.0))), 0.0)
+
+
 def _undefined(targets: Sequence[Any], predictions: Sequence[str]) -> tuple[str, ...]:
     wanted = {_target_number(target, i) for i, target in enumerate(targets)}
     return ("pearson", "spearman") if len(wanted) < 2 or len({_number(p) for p in predictions}) < 2 else ()
@@ -65,5 +83,7 @@ METRIC = Metric(
     headline="pearson",
     secondary=("spearman",),
     compute=pearson_spearman,
+    statistics=_products,
+    of_sums=_pearson,
     undefined=_undefined,
 )

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flan_jax.models.config import ATTENTION_BLOCK
+
 MASKED = -1e30  # finite, so that a row of padding yields no NaN
 EVERY = -1  # segment of keys that the slots of every segment see
 
@@ -56,7 +58,7 @@ def attend(
     is_global: jax.Array | bool = True,
     bias: Bias | None = None,
     softcap: float = 0.0,
-    block: int = 256,
+    block: int = ATTENTION_BLOCK,
 ) -> jax.Array:
     """Softmax attention in blocks of queries; causal blocks look at keys up to their own end only.
 

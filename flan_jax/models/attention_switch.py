@@ -20,6 +20,7 @@ from flan_jax.models import attention
 from flan_jax.models.attention import Bias, Slots
 from flan_jax.models.attention_cudnn import attend_by_cudnn
 from flan_jax.models.attention_segments import attend_in_segments
+from flan_jax.models.config import ATTENTION_BLOCK
 
 PLATFORMS = {"splash": "tpu", "cudnn": "gpu"}
 
@@ -36,7 +37,7 @@ def attend(
     is_global: jax.Array | bool = True,
     bias: Bias | None = None,
     softcap: float = 0.0,
-    block: int = 256,
+    block: int = ATTENTION_BLOCK,
     implementation: str = "xla",
 ) -> jax.Array:
     """`flan_jax.models.attention.attend` by one of `DecoderConfig.attention`'s ways, equal to it but for rounding.

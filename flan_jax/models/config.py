@@ -10,6 +10,8 @@ from flan_jax.errors import FlanError
 from flan_jax.models.remat import POLICIES
 from flan_jax.values import Kind, Number, Switch, Whole, checked
 
+ATTENTION_BLOCK = 256  # queries a block, unless a model says otherwise
+
 # How a model is computed, not what it is.
 COMPUTATION = ("dtype", "remat", "attention", "attention_block", "head_chunk", "unroll")
 
@@ -119,7 +121,7 @@ class DecoderConfig:
     dtype: str = "float32"
     remat: str = "full"
     attention: str = "xla"
-    attention_block: int = 256
+    attention_block: int = ATTENTION_BLOCK
     head_chunk: int = 64
     unroll: bool = False
 

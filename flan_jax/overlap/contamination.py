@@ -29,9 +29,9 @@ from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
 from flan_jax.files import user_path
 from flan_jax.overlap import corpus as corpus_room
-from flan_jax.overlap.ngrams import NgramIndex, passages
+from flan_jax.overlap.ngrams import N, NgramIndex, passages
+from flan_jax.wording import counted
 
-N = 13  # words in an n-gram
 SPLITS = ("dev", "test")
 VERSION = 2  # of the results' form; records of the first had no hash
 BLOCK_BYTES = 4 << 20  # of the corpus, decompressed, a task
@@ -209,7 +209,9 @@ def _scan(
                 f"{field!r}; name it with --field, or leave the file out."
             )
     if not found.totals["words"]:
-        raise FlanError(f"the corpus holds no words: {len(files)} files, {found.totals['bytes']} bytes.")
+        raise FlanError(
+            f"the corpus holds no words: {counted(len(files), 'files')}, {counted(found.totals['bytes'], 'bytes')}."
+        )
     return found
 
 

@@ -20,8 +20,8 @@ from flan_jax.data import token_store
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, user_path, write_atomic
 from flan_jax.overlap import seen
+from flan_jax.overlap.ngrams import N
 
-N = 13  # words of an n-gram (Brown et al. 2020, appendix C)
 VERSION = 2  # of the comparison: what an earlier one found is not taken
 
 _EXAMPLES_AT_ONCE = 1000

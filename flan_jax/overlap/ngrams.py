@@ -18,6 +18,7 @@ import numpy as np
 
 from flan_jax.content import normalized_words
 
+N = 13  # words of an n-gram (Brown et al. 2020, appendix C)
 SHORTEST = 8  # words; below it an n-gram says little (Brown et al. 2020, appendix C)
 
 _BASE = 0xD1342543DE82EF95  # odd, 5 modulo 8

@@ -25,16 +25,18 @@ class Difference:
     Attributes:
       metric: what differs; empty for a cluster.
       examples: pairs; of a cluster, of its smallest dataset.
+      groups: those of pairs that share a passage, which are drawn together; as many as pairs where none do.
       means: of the first run and the other, over the pairs.
       interval: of the difference, over resamples of the examples.
       over_templates: over resamples of examples and templates; None where neither run has several templates.
-      p: of the permutation test; None below the least number of pairs.
+      p: of the permutation test; None below the least number of groups.
       corrected: p after Holm's correction over all tests of the report.
       null: differences under permutation.
     """
 
     metric: str
     examples: int
+    groups: int
     means: tuple[float, float]
     interval: Interval
     over_templates: Interval | None
@@ -57,6 +59,7 @@ class Difference:
             "difference": self.interval.value,
             **self.interval.to_dict(),
             "examples": self.examples,
+            "groups": self.groups,
             "means": list(self.means),
             "over_templates": self.over_templates.to_dict() if self.over_templates else None,
             "p": self.p,
@@ -144,22 +147,23 @@ def _compare(
 
 def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
     a_P, b_P = pair(a, b)
-    a_ExT, b_ExU = a.values_ExT[a_P], b.values_ExT[b_P]
-    value = float(b_ExU.mean() - a_ExT.mean())
-    alike = same_templates(a, b)
-    differences_E = b_ExU.mean(1) - a_ExT.mean(1)
-    interval = Interval(value, statistics.bootstrap(differences_E[:, None], rng))
-    several = max(a_ExT.shape[1], b_ExU.shape[1]) > 1
-    wider = statistics.difference_over_templates(a_ExT, b_ExU, alike, rng) if several else None
-    null = statistics.permuted_means(differences_E, rng)
-    count = len(differences_E)
+    groups_P = a.groups(a_P)
+    first, other = a.sample(a_P, groups_P), b.sample(b_P, groups_P)
+    value = other.value - first.value
+    interval = Interval(value, statistics.differences(first, other, rng))
+    wider = None
+    if max(first.templates, other.templates) > 1:
+        alike = same_templates(a, b)
+        wider = statistics.differences(first, other, rng, over_templates=True, same_templates=alike)
+    null = statistics.permuted_means(other.pseudo_values() - first.pseudo_values(), rng)
     return Difference(
         metric=a.metric,
-        examples=count,
-        means=(float(a_ExT.mean()), float(b_ExU.mean())),
+        examples=len(a_P),
+        groups=first.size,
+        means=(first.value, other.value),
         interval=interval,
         over_templates=None if wider is None else Interval(value, wider),
-        p=statistics.p_value(value, null) if count >= MIN_PAIRS else None,
+        p=statistics.p_value(value, null) if first.size >= MIN_PAIRS else None,
         null=null,
     )
 
@@ -167,14 +171,15 @@ def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
 def _of_cluster(parts: Sequence[Difference]) -> Difference:
     """The mean of the datasets' differences. Each dataset's signs are drawn by themselves, as its resamples are."""
     interval = statistics.mean_of([d.interval for d in parts])
-    count = min(d.examples for d in parts)
+    count = min(d.groups for d in parts)
     null = np.mean([d.null for d in parts], axis=0)
     wider = None
     if any(d.over_templates for d in parts):
         wider = statistics.mean_of([d.over_templates or d.interval for d in parts])
     return Difference(
         metric="",
-        examples=count,
+        examples=min(d.examples for d in parts),
+        groups=count,
         means=tuple(float(np.mean([d.means[i] for d in parts])) for i in (0, 1)),
         interval=interval,
         over_templates=wider,

@@ -13,6 +13,7 @@ from flan_jax.reporting.evidence import Evidence
 from flan_jax.reporting.runs import Run, common, dataset_names, template_value, wording
 from flan_jax.reporting.statistics import Interval, quartiles
 from flan_jax.reporting.tables import EXTRA, NONE, Table, answers, mean_title, percent, signed
+from flan_jax.wording import counted
 
 
 def comparison_table(comparison: Comparison, over: Mapping[str, clusters.Common]) -> Table:
@@ -52,6 +53,8 @@ def _clusters_of(comparison: Comparison, over: Mapping[str, clusters.Common]) ->
 
 def _difference_cells(found: Difference) -> tuple[str, ...]:
     count = str(found.examples) if found.metric else ""
+    if found.metric and found.groups < found.examples:
+        count += f" ({counted(found.groups, 'passages')})"
     shown = (count, *map(percent, found.means), signed(found.interval.value))
     return (
         *shown,
@@ -174,7 +177,7 @@ def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
             figures = run.figures(name) or {}
             value = evidence.values[run.name].get(name)
             error = value.calibration.error if value and value.calibration else None
-            ranked = "mean_per_token" in figures
+            ranked = "mean_per_token" in figures and figures["templates"] and "sum" in figures["templates"][0]
             # Where the headline is not the share of right answers, the sum's accuracy is that of its templates.
             total = statistics.fmean(t["sum"] for t in figures["templates"]) if ranked else None
             means = {"sum": total} | {way.name: figures.get(f"mean_{way.name}") for way in shown[1:]}

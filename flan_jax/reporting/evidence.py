@@ -110,11 +110,11 @@ def _read(run: Run, name: str) -> tuple[Values, dict[int, list[dict[str, Any]]]]
 
 
 def _intervals(value: Values, rng: np.random.Generator) -> tuple[Interval, Interval | None]:
-    mean = float(value.values_ExT.mean())
-    over_examples = Interval(mean, statistics.bootstrap(value.values_ExT, rng))
-    if value.values_ExT.shape[1] == 1:
+    sample = value.sample()
+    over_examples = Interval(sample.value, statistics.bootstrap(sample, rng))
+    if sample.templates == 1:
         return over_examples, None
-    return over_examples, Interval(mean, statistics.bootstrap(value.values_ExT, rng, over_templates=True))
+    return over_examples, Interval(sample.value, statistics.bootstrap(sample, rng, over_templates=True))
 
 
 def record_of(prediction: Mapping[str, Any]) -> str:
@@ -170,13 +170,13 @@ def _clean_subsets(found: Mapping[str, Mapping[str, Values]], path: Path) -> dic
                     f"{missing} examples of {name} in run {run!r} are not in {path}: "
                     "run python -m flan_jax.contamination on the examples that were evaluated."
                 )
-            kept = [i for i, one in enumerate(value.hashes) if one in clean]
-            means_T = value.values_ExT[kept].mean(0) if kept else None
+            kept = np.array([i for i, one in enumerate(value.hashes) if one in clean], np.int64)
+            means_T = value.sample(kept).values_T if len(kept) else None
             out.setdefault(run, {})[name] = {
                 "examples": len(value.ids),
                 "clean": len(kept),
-                "all_mean": float(value.values_ExT.mean()),
-                "mean": float(means_T.mean()) if kept else None,
-                "std": float(means_T.std(ddof=1)) if kept and len(means_T) > 1 else 0.0,
+                "all_mean": value.sample().value,
+                "mean": float(means_T.mean()) if len(kept) else None,
+                "std": float(means_T.std(ddof=1)) if len(kept) and len(means_T) > 1 else 0.0,
             }
     return out

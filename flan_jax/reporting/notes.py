@@ -12,8 +12,9 @@ from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
 from flan_jax.reporting.runs import Run, common
-from flan_jax.reporting.statistics import MIN_PAIRS, PERMUTATIONS, REPLICATES
+from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
 from flan_jax.reporting.tables import cluster_title
+from flan_jax.wording import counted
 
 
 def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
@@ -26,6 +27,11 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
         "A cluster's mean is over the datasets that all runs with anything of the cluster have; every variant of a "
         "dataset counts by itself, as in the paper. Datasets that are not among the paper's 62 are in no mean.",
     ]
+    if any(figures.get("shots") for run in runs for figures in run.datasets.values()):
+        found.append(
+            "Shots are the exemplars of a prompt, on average over examples and templates: as many as fit into the "
+            "budget of the protocol, which beside long texts is few or none."
+        )
     if any(run.members for run in runs):
         found.append(
             "A group's mean and standard deviation are over its runs, and not over templates. Its intervals resample "
@@ -38,12 +44,14 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             "these templates; over examples and templates, each resampled by itself, for other templates of the same "
             "make too. With a handful of templates the latter are rough, and too narrow rather than too wide."
         )
+    found += _of_dependence(evidence)
     if any(c.datasets for c in evidence.comparisons):
         found.append(
-            "Differences are in points, over the records that both runs have, paired by their content; a record counts "
-            "by its mean over the templates. p is of a two-sided permutation test over examples "
-            f"({PERMUTATIONS:,} draws of signs). p (Holm) is corrected for all {tests(evidence.comparisons)} tests of "
-            f"this report; a verdict stands where it is below 0.05, and none below {MIN_PAIRS} examples."
+            "Differences are in points, over the records that both runs have, paired by their content. p is of a "
+            f"two-sided permutation test over examples ({PERMUTATIONS:,} draws of signs): of an example's mean over "
+            "the templates, or, where the metric is no mean over examples, of what the example adds to the figure (its "
+            f"pseudo-value by the jackknife). p (Holm) is corrected for all {tests(evidence.comparisons)} tests of "
+            f"this report; a verdict stands where it is below {LEVEL}, and none below {MIN_PAIRS} independent examples."
         )
     if any(figures.get("best_dev_way") for run in runs for figures in run.datasets.values()):
         found.append(
@@ -69,6 +77,28 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             for why, names in _by_reason(comparison.apart).items()
         ]
     return found
+
+
+def _of_dependence(evidence: Evidence) -> Iterable[str]:
+    """What intervals and tests draw, where that is not single examples with a value each."""
+    together: dict[str, str] = {}
+    summed: dict[str, str] = {}
+    for values in evidence.values.values():
+        for name, value in values.items():
+            if (groups := value.sample().size) < len(value.ids):
+                together.setdefault(name, f"{name} ({groups} of {len(value.ids)})")
+            if value.values_ExT is None:
+                summed.setdefault(name, f"{name} ({value.metric})")
+    if together:
+        yield (
+            "Examples that share a passage are not independent, such as the turns of a conversation: intervals and "
+            f"tests draw each passage with all its examples. Passages of examples: {', '.join(together.values())}."
+        )
+    if summed:
+        yield (
+            "Metrics of a whole set, without a value of a single example: their intervals compute the metric for every "
+            f"resample of the examples. {', '.join(summed.values())}."
+        )
 
 
 def _of_mean(over: Any) -> Iterable[str]:
@@ -139,7 +169,7 @@ def _undefined(datasets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
     for name, figures in datasets.items():
         counts = collections.Counter(m for t in figures["templates"] for m in t.get("undefined", ()))
         for value, count in counts.items():
-            which = f"{count} of {len(figures['templates'])} templates"
+            which = f"{count} of {counted(len(figures['templates']), 'templates')}"
             yield f"{value} of {name} is undefined with {which}, where all answers are the same, and counts as 0 there."
 
 

@@ -27,7 +27,8 @@ from flan_jax.reporting.notes import notes
 from flan_jax.reporting.plots import plots
 from flan_jax.reporting.runs import Run, common, dataset_names
 from flan_jax.reporting.statistics import option_probabilities
-from flan_jax.reporting.tables import Table, metrics_table, percent, results_table
+from flan_jax.reporting.tables import RECORDS_SEEN, Table, metrics_table, percent, results_table
+from flan_jax.wording import counted
 
 _COLORS = {labels.HELD_OUT: "held", labels.SEEN: "seen", labels.UNKNOWN: "unknown", labels.MIXED: "unknown"}
 _STYLE = """
@@ -95,11 +96,11 @@ def _table(table: Table) -> str:
 def _kind(table: Table, column: int, cell: str) -> str:
     """The classes of a cell."""
     if table.head[column] == "label":
-        label, _, overlap = cell.partition("; ")
-        return "seen" if overlap else _COLORS.get(labels.status_of(label), "")
+        label = cell.partition("; ")[0]
+        return "seen" if cell.endswith(RECORDS_SEEN) else _COLORS.get(labels.status_of(label), "")
     if table.head[column] == "wording":
         return "text"
-    return "marked" if table.head[column] == "most frequent" and "(" in cell else ""
+    return "marked" if table.head[column] in ("most frequent", "shots") and "(" in cell else ""
 
 
 def _figure(svg: bytes, alternative: str) -> str:
@@ -179,7 +180,7 @@ def _templates(runs: Sequence[Run], evidence: Evidence, name: str) -> str:
 def _worst(runs: Sequence[Run], evidence: Evidence, name: str) -> str:
     listed = evidence.worst[name]
     wrong = sum("loglikelihood" in p and ranked(p, "sum") != p["answer"] for p in listed)
-    small = f"{len(listed)} examples" + (f", {wrong} of them wrong" if "loglikelihood" in listed[0] else "")
+    small = counted(len(listed), "examples") + (f", {wrong} of them wrong" if "loglikelihood" in listed[0] else "")
     examples = "".join(_example(runs, evidence, name, p) for p in listed)
     return f"<details><summary>{_text(name)}<small>{small}</small></summary>{examples}</details>"
 

@@ -265,16 +265,18 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def average(values: Sequence[float | None]) -> float | None:
         return None if any(v is None for v in values) else float(np.mean(values))
 
+    of_ways = _ways_averaged(each)
     by_number = [{t["template"]: t for t in figures["templates"]} for figures in each]
     templates = []
     for number in sorted({n for listed in by_number for n in listed}):
         found = [listed[number] for listed in by_number if number in listed]
         if len(found) < len(each) or len({wording(t) for t in found}) > 1:
             continue
-        value = average([template_value(t) for t in found])
+        ways_of = ("sum", *(key.removeprefix("mean_") for key in of_ways if key.startswith("mean_")))
         templates.append(
-            {**{k: found[0][k] for k in ("input", "target") if k in found[0]}, "template": number, "value": value}
-            | {"dev": average([t.get("dev") for t in found])}
+            {**{k: found[0][k] for k in ("input", "target") if k in found[0]}, "template": number}
+            | {"value": average([template_value(t) for t in found]), "dev": average([t.get("dev") for t in found])}
+            | {way: average([t[way] for t in found]) for way in ways_of if all(way in t for t in found)}
         )
     means = [figures["mean"] for figures in each]
     shared = [m for m in each[0].get("metrics", {}) if all(m in figures.get("metrics", {}) for figures in each)]
@@ -291,6 +293,27 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "random": average([figures.get("random") for figures in each]),
         "majority": average([figures.get("majority") for figures in each]),
         "stderr": None,
+        **of_ways,
+        **({"shots": _shots_added(shots)} if all(shots := [figures.get("shots") for figures in each]) else {}),
         "metrics": {m: float(np.mean([figures["metrics"][m] for figures in each])) for m in shared},
         "templates": templates,
     }
+
+
+def _ways_averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of the ways to score that all runs have, and the way that is best on dev by their mean."""
+    names = [name for name in each[0] if name.startswith("mean_") and all(name in figures for figures in each)]
+    found: dict[str, Any] = {name: float(np.mean([figures[name] for figures in each])) for name in names}
+    on_dev = [figures.get("dev_ways") for figures in each]
+    if names and all(on_dev):
+        shared = [way for way in on_dev[0] if all(way in of for of in on_dev)]
+        dev = {way: float(np.mean([of[way] for of in on_dev])) for way in shared}
+        found |= {"dev_ways": dev, "best_dev_way": max(dev, key=lambda way: dev[way])}
+    return found
+
+
+def _shots_added(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The exemplars of all runs' prompts together."""
+    prompts = sum(shots["of"] for shots in each)
+    mean = sum(shots["mean"] * shots["of"] for shots in each) / prompts
+    return {"wanted": each[0]["wanted"], "mean": mean, "without": sum(s["without"] for s in each), "of": prompts}

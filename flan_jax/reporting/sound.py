@@ -16,6 +16,7 @@ from flan_jax.evaluation import labels
 _NUMBERS = ("examples", "mean", "std")  # without which a dataset has no figures
 _NUMBERS_OR_NONE = ("best_dev", "random", "majority", "stderr")
 _MAPPINGS = ("metrics", "metric_versions", "headline_metric", "cost", "overlap", "dev_ways")
+_OF_SHOTS = ("wanted", "mean", "without", "of")
 _PER_OPTION = ("loglikelihood", "tokens", "bytes", "characters", "unconditional", "channel", "words")
 _ROUNDING = 1e-6
 
@@ -59,6 +60,10 @@ def problem_of_figures(figures: Any) -> str:
             return f"has {key!r} that are no names with values"
     if wrong := [name for name, v in (figures.get("metrics") or {}).items() if v is not None and not is_number(v)]:
         return f"has no number {wrong[0]!r} among its metrics"
+    if (shots := figures.get("shots")) is not None and not (
+        isinstance(shots, Mapping) and all(is_number(shots.get(key)) for key in _OF_SHOTS)
+    ):
+        return "has shots that are no numbers"
     if figures.get("label") and not labels.status_of(str(figures["label"])):
         return f"has the label {figures['label']!r}, which is none"
     return _problem_of_templates(figures) or ("" if isinstance(figures.get("cluster"), str) else "has no cluster")

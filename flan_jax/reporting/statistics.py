@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from flan_jax.reporting.samples import Sample
+
 REPLICATES = 2000  # resamples of a bootstrap
 PERMUTATIONS = 10_000  # of a test: its smallest p is 1 / 10,001
 MIN_PAIRS = 50  # examples below which a test gives no verdict
 LEVEL = 0.05  # of a verdict, after Holm's correction
 BINS = 10
+_ROUNDING = 1e-9  # sums in another order
 _AT_ONCE = 4_000_000  # numbers of an array of resamples or signs
 
 
@@ -35,33 +38,45 @@ def counts_of_resamples(size: int, replicates: int, rng: np.random.Generator) ->
 
 
 def bootstrap(
-    values_ExT: np.ndarray, rng: np.random.Generator, replicates: int = REPLICATES, *, over_templates: bool = False
+    sample: Sample | np.ndarray,
+    rng: np.random.Generator,
+    replicates: int = REPLICATES,
+    *,
+    over_templates: bool = False,
 ) -> np.ndarray:
-    """Means of resamples of the examples, or of examples and templates, each resampled by itself.
+    """Figures of resamples of the examples, or of examples and templates, each resampled by itself.
 
     Efron and Tibshirani 1993, chapter 6; for crossed factors Owen 2007 ("the pigeonhole bootstrap").
 
     Args:
-      values_ExT: a value for each example and template.
+      sample: what the figure is computed from; of a mean, a value for each example and template is enough.
       rng: draws the resamples.
       replicates: how many.
       over_templates: whether templates are resampled too.
 
     Returns:
-      A mean a replicate.
+      A figure a replicate, the mean over the templates.
     """
-    examples, templates = values_ExT.shape
-    values_ExT = values_ExT.astype(np.float32)
-    at_once = max(1, _AT_ONCE // examples)
-    sums_RxT = np.concatenate(
-        [
-            counts_of_resamples(examples, min(at_once, replicates - done), rng) @ values_ExT
-            for done in range(0, replicates, at_once)
-        ]
-    ).astype(np.float64)
-    if over_templates:
-        sums_RxT *= counts_of_resamples(templates, replicates, rng)
-    return sums_RxT.sum(1) / (examples * templates)
+    (values_RxT,) = _resampled([_sample(sample)], rng, replicates)
+    if not over_templates:
+        return values_RxT.mean(1)
+    templates = values_RxT.shape[1]
+    return (values_RxT * counts_of_resamples(templates, replicates, rng)).sum(1) / templates
+
+
+def _sample(given: Sample | np.ndarray) -> Sample:
+    return given if isinstance(given, Sample) else Sample.of_values(given)
+
+
+def _resampled(samples: Sequence[Sample], rng: np.random.Generator, replicates: int) -> list[np.ndarray]:
+    """The figures of each template, R x T, where all samples, of the same groups, are drawn alike."""
+    groups = samples[0].size
+    at_once = max(1, _AT_ONCE // groups)
+    blocks = []
+    for done in range(0, replicates, at_once):
+        counts = counts_of_resamples(groups, min(at_once, replicates - done), rng)
+        blocks.append([sample.of_counts(counts) for sample in samples])
+    return [np.concatenate(block) for block in zip(*blocks, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,36 +115,32 @@ def mean_of(intervals: Sequence[Interval]) -> Interval:
     )
 
 
-def difference_over_templates(
-    first_ExT: np.ndarray,
-    other_ExU: np.ndarray,
-    same_templates: bool,
+def differences(
+    first: Sample | np.ndarray,
+    other: Sample | np.ndarray,
     rng: np.random.Generator,
     replicates: int = REPLICATES,
+    *,
+    over_templates: bool = False,
+    same_templates: bool = False,
 ) -> np.ndarray:
-    """Differences (other - first) of resamples of examples and templates.
+    """Differences (other - first) of the figures of resamples of the examples, which are drawn alike for both.
 
     Args:
-      first_ExT: a value for each example and template of the first run.
-      other_ExU: the same examples in the other run.
-      same_templates: whether column t of both is the same template; then templates are paired as the examples are.
+      first: of the first run.
+      other: of the same groups of examples in the other run.
       rng: draws the resamples.
       replicates: how many.
+      over_templates: whether templates are resampled too.
+      same_templates: whether template t of both is the same; then templates are paired as the examples are.
     """
-    if same_templates:
-        return bootstrap(other_ExU - first_ExT, rng, replicates, over_templates=True)
-    both = np.concatenate([first_ExT, other_ExU], axis=1).astype(np.float32)
-    examples, (t, u) = len(both), (first_ExT.shape[1], other_ExU.shape[1])
-    at_once = max(1, _AT_ONCE // examples)
-    sums = np.concatenate(
-        [
-            counts_of_resamples(examples, min(at_once, replicates - done), rng) @ both
-            for done in range(0, replicates, at_once)
-        ]
-    ).astype(np.float64)
-    first = (sums[:, :t] * counts_of_resamples(t, replicates, rng)).sum(1) / (examples * t)
-    other = (sums[:, t:] * counts_of_resamples(u, replicates, rng)).sum(1) / (examples * u)
-    return other - first
+    first_RxT, other_RxU = _resampled([_sample(first), _sample(other)], rng, replicates)
+    if not over_templates:
+        return other_RxU.mean(1) - first_RxT.mean(1)
+    t, u = first_RxT.shape[1], other_RxU.shape[1]
+    drawn_RxT = counts_of_resamples(t, replicates, rng)
+    drawn_RxU = drawn_RxT if same_templates else counts_of_resamples(u, replicates, rng)
+    return (other_RxU * drawn_RxU).sum(1) / u - (first_RxT * drawn_RxT).sum(1) / t
 
 
 # ------------------------------------------------------------------------------------------------------------ tests
@@ -139,11 +150,12 @@ def permuted_means(differences_E: np.ndarray, rng: np.random.Generator, permutat
     """Means of paired differences with signs that are drawn: what they would be, were the two runs alike.
 
     Args:
-      differences_E: other - first of each example.
+      differences_E: other - first of each example; of a figure that is no mean over examples, of what each group of
+        examples adds to it (`Sample.pseudo_values`).
       rng: draws the signs.
       permutations: how many times.
     """
-    kept = differences_E[differences_E != 0].astype(np.float64)  # a zero has no sign
+    kept = differences_E[np.abs(differences_E) > _ROUNDING].astype(np.float64)  # a zero has no sign
     if not len(kept):
         return np.zeros(permutations)
     parts = []
@@ -162,8 +174,7 @@ def p_value(difference: float, null_P: np.ndarray) -> float:
       difference: the mean that was found.
       null_P: what `permuted_means` gave.
     """
-    rounding = 1e-9  # sums in another order
-    return float((1 + np.sum(np.abs(null_P) >= abs(difference) - rounding)) / (len(null_P) + 1))
+    return float((1 + np.sum(np.abs(null_P) >= abs(difference) - _ROUNDING)) / (len(null_P) + 1))
 
 
 def holm(p_values: Mapping[object, float]) -> dict[object, float]:

@@ -17,6 +17,8 @@ from flan_jax.reporting.runs import Run, by_cluster, common, dataset_names, firs
 NONE = "–"
 EXTRA = " (extra, in no mean)"
 ALMOST_ALWAYS = 0.95  # share of one answer from which it is marked
+RECORDS_SEEN = "records seen"  # of a label
+_OF_RUN = ("n", "mean ± std", "best dev", "most frequent", "shots", "label")
 _LONGEST = 24  # characters of an answer in a table
 
 
@@ -96,7 +98,8 @@ def results_table(runs: Sequence[Run], evidence: Evidence | None = None) -> Tabl
     """The paper's form of table (appendix): a row a dataset, a mean a cluster.
 
     For each run: n, mean and standard deviation over the forward templates (of a group: over its runs), the best-dev
-    template, the share of the most frequent answer, and the label. Means are over the datasets that all runs have.
+    template, the share of the most frequent answer, how many exemplars the prompts have, and the label. Means are over
+    the datasets that all runs have.
 
     Args:
       runs: columns.
@@ -119,11 +122,11 @@ def results_table(runs: Sequence[Run], evidence: Evidence | None = None) -> Tabl
             rows.append(tuple(row))
         if len(rows) == mean_row:
             _add_mean(rows, means, runs, over)
-    each = ("n", "mean ± std", "best dev", "most frequent", "label")
-    head = ("dataset", "metric", "random", "majority", *each * len(runs))
-    if all(row[i] in ("", NONE) for row in rows for i, title in enumerate(head) if title == "most frequent"):
-        kept = [i for i, title in enumerate(head) if title != "most frequent"]
-        head, rows = tuple(head[i] for i in kept), [tuple(row[i] for i in kept) for row in rows]
+    head = ("dataset", "metric", "random", "majority", *_OF_RUN * len(runs))
+    for optional in ("most frequent", "shots"):
+        if all(row[i] in ("", NONE) for row in rows for i, title in enumerate(head) if title == optional):
+            kept = [i for i, title in enumerate(head) if title != optional]
+            head, rows = tuple(head[i] for i in kept), [tuple(row[i] for i in kept) for row in rows]
     groups = (("", 4), *((run.title, (len(head) - 4) // len(runs)) for run in runs))
     return Table(groups, head, rows, frozenset(means))
 
@@ -136,7 +139,7 @@ def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run],
     row = [mean_title(over), "", percent(some["random"]), percent(some["majority"])]
     for run, figures in zip(runs, found, strict=True):
         if figures is None:
-            row += [NONE] * 5
+            row += [NONE] * len(_OF_RUN)
             continue
         spread = f" ± {percent(spread_over_runs(run, over))}" if run.members else ""
         # Datasets for which the model's numbers were not finite; the notes say where.
@@ -144,7 +147,8 @@ def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run],
             one["dataset"] for one in run.results.get("invalid", ()) if cluster_of(one["dataset"]) == over.cluster
         ]
         without = f" (without {', '.join(invalid)})" if invalid else ""
-        row += ["", percent(figures["mean"]) + spread + without, percent(figures["best_dev"]), "", figures["label"]]
+        row += ["", percent(figures["mean"]) + spread + without, percent(figures["best_dev"]), "", ""]
+        row.append(figures["label"])
     means.add(len(rows))
     rows.append(tuple(row))
 
@@ -156,19 +160,33 @@ def spread_over_runs(run: Run, over: clusters.Common) -> float:
 
 def _run_cells(run: Run, name: str, evidence: Evidence | None) -> list[str]:
     if (figures := run.figures(name)) is None:
-        return [NONE] * 5
+        return [NONE] * len(_OF_RUN)
     best = percent(figures.get("best_dev"))
     if figures.get("best_dev_template") is not None:
         best += f" (t{figures['best_dev_template']})"
     several = run.members or len(figures["templates"]) > 1
     figure = percent(figures["mean"]) + (f" ± {percent(figures['std'])}" if several else "")
-    return [str(figures["examples"]), figure, best, most_frequent(run, name, evidence), label_cell(figures)]
+    often = most_frequent(run, name, evidence)
+    return [str(figures["examples"]), figure, best, often, shots_cell(figures), label_cell(figures)]
+
+
+def shots_cell(figures: Mapping[str, Any]) -> str:
+    """How many exemplars a prompt has on average, and how many prompts have none; a dash without exemplars."""
+    shots = figures.get("shots")
+    if not shots:
+        return NONE
+    return f"{shots['mean']:.1f}" + (f" ({shots['without']} of {shots['of']} without)" if shots["without"] else "")
 
 
 def label_cell(figures: Mapping[str, Any]) -> str:
-    """The label, and how many of the evaluated records stand in the text that was tuned on, where any do."""
-    overlap = figures.get("overlap") or {}
-    return figures["label"] + (f"; {overlap['seen']} of {overlap['of']} records seen" if overlap.get("seen") else "")
+    """The label; that fewer exemplars fit than it says; how many records stand in the text that was tuned on."""
+    overlap, shots = figures.get("overlap") or {}, figures.get("shots") or {}
+    parts = [figures["label"]]
+    if shots and shots["mean"] < shots["wanted"]:
+        parts.append(f"{shots['mean']:.1f} exemplars fit" if shots["mean"] else "no exemplar fits")
+    if overlap.get("seen"):
+        parts.append(f"{overlap['seen']} of {overlap['of']} {RECORDS_SEEN}")
+    return "; ".join(parts)
 
 
 def answers(run: Run, name: str, evidence: Evidence | None) -> tuple[float | None, float | None]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from flan_jax import catalog
 from flan_jax.content import numbered
+from flan_jax.errors import FlanError
 from flan_jax.evaluation.clusters import headline_metric
-from flan_jax.evaluation.figures import ranked, right_options
-from flan_jax.metrics import metric
+from flan_jax.evaluation.figures import headline, headline_statistics, ranked, right_options
+from flan_jax.metrics import Metric, metric
 from flan_jax.reporting.matching import by_text
 from flan_jax.reporting.runs import NOT_RECORDED, UnusableError, template_value, wording
+from flan_jax.reporting.samples import Sample, of_mean
 from flan_jax.reporting.statistics import Calibration, option_probabilities
 
 Line = Mapping[str, Any]
@@ -47,11 +50,15 @@ class Values:
       hashes: digests of their records, by which runs pair; None for predictions of earlier versions.
       templates: numbers of T templates.
       wordings: their texts as they were evaluated.
-      values_ExT: 0 to 1.
+      values_ExT: 0 to 1; None where a single example has no value.
       answers: of each template.
       calibration: of the options' probabilities; None for a generation dataset.
       prompts: of the examples, with the first template.
       documents: the records of another program's log, whose digests are not ours; None for predictions of ours.
+      passages: what each example shares with others, such as its conversation; all different where nothing is shared.
+      statistics: of each run of a group, or of the run alone, what the examples add to sums that the metric's value
+        follows from, [E, T, K]; empty where examples have values.
+      value_of: sums [..., K] -> values [...], 0 to 1.
     """
 
     metric: str
@@ -60,11 +67,32 @@ class Values:
     hashes: tuple[str, ...] | None
     templates: tuple[int, ...]
     wordings: tuple[str, ...]
-    values_ExT: np.ndarray
+    values_ExT: np.ndarray | None
     answers: tuple[Answers, ...]
     calibration: Calibration | None
     prompts: tuple[str, ...] = ()
     documents: tuple[Mapping[str, Any], ...] | None = None
+    passages: tuple[str, ...] = ()
+    statistics: tuple[np.ndarray, ...] = ()
+    value_of: Callable[[np.ndarray], np.ndarray] = of_mean
+
+    def groups(self, places: np.ndarray | None = None) -> np.ndarray:
+        """The number of each example's passage, from 0; of some examples, those at these places."""
+        passages = np.array(self.passages or self.ids)
+        return np.unique(passages if places is None else passages[places], return_inverse=True)[1]
+
+    def sample(self, places: np.ndarray | None = None, groups_E: np.ndarray | None = None) -> Sample:
+        """The examples as they are drawn anew for intervals and tests.
+
+        Args:
+          places: of some examples; None takes all.
+          groups_E: of these, see `groups`; by default those of their own passages.
+        """
+        groups_E = self.groups(places) if groups_E is None else groups_E
+        chosen = slice(None) if places is None else places
+        if self.values_ExT is not None:
+            return Sample.of_values(self.values_ExT[chosen], groups_E)
+        return Sample.of_statistics([part[chosen] for part in self.statistics], self.value_of, groups_E)
 
     @property
     def share(self) -> float:
@@ -100,14 +128,15 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
       style: the name of the style.
 
     Raises:
-      UnusableError: the headline metric has no value for a single example, like BLEU of a corpus; or the figures
-        were made of other predictions.
+      UnusableError: the headline metric has neither values of single examples nor sums; or the figures were made of
+        other predictions.
     """
     first = next(iter(rows.values()))
     has_options = "loglikelihood" in first[0]
-    if not has_options and any("score" not in p for lines in rows.values() for p in lines):
+    summed = _summed(rows, figures)
+    if not has_options and summed is None and any("score" not in p for lines in rows.values() for p in lines):
         raise UnusableError("its metric has no value for a single example")
-    measured = "accuracy" if has_options else headline_metric(figures)
+    measured = "accuracy" if has_options and summed is None else headline_metric(figures)
     hashed = all("hash" in p for lines in rows.values() for p in lines)
     keyed = {
         number: dict(zip(numbered([str(p["hash" if hashed else "id"]) for p in lines]), lines, strict=True))
@@ -118,7 +147,7 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
         raise UnusableError("its templates have no example in common")
     listed = {t["template"]: t for t in figures["templates"]}
     same_options = has_options and len({frozenset(_words(p)) for lines in rows.values() for p in lines}) == 1
-    values_TxE, answers, confidences, right = [], [], [], []
+    values_TxE, statistics_TxE, answers, confidences, right = [], [], [], [], []
     for number, lines in rows.items():
         choices = [ranked(p, "sum") for p in lines] if has_options else []
         if has_options:
@@ -126,11 +155,16 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
             odds = (option_probabilities(np.asarray(p["loglikelihood"], np.float64)) for p in lines)
             confidences += [p[choice] for p, choice in zip(odds, choices, strict=True)]
             right += found
-        else:
+        elif summed is None:
             found = [float(p["score"]) for p in lines]
-        _check(number, found, listed[number], measured == headline_metric(figures))
-        by_key = dict(zip(keyed[number], found, strict=True))
-        values_TxE.append([by_key[key] for key in keys])
+        if summed is None:
+            _check(number, float(np.mean(found)), listed[number], measured == headline_metric(figures))
+            by_key = dict(zip(keyed[number], found, strict=True))
+            values_TxE.append([by_key[key] for key in keys])
+        else:
+            _check(number, float(summed.metric.of_sums(summed.of[number].sum(0))), listed[number], True)
+            by_key = dict(zip(keyed[number], summed.of[number], strict=True))
+            statistics_TxE.append([by_key[key] for key in keys])
         answers.append(_answers(lines, choices, same_options))
     lines = [next(iter(keyed.values()))[key] for key in keys]
     return Values(
@@ -140,12 +174,43 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
         hashes=tuple(str(p["hash"]) for p in lines) if hashed else None,
         templates=tuple(rows),
         wordings=tuple(wording(listed[number]) for number in rows),
-        values_ExT=np.array(values_TxE, np.float64).T,
+        values_ExT=np.array(values_TxE, np.float64).T if summed is None else None,
         answers=tuple(answers),
         calibration=Calibration.of(np.array(confidences), np.array(right)) if has_options else None,
         prompts=tuple(p.get("prompt", "") for p in lines),
         documents=tuple(p["doc"] for p in lines) if all("doc" in p for p in lines) else None,
+        passages=tuple(str(p.get("passage", catalog.record_id(str(p["id"])))) for p in lines),
+        **(
+            {"statistics": (np.array(statistics_TxE).swapaxes(0, 1),), "value_of": summed.metric.of_sums}
+            if summed
+            else {}
+        ),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Summed:
+    """A headline metric without values of single examples, and what the predictions add to its sums, by template."""
+
+    metric: Metric
+    of: dict[int, np.ndarray]
+
+
+def _summed(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any]) -> _Summed | None:
+    """The sums of the headline metric, where the metric is such a one and the predictions have what it needs."""
+    every = [p for lines in rows.values() for p in lines]
+    name = str(every[0].get("dataset", ""))
+    if not catalog.exists(name):
+        return None
+    metric = headline(catalog.dataset(name))
+    if metric.statistics is None or metric.headline != headline_metric(figures):
+        return None
+    try:
+        found = headline_statistics(catalog.dataset(name), every)
+    except (FlanError, KeyError):  # of an earlier version
+        return None
+    ends = np.cumsum([len(lines) for lines in rows.values()])[:-1]
+    return _Summed(metric, dict(zip(rows, np.split(found, ends), strict=True)))
 
 
 def _words(p: Line) -> Sequence[str]:
@@ -153,14 +218,14 @@ def _words(p: Line) -> Sequence[str]:
     return p.get("words", p["options"])
 
 
-def _check(number: int, values: Sequence[float], figures: Mapping[str, Any], is_headline: bool) -> None:
-    """Refuses predictions whose mean is not the one that the results have."""
+def _check(number: int, value: float, figures: Mapping[str, Any], is_headline: bool) -> None:
+    """Refuses predictions whose figure is not the one that the results have."""
     there = template_value(figures) if is_headline else None
     if not is_headline and "accuracy" in figures.get("metrics", {}):
         there = figures["metrics"]["accuracy"] / 100
-    if there is not None and abs(float(np.mean(values)) - there) > 1e-6:
+    if there is not None and abs(value - there) > 1e-6:
         raise UnusableError(
-            f"its predictions with template {number} give {100 * np.mean(values):.2f} and its results say "
+            f"its predictions with template {number} give {100 * value:.2f} and its results say "
             f"{100 * there:.2f}, so they are of different jobs or versions"
         )
 
@@ -233,20 +298,30 @@ def as_one(several: Sequence[Values]) -> Values:
 def _added(so_far: Values, numbered_other: tuple[int, Values]) -> Values:
     count, other = numbered_other  # runs in the mean so far
     a_P, b_P = pair(so_far, other)
-    a_ExT, b_ExU = so_far.values_ExT[a_P], other.values_ExT[b_P]
     alike = same_templates(so_far, other)
-    if not alike:
-        a_ExT, b_ExU = a_ExT.mean(1, keepdims=True), b_ExU.mean(1, keepdims=True)
     calibrations = [v.calibration for v in (so_far, other) if v.calibration]
-    return dataclasses.replace(
+    passages = np.array(so_far.passages or so_far.ids)[a_P]
+    kept = dataclasses.replace(
         so_far,
         ids=tuple(so_far.ids[i] for i in a_P),
         hashes=tuple(so_far.hashes[i] for i in a_P),
-        templates=so_far.templates if alike else (-1,),
-        wordings=so_far.wordings if alike else ("a mean over templates",),
-        values_ExT=(count * a_ExT + b_ExU) / (count + 1),
+        passages=tuple(passages.tolist()),
         answers=so_far.answers + other.answers,
         prompts=tuple(so_far.prompts[i] for i in a_P),
         documents=None if so_far.documents is None else tuple(so_far.documents[i] for i in a_P),
         calibration=sum(calibrations[1:], calibrations[0]) if calibrations else None,
+    )
+    if so_far.values_ExT is None:
+        if not alike:
+            raise UnusableError(f"its runs have other templates, and {so_far.metric} is no mean over examples")
+        parts = (*(part[a_P] for part in so_far.statistics), *(part[b_P] for part in other.statistics))
+        return dataclasses.replace(kept, statistics=parts)
+    a_ExT, b_ExU = so_far.values_ExT[a_P], other.values_ExT[b_P]
+    if not alike:
+        a_ExT, b_ExU = a_ExT.mean(1, keepdims=True), b_ExU.mean(1, keepdims=True)
+    return dataclasses.replace(
+        kept,
+        templates=so_far.templates if alike else (-1,),
+        wordings=so_far.wordings if alike else ("a mean over templates",),
+        values_ExT=(count * a_ExT + b_ExU) / (count + 1),
     )

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from flan_jax.wording import counted
+
 HOLDS, FAILS, SKIPPED = "ok", "FAILED", "skipped"
 
 Place = Mapping[str, Any]  # what names it, by its kind: {"dataset": "rte", "record": 12}
@@ -120,7 +122,7 @@ class Finding:
         else:
             parts.append(f"largest difference {self.difference:.2g} (allowed {self.allowed:.2g}) at {where}")
         if self.compared:
-            parts.append("compared: " + ", ".join(f"{number:,} {what}" for what, number in self.compared.items()))
+            parts.append("compared: " + ", ".join(counted(number, what) for what, number in self.compared.items()))
         parts += self.remarks
         if self.status != SKIPPED:
             parts.append(f"{self.seconds:.0f} s")

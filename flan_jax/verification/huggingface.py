@@ -14,6 +14,7 @@ from flan_jax.verification import tolerances
 from flan_jax.verification.findings import Skip, Tally
 from flan_jax.verification.plain import START
 from flan_jax.verification.subject import Subject
+from flan_jax.wording import counted
 
 # Spellings of one letter, spaces, line ends, digits, scripts and signs that normalizers and splitters treat apart.
 _ODD = [
@@ -49,7 +50,9 @@ def check(subject: Subject, tally: Tally) -> None:
     for what in ("missing_keys", "mismatched_keys"):
         tally.same(sorted(map(str, loading.get(what) or ())), [], {"weights": what.replace("_", " ")})
     if unread := sorted(map(str, loading.get("unexpected_keys") or ())):
-        tally.left_out.append(f"transformers does not read {len(unread)} weights of {folder.name}: {unread[0]}, ...")
+        tally.left_out.append(
+            f"transformers does not read {counted(len(unread), 'weights')} of {folder.name}: {unread[0]}, ..."
+        )
     with torch.no_grad():
         _logits(subject, tally, model, torch)
 

@@ -45,9 +45,9 @@ def slices(record, **sizes):
         ("mnli_matched", {"train": 9, "validation_matched": 4, "validation_mismatched": 4}, []),
         (
             "mnli_mismatched",
-            {"train": 9, "validation_matched": 4, "validation_mismatched": 4, "test_matched": 2},
+            {"train": 9, "validation_matched": 4, "validation_mismatched": 4, "test": 2},
             [
-                "mnli/test_matched.jsonl, 2 rows that no split takes "
+                "mnli/test.jsonl, 2 rows that no split takes "
                 "(train from train, dev from train, test from validation_mismatched and validation_matched)"
             ],
         ),
@@ -74,16 +74,37 @@ def test_rows_that_no_split_takes(name, sizes, says, tmp_path):
     assert left_out.unread_rows(record, files, sizes, slices(record, **sizes)) == says
 
 
-def test_files_that_are_no_splits_are_named_once(tmp_path):
-    record = catalog.dataset("rte")
-    given = [tmp_path / "rte" / name for name in ("dev.jsonl", "train.jsonl")]
-    others = [tmp_path / "rte" / name for name in ("train.csv", "README.md")]
-    notes = left_out.foreign_files(record, given, others)
-    assert notes == [
-        "rte/dev.jsonl, whose name is no split (test, train, validation)",
-        "rte/train.csv, which does not end in .jsonl",
+ODD = ("dev", "train_old", "train (1)", "Train", "train-00000-of-00001", "results")  # .jsonl
+
+
+@pytest.mark.parametrize(
+    ("dataset", "own", "splits"),
+    [
+        ("rte", ("train", "validation", "test"), "test, train, validation"),
+        ("winogrande", ("train", "train_xl", "validation"), "test, train, train_xl, validation"),
+        (  # two variants share a folder
+            "mnli_matched",
+            ("train", "validation_matched", "validation_mismatched"),
+            "test, train, validation, validation_matched, validation_mismatched",
+        ),
+    ],
+)
+def test_only_the_files_of_splits_are_data(dataset, own, splits, tmp_path):
+    record = catalog.dataset(dataset)
+    folder = tmp_path / record.folder
+    folder.mkdir()
+    for name in (*own, *ODD, ".train", "._train"):
+        (folder / f"{name}.jsonl").write_text("{}")
+    for name in ("train.csv", "README.md", "TRAIN.JSONL"):
+        (folder / name).write_text("")
+    (folder / "dev.old").mkdir()
+    given, others = left_out.split_files(record, folder)
+    assert [file.stem for file in given] == sorted(own)
+    assert left_out.foreign_files(record, others) == [
+        *(f"{record.folder}/{name}.jsonl, whose name is no split ({splits})" for name in sorted(ODD)),
+        f"{record.folder}/TRAIN.JSONL, which does not end in .jsonl",
+        f"{record.folder}/train.csv, which does not end in .jsonl",
     ]
-    assert left_out.unread_rows(record, given, {"dev": 3, "train": 9}, slices(record, train=9)) == []
 
 
 def test_lines():

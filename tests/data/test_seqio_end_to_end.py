@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import seqio
 import tensorflow as tf
 
 from flan_jax import catalog, templates
-from flan_jax.data import sources, tasks
+from flan_jax.data import sources, tasks, usable
 from flan_jax.errors import FlanError
 
 pytestmark = pytest.mark.slow
@@ -293,6 +294,37 @@ def test_rates_count_after_the_filter_and_open_no_more_than_they_must(tmp_path, 
         tasks.register()
 
 
+def test_every_variant_has_tasks():
+    records = [record for record in catalog.datasets() if record.variants]
+    assert len(records) == 8
+    for record in records:
+        for one in catalog.variants(record):
+            name = f"flan_{one.name}".replace("/", "_").replace("-", "_")
+            every = [name, *(f"{name}_t{number}" for number in range(10))]
+            assert set(every) <= set(seqio.TaskRegistry.names()) and f"{name}_t10" not in seqio.TaskRegistry.names()
+            assert seqio.get_mixture_or_task(name).metric_fns
+    with pytest.raises(FlanError, match="did you mean 'flan_wmt14_enfr_fr_en'"):
+        seqio.get_mixture_or_task("flan_wmt14_enfr_fr_es")
+
+
+@pytest.mark.parametrize("style", ["_t0", "_2_shots_t0"])
+def test_a_direction_is_asked_as_the_evaluation_asks_it(style):
+    """The task of the dataset has both directions in dev and test, the tasks of its variants one each, in train too."""
+    lengths = {"inputs": 1024, "targets": 256}
+    both = read(f"flan_wmt16_translate_deen{style}", "test", lengths)
+    for variant in ("en-de", "de-en"):
+        rows = read(f"flan_wmt16_translate_deen_{variant.replace('-', '_')}{style}", "test", lengths)
+        asked = {row["record_id"]: row for row in both if row["record_id"].decode().endswith(f"#{variant}")}
+        assert len(asked) == len(rows) == len(both) / 2
+        for row in rows:
+            assert text(row["dataset"]) == f"wmt16_translate_deen/{variant}" and text(row["variant"]) == variant
+            for name in ("inputs_pretokenized", "targets_pretokenized"):
+                assert row[name] == asked[row["record_id"]][name]
+        train = read(f"flan_wmt16_translate_deen_{variant.replace('-', '_')}{style}", lengths=lengths)
+        assert {text(row["variant"]) for row in train} == {variant}
+        assert len(train) == len(read("flan_wmt16_translate_deen", lengths=lengths))
+
+
 # -------------------------------------------------------------------------------------- cache, time, docs
 
 
@@ -329,7 +361,29 @@ def check_the_cache_alone(folder, cached):
         seqio.get_mixture_or_task("flan_cb").get_dataset(LENGTHS)
 
 
-def test_offline_cache(tmp_path):
+def check_a_cache_of_something_else(folder, monkeypatch):
+    """A cache of other data, or by other code, is refused; the same data elsewhere are the same."""
+    samples = sources.samples_folder() / "rte"
+    lines = (samples / "train.jsonl").read_text().splitlines()
+    for name, kept in (("same", lines), ("other", lines[1:])):
+        shutil.copytree(samples, folder / name / "rte")
+        (folder / name / "rte" / "train.jsonl").write_text("\n".join(kept) + "\n")
+        tasks.register(data=folder / name)
+        if name == "same":
+            assert read("flan_rte", use_cached=True)
+    says = "SeqIO task flan_rte: the cache .*/flan_rte is of other data or another version of FLAN-JAX; make it again"
+    with pytest.raises(FlanError, match=says):
+        read("flan_rte", use_cached=True)
+    with pytest.raises(FlanError, match=says):
+        read("flan_rte", "test", use_cached=True)  # nor is a split that did not change: the source is another
+    for data in ("samples", folder):
+        tasks.register(data=data)
+        with monkeypatch.context() as patched, pytest.raises(FlanError, match=says):
+            patched.setattr(usable, "code_digest", lambda record: "0" * 16)
+            read("flan_rte", use_cached=True)
+
+
+def test_offline_cache(tmp_path, monkeypatch):
     """`seqio_cache_tasks` writes fields, and a cached task gives the same examples, in other templates each epoch."""
     pytest.importorskip("apache_beam")
     if not any(map(importlib.util.find_spec, ("google_crc32c", "crcmod", "snappy"))):
@@ -358,6 +412,7 @@ def test_offline_cache(tmp_path):
                 assert sorted(map(content, cached)) == sorted(map(content, direct))
         converter = seqio.EncDecFeatureConverter(pack=True)
         assert list(seqio.get_dataset("flan_squad_v1", LENGTHS, converter, use_cached=True).as_numpy_iterator())
+        check_a_cache_of_something_else(tmp_path / "data", monkeypatch)
         check_the_cache_alone(tmp_path / "nothing", {"flan_hellaswag", "flan_rte", "flan_squad_v1"})
     finally:
         seqio.set_global_cache_dirs(before)

@@ -131,6 +131,23 @@ def test_a_file_whose_name_is_no_split_is_noted(data, name):
     assert note == f"rte/{name}, whose name is no split (test, train, validation)"
 
 
+def test_a_file_whose_name_is_no_split_is_not_read(data, home):
+    """Its rows became a split of the import, and what was wrong with them was said of data that nobody takes."""
+    before = sources.open_source(RTE, data)
+    (data / "rte" / "train_old.jsonl").write_bytes(b"\x00 no JSON\n" * 5)
+    again = sources.open_source(RTE, data)
+    assert again.builder.data_dir == before.builder.data_dir
+    assert set(again.builder.info.splits) == {"train", "validation"}
+    assert again.left_out == ("rte/train_old.jsonl, whose name is no split (test, train, validation)",)
+    for file in (data / "rte").glob("[tv]*n.jsonl"):
+        file.rename(file.with_stem(f"my_{file.stem}"))
+    says = (
+        "no folder rte/ of JSONL (it has my_train.jsonl, my_validation.jsonl, train_old.jsonl, whose name is no split"
+    )
+    with pytest.raises(sources.SourceError, match=re.escape(says)):
+        sources.open_source(RTE, data)
+
+
 @pytest.mark.parametrize("name", ["train.json", "train.jsonl.gz", "validation.csv", "TRAIN.JSONL", "train.ndjson"])
 def test_a_file_of_another_kind_is_noted(data, name):
     (data / "rte" / name).write_bytes(b"{}")

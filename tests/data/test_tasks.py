@@ -1,6 +1,7 @@
 import collections
 import json
 import logging
+import re
 import time
 
 import numpy as np
@@ -59,10 +60,12 @@ def test_registering_opens_nothing(monkeypatch):
         tasks.register()
         assert time.process_time() - start < 1
         ranked = [d for d in catalog.datasets() if d.kind == catalog.CLASSIFICATION]
+        variants = [one.name for d in catalog.datasets() if d.variants for one in catalog.variants(d)]
+        named = [*(d.name for d in catalog.datasets()), *(re.sub("[/-]", "_", name) for name in variants)]
         assert flan_names() == {
             *catalog.mixture_names(),
-            *(f"flan_{d.name}" for d in catalog.datasets()),
-            *(f"flan_{d.name}_t{k}" for d in catalog.datasets() for k in range(10)),
+            *(f"flan_{name}" for name in named),
+            *(f"flan_{name}_t{k}" for name in named for k in range(10)),
             *(f"flan_{d.name}_score_eval" for d in ranked),
             *(f"flan_{d.name}_t{k}_score_eval" for d in ranked for k in d.forward_templates),
         }

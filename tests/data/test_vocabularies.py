@@ -291,3 +291,12 @@ def test_sentencepiece_agrees_with_seqio(contents, tmp_path):
     assert theirs.vocab_size == ours.vocab_size
     for text in PLAIN + OTHERS:
         assert list(theirs.encode(text)) == ours.encode([text])[0]
+
+
+def test_a_vocabulary_without_a_way_back_to_text_cannot_be_made():
+    class OneWay(vocabularies._Stored):
+        def encode(self, texts):
+            return [[1] for _ in texts]
+
+    with pytest.raises(TypeError, match="decode"):
+        OneWay(b"", 1, None, 0)

@@ -113,6 +113,17 @@ def test_summary_of_generated_answers():
     assert found["stderr"] == pytest.approx(np.mean([spread, 0.0]))
 
 
+def test_the_standard_error_of_turns_of_one_conversation_is_not_that_of_as_many_examples():
+    """Values of one passage count together; where they are the same, as one."""
+    record = catalog.dataset("squad_v1")
+    said = [_answer("fox", ["fox"]), _answer("hen", ["fox"]), _answer("fox", ["fox"])]
+    each = summarize(record, {0: said}, {})["stderr"]
+    three = [line | {"passage": f"story {i}"} for i, line in enumerate(said) for _ in range(3)]
+    assert summarize(record, {0: three}, {})["stderr"] == pytest.approx(each)
+    assert summarize(record, {0: [{**line, "passage": str(i)} for i, line in enumerate(three)]}, {})["stderr"] < each
+    assert summarize(record, {0: [line | {"passage": "one"} for line in said]}, {})["stderr"] is None
+
+
 def test_a_single_text_has_no_bleu():
     assert example_score(catalog.dataset("wmt14_enfr"), ["le chat"], "le chat") is None
     assert example_score(catalog.dataset("xsum"), ["a cat sat"], "a cat sat") == pytest.approx(1.0)
@@ -125,6 +136,6 @@ def test_every_dataset_has_a_headline_among_its_metrics(record):
         "classification": _prediction([0.0, -1.0], 0, options=list(record.label_words[:2]) or ["a", "b"]),
         "generation": {"prediction": "3", "references": ["3"]},
     }[record.kind]
-    rows = rows | {"question_id": "q", "rest": "."}
+    rows = rows | {"question_id": "q", "rest": ".", "rating": "3.8"}
     found = all_metrics(record, [rows, rows])
     assert record.kind == "classification" or headline(record).headline in found

@@ -30,7 +30,7 @@ def line(options, answer, chosen, **more):
 @pytest.mark.parametrize("record", catalog.datasets(), ids=lambda record: record.name)
 def test_headlines_are_the_papers(record):
     assert headline(record).headline == expected_headline(record)
-    more = {"question_id": "q", "rest": "."}
+    more = {"question_id": "q", "rest": ".", "rating": "3.8"}
     if record.kind == catalog.CLASSIFICATION:
         words = list(record.label_words) or ["a", "b"]
         rows = [line(words, i % len(words), 0, **more) for i in range(6)]
@@ -50,7 +50,7 @@ SECONDARY = {
     "multirc": {"f1a", "em"},
     "cola": {"matthews"},
     "cb": {"mean_f1"},
-    "stsb": {"pearson", "spearman"},
+    "stsb": {"pearson", "spearman", "pearson_rating", "spearman_rating"},
     "glue_mrpc": {"f1"},
     "glue_qqp": {"f1"},
     "squad_v1": {"em", "f1"},

@@ -1,6 +1,8 @@
 """How an evaluation asks: by the protocol and nothing else, example by example, with predictions bound to all of it."""
 
 import dataclasses
+import json
+import re
 
 import jax
 import pytest
@@ -166,6 +168,49 @@ def test_old_predictions_do_not_answer_for_a_changed_rule(scorer, generator, tmp
     CHANGES[what](monkeypatch, dataset == "piqa")
     evaluate(*arguments, generator=generator)
     assert predictions(tmp_path / "out", dataset)[0]["key"] != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [lines[0], lines[1].replace('"answer": 1', '"answer": 0'), *lines[2:]],
+        lambda lines: [lines[0].replace('"examples": 3', '"examples": 2'), *lines[1:]],
+        lambda lines: [lines[0], *lines[2:], lines[1]],
+        lambda lines: [lines[0], *lines[1:3], lines[3][:40]],  # a half-written line
+        lambda lines: [lines[0], *lines[1:3]],
+        lambda lines: ["[]", *lines[1:]],
+        lambda lines: [re.sub(r', "digest": "\w*"', "", lines[0]), *lines[1:]],  # as of an earlier version
+    ],
+)
+def test_predictions_that_were_changed_are_made_anew(scorer, tmp_path, capsys, change):
+    prepare(tmp_path / "prepared", rte=[RTE, RTE | {"premise": "Snow is white."}, RTE | {"premise": "Red."}])
+    before = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["rte"])["datasets"]["rte"]
+    path = tmp_path / "out" / "predictions" / "rte" / "test_t2.jsonl"
+    whole = path.read_text()
+    changed = "\n".join(change(whole.splitlines()))
+    assert changed.strip() != whole.strip()
+    path.write_text(changed)
+    capsys.readouterr()
+    again = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["rte"])["datasets"]["rte"]
+    for was, line in zip(map(json.loads, whole.splitlines()[1:]), read_lines(path)[1:], strict=True):
+        assert line | {"loglikelihood": was["loglikelihood"]} == was
+        assert line["loglikelihood"] == pytest.approx(was["loglikelihood"], abs=1e-4)  # packed with others
+    assert again["mean"] == before["mean"]
+    assert again["cost"]["reused"] == before["cost"]["units"] - 1  # the others stay
+    said = capsys.readouterr().out
+    earlier = changed.startswith("{") and "digest" not in changed
+    assert said == ("" if earlier else f"{path} was edited, damaged or cut off: predicted anew.\n")
+
+
+def test_predictions_say_which_passage_they_share(scorer, tmp_path):
+    rows = [RTE, RTE | {"hypothesis": "Red."}, RTE | {"premise": "Snow is white."}]
+    snli = [{**row, "options": ["yes", "maybe", "no"]} for row in rows]
+    prepare(tmp_path / "prepared", rte=rows, snli=snli)
+    evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["rte", "snli"])
+    _, *lines = predictions(tmp_path / "out", "snli")
+    first, second, other = (line["passage"] for line in lines)
+    assert first == second != other
+    assert not any("passage" in line for line in predictions(tmp_path / "out", "rte"))
 
 
 def test_other_weights_are_other_predictions(network, scorer, tmp_path):

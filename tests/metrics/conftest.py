@@ -71,3 +71,9 @@ def hostile_pairs(request):
 def hostile_texts(request):
     """Two hundred (references, prediction) of some length."""
     return make_pairs(request.param + 100, count=200, longest=30, most_references=3)
+
+
+@pytest.fixture
+def few_pairs():
+    """A function of a seed that makes sixty (references, prediction) of some length."""
+    return lambda seed: make_pairs(seed, count=60, longest=12)

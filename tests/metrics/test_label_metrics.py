@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from flan_jax.errors import FlanError
 from flan_jax.metrics import metric
 
 HOSTILE_LABELS = ("yes", "no", "Yes", "it’s not possible to tell", "東京", "1,000", "...", "")
@@ -85,6 +86,24 @@ def test_correlations_are_those_of_scipy(seed):
     assert found["pearson"] == pytest.approx(100 * stats.pearsonr(*pair).statistic)
     assert found["spearman"] == pytest.approx(100 * stats.spearmanr(*pair).statistic)
     assert found["pearson"] == pytest.approx(100 * np.corrcoef(*pair)[0, 1])
+
+
+def test_ratings_are_correlated_as_they_were_given():
+    """STS-B: the paper's pipeline has rounded targets, GLUE the ratings; both stand in the results."""
+    rng = np.random.default_rng(0)
+    ratings = rng.integers(0, 501, 200) / 100
+    said = np.clip(np.round(ratings + rng.normal(0, 1, 200)), 0, 5).astype(int)
+    texts = [str(number) for number in said]
+    targets = [{"references": [str(round(r))], "rating": f"{r:g}"} for r in ratings]
+    found = metric("rating_correlation")(targets, texts)
+    assert found["pearson_rating"] == pytest.approx(100 * stats.pearsonr(ratings, said).statistic)
+    assert found["spearman_rating"] == pytest.approx(100 * stats.spearmanr(ratings, said).statistic)
+    rounded = metric("pearson_spearman")([t["references"] for t in targets], texts)
+    assert rounded["pearson"] == pytest.approx(100 * stats.pearsonr(np.round(ratings), said).statistic)
+    assert abs(rounded["pearson"] - found["pearson_rating"]) > 0.1
+    with pytest.raises(FlanError, match="and the target of example 0 is 'high'"):
+        metric("rating_correlation")([{"references": ["5"], "rating": "high"}] * 2, ["5", "4"])
+    assert metric("rating_correlation").undefined(targets, ["3"] * 200) == ("pearson_rating", "spearman_rating")
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -86,8 +86,25 @@ def test_the_headline_is_the_mean_over_examples(name, hostile_pairs):
     assert record.share(record(targets, predictions)) == pytest.approx(np.mean(values))
 
 
+def test_every_value_has_the_version_of_what_computes_it():
+    """The share of the most frequent answer was called a macro F1 of scikit-learn."""
+    for record in METRICS.values():
+        assert list(record.versions) == list(record.keys) and record.versions[record.headline] == record.version
+        assert set(record.secondary_versions) <= set(record.secondary)
+    versions = {key: version for record in METRICS.values() for key, version in record.versions.items()}
+    assert "F1" in versions["macro_f1"] and "F1" not in versions["top_answer"]
+    assert "F1" in versions["f1a"] and "F1" not in METRICS["multirc"].versions["em"]
+    assert "nltk" in versions["edit_distance"] and "nltk" not in versions["exact"]
+    libraries = {"nltk": "edit", "scikit-learn": "f1|f1a|matthews", "scipy": "pearson|spearman"}
+    libraries |= {"sacrebleu": "bleu", "rouge-score": "rouge"}
+    for name, keys in libraries.items():
+        used = {key for key, version in versions.items() if version.startswith(f"{name} ")}
+        assert used and all(re.search(keys, key) for key in used)
+
+
 def test_which_metrics_have_a_value_of_one_example():
     without = {"bleu", "bleu_13a", "pearson_spearman", "matthews", "binary_f1", "mean_multiclass_f1", "multirc"}
+    without |= {"rating_correlation", "edit_distance_t5"}
     assert {name for name, record in METRICS.items() if record.example is None} == without | {"answer_shares"}
 
 
@@ -102,6 +119,7 @@ def test_a_metric_of_a_longer_answer_gets_more_tokens():
         "bleu",
         "bleu_13a",
         "edit_distance",
+        "edit_distance_t5",
         "rouge",
         "rouge_stemmed",
     }
@@ -197,7 +215,7 @@ HOSTILE_TEXTS = ["", " ", "\n", "...", "nan", "-inf", "1e400", "-1e308", "\ud800
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", sorted(set(METRICS) - {"multirc", "pearson_spearman", "record"}))
+@pytest.mark.parametrize("name", sorted(set(METRICS) - {"multirc", "pearson_spearman", "rating_correlation", "record"}))
 def test_every_value_is_a_finite_number(name):
     for targets in (["", "a"], ["yes", "yes"], [["", "b"], ["\u3000"]], ["3", "4.5"]):
         for text in HOSTILE_TEXTS:
@@ -238,3 +256,63 @@ def test_what_is_zero_for_want_of_a_value_is_said(name, targets, predictions, ex
     assert metric(name).undefined(targets, predictions) == expected
     for value in expected:
         assert METRICS[name](targets, predictions)[value] == 0.0
+
+
+# ------------------------------------------------------------------------------------------------- sums of statistics
+
+
+def _labels(rng, labels):
+    targets = rng.choice(labels, 60).tolist()
+    return targets, [t if rng.random() < 0.5 else str(rng.choice(labels)) for t in targets]
+
+
+def _examples(name, seed, few_pairs):
+    """Targets and predictions that the metric takes, hostile ones among them."""
+    rng = np.random.default_rng(seed)
+    if name.startswith("bleu"):
+        pairs = few_pairs(seed)
+        return [r for r, _ in pairs], [p for _, p in pairs]
+    if name in ("pearson_spearman", "rating_correlation"):
+        targets, said = _labels(rng, ["0", "1.5", "2", "4.999", "5"])
+        if name == "rating_correlation":
+            targets = [{"references": [str(round(float(t)))], "rating": t} for t in targets]
+        return targets, [s if i % 9 else "no number" for i, s in enumerate(said)]
+    labels = ["no", "yes"] if name in ("multirc", "binary_f1") or seed % 2 else ["yes", "no", "", "東京"]
+    targets, said = _labels(rng, labels)
+    if name == "multirc":
+        targets = [{"references": [t], "question_id": str(i // 3)} for i, t in enumerate(targets)]
+    return targets, said
+
+
+SUMMED = [name for name in names() if metric(name).statistics]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", SUMMED)
+def test_a_headline_follows_from_the_sums_of_its_examples(name, seed, few_pairs):
+    """So that examples can be drawn anew for an interval, without computing the metric a thousand times."""
+    found, (targets, said) = metric(name), _examples(name, seed, few_pairs)
+    statistics = found.statistics(targets, said)
+    assert len(statistics) == len(targets)
+    rng = np.random.default_rng(seed)
+    draws = [range(len(targets)), range(7), [3], [3, 3, 3], *rng.integers(0, len(targets), (5, len(targets)))]
+    expected = [found.share(found([targets[i] for i in drawn], [said[i] for i in drawn])) for drawn in draws]
+    sums = np.stack([statistics[list(drawn)].sum(0) for drawn in draws])
+    np.testing.assert_allclose(found.of_sums(sums), expected, atol=1e-9)
+    assert not found.of_sums(np.zeros_like(sums)).any()
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_sums_of_constant_answers_give_what_the_metric_does(name, few_pairs):
+    found, (targets, _) = metric(name), _examples(name, 1, few_pairs)
+    for said in (["yes"] * len(targets), ["2"] * len(targets), [""] * len(targets)):
+        value = found.of_sums(found.statistics(targets, said).sum(0))
+        assert value == pytest.approx(found.share(found(targets, said)), abs=1e-9)
+
+
+def test_every_headline_has_values_or_sums():
+    """Otherwise a report has no interval and no test of a dataset."""
+    assert {"matthews", "multirc", "bleu", "pearson_spearman"} <= set(SUMMED)
+    for record in catalog.datasets():
+        headline = metric(record.metrics[0])
+        assert (headline.example is None) == (headline.statistics is not None) == (headline.of_sums is not None)

@@ -174,3 +174,21 @@ def test_the_distance_in_words_is_levenshteins(hostile_texts):
     expected = {"exact": 100 * np.mean([d == 0 for d in distances]), "edit_distance": np.mean(distances)}
     assert metric("edit_distance")(*columns(hostile_texts)) == pytest.approx(expected)
     assert expected["exact"] > 0
+
+
+def test_the_edit_distance_of_t5_is_that_of_its_definition(hostile_texts):
+    def words(text):
+        return re.split("[^\\w]", text.lower())
+
+    found = metric("edit_distance_t5")(*columns(hostile_texts[:60]))
+    distances = [min(naive_distance(words(r), words(p)) for r in references) for references, p in hostile_texts[:60]]
+    assert found == pytest.approx({"mean_edit": np.mean(distances), "median_edit": np.median(distances)})
+
+
+@pytest.mark.parametrize(
+    ("prediction", "t5", "exact"), [("Oh, yes. no!", 0, 0), ("Oh yes. No!", 1, 0), ("Oh, yes. No!", 0, 1)]
+)
+def test_what_the_edit_distance_of_t5_does_not_see(prediction, t5, exact):
+    """Case, and single signs: the headline sees both."""
+    assert metric("edit_distance_t5")(["Oh, yes. No!"], [prediction])["mean_edit"] == t5
+    assert metric("edit_distance")(["Oh, yes. No!"], [prediction])["exact"] == 100 * exact

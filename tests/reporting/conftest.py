@@ -37,6 +37,7 @@ def predictions(rng, record, number, count, skill, prompt="Is it so?"):
                 "characters": [len(o) for o in options],
                 "rest": ".",
                 "question_id": f"q{i // 2}",
+                "rating": f"{answer}.2",
             }
         )
     return lines

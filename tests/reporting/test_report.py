@@ -162,6 +162,32 @@ def test_shots_and_styles_are_named(make_run):
         assert all(label in text for label in expected)
 
 
+def test_how_many_exemplars_the_prompts_have_is_shown(make_run):
+    """A style of 5 shots asks long texts without any: neither column nor label may hide it."""
+    few = make_run("few", {"snli": 1.0, "rte": 1.0, "qnli": 1.0, "wnli": 1.0}, style="5_shots")
+    for name, mean, without in (("snli", 5.0, 0), ("rte", 2.25, 90), ("qnli", 0.0, 400)):
+        few.results["datasets"][name]["shots"] = {"wanted": 5, "mean": mean, "without": without, "of": 400}
+    few = dataclasses.replace(few)
+    none = make_run("none", {"snli": 1.0})
+    found = reporting.gather([none, few])
+    table = tables.results_table([none, few], found)
+    shown = {row[0]: dict(zip(table.flat_head, row, strict=True)) for row in table.rows}
+    said = {name: (row[f"{few.title}: shots"], row[f"{few.title}: label"]) for name, row in shown.items()}
+    assert said["snli"] == ("5.0", "few-shot (5), held out")
+    assert said["rte"] == ("2.2 (90 of 400 without)", "few-shot (5), held out; 2.2 exemplars fit")
+    assert said["qnli"] == ("0.0 (400 of 400 without)", "few-shot (5), held out; no exemplar fits")
+    assert said["wnli"] == ("–", "few-shot (5), held out")  # of results that do not say it
+    assert shown["snli"][f"{none.title}: shots"] == "–"
+    page = reporting.page([none, few], found)
+    assert '<td class="held">few-shot (5), held out; 2.2 exemplars fit</td>' in page
+    assert '<td class="marked">2.2 (90 of 400 without)</td>' in page and "Shots are the exemplars of a prompt" in page
+    assert "shots" not in reporting.markdown([none], reporting.gather([none])).partition("## How")[0]
+    few.results["datasets"]["rte"]["overlap"] = {"seen": 3, "of": 40}
+    assert 'class="seen">few-shot (5), held out; 2.2 exemplars fit; 3 of 40 records seen<' in reporting.page(
+        [none, dataclasses.replace(few)], found
+    )
+
+
 def test_few_shot_results_of_earlier_versions_are_not_called_zero_shot(make_run):
     run = make_run("old", {"snli": 1.0}, style="5_shots")
     for figures in (*run.results["datasets"].values(), *run.results["clusters"].values()):

@@ -8,7 +8,8 @@ from flan_jax import report as binary
 from flan_jax import reporting
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.clusters import members
-from flan_jax.reporting import runs, tables
+from flan_jax.json_lines import bound_lines, read_lines
+from flan_jax.reporting import details, runs, tables
 
 # ---------------------------------------------------------------------------------------------- results on the disk
 
@@ -122,6 +123,17 @@ def test_predictions_that_are_not_whole_are_named(make_run, change, says):
     found = reporting.gather([run])
     assert found.unusable["tuned"]["rte"].startswith(says)
     assert f"tuned has no values of single examples ({says}" in reporting.markdown([run], found)
+
+
+def test_predictions_that_were_edited_give_no_values(make_run):
+    run = make_run("tuned", {"rte": 1.0})
+    path = run.output_dir / "predictions" / "rte" / "test_t1.jsonl"
+    header, *lines = read_lines(path)
+    path.write_text(bound_lines(header, lines, "lines"))
+    assert "rte" in reporting.gather([run]).values["tuned"]
+    path.write_text(path.read_text().replace('"answer": 1', '"answer": 0', 1))
+    found = reporting.gather([reporting.load_run("tuned", run.output_dir)])
+    assert found.unusable["tuned"]["rte"] == "test_t1.jsonl cannot be read: it was cut off or changed"
 
 
 def _cut(path, size):
@@ -257,6 +269,26 @@ def test_a_group_is_mean_and_spread_over_its_runs(seeds):
         np.mean(each) - seeds[0].figures("rte")["mean"]
     )
     assert reporting.to_dict(shown, found)["runs"][1]["members"] == [f"tuned seed {i}" for i in range(3)]
+
+
+def test_a_group_has_the_mean_of_every_way_to_score(seeds):
+    """Of the sum alone there were means, and a dash for the others."""
+    for number, run in enumerate(seeds[1:]):
+        run.results["datasets"]["rte"]["shots"] = {"wanted": 5, "mean": 1.0 + number, "without": number, "of": 60}
+        if number == 1:
+            del run.results["datasets"]["cb"]["mean_per_byte"]
+    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    figures, each = shown[1].figures("rte"), [run.figures("rte") for run in seeds[1:]]
+    for name in ("mean_per_token", "mean_per_byte", "mean_per_character"):
+        assert figures[name] == pytest.approx(np.mean([one[name] for one in each]))
+    assert "mean_per_byte" not in shown[1].figures("cb")
+    dev = {way: np.mean([one["dev_ways"][way] for one in each]) for way in each[0]["dev_ways"]}
+    assert figures["dev_ways"] == pytest.approx(dev) and figures["best_dev_way"] == max(dev, key=dev.get)
+    assert figures["shots"] == {"wanted": 5, "mean": 2.0, "without": 3, "of": 180}
+    table = details.rankings_table(shown, reporting.gather(shown))
+    cells = dict(zip(table.flat_head, next(row for row in table.rows if row[0] == "rte"), strict=True))
+    for title, name in (("sum", "mean"), ("per token", "mean_per_token"), ("per byte", "mean_per_byte")):
+        assert cells[f"{shown[1].title}: {title}"] == f"{100 * figures[name]:.1f}"
 
 
 @pytest.mark.parametrize(

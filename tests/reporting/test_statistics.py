@@ -5,9 +5,12 @@ import time
 
 import numpy as np
 import pytest
+import sacrebleu
 from scipy import stats
 
+from flan_jax.metrics import metric
 from flan_jax.reporting import statistics
+from flan_jax.reporting.samples import Sample
 
 # -------------------------------------------------------------------------------------------------------- bootstrap
 
@@ -65,7 +68,9 @@ def test_a_difference_over_templates_is_the_naive_loop(alike):
         other[np.ix_(e, u)].mean() - first[np.ix_(e, t)].mean()
         for e, t, u in zip(drawn_E, drawn_T, drawn_U, strict=True)
     ]
-    found = statistics.difference_over_templates(first, other, alike, np.random.default_rng(10), 25)
+    found = statistics.differences(
+        first, other, np.random.default_rng(10), 25, over_templates=True, same_templates=alike
+    )
     np.testing.assert_allclose(found, naive, atol=1e-6)
 
 
@@ -92,6 +97,121 @@ def test_intervals_over_templates_cover_what_intervals_over_examples_do_not():
         narrow += over_examples[0] <= 0.5 <= over_examples[1]
         wide += over_both[0] <= 0.5 <= over_both[1]
     assert narrow / 300 < 0.6 and 0.86 < wide / 300 <= 0.98
+
+
+# ------------------------------------------------------------------------------- examples that are drawn together
+
+
+def conversations(rng, groups=40, skill=0.5, spread=0.3):
+    """(values [E, 1], groups [E]) of conversations, some of which are easy and some hard."""
+    sizes = rng.integers(1, 16, groups)
+    chances = np.clip(rng.normal(skill, spread, groups), 0, 1)
+    groups_E = np.repeat(np.arange(groups), sizes)
+    return (rng.random(len(groups_E)) < chances[groups_E]).astype(float)[:, None], groups_E
+
+
+@pytest.mark.parametrize("over_templates", [False, True])
+def test_groups_are_drawn_whole(over_templates):
+    rng = np.random.default_rng(20)
+    values_ExT, groups_E = rng.random((30, 3)), rng.integers(0, 8, 30)
+    groups_E = np.unique(groups_E, return_inverse=True)[1]
+    count = groups_E.max() + 1
+    again = np.random.default_rng(21)
+    drawn_G, drawn_T = again.integers(0, count, (25, count)), again.integers(0, 3, (25, 3))
+    naive = []
+    for groups, templates in zip(drawn_G, drawn_T, strict=True):
+        rows = np.concatenate([values_ExT[groups_E == g] for g in groups])
+        naive.append(rows[:, templates if over_templates else slice(None)].mean())
+    sample = Sample.of_values(values_ExT, groups_E)
+    found = statistics.bootstrap(sample, np.random.default_rng(21), 25, over_templates=over_templates)
+    np.testing.assert_allclose(found, naive, atol=1e-12)
+    assert sample.value == pytest.approx(values_ExT.mean())
+
+
+def test_turns_of_a_conversation_are_not_independent():
+    """Of intervals that take them so, far fewer than 95 in 100 hold the truth; nor does a test err once in twenty."""
+    rng = np.random.default_rng(22)
+    alone = together = wrong_alone = wrong_together = 0
+    for _ in range(200):
+        values, groups_E = conversations(rng)
+        for grouped in (False, True):
+            sample = Sample.of_values(values, groups_E if grouped else None)
+            low, high = statistics.Interval(0.0, statistics.bootstrap(sample, rng, 300)).bounds
+            other = Sample.of_values(np.full_like(values, 0.5), groups_E if grouped else None)
+            pseudo = sample.pseudo_values() - other.pseudo_values()
+            p = statistics.p_value(pseudo.mean(), statistics.permuted_means(pseudo, rng, 300))
+            together, alone = together + grouped * (low <= 0.5 <= high), alone + (not grouped) * (low <= 0.5 <= high)
+            wrong_together, wrong_alone = (
+                wrong_together + grouped * (p < 0.05),
+                wrong_alone + (not grouped) * (p < 0.05),
+            )
+    assert alone / 200 < 0.8 and 0.88 < together / 200 < 0.99
+    assert wrong_alone / 200 > 0.2 and wrong_together / 200 < 0.11
+
+
+def test_pseudo_values_of_a_mean_are_the_values():
+    values = np.random.default_rng(23).random((50, 4))
+    np.testing.assert_allclose(Sample.of_values(values).pseudo_values(), values.mean(1), atol=1e-10)
+    assert Sample.of_values(values[:1]).pseudo_values().tolist() == [pytest.approx(values[0].mean())]
+
+
+# ------------------------------------------------------------------------------------------ metrics of a whole set
+
+
+def texts(rng, count, right):
+    words = [f"w{i}" for i in range(30)]
+    wanted = [" ".join(rng.choice(words, rng.integers(5, 12))) for _ in range(count)]
+    said = [" ".join(w if rng.random() < right else str(rng.choice(words)) for w in text.split()) for text in wanted]
+    return [[text] for text in wanted], said
+
+
+def test_an_interval_of_bleu_is_sacrebleus():
+    rng = np.random.default_rng(24)
+    targets, said = texts(rng, 80, 0.8)
+    bleu = metric("bleu")
+    sample = Sample.of_statistics([bleu.statistics(targets, said)[:, None]], bleu.of_sums)
+    theirs = sacrebleu.BLEU(tokenize="intl").corpus_score(said, [[t[0] for t in targets]], n_bootstrap=1000)
+    assert sample.value == pytest.approx(theirs.score / 100)
+    ours = statistics.Interval(sample.value, statistics.bootstrap(sample, rng, 1000))
+    low, high = ours.bounds
+    assert (low + high) / 2 == pytest.approx(theirs._mean / 100, abs=0.01)
+    assert (high - low) / 2 == pytest.approx(theirs._ci / 100, rel=0.12)
+
+
+@pytest.mark.parametrize("name", ["matthews", "pearson_spearman", "bleu"])
+def test_resamples_of_a_metric_are_the_metric_of_the_resamples(name):
+    rng = np.random.default_rng(25)
+    found = metric(name)
+    if name == "bleu":
+        targets, said = texts(rng, 30, 0.7)
+    else:
+        labels = ("0", "2.5", "5") if name == "pearson_spearman" else ("yes", "no")
+        targets = [[str(label)] for label in rng.choice(labels, 30)]
+        said = [t[0] if rng.random() < 0.6 else str(rng.choice(labels)) for t in targets]
+    sample = Sample.of_statistics([found.statistics(targets, said)[:, None]], found.of_sums)
+    drawn = np.random.default_rng(26).integers(0, 30, (40, 30))
+    naive = [found.share(found([targets[i] for i in of], [said[i] for i in of])) for of in drawn]
+    np.testing.assert_allclose(statistics.bootstrap(sample, np.random.default_rng(26), 40), naive, atol=1e-9)
+
+
+def test_a_test_of_matthews_errs_once_in_twenty_and_sees_a_difference():
+    rng = np.random.default_rng(27)
+    found = metric("matthews")
+
+    def sample(targets, skill):
+        said = ["yes" if (rng.random() < skill) == (t == ["yes"]) else "no" for t in targets]
+        return Sample.of_statistics([found.statistics(targets, said)[:, None]], found.of_sums)
+
+    wrong = seen = 0
+    for _ in range(150):
+        targets = [["yes"] if rng.random() < 0.7 else ["no"] for _ in range(120)]
+        for skill in (0.65, 0.85):
+            first, other = sample(targets, 0.65), sample(targets, skill)
+            pseudo = other.pseudo_values() - first.pseudo_values()
+            assert pseudo.mean() == pytest.approx(other.value - first.value, abs=0.02)
+            p = statistics.p_value(other.value - first.value, statistics.permuted_means(pseudo, rng, 300))
+            wrong, seen = wrong + (skill == 0.65) * (p < 0.05), seen + (skill == 0.85) * (p < 0.05)
+    assert wrong / 150 < 0.1 and seen / 150 > 0.8
 
 
 # ------------------------------------------------------------------------------------------------------------ tests

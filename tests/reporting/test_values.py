@@ -1,7 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 
-from flan_jax import reporting
+from flan_jax import catalog, reporting
+from flan_jax.evaluation import figures
 from flan_jax.reporting import runs, tables, values
 from flan_jax.reporting.values import UnusableError
 
@@ -48,10 +51,9 @@ def test_options_of_their_own_are_counted_by_place(make_run, rewrite):
         rewrite(path, lambda i, line: line | {"options": [f"a{i}", f"b{i}", f"c{i}"], "loglikelihood": [-3, -1, -2]})
     run.results["datasets"]["copa"]["metrics"] = {}
     rows = runs.predictions(run, "copa")
-    figures = run.figures("copa")
-    for t in figures["templates"]:
+    for t in run.figures("copa")["templates"]:
         t |= {"sum": 1 / 3, "value": 1 / 3}
-    found = values.values_of(rows, figures, "instructions")
+    found = values.values_of(rows, run.figures("copa"), "instructions")
     assert found.most == "option 2" and found.macro_f1 is None and found.constant == len(rows)
 
 
@@ -80,11 +82,10 @@ def test_examples_that_only_some_templates_have_are_left_out(make_run):
     rows[first] = rows[first][:3] + rows[first][4:]
     for number in rest:
         rows[number] = rows[number][::-1]
-    figures = run.figures("rte")
-    del figures["metrics"]
-    listed = [t for t in figures["templates"] if t["template"] == first]
+    del run.figures("rte")["metrics"]
+    listed = [t for t in run.figures("rte")["templates"] if t["template"] == first]
     listed[0]["sum"] = listed[0]["value"] = float(np.mean(np.delete(whole.values_ExT[:, 0], 3)))
-    found = values.values_of(rows, figures, "instructions")
+    found = values.values_of(rows, run.figures("rte"), "instructions")
     np.testing.assert_array_equal(found.values_ExT, np.delete(whole.values_ExT, 3, axis=0))
     assert "test-3" not in found.ids
 
@@ -166,3 +167,116 @@ def test_a_group_is_the_mean_of_its_runs(make_run):
     mixed = values.as_one([*several, fewer])
     expected = np.mean([v.values_ExT.mean(1) for v in (*several, fewer)], axis=0)
     np.testing.assert_allclose(mixed.values_ExT[:, 0], expected)
+
+
+# ---------------------------------------------------------------------------------------------- metrics of a whole set
+
+
+def add_texts(run, name, seed, *, count=60, right=0.7, templates=2, stored=True, together=1):
+    """Adds a dataset of generated texts with figures that follow from them; so many examples share a passage."""
+    rng = np.random.default_rng(seed)
+    words = [f"w{i}" for i in range(20)]
+    record = catalog.dataset(name)
+    test = {}
+    for number in record.forward_templates[:templates]:
+        lines = []
+        for i in range(count):
+            wanted = np.random.default_rng(i).choice(words, 8).tolist()
+            said = " ".join(w if rng.random() < right else str(rng.choice(words)) for w in wanted)
+            line = {"id": f"{i // together}#{1 + i % together}", "hash": f"{i:016x}", "dataset": name, "prompt": "?"}
+            line |= {"split": "test", "template": number, "cut_tokens": 0, "finish": "stop"}
+            line |= {"passage": f"story {i // together}"} if together > 1 else {}
+            line |= {"prediction": said, "references": [" ".join(wanted)]}
+            score = figures.example_score(record, line["references"], said)
+            statistics = figures.example_statistics(record, line["references"], said)
+            line |= {"score": score} if score is not None else {"statistics": statistics} if stored else {}
+            lines.append(line)
+        test[number] = lines
+        place = run.output_dir / "predictions" / name
+        place.mkdir(parents=True, exist_ok=True)
+        text = "\n".join(json.dumps(line) for line in ({"key": "k"}, *lines))
+        (place / f"test_t{number}.jsonl").write_text(text + "\n")
+    more = {"cluster": record.cluster, "paper_dataset": record.paper_dataset, "status": "held out"}
+    run.results["datasets"][name] = more | figures.summarize(record, test, {})
+    return reporting.Run(run.name, run.results, run.output_dir)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_bleu_has_intervals_and_tests(make_run, stored):
+    name = "wmt14_enfr/en-fr"
+    both = [
+        add_texts(make_run(run, {"rte": 1.0}), name, seed, right=right, templates=count, stored=stored)
+        for run, seed, right, count in (("untuned", 1, 0.5, 1), ("tuned", 2, 0.8, 3))
+    ]
+    found = reporting.gather(both)
+    assert not any(found.unusable.values())
+    for run in both:
+        value = found.values[run.name][name]
+        assert value.metric == "bleu" and value.sample().value == pytest.approx(run.figures(name)["mean"])
+        over_examples, over_both = found.intervals[run.name][name]
+        low, high = over_examples.bounds
+        assert low < run.figures(name)["mean"] < high and (over_both is None) == (run.name == "untuned")
+    difference = found.comparisons[0].datasets[name]
+    assert difference.metric == "bleu" and difference.verdict == "higher" and difference.p < 0.01
+    assert difference.interval.value == pytest.approx(both[1].figures(name)["mean"] - both[0].figures(name)["mean"])
+    text = reporting.markdown(both, found)
+    assert f"| {name} | bleu | 60 |" in text and f"{name} (bleu)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("cola", "matthews"), ("multirc", "f1a"), ("stsb", "pearson"), ("rte", "accuracy")]
+)
+def test_intervals_are_of_the_headline(make_run, name, key):
+    """Of these they were of accuracy, which is another number."""
+    first, other = (make_run(run, {name: skill}, count=70) for run, skill in (("untuned", 0.3), ("tuned", 2.0)))
+    found = reporting.gather([first, other])
+    for run in (first, other):
+        value, (interval, _) = found.values[run.name][name], found.intervals[run.name][name]
+        assert value.metric == key and interval.value == pytest.approx(run.figures(name)["mean"])
+        np.testing.assert_allclose(value.sample().values_T, [t["value"] for t in run.figures(name)["templates"]])
+    difference = found.comparisons[0].datasets[name]
+    assert difference.metric == key and difference.verdict == "higher"
+    assert reporting.to_dict([first, other], found)["values"]["tuned"][name]["of"] == key
+
+
+def test_predictions_that_lack_what_the_metric_needs_have_an_accuracy(make_run, rewrite):
+    run = make_run("tuned", {"multirc": 1.0})
+    for path in _files(run, "multirc"):
+        rewrite(path, lambda i, line: {k: v for k, v in line.items() if k != "question_id"})
+    assert _values(run, "multirc").metric == "accuracy"
+
+
+def test_a_group_has_the_mean_of_its_figures_of_sets(make_run):
+    name = "wmt14_enfr/en-fr"
+    several = [add_texts(make_run(run, {"rte": 1.0}), name, seed) for seed, run in enumerate("abc")]
+    found = values.as_one([_values(run, name) for run in several])
+    assert found.sample().value == pytest.approx(np.mean([run.figures(name)["mean"] for run in several]))
+    wording = several[2].results["datasets"][name]["templates"][0]
+    wording["input"] = "another"
+    with pytest.raises(UnusableError, match="its runs have other templates, and bleu is no mean over examples"):
+        values.as_one([_values(reporting.Run(run.name, run.results, run.output_dir), name) for run in several])
+
+
+# ------------------------------------------------------------------------------------------- examples with a passage
+
+
+def test_turns_of_a_conversation_are_drawn_together(make_run):
+    both = [
+        add_texts(make_run(run, {"rte": 1.0}), "coqa", seed, count=120, right=right, together=3)
+        for run, seed, right in (("untuned", 1, 0.5), ("tuned", 2, 0.8))
+    ]
+    found = reporting.gather(both)
+    value = found.values["tuned"]["coqa"]
+    assert value.sample().size == 40 and len(value.ids) == 120
+    difference = found.comparisons[0].datasets["coqa"]
+    assert (difference.examples, difference.groups, difference.verdict) == (120, 40, "n < 50")
+    text = reporting.markdown(both, found)
+    assert "120 (40 passages)" in text and "Passages of examples: coqa (40 of 120)." in text
+    # Without what says so, the turns of one record are known by its id.
+    lines = runs.predictions(both[1], "coqa")
+    bare = {n: [{k: v for k, v in p.items() if k != "passage"} for p in of] for n, of in lines.items()}
+    assert values.values_of(bare, both[1].figures("coqa"), "instructions").sample().size == 40
+    # The standard error is that of the bootstrap, which is wider than of turns alone.
+    stderr = both[1].figures("coqa")["stderr"]
+    spread = [np.std(p, ddof=1) / np.sqrt(120) for p in value.values_ExT.T]
+    assert stderr == pytest.approx(np.mean(spread), rel=0.5) and stderr != pytest.approx(np.mean(spread), rel=1e-6)

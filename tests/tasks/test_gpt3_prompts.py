@@ -8,11 +8,19 @@ import pytest
 from flan_jax import catalog, protocol, styles, templates
 from flan_jax.data import sources, tasks
 from flan_jax.data.builder import ExampleBuilder
+from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.decoding.completion import cut
 
 GPT3 = styles.parse("gpt3")
 EVERY = pytest.mark.parametrize("record", catalog.datasets(), ids=lambda d: d.name)
 NO_ANSWERS = ("no answer", "unanswerable", "unknown")  # what datasets have for the lack of an answer
+
+
+class CountsWords(ByteTokenizer):
+    """Takes a word for a token, so that exemplars fit as with a vocabulary of words."""
+
+    def encode(self, texts):
+        return [[0] * len(text.split()) for text in texts]
 
 
 @functools.cache
@@ -45,17 +53,38 @@ def test_an_answer_ends_at_its_stops(record):
     asked = protocol.of(record, GPT3)
     if asked.ranked:
         return
-    joint = asked.joint(None, False)
-    rendered = [example for _, example in examples(record)]
-    stops = asked.stops(joint)
-    for example, following in zip(rendered, rendered[1:] + rendered[:1], strict=True):
-        # What a model says that has seen exemplars: the answer, and then the next prompt.
-        said = f" {example.targets}{asked.exemplar_end}{following.inputs}"
-        assert cut(said, stops).strip() == example.targets
-        # And where it has seen none, the next field's label ends the answer too.
+    stops = asked.stops(asked.joint(None, False))
+    for _, example in examples(record):
+        # The paper's rule, where nothing was shown before: a blank line, or a next question.
+        for more in ("\n\nMore text.", "\nQ: More?\nA: Yes."):
+            assert cut(f" {example.targets}{more}", stops).strip() == example.targets
+        # The next field's label ends the answer too.
         label = re.match(r"^[A-Z][A-Za-z ]*:", asked.templates[0].input)
-        if label:
+        if label and "\n\n" not in asked.templates[0].input:
             assert cut(f" {example.targets}\n{label.group()} more", stops).strip() == example.targets
+
+
+@EVERY
+@pytest.mark.parametrize("words", ["gpt3_2_shots", "2_shots"])
+def test_an_answer_ends_where_the_next_exemplar_would_begin(record, words):
+    """What a model says that goes on as its prompt does: the answer, what ends an exemplar, and the next exemplar."""
+    asked = protocol.of(record, styles.parse(words))
+    if asked.ranked:
+        return
+    rows = [fields for fields, _ in examples(record)]
+    pool = [(f"train {number}", fields) for number, fields in enumerate(rows)]
+    builder = ExampleBuilder(record, asked.style, asked=asked, pool=pool, tokenizer=CountsWords())
+    stops = asked.stops(asked.joint(None, False))
+    shown = 0
+    for number, fields in enumerate(rows[-6:]):
+        example = builder.build(f"test {number}", fields, asked.forward[0])
+        shown += example.shots
+        following = example.prefix or example.inputs  # the prefix begins with an exemplar's input
+        assert cut(example.targets + asked.exemplar_end + following, stops) == example.targets
+        if example.shots:  # and as it stands in the prompt
+            answered = following.rstrip()
+            assert cut(following[len(answered) - 1 :], stops) == answered[-1]
+    assert shown > 0
 
 
 @EVERY

@@ -164,6 +164,13 @@ def test_coqa_stories_keep_their_paragraphs():
     assert fields(COQA, conversation(" One  two.\r\n \n Three\u00a0four.\n"))["story"] == "One two.\nThree four."
 
 
+def test_coqa_templates_say_what_to_reply_where_the_text_is_silent():
+    """Of eight one did, so that a model that was told nothing was marked wrong for "it does not say"."""
+    assert all("unknown" in t.input for t in COQA.templates if t.is_forward)
+    assert "unknown" in COQA.gpt3_prompt.input
+    assert any("unknown" in row["answers"]["input_text"] for row in sample_rows(COQA))
+
+
 def test_coqa_samples_point_at_their_answers():
     for row in sample_rows(COQA):
         answers = row["answers"]

@@ -123,7 +123,7 @@ def test_samples_of_qqp_have_doubled_quotation_marks():
 
 
 @pytest.mark.parametrize(
-    ("label", "answer", "score"),
+    ("label", "answer", "rating"),
     [
         (0.0, "0", "0"),
         (0.4, "0", "0.4"),
@@ -139,9 +139,9 @@ def test_samples_of_qqp_have_doubled_quotation_marks():
         (5.0, "5", "5"),
     ],
 )
-def test_stsb_answer_is_the_rounded_score_as_one_of_the_options(label, answer, score):
+def test_stsb_answer_is_the_rounded_score_as_one_of_the_options(label, answer, rating):
     found = fields(STSB, label=label)
-    assert (found["answer"], found["score"]) == (answer, score)
+    assert (found["answer"], found["rating"]) == (answer, rating)
     assert found["answer"] == f"{label:.0f}"
     assert found["options"] == ["0", "1", "2", "3", "4", "5"] == list(STSB.label_words)
 

@@ -22,6 +22,13 @@ def test_the_worst_is_measured_in_what_is_allowed():
     assert "compared: 3 examples" in found.line()
 
 
+def test_one_is_said_of_one():
+    tally = Tally()
+    tally.see(0.0, 1.0, {"record": "a"})
+    tally.count(ways=1, target_tokens=2, batches=1)
+    assert "compared: 1 way, 2 target tokens, 1 batch" in tally.finding("gradient", "it is right").line()
+
+
 @pytest.mark.parametrize("difference", [1.0001, math.nan, math.inf])
 def test_what_is_above_or_no_number_fails(difference):
     found = _tally((0.1, 1.0, "a"), (difference, 1.0, "b"), (0.1, 1.0, "c"))

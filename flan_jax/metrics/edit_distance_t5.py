@@ -1,0 +1,47 @@
+"""T5's edit distance, which the released code measures repaired texts by: in words, without case.
+
+Words are what stands between two signs that are no letters, digits or `_`; between two such signs there is an empty
+word. So it counts a lost sign where two come together, as a comma and a space do, and never a wrong letter's case.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epy
+
+from flan_jax.metrics import TEXT_TOKENS, Metric, library, references
+
+with epy.lazy_imports():
+    from nltk.metrics import distance
+
+
+def _words(text: str) -> list[str]:
+    return re.split(r"\W", text.lower())
+
+
+def _distance(reference: str, prediction: str) -> int:
+    wanted, given = _words(reference), _words(prediction)
+    return 0 if wanted == given else distance.edit_distance(wanted, given)
+
+
+def edit_distance_t5(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
+    """The mean and the median distance in words to the nearest reference."""
+    found = [
+        min(_distance(reference, prediction) for reference in references(target))
+        for target, prediction in zip(targets, predictions, strict=True)
+    ]
+    return {"mean_edit": statistics.fmean(found), "median_edit": statistics.median(found)}
+
+
+METRIC = Metric(
+    name="edit_distance_t5",
+    version=f"{library('nltk')}, T5's words, lower case",
+    headline="mean_edit",
+    secondary=("median_edit",),
+    compute=edit_distance_t5,
+    new_tokens=TEXT_TOKENS,
+)

@@ -1,0 +1,47 @@
+"""Pearson's and Spearman's correlation of answers with ratings as people gave them, as GLUE has it for STS-B.
+
+The references there are the ratings rounded to the numbers that may be answered; `pearson_spearman` correlates with
+those, as the paper's pipeline did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flan_jax.metrics import Metric, library, metric
+
+_RATING = "rating"  # the field of a record
+
+
+def _of_ratings(targets: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [target[_RATING] for target in targets]
+
+
+def rating_correlation(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict[str, float]:
+    """Correlations in percent; 0 where either side is constant.
+
+    Args:
+      targets: {"references", "rating"} of each example, the rating a number as text.
+      predictions: a number each, as text.
+
+    Raises:
+      FlanError: a rating is no number.
+    """
+    found = metric("pearson_spearman")(_of_ratings(targets), predictions)
+    return {f"{key}_{_RATING}": value for key, value in found.items()}
+
+
+METRIC = Metric(
+    name="rating_correlation",
+    version=f"{library('scipy')}, ratings as given",
+    headline="pearson_rating",
+    secondary=("spearman_rating",),
+    compute=rating_correlation,
+    statistics=lambda targets, predictions: metric("pearson_spearman").statistics(_of_ratings(targets), predictions),
+    of_sums=lambda sums: metric("pearson_spearman").of_sums(sums),
+    undefined=lambda targets, predictions: tuple(
+        f"{key}_{_RATING}" for key in metric("pearson_spearman").undefined(_of_ratings(targets), predictions)
+    ),
+    needs=(_RATING,),
+)

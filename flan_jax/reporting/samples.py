@@ -1,0 +1,99 @@
+"""What a figure is computed from, in a form that can be drawn anew: sums over the examples that are drawn together.
+
+A mean needs the sum of its values and their number; BLEU the counts of its n-grams; a correlation six sums. Examples
+that share a passage, such as the turns of a conversation, are one group, which is drawn whole: they are no more
+independent than the sentences of one text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def of_mean(sums: np.ndarray) -> np.ndarray:
+    """Means, of sums [..., 2] of values and of ones."""
+    return sums[..., 0] / sums[..., 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The examples of a dataset in a run, or in each run of a group, whose figures are averaged.
+
+    Attributes:
+      parts: of each run, sums of the statistics of G groups of examples with T templates, [G, T, K], float64.
+      value_of: sums [..., K] -> values [...], 0 to 1.
+    """
+
+    parts: tuple[np.ndarray, ...]
+    value_of: Callable[[np.ndarray], np.ndarray] = of_mean
+
+    @classmethod
+    def of_values(cls, values_ExT: np.ndarray, groups_E: np.ndarray | None = None) -> Sample:
+        """Of a figure that is a mean of values of single examples.
+
+        Args:
+          values_ExT: a value for each example and template.
+          groups_E: the number of each example's group, from 0; without it every example is drawn by itself.
+        """
+        stats_ExTx2 = np.stack([values_ExT, np.ones_like(values_ExT)], axis=-1)
+        return cls.of_statistics([stats_ExTx2], of_mean, groups_E)
+
+    @classmethod
+    def of_statistics(
+        cls,
+        statistics: Sequence[np.ndarray],
+        value_of: Callable[[np.ndarray], np.ndarray],
+        groups_E: np.ndarray | None = None,
+    ) -> Sample:
+        """Of a figure that is computed from sums of statistics; of each run, [E, T, K]. See the attributes."""
+        parts = [part.astype(np.float64) for part in statistics]
+        return cls(tuple(part if groups_E is None else _summed(part, groups_E) for part in parts), value_of)
+
+    @property
+    def size(self) -> int:
+        """How many groups there are, which are drawn independently."""
+        return len(self.parts[0])
+
+    @property
+    def templates(self) -> int:
+        """How many templates there are."""
+        return self.parts[0].shape[1]
+
+    @property
+    def values_T(self) -> np.ndarray:
+        """The figure of each template."""
+        return self.of_counts(np.ones((1, self.size)))[0]
+
+    @property
+    def value(self) -> float:
+        """Their mean."""
+        return float(self.values_T.mean())
+
+    def of_counts(self, counts_RxG: np.ndarray) -> np.ndarray:
+        """The figure of each template where group g is drawn so many times: R x T."""
+        found = []
+        for part in self.parts:
+            groups, templates, width = part.shape
+            sums_RxTxK = (counts_RxG @ part.reshape(groups, -1)).reshape(len(counts_RxG), templates, width)
+            found.append(self.value_of(sums_RxTxK))
+        return np.mean(found, axis=0)
+
+    def pseudo_values(self) -> np.ndarray:
+        """What each group adds to the figure, the mean over templates: G; their mean is the figure, nearly.
+
+        The jackknife's (Tukey 1958): G times the figure less G - 1 times the figure without the group. Where the figure
+        is a mean, and each example its own group, these are the examples' values.
+        """
+        if self.size == 1:
+            return np.array([self.value])
+        without = [self.value_of(part.sum(0, keepdims=True) - part).mean(1) for part in self.parts]
+        return self.size * self.value - (self.size - 1) * np.mean(without, axis=0)
+
+
+def _summed(statistics_ExTxK: np.ndarray, groups_E: np.ndarray) -> np.ndarray:
+    found = np.zeros((int(groups_E.max()) + 1, *statistics_ExTxK.shape[1:]))
+    np.add.at(found, groups_E, statistics_ExTxK)
+    return found

@@ -1,0 +1,20 @@
+"""Numbers in the lines that people read: "1 way", "3 ways"."""
+
+from __future__ import annotations
+
+import re
+
+_ENDS = (("ies", "y"), ("(ch|sh|x|ss)es", r"\1"), ("s", ""))  # of plurals, and of their singulars
+
+
+def counted(number: int, plural: str) -> str:
+    """A number with what it counts.
+
+    Args:
+      number: how many.
+      plural: what they are, such as "datasets" or "more rows"; a noun that ends regularly.
+    """
+    if number != 1:
+        return f"{number:,} {plural}"
+    ending, singular = next((e, s) for e, s in _ENDS if re.search(f"{e}$", plural))
+    return "1 " + re.sub(f"{ending}$", singular, plural)
