@@ -287,7 +287,11 @@ def test_exemplars_come_from_train(scorer, with_exemplars, tmp_path):
             assert row["shots"] == 2 and len(shown) >= 1  # two records may share a hypothesis
             assert row["prompt"].count(_fields("rte", n)["hypothesis"]) == 1
             assert "OPTIONS:" not in row["prompt"]
-    assert results["datasets"]["rte"]["status"] == labels.HELD_OUT
+    # E10: results.json called a score with exemplars zero-shot.
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written == results
+    for figures in (written["datasets"]["rte"], written["clusters"]["nli"]):
+        assert (figures["status"], figures["label"]) == (labels.HELD_OUT, "few-shot (2), held out")
 
 
 def test_shared_exemplars_are_scored_as_if_each_prompt_had_them(scorer, with_exemplars, tmp_path, monkeypatch):

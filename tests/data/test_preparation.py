@@ -6,9 +6,10 @@ import pytest
 import seqio
 
 from flan_jax import catalog, content, prepare, protocol, styles
-from flan_jax.data import examples, preparation, records, sources, tasks, vocabularies
+from flan_jax.data import examples, preparation, records, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.errors import FlanError
+from flan_jax.evaluation import units
 
 PAIRS = [
     ("The house is old.", "La maison est vieille."),
@@ -95,6 +96,40 @@ def test_seqio_asks_what_the_evaluator_asks(name, style, tmp_path):
         for row in examples.read(tmp_path, one.name, "test"):
             wanted[row["id"]] = builder.build(row["id"], row["fields"], number).inputs
     assert shown == wanted and len(wanted) == {"wmt14_enfr": 12, "coqa": 42}[name]
+
+
+def test_a_long_text_is_cut_alike_in_training_in_seqio_and_in_evaluation(tmp_path):
+    """E18: the store cut a field's end, evaluation its start (at another limit), and SeqIO the whole input."""
+    long = " ".join(f"word{n}" for n in range(300))
+    rows = [{"premise": long, "hypothesis": "It rained.", "label": n % 2, "idx": n} for n in range(6)]
+    record, tokenizer = catalog.dataset("rte"), vocabularies.ByteTokenizer()
+    source = opened("rte", tmp_path, train=rows, validation=rows)
+    preparation.prepare_dataset(record, source, tokenizer, tmp_path / "to", preparation.Options())
+    stored = token_store.TokenStore.open(tmp_path / "to", tokenizer.fingerprint)["rte"]
+    trained = {(int(stored.index[n]["template"]), tokenizer.decode(stored.example(n)[0])) for n in range(50)}
+
+    tasks.register(data=tmp_path / "data")
+    try:
+        lengths, found = {"inputs": 1024, "targets": 256}, set()
+        for split, epochs in (("train", 10), ("test", 1)):
+            task = seqio.get_mixture_or_task("flan_rte")
+            read = task.get_dataset(lengths, split, shuffle=False, num_epochs=epochs).as_numpy_iterator()
+            found |= {(int(row["template"]), row["inputs_pretokenized"].decode()) for row in read}
+    finally:
+        tasks.register()
+
+    builder = ExampleBuilder(record)
+    asked = set()
+    for number in record.forward_templates:
+        test = examples.read(tmp_path / "to", "rte", "test")
+        unit = units.Unit.create(builder, "test", number, test, tmp_path / "out", ())
+        asked |= {(number, unit.prompt(tokenizer, row)[0].inputs) for row in test}
+    assert {one for one in trained | found if one[0] in record.forward_templates} <= asked
+    assert len(asked) == len(record.forward_templates) and len({number for number, _ in trained & found & asked}) > 3
+    for number, text in asked:
+        assert 1000 < len(text.encode()) <= 1023 and "word0 " in text and "word299" not in text
+        if "{options}" in record.templates[number].input:
+            assert "OPTIONS:\n- yes\n- no" in text
 
 
 def test_training_keeps_one_direction_a_record(tmp_path):

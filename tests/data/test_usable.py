@@ -218,6 +218,20 @@ def test_a_file_that_cannot_be_read_skips_its_dataset(spoil, reason, tmp_path):
     assert found.reason.startswith(reason)
 
 
+def test_a_null_among_answers_ends_nothing(tmp_path, capsys):
+    """E6: TFDS' TypeError ended the preparation of all datasets."""
+    for name, change in (("natural_questions", {"answer": ["a", None]}), ("rte", None)):
+        split, rows = samples_of(catalog.dataset(name))
+        opened(catalog.dataset(name), [*rows, *([{**rows[0], **change}] if change else [])], split, tmp_path)
+    names = ["natural_questions", "rte"]
+    prepare.main([f"--data={tmp_path / 'data'}", f"--datasets={','.join(names)}", f"--to={tmp_path / 'to'}", "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [one["dataset"] for one in result["datasets"]] == names and result["skipped"] == []
+    assert result["bad_rows"] == [
+        "natural_questions_open/train.jsonl line 5: field 'answer' is NoneType, not text",
+    ]
+
+
 def test_many_bad_rows_of_one_file_do_not_hide_those_of_another(tmp_path, capsys):
     for name, bad in (("rte", 30), ("sst2", 1)):
         split, rows = samples_of(catalog.dataset(name))

@@ -7,7 +7,7 @@ import re
 import jax
 import pytest
 
-from flan_jax import catalog, configuration, models, protocol, styles
+from flan_jax import catalog, configuration, metrics, models, protocol, styles
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import DECLARED, UNTUNED, Manifest
 from flan_jax.data import examples as example_files
@@ -148,11 +148,18 @@ def _asked(monkeypatch, change):
     monkeypatch.setattr(protocol, "of", lambda record, style=styles.PAPER, of=protocol.of: change(of(record, style)))
 
 
+def _another_metric(monkeypatch):
+    """Every metric in another version."""
+    other = lambda name, of=metrics.metric: dataclasses.replace(of(name), version="other")  # noqa: E731
+    monkeypatch.setattr(metrics, "metric", other)
+
+
 CHANGES = {
     "stops": lambda p, _: _asked(p, lambda one: dataclasses.replace(one, untuned_stops=("\n", "?"))),
     "version": lambda p, _: _asked(p, lambda one: dataclasses.replace(one, version=one.version + 1)),
     "trim": lambda p, _: _asked(p, lambda one: dataclasses.replace(one, trim="start")),
     "engine": lambda p, ranked: p.setattr(evaluator, "scorer_version" if ranked else "generator_version", 99),
+    "metric": lambda p, _: _another_metric(p),
 }
 
 

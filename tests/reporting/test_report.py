@@ -15,6 +15,7 @@ from flan_jax.evaluation import labels
 from flan_jax.evaluation.clusters import members
 from flan_jax.evaluation.figures import ranked, summarize
 from flan_jax.json_lines import first_not_finite
+from flan_jax.metrics import metric
 from flan_jax.reporting import details, evidence, runs, statistics, tables
 from flan_jax.reporting.notes import notes
 
@@ -229,6 +230,26 @@ def test_generation_datasets_stand_in_every_table_that_fits(make_run, add_genera
     assert [row[0] for row in details.rankings_table(both, found).rows] == ["rte"]
     text = reporting.page(both, found)
     assert "wmt14_enfr/fr-en" in reporting.markdown(both, found) and "&lt;script&gt;" in text and "<script" not in text
+
+
+@pytest.mark.parametrize("name", ["multirc", "cola", "cb", "stsb", "record", "glue_mrpc", "squad_v1", "xsum"])
+def test_every_value_of_a_dataset_is_shown(make_run, add_generation, name):
+    """E20: F1a, Matthews, mean F1, Pearson, SQuAD's EM and ROUGE-2 and -L were computed and never shown."""
+    record = catalog.dataset(name)
+    run = make_run("tuned", {name if record.kind == catalog.CLASSIFICATION else "rte": 1.0})
+    if record.kind != catalog.CLASSIFICATION:
+        first, *others = (key for used in record.metrics for key in metric(used).keys)
+        add_generation(run, name, first, np.full((2, 5), 0.25))
+        run.results["datasets"][name]["metrics"] = {first: 25.0} | {key: 3.5 + 11 * n for n, key in enumerate(others)}
+    found, values = reporting.gather([run]), run.results["datasets"][name]["metrics"]
+    keys = {key for used in record.metrics for key in metric(used).keys}
+    assert keys <= set(values)
+    text, page = reporting.markdown([run], found), reporting.page([run], found)
+    for key in keys:
+        assert f"| {name} | {key} |" in text and f">{key}<" in page, key
+        if key != run.results["datasets"][name]["metric"]:  # which stands in the first table, with its spread
+            assert f"| {name} | {key} | {values[key]:.1f} |" in text and f">{values[key]:.1f}<" in page, key
+    assert reporting.to_dict([run], found)["runs"][0]["datasets"][name]["metrics"] == values
 
 
 # ------------------------------------------------------------------------------------------------------------- page
