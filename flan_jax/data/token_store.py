@@ -164,6 +164,7 @@ class DatasetTokens:
                 folder = staging.staged(folder)
             except FileNotFoundError as error:
                 raise self._corrupt("info.json cannot be read") from error
+        self._here = folder
         info = read_info(folder)
         if info is None:
             raise self._corrupt("info.json cannot be read")
@@ -208,7 +209,7 @@ class DatasetTokens:
 
     def entries(self, count: int = 1 << 20) -> Iterator[np.ndarray]:
         """The index in its order, in parts of so many entries, read and not mapped."""
-        with (self.folder / "index.npy").open("rb") as file:
+        with (self._here / "index.npy").open("rb") as file:
             file.seek(-self.index.nbytes, os.SEEK_END)
             while len(part := np.fromfile(file, INDEX, count)):
                 yield part

@@ -15,7 +15,7 @@ import optax
 from flan_jax import distributed, macros, models, partitioning
 from flan_jax.checkpoint import arrays, digests, keeping
 from flan_jax.data.mixture_stream import open_mixture
-from flan_jax.data.stream import prefetch
+from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
 from flan_jax.files import user_path
 from flan_jax.training import optimizers, records
 from flan_jax.training.continuing import continued
@@ -61,7 +61,7 @@ def train(
     initial_checkpoint_path: str | None = None,
     model: models.DecoderConfig | None = None,
     vocabulary: str | None = None,
-    batch_size: int = 8,
+    batch_size: int = ROWS_PER_BATCH,
     feature_lengths: Mapping[str, int] | None = None,
     computation: Mapping[str, Any] | None = None,
     random_seed: int = 0,

@@ -346,7 +346,7 @@ def resolve(
     initial_checkpoint_path: str | None = None,
     model: models.DecoderConfig | None = None,
     vocabulary: str | None = None,
-    batch_size: int = 8,
+    batch_size: int = stream.ROWS_PER_BATCH,
     feature_lengths: Mapping[str, int] | None = None,
     computation: Mapping[str, Any] | None = None,
     random_seed: int = 0,
