@@ -101,7 +101,7 @@ COMMANDS = {
     "contamination": (contamination.main, ["--prepared={}", "--corpus", "x", "--to=y"]),
     "audit": (audit.main, ["--tuned", "{}", "--evaluated", "rte"]),
     "export": (export.main, ["--name=rte", "--to={}"]),
-    "browse": (browse.main, ["--dataset=rte", "--html={}"]),
+    "browse": (browse.main, ["--html={}"]),
     "eval": (evaluation.main, ["--items={}", "--checkpoint=x", "--output=y"]),
     "eval's macros": (
         evaluation.main,
@@ -131,11 +131,9 @@ def test_bad_urls_are_refused_in_one_line(command, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["convert", "prepare", "infer to", "report to", "export", "browse"])
+@pytest.mark.parametrize("command", ["convert", "prepare", "infer to", "export", "browse"])
 def test_no_bucket(command, bucket):
     main, arguments = COMMANDS[command]
-    if command in ("infer to", "report to"):
-        pytest.skip("what it reads is looked at first")
     status, _, err = _run(main, *(argument.format("gs://no-such-bucket/x") for argument in arguments))
     assert "there is no bucket gs://no-such-bucket; make it, or check its name" in _one_line(status, err)
 
@@ -204,7 +202,7 @@ def test_what_must_not_be_lost(folder):
 
 def test_odd_names_hold_checkpoints(folder):
     """gcsfs, etils and TensorStore each write names of objects in their own way."""
-    place = folder / "ein Lauf" / "ü#1%20+&=~"
+    place = folder / "ein Lauf" / "ü+&=~@,;!"
     weights = {"a": jnp.arange(6.0).reshape(2, 3)}
     with arrays.Saver(place) as saver:
         saver.save(3, weights)
@@ -271,14 +269,12 @@ def test_half_written_tokens_are_not_there(store):
         _opened(store)["rte"]
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", "index.npy", "hashes.npy", "texts.npy"])
+@pytest.mark.parametrize("name", ["tokens.bin", "index.npy"])
 def test_tokens_damaged_on_the_storage(store, name):
     place = _tokens(store) / name
     content = bytearray(place.read_bytes())
     content[-1] ^= 1
-    place.write_bytes(bytes(content) if len(content) > 128 or name == "tokens.bin" else bytes(content) + b"\0")
-    if name in ("hashes.npy", "texts.npy"):
-        pytest.skip("there are no records in it")
+    place.write_bytes(bytes(content))
     with pytest.raises(FlanError, match="the prepared tokens of 'rte' are damaged on the storage .* --overwrite"):
         _opened(store)["rte"]
     assert not list(files.staging_home().glob("*/content/rte"))
@@ -330,7 +326,8 @@ def test_jsonl_of_a_bucket_is_staged(folder):
 def test_export_and_browse_write_there(folder):
     assert _run(export.main, "--name=rte", f"--to={folder}/rte.jsonl", "--count=2")[0] == 0
     assert len((folder / "rte.jsonl").read_text().splitlines()) == 2
-    assert _run(browse.main, "--templates=rte", f"--html={folder}/page.html")[0] in (0, 2)
+    assert _run(browse.main, f"--html={folder}/page.html")[0] == 0
+    assert (folder / "page.html").is_file()
 
 
 def test_jobs_wait_for_each_other(folder, capsys):
@@ -363,7 +360,7 @@ def test_metrics_are_there_at_a_flush_and_at_the_end(folder, server):
         log.write(3, {"loss": 3.5})
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 3.5)]
-    assert len(list((folder / "tensorboard").iterdir())) == 2
+    assert 1 <= len(list((folder / "tensorboard").iterdir())) <= 2  # their names have the second
     assert not [path for path in files.home().rglob("*") if path.is_file()]
 
 

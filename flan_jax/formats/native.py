@@ -21,7 +21,7 @@ from flan_jax import models
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
-from flan_jax.files import AnyPath, kvstore, orbax_folder
+from flan_jax.files import AnyPath, array_url, orbax_folder
 from flan_jax.formats.source import Leaf, Source, as_float32, leaves
 from flan_jax.formats.source import Path as ParameterPath
 
@@ -134,7 +134,7 @@ def read(folder: AnyPath, step: int | None = None) -> Source:
     step = (found or [0])[-1] if step is None else step
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
-    base = kvstore(digests.step_folder(folder, step) / "params")
+    base = array_url(digests.step_folder(folder, step) / "params")
     stored: dict[ParameterPath, tuple[int, ...]] = {
         leaf.path: ((leaf.num_layers,) if leaf.num_layers else ()) + leaf.shape for leaf in leaves(config)
     }
