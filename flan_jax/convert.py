@@ -86,7 +86,7 @@ def _open(
             )
         path = pretrained.locate(source)
     config = None if model is None else configuration.model_config(model)
-    if is_remote(path) and not (path / "manifest.json").is_file():
+    if is_remote(path) and not (path / "checkpoints").is_dir():
         path = local(path)  # other people's formats are read by libraries that know disks alone
     checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
     return conversion.open_source(path, config, vocabulary, step), checkpoint

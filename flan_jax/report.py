@@ -18,6 +18,7 @@ from rich.console import Console
 
 from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import user_path
 from flan_jax.json_lines import from_json, to_json
 
 with epy.lazy_imports():  # not before the command line is read
@@ -32,7 +33,7 @@ def _runs(arguments: Sequence[str]) -> list[reporting.Run]:
             raise FlanError(f"--runs takes NAME=EVAL_OUTPUT_DIR, not {argument!r}.")
         if name in (run.name for run in found):
             raise FlanError(f"--runs has two of the name {name}: a report needs runs with names of their own.")
-        found.append(reporting.load_run(name, options.path(folder)))
+        found.append(reporting.load_run(name, user_path(folder, "--runs")))
     return found
 
 

@@ -41,7 +41,8 @@ OURS = {
     "data/usable.py": {"Path(inspect.getfile(part))", "Path(__file__)"},
     "data/sources.py": {"Path(next(iter(flan_jax.tasks.__path__)))"},
     "configuration.py": {"Path(__file__)"},
-    "evaluation/provenance.py": {"Path(flan_jax.__file__)"},
+    "revision.py": {"Path(flan_jax.__file__)"},
+    "checkpoint/lock.py": {"Path('/proc/sys/kernel/random/boot_id')", "Path(f'/proc/{pid}/stat')"},
 }
 
 
@@ -102,7 +103,7 @@ COMMANDS = {
     "contamination": (contamination.main, ["--prepared={}", "--corpus", "x", "--to=y"]),
     "audit": (audit.main, ["--tuned", "{}", "--evaluated", "rte"]),
     "export": (export.main, ["--name=rte", "--to={}"]),
-    "browse": (browse.main, ["--dataset=rte", "--html={}"]),
+    "browse": (browse.main, ["--html={}"]),
     "eval": (evaluation.main, ["--items={}", "--checkpoint=x", "--output=y"]),
     "eval's macros": (
         evaluation.main,
@@ -132,11 +133,9 @@ def test_bad_urls_are_refused_in_one_line(command, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["convert", "prepare", "infer to", "report to", "export", "browse"])
+@pytest.mark.parametrize("command", ["convert", "prepare", "infer to", "export", "browse"])
 def test_no_bucket(command, bucket):
     main, arguments = COMMANDS[command]
-    if command in ("infer to", "report to"):
-        pytest.skip("what it reads is looked at first")
     status, _, err = _run(main, *(argument.format("gs://no-such-bucket/x") for argument in arguments))
     assert "there is no bucket gs://no-such-bucket; make it, or check its name" in _one_line(status, err)
 
@@ -205,7 +204,7 @@ def test_what_must_not_be_lost(folder):
 
 def test_odd_names_hold_checkpoints(folder):
     """gcsfs, etils and TensorStore each write names of objects in their own way."""
-    place = folder / "ein Lauf" / "ü#1%20+&=~"
+    place = folder / "ein Lauf" / "ü+&=~@,;!"
     weights = {"a": jnp.arange(6.0).reshape(2, 3)}
     with arrays.Saver(place) as saver:
         saver.save(3, weights)
@@ -272,14 +271,12 @@ def test_half_written_tokens_are_not_there(store):
         _opened(store)["rte"]
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", "index.npy", "hashes.npy", "texts.npy"])
+@pytest.mark.parametrize("name", ["tokens.bin", "index.npy"])
 def test_tokens_damaged_on_the_storage(store, name):
     place = _tokens(store) / name
     content = bytearray(place.read_bytes())
     content[-1] ^= 1
-    place.write_bytes(bytes(content) if len(content) > 128 or name == "tokens.bin" else bytes(content) + b"\0")
-    if name in ("hashes.npy", "texts.npy"):
-        pytest.skip("there are no records in it")
+    place.write_bytes(bytes(content))
     with pytest.raises(FlanError, match="the prepared tokens of 'rte' are damaged on the storage .* --overwrite"):
         _opened(store)["rte"]
     assert not list(files.staging_home().glob("*/content/rte"))
@@ -331,7 +328,8 @@ def test_jsonl_of_a_bucket_is_staged(folder):
 def test_export_and_browse_write_there(folder):
     assert _run(export.main, "--name=rte", f"--to={folder}/rte.jsonl", "--count=2")[0] == 0
     assert len((folder / "rte.jsonl").read_text().splitlines()) == 2
-    assert _run(browse.main, "--templates=rte", f"--html={folder}/page.html")[0] in (0, 2)
+    assert _run(browse.main, f"--html={folder}/page.html")[0] == 0
+    assert (folder / "page.html").is_file()
 
 
 def test_jobs_wait_for_each_other(folder, capsys):
@@ -384,7 +382,7 @@ def test_metrics_are_there_at_a_save_and_at_the_end(folder, server):
         log.write(3, {"loss": 3.5})
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 3.5)]
-    assert len(list((folder / "tensorboard").iterdir())) in (1, 2)  # they are named by the second
+    assert 1 <= len(list((folder / "tensorboard").iterdir())) <= 2  # their names have the second
     assert not [path for path in files.home().rglob("*") if path.is_file()]
 
 

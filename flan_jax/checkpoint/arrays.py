@@ -19,7 +19,7 @@ from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, StorageError, cannot
-from flan_jax.files import AnyPath, move_folder, orbax_folder, remove_folder, user_path, written
+from flan_jax.files import AnyPath, is_remote, move_folder, orbax_folder, remove_folder, user_path, written
 
 STOP, PREVIOUS = ON_DAMAGE = ("stop", "previous")  # what `choose_step` does about a damaged newest step
 STEP = "give --step={step}, or STEP={step} in gin"  # how the commands that read a checkpoint take another step
@@ -49,8 +49,11 @@ def steps(model_dir: str | Path) -> list[int]:
     folder = user_path(model_dir) / "checkpoints"
     try:
         named = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdecimal()]
+
         # Orbax renames a step when it is whole, and where nothing can be renamed it writes this file last.
-        is_whole = Path.is_dir if isinstance(folder, Path) else lambda path: (path / "commit_success.txt").exists()
+        def is_whole(path: AnyPath) -> bool:
+            return (path / "commit_success.txt").exists() if is_remote(path) else path.is_dir()
+
         return sorted(int(path.name) for path in named if str(int(path.name)) == path.name and is_whole(path))
     except (FileNotFoundError, NotADirectoryError):
         return []

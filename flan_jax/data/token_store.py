@@ -220,7 +220,7 @@ class DatasetTokens:
         Raises:
           FlanError: the tokens have changed.
         """
-        if _checksum(self.folder / "tokens.bin", self._tokens) != self._checksum:
+        if _checksum(self._here / "tokens.bin", self._tokens) != self._checksum:
             raise self._corrupt("tokens.bin has changed")
 
     def _corrupt(self, reason: str) -> FlanError:

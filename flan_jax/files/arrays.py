@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flan_jax.errors import FlanError
 from flan_jax.files.paths import AnyPath
@@ -11,7 +11,7 @@ from flan_jax.files.remote import RemotePath
 if TYPE_CHECKING:
     from etils import epath
 
-_DRIVERS = {"gs": "gcs", "s3": "s3"}
+_SCHEMES = ("gs", "s3")
 
 
 def orbax_folder(path: AnyPath) -> epath.Path:
@@ -26,21 +26,18 @@ def orbax_folder(path: AnyPath) -> epath.Path:
     return epath.Path(str(path.absolute()))
 
 
-def kvstore(path: AnyPath) -> dict[str, Any]:
-    """A folder as TensorStore takes it.
+def array_url(path: AnyPath) -> str:
+    """A folder as TensorStore takes it, and as Orbax gives it to TensorStore.
 
     Raises:
       FlanError: it lies where arrays cannot be written.
     """
     _refuse(path)
-    if not isinstance(path, RemotePath):
-        return {"driver": "file", "path": f"{path.absolute()}/"}
-    bucket, _, inside = path.key.partition("/")
-    return {"driver": _DRIVERS[path.scheme], "bucket": bucket, "path": f"{inside}/"}
+    return f"{path}/" if isinstance(path, RemotePath) else f"file://{path.absolute()}/"
 
 
 def _refuse(path: AnyPath) -> None:
-    if isinstance(path, RemotePath) and path.scheme not in _DRIVERS:
+    if isinstance(path, RemotePath) and path.scheme not in _SCHEMES:
         raise FlanError(
             f"{path} cannot hold a checkpoint: its arrays are written by TensorStore, which knows disks, gs:// and "
             "s3://; give a folder there."

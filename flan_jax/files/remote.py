@@ -37,7 +37,7 @@ LOCAL_SCHEMES = ("file", "local")
 _PLAIN = {"gcs": "gs", "s3a": "s3"}  # other names of the same
 _WEB = ("http", "https", "ftp", "data", "github", "git")
 _EXTRAS = {"gcsfs": "pip install 'flan-jax[gcs]'"}
-_WILD = re.compile(r"[*?\[\]]")
+_WILD = re.compile(r"[*?\[\]#%]")  # fsspec takes some for patterns, TensorStore others for parts of a URL
 _MEMORY = "memory"
 _AT_ONCE = 1 << 25  # bytes that are read by one request
 _NO_FOLDERS = ("gs", "s3", _MEMORY, "az", "abfs", "abfss")  # what is written needs no folder there
@@ -437,7 +437,9 @@ def parsed(text: str, start: str) -> RemotePath | str:
         raise FlanError(f"{start}{text} has a part '..', which object storage does not know: give the folder itself.")
     names = [name for name in names if name != "."]
     if wild := _WILD.search(text):
-        raise FlanError(f"{start}{text} has a {wild[0]!r}, which stands for other characters there: give a plain name.")
+        raise FlanError(
+            f"{start}{text} has a {wild[0]!r}, which has a meaning of its own in a URL: give a name without."
+        )
     if "::" in text or not text.isprintable():
         raise FlanError(f"{start}{text!r} is no plain URL: write {scheme}://BUCKET/FOLDER.")
     if not names and scheme != _MEMORY:
