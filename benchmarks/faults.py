@@ -121,6 +121,7 @@ class Training:
             "--gin.BATCH_SIZE=4",
             "--gin.LEARNING_RATE=1e-2",
             "--gin.CHECKPOINT_PERIOD=10",
+            "--gin.GRACE_SECONDS=60",  # for machines that are busy
             "--gin.KEEP_BEST={'figure': 'evaluated_loss'}",
             f"--gin.TASK_FEATURE_LENGTHS={LENGTHS}",
             "--gin.MESH={'data': 1, 'fsdp': 2}",
@@ -230,12 +231,10 @@ def strike(training: Training, instant: Instant, draw: random.Random) -> dict[st
     before, process = training.steps(), training.start(compiles=instant.where == WHERE[0])
     saved = arrays.latest_step(training.folder) or 0
     checkpoints = training.folder / "checkpoints"
-    config = training.folder / "config.gin"
-    stamp = config.stat().st_mtime_ns if config.exists() else 0
     told = signal.SIGKILL
     try:
         signs = {
-            "the first compile": lambda: config.exists() and config.stat().st_mtime_ns != stamp,
+            "the first compile": lambda: "absent:" in training.said(),  # printed last before it
             "a save": lambda: any(checkpoints.glob("*orbax-checkpoint-tmp*")) and training.steps() > saved,
             "an evaluation": lambda: (training.folder.parent / "evaluating").exists(),
             "anywhere": lambda: training.steps() > saved + instant.delay and training.steps() != before,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Callable, Sequence
 
 from orbax.checkpoint import checkpoint_managers as policies
@@ -45,7 +46,21 @@ def policy(
         parts.append(policies.EveryNSteps(every))
     if best is not None:
         parts.append(_best(best, figure_of))
-    return policies.AnyPreservationPolicy(parts)
+    return _Any(parts)
+
+
+class _Any(policies.AnyPreservationPolicy):
+    """What any of some policies keeps."""
+
+    def should_preserve(
+        self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
+    ) -> Sequence[bool]:
+        # Steps of earlier starts have a time without a zone, as they are not opened; at a preemption Orbax takes the
+        # time since the last one, cannot subtract such a time, and the save fails.
+        for info in checkpoints:
+            if info.time.tzinfo is None:
+                info.time = info.time.replace(tzinfo=datetime.UTC)
+        return super().should_preserve(checkpoints, context=context)
 
 
 def _best(best: Best, figure_of: Callable[[int], float | None]) -> Keeping:

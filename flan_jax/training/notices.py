@@ -21,9 +21,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
+from etils import epy
 
 from flan_jax.errors import PREEMPTED, FlanError
+
+with epy.lazy_imports():  # a pod is joined before JAX is asked for anything
+    import jax
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 BROKEN_OFF = 128 + signal.SIGINT  # exit status after Ctrl-C, as shells have it
@@ -59,7 +62,8 @@ class Listener:
         self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
         self._thread.start()
         self._pid = os.getpid()
-        os.register_at_fork(after_in_child=self._forget)
+        # Signals to a child that is forked are no notices to us; what comes just then waits until that is clear.
+        os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._forget)
 
     def joined(self) -> None:
         """After the processes of a pod have been joined: JAX then listens to SIGTERM alone, and is told from here."""
@@ -111,14 +115,22 @@ class Listener:
         for end in self._pipe:
             os.close(end)
 
+    def _hold(self) -> None:
+        if _listener is self:
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
+
+    def _release(self) -> None:
+        if _listener is self:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
     def _forget(self) -> None:
-        """In a child that was forked: signals to it are no notices to us."""
         if _listener is not self:
             return
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
             for one, handler in self._before.items():
                 signal.signal(one, signal.SIG_DFL if handler is None else handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     # ---------------------------------------------------------------------------------------------------- the thread
 
