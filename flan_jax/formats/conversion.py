@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,21 @@ def declared(tuning: str) -> tuple[str, tuple[str, ...]]:
 
 
 def random(config: models.DecoderConfig, name: str) -> Source:
-    """Random parameters, with the byte vocabulary."""
-    params = jax.tree.map(np.asarray, models.build(config).init(jax.random.key(0)))
-    return Source(config, of_tree(params), vocabularies.ByteTokenizer(), f"random {name}")
+    """Random parameters, with the byte vocabulary; made one layer's tensor at a time, and the same each time."""
+    # A model of one layer has the same shapes and scales. Of its arrays, XLA makes the one that is asked for.
+    one = models.build(dataclasses.replace(config, num_layers=1, num_encoder_layers=min(1, config.num_encoder_layers)))
+    seed = jax.random.key(0)
+
+    @functools.cache
+    def made(path: tuple[str, ...]) -> Callable[[jax.Array], jax.Array]:
+        return jax.jit(lambda key: functools.reduce(lambda tree, part: tree[part], path, one.init(key)))
+
+    def tensor(path: tuple[str, ...], layer: int | None) -> np.ndarray:
+        number = 0 if layer is None else 1 + layer
+        found = np.asarray(made(path)(jax.random.fold_in(seed, number)))
+        return found if layer is None else found[0]
+
+    return Source(config, tensor, vocabularies.ByteTokenizer(), f"random {name}")
 
 
 def open_source(
