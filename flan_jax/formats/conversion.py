@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from flan_jax import catalog, models
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
@@ -45,10 +46,12 @@ def random(config: models.DecoderConfig, name: str) -> Source:
     # A model of one layer has the same shapes and scales. Of its arrays, XLA makes the one that is asked for.
     one = models.build(dataclasses.replace(config, num_layers=1, num_encoder_layers=min(1, config.num_encoder_layers)))
     seed = jax.random.key(0)
+    traced, shapes = jax.make_jaxpr(one.init, return_shape=True)(seed)
+    places = {tuple(k.key for k in path): i for i, (path, _) in enumerate(jax.tree_util.tree_leaves_with_path(shapes))}
 
     @functools.cache
     def made(path: tuple[str, ...]) -> Callable[[jax.Array], jax.Array]:
-        return jax.jit(lambda key: functools.reduce(lambda tree, part: tree[part], path, one.init(key)))
+        return jax.jit(lambda key: jaxpr_as_fun(traced)(key)[places[path]])
 
     def tensor(path: tuple[str, ...], layer: int | None) -> np.ndarray:
         number = 0 if layer is None else 1 + layer
