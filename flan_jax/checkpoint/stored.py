@@ -22,7 +22,7 @@ PARAMS, OPT_STATE = "params", "opt_state"
 ITEMS = (PARAMS, OPT_STATE)
 
 _AT_ONCE = 64 << 20  # bytes that are read at once, or one slice of an array's first axis
-_SMALL, _PARTS = 128 << 10, 16  # bytes of a chunk that is cut no further; parts of a dimension, at most
+_SMALL, _PARTS = 256 << 10, 16  # bytes of a chunk that is cut no further; parts of a dimension, at most
 _ARRAY = "/.zarray"
 _KINDS = {"jax.Array", "None", "Dict", "List", "NamedTuple", "scalar", "np.ndarray"}  # Orbax's names of what a leaf is
 

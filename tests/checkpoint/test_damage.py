@@ -153,7 +153,7 @@ def test_each_file_damaged_in_one_way(copy):
 def test_each_file_damaged_in_every_way(copy):
     found = _matrix(copy, lambda number: True)
     data = [key for key in found if "/d/" in key[0] and key[0].startswith("params/ocdbt") and key[1] != "flipped"]
-    assert sum(found[key] for key in data) > len(data) / 4  # some hold only what was merged into others
+    assert sum(found[key] for key in data) >= len(data) / 4  # some hold only what was merged into others
     assert all(found["digests/metadata", harm, reader] for harm in HARM for reader in READERS)
 
 
