@@ -193,7 +193,9 @@ def failure(command: Sequence[str], status: int, errors: str) -> FlanError:
 
 def is_missing(error: FlanError) -> bool:
     """Whether a failure says that there is nothing of that name."""
-    return bool(re.search(r"(queuedResources|nodes)/.*(not found|does not exist)", str(error)))
+    return bool(
+        re.search(r"(queuedResources|nodes)/.*(not found|does not exist)|Requested entity was not found", str(error))
+    )
 
 
 def is_taken(error: FlanError) -> bool:

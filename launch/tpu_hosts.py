@@ -25,6 +25,7 @@ from flan_jax.launch import gcloud, work
 CHECKOUT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("host.sh")
 LOCK = "requirements.lock"
+SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "flan_jax", "tasks", "gin", "launch")
 EXTRAS = "tpu,gcs"
 _CALL, _INSTALL = 180.0, 3600.0  # seconds that a call of gcloud, and an installation, may take
 _TRIES = 4
@@ -92,8 +93,15 @@ class Package:
         if not (CHECKOUT / "setup.py").is_file():
             raise FlanError("the package is not a checkout here: give its wheel, as --wheel=FILE.")
         self._made = tempfile.TemporaryDirectory()
+        copy = (
+            Path(self._made.name) / "checkout"
+        )  # setuptools leaves files in the folder that it builds, and takes old ones
+        copy.mkdir()
+        for name in SOURCES:
+            take = shutil.copytree if (CHECKOUT / name).is_dir() else shutil.copy
+            take(CHECKOUT / name, copy / name)
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={self._made.name}", "."]
-        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
         found = list(Path(self._made.name).glob("*.whl"))
         if done.returncode or len(found) != 1:
             reason = (done.stderr.strip().splitlines() or ["it does not say why"])[-1][:200]

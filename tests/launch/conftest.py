@@ -79,10 +79,10 @@ class StandIn:
         """What `python -m flan_jax...` is on the hosts."""
         (self.root / "program.py").write_text(text)
 
-    def arguments(self, action, *options, program=("-m", "flan_jax.train"), patience=4):
+    def arguments(self, action, *options, program=("-m", "flan_jax.train"), patience=60):
         """Of the launcher: machines, times that suit a test, and what a test adds."""
         given = ["--name=flan", "--zone=z", "--type=v5p-8", "--runtime=v2", f"--logs={self.root / 'logs'}"]
-        given += [f"--wheel={self.root / 'flan_jax-0-py3-none-any.whl'}", "--poll=0.1", "--settle=0.2"]
+        given += [f"--wheel={self.root / 'flan_jax-0-py3-none-any.whl'}", "--poll=0.2", "--settle=0.2"]
         return [action, *given, f"--patience={patience}", *options, *(["--", *program] if program else [])]
 
     def start(self, *arguments, **more):

@@ -13,8 +13,10 @@ cd "$work"
 
 python3.11 -m venv xmanager
 xmanager/bin/python -m pip install --quiet --requirement "$checkout/requirements-xmanager.lock"
-mkdir build && cp -r "$checkout"/{setup.py,pyproject.toml,README.md,flan_jax,tasks,gin,launch} build/
-xmanager/bin/python -m pip install --quiet --no-deps ./build
+# The wheel is the one that hosts of TPUs get.
+"$python" -c 'from flan_jax.launch.tpu_hosts import Package; import shutil; shutil.copy(Package().wheel, ".")'
+xmanager/bin/python -m pip install --quiet --no-deps ./*.whl
+[ -f "$(xmanager/bin/python -c 'import flan_jax.launch.tpu_hosts as hosts; print(hosts.SCRIPT)')" ]
 
 "$python" "$checkout/tests/launch/small_model.py" "$work"
 sweep=(xmanager/bin/python -m flan_jax.launch.xm_launch --executor=local --python="$python" --title="small sweep"
