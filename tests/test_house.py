@@ -14,7 +14,7 @@ FLOORS = (
     {"files", "json_lines", "quiet", "wording"},
     {"values", "content"},
     {"options"},
-    {"templates", "metrics", "partitioning", "distributed"},
+    {"templates", "metrics", "splits", "partitioning", "distributed"},
     {"catalog", "models"},
     {"tasks", "template_lint", "styles"},
     {"protocol"},
