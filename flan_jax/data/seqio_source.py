@@ -67,9 +67,9 @@ class CatalogSource(seqio.DataSource):
     @property
     def _is_at_hand(self) -> bool:
         """Whether it can be opened, without a download."""
-        if "source" not in vars(self) and str(self._data) == sources.TFDS:
-            return sources.builder_of(self._record).is_prepared()
         try:
+            if "source" not in vars(self) and str(self._data) == sources.TFDS:
+                return sources.builder_of(self._record).is_prepared()
             _ = self.source
         except sources.SourceError:
             return False
