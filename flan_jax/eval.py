@@ -21,10 +21,11 @@ from etils import epy
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import catalog, configuration, distributed, macros, options, protocol
+from flan_jax import configuration, distributed, macros, options, protocol
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import to_json
+from flan_jax.splits import DEV_SIZE
 from flan_jax.wording import counted
 
 with epy.lazy_imports():  # not before the command line is read
@@ -47,7 +48,7 @@ def evaluate(
     baseline_dir: str | None = None,
     baseline_name: str = "untuned",
     max_examples: int | None = None,
-    max_dev_examples: int = catalog.DEV_SIZE,
+    max_dev_examples: int = DEV_SIZE,
     max_input_tokens: int | None = None,
     max_new_tokens: int | None = None,
     joint: str = protocol.AUTO,

@@ -7,7 +7,8 @@ from typing import Any
 
 from etils import epy
 
-from flan_jax.catalog import CLASSIFICATION, Dataset, Splits
+from flan_jax.catalog import CLASSIFICATION, Dataset
+from flan_jax.splits import Splits
 from flan_jax.tasks.fields import has_label, one_line, pick
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 

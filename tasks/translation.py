@@ -13,7 +13,8 @@ from typing import Any
 
 from etils import epy
 
-from flan_jax.catalog import GENERATION, VARIANT, Dataset, Splits
+from flan_jax.catalog import GENERATION, VARIANT, Dataset
+from flan_jax.splits import Splits
 from flan_jax.tasks.fields import one_line
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 

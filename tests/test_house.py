@@ -15,7 +15,7 @@ FLOORS = (
     {"json_lines"},
     {"values", "content"},
     {"options"},
-    {"templates", "metrics", "partitioning", "distributed"},
+    {"templates", "metrics", "splits", "partitioning", "distributed"},
     {"catalog", "models"},
     {"tasks", "template_lint", "styles"},
     {"protocol"},

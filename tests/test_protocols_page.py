@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flan_jax import catalog, metrics, protocol, styles, ways
+from flan_jax.splits import resolve_splits
 
 PAGE = Path(__file__).parents[1] / "docs" / "protocols.md"
 GPT3 = styles.parse("gpt3")
@@ -54,7 +55,7 @@ def own_cells(record):
     """Our cells of a dataset in the table of test sets: test, dev, headline, what ends an answer in GPT-3's manner."""
     rules = record.splits
     splits = {rules.train} | (set() if rules.test_size else {rules.dev, rules.test})
-    found = catalog.resolve_splits(record, dict.fromkeys(splits - {None}, RECORDS))
+    found = resolve_splits(record, dict.fromkeys(splits - {None}, RECORDS))
     asked = protocol.of(record, GPT3)
     ends = "ranked" if asked.ranked else " ".join(map(_code, asked.stops(protocol.SPACE)))
     headline = metrics.metric(asked.headline).headline

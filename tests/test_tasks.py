@@ -12,6 +12,7 @@ import pytest
 import flan_jax.tasks
 from flan_jax import catalog, metrics, template_lint, templates
 from flan_jax.json_lines import read_json_lines
+from flan_jax.splits import resolve_splits
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
 DATASETS = catalog.datasets()
@@ -81,7 +82,7 @@ def labelled(dataset, rows):
 def test_samples_are_there(dataset):
     rows = sample_rows(dataset)
     sizes = {split: len(r) for split, r in rows.items()}
-    resolved = catalog.resolve_splits(dataset, sizes)
+    resolved = resolve_splits(dataset, sizes)
     assert "test" in resolved
     if dataset.splits.train:
         assert sizes[resolved["train"].split] >= MIN_TRAIN

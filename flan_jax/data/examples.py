@@ -25,7 +25,7 @@ from flan_jax.templates import OPTIONS
 
 VERSION = 3  # of the folder's form; the first had no hashes, the second one example a record
 DEV, TEST, EXEMPLARS = "dev", "test", "exemplars"
-SPLITS = {DEV: "validation", TEST: "test", EXEMPLARS: "train"}  # and what `catalog.resolve_splits` calls them
+SPLITS = {DEV: "validation", TEST: "test", EXEMPLARS: "train"}  # and what `splits.resolve_splits` calls them
 
 _BLOCK = 1 << 20
 

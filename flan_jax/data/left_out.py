@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flan_jax import catalog
 from flan_jax.errors import FlanError
+from flan_jax.splits import SplitSlice, resolve_splits
 from flan_jax.wording import counted
 
 _SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # and what people call them
@@ -81,7 +82,7 @@ def unread_rows(
     record: catalog.Dataset,
     given: Sequence[Path],
     sizes: Mapping[str, int],
-    splits: Mapping[str, catalog.SplitSlice],
+    splits: Mapping[str, SplitSlice],
 ) -> list[str]:
     """Notes on usable rows that no split takes, be it of the dataset or of another that has the same folder.
 
@@ -95,7 +96,7 @@ def unread_rows(
     for other in catalog.datasets():
         if other.folder == record.folder and other != record:
             with contextlib.suppress(FlanError):  # it has no data here
-                taken.append(catalog.resolve_splits(other, sizes))
+                taken.append(resolve_splits(other, sizes))
     sources: dict[str, dict[str, None]] = {}  # split: files that it comes from
     parts: dict[str, list[tuple[int, int, str]]] = collections.defaultdict(list)  # file: rows from, to, and who takes
     for split, shown in _SPLITS.items():

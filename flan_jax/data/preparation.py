@@ -24,6 +24,7 @@ from flan_jax.data import sources, tasks, token_store, trimming, usable, vocabul
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.identity import Identities
 from flan_jax.files import AnyPath, alone
+from flan_jax.splits import SplitSlice
 
 BATCH = 512  # examples tokenized at once
 NAMED = 20  # records that cannot be used, named one by one
@@ -119,7 +120,7 @@ def training_records(
     renderings = tasks.num_renderings(whole.size, options.style)
     epochs = tf.range(renderings, dtype=tf.int64)
     start, stop, _ = part.indices(whole.size)
-    read = catalog.SplitSlice(whole.split, whole.start + start, whole.start + stop)
+    read = SplitSlice(whole.split, whole.start + start, whole.start + stop)
 
     def with_templates(row: Mapping[str, Any]) -> dict[str, Any]:
         chosen = tasks.choose_template(record, row["record_id"], epochs, options.seed, style=options.style)

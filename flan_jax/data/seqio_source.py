@@ -22,6 +22,7 @@ from flan_jax import catalog
 from flan_jax.data import sources, usable
 from flan_jax.errors import FlanError
 from flan_jax.files import home, written
+from flan_jax.splits import SplitSlice
 
 IS_TRAIN = "is_train"  # of a row: whether it is of train, where inverted templates are shown too
 MADE_OF = "made_of"  # of a row: `CatalogSource.made_of`
@@ -66,9 +67,9 @@ class CatalogSource(seqio.DataSource):
     @property
     def _is_at_hand(self) -> bool:
         """Whether it can be opened, without a download."""
-        if "source" not in vars(self) and str(self._data) == sources.TFDS:
-            return sources.builder_of(self._record).is_prepared()
         try:
+            if "source" not in vars(self) and str(self._data) == sources.TFDS:
+                return sources.builder_of(self._record).is_prepared()
             _ = self.source
         except sources.SourceError:
             return False
@@ -121,7 +122,7 @@ class CatalogSource(seqio.DataSource):
                     file.write_text(json.dumps(count))
         return catalog.mixing_rate(json.loads(file.read_text()))
 
-    def _slice(self, split: str) -> catalog.SplitSlice:
+    def _slice(self, split: str) -> SplitSlice:
         if split not in self.source.splits:
             there = ", ".join(self.source.splits)
             raise FlanError(f"dataset {self._record.name} has no split {split!r} in its source; it has {there}.")
@@ -156,7 +157,7 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _part(whole: catalog.SplitSlice, index: int, count: int) -> catalog.SplitSlice:
+def _part(whole: SplitSlice, index: int, count: int) -> SplitSlice:
     """One of so many parts of about the same size, in order."""
     start, stop = (whole.start + whole.size * i // count for i in (index, index + 1))
-    return catalog.SplitSlice(whole.split, start, stop)
+    return SplitSlice(whole.split, start, stop)

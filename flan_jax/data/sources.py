@@ -26,6 +26,7 @@ from flan_jax.data import left_out, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
 from flan_jax.errors import FlanError, cannot, system_error_number
 from flan_jax.files import RemotePath, home, local, user_path, written
+from flan_jax.splits import SplitSlice, resolve_splits
 
 SAMPLES = "samples"
 TFDS = "tfds"
@@ -77,7 +78,7 @@ class OpenSource:
     """
 
     builder: tfds.core.DatasetBuilder
-    splits: dict[str, catalog.SplitSlice]
+    splits: dict[str, SplitSlice]
     origin: str
     content: str
     bad_rows: tuple[BadRow, ...] = ()
@@ -174,9 +175,9 @@ def _staged(record: catalog.Dataset, folder: RemotePath) -> Path:
     return local(own).parent
 
 
-def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dict[str, catalog.SplitSlice]:
+def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dict[str, SplitSlice]:
     try:
-        return catalog.resolve_splits(record, _sizes(builder))
+        return resolve_splits(record, _sizes(builder))
     except FlanError as error:
         reason = str(error).rstrip(".").removeprefix(f"dataset {record.name}: ")
         raise SourceError(record.name, reason, "leave it out or add the split") from error

@@ -29,6 +29,7 @@ from flan_jax.json_lines import to_json
 from flan_jax.overlap import evaluated as overlap
 from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
+from flan_jax.splits import DEV_SIZE
 from flan_jax.wording import counted
 
 _TREES_AT_ONCE = 256  # prompts scored together, so that batches are full; a job that is killed loses no more
@@ -68,7 +69,7 @@ class Settings:
     """
 
     max_examples: int | None = None
-    max_dev_examples: int = catalog.DEV_SIZE
+    max_dev_examples: int = DEV_SIZE
     max_input_tokens: int | None = None
     joint: str = protocol.AUTO
     style: str = "instructions"

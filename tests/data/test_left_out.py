@@ -7,10 +7,11 @@ import pytest
 from flan_jax import browse, catalog, export, prepare
 from flan_jax.data import left_out, sources
 from flan_jax.data.local_rows import BadRow
+from flan_jax.splits import resolve_splits
 
 
 def slices(record, **sizes):
-    return catalog.resolve_splits(record, sizes)
+    return resolve_splits(record, sizes)
 
 
 @pytest.mark.parametrize(

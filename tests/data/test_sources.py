@@ -14,6 +14,7 @@ from tensorflow_datasets.core import shuffle
 from flan_jax import catalog, json_lines
 from flan_jax.data import local_rows, sources
 from flan_jax.errors import FlanError
+from flan_jax.splits import Splits, resolve_splits
 
 pytestmark = pytest.mark.slow
 
@@ -275,7 +276,7 @@ def test_bundled_samples(name):
     assert (source.origin, source.bad_rows) == ("samples", ())
     folder = sources.samples_folder() / record.folder
     sizes = {p.stem: len(p.read_text("utf-8").splitlines()) for p in folder.glob("*.jsonl")}
-    assert source.splits == catalog.resolve_splits(record, sizes)
+    assert source.splits == resolve_splits(record, sizes)
     for split, part in source.splits.items():
         assert len([*source.read(split)]) == part.size
 
@@ -285,7 +286,7 @@ def test_dead_sources_are_named_and_the_others_open(data):
         catalog.dataset("sst2"),  # not in the folder
         dataclasses.replace(RTE, source="super_glue/rte:99.0.0"),  # a version that TFDS does not have
         dataclasses.replace(RTE, source="no_such_data_set:1.0.0"),
-        dataclasses.replace(RTE, splits=catalog.Splits(train=None, dev=None, test="test", exact=True)),  # no such split
+        dataclasses.replace(RTE, splits=Splits(train=None, dev=None, test="test", exact=True)),  # no such split
         RTE,
     ]
     found = [*sources.open_all(records, data)]

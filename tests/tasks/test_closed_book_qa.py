@@ -2,8 +2,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from flan_jax import catalog
 from flan_jax.data import sources, usable
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks.closed_book_qa import TRIVIA_QA
 
 
@@ -48,7 +48,7 @@ def test_the_evidence_is_not_read():
 
 
 def test_validation_is_the_test_set_since_the_answers_of_the_other_are_not_public():
-    found = catalog.resolve_splits(TRIVIA_QA, {"train": 138_384, "validation": 18_669, "test": 17_210})
+    found = resolve_splits(TRIVIA_QA, {"train": 138_384, "validation": 18_669, "test": 17_210})
     assert {k: v.tfds for k, v in found.items()} == {
         "train": "train[0:30000]",
         "validation": "train[138184:138384]",

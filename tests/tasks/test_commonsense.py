@@ -2,8 +2,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from flan_jax import catalog
 from flan_jax.data import usable
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks.commonsense import COPA, STORY_CLOZE
 
 
@@ -47,7 +47,7 @@ def test_copa_answer_is_the_labelled_choice_and_wrong_the_other(label):
 
 
 def test_copa_gives_fifty_examples_to_dev():
-    found = catalog.resolve_splits(COPA, {"train": 400, "validation": 100, "test": 500})
+    found = resolve_splits(COPA, {"train": 400, "validation": 100, "test": 500})
     assert {k: v.tfds for k, v in found.items()} == {
         "train": "train[0:350]",
         "validation": "train[350:400]",
@@ -68,7 +68,7 @@ def test_story_cloze_keeps_what_has_a_label(label, kept):
 
 
 def test_story_cloze_trains_on_validation():
-    found = catalog.resolve_splits(STORY_CLOZE, {"validation": 1_871, "test": 1_871})
+    found = resolve_splits(STORY_CLOZE, {"validation": 1_871, "test": 1_871})
     assert {k: v.tfds for k, v in found.items()} == {
         "train": "validation[0:1671]",
         "validation": "validation[1671:1871]",

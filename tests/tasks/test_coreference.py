@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import flan_jax.tasks
 from flan_jax import catalog
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks.coreference import DATASETS, DEFINITE_PRONOUN_RESOLUTION, WSC, WSC273
 
 
@@ -137,7 +138,7 @@ def test_wsc273_samples_are_their_text_with_the_pronoun_replaced():
 
 
 def test_wsc273_has_no_training_data_and_is_in_no_mixture():
-    found = catalog.resolve_splits(WSC273, {"test": 273})
+    found = resolve_splits(WSC273, {"test": 273})
     assert {name: s.tfds for name, s in found.items()} == {"test": "test[0:273]"}
     assert WSC273 not in catalog.mixture("flan")
     assert all(t.is_forward for t in WSC273.templates)
@@ -216,6 +217,6 @@ def test_wsc_marks_one_word_of_every_real_text(shared):
 
 
 def test_wsc_is_an_extra_with_a_small_dev_set():
-    found = {name: s.tfds for name, s in catalog.resolve_splits(WSC, {"train": 554, "validation": 104}).items()}
+    found = {name: s.tfds for name, s in resolve_splits(WSC, {"train": 554, "validation": 104}).items()}
     assert found == {"train": "train[0:504]", "validation": "train[504:554]", "test": "validation[0:104]"}
     assert [d.name for d in DATASETS if not d.in_flan] == ["wsc"]

@@ -11,6 +11,7 @@ import tensorflow as tf
 import flan_jax.tasks
 from flan_jax import catalog
 from flan_jax.data import usable
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks.miscellaneous import (
     COLA,
     COQA,
@@ -464,7 +465,7 @@ def test_word_segment_takes_out_every_kind_of_space():
 
 
 def resolved(record, **sizes):
-    return {name: s.tfds for name, s in catalog.resolve_splits(record, sizes).items()}
+    return {name: s.tfds for name, s in resolve_splits(record, sizes).items()}
 
 
 def test_para_crawl_tasks_train_on_ranges_of_their_own():

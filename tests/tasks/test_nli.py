@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import flan_jax.tasks
-from flan_jax import catalog
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks.nli import ANLI_R1, ANLI_R2, ANLI_R3, CB, WNLI
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
@@ -58,7 +58,7 @@ def test_anli_samples_have_every_relation_to_each_context(record):
 
 @pytest.mark.parametrize(("record", "train", "dev"), [(CB, 250, 50), (WNLI, 635, 30)], ids=["cb", "wnli"])
 def test_tiny_sets_give_fewer_examples_to_dev(record, train, dev):
-    found = catalog.resolve_splits(record, {"train": train, "validation": 60, "test": 200})
+    found = resolve_splits(record, {"train": train, "validation": 60, "test": 200})
     assert {k: v.tfds for k, v in found.items()} == {
         "train": f"train[0:{train - dev}]",
         "validation": f"train[{train - dev}:{train}]",
@@ -68,7 +68,7 @@ def test_tiny_sets_give_fewer_examples_to_dev(record, train, dev):
 
 @pytest.mark.parametrize("record", ANLI, ids=lambda d: d.name)
 def test_anli_tests_on_its_own_test_split_and_caps_what_is_long(record):
-    found = catalog.resolve_splits(record, {"train": 100_459, "validation": 1_200, "test": 1_200})
+    found = resolve_splits(record, {"train": 100_459, "validation": 1_200, "test": 1_200})
     assert {k: v.tfds for k, v in found.items()} == {
         "train": "train[0:30000]",
         "validation": "validation[0:200]",

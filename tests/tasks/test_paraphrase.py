@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 import flan_jax.tasks
-from flan_jax import catalog, metrics
+from flan_jax import metrics
 from flan_jax.data import usable
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks.paraphrase import DATASETS, MRPC, PAWS_WIKI, QQP, STSB
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
@@ -161,13 +162,13 @@ def test_every_stsb_template_that_is_scored_says_what_both_ends_of_the_scale_sta
 
 def test_splits_are_the_papers():
     sizes = {"train": 363_846, "validation": 40_430, "test": 390_965}
-    qqp = {k: v.tfds for k, v in catalog.resolve_splits(QQP, sizes).items()}
+    qqp = {k: v.tfds for k, v in resolve_splits(QQP, sizes).items()}
     assert qqp == {"train": "train[0:30000]", "validation": "train[363646:363846]", "test": "validation[0:40430]"}
     sizes = {"train": 5_749, "validation": 1_500, "test": 1_379}
-    stsb = {k: v.tfds for k, v in catalog.resolve_splits(STSB, sizes).items()}
+    stsb = {k: v.tfds for k, v in resolve_splits(STSB, sizes).items()}
     assert stsb == {"train": "train[0:5649]", "validation": "train[5649:5749]", "test": "validation[0:1500]"}
     sizes = {"train": 49_401, "validation": 8_000, "test": 8_000}
-    paws = {k: v.tfds for k, v in catalog.resolve_splits(PAWS_WIKI, sizes).items()}
+    paws = {k: v.tfds for k, v in resolve_splits(PAWS_WIKI, sizes).items()}
     assert paws == {"train": "train[0:30000]", "validation": "validation[0:200]", "test": "test[0:8000]"}
 
 

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 import flan_jax.tasks
-from flan_jax import catalog
 from flan_jax.data import usable
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks.reading_comprehension import BOOL_Q, DROP, MULTIRC, OPENBOOKQA, SQUAD_V1, SQUAD_V2
 
 
@@ -136,7 +136,7 @@ def test_drop_samples_have_every_type_of_answer_and_an_empty_one():
 
 
 def test_drop_is_tested_on_the_split_that_tfds_calls_dev():
-    found = catalog.resolve_splits(DROP, {"train": 77_409, "dev": 9_536})
+    found = resolve_splits(DROP, {"train": 77_409, "dev": 9_536})
     assert {k: v.tfds for k, v in found.items()} == {
         "train": "train[0:30000]",
         "validation": "train[77209:77409]",

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import flan_jax.tasks
-from flan_jax import catalog
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks.sentiment import IMDB_REVIEWS, SENTIMENT140, YELP_POLARITY_REVIEWS
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
@@ -90,7 +90,7 @@ def test_the_first_label_is_negative(record, label, answer):
     ids=lambda x: getattr(x, "name", None),
 )
 def test_dev_is_the_end_of_train_and_test_is_the_labelled_test_set(record, train, test, end):
-    found = catalog.resolve_splits(record, {"train": train, "test": test, "unsupervised": 50_000})
+    found = resolve_splits(record, {"train": train, "test": test, "unsupervised": 50_000})
     assert {k: v.tfds for k, v in found.items()} == {
         "train": f"train[0:{end}]",
         "validation": f"train[{train - 200}:{train}]",

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 import flan_jax.tasks
-from flan_jax import catalog
 from flan_jax.data import usable
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks import summarization
 from flan_jax.tasks.summarization import (
     AESLC,
@@ -75,7 +75,7 @@ def opinions(values, **others):
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_splits_at_the_real_sizes(dataset, sizes, expected):
-    assert {name: s.tfds for name, s in catalog.resolve_splits(dataset, sizes).items()} == expected
+    assert {name: s.tfds for name, s in resolve_splits(dataset, sizes).items()} == expected
 
 
 def test_what_tfds_cannot_download_says_how_to_get_it():

@@ -9,6 +9,7 @@ import tensorflow as tf
 import flan_jax.tasks
 from flan_jax import catalog, content, templates
 from flan_jax.data import usable
+from flan_jax.splits import resolve_splits
 from flan_jax.tasks.translation import DATASETS, PARA_CRAWL_ENES, WMT14_ENFR, WMT16_CSEN, WMT16_RUEN
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
@@ -240,7 +241,7 @@ def test_no_template_gives_the_language_of_the_answer_away_where_it_is_asked_for
 
 
 def test_para_crawl_has_a_single_split_whose_end_is_dev_and_test():
-    found = {k: v.tfds for k, v in catalog.resolve_splits(PARA_CRAWL_ENES, {"train": 21_987_267}).items()}
+    found = {k: v.tfds for k, v in resolve_splits(PARA_CRAWL_ENES, {"train": 21_987_267}).items()}
     assert found == {
         "train": "train[0:30000]",
         "validation": "train[21986067:21986267]",
@@ -250,7 +251,7 @@ def test_para_crawl_has_a_single_split_whose_end_is_dev_and_test():
 
 @pytest.mark.parametrize("record", DATASETS[1:], ids=lambda d: d.name)
 def test_wmt_has_its_own_dev_and_test(record):
-    found = catalog.resolve_splits(record, {"train": 600_000, "validation": 1_999, "test": 1_999})
+    found = resolve_splits(record, {"train": 600_000, "validation": 1_999, "test": 1_999})
     assert {k: v.tfds for k, v in found.items()} == {
         "train": "train[0:30000]",
         "validation": "validation[0:200]",
