@@ -74,6 +74,18 @@ def test_train_step_refuses_in_one_line(arguments, message, monkeypatch, capsys)
     assert message in capsys.readouterr().err
 
 
+def test_stream():
+    arguments = ["--examples=40000,1000000", "--datasets=2", "--step=10000000", "--json"]
+    command = [sys.executable, BENCHMARKS / "stream.py", *arguments]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"XLA_FLAGS": ""})
+    results = json.loads(printed.stdout.splitlines()[-1])["streams"]
+    assert [(r["examples"], r["step"]) for r in results] == [(n, s) for n in (40_000, 1_000_000) for s in (0, 10**7)]
+    small, large = results[1], results[3]
+    assert large["anonymous"] - small["anonymous"] < 30  # MiB; each example's lengths alone would be 15 more
+    for r in results:
+        assert r["seconds_to_first_batch"] < 5 and r["batches_per_second"] > 1
+
+
 @pytest.mark.slow
 def test_scoring():
     for package in ("lm_eval", "torch", "accelerate"):

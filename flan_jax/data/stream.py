@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.data import packing
+from flan_jax.data.fitting import Fitting, shuffled, sizes_of
 from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
@@ -40,10 +41,11 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """Packed draws: dataset and example of each, and each row's members in order."""
+    """Packed draws: dataset, example and slots of each, and each row's members in order."""
 
     datasets: np.ndarray
     examples: np.ndarray
+    lengths: np.ndarray
     rows: list[np.ndarray]
     dropped: int
     filled: int
@@ -100,27 +102,23 @@ class Stream:
         self.rows_per_batch = rows_per_batch
         self._block_rows = -(-block_rows // rows_per_batch) * rows_per_batch
         self._stores = [store[name] for name in self.datasets]
-        self._lengths, self._targets, self._usable = [], [], []
+        self._fitting: list[Fitting] = []
         self.excluded: dict[str, int] = {}
         for name, tokens in zip(self.datasets, self._stores, strict=True):
-            index = tokens.index
-            counts = (index[name].astype(np.int64) for name in ("input_length", "target_length"))
-            lengths, targets = self._layout.sizes(*counts)
-            fits = (lengths <= row_length) & (targets <= target_length)
-            if not fits.any():
+            fitting = Fitting(tokens.entries(), self._layout.sizes, row_length, target_length)
+            if not fitting.counts:
                 raise FlanError(
-                    f"dataset {name}: none of its {len(fits)} examples fits a row of {row_length} slots with "
+                    f"dataset {name}: none of its {fitting.examples} examples fits a row of {row_length} slots with "
                     f"{target_length} target slots; raise TASK_FEATURE_LENGTHS or leave it out."
                 )
-            if not fits.all():
-                self.excluded[name] = int((~fits).sum())
-            self._lengths.append(lengths)
-            self._targets.append(targets)
-            self._usable.append(_usable_by_rendering(fits, index, tokens.renderings))
+            if fitting.excluded:
+                self.excluded[name] = fitting.excluded
+            self._fitting.append(fitting)
         weights = np.array([rates[name] for name in self.datasets], np.float64)
         self._probabilities = weights / weights.sum()
-        mean_length = float(sum(p * x.mean() for p, x in zip(self._probabilities, self._lengths, strict=True)))
-        mean_target = float(sum(p * x.mean() for p, x in zip(self._probabilities, self._targets, strict=True)))
+        both = list(zip(self._probabilities, self._fitting, strict=True))
+        mean_length = float(sum(p * (x.lengths / x.examples) for p, x in both))
+        mean_target = float(sum(p * (x.targets / x.examples) for p, x in both))
         # Draws that fill a block on average, by whichever capacity is the tighter.
         self._draws = FILL * self._block_rows * min(row_length / mean_length, target_length / mean_target)
         self._block = functools.lru_cache(maxsize=3)(self._packed_block)
@@ -155,16 +153,16 @@ class Stream:
 
     # ------------------------------------------------------------------------------------------------- drawing
 
-    def _permutation(self, dataset: int, epoch: int) -> np.ndarray:
-        """The examples of one epoch of a dataset, in the order in which they are drawn."""
-        usable = self._usable[dataset]
+    def _permutation(self, dataset: int, epoch: int) -> Any:
+        """The ranks of the examples of one epoch of a dataset, in the order in which they are drawn; to be sliced."""
+        counts = self._fitting[dataset].counts
         rng = np.random.Generator(np.random.Philox(key=[self._seed, (dataset << 40) + epoch]))
-        return rng.permutation(usable[epoch % len(usable)])
+        return shuffled(rng, counts[epoch % len(counts)])
 
     def _drawn(self, dataset: int, first: int, count: int) -> np.ndarray:
         """Draws first, first + 1, ... of a dataset: example numbers."""
         found, position, epoch = [], first, 0
-        sizes = [len(u) for u in self._usable[dataset]]
+        sizes = self._fitting[dataset].counts
         epoch = len(sizes) * (position // sum(sizes))
         position -= (epoch // len(sizes)) * sum(sizes)
         while count > 0:
@@ -173,7 +171,7 @@ class Stream:
                 position, epoch = position - size, epoch + 1
                 continue
             part = self._order(dataset, epoch)[position : position + count]
-            found.append(part)
+            found.append(self._fitting[dataset].numbers(epoch % len(sizes), part))
             count -= len(part)
             position += len(part)
         return np.concatenate(found) if found else np.zeros(0, np.int64)
@@ -193,8 +191,8 @@ class Stream:
         lengths, targets = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
         for dataset in range(len(self.datasets)):
             mine = datasets == dataset
-            lengths[mine] = self._lengths[dataset][examples[mine]]
-            targets[mine] = self._targets[dataset][examples[mine]]
+            entries = self._stores[dataset].index[examples[mine]]
+            lengths[mine], targets[mine] = sizes_of(entries, self._layout.sizes)
         slots, target_slots = self._block_rows * self.row_length, self._block_rows * self.target_length
         inside = (np.cumsum(lengths) <= FILL * slots) & (np.cumsum(targets) <= FILL * target_slots)
         datasets, examples, lengths, targets = (x[inside] for x in (datasets, examples, lengths, targets))
@@ -202,7 +200,7 @@ class Stream:
         rows = [rng.permutation(np.array(row, np.int64)) for row in packed]
         kept = np.concatenate(rows)
         filled = self._layout.filled(lengths[kept], targets[kept])
-        return _Block(datasets, examples, rows, len(datasets) - len(kept), filled)
+        return _Block(datasets, examples, lengths, rows, len(datasets) - len(kept), filled)
 
     # ----------------------------------------------------------------------------------------------------- rows
 
@@ -218,7 +216,7 @@ class Stream:
         found, start = [], 0
         for member in block.rows[first + row]:
             dataset, example = int(block.datasets[member]), int(block.examples[member])
-            length = int(self._lengths[dataset][example])
+            length = int(block.lengths[member])
             entry = self._stores[dataset].index[example]
             name = self.datasets[dataset]
             found.append(Segment(name, example, int(entry["record"]), int(entry["template"]), start, length))
@@ -269,15 +267,6 @@ class Stream:
             "excluded": dict(self.excluded),
             "share": {name: float(n / draws.sum()) for name, n in zip(self.datasets, draws, strict=True)},
         }
-
-
-def _usable_by_rendering(fits: np.ndarray, index: np.ndarray, renderings: int) -> list[np.ndarray]:
-    """Example numbers that fit, one array a rendering; a rendering without any is left out."""
-    rendering = np.zeros(len(index), np.int64)
-    # Records ascend within a rendering, so each new rendering begins where they fall.
-    rendering[1:] = np.cumsum(np.diff(index["record"].astype(np.int64)) <= 0)
-    parts = [np.flatnonzero(fits & (rendering == r)) for r in range(max(renderings, int(rendering[-1]) + 1))]
-    return [part for part in parts if len(part)]
 
 
 @contextlib.contextmanager

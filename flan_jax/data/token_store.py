@@ -13,8 +13,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from flan_jax.errors import FlanError
 from flan_jax.files import whole_folder
 
 VERSION = 2  # of the folder's form; the first had no hashes
+
+_PART = 1 << 24  # bytes of a file that are read at once
 
 INDEX = np.dtype(
     [
@@ -129,6 +132,16 @@ def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
     return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype)
 
 
+def _checksum(path: Path, array: np.ndarray) -> int:
+    """CRC-32 of what a file holds of an array, read in parts: mapped pages would count as memory of this process."""
+    found = 0
+    with path.open("rb") as file:
+        file.seek(-array.nbytes, os.SEEK_END)  # behind the header
+        while part := file.read(_PART):
+            found = zlib.crc32(part, found)
+    return found
+
+
 class DatasetTokens:
     """The tokenized examples of one dataset.
 
@@ -163,8 +176,9 @@ class DatasetTokens:
             self._checksum = info["tokens_crc32"]
             self.num_records, self.renderings = int(info["num_records"]), int(info["renderings"])
             complete = len(self.index) == info["num_examples"] and len(self._tokens) == info["num_tokens"]
-            same = complete and zlib.crc32(self.index.tobytes()) == info["index_crc32"]
-            changed = [n for n, array in arrays.items() if zlib.crc32(array.tobytes()) != info[f"{n}_crc32"]]
+            same = complete and _checksum(folder / "index.npy", self.index) == info["index_crc32"]
+            files = ((name, _checksum(folder / f"{name}.npy", array)) for name, array in arrays.items())
+            changed = [name for name, found in files if found != info[f"{name}_crc32"]]
         except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
             raise self._corrupt(f"{type(error).__name__}: {error}") from error
         if not complete:
@@ -186,13 +200,20 @@ class DatasetTokens:
         tokens = self._tokens[entry["offset"] : middle + entry["target_length"]].astype(np.int32)
         return tokens[: entry["input_length"]], tokens[entry["input_length"] :]
 
+    def entries(self, count: int = 1 << 20) -> Iterator[np.ndarray]:
+        """The index in its order, in parts of so many entries, read and not mapped."""
+        with (self.folder / "index.npy").open("rb") as file:
+            file.seek(-self.index.nbytes, os.SEEK_END)
+            while len(part := np.fromfile(file, INDEX, count)):
+                yield part
+
     def verify(self) -> None:
         """Reads every token and compares the checksum.
 
         Raises:
           FlanError: the tokens have changed.
         """
-        if zlib.crc32(self._tokens.tobytes()) != self._checksum:
+        if _checksum(self.folder / "tokens.bin", self._tokens) != self._checksum:
             raise self._corrupt("tokens.bin has changed")
 
     def _corrupt(self, reason: str) -> FlanError:

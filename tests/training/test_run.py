@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import shutil
+import time
 
 import gin
 import jax
@@ -241,6 +242,32 @@ def test_a_schedule_over_all_steps_is_another_with_more_steps(prepared, tmp_path
     message = _refused(tmp_path, prepared, optimizer=optimizer(9))
     assert re.search(r"optimizer\.\S*decay_steps 1 -> 9", message)
     assert _train(tmp_path, prepared, train_steps=2, optimizer=optimizer(1)).step == 2
+
+
+class _Clock:
+    """When a run was ready to take its first step."""
+
+    def start(self, context):
+        self.ready = time.perf_counter()
+
+
+def test_a_run_goes_on_at_step_ten_million(copied, prepared):
+    folder, start = copied
+    step, network = 10_000_000, loop.models.build(SMALL)
+    tx = optimizers.for_parameters(optimizers.adafactor(1e-2), network.logical_axes())
+    params = arrays.load_model(folder)[1]
+    shutil.rmtree(folder / "checkpoints")
+    with arrays.Saver(folder) as saver:
+        saver.save(step, params, tx.init(params))
+    line = (folder / "metrics.jsonl").read_text()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(line.replace('"step": 1', f'"step": {number}') for number in range(step - 20_000, step + 10))
+    clock, began = _Clock(), time.perf_counter()
+    _train(folder, prepared, train_steps=step + 1, initial_checkpoint_path=str(start), hooks=[clock])
+    assert clock.ready - began < 5
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines[-3:]] == [step - 1, step, step + 1]
+    assert arrays.steps(folder) == [step, step + 1]
 
 
 # --------------------------------------------------------------------------------------------------- the file itself

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -17,6 +18,7 @@ from flan_jax.files import make_folder, write_atomic, written
 from flan_jax.json_lines import finite, to_json
 from flan_jax.training.hooks.context import Context
 
+_BLOCK = 1 << 16  # bytes of the log that are read at once
 _FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
 
 
@@ -38,18 +40,11 @@ class MetricsLog:
         if not context.primary:
             return
         self._path = context.folder / "metrics.jsonl"
-        kept = []
-        if self._path.exists():
-            for line in self._path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= context.first_step:
-                        kept.append(line)
-                except (json.JSONDecodeError, KeyError):
-                    continue  # the last line of a killed run may be half-written
-        write_atomic(self._path, "".join(line + "\n" for line in kept))
+        with written(self._path):
+            _cut(self._path, context.first_step)
         self._events_dir = make_folder(context.folder / "tensorboard")
         with written(self._path):
-            self._file = self._path.open("a", buffering=1)
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)
         with written(self._events_dir):
             self._board = EventsWriter(str(self._events_dir / "events"))
             # TensorBoard leaves out what an earlier start wrote of these steps.
@@ -81,6 +76,42 @@ class MetricsLog:
         with contextlib.ExitStack() as both:
             for path, opened in ((self._events_dir, self._board), (self._path, self._file)) if self._file else ():
                 both.callback(_close, path, opened)
+
+
+def _cut(path: Path, step: int) -> None:
+    """Takes off the lines after a step, from the end on: a long run's log is not read as a whole."""
+    if step == 0 or not path.exists():
+        write_atomic(path, "")
+        return
+    with path.open("r+b") as file:
+        for start, line in _lines_from_the_end(file):
+            try:
+                if json.loads(line)["step"] <= step:
+                    file.truncate(start + len(line))
+                    if not line.endswith(b"\n"):
+                        file.seek(0, os.SEEK_END)
+                        file.write(b"\n")
+                    return
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a killed run may be half-written
+        file.truncate(0)
+
+
+def _lines_from_the_end(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(where it starts, line with its end) of each line of a file, the last first."""
+    place, rest = file.seek(0, os.SEEK_END), b""
+    while place > 0:
+        size = min(_BLOCK, place)
+        place = file.seek(place - size)
+        block = file.read(size) + rest
+        first, *lines = block.splitlines(keepends=True)
+        end = place + len(block)
+        for line in reversed(lines):
+            end -= len(line)
+            yield end, line
+        rest = first
+    if rest:
+        yield 0, rest
 
 
 def _close(path: Path, opened: IO[str] | EventsWriter | None) -> None:

@@ -1,0 +1,129 @@
+"""Which examples of a dataset fit a row, in a bit each, and the order of an epoch, which takes no memory if it is long.
+
+A dataset may have hundreds of millions of examples, so nothing here is as long as it, but those bits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+_BLOCK = 512  # bits whose number is counted together
+SHORT = 1 << 17  # an epoch of so many examples at most is shuffled as a whole
+_ROUNDS = 8
+
+
+class Fitting:
+    """The examples of a dataset that fit a row, by rendering.
+
+    Attributes:
+      counts: how many fit, one number a rendering; a rendering without any is left out.
+      excluded: how many do not fit.
+      lengths: sum of the slots of all examples.
+      targets: sum of their target slots.
+      examples: how many there are.
+    """
+
+    def __init__(
+        self,
+        chunks: Iterable[np.ndarray],
+        sizes: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+        row_length: int,
+        target_length: int,
+    ) -> None:
+        """Args.
+
+        chunks: the index in its order, as `token_store.INDEX` has it.
+        sizes: what examples of so many input and target tokens take, as `layouts` has it.
+        row_length: slots of a row.
+        target_length: target slots of a row.
+        """
+        bits, rest, starts = [], np.zeros(0, bool), [0]
+        self.examples = self.lengths = self.targets = 0
+        last = -1
+        for entries in chunks:
+            lengths, targets = sizes_of(entries, sizes)
+            self.lengths, self.targets = self.lengths + int(lengths.sum()), self.targets + int(targets.sum())
+            # Records ascend within a rendering, so each new rendering begins where they fall.
+            records = np.concatenate([[last], entries["record"].astype(np.int64)])
+            starts += (self.examples + np.flatnonzero(np.diff(records) <= 0)).tolist()
+            last = int(records[-1])
+            fits = np.concatenate([rest, (lengths <= row_length) & (targets <= target_length)])
+            whole = len(fits) - len(fits) % _BLOCK
+            bits.append(np.packbits(fits[:whole]))
+            rest = fits[whole:]
+            self.examples += len(entries)
+        bits.append(np.packbits(np.concatenate([rest, np.zeros(-len(rest) % _BLOCK, bool)])))
+        self._bits = np.concatenate(bits).reshape(-1, _BLOCK // 8)
+        self._before = np.concatenate([[0], np.cumsum(np.bitwise_count(self._bits).sum(axis=1, dtype=np.int64))])
+        found = int(self._before[-1])
+        self.excluded = self.examples - found
+        bounds = [self._rank(place) for place in [*starts, self.examples]]
+        self._first = [first for first, end in itertools.pairwise(bounds) if first < end]
+        self.counts = [end - first for first, end in itertools.pairwise(bounds) if first < end]
+
+    def _rank(self, place: int) -> int:
+        """How many examples before a place fit."""
+        block, within = divmod(place, _BLOCK)
+        inside = np.unpackbits(self._bits[block])[:within].sum() if within else 0
+        return int(self._before[block] + inside)
+
+    def numbers(self, rendering: int, ranks: np.ndarray) -> np.ndarray:
+        """Example numbers of the fitting ones that have these ranks in a rendering, from 0; int64."""
+        ranks = ranks + self._first[rendering]
+        if not self.excluded:
+            return ranks
+        block = np.searchsorted(self._before, ranks, side="right") - 1
+        counts = np.cumsum(np.unpackbits(self._bits[block], axis=1), axis=1, dtype=np.int16)
+        within = np.argmax(counts > (ranks - self._before[block])[:, None], axis=1)
+        return block * _BLOCK + within
+
+
+def sizes_of(
+    entries: np.ndarray, sizes: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slots and target slots of the examples of some entries of an index, int64."""
+    return sizes(*(entries[name].astype(np.int64) for name in ("input_length", "target_length")))
+
+
+def shuffled(rng: np.random.Generator, size: int) -> Any:
+    """The numbers from 0 to size - 1 in a random order, to be sliced; a long order is computed where it is sliced."""
+    return rng.permutation(size) if size <= SHORT else Order(rng, size)
+
+
+class Order:
+    """A random order of 0 to size - 1 that costs as much as is asked of it: a Feistel network over pairs of halves.
+
+    A number is (left, right) in base `side`; each round adds a hash of one half to the other, which can be undone, so
+    that no two numbers meet. What falls outside goes through once more.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        self._size = size
+        self._side = np.uint64(int(np.ceil(np.sqrt(size))))
+        self._keys = rng.integers(0, 1 << 64, _ROUNDS, np.uint64)
+
+    def __getitem__(self, places: slice) -> np.ndarray:
+        """The numbers at some places, int64."""
+        found = np.arange(*places.indices(self._size), dtype=np.uint64)
+        waiting = np.arange(len(found))
+        while len(waiting):
+            found[waiting] = self._once(found[waiting])
+            waiting = waiting[found[waiting] >= self._size]
+        return found.astype(np.int64)
+
+    def _once(self, numbers: np.ndarray) -> np.ndarray:
+        left, right = np.divmod(numbers, self._side)
+        for key in self._keys:
+            left, right = right, (left + _mixed(right + key) % self._side) % self._side
+        return left * self._side + right
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """A hash of 64 bits; the finalizer of MurmurHash3."""
+    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return x ^ (x >> np.uint64(33))
