@@ -1,36 +1,64 @@
-"""What earlier starts of a run have written of its steps, from metrics.jsonl."""
+"""What earlier starts of a run have written of some steps, from metrics.jsonl."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO
 
 from flan_jax.training.hooks.context import Context
 
 
-def steps(context: Context) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(step, figures) of the steps that the state of this start has taken; every process may ask."""
-    path = context.folder / "metrics.jsonl"
-    if not context.first_step or not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found = json.loads(line)
-            step = found["step"]
-        except (ValueError, TypeError, KeyError):  # the last line of a killed run may be half-written
-            continue
-        if isinstance(step, int) and step <= context.first_step:
-            yield step, found
+def figures_of(context: Context, steps: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """The figures of some steps that this start goes on from; those that are not there are left out.
+
+    Lines stand in the order of their steps, so that each is found without reading a long log. Every process may ask.
+    """
+    path, found = context.folder / "metrics.jsonl", {}
+    wanted = sorted(step for step in steps if step <= context.first_step)
+    if not wanted or not path.exists():
+        return found
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        for step in wanted:
+            if (figures := _line_of(file, end, step)) is not None:
+                found[step] = figures
+    return found
+
+
+def _line_of(file: BinaryIO, end: int, step: int) -> dict[str, Any] | None:
+    least, most = 0, end  # the line begins in between
+    while least < most:
+        middle = (least + most) // 2
+        file.seek(max(middle - 1, 0))
+        if middle:
+            file.readline()  # the rest of the line before, or its end alone
+        start = file.tell()
+        number, figures = _parsed(file.readline()) if start < most else (None, None)
+        if number == step:
+            return figures
+        if number is not None and number < step:
+            least = file.tell()
+        else:  # what cannot be read is at the end: of a killed run
+            most = middle
+    return None
+
+
+def _parsed(line: bytes) -> tuple[int | None, dict[str, Any] | None]:
+    try:
+        figures = json.loads(line)
+        return int(figures["step"]), figures
+    except (ValueError, TypeError, KeyError):
+        return None, None
 
 
 def figure(figures: Mapping[str, Any], name: str) -> float | None:
     """A figure by its name, "outer/inner" where it is one of several; None where there is none, or it is not finite."""
     outer, _, inner = name.partition("/")
-    found = figures.get(name, figures.get(outer))
-    if inner and isinstance(found, Mapping):
-        found = found.get(inner)
+    several = figures.get(outer)
+    found = several.get(inner) if isinstance(several, Mapping) else figures.get(name)
     number = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
     return float(found) if number else None
 

@@ -48,8 +48,8 @@ class Skipping:
 
     def start(self, context: Context) -> None:
         """Goes on counting where earlier starts have stopped."""
-        counts = (earlier.figure(figures, SKIPPED) for _, figures in earlier.steps(context))
-        self._skipped = max((int(count) for count in counts if count is not None), default=0)
+        last = earlier.figures_of(context, [context.first_step]).get(context.first_step, {})
+        self._skipped = int(earlier.figure(last, SKIPPED) or 0)
 
     def measure(self, taken: Taken) -> dict[str, jax.Array]:
         """What is looked at beside the step's figures."""

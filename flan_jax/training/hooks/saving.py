@@ -33,7 +33,8 @@ class Saving:
     def start(self, context: Context) -> None:
         """Opens the folder."""
         if self._best is not None:
-            self._figures = {step: earlier.figure(x, self._best.figure) for step, x in earlier.steps(context)}
+            known = earlier.figures_of(context, arrays.steps(context.folder))
+            self._figures = {step: earlier.figure(figures, self._best.figure) for step, figures in known.items()}
         policy = keeping.policy(self._keep, self._every, self._best, self._figures.get)
         self._saver = arrays.Saver(context.folder, keep=policy)
         context.wait_for_saves = self._saver.wait
