@@ -29,7 +29,7 @@ _KINDS = {"jax.Array", "None", "Dict", "List", "NamedTuple", "scalar", "np.ndarr
 
 def kvstore(folder: AnyPath) -> dict[str, Any]:
     """What TensorStore calls the folder of one of a step's items, with all its arrays."""
-    return {"driver": "ocdbt", "base": files.array_url(folder)}
+    return {"driver": "ocdbt", "base": files.kvstore(folder)}
 
 
 def opened(folder: AnyPath, name: str) -> tensorstore.TensorStore:

@@ -6,7 +6,7 @@ goes through `whole_file`, `write_atomic`, `whole_folder` and `make_folder`; `al
 folder. What the operating system or the storage refuses ends in one line.
 """
 
-from flan_jax.files.arrays import array_url, orbax_folder
+from flan_jax.files.arrays import kvstore, orbax_folder
 from flan_jax.files.local import local, staged_folder, staging_home
 from flan_jax.files.locks import Held, alone, create
 from flan_jax.files.paths import AnyPath, home, is_remote, is_url, local_path, user_path
@@ -29,12 +29,12 @@ __all__ = [
     "Held",
     "RemotePath",
     "alone",
-    "array_url",
     "copy_folder",
     "create",
     "home",
     "is_remote",
     "is_url",
+    "kvstore",
     "local",
     "local_path",
     "make_folder",

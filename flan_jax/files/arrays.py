@@ -26,14 +26,15 @@ def orbax_folder(path: AnyPath) -> epath.Path:
     return epath.Path(str(path.absolute()))
 
 
-def array_url(path: AnyPath) -> str:
-    """A folder as TensorStore takes it, and as Orbax gives it to TensorStore.
+def kvstore(path: AnyPath) -> str | dict[str, str]:
+    """A folder as TensorStore takes it: one of object storage by the URL that Orbax has, names as they are.
 
     Raises:
       FlanError: it lies where arrays cannot be written.
     """
     _refuse(path)
-    return f"{path}/" if isinstance(path, RemotePath) else f"file://{path.absolute()}/"
+    # A URL of this machine would have to escape what is no sign of one, such as a blank.
+    return f"{path}/" if isinstance(path, RemotePath) else {"driver": "file", "path": f"{path.absolute()}/"}
 
 
 def _refuse(path: AnyPath) -> None:
