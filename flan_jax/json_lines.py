@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flan_jax.errors import FlanError
-from flan_jax.files import AnyPath, RemotePath, user_path
+from flan_jax.files import AnyPath, RemotePath, is_remote, user_path
 
 
 class NotFiniteNumber(ValueError):
@@ -114,7 +115,8 @@ def read_lines(path: AnyPath) -> list[dict[str, Any]]:
       ChangedLines: the lines are not those that the header is bound to.
       ValueError: a line is no JSON, or the header is no header.
     """
-    with path.open("rb") as file:  # str.splitlines would also cut at U+2028 and U+0085 inside a text
+    # str.splitlines would also cut at U+2028 and U+0085 inside a text.
+    with io.BytesIO(path.read_bytes()) if is_remote(path) else path.open("rb") as file:
         header = from_json(file.readline())
         if not isinstance(header, dict):
             raise ValueError(f"{path} begins with no header")
