@@ -24,7 +24,7 @@ import flan_jax.tasks
 from flan_jax import catalog
 from flan_jax.data import left_out, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
-from flan_jax.errors import FlanError, cannot, system_error_number
+from flan_jax.errors import FlanError, StorageError, cannot, system_error_number
 from flan_jax.files import RemotePath, home, local, user_path, written
 
 SAMPLES = "samples"
@@ -105,7 +105,7 @@ def open_source(record: catalog.Dataset, data: str | Path) -> OpenSource:
     """
     try:
         return _opened(record, data)
-    except (FlanError, OSError, MemoryError):
+    except (FlanError, StorageError, OSError, MemoryError):
         raise
     except Exception as error:  # whatever one dataset's data make a library raise, the others go on
         reason = f"its data cannot be read ({first_line(error)})"
