@@ -243,7 +243,8 @@ class RemotePath:
         with self._asked("list"):
             found = self.fs.find(self.key, detail=True)
         start = len(self.key.strip("/")) + 1
-        return {path.strip("/")[start:]: info for path, info in found.items() if len(path.strip("/")) > start}
+        files = {path.lstrip("/")[start:]: info for path, info in found.items() if info["type"] == "file"}
+        return {name: info for name, info in files.items() if name and not name.endswith("/")}  # a console's folders
 
     # ---------------------------------------------------------------------------------------------- writing
 
