@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 from flan_jax import catalog, styles
 from flan_jax.data import mixtures
@@ -11,13 +10,14 @@ from flan_jax.data.stream import Stream
 from flan_jax.data.token_store import TokenStore
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.files import AnyPath
 
 LENGTHS = {"inputs": 1024, "targets": 256}  # the paper's (section 2.4)
 
 
 def open_mixture(
     mixture: str,
-    prepared_dir: str | Path,
+    prepared_dir: str | AnyPath,
     tokenizer: Tokenizer,
     *,
     seed: int = 0,

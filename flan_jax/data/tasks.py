@@ -23,7 +23,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import seqio
@@ -54,7 +53,7 @@ class Settings:
     """
 
     vocabulary: Any = "bytes"
-    data: str | Path = sources.SAMPLES
+    data: str | files.AnyPath = sources.SAMPLES
     seed: int = 0
 
     @classmethod
@@ -378,8 +377,8 @@ def _offer(settings: Callable[[], Settings], names: Sequence[str] = ()) -> None:
 
 
 def register(
-    vocabulary: seqio.Vocabulary | vocabularies.Tokenizer | str | Path | None = None,
-    data: str | Path = sources.SAMPLES,
+    vocabulary: seqio.Vocabulary | vocabularies.Tokenizer | str | files.AnyPath | None = None,
+    data: str | files.AnyPath = sources.SAMPLES,
     seed: int = 0,
     names: Sequence[str] = (),
 ) -> None:
