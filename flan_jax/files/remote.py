@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -379,5 +380,18 @@ class _Asked:
 def _client(scheme: str) -> AbstractFileSystem:
     import fsspec
 
-    # What another process has written since must be seen, so listings are not kept.
-    return fsspec.filesystem(scheme, use_listings_cache=False)
+    configure()
+    return fsspec.filesystem(scheme)
+
+
+@functools.cache
+def configure() -> None:
+    """Tells every client of this process, those of Orbax and TFDS among them, to keep no listings and to log nothing.
+
+    What another process has written since must be seen. gcsfs logs each error that it raises with its traceback.
+    """
+    from fsspec.config import conf
+
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    for scheme in ("gs", "gcs", "s3", "s3a", "abfs", "az"):
+        conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)

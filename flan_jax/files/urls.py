@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import logging
 import re
 
 from flan_jax.errors import FlanError, unknown_name
-from flan_jax.files.remote import MEMORY, RemotePath
+from flan_jax.files.remote import MEMORY, RemotePath, configure
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")  # Path has already made one slash of two
 _LOCAL = ("file", "local")
@@ -16,19 +14,6 @@ _PLAIN = {"gcs": "gs", "s3a": "s3"}  # other names of the same
 _WEB = ("http", "https", "ftp", "data", "github", "git")
 _EXTRAS = {"gcsfs": "pip install 'flan-jax[gcs]'"}
 _WILD = re.compile(r"[*?\[\]#%]")  # fsspec takes some for patterns, TensorStore others for parts of a URL
-
-
-@functools.cache
-def _configure() -> None:
-    """Tells every client of this process, those of Orbax and TFDS among them, to keep no listings.
-
-    And to log nothing: gcsfs logs each error that it raises with its traceback.
-    """
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-    from fsspec.config import conf
-
-    for scheme in ("gs", "gcs", "s3", "s3a", "abfs", "az"):
-        conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
 
 
 def parsed(text: str, start: str) -> RemotePath | str:
@@ -80,7 +65,7 @@ def _check_scheme(scheme: str, given: str, start: str) -> None:
     """Refuses a scheme that fsspec does not know, or whose client is not installed."""
     from fsspec.registry import known_implementations, registry
 
-    _configure()
+    configure()
     known = {*known_implementations, *registry} - {*_WEB}
     if scheme not in known:
         error = unknown_name("scheme", f"{given}://", (f"{name}://" for name in known))
