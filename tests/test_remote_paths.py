@@ -388,10 +388,10 @@ def test_metrics_are_there_at_a_save_and_at_the_end(folder, server):
 
 def test_metrics_are_uploaded_now_and_then(folder, monkeypatch):
     monkeypatch.setattr("flan_jax.training.hooks.metrics_log._FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr("flan_jax.training.hooks.metrics_log._UPLOAD_SHARE", 1e9)
+    monkeypatch.setattr("flan_jax.files.mirror._SHARE", 1e9)
     with _Log(folder, 0) as log:
         log.write(1, {"loss": 1.0})
-        log.hook._uploads._pool.submit(int).result()  # behind the upload
+        log.hook._mirror._pool.submit(int).result()  # behind the upload
         assert (folder / "metrics.jsonl").read_text().count("\n") == 1
 
 

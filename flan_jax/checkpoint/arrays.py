@@ -176,7 +176,11 @@ class Saver:
                 raise cannot(doing, self._folder, error) from error
         except FlanError as error:
             self._abandon()
-            whole = [int(path.name) for path in (self._folder / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
+            folder = self._folder / "checkpoints"
+            found = folder.glob("[0-9]*")
+            if is_remote(folder):  # where nothing is renamed when it is whole, and Orbax marks it
+                found = (path.parent for path in folder.glob("[0-9]*/commit_success.txt"))
+            whole = [int(path.name) for path in found if path.name.isdigit()]
             last = f"the last whole checkpoint there is of step {max(whole)}" if whole else "no checkpoint is there yet"
             raise FlanError(f"{str(error).rstrip('.')}; {last}.") from error
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -26,7 +25,7 @@ from flan_jax import catalog
 from flan_jax.data import parallel, preparation, sources, tasks, token_store, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.identity import Identities
-from flan_jax.files import written
+from flan_jax.files import AnyPath, written
 
 PART_SIZE = 2_000  # records of a shard
 
@@ -146,7 +145,9 @@ class _Shard:
             )
 
 
-def join(parts: Sequence[Part], folder: Path, key: dict[str, Any], tokenizer: vocabularies.Tokenizer) -> dict[str, Any]:
+def join(
+    parts: Sequence[Part], folder: AnyPath, key: dict[str, Any], tokenizer: vocabularies.Tokenizer
+) -> dict[str, Any]:
     """Puts the shards of a dataset together into its folder of the token store; returns its info.
 
     Renderings follow each other, so each shard is read once for each of them, and one is in memory at a time.
@@ -173,7 +174,7 @@ def prepare(
     chosen: Sequence[catalog.Dataset],
     data: str,
     vocabulary: str,
-    to: Path,
+    to: AnyPath,
     options: preparation.Options,
     shards: str,
     pipeline_options: str = "",

@@ -70,7 +70,7 @@ def write_folder(
     return info
 
 
-def read(prepared_dir: str | Path, dataset: str, split: str, limit: int | None = None) -> list[dict[str, Any]]:
+def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | None = None) -> list[dict[str, Any]]:
     """Reads PREPARED_DIR/examples/<dataset>/<split>.jsonl.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 from flan_jax import catalog, protocol, styles
 from flan_jax.data import mixtures, token_store
@@ -12,6 +11,7 @@ from flan_jax.data.stream import ROWS_PER_BATCH, Stream
 from flan_jax.data.token_store import TokenStore
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.files import AnyPath
 
 LENGTHS = {"inputs": protocol.MAX_INPUT_TOKENS, "targets": protocol.MAX_TARGET_TOKENS}
 
@@ -68,7 +68,7 @@ def composed(mixture: str, prepared_dir: str | Path, fingerprint: str, datasets:
 
 def open_mixture(
     mixture: str,
-    prepared_dir: str | Path,
+    prepared_dir: str | AnyPath,
     tokenizer: Tokenizer,
     *,
     seed: int = 0,

@@ -10,14 +10,14 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from flan_jax import catalog
 from flan_jax.data import preparation, sources, vocabularies
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
+from flan_jax.files import AnyPath
 from flan_jax.quiet import quiet_loggers
 
 
@@ -53,7 +53,7 @@ def attempt(
     record: catalog.Dataset,
     data: str,
     tokenizer: vocabularies.Tokenizer | None,
-    to: Path,
+    to: AnyPath,
     options: preparation.Options,
     overwrite: bool = False,
 ) -> Outcome:
@@ -66,7 +66,7 @@ def attempt(
     except tf.errors.OpError as error:
         reason = f"its records cannot be read ({type(error).__name__}: {error.message.splitlines()[0][:160]})"
         return Outcome(record.name, skipped=sources.Skipped(record.name, reason, "get its data again"))
-    except (FlanError, OSError, MemoryError):
+    except (FlanError, StorageError, OSError, MemoryError):
         raise
     except Exception as error:  # of one dataset: the others go on
         reason = f"it cannot be prepared ({sources.first_line(error)})"
@@ -78,7 +78,7 @@ def attempt_all(
     chosen: Sequence[catalog.Dataset],
     data: str,
     tokenizer: vocabularies.Tokenizer | None,
-    to: Path,
+    to: AnyPath,
     options: preparation.Options,
     overwrite: bool = False,
     workers: int = 1,

@@ -7,13 +7,13 @@ import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import tensorflow_datasets as tfds
 from rich.table import Table
 
 from flan_jax import catalog
 from flan_jax.data import sources
+from flan_jax.files import AnyPath
 
 READY, DOWNLOADABLE, UNCHECKED, MANUAL, DEAD = "ready", "downloadable", "downloadable, not checked", "manual", "dead"
 _SECONDS = 10  # that an address has to answer in
@@ -40,7 +40,7 @@ class SourceState:
     notes: tuple[str, ...] = ()
 
 
-def check_all(records: Sequence[catalog.Dataset], data: str | Path) -> Iterator[SourceState]:
+def check_all(records: Sequence[catalog.Dataset], data: str | AnyPath) -> Iterator[SourceState]:
     """The state of each dataset's source; see `check`."""
     asked: dict[str, str] = {}
 
@@ -53,7 +53,7 @@ def check_all(records: Sequence[catalog.Dataset], data: str | Path) -> Iterator[
         yield check(record, data, once)
 
 
-def check(record: catalog.Dataset, data: str | Path, ask: Callable[[str], str]) -> SourceState:
+def check(record: catalog.Dataset, data: str | AnyPath, ask: Callable[[str], str]) -> SourceState:
     """The state of a dataset's source.
 
     Args:

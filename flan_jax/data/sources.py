@@ -24,8 +24,8 @@ import flan_jax.tasks
 from flan_jax import catalog
 from flan_jax.data import left_out, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
-from flan_jax.errors import FlanError, cannot, system_error_number
-from flan_jax.files import RemotePath, home, local, user_path, written
+from flan_jax.errors import FlanError, StorageError, cannot, system_error_number
+from flan_jax.files import AnyPath, RemotePath, home, local, user_path, written
 from flan_jax.splits import SplitSlice, resolve_splits
 
 SAMPLES = "samples"
@@ -95,7 +95,7 @@ class OpenSource:
         return self.builder.as_dataset(split=self.splits[split].tfds, shuffle_files=shuffle, read_config=config)
 
 
-def open_source(record: catalog.Dataset, data: str | Path) -> OpenSource:
+def open_source(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     """Opens a dataset.
 
     Args:
@@ -108,14 +108,14 @@ def open_source(record: catalog.Dataset, data: str | Path) -> OpenSource:
     """
     try:
         return _opened(record, data)
-    except (FlanError, OSError, MemoryError):
+    except (FlanError, StorageError, OSError, MemoryError):
         raise
     except Exception as error:  # whatever one dataset's data make a library raise, the others go on
         reason = f"its data cannot be read ({first_line(error)})"
         raise SourceError(record.name, reason, "get its data again, or leave the dataset out") from error
 
 
-def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
+def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     if str(data) == TFDS:
         return _from_tfds(record)
     folder = samples_folder() if str(data) == SAMPLES else user_path(data, "--data")
@@ -149,7 +149,7 @@ def _opened(record: catalog.Dataset, data: str | Path) -> OpenSource:
 
 
 def open_all(
-    records: Sequence[catalog.Dataset], data: str | Path
+    records: Sequence[catalog.Dataset], data: str | AnyPath
 ) -> Iterator[tuple[catalog.Dataset, OpenSource | Skipped]]:
     """Opens one dataset after another; a source that fails yields a Skipped and the next one goes on."""
     for record in records:

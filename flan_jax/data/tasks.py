@@ -25,7 +25,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import seqio
@@ -56,7 +55,7 @@ class Settings:
     """
 
     vocabulary: Any = "bytes"
-    data: str | Path = sources.SAMPLES
+    data: str | files.AnyPath = sources.SAMPLES
     seed: int = 0
 
     @classmethod
@@ -409,8 +408,8 @@ def _offer(settings: Callable[[], Settings], names: Sequence[str] = ()) -> None:
 
 
 def register(
-    vocabulary: seqio.Vocabulary | vocabularies.Tokenizer | str | Path | None = None,
-    data: str | Path = sources.SAMPLES,
+    vocabulary: seqio.Vocabulary | vocabularies.Tokenizer | str | files.AnyPath | None = None,
+    data: str | files.AnyPath = sources.SAMPLES,
     seed: int = 0,
     names: Sequence[str] = (),
 ) -> None:

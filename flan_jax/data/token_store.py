@@ -248,7 +248,7 @@ class TokenStore:
         self._known: tuple[str, ...] = ()  # of those that were there when it was last looked
 
     @classmethod
-    def open(cls, prepared_dir: str | Path, fingerprint: str, style: styles.TextStyle = styles.PAPER) -> TokenStore:
+    def open(cls, prepared_dir: str | AnyPath, fingerprint: str, style: styles.TextStyle = styles.PAPER) -> TokenStore:
         """Opens the store of a vocabulary and a style.
 
         Raises:

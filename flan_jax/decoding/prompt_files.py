@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from flan_jax.data.chat import Message, checked_messages, checked_settings
 from flan_jax.decoding.completion import Completion
 from flan_jax.errors import FlanError
-from flan_jax.files import user_path
+from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import read_json_lines, refuse_same_ids, to_json
 
 
@@ -31,7 +30,7 @@ class Question:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def read(path: str | Path, *, talks: bool = False) -> list[Question]:
+def read(path: str | AnyPath, *, talks: bool = False) -> list[Question]:
     """Reads a file; see `parse`.
 
     Raises:

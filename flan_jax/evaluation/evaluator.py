@@ -24,7 +24,7 @@ from flan_jax.evaluation import generation, labels, prompt_store, provenance, ra
 from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.evaluation.figures import summarize
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit, rows_digest
-from flan_jax.files import user_path, write_atomic
+from flan_jax.files import AnyPath, user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.overlap import evaluated as overlap
 from flan_jax.scoring.scorer import VERSION as scorer_version
@@ -106,8 +106,8 @@ def evaluate(
     manifest: Manifest,
     checkpoint: str,
     datasets: Sequence[catalog.Dataset],
-    prepared_dir: str | Path,
-    output_dir: str | Path,
+    prepared_dir: str | AnyPath,
+    output_dir: str | AnyPath,
     settings: Settings,
     *,
     weights: str | None = None,

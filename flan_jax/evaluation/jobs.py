@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -73,7 +72,7 @@ def plan(
     checkpoint_path: str | Sequence[str] | Mapping[str, str],
     step: int | str | None,
     datasets: Sequence[str],
-    output_dir: str | Path,
+    output_dir: str | AnyPath,
     run_name: str,
     settings: evaluator.Settings,
     styles: Sequence[str],
@@ -155,7 +154,7 @@ def _steps(path: str, step: int | str | None) -> list[int]:
 
 def evaluate(
     run: Run,
-    prepared_dir: str | Path,
+    prepared_dir: str | AnyPath,
     mesh: jax.sharding.Mesh,
     *,
     allow_seen: bool = False,

@@ -28,7 +28,7 @@ from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.evaluation import ranking
 from flan_jax.evaluation.units import Left, Unit, rows_digest
-from flan_jax.files import user_path
+from flan_jax.files import AnyPath, user_path
 from flan_jax.protocol import Protocol
 from flan_jax.scoring import tree_files
 
@@ -50,7 +50,7 @@ class Records:
 
 
 def read_records(
-    prepared_dir: str | Path,
+    prepared_dir: str | AnyPath,
     asked: Protocol,
     tokenizer: Tokenizer,
     max_examples: int | None,
@@ -98,7 +98,7 @@ class PromptStore:
 
     def __init__(
         self,
-        prepared_dir: str | Path,
+        prepared_dir: str | AnyPath,
         tokenizer: Tokenizer,
         say: Callable[[str], None] | None = None,
         *,
@@ -208,7 +208,7 @@ def _of_stored(unit: Unit, found: tree_files.Stored) -> ranking.Rendered:
 
 
 def prepare(
-    prepared_dir: str | Path,
+    prepared_dir: str | AnyPath,
     asked: Protocol,
     tokenizer: Tokenizer,
     joint: str,

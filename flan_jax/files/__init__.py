@@ -9,6 +9,7 @@ folder. What the operating system or the storage refuses ends in one line.
 from flan_jax.files.arrays import kvstore, orbax_folder
 from flan_jax.files.local import local, staged_folder, staging_home
 from flan_jax.files.locks import Held, alone, create
+from flan_jax.files.mirror import Mirror
 from flan_jax.files.paths import AnyPath, home, is_remote, is_url, local_path, user_path
 from flan_jax.files.remote import RemotePath
 from flan_jax.files.writing import (
@@ -27,6 +28,7 @@ from flan_jax.files.writing import (
 __all__ = [
     "AnyPath",
     "Held",
+    "Mirror",
     "RemotePath",
     "alone",
     "copy_folder",

@@ -181,9 +181,10 @@ def _download(path: RemotePath, found: Mapping[str, dict[str, Any]], to: Path, p
         return name
 
     to.mkdir(parents=True, exist_ok=True)
-    names = [name for name in sizes if not name.endswith("/")]
+    if odd := [name for name in sizes if {"..", ""} & set(name.split("/"))]:  # they would be written elsewhere
+        raise FlanError(f"{path} holds an object {odd[0]!r}, which cannot be a file here: rename it.")
     with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        for name in pool.map(one, names):
+        for name in pool.map(one, sizes):
             done += sizes[name]
             if progress is not None:
                 progress(done, whole)

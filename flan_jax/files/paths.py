@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from flan_jax.errors import FlanError
-from flan_jax.files import remote
+from flan_jax.files import urls
 from flan_jax.files.remote import RemotePath
 
 AnyPath = Path | RemotePath
@@ -46,8 +46,8 @@ def user_path(given: str | os.PathLike[str] | RemotePath, name: str = "") -> Any
             f"{start}{text} is a path of Windows: give it as this machine has it, for example /mnt/"
             f"{text[0].lower()}/{text[3:].replace(chr(92), '/')}."
         )
-    if remote.URL.match(text.strip()):
-        found = remote.parsed(text.strip(), start)
+    if urls.URL.match(text.strip()):
+        found = urls.parsed(text.strip(), start)
         if isinstance(found, RemotePath):
             return found
         text = found
@@ -59,7 +59,7 @@ def user_path(given: str | os.PathLike[str] | RemotePath, name: str = "") -> Any
 
 def is_url(text: str) -> bool:
     """Whether a text is meant as a URL: `user_path` says whether it is one."""
-    return remote.URL.match(text) is not None and not _DRIVE.match(text)
+    return urls.URL.match(text) is not None and not _DRIVE.match(text)
 
 
 def is_remote(path: object) -> bool:

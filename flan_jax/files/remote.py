@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import errno
 import functools
-import importlib.util
 import io
 import logging
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from flan_jax.errors import FlanError, StorageError, storage_reason, unknown_name
+from flan_jax.errors import FlanError, StorageError, storage_reason
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -32,15 +30,9 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 # gcsfs would ask each bucket for its layout first, by another protocol; what it gains is a kind of bucket of one zone.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")  # Path has already made one slash of two
-LOCAL_SCHEMES = ("file", "local")
-_PLAIN = {"gcs": "gs", "s3a": "s3"}  # other names of the same
-_WEB = ("http", "https", "ftp", "data", "github", "git")
-_EXTRAS = {"gcsfs": "pip install 'flan-jax[gcs]'"}
-_WILD = re.compile(r"[*?\[\]#%]")  # fsspec takes some for patterns, TensorStore others for parts of a URL
-_MEMORY = "memory"
+MEMORY = "memory"
 _AT_ONCE = 1 << 25  # bytes that are read by one request
-_NO_FOLDERS = ("gs", "s3", _MEMORY, "az", "abfs", "abfss")  # what is written needs no folder there
+_NO_FOLDERS = ("gs", "s3", MEMORY, "az", "abfs", "abfss")  # what is written needs no folder there
 
 
 _NUMBERS = {
@@ -173,7 +165,7 @@ class RemotePath:
     @property
     def key(self) -> str:
         """Bucket and names, as the client takes them."""
-        return f"/{self._key}" if self.scheme == _MEMORY else self._key
+        return f"/{self._key}" if self.scheme == MEMORY else self._key
 
     def info(self) -> dict[str, Any]:
         """What the storage says of it: "type", "size" and more.
@@ -252,7 +244,8 @@ class RemotePath:
         with self._asked("list"):
             found = self.fs.find(self.key, detail=True)
         start = len(self.key.strip("/")) + 1
-        return {path.strip("/")[start:]: info for path, info in found.items() if len(path.strip("/")) > start}
+        files = {path.lstrip("/")[start:]: info for path, info in found.items() if info["type"] == "file"}
+        return {name: info for name, info in files.items() if name and not name.endswith("/")}  # a console's folders
 
     # ---------------------------------------------------------------------------------------------- writing
 
@@ -387,80 +380,18 @@ class _Asked:
 def _client(scheme: str) -> AbstractFileSystem:
     import fsspec
 
-    # What another process has written since must be seen, so listings are not kept.
-    return fsspec.filesystem(scheme, use_listings_cache=False)
+    configure()
+    return fsspec.filesystem(scheme)
 
 
 @functools.cache
-def _configure() -> None:
-    """Tells every client of this process, those of Orbax and TFDS among them, to keep no listings.
+def configure() -> None:
+    """Tells every client of this process, those of Orbax and TFDS among them, to keep no listings and to log nothing.
 
-    And to log nothing: gcsfs logs each error that it raises with its traceback.
+    What another process has written since must be seen. gcsfs logs each error that it raises with its traceback.
     """
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     from fsspec.config import conf
 
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     for scheme in ("gs", "gcs", "s3", "s3a", "abfs", "az"):
         conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
-
-
-def parsed(text: str, start: str) -> RemotePath | str:
-    """A URL as a remote path; one of this machine, file:///x, as its text.
-
-    Args:
-      text: what `URL` matches.
-      start: of the error.
-
-    Raises:
-      FlanError: a scheme that cannot be used, or a place that is none.
-    """
-    scheme, _, rest = text.partition(":")
-    given, scheme = scheme, _PLAIN.get(scheme.lower(), scheme.lower())
-    if scheme in _WEB:
-        raise FlanError(
-            f"{start}{text} is an address of the web, which is no storage: download what is there, and give its path."
-        )
-    if not rest.startswith("//"):
-        raise FlanError(f"{start}{text} has one slash: write {given}:/{rest}.")
-    if scheme in LOCAL_SCHEMES:
-        if not rest.startswith("///"):
-            raise FlanError(f"{start}{text} has no full path: write {scheme}:///, then the path from the root on.")
-        return rest[2:]
-    _check_scheme(scheme, given, start)
-    key = re.sub("/+", "/", rest).strip("/")
-    bucket, _, inside = key.partition("/")
-    what = "no name" if scheme == _MEMORY else "no bucket"
-    if not bucket or bucket in (".", ".."):
-        raise FlanError(f"{start}{text} names {what}: write {scheme}://BUCKET/FOLDER.")
-    names = inside.split("/") if inside else []
-    if ".." in names:
-        raise FlanError(f"{start}{text} has a part '..', which object storage does not know: give the folder itself.")
-    names = [name for name in names if name != "."]
-    if wild := _WILD.search(text):
-        raise FlanError(
-            f"{start}{text} has a {wild[0]!r}, which has a meaning of its own in a URL: give a name without."
-        )
-    if "::" in text or not text.isprintable():
-        raise FlanError(f"{start}{text!r} is no plain URL: write {scheme}://BUCKET/FOLDER.")
-    if not names and scheme != _MEMORY:
-        raise FlanError(f"{start}{text} is a whole bucket: give a folder in it, for example {scheme}://{bucket}/runs.")
-    if len("/".join(names).encode()) > 1000:
-        raise FlanError(f"{start}{text[:60]}... is too long for object storage: give a shorter path.")
-    return RemotePath(scheme, "/".join([bucket, *names]))
-
-
-def _check_scheme(scheme: str, given: str, start: str) -> None:
-    """Refuses a scheme that fsspec does not know, or whose client is not installed."""
-    from fsspec.registry import known_implementations, registry
-
-    _configure()
-    known = {*known_implementations, *registry} - {*_WEB}
-    if scheme not in known:
-        error = unknown_name("scheme", f"{given}://", (f"{name}://" for name in known))
-        raise FlanError(f"{start}{error}")
-    if scheme in registry:
-        return
-    module = known_implementations[scheme]["class"].partition(".")[0]
-    if importlib.util.find_spec(module) is None:
-        how = _EXTRAS.get(module, f"pip install {module}")
-        raise FlanError(f"{start}{scheme}:// needs {module}, which is not installed: {how}.")

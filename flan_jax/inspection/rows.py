@@ -14,7 +14,7 @@ from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError
-from flan_jax.files import home
+from flan_jax.files import AnyPath, home
 
 with epy.lazy_imports():  # what only looks at the catalog needs no TensorFlow
     from flan_jax.data import preparation, sources
@@ -103,7 +103,7 @@ class Prepared:
         )
 
 
-def open_prepared(mixture: str, prepared_dir: str | Path, vocabulary: str = "bytes", seed: int = 0) -> Prepared:
+def open_prepared(mixture: str, prepared_dir: str | AnyPath, vocabulary: str = "bytes", seed: int = 0) -> Prepared:
     """A mixture that `flan_jax.prepare` prepared.
 
     Args:

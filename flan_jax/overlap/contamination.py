@@ -27,7 +27,7 @@ from flan_jax import catalog, templates
 from flan_jax.content import normalized_words
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
-from flan_jax.files import user_path
+from flan_jax.files import AnyPath, user_path
 from flan_jax.overlap import corpus as corpus_room
 from flan_jax.overlap.ngrams import N, NgramIndex, passages
 from flan_jax.wording import counted
@@ -53,7 +53,7 @@ def shown_texts(record: catalog.Dataset, fields: dict[str, Any]) -> list[str]:
     return texts
 
 
-def prepared_datasets(prepared_dir: str | Path) -> list[catalog.Dataset]:
+def prepared_datasets(prepared_dir: str | AnyPath) -> list[catalog.Dataset]:
     """The datasets and variants with examples in PREPARED_DIR.
 
     Raises:
@@ -220,7 +220,7 @@ def _scan(
 
 def check(
     datasets: Sequence[catalog.Dataset],
-    prepared_dir: str | Path,
+    prepared_dir: str | AnyPath,
     corpus: Sequence[str],
     *,
     n: int = N,

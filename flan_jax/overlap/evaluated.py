@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,7 +71,7 @@ def unrecorded(tuning: Mapping[str, Any]) -> list[str]:
 
 
 def store_of(
-    prepared_dir: str | Path, entry: Mapping[str, Any], fingerprint: str
+    prepared_dir: str | AnyPath, entry: Mapping[str, Any], fingerprint: str
 ) -> tuple[token_store.DatasetTokens | None, str]:
     """The token store with the records that a manifest's entry names, or why there is none."""
     name = entry["dataset"]
@@ -129,7 +128,7 @@ def _cluster(name: str) -> str | None:
 def check(
     tuning: Mapping[str, Any],
     vocabulary: Vocabulary,
-    prepared_dir: str | Path,
+    prepared_dir: str | AnyPath,
     evaluated: Mapping[catalog.Dataset, Sequence[Mapping[str, Any]]],
     *,
     n: int = N,
@@ -240,7 +239,7 @@ def _path(prepared_dir: str | AnyPath, key: str) -> AnyPath:
     return user_path(prepared_dir) / "overlap" / f"{key}.json"
 
 
-def _kept(prepared_dir: str | Path, key: str) -> seen.Found | None:
+def _kept(prepared_dir: str | AnyPath, key: str) -> seen.Found | None:
     try:
         kept = json.loads(_path(prepared_dir, key).read_text())
         flags = {way: np.zeros(kept["of"], bool) for way in seen.WAYS}
@@ -251,7 +250,7 @@ def _kept(prepared_dir: str | Path, key: str) -> seen.Found | None:
     return seen.Found(**flags)
 
 
-def _keep(prepared_dir: str | Path, key: str, found: seen.Found) -> None:
+def _keep(prepared_dir: str | AnyPath, key: str, found: seen.Found) -> None:
     kept = {"of": len(found.text)} | {way: np.flatnonzero(getattr(found, way)).tolist() for way in seen.WAYS}
     with contextlib.suppress(FlanError, StorageError):  # a folder that cannot be written to costs time, no result
         write_atomic(_path(prepared_dir, key), json.dumps(kept) + "\n")

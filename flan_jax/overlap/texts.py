@@ -201,13 +201,13 @@ def of_row(value: Mapping[str, Any]) -> seen.Record:
     return seen.Record(content.content_hash(fields), texts, listed)
 
 
-def of_prepared(prepared_dir: str | Path, dataset: catalog.Dataset) -> seen.Evaluated:
+def of_prepared(prepared_dir: str | AnyPath, dataset: catalog.Dataset) -> seen.Evaluated:
     """The test examples of a prepared dataset as an evaluation set."""
     found = example_files.read(prepared_dir, dataset.name, "test")
     return seen.Evaluated(dataset.name, lambda: (evaluated.record_of(dataset, row) for row in found))
 
 
-def of_data(data: str | Path, dataset: catalog.Dataset) -> seen.Evaluated:
+def of_data(data: str | AnyPath, dataset: catalog.Dataset) -> seen.Evaluated:
     """The test rows of a dataset in a folder of data, or its validation rows where there are none.
 
     Raises:
@@ -218,7 +218,7 @@ def of_data(data: str | Path, dataset: catalog.Dataset) -> seen.Evaluated:
     return of_files(dataset.name, open_files(files[:1]))
 
 
-def data_files(data: str | Path, dataset: catalog.Dataset, splits: Sequence[str]) -> list[str]:
+def data_files(data: str | AnyPath, dataset: catalog.Dataset, splits: Sequence[str]) -> list[str]:
     """The files of a dataset in a folder of data, in the order of the splits.
 
     Raises:

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters
-from flan_jax.files import user_path, write_atomic
+from flan_jax.files import AnyPath, user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.reporting import forms, harness
 from flan_jax.reporting import runs as finished
@@ -41,7 +41,7 @@ from flan_jax.reporting.tables import answers, in_markdown, metrics_table, resul
 __all__ = ["Run", "gather", "grouped", "load_run", "markdown", "page", "rich_table", "to_dict", "write"]
 
 
-def load_run(name: str, folder: str | Path) -> Run:
+def load_run(name: str, folder: str | AnyPath) -> Run:
     """Reads an evaluation of ours, or a log of lm-evaluation-harness.
 
     Raises:
@@ -153,8 +153,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 
 def write(
     runs: Sequence[Run],
-    output_dir: str | Path,
-    contamination: str | Path | None = None,
+    output_dir: str | AnyPath,
+    contamination: str | AnyPath | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Path]:
     """Writes report.md, report.json and report.html; returns their paths by suffix.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.errors import FlanError
-from flan_jax.files import user_path
+from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import from_json
 from flan_jax.reporting import statistics, values
 from flan_jax.reporting.comparisons import Comparison, compare
@@ -53,7 +53,7 @@ class Evidence:
         return sum(parts[1:], parts[0]) if parts else None
 
 
-def gather(runs: Sequence[Run], contamination: str | Path | None = None, *, seed: int = 0) -> Evidence:
+def gather(runs: Sequence[Run], contamination: str | AnyPath | None = None, *, seed: int = 0) -> Evidence:
     """Reads the predictions, one dataset of one run at a time.
 
     Args:

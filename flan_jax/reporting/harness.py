@@ -30,7 +30,7 @@ TOLERANCE = 1e-6  # between a mean of the samples and the harness's own
 Sample = Mapping[str, Any]
 
 
-def is_log(folder: str | Path) -> bool:
+def is_log(folder: str | AnyPath) -> bool:
     """Whether a folder is of the harness, and not of ours."""
     folder = user_path(folder)
     return not (folder / "results.json").exists() and bool(_results_files(folder))
@@ -41,7 +41,7 @@ def _results_files(folder: AnyPath) -> list[AnyPath]:
     return sorted([*folder.glob("results_*.json"), *folder.glob("*/results_*.json")], key=lambda path: path.name)
 
 
-def load(name: str, folder: str | Path) -> Run:
+def load(name: str, folder: str | AnyPath) -> Run:
     """Reads the log of a model.
 
     Of a task that was run several times, the newest log counts.

@@ -14,7 +14,7 @@ import numpy as np
 from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
-from flan_jax.files import user_path
+from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import NotFiniteNumber, from_json, read_lines
 from flan_jax.reporting import sound
 
@@ -71,7 +71,7 @@ class Run:
         return self.datasets.get(dataset)
 
 
-def load_run(name: str, output_dir: str | Path) -> Run:
+def load_run(name: str, output_dir: str | AnyPath) -> Run:
     """Reads the results.json of an earlier evaluation, of this version or another.
 
     Raises:

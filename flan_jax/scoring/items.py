@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from flan_jax import distributed
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, NotFiniteError
-from flan_jax.files import ready, user_path, whole_file
+from flan_jax.files import AnyPath, ready, user_path, whole_file
 from flan_jax.json_lines import JsonLine, read_json_lines, refuse_same_ids, to_json
 from flan_jax.protocol import JOINED
 from flan_jax.scoring.scorer import Scorer
@@ -40,7 +39,7 @@ class Done:
     errors: int
 
 
-def read_items(path: str | Path) -> list[Item]:
+def read_items(path: str | AnyPath) -> list[Item]:
     """Reads JSON lines of {"id", "prompt", "options"}; blank lines are passed over, further fields ignored.
 
     Raises:
@@ -77,8 +76,8 @@ def _item(line: JsonLine, where: str) -> Item:
 
 
 def score_items(
-    items_path: str | Path,
-    output_path: str | Path,
+    items_path: str | AnyPath,
+    output_path: str | AnyPath,
     scorer: Scorer,
     tokenizer: Tokenizer,
     joint: str,

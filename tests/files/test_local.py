@@ -75,6 +75,21 @@ def test_what_was_staged_in_part_is_never_used(folder, monkeypatch):
     assert files.local(file).read_text() == "content"
 
 
+def test_objects_that_would_be_written_elsewhere(folder):
+    files.write_atomic(folder / "model" / "config.json", "{}")
+    folder.fs.pipe_file(f"{folder.key}/model/../../../evil", b"x")
+    with pytest.raises(FlanError, match=r"holds an object '.*evil', which cannot be a file here: rename it"):
+        files.local(folder / "model")
+    assert not list(files.home().rglob("evil"))
+
+
+def test_folders_of_a_console_are_no_files(folder):
+    folder.fs.pipe_file(f"{folder.key}/model/sub/", b"")
+    files.write_atomic(folder / "model" / "sub" / "x", "x")
+    assert set((folder / "model").all_files()) == {"sub/x"}
+    assert (files.local(folder / "model") / "sub" / "x").read_text() == "x"
+
+
 def test_no_room(folder, monkeypatch):
     files.write_atomic(folder / "x", "content")
     usage = type("Usage", (), {"free": 3})

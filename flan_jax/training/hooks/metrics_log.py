@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from concurrent import futures
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -16,13 +14,12 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from flan_jax.files import AnyPath, RemotePath, home, make_folder, remove_folder, write_atomic, written
+from flan_jax.files import Mirror, make_folder, write_atomic, written
 from flan_jax.json_lines import finite, to_json
 from flan_jax.training.hooks.context import Context
 
 _BLOCK = 1 << 16  # bytes of the log that are read at once
 _FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
-_UPLOAD_SHARE = 0.05  # of the time is the most that uploads take: they grow with the run
 
 
 class MetricsLog:
@@ -31,9 +28,8 @@ class MetricsLog:
     A resumed run drops the lines after its first step, so that every step stands once. TensorBoard's file is
     written here and not by `SummaryWriter`, whose thread dies of a full disk and leaves its caller waiting for ever.
 
-    To an object of object storage nothing can be appended: both files are written here on a disk of this machine, and
-    uploaded whole every half a minute, more rarely where that takes long, by a thread of their own. A checkpoint and
-    the end wait for it, so that a checkpoint never has steps which the log lacks.
+    Where MODEL_DIR lies on object storage both are written on this machine and uploaded whole every half a minute, more
+    rarely where that takes long, by a thread. A checkpoint and the end wait for that.
 
     Raises, from its methods: FlanError where a file cannot be written.
     """
@@ -41,32 +37,24 @@ class MetricsLog:
     def __init__(self) -> None:
         self._file: IO[str] | None = None
         self._board: EventsWriter | None = None
-        self._uploads: _Uploads | None = None
 
     def start(self, context: Context) -> None:
         """Opens both, without what an earlier start wrote of the steps to come."""
         if not context.primary:
             return
-        self._path = context.folder / "metrics.jsonl"
-        self._events_dir = context.folder / "tensorboard"
-        here, events = self._path, self._events_dir
-        if isinstance(context.folder, RemotePath):
-            self._uploads = _Uploads(context.folder)
-            here, events = (self._uploads.folder / path.name for path in (here, events))
-            if context.first_step and self._path.exists():
-                self._path.download(make_folder(here.parent) / here.name, self._path.stat().st_size)
+        self._mirror = Mirror(context.folder, ["metrics.jsonl"])
+        self._path = self._mirror.folder / "metrics.jsonl"
         with written(self._path):
-            _cut(here, context.first_step)
-        if self._uploads is not None:
-            self._uploads.start()  # what a killed run had more is gone from now on
-        make_folder(events)
+            _cut(self._path, context.first_step)
+        self._events_dir = make_folder(self._mirror.folder / "tensorboard")
         with written(self._path):
-            self._file = here.open("a", encoding="utf-8", buffering=1)
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)
         with written(self._events_dir):
-            self._board = EventsWriter(str(events / "events"))
+            self._board = EventsWriter(str(self._events_dir / "events"))
             # TensorBoard leaves out what an earlier start wrote of these steps.
             log = SessionLog(status=SessionLog.START)
             self._board.write_event(Event(wall_time=time.time(), step=context.first_step + 1, session_log=log))
+        self._mirror.wait()  # what a killed run had more is gone from now on
         self._flushed = time.monotonic()
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
@@ -86,27 +74,27 @@ class MetricsLog:
                     self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             if time.monotonic() - self._flushed > _FLUSH_SECONDS:
                 self._board.flush()
+                self._mirror.begin()
                 self._flushed = time.monotonic()
-                if self._uploads is not None:
-                    self._uploads.begin()
 
     def before_save(self, context: Context, step: int) -> None:
-        """Returns when all that was written is where it belongs: the checkpoint has these steps."""
+        """Returns when all that was written is where it belongs.
+
+        A run that is killed after the save would otherwise never have the lines before it.
+        """
         if self._file is None or self._board is None:
             return
         with written(self._path):
             self._file.flush()
         with written(self._events_dir):
             self._board.flush()
-        if self._uploads is not None:
-            self._uploads.wait()
+        self._mirror.wait()
 
     def end(self, context: Context) -> None:
         """Closes both."""
         with contextlib.ExitStack() as both:
-            if self._uploads is not None:
-                both.callback(self._uploads.close)
-                both.callback(self._uploads.wait)
+            if self._file is not None:
+                both.callback(self._mirror.close)
             for path, opened in ((self._events_dir, self._board), (self._path, self._file)) if self._file else ():
                 both.callback(_close, path, opened)
 
@@ -147,61 +135,7 @@ def _lines_from_the_end(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield 0, rest
 
 
-def _close(path: AnyPath, opened: IO[str] | EventsWriter | None) -> None:
+def _close(path: Path, opened: IO[str] | EventsWriter | None) -> None:
     if opened is not None:
         with written(path):
             opened.close()
-
-
-class _Uploads:
-    """Uploads a folder of this machine, file by file, each whole, in a thread."""
-
-    def __init__(self, to: RemotePath) -> None:
-        self.folder = home() / "metrics" / hashlib.sha256(str(to).encode()).hexdigest()[:20]
-        remove_folder(self.folder)  # of a killed run
-        self._to = to
-        self._pool = futures.ThreadPoolExecutor(1, "metrics")
-        self._running: futures.Future[None] | None = None
-        self._rests_until = 0.0
-        self._sizes: dict[Path, int] = {}
-
-    def start(self) -> None:
-        """Uploads what is there."""
-        self._upload()
-
-    def begin(self) -> None:
-        """Uploads in the background, unless that still goes on or went on lately."""
-        if self._running is not None:
-            if not self._running.done():
-                return
-            self._running = None  # whether it failed is said by `wait`, unless a later one mends it
-        if time.monotonic() >= self._rests_until:
-            self._running = self._pool.submit(self._upload)
-
-    def wait(self) -> None:
-        """Uploads, and returns when all is there.
-
-        Raises:
-          FlanError: it failed.
-        """
-        if self._running is not None:
-            futures.wait([self._running])  # if it failed, the next may not
-            self._running = None
-        self._upload()
-
-    def _upload(self) -> None:
-        began = time.monotonic()
-        for file in sorted(path for path in self.folder.rglob("*") if path.is_file()):
-            size = file.stat().st_size
-            if self._sizes.get(file) != size:
-                with file.open("rb") as opened:
-                    content = opened.read(size)  # lines may be added meanwhile
-                (self._to / str(file.relative_to(self.folder))).write_bytes(content)
-                self._sizes[file] = size
-        now = time.monotonic()
-        self._rests_until = now + (now - began) / _UPLOAD_SHARE
-
-    def close(self) -> None:
-        """Ends the thread and removes the folder."""
-        self._pool.shutdown()
-        remove_folder(self.folder)

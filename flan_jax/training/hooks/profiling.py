@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
+import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from flan_jax.files import AnyPath, RemotePath, home, make_folder, remove_folder, written
+from flan_jax.files import Mirror, make_folder, written
 from flan_jax.training.hooks.context import Context
 
 
@@ -23,7 +22,6 @@ class Profiling:
         """
         self._first, self._last = steps
         self._running = False
-        self._here: AnyPath | None = None  # where JAX writes
 
     def start(self, context: Context) -> None:
         """Starts where the first step of this start is one of them."""
@@ -42,21 +40,14 @@ class Profiling:
 
     def _begin(self, context: Context, step: int) -> None:
         if context.primary and step == self._first - 1 and self._first <= self._last:
-            self._here = context.folder / "profile"
-            if isinstance(self._here, RemotePath):  # JAX writes to disks alone
-                self._here = home() / "profiles" / uuid.uuid4().hex
-            with written(make_folder(self._here)):
-                jax.profiler.start_trace(self._here)
+            self._mirror = Mirror(context.folder / "profile")  # JAX writes to disks alone
+            with written(make_folder(self._mirror.folder)):
+                jax.profiler.start_trace(self._mirror.folder)
             self._running = True
 
     def end(self, context: Context) -> None:
         """Ends, also where the run ends before the last of the steps."""
         if self._running:
             self._running = False
-            there = context.folder / "profile"
-            with written(there):
+            with written(context.folder / "profile"), contextlib.closing(self._mirror):
                 jax.profiler.stop_trace()
-                if isinstance(there, RemotePath):
-                    for file in filter(Path.is_file, self._here.rglob("*")):
-                        (there / str(file.relative_to(self._here))).upload(file)
-                    remove_folder(self._here)
