@@ -286,6 +286,9 @@ def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = N
                 f"{warmup_name} {warmup} is more than {steps_name} {steps}: the learning rate would never be reached; "
                 f"give {warmup_name} of at most {steps}."
             )
+    if (found := both("train.profile", "train.train_steps")) and found[0] and found[0][0] > found[1]:
+        profile, steps, profile_name, steps_name = found
+        raise FlanError(f"{profile_name} {profile} begins after {steps_name} {steps}: give steps that are taken.")
     for argument in ("train.mesh_shape", "evaluate.mesh_shape"):
         sizes = given.get(argument) or {}
         if list(sizes.values()).count(-1) > 1:
