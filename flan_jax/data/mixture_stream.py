@@ -31,7 +31,7 @@ class Prepared:
     store: TokenStore
 
 
-def composed(mixture: str, prepared_dir: str | Path, fingerprint: str, datasets: Collection[str] = ()) -> Prepared:
+def composed(mixture: str, prepared_dir: str | AnyPath, fingerprint: str, datasets: Collection[str] = ()) -> Prepared:
     """What a mixture consists of here, from what its datasets say of themselves; their tokens are not read.
 
     Args:
@@ -61,9 +61,10 @@ def composed(mixture: str, prepared_dir: str | Path, fingerprint: str, datasets:
     for name in wanted:
         info = token_store.read_info(folder / name)
         # What says nothing of itself, or not as today, says why when it is opened.
-        found[name] = info if info and {"digest", "num_records"} <= info.keys() else store[name].info
+        says = info and isinstance(info.get("num_records"), int) and isinstance(info.get("digest"), str)
+        found[name] = info if says else store[name].info
     composition = mixtures.composition(mixture, {name: int(info["num_records"]) for name, info in found.items()})
-    return Prepared(composition, {name: info["digest"] for name, info in found.items()}, store)
+    return Prepared(composition, {name: str(info["digest"]) for name, info in found.items()}, store)
 
 
 def open_mixture(
