@@ -2,9 +2,9 @@
 
 python benchmarks/stream.py --examples=200000000 --datasets=62 --step=10000000
 
-A token store is simulated: index files of so many examples with random lengths, as they lie on a disk, and a small file
-of tokens that all of them share. Every line is a process of its own. `anonymous` is what the process holds itself;
-`peak` also has the pages of mapped files, which the system takes back when it needs them.
+A token store is simulated: index files of so many examples with random lengths, as they lie on a disk, and a small
+file of tokens that all of them share. Every line is a process of its own. `anonymous` is what the process holds itself
+at the end; `peak` is the most that it ever held, with the pages of mapped files.
 """
 
 from __future__ import annotations

@@ -337,6 +337,9 @@ def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = N
                 f"{every_name} {every} is no multiple of {period_name} {period}: most of these steps would not be "
                 "saved at all."
             )
+    if (found := both("train.profile", "train.train_steps")) and found[0] and found[0][0] > found[1]:
+        profile, steps, profile_name, steps_name = found
+        raise FlanError(f"{profile_name} {profile} begins after {steps_name} {steps}: give steps that are taken.")
     for argument in ("train.mesh_shape", "evaluate.mesh_shape"):
         sizes = given.get(argument) or {}
         if list(sizes.values()).count(-1) > 1:

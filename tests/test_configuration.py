@@ -56,7 +56,7 @@ def test_broken_file(tmp_path):
 
 def test_folder_of_the_same_name_does_not_hide_an_include(tmp_path, monkeypatch):
     """A user's `runs/` looks like a Python package to gin."""
-    import flan_jax.train  # noqa: F401
+    import flan_jax.training.configurables  # noqa: F401
 
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -88,7 +88,7 @@ def test_arguments_are_split():
 @pytest.mark.parametrize("name", ["runs/tune.gin", "runs/flan_without_nli.gin", "runs/eval.gin"])
 def test_shipped_files_parse(name):
     import flan_jax.eval
-    import flan_jax.train  # noqa: F401  (registers what the files configure)
+    import flan_jax.training.configurables  # noqa: F401  (registers what the files configure)
 
     configuration.parse([name], [f"{m} = 'x'" for m in ("PREPARED_DIR",)] + _required(name))
     assert configuration.macro("PREPARED_DIR") == "x"
@@ -153,7 +153,7 @@ def test_files_of_other_editors(tmp_path, content):
 
 def test_a_later_file_does_not_take_back_what_an_earlier_one_set(tmp_path):
     """Both include the same file."""
-    import flan_jax.train  # noqa: F401
+    import flan_jax.training.configurables  # noqa: F401
 
     path = tmp_path / "mine.gin"
     path.write_text('include "runs/tune.gin"\nBATCH_SIZE = 2\nMODEL_DIR = "m"\nPREPARED_DIR = "p"\n')

@@ -9,6 +9,8 @@ from flan_jax.compilation import program, sweep, topology
 from flan_jax.compilation.chips import CHIPS
 from flan_jax.configuration import model_config
 from flan_jax.errors import FlanError
+from flan_jax.training.described import describe
+from flan_jax.training.run import refuse_undivided
 
 NEEDS_COMPILER = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the tpu extra")
 
@@ -48,6 +50,40 @@ def test_a_run_file_gives_model_rows_and_computation():
     found = precompile.run_file(["runs/flan_without_nli.gin"], bindings)
     assert found["config"] == model_config("lamda_pt_8b", {"remat": "save_dots"})
     assert (found["rows"], found["inputs"], found["targets"]) == (16, 1024, 256)
+
+
+def test_a_run_file_gives_the_runs_own_program():
+    """Lengths, microbatches, mesh and optimizer are those that `train` would resolve from the same file."""
+    bindings = ["MICROBATCHES = 2", "TASK_FEATURE_LENGTHS = {'inputs': 512}", "MESH = None", "LEARNING_RATE = 0.5"]
+    found = precompile.run_file(["runs/tune.gin"], [*bindings, "adafactor.parameter_scale = False"])
+    assert (found["rows"], found["inputs"], found["targets"], found["microbatches"]) == (8, 512, 256, 2)
+    assert found["mesh"] == "" and found["config"] == model_config("tiny")
+    assert describe(found["optimizer"]) == {
+        "name": "adafactor",
+        "learning_rate": 0.5,
+        "warmup_steps": 0,
+        "parameter_scale": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "microbatches", "mesh", "fits"),
+    [
+        (8, 1, (12, 1), 0),
+        (8, 2, (8, 1), 0),
+        (8, 1, (2, 3), 0),
+        (8, 2, (2, 2), 1),
+        (24, 2, (4, 3), 1),
+        (8, 8, (1, 1), 1),
+    ],
+)
+def test_rows_that_devices_cannot_share(rows, microbatches, mesh, fits):
+    sizes = dict(zip(("data", "fsdp"), mesh, strict=True))
+    if fits:
+        refuse_undivided(sizes, rows, microbatches, ("--mesh", "--rows", "--microbatches"))
+        return
+    with pytest.raises(FlanError, match=rf"--rows {rows} in {microbatches} parts? .*--microbatches.*or another --mesh"):
+        refuse_undivided(sizes, rows, microbatches, ("--mesh", "--rows", "--microbatches"))
 
 
 def _topology(generation, devices, slices=1):

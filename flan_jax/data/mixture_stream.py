@@ -61,9 +61,10 @@ def composed(mixture: str, prepared_dir: str | Path, fingerprint: str, datasets:
     for name in wanted:
         info = token_store.read_info(folder / name)
         # What says nothing of itself, or not as today, says why when it is opened.
-        found[name] = info if info and {"digest", "num_records"} <= info.keys() else store[name].info
+        says = info and isinstance(info.get("num_records"), int) and isinstance(info.get("digest"), str)
+        found[name] = info if says else store[name].info
     composition = mixtures.composition(mixture, {name: int(info["num_records"]) for name, info in found.items()})
-    return Prepared(composition, {name: info["digest"] for name, info in found.items()}, store)
+    return Prepared(composition, {name: str(info["digest"]) for name, info in found.items()}, store)
 
 
 def open_mixture(

@@ -193,6 +193,7 @@ class Stream:
             mine = datasets == dataset
             entries = self._stores[dataset].index[examples[mine]]
             lengths[mine], targets[mine] = sizes_of(entries, self._layout.sizes)
+            self._stores[dataset].forget()  # each has touched a page of its own
         slots, target_slots = self._block_rows * self.row_length, self._block_rows * self.target_length
         inside = (np.cumsum(lengths) <= FILL * slots) & (np.cumsum(targets) <= FILL * target_slots)
         datasets, examples, lengths, targets = (x[inside] for x in (datasets, examples, lengths, targets))

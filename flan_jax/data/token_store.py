@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -206,6 +207,12 @@ class DatasetTokens:
             file.seek(-self.index.nbytes, os.SEEK_END)
             while len(part := np.fromfile(file, INDEX, count)):
                 yield part
+
+    def forget(self) -> None:
+        """Gives back the memory of what was read of the mapped files; what is wanted again is read again."""
+        for array in (self.index, self._tokens):
+            if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                array.base.madvise(mmap.MADV_DONTNEED)
 
     def verify(self) -> None:
         """Reads every token and compares the checksum.

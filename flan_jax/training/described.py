@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import re
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 DESCRIPTION = "description"  # an attribute in which an object says itself what it is
 _LIBRARIES = ("flan_jax", "jax", "optax", "chex", "numpy")  # their functions are what their names say
 _DEEPEST = 40
+_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
 def describe(value: Any) -> Any:
@@ -81,6 +83,8 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, np.dtype):
         return value.name
     kind = {"type": _name(type(value))}
+    if not hasattr(value, "__dict__") and not _ADDRESS.search(text := repr(value)):
+        return kind | {"value": text}
     if dataclasses.is_dataclass(value):
         return kind | {field.name: inner(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return kind | {name: inner(one) for name, one in sorted(getattr(value, "__dict__", {}).items())}

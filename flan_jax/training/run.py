@@ -125,7 +125,7 @@ class Run:
       train_steps: steps in all.
       mesh: how many devices each axis has.
       hosts: {"platform", "kind", "devices", "processes"}.
-      hooks: what a user has added.
+      hooks: what a user has added, by name.
       code: the revision of the code.
       changes: what changed at later starts: {"when", "step": steps taken before, "changed": {name: [old, new]}}.
     """
@@ -316,6 +316,10 @@ def origin(
     return Manifest.create(config, tokenizer, UNTUNED, record={"random": random_seed}), tokenizer
 
 
+def _class_of(hook: Any) -> str:
+    return f"{type(hook).__module__}:{type(hook).__qualname__}"
+
+
 def refuse_undivided(mesh: Mapping[str, int], rows: int, microbatches: int, names: Sequence[str]) -> None:
     """Refuses rows that the devices do not share evenly: some would compute what others compute as well.
 
@@ -400,7 +404,7 @@ def resolve(
             "devices": mesh.size,
             "processes": jax.process_count(),
         },
-        hooks=tuple(describe(hook) for hook in hooks),
+        hooks=tuple(hook if isinstance(hook, str) else _class_of(hook) for hook in hooks),
         code=code_revision(),
     )
     optimizer = optimizer or optimizers.adafactor()

@@ -124,7 +124,12 @@ class Context:
           reason: in a few words, to be printed.
           status: exit status of the program.
           save: whether the last step is saved.
+
+        Raises:
+          FlanError: the status is none.
         """
+        if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status <= 255:
+            raise FlanError(f"stop({reason!r}, status={status!r}): an exit status is a whole number from 0 to 255.")
         self.save_wanted |= save
         self.stopped = self.stopped or Stop(reason, status)
 
