@@ -43,8 +43,17 @@ def test_the_folder_is_a_checkpoint(tiny):
     assert tokenizer.fingerprint == ByteTokenizer().fingerprint
     assert model.config.vocab_size == tokenizer.vocab_size
     assert model.config.embed_dim == configuration.model_config("tiny").embed_dim
-    expected = model.init(jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    expected = model.init(jax.random.key(0))  # other numbers, of the same distributions
+
+    def alike(x, y):
+        assert x.shape == y.shape and x.dtype == y.dtype
+        np.testing.assert_allclose([x.std(), x.mean()], [y.std(), y.mean()], rtol=0.1, atol=0.1 * float(y.std()))
+
+    jax.tree.map(alike, params, expected)
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        if x.ndim > 2:  # kernels of layers
+            numbers = np.asarray(x)
+            assert len({layer.tobytes() for layer in numbers}) == len(numbers), path
     assert manifest.tuning == {"status": UNTUNED, "datasets": [], "clusters": [], "text": []}
     assert manifest.separator is None
     assert [entry["imported"] for entry in manifest.history] == ["random tiny"]

@@ -23,7 +23,7 @@ PARAMS, OPT_STATE = "params", "opt_state"
 ITEMS = (PARAMS, OPT_STATE)
 
 _AT_ONCE = 64 << 20  # bytes that are read at once, or one slice of an array's first axis
-_SMALL, _PARTS = 128 << 10, 16  # bytes of a chunk that is cut no further; parts of a dimension, at most
+_SMALL, _PARTS = 256 << 10, 16  # bytes of a chunk that is cut no further; parts of a dimension, at most
 _ARRAY = "/.zarray"
 _KINDS = {"jax.Array", "None", "Dict", "List", "NamedTuple", "scalar", "np.ndarray"}  # Orbax's names of what a leaf is
 
@@ -84,7 +84,7 @@ def fault(model_dir: str | Path, step: int, items: Sequence[str] = ITEMS, togeth
         saved = digests.read(model_dir, step)
         for item in items:
             folder = digests.step_folder(model_dir, step) / item
-            if item in (saved or {}) or folder.exists():
+            if _is_there(folder, saved):
                 names = _names(folder, None if saved is None else saved.get(item, {}))
                 own["sums"][item] = {name: _summed(folder, name, number, count) for name in names}
     except Exception as error:  # TensorStore and json raise whatever they like
@@ -108,7 +108,7 @@ def unreadable(model_dir: str | Path, step: int, items: Sequence[str] = ITEMS) -
         saved = digests.read(model_dir, step)
         for item in items:
             folder = digests.step_folder(model_dir, step) / item
-            if item in (saved or {}) or folder.exists():
+            if _is_there(folder, saved):
                 _names(folder, None if saved is None else saved.get(item, {}))
     except Exception as error:
         return _said(error, model_dir)
@@ -127,6 +127,11 @@ def has_shapes(model_dir: str | Path, step: int, wanted: Mapping[str, Any]) -> b
         for item, tree in wanted.items()
         for leaves in [jax.tree_util.tree_leaves_with_path(tree)]
     )
+
+
+def _is_there(folder: Path, saved: Mapping[str, Any] | None) -> bool:
+    """Whether an item was saved; a step of an earlier version does not say, and has parameters at least."""
+    return folder.exists() or (folder.name == PARAMS if saved is None else folder.name in saved)
 
 
 def _names(folder: Path, saved: Mapping[str, Any] | None) -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from flan_jax import catalog, models
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
@@ -39,9 +42,23 @@ def declared(tuning: str) -> tuple[str, tuple[str, ...]]:
 
 
 def random(config: models.DecoderConfig, name: str) -> Source:
-    """Random parameters, with the byte vocabulary."""
-    params = jax.tree.map(np.asarray, models.build(config).init(jax.random.key(0)))
-    return Source(config, of_tree(params), vocabularies.ByteTokenizer(), f"random {name}")
+    """Random parameters, with the byte vocabulary; made one layer's tensor at a time, and the same each time."""
+    # A model of one layer has the same shapes and scales. Of its arrays, XLA makes the one that is asked for.
+    one = models.build(dataclasses.replace(config, num_layers=1, num_encoder_layers=min(1, config.num_encoder_layers)))
+    seed = jax.random.key(0)
+    traced, shapes = jax.make_jaxpr(one.init, return_shape=True)(seed)
+    places = {tuple(k.key for k in path): i for i, (path, _) in enumerate(jax.tree_util.tree_leaves_with_path(shapes))}
+
+    @functools.cache
+    def made(path: tuple[str, ...]) -> Callable[[jax.Array], jax.Array]:
+        return jax.jit(lambda key: jaxpr_as_fun(traced)(key)[places[path]])
+
+    def tensor(path: tuple[str, ...], layer: int | None) -> np.ndarray:
+        number = 0 if layer is None else 1 + layer
+        found = np.asarray(made(path)(jax.random.fold_in(seed, number)))
+        return found if layer is None else found[0]
+
+    return Source(config, tensor, vocabularies.ByteTokenizer(), f"random {name}")
 
 
 def open_source(

@@ -159,7 +159,9 @@ def test_damaged_arrays(copy):
             path.unlink()
     with pytest.raises(FlanError) as caught:
         arrays.load_model(copy)
-    _one_line(caught, "step 12", copy, "cannot be read")
+    _one_line(
+        caught, "step 12", copy, "is damaged", "_METADATA is missing", "take step 3, which is whole: give --step=3"
+    )
     assert jax.tree.leaves(arrays.load_model(copy, step=3)[1])  # the step before is whole
 
 
