@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = parser.parse_args(rest)
         from flan_jax.training import configurables, notices  # noqa: F401 - what a run file configures
 
-        with notices.listening() as listener, distributed.pod(arguments):
-            listener.joined()
+        with notices.listening() as listener, distributed.pod(arguments), listener.joined():
             configuration.parse(files or ["runs/flan_without_nli.gin"], bindings)
             result = gin.get_configurable("train")(config_text=gin.config_str())
             if arguments.json and distributed.is_primary():

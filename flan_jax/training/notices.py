@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import select
 import signal
 import sys
@@ -33,6 +34,9 @@ BROKEN_OFF = 128 + signal.SIGINT  # exit status after Ctrl-C, as shells have it
 _SAME = 1.0  # seconds: launchers pass on what a process has got already; what comes so soon is the same notice
 _LAST_CALLS = 2.0  # seconds for what is asked and called at the end
 
+# What JAX says where another process is gone.
+_OTHERS = re.compile(r"[Gg]loo|[Cc]onnection (closed|reset)|UNAVAILABLE|[Cc]oordination|[Hh]eartbeat|Socket closed")
+
 _listener: Listener | None = None
 
 
@@ -45,6 +49,7 @@ class Listener:
 
     def __init__(self, signals: Sequence[signal.Signals]) -> None:
         self.asked: signal.Signals | None = None
+        self._was_told = False  # itself, and not by another process of the pod
         self._training = False
         self._grace = float("inf")
         self._last_saved: Callable[[], int | None] = lambda: None
@@ -65,9 +70,29 @@ class Listener:
         # Signals to a child that is forked are no notices to us; what comes just then waits until that is clear.
         os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._forget)
 
-    def joined(self) -> None:
-        """After the processes of a pod have been joined: JAX then listens to SIGTERM alone, and is told from here."""
-        if signal.SIGTERM not in self._before or not jax.distributed.is_initialized():
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """Inside a pod that has been joined: JAX then listens to SIGTERM alone, and is told from here.
+
+        Raises:
+          FlanError: another process of the pod is gone; where this one was told to end, it ends as it was told to.
+        """
+        if not jax.distributed.is_initialized():
+            yield
+            return
+        self._tell_jax()
+        try:
+            yield
+        except Exception as error:
+            reason = " ".join(str(error).split())[:100]
+            if self.asked is not None and not isinstance(error, FlanError):
+                self._exit(f"another process of the pod ended first ({reason}); {self._saved()}.", PREEMPTED)
+            if not isinstance(error, jax.errors.JaxRuntimeError) or not _OTHERS.search(str(error)):
+                raise
+            raise FlanError(f"another process of the pod is gone ({reason}); its own output says why.") from error
+
+    def _tell_jax(self) -> None:
+        if signal.SIGTERM not in self._before:
             return
         # Its handler is C's, which Python can neither see nor call; it tells all processes of the pod.
         set_handler = ctypes.CDLL(None).signal
@@ -96,11 +121,6 @@ class Listener:
     def at_the_end(self, call: Callable[[], Any]) -> None:
         """Has something called where the program ends at once, for a short time; for example to give back a lock."""
         self._last_calls.append(call)
-
-    def end_without_the_others(self, error: Exception) -> None:
-        """Ends the program where another process of the pod has ended before the checkpoint was whole."""
-        reason = " ".join(str(error).split())[:100]
-        self._exit(f"another process of the pod ended first ({reason}); {self._saved()}.", PREEMPTED)
 
     def close(self) -> None:
         """Signals are handled as before."""
@@ -151,8 +171,10 @@ class Listener:
         status = BROKEN_OFF if one == signal.SIGINT else PREEMPTED
         if not self._training:
             self._exit(f"{name}: stopped before a step was done; the same command begins there again.", status)
-        if self.asked is None:
-            self.asked, self._asked_at = one, time.monotonic()
+        if self.asked is not None and not self._was_told:  # hosts of a pod are told one after another
+            self._was_told, self._asked_at = True, time.monotonic()
+        elif self.asked is None:
+            self._was_told, self.asked, self._asked_at = True, one, time.monotonic()
             again = f"; once more ends at once, and then {self._saved()}"
             if one != signal.SIGINT:
                 self._deadline = self._asked_at + self._grace
@@ -200,10 +222,7 @@ def _say(line: str) -> None:
 
 @contextlib.contextmanager
 def listening(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Listener]:
-    """Hears these signals inside; for the program, around joining a pod and training.
-
-    In a pod the processes of which are told to end, one that fails because another is gone ends as it was told to.
-    """
+    """Hears these signals inside; for the program, around joining a pod and training."""
     global _listener
     if _listener is not None:
         yield _listener
@@ -211,10 +230,6 @@ def listening(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Listener]
     _listener = made = Listener(signals)
     try:
         yield made
-    except Exception as error:
-        if isinstance(error, FlanError) or made.asked is None or not jax.distributed.is_initialized():
-            raise
-        made.end_without_the_others(error)
     finally:
         _listener = None
         made.close()
@@ -227,6 +242,5 @@ def listening_if_nobody_does() -> Iterator[Listener | None]:
     if _listener is not None or not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield _listener
         return
-    with listening((signal.SIGTERM,)) as made:
-        made.joined()
+    with listening((signal.SIGTERM,)) as made, made.joined():
         yield made

@@ -83,6 +83,15 @@ def test_what_a_launcher_passes_on_as_well_is_one_notice(sent):
     assert (process.returncode, out) == (0, f"{sent[0].name}\n") and said.count("\n") == 1
 
 
+def test_hosts_of_a_pod_are_told_one_after_another():
+    """A process that knows from another one is not ended by its own notice, some seconds later."""
+    process = _start(TRAINING.format(grace=60), "listener.asks(); time.sleep(3); print('went on', flush=True)")
+    time.sleep(1.3)
+    process.send_signal(TERM)
+    out, said = process.communicate(timeout=25)
+    assert (process.returncode, out, said) == (0, "went on\n", "")
+
+
 def test_what_is_ignored_stays_ignored():
     """As nohup and a shell's background have it."""
     ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); signal.signal(signal.SIGINT, signal.SIG_IGN)"

@@ -55,7 +55,7 @@ def _start(tmp_path, seconds, doing):
 @pytest.mark.parametrize(
     ("seconds", "doing", "words"),
     [
-        (1, "step(1, 0.1); step(2, 0.1); step(3, 60)", "no step for 1 s (NO_STEP_SECONDS 1), waiting for step 3"),
+        (1, "step(1, 0.1); step(2, 0.01); step(3, 60)", "no step for 1 s (NO_STEP_SECONDS 1), waiting for step 3"),
         (1, "step(1, 60)", "no step for 4 s (NO_STEP_SECONDS 1), compiling and running the first step"),
         (
             1,

@@ -1,0 +1,145 @@
+"""Training as a user starts it, told to end at bad moments, or hanging: what it says, leaves, and goes on with."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flan_jax.checkpoint import arrays
+from flan_jax.errors import PREEMPTED, STALLED
+from flan_jax.training.notices import BROKEN_OFF
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+HOOK = '''
+import os, signal, time
+from pathlib import Path
+
+
+class Tells:
+    """Sends signals to its own process, or to one of the pod, at a step; or hangs there."""
+
+    def __init__(self, step, signals=(), again=(), at="after_step", process=0, hangs=0.0):
+        self.step, self.signals, self.again, self.at = step, signals, again, at
+        self.process, self.hangs = process, hangs
+
+    def tell(self, context, step, at):
+        if step != self.step or at != self.at or int(os.environ.get("JAX_PROCESS_ID", 0)) != self.process:
+            return
+        for one in self.signals:
+            os.kill(os.getpid(), one)
+        for one in self.again:
+            time.sleep(1.5)
+            os.kill(os.getpid(), one)
+        time.sleep(self.hangs)
+
+    def start(self, context):
+        self.tell(context, 0, "start")
+
+    def after_step(self, context, step, values):
+        self.tell(context, step, "after_step")
+
+    def before_save(self, context, step):
+        self.tell(context, step, "before_save")
+
+    def after_save(self, context, step):
+        self.tell(context, step, "after_save")
+'''
+
+
+class Started:
+    """A run that has ended."""
+
+    def __init__(self, folder, prepared, hook, processes=1, steps=6, **macros):
+        self.folder = folder / "run"
+        (folder / "tells.py").write_text(HOOK)
+        macros = {"MODEL_DIR": str(self.folder), "PREPARED_DIR": str(prepared), "TRAIN_STEPS": steps} | macros
+        macros |= {"MIXTURE_OR_TASK_NAME": "sst2", "BATCH_SIZE": 2, "HOOKS": f"tells:Tells({hook})"}
+        macros |= {"TASK_FEATURE_LENGTHS": {"inputs": 48, "targets": 16}}
+        train = ["-m", "flan_jax.train", "--gin_file=runs/tune.gin"]
+        train += [f"--gin.{name}={value!r}" for name, value in macros.items()]
+        pod = [sys.executable, "-m", "flan_jax.launch.local_pod", f"--processes={processes}", "--grace=6", "--"]
+        paths = [str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "XLA_FLAGS": ""}
+        done = subprocess.run(
+            [sys.executable, *train] if processes == 1 else [*pod, "python", *train],
+            env=environment,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+        self.status, self.out, self.err = done.returncode, done.stdout, done.stderr
+        self.said = [line for line in self.err.splitlines() if "flan_jax: " in line]
+
+    @property
+    def logged(self):
+        log = self.folder / "metrics.jsonl"
+        return [json.loads(line)["step"] for line in log.read_text().splitlines()] if log.exists() else []
+
+    @property
+    def saved(self):
+        return arrays.steps(self.folder)
+
+
+@pytest.mark.parametrize(
+    ("hook", "macros", "status", "saved", "words"),
+    [
+        ("step=0, at='start', signals=(15,), hangs=30", {}, PREEMPTED, [], "before a step was done"),
+        ("step=4, at='after_save', signals=(2,)", {"CHECKPOINT_PERIOD": 4}, BROKEN_OFF, None, "Ctrl-C: the run saves"),
+        ("step=2, at='before_save', signals=(15,)", {}, PREEMPTED, None, "saves a checkpoint and stops, at most 25 s"),
+        ("step=3, signals=(15,), hangs=30", {"GRACE_SECONDS": 1}, PREEMPTED, [2], "not done after 1 s"),
+        ("step=3, signals=(2,), again=(2,), hangs=30", {}, BROKEN_OFF, [2], "Ctrl-C once more: stopped at once"),
+        ("step=6, signals=(15,)", {}, 0, [4, 6], "SIGTERM: the run saves"),  # it was at its end
+    ],
+)
+def test_told_to_end(prepared, tmp_path, hook, macros, status, saved, words):
+    run = Started(tmp_path, prepared, hook, **({"CHECKPOINT_PERIOD": 2} | macros))
+    assert run.status == status, run.err
+    assert any(words in line for line in run.said) and "Traceback" not in run.err
+    assert run.saved == saved if saved is not None else run.saved[-1] == run.logged[-1] < 6
+    assert not list(run.folder.glob("checkpoints/*tmp*")) or "not done" in run.err or "once more" in run.err
+    if status != 0 and saved is None:
+        assert f"stopped after step {run.logged[-1]}" in run.out
+
+
+def test_one_process_of_a_pod_is_told(prepared, tmp_path):
+    run = Started(tmp_path, prepared, "step=2, signals=(15,), process=1", processes=2, steps=400)
+    assert run.status == PREEMPTED, run.err
+    assert run.saved == [run.logged[-1]] and "Traceback" not in run.err
+    assert any("[process 1] flan_jax: SIGTERM" in line for line in run.err.splitlines())
+
+
+def test_a_process_of_a_pod_hangs(prepared, tmp_path):
+    """The others wait for it, and say where."""
+    run = Started(tmp_path, prepared, "step=2, signals=(19,), process=1", processes=2, NO_STEP_SECONDS=1)
+    assert run.status == STALLED, run.err
+    assert any("no step for" in line for line in run.said) and "most recent call first" in run.err
+    assert "loop.py" in (run.folder / "stacks.0.txt").read_text()
+
+
+def test_a_hook_hangs(prepared, tmp_path):
+    run = Started(tmp_path, prepared, "step=2, hangs=60", NO_STEP_SECONDS=1)
+    assert run.status == STALLED and "in tell" in (run.folder / "stacks.0.txt").read_text()
+    assert "in what happens after step 2" in run.said[-1]
+
+
+def test_no_room_for_the_save(prepared, tmp_path, make_disk):
+    disk = make_disk(600)
+    run = Started(tmp_path, prepared, "step=2, signals=(15,)", MODEL_DIR=str(disk / "run"))
+    assert run.status == 2 and "no space left on device" in run.said[-1] and "Traceback" not in run.err
+    assert not list((disk / "run").glob("checkpoints/*"))
+
+
+def test_killed_at_random_instants():
+    """The short form of `python benchmarks/faults.py`, whose full output is in docs/results/survival.md."""
+    command = [sys.executable, ROOT / "benchmarks" / "faults.py", "--instants=3", "--steps=25", "--seed=3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    for run in json.loads(done.stdout.splitlines()[-1])["runs"]:
+        assert run["arrays_equal"] == run["arrays"] > 20 and run["lines_equal"] == run["lines_alone"] == 25
+        assert run["left"] == []
