@@ -7,14 +7,13 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from flan_jax import distributed, models, partitioning
-from flan_jax.checkpoint import agreement, digests, keeping, stored
+from flan_jax.checkpoint import digests, keeping, place, stored
 from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
@@ -29,7 +28,7 @@ DAMAGED = "damaged"  # beside checkpoints/: steps that a run has gone on without
 _STAYS_AWAY, _PATIENCE = 0.5, 10.0  # seconds: what was removed is gone when it stays away so long; looked at so long
 
 
-def _manager(model_dir: str | Path, keep: Keeping | None = None) -> ocp.CheckpointManager:
+def _manager(model_dir: str | AnyPath, keep: Keeping | None = None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         preservation_policy=keep,
         create=keep is not None,
@@ -40,7 +39,7 @@ def _manager(model_dir: str | Path, keep: Keeping | None = None) -> ocp.Checkpoi
     return ocp.CheckpointManager(folder, options=options, item_names=(*stored.ITEMS, digests.ITEM))
 
 
-def steps(model_dir: str | Path) -> list[int]:
+def steps(model_dir: str | AnyPath) -> list[int]:
     """The steps that are saved whole, in order. Any process may ask by itself, which it may not of Orbax.
 
     Raises:
@@ -61,7 +60,7 @@ def steps(model_dir: str | Path) -> list[int]:
         raise cannot("read the steps of", folder, error) from error
 
 
-def latest_step(model_dir: str | Path) -> int | None:
+def latest_step(model_dir: str | AnyPath) -> int | None:
     """The last step that is saved whole, or None."""
     found = steps(model_dir)
     return found[-1] if found else None
@@ -218,7 +217,7 @@ def _with_shardings(abstract: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
 
 
-def choose_step(model_dir: str | Path, on_damage: str = STOP) -> int | None:
+def choose_step(model_dir: str | AnyPath, on_damage: str = STOP) -> int | None:
     """The step from which a run goes on, or None where there is none. In a pod process 0 decides, and tells the others.
 
     Args:
@@ -238,7 +237,7 @@ def choose_step(model_dir: str | Path, on_damage: str = STOP) -> int | None:
     found = distributed.decided(lambda: steps(folder))
     damaged: list[tuple[int, str]] = []
     for step in reversed(found):
-        agreement.check_step(folder, step)
+        place.check_step(folder, step)
         if on_damage == STOP:
             if what := distributed.decided(lambda s=step: stored.unreadable(folder, s)):
                 raise FlanError(distributed.decided(lambda s=step, w=what: _damage(folder, s, w, stored.ITEMS, TRAIN)))
@@ -253,7 +252,7 @@ def choose_step(model_dir: str | Path, on_damage: str = STOP) -> int | None:
             f"step {step} of {folder} is damaged: {what}; none of the {len(found)} steps there is whole: copy them "
             "anew, or start a new run in another folder."
         )
-    agreement.check_step(folder, None)
+    place.check_step(folder, None)
     return None
 
 
@@ -267,7 +266,7 @@ def _move_aside(folder: AnyPath, damaged: Sequence[tuple[int, str]], step: int) 
         print(f"step {number} of {folder} is damaged: {what}; moved to {place}, going on from step {step}.", flush=True)
 
 
-def _chosen_step(model_dir: str | Path, step: int | None) -> int:
+def _chosen_step(model_dir: str | AnyPath, step: int | None) -> int:
     def choose() -> int:
         found = steps(model_dir)
         if not found:
@@ -277,12 +276,12 @@ def _chosen_step(model_dir: str | Path, step: int | None) -> int:
         return found[-1] if step is None else step
 
     chosen = distributed.decided(choose)
-    agreement.check_step(user_path(model_dir), chosen)
+    place.check_step(user_path(model_dir), chosen)
     return chosen
 
 
 def restore_params(
-    model_dir: str | Path, abstract_params: Any, shardings: Any, step: int | None = None, how: str = STEP
+    model_dir: str | AnyPath, abstract_params: Any, shardings: Any, step: int | None = None, how: str = STEP
 ) -> Any:
     """Reads the parameters, each leaf onto the devices that its sharding names.
 
@@ -309,7 +308,7 @@ def restore_params(
 
 
 def restore_training(
-    model_dir: str | Path, abstract: tuple[Any, Any], shardings: tuple[Any, Any], step: int | None = None
+    model_dir: str | AnyPath, abstract: tuple[Any, Any], shardings: tuple[Any, Any], step: int | None = None
 ) -> tuple[int, Any, Any]:
     """Reads (step, params, opt_state).
 
@@ -339,7 +338,7 @@ def restore_training(
 
 @contextlib.contextmanager
 def explained(
-    model_dir: str | Path,
+    model_dir: str | AnyPath,
     step: int,
     items: Sequence[str] = (stored.PARAMS,),
     how: str = STEP,
@@ -367,7 +366,7 @@ def explained(
         raise FlanError(_damage(model_dir, step, what, items, how)) from error
 
 
-def _damage(model_dir: str | Path, step: int, what: str, items: Sequence[str], how: str) -> str:
+def _damage(model_dir: str | AnyPath, step: int, what: str, items: Sequence[str], how: str) -> str:
     alone = jax.process_count() == 1
     look, known = (stored.fault, "is whole") if alone else (stored.unreadable, "can be opened")
     for before in (s for s in reversed(steps(model_dir)) if s < step):
@@ -380,7 +379,7 @@ def _damage(model_dir: str | Path, step: int, what: str, items: Sequence[str], h
 
 
 @contextlib.contextmanager
-def _readable(model_dir: str | Path, step: int, remedy: str = "give another folder") -> Iterator[None]:
+def _readable(model_dir: str | AnyPath, step: int, remedy: str = "give another folder") -> Iterator[None]:
     try:
         yield
     except StorageError:
@@ -393,7 +392,7 @@ def _readable(model_dir: str | Path, step: int, remedy: str = "give another fold
 
 
 def load_model(
-    model_dir: str | Path,
+    model_dir: str | AnyPath,
     step: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     computation: Mapping[str, Any] | None = None,

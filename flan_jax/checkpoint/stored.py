@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -92,7 +92,7 @@ def fault(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS, tog
     for item, by_path in own["sums"].items() if saved is not None else ():
         found = {}
         for name, (dtype, shape, _) in by_path.items():
-            checksum = digests.total(one["sums"][item][name][2] for one in everyone)
+            checksum = _total(one["sums"][item][name][2] for one in everyone)
             found[name] = digests.Digest(dtype, tuple(shape), checksum)
         if difference := digests.difference(saved.get(item, {}), found):
             return difference
@@ -189,6 +189,12 @@ def _summed(folder: AnyPath, name: str, number: int, count: int) -> tuple[str, l
         if index % count == number:
             sums.add(np.asarray(store[start : min(start + slices, store.shape[0])].read().result()), start)
     return dtype.name, list(store.shape), sums.checksum
+
+
+def _total(checksums: Iterable[str]) -> str:
+    """The checksum of an array of whose slices each was added to one of several `digests.Sums`."""
+    halves = [(int(one[:8], 16), int(one[8:], 16)) for one in checksums]
+    return "".join(f"{sum(half) % 2**32:08x}" for half in zip(*halves, strict=True))
 
 
 def _said(error: Exception, model_dir: str | AnyPath) -> str:
