@@ -166,6 +166,9 @@ def run_here(unit: Unit, restarts: int) -> int:
         before = signal.signal(signal.SIGTERM, tell)
         try:
             status = process.wait()
+        except KeyboardInterrupt:  # the terminal has told the program too
+            process.wait()
+            raise
         finally:
             signal.signal(signal.SIGTERM, before)
         status = 128 - status if status < 0 else status
