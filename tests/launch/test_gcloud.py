@@ -49,8 +49,11 @@ def answers(tmp_path, monkeypatch):
     return of
 
 
+STATELESS = ("ACTIVE", {"state": 6}, {}, None, [])
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", "null", "{", "{}", '{"state": "ACTIVE"}', '{"state": {"state": 6}}', "<html>"]
+    "text", ["", "[]", "null", "{", "{}", "<html>", *(json.dumps({"state": state}) for state in STATELESS)]
 )
 def test_answers_that_say_nothing_may_be_better_next_time(answers, text):
     answers(text)
@@ -59,6 +62,9 @@ def test_answers_that_say_nothing_may_be_better_next_time(answers, text):
 
 
 def test_states_are_read(answers):
+    answers(json.dumps({"state": {"state": "ACTIVE"}, "tpu": [1]}))
+    with pytest.raises(gcloud.Passing):
+        gcloud.request(MACHINES, 30)
     answers(json.dumps({"state": {"state": "ACTIVE"}, "tpu": {}}))
     assert gcloud.request(MACHINES, 30) == gcloud.Request("ACTIVE")
     answers("ERROR: (gcloud.x) NOT_FOUND: Resource 'projects/p/locations/z/queuedResources/flan' was not found", 1)
