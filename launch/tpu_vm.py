@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         wait = arguments.wait_hours * 3600 if arguments.wait_hours else None
         timing = Timing(arguments.poll, arguments.patience, arguments.settle, wait)
         arguments.logs = Path(arguments.logs or f"{arguments.name}_logs")
-        hosts = Hosts(machines, Package(arguments.wheel), timing)
+        hosts = Hosts(machines, Package(arguments.wheel, arguments.dry_run), timing)
         if arguments.dry_run:
             if arguments.json:
                 work.show(units, as_json=True)

@@ -152,7 +152,7 @@ def test_parts_of_a_run_are_commands(cloud, launched, trains):
 
 def test_dry_run_prints_every_command_and_runs_none(launched, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    status, out, _ = launched("run", "--dry_run", "--slices=2", program=["-m", "x", "a b"])
+    status, out, _ = launched("run", "--dry_run", "--slices=2", "--wheel=/no/such.whl", program=["-m", "x", "a b"])
     assert status == 0
     lines = out.splitlines()
     parts = [line for line in lines if line.startswith("#")]
