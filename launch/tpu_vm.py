@@ -88,7 +88,8 @@ def run(hosts: Hosts, units: Sequence[work.Unit], arguments: argparse.Namespace)
     if arguments.fetch:
         hosts.fetch(arguments.fetch, arguments.to)
     if arguments.keep:
-        say("--keep: the machines stay up.")
+        say(f"--keep: the machines stay up. To delete them: {shlex.join(hosts.machines.delete())}")
+        hosts.may_be_up = False  # as was wished
     else:
         hosts.delete()
     return status
@@ -226,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except Preempted as error:  # not in `run`, which makes them again
             raise FlanError(f"the machines are {error}; run --attach makes them again.") from error
         finally:
-            if hosts.may_be_up and not arguments.keep:
+            if hosts.may_be_up:
                 _warn(machines, arguments, argv)
     sys.exit(status)
 

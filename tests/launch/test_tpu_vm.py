@@ -93,7 +93,8 @@ def test_a_run_from_the_machines_to_their_deletion(cloud, launched, trains):
 
 def test_the_locked_versions_are_installed_once(cloud, launched, trains):
     argv = trains(hosts=2)
-    assert launched("run", "--keep", program=argv)[0] == 0
+    status, _, errors = launched("run", "--keep", program=argv)
+    assert status == 0 and "the machines stay up" in errors and "MACHINES" not in errors
     assert launched("run", "--attach", "--keep", program=argv)[0] == 0
     for host in ("flan-w-0", "flan-w-1"):
         home = cloud.root / "hosts" / host
@@ -231,7 +232,7 @@ def test_a_lost_connection_starts_nothing_twice(cloud, launched, trains):
 
 
 def test_hosts_that_are_out_of_reach_for_too_long(cloud, launched, trains):
-    status, _, errors = launched(program=trains(ssh_drops=True), patience=0.5)
+    status, _, errors = launched("run", "--keep", program=trains(ssh_drops=True), patience=0.5)
     assert status == 2 and is_named(cloud, errors) and "Connection timed out" in errors
     assert cloud.state["name"] == "flan"  # what runs there may be of use: nothing is deleted
 
