@@ -29,7 +29,7 @@ NODE_LOST = ("PREEMPTED", "TERMINATED", "STOPPING", "STOPPED", "DELETING", "HIDI
 GONE = "GONE"  # ours: there is none of that name
 _PASSING = re.compile(
     r"UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|\b50[0234]\b|[Cc]onnection (reset|refused|timed out|closed)|timed out|"
-    r"[Tt]emporary failure|[Nn]etwork is unreachable|SSL|kex_exchange"
+    r"[Tt]emporary failure|[Nn]etwork is unreachable|SSL|kex_exchange|Max retries exceeded|NewConnectionError"
 )
 _REMEDIES = (
     (r"active account|auth login|reauthentication|invalid_grant|credentials", "log in: gcloud auth login"),
@@ -242,13 +242,16 @@ def request(machines: Machines, timeout: float) -> Request:
         if is_missing(error):
             return Request(GONE)
         raise
-    state = found.get("state")
-    specs = (found.get("tpu") or {}).get("nodeSpec") or [{}]
-    labels = (specs[0].get("node") or {}).get("labels") or {}
-    if not isinstance(state, dict) or not isinstance(state.get("state"), str):
-        raise Passing(f"gcloud {_words(command)} gave no state.")
-    failed = ((state.get("failedData") or {}).get("error") or {}).get("message") or ""
-    return Request(state["state"], labels.get(LABEL, ""), " ".join(failed.split())[:300])
+    try:
+        state = found["state"]
+        specs = (found.get("tpu") or {}).get("nodeSpec") or [{}]
+        labels = (specs[0].get("node") or {}).get("labels") or {}
+        failed = ((state.get("failedData") or {}).get("error") or {}).get("message") or ""
+        if not isinstance(state["state"], str):
+            raise TypeError
+        return Request(state["state"], str(labels.get(LABEL, "")), " ".join(str(failed).split())[:300])
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise Passing(f"gcloud {_words(command)} gave no state; update gcloud.") from error
 
 
 def node_hosts(machines: Machines, node: str, timeout: float) -> tuple[str, int]:
@@ -260,4 +263,5 @@ def node_hosts(machines: Machines, node: str, timeout: float) -> tuple[str, int]
         if is_missing(error):
             return GONE, 0
         raise
-    return str(found.get("state", "")), len(found.get("networkEndpoints") or [1])
+    endpoints = found.get("networkEndpoints")
+    return str(found.get("state", "")), len(endpoints) if isinstance(endpoints, list) and endpoints else 1

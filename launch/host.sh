@@ -115,8 +115,12 @@ stop() {
     sleep 0.1
   done
   kill -KILL "$program" 2> /dev/null
-  sleep 1
-  ! is_running "$job"
+  for _ in $(seq 100); do
+    is_running "$job" || exit 0
+    sleep 0.1
+  done
+  echo "host.sh: the program does not end on $me" >&2
+  exit 1
 }
 
 "$@"

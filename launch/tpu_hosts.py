@@ -68,15 +68,18 @@ class Package:
 
     Args:
       wheel: its path; None builds one from the checkout that this file lies in.
+      dry: only for commands that are printed: nothing is built or read.
     """
 
-    def __init__(self, wheel: str | None = None) -> None:
-        self._wheel = wheel
+    def __init__(self, wheel: str | None = None, dry: bool = False) -> None:
+        self._wheel, self._dry = wheel, dry
         self._made: tempfile.TemporaryDirectory[str] | None = None
 
     @functools.cached_property
     def lock(self) -> Path:
         """The locked versions."""
+        if self._dry:
+            return CHECKOUT / LOCK
         places = [CHECKOUT / LOCK, *([Path(self._wheel).parent / LOCK] if self._wheel else [])]
         for place in places:
             if place.is_file():
@@ -86,6 +89,8 @@ class Package:
     @functools.cached_property
     def wheel(self) -> Path:
         """The wheel, built when it is first asked for."""
+        if self._dry:
+            return Path(self._wheel or "flan_jax.whl")
         if self._wheel:
             if not self._wheel.endswith(".whl") or not Path(self._wheel).is_file():
                 raise FlanError(f"--wheel={self._wheel}: no such wheel.")
@@ -111,6 +116,8 @@ class Package:
     @functools.cached_property
     def digest(self) -> str:
         """Of all that is installed."""
+        if self._dry:
+            return "DIGEST"
         digest = hashlib.sha256()
         for path in (self.wheel, self.lock, SCRIPT):
             digest.update(path.read_bytes())

@@ -88,7 +88,8 @@ def run(hosts: Hosts, units: Sequence[work.Unit], arguments: argparse.Namespace)
     if arguments.fetch:
         hosts.fetch(arguments.fetch, arguments.to)
     if arguments.keep:
-        say("--keep: the machines stay up.")
+        say(f"--keep: the machines stay up. To delete them: {shlex.join(hosts.machines.delete())}")
+        hosts.may_be_up = False  # as was wished
     else:
         hosts.delete()
     return status
@@ -208,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         wait = arguments.wait_hours * 3600 if arguments.wait_hours else None
         timing = Timing(arguments.poll, arguments.patience, arguments.settle, wait)
         arguments.logs = Path(arguments.logs or f"{arguments.name}_logs")
-        hosts = Hosts(machines, Package(arguments.wheel), timing)
+        hosts = Hosts(machines, Package(arguments.wheel, arguments.dry_run), timing)
         if arguments.dry_run:
             if arguments.json:
                 work.show(units, as_json=True)
@@ -226,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except Preempted as error:  # not in `run`, which makes them again
             raise FlanError(f"the machines are {error}; run --attach makes them again.") from error
         finally:
-            if hosts.may_be_up and not arguments.keep:
+            if hosts.may_be_up:
                 _warn(machines, arguments, argv)
     sys.exit(status)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -82,11 +84,11 @@ def program(argv: Sequence[str]) -> Unit:
     output = ""
     for argument in argv:
         option, _, value = argument.partition("=")
-        if macro and option == f"--gin.{macro}" and value[:1] in "'\"" and value[-1:] == value[:1]:
-            output = value[1:-1]
-    # Without the whole plan it is not known whether several runs go into one folder: such a unit is never left out.
+        if macro and option == f"--gin.{macro}":
+            with contextlib.suppress(ValueError, SyntaxError):  # which the program will say
+                output = str(ast.literal_eval(value))
     name = argv[1].rsplit(".", 1)[-1] if list(argv[:1]) == ["-m"] and len(argv) > 1 else PROGRAM
-    return Unit(unit_name([name], argv), PROGRAM if job == EVAL else job, tuple(argv), output)
+    return Unit(unit_name([name], argv), job, tuple(argv), output)
 
 
 def show(units: Sequence[Unit], as_json: bool = False) -> None:
@@ -166,6 +168,9 @@ def run_here(unit: Unit, restarts: int) -> int:
         before = signal.signal(signal.SIGTERM, tell)
         try:
             status = process.wait()
+        except KeyboardInterrupt:  # the terminal has told the program too
+            process.wait()
+            raise
         finally:
             signal.signal(signal.SIGTERM, before)
         status = 128 - status if status < 0 else status

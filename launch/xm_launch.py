@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         async def launch() -> None:
             async with xm_local.create_experiment(experiment_title=known.title) as experiment:
-                ended.update(await run(experiment, xm, where, units, parallel, wait=here))
+                ended.update(await run(experiment, xm, where, units, parallel, here or parallel > 0))
 
         try:
             asyncio.run(launch())

@@ -197,6 +197,15 @@ def test_progress_is_what_is_whole(tmp_path):
     assert seen[0] == seen[1] and len(set(seen)) == 3
 
 
+def test_progress_of_an_evaluation_is_what_it_has_predicted(tmp_path):
+    one = work.program(["-m", "flan_jax.eval", f"--gin.EVAL_OUTPUT_DIR={str(tmp_path)!r}"])
+    before = one.progress()
+    (tmp_path / "predictions" / "rte").mkdir(parents=True)
+    (tmp_path / "predictions" / "rte" / "test_t0.jsonl").touch()
+    assert one.output == str(tmp_path) and before != one.progress() is not None
+    assert work.program(["-m", "flan_jax.train", "--gin.MODEL_DIR='open"]).output == ""
+
+
 def test_units_run_here_with_restarts(tmp_path):
     count = f"import os, sys; p = {str(tmp_path / 'n')!r}; n = int(open(p).read()) if os.path.exists(p) else 0"
     code = f"{count}; open(p, 'w').write(str(n + 1)); sys.exit(75 if n < 2 else 4)"

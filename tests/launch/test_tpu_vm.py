@@ -93,7 +93,8 @@ def test_a_run_from_the_machines_to_their_deletion(cloud, launched, trains):
 
 def test_the_locked_versions_are_installed_once(cloud, launched, trains):
     argv = trains(hosts=2)
-    assert launched("run", "--keep", program=argv)[0] == 0
+    status, _, errors = launched("run", "--keep", program=argv)
+    assert status == 0 and "the machines stay up" in errors and "MACHINES" not in errors
     assert launched("run", "--attach", "--keep", program=argv)[0] == 0
     for host in ("flan-w-0", "flan-w-1"):
         home = cloud.root / "hosts" / host
@@ -152,7 +153,7 @@ def test_parts_of_a_run_are_commands(cloud, launched, trains):
 
 def test_dry_run_prints_every_command_and_runs_none(launched, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    status, out, _ = launched("run", "--dry_run", "--slices=2", program=["-m", "x", "a b"])
+    status, out, _ = launched("run", "--dry_run", "--slices=2", "--wheel=/no/such.whl", program=["-m", "x", "a b"])
     assert status == 0
     lines = out.splitlines()
     parts = [line for line in lines if line.startswith("#")]
@@ -231,7 +232,7 @@ def test_a_lost_connection_starts_nothing_twice(cloud, launched, trains):
 
 
 def test_hosts_that_are_out_of_reach_for_too_long(cloud, launched, trains):
-    status, _, errors = launched(program=trains(ssh_drops=True), patience=0.5)
+    status, _, errors = launched("run", "--keep", program=trains(ssh_drops=True), patience=0.5)
     assert status == 2 and is_named(cloud, errors) and "Connection timed out" in errors
     assert cloud.state["name"] == "flan"  # what runs there may be of use: nothing is deleted
 
