@@ -21,7 +21,6 @@ from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
 from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
-from flan_jax.wording import counted
 
 FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
 BLOCK_ROWS = 512
@@ -111,7 +110,7 @@ class Stream:
             fits = (lengths <= row_length) & (targets <= target_length)
             if not fits.any():
                 raise FlanError(
-                    f"dataset {name}: none of its {counted(len(fits), 'examples')} fits a row of {row_length} slots "
+                    f"dataset {name}: no example of {len(fits)} fits a row of {row_length} slots "
                     f"with {target_length} target slots; raise TASK_FEATURE_LENGTHS or leave it out."
                 )
             if not fits.all():
