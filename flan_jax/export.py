@@ -189,9 +189,7 @@ def export(
             bar.advance(task)
         if not lines:
             first = f"{skipped[0].reason}; {skipped[0].remedy}"
-            raise FlanError(
-                f"nothing to export: none of {counted(len(skipped), 'sources')} could be read (first: {first})."
-            )
+            raise FlanError(f"nothing to export: no source of {len(skipped)} could be read (first: {first}).")
     return {"lines": lines, "skipped": [dataclasses.asdict(s) for s in skipped], "left_out": list(unused)}
 
 

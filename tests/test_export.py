@@ -107,7 +107,7 @@ def test_what_fails_leaves_the_old_file(tmp_path, monkeypatch, capsys):
     [
         (["--name=rtee"], "unknown mixture 'rtee': did you mean"),
         (["--name=flan_rte_t10"], "unknown mixture 'flan_rte_t10'"),
-        (["--name=wsc273", "--split=train"], "nothing to export: none of 1 sources could be read (first: it has no"),
+        (["--name=wsc273", "--split=train"], "nothing to export: no source of 1 could be read (first: it has no"),
         (["--name=rte_17_shots"], "up to 16 shots"),
     ],
 )

@@ -454,4 +454,4 @@ def test_no_source_at_all(tmp_path, capsys):
         prepare.main(["--datasets=rte,sst2", f"--data={tmp_path / 'data'}", f"--to={tmp_path / 'prepared'}"])
     assert status.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "nothing prepared: none of 2 sources" in line and "add rte/train.jsonl" in line
+    assert "nothing prepared: no source of 2" in line and "add rte/train.jsonl" in line

@@ -77,7 +77,7 @@ def test_some_checks_on_one_dataset(run, kind):
         (["--seed=-1"], "argument --seed: -1: it has to be"),
         ([f"--seed={2**32}"], "argument --seed: 4294967296: it can be"),
         (["--targets=0"], "argument --targets: 0: it has to be"),
-        (["--inputs=20", "--targets=2"], "none of its"),
+        (["--inputs=20", "--targets=2"], "no example of"),
         (["--step=4"], "no step 4 in"),
         (["--checks=rowz"], "unknown check 'rowz': did you mean 'rows'"),
         (["--mixture=flam"], "unknown mixture 'flam'"),

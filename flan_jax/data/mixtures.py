@@ -108,7 +108,7 @@ def composition(mixture: str, examples: Mapping[str, int]) -> Composition:
     wanted = catalog.mixture(styles.split_name(mixture)[0])
     there = [d for d in wanted if examples.get(d.name)]
     if not there:
-        raise FlanError(f"mixture {mixture!r}: none of its {counted(len(wanted), 'datasets')} is there.")
+        raise FlanError(f"mixture {mixture!r}: no dataset of its {len(wanted)} is there.")
     rates = {d.name: catalog.mixing_rate(examples[d.name]) for d in there}
     total = sum(rates.values())
     members = tuple(Member(d.name, d.cluster, examples[d.name], rates[d.name], rates[d.name] / total) for d in there)

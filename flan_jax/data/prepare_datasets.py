@@ -81,7 +81,7 @@ def result_of(outcomes: Sequence[parallel.Outcome], data: str) -> dict[str, Any]
     skipped = [dataclasses.asdict(outcome.skipped) for outcome in outcomes if outcome.skipped]
     if not done:
         raise FlanError(
-            f"nothing prepared: none of {counted(len(outcomes), 'sources')} could be opened with --data={data} "
+            f"nothing prepared: no source of {len(outcomes)} could be opened with --data={data} "
             f"(first: {skipped[0]['reason']}; {skipped[0]['remedy']})."
         )
     return {

@@ -22,7 +22,6 @@ from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
 from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
-from flan_jax.wording import counted
 
 FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
 BLOCK_ROWS = 512
@@ -111,8 +110,8 @@ class Stream:
             fitting = Fitting(tokens.entries(), self._layout.sizes, row_length, target_length)
             if not fitting.counts:
                 raise FlanError(
-                    f"dataset {name}: none of its {counted(fitting.examples, 'examples')} fits a row of {row_length} "
-                    f"slots with {target_length} target slots; raise TASK_FEATURE_LENGTHS or leave it out."
+                    f"dataset {name}: no example of {fitting.examples} fits a row of {row_length} slots "
+                    f"with {target_length} target slots; raise TASK_FEATURE_LENGTHS or leave it out."
                 )
             if fitting.excluded:
                 self.excluded[name] = fitting.excluded

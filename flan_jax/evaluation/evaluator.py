@@ -30,7 +30,6 @@ from flan_jax.overlap import evaluated as overlap
 from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.splits import DEV_SIZE
-from flan_jax.wording import counted
 
 _TREES_AT_ONCE = 256  # prompts scored together, so that batches are full; a job that is killed loses no more
 
@@ -269,7 +268,7 @@ def evaluate(
         lines = {split: {n: one.lines for n, one in of.items() if one.lines} for split, of in by_split.items()}
         if not lines["test"]:
             first = left["test"][0].reason.rstrip(".")
-            reason = f"none of its {counted(len(left['test']), 'test examples')} can be asked (first: {first})"
+            reason = f"no test example of {len(left['test'])} can be asked (first: {first})"
             results["skipped"].append({"dataset": record.name, "reason": reason})
             continue
         results["datasets"][record.name] = {

@@ -136,5 +136,5 @@ def test_hosts_share_the_batch(store):
 
 
 def test_examples_that_fit_no_row(store):
-    with pytest.raises(FlanError, match="none of its 200 examples fits a row of 40 slots with 1 target slots"):
+    with pytest.raises(FlanError, match="no example of 200 fits a row of 40 slots with 1 target slots"):
         _stream(store, target_length=1)

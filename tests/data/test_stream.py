@@ -287,7 +287,7 @@ def test_examples_that_fit_no_row_are_never_drawn(store):
 
 @pytest.mark.parametrize("lengths", [{"row_length": 2}, {"target_length": 1}])
 def test_a_dataset_that_never_fits(store, lengths):
-    with pytest.raises(FlanError, match="dataset rte: none of its 48 examples fits .*TASK_FEATURE_LENGTHS"):
+    with pytest.raises(FlanError, match="dataset rte: no example of 48 fits .*TASK_FEATURE_LENGTHS"):
         small(store, {"rte": 1.0}, **lengths)
 
 

@@ -125,8 +125,8 @@ def test_a_dataset_of_which_nothing_can_be_asked(scorer, tmp_path):
     results = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["piqa", "rte"])
     assert set(results["datasets"]) == {"rte"}
     (skipped,) = results["skipped"]
-    assert skipped["dataset"] == "piqa" and "none of its 1 test examples can be asked" in skipped["reason"]
-    with pytest.raises(FlanError, match="there is no result for small step 0: piqa: none of its 1") as caught:
+    assert skipped["dataset"] == "piqa" and "no test example of 1 can be asked" in skipped["reason"]
+    with pytest.raises(FlanError, match="there is no result for small step 0: piqa: no test example of 1") as caught:
         evaluate(scorer, tmp_path / "prepared", tmp_path / "alone", ["piqa"])
     assert "\n" not in str(caught.value) and not (tmp_path / "alone" / "results.json").exists()
 
@@ -136,7 +136,7 @@ def test_a_generated_answer_with_too_long_an_instruction(scorer, generator, tmp_
     assert protocol.of(catalog.dataset("natural_questions"), style).exemplar_room == 960
     prepare(tmp_path / "prepared", natural_questions=[NQ, NQ])
     settings = dataclasses.replace(SETTINGS, max_input_tokens=30)
-    with pytest.raises(FlanError, match="none of its 2 test examples can be asked"):
+    with pytest.raises(FlanError, match="no test example of 2 can be asked"):
         evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["natural_questions"], settings, generator=generator)
 
 

@@ -154,7 +154,7 @@ REFUSED = {
     ),
     "rubbish.txt.gz": (gzip.compress(TEXT.encode()) + b"rubbish", "cannot be read"),
     "blank.txt": (b" \n\t\n" * 10, "the corpus holds no words"),
-    "empty.jsonl": (b"", "the corpus holds no words: 1 files, 0 bytes"),
+    "empty.jsonl": (b"", "the corpus holds no words: 1 file, 0 bytes"),
     "empty.txt.gz": (gzip.compress(b""), "the corpus holds no words"),
     "no words.jsonl": (json.dumps({"text": "… !?"}).encode(), "the corpus holds no words"),
 }
