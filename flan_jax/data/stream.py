@@ -193,7 +193,7 @@ class Stream:
             mine = datasets == dataset
             entries = self._stores[dataset].index[examples[mine]]
             lengths[mine], targets[mine] = sizes_of(entries, self._layout.sizes)
-            self._stores[dataset].forget()  # each has touched a page of its own
+            self._stores[dataset].forget()  # each draw has touched other pages
         slots, target_slots = self._block_rows * self.row_length, self._block_rows * self.target_length
         inside = (np.cumsum(lengths) <= FILL * slots) & (np.cumsum(targets) <= FILL * target_slots)
         datasets, examples, lengths, targets = (x[inside] for x in (datasets, examples, lengths, targets))
@@ -249,7 +249,10 @@ class Stream:
             numbered = ((number[segment.dataset], segment.example) for segment in self.segments(step, row))
             return [(dataset, *self._stores[dataset].example(example)) for dataset, example in numbered]
 
-        return self._layout.batch([members(row) for row in chosen])
+        found = [members(row) for row in chosen]
+        for dataset in {example[0] for row in found for example in row}:
+            self._stores[dataset].forget()
+        return self._layout.batch(found)
 
     def report(self, blocks: int = 2) -> dict[str, Any]:
         """How full rows are, over the first blocks, and how often each dataset is drawn.
