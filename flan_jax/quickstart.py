@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--steps", type=options.count_or_none, default=0, help="tuning steps (default: 8, tiny model: 200)"
     )
-    parser.add_argument("--batch_size", type=options.count, default=2, help="rows of 1,280 slots a step")
+    parser.add_argument(
+        "--batch_size", type=options.count, default=2, help="rows of 1,280 slots a step, rounded up to the devices"
+    )
     parser.add_argument(
         "--learning_rate",
         type=options.of(Number(least=0, most=1000)),
@@ -107,7 +109,9 @@ def run(arguments: argparse.Namespace) -> dict:
     stage(f"evaluate: {CLUSTER} before tuning")
     evaluate(start, to / "eval_before", "before")
     steps = arguments.steps or (200 if tiny else 8)
-    stage(f"tune: {steps} steps on {MIXTURE}")
+    devices = _devices()
+    rows = -(-arguments.batch_size // devices) * devices  # which all devices share
+    stage(f"tune: {steps} steps of {rows} rows on {MIXTURE}")
     _in_process(
         "train",
         f"--gin_file=runs/{MIXTURE}.gin",
@@ -115,7 +119,7 @@ def run(arguments: argparse.Namespace) -> dict:
         f"--gin.PREPARED_DIR={str(prepared)!r}",
         f"--gin.INITIAL_CHECKPOINT_PATH={str(start)!r}",
         f"--gin.TRAIN_STEPS={steps}",
-        f"--gin.BATCH_SIZE={arguments.batch_size}",
+        f"--gin.BATCH_SIZE={rows}",
         f"--gin.LEARNING_RATE={arguments.learning_rate or (1e-2 if tiny else 3e-4)}",
         f"--gin.LOG_PERIOD={10 if tiny else 1}",
     )
@@ -149,6 +153,14 @@ def _start(arguments: argparse.Namespace, to: AnyPath, stage) -> tuple[AnyPath, 
     tuning = "untuned" if wanted in (GEMMA, TINY) else "unknown"
     _in_process("convert", f"--from={wanted}", f"--to={folder}", f"--tuning={tuning}")
     return folder, wanted == TINY
+
+
+def _devices() -> int:
+    """How many devices training will have. JAX is asked in a process of its own: here it would hold their memory."""
+    command = [sys.executable, "-c", "import jax; print(jax.device_count())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.split()
+    return int(lines[-1]) if lines and lines[-1].isdecimal() else 1
 
 
 def _in_process(binary: str, *arguments: str) -> None:

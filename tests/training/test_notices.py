@@ -20,17 +20,16 @@ with notices.listening() as listener:
     print("ready", flush=True)
     {doing}
 """
-DEEP = "ctypes.CDLL(None).sleep(30)"  # in C, where Python's own handlers do not run, as in a compile
+# In C, which no signal interrupts and where Python's own handlers do not run, as in a compile: a lock taken twice.
+DEEP = "c, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64); [c.pthread_mutex_lock(lock) for _ in range(2)]"
 WAITS = "time.sleep(30)"
 TRAINING = "listener.train({grace}, lambda: 7)"
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 
-def _start(training="", doing=DEEP, **more):
-    code = SCRIPT.format(training=training, doing=doing)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
-    )
+def _start(training="", doing=DEEP):
+    code = f"import signal; signal.alarm(60)\n{SCRIPT.format(training=training, doing=doing)}"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n", process.communicate()[1]
     return process
 
