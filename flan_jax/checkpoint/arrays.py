@@ -15,7 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from flan_jax import distributed, models, partitioning
-from flan_jax.checkpoint import agreement, digests, keeping, stored
+from flan_jax.checkpoint import digests, keeping, place, stored
 from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
@@ -233,7 +233,7 @@ def choose_step(model_dir: str | Path, on_damage: str = STOP) -> int | None:
     found = distributed.decided(lambda: steps(folder))
     damaged: list[tuple[int, str]] = []
     for step in reversed(found):
-        agreement.check_step(folder, step)
+        place.check_step(folder, step)
         if on_damage == STOP:
             if what := distributed.decided(lambda s=step: stored.unreadable(folder, s)):
                 raise FlanError(distributed.decided(lambda s=step, w=what: _damage(folder, s, w, stored.ITEMS, TRAIN)))
@@ -248,7 +248,7 @@ def choose_step(model_dir: str | Path, on_damage: str = STOP) -> int | None:
             f"step {step} of {folder} is damaged: {what}; none of the {len(found)} steps there is whole: copy them "
             "anew, or start a new run in another folder."
         )
-    agreement.check_step(folder, None)
+    place.check_step(folder, None)
     return None
 
 
@@ -273,7 +273,7 @@ def _chosen_step(model_dir: str | Path, step: int | None) -> int:
         return found[-1] if step is None else step
 
     chosen = distributed.decided(choose)
-    agreement.check_step(Path(model_dir), chosen)
+    place.check_step(Path(model_dir), chosen)
     return chosen
 
 

@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +113,6 @@ class Sums:
     def checksum(self) -> str:
         """Of what was added so far."""
         return _hexadecimal(self._sums)
-
-
-def total(checksums: Iterable[str]) -> str:
-    """The checksum of an array of whose slices each was added to one of several `Sums`."""
-    parts = [(int(one[:8], 16), int(one[8:], 16)) for one in checksums]
-    return _hexadecimal([sum(part) % 2**32 for part in zip(*parts, strict=True)])
 
 
 def of_array(x: np.ndarray) -> Digest:
@@ -424,17 +418,10 @@ def say_unchecked(model_dir: str | Path, step: int) -> None:
 def compare(
     model_dir: str | Path, step: int, saved: Mapping[str, Digest], found: Mapping[str, Digest], complete: bool = True
 ) -> None:
-    """Compares digests by path.
-
-    Args:
-      model_dir: a checkpoint folder, for the message.
-      step: of it, for the message.
-      saved: what was saved.
-      found: of what was read.
-      complete: whether all that was saved must be among `found`.
+    """Compares the digests of a step, by path: those that were saved, and those of what was read.
 
     Raises:
-      FlanError: they differ, by the name of the first that does and how many do.
+      FlanError: they differ, by the name of the first that does and how many do; or, if `complete`, one was not read.
     """
     if what := difference(saved, found, complete):
         raise FlanError(f"step {step} of {model_dir} is damaged: {what}; copy the checkpoint anew.")

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def fault(model_dir: str | Path, step: int, items: Sequence[str] = ITEMS, togeth
     for item, by_path in own["sums"].items() if saved is not None else ():
         found = {}
         for name, (dtype, shape, _) in by_path.items():
-            checksum = digests.total(one["sums"][item][name][2] for one in everyone)
+            checksum = _total(one["sums"][item][name][2] for one in everyone)
             found[name] = digests.Digest(dtype, tuple(shape), checksum)
         if difference := digests.difference(saved.get(item, {}), found):
             return difference
@@ -192,6 +192,12 @@ def _summed(folder: Path, name: str, number: int, count: int) -> tuple[str, list
         if index % count == number:
             sums.add(np.asarray(store[start : min(start + slices, store.shape[0])].read().result()), start)
     return dtype.name, list(store.shape), sums.checksum
+
+
+def _total(checksums: Iterable[str]) -> str:
+    """The checksum of an array of whose slices each was added to one of several `digests.Sums`."""
+    halves = [(int(one[:8], 16), int(one[8:], 16)) for one in checksums]
+    return "".join(f"{sum(half) % 2**32:08x}" for half in zip(*halves, strict=True))
 
 
 def _said(error: Exception, model_dir: str | Path) -> str:

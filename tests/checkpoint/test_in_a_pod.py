@@ -16,12 +16,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from flan_jax import distributed, partitioning
-from flan_jax.checkpoint import agreement, arrays, digests, lock, stored
+from flan_jax.checkpoint import place, arrays, digests, lock, stored
 from flan_jax.errors import FlanError
 
 distributed.join()
 root, number, said = Path(sys.argv[1]), jax.process_index(), {}
-agreement._PATIENCE = 0.5
+place._PATIENCE = 0.5
 shared, own = root / "shared", root / f"host {number}"
 
 
@@ -41,9 +41,9 @@ def refuse():
 told("gathered", lambda: distributed.gathered(["", "\\u00e4" * 3][number]))
 told("decided", lambda: distributed.decided(lambda: [number, None, "x"]))
 told("refused", lambda: distributed.decided(refuse))
-told("shared", lambda: agreement.check_shared(shared))
+told("shared", lambda: place.check_shared(shared))
 told("left", lambda: [path.name for path in shared.iterdir()])
-told("host-local", lambda: agreement.check_shared(own))
+told("host-local", lambda: place.check_shared(own))
 
 with lock.held(shared, "training") as held:
     told("held by one", lambda: len(list(shared.glob("lock-*"))))

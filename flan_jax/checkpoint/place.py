@@ -1,15 +1,18 @@
-"""Whether the hosts of a pod see the same folder: asked before the first step, since later it costs the run."""
+"""Whether a folder can take a run: the same for all hosts, and with room. Asked before the first step, not after."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import math
+import shutil
 import socket
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -20,6 +23,7 @@ from flan_jax.files import make_folder, written
 
 _PATIENCE = 10.0  # seconds after which what process 0 wrote or saw is seen on every host, if ever
 _LOOK = 0.2
+_COMPRESSED = 0.5  # float32 numbers that came from bfloat16; others take 0.92
 
 
 def check_shared(folder: Path, name: str = "MODEL_DIR") -> None:
@@ -52,6 +56,33 @@ def check_shared(folder: Path, name: str = "MODEL_DIR") -> None:
         if distributed.is_primary():
             with contextlib.suppress(OSError):
                 token.unlink(missing_ok=True)
+
+
+def check_room(folder: Path, trees: Any, name: str = "MODEL_DIR") -> None:
+    """Checks that a checkpoint can fit on the disk, where the system says how much is free. All have to ask together.
+
+    Args:
+      folder: where checkpoints go; it is there.
+      trees: of arrays or their shapes, which a checkpoint holds.
+      name: what the folder is called, for the error.
+
+    Raises:
+      FlanError: less is free than the best compression that is met with would need.
+    """
+    needed = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(trees))
+
+    def look() -> None:
+        try:
+            free = shutil.disk_usage(folder).free
+        except (OSError, TypeError, ValueError):  # object storage has no end
+            return
+        if free < _COMPRESSED * needed:
+            raise FlanError(
+                f"{name} {folder} has {free / 1e9:.3g} GB free, and a checkpoint of this run takes {needed / 1e9:.3g} "
+                "GB: make room, or choose another folder."
+            )
+
+    distributed.decided(look)
 
 
 def check_step(folder: Path, step: int | None) -> None:
