@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,10 +12,10 @@ import numpy as np
 import optax
 
 from flan_jax import distributed, macros, models, partitioning
-from flan_jax.checkpoint import arrays, digests, keeping
+from flan_jax.checkpoint import arrays, digests, keeping, lock, place
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
-from flan_jax.files import user_path
+from flan_jax.files import AnyPath, user_path
 from flan_jax.training import optimizers, records
 from flan_jax.training.continuing import continued
 from flan_jax.training.figures import Figures
@@ -124,39 +123,40 @@ def train(
     """
     folder = user_path(model_dir, "MODEL_DIR")
     own_hooks, best = loading.load(hooks), keeping.Best(**keep_best) if keep_best else None
-    called = [
-        *([Watchdog(no_step_seconds)] if no_step_seconds else []),
-        NotFinite() if on_nan == "stop" else Skipping(on_nan),
-        *own_hooks,
-        *(MetricsLog(), Progress(log_period)),
-        *([Profiling(profile)] if profile else []),
-        Preemption(grace_seconds),
-        Saving(checkpoint_period, keep_checkpoints, keep_every, best, known=not own_hooks),
-    ]
-    run, given = resolve(
-        model_dir=folder,
-        mixture=mixture,
-        prepared_dir=prepared_dir,
-        train_steps=train_steps,
-        initial_checkpoint_path=initial_checkpoint_path,
-        model=model,
-        vocabulary=vocabulary,
-        batch_size=batch_size,
-        feature_lengths=feature_lengths,
-        computation=computation,
-        random_seed=random_seed,
-        optimizer=optimizer,
-        microbatches=microbatches,
-        mesh_shape=mesh_shape,
-        hooks=hooks,
-    )
-    return _trained(run, given, folder, prepared_dir, called, on_damage, config_text)
+    with lock.held(folder, "training") as hold:
+        called = [
+            *([Watchdog(no_step_seconds)] if no_step_seconds else []),
+            NotFinite() if on_nan == "stop" else Skipping(on_nan),
+            *own_hooks,
+            *(MetricsLog(), Progress(log_period)),
+            *([Profiling(profile)] if profile else []),
+            Preemption(grace_seconds),
+            Saving(checkpoint_period, keep_checkpoints, keep_every, best, known=not own_hooks, allowed=hold.check),
+        ]
+        run, given = resolve(
+            model_dir=folder,
+            mixture=mixture,
+            prepared_dir=prepared_dir,
+            train_steps=train_steps,
+            initial_checkpoint_path=initial_checkpoint_path,
+            model=model,
+            vocabulary=vocabulary,
+            batch_size=batch_size,
+            feature_lengths=feature_lengths,
+            computation=computation,
+            random_seed=random_seed,
+            optimizer=optimizer,
+            microbatches=microbatches,
+            mesh_shape=mesh_shape,
+            hooks=hooks,
+        )
+        return _trained(run, given, folder, prepared_dir, called, on_damage, config_text)
 
 
 def _trained(
     run: Run,
     given: Materials,
-    folder: Path,
+    folder: AnyPath,
     prepared_dir: str,
     hooks: Sequence[Any],
     on_damage: str,
@@ -166,9 +166,8 @@ def _trained(
     primary, program, mesh = distributed.is_primary(), run.program, given.mesh
 
     # -------------------------------------------------------------------------------- compare with what is there
-    # Asked of all, so that none has made the folder yet when another looks.
-    found = arrays.latest_step(folder)
-    start = found if distributed.everywhere(found is not None) else None
+    place.check_shared(folder)
+    start = arrays.choose_step(folder, on_damage)
     run, changes = continued(folder, run, given.saved, start)
     if start is not None and start >= run.train_steps:
         if primary:
@@ -192,7 +191,8 @@ def _trained(
     )
     tx = optimizers.for_parameters(given.optimizer, network.logical_axes())
     shardings = state_shardings(mesh, network, tx)
-    state = _state(network, tx, shardings, None if start is None else folder, run, given.checkpoint)
+    state = _state(network, tx, shardings, folder, start, run, given.checkpoint)
+    place.check_room(folder, (state.params, state.opt_state))
     if primary:
         whole = partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())
         records.show(composition, run.train_steps * stream.draws_per_step, [*changes, *filter(None, [whole])])
@@ -243,7 +243,8 @@ def _state(
     network: models.Model,
     tx: optax.GradientTransformation,
     shardings: TrainState,
-    model_dir: Path | None,
+    model_dir: AnyPath,
+    step: int | None,
     run: Run,
     checkpoint: str | None,
 ) -> TrainState:
@@ -253,26 +254,26 @@ def _state(
       network: the model.
       tx: the optimizer.
       shardings: of the state.
-      model_dir: the run's own folder, where it has a checkpoint.
-      run: says which step of the checkpoint, and the seed.
+      model_dir: the run's own folder.
+      step: which of its checkpoints; None where it has none.
+      run: says which step of the checkpoint to start from, and the seed.
       checkpoint: where the parameters of step 0 are; None makes random ones.
 
     Raises:
       FlanError: it cannot be read, or the parameters are not finite.
     """
-    step = 0
-    if model_dir is not None:
+    if step is not None:
         abstract = abstract_state(network, tx)
-        step, params, opt_state = arrays.restore_training(
-            model_dir, (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
+        _, params, opt_state = arrays.restore_training(
+            model_dir, (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state), step
         )
     elif checkpoint:
         of_step = run.start.get("step")
         params = arrays.restore_params(checkpoint, network.abstract_params(), shardings.params, of_step)
     else:
         params = jax.jit(network.init, out_shardings=shardings.params)(jax.random.key(run.seed))
-    origin = model_dir or checkpoint or "the random start"
+    origin = checkpoint or "the random start" if step is None else model_dir
     digests.refuse_not_finite(digests.measure(params), f"parameters of {origin}", "start from another checkpoint")
-    if model_dir is None:
+    if step is None:
         opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
-    return TrainState(jax.device_put(np.int32(step), shardings.step), params, opt_state)
+    return TrainState(jax.device_put(np.int32(step or 0), shardings.step), params, opt_state)

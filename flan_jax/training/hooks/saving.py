@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flan_jax import catalog
@@ -16,7 +16,13 @@ class Saving:
     """Saves the state, each process its own shards. The last of the hooks: whatever asks for a save comes before."""
 
     def __init__(
-        self, period: int, keep: int, every: int | None = None, best: keeping.Best | None = None, known: bool = False
+        self,
+        period: int,
+        keep: int,
+        every: int | None = None,
+        best: keeping.Best | None = None,
+        known: bool = False,
+        allowed: Callable[[], None] = lambda: None,
     ) -> None:
         """Args.
 
@@ -25,8 +31,10 @@ class Saving:
         every: those of all multiples of so many steps stay for good.
         best: which stay for a figure of their step.
         known: whether nobody writes figures but training itself, so that a name which is none of them is wrong.
+        allowed: called before a save; raises where this process may not write to the folder any more.
         """
         self._period, self._keep, self._every, self._best, self._known = period, keep, every, best, known
+        self._allowed = allowed
         self._figures: dict[int, float | None] = {}
         self._saver: arrays.Saver | None = None
 
@@ -50,6 +58,7 @@ class Saving:
             self._refuse_unknown(context, values)
         if context.paused and self.pauses(context, step):
             context.tell("before_save", step)
+            self._allowed()
             state = context.state()
             self._look(context, step, values)
             self._saver.save(step, state.params, state.opt_state)
