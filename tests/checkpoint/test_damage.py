@@ -2,13 +2,15 @@
 
 import functools
 import gc
+import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from flan_jax import models, partitioning
+from flan_jax import convert, infer, models, partitioning
+from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -145,7 +147,7 @@ def _matrix(copy, pick):
 
 
 def test_each_file_damaged_in_one_way(copy):
-    found = _matrix(copy, lambda number: number % 11 == 0)
+    found = _matrix(copy, lambda number: number % 23 == 0)
     assert any(found.values())
 
 
@@ -162,7 +164,7 @@ def _data(folder, step, item="params"):
 
 
 @pytest.mark.parametrize("harm", HARM)
-@pytest.mark.parametrize("item", ["params", "opt_state"])
+@pytest.mark.parametrize("item", ["opt_state", pytest.param("params", marks=pytest.mark.slow)])
 def test_going_on_from_the_step_before(copy, capsys, harm, item):
     HARM[harm](_data(copy, 12, item))
     assert arrays.choose_step(copy, "previous") == 3
@@ -241,3 +243,26 @@ def test_more_than_was_saved_does_no_harm(copy):
     for name, reader in READERS.items():
         assert _same(reader(copy), _wanted(12)), name
     assert arrays.choose_step(copy, "previous") == 12
+
+
+def _commands(folder, to):
+    (to / "items.jsonl").write_text(json.dumps({"id": 1, "prompt": "a", "options": ["b", "c"]}) + "\n")
+    items = [f"--items={to / 'items.jsonl'}", f"--output={to / 'out.jsonl'}"]
+    return {
+        "convert": (convert.main, [f"--from={folder}", f"--to={to / 'converted'}", "--format=huggingface"]),
+        "eval": (eval_binary.main, [*items, f"--checkpoint={folder}"]),
+        "infer": (infer.main, [f"--checkpoint={folder}", "--prompt=a", "--max_new_tokens=1"]),
+    }
+
+
+@pytest.mark.parametrize("name", ["convert", "eval", "infer"])
+def test_commands_say_it_in_one_line_and_take_the_other_step(copy, tmp_path, capsys, name):
+    _data(copy, 12).unlink()
+    main, arguments = _commands(copy, tmp_path)[name]
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert caught.value.code == 2 and len(lines) == 1 and lines[0].startswith("flan_jax: ")
+    assert f"step 12 of {copy} is damaged: " in lines[0] and "take step 3, which is whole: give --step=3" in lines[0]
+    assert not (tmp_path / "converted").exists() and not (tmp_path / "out.jsonl").exists()
+    main([*arguments, "--step=3"])
