@@ -60,8 +60,10 @@ setup(
         "zstandard>=0.23",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12", "hypothesis>=6", "nbclient>=0.10", "ipykernel>=6"]
-        + ["kubeflow-trainer-api>=2.2,<3"],  # the published types of JobSet, Job and Pod
+        "test": [
+            *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12", "hypothesis>=6", "nbclient>=0.10", "ipykernel>=6"),
+            "kubeflow-trainer-api>=2.2,<3",  # the published types of JobSet, Job and Pod
+        ],
         "parity": ["torch>=2.6", "transformers>=4.57"],
         # The harness's Hugging Face backend, which ours is compared with, needs accelerate, torch and transformers too.
         "lm_eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.0", "torch>=2.6", "transformers>=4.57"],
