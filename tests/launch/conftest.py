@@ -57,7 +57,7 @@ class StandIn:
     """
 
     def __init__(self, root):
-        self.root = root
+        self.root, self._launchers = root, []
         for name in ("bin", "host_bin", "bucket"):
             (root / name).mkdir()
         script = Path(__file__).with_name("gcloud_stand_in.py").read_text()
@@ -88,9 +88,18 @@ class StandIn:
     def start(self, *arguments, **more):
         """The launcher as a process."""
         command = [sys.executable, "-m", "flan_jax.launch.tpu_vm", *self.arguments(*arguments, **more)]
-        return subprocess.Popen(
-            command, env=self.env, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        launcher = subprocess.Popen(
+            command,
+            env=self.env,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell starts what is in the background with SIGINT ignored, and so it would be for all that comes of it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        self._launchers.append(launcher)
+        return launcher
 
     @property
     def state(self):
@@ -102,7 +111,9 @@ class StandIn:
         return [call for call in calls if all(word in call for word in words)]
 
     def end(self):
-        """Ends what still runs on the hosts."""
+        """Ends what still runs, here and on the hosts."""
+        for launcher in self._launchers:
+            launcher.kill()
         for file in [*self.root.glob("hosts/*/flan/jobs/*/pid"), *self.root.glob("hosts/*/flan/jobs/*/program")]:
             with contextlib.suppress(ValueError, OSError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
