@@ -92,11 +92,8 @@ class Started:
 @pytest.mark.parametrize(
     ("hook", "macros", "status", "saved", "words"),
     [
-        ("step=0, at='start', signals=(15,), hangs=30", {}, PREEMPTED, 0, "before a step was done"),
         ("step=4, at='after_save', signals=(2,)", {"CHECKPOINT_PERIOD": 4}, BROKEN_OFF, None, "Ctrl-C: the run saves"),
-        ("step=2, at='before_save', signals=(15,)", {}, PREEMPTED, None, "saves a checkpoint and stops, at most 25 s"),
         ("step=5, signals=(15,), hangs=60", {"GRACE_SECONDS": 1}, PREEMPTED, 2, "not done after 1 s"),
-        ("step=5, signals=(2,), again=(2,), hangs=60", {}, BROKEN_OFF, 2, "Ctrl-C once more: stopped at once"),
         ("step=6, signals=(15,)", {}, 0, 6, "SIGTERM: the run saves"),  # it was at its end
     ],
 )
@@ -113,25 +110,12 @@ def test_told_to_end(prepared, tmp_path, hook, macros, status, saved, words):
         assert f"stopped after step {run.logged[-1]}" in run.out
 
 
-def test_one_process_of_a_pod_is_told(prepared, tmp_path):
-    run = Started(tmp_path, prepared, "step=2, signals=(15,), process=1", processes=2, steps=400)
-    assert run.status == PREEMPTED, run.err
-    assert run.saved == [run.logged[-1]] and "Traceback" not in run.err
-    assert any("[process 1] flan_jax: SIGTERM" in line for line in run.err.splitlines())
-
-
 def test_a_process_of_a_pod_hangs(prepared, tmp_path):
     """The others wait for it, and say where."""
     run = Started(tmp_path, prepared, "step=2, signals=(19,), process=1", processes=2, NO_STEP_SECONDS=1)
     assert run.status == STALLED, run.err
     assert any("no step for" in line for line in run.said) and "most recent call first" in run.err
     assert "loop.py" in (run.folder / "stacks.0.txt").read_text()
-
-
-def test_a_hook_hangs(prepared, tmp_path):
-    run = Started(tmp_path, prepared, "step=2, hangs=60", NO_STEP_SECONDS=1)
-    assert run.status == STALLED and "in tell" in (run.folder / "stacks.0.txt").read_text()
-    assert "in what happens after step 2" in run.said[-1]
 
 
 def test_no_room_for_the_save(prepared, tmp_path, make_disk):
