@@ -123,6 +123,7 @@ def train(
     """
     folder = user_path(model_dir, "MODEL_DIR")
     own_hooks, best = loading.load(hooks), keeping.Best(**keep_best) if keep_best else None
+    place.check_shared(folder)
     with lock.held(folder, "training") as hold:
         called = [
             *([Watchdog(no_step_seconds)] if no_step_seconds else []),
@@ -166,7 +167,6 @@ def _trained(
     primary, program, mesh = distributed.is_primary(), run.program, given.mesh
 
     # -------------------------------------------------------------------------------- compare with what is there
-    place.check_shared(folder)
     start = arrays.choose_step(folder, on_damage)
     run, changes = continued(folder, run, given.saved, start)
     if start is not None and start >= run.train_steps:
@@ -269,7 +269,7 @@ def _state(
         )
     elif checkpoint:
         of_step = run.start.get("step")
-        params = arrays.restore_params(checkpoint, network.abstract_params(), shardings.params, of_step)
+        params = arrays.restore_params(checkpoint, network.abstract_params(), shardings.params, of_step, arrays.START)
     else:
         params = jax.jit(network.init, out_shardings=shardings.params)(jax.random.key(run.seed))
     origin = checkpoint or "the random start" if step is None else model_dir
