@@ -21,19 +21,7 @@ RUNS = {
 FUNCTIONS = {"train": loop.train, "evaluate": eval.evaluate, "adafactor": optimizers.adafactor}
 NAN = float("nan")
 NO_WHOLE = [1.5, True, False, "8", "", NAN, float("inf"), -float("inf"), -1, -0.5, None, (3,), [8], {}, 2**40, 10**400]
-NO_PATH = [
-    "",
-    "  ",
-    5,
-    True,
-    ["a"],
-    {"a": 1},
-    "gs:/bucket/run",
-    "https://host/run",
-    "nfs://b/c",
-    "a\0b",
-    "~nobody_here/run",
-]
+NO_PATH = ["", "  ", 5, True, ["a"], {"a": 1}, "gs:/bucket/run", "gs://b", "a\0b", "~nobody_here/run"]
 NO_NUMBER = [0, -1, NAN, float("inf"), "3e-5", None, True, 1e9, (1,)]
 
 WRONG = {
@@ -42,15 +30,6 @@ WRONG = {
     "MICROBATCHES": [*NO_WHOLE, 0],
     "CHECKPOINT_PERIOD": [*NO_WHOLE, 0],
     "LOG_PERIOD": [*NO_WHOLE, 0],
-    "KEEP_CHECKPOINTS": [*NO_WHOLE, 0],
-    "KEEP_EVERY": [*(x for x in NO_WHOLE if x is not None), 0],
-    "KEEP_BEST": [
-        *("loss", 3, True, ("loss", 2), {}, {"figure": ""}, {"figure": 3}, {"best": "lowest"}),
-        *({"figure": "loss", "best": "least"}, {"figure": "loss", "count": 0}, {"figure": "loss", "n": 2}),
-    ],
-    "ON_NAN": [*NO_WHOLE, 0, "x", "Stop", "skip", "3"],
-    "GRACE_SECONDS": [-1, NAN, float("inf"), "25", None, True, (25,), 1e6],
-    "NO_STEP_SECONDS": [0, -5, 0.5, NAN, "1800", True, (60,), 1e9],
     "WARMUP_STEPS": NO_WHOLE,
     "RANDOM_SEED": [*NO_WHOLE, 2**32],  # which is the same as 0 to JAX
     "LEARNING_RATE": NO_NUMBER,
@@ -66,12 +45,6 @@ WRONG = {
         *("bfloat16", 16, {"dtyp": "bfloat16"}, {"dtype": "bf16"}, {"dtype": ["bfloat16"]}, {"attention_block": 0}),
         *({"unroll": 1}, {"remat": None}, {"vocab_size": 5}, {"head_chunk": 1.5}, {"attention": "cudn"}),
     ],
-    "HOOKS": [
-        *(5, None, True, "", "my_hooks", "a:b:c", "../a:B", "a:B(", "a b:C", {"a": 1}, {"a:B"}, ("a:B", "a:B")),
-        *(("a:B", 5), ("a:B", None), (("a:B",),), b"a:B"),
-    ],
-    "PROFILE": [5, "1", "12", (10,), (12, 10), (0, 3), (1, 2, 3), {1: 2}, (1.5, 3), True, (1, "2"), (1, None)],
-    "ON_DAMAGE": ["go on", "", None, True, "Stop", 5, ("stop",)],
     "CHECKPOINT_PATH": [
         *(path for path in NO_PATH if path != ["a"]),
         None,
@@ -103,18 +76,7 @@ RIGHT = [
     ("BATCH_SIZE", 2.0, 2),
     ("BATCH_SIZE", np.int64(4), 4),
     ("RANDOM_SEED", 2**32 - 1, 2**32 - 1),
-    ("HOOKS", (), ()),
-    ("HOOKS", "a:B", ("a:B",)),
-    ("HOOKS", ["a.b:C(d=1, e='x')", "f:g"], ("a.b:C(d=1, e='x')", "f:g")),
-    ("PROFILE", [10.0, 12], (10, 12)),
-    ("PROFILE", None, None),
     ("LEARNING_RATE", 1, 1.0),
-    ("KEEP_EVERY", 2e3, 2000),
-    ("KEEP_BEST", {"figure": "loss", "count": 2.0}, {"figure": "loss", "count": 2}),
-    ("ON_NAN", "stop", "stop"),
-    ("ON_NAN", 3.0, 3),
-    ("GRACE_SECONDS", 0, 0.0),
-    ("NO_STEP_SECONDS", None, None),
     ("MESH", {"data": 2.0, "fsdp": -1}, {"data": 2, "fsdp": -1}),
     ("MESH", None, None),
     ("MODEL_DIR", "~/run", "/home/me/run"),
@@ -232,13 +194,9 @@ def test_the_table_is_complete():
         ("train.optimizer = 'adam'", "it has to be an optimizer, as @adafactor() makes it"),
         ("train.optimizer = @adafactr()", "No configurable matching reference '@adafactr()'"),
         ("train.keep_checkpoints = 0", "train.keep_checkpoints is 0: it has to be a whole number of at least 1"),
-        ("KEEP_EVERY = 1500", "KEEP_EVERY 1500 is no multiple of CHECKPOINT_PERIOD 1000"),
         ("adafactor.parameter_scale = 1", "it has to be True or False"),
         ("MICROBATCHES = 3", "BATCH_SIZE 8 is no multiple of MICROBATCHES 3"),
         ("WARMUP_STEPS = 30001", "WARMUP_STEPS 30001 is more than TRAIN_STEPS 30000"),
-        ("PROFILE = (30001, 30002)", "PROFILE (30001, 30002) begins after TRAIN_STEPS 30000"),
-        ("HOOKS = (@adafactor(),)", "HOOKS is (@adafactor(),): a reference of gin cannot be a hook"),
-        ("HOOKS = @adafactor", "HOOKS is @adafactor"),
         ("MESH = {'data': -1, 'fsdp': -1}", "only one axis can take what is left"),
         ("BATCH_SIZE = 8 TRAIN_STEPS = 3", "the value is no Python literal"),
         ("BATCH_SIZE = 8\nTRAIN_STEPS = 3", "the value is no Python literal"),

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 NUMBERS = ("-1", "-3", "nan", "inf", "x", "1.5", "1e99", "9" * 5000, "")
-PATHS = ("", "  ", "gs://bucket/x", "s3://x", "a\0b", "~nobody_here/x")
+PATHS = ("", "  ", "gs:/bucket/x", "gs://x", "a\0b", "~nobody_here/x")
 
 # command -> (what else it needs, numbers that take none of NUMBERS, further wrong values, paths)
 COMMANDS = {
