@@ -73,6 +73,7 @@ def train(
     keep_best: Mapping[str, Any] | None = None,
     log_period: int = 10,
     hooks: Sequence[Any] = (),
+    evaluation: Any = None,
     profile: tuple[int, int] | None = None,
     on_damage: str = "stop",
     on_nan: str | int = "stop",
@@ -111,6 +112,7 @@ def train(
         is one of `metrics.jsonl`; "cluster_loss/nli" names one of several.
       log_period: steps between printed lines where the output is no terminal.
       hooks: what else happens at a step, by name or made; see `flan_jax.training.hooks`.
+      evaluation: a hook that evaluates, as `evaluation.during_training` makes it; None for none.
       profile: the first and the last step of which a profile is written to MODEL_DIR/profile; None for none.
       on_damage: where the newest checkpoint is damaged, "stop", or "previous" to go on from the one before.
       on_nan: where a loss, gradient or update is not finite, "stop", or how many batches of the run may be skipped.
@@ -129,6 +131,7 @@ def train(
             *([Watchdog(no_step_seconds)] if no_step_seconds else []),
             NotFinite() if on_nan == "stop" else Skipping(on_nan),
             *own_hooks,
+            *([evaluation] if evaluation else []),
             *(MetricsLog(), Progress(log_period)),
             *([Profiling(profile)] if profile else []),
             Preemption(grace_seconds),
@@ -234,6 +237,8 @@ def _trained(
             while len(running) > (0 if called.pauses(step) else 1):
                 done, sums = running.popleft()
                 called.after_step(done, *figures.fetched(sums), None if running else state)
+                if not running:  # what hooks did meanwhile is no part of the next step
+                    figures.resumes()
     if context.stopped is not None and primary:
         print(f"stopped after step {step}: {context.stopped.reason}", flush=True)
     return RunResult(step, context.values, *(dataclasses.astuple(context.stopped) if context.stopped else ()))
