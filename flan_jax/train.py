@@ -1,6 +1,6 @@
 """Tunes a model: `python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"`.
 
-With --gin.EVAL_PERIOD=1000 it is evaluated as it goes, as DATASETS, MAX_EXAMPLES, MAX_DEV_EXAMPLES, STYLE and GENERATE say.
+--gin.EVAL_PERIOD=1000 evaluates as it goes, by DATASETS, MAX_EXAMPLES, MAX_DEV_EXAMPLES, STYLE and GENERATE alone.
 
 On a pod the same command runs on every host; see `flan_jax.distributed`.
 """

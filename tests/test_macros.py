@@ -12,6 +12,7 @@ import pytest
 
 from flan_jax import configuration, eval, macros
 from flan_jax.errors import FlanError
+from flan_jax.evaluation import during_training
 from flan_jax.training import configurables, loop, optimizers  # noqa: F401 - what a run file configures
 
 RUNS = {
@@ -19,6 +20,7 @@ RUNS = {
     "runs/eval.gin": {"CHECKPOINT_PATH": "c", "EVAL_OUTPUT_DIR": "o", "PREPARED_DIR": "p"},
 }
 FUNCTIONS = {"train": loop.train, "evaluate": eval.evaluate, "adafactor": optimizers.adafactor}
+FUNCTIONS["evaluating"] = during_training.evaluating
 NAN = float("nan")
 NO_WHOLE = [1.5, True, False, "8", "", NAN, float("inf"), -float("inf"), -1, -0.5, None, (3,), [8], {}, 2**40, 10**400]
 NO_PATH = [
@@ -42,6 +44,7 @@ WRONG = {
     "MICROBATCHES": [*NO_WHOLE, 0],
     "CHECKPOINT_PERIOD": [*NO_WHOLE, 0],
     "LOG_PERIOD": [*NO_WHOLE, 0],
+    "EVAL_PERIOD": [*(x for x in NO_WHOLE if x is not None), 0],
     "KEEP_CHECKPOINTS": [*NO_WHOLE, 0],
     "KEEP_EVERY": [*(x for x in NO_WHOLE if x is not None), 0],
     "KEEP_BEST": [
@@ -85,7 +88,7 @@ WRONG = {
     ],
     "STEP": ["last", "", -1, True, 1.5, "5", (1, 2), NAN],
     "EVAL_OUTPUT_DIR": [*NO_PATH, None],
-    "DATASETS": ["snl", ("s", "n"), (), "", None, 5, ("nli", "nly"), ("rte", "rte"), {"nli": 1}, "nli,rte", (5,)],
+    "DATASETS": ["snl", ("s", "n"), (), "", False, 5, ("nli", "nly"), ("rte", "rte"), {"nli": 1}, "nli,rte", (5,)],
     "RUN_NAME": ["", None, 5, "two\nlines", "a\x1b[2J", "a\u2028b"],
     "BASELINE_DIR": NO_PATH,
     "BASELINE_NAME": ["", None, 5],
@@ -112,6 +115,9 @@ RIGHT = [
     ("KEEP_EVERY", 2e3, 2000),
     ("KEEP_BEST", {"figure": "loss", "count": 2.0}, {"figure": "loss", "count": 2}),
     ("ON_NAN", "stop", "stop"),
+    ("EVAL_PERIOD", None, None),
+    ("EVAL_PERIOD", 1e3, 1000),
+    ("DATASETS", None, None),
     ("ON_NAN", 3.0, 3),
     ("GRACE_SECONDS", 0, 0.0),
     ("NO_STEP_SECONDS", None, None),
@@ -188,6 +194,7 @@ def test_no_such_value(macro, value):
 def _needed(function):
     needed = {"train": {"model_dir": "m", "prepared_dir": "p", "mixture": "flan"}, "adafactor": {}}
     needed["evaluate"] = {"checkpoint_path": "c", "output_dir": "o", "prepared_dir": "p", "datasets": ("nli",)}
+    needed["evaluating"] = {"period": 1, "prepared_dir": "p"}
     return needed[function]
 
 
@@ -205,7 +212,9 @@ def test_the_table_is_complete():
     """Every argument that gin can bind has a row, and every macro of the shipped files."""
     for name, function in FUNCTIONS.items():
         arguments = {f"{name}.{argument}" for argument in inspect.signature(function).parameters}
-        assert arguments - {"train.config_text"} == {a for a in macros.BY_ARGUMENT if a.startswith(f"{name}.")}
+        assert arguments - {"train.config_text", "train.evaluation"} == {
+            a for a in macros.BY_ARGUMENT if a.startswith(f"{name}.")
+        }
     for file, needed in RUNS.items():
         gin.clear_config()
         configuration.parse([file], [f"{name} = {value!r}" for name, value in needed.items()])

@@ -83,8 +83,8 @@ def plan(
     Args:
       checkpoint_path: a checkpoint folder, several, or one for each cluster.
       step: of the checkpoints; None takes the last, "all" every one that is saved.
-      datasets: names of clusters and datasets; with a checkpoint for each cluster only those in its clusters count. None takes
-        all that a checkpoint holds out, or all of those clusters.
+      datasets: names of clusters and datasets; with a checkpoint for each cluster only those in its clusters count.
+        None takes all that a checkpoint holds out, or all of those clusters.
       output_dir: EVAL_OUTPUT_DIR; several runs have folders of their own in it.
       run_name: the heading of a single run, and what the others' begin with.
       settings: what results depend on.

@@ -125,13 +125,14 @@ def train(
     """
     folder = user_path(model_dir, "MODEL_DIR")
     own_hooks, best = loading.load(hooks), keeping.Best(**keep_best) if keep_best else None
+    evaluations = loading.load([] if evaluation is None else [evaluation])
     place.check_shared(folder)
     with lock.held(folder, "training") as hold:
         called = [
             *([Watchdog(no_step_seconds)] if no_step_seconds else []),
             NotFinite() if on_nan == "stop" else Skipping(on_nan),
             *own_hooks,
-            *([evaluation] if evaluation else []),
+            *evaluations,
             *(MetricsLog(), Progress(log_period)),
             *([Profiling(profile)] if profile else []),
             Preemption(grace_seconds),
