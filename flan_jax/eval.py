@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -42,7 +41,7 @@ def evaluate(
     checkpoint_path: str | Sequence[str] | Mapping[str, str],
     output_dir: str,
     prepared_dir: str,
-    datasets: Sequence[str],
+    datasets: Sequence[str] | None,
     step: int | str | None = None,
     run_name: str = "tuned",
     baseline_dir: str | None = None,
@@ -67,7 +66,7 @@ def evaluate(
       checkpoint_path: a checkpoint folder (CHECKPOINT_PATH), several, or {cluster: folder} with one for each cluster.
       output_dir: EVAL_OUTPUT_DIR; a job that was interrupted goes on there.
       prepared_dir: what `flan_jax.prepare` wrote.
-      datasets: names of clusters and datasets.
+      datasets: names of clusters and datasets; None for all that a checkpoint holds out.
       step: the checkpoint's step; None takes the last (the paper selects none), "all" each that is saved, "follow" each
         as a training run saves it, until the run ends.
       run_name: the run's name in the report.
@@ -146,16 +145,8 @@ def evaluate(
     if step != jobs.FOLLOW:
         work(planned(step))
     else:
-        jobs.follow(checkpoint_path[0], lambda saved: work([_of_step(run, saved) for run in planned(saved)]))
+        jobs.follow(checkpoint_path[0], lambda saved: work([jobs.of_step(run, saved) for run in planned(saved)]))
     return dict(finished[-1].results)
-
-
-def _of_step(run: jobs.Run, step: int) -> jobs.Run:
-    """A run of one of the steps that are followed, which share a report."""
-    group = f"{run.group} step {step}" if run.group else ""
-    return dataclasses.replace(
-        run, name=f"{run.name} step {step}", output_dir=run.output_dir / f"step_{step}", group=group
-    )
 
 
 @contextlib.contextmanager

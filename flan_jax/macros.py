@@ -141,7 +141,12 @@ class Setting:
 
 SETTINGS = (
     Setting("MODEL_DIR", Where(), "where a run keeps its checkpoints, metrics and manifest", ("train.model_dir",)),
-    Setting("PREPARED_DIR", Where(), "what prepare wrote", ("train.prepared_dir", "evaluate.prepared_dir")),
+    Setting(
+        "PREPARED_DIR",
+        Where(),
+        "what prepare wrote",
+        ("train.prepared_dir", "evaluate.prepared_dir", "evaluating.prepared_dir"),
+    ),
     Setting("MIXTURE_OR_TASK_NAME", _MIXTURE, "what is tuned on", ("train.mixture",)),
     Setting(
         "INITIAL_CHECKPOINT_PATH",
@@ -206,6 +211,12 @@ SETTINGS = (
         "where the newest checkpoint is damaged: stop, or go on from the one before",
         ("train.on_damage",),
     ),
+    Setting(
+        "EVAL_PERIOD",
+        or_none(Whole(1), "no evaluation"),
+        "steps between evaluations of a run that is tuned",
+        ("evaluating.period",),
+    ),
     Setting("LOG_PERIOD", Whole(1), "steps between printed lines", ("train.log_period",)),
     Setting(
         "MESH",
@@ -217,7 +228,7 @@ SETTINGS = (
         "COMPUTATION",
         or_none(Keyed({name: _COMPUTED.get(name) or OneOf(CHOICES[name]) for name in COMPUTATION}), "its own way"),
         "how the model is computed, where it differs from its own way",
-        ("train.computation", "evaluate.computation"),
+        ("train.computation", "evaluate.computation", "evaluating.computation"),
     ),
     Setting("MODEL", Text(), "a file of gin/models, without a checkpoint to start from", ("model_config.name",)),
     Setting("VOCABULARY", or_none(Where()), "'bytes', or a vocabulary's file or folder", ("train.vocabulary",)),
@@ -247,19 +258,34 @@ SETTINGS = (
         ("evaluate.step",),
     ),
     Setting("EVAL_OUTPUT_DIR", Where(), "where predictions, results and report go", ("evaluate.output_dir",)),
-    Setting("DATASETS", Several(_DATASET), "what is evaluated on", ("evaluate.datasets",)),
+    Setting(
+        "DATASETS",
+        or_none(Several(_DATASET), "all that are held out"),
+        "what is evaluated on",
+        ("evaluate.datasets", "evaluating.datasets"),
+    ),
     Setting("RUN_NAME", Text(), "the run's name in the report", ("evaluate.run_name",)),
     Setting("BASELINE_DIR", or_none(Where(), "show none"), "an earlier evaluation to show", ("evaluate.baseline_dir",)),
     Setting("BASELINE_NAME", Text(), "its name in the report", ("evaluate.baseline_name",)),
-    Setting("MAX_EXAMPLES", or_none(Whole(1), "all"), "test examples a dataset", ("evaluate.max_examples",)),
-    Setting("MAX_DEV_EXAMPLES", Whole(0), "dev examples a dataset", ("evaluate.max_dev_examples",)),
+    Setting(
+        "MAX_EXAMPLES",
+        or_none(Whole(1), "all"),
+        "test examples a dataset",
+        ("evaluate.max_examples", "evaluating.max_examples"),
+    ),
+    Setting(
+        "MAX_DEV_EXAMPLES",
+        Whole(0),
+        "dev examples a dataset",
+        ("evaluate.max_dev_examples", "evaluating.max_dev_examples"),
+    ),
     Setting(
         "MAX_NEW_TOKENS",
         or_none(_SIZE, "the dataset's own"),
         "longest generated answer, in tokens",
         ("evaluate.max_new_tokens",),
     ),
-    Setting("STYLE", Several(_STYLE), "how records become prompts", ("evaluate.style",)),
+    Setting("STYLE", Several(_STYLE), "how records become prompts", ("evaluate.style", "evaluating.style")),
     Setting("SEEDS", Several(Whole(0, SEEDS)), "of exemplars and shuffled options, a run each", ("evaluate.seeds",)),
     Setting(
         "WAYS",
@@ -267,7 +293,12 @@ SETTINGS = (
         "further ways to score options",
         ("evaluate.ways",),
     ),
-    Setting("GENERATE", Switch(), "evaluate the datasets without options too", ("evaluate.generate",)),
+    Setting(
+        "GENERATE",
+        Switch(),
+        "evaluate the datasets without options too",
+        ("evaluate.generate", "evaluating.generate"),
+    ),
     Setting(
         "CONTAMINATION",
         or_none(Where(), "no scores on clean examples"),

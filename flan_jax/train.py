@@ -1,5 +1,7 @@
 """Tunes a model: `python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"`.
 
+--gin.EVAL_PERIOD=1000 evaluates as it goes, by DATASETS, MAX_EXAMPLES, MAX_DEV_EXAMPLES, STYLE and GENERATE alone.
+
 On a pod the same command runs on every host; see `flan_jax.distributed`.
 """
 
@@ -7,12 +9,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import gin
 
-from flan_jax import configuration, distributed, options
+from flan_jax import configuration, distributed, macros, options
 from flan_jax.errors import one_line_errors
 from flan_jax.json_lines import finite, to_json
+
+
+def _evaluation() -> Any:
+    """The hook that evaluates, by the macros that apply to it; None without EVAL_PERIOD."""
+    declared = configuration.declared_macros()
+    if "EVAL_PERIOD" not in declared or configuration.macro("EVAL_PERIOD") is None:
+        return None
+    from flan_jax.evaluation import during_training
+
+    arguments = {argument: setting.macro for argument, setting in macros.BY_ARGUMENT.items() if setting.macro}
+    own = {a.partition(".")[2]: m for a, m in arguments.items() if a.startswith("evaluating.") and m in declared}
+    return during_training.evaluating(**{name: configuration.macro(macro) for name, macro in own.items()})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         with notices.listening() as listener, distributed.pod(arguments), listener.joined():
             configuration.parse(files or ["runs/flan_without_nli.gin"], bindings)
-            result = gin.get_configurable("train")(config_text=gin.config_str())
+            result = gin.get_configurable("train")(config_text=gin.config_str(), evaluation=_evaluation())
             if arguments.json and distributed.is_primary():
                 print(to_json(finite({"step": result.step, **result.metrics})))  # of a skipped batch, some are not
             if result.status:

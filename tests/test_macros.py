@@ -12,6 +12,7 @@ import pytest
 
 from flan_jax import configuration, eval, macros
 from flan_jax.errors import FlanError
+from flan_jax.evaluation import during_training
 from flan_jax.training import configurables, loop, optimizers  # noqa: F401 - what a run file configures
 
 RUNS = {
@@ -19,6 +20,7 @@ RUNS = {
     "runs/eval.gin": {"CHECKPOINT_PATH": "c", "EVAL_OUTPUT_DIR": "o", "PREPARED_DIR": "p"},
 }
 FUNCTIONS = {"train": loop.train, "evaluate": eval.evaluate, "adafactor": optimizers.adafactor}
+FUNCTIONS["evaluating"] = during_training.evaluating
 NAN = float("nan")
 NO_WHOLE = [1.5, True, False, "8", "", NAN, float("inf"), -float("inf"), -1, -0.5, None, (3,), [8], {}, 2**40, 10**400]
 NO_PATH = ["", "  ", 5, True, ["a"], {"a": 1}, "gs:/bucket/run", "gs://b", "a\0b", "~nobody_here/run"]
@@ -30,6 +32,16 @@ WRONG = {
     "MICROBATCHES": [*NO_WHOLE, 0],
     "CHECKPOINT_PERIOD": [*NO_WHOLE, 0],
     "LOG_PERIOD": [*NO_WHOLE, 0],
+    "EVAL_PERIOD": [*(x for x in NO_WHOLE if x is not None), 0],
+    "KEEP_CHECKPOINTS": [*NO_WHOLE, 0],
+    "KEEP_EVERY": [*(x for x in NO_WHOLE if x is not None), 0],
+    "KEEP_BEST": [
+        *("loss", 3, True, ("loss", 2), {}, {"figure": ""}, {"figure": 3}, {"best": "lowest"}),
+        *({"figure": "loss", "best": "least"}, {"figure": "loss", "count": 0}, {"figure": "loss", "n": 2}),
+    ],
+    "ON_NAN": [*NO_WHOLE, 0, "x", "Stop", "skip", "3"],
+    "GRACE_SECONDS": [-1, NAN, float("inf"), "25", None, True, (25,), 1e6],
+    "NO_STEP_SECONDS": [0, -5, 0.5, NAN, "1800", True, (60,), 1e9],
     "WARMUP_STEPS": NO_WHOLE,
     "RANDOM_SEED": [*NO_WHOLE, 2**32],  # which is the same as 0 to JAX
     "LEARNING_RATE": NO_NUMBER,
@@ -45,6 +57,12 @@ WRONG = {
         *("bfloat16", 16, {"dtyp": "bfloat16"}, {"dtype": "bf16"}, {"dtype": ["bfloat16"]}, {"attention_block": 0}),
         *({"unroll": 1}, {"remat": None}, {"vocab_size": 5}, {"head_chunk": 1.5}, {"attention": "cudn"}),
     ],
+    "HOOKS": [
+        *(5, None, True, "", "my_hooks", "a:b:c", "../a:B", "a:B(", "a b:C", {"a": 1}, {"a:B"}, ("a:B", "a:B")),
+        *(("a:B", 5), ("a:B", None), (("a:B",),), b"a:B"),
+    ],
+    "PROFILE": [5, "1", "12", (10,), (12, 10), (0, 3), (1, 2, 3), {1: 2}, (1.5, 3), True, (1, "2"), (1, None)],
+    "ON_DAMAGE": ["go on", "", None, True, "Stop", 5, ("stop",)],
     "CHECKPOINT_PATH": [
         *(path for path in NO_PATH if path != ["a"]),
         None,
@@ -58,7 +76,7 @@ WRONG = {
     ],
     "STEP": ["last", "", -1, True, 1.5, "5", (1, 2), NAN],
     "EVAL_OUTPUT_DIR": [*NO_PATH, None],
-    "DATASETS": ["snl", ("s", "n"), (), "", None, 5, ("nli", "nly"), ("rte", "rte"), {"nli": 1}, "nli,rte", (5,)],
+    "DATASETS": ["snl", ("s", "n"), (), "", False, 5, ("nli", "nly"), ("rte", "rte"), {"nli": 1}, "nli,rte", (5,)],
     "RUN_NAME": ["", None, 5, "two\nlines", "a\x1b[2J", "a\u2028b"],
     "BASELINE_DIR": NO_PATH,
     "BASELINE_NAME": ["", None, 5],
@@ -76,7 +94,21 @@ RIGHT = [
     ("BATCH_SIZE", 2.0, 2),
     ("BATCH_SIZE", np.int64(4), 4),
     ("RANDOM_SEED", 2**32 - 1, 2**32 - 1),
+    ("HOOKS", (), ()),
+    ("HOOKS", "a:B", ("a:B",)),
+    ("HOOKS", ["a.b:C(d=1, e='x')", "f:g"], ("a.b:C(d=1, e='x')", "f:g")),
+    ("PROFILE", [10.0, 12], (10, 12)),
+    ("PROFILE", None, None),
     ("LEARNING_RATE", 1, 1.0),
+    ("KEEP_EVERY", 2e3, 2000),
+    ("KEEP_BEST", {"figure": "loss", "count": 2.0}, {"figure": "loss", "count": 2}),
+    ("ON_NAN", "stop", "stop"),
+    ("EVAL_PERIOD", None, None),
+    ("EVAL_PERIOD", 1e3, 1000),
+    ("DATASETS", None, None),
+    ("ON_NAN", 3.0, 3),
+    ("GRACE_SECONDS", 0, 0.0),
+    ("NO_STEP_SECONDS", None, None),
     ("MESH", {"data": 2.0, "fsdp": -1}, {"data": 2, "fsdp": -1}),
     ("MESH", None, None),
     ("MODEL_DIR", "~/run", "/home/me/run"),
@@ -150,6 +182,7 @@ def test_no_such_value(macro, value):
 def _needed(function):
     needed = {"train": {"model_dir": "m", "prepared_dir": "p", "mixture": "flan"}, "adafactor": {}}
     needed["evaluate"] = {"checkpoint_path": "c", "output_dir": "o", "prepared_dir": "p", "datasets": ("nli",)}
+    needed["evaluating"] = {"period": 1, "prepared_dir": "p"}
     return needed[function]
 
 
@@ -167,7 +200,9 @@ def test_the_table_is_complete():
     """Every argument that gin can bind has a row, and every macro of the shipped files."""
     for name, function in FUNCTIONS.items():
         arguments = {f"{name}.{argument}" for argument in inspect.signature(function).parameters}
-        assert arguments - {"train.config_text"} == {a for a in macros.BY_ARGUMENT if a.startswith(f"{name}.")}
+        assert arguments - {"train.config_text", "train.evaluation"} == {
+            a for a in macros.BY_ARGUMENT if a.startswith(f"{name}.")
+        }
     for file, needed in RUNS.items():
         gin.clear_config()
         configuration.parse([file], [f"{name} = {value!r}" for name, value in needed.items()])
@@ -194,9 +229,13 @@ def test_the_table_is_complete():
         ("train.optimizer = 'adam'", "it has to be an optimizer, as @adafactor() makes it"),
         ("train.optimizer = @adafactr()", "No configurable matching reference '@adafactr()'"),
         ("train.keep_checkpoints = 0", "train.keep_checkpoints is 0: it has to be a whole number of at least 1"),
+        ("KEEP_EVERY = 1500", "KEEP_EVERY 1500 is no multiple of CHECKPOINT_PERIOD 1000"),
         ("adafactor.parameter_scale = 1", "it has to be True or False"),
         ("MICROBATCHES = 3", "BATCH_SIZE 8 is no multiple of MICROBATCHES 3"),
         ("WARMUP_STEPS = 30001", "WARMUP_STEPS 30001 is more than TRAIN_STEPS 30000"),
+        ("PROFILE = (30001, 30002)", "PROFILE (30001, 30002) begins after TRAIN_STEPS 30000"),
+        ("HOOKS = (@adafactor(),)", "HOOKS is (@adafactor(),): a reference of gin cannot be a hook"),
+        ("HOOKS = @adafactor", "HOOKS is @adafactor"),
         ("MESH = {'data': -1, 'fsdp': -1}", "only one axis can take what is left"),
         ("BATCH_SIZE = 8 TRAIN_STEPS = 3", "the value is no Python literal"),
         ("BATCH_SIZE = 8\nTRAIN_STEPS = 3", "the value is no Python literal"),

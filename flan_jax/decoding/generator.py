@@ -9,6 +9,7 @@ id 0, as T5's does.
 from __future__ import annotations
 
 import bisect
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ class Generator:
 
     Args:
       model: the model.
-      params: its parameters.
+      params: its parameters; or, for `with_params`, their shapes with shardings (`jax.ShapeDtypeStruct`).
       eos_ids: the tokens that end a text: one, or several.
       mesh: where rows and parameters are laid out; None takes one device.
       prompt_lengths: the sizes that prompts are filled up to.
@@ -111,11 +112,21 @@ class Generator:
         self._eos_ids = (eos_ids,) if isinstance(eos_ids, int) else tuple(eos_ids)
         self._mesh = partitioning.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
         shardings = partitioning.parameter_shardings(self._mesh, model.logical_axes(), model.abstract_params())
-        self._params = jax.device_put(params, shardings)
+        abstract = all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params))
+        self._params = params if abstract else jax.device_put(params, shardings)
         self._lengths, self._rooms = sorted(prompt_lengths), sorted(new_tokens)
         self._rows = [n * partitioning.rows_per_shard_of(self._mesh) for n in sorted(rows)]
         self._slots = tokens_per_batch * partitioning.rows_per_shard_of(self._mesh)
         self._compiled: dict[Any, Any] = {}
+
+    def with_params(self, params: Any) -> Generator:
+        """A generator with other parameters of the same model, laid out on the same mesh; both share what is compiled.
+
+        Parameters that are laid out so already are not copied.
+        """
+        other = copy.copy(self)
+        other._params = jax.device_put(params, jax.tree.map(lambda x: x.sharding, self._params))
+        return other
 
     @property
     def has_encoder(self) -> bool:

@@ -46,6 +46,10 @@ class NoResultError(FlanError):
         self.results = results
 
 
+class BrokenOffError(FlanError):
+    """An evaluation was told to end."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What a result depends on, besides checkpoint, templates, vocabulary and examples.
@@ -99,6 +103,12 @@ def select(names: Sequence[str]) -> list[catalog.Dataset]:
     return [record for record in catalog.evaluated() if record in chosen]
 
 
+def held_out(manifest: Manifest) -> list[catalog.Dataset]:
+    """What the paper would evaluate of a checkpoint: all that is held out from what it is known to be tuned on."""
+    tuned_on = frozenset(manifest.tuning["clusters"])
+    return [record for record in catalog.evaluated() if catalog.is_held_out(record, tuned_on)]
+
+
 def evaluate(
     scorer: Scorer,
     tokenizer: Tokenizer,
@@ -112,6 +122,7 @@ def evaluate(
     weights: str | None = None,
     generator: Generator | None = None,
     allow_seen: bool = True,
+    ending: Callable[[], bool] = lambda: False,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
     """Evaluates datasets and writes predictions and results.json under `output_dir`.
@@ -128,6 +139,7 @@ def evaluate(
       weights: a digest of the parameters, which predictions are bound to; None computes it.
       generator: generates with the checkpoint's parameters; None skips the datasets without options.
       allow_seen: False refuses to score a dataset that is not held out.
+      ending: whether to break off; asked before each unit, in a pod by all processes together.
       progress: called with (unit, done, total).
 
     Returns:
@@ -137,6 +149,7 @@ def evaluate(
     Raises:
       FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated; an unknown way.
       NoResultError: for none of them the model's numbers are finite; nothing is written.
+      BrokenOffError: `ending` said so; the predictions that are done stay.
     """
     output = user_path(output_dir)
     style = styles.parse(settings.style)
@@ -215,6 +228,8 @@ def evaluate(
 
     for done, unit in enumerate(units):
         name, split, number = unit.name
+        if ending():
+            raise BrokenOffError(f"the evaluation of {checkpoint} was broken off after {done} of {len(units)} units.")
         progress(f"{name} {split} template {number}", done, len(units))
         if name in invalid:
             continue
@@ -237,6 +252,8 @@ def evaluate(
                 found[unit.name] = said.without_prompts()
             except InvalidError as error:
                 invalid[name] = error
+    if waiting and ending():
+        raise BrokenOffError(f"the evaluation of {checkpoint} was broken off before its last units.")
     rank_waiting()
     progress("done", len(units), len(units))
 

@@ -71,7 +71,7 @@ class Run:
 def plan(
     checkpoint_path: str | Sequence[str] | Mapping[str, str],
     step: int | str | None,
-    datasets: Sequence[str],
+    datasets: Sequence[str] | None,
     output_dir: str | AnyPath,
     run_name: str,
     settings: evaluator.Settings,
@@ -84,6 +84,7 @@ def plan(
       checkpoint_path: a checkpoint folder, several, or one for each cluster.
       step: of the checkpoints; None takes the last, "all" every one that is saved.
       datasets: names of clusters and datasets; with a checkpoint for each cluster only those in its clusters count.
+        None takes all that a checkpoint holds out, or all of those clusters.
       output_dir: EVAL_OUTPUT_DIR; several runs have folders of their own in it.
       run_name: the heading of a single run, and what the others' begin with.
       settings: what results depend on.
@@ -94,9 +95,9 @@ def plan(
       FlanError: a seed that stands twice, an unknown name, a checkpoint that is missing, or a dataset without a
         checkpoint.
     """
-    chosen = evaluator.select(datasets)
     groups: list[tuple[str, tuple[Part, ...]]] = []
     if isinstance(checkpoint_path, Mapping):
+        chosen = evaluator.select(list(checkpoint_path) if datasets is None else datasets)
         groups.append(("", _a_part_each(checkpoint_path, step, chosen)))
     else:
         paths = [checkpoint_path] if isinstance(checkpoint_path, str) else list(checkpoint_path)
@@ -104,7 +105,48 @@ def plan(
             taken = _steps(path, step)
             for number in taken:
                 heading = [user_path(path).name] * (len(paths) > 1) + [f"step {number}"] * (len(taken) > 1)
-                groups.append((" ".join(heading), (Part(path, number, tuple(chosen)),)))
+                groups.append((" ".join(heading), (Part(path, number, chosen_of(path, datasets)),)))
+    runs = columns(groups, output_dir, run_name, settings, styles, seeds)
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        raise FlanError("two checkpoints have the same folder name: evaluate them in jobs of their own.")
+    return runs
+
+
+def chosen_of(checkpoint: str | AnyPath, datasets: Sequence[str] | None) -> tuple[catalog.Dataset, ...]:
+    """What is evaluated of a checkpoint: datasets by name, or None for all that it holds out.
+
+    Raises:
+      FlanError: an unknown name, no checkpoint, or one that holds nothing out.
+    """
+    if datasets is not None:
+        return tuple(evaluator.select(datasets))
+    if found := evaluator.held_out(Manifest.load(checkpoint)):
+        return tuple(found)
+    raise FlanError(f"nothing is held out of {checkpoint}, which was tuned on all clusters: name the DATASETS.")
+
+
+def columns(
+    groups: Sequence[tuple[str, tuple[Part, ...]]],
+    output_dir: str | AnyPath,
+    run_name: str,
+    settings: evaluator.Settings,
+    styles: Sequence[str],
+    seeds: Sequence[int] = (0,),
+) -> list[Run]:
+    """The runs of checkpoints, a column each, by style and seed.
+
+    Args:
+      groups: (heading, parts) of each checkpoint; of a single one the heading is empty.
+      output_dir: see `plan`, as the others.
+      run_name: ...
+      settings: ...
+      styles: ...
+      seeds: ...
+
+    Raises:
+      FlanError: a seed that stands twice.
+    """
     if len(set(seeds)) < len(seeds):
         raise FlanError(f"a seed stands twice in {', '.join(map(str, seeds))}: give each once.")
     runs = []
@@ -118,10 +160,15 @@ def plan(
                 name = f"{run_name} {own}" if own else run_name
                 together = " ".join([run_name, *group]) if len(drawn) > 1 else ""
                 runs.append(Run(name, folder, dataclasses.replace(settings, style=style, seed=seed), parts, together))
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        raise FlanError("two checkpoints have the same folder name: evaluate them in jobs of their own.")
     return runs
+
+
+def of_step(run: Run, step: int) -> Run:
+    """A run of one of the steps of a training run, which share a report."""
+    group = f"{run.group} step {step}" if run.group else ""
+    return dataclasses.replace(
+        run, name=f"{run.name} step {step}", output_dir=run.output_dir / f"step_{step}", group=group
+    )
 
 
 def _a_part_each(
@@ -181,7 +228,7 @@ def evaluate(
       NoResultError: see `evaluator.evaluate`; of several parts, it is so for all.
     """
     found, errors = [], []
-    with _alone(run.output_dir):
+    with alone(run.output_dir):
         for part in run.parts:
             network, params, tokenizer, manifest = arrays.load_model(
                 part.checkpoint, step=part.step, mesh=mesh, computation=run.settings.computation
@@ -244,7 +291,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _alone(output_dir: AnyPath) -> Iterator[None]:
+def alone(output_dir: AnyPath) -> Iterator[None]:
     """Keeps other jobs out of a folder; one that died has left it. Where nothing came of the job, no folder stays."""
     if not distributed.is_primary():
         yield

@@ -12,6 +12,7 @@ In a pod every process packs the same rows, computes those of its own devices, a
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import math
 import time
@@ -98,7 +99,7 @@ class Scorer:
 
     Args:
       model: the model.
-      params: its parameters; or, for `lower` alone, their shapes with shardings (`jax.ShapeDtypeStruct`).
+      params: its parameters; or, for `lower` and `with_params`, their shapes with shardings (`jax.ShapeDtypeStruct`).
       mesh: where rows and parameters are laid out; None takes one device.
       row_lengths: lengths of the rows; the longest limits a prompt with its longest option.
       tokens_per_batch: slots of a forward pass on each shard of the rows; None chooses by platform.
@@ -141,6 +142,15 @@ class Scorer:
     def params(self) -> Any:
         """The model's parameters, as they are laid out."""
         return self._params
+
+    def with_params(self, params: Any) -> Scorer:
+        """A scorer with other parameters of the same model, laid out on the same mesh; both share what is compiled.
+
+        Parameters that are laid out so already are not copied.
+        """
+        other = copy.copy(self)
+        other._params = jax.device_put(params, jax.tree.map(lambda x: x.sharding, self._params))
+        return other
 
     @property
     def has_encoder(self) -> bool:

@@ -13,7 +13,10 @@ from flan_jax import catalog
 
 
 class Figures:
-    """Fetches steps' sums and turns them into figures; the seconds of a step run from one fetch to the next."""
+    """Fetches steps' sums and turns them into figures; the seconds of a step run from one fetch to the next.
+
+    Where the devices waited for hooks in between, from `resumes` on.
+    """
 
     def __init__(self, datasets: Sequence[str], num_slots: int) -> None:
         """Args.
@@ -37,6 +40,10 @@ class Figures:
         now = time.perf_counter()
         seconds, self._began = now - self._began, now
         return self._of(host, seconds), host.get("measured", {})
+
+    def resumes(self) -> None:
+        """The devices have waited, and go on."""
+        self._began = time.perf_counter()
 
     def _of(self, sums: Mapping[str, np.ndarray], seconds: float) -> dict[str, Any]:
         """Means over target tokens, rates per second."""

@@ -16,7 +16,7 @@ from flan_jax.checkpoint import arrays, digests, keeping, lock, place
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
 from flan_jax.files import AnyPath, user_path
-from flan_jax.training import optimizers, records
+from flan_jax.training import notices, optimizers, records
 from flan_jax.training.continuing import continued
 from flan_jax.training.figures import Figures
 from flan_jax.training.hooks import loading
@@ -73,6 +73,7 @@ def train(
     keep_best: Mapping[str, Any] | None = None,
     log_period: int = 10,
     hooks: Sequence[Any] = (),
+    evaluation: Any = None,
     profile: tuple[int, int] | None = None,
     on_damage: str = "stop",
     on_nan: str | int = "stop",
@@ -111,6 +112,7 @@ def train(
         is one of `metrics.jsonl`; "cluster_loss/nli" names one of several.
       log_period: steps between printed lines where the output is no terminal.
       hooks: what else happens at a step, by name or made; see `flan_jax.training.hooks`.
+      evaluation: a hook that evaluates, as `evaluation.during_training` makes it; None for none.
       profile: the first and the last step of which a profile is written to MODEL_DIR/profile; None for none.
       on_damage: where the newest checkpoint is damaged, "stop", or "previous" to go on from the one before.
       on_nan: where a loss, gradient or update is not finite, "stop", or how many batches of the run may be skipped.
@@ -123,12 +125,16 @@ def train(
     """
     folder = user_path(model_dir, "MODEL_DIR")
     own_hooks, best = loading.load(hooks), keeping.Best(**keep_best) if keep_best else None
+    evaluations = loading.load([] if evaluation is None else [evaluation])
     place.check_shared(folder)
-    with lock.held(folder, "training") as hold:
+    with lock.held(folder, "training") as hold, notices.listening_if_nobody_does() as listener:
+        if listener is not None:  # a start on another host would wait for a sign of life
+            listener.at_the_end(hold.release)
         called = [
             *([Watchdog(no_step_seconds)] if no_step_seconds else []),
             NotFinite() if on_nan == "stop" else Skipping(on_nan),
             *own_hooks,
+            *evaluations,
             *(MetricsLog(), Progress(log_period)),
             *([Profiling(profile)] if profile else []),
             Preemption(grace_seconds),
@@ -234,6 +240,8 @@ def _trained(
             while len(running) > (0 if called.pauses(step) else 1):
                 done, sums = running.popleft()
                 called.after_step(done, *figures.fetched(sums), None if running else state)
+                if not running:  # what hooks did meanwhile is no part of the next step
+                    figures.resumes()
     if context.stopped is not None and primary:
         print(f"stopped after step {step}: {context.stopped.reason}", flush=True)
     return RunResult(step, context.values, *(dataclasses.astuple(context.stopped) if context.stopped else ()))

@@ -29,11 +29,12 @@ The devices compute step n + 1 while the host calls `after_step` of step n, whos
 - In a pod every process calls its hooks. All have to ask for a save, a stop or a pause at the same step. The figures
   are the same in all of them, except `seconds` and `tokens_per_second`. `context.primary` is true in one, which writes.
 
-The order is fixed: `watchdog`, `not_finite`, then yours in the order of HOOKS, then `metrics_log`, `progress`,
-`profiling`, `preemption`, `saving`. So what yours write is in the log, and a save that they ask for is made.
+The order is fixed: `watchdog`, `not_finite`, then yours in the order of HOOKS, then the evaluation, `metrics_log`,
+`progress`, `profiling`, `preemption`, `saving`. So what yours write is in the log, and a save that they ask for is made.
 
 A hook that takes long, such as an evaluation, should look at `context.ending()` now and then, and come to its end where
 the program was told to end: the step can only be saved afterwards. One process of a pod may know of it alone.
+`context.alive(doing)` tells the watchdog that it does not hang.
 
 Yours are named by the macro HOOKS, see `loading`; docs/hooks.md has one to start from. What a hook raises ends the run
 in one line with the hook's name and the place; a FlanError passes as it is.

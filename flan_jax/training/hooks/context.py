@@ -47,6 +47,8 @@ class Context:
       wait_for_saves: returns when all saves that were started are whole.
       ending: whether this process was told to end; a hook that takes long may look, and come to its end. It may be
         so in one process of a pod alone.
+      alive: a hook that takes long says what it does, so that it is not taken for one that hangs.
+      later: figures that hooks write at some steps only, as these have them; the numbers do not count.
       tell: calls a method of all hooks, by its name and with the step.
     """
 
@@ -69,6 +71,8 @@ class Context:
         self.error: BaseException | None = None
         self.wait_for_saves: Callable[[], None] = lambda: None  # `saving` puts its own here
         self.ending: Callable[[], bool] = lambda: False  # `preemption` its own
+        self.alive: Callable[[str], None] = lambda doing: None  # `watchdog` its own
+        self.later: dict[str, Any] = {}
         self.tell: Callable[[str, int], None] = lambda method, step: None  # and `calls`
         self._state: TrainState | None = None
 

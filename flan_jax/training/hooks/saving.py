@@ -66,7 +66,7 @@ class Saving:
             context.tell("after_save", step)
 
     def _refuse_unknown(self, context: Context, values: Mapping[str, Any]) -> None:
-        figures = dict(values)  # a step need not have rows of all datasets
+        figures = dict(values) | context.later  # a step need not have rows of all datasets
         figures["dataset_loss"] = dict.fromkeys(context.stream.datasets, 0.0)
         figures["cluster_loss"] = {catalog.dataset(name).cluster: 0.0 for name in context.stream.datasets}
         if earlier.figure(figures, self._best.figure) is None:

@@ -49,6 +49,7 @@ class Watchdog:
     def start(self, context: Context) -> None:
         """Begins to look."""
         self._context = context
+        context.alive = lambda doing: self._begin(self._seconds * _LONGER, doing)
         self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
         self._thread.start()
 
