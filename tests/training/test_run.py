@@ -305,7 +305,10 @@ def _edit(path, change):
 def test_a_damaged_record_is_refused(copied, prepared, damage, says):
     folder, start = copied
     damage(folder / "run.json")
-    assert says in _refused(folder, prepared, initial_checkpoint_path=str(start))
+    line = _refused(folder, prepared, initial_checkpoint_path=str(start))
+    assert says in line and "FlanError" not in line
+    if "newer version" in says or "digest" in says:  # to delete a sound record is no remedy
+        assert "delete it:" not in line
 
 
 def test_a_record_that_was_edited_on_purpose_counts(copied, prepared):

@@ -131,7 +131,7 @@ class Context:
         if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status <= 255:
             raise FlanError(f"stop({reason!r}, status={status!r}): an exit status is a whole number from 0 to 255.")
         self.save_wanted |= save
-        self.stopped = self.stopped or Stop(reason, status)
+        self.stopped = self.stopped or Stop(" ".join(str(reason).split()), status)
 
 
 def _number(value: Any) -> int | float | None:
