@@ -100,6 +100,8 @@ class Recorder:
             context.stop("enough is enough", status=7)
 
     def before_save(self, context, step):
+        with pytest.raises(FlanError, match="no step's line is open"):
+            context.write("late", 1.0)
         self.calls.append(("before_save", step))
 
     def after_save(self, context, step):
@@ -229,6 +231,17 @@ def test_a_method_that_returns_nothing_is_told():
         with pytest.raises(FlanError, match=f"hook .*:Silent: {method} gave None: it has to return") as caught:
             _one_step(type("Silent", (), {method: lambda self, taken: None})())
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["start", "pauses", "before_save", "after_save", "end"])
+def test_a_figure_that_would_be_lost_is_refused(method):
+    def late(self, context, *step):
+        context.write("late", 1.0)
+
+    parameters = {"start": 1, "end": 1}.get(method, 2)
+    call = (lambda self, context: late(self, context)) if parameters == 1 else (lambda self, c, step: late(self, c))
+    with pytest.raises(FlanError, match="no step's line is open; figures of a step are written in after_step"):
+        _one_step(type("Late", (), {method: call})())
 
 
 def test_a_reason_to_stop_is_one_line():

@@ -108,6 +108,7 @@ class Hooks:
             self._context.measured = measured.get(str(number), {})
             self._call(hook, "after_step", self._context, step, types.MappingProxyType(self._context.values))
         self._context.at(step, self._context.values, None)  # the next step takes the state's memory
+        self._context.logged = True
 
     def _tell(self, method: str, step: int) -> None:
         for hook in self._hooks:
