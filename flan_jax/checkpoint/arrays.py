@@ -54,9 +54,11 @@ def steps(model_dir: str | AnyPath) -> list[int]:
             return (path / "commit_success.txt").exists() if is_remote(path) else path.is_dir()
 
         return sorted(int(path.name) for path in named if str(int(path.name)) == path.name and is_whole(path))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     except OSError as error:
+        if isinstance(error, NotADirectoryError) and not user_path(model_dir).is_dir():
+            return []
         raise cannot("read the steps of", folder, error) from error
 
 

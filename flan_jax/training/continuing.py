@@ -48,7 +48,10 @@ def continued(folder: Path, run: Run, saved: Run | None, step: int | None) -> tu
         "changed": {name: [old, new] for name, old, new in found},
     }
     run = dataclasses.replace(run, start=saved.start, changes=(*saved.changes, *([entry] if found else [])))
-    return run, [f"changed since the last start: {_listed(found)}."] if found else []
+    lines = [f"changed since the last start: {_listed(found)}."] if found else []
+    if step is None and (folder / "metrics.jsonl").exists():
+        lines.append(f"{folder} has no checkpoint: the run begins at step 1 again, and so does its log.")
+    return run, lines
 
 
 def _refuse(folder: Path, found: Sequence[tuple[str, Any, Any]], step: int | None) -> None:

@@ -173,6 +173,8 @@ def _trained(
     primary, program, mesh = distributed.is_primary(), run.program, given.mesh
 
     # -------------------------------------------------------------------------------- compare with what is there
+    if on_damage == arrays.PREVIOUS:  # another run is refused before a step of this one is moved aside
+        continued(folder, run, given.saved, distributed.decided(lambda: arrays.latest_step(folder)))
     start = arrays.choose_step(folder, on_damage)
     run, changes = continued(folder, run, given.saved, start)
     if start is not None and start >= run.train_steps:

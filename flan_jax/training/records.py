@@ -66,7 +66,7 @@ def write(
     first = folder / "config.gin"
     if step is None or not first.is_file():
         write_atomic(first, config_text)
-    elif first.read_text(encoding="utf-8") != config_text:
+    elif first.read_bytes() != config_text.encode():
         write_atomic(folder / f"config.from_step_{step}.gin", config_text)
     _manifest(folder, run, given, composition.over(run.train_steps * stream.draws_per_step), stream, step).save(folder)
     if run != given.saved:

@@ -187,6 +187,8 @@ class Run:
             run = cls(**values | lists | {"program": Program(**values["program"])})
             _check_types(run)
             return run
+        except FlanError:
+            raise  # it says what to do already
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise FlanError(f"{path} is broken ({type(error).__name__}: {error}); {remedy}.") from error
 

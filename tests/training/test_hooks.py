@@ -1,5 +1,6 @@
 """Hooks: what they are given, what they may ask for, and what becomes of their faults."""
 
+import asyncio
 import dataclasses
 import json
 import re
@@ -99,6 +100,8 @@ class Recorder:
             context.stop("enough is enough", status=7)
 
     def before_save(self, context, step):
+        with pytest.raises(FlanError, match="no step's line is open"):
+            context.write("late", 1.0)
         self.calls.append(("before_save", step))
 
     def after_save(self, context, step):
@@ -209,6 +212,53 @@ def test_what_a_hook_raises_is_one_line(method):
     assert "test_hooks.py" in message
 
 
+@pytest.mark.parametrize("raised", [SystemExit(0), SystemExit(3), asyncio.CancelledError(), GeneratorExit()])
+@pytest.mark.parametrize("method", ["start", "after_step", "end"])
+def test_a_hook_cannot_end_the_program_as_if_it_were_done(method, raised):
+    def leave(self, *arguments):
+        raise raised
+
+    arguments = ["self", "context", "step", "values"][: 1 + loading.METHODS[method]]
+    hook = type("Leaves", (), {method: eval(f"lambda {', '.join(arguments)}: leave(self)", {"leave": leave})})()
+    with pytest.raises(FlanError, match=f":Leaves failed in {method}: {type(raised).__name__}") as caught:
+        _one_step(hook)
+    assert "\n" not in str(caught.value)
+    assert isinstance(raised, SystemExit) == ("context.stop(reason, status) ends a run" in str(caught.value))
+
+
+def test_a_method_that_returns_nothing_is_told():
+    for method in ("measure", "accept"):
+        with pytest.raises(FlanError, match=f"hook .*:Silent: {method} gave None: it has to return") as caught:
+            _one_step(type("Silent", (), {method: lambda self, taken: None})())
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["start", "pauses", "before_save", "after_save", "end"])
+def test_a_figure_that_would_be_lost_is_refused(method):
+    def late(self, context, *step):
+        context.write("late", 1.0)
+
+    parameters = {"start": 1, "end": 1}.get(method, 2)
+    call = (lambda self, context: late(self, context)) if parameters == 1 else (lambda self, c, step: late(self, c))
+    with pytest.raises(FlanError, match="no step's line is open; figures of a step are written in after_step"):
+        _one_step(type("Late", (), {method: call})())
+
+
+def test_a_reason_to_stop_is_one_line():
+    context, _ = _called()
+    context.stop("first\n second")
+    assert context.stopped.reason == "first second"
+
+
+def test_ctrl_c_in_a_hook_is_ctrl_c():
+    class Waits:
+        def after_step(self, context, step, values):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _one_step(Waits())
+
+
 class Bad:
     """Gives or writes what none may."""
 
@@ -237,10 +287,10 @@ class Bad:
         ({"value": {"a": [1]}}, "has to be a number"),
         ({"value": float("nan")}, "has to be finite"),
         ({"value": {"a": np.float32("inf")}}, "mine/a is inf"),
-        ({"measured": [1]}, "failed in measure: AttributeError"),
+        ({"measured": [1]}, "measure gave [1]: it has to return a dictionary"),
         ({"measured": {"a": "text"}}, "failed in measure: TypeError"),
         ({"accepted": "no"}, "failed in accept: TypeError"),
-        ({"accepted": np.ones(3)}, "failed in accept: TypeError"),
+        ({"accepted": np.ones(3)}, "it has to return one True or False"),
     ],
 )
 def test_what_a_hook_gives_is_checked(bad, says):
@@ -280,6 +330,21 @@ class Takes:
     def after_step(self, step): pass
 class Breaks:
     def __init__(self): raise OSError("no luck")
+class Leaves:
+    def __init__(self): raise SystemExit
+class Later:
+    async def after_step(self, context, step, values): pass
+class Yields:
+    def start(self, context): yield
+class Property:
+    @property
+    def after_step(self): raise OSError("no luck")
+class Other:
+    def start(self, context): pass
+    @property
+    def folder(self): return self._folder
+    @property
+    def size(self): raise ValueError("not started")
 text = "text"
 """
 
@@ -291,11 +356,13 @@ def module(tmp_path, monkeypatch):
     (tmp_path / "breaks_of_mine.py").write_text(MODULE.format(raised="1 / 0"))
     (tmp_path / "needs_of_mine.py").write_text("import no_such_module_here\n")
     (tmp_path / "typo_of_mine.py").write_text("def broken(:\n")
+    (tmp_path / "script_of_mine.py").write_text("import sys\nsys.exit(0)\n")
 
 
 def test_hooks_by_name(module):
     first, second = loading.load(["hooks_of_mine:Hook", " hooks_of_mine:Hook( every = 3 ) "])
     assert (first.every, second.every) == (1, 3)
+    loading.load(["hooks_of_mine:Other"])  # a property of its own that is not there yet
 
 
 @pytest.mark.parametrize(
@@ -317,6 +384,11 @@ def test_hooks_by_name(module):
         ("breaks_of_mine:Hook", "importing it failed .ZeroDivisionError"),
         ("needs_of_mine:Hook", "a module 'no_such_module_here', which it imports,"),
         ("typo_of_mine:Hook", "importing it failed .SyntaxError"),
+        ("script_of_mine:Hook", r"importing it failed \(SystemExit: 0\)"),
+        ("hooks_of_mine:Leaves", r"making it failed \(SystemExit\)"),
+        ("hooks_of_mine:Later", "after_step is called and not awaited: make it a plain one"),
+        ("hooks_of_mine:Yields", "start is called and not awaited: make it a plain one"),
+        ("hooks_of_mine:Property", r"reading after_step failed \(OSError: no luck\)"),
         ("../hooks:Hook", "write 'module:Name'"),
         ("os:getcwd", "none of a hook's methods"),
     ],

@@ -59,6 +59,8 @@ class Hooks:
             if hasattr(hook, "measure"):
                 given = self._call(hook, "measure", taken)
                 with _naming(hook, "measure"):
+                    if not isinstance(given, Mapping):
+                        raise FlanError(f"measure gave {given!r:.60}: it has to return a dictionary {{name: array}}.")
                     found[str(number)] = {str(name): jnp.asarray(value) for name, value in given.items()}
         return found
 
@@ -74,7 +76,9 @@ class Hooks:
             if hasattr(hook, "accept"):
                 given = self._call(hook, "accept", taken)
                 with _naming(hook, "accept"):
-                    accepted &= jnp.asarray(given).astype(bool).reshape(())
+                    if given is None or jnp.shape(given) != ():
+                        raise FlanError(f"accept gave {given!r:.60}: it has to return one True or False.")
+                    accepted &= jnp.asarray(given).astype(bool)
         return accepted
 
     # -------------------------------------------------------------------------------------------------- on the host
@@ -104,6 +108,7 @@ class Hooks:
             self._context.measured = measured.get(str(number), {})
             self._call(hook, "after_step", self._context, step, types.MappingProxyType(self._context.values))
         self._context.at(step, self._context.values, None)  # the next step takes the state's memory
+        self._context.logged = True
 
     def _tell(self, method: str, step: int) -> None:
         for hook in self._hooks:
@@ -125,15 +130,20 @@ def _naming(hook: Any, method: str) -> Iterator[None]:
         if _ours(hook):
             raise
         raise FlanError(f"hook {name_of(hook)}: {error}") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit too: the run would end as if it were done
         if _ours(hook):
             raise
         frames = traceback.extract_tb(error.__traceback__)
         place = ([frame for frame in frames if frame.filename == _file_of(hook)] or frames)[-1]
         reason = " ".join(str(error).split())[:200].rstrip(".")
+        remedy = "mend it, or leave it out of HOOKS"
+        if isinstance(error, SystemExit):
+            remedy = "context.stop(reason, status) ends a run"
         raise FlanError(
             f"hook {name_of(hook)} failed in {method}: {type(error).__name__}{f' ({reason})' if reason else ''}, "
-            f"line {place.lineno} of {place.filename}; mend it, or leave it out of HOOKS."
+            f"line {place.lineno} of {place.filename}; {remedy}."
         ) from error
 
 

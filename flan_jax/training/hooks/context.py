@@ -41,6 +41,7 @@ class Context:
       step: the last step that is accounted for.
       values: its figures; what is written to the log. Hooks of our own change it, others call `write`.
       measured: by name, what the hook's own `measure` gave at this step.
+      logged: whether the step's line is written, or none is begun; `write` would come too late.
       save_wanted: whether a checkpoint is asked for and not made yet.
       stopped: None, or why the run ends.
       error: in `end`, what has ended the run, or None.
@@ -74,11 +75,12 @@ class Context:
         self.alive: Callable[[str], None] = lambda doing: None  # `watchdog` its own
         self.later: dict[str, Any] = {}
         self.tell: Callable[[str, int], None] = lambda method, step: None  # and `calls`
+        self.logged = True  # no step is accounted for yet
         self._state: TrainState | None = None
 
     def at(self, step: int, values: dict[str, Any], state: TrainState | None) -> None:
         """For the loop: the step that is accounted for now, and its state where the devices wait."""
-        self.step, self.values, self._state = step, values, state
+        self.step, self.values, self._state, self.logged = step, values, state, False
 
     @property
     def paused(self) -> bool:
@@ -106,8 +108,10 @@ class Context:
           value: a finite number, or a dictionary from names to finite numbers.
 
         Raises:
-          FlanError: it is none.
+          FlanError: it is none, or the step's line is written already, as in `before_save`.
         """
+        if self.logged:
+            raise FlanError(f"write({name!r}): no step's line is open; figures of a step are written in after_step.")
         if not isinstance(name, str) or not name or name in (*self.values, "step"):
             raise FlanError(f"write({name!r}): give a name that the step's figures do not have yet.")
         value = {str(key): _number(one) for key, one in value.items()} if isinstance(value, Mapping) else _number(value)
@@ -135,7 +139,7 @@ class Context:
         if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status <= 255:
             raise FlanError(f"stop({reason!r}, status={status!r}): an exit status is a whole number from 0 to 255.")
         self.save_wanted |= save
-        self.stopped = self.stopped or Stop(reason, status)
+        self.stopped = self.stopped or Stop(" ".join(str(reason).split()), status)
 
 
 def _number(value: Any) -> int | float | None:

@@ -16,6 +16,8 @@ from flan_jax.training.hooks.calls import name_of
 # Every method and how many arguments it is called with.
 METHODS = {"start": 1, "measure": 1, "accept": 1, "pauses": 2, "after_step": 3}
 METHODS |= {"before_save": 2, "after_save": 2, "end": 1}
+# What a call of these gives back has not run yet.
+_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 _LIKE = 0.85  # from this likeness on a method's name counts as misspelt
 
 
@@ -69,9 +71,10 @@ def _made(text: str) -> Any:
             f"{start}: {what} is not on Python's path; start the program in the folder of {module_name}.py, or add "
             "that folder to PYTHONPATH."
         ) from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise FlanError(f"{start}: importing it failed ({type(error).__name__}: {reason}); mend it.") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _failed(f"{start}: importing it", error) from error
     if (maker := getattr(module, name, None)) is None:
         public = [known for known in vars(module) if not known.startswith("_")]
         raise FlanError(f"{start}: {module_name} has no {name}: {near_names(name, public)}")
@@ -87,9 +90,16 @@ def _made(text: str) -> Any:
         return maker(**arguments)
     except FlanError as error:
         raise FlanError(f"{start}: {error}") from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise FlanError(f"{start}: making it failed ({type(error).__name__}: {reason}); mend it.") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _failed(f"{start}: making it", error) from error
+
+
+def _failed(what: str, error: BaseException) -> FlanError:
+    """The line of code of a user that raised; a script that is no module ends with sys.exit."""
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    return FlanError(f"{what} failed ({type(error).__name__}{f': {reason}' if reason else ''}); mend it.")
 
 
 def _checked(hook: Any) -> Any:
@@ -101,7 +111,8 @@ def _checked(hook: Any) -> Any:
     name = name_of(hook)
     if isinstance(hook, type):
         raise FlanError(f"hook {hook.__module__}:{hook.__qualname__} is a class: give one that is made.")
-    public = [known for known in dir(hook) if not known.startswith("_") and callable(getattr(hook, known, None))]
+    attributes = {known: _attribute(hook, known) for known in dir(hook) if not known.startswith("_")}
+    public = [known for known, value in attributes.items() if callable(value)]
     if not set(METHODS) & set(public):
         raise FlanError(f"hook {name} has none of a hook's methods: {', '.join(METHODS)}.")
     for known in public:
@@ -112,11 +123,24 @@ def _checked(hook: Any) -> Any:
                 "name begin with an underscore."
             )
     for method in sorted(set(METHODS) & set(public)):
+        if any(later(attributes[method]) for later in _LATER):
+            raise FlanError(
+                f"hook {name}: {method} is called and not awaited: make it a plain one, without async or yield."
+            )
         try:
-            inspect.signature(getattr(hook, method)).bind(*range(METHODS[method]))
+            inspect.signature(attributes[method]).bind(*range(METHODS[method]))
         except TypeError as error:
             takes = ["taken"] if method in ("measure", "accept") else ["context", "step", "values"][: METHODS[method]]
             raise FlanError(f"hook {name}: {method} has to take ({', '.join(takes)}) ({error}).") from error
         except ValueError:
             continue
     return hook
+
+
+def _attribute(hook: Any, name: str) -> Any:
+    try:
+        return getattr(hook, name, None)
+    except Exception as error:  # a property's
+        if name not in METHODS:
+            return None
+        raise _failed(f"hook {name_of(hook)}: reading {name}", error) from error

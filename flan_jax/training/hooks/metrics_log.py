@@ -59,6 +59,7 @@ class MetricsLog:
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
         """Writes one step; nested dicts become `outer/inner` in TensorBoard."""
+        context.logged = True
         if self._file is None or self._board is None:
             return
         if values.get("skipped"):  # the batch was, since its figures are not finite
