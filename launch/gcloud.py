@@ -70,6 +70,26 @@ class NameOfMachines:
         return value
 
 
+# Flags of gcloud that the launchers give themselves, and on which they rely.
+OWN_FLAGS = ("zone", "project", "quiet", "format", "async", "node-id", "node-count", "node-prefix", "accelerator-type")
+OWN_FLAGS += ("runtime-version", "spot", "reserved", "worker", "command", "recurse", "type", "topology")
+
+
+class FlagOfGcloud:
+    """A flag that is handed on, as a kind of `flan_jax.values`."""
+
+    wanted = "one flag of gcloud as a word, for example --network=NAME"
+
+    def fit(self, value: str) -> str:
+        """The value; raises Unfit."""
+        found = re.fullmatch(r"--([a-z][a-z0-9-]*)(=.*)?", str(value))
+        if not found:
+            raise Unfit
+        if found[1].removeprefix("no-") in OWN_FLAGS:
+            raise Unfit("the launcher gives this flag itself; see its own options")
+        return value
+
+
 @dataclasses.dataclass(frozen=True)
 class Machines:
     """What is asked for.

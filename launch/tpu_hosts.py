@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -39,7 +40,8 @@ class Preempted(Exception):
 
 def say(line: str) -> None:
     """A line of the launcher's own, on standard error."""
-    print(f"tpu_vm: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # whoever reads it may have gone; the machines have not
+        print(f"tpu_vm: {line}", file=sys.stderr, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +124,33 @@ class Package:
         for path in (self.wheel, self.lock, SCRIPT):
             digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
+
+
+def fetched(paths: Sequence[str], to: str) -> list[Path]:
+    """Where paths of the hosts come to lie here.
+
+    Args:
+      paths: on the first host.
+      to: the folder here.
+
+    Raises:
+      FlanError: a path without a name of its own, or something of that name is here.
+    """
+    folder = files.user_path(to, "--to")
+    if "://" in str(to):
+        raise FlanError(f"--to={to}: files are fetched into a folder of this machine.")
+    if folder.exists() and not folder.is_dir():
+        raise FlanError(f"--to={to}: it is no folder; choose another.")
+    found: list[Path] = []
+    for path in paths:
+        name = path.rstrip("/").rsplit("/", 1)[-1]
+        if name in ("", ".", "..", "~"):
+            raise FlanError(f"--fetch={path}: name a file or folder, as flan/jobs.")
+        target = Path(folder) / name
+        if target.exists() or target in found:
+            raise FlanError(f"--fetch={path}: {target} is there already: move it, or choose another --to.")
+        found.append(target)
+    return found
 
 
 class Hosts:
@@ -353,11 +382,9 @@ class Hosts:
         Raises:
           FlanError: something of that name is here, or it cannot be copied.
         """
+        targets = fetched(paths, to)
         folder = files.make_folder(files.user_path(to, "--to"))
-        for path in paths:
-            target = folder / path.rstrip("/").rsplit("/", 1)[-1]
-            if target.exists():
-                raise FlanError(f"{target} is there already: move it, or choose another --to.")
+        for path, target in zip(paths, targets, strict=True):
             with tempfile.TemporaryDirectory(dir=folder, prefix=".fetching-") as partial:
                 command = self.machines.copy_from(self.machines.nodes[0], path, partial)
                 self._asked(functools.partial(gcloud.call, command, _INSTALL))

@@ -332,7 +332,8 @@ def test_outputs_that_cannot_be_fetched_keep_the_machines(cloud, launched, train
     cloud.faults()
     (cloud.root / "here/jobs").mkdir()
     status, _, errors = launched("run", "--attach", "--fetch=flan/jobs", "--to=here", **argv_of)
-    assert status == 2 and "is there already" in errors and is_named(cloud, errors) and cloud.state["name"] == "flan"
+    # What is here already is said before the program runs, and nothing is touched.
+    assert status == 2 and "is there already" in errors and cloud.state["name"] == "flan" and len(starts(cloud)) == 1
     status, _, errors = launched("fetch", "--fetch=no/such", "--to=here", program=None)
     assert status == 2 and "No such file" in errors
 
@@ -357,16 +358,17 @@ def test_logs_that_cannot_be_kept_do_not_end_the_run(cloud, launched, trains):
     assert status == 0 and "the logs cannot be kept" in errors and "[flan-w-0] done" in out
 
 
-def test_a_launcher_that_is_ended_names_the_machines_and_another_goes_on(cloud, launched, trains):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_launcher_that_is_ended_names_the_machines_and_another_goes_on(cloud, launched, trains, how):
     argv = trains("    while step == 2 and not (root / 'go').exists(): time.sleep(0.05)\n")
     launcher = cloud.start("run", program=argv)
     while not (cloud.bucket / "checkpoints/2").exists():
         assert launcher.poll() is None
         time.sleep(0.05)
-    launcher.terminate()
+    launcher.send_signal(how)
     _, errors = launcher.communicate(timeout=60)
-    assert launcher.returncode == 143 and is_named(cloud, errors)
-    again = next(line for line in errors.splitlines() if "tpu_vm run --attach" in line)
+    assert launcher.returncode == 128 + how and is_named(cloud, errors)
+    again = next(line for line in errors.splitlines() if "tpu_vm --attach run" in line)
     (cloud.root / "go").touch()
     command = shlex.split(again.partition("python ")[2])
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=cloud.env, check=False)
@@ -391,6 +393,62 @@ def test_ctrl_c_at_each_stage(cloud, trains, stage):
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 130 and is_named(cloud, errors), errors
     assert "stopped before it was done" in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--wheel=no.whl"], "--wheel=no.whl: no such wheel"),
+        (["--fetch=/"], "--fetch=/: name a file or folder"),
+        (["--fetch=~"], "--fetch=~: name a file or folder"),
+        (["--fetch=a/jobs", "--fetch=b/jobs/"], "--fetch=b/jobs/: "),
+        (["--fetch=flan/logs", "--to=file"], "--to=file: it is no folder"),
+        (["--fetch=x", "--to=gs://b/x"], "a folder of this machine"),
+        (["--create_flag=network=NAME"], "one flag of gcloud as a word"),
+        (["--create_flag=--network NAME"], "one flag of gcloud as a word"),
+        (["--create_flag=--zone=other"], "the launcher gives this flag itself"),
+        (["--ssh_flag=--worker=0"], "the launcher gives this flag itself"),
+    ],
+)
+def test_what_would_fail_later_makes_no_machines(cloud, launched, trains, options, says):
+    argv = trains()
+    (cloud.root / "file").touch()
+    given = [option for option in options if not option.startswith("--wheel")]
+    if given != options:  # the last one counts
+        cloud_arguments = cloud.arguments
+        cloud.arguments = lambda *a, **k: [w if "--wheel" not in w else options[0] for w in cloud_arguments(*a, **k)]
+    status, out, errors = launched("run", *given, program=argv)
+    assert (status, out, errors.count("\n")) == (2, "", 1) and says in errors, errors
+    assert not cloud.calls("create") and not cloud.calls("ssh")
+
+
+def test_the_command_that_takes_over_is_right_wherever_the_action_stands(cloud, launched, trains):
+    argv = trains(hosts=1, ssh_drops=True)
+    first = cloud.arguments
+    cloud.arguments = lambda *a, **k: ["--name", "flan", "run", *first(*a, **k)[2:]]
+    status, _, errors = launched("run", program=argv, patience=0.5)
+    assert status == 2 and is_named(cloud, errors)
+    assert "flan_jax.launch.tpu_vm --attach --name flan run --zone=z" in errors
+
+
+def test_who_reads_the_launcher_s_lines_may_go(cloud, trains):
+    argv = trains(hosts=1)
+    launcher = cloud.start("run", program=argv)
+    launcher.stderr.readline()
+    launcher.stderr.close()
+    launcher.stdout.close()
+    assert launcher.wait(timeout=60) in (0, 141) and cloud.state == {}
+    assert steps(cloud) == [1, 2, 3, 4, 5, 6]
+
+
+def test_services_that_say_who_asked_may_fail_in_passing(cloud, launched, trains):
+    """A 503 in the words of today's gcloud, at any call: asked again."""
+    who = (
+        " This command is authenticated as a@b.c which is the active account specified by the [core/account] property."
+    )
+    argv = trains(every_call=[f"UNAVAILABLE: The service is unavailable.{who}\n- '@type': x"] * 2)
+    status, _, errors = launched(program=argv)
+    assert status == 0 and errors.count("Tried again") == 2 and "auth login" not in errors, errors
 
 
 def test_nothing_but_bash_is_needed_on_hosts():
