@@ -259,11 +259,15 @@ class Request:
       state: one of COMING, ACTIVE, LOST, or GONE.
       token: of the launcher that made it; "" if it has none.
       reason: why it failed, where it says so.
+      slices: how many it asked for; 0 where that is not said.
+      accelerator: its type; "" where that is not said.
     """
 
     state: str
     token: str = ""
     reason: str = ""
+    slices: int = 0
+    accelerator: str = ""
 
 
 def request(machines: Machines, timeout: float) -> Request:
@@ -281,13 +285,17 @@ def request(machines: Machines, timeout: float) -> Request:
         raise
     try:
         state = found["state"]
-        specs = (found.get("tpu") or {}).get("nodeSpec") or [{}]
-        labels = (specs[0].get("node") or {}).get("labels") or {}
+        specs = (found.get("tpu") or {}).get("nodeSpec") or []
+        several = [spec.get("multisliceParams") or spec.get("multiNodeParams") or {} for spec in specs]
+        slices = sum(int(params.get("nodeCount") or 1) for params in several)
+        node = (specs[0].get("node") or {}) if specs else {}
+        labels, accelerator = node.get("labels") or {}, str(node.get("acceleratorType") or "")
         failed = ((state.get("failedData") or {}).get("error") or {}).get("message") or ""
         if not isinstance(state["state"], str):
             raise TypeError
-        return Request(state["state"].upper(), str(labels.get(LABEL, "")), " ".join(str(failed).split())[:300])
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(failed).split())[:300]
+        return Request(state["state"].upper(), str(labels.get(LABEL, "")), reason, slices, accelerator)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise Passing(f"gcloud {_words(command)} gave no state; update gcloud.") from error
 
 

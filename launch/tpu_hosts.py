@@ -228,7 +228,18 @@ class Hosts:
                 f"{self.machines.name} is there already ({found.state}), and another launcher may be at work: choose "
                 f"another --name, take it over with --attach, or delete it: {shlex.join(self.machines.delete())}."
             )
+        self._check_same(found)
         self._token, self.may_be_up = found.token, True
+
+    def _check_same(self, found: gcloud.Request) -> None:
+        """Makes sure that what is there is what the options say: other slices would look lost, and be deleted."""
+        machines, there = self.machines, f"{self.machines.name} in {self.machines.zone}"
+        if found.slices and found.slices != machines.slices:
+            count = f"{found.slices} slice{'s' * (found.slices != 1)}"
+            raise FlanError(f"{there} has {count}, not {machines.slices}: give --slices={found.slices}.")
+        if found.accelerator and machines.accelerator and found.accelerator != machines.accelerator:
+            kind = found.accelerator
+            raise FlanError(f"{there} is of type {kind}, not {machines.accelerator}: give --type={kind}.")
 
     def attach(self) -> None:
         """Finds the machines that are there.
@@ -240,6 +251,7 @@ class Hosts:
         if found.state != gcloud.ACTIVE:
             state = "there are none" if found.state == gcloud.GONE else f"they are {found.state}"
             raise FlanError(f"no machines {self.machines.name} are up in {self.machines.zone}: {state}.")
+        self._check_same(found)
         self._token = found.token
         states = [self._asked(lambda node=node: self._node(node)) for node in self.machines.nodes]
         self.count = sum(count for _, count in states)
@@ -251,7 +263,7 @@ class Hosts:
           FlanError: they cannot be had, or not within the time that one wants to wait.
         """
         began = told = time.monotonic()
-        last = ""
+        last, unseen = "", False
         while True:
             found = self._asked(lambda: gcloud.request(self.machines, _CALL))
             state = found.state
@@ -271,6 +283,9 @@ class Hosts:
                 continue
             elif state == gcloud.ACTIVE:
                 states = [self._asked(lambda node=node: self._node(node)) for node in self.machines.nodes]
+                if unseen != (unseen := any(s == gcloud.GONE for s, _ in states)) and unseen:
+                    time.sleep(self.timing.poll)  # a node may come to be seen later than its request
+                    continue
                 lost = [s for s, _ in states if s in (*gcloud.NODE_LOST, gcloud.GONE)]
                 if lost:
                     say(f"{self.machines.name} is {lost[0]}: made again.")
@@ -329,6 +344,19 @@ class Hosts:
                 raise FlanError(
                     f"another launcher has just made {self.machines.name}: choose another --name."
                 ) from error
+
+    def delete_there(self) -> None:
+        """Deletes machines that have to be there: of a wrong name or zone it would say that they are gone.
+
+        Raises:
+          FlanError: there are none, or they cannot be deleted.
+        """
+        if self._asked(lambda: gcloud.request(self.machines, _CALL)).state == gcloud.GONE:
+            raise FlanError(
+                f"there are no machines {self.machines.name} in {self.machines.zone}, so none is deleted: "
+                "check --name, --zone and --project if there should be some."
+            )
+        self.delete()
 
     def delete(self) -> None:
         """Deletes the machines and waits until they are gone.

@@ -106,7 +106,7 @@ def _act(hosts: Hosts, units: Sequence[work.Unit], arguments: argparse.Namespace
         hosts.may_be_up = False  # as was wished
         return 0
     if arguments.action == "delete":
-        hosts.delete()
+        hosts.delete_there()
         return 0
     if arguments.action == "install":
         _ = hosts.package.digest

@@ -150,3 +150,14 @@ def test_a_call_that_hangs_is_ended(tmp_path, monkeypatch):
             if state == "Z":
                 raise ProcessLookupError
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("params", ["multisliceParams", "multiNodeParams"])
+def test_slices_are_counted_however_they_were_asked_for(answers, params):
+    node = {"acceleratorType": "v5p-8", "labels": {gcloud.LABEL: "t"}}
+    for specs in (
+        [{"nodeId": f"flan-{n}", "node": node} for n in range(3)],
+        [{params: {"nodeCount": 3}, "node": node}],
+    ):
+        answers(json.dumps({"state": {"state": "ACTIVE"}, "tpu": {"nodeSpec": specs}}))
+        assert gcloud.request(MACHINES, 30) == gcloud.Request("ACTIVE", "t", "", 3, "v5p-8")

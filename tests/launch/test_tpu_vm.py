@@ -451,6 +451,28 @@ def test_services_that_say_who_asked_may_fail_in_passing(cloud, launched, trains
     assert status == 0 and errors.count("Tried again") == 2 and "auth login" not in errors, errors
 
 
+@pytest.mark.parametrize("action", ["run", "status", "stop"])
+def test_machines_of_other_options_are_not_touched(cloud, launched, trains, action):
+    """Of two slices a launcher for one would see none, and make them anew."""
+    argv = trains()
+    assert launched("create", "--slices=2")[0] == 0
+    status, _, errors = launched(action, *(["--attach"] if action == "run" else []), program=argv)
+    assert status == 2 and errors == "flan_jax: flan in z has 2 slices, not 1: give --slices=2.\n"
+    assert set(cloud.state["nodes"]) == {"flan-0", "flan-1"} and not cloud.calls("delete")
+
+
+def test_nothing_that_is_not_there_is_said_to_be_deleted(cloud, launched):
+    status, _, errors = launched("delete", "--zone=elsewhere", program=None)
+    assert status == 2 and "no machines flan in elsewhere, so none is deleted: check --name" in errors
+    assert not cloud.calls("delete")
+
+
+def test_a_node_that_is_seen_late_is_not_deleted(cloud, launched, trains):
+    argv = trains(unseen=1)
+    status, _, errors = launched(program=argv)
+    assert status == 0 and len(cloud.calls("create")) == 1 and "made again" not in errors, errors
+
+
 def test_nothing_but_bash_is_needed_on_hosts():
     """The supervisor is one file that bash takes as it is."""
     assert subprocess.run(["bash", "-n", str(tpu_hosts.SCRIPT)], check=False).returncode == 0
