@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import secrets
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,12 +20,8 @@ from typing import TypeVar
 from flan_jax import files
 from flan_jax.errors import FlanError
 from flan_jax.launch import gcloud, work
+from flan_jax.launch.tpu_package import EXTRAS, SCRIPT, Package
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-SCRIPT = Path(__file__).with_name("host.sh")
-LOCK = "requirements.lock"
-SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "flan_jax", "tasks", "gin", "launch")
-EXTRAS = "tpu,gcs"
 _CALL, _INSTALL = 180.0, 3600.0  # seconds that a call of gcloud, and an installation, may take
 _TRIES = 4
 IN_VAIN = 5  # requests in a row that fail before they give a machine
@@ -63,67 +57,6 @@ class Timing:
 
 def _new_token() -> str:
     return f"l{secrets.token_hex(6)}"
-
-
-class Package:
-    """What is installed on the hosts: the package as a wheel, and the locked versions of what it needs.
-
-    Args:
-      wheel: its path; None builds one from the checkout that this file lies in.
-      dry: only for commands that are printed: nothing is built or read.
-    """
-
-    def __init__(self, wheel: str | None = None, dry: bool = False) -> None:
-        self._wheel, self._dry = wheel, dry
-        self._made: tempfile.TemporaryDirectory[str] | None = None
-
-    @functools.cached_property
-    def lock(self) -> Path:
-        """The locked versions."""
-        if self._dry:
-            return CHECKOUT / LOCK
-        places = [CHECKOUT / LOCK, *([Path(self._wheel).parent / LOCK] if self._wheel else [])]
-        for place in places:
-            if place.is_file():
-                return place
-        raise FlanError(f"no {LOCK}: run the launcher in a checkout, or put the file beside --wheel.")
-
-    @functools.cached_property
-    def wheel(self) -> Path:
-        """The wheel, built when it is first asked for."""
-        if self._dry:
-            return Path(self._wheel or "flan_jax.whl")
-        if self._wheel:
-            if not self._wheel.endswith(".whl") or not Path(self._wheel).is_file():
-                raise FlanError(f"--wheel={self._wheel}: no such wheel.")
-            return Path(self._wheel)
-        if not (CHECKOUT / "setup.py").is_file():
-            raise FlanError("the package is not a checkout here: give its wheel, as --wheel=FILE.")
-        self._made = tempfile.TemporaryDirectory()
-        copy = (
-            Path(self._made.name) / "checkout"
-        )  # setuptools leaves files in the folder that it builds, and takes old ones
-        copy.mkdir()
-        for name in SOURCES:
-            take = shutil.copytree if (CHECKOUT / name).is_dir() else shutil.copy
-            take(CHECKOUT / name, copy / name)
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={self._made.name}", "."]
-        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
-        found = list(Path(self._made.name).glob("*.whl"))
-        if done.returncode or len(found) != 1:
-            reason = (done.stderr.strip().splitlines() or ["it does not say why"])[-1][:200]
-            raise FlanError(f"pip cannot make a wheel of {CHECKOUT} ({reason}); give one, as --wheel=FILE.")
-        return found[0]
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Of all that is installed."""
-        if self._dry:
-            return "DIGEST"
-        digest = hashlib.sha256()
-        for path in (self.wheel, self.lock, SCRIPT):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()[:16]
 
 
 def fetched(paths: Sequence[str], to: str) -> list[Path]:

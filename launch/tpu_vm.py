@@ -28,8 +28,9 @@ from pathlib import Path
 from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.launch import gcloud, sweep, work
-from flan_jax.launch.tpu_hosts import Hosts, Package, Preempted, Timing, fetched, say
+from flan_jax.launch.tpu_hosts import Hosts, Preempted, Timing, fetched, say
 from flan_jax.launch.tpu_job import Job
+from flan_jax.launch.tpu_package import Package
 from flan_jax.values import Number, Text, Whole
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)

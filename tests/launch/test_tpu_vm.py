@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from flan_jax.launch import gcloud, tpu_hosts
+from flan_jax.launch import gcloud, tpu_hosts, tpu_package
 
 # A program that saves each step in the bucket, and goes on from there.
 PROGRAM = """
@@ -475,5 +475,5 @@ def test_a_node_that_is_seen_late_is_not_deleted(cloud, launched, trains):
 
 def test_nothing_but_bash_is_needed_on_hosts():
     """The supervisor is one file that bash takes as it is."""
-    assert subprocess.run(["bash", "-n", str(tpu_hosts.SCRIPT)], check=False).returncode == 0
+    assert subprocess.run(["bash", "-n", str(tpu_package.SCRIPT)], check=False).returncode == 0
     assert shutil.which("setsid") and shutil.which("flock")
