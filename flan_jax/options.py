@@ -13,7 +13,13 @@ from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole, Word
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose errors are one line on standard error with exit status 2, and have near matches."""
+    """argparse's, whose errors are one line on standard error with exit status 2, and have near matches.
+
+    Options are written in full: a beginning could mean another option than the one that was thought of.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and ends."""

@@ -29,9 +29,21 @@ NODE_LOST = ("PREEMPTED", "TERMINATED", "STOPPING", "STOPPED", "DELETING", "HIDI
 GONE = "GONE"  # ours: there is none of that name
 _PASSING = re.compile(
     r"UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|\b50[0234]\b|[Cc]onnection (reset|refused|timed out|closed)|timed out|"
-    r"[Tt]emporary failure|[Nn]etwork is unreachable|SSL|kex_exchange|Max retries exceeded|NewConnectionError"
+    r"[Tt]emporary failure|[Nn]etwork is unreachable|SSL|kex_exchange|Max retries exceeded|NewConnectionError|"
+    r"[Cc]urrently (unavailable|unable to connect)"
 )
+# Too many calls in a minute, which is no want of machines.
+_TOO_OFTEN = re.compile(r"RATE_LIMIT|Quota exceeded for quota metric|\b429\b|[Tt]oo [Mm]any [Rr]equests|[Rr]ate.?limit")
+# What gcloud adds to whatever a service says: who asked. It is no reason.
+_WHO = re.compile(
+    r" *This command is authenticated .*? (property|variable)\.?( Impersonation is used to impersonate \S+)?"
+)
+# What gcloud says of a call over ssh before and after the reason.
+_ABOUT_SSH = re.compile(r"#####|(SSH|SCP): Attempting|Using (ssh|scp) batch size|.*\[\S*(ssh|scp)\S*\] exited with")
+_KEY_CHANGED = re.compile(r"HOST IDENTIFICATION HAS CHANGED|[Hh]ost key verification failed")
 _REMEDIES = (
+    (r"Error parsing \[|\[project\]", "give --project=PROJECT, or gcloud config set project PROJECT"),
+    (r"API .*(not enabled|has not been used|disabled)", "switch it on: gcloud services enable tpu.googleapis.com"),
     (r"active account|auth login|reauthentication|invalid_grant|credentials", "log in: gcloud auth login"),
     (r"RESOURCE_EXHAUSTED|[Qq]uota", "ask for more quota, or take another zone, type or --spot"),
     (r"[Ll]ocation .*(not found|unavailable|not exist)|[Zz]one .*(not|invalid)|denied on 'locations", "check --zone"),
@@ -55,6 +67,26 @@ class NameOfMachines:
         """The value; raises Unfit."""
         if not isinstance(value, str) or not re.fullmatch(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?", value):
             raise Unfit
+        return value
+
+
+# Flags of gcloud that the launchers give themselves, and on which they rely.
+OWN_FLAGS = ("zone", "project", "quiet", "format", "async", "node-id", "node-count", "node-prefix", "accelerator-type")
+OWN_FLAGS += ("runtime-version", "spot", "reserved", "worker", "command", "recurse", "type", "topology")
+
+
+class FlagOfGcloud:
+    """A flag that is handed on, as a kind of `flan_jax.values`."""
+
+    wanted = "one flag of gcloud as a word, for example --network=NAME"
+
+    def fit(self, value: str) -> str:
+        """The value; raises Unfit."""
+        found = re.fullmatch(r"--([a-z][a-z0-9-]*)(=.*)?", str(value))
+        if not found:
+            raise Unfit
+        if found[1].removeprefix("no-") in OWN_FLAGS:
+            raise Unfit("the launcher gives this flag itself; see its own options")
         return value
 
 
@@ -181,12 +213,17 @@ def _words(command: Sequence[str]) -> str:
 
 def failure(command: Sequence[str], status: int, errors: str) -> FlanError:
     """The one line of a command that failed."""
-    lines = [" ".join(line.split()) for line in errors.splitlines() if line.strip()]
+    lines = [_WHO.sub("", " ".join(line.split())) for line in errors.splitlines() if line.strip()]
+    changed = any(map(_KEY_CHANGED.search, lines))
+    lines = [line for line in lines if not _ABOUT_SSH.match(line)] or lines
     said = [line for line in lines if line.startswith(("ERROR", "Permission denied", "ssh:", "host.sh:"))] or lines[-1:]
     reason = re.sub(r"^ERROR: (\(gcloud[\w.-]*\) )?", "", said[-1])[:300].rstrip(".") if said else "it does not say why"
     text = " ".join(said)
-    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), None)
-    passing = remedy is None and (status == 255 or _PASSING.search(text))
+    often = _TOO_OFTEN.search(text)
+    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), None) if not often else None
+    passing = often or (remedy is None and (status == 255 or _PASSING.search(text)))
+    if changed:  # it may be mended while we try again
+        remedy = "the host has another key than before: ssh-keygen -f ~/.ssh/google_compute_known_hosts -R HOST"
     line = f"gcloud {_words(command)} ended with exit status {status}: {reason}{f'; {remedy}' if remedy else ''}."
     return Passing(line) if passing else FlanError(line)
 
@@ -222,11 +259,15 @@ class Request:
       state: one of COMING, ACTIVE, LOST, or GONE.
       token: of the launcher that made it; "" if it has none.
       reason: why it failed, where it says so.
+      slices: how many it asked for; 0 where that is not said.
+      accelerator: its type; "" where that is not said.
     """
 
     state: str
     token: str = ""
     reason: str = ""
+    slices: int = 0
+    accelerator: str = ""
 
 
 def request(machines: Machines, timeout: float) -> Request:
@@ -244,13 +285,17 @@ def request(machines: Machines, timeout: float) -> Request:
         raise
     try:
         state = found["state"]
-        specs = (found.get("tpu") or {}).get("nodeSpec") or [{}]
-        labels = (specs[0].get("node") or {}).get("labels") or {}
+        specs = (found.get("tpu") or {}).get("nodeSpec") or []
+        several = [spec.get("multisliceParams") or spec.get("multiNodeParams") or {} for spec in specs]
+        slices = sum(int(params.get("nodeCount") or 1) for params in several)
+        node = (specs[0].get("node") or {}) if specs else {}
+        labels, accelerator = node.get("labels") or {}, str(node.get("acceleratorType") or "")
         failed = ((state.get("failedData") or {}).get("error") or {}).get("message") or ""
         if not isinstance(state["state"], str):
             raise TypeError
-        return Request(state["state"], str(labels.get(LABEL, "")), " ".join(str(failed).split())[:300])
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(failed).split())[:300]
+        return Request(state["state"].upper(), str(labels.get(LABEL, "")), reason, slices, accelerator)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise Passing(f"gcloud {_words(command)} gave no state; update gcloud.") from error
 
 
@@ -264,4 +309,4 @@ def node_hosts(machines: Machines, node: str, timeout: float) -> tuple[str, int]
             return GONE, 0
         raise
     endpoints = found.get("networkEndpoints")
-    return str(found.get("state", "")), len(endpoints) if isinstance(endpoints, list) and endpoints else 1
+    return str(found.get("state", "")).upper(), len(endpoints) if isinstance(endpoints, list) and endpoints else 1

@@ -143,8 +143,8 @@ def manifest(
     container = {
         "name": CONTAINER,
         "image": image,
-        "command": ["python", *unit.argv],
-        "env": [{"name": k, "value": v} for k, v in {"PYTHONUNBUFFERED": "1", **(env or {})}.items()],
+        "command": ["python", *map(_literal, unit.argv)],
+        "env": [{"name": k, "value": _literal(v)} for k, v in {"PYTHONUNBUFFERED": "1", **(env or {})}.items()],
         # 8471 is where the chips of a slice find each other, 8080 where slices do.
         "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
         "resources": {"requests": dict(chips), "limits": dict(chips)},
@@ -202,6 +202,11 @@ def manifest(
             "replicatedJobs": [{"name": SLICE, "replicas": slices.count, "template": {"spec": job}}],
         },
     }
+
+
+def _literal(text: str) -> str:
+    """A text as Kubernetes leaves it: it puts variables in place of $(NAME), and $ in place of $$."""
+    return text.replace("$", "$$")
 
 
 class _Topology:

@@ -13,6 +13,7 @@ are taken away; they have --grace seconds to save, and nothing is started again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -63,8 +64,15 @@ def environment(
     }
 
 
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # the processes are in sessions of their own, and get none
+
+
 class Terminated(BaseException):
-    """The launcher got SIGTERM."""
+    """The launcher got one of ENDING."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def run(command: Sequence[str], num_processes: int, devices: int, grace: float, restarts: int = 0) -> int:
@@ -119,14 +127,14 @@ def _run_once(command: Sequence[str], num_processes: int, devices: int, grace: f
                     readers.append(threading.Thread(target=_pass_on, args=(number, stream, out), daemon=True))
                     readers[-1].start()
         return _wait(pod, grace), False
-    except Terminated:
+    except Terminated as told:
         for process in pod:
             if process.poll() is None:
                 process.terminate()
         _say(f"SIGTERM is passed on to all; they have {grace:g} s to end.")
         _wait(pod, grace, time.monotonic() + grace)
         saved = any(process.returncode == PREEMPTED for process in pod)
-        return PREEMPTED if saved else 128 + signal.SIGTERM, True
+        return PREEMPTED if saved else 128 + told.number, True
     finally:
         _stop(pod)
         for reader in readers:
@@ -175,12 +183,14 @@ def _stop(pod: Sequence[subprocess.Popen[str]]) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"local_pod: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # whoever reads it may have gone; the processes have not
+        print(f"local_pod: {line}", file=sys.stderr, flush=True)
 
 
 def _terminated(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    raise Terminated
+    for ending in ENDING:
+        signal.signal(ending, signal.SIG_IGN)  # once is enough
+    raise Terminated(number)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -204,14 +214,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("command", nargs="+", help="what every process runs")
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminated)
+    for ending in ENDING:
+        if signal.getsignal(ending) != signal.SIG_IGN:  # which nohup has set
+            signal.signal(ending, _terminated)
     try:
         pod = (arguments.command, arguments.processes, arguments.devices, arguments.grace, arguments.restarts)
         sys.exit(run(*pod))
     except FileNotFoundError as error:
         parser.error(f"no program {error.filename!r}.")
-    except Terminated:  # between two pods
-        sys.exit(128 + signal.SIGTERM)
+    except OSError as error:  # of the start of a process: its output is passed on elsewhere
+        parser.error(f"{error.filename or arguments.command[0]!r} cannot be run: {error.strerror}.")
+    except Terminated as error:  # between two pods
+        sys.exit(128 + error.number)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 

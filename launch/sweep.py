@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -204,7 +206,7 @@ def from_arguments(arguments: argparse.Namespace, elsewhere: bool = False) -> li
                 raise FlanError(f"--{option} is for --model_dir and --checkpoint, of which neither is given.")
         if not arguments.program:
             raise FlanError("nothing to launch: give --model_dir, --checkpoint with --clusters, or a program after --.")
-        return [program(arguments.program)]
+        return [program(_of_python(arguments.program))]
     for given in (arguments.model_dir, arguments.output, *arguments.checkpoint) if elsewhere else ():
         path = (given or "/").partition("=")[2] if re.match(r"[^/=]+=", given or "") else (given or "/")
         if not path.startswith("/") and "://" not in path:
@@ -227,6 +229,14 @@ def from_arguments(arguments: argparse.Namespace, elsewhere: bool = False) -> li
     return left
 
 
+def _of_python(words: Sequence[str]) -> Sequence[str]:
+    """A program as the arguments of Python: with or without a first word python."""
+    rest = words[1:] if re.fullmatch(r"(\S*/)?python[\d.]*", words[0]) else words
+    if not rest or not rest[0].strip() or rest[0].startswith("--"):
+        raise FlanError(f"after -- stands {shlex.join(words)[:200]}, which is no program: write -m flan_jax.train ...")
+    return rest
+
+
 def _with_shots(styles: Sequence[str], shots: Sequence[int] | None) -> tuple[str, ...]:
     if shots is None:
         return tuple(styles)
@@ -238,12 +248,32 @@ def _with_shots(styles: Sequence[str], shots: Sequence[int] | None) -> tuple[str
     return tuple(found)
 
 
+def _checkpoint(unit: Unit) -> str:
+    """The folder that an evaluation reads; "" where a program that was written out does not bind it to a text."""
+    bound = [a.partition("=")[2] for a in unit.argv if a.startswith("--gin.CHECKPOINT_PATH=")]
+    with contextlib.suppress(ValueError, SyntaxError):  # which the program will say
+        return str(ast.literal_eval(bound[-1])) if bound else ""
+    return ""
+
+
 def _seen_done(unit: Unit) -> bool:
     try:
         return unit.is_done()
     except FlanError as error:
         print(f"{unit.name} counts as not done, since its folder cannot be seen from here: {error}", file=sys.stderr)
         return False
+
+
+def check_checkpoints(units: Sequence[Unit]) -> None:
+    """Makes sure that what is to be evaluated here is there, before the first unit runs for hours.
+
+    Raises:
+      FlanError: a checkpoint's folder is missing, and no unit trains it.
+    """
+    trained = {unit.output for unit in units if unit.job == TRAIN}
+    for folder in dict.fromkeys(_checkpoint(unit) for unit in units if unit.job == EVAL):
+        if folder.startswith("/") and folder not in trained and not files.user_path(folder, "--checkpoint").is_dir():
+            raise FlanError(f"--checkpoint: there is no folder {folder}: correct its name, or train it by --model_dir.")
 
 
 def keep_record(units: Sequence[Unit], output: str | None, elsewhere: bool = False) -> None:
@@ -260,9 +290,8 @@ def keep_record(units: Sequence[Unit], output: str | None, elsewhere: bool = Fal
     checkpoints = {}
     for unit in units:
         if unit.job == EVAL and output is not None:
-            given = next(a for a in unit.argv if a.startswith("--gin.CHECKPOINT_PATH="))
             name = unit.output.removeprefix(_folder(output, "--output") + "/").partition("/")[0]
-            checkpoints[name] = ast.literal_eval(given.partition("=")[2])
+            checkpoints[name] = _checkpoint(unit)
     if not checkpoints or output is None:
         return
     try:
@@ -308,6 +337,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not arguments.run or arguments.dry_run:
             show(units, arguments.json)
             return
+        check_checkpoints(units)
         keep_record(units, arguments.output)
         sys.exit(run_all(units, lambda unit: run_here(unit, arguments.restarts)))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import hashlib
 import secrets
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,12 +20,8 @@ from typing import TypeVar
 from flan_jax import files
 from flan_jax.errors import FlanError
 from flan_jax.launch import gcloud, work
+from flan_jax.launch.tpu_package import EXTRAS, SCRIPT, Package
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-SCRIPT = Path(__file__).with_name("host.sh")
-LOCK = "requirements.lock"
-SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "flan_jax", "tasks", "gin", "launch")
-EXTRAS = "tpu,gcs"
 _CALL, _INSTALL = 180.0, 3600.0  # seconds that a call of gcloud, and an installation, may take
 _TRIES = 4
 IN_VAIN = 5  # requests in a row that fail before they give a machine
@@ -39,7 +34,8 @@ class Preempted(Exception):
 
 def say(line: str) -> None:
     """A line of the launcher's own, on standard error."""
-    print(f"tpu_vm: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # whoever reads it may have gone; the machines have not
+        print(f"tpu_vm: {line}", file=sys.stderr, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,65 +59,31 @@ def _new_token() -> str:
     return f"l{secrets.token_hex(6)}"
 
 
-class Package:
-    """What is installed on the hosts: the package as a wheel, and the locked versions of what it needs.
+def fetched(paths: Sequence[str], to: str) -> list[Path]:
+    """Where paths of the hosts come to lie here.
 
     Args:
-      wheel: its path; None builds one from the checkout that this file lies in.
-      dry: only for commands that are printed: nothing is built or read.
+      paths: on the first host.
+      to: the folder here.
+
+    Raises:
+      FlanError: a path without a name of its own, or something of that name is here.
     """
-
-    def __init__(self, wheel: str | None = None, dry: bool = False) -> None:
-        self._wheel, self._dry = wheel, dry
-        self._made: tempfile.TemporaryDirectory[str] | None = None
-
-    @functools.cached_property
-    def lock(self) -> Path:
-        """The locked versions."""
-        if self._dry:
-            return CHECKOUT / LOCK
-        places = [CHECKOUT / LOCK, *([Path(self._wheel).parent / LOCK] if self._wheel else [])]
-        for place in places:
-            if place.is_file():
-                return place
-        raise FlanError(f"no {LOCK}: run the launcher in a checkout, or put the file beside --wheel.")
-
-    @functools.cached_property
-    def wheel(self) -> Path:
-        """The wheel, built when it is first asked for."""
-        if self._dry:
-            return Path(self._wheel or "flan_jax.whl")
-        if self._wheel:
-            if not self._wheel.endswith(".whl") or not Path(self._wheel).is_file():
-                raise FlanError(f"--wheel={self._wheel}: no such wheel.")
-            return Path(self._wheel)
-        if not (CHECKOUT / "setup.py").is_file():
-            raise FlanError("the package is not a checkout here: give its wheel, as --wheel=FILE.")
-        self._made = tempfile.TemporaryDirectory()
-        copy = (
-            Path(self._made.name) / "checkout"
-        )  # setuptools leaves files in the folder that it builds, and takes old ones
-        copy.mkdir()
-        for name in SOURCES:
-            take = shutil.copytree if (CHECKOUT / name).is_dir() else shutil.copy
-            take(CHECKOUT / name, copy / name)
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={self._made.name}", "."]
-        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
-        found = list(Path(self._made.name).glob("*.whl"))
-        if done.returncode or len(found) != 1:
-            reason = (done.stderr.strip().splitlines() or ["it does not say why"])[-1][:200]
-            raise FlanError(f"pip cannot make a wheel of {CHECKOUT} ({reason}); give one, as --wheel=FILE.")
-        return found[0]
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Of all that is installed."""
-        if self._dry:
-            return "DIGEST"
-        digest = hashlib.sha256()
-        for path in (self.wheel, self.lock, SCRIPT):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()[:16]
+    folder = files.user_path(to, "--to")
+    if "://" in str(to):
+        raise FlanError(f"--to={to}: files are fetched into a folder of this machine.")
+    if folder.exists() and not folder.is_dir():
+        raise FlanError(f"--to={to}: it is no folder; choose another.")
+    found: list[Path] = []
+    for path in paths:
+        name = path.rstrip("/").rsplit("/", 1)[-1]
+        if name in ("", ".", "..", "~"):
+            raise FlanError(f"--fetch={path}: name a file or folder, as flan/jobs.")
+        target = Path(folder) / name
+        if target.exists() or target in found:
+            raise FlanError(f"--fetch={path}: {target} is there already: move it, or choose another --to.")
+        found.append(target)
+    return found
 
 
 class Hosts:
@@ -199,7 +161,18 @@ class Hosts:
                 f"{self.machines.name} is there already ({found.state}), and another launcher may be at work: choose "
                 f"another --name, take it over with --attach, or delete it: {shlex.join(self.machines.delete())}."
             )
+        self._check_same(found)
         self._token, self.may_be_up = found.token, True
+
+    def _check_same(self, found: gcloud.Request) -> None:
+        """Makes sure that what is there is what the options say: other slices would look lost, and be deleted."""
+        machines, there = self.machines, f"{self.machines.name} in {self.machines.zone}"
+        if found.slices and found.slices != machines.slices:
+            count = f"{found.slices} slice{'s' * (found.slices != 1)}"
+            raise FlanError(f"{there} has {count}, not {machines.slices}: give --slices={found.slices}.")
+        if found.accelerator and machines.accelerator and found.accelerator != machines.accelerator:
+            kind = found.accelerator
+            raise FlanError(f"{there} is of type {kind}, not {machines.accelerator}: give --type={kind}.")
 
     def attach(self) -> None:
         """Finds the machines that are there.
@@ -211,6 +184,7 @@ class Hosts:
         if found.state != gcloud.ACTIVE:
             state = "there are none" if found.state == gcloud.GONE else f"they are {found.state}"
             raise FlanError(f"no machines {self.machines.name} are up in {self.machines.zone}: {state}.")
+        self._check_same(found)
         self._token = found.token
         states = [self._asked(lambda node=node: self._node(node)) for node in self.machines.nodes]
         self.count = sum(count for _, count in states)
@@ -222,7 +196,7 @@ class Hosts:
           FlanError: they cannot be had, or not within the time that one wants to wait.
         """
         began = told = time.monotonic()
-        last = ""
+        last, unseen = "", False
         while True:
             found = self._asked(lambda: gcloud.request(self.machines, _CALL))
             state = found.state
@@ -242,6 +216,9 @@ class Hosts:
                 continue
             elif state == gcloud.ACTIVE:
                 states = [self._asked(lambda node=node: self._node(node)) for node in self.machines.nodes]
+                if unseen != (unseen := any(s == gcloud.GONE for s, _ in states)) and unseen:
+                    time.sleep(self.timing.poll)  # a node may come to be seen later than its request
+                    continue
                 lost = [s for s, _ in states if s in (*gcloud.NODE_LOST, gcloud.GONE)]
                 if lost:
                     say(f"{self.machines.name} is {lost[0]}: made again.")
@@ -301,6 +278,19 @@ class Hosts:
                     f"another launcher has just made {self.machines.name}: choose another --name."
                 ) from error
 
+    def delete_there(self) -> None:
+        """Deletes machines that have to be there: of a wrong name or zone it would say that they are gone.
+
+        Raises:
+          FlanError: there are none, or they cannot be deleted.
+        """
+        if self._asked(lambda: gcloud.request(self.machines, _CALL)).state == gcloud.GONE:
+            raise FlanError(
+                f"there are no machines {self.machines.name} in {self.machines.zone}, so none is deleted: "
+                "check --name, --zone and --project if there should be some."
+            )
+        self.delete()
+
     def delete(self) -> None:
         """Deletes the machines and waits until they are gone.
 
@@ -353,11 +343,9 @@ class Hosts:
         Raises:
           FlanError: something of that name is here, or it cannot be copied.
         """
+        targets = fetched(paths, to)
         folder = files.make_folder(files.user_path(to, "--to"))
-        for path in paths:
-            target = folder / path.rstrip("/").rsplit("/", 1)[-1]
-            if target.exists():
-                raise FlanError(f"{target} is there already: move it, or choose another --to.")
+        for path, target in zip(paths, targets, strict=True):
             with tempfile.TemporaryDirectory(dir=folder, prefix=".fetching-") as partial:
                 command = self.machines.copy_from(self.machines.nodes[0], path, partial)
                 self._asked(functools.partial(gcloud.call, command, _INSTALL))

@@ -102,7 +102,12 @@ class Job:
             )
         }
         if len(found) < self.hosts.count:
-            raise gcloud.Passing(f"{self.hosts.count - len(found)} of {self.hosts.count} hosts do not answer.")
+            first = sorted(found)[:3]
+            told = f"{', '.join(first)}{' and others' if len(found) > len(first) else ''}" if first else "nobody"
+            raise gcloud.Passing(
+                f"{self.hosts.count - len(found)} of {self.hosts.count} hosts of {self.hosts.machines.name} "
+                f"do not answer ({told} did); --patience says how long to wait for them."
+            )
         return found
 
     def start(self, unit: work.Unit) -> None:

@@ -28,10 +28,12 @@ from pathlib import Path
 from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.launch import gcloud, sweep, work
-from flan_jax.launch.tpu_hosts import Hosts, Package, Preempted, Timing, say
+from flan_jax.launch.tpu_hosts import Hosts, Preempted, Timing, fetched, say
 from flan_jax.launch.tpu_job import Job
+from flan_jax.launch.tpu_package import Package
 from flan_jax.values import Number, Text, Whole
 
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 ACTIONS = ("run", "create", "install", "start", "follow", "status", "stop", "fetch", "delete")
 
 
@@ -82,6 +84,7 @@ def run(hosts: Hosts, units: Sequence[work.Unit], arguments: argparse.Namespace)
     Raises:
       FlanError: it cannot go on; whether machines are up is said by the caller.
     """
+    _ = hosts.package.digest  # made or missed before there are machines
     hosts.claim(attach=arguments.attach)
     job = Job(hosts, arguments.restarts, arguments.lasting, arguments.logs)
     status = work.run_all(units, job.run)
@@ -104,8 +107,10 @@ def _act(hosts: Hosts, units: Sequence[work.Unit], arguments: argparse.Namespace
         hosts.may_be_up = False  # as was wished
         return 0
     if arguments.action == "delete":
-        hosts.delete()
+        hosts.delete_there()
         return 0
+    if arguments.action == "install":
+        _ = hosts.package.digest
     hosts.attach()
     if arguments.action == "install":
         hosts.install()
@@ -147,7 +152,7 @@ def _parser() -> options.Parser:
     how = machines.add_mutually_exclusive_group()
     how.add_argument("--spot", action="store_true", help="machines that may be preempted, and cost less")
     how.add_argument("--reserved", action="store_true", help="machines of a reservation; default: on demand")
-    flag = options.of(Text())
+    flag = options.of(gcloud.FlagOfGcloud())
     machines.add_argument(
         "--create_flag", action="append", default=[], type=flag, help="further flag of gcloud's create; repeatable"
     )
@@ -165,7 +170,9 @@ def _parser() -> options.Parser:
         "--restarts", type=options.count_or_none, default=5, help="restarts in a row without progress; default 5"
     )
     course.add_argument("--logs", type=options.path, help="folder for the logs of all hosts; default NAME_logs")
-    course.add_argument("--fetch", action="append", default=[], type=flag, help="path on the first host; repeatable")
+    course.add_argument(
+        "--fetch", action="append", default=[], type=options.of(Text()), help="path on the first host; repeatable"
+    )
     course.add_argument("--to", default=".", type=options.path, help="folder here for what is fetched; default .")
     course.add_argument("--dry_run", action="store_true", help="print every command, run none")
     course.add_argument("--json", action="store_true", help="with --dry_run: print the units as one JSON object")
@@ -219,9 +226,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.action == "run" and not units:
             say("nothing is left to do; no machines are made.")
             return
+        if arguments.action in ("run", "fetch"):
+            fetched(arguments.fetch, arguments.to)  # to be told now, rather than when the machines are up
         if arguments.action == "run":
             sweep.keep_record(units, arguments.output, elsewhere=True)
-        signal.signal(signal.SIGTERM, _terminated)
+        for ending in ENDING:
+            if signal.getsignal(ending) != signal.SIG_IGN:  # which nohup has set
+                signal.signal(ending, _terminated)
         try:
             status = _act(hosts, units, arguments)
         except Preempted as error:  # not in `run`, which makes them again
@@ -233,14 +244,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _terminated(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    for ending in ENDING:
+        signal.signal(ending, signal.SIG_IGN)  # once is enough
     raise SystemExit(128 + number)
 
 
 def _warn(machines: gcloud.Machines, arguments: argparse.Namespace, argv: Sequence[str] | None) -> None:
     given = list(sys.argv[1:] if argv is None else argv)
-    if "--attach" not in given:
-        given.insert(1, "--attach")
+    if not arguments.attach:
+        given.insert(0, "--attach")
     say(f"!!! MACHINES MAY BE UP, AND THEY COST MONEY: {machines.name} in {machines.zone} ({machines.accelerator}).")
     if arguments.action == "run":
         say("!!! A program on them goes on. To follow it again:")

@@ -212,6 +212,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if known.executor == LOCAL and not Path(known.python).is_file():
             raise FlanError(f"--python={known.python}: no such file; name the interpreter that has FLAN-JAX.")
+        if known.executor == LOCAL:
+            sweep.check_checkpoints(units)
         try:
             from absl import flags
             from xmanager import xm, xm_local

@@ -134,13 +134,14 @@ def launched(cloud, capfd):
     """Runs the launcher here: exit status, output and errors."""
 
     def of(action="run", *options, **more):
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in tpu_vm.ENDING}
         try:
             with pytest.raises(SystemExit) as ended:
                 tpu_vm.main(cloud.arguments(action, *options, **more))
                 sys.exit(0)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         return ended.value.code or 0, *capfd.readouterr()
 
     return of

@@ -196,7 +196,7 @@ def main(words):
             return
         node = paths[-1 if verb == "scp" and ":" in paths[-1] else 0].partition(":")[0]
         nodes = read("state.json", {}).get("nodes", {})
-        if node not in nodes:
+        if node not in nodes or (verb == "describe" and fault("unseen")):
             fail(f"ERROR: (gcloud.compute.tpus.tpu-vm.{verb}) NOT_FOUND: Resource 'nodes/{node}' was not found")
         if verb == "describe":
             count = read("state.json", {})["hosts"]

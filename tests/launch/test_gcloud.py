@@ -11,6 +11,7 @@ from flan_jax.launch import gcloud
 
 MACHINES = gcloud.Machines("flan", "z", "v5p-8", "v2")
 COMMAND = MACHINES.describe()
+WHO = "This command is authenticated as a@b.c which is the active account specified by the [core/account] property."
 
 
 @pytest.mark.parametrize(
@@ -26,11 +27,66 @@ COMMAND = MACHINES.describe()
         (2, "ERROR: (gcloud.x) unrecognized arguments: --sopt", False, "--sopt"),
         (1, "ERROR: (gcloud.x) INVALID_ARGUMENT: " + "y" * 9999, False, "yyy"),
         (-9, "", False, "exit status -9"),
+        # gcloud says who asked with whatever a service says, and lists details below.
+        (1, f"ERROR: (gcloud.x) UNAVAILABLE: The service is unavailable. {WHO}\n- '@type': x", True, "is unavailable."),
+        (1, f"ERROR: (gcloud.x) RESOURCE_EXHAUSTED: Quota limit. {WHO}", False, "ask for more quota"),
+        (
+            1,
+            f"ERROR: (gcloud.x) PERMISSION_DENIED: x. {WHO} Impersonation is used to impersonate a@b",
+            False,
+            "x; check",
+        ),
+        (
+            1,
+            f"ERROR: (gcloud.x) RESOURCE_EXHAUSTED: Quota exceeded for quota metric 'Reads' per minute. {WHO}",
+            True,
+            "R",
+        ),
+        (1, "ERROR: (gcloud.x) HttpError accessing <https://x>: response: <{'status': '429'}>", True, "429"),
+        (
+            1,
+            "ERROR: (gcloud.x) Error parsing [queued_resource].\nFailed to find attribute [project].",
+            False,
+            "--project=",
+        ),
+        (1, "ERROR: (gcloud.x) The required property [project] is not currently set.", False, "--project="),
+        (
+            1,
+            f"ERROR: (gcloud.x) PERMISSION_DENIED: Cloud TPU API has not been used in project 1. {WHO}",
+            False,
+            "enable tpu",
+        ),
+        (
+            1,
+            "ERROR: (gcloud.x) This TPU is going through a maintenance event, and is currently unavailable.",
+            True,
+            "event",
+        ),
+        # Of a call over ssh the reason stands between lines about the call.
+        (
+            1,
+            "SSH: Attempting to connect to worker 1...\nE: no space\n##### Command execution on worker 1 failed",
+            False,
+            "E: no",
+        ),
+        (
+            255,
+            "Permission denied (publickey).\nERROR: (gcloud.x) [/usr/bin/ssh] exited with return code [255].",
+            True,
+            "public",
+        ),
+        (
+            255,
+            "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
+            True,
+            "ssh-keygen -f",
+        ),
     ],
 )
 def test_failures_are_one_line_and_some_may_pass(status, errors, passing, says):
     found = gcloud.failure(COMMAND, status, errors)
     assert isinstance(found, gcloud.Passing) == passing and says in str(found)
+    assert "authenticated" not in str(found) or WHO not in errors
     assert "\n" not in str(found) and len(str(found)) < 500
     assert str(found).startswith(f"gcloud {' '.join(COMMAND[1:6])} ended")
 
@@ -74,6 +130,10 @@ def test_states_are_read(answers):
         gcloud.request(MACHINES, 30)
     answers(json.dumps({"state": "READY", "networkEndpoints": [{}, {}, {}]}))
     assert gcloud.node_hosts(MACHINES, "flan", 30) == ("READY", 3)
+    answers(json.dumps({"state": {"state": "active"}}))
+    assert gcloud.request(MACHINES, 30).state == gcloud.ACTIVE
+    answers(f"ERROR: (gcloud.x) NOT_FOUND: Resource 'p/queuedResources/flan' was not found. {WHO}\n- '@type': x", 1)
+    assert gcloud.request(MACHINES, 30).state == gcloud.GONE
 
 
 def test_a_call_that_hangs_is_ended(tmp_path, monkeypatch):
@@ -90,3 +150,14 @@ def test_a_call_that_hangs_is_ended(tmp_path, monkeypatch):
             if state == "Z":
                 raise ProcessLookupError
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("params", ["multisliceParams", "multiNodeParams"])
+def test_slices_are_counted_however_they_were_asked_for(answers, params):
+    node = {"acceleratorType": "v5p-8", "labels": {gcloud.LABEL: "t"}}
+    for specs in (
+        [{"nodeId": f"flan-{n}", "node": node} for n in range(3)],
+        [{params: {"nodeCount": 3}, "node": node}],
+    ):
+        answers(json.dumps({"state": {"state": "ACTIVE"}, "tpu": {"nodeSpec": specs}}))
+        assert gcloud.request(MACHINES, 30) == gcloud.Request("ACTIVE", "t", "", 3, "v5p-8")

@@ -45,7 +45,30 @@ def test_manifests_are_of_the_published_types(written, options):
     (manifest,) = written(*options)
     assert_published(manifest)
     pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-    assert pod["containers"][0]["command"] == ["python", *TRAIN]
+    assert [expanded(word, {}) for word in pod["containers"][0]["command"]] == ["python", *TRAIN]
+
+
+def expanded(text, variables):
+    """What Kubernetes makes of a word of a command: $$ is $, $(NAME) a variable if there is one."""
+    out, at = "", 0
+    while at < len(text):
+        name = text[at + 2 : text.find(")", at)] if text.startswith("$(", at) and ")" in text[at:] else None
+        if text.startswith("$$", at):
+            out, at = out + "$", at + 2
+        elif name in variables:
+            out, at = out + variables[name], at + len(name) + 3
+        else:
+            out, at = out + text[at], at + 1
+    return out
+
+
+@pytest.mark.parametrize("word", ["--gin.X='$(A)'", "$$(A)", "$$", "a$", "$(A", "$(B) $A"])
+def test_kubernetes_changes_no_word(written, word):
+    assert expanded("$(A) $$(A) $(B)", {"A": "1"}) == "1 $(A) $(B)"
+    (manifest,) = written("--env=A=1", f"--env=B={word}", program=["-m", "x", word])
+    (container,) = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
+    assert expanded(container["command"][-1], {"A": "1"}) == word
+    assert expanded(container["env"][-1]["value"], {"A": "1"}) == word
 
 
 @pytest.mark.parametrize(

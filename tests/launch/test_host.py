@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from flan_jax.launch import tpu_hosts
+from flan_jax.launch import tpu_package
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def host(tmp_path):
 
     def call(*words):
         env = {**os.environ, "HOME": str(tmp_path)}
-        command = ["bash", str(tpu_hosts.SCRIPT), *words]
+        command = ["bash", str(tpu_package.SCRIPT), *words]
         done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
         return done.returncode, done.stdout, done.stderr
 

@@ -1,5 +1,6 @@
 """Options of the launchers are checked by kind before anything is started: one line, exit status 2."""
 
+import json
 import subprocess
 import sys
 
@@ -35,6 +36,7 @@ def _with(options, wrong):
         ("tpu_vm", [*TPU, "--poll=0"], "a number above 0"),
         ("tpu_vm", [*TPU, "--checkpoint=a"], "cannot see a folder that is given from here"),
         ("gke", ["--type=v5p"], "--topology"),
+        ("gke", ["--type=v5p", "--topology=4x4x4", "--image=i", "--name=first"], "unrecognized arguments: --name"),
         *(("xm_launch", [f"--accelerator={wrong}"], "NAME=COUNT") for wrong in ("8", "a100=0", "=8")),
         ("xm_launch", ["--title="], "a text in quotes, on one line"),
         ("xm_launch", ["--base_image=-v /:/x"], "a name without spaces"),
@@ -53,3 +55,27 @@ def test_an_error_is_a_program_s_too(load):
     command = [sys.executable, load("tpu_vm").__file__, *TPU, "--slices=0"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("words", [["python", "-m", "flan_jax.train"], ["/usr/bin/python3.11", "-m", "flan_jax.train"]])
+def test_python_may_stand_before_its_arguments(load, capsys, words):
+    load("tpu_vm").main([*TPU, "--dry_run", "--json", "--", *words])
+    assert json.loads(capsys.readouterr().out)["units"][0]["argv"] == ["-m", "flan_jax.train"]
+
+
+@pytest.mark.parametrize("words", [["python"], ["--gin.X=1"], ["python3", "--gin_file=a"], [""]])
+def test_what_is_no_program_is_refused_before_machines_are_made(load, capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        load("tpu_vm").main([*TPU, "--", *words])
+    errors = capsys.readouterr().err
+    assert ended.value.code == 2 and errors.count("\n") == 1 and "write -m flan_jax.train" in errors
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"), [(0o644, "cannot be run: Permission denied"), (0o755, "cannot be run: Exec")]
+)
+def test_a_file_that_is_no_program_ends_in_one_line(local_pod, tmp_path, mode, says):
+    (tmp_path / "x").write_text("1")
+    (tmp_path / "x").chmod(mode)
+    done = subprocess.run([*local_pod, "--", str(tmp_path / "x")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and says in done.stderr, done.stderr

@@ -66,13 +66,14 @@ def test_when_one_fails_the_others_are_stopped(local_pod, end, status, words):
     assert "stopping process 0, 2." in done.stderr
 
 
-def test_terminating_the_launcher_ends_its_processes(local_pod, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_terminating_the_launcher_ends_its_processes(local_pod, tmp_path, how):
     code = f"import os, time; open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w'); time.sleep(600)"
     launcher = subprocess.Popen([*local_pod, "--processes=2", "--", "python", "-c", code])
     while len(pids := [int(path.name) for path in tmp_path.iterdir()]) < 2:
         time.sleep(0.05)
-    launcher.terminate()
-    assert launcher.wait(timeout=60) == 128 + signal.SIGTERM
+    launcher.send_signal(how)
+    assert launcher.wait(timeout=60) == 128 + how
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

@@ -225,3 +225,20 @@ def test_sigterm_reaches_the_program_and_ends_the_sweep(tmp_path):
         time.sleep(0.05)
     sweeping.send_signal(signal.SIGTERM)
     assert sweeping.wait(timeout=30) == 75 and (tmp_path / "ready").read_text() == "x"
+
+
+def test_a_missing_checkpoint_is_named_before_anything_runs(tmp_path, capsys):
+    (tmp_path / "here").mkdir()
+    given = [
+        f"--checkpoint={tmp_path}/here",
+        f"--checkpoint={tmp_path}/hre",
+        "--clusters=nli",
+        f"--output={tmp_path}/o",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        sweep.main([*given, "--run"])
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "") and f"there is no folder {tmp_path}/hre" in errors
+    assert not (tmp_path / "o").exists()
+    sweep.check_checkpoints(sweep.plan(model_dir=str(tmp_path / "yet"), clusters=["nli"], output=str(tmp_path / "o")))
+    sweep.check_checkpoints([work.program(["-m", "flan_jax.eval", "--gin_file=x"])])

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from flan_jax.launch import gcloud, tpu_hosts
+from flan_jax.launch import gcloud, tpu_hosts, tpu_package
 
 # A program that saves each step in the bucket, and goes on from there.
 PROGRAM = """
@@ -332,7 +332,8 @@ def test_outputs_that_cannot_be_fetched_keep_the_machines(cloud, launched, train
     cloud.faults()
     (cloud.root / "here/jobs").mkdir()
     status, _, errors = launched("run", "--attach", "--fetch=flan/jobs", "--to=here", **argv_of)
-    assert status == 2 and "is there already" in errors and is_named(cloud, errors) and cloud.state["name"] == "flan"
+    # What is here already is said before the program runs, and nothing is touched.
+    assert status == 2 and "is there already" in errors and cloud.state["name"] == "flan" and len(starts(cloud)) == 1
     status, _, errors = launched("fetch", "--fetch=no/such", "--to=here", program=None)
     assert status == 2 and "No such file" in errors
 
@@ -357,16 +358,17 @@ def test_logs_that_cannot_be_kept_do_not_end_the_run(cloud, launched, trains):
     assert status == 0 and "the logs cannot be kept" in errors and "[flan-w-0] done" in out
 
 
-def test_a_launcher_that_is_ended_names_the_machines_and_another_goes_on(cloud, launched, trains):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_launcher_that_is_ended_names_the_machines_and_another_goes_on(cloud, launched, trains, how):
     argv = trains("    while step == 2 and not (root / 'go').exists(): time.sleep(0.05)\n")
     launcher = cloud.start("run", program=argv)
     while not (cloud.bucket / "checkpoints/2").exists():
         assert launcher.poll() is None
         time.sleep(0.05)
-    launcher.terminate()
+    launcher.send_signal(how)
     _, errors = launcher.communicate(timeout=60)
-    assert launcher.returncode == 143 and is_named(cloud, errors)
-    again = next(line for line in errors.splitlines() if "tpu_vm run --attach" in line)
+    assert launcher.returncode == 128 + how and is_named(cloud, errors)
+    again = next(line for line in errors.splitlines() if "tpu_vm --attach run" in line)
     (cloud.root / "go").touch()
     command = shlex.split(again.partition("python ")[2])
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=cloud.env, check=False)
@@ -393,7 +395,85 @@ def test_ctrl_c_at_each_stage(cloud, trains, stage):
     assert "stopped before it was done" in errors
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--wheel=no.whl"], "--wheel=no.whl: no such wheel"),
+        (["--fetch=/"], "--fetch=/: name a file or folder"),
+        (["--fetch=~"], "--fetch=~: name a file or folder"),
+        (["--fetch=a/jobs", "--fetch=b/jobs/"], "--fetch=b/jobs/: "),
+        (["--fetch=flan/logs", "--to=file"], "--to=file: it is no folder"),
+        (["--fetch=x", "--to=gs://b/x"], "a folder of this machine"),
+        (["--create_flag=network=NAME"], "one flag of gcloud as a word"),
+        (["--create_flag=--network NAME"], "one flag of gcloud as a word"),
+        (["--create_flag=--zone=other"], "the launcher gives this flag itself"),
+        (["--ssh_flag=--worker=0"], "the launcher gives this flag itself"),
+    ],
+)
+def test_what_would_fail_later_makes_no_machines(cloud, launched, trains, options, says):
+    argv = trains()
+    (cloud.root / "file").touch()
+    given = [option for option in options if not option.startswith("--wheel")]
+    if given != options:  # the last one counts
+        cloud_arguments = cloud.arguments
+        cloud.arguments = lambda *a, **k: [w if "--wheel" not in w else options[0] for w in cloud_arguments(*a, **k)]
+    status, out, errors = launched("run", *given, program=argv)
+    assert (status, out, errors.count("\n")) == (2, "", 1) and says in errors, errors
+    assert not cloud.calls("create") and not cloud.calls("ssh")
+
+
+def test_the_command_that_takes_over_is_right_wherever_the_action_stands(cloud, launched, trains):
+    argv = trains(hosts=1, ssh_drops=True)
+    first = cloud.arguments
+    cloud.arguments = lambda *a, **k: ["--name", "flan", "run", *first(*a, **k)[2:]]
+    status, _, errors = launched("run", program=argv, patience=0.5)
+    assert status == 2 and is_named(cloud, errors)
+    assert "flan_jax.launch.tpu_vm --attach --name flan run --zone=z" in errors
+
+
+def test_who_reads_the_launcher_s_lines_may_go(cloud, trains):
+    argv = trains(hosts=1)
+    launcher = cloud.start("run", program=argv)
+    launcher.stderr.readline()
+    launcher.stderr.close()
+    launcher.stdout.close()
+    assert launcher.wait(timeout=60) in (0, 141) and cloud.state == {}
+    assert steps(cloud) == [1, 2, 3, 4, 5, 6]
+
+
+def test_services_that_say_who_asked_may_fail_in_passing(cloud, launched, trains):
+    """A 503 in the words of today's gcloud, at any call: asked again."""
+    who = (
+        " This command is authenticated as a@b.c which is the active account specified by the [core/account] property."
+    )
+    argv = trains(every_call=[f"UNAVAILABLE: The service is unavailable.{who}\n- '@type': x"] * 2)
+    status, _, errors = launched(program=argv)
+    assert status == 0 and errors.count("Tried again") == 2 and "auth login" not in errors, errors
+
+
+@pytest.mark.parametrize("action", ["run", "status", "stop"])
+def test_machines_of_other_options_are_not_touched(cloud, launched, trains, action):
+    """Of two slices a launcher for one would see none, and make them anew."""
+    argv = trains()
+    assert launched("create", "--slices=2")[0] == 0
+    status, _, errors = launched(action, *(["--attach"] if action == "run" else []), program=argv)
+    assert status == 2 and errors == "flan_jax: flan in z has 2 slices, not 1: give --slices=2.\n"
+    assert set(cloud.state["nodes"]) == {"flan-0", "flan-1"} and not cloud.calls("delete")
+
+
+def test_nothing_that_is_not_there_is_said_to_be_deleted(cloud, launched):
+    status, _, errors = launched("delete", "--zone=elsewhere", program=None)
+    assert status == 2 and "no machines flan in elsewhere, so none is deleted: check --name" in errors
+    assert not cloud.calls("delete")
+
+
+def test_a_node_that_is_seen_late_is_not_deleted(cloud, launched, trains):
+    argv = trains(unseen=1)
+    status, _, errors = launched(program=argv)
+    assert status == 0 and len(cloud.calls("create")) == 1 and "made again" not in errors, errors
+
+
 def test_nothing_but_bash_is_needed_on_hosts():
     """The supervisor is one file that bash takes as it is."""
-    assert subprocess.run(["bash", "-n", str(tpu_hosts.SCRIPT)], check=False).returncode == 0
+    assert subprocess.run(["bash", "-n", str(tpu_package.SCRIPT)], check=False).returncode == 0
     assert shutil.which("setsid") and shutil.which("flock")
