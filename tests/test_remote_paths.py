@@ -1,6 +1,7 @@
 """Users' paths on object storage, through every room: none is taken for one of this machine, and bad ones say so."""
 
 import ast
+import gzip
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,6 +21,7 @@ from flan_jax.data import sources, token_store, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.evaluation import jobs
+from flan_jax.overlap import corpus, texts
 from flan_jax.training.hooks.context import Context
 from flan_jax.training.hooks.metrics_log import MetricsLog
 
@@ -219,6 +221,52 @@ def test_odd_names_hold_checkpoints(folder):
     assert status == 0 and arrays.steps(place / "o") == [0], err
 
 
+@pytest.fixture
+def copied(folder):
+    """A run of two steps whose copy ended before the last objects came, and their names by step."""
+    weights = {"a": jnp.arange(6.0).reshape(2, 3)}
+    with arrays.Saver(folder) as saver:
+        saver.save(3, weights)
+        saver.save(6, weights)
+    for name in folder.all_files():
+        if name.endswith("commit_success.txt"):
+            (folder / name).unlink()
+    return folder
+
+
+def test_copied_steps_without_a_mark_are_not_lost(copied, capsys):
+    """Orbax would remove them when a run starts, and the run would begin anew."""
+    with pytest.raises(FlanError, match="step 6 of gs://.* has no commit_success.txt, which comes last: .* copy it"):
+        arrays.restore_params(copied, {"a": jnp.zeros((2, 3))}, {"a": jnp.zeros(()).sharding})
+    assert arrays.choose_step(copied) == 6
+    assert "step 3 of" in capsys.readouterr().out
+    with arrays.Saver(copied, keep=3) as saver:
+        saver.save(9, {"a": jnp.ones((2, 3))})
+    assert arrays.steps(copied) == [3, 6, 9]
+    found = arrays.restore_params(copied, {"a": jnp.zeros((2, 3))}, {"a": jnp.zeros(()).sharding}, step=6)
+    np.testing.assert_array_equal(found["a"], jnp.arange(6.0).reshape(2, 3))
+
+
+def test_copied_steps_that_are_not_whole_stop_a_run(copied):
+    step = copied / "checkpoints" / "6"
+    for name in [name for name in step.all_files() if "/d/" in name]:
+        (step / name).unlink()
+    before = set(copied.all_files())
+    with pytest.raises(FlanError, match="step 6 of gs://.* its copy was not finished; copy it anew, or remove gs://"):
+        arrays.choose_step(copied)
+    assert set(copied.all_files()) == before
+    assert arrays.choose_step(copied, arrays.PREVIOUS) == 3
+    assert (copied / arrays.DAMAGED / "6").is_dir() and arrays.steps(copied) == [3]
+
+
+def test_what_a_killed_run_has_half_saved_is_no_copy(folder):
+    """It has no time of its end: the run saves that step again."""
+    told = {"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": None}
+    files.write_atomic(folder / "checkpoints" / "3" / "_CHECKPOINT_METADATA", json.dumps(told))
+    files.write_atomic(folder / "checkpoints" / "6" / "_CHECKPOINT_METADATA", "{")
+    assert arrays.choose_step(folder) is None
+
+
 def test_checkpoints_in_memory_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, _, err = _run(convert.main, "--from=tiny", "--to=memory://models/tiny")
@@ -323,6 +371,16 @@ def test_jsonl_of_a_bucket_is_staged(folder):
     assert found.splits == own.splits and found.origin == folder.name
     with pytest.raises(sources.SourceError, match="no folder cb/ of JSONL in gs://"):
         sources.open_source(flan_jax.catalog.dataset("cb"), str(folder))
+
+
+@pytest.mark.parametrize("name", ["web.jsonl", "web.txt", "web.jsonl.gz"])
+def test_contamination_reads_a_corpus_there(folder, name):
+    there = folder / "texts" / name
+    content = b'{"text": "nothing of note"}\n'
+    there.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (found,) = corpus.corpus_files([str(there)])
+    assert found.path == there and found.form == corpus.JSON_LINES
+    assert list(texts.rows(found)) == [{"text": "nothing of note"}]
 
 
 def test_export_and_browse_write_there(folder):

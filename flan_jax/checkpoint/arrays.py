@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 import time
@@ -18,12 +19,22 @@ from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, StorageError, cannot
-from flan_jax.files import AnyPath, is_remote, move_folder, orbax_folder, remove_folder, user_path, written
+from flan_jax.files import (
+    AnyPath,
+    is_remote,
+    move_folder,
+    orbax_folder,
+    remove_folder,
+    user_path,
+    write_atomic,
+    written,
+)
 
 STOP, PREVIOUS = ON_DAMAGE = ("stop", "previous")  # what `choose_step` does about a damaged newest step
 STEP = "give --step={step}, or STEP={step} in gin"  # how the commands that read a checkpoint take another step
 START = "python -m flan_jax.convert --step={step} makes a folder to start from"  # how a new run does
 TRAIN = "ON_DAMAGE='previous' goes on from it"  # and how a run that goes on
+_MARK = "commit_success.txt"  # of a step on object storage that is whole
 DAMAGED = "damaged"  # beside checkpoints/: steps that a run has gone on without
 _STAYS_AWAY, _PATIENCE = 0.5, 10.0  # seconds: what was removed is gone when it stays away so long; looked at so long
 
@@ -51,7 +62,7 @@ def steps(model_dir: str | AnyPath) -> list[int]:
 
         # Orbax renames a step when it is whole, and where nothing can be renamed it writes this file last.
         def is_whole(path: AnyPath) -> bool:
-            return (path / "commit_success.txt").exists() if is_remote(path) else path.is_dir()
+            return (path / _MARK).exists() if is_remote(path) else path.is_dir()
 
         return sorted(int(path.name) for path in named if str(int(path.name)) == path.name and is_whole(path))
     except FileNotFoundError:
@@ -60,6 +71,38 @@ def steps(model_dir: str | AnyPath) -> list[int]:
         if isinstance(error, NotADirectoryError) and not user_path(model_dir).is_dir():
             return []
         raise cannot("read the steps of", folder, error) from error
+
+
+def _unmarked(model_dir: str | AnyPath) -> list[int]:
+    """Steps on object storage that were whole once and have no `commit_success.txt`, in order.
+
+    Their copy was not finished or came from elsewhere, or the run was killed just before it wrote the mark. Orbax would
+    take them for half-saved, and remove them.
+    """
+    folder = user_path(model_dir) / "checkpoints"
+    if not is_remote(folder):
+        return []
+
+    def was_whole(path: AnyPath) -> bool:  # Orbax writes the time after all else, and then the mark
+        try:
+            told = json.loads((path / "_CHECKPOINT_METADATA").read_text())
+            return bool(told.get("commit_timestamp_nsecs"))
+        except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
+            return False
+
+    try:
+        named = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdecimal()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    whole = steps(model_dir)
+    return sorted(int(path.name) for path in named if int(path.name) not in whole and was_whole(path))
+
+
+def _unfinished(folder: AnyPath, step: int) -> str:
+    return (
+        f"step {step} of {folder} has no {_MARK}, which comes last: its copy was not finished; copy it anew, or "
+        f"remove {digests.step_folder(folder, step)}"
+    )
 
 
 def latest_step(model_dir: str | AnyPath) -> int | None:
@@ -180,7 +223,7 @@ class Saver:
             folder = self._folder / "checkpoints"
             found = folder.glob("[0-9]*")
             if is_remote(folder):  # where nothing is renamed when it is whole, and Orbax marks it
-                found = (path.parent for path in folder.glob("[0-9]*/commit_success.txt"))
+                found = (path.parent for path in folder.glob(f"[0-9]*/{_MARK}"))
             whole = [int(path.name) for path in found if path.name.isdigit()]
             last = f"the last whole checkpoint there is of step {max(whole)}" if whole else "no checkpoint is there yet"
             raise FlanError(f"{str(error).rstrip('.')}; {last}.") from error
@@ -236,8 +279,8 @@ def choose_step(model_dir: str | AnyPath, on_damage: str = STOP) -> int | None:
     if on_damage not in ON_DAMAGE:
         raise FlanError(f"ON_DAMAGE is {on_damage!r}: it has to be 'stop' or 'previous'.")
     folder = user_path(model_dir)
+    damaged = _mark_whole(folder, on_damage)
     found = distributed.decided(lambda: steps(folder))
-    damaged: list[tuple[int, str]] = []
     for step in reversed(found):
         place.check_step(folder, step)
         if on_damage == STOP:
@@ -251,11 +294,37 @@ def choose_step(model_dir: str | AnyPath, on_damage: str = STOP) -> int | None:
     if damaged:
         step, what = damaged[0]
         raise FlanError(
-            f"step {step} of {folder} is damaged: {what}; none of the {len(found)} steps there is whole: copy them "
+            f"step {step} of {folder} is damaged: {what}; none of the steps there is whole: copy them "
             "anew, or start a new run in another folder."
         )
     place.check_step(folder, None)
     return None
+
+
+def _mark_whole(folder: AnyPath, on_damage: str) -> list[tuple[int, str]]:
+    """Marks steps that are whole and have no mark, for else they would be removed; what is wrong with the others.
+
+    Raises:
+      FlanError: one is not whole, and `on_damage` is "stop".
+    """
+    damaged = []
+    for step in reversed(distributed.decided(lambda: _unmarked(folder))):
+        if not (what := stored.fault(folder, step, together=True)):
+            distributed.decided(lambda s=step: _mark(folder, s))
+        elif on_damage == STOP:
+            raise FlanError(f"{_unfinished(folder, step)} ({what}).")
+        else:
+            damaged.append((step, what))
+    return damaged
+
+
+def _mark(folder: AnyPath, step: int) -> None:
+    where = digests.step_folder(folder, step)
+    for item in (*stored.ITEMS, digests.ITEM):
+        if (where / item).is_dir():
+            write_atomic(where / item / _MARK, "")
+    write_atomic(where / _MARK, "")
+    print(f"step {step} of {folder} is whole and had no {_MARK}: it has one now.", flush=True)
 
 
 def _move_aside(folder: AnyPath, damaged: Sequence[tuple[int, str]], step: int) -> None:
@@ -272,6 +341,8 @@ def _chosen_step(model_dir: str | AnyPath, step: int | None) -> int:
     def choose() -> int:
         found = steps(model_dir)
         if not found:
+            if unmarked := _unmarked(model_dir):
+                raise FlanError(f"no checkpoint in {model_dir} is whole: {_unfinished(model_dir, unmarked[-1])}.")
             raise FlanError(f"no checkpoint in {model_dir}: checkpoints/ holds no step; convert or train one first.")
         if step is not None and step not in found:
             raise FlanError(f"no step {step} in {model_dir}: there are {', '.join(map(str, found))}.")

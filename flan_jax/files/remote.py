@@ -17,7 +17,7 @@ import io
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from flan_jax.errors import FlanError, StorageError, storage_reason
@@ -96,6 +96,11 @@ class RemotePath:
     def suffix(self) -> str:
         """See pathlib."""
         return os.path.splitext(self.name)[1]
+
+    @property
+    def suffixes(self) -> list[str]:
+        """See pathlib."""
+        return PurePosixPath(self.name).suffixes
 
     @property
     def stem(self) -> str:

@@ -45,6 +45,7 @@ def test_urls(given, as_text):
 def test_names():
     path = files.user_path("gs://bucket/runs/first.v2.json")
     assert (path.name, path.stem, path.suffix) == ("first.v2.json", "first.v2", ".json")
+    assert path.suffixes == [".v2", ".json"] and (path.parent / ".lock").suffixes == []
     assert str(path.parent) == "gs://bucket/runs"
     assert [str(above) for above in path.parents] == ["gs://bucket/runs", "gs://bucket"]
     assert str(path.with_name("a")) == "gs://bucket/runs/a"
