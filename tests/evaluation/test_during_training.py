@@ -66,19 +66,17 @@ def test_figures_are_those_of_the_evaluation_of_the_checkpoint(whole, prepared, 
     assert [sorted(line.get("eval", ())) for line in lines(whole)] == [[], ["rte", "sst2"]] * 2
     given = {"checkpoint_path": str(whole), "prepared_dir": str(prepared), "datasets": ("rte", "sst2"), **FEW}
     given |= {"allow_seen": True, "mesh_shape": {"data": 2, "fsdp": 4}}
-    for step in (2,):
-        eval_binary.evaluate(step=step, output_dir=str(tmp_path / str(step)), **given)
-        own, other = results(whole / "eval" / f"step_{step}"), results(tmp_path / str(step))
-        assert own["weights"] == other["weights"]
-        for found in (own, other):
-            for name in ("made", "provenance"):
-                del found[name]
-            for figures in found["datasets"].values():
-                del figures["cost"]
-        assert own == other
-        line = lines(whole)[step - 1]
-        assert line["eval"] == {name: figures["mean"] for name, figures in other["datasets"].items()}
-        assert line["eval_cluster"] == {name: figures["mean"] for name, figures in other["clusters"].items()}
+    eval_binary.evaluate(step=2, output_dir=str(tmp_path), **given)
+    own, other = results(whole / "eval" / "step_2"), results(tmp_path)
+    for found in (own, other):
+        for name in ("made", "provenance"):
+            del found[name]
+        for figures in found["datasets"].values():
+            del figures["cost"]
+    assert own == other
+    line = lines(whole)[1]
+    assert line["eval"] == {name: figures["mean"] for name, figures in other["datasets"].items()}
+    assert line["eval_cluster"] == {name: figures["mean"] for name, figures in other["clusters"].items()}
     labels = {name: one["label"] for name, one in other["datasets"].items()}
     assert labels == {"rte": "zero-shot, held out", "sst2": "zero-shot, seen"}
 
@@ -173,10 +171,9 @@ def test_by_macros_all_that_is_held_out(prepared, tmp_path, monkeypatch, capfd):
     )
     values = {"MODEL_DIR": "run", "PREPARED_DIR": str(prepared), "MIXTURE_OR_TASK_NAME": "sst2", "TRAIN_STEPS": 2}
     values |= {"BATCH_SIZE": 8, "TASK_FEATURE_LENGTHS": small_training.LENGTHS, "MODEL": "small.gin"}
-    values |= {"EVAL_PERIOD": 2, "MAX_EXAMPLES": 1, "STYLE": ("instructions", "gpt3")}
+    values |= {"EVAL_PERIOD": 2, "MAX_EXAMPLES": 1, "STYLE": ("instructions", "gpt3"), "GENERATE": False}
     train_binary.main(["--gin_file=runs/tune.gin", *(f"--gin.{name}={value!r}" for name, value in values.items())])
-    names = {f"{style}/{name}" for style in ("instructions", "gpt3") for name in ("rte", "natural_questions")}
-    assert lines(tmp_path / "run")[1]["eval"].keys() == names
+    assert lines(tmp_path / "run")[1]["eval"].keys() == {"instructions/rte", "gpt3/rte"}
     for style in ("instructions", "gpt3"):
         assert results(tmp_path / "run" / "eval" / style / "step_2")["settings"]["style"] == style
     printed = capfd.readouterr().out
