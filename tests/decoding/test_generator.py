@@ -350,3 +350,16 @@ def test_texts_stop_before_a_stop_string():
         assert one.text == completion.cut(other.text, [stop])
     with pytest.raises(FlanError, match="a stop string is empty"):
         completion.complete(generator, tokenizer, prompts, stops=[""], **settings)
+
+
+def test_a_generator_of_shapes_is_lent_parameters(llama):
+    model, params = llama
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    shardings = partitioning.parameter_shardings(mesh, model.logical_axes(), params)
+    shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings)
+    empty = Generator(model, shapes, EOS, mesh=mesh, **SIZES)
+    prompts = _prompts(5)
+    for live in (params, jax.tree.map(lambda x: x * 0.5, params)):
+        lent = empty.with_params(jax.device_put(live, shardings))
+        assert lent.generate(prompts, 12) == Generator(model, live, EOS, **SIZES).generate(prompts, 12)
+    assert lent.compile_count == empty.compile_count == 2

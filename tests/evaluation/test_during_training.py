@@ -2,20 +2,24 @@
 
 import json
 import shutil
+import time
 
 import pytest
 import small_training
 from small_training import SMALL, train
 
-from flan_jax import catalog
+from flan_jax import catalog, models, partitioning
 from flan_jax import eval as eval_binary
 from flan_jax import train as train_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
+from flan_jax.evaluation import during_training
 from flan_jax.evaluation.during_training import evaluating
+from flan_jax.training.hooks.context import Context
+from flan_jax.training.run import Run
 
-FEW = {"max_examples": 3, "max_dev_examples": 1}
+FEW = {"max_examples": 2, "max_dev_examples": 0}
 
 
 @pytest.fixture(scope="module")
@@ -62,32 +66,29 @@ def test_figures_are_those_of_the_evaluation_of_the_checkpoint(whole, prepared, 
     assert [sorted(line.get("eval", ())) for line in lines(whole)] == [[], ["rte", "sst2"]] * 2
     given = {"checkpoint_path": str(whole), "prepared_dir": str(prepared), "datasets": ("rte", "sst2"), **FEW}
     given |= {"allow_seen": True, "mesh_shape": {"data": 2, "fsdp": 4}}
-    for step in (2, 4):
-        eval_binary.evaluate(step=step, output_dir=str(tmp_path / str(step)), **given)
-        own, other = results(whole / "eval" / f"step_{step}"), results(tmp_path / str(step))
-        assert own["weights"] == other["weights"]
-        for found in (own, other):
-            for name in ("made", "provenance"):
-                del found[name]
-            for figures in found["datasets"].values():
-                del figures["cost"]
-        assert own == other
-        line = lines(whole)[step - 1]
-        assert line["eval"] == {name: figures["mean"] for name, figures in other["datasets"].items()}
-        assert line["eval_cluster"] == {name: figures["mean"] for name, figures in other["clusters"].items()}
+    eval_binary.evaluate(step=2, output_dir=str(tmp_path), **given)
+    own, other = results(whole / "eval" / "step_2"), results(tmp_path)
+    for found in (own, other):
+        for name in ("made", "provenance"):
+            del found[name]
+        for figures in found["datasets"].values():
+            del figures["cost"]
+    assert own == other
+    line = lines(whole)[1]
+    assert line["eval"] == {name: figures["mean"] for name, figures in other["datasets"].items()}
+    assert line["eval_cluster"] == {name: figures["mean"] for name, figures in other["clusters"].items()}
     labels = {name: one["label"] for name, one in other["datasets"].items()}
     assert labels == {"rte": "zero-shot, held out", "sst2": "zero-shot, seen"}
 
 
-def test_eval_takes_what_is_there(whole, prepared, tmp_path, capsys):
-    """With STEP="follow" and this folder it is the same job."""
-    before = {p: p.read_bytes() for p in (whole / "eval" / "step_4").rglob("*.jsonl")}
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
+def test_eval_takes_what_is_there(whole, prepared, tmp_path):
+    """With STEP="follow" and the same settings its predictions are used again."""
+    shutil.copytree(whole / "eval", tmp_path / "eval")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "eval").rglob("*.jsonl")}
     given = {"prepared_dir": str(prepared), "datasets": ("rte", "sst2"), **FEW, "allow_seen": True, "step": "follow"}
-    found = eval_binary.evaluate(checkpoint_path=str(folder), output_dir=str(folder / "eval"), **given)
-    assert found["datasets"].keys() == {"rte", "sst2"}
-    assert (folder / "eval" / "step_4" / "results.json").is_file() and before
+    eval_binary.evaluate(checkpoint_path=str(whole), output_dir=str(tmp_path / "eval"), **given)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "eval").rglob("*.jsonl")}
+    assert (tmp_path / "eval" / "report.html").is_file()
 
 
 def test_a_resumed_run_is_evaluated_at_the_same_steps(whole, prepared, tmp_path):
@@ -104,8 +105,6 @@ def test_evaluating_changes_nothing_and_takes_no_time_of_steps(whole, prepared, 
 
         def after_step(self, context, step, values):
             if step == 2:
-                import time
-
                 time.sleep(3)
 
     train(tmp_path, prepared, 4, hooks=[Slow()])
@@ -115,8 +114,6 @@ def test_evaluating_changes_nothing_and_takes_no_time_of_steps(whole, prepared, 
 
 
 def test_the_best_by_a_dataset_stays(prepared, tmp_path, monkeypatch):
-    from flan_jax.evaluation import during_training
-
     means = iter([{"rte": 10.0}, {}, {"rte": 90.0}, {}, {"rte": 50.0}, {}])
     monkeypatch.setattr(during_training, "_means", lambda figures: next(means))
     best = {"figure": "eval/rte", "best": "highest", "count": 1}
@@ -125,22 +122,31 @@ def test_the_best_by_a_dataset_stays(prepared, tmp_path, monkeypatch):
     assert arrays.steps(tmp_path) == [2, 3]
 
 
-def test_what_is_wrong_ends_before_the_first_step(prepared, tmp_path):
-    cases = [
-        (hook(prepared, 5), {}, "EVAL_PERIOD 5 is more than TRAIN_STEPS 3"),
-        (hook(prepared, datasets=("rte", "cb")), {}, "EVAL_PERIOD: cb cannot be evaluated: .*cb"),
-        (hook(tmp_path / "nothing", datasets=None), {}, "EVAL_PERIOD: .* cannot be evaluated: .* more of"),
-        (hook(prepared, datasets=("natural_questions",), generate=False), {}, "GENERATE is False"),
-        (hook(prepared), {"keep_best": {"figure": "eval/cb"}, "steps": 3}, "no figure 'eval/cb': did you mean"),
-        (5, {}, "none of a hook's methods"),
-    ]
-    for number, (evaluation, more, says) in enumerate(cases):
-        folder, steps = tmp_path / str(number), more.pop("steps", 3)
-        with pytest.raises(FlanError, match=says) as caught:
-            train(folder, prepared, steps, evaluation=evaluation, **more)
-        assert "\n" not in str(caught.value)
-        log = folder / "metrics.jsonl"
-        assert not log.exists() or not log.read_text(), says
+def test_what_is_wrong_ends_before_the_first_step(whole, prepared, tmp_path):
+    with pytest.raises(FlanError, match="EVAL_PERIOD: cb cannot be evaluated: .*cb"):
+        train(tmp_path, prepared, 3, evaluation=hook(prepared, datasets=("rte", "cb")))
+    assert not (tmp_path / "metrics.jsonl").exists()
+    with pytest.raises(FlanError, match="no figure 'eval/cb': did you mean 'eval/"):
+        train(tmp_path, prepared, 3, evaluation=hook(prepared), keep_best={"figure": "eval/cb"})
+    with pytest.raises(FlanError, match="none of a hook's methods"):
+        train(tmp_path, prepared, 3, evaluation=5)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"period": 5}, "EVAL_PERIOD 5 is more than TRAIN_STEPS 4"),
+        ({"prepared": "nothing", "datasets": None}, "EVAL_PERIOD: .* cannot be evaluated: .*; [0-9]+ more of"),
+        ({"datasets": ("natural_questions",), "generate": False}, "it has no options, and GENERATE is False"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_in_one_line(whole, prepared, given, says):
+    run = Run.load(whole)
+    mesh = partitioning.make_mesh(**run.mesh)
+    context = Context(run, whole, models.build(run.program.config), mesh, None, 0)
+    with pytest.raises(FlanError, match=says) as caught:
+        hook(**({"prepared": prepared} | given)).start(context)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_run_that_is_told_to_end_breaks_off_and_saves(prepared, tmp_path, capfd):
@@ -165,10 +171,9 @@ def test_by_macros_all_that_is_held_out(prepared, tmp_path, monkeypatch, capfd):
     )
     values = {"MODEL_DIR": "run", "PREPARED_DIR": str(prepared), "MIXTURE_OR_TASK_NAME": "sst2", "TRAIN_STEPS": 2}
     values |= {"BATCH_SIZE": 8, "TASK_FEATURE_LENGTHS": small_training.LENGTHS, "MODEL": "small.gin"}
-    values |= {"EVAL_PERIOD": 2, "MAX_EXAMPLES": 1, "STYLE": ("instructions", "gpt3")}
+    values |= {"EVAL_PERIOD": 2, "MAX_EXAMPLES": 1, "STYLE": ("instructions", "gpt3"), "GENERATE": False}
     train_binary.main(["--gin_file=runs/tune.gin", *(f"--gin.{name}={value!r}" for name, value in values.items())])
-    names = {f"{style}/{name}" for style in ("instructions", "gpt3") for name in ("rte", "natural_questions")}
-    assert lines(tmp_path / "run")[1]["eval"].keys() == names
+    assert lines(tmp_path / "run")[1]["eval"].keys() == {"instructions/rte", "gpt3/rte"}
     for style in ("instructions", "gpt3"):
         assert results(tmp_path / "run" / "eval" / style / "step_2")["settings"]["style"] == style
     printed = capfd.readouterr().out

@@ -143,6 +143,25 @@ def test_shapes_are_compiled_once_and_order_does_not_matter(tiny, some, one_by_o
         assert scorer.compile_count <= len(LENGTHS)
 
 
+def test_a_scorer_of_shapes_is_lent_parameters_without_a_copy(tiny, some):
+    model, params = tiny
+    mesh = partitioning.make_mesh(data=2, fsdp=4)
+    shardings = partitioning.parameter_shardings(mesh, model.logical_axes(), params)
+    shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings)
+    empty = Scorer(model, shapes, mesh=mesh, row_lengths=LENGTHS[-1:])
+
+    def places(tree):
+        return [part.data.unsafe_buffer_pointer() for x in jax.tree.leaves(tree) for part in x.addressable_shards]
+
+    for live in (params, jax.tree.map(lambda x: x * 2, params)):
+        laid_out = jax.device_put(live, shardings)
+        lent = empty.with_params(laid_out)
+        assert places(lent.params) == places(laid_out)
+        found, wanted = lent.score(some), Scorer(model, live, mesh=mesh, row_lengths=LENGTHS[-1:]).score(some)
+        assert [one.loglikelihood for one in found] == [one.loglikelihood for one in wanted]
+    assert lent.compile_count == empty.compile_count == 1
+
+
 def test_greedy_options_are_found(tiny):
     model, params = tiny
     scorer = Scorer(model, params, row_lengths=(64,))
