@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from flan_jax import files
-from flan_jax.errors import PREEMPTED, FlanError
+from flan_jax.errors import PREEMPTED, STALLED, FlanError
 
 TRAIN, EVAL, PROGRAM = "train", "eval", "program"
 MODULES = {TRAIN: "flan_jax.train", EVAL: "flan_jax.eval"}
@@ -127,8 +127,8 @@ def run_all(units: Sequence[Unit], run: Callable[[Unit], int]) -> int:
 
 
 def is_restarted(status: int) -> bool:
-    """Whether what ended so is started again: it saved and stopped, or was killed from outside."""
-    return status in (PREEMPTED, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
+    """Whether what ended so is started again: it saved and stopped, hung, or was killed from outside."""
+    return status in (PREEMPTED, STALLED, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 
 
 class Restarts:

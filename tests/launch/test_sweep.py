@@ -242,3 +242,12 @@ def test_a_missing_checkpoint_is_named_before_anything_runs(tmp_path, capsys):
     assert not (tmp_path / "o").exists()
     sweep.check_checkpoints(sweep.plan(model_dir=str(tmp_path / "yet"), clusters=["nli"], output=str(tmp_path / "o")))
     sweep.check_checkpoints([work.program(["-m", "flan_jax.eval", "--gin_file=x"])])
+
+
+@pytest.mark.parametrize(
+    ("status", "again"),
+    [(0, False), (1, False), (2, False), (130, False), (70, True), (75, True), (137, True), (143, True)],
+)
+def test_what_is_started_again(status, again):
+    """As docs/survival.md has it."""
+    assert work.is_restarted(status) == again
