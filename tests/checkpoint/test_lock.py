@@ -315,7 +315,7 @@ def test_a_full_disk_of_the_holder_is_no_end(tmp_path, monkeypatch):
 def test_an_outage_of_the_storage_is_no_end(tmp_path, monkeypatch):
     """The thread that gives signs of life goes on, and neither a save nor the end fails by it."""
 
-    def away(*_):
+    def away(*_, **__):
         raise StorageError("cannot list gs://bucket/run: the storage cannot be reached.")
 
     with lock.held(tmp_path, "training") as mine:
