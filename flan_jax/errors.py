@@ -136,6 +136,8 @@ def cannot(doing: str, path: object, error: BaseException) -> FlanError:
     """
     number = system_error_number(error)
     if number is None:
+        if "://" in str(path) and (said := _said_by_storage(str(error).replace(str(path), ""))) is not None:
+            return FlanError(f"cannot {doing} {_shown(path)}: {said}.")
         first = str(error).strip().partition("\n")[0][:160].rstrip(".") or type(error).__name__
         return FlanError(f"cannot {doing} {_shown(path)} ({first}).")
     reason = os.strerror(number)
@@ -158,7 +160,7 @@ _STORAGE = (
     ),
     (
         r"forbidden|access ?denied|permission|not authorized|\b403\b",
-        "permission is denied; let this account read and write the bucket (for gs:// Storage Object Admin)",
+        "permission is denied; let this account read, write and remove in the bucket (for gs:// Storage Object Admin)",
     ),
     (
         r"connect|timeout|timed out|resolve|unreachable|name or service|proxy|disconnected|ssl",
@@ -178,12 +180,15 @@ def storage_reason(error: BaseException) -> str:
     if isinstance(error, ImportError):
         return f"{' '.join(str(error).split())[:160].rstrip('.')}; install it, for gs:// by pip install 'flan-jax[gcs]'"
     text = " ".join(f"{type(error).__name__} {error}".split())
-    said = next((reason for words, reason in _STORAGE if re.search(words, text, re.IGNORECASE)), None)
-    if said is not None:
+    if (said := _said_by_storage(text)) is not None:
         return said
     if (number := system_error_number(error)) is not None:
         return f"{os.strerror(number).lower()}; {_REMEDIES[number]}"
     return f"the storage says: {text[:200].rstrip('.')}"
+
+
+def _said_by_storage(text: str) -> str | None:
+    return next((reason for words, reason in _STORAGE if re.search(words, text, re.IGNORECASE)), None)
 
 
 def _shown(path: object) -> str:

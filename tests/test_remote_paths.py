@@ -383,6 +383,49 @@ def test_contamination_reads_a_corpus_there(folder, name):
     assert list(texts.rows(found)) == [{"text": "nothing of note"}]
 
 
+def test_what_is_removed_while_it_is_staged(store, monkeypatch):
+    read = files.RemotePath.read_bytes
+
+    def vanishing(self):
+        if self.name == "tokens.bin":
+            self.unlink()
+        return read(self)
+
+    monkeypatch.setattr(files.RemotePath, "read_bytes", vanishing)
+    with pytest.raises(StorageError, match="tokens.bin was removed while it was read: run the same command again"):
+        _opened(store)["rte"]
+
+
+def _refused(self, content):
+    raise StorageError(f"cannot write {self}: permission is denied; ask.")
+
+
+def test_a_bucket_that_is_only_read_is_named_by_what_was_given(folder, monkeypatch):
+    monkeypatch.setattr(files.RemotePath, "write_bytes", _refused)
+    for check in (files.writable, files.ready):
+        with pytest.raises(StorageError, match=rf"^cannot write {folder}/a.txt: permission"):
+            check(folder / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("raised", "says"),
+    [
+        ("PERMISSION_DENIED: Error writing 'a/.zarray'", "cannot save step 3 in gs://.*: permission is denied; let"),
+        ("Forbidden: b/x/o/checkpoints%2F1", "permission is denied; let this account read, write and remove"),
+        ("UNAVAILABLE: failed to connect", "the storage cannot be reached; check the network"),
+    ],
+)
+def test_a_save_that_the_storage_refuses(folder, monkeypatch, raised, says):
+    def fail(*_, **__):
+        raise ValueError(raised)
+
+    with arrays.Saver(folder) as saver:
+        monkeypatch.setattr(saver._manager, "save", fail)
+        monkeypatch.setattr(files.RemotePath, "glob", lambda *_: _refused(folder, b""))
+        with pytest.raises(FlanError, match=f"{says}.*; which checkpoints are there cannot be seen now"):
+            saver.save(3, {"a": jnp.ones(4)})
+
+
 def test_export_and_browse_write_there(folder):
     assert _run(export.main, "--name=rte", f"--to={folder}/rte.jsonl", "--count=2")[0] == 0
     assert len((folder / "rte.jsonl").read_text().splitlines()) == 2

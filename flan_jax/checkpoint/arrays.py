@@ -220,13 +220,23 @@ class Saver:
                 raise cannot(doing, self._folder, error) from error
         except FlanError as error:
             self._abandon()
-            folder = self._folder / "checkpoints"
-            found = folder.glob("[0-9]*")
-            if is_remote(folder):  # where nothing is renamed when it is whole, and Orbax marks it
-                found = (path.parent for path in folder.glob(f"[0-9]*/{_MARK}"))
-            whole = [int(path.name) for path in found if path.name.isdigit()]
-            last = f"the last whole checkpoint there is of step {max(whole)}" if whole else "no checkpoint is there yet"
+            try:
+                whole = self._whole()
+                last = (
+                    f"the last whole checkpoint there is of step {max(whole)}"
+                    if whole
+                    else "no checkpoint is there yet"
+                )
+            except (OSError, StorageError):  # what ended the run is said, and not that this cannot be seen either
+                last = "which checkpoints are there cannot be seen now"
             raise FlanError(f"{str(error).rstrip('.')}; {last}.") from error
+
+    def _whole(self) -> list[int]:
+        folder = self._folder / "checkpoints"
+        found = folder.glob("[0-9]*")
+        if is_remote(folder):  # where nothing is renamed when it is whole, and Orbax marks it
+            found = (path.parent for path in folder.glob(f"[0-9]*/{_MARK}"))
+        return [int(path.name) for path in found if path.name.isdigit()]
 
     def _abandon(self) -> None:
         """Removes what a save that failed has written."""
@@ -234,6 +244,8 @@ class Saver:
             return  # the other processes may still be writing; Orbax removes it at the next start
         with contextlib.suppress(Exception):
             self._manager.close()  # which raises the same error once more
+        if is_remote(self._folder):
+            return  # nothing has a name of its own there while it is written; Orbax removes it at the next start
         # Where one array could not be written, TensorStore still ends writes of others, and makes their folders anew.
         gone_since, deadline = time.monotonic(), time.monotonic() + _PATIENCE
         while gone_since + _STAYS_AWAY > time.monotonic() and time.monotonic() < deadline:

@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flan_jax import distributed
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, is_remote, make_folder, write_atomic
 
 BEAT = 10.0  # seconds between two signs of life
@@ -116,7 +116,7 @@ class Lock:
         """
         with self._guard:
             if self._lost is None:
-                with contextlib.suppress(OSError):  # what cannot be read now is no proof
+                with contextlib.suppress(OSError, StorageError):  # what cannot be read now is no proof
                     self._lost = self._rival()
         if self._lost is not None:
             raise FlanError(
@@ -129,7 +129,8 @@ class Lock:
         if os.getpid() != self._record.pid:
             return
         self._end.set()
-        with self._guard, contextlib.suppress(OSError):  # no sign of life is being written now, and none will be
+        # No sign of life is being written now, and none will be.
+        with self._guard, contextlib.suppress(OSError, StorageError):
             self._path.unlink(missing_ok=True)
         self._thread.join(timeout=1.0)
 
@@ -148,7 +149,8 @@ class Lock:
 
     def _live(self) -> None:
         while not self._end.wait(BEAT):
-            with self._guard, contextlib.suppress(OSError, FlanError):  # a full disk: the next time
+            # A full disk, or an outage of the storage: the next time.
+            with self._guard, contextlib.suppress(OSError, FlanError, StorageError):
                 if self._end.is_set() or self._lost is not None:
                     return
                 began = _seconds()
@@ -352,7 +354,7 @@ def _write(path: AnyPath, record: _Record) -> None:
 
 def _remove(path: AnyPath) -> None:
     """Removes a lock file and what a process that was killed while it wrote it has left."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StorageError):
         for left in (path, *(x for x in path.parent.iterdir() if x.name.startswith(f".{path.name}."))):
             left.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ import jax
 
 from flan_jax import distributed
 from flan_jax.checkpoint import digests
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, make_folder, written
 
 _PATIENCE = 10.0  # seconds after which what process 0 wrote or saw is seen on every host, if ever
@@ -53,7 +53,7 @@ def check_shared(folder: AnyPath, name: str = "MODEL_DIR") -> None:
         _refuse(folder, name, "" if sees else "does not see what process 0 has written there")
     finally:
         if distributed.is_primary():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, StorageError):
                 token.unlink(missing_ok=True)
 
 
@@ -117,7 +117,7 @@ def _identity(folder: AnyPath, step: int | None) -> str:
 def _in_time(is_so: Callable[[], bool]) -> bool:
     end = time.monotonic() + _PATIENCE
     while True:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StorageError):
             if is_so():
                 return True
         if time.monotonic() > end:

@@ -175,7 +175,14 @@ def _download(path: RemotePath, found: Mapping[str, dict[str, Any]], to: Path, p
     def one(name: str) -> str:
         place = to / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        (path / name).download(place, sizes[name])
+        try:
+            (path / name).download(place, sizes[name])
+        except FileNotFoundError as error:
+            if place.parent.is_dir():
+                raise StorageError(
+                    f"{path / name} was removed while it was read: run the same command again."
+                ) from error
+            raise
         if place.stat().st_size != sizes[name] or not _is_same(place, found[name]):
             raise StorageError(f"{path / name} did not come whole: run the same command again.")
         return name

@@ -214,7 +214,7 @@ def ready(path: AnyPath, read: Sequence[str | os.PathLike[str] | RemotePath] = (
             raise FlanError(
                 f"cannot write {path}: it is read here, and what it holds would be lost; give another name."
             )
-        _probe(path.parent)
+        _probe(path.parent, path)
         return path
     with written(path):
         if path.is_file() and any(found.samefile(path) for one in read for found in _matches(one)):
@@ -239,14 +239,17 @@ def _means(given: str | os.PathLike[str] | RemotePath, path: RemotePath) -> bool
     return fnmatch.fnmatchcase(str(path), str(given))
 
 
-def _probe(folder: RemotePath) -> None:
+def _probe(folder: RemotePath, wanted: RemotePath) -> None:
     """Writes an object below a folder and removes it.
 
     Raises:
-      StorageError: it cannot be written.
+      StorageError: it cannot be written; it names what is wanted, since nobody knows of the probe.
     """
     probe = folder / f".probe.{os.getpid()}"
-    probe.write_bytes(b"\0")
+    try:
+        probe.write_bytes(b"\0")
+    except StorageError as error:
+        raise StorageError(str(error).replace(str(probe), str(wanted), 1)) from error
     with contextlib.suppress(StorageError):  # who may write need not be allowed to remove
         probe.unlink(missing_ok=True)
 
@@ -266,7 +269,7 @@ def writable(path: AnyPath) -> AnyPath:
       FlanError: it cannot be made or written to.
     """
     if isinstance(path, RemotePath):
-        _probe(path)
+        _probe(path, path)
         return path
     make_folder(path)
     probe = path / f".probe.{os.getpid()}"

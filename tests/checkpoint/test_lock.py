@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flan_jax.checkpoint import lock
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 
 HOLD = """
 import sys, time
@@ -310,6 +310,24 @@ def test_a_full_disk_of_the_holder_is_no_end(tmp_path, monkeypatch):
         mine.check()
         monkeypatch.undo()
         assert mine._thread.is_alive()
+
+
+def test_an_outage_of_the_storage_is_no_end(tmp_path, monkeypatch):
+    """The thread that gives signs of life goes on, and neither a save nor the end fails by it."""
+
+    def away(*_, **__):
+        raise StorageError("cannot list gs://bucket/run: the storage cannot be reached.")
+
+    with lock.held(tmp_path, "training") as mine:
+        for name in ("_there", "write_atomic"):
+            with monkeypatch.context() as patched:
+                patched.setattr(lock, name, away)
+                time.sleep(0.3)
+                mine.check()
+            assert mine._thread.is_alive()
+        monkeypatch.setattr(type(mine._path), "unlink", away)
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1  # another run sees that its process is gone
 
 
 def test_a_forked_child_does_not_give_it_back(tmp_path):
