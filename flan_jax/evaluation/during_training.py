@@ -16,6 +16,7 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, jobs, prompt_store
 from flan_jax.evaluation.clusters import is_extra
+from flan_jax.files import make_folder
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.training.hooks.context import Context
 
@@ -93,6 +94,8 @@ class Evaluating:
             )
         distributed.decided(lambda: None)  # the manifest is written by now
         folder = context.folder
+        if context.primary:
+            make_folder(folder / FOLDER)
         self._manifest = Manifest.load(folder)
         self._tokenizer = self._manifest.load_vocabulary(folder)
         self._records = self._there(jobs.chosen_of(folder, self._datasets), context)
@@ -144,7 +147,16 @@ class Evaluating:
         return step % self._period == 0
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Evaluates, where it is time."""
+        """Evaluates, where it is time.
+
+        Raises:
+          FlanError: the name of a figure is taken, or a file cannot be read or written.
+        """
+        if taken := {FIGURES, CLUSTER_FIGURES} & set(values):
+            raise FlanError(
+                f"a hook of HOOKS writes the figure {min(taken)!r}, which is what EVAL_PERIOD writes: let it take "
+                "another name."
+            )
         if not self.pauses(context, step):
             return
         began = time.perf_counter()

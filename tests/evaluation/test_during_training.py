@@ -149,6 +149,16 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(whole, prepared, given, sa
     assert "\n" not in str(caught.value)
 
 
+def test_the_place_and_the_names_have_to_be_free(whole, prepared, tmp_path):
+    run = Run.load(whole)
+    context = Context(run, tmp_path, models.build(run.program.config), partitioning.make_mesh(**run.mesh), None, 0)
+    (tmp_path / "eval").write_text("")
+    with pytest.raises(FlanError, match="eval is no folder"):
+        hook(prepared).start(context)
+    with pytest.raises(FlanError, match="HOOKS writes the figure 'eval'.*take another name"):
+        hook(prepared).after_step(context, 1, {"loss": 1.0, "eval": 3.0})
+
+
 def test_a_run_that_is_told_to_end_breaks_off_and_saves(prepared, tmp_path, capfd):
     """As at SIGTERM: `context.ending` is what the preemption hook puts there."""
 
