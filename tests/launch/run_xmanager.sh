@@ -14,7 +14,7 @@ cd "$work"
 python3.11 -m venv xmanager
 xmanager/bin/python -m pip install --quiet --requirement "$checkout/requirements-xmanager.lock"
 # The wheel is the one that hosts of TPUs get.
-"$python" -c 'from flan_jax.launch.tpu_hosts import Package; import shutil; p = Package(); shutil.copy(p.wheel, ".")'
+"$python" -c 'from flan_jax.launch.tpu_package import Package; import shutil; p = Package(); shutil.copy(p.wheel, ".")'
 xmanager/bin/python -m pip install --quiet --no-deps ./*.whl
 [ -f "$(xmanager/bin/python -c 'import flan_jax.launch.tpu_hosts as hosts; print(hosts.SCRIPT)')" ]
 
