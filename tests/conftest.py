@@ -13,6 +13,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 import atexit
 import contextlib
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,6 +33,11 @@ if "FLAN_JAX_HOME" not in os.environ:
     # Nor do they import the bundled samples twice, or leave them in the user's home.
     os.environ["FLAN_JAX_HOME"] = tempfile.mkdtemp(prefix="flan_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["FLAN_JAX_HOME"], ignore_errors=True)
+
+# Under nohup, or in the background of a shell, these are ignored, and so they would be in the programs that tests start.
+for _one, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_one) == signal.SIG_IGN:
+        signal.signal(_one, _handler)
 
 
 def pytest_collection_modifyitems(items):
