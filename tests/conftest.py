@@ -34,7 +34,7 @@ if "FLAN_JAX_HOME" not in os.environ:
     os.environ["FLAN_JAX_HOME"] = tempfile.mkdtemp(prefix="flan_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["FLAN_JAX_HOME"], ignore_errors=True)
 
-# Under nohup, or in the background of a shell, these are ignored, and so they would be in the programs that tests start.
+# Under nohup, or in the background of a shell, these are ignored, and would be in the programs that tests start.
 for _one, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
     if signal.getsignal(_one) == signal.SIG_IGN:
         signal.signal(_one, _handler)
