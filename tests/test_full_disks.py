@@ -100,14 +100,22 @@ def test_prepare_s_cache(make_disk, tmp_path, monkeypatch, capfd, kilobytes):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")  # a user would see a traceback
-@pytest.mark.parametrize("kilobytes", [4, 24, 3000, 6500])
-def test_train(prepared, make_disk, capfd, kilobytes):
+@pytest.mark.parametrize(
+    ("kilobytes", "says"),
+    [
+        (4, "no space left on device; make room"),
+        (24, "free, and a checkpoint of this run takes"),  # found before the first step
+        (3000, "no space left on device; make room"),
+        (6500, "no space left on device; make room"),
+    ],
+)
+def test_train(prepared, make_disk, capfd, kilobytes, says):
     disk = make_disk(kilobytes)
     values = {"PREPARED_DIR": str(prepared), "MODEL_DIR": str(disk / "run"), "BATCH_SIZE": 8, "CHECKPOINT_PERIOD": 2}
     values |= {"TRAIN_STEPS": 9, "MIXTURE_OR_TASK_NAME": "flan", "COMPUTATION": {"remat": "none"}}
     values |= {"TASK_FEATURE_LENGTHS": {"inputs": 700, "targets": 64}}
     arguments = ["--gin_file=runs/tune.gin", "--json", *(f"--gin.{name}={value!r}" for name, value in values.items())]
-    line = _fails(capfd, train_binary.main, arguments, disk)
+    line = _fails(capfd, train_binary.main, arguments, disk, says)
     whole = sorted(int(path.name) for path in (disk / "run" / "checkpoints").glob("*"))
     if whole:
         assert f"the last whole checkpoint there is of step {whole[-1]}" in line
