@@ -60,7 +60,7 @@ def test_model_flops_are_six_a_parameter_and_slot_and_attention(config):
 
 
 def test_rows_that_cannot_be_split_are_refused(config, mesh):
-    with pytest.raises(FlanError, match="--rows=3"):
+    with pytest.raises(FlanError, match="--rows 3 in 1 part"):
         program.lower_train_step(config, mesh, dataclasses.replace(SHAPE, rows=3))
 
 

@@ -243,8 +243,8 @@ def test_client_that_is_not_installed(monkeypatch):
 
 
 def test_checkpoints_lie_where_tensorstore_reads():
-    assert files.array_url(files.user_path("gs://b/x/y")) == "gs://b/x/y/"
+    assert files.kvstore(files.user_path("gs://b/x/y")) == "gs://b/x/y/"
     assert str(files.orbax_folder(files.user_path("gs://b/x y"))) == "gs://b/x y"
-    for use in (files.array_url, files.orbax_folder):
+    for use in (files.kvstore, files.orbax_folder):
         with pytest.raises(FlanError, match="memory://x/y cannot hold a checkpoint: .* give a folder there"):
             use(files.user_path("memory://x/y"))

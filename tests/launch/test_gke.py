@@ -147,7 +147,7 @@ def test_wrong_slices_are_one_line(capsys, options, says):
 
 
 def test_a_sweep_is_a_jobset_for_each_unit(capsys, written):
-    sweep_options = ["--checkpoint=gs://b/first", "--clusters=nli,sentiment", "--shots=0,5", "--output=gs://b/out"]
+    sweep_options = ["--checkpoint=gs://b/first", "--clusters=nli,sentiment", "--shots=0,5", "--output=memory://b/out"]
     found = written(*sweep_options, program=["--gin.PREPARED_DIR='gs://b/p'"])
     names = [manifest["metadata"]["name"] for manifest in found]
     assert len(set(names)) == 4 and all(len(name) <= 40 for name in names)
@@ -160,7 +160,7 @@ def test_a_sweep_is_a_jobset_for_each_unit(capsys, written):
 
 def test_what_waits_for_a_training_is_refused(capsys):
     with pytest.raises(SystemExit):
-        gke.main([*SLICES, "--model_dir=gs://b/m", "--clusters=nli", "--output=gs://b/o"])
+        gke.main([*SLICES, "--model_dir=gs://b/m", "--clusters=nli", "--output=memory://b/o"])
     assert "one JobSet does not wait for another" in capsys.readouterr().err
 
 

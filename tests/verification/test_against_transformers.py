@@ -171,7 +171,7 @@ def test_weights_that_transformers_makes_up_or_does_not_read_are_said(changed):
     more = {**weights, "model.layers.0.self_attn.q_proj.bias": np.zeros(32, np.float32)}
     save_file(more, theirs / "model.safetensors", metadata={"format": "pt"})
     found = _run(ours, prepared, huggingface=str(theirs))
-    assert found.status == HOLDS and "does not read 1 weights" in found.line()
+    assert found.status == HOLDS and "does not read 1 weight of theirs" in found.line()
     save_file({k: v for k, v in weights.items() if k != name}, theirs / "model.safetensors", metadata={"format": "pt"})
     found = _run(ours, prepared, huggingface=str(theirs))
     assert found.status == FAILS and found.place == {"weights": "missing keys", "found": [name], "expected": []}
