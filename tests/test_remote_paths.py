@@ -438,7 +438,7 @@ def test_jobs_wait_for_each_other(folder, capsys):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("flan_jax.files.locks.STALE_SECONDS", 0.1)
         patched.setattr("flan_jax.files.locks._LOOK_SECONDS", 0.05)
-        with jobs._alone(folder):
+        with jobs.alone(folder):
             pass
     assert f"another job is at work in {folder} (process 7 on other): waiting for it" in capsys.readouterr().out
     assert not folder.exists()
