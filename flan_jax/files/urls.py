@@ -68,7 +68,9 @@ def _check_scheme(scheme: str, given: str, start: str) -> None:
     configure()
     known = {*known_implementations, *registry} - {*_WEB}
     if scheme not in known:
-        error = unknown_name("scheme", f"{given}://", (f"{name}://" for name in known))
+        # Others, such as datasets, add schemes for files that are compressed.
+        near = (f"{name}://" for name in known_implementations if name not in _WEB)
+        error = unknown_name("scheme", f"{given}://", near)
         raise FlanError(f"{start}{error}")
     if scheme in registry:
         return
