@@ -106,7 +106,6 @@ def test_prepare_s_cache(make_disk, tmp_path, monkeypatch, capfd, kilobytes):
         (4, "no space left on device; make room"),
         (24, "free, and a checkpoint of this run takes"),  # found before the first step
         (3000, "no space left on device; make room"),
-        (6500, "no space left on device; make room"),
     ],
 )
 def test_train(prepared, make_disk, capfd, kilobytes, says):
