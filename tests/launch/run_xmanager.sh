@@ -16,7 +16,7 @@ xmanager/bin/python -m pip install --quiet --requirement "$checkout/requirements
 # The wheel is the one that hosts of TPUs get.
 "$python" -c 'from flan_jax.launch.tpu_package import Package; import shutil; p = Package(); shutil.copy(p.wheel, ".")'
 xmanager/bin/python -m pip install --quiet --no-deps ./*.whl
-[ -f "$(xmanager/bin/python -c 'import flan_jax.launch.tpu_hosts as hosts; print(hosts.SCRIPT)')" ]
+[ -f "$(xmanager/bin/python -c 'import flan_jax.launch.tpu_package as package; print(package.SCRIPT)')" ]
 
 "$python" "$checkout/tests/launch/small_model.py" "$work"
 sweep=(xmanager/bin/python -m flan_jax.launch.xm_launch --executor=local --python="$python" --title="small sweep"
