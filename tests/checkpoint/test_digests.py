@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -70,10 +71,15 @@ def _load(folder):
     return jax.tree.map(np.asarray, arrays.load_model(folder, mesh=MESH)[1])
 
 
-def _resume(folder):
+@functools.cache
+def _targets():
+    """What a run asks for when it goes on."""
     abstract, shardings = abstract_state(NETWORK, TX), state_shardings(MESH, NETWORK, TX)
-    trees = (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
-    return jax.tree.map(np.asarray, arrays.restore_training(folder, *trees))
+    return (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state)
+
+
+def _resume(folder):
+    return jax.tree.map(np.asarray, arrays.restore_training(folder, *_targets()))
 
 
 READERS = {"load_model": _load, "restore_training": _resume, "streaming": lambda folder: tree_of(native.read(folder))}
