@@ -16,6 +16,7 @@ from flan_jax.training.state import TrainState, abstract_state, make_train_step,
 
 # Adafactor factors dimensions of 128 and more; heads of 2 query and 2 key-value heads split over tensor.
 CONFIG = dataclasses.replace(configuration.model_config("tiny"), num_layers=2, embed_dim=256, mlp_dim=512, remat="none")
+NETWORK = models.build(CONFIG)
 LARGE = 2_048  # elements; norms, counters and place-holders are smaller
 ROWS, LENGTH, TARGETS, DATASETS = 8, 32, 8, 3
 
@@ -23,6 +24,14 @@ ROWS, LENGTH, TARGETS, DATASETS = 8, 32, 8, 3
 @pytest.fixture(scope="module")
 def mesh():
     return partitioning.make_mesh(2, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def begun():
+    """The state of step 0, as numpy."""
+    tx = optimizers.for_parameters(optimizers.adafactor(1e-2), NETWORK.logical_axes())
+    params = jax.jit(NETWORK.init)(jax.random.key(0))
+    return jax.device_get(TrainState(np.int32(0), params, jax.jit(tx.init)(params)))
 
 
 def _batch(rows=ROWS):
@@ -50,31 +59,28 @@ def _replicated(tree):
     ]
 
 
-def _one_step(mesh, tx, microbatches=1):
-    network = models.build(CONFIG)
-    tx = optimizers.for_parameters(tx, network.logical_axes())
-    shardings = state_shardings(mesh, network, tx)
+def _one_step(mesh, begun, microbatches, seen=None):
+    """State and metrics of one step of Adafactor; how the gradients lie is noted in `seen`."""
+    chained = lambda axes: optax.chain(_seen({} if seen is None else seen), optimizers.adafactor(1e-2)(axes))  # noqa: E731
+    tx = optimizers.for_parameters(chained, NETWORK.logical_axes())
+    shardings = state_shardings(mesh, NETWORK, tx)
     batch = _batch()
     batch_shardings = partitioning.batch_shardings(mesh, batch)
-
-    def start():
-        params = network.init(jax.random.key(0))
-        return TrainState(jnp.int32(0), params, tx.init(params))
-
-    state = jax.jit(start, out_shardings=shardings)()
-    step = make_train_step(network, tx, DATASETS, microbatches, shardings)
+    state = dataclasses.replace(begun, opt_state=(optax.EmptyState(), begun.opt_state))
+    step = make_train_step(NETWORK, tx, DATASETS, microbatches, shardings)
     jitted = jax.jit(step, in_shardings=(shardings, batch_shardings), out_shardings=(shardings, None))
-    return jitted(state, jax.device_put(batch, batch_shardings))
+    return jitted(jax.device_put(state, shardings), jax.device_put(batch, batch_shardings))
 
 
 @pytest.fixture(scope="module")
-def stepped(mesh):
-    """State and metrics after one step of Adafactor on eight devices."""
-    return _one_step(mesh, optimizers.adafactor(1e-2))
+def stepped(mesh, begun):
+    """By microbatches: state, metrics and the gradients' shardings after one step on eight devices."""
+    found = {1: {}, 2: {}}
+    return {count: (*_one_step(mesh, begun, count, seen), seen) for count, seen in found.items()}
 
 
 def test_no_large_leaf_is_replicated(stepped):
-    state, _ = stepped
+    state, _, _ = stepped[1]
     assert _replicated(state.params) == []
     assert _replicated(state.opt_state) == []
     # The statistics really are factored: no second moment as large as its kernel.
@@ -87,8 +93,7 @@ def test_no_large_leaf_is_replicated(stepped):
 
 @pytest.mark.parametrize("tx", [optax.adam(1e-3), optax.sgd(1e-3, momentum=0.9)], ids=["adam", "momentum"])
 def test_unfactored_statistics_lie_like_their_parameters(mesh, tx):
-    network = models.build(CONFIG)
-    shardings, abstract = state_shardings(mesh, network, tx), abstract_state(network, tx)
+    shardings, abstract = state_shardings(mesh, NETWORK, tx), abstract_state(NETWORK, tx)
     with_shardings = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract.opt_state, shardings.opt_state
     )
@@ -111,9 +116,8 @@ def _seen(found):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("microbatches", [1, 2])
-def test_no_large_gradient_is_replicated(mesh, microbatches):
-    found = {}
-    _one_step(mesh, lambda axes: optax.chain(_seen(found), optimizers.adafactor(1e-2)(axes)), microbatches)
+def test_no_large_gradient_is_replicated(stepped, microbatches):
+    _, _, found = stepped[microbatches]
     large = {key: sharding for key, sharding in found.items() if math.prod(key[1]) >= LARGE}
     assert len(large) == 8  # embedding, four projections of attention, three of the MLP
     for (path, shape), sharding in large.items():
@@ -133,32 +137,29 @@ def _wrong(found, expected, start):
 
 
 @pytest.mark.slow
-def test_microbatches_on_eight_devices_step_like_one(mesh):
+def test_microbatches_on_eight_devices_step_like_one(stepped, begun):
     one = partitioning.make_mesh(devices=jax.devices()[:1])
-    expected_state, expected = _one_step(one, optimizers.adafactor(1e-2), 2)
-    state, metrics = _one_step(mesh, optimizers.adafactor(1e-2), 2)
+    expected_state, expected = _one_step(one, begun, 2)
+    state, metrics, _ = stepped[2]
     metrics, expected = jax.device_get((metrics, expected))
     assert metrics["weight"] == expected["weight"] > 0
     for name in metrics:
         np.testing.assert_allclose(metrics[name], expected[name], rtol=2e-4, atol=1e-4, err_msg=name)
     assert int(state.step) == int(expected_state.step) == 1
-    start = models.build(CONFIG).init(jax.random.key(0))
-    assert _wrong(state.params, expected_state.params, start) < 1e-3
+    assert _wrong(state.params, expected_state.params, begun.params) < 1e-3
 
 
-def _three_steps(sizes):
+def _three_steps(sizes, begun):
     """Losses and parameters of three steps on the first devices, as numpy."""
-    network = models.build(CONFIG)
     mesh = partitioning.make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
-    tx = optimizers.for_parameters(optimizers.adafactor(1e-2), network.logical_axes())
-    shardings = state_shardings(mesh, network, tx)
-    params = network.init(jax.random.key(0))
-    state = jax.device_put(TrainState(jnp.int32(0), params, tx.init(params)), shardings)
+    tx = optimizers.for_parameters(optimizers.adafactor(1e-2), NETWORK.logical_axes())
+    shardings = state_shardings(mesh, NETWORK, tx)
+    state = jax.device_put(begun, shardings)
     batch = _batch()
     batch_shardings = partitioning.batch_shardings(mesh, batch)
     batch = partitioning.global_batch(batch, batch_shardings, partitioning.local_rows(mesh, ROWS), ROWS)
     step = jax.jit(
-        make_train_step(network, tx, DATASETS, shardings=shardings),
+        make_train_step(NETWORK, tx, DATASETS, shardings=shardings),
         in_shardings=(shardings, batch_shardings),
         out_shardings=(shardings, shardings.step),
     )
@@ -170,23 +171,30 @@ def _three_steps(sizes):
 
 
 @pytest.fixture(scope="module")
-def three_steps_alone():
-    return _three_steps((1, 1, 1))
+def three_steps_alone(begun):
+    return _three_steps((1, 1, 1), begun)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [(2, 1, 1), (1, 1, 2), (1, 2, 2), (2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 2, 4)])
-def test_three_steps_are_the_same_on_any_mesh(three_steps_alone, sizes):
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 2, 4)])
+def test_three_steps_are_the_same_on_any_mesh(three_steps_alone, begun, sizes):
+    """Each axis alone and all together; four places of tensor are more than there are heads of keys and values."""
     expected_losses, expected = three_steps_alone
-    losses, params = _three_steps(sizes)
+    losses, params = _three_steps(sizes, begun)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
     assert losses[2] < losses[0]
-    assert _wrong(params, expected, models.build(CONFIG).init(jax.random.key(0))) < 5e-3
+    assert _wrong(params, expected, begun.params) < 5e-3
 
 
 def test_every_parameter_has_rules_and_a_shape(mesh):
+    """Of each architecture that comes with the program, in one size: a preset of every choice that is no size."""
+    architectures = {}
+    for config in map(configuration.model_config, configuration.model_names()):
+        choices = tuple(value for value in config.to_dict().values() if isinstance(value, bool | str))
+        architectures[choices, bool(config.num_encoder_layers), config.num_heads % 2, config.num_kv_heads % 2] = config
+    assert len(architectures) > 8
     for config in (
-        *map(configuration.model_config, configuration.model_names()),
+        *architectures.values(),
         dataclasses.replace(CONFIG, positions="relative_bias", tied_embeddings=False),
     ):
         network = models.build(config)
@@ -254,11 +262,16 @@ def test_odd_shapes_step_too(mesh):
     network = models.build(config)
     tx = optimizers.for_parameters(optimizers.adafactor(1e-2), network.logical_axes())
     shardings = state_shardings(mesh, network, tx)
-    params = network.init(jax.random.key(0))
-    state = jax.device_put(TrainState(jnp.int32(0), params, tx.init(params)), shardings)
+    step = make_train_step(network, tx, DATASETS, shardings=shardings)
+
+    def started_and_stepped(key, batch):
+        params = network.init(key)
+        state = TrainState(jnp.int32(0), params, tx.init(params))
+        return step(jax.lax.with_sharding_constraint(state, shardings), batch)
+
     batch = {k: v % 131 if k in ("tokens", "targets") else v for k, v in _batch(rows=3).items()}
-    step = jax.jit(make_train_step(network, tx, DATASETS, shardings=shardings), out_shardings=(shardings, None))
-    state, metrics = step(state, jax.device_put(batch, partitioning.batch_shardings(mesh, batch)))
+    batch = jax.device_put(batch, partitioning.batch_shardings(mesh, batch))
+    _, metrics = jax.jit(started_and_stepped, out_shardings=(shardings, None))(jax.random.key(0), batch)
     assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["parameter_norm"])
 
 

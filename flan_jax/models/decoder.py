@@ -209,12 +209,11 @@ class Model:
 
     def abstract_params(self) -> dict[str, Any]:
         """The tree of parameters as shapes and dtypes."""
-        return jax.eval_shape(self.init, jax.random.key(0))
+        return jax.tree.map(lambda box: box.value, _declared(self), is_leaf=_is_box)
 
     def logical_axes(self) -> dict[str, Any]:
         """The tree of parameters as tuples of logical axis names."""
-        boxed = jax.eval_shape(self._boxed, jax.random.key(0))
-        return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
+        return jax.tree.map(lambda box: tuple(box.names), _declared(self), is_leaf=_is_box)
 
     def hidden(
         self,
@@ -274,3 +273,13 @@ class Model:
     def _boxed(self, rng: jax.Array) -> Any:
         tokens = jnp.zeros((1, 1), jnp.int32)
         return self._root(self.config).init(rng, tokens, method="everything")["params"]
+
+
+def _is_box(x: Any) -> bool:
+    return isinstance(x, nn.Partitioned)
+
+
+@functools.lru_cache(maxsize=16)  # a start of training asks seven times, and each time would trace the whole model
+def _declared(model: Model) -> dict[str, Any]:
+    """The tree of parameters as shapes in boxes that name their axes; not to be changed."""
+    return jax.eval_shape(model._boxed, jax.random.key(0))

@@ -87,9 +87,12 @@ class StandIn:
 
     def start(self, *arguments, **more):
         """The launcher as a process."""
-        command = [sys.executable, "-m", "flan_jax.launch.tpu_vm", *self.arguments(*arguments, **more)]
+        return self.start_command(["-m", "flan_jax.launch.tpu_vm", *self.arguments(*arguments, **more)])
+
+    def start_command(self, command):
+        """A launcher as a process, by the arguments of Python."""
         launcher = subprocess.Popen(
-            command,
+            [sys.executable, *command],
             env=self.env,
             cwd=self.root,
             stdout=subprocess.PIPE,

@@ -5,8 +5,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
 
@@ -168,9 +166,9 @@ def test_dry_run_prints_every_command_and_runs_none(launched, monkeypatch):
 # --------------------------------------------------------------------------------------------------------- preempted
 
 
-@pytest.mark.parametrize("how", ["kill", "node"])
-def test_preempted_machines_are_made_again_and_the_run_goes_on(cloud, launched, trains, how):
-    argv = trains(PREEMPT.replace("HOW", how), hosts=2)
+def test_preempted_machines_are_made_again_and_the_run_goes_on(cloud, launched, trains):
+    """Killed without a word, and PREEMPTED; below they are told, and SUSPENDED."""
+    argv = trains(PREEMPT.replace("HOW", "node"), hosts=2)
     status, out, errors = launched("run", "--spot", "--restarts=1", program=argv)
     assert status == 0, errors
     assert steps(cloud) == [1, 2, 3, 4, 5, 6] and cloud.state == {}
@@ -264,8 +262,19 @@ def test_machines_that_cannot_be_had(cloud, launched, trains, monkeypatch, fault
 
 
 def test_passing_trouble_with_gcloud(cloud, launched, trains):
-    status, _, errors = launched(program=trains(garbage=1, create=["UNAVAILABLE: try later"], delete_fails=1))
-    assert status == 0 and cloud.state == {}, errors
+    """Each is asked again: a 503 in the words of today's gcloud, at any call, and a node that is seen late."""
+    who = (
+        " This command is authenticated as a@b.c which is the active account specified by the [core/account] property."
+    )
+    away = [f"UNAVAILABLE: The service is unavailable.{who}\n- '@type': x"] * 2
+    argv = trains(every_call=away, garbage=1, create=["UNAVAILABLE: try later"], unseen=1, delete_fails=1)
+    (cloud.root / "logs").write_text("a file")
+    status, out, errors = launched(program=argv)
+    assert status == 0 and cloud.state == {} and len(starts(cloud)) == 1, errors
+    assert errors.count("Tried again") >= 4 and "auth login" not in errors, errors
+    assert len(cloud.calls("create")) == 2 and "made again" not in errors  # the first one was refused
+    # Nor is it an end that logs cannot be kept.
+    assert "the logs cannot be kept" in errors and "[flan-w-0] done" in out
 
 
 def test_no_gcloud(launched, monkeypatch):
@@ -351,28 +360,21 @@ def test_logs_of_any_bytes(cloud, launched):
     assert log.read_bytes().startswith(b"\x1b[2J\xff\x00caf") and b"y" * 100_000 in log.read_bytes()
 
 
-def test_logs_that_cannot_be_kept_do_not_end_the_run(cloud, launched, trains):
-    argv = trains()
-    (cloud.root / "logs").write_text("a file")
-    status, out, errors = launched(program=argv)
-    assert status == 0 and "the logs cannot be kept" in errors and "[flan-w-0] done" in out
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
-def test_a_launcher_that_is_ended_names_the_machines_and_another_goes_on(cloud, launched, trains, how):
+def test_a_launcher_that_is_ended_names_the_machines_and_another_goes_on(cloud, trains):
     argv = trains("    while step == 2 and not (root / 'go').exists(): time.sleep(0.05)\n")
     launcher = cloud.start("run", program=argv)
-    while not (cloud.bucket / "checkpoints/2").exists():
-        assert launcher.poll() is None
-        time.sleep(0.05)
-    launcher.send_signal(how)
-    _, errors = launcher.communicate(timeout=60)
-    assert launcher.returncode == 128 + how and is_named(cloud, errors)
-    again = next(line for line in errors.splitlines() if "tpu_vm --attach run" in line)
-    (cloud.root / "go").touch()
-    command = shlex.split(again.partition("python ")[2])
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=cloud.env, check=False)
-    assert done.returncode == 0 and "[flan-w-0] step 6" in done.stdout, done.stderr
+    for how in (signal.SIGTERM, signal.SIGHUP):
+        while "[flan-w-0] step 2" not in (line := launcher.stdout.readline()):
+            assert line, launcher.communicate()
+        launcher.send_signal(how)
+        _, errors = launcher.communicate(timeout=60)
+        assert launcher.returncode == 128 + how and is_named(cloud, errors)
+        again = next(line for line in errors.splitlines() if "tpu_vm --attach run" in line)
+        if how == signal.SIGHUP:
+            (cloud.root / "go").touch()
+        launcher = cloud.start_command(shlex.split(again.partition("python ")[2]))
+    out, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0 and "[flan-w-0] step 6" in out, errors
     assert len(starts(cloud)) == 1 and cloud.state == {}
 
 
@@ -441,16 +443,6 @@ def test_who_reads_the_launcher_s_lines_may_go(cloud, trains):
     assert steps(cloud) == [1, 2, 3, 4, 5, 6]
 
 
-def test_services_that_say_who_asked_may_fail_in_passing(cloud, launched, trains):
-    """A 503 in the words of today's gcloud, at any call: asked again."""
-    who = (
-        " This command is authenticated as a@b.c which is the active account specified by the [core/account] property."
-    )
-    argv = trains(every_call=[f"UNAVAILABLE: The service is unavailable.{who}\n- '@type': x"] * 2)
-    status, _, errors = launched(program=argv)
-    assert status == 0 and errors.count("Tried again") == 2 and "auth login" not in errors, errors
-
-
 @pytest.mark.parametrize("action", ["run", "status", "stop"])
 def test_machines_of_other_options_are_not_touched(cloud, launched, trains, action):
     """Of two slices a launcher for one would see none, and make them anew."""
@@ -465,12 +457,6 @@ def test_nothing_that_is_not_there_is_said_to_be_deleted(cloud, launched):
     status, _, errors = launched("delete", "--zone=elsewhere", program=None)
     assert status == 2 and "no machines flan in elsewhere, so none is deleted: check --name" in errors
     assert not cloud.calls("delete")
-
-
-def test_a_node_that_is_seen_late_is_not_deleted(cloud, launched, trains):
-    argv = trains(unseen=1)
-    status, _, errors = launched(program=argv)
-    assert status == 0 and len(cloud.calls("create")) == 1 and "made again" not in errors, errors
 
 
 def test_nothing_but_bash_is_needed_on_hosts():

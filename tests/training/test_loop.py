@@ -1,11 +1,8 @@
 import dataclasses
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -79,9 +76,9 @@ def _metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def _state(folder, config=SMALL):
+def _state(folder):
     """The last checkpoint as numpy: (step, leaves of parameters and optimizer state)."""
-    network, tx = models.build(config), optimizers.adafactor(1e-2)
+    network, tx = models.build(SMALL), optimizers.adafactor(1e-2)
     abstract = abstract_state(network, tx)
     shardings = state_shardings(partitioning.make_mesh(devices=jax.devices()[:1]), network, tx)
     step, *trees = arrays.restore_training(
@@ -184,12 +181,8 @@ def test_a_style_has_tokens_of_its_own(prepared, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "variant",
-    [{"microbatches": 2, "mesh_shape": {"data": 2, "tensor": 4}}, {"mesh_shape": {"data": 4, "fsdp": 1, "tensor": 2}}],
-)
-def test_microbatches_and_meshes_train_alike(finished, prepared, tmp_path, variant):
-    _train(tmp_path, prepared, 3, **variant)
+def test_microbatches_and_meshes_train_alike(finished, prepared, tmp_path):
+    _train(tmp_path, prepared, 3, microbatches=2, mesh_shape={"data": 2, "tensor": 4})
     expected = [line["loss"] for line in _metrics(finished[0])][:3]
     np.testing.assert_allclose([line["loss"] for line in _metrics(tmp_path)], expected, rtol=1e-4)
 
@@ -279,48 +272,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(prepared, tmp_path, changed, m
 # ------------------------------------------------------------------------------------------------ as a user runs it
 
 
-@pytest.mark.parametrize("module", ["flan_jax.train", "flan_jax.eval"])
-def test_no_tensorflow(module):
-    code = f"import {module}, sys; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.slow
-def test_kill_9_and_start_again(prepared, tmp_path):
-    def command(folder):
-        return [
-            *(sys.executable, "-m", "flan_jax.train", "--gin_file=runs/tune.gin"),
-            f"--gin.MODEL_DIR={str(folder)!r}",
-            f"--gin.PREPARED_DIR={str(prepared)!r}",
-            "--gin.TRAIN_STEPS=90",
-            "--gin.BATCH_SIZE=4",
-            "--gin.LEARNING_RATE=1e-2",
-            "--gin.CHECKPOINT_PERIOD=20",
-            f"--gin.TASK_FEATURE_LENGTHS={LENGTHS}",
-            "--gin.MESH={'data': 2, 'fsdp': 2, 'tensor': 2}",
-        ]
-
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL)
-
-    process = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 300
-        log = killed / "metrics.jsonl"
-        while time.monotonic() < deadline and process.poll() is None:
-            if (killed / "checkpoints" / "20").exists() and log.read_text().count("\n") > 27:
-                break
-            time.sleep(0.005)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    assert 20 <= arrays.latest_step(killed) < 90
-    assert len(_metrics(killed)) < 90
-
-    finished = subprocess.run([*command(killed), "--json"], check=True, capture_output=True, text=True)
-    assert json.loads(finished.stdout.splitlines()[-1])["step"] == 90
-    config = configuration.model_config("tiny")
-    _assert_bit_identical(_state(killed, config), _state(whole, config))
-    assert [line["step"] for line in _metrics(killed)] == list(range(1, 91))
-    assert [line["loss"] for line in _metrics(killed)] == [line["loss"] for line in _metrics(whole)]
+def test_nothing_heavy_that_training_has_no_use_for():
+    """TensorFlow takes seven seconds, torch and Google's client of storages two or three."""
+    code = "import sys, flan_jax.train, flan_jax.training.loop, flan_jax.eval; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"tensorflow", "torch", "google.cloud.storage", "boto3"} & set(done.stdout.split())

@@ -73,7 +73,7 @@ def test_while_it_trains_it_is_asked_first(grace, sent, status, words):
 
 @pytest.mark.parametrize("sent", [[TERM, TERM], [INT, INT], [TERM, HUP], [INT, TERM]])
 def test_what_a_launcher_passes_on_as_well_is_one_notice(sent):
-    doing = "time.sleep(2); print(listener.asked.name, flush=True)"
+    doing = "time.sleep(0.6); print(listener.asked.name, flush=True)"
     process = _start(TRAINING.format(grace=60), doing)
     for one in sent:
         process.send_signal(one)
@@ -84,7 +84,7 @@ def test_what_a_launcher_passes_on_as_well_is_one_notice(sent):
 
 def test_hosts_of_a_pod_are_told_one_after_another():
     """A process that knows from another one is not ended by its own notice, some seconds later."""
-    process = _start(TRAINING.format(grace=60), "listener.asks(); time.sleep(3); print('went on', flush=True)")
+    process = _start(TRAINING.format(grace=60), "listener.asks(); time.sleep(2); print('went on', flush=True)")
     time.sleep(1.3)
     process.send_signal(TERM)
     out, said = process.communicate(timeout=25)

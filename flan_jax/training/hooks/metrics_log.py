@@ -5,18 +5,34 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
 from flan_jax.files import Mirror, make_folder, write_atomic, written
 from flan_jax.json_lines import finite, to_json
 from flan_jax.training.hooks.context import Context
+
+
+@contextlib.contextmanager
+def _as_if_absent(*names: str) -> Iterator[None]:
+    """Modules that are not imported yet cannot be imported here."""
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))
+    try:
+        yield
+    finally:
+        for name in absent:
+            sys.modules.pop(name, None)
+
+
+# tensorboardX takes along what is installed, which takes seconds and of which nothing here makes use.
+with _as_if_absent("torch", "google.cloud.storage", "boto3"):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
 
 _BLOCK = 1 << 16  # bytes of the log that are read at once
 _FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
