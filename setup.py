@@ -36,6 +36,7 @@ setup(
         "fsspec>=2025.3",
         "gguf>=0.17",
         "gin-config>=0.5",
+        "humanize>=4",
         "importlib_resources>=6",
         "jax>=0.10,<0.11",
         "Jinja2>=3.1.6",  # chat templates are other people's programs: older ones have ways out of its sandbox

@@ -32,6 +32,7 @@ with epy.lazy_imports():  # not before the command line is read
     from flan_jax.checkpoint import arrays
     from flan_jax.data import line_tokens
     from flan_jax.evaluation import evaluator, jobs
+    from flan_jax.models import automatic
     from flan_jax.scoring import items, scorer
 
 
@@ -57,7 +58,7 @@ def evaluate(
     generate: bool = True,
     allow_seen: bool = False,
     contamination: str | None = None,
-    computation: Mapping[str, Any] | None = None,
+    computation: Mapping[str, Any] | str | None = None,
     mesh_shape: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Evaluates checkpoints by the paper's protocol and writes results and report.
@@ -85,7 +86,8 @@ def evaluate(
       generate: evaluate the datasets without options too, by the text that the model generates.
       allow_seen: score datasets that are not held out too, labelled so.
       contamination: what `flan_jax.contamination` wrote, for scores on clean examples.
-      computation: fields of `models.config.COMPUTATION` that differ from the model's own.
+      computation: fields of `models.config.COMPUTATION` that differ from the model's own; "auto" lets
+        `models.automatic` choose.
       mesh_shape: sizes of the axes data, fsdp and tensor.
 
     Returns:
@@ -105,7 +107,7 @@ def evaluate(
         joint=joint,
         max_new_tokens=max_new_tokens,
         ways=tuple(ways or ()),
-        computation=dict(computation or {}),
+        computation=automatic.asked(computation),
     )
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     baseline = [reporting.load_run(baseline_name, baseline_dir)] if baseline_dir else []

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 from etils import epy
 
-from flan_jax import catalog, styles, values, ways
+from flan_jax import catalog, files, styles, values, ways
 from flan_jax.errors import FlanError
-from flan_jax.models.config import CHOICES, COMPUTATION, DecoderConfig
+from flan_jax.models.config import AUTO, AUTOMATIC, CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.protocol import JOINTS
 from flan_jax.values import (
     MESH_AXES,
@@ -52,6 +52,14 @@ _CLUSTER = Named(catalog.cluster, "the name of a cluster")
 _STYLE = Named(styles.parse, "a style, such as 'instructions', 'gpt3' or '5_shots'")
 _COMPUTED = {"attention_block": Whole(1, _MOST_AT_ONCE), "head_chunk": Whole(1, _MOST_AT_ONCE), "unroll": Switch()}
 _SIZE = Whole(1, _MOST_AT_ONCE)
+
+
+def _computed(name: str) -> Kind:
+    """What a field of `COMPUTATION` can be."""
+    kind = _COMPUTED.get(name)
+    if name not in AUTOMATIC:
+        return kind or OneOf(CHOICES[name])
+    return Either((kind, OneOf((AUTO,)))) if kind else OneOf((*CHOICES[name], AUTO))
 
 
 class _Axis(Whole):
@@ -226,8 +234,8 @@ SETTINGS = (
     ),
     Setting(
         "COMPUTATION",
-        or_none(Keyed({name: _COMPUTED.get(name) or OneOf(CHOICES[name]) for name in COMPUTATION}), "its own way"),
-        "how the model is computed, where it differs from its own way",
+        or_none(Either((OneOf((AUTO,)), Keyed({name: _computed(name) for name in COMPUTATION}))), "its own way"),
+        "how the model is computed, where it differs from its own way; 'auto' chooses by the devices",
         ("train.computation", "evaluate.computation", "evaluating.computation"),
     ),
     Setting("MODEL", Text(), "a file of gin/models, without a checkpoint to start from", ("model_config.name",)),
@@ -314,6 +322,14 @@ SETTINGS = (
     Setting("JOINT", OneOf(JOINTS), "what stands between prompt and answer", ("evaluate.joint",)),
     Setting("", Switch(), "score datasets that are not held out too", ("evaluate.allow_seen",)),
 )
+# Folders that hold different things; a run that goes on may be its own INITIAL_CHECKPOINT_PATH by mistake, which
+# `training.continuing` says better.
+_APART = (
+    ("train.model_dir", "train.prepared_dir"),
+    ("evaluate.output_dir", "evaluate.prepared_dir"),
+    ("evaluate.output_dir", "evaluate.checkpoint_path"),
+    ("evaluate.output_dir", "evaluate.baseline_dir"),
+)
 BY_MACRO = {setting.macro: setting for setting in SETTINGS if setting.macro}
 BY_ARGUMENT = {argument: setting for setting in SETTINGS for argument in setting.arguments}
 FUNCTIONS = tuple(dict.fromkeys(argument.partition(".")[0] for argument in BY_ARGUMENT))
@@ -371,6 +387,15 @@ def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = N
     if (found := both("train.profile", "train.train_steps")) and found[0] and found[0][0] > found[1]:
         profile, steps, profile_name, steps_name = found
         raise FlanError(f"{profile_name} {profile} begins after {steps_name} {steps}: give steps that are taken.")
+    for first, second in _APART:
+        if not (found := both(first, second)) or found[0] is None:
+            continue
+        path, others, path_name, other_name = found
+        if isinstance(others, Mapping):  # a checkpoint for each cluster
+            others = list(others.values())
+        for other in [others] if isinstance(others, str) else others or ():
+            if files.same_place(files.user_path(path, path_name), files.user_path(other, other_name)):
+                raise FlanError(f"{path_name} and {other_name} are one folder, {path}: give each its own.")
     for argument in ("train.mesh_shape", "evaluate.mesh_shape"):
         sizes = given.get(argument) or {}
         if list(sizes.values()).count(-1) > 1:

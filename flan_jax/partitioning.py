@@ -64,13 +64,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     known = math.prod(s for s in sizes if s != -1)
     if sizes.count(-1) > 1 or any(s == 0 or s < -1 for s in sizes) or len(devices) % known:
         raise FlanError(
-            f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not fit {counted(len(devices), 'devices')}."
+            f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not fit {counted(len(devices), 'devices')}: the "
+            "product of the three (MESH in gin) has to be the number of devices, and -1 takes what is left."
         )
     sizes = [len(devices) // known if s == -1 else s for s in sizes]
     if math.prod(sizes) != len(devices):
         raise FlanError(
             f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} has {math.prod(sizes)} places for "
-            f"{counted(len(devices), 'devices')}; set one size to -1 to take them all."
+            f"{counted(len(devices), 'devices')}; set one size of MESH to -1 to take them all."
         )
     return Mesh(_laid_out(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 

@@ -8,6 +8,7 @@ Needs `pip install -e '.[tpu]'` and no TPU. Exit status: 0 it fits, 1 it does no
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -20,13 +21,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU
 from flan_jax import configuration, options
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
-from flan_jax.models.config import CHOICES, DecoderConfig
+from flan_jax.models.config import AUTO, CHOICES, DecoderConfig
 
 with epy.lazy_imports():  # not before the command line is read
     from flan_jax.compilation import estimate, program, sweep, topology
+    from flan_jax.models import automatic
+    from flan_jax.training import run
 
 # A run of the paper: 8 rows of 1,280 slots.
 DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1, "optimizer": None}
+DEFAULTS |= {"computation": {}}
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -50,14 +54,16 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     Raises:
       FlanError: a wrong file or binding, or a checkpoint that is not there.
     """
-    from flan_jax.training import configurables, run  # noqa: F401 - what a run file configures
+    from flan_jax.training import configurables  # noqa: F401 - what a run file configures
 
     given = {binding.partition(" = ")[0] for binding in bindings}
-    unneeded = [f"{name} = 'unused'" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
+    unneeded = [f"{name} = 'unused/{name}'" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
     configuration.parse(files, [*bindings, *unneeded])
     train = configuration.arguments("train")
     manifest, _ = run.origin(*(train.get(name) for name in ("initial_checkpoint_path", "model", "vocabulary")))
-    config = DecoderConfig.from_dict(manifest.model).computed(**(train.get("computation") or {}))
+    computation = automatic.asked(train.get("computation"))
+    fixed = {name: value for name, value in computation.items() if value != AUTO}
+    config = DecoderConfig.from_dict(manifest.model).computed(**fixed)
     optimizer = train.get("optimizer")
     program = run.Program.of(
         config,
@@ -69,6 +75,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     return {
         "model": train.get("initial_checkpoint_path") or configuration.macro("MODEL"),
         "config": program.config,
+        "computation": computation,
         "rows": program.rows,
         "microbatches": program.microbatches,
         "mesh": ",".join(f"{axis}={size}" for axis, size in (train.get("mesh_shape") or {}).items()),
@@ -77,18 +84,29 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def plan_of(arguments: argparse.Namespace) -> estimate.Plan:
+def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate.Plan:
     """The plan of a command line whose options all have values.
 
     Raises:
       FlanError: an unknown model, or a mesh that is none.
     """
     config = arguments.config or configuration.model_config(arguments.model, {"dtype": "bfloat16"})
+    mesh = parse_mesh(arguments.mesh)
+    if AUTO in arguments.computation.values():
+        sizes = mesh | {"data": 1 if mesh["data"] == -1 else mesh["data"]}
+        left = max(len(where.devices) // math.prod(sizes.values()), 1) if mesh["data"] == -1 else 1
+        lengths = {"inputs": arguments.inputs, "targets": arguments.targets}
+        step = run.step_of(sizes | {"data": sizes["data"] * left}, arguments.rows, lengths, arguments.microbatches)
+        device = automatic.Device("tpu", where.name, where.chip.hbm_bytes / where.chip.devices)
+        computation, chosen = automatic.chosen(config, arguments.computation, device, None if arguments.score else step)
+        config = config.computed(**computation)
+        if chosen:
+            print(chosen, file=sys.stderr, flush=True)
     how = {name: getattr(arguments, name) for name in ("dtype", "remat", "attention")}
     config = config.computed(**{name: value for name, value in how.items() if value})
     batch = (getattr(arguments, name) for name in ("rows", "inputs", "targets", "microbatches", "optimizer"))
     shape = program.Shape(*batch)
-    return estimate.Plan(config, parse_mesh(arguments.mesh), shape, arguments.score)
+    return estimate.Plan(config, mesh, shape, arguments.score)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -131,8 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = argparse.Namespace(**given | {k: v for k, v in defaults.items() if given.get(k) is None})
         if arguments.model is None:
             raise FlanError(f"precompile: give a --model ({', '.join(configuration.model_names())}) or a --gin_file.")
-        plan = plan_of(arguments)
         where = topology.load(arguments.topology, arguments.slices)
+        plan = plan_of(arguments, where)
         if arguments.sweep:
             report = swept(arguments, plan, where)
         else:

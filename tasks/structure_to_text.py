@@ -63,7 +63,7 @@ COMMON_GEN = Dataset(
     kind=GENERATION,
     metrics=("rouge", "rouge_stemmed"),
     fields=_common_gen_fields,
-    gpt3_prompt=Gpt3Prompt("Words: {concepts}\nA sentence with all of them:", stop=("\n",)),
+    gpt3_prompt=Gpt3Prompt("Words: {concepts}\nSentence:", stop=("\n",)),
     templates=(
         Template(
             "Join these words up into one sentence about something that could well happen on an ordinary day: {concepts}"

@@ -61,7 +61,7 @@ def test_folder_of_the_same_name_does_not_hide_an_include(tmp_path, monkeypatch)
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    configuration.parse(["runs/flan_without_nli.gin"], ["PREPARED_DIR = 'x'", "MODEL_DIR = 'x'"])
+    configuration.parse(["runs/flan_without_nli.gin"], ["PREPARED_DIR = 'x'", "MODEL_DIR = 'y'"])
     assert configuration.macro("MIXTURE_OR_TASK_NAME") == "flan_without_nli"
     assert configuration.macro("TRAIN_STEPS") == 30_000
 
@@ -96,7 +96,7 @@ def test_shipped_files_parse(name):
 
 def _required(name):
     names = ("CHECKPOINT_PATH", "EVAL_OUTPUT_DIR") if "eval" in name else ("MODEL_DIR",)
-    return [f"{n} = 'x'" for n in names]
+    return [f"{n} = '{n}'" for n in names]
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,8 @@ def test_gin_s_own_tricks(binding, says):
         ({"baseline_dir": "b", "run_name": "untuned"}, "are both 'untuned'"),
         ({"joint": "tab"}, "evaluate.joint is 'tab'"),
         ({"contamination": "no/such"}, "no file no/such: CONTAMINATION is what"),
+        ({"output_dir": "a", "checkpoint_path": "./a/"}, "evaluate.checkpoint_path are one folder"),
+        ({"output_dir": "gs://a/b", "prepared_dir": "gs://a/b/"}, "evaluate.prepared_dir are one folder"),
         ({"max_input_tokens": 1}, "evaluate.max_input_tokens is 1"),
     ],
 )
@@ -274,6 +276,12 @@ def test_evaluation_refuses_before_it_opens_anything(given, says):
     with pytest.raises(FlanError) as caught:
         eval.evaluate(**_needed("evaluate") | given)
     assert says in _refused(caught)
+
+
+def test_a_run_and_its_data_lie_apart(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with pytest.raises(FlanError, match=r"train\.model_dir and train\.prepared_dir are one folder"):
+        loop.train(model_dir=str(tmp_path / "run"), prepared_dir=str(tmp_path / "link"), mixture="flan")
 
 
 def test_missing_argument():

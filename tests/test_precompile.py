@@ -1,6 +1,8 @@
+import argparse
 import importlib.util
 import json
 import sys
+import types
 
 import pytest
 
@@ -50,6 +52,17 @@ def test_a_run_file_gives_model_rows_and_computation():
     found = precompile.run_file(["runs/flan_without_nli.gin"], bindings)
     assert found["config"] == model_config("lamda_pt_8b", {"remat": "save_dots"})
     assert (found["rows"], found["inputs"], found["targets"]) == (16, 1024, 256)
+
+
+def test_a_run_file_may_leave_the_computation_to_the_devices(capsys):
+    found = precompile.run_file(["runs/tune.gin"], ["COMPUTATION = {'attention': 'auto', 'head_chunk': 32}"])
+    assert found["config"].head_chunk == 32
+    chip = types.SimpleNamespace(hbm_bytes=16e9, devices=1)
+    where = types.SimpleNamespace(name="v5e:2x4", chip=chip, devices=[None] * 8)
+    options = {"score": False, "dtype": None, "remat": None, "attention": None, "optimizer": None, **found}
+    plan = precompile.plan_of(argparse.Namespace(**options), where)
+    assert plan.config.attention in ("splash", "xla") and plan.config.head_chunk == 32
+    assert "COMPUTATION chosen for v5e:2x4: attention" in capsys.readouterr().err
 
 
 def test_a_run_file_gives_the_runs_own_program():

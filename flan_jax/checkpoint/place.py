@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from humanize import naturalsize
 
 from flan_jax import distributed
 from flan_jax.checkpoint import digests
@@ -77,8 +78,8 @@ def check_room(folder: AnyPath, trees: Any, name: str = "MODEL_DIR") -> None:
             return
         if free < _COMPRESSED * needed:
             raise FlanError(
-                f"{name} {folder} has {free / 1e9:.3g} GB free, and a checkpoint of this run takes {needed / 1e9:.3g} "
-                "GB: make room, or choose another folder."
+                f"{name} {folder} has {naturalsize(free)} free, and a checkpoint of this run takes "
+                f"{naturalsize(needed)}: make room, or choose another folder."
             )
 
     distributed.decided(look)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, jobs, prompt_store
 from flan_jax.evaluation.clusters import is_extra
 from flan_jax.files import make_folder
+from flan_jax.models import automatic
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.training.hooks.context import Context
 
@@ -36,7 +38,7 @@ def evaluating(
     max_dev_examples: int = 0,
     style: str | Sequence[str] = "instructions",
     generate: bool = True,
-    computation: Mapping[str, Any] | None = None,
+    computation: Mapping[str, Any] | str | None = None,
 ) -> Evaluating | None:
     """The hook for `training.loop.train(evaluation=...)`, with the arguments of `flan_jax.eval` that apply.
 
@@ -55,7 +57,7 @@ def evaluating(
     """
     if period is None:
         return None
-    settings = evaluator.Settings(max_examples, max_dev_examples, computation=dict(computation or {}))
+    settings = evaluator.Settings(max_examples, max_dev_examples, computation=automatic.asked(computation))
     return Evaluating(period, prepared_dir, datasets, settings, tuple(style), generate)
 
 
@@ -99,8 +101,11 @@ class Evaluating:
         self._manifest = Manifest.load(folder)
         self._tokenizer = self._manifest.load_vocabulary(folder)
         self._records = self._there(jobs.chosen_of(folder, self._datasets), context)
-        config = models.DecoderConfig.from_dict(self._manifest.model).computed(**self._settings.computation)
-        network, mesh = models.build(config), context.mesh
+        config, mesh = models.DecoderConfig.from_dict(self._manifest.model), context.mesh
+        device = automatic.Device.of(mesh.devices.flat[0])
+        computation, _ = automatic.chosen(config, self._settings.computation, device)
+        self._settings = dataclasses.replace(self._settings, computation=computation)
+        network = models.build(config.computed(**computation))
         shapes = network.abstract_params()
         shardings = partitioning.parameter_shardings(mesh, network.logical_axes(), shapes)
         laid_out = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from flan_jax import catalog, distributed, files
+from flan_jax import catalog, distributed, files, models
 from flan_jax import styles as text_styles
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import Manifest
@@ -23,6 +23,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.files import AnyPath, is_remote, user_path
+from flan_jax.models import automatic
 from flan_jax.scoring.scorer import Scorer
 
 ALL, FOLLOW = "all", "follow"
@@ -230,8 +231,13 @@ def evaluate(
     found, errors = [], []
     with alone(run.output_dir):
         for part in run.parts:
+            model = models.DecoderConfig.from_dict(Manifest.load(part.checkpoint).model)
+            device = automatic.Device.of(mesh.devices.flat[0])
+            computation, chosen = automatic.chosen(model, run.settings.computation, device)
+            if chosen and distributed.is_primary():
+                print(chosen, flush=True)
             network, params, tokenizer, manifest = arrays.load_model(
-                part.checkpoint, step=part.step, mesh=mesh, computation=run.settings.computation
+                part.checkpoint, step=part.step, mesh=mesh, computation=computation
             )
             try:
                 results = evaluator.evaluate(
@@ -242,7 +248,7 @@ def evaluate(
                     part.datasets,
                     prepared_dir,
                     run.output_dir,
-                    run.settings,
+                    dataclasses.replace(run.settings, computation=computation),
                     weights=_weights(part),
                     generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh) if generate else None,
                     allow_seen=allow_seen,

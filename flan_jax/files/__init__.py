@@ -10,7 +10,7 @@ from flan_jax.files.arrays import kvstore, orbax_folder
 from flan_jax.files.local import local, staged_folder, staging_home
 from flan_jax.files.locks import Held, alone, create
 from flan_jax.files.mirror import Mirror
-from flan_jax.files.paths import AnyPath, home, is_remote, is_url, local_path, user_path
+from flan_jax.files.paths import AnyPath, home, is_remote, is_url, local_path, same_place, user_path
 from flan_jax.files.remote import RemotePath
 from flan_jax.files.writing import (
     copy_folder,
@@ -44,6 +44,7 @@ __all__ = [
     "orbax_folder",
     "ready",
     "remove_folder",
+    "same_place",
     "staged_folder",
     "staging_home",
     "user_path",

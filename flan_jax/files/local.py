@@ -20,12 +20,13 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-import filelock
+from humanize import naturalsize
 
 from flan_jax.errors import FlanError, StorageError
+from flan_jax.files import locks
 from flan_jax.files.paths import home, user_path
 from flan_jax.files.remote import RemotePath
-from flan_jax.files.writing import make_folder, written
+from flan_jax.files.writing import written
 
 _ABOUT, _CONTENT = "about.json", "content"
 _AT_ONCE = 8  # files downloaded at the same time
@@ -87,7 +88,7 @@ def staged_folder(
 
     if is_current():
         return content
-    with _staging(place):
+    with locks.alone(place / ".lock"):
         if not is_current():
             with _replacing(place, path, {}) as building:
                 folder = building / path.name
@@ -118,7 +119,7 @@ def _staged(
     content = place / _CONTENT / folder.name
     if is_current():
         return content
-    with _staging(place):
+    with locks.alone(place / ".lock"):
         if not is_current():
             with _replacing(place, path, versions) as building:
                 _download(folder, found, building / folder.name, progress)
@@ -128,19 +129,6 @@ def _staged(
 def _version(info: Mapping[str, Any]) -> list[str]:
     names = ("size", "generation", "ETag", "etag", "md5Hash", "created", "mtime", "LastModified", "last_modified")
     return [str(info[name]) for name in names if name in info]
-
-
-@contextlib.contextmanager
-def _staging(place: Path) -> Iterator[None]:
-    """One process of this host at a time; the system frees the lock of one that died."""
-    make_folder(place)
-    lock = filelock.FileLock(place / ".lock")
-    with written(place, "stage in"):
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
@@ -168,7 +156,7 @@ def _download(path: RemotePath, found: Mapping[str, dict[str, Any]], to: Path, p
     free = shutil.disk_usage(to.parent).free
     if whole > free:
         raise FlanError(
-            f"cannot stage {path} in {to.parent}: it has {whole / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB "
+            f"cannot stage {path} in {to.parent}: it has {naturalsize(whole)}, and the disk has {naturalsize(free)} "
             "free; make room, or set FLAN_JAX_HOME to a larger disk."
         )
 

@@ -57,6 +57,13 @@ def user_path(given: str | os.PathLike[str] | RemotePath, name: str = "") -> Any
         raise FlanError(f"{start}{text}: {text.partition('/')[0]} is the home folder of nobody here.") from error
 
 
+def same_place(first: AnyPath, second: AnyPath) -> bool:
+    """Whether two paths are one file or folder, as far as names and links tell."""
+    if isinstance(first, Path) and isinstance(second, Path):
+        return os.path.realpath(first) == os.path.realpath(second)
+    return str(first).rstrip("/") == str(second).rstrip("/")
+
+
 def is_url(text: str) -> bool:
     """Whether a text is meant as a URL: `user_path` says whether it is one."""
     return urls.URL.match(text) is not None and not _DRIVE.match(text)

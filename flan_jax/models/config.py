@@ -14,6 +14,8 @@ ATTENTION_BLOCK = 256  # queries a block, unless a model says otherwise
 
 # How a model is computed, not what it is.
 COMPUTATION = ("dtype", "remat", "attention", "attention_block", "head_chunk", "unroll")
+AUTO = "auto"  # what some of them can be in COMPUTATION, for `models.automatic` to choose
+AUTOMATIC = ("dtype", "attention", "remat", "head_chunk")
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "activation": ("silu", "gelu"),

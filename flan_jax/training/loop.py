@@ -62,7 +62,7 @@ def train(
     vocabulary: str | None = None,
     batch_size: int = ROWS_PER_BATCH,
     feature_lengths: Mapping[str, int] | None = None,
-    computation: Mapping[str, Any] | None = None,
+    computation: Mapping[str, Any] | str | None = None,
     random_seed: int = 0,
     optimizer: optimizers.Optimizer | None = None,
     microbatches: int = 1,
@@ -99,7 +99,8 @@ def train(
       batch_size: rows a step (paper: 8,192 tokens a batch).
       feature_lengths: {"inputs": 1024, "targets": 256}: their sum is the row length, the second the target slots. Of an
         encoder-decoder they are the lengths of its two rows.
-      computation: fields of `models.config.COMPUTATION` that differ from the model's own, for this run.
+      computation: fields of `models.config.COMPUTATION` that differ from the model's own, for this run; "auto" as a
+        whole, or for a field, lets `models.automatic` choose.
       random_seed: seeds the initial parameters and the stream.
       optimizer: an optax transformation, or what makes one for a model (`optimizers.for_parameters`); default
         Adafactor at 3e-5.
@@ -203,7 +204,9 @@ def _trained(
     place.check_room(folder, (state.params, state.opt_state))
     if primary:
         whole = partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())
-        records.show(composition, run.train_steps * stream.draws_per_step, [*changes, *filter(None, [whole])])
+        records.show(
+            composition, run.train_steps * stream.draws_per_step, [*changes, *filter(None, [given.chosen, whole])]
+        )
         records.write(folder, run, given, composition, stream, start, config_text)
 
     # ----------------------------------------------------------------------------------------------------- step

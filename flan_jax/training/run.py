@@ -22,6 +22,7 @@ from flan_jax.data import stream, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed
 from flan_jax.errors import FlanError
 from flan_jax.files import write_atomic
+from flan_jax.models import automatic
 from flan_jax.models.config import COMPUTATION
 from flan_jax.revision import code_revision
 from flan_jax.training import optimizers
@@ -286,6 +287,7 @@ class Materials:
       optimizer: the optimizer.
       saved: the run in MODEL_DIR, or None.
       checkpoint: where the parameters of step 0 are; None makes random ones.
+      chosen: a line that says how the model is computed, where that was chosen here.
     """
 
     manifest: Manifest
@@ -295,6 +297,7 @@ class Materials:
     optimizer: optimizers.Optimizer
     saved: Run | None
     checkpoint: str | None
+    chosen: str = ""
 
 
 def origin(
@@ -320,6 +323,18 @@ def origin(
 
 def _class_of(hook: Any) -> str:
     return f"{type(hook).__module__}:{type(hook).__qualname__}"
+
+
+def step_of(mesh: Mapping[str, int], rows: int, lengths: Mapping[str, int] | None, microbatches: int) -> automatic.Step:
+    """What a device has of a step, as `automatic.chosen` asks for it. Arguments as in `resolve`."""
+    lengths = {**LENGTHS, **(lengths or {})}
+    return automatic.Step(
+        rows / (mesh["data"] * mesh["fsdp"] * microbatches),
+        sum(lengths.values()),
+        lengths["targets"],
+        mesh["fsdp"] * mesh["tensor"],
+        mesh["tensor"],
+    )
 
 
 def refuse_undivided(mesh: Mapping[str, int], rows: int, microbatches: int, names: Sequence[str]) -> None:
@@ -354,7 +369,7 @@ def resolve(
     vocabulary: str | None = None,
     batch_size: int = stream.ROWS_PER_BATCH,
     feature_lengths: Mapping[str, int] | None = None,
-    computation: Mapping[str, Any] | None = None,
+    computation: Mapping[str, Any] | str | None = None,
     random_seed: int = 0,
     optimizer: optimizers.Optimizer | None = None,
     microbatches: int = 1,
@@ -379,9 +394,11 @@ def resolve(
         if initial_checkpoint_path:
             step = arrays.latest_step(initial_checkpoint_path)
             start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
-    config = models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {}))
+    config, mesh = models.DecoderConfig.from_dict(manifest.model), partitioning.make_mesh(**(mesh_shape or {}))
+    step = step_of(mesh.shape, batch_size, feature_lengths, microbatches)
+    computation, chosen = automatic.chosen(config, computation, automatic.Device.of(mesh.devices.flat[0]), step)
+    config = config.computed(**computation)
     program = Program.of(config, batch_size, feature_lengths, microbatches, optimizer)
-    mesh = partitioning.make_mesh(**(mesh_shape or {}))
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
     models.refuse_attention(config.attention, mesh.devices.flat[0].platform)
     prepared = composed(mixture, prepared_dir, tokenizer.fingerprint)
@@ -410,4 +427,4 @@ def resolve(
         code=code_revision(),
     )
     optimizer = optimizer or optimizers.adafactor()
-    return run, Materials(manifest, tokenizer, prepared, mesh, optimizer, saved, initial_checkpoint_path)
+    return run, Materials(manifest, tokenizer, prepared, mesh, optimizer, saved, initial_checkpoint_path, chosen)

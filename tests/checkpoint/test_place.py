@@ -16,9 +16,7 @@ def _tree(megabytes):
 def test_a_disk_without_room_for_a_checkpoint(make_disk):
     disk = make_disk(3000)
     place.check_room(disk, _tree(1))
-    with pytest.raises(
-        FlanError, match=r"MODEL_DIR .* has 0\.00\d+ GB free, and a checkpoint of this run takes 0\.009"
-    ):
+    with pytest.raises(FlanError, match=r"MODEL_DIR .* has 3\.\d MB free, and a checkpoint of this run takes 9\.0 MB"):
         place.check_room(disk, _tree(9))
 
 

@@ -164,6 +164,9 @@ def test_a_run_is_computed_as_its_settings_say(two_steps, prepared, tmp_path):
         lines = (tmp_path / name / "predictions" / "rte" / "test_t0.jsonl").read_text().splitlines()[1:]
         return np.concatenate([json.loads(line)["loglikelihood"] for line in lines])
 
+    settings = dataclasses.replace(SETTINGS, max_examples=3, max_dev_examples=0, computation={"dtype": "auto"})
+    (run,) = jobs.plan(two_steps, None, ("rte",), tmp_path / "auto", "tuned", settings, ("instructions",))
+    assert jobs.evaluate(run, prepared, mesh)["settings"]["computation"] == {"dtype": "float32"}  # as it was computed
     exact, coarse = loglikelihoods("float32"), loglikelihoods("bfloat16", dtype="bfloat16")
     assert 0 < np.abs(exact - coarse).max() < 0.05 * np.abs(exact).max()
     with pytest.raises(FlanError, match="'cudnn' runs on GPU, and the devices here are CPU"):

@@ -92,6 +92,16 @@ def _refused(model_dir, prepared, **more):
     return str(caught.value)
 
 
+def test_what_is_chosen_by_the_devices_is_in_the_record(prepared, tmp_path, capfd):
+    _train(tmp_path / "run", prepared, computation="auto")
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["program"]["computation"]
+    assert found["dtype"] == "float32" and found["remat"] == "save_dots"
+    assert found["attention"] == ("xla" if SMALL.positions == "relative_bias" else "segments")
+    assert "COMPUTATION chosen for cpu: dtype float32" in capfd.readouterr().out
+    # What names the same, and what differs without being another run, goes on.
+    assert _train(tmp_path / "run", prepared, computation={"remat": "full"}, train_steps=2).step == 2
+
+
 def test_the_record_is_complete(begun, prepared):
     found = json.loads((begun / "run" / "run.json").read_text())
     assert found["mixture"] == "flan" and found["seed"] == 0 and found["train_steps"] == 1
