@@ -56,13 +56,15 @@ def sample_fields(dataset):
 
     from flan_jax.data import usable
 
-    features = tfds_info(dataset).features
-    out = {}
-    for split, rows in sample_rows(dataset).items():
-        serialized = [features.serialize_example(features.encode_example(row)) for row in rows]
-        data = tf.data.Dataset.from_tensor_slices(serialized).map(features.deserialize_example)
-        rows = usable.usable(dataset, data.map(lambda row: {**row, "tfds_id": tf.constant("")})).as_numpy_iterator()
-        out[split] = [{n: _text(value) for n, value in row.items() if n != "record_id"} for row in rows]
+    features, as_it_is = tfds_info(dataset).features, tf.autograph.experimental.do_not_convert
+    every = [(split, row) for split, rows in sample_rows(dataset).items() for row in rows]
+    serialized = [features.serialize_example(features.encode_example(row)) for _, row in every]
+    data = tf.data.Dataset.from_tensor_slices((serialized, [split for split, _ in every]))
+    data = data.map(as_it_is(lambda row, split: {**features.deserialize_example(row), "tfds_id": split}))
+    out = {split: [] for split, _ in every}
+    for row in usable.usable(dataset, data).as_numpy_iterator():
+        fields = {name: _text(value) for name, value in row.items()}
+        out[fields.pop("record_id")].append(fields)
     return out
 
 

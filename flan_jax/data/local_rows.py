@@ -162,5 +162,5 @@ def read_fields(record: catalog.Dataset, features: tfds.features.FeaturesDict) -
         return record.fields(recorder), record.expand and record.expand(recorder), kept
 
     spec = tf.data.DatasetSpec(features.get_tensor_spec()).element_spec
-    tf.function(trace).get_concrete_function(spec)
+    tf.function(trace, autograph=False).get_concrete_function(spec)
     return frozenset(read)

@@ -34,6 +34,8 @@ TFDS = "tfds"
 # TFDS sorts the rows that it writes by a hash, a gigabyte at a time; in buckets on the disk it takes as long.
 tfds_shuffle.MAX_MEM_BUFFER_SIZE, tfds_shuffle.BUCKETS_NUMBER = 64 * 2**20, 256
 
+_SCHEMAS: dict[str, tfds.features.FeaturesDict] = {}  # of sources that were imported; TensorFlow traces each once
+
 # A builder without data of its own looks for figures in a bucket that TFDS itself has switched off; each look leaves an
 # empty folder in the temporary folder.
 tfds.core.DatasetInfo.initialize_from_bucket = lambda self: None
@@ -318,7 +320,7 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
       SourceError: no row can be used, or a file cannot be read.
     """
     builder = builder_of(record, data_dir)
-    features = builder.info.features
+    features = _SCHEMAS.setdefault(record.source, builder.info.features)
     needed = read_fields(record, features)
     found = [FileRows(record, file, features, needed) for file in files]
     splits = {}

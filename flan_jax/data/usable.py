@@ -173,7 +173,7 @@ def _traced_verdicts(record: Dataset, features: tfds.features.FeaturesDict) -> C
     def of_many(examples_N: Any) -> Any:
         return tf.map_fn(of_one, examples_N, fn_output_signature=tf.int32, parallel_iterations=_AT_ONCE)
 
-    return tf.function(of_many, input_signature=[tf.TensorSpec((None,), tf.string)])
+    return tf.function(of_many, input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
 
 
 def _verdict_of_one(of_many: Callable[[Any], Any], example: bytes) -> int:

@@ -1,12 +1,13 @@
 """Whatever is done to a record of any dataset, nothing but that record is lost, and nothing empty reaches a template.
 
 Hypothesis mutates the bundled samples, and real rows where they lie beside the checkout, at the true TFDS schema. The
-same fixed examples every time; TensorFlow traces each dataset once.
+same fixed examples every time; TensorFlow traces each dataset once. `FLAN_JAX_MUTATED_RECORDS=60` makes more of them.
 """
 
 import copy
 import functools
 import json
+import os
 import unicodedata
 
 import hypothesis
@@ -20,7 +21,7 @@ from flan_jax.data import schema, sources, tasks, usable
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 60  # of each dataset
+EXAMPLES = int(os.environ.get("FLAN_JAX_MUTATED_RECORDS", "20"))  # of each dataset
 FIXED = hypothesis.settings(
     max_examples=EXAMPLES,
     derandomize=True,
@@ -109,7 +110,7 @@ def judged(record):
     """(serialized record) -> (verdict, fields), traced once; fields of what is not used are empty."""
     features = features_of(record)
 
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def judge(serialized):
         row = features.deserialize_example(serialized)
         number = usable.verdict(record, row)
@@ -122,7 +123,7 @@ def judged(record):
 
 def shapes(record, features):
     spec = tf.data.DatasetSpec(features.get_tensor_spec()).element_spec
-    concrete = tf.function(record.fields).get_concrete_function(spec)
+    concrete = tf.function(record.fields, autograph=False).get_concrete_function(spec)
     return {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in concrete.structured_outputs.items()}
 
 

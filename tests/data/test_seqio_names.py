@@ -1,7 +1,6 @@
 """How SeqIO finds our tasks: modules that T5X imports, settings, names of styles, vocabularies."""
 
 import json
-import os
 import pickle
 import re
 import subprocess
@@ -32,19 +31,8 @@ def read(name):
     return list(seqio.get_mixture_or_task(name).get_dataset(LENGTHS, shuffle=False).as_numpy_iterator())
 
 
-def run(code, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-@pytest.mark.parametrize("module", ["flan_jax.mixtures", "flan_jax.data.tasks"])
-def test_t5x_finds_a_mixture_by_importing_its_module(module):
-    code = f"""
+OF_T5X = """
 import importlib, time
-import seqio
 from flan_jax.data import sources
 def opened(*_):
     raise AssertionError("a source was opened")
@@ -58,35 +46,18 @@ names = "flan flan_without_nli flan_rte flan_rte_no_template flan_without_nli_5_
 for name in names.split():
     print(type(seqio.get_mixture_or_task(name)).__name__)
 """
-    assert run(code).split() == [
-        "OpenMixture",
-        "OpenMixture",
-        "CatalogTask",
-        "CatalogTask",
-        "OpenMixture",
-        "CatalogTask",
-    ]
-
-
-def test_settings_of_gin_and_the_environment(tmp_path):
-    """Gin first, also where it is parsed after the import; then the environment."""
-    code = """
-import gin, seqio
+OF_GIN = """
+import gin
+os.environ |= {"FLAN_JAX_SEQIO_DATA": folder, "FLAN_JAX_SEQIO_SEED": "3"}
+os.environ["FLAN_JAX_SEQIO_NAMES"] = "flan_rte_no_template"
 import flan_jax.mixtures
 gin.parse_config("flan_jax.mixtures.settings.seed = 7")
 task = seqio.get_mixture_or_task("flan_rte")
 listed = "flan_rte_no_template" in list(seqio.TaskRegistry.names())
 print(task.preprocessors[1].keywords["seed"], task.source._data, listed)
 """
-    environment = {"FLAN_JAX_SEQIO_DATA": str(tmp_path), "FLAN_JAX_SEQIO_SEED": "3"}
-    found = run(code, **environment, FLAN_JAX_SEQIO_NAMES="flan_rte_no_template")
-    assert found.split() == ["7", str(tmp_path), "True"]
-
-
-def test_settings_of_a_gin_file_with_dynamic_registration():
-    """As T5X's gin files are written; a vocabulary may be configured there too."""
-    code = """
-import gin, seqio
+OF_A_GIN_FILE = """
+import gin
 gin.parse_config('''
 from __gin__ import dynamic_registration
 import seqio
@@ -99,18 +70,69 @@ task = seqio.get_mixture_or_task("flan_rte")
 vocabulary = task.output_features["inputs"].vocabulary
 print(task.preprocessors[1].keywords["seed"], type(vocabulary).__name__, vocabulary.extra_ids)
 """
-    assert run(code).split() == ["9", "ByteVocabulary", "5"]
-
-
-def test_the_modules_do_not_undo_what_a_program_registered(tmp_path):
-    code = """
-import seqio
+OF_REGISTER = """
 from flan_jax.data import tasks
 tasks.register(seed=5)
 import flan_jax.mixtures
 print(seqio.get_mixture_or_task("flan_rte").preprocessors[1].keywords["seed"])
 """
-    assert run(code).split() == ["5"]
+PROGRAMS = {
+    "flan_jax.mixtures": OF_T5X.format(module="flan_jax.mixtures"),
+    "flan_jax.data.tasks": OF_T5X.format(module="flan_jax.data.tasks"),
+    "gin": OF_GIN,
+    "gin file": OF_A_GIN_FILE,
+    "register": OF_REGISTER,
+}
+# Each program has a process that has not imported ours; SeqIO and TensorFlow, which take longer, are imported once.
+PARENT = """
+import json, os, sys, traceback
+import seqio
+folder, programs = sys.argv[1], json.loads(sys.argv[2])
+for number, code in enumerate(programs):
+    assert not [name for name in sys.modules if name.startswith("flan_jax")]
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1] == 0, code
+        continue
+    status = 1
+    try:
+        sys.stdout = open(f"{folder}/{number}.txt", "w")
+        exec(code, {"seqio": seqio, "os": os, "folder": folder})
+        sys.stdout.close()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(status)
+"""
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """What each program printed; and the folder of data that one of them was given."""
+    folder = tmp_path_factory.mktemp("printed")
+    command = [sys.executable, "-c", PARENT, str(folder), json.dumps(list(PROGRAMS.values()))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {name: (folder / f"{number}.txt").read_text().split() for number, name in enumerate(PROGRAMS)}, folder
+
+
+@pytest.mark.parametrize("module", ["flan_jax.mixtures", "flan_jax.data.tasks"])
+def test_t5x_finds_a_mixture_by_importing_its_module(printed, module):
+    of_task, of_mixture = "CatalogTask", "OpenMixture"
+    assert printed[0][module] == [of_mixture, of_mixture, of_task, of_task, of_mixture, of_task]
+
+
+def test_settings_of_gin_and_the_environment(printed):
+    """Gin first, also where it is parsed after the import; then the environment."""
+    assert printed[0]["gin"] == ["7", str(printed[1]), "True"]
+
+
+def test_settings_of_a_gin_file_with_dynamic_registration(printed):
+    """As T5X's gin files are written; a vocabulary may be configured there too."""
+    assert printed[0]["gin file"] == ["9", "ByteVocabulary", "5"]
+
+
+def test_the_modules_do_not_undo_what_a_program_registered(printed):
+    assert printed[0]["register"] == ["5"]
 
 
 @pytest.mark.parametrize(
