@@ -77,7 +77,7 @@ UNTUNED = _manifest()  # one for all: its date is part of what predictions depen
 @pytest.fixture(scope="module")
 def network():
     model = models.build(CONFIG)
-    return model, model.init(jax.random.key(0))
+    return model, jax.jit(model.init)(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -64,14 +65,22 @@ def _largest(tree: Any) -> float:
 def _alone(subject: Subject, step: int) -> tuple[Any, int, int]:
     """The gradient of the mean loss over all target tokens, one example at a time, and how many those are."""
     total, examples, tokens = None, 0, 0
-    add = jax.jit(lambda sums, more: jax.tree.map(jnp.add, sums, more), donate_argnums=0)
     for row in range(subject.stream.rows_per_batch):
         for one in subject.drawn(step, row):
             found = subject.plain.gradient(one.prompt, one.answer)
-            total = found if total is None else add(total, found)
+            total = found if total is None else _add(total, found)
             examples, tokens = examples + 1, tokens + len(one.answer)
-    scale = jax.jit(lambda sums: jax.tree.map(lambda x: x / tokens, sums), donate_argnums=0)
-    return scale(total), examples, tokens
+    return _divide(total, float(tokens)), examples, tokens
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add(sums: Any, more: Any) -> Any:
+    return jax.tree.map(jnp.add, sums, more)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _divide(sums: Any, by: jax.Array) -> Any:
+    return jax.tree.map(lambda x: x / by, sums)
 
 
 def _step(subject: Subject, microbatches: int) -> Callable[[Any, dict[str, np.ndarray]], Any]:

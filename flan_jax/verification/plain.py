@@ -7,6 +7,7 @@ and the one that is checked see different things. An encoder looks ahead, so the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,9 +35,6 @@ class Plain:
     def __init__(self, config: models.DecoderConfig, params: Any) -> None:
         self.model = models.build(config.computed(dtype="float32", attention="xla", remat="none"))
         self._params = params
-        self._forward = jax.jit(self._hidden)
-        self._head = jax.jit(lambda params, hidden, places: self.model.logits(params, hidden[places]))
-        self._gradient = jax.jit(jax.grad(self._loss))
 
     @property
     def has_encoder(self) -> bool:
@@ -54,11 +52,11 @@ class Plain:
           FlanError: a token that the model has no embedding for.
         """
         arrays, first = self._row(prompt, answer)
-        hidden_LxD = self._forward(self._params, arrays)
+        hidden_LxD = _forward(self.model, self._params, arrays)
         found = []
         for start in range(first, first + len(answer), _HEAD):
             places = np.minimum(np.arange(start, start + _HEAD), len(hidden_LxD) - 1)
-            found.append(np.asarray(self._head(self._params, hidden_LxD, places)))
+            found.append(np.asarray(_head(self.model, self._params, hidden_LxD, places)))
         return np.concatenate(found)[: len(answer)]
 
     def gradient(self, prompt: Sequence[int], answer: Sequence[int]) -> Any:
@@ -68,7 +66,7 @@ class Plain:
         places, targets, weights = np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.float32)
         places[: len(answer)] = np.arange(first, first + len(answer))
         targets[: len(answer)], weights[: len(answer)] = answer, 1
-        return self._gradient(self._params, arrays, places, targets, weights)
+        return _gradient(self.model, self._params, arrays, places, targets, weights)
 
     def _row(self, prompt: Sequence[int], answer: Sequence[int], growth: int = 2) -> tuple[dict[str, np.ndarray], int]:
         """A row's arrays, and the slot that predicts the first token of the answer."""
@@ -88,22 +86,38 @@ class Plain:
         tokens = np.resize(said, _room(len(said), _SHORTEST_ROW, growth))
         return {"tokens": tokens, "encoder_tokens": encoder_tokens, "encoder_segments": encoder_segments}, 0
 
-    def _hidden(self, params: Any, arrays: dict[str, jax.Array]) -> jax.Array:
-        """Hidden states [L, D] of one row."""
 
-        def alone(tokens_L: jax.Array) -> tuple[jax.Array, ...]:
-            return tokens_L[None], jnp.arange(len(tokens_L))[None], jnp.ones((1, len(tokens_L)), jnp.int32)
+# Of the module, not of an object: what is compiled for one checkpoint serves the next one of the same shape.
 
-        if not self.has_encoder:
-            return self.model.hidden(params, *alone(arrays["tokens"]))[0]
-        tokens, positions, _ = alone(arrays["encoder_tokens"])
-        memory = self.model.encode(params, tokens, positions, arrays["encoder_segments"][None])
-        return self.model.hidden(params, *alone(arrays["tokens"]), memory=memory)[0]
 
-    def _loss(self, params: Any, arrays: dict, places: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-        logits_AxV = self.model.logits(params, self._hidden(params, arrays)[places])
-        logprobs_AxV = jax.nn.log_softmax(logits_AxV)
-        return -(jnp.take_along_axis(logprobs_AxV, targets[:, None], 1)[:, 0] * weights).sum()
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(model: models.Model, params: Any, arrays: dict[str, jax.Array]) -> jax.Array:
+    """Hidden states [L, D] of one row."""
+
+    def alone(tokens_L: jax.Array) -> tuple[jax.Array, ...]:
+        return tokens_L[None], jnp.arange(len(tokens_L))[None], jnp.ones((1, len(tokens_L)), jnp.int32)
+
+    if "encoder_tokens" not in arrays:
+        return model.hidden(params, *alone(arrays["tokens"]))[0]
+    tokens, positions, _ = alone(arrays["encoder_tokens"])
+    memory = model.encode(params, tokens, positions, arrays["encoder_segments"][None])
+    return model.hidden(params, *alone(arrays["tokens"]), memory=memory)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _head(model: models.Model, params: Any, hidden_LxD: jax.Array, places_A: jax.Array) -> jax.Array:
+    """Logits [A, V] at some places."""
+    return model.logits(params, hidden_LxD[places_A])
+
+
+def _loss(
+    model: models.Model, params: Any, arrays: dict, places_A: jax.Array, targets_A: jax.Array, weights_A: jax.Array
+) -> jax.Array:
+    logprobs_AxV = jax.nn.log_softmax(_head(model, params, _forward(model, params, arrays), places_A))
+    return -(jnp.take_along_axis(logprobs_AxV, targets_A[:, None], 1)[:, 0] * weights_A).sum()
+
+
+_gradient = jax.jit(jax.grad(_loss, argnums=1), static_argnums=0)
 
 
 def log_likelihoods(logits_NxV: np.ndarray, answer: Sequence[int]) -> np.ndarray:

@@ -31,7 +31,7 @@ def _checkpoint(folder, steps, clusters=(), last_step=None):
     network = models.build(CONFIG)
     with arrays.Saver(folder, keep=5) as saver:
         for step in steps:
-            saver.save(step, network.init(jax.random.key(step)))
+            saver.save(step, jax.jit(network.init)(jax.random.key(step)))
     manifest = Manifest.create(CONFIG, BYTES, DECLARED, clusters)
     if last_step is not None:
         record = {"steps": last_step}

@@ -245,7 +245,7 @@ def test_a_model_by_segments_has_the_same_gradients(remat):
 
     def gradient(**how):
         model = models.build(CONFIG.computed(**how))
-        params = model.init(jax.random.key(0))
+        params = jax.jit(model.init)(jax.random.key(0))
 
         def total(params):
             return jnp.square(model.hidden(params, tokens, slots.positions, slots.segments) * real).sum()
@@ -418,7 +418,7 @@ def test_a_model_in_bfloat16_is_near_float32(attention, remat):
     )
     exact = models.build(config.computed(attention="xla", remat="none"))
     rounded = models.build(config.computed(attention=attention, remat=remat, dtype="bfloat16", attention_block=16))
-    params = exact.init(jax.random.key(0))
+    params = jax.jit(exact.init)(jax.random.key(0))
     slots = _slots(((30, 18),), 48)
     tokens = jnp.asarray(np.random.default_rng(1).integers(3, 259, (1, 48)))
 

@@ -11,10 +11,9 @@ from flan_jax.formats import conversion
 from flan_jax.formats.source import leaves
 
 
-@pytest.mark.parametrize("name", ["lamda_pt_8b", pytest.param("lamda_pt_137b", marks=pytest.mark.slow)])
-def test_a_device_needs_no_more_than_its_share(name):
+def test_a_device_needs_no_more_than_its_share():
     """By the compiler: nothing is made. 137B on 8 devices is 64 GiB each."""
-    network = models.build(configuration.model_config(name))
+    network = models.build(configuration.model_config("lamda_pt_137b"))
     abstract = network.abstract_params()
     shardings = partitioning.parameter_shardings(
         partitioning.make_mesh(data=1, fsdp=4, tensor=2), network.logical_axes(), abstract
@@ -26,13 +25,13 @@ def test_a_device_needs_no_more_than_its_share(name):
     assert memory.temp_size_in_bytes < 0.3 * share  # the random bits of one layer's array, at most
 
 
-@pytest.mark.parametrize("name", ["tiny", pytest.param("tiny_t5", marks=pytest.mark.slow)])
-def test_layers_are_made_singly_and_differ(name):
-    config = configuration.model_config(name, {"vocab_size": 384})
-    source, again = (conversion.random(config, name) for _ in range(2))
+def test_layers_are_made_singly_and_differ():
+    """Of an encoder-decoder, which has layers of both kinds."""
+    config = configuration.model_config("tiny_t5", {"vocab_size": 384})
+    source, again = (conversion.random(config, "tiny_t5") for _ in range(2))
     seen = set()
-    expected = models.build(config).init(jax.random.key(1))
-    for leaf in leaves(config):
+    expected = jax.jit(models.build(config).init)(jax.random.key(1))
+    for number, leaf in enumerate(leaves(config)):
         wanted = expected
         for part in leaf.path:
             wanted = wanted[part]
@@ -43,7 +42,8 @@ def test_layers_are_made_singly_and_differ(name):
             numbers = {x.tobytes() for x in found}
             assert len(numbers) == len(found) and not numbers & seen
             seen |= numbers
-        np.testing.assert_array_equal(again.tensor(leaf.path, leaf.layers[-1]), found[-1])
+        if number % 7 == 0:  # each takes a program of its own
+            np.testing.assert_array_equal(again.tensor(leaf.path, leaf.layers[-1]), found[-1])
 
 
 def test_of_the_paper_s_model_one_tensor_can_be_made():

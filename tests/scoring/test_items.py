@@ -16,7 +16,7 @@ from flan_jax.scoring.trees import Tree, build_tree
 @pytest.fixture(scope="module")
 def scorer():
     model = models.build(configuration.model_config("tiny"))
-    return Scorer(model, model.init(jax.random.key(0)), row_lengths=(64,), tokens_per_batch=256)
+    return Scorer(model, jax.jit(model.init)(jax.random.key(0)), row_lengths=(64,), tokens_per_batch=256)
 
 
 class NeverScores:

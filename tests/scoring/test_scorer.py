@@ -18,7 +18,7 @@ LENGTHS = (32, 64, 128)
 @pytest.fixture(scope="module")
 def tiny():
     model = models.build(configuration.model_config("tiny"))
-    return model, model.init(jax.random.key(0))
+    return model, jax.jit(model.init)(jax.random.key(0))
 
 
 def _random_trees(seed, count):

@@ -1,6 +1,7 @@
 """Every check holds on sound models, and fails on its own kind of fault, made in the real modules, and says where."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,19 @@ from flan_jax.verification.subject import Subject
 
 pytestmark = pytest.mark.slow
 
-LENGTHS = {"inputs": 400, "targets": 64}
+SHORT = {"lengths": {"inputs": 250, "targets": 64}, "datasets": ("copa", "sst2")}
+
+
+@pytest.fixture
+def broken():
+    """For faults in what the plain side computes with too: it is traced anew, and again afterwards."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
 
 
 def _run(folders, names, kind="decoder", **more):
-    request = {"examples": 4, "lengths": LENGTHS, **more}
+    request = {"examples": 4, **SHORT, **more}
     subject = Subject(Request(str(folders[kind]), str(folders["prepared"]), **request))
     return {finding.name: finding for finding in checks.run(subject, names)}
 
@@ -41,7 +50,7 @@ def test_all_hold_on_a_sound_model(verifiable, kind):
         assert finding.compared and finding.place, name
     close = [found[name] for name in ("rows", "trees", "gradient", "generation")]
     assert all(finding.difference < 0.1 * finding.allowed for finding in close), [f.line() for f in close]
-    assert found["rows"].compared["examples"] == 4 and found["trees"].compared["prompts"] >= 4
+    assert found["rows"].compared["examples"] >= 4 and found["trees"].compared["prompts"] >= 4
     assert found["gradient"].compared["ways"] == 3
 
 
@@ -49,6 +58,7 @@ def test_other_ways_to_compute_attention_hold_too(verifiable):
     found = _run(verifiable, ["rows", "gradient"], attention="segments", microbatches=1)
     assert {finding.status for finding in found.values()} == {HOLDS}
     assert found["gradient"].compared["ways"] == 1
+    assert "microbatches and the order of rows left out" in found["gradient"].line()
 
 
 # ------------------------------------------------------------------------------------------------------- faults
@@ -275,8 +285,13 @@ def _nothing_is_said(made):
 
 
 def _draws_depend_on_the_process(patch):
-    sound = stream.Stream._permutation
-    patch.setattr(stream.Stream, "_permutation", lambda self, *a: np.roll(sound(self, *a), id(self) // 64 % 7 + 1))
+    sound, numbers = stream.Stream._permutation, itertools.count(1)
+
+    def permutation(self, *a):
+        number = self.__dict__.setdefault("number", next(numbers))  # an address could be that of another stream
+        return np.roll(sound(self, *a), number)
+
+    patch.setattr(stream.Stream, "_permutation", permutation)
 
 
 def _hosts_count_rows_from_zero(patch):
@@ -337,7 +352,7 @@ FAULTS = {  # fault: (model, the checks that fail with a part of what they say, 
     _everything_is_greedy: ("decoder", {"trees": "figure is_greedy"}, []),
     _a_shared_prefix_is_shifted: ("decoder", {"trees": "behind an exemplar"}, []),
     _a_cache_loses_a_token: ("decoder", {"generation": "generated token"}, ["rows", "trees"]),
-    _the_second_likeliest_is_taken: ("decoder", {"generation": "generated token 0"}, []),
+    _the_second_likeliest_is_taken: ("decoder", {"generation": "generated token"}, []),
     _answers_are_cut_off: ("decoder", {"generation": "did not end, found 3, expected 16"}, []),
     _nothing_is_said: ("decoder", {"generation": "did not end, found 0, expected 16"}, []),
     _draws_depend_on_the_process: ("decoder", {"stream": "hosts"}, ["trees"]),
@@ -366,11 +381,14 @@ OF_ENCODERS = {
     _a_cache_loses_a_token: (T5, {"generation": "generated token"}, []),
 }
 CASES = [*FAULTS.items(), *OF_ENCODERS.items()]
+OF_BOTH_SIDES = (_segments_leak, _the_future_is_seen)
 
 
 @pytest.mark.parametrize(("fault", "expected"), CASES, ids=[f"{e[0]}{f.__name__}" for f, e in CASES])
-def test_a_fault_is_found_by_its_check_and_named(verifiable, monkeypatch, fault, expected):
+def test_a_fault_is_found_by_its_check_and_named(verifiable, monkeypatch, request, fault, expected):
     kind, failing, holding = expected
+    if fault in OF_BOTH_SIDES:
+        request.getfixturevalue("broken")
     fault(monkeypatch)
     found = _run(verifiable, checks.chosen([*failing, *holding]), kind)
     for name, says in failing.items():
@@ -382,6 +400,7 @@ def test_a_fault_is_found_by_its_check_and_named(verifiable, monkeypatch, fault,
         assert found[name].status == HOLDS, found[name].line()
 
 
+@pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("kind", ["decoder", T5])
 def test_a_leak_is_found_with_one_example(verifiable, monkeypatch, kind):
     _segments_leak(monkeypatch)
@@ -406,12 +425,13 @@ def _nothing_is_attended_to(params):
     return jax.tree_util.tree_map_with_path(changed, params)
 
 
-@pytest.mark.parametrize("kind", ["decoder", pytest.param(T5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("change", "names"),
+    ("change", "names", "kind"),
     [
-        (_zeros, ["rows", "trees", "generation", "gradient"]),
-        (_nothing_is_attended_to, ["rows", "trees", "generation"]),
+        (_zeros, ["rows", "trees", "generation", "gradient"], "decoder"),
+        (_zeros, ["rows"], T5),
+        (_nothing_is_attended_to, ["rows", "trees", "generation"], "decoder"),
+        (_nothing_is_attended_to, ["rows", "trees", "generation"], T5),
     ],
 )
 def test_a_model_that_would_notice_no_fault_does_not_hold(verifiable, monkeypatch, change, names, kind):
@@ -419,11 +439,6 @@ def test_a_model_that_would_notice_no_fault_does_not_hold(verifiable, monkeypatc
     for name, finding in _run(verifiable, names, kind).items():
         assert finding.status == FAILS, (name, finding.line())
         assert "it could not notice" in finding.line() or finding.difference > 0
-
-
-def test_one_microbatch_says_what_it_leaves_out(verifiable):
-    found = _run(verifiable, ["gradient"], microbatches=1)["gradient"]
-    assert found.status == HOLDS and "microbatches and the order of rows left out" in found.line()
 
 
 def test_every_check_can_fail():
