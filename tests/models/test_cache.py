@@ -19,21 +19,27 @@ LLAMA = models.DecoderConfig(
     mlp_dim=24,
     attention_block=5,
 )
-CONFIGS = {
-    "rope": LLAMA,
-    "window": dataclasses.replace(LLAMA, window=4, global_every=2, qk_norm=True, local_rope_theta=100.0),
-    "window everywhere": dataclasses.replace(LLAMA, window=4, global_every=-1, local_rope_theta=None, qkv_bias=True),
-    "soft-caps": dataclasses.replace(
+CONFIGS = {  # each of the ways to attend, several in a model
+    "window and soft-caps": dataclasses.replace(
         LLAMA,
         window=4,
         global_every=2,
+        qk_norm=True,
+        local_rope_theta=100.0,
         post_norms=True,
         attention_softcap=1.0,
         logits_softcap=2.0,
-        local_rope_theta=None,
     ),
-    "norms after": dataclasses.replace(
-        LLAMA, pre_norms=False, post_norms=True, qk_norm=True, qk_norm_across_heads=True
+    "window everywhere, norms after": dataclasses.replace(
+        LLAMA,
+        window=4,
+        global_every=-1,
+        local_rope_theta=None,
+        qkv_bias=True,
+        pre_norms=False,
+        post_norms=True,
+        qk_norm=True,
+        qk_norm_across_heads=True,
     ),
     "relative bias": dataclasses.replace(LLAMA, positions="relative_bias", relative_buckets=8, relative_max_distance=9),
 }
