@@ -579,8 +579,8 @@ def test_two_processes_evaluate_like_one(finished, prepared, checkpoint, tmp_pat
     lines = [{"id": n, "prompt": "grass is " * n, "options": [" green", " wet", " blue and red"]} for n in range(1, 8)]
     items.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def evaluate(processes, output, *arguments):
-        pod = [sys.executable, str(launcher), f"--processes={processes}", f"--devices={4 // processes}", "--"]
+    def evaluate(*arguments):
+        pod = [sys.executable, str(launcher), "--processes=2", "--devices=2", "--"]
         command = [*pod, "python", "-m", "flan_jax.eval", *arguments, "--json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -593,7 +593,11 @@ def test_two_processes_evaluate_like_one(finished, prepared, checkpoint, tmp_pat
     scores = {}
     for processes in (1, 2):
         output = tmp_path / f"scores{processes}.jsonl"
-        evaluate(processes, output, f"--items={items}", f"--checkpoint={checkpoint}", f"--output={output}")
+        arguments = [f"--items={items}", f"--checkpoint={checkpoint}", f"--output={output}"]
+        if processes == 1:
+            eval_binary.main(arguments)
+        else:
+            evaluate(*arguments)
         scores[processes] = [json.loads(line) for line in output.read_text().splitlines()]
     assert [line["id"] for line in scores[2]] == [line["id"] for line in lines]
     for one, two in zip(scores[1], scores[2], strict=True):
@@ -608,7 +612,7 @@ def test_two_processes_evaluate_like_one(finished, prepared, checkpoint, tmp_pat
         "--gin.DATASETS=('rte', 'qnli')",
         "--gin.MESH={'data': 2, 'fsdp': 1, 'tensor': 2}",
     ]
-    found = evaluate(2, output, *gin_arguments)
+    found = evaluate(*gin_arguments)
     assert found["datasets"].keys() == results["datasets"].keys()
     for path in sorted(finished[0].glob("predictions/*/*.jsonl")):
         expected, again = (read_lines(p)[1:] for p in (path, output / path.relative_to(finished[0])))
@@ -617,5 +621,5 @@ def test_two_processes_evaluate_like_one(finished, prepared, checkpoint, tmp_pat
             np.testing.assert_allclose(two["loglikelihood"], one["loglikelihood"], rtol=1e-4)
     # A job that goes on scores nothing twice: all processes find the units that are there.
     times = {path: path.stat().st_mtime_ns for path in output.glob("predictions/*/*.jsonl")}
-    assert _without_cost(evaluate(2, output, *gin_arguments)) == _without_cost(found)
+    assert _without_cost(evaluate(*gin_arguments)) == _without_cost(found)
     assert times == {path: path.stat().st_mtime_ns for path in output.glob("predictions/*/*.jsonl")}

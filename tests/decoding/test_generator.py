@@ -94,7 +94,7 @@ def _continuation(config, output, prompt):
     return ids[: ids.index(EOS)] if EOS in ids else ids
 
 
-@pytest.mark.parametrize(("config", "count"), [(LLAMA, 24), (GEMMA3, 24), (T5, 200)], ids=["llama", "gemma3", "t5"])
+@pytest.mark.parametrize(("config", "count"), [(LLAMA, 24), (GEMMA3, 24), (T5, 100)], ids=["llama", "gemma3", "t5"])
 def test_greedy_tokens_are_those_of_transformers(config, count):
     torch = pytest.importorskip("torch")
 

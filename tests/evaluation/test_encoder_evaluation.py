@@ -36,7 +36,7 @@ SETTINGS = evaluator.Settings(max_dev_examples=0, max_new_tokens=6)
 
 @pytest.fixture(scope="module", params=["tied", "v1.1"])
 def imported(request, tmp_path_factory):
-    """(transformers' model, its vocabulary, the folder of our import)."""
+    """(transformers' model, its vocabulary, the folder of our import, the style that it is asked in)."""
     folder = tmp_path_factory.mktemp("t5")
     torch.manual_seed(0)
     config = transformers.T5Config(**SHAPE, tie_word_embeddings=request.param == "tied", decoder_start_token_id=0)
@@ -59,7 +59,8 @@ def imported(request, tmp_path_factory):
     )
     (folder / "theirs" / "spiece.model").write_bytes(pieces.getvalue())
     convert.main([f"--from={folder / 'theirs'}", f"--to={folder / 'ours'}", "--tuning=all"])
-    return model, sentencepiece.SentencePieceProcessor(model_proto=pieces.getvalue()), folder / "ours"
+    style = "instructions" if request.param == "tied" else "gpt3"
+    return model, sentencepiece.SentencePieceProcessor(model_proto=pieces.getvalue()), folder / "ours", style
 
 
 @pytest.fixture(scope="module")
@@ -82,36 +83,32 @@ def by_hand(model, pieces, prompt, option):
 
 @pytest.fixture(scope="module")
 def evaluated(imported, prepared, tmp_path_factory):
-    output = tmp_path_factory.mktemp("out")
+    output, style = tmp_path_factory.mktemp("out"), imported[3]
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     network, params, tokenizer, manifest = arrays.load_model(imported[2], mesh=mesh)
     assert manifest.separator is None  # it was never tuned here
-    results = {
-        style: evaluator.evaluate(
-            Scorer(network, params, mesh=mesh),
-            tokenizer,
-            manifest,
-            "t5 step 0",
-            evaluator.select(["rte", "natural_questions"]),
-            prepared,
-            output / style,
-            evaluator.Settings(style=style, max_dev_examples=0, max_new_tokens=6, ways=("pmi", "channel")),
-            generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh),
-        )
-        for style in ("instructions", "gpt3")
-    }
+    results = evaluator.evaluate(
+        Scorer(network, params, mesh=mesh),
+        tokenizer,
+        manifest,
+        "t5 step 0",
+        evaluator.select(["rte", "natural_questions"]),
+        prepared,
+        output,
+        evaluator.Settings(style=style, max_dev_examples=0, max_new_tokens=6, ways=("pmi", "channel")),
+        generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh),
+    )
     return output, results
 
 
-@pytest.mark.parametrize("style", ["instructions", "gpt3"])
-def test_options_are_scored_as_transformers_scores_them(imported, evaluated, style):
-    model, pieces, _ = imported
+def test_options_are_scored_as_transformers_scores_them(imported, evaluated):
+    model, pieces, _, style = imported
     output, results = evaluated
-    assert results[style]["joint"] == "eos"
+    assert results["joint"] == "eos"
     record, checked, spread = catalog.dataset("rte"), 0, []
     numbers = record.forward_templates if style == "instructions" else (0,)
     for number in numbers:
-        for line in read_lines(output / style / "predictions" / "rte" / f"test_t{number}.jsonl")[1:]:
+        for line in read_lines(output / "predictions" / "rte" / f"test_t{number}.jsonl")[1:]:
             expected = [by_hand(model, pieces, line["prompt"], option) for option in line["options"]]
             np.testing.assert_allclose(line["loglikelihood"], expected, atol=1e-4)
             assert line["tokens"] == [len(pieces.encode(option)) + 1 for option in line["options"]]
@@ -130,8 +127,8 @@ def test_options_are_scored_as_transformers_scores_them(imported, evaluated, sty
 
 
 def test_answers_are_generated_as_transformers_generates_them(imported, evaluated):
-    model, pieces, _ = imported
-    for line in read_lines(evaluated[0] / "instructions" / "predictions" / "natural_questions" / "test_t0.jsonl")[1:]:
+    model, pieces, *_ = imported
+    for line in read_lines(evaluated[0] / "predictions" / "natural_questions" / "test_t0.jsonl")[1:]:
         ids = torch.tensor([[*pieces.encode(line["prompt"]), 1]])
         said = model.generate(ids, max_new_tokens=6, do_sample=False)[0].tolist()[1:]
         ended = 1 in said
@@ -141,7 +138,7 @@ def test_answers_are_generated_as_transformers_generates_them(imported, evaluate
 
 
 def test_items_have_eos_too(imported, tmp_path, capsys):
-    model, pieces, folder = imported
+    model, pieces, folder, _ = imported
     (tmp_path / "in.jsonl").write_text(
         json.dumps({"id": 1, "prompt": "Who wrote the book?", "options": [" A B", "no"]})
     )

@@ -61,7 +61,7 @@ def by_hand(network):
             tail = [*BYTES.encode([" "])[0], *tail]
         head = head or [EOS]  # something has to predict the first token
         ids = head + tail
-        length = 256 if len(ids) <= 256 else LONGEST
+        length = next(length for length in (256, 1024, LONGEST) if len(ids) <= length)
         tokens = np.zeros((1, length), np.int32)
         tokens[0, : len(ids)] = ids
         logits = np.asarray(forward(tokens, (np.arange(length) < len(ids))[None].astype(np.int32)), np.float64)

@@ -256,7 +256,7 @@ def test_odd_shapes_on_a_mesh(folders, tmp_path, name):
     source = huggingface.read(folder)
     manifest = Manifest.create(source.config, source.tokenizer, UNKNOWN)
     native.write(source, manifest, tmp_path / "ours")
-    for sizes in ((1, 1, 8), (1, 8, 1), (2, 2, 2)):
+    for sizes in ((1, 1, 8), (1, 8, 1)):
         mesh = partitioning.make_mesh(*sizes)
         network, params, _, _ = arrays.load_model(tmp_path / "ours", mesh=mesh)
         specs = {str(x.sharding.spec) for x in jax.tree.leaves(params)}

@@ -86,8 +86,14 @@ def test_a_mesh_of_eight_scores_the_same(tiny, some, one_by_one):
 
 
 _OTHERS = {
-    "window": {"window": 9, "global_every": 2, "qk_norm": True, "local_rope_theta": 100.0},
-    "soft-caps": {"window": 9, "global_every": 2, "attention_softcap": 1.0, "logits_softcap": 2.0},
+    "window and soft-caps": {
+        "window": 9,
+        "global_every": 2,
+        "qk_norm": True,
+        "local_rope_theta": 100.0,
+        "attention_softcap": 1.0,
+        "logits_softcap": 2.0,
+    },
     "relative bias": {"positions": "relative_bias"},
 }
 
