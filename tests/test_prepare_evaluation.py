@@ -20,7 +20,9 @@ BYTES = ByteTokenizer()
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
 )
-T5 = dataclasses.replace(configuration.model_config("tiny_t5"), num_layers=1, num_encoder_layers=1)
+T5 = dataclasses.replace(
+    configuration.model_config("tiny_t5"), num_layers=1, num_encoder_layers=1, embed_dim=32, head_dim=8, mlp_dim=32
+)
 UNTRAINED = Manifest.create(CONFIG, BYTES, UNTUNED)
 TUNED = Manifest.create(CONFIG, BYTES, DECLARED).inherit(["sst2"], ["sentiment"], "eos", {})
 ENCODER = Manifest.create(T5, BYTES, UNTUNED)
@@ -52,6 +54,7 @@ def run(*arguments):
 def test_an_evaluation_finds_its_prompts(tmp_path, manifest, style, joint, monkeypatch):
     source, to = checkpoint(tmp_path / "model", manifest), tmp_path / "prepared"
     chosen = ("--datasets=copa,rte,natural_questions", f"--style={style}", f"--to={to}", "--max_dev_examples=2")
+    chosen += ("--max_examples=4",)
     result, printed = run("--evaluate", f"--checkpoint={source}", *chosen)
     assert {path.name for path in to.iterdir()} == {"examples", "trees"}  # no training tokens
     assert [one["dataset"] for one in result["prompts"]] == ["copa", "rte"]  # the other's answers are generated
@@ -62,7 +65,7 @@ def test_an_evaluation_finds_its_prompts(tmp_path, manifest, style, joint, monke
     network = models.build(config)
     scorer = Scorer(network, jax.jit(network.init)(jax.random.key(0)))
     monkeypatch.setattr(ranking, "render", None)
-    settings = evaluator.Settings(style=style, max_dev_examples=2)
+    settings = evaluator.Settings(style=style, max_dev_examples=2, max_examples=4)
     names = evaluator.select(["copa", "rte"])
     results = evaluator.evaluate(scorer, BYTES, manifest, "model", names, to, tmp_path / "out", settings)
     assert set(results["datasets"]) == {"copa", "rte"} and results["joint"] == joint

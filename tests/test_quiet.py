@@ -1,6 +1,7 @@
 """What the programs print on standard error, in processes of their own: TensorFlow is imported once in each."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -12,13 +13,18 @@ from flan_jax import quiet
 from flan_jax.quiet import _NOTHING_WRONG
 
 
-def stderr_of(tmp_path, *command, level=None, **settings):
-    """What a process writes to standard error, and its exit status; TensorFlow's level is not set by default."""
+def ran(tmp_path, *command, level=None, **settings):
+    """A process that has ended; TensorFlow's level is not set by default."""
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     environment |= {"FLAN_JAX_HOME": str(tmp_path / "home"), "JAX_PLATFORMS": "cpu", **settings}
     if level is not None:
         environment["TF_CPP_MIN_LOG_LEVEL"] = level
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+
+
+def stderr_of(tmp_path, *command, level=None, **settings):
+    """What a process writes to standard error, and its exit status."""
+    done = ran(tmp_path, *command, level=level, **settings)
     return done.stderr, done.returncode
 
 
@@ -79,20 +85,32 @@ def test_without_standard_error_it_imports(tmp_path):
     assert stderr_of(tmp_path, "-c", code, PYTHONPATH=str(tmp_path))[1] == 7
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("prepare", "--data=samples", "--datasets=rte,sst2", "--workers=2", "--to={}/prepared"),
-        ("prepare", "--data=samples", "--datasets=rte", "--check"),
-        ("browse", "--dataset=rte", "--count=1"),
-        ("export", "--name=rte", "--count=1", "--to={}/out.jsonl"),
-    ],
-    ids=lambda arguments: arguments[0],
+COMMANDS = (
+    ("prepare", "--data=samples", "--datasets=sst2,rte", "--workers=2", "--to={}/prepared", "--json"),
+    ("prepare", "--data=samples", "--datasets=rte", "--check"),
+    ("browse", "--dataset=rte", "--count=1"),
+    ("export", "--name=rte", "--count=1", "--to={}/out.jsonl"),
 )
-def test_commands_are_quiet_where_nothing_is_wrong(tmp_path, arguments):
-    heard, status = stderr_of(tmp_path, "-m", f"flan_jax.{arguments[0]}", *(a.format(tmp_path) for a in arguments[1:]))
-    assert status == 0
+
+
+@pytest.mark.slow
+def test_commands_are_quiet_where_nothing_is_wrong(tmp_path):
+    """One after the other in a process, each as `python -m` runs it, which imports TensorFlow once; so do workers."""
+    code = f"""
+import runpy, sys
+if __name__ == "__main__":  # workers import this file
+    for name, *arguments in {COMMANDS!r}:
+        sys.argv[1:] = [argument.format({str(tmp_path)!r}) for argument in arguments]
+        sys.modules.pop(f"flan_jax.{{name}}", None)
+        runpy.run_module(f"flan_jax.{{name}}", run_name="__main__", alter_sys=True)
+        print("flan_jax." + name, "ended", file=sys.stderr)
+"""
+    (tmp_path / "commands.py").write_text(code)
+    done = ran(tmp_path, str(tmp_path / "commands.py"))
+    heard, (report,) = done.stderr, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [one["dataset"] for one in report["datasets"]] == ["sst2", "rte"]  # as they were given
+    assert done.returncode == 0 and heard.count(" ended\n") == len(COMMANDS), heard
+    assert (tmp_path / "prepared").is_dir() and (tmp_path / "out.jsonl").is_file()
     for noise in ("cuda", "absl", "oneDNN", "WARNING", "0000 00:00", "Traceback"):
         assert noise not in heard, heard
 
