@@ -27,6 +27,7 @@ with epy.lazy_imports():  # not before the command line is read
 
 # A run of the paper: 8 rows of 1,280 slots.
 DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1, "optimizer": None}
+DEFAULTS["objective"] = None
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -51,6 +52,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
       FlanError: a wrong file or binding, or a checkpoint that is not there.
     """
     from flan_jax.training import configurables, run  # noqa: F401 - what a run file configures
+    from flan_jax.training.loss import Objective
 
     given = {binding.partition(" = ")[0] for binding in bindings}
     unneeded = [f"{name} = 'unused'" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
@@ -65,6 +67,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
         train.get("feature_lengths"),
         train.get("microbatches", DEFAULTS["microbatches"]),
         optimizer,
+        Objective.of(train),
     )
     return {
         "model": train.get("initial_checkpoint_path") or configuration.macro("MODEL"),
@@ -73,6 +76,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
         "microbatches": program.microbatches,
         "mesh": ",".join(f"{axis}={size}" for axis, size in (train.get("mesh_shape") or {}).items()),
         "optimizer": optimizer,
+        "objective": program.objective,
         **program.lengths,
     }
 
@@ -87,7 +91,7 @@ def plan_of(arguments: argparse.Namespace) -> estimate.Plan:
     how = {name: getattr(arguments, name) for name in ("dtype", "remat", "attention")}
     config = config.computed(**{name: value for name, value in how.items() if value})
     batch = (getattr(arguments, name) for name in ("rows", "inputs", "targets", "microbatches", "optimizer"))
-    shape = program.Shape(*batch)
+    shape = program.Shape(*batch, **({"objective": arguments.objective} if arguments.objective else {}))
     return estimate.Plan(config, parse_mesh(arguments.mesh), shape, arguments.score)
 
 
