@@ -1,20 +1,20 @@
 """Dropout at T5X's places, by masks that each row makes from a key of its own.
 
-A mask depends on its row's key, the layer and the place, and on nothing else: not on what other rows there are, on which
-device the row lies, or whether a layer is computed twice. Where T5X has one mask for all slots of a row, so it is here:
-everywhere but after the encoder's final norm.
+A mask depends on its row's key, the layer and the place, and on nothing else: not on what other rows there are, on
+which device the row lies, or whether a layer is computed twice. Where T5X has one mask for all slots of a row, so it is
+here: everywhere but after the encoder's final norm.
 
-| place        | what is dropped                                                      |
-|--------------|----------------------------------------------------------------------|
-| `EMBEDDING`  | embedded tokens, before the first layer                              |
-| `WEIGHTS`    | attention's weights of a key, for all queries (of the memory: `CROSS_WEIGHTS`) |
-| `ATTENDED`   | what attention adds to the residual (of the memory: `CROSS_ATTENDED`) |
-| `ACTIVATIONS`| the inner activations of the feed-forward layer                      |
-| `FED`        | what the feed-forward layer adds to the residual                     |
-| `FINAL`      | hidden states after the final norm                                   |
+| place         | what is dropped                                                                |
+|---------------|--------------------------------------------------------------------------------|
+| `EMBEDDING`   | embedded tokens, before the first layer                                        |
+| `WEIGHTS`     | attention's weights of a key, for all queries (of the memory: `CROSS_WEIGHTS`) |
+| `ATTENDED`    | what attention adds to the residual (of the memory: `CROSS_ATTENDED`)          |
+| `ACTIVATIONS` | the inner activations of the feed-forward layer                                |
+| `FED`         | what the feed-forward layer adds to the residual                               |
+| `FINAL`       | hidden states after the final norm                                             |
 
-All queries of a row share the mask of attention's weights, so a key whose weight is dropped is a value that is zero.
-Dropped as values, they need nothing of the way that attention is computed. Queries that share a key head share its mask.
+All queries of a row share the mask of attention's weights, so to drop a key's weight is to set its value to zero. That
+works with every way to compute attention. Query heads that share a key head share its mask.
 """
 
 from __future__ import annotations

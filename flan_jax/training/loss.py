@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flan_jax import macros
 from flan_jax.data.layouts import capacities
@@ -25,6 +26,8 @@ from flan_jax.values import PER_TOKEN
 _OF_DROPOUT = 0x0D  # parts the seed of its masks from that of the parameters
 
 SLOTS = 256  # a chunk of all rows together has at least so many, whatever `DecoderConfig.head_chunk` says
+
+NOTHING = float(np.finfo(np.float32).tiny)  # what a mean over targets without weight is divided by: it is 0
 
 Metrics = dict[str, jax.Array]
 

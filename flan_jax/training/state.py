@@ -129,12 +129,11 @@ def make_train_step(
         if objective.dropout_rate:
             batch = {**batch, "row_keys": loss_lib.row_keys(seed, state.step, len(batch["weights"]))}
         grads, metrics = accumulated(state.params, batch)
-        weight = jnp.where(metrics["weight"] > 0, metrics["weight"], 1.0)  # the mean over nothing is 0
-        grads = jax.tree.map(lambda g: g / weight, grads)
+        grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["weight"], loss_lib.NOTHING), grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["gradient_norm"] = optax.global_norm(grads)
-        loss = metrics["loss"] / weight
+        loss = metrics["loss"] / jnp.maximum(metrics["weight"], loss_lib.NOTHING)
         taken = Taken(state.step, loss, metrics["gradient_norm"], grads, updates, state.params)
         if measure is not None:
             metrics["measured"] = measure(taken)
