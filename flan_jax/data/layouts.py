@@ -34,14 +34,23 @@ def capacities(inputs: int, targets: int, encoder_decoder: bool, on_inputs: bool
     Raises:
       FlanError: loss on the inputs of an encoder, which predicts nothing.
     """
-    if not encoder_decoder:
-        return inputs + targets, inputs + targets if on_inputs else targets
-    if on_inputs:
+    refuse_on_inputs(encoder_decoder, on_inputs)
+    if encoder_decoder:
+        return inputs, targets
+    return inputs + targets, inputs + targets if on_inputs else targets
+
+
+def refuse_on_inputs(encoder_decoder: bool, on_inputs: bool) -> None:
+    """Refuses loss on the inputs of an encoder.
+
+    Raises:
+      FlanError: both.
+    """
+    if encoder_decoder and on_inputs:
         raise FlanError(
             "LOSS_ON_INPUTS is True, and an encoder-decoder predicts its targets alone: set LOSS_ON_INPUTS=False, or "
             "take a decoder."
         )
-    return inputs, targets
 
 
 @dataclasses.dataclass(frozen=True)

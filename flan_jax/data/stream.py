@@ -18,7 +18,7 @@ import numpy as np
 
 from flan_jax.data import packing
 from flan_jax.data.fitting import Fitting, shuffled, sizes_of
-from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example
+from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example, refuse_on_inputs
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
 from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
@@ -97,12 +97,13 @@ class Stream:
         block_rows: rows of a block, rounded up to whole batches.
 
         Raises:
-          FlanError: no rates, or a dataset none of whose examples fits.
+          FlanError: no rates, a dataset none of whose examples fits, or loss on an encoder's inputs.
         """
         if not rates:
             raise FlanError("a stream needs at least one dataset.")
         self.datasets = tuple(rates)
         self.row_length, self.target_length = row_length, target_length
+        refuse_on_inputs(encoder_decoder, loss_on_inputs)
         common = (row_length, target_length, bos_id, eos_id, loss_averaging)
         if encoder_decoder:
             self._layout = EncoderDecoderLayout(*common)
