@@ -26,8 +26,8 @@ with epy.lazy_imports():  # not before the command line is read
     from flan_jax.compilation import estimate, program, sweep, topology
 
 # A run of the paper: 8 rows of 1,280 slots.
-DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1, "optimizer": None}
-DEFAULTS["objective"] = None
+DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1}
+DEFAULTS |= {"optimizer": None, "objective": None}
 
 
 def parse_mesh(text: str) -> dict[str, int]:
