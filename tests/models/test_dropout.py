@@ -12,7 +12,7 @@ from flan_jax import configuration, models
 from flan_jax.models.dropout import Dropout, dropped
 
 RATE = 0.3
-LENGTH, MEMORY = 6, 5
+LENGTH = MEMORY = 6
 SMALL = {"vocab_size": 31, "num_layers": 2, "embed_dim": 16, "head_dim": 4, "mlp_dim": 24}
 DECODER = configuration.model_config(
     "tiny", SMALL | {"num_heads": 4, "num_kv_heads": 2, "post_norms": True, "remat": "none"}
@@ -106,9 +106,9 @@ def _row(rng, length):
     return tokens, np.zeros_like(tokens), np.ones_like(tokens)
 
 
-@pytest.mark.parametrize("attention", ["xla", "segments"])
-def test_a_decoder(attention):
-    config = dataclasses.replace(DECODER, attention=attention, attention_block=4)
+def test_a_decoder():
+    """Its attention is computed in a way that never has all weights: the masks are those of weights all the same."""
+    config = dataclasses.replace(DECODER, attention="segments", attention_block=4)
     model, params = _made(config)
     row, keys = _row(np.random.default_rng(0), LENGTH), jax.random.split(jax.random.key(7), 2)
     found = jax.jit(lambda *row: model.hidden(params, *row, dropout=Dropout(keys, RATE)))(*row)

@@ -1,9 +1,11 @@
 """What a run minimises: in its record, in its figures, and the same where it goes on or is planned."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 from small_training import LENGTHS, SMALL, train
 
@@ -21,13 +23,14 @@ KNOBS = {
     "label_smoothing": 0.1,
     "dropout_rate": 0.2,
 }
+HOW = {"optimizer": optax.sgd(0.1), "mesh_shape": {"data": 8}}  # which take less time to compile than others
 
 
 @pytest.fixture(scope="module")
-def stopped(prepared, tmp_path_factory):
-    """A run with every knob that has taken two steps."""
-    folder = tmp_path_factory.mktemp("stopped") / "run"
-    train(folder, prepared, 2, **KNOBS)
+def whole(prepared, tmp_path_factory):
+    """A run with every knob that has taken three steps, with a checkpoint after the second."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(folder, prepared, 3, checkpoint_period=2, **KNOBS, **HOW)
     return folder
 
 
@@ -35,10 +38,13 @@ def _figures(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_that_goes_on_drops_what_it_would_have(stopped, prepared, tmp_path):
-    train(tmp_path / "whole", prepared, 3, **KNOBS)
-    train(stopped, prepared, 3, **KNOBS)
-    both = [_figures(folder) for folder in (tmp_path / "whole", stopped)]
+def test_a_run_that_goes_on_drops_what_it_would_have(whole, prepared, tmp_path):
+    stopped = tmp_path / "run"
+    shutil.copytree(whole, stopped)
+    shutil.rmtree(stopped / "checkpoints" / "3")
+    result = train(stopped, prepared, 3, **KNOBS, **HOW)
+    both = [_figures(folder) for folder in (whole, stopped)]
+    assert result.metrics["seconds"] == both[1][2]["seconds"] != both[0][2]["seconds"]  # it has taken the step again
     for one, other in zip(*both, strict=True):
         for name in ("loss", "objective", "gradient_norm", "parameter_norm"):
             np.testing.assert_allclose(one[name], other[name], rtol=1e-6, err_msg=name)
@@ -47,11 +53,11 @@ def test_a_run_that_goes_on_drops_what_it_would_have(stopped, prepared, tmp_path
     assert 8 * 50 < both[0][0]["target_tokens"] < 8 * 64
 
 
-def test_the_record_names_it(stopped, prepared):
-    saved = json.loads((stopped / "run.json").read_text())
+def test_the_record_names_it(whole, prepared):
+    saved = json.loads((whole / "run.json").read_text())
     assert saved["program"]["objective"] == KNOBS
-    assert run.Run.load(stopped).program.objective == Objective(**KNOBS)
-    assert "dropout" not in json.dumps(Manifest.load(stopped).model)  # no model has it: scoring could not drop anything
+    assert run.Run.load(whole).program.objective == Objective(**KNOBS)
+    assert "dropout" not in json.dumps(Manifest.load(whole).model)  # no model has it: scoring could not drop anything
 
 
 @pytest.mark.parametrize(
@@ -64,18 +70,18 @@ def test_the_record_names_it(stopped, prepared):
         ("dropout_rate", 0.1, "DROPOUT_RATE 0.2 -> 0.1"),
     ],
 )
-def test_another_objective_is_another_run(stopped, prepared, name, value, says):
+def test_another_objective_is_another_run(whole, prepared, name, value, says):
     with pytest.raises(FlanError) as caught:
-        train(stopped, prepared, 4, **KNOBS | {name: value})
+        train(whole, prepared, 4, **KNOBS | HOW | {name: value})
     assert says in str(caught.value) and "holds another run" in str(caught.value)
 
 
-def test_a_record_of_an_earlier_version_was_the_cross_entropy(stopped, tmp_path):
-    values = json.loads((stopped / "run.json").read_text())
+def test_a_record_of_an_earlier_version_was_the_cross_entropy(whole, tmp_path):
+    values = json.loads((whole / "run.json").read_text())
     del values["digest"], values["program"]["objective"]
     (tmp_path / "run.json").write_text(json.dumps(values))
     assert run.Run.load(tmp_path).program.objective == CROSS_ENTROPY
-    found = run.differences(run.Run.load(tmp_path), run.Run.load(stopped))
+    found = run.differences(run.Run.load(tmp_path), run.Run.load(whole))
     assert {name for name, *_ in found} == {
         "LOSS_AVERAGING",
         "LOSS_ON_INPUTS",
