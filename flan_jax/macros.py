@@ -20,6 +20,7 @@ from flan_jax.errors import FlanError
 from flan_jax.models.config import AUTO, AUTOMATIC, CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.protocol import JOINTS
 from flan_jax.values import (
+    LOSS_AVERAGES,
     MESH_AXES,
     SEEDS,
     TOKENS,
@@ -171,6 +172,21 @@ SETTINGS = (
     Setting("TRAIN_STEPS", Whole(1), "steps in all, those of earlier starts included", ("train.train_steps",)),
     Setting("BATCH_SIZE", _SIZE, "rows a step", ("train.batch_size",)),
     Setting("MICROBATCHES", _SIZE, "parts that a step's rows are computed in", ("train.microbatches",)),
+    Setting(
+        "LOSS_AVERAGING",
+        OneOf(LOSS_AVERAGES),
+        "what a target weighs: 1, or 1 / targets of its example",
+        ("train.loss_averaging",),
+    ),
+    Setting("LOSS_ON_INPUTS", Switch(), "a decoder's inputs carry loss too", ("train.loss_on_inputs",)),
+    Setting("Z_LOSS", Number(least=0, most=1), "coefficient of log(Z)^2 in the loss; T5X has 1e-4", ("train.z_loss",)),
+    Setting(
+        "LABEL_SMOOTHING",
+        Number(least=0, below=1),
+        "probability that a target gives to all other ids",
+        ("train.label_smoothing",),
+    ),
+    Setting("DROPOUT_RATE", Number(least=0, below=1), "what is dropped in training", ("train.dropout_rate",)),
     Setting("LEARNING_RATE", Number(above=0, most=1000), "of Adafactor", ("adafactor.learning_rate",)),
     Setting("WARMUP_STEPS", Whole(0), "steps until the learning rate is reached", ("adafactor.warmup_steps",)),
     Setting("RANDOM_SEED", Whole(0, SEEDS), "of the first parameters and the order of rows", ("train.random_seed",)),

@@ -29,8 +29,8 @@ with epy.lazy_imports():  # not before the command line is read
     from flan_jax.training import run
 
 # A run of the paper: 8 rows of 1,280 slots.
-DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1, "optimizer": None}
-DEFAULTS |= {"computation": {}}
+DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1}
+DEFAULTS |= {"optimizer": None, "objective": None, "computation": {}}
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -55,6 +55,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
       FlanError: a wrong file or binding, or a checkpoint that is not there.
     """
     from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+    from flan_jax.training.loss import Objective
 
     given = {binding.partition(" = ")[0] for binding in bindings}
     unneeded = [f"{name} = 'unused/{name}'" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
@@ -71,6 +72,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
         train.get("feature_lengths"),
         train.get("microbatches", DEFAULTS["microbatches"]),
         optimizer,
+        Objective.of(train),
     )
     return {
         "model": train.get("initial_checkpoint_path") or configuration.macro("MODEL"),
@@ -80,6 +82,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
         "microbatches": program.microbatches,
         "mesh": ",".join(f"{axis}={size}" for axis, size in (train.get("mesh_shape") or {}).items()),
         "optimizer": optimizer,
+        "objective": program.objective,
         **program.lengths,
     }
 
@@ -105,7 +108,7 @@ def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate
     how = {name: getattr(arguments, name) for name in ("dtype", "remat", "attention")}
     config = config.computed(**{name: value for name, value in how.items() if value})
     batch = (getattr(arguments, name) for name in ("rows", "inputs", "targets", "microbatches", "optimizer"))
-    shape = program.Shape(*batch)
+    shape = program.Shape(*batch, **({"objective": arguments.objective} if arguments.objective else {}))
     return estimate.Plan(config, mesh, shape, arguments.score)
 
 

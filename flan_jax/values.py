@@ -113,6 +113,7 @@ class Number:
     above: float | None = None
     least: float | None = None
     most: float | None = None
+    below: float | None = None
 
     @property
     def wanted(self) -> str:
@@ -124,6 +125,8 @@ class Number:
             parts.append(f"of at least {self.least:g}")
         if self.most is not None:
             parts.append(f"of at most {self.most:g}")
+        if self.below is not None:
+            parts.append(f"below {self.below:g}")
         return " and ".join([" ".join(["a number", *parts[:1]]), *parts[1:]])
 
     def fit(self, value: Any) -> float:
@@ -135,6 +138,8 @@ class Number:
         if self.least is not None and value < self.least:
             raise Unfit
         if self.most is not None and value > self.most:
+            raise Unfit
+        if self.below is not None and value >= self.below:
             raise Unfit
         try:
             return float(value)
@@ -383,6 +388,7 @@ class Made:
 
 TOKENS = Whole(2, 2**20)  # of an input or a target
 MESH_AXES = ("data", "fsdp", "tensor")
+PER_TOKEN, PER_EXAMPLE = LOSS_AVERAGES = ("per_token", "per_example")
 
 
 def or_none(kind: Kind, means: str = "") -> Either:

@@ -158,7 +158,7 @@ def model_flops(plan: Plan) -> float:
     c, shape = plan.config, plan.shape
     width, kv_width = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
     attention, mlp = c.embed_dim * 2 * (width + kv_width), 3 * c.embed_dim * c.mlp_dim
-    head = c.embed_dim * c.vocab_size * shape.targets
+    head = c.embed_dim * c.vocab_size * shape.capacities(c)[1]
     if c.num_encoder_layers:
         s, t = shape.inputs, shape.targets
         encoder = (attention + mlp) * s + 2 * width * s * s

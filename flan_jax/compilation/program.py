@@ -19,6 +19,7 @@ from flan_jax.errors import FlanError
 from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.training import optimizers
+from flan_jax.training.loss import CROSS_ENTROPY, Objective
 from flan_jax.training.run import refuse_undivided
 from flan_jax.training.state import abstract_state, make_train_step, state_shardings
 
@@ -37,6 +38,7 @@ class Shape:
       targets: target slots of a row.
       microbatches: gradient accumulation.
       optimizer: of the training step; None is the paper's.
+      objective: what the training step minimises.
     """
 
     rows: int = ROWS_PER_BATCH
@@ -44,6 +46,11 @@ class Shape:
     targets: int = MAX_TARGET_TOKENS
     microbatches: int = 1
     optimizer: optimizers.Optimizer | None = None
+    objective: Objective = CROSS_ENTROPY
+
+    def capacities(self, config: models.DecoderConfig) -> tuple[int, int]:
+        """Slots and target slots of a row."""
+        return self.objective.capacities(config, self.inputs, self.targets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +87,7 @@ def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shap
     batch = abstract_batch(config, shape)
     batch_shardings = partitioning.batch_shardings(mesh, batch)
     step = jax.jit(
-        make_train_step(network, optimizer, NUM_DATASETS, shape.microbatches, shardings),
+        make_train_step(network, optimizer, NUM_DATASETS, shape.microbatches, shardings, objective=shape.objective),
         in_shardings=(shardings, batch_shardings),
         out_shardings=(shardings, shardings.step),
         donate_argnums=0,
@@ -108,8 +115,7 @@ def lower_scoring(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shape: 
 def abstract_batch(config: models.DecoderConfig, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays that a stream gives for this model."""
     layout = layouts.EncoderDecoderLayout if config.num_encoder_layers else layouts.DecoderLayout
-    length = shape.inputs + (0 if config.num_encoder_layers else shape.targets)
-    empty = layout(length, shape.targets, None, 1).batch([[]])
+    empty = layout(*shape.capacities(config), None, 1).batch([[]])
     return {name: jax.ShapeDtypeStruct((shape.rows, *x.shape[1:]), x.dtype) for name, x in empty.items()}
 
 

@@ -7,11 +7,13 @@ from collections.abc import Collection, Mapping
 
 from flan_jax import catalog, protocol, styles
 from flan_jax.data import mixtures, token_store
+from flan_jax.data.layouts import capacities
 from flan_jax.data.stream import ROWS_PER_BATCH, Stream
 from flan_jax.data.token_store import TokenStore
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.files import AnyPath
+from flan_jax.values import PER_TOKEN
 
 LENGTHS = {"inputs": protocol.MAX_INPUT_TOKENS, "targets": protocol.MAX_TARGET_TOKENS}
 
@@ -76,6 +78,8 @@ def open_mixture(
     rows_per_batch: int = ROWS_PER_BATCH,
     lengths: Mapping[str, int] = LENGTHS,
     encoder_decoder: bool = False,
+    loss_averaging: str = PER_TOKEN,
+    loss_on_inputs: bool = False,
     datasets: Collection[str] = (),
 ) -> tuple[mixtures.Composition, Stream]:
     """Opens those of a mixture's datasets that are prepared.
@@ -89,22 +93,28 @@ def open_mixture(
       lengths: of "inputs" and "targets", in tokens. A decoder's row has both together; an encoder-decoder's two rows
         have one each.
       encoder_decoder: whether rows have an encoder's and a decoder's side.
+      loss_averaging: what the targets weigh, one of `values.LOSS_AVERAGES`.
+      loss_on_inputs: a decoder's inputs carry loss too; every slot of its rows is then a target slot.
       datasets: only these of its datasets; all by default.
 
     Raises:
-      FlanError: an unknown mixture, a dataset that is not in it or not there, or nothing of it is there.
+      FlanError: an unknown mixture, a dataset that is not in it or not there, nothing of it is there, or loss on an
+        encoder's inputs.
     """
+    row_length, target_length = capacities(lengths["inputs"], lengths["targets"], encoder_decoder, loss_on_inputs)
     prepared = composed(mixture, prepared_dir, tokenizer.fingerprint, datasets)
     composition = prepared.composition
     stream = Stream(
         prepared.store,
         composition.rates,
         seed=seed,
-        row_length=lengths["inputs"] + (0 if encoder_decoder else lengths["targets"]),
-        target_length=lengths["targets"],
+        row_length=row_length,
+        target_length=target_length,
         rows_per_batch=rows_per_batch,
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
         encoder_decoder=encoder_decoder,
+        loss_averaging=loss_averaging,
+        loss_on_inputs=loss_on_inputs,
     )
     return composition, stream

@@ -18,10 +18,11 @@ import numpy as np
 
 from flan_jax.data import packing
 from flan_jax.data.fitting import Fitting, shuffled, sizes_of
-from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example
+from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example, refuse_on_inputs
 from flan_jax.data.token_store import TokenStore
 from flan_jax.errors import FlanError
 from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
+from flan_jax.values import PER_TOKEN
 
 FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
 BLOCK_ROWS = 512
@@ -76,6 +77,8 @@ class Stream:
         bos_id: int | None,
         eos_id: int,
         encoder_decoder: bool = False,
+        loss_averaging: str = PER_TOKEN,
+        loss_on_inputs: bool = False,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         """Args.
@@ -89,17 +92,23 @@ class Stream:
         bos_id: begins each segment, where the vocabulary wants it.
         eos_id: stands between input and target, and at the end.
         encoder_decoder: rows have an encoder's and a decoder's side; see `flan_jax.data.layouts`.
+        loss_averaging: what the targets weigh, one of `values.LOSS_AVERAGES`.
+        loss_on_inputs: a decoder's inputs carry loss, and take target slots, too.
         block_rows: rows of a block, rounded up to whole batches.
 
         Raises:
-          FlanError: no rates, or a dataset none of whose examples fits.
+          FlanError: no rates, a dataset none of whose examples fits, or loss on an encoder's inputs.
         """
         if not rates:
             raise FlanError("a stream needs at least one dataset.")
         self.datasets = tuple(rates)
         self.row_length, self.target_length = row_length, target_length
-        layout = EncoderDecoderLayout if encoder_decoder else DecoderLayout
-        self._layout = layout(row_length, target_length, bos_id, eos_id)
+        refuse_on_inputs(encoder_decoder, loss_on_inputs)
+        common = (row_length, target_length, bos_id, eos_id, loss_averaging)
+        if encoder_decoder:
+            self._layout = EncoderDecoderLayout(*common)
+        else:
+            self._layout = DecoderLayout(*common, loss_on_inputs)
         self._seed = seed
         self.rows_per_batch = rows_per_batch
         self._block_rows = -(-block_rows // rows_per_batch) * rows_per_batch

@@ -7,6 +7,7 @@ with epy.lazy_api_imports(globals()):  # who wants a shape or its choices alone 
     from flan_jax.models.cache import Cache
     from flan_jax.models.config import DecoderConfig
     from flan_jax.models.decoder import Model
+    from flan_jax.models.dropout import Dropout
     from flan_jax.models.encoder_decoder import EncoderDecoder, build
     from flan_jax.models.layers import Memory
     from flan_jax.models.remat import POLICIES as REMAT_POLICIES
@@ -15,6 +16,7 @@ __all__ = [
     "REMAT_POLICIES",
     "Cache",
     "DecoderConfig",
+    "Dropout",
     "EncoderDecoder",
     "Memory",
     "Model",

@@ -14,6 +14,17 @@ from flan_jax import partitioning
 from flan_jax.models.attention import Slots, soft_capped
 from flan_jax.models.cache import Cache
 from flan_jax.models.config import DecoderConfig
+from flan_jax.models.dropout import (
+    ATTENDED,
+    CROSS_ATTENDED,
+    DECODER,
+    EMBEDDING,
+    FED,
+    FINAL,
+    LAYERS,
+    Dropout,
+    dropped,
+)
 from flan_jax.models.layers import (
     BETWEEN,
     WHOLE,
@@ -38,27 +49,29 @@ class DecoderLayer(nn.Module):
         """[B, L, D] -> [B, L, D]; with cached keys, the layer's own too, and those of the memory."""
         c = self.config
         norm = functools.partial(RMSNorm, c.norm_epsilon)
-        is_global, cached, remembered = of_layer
-        slots, bias, memory, cached_slots, memory_slots = constants
+        is_global, cached, remembered, number = of_layer
+        slots, bias, memory, cached_slots, memory_slots, dropout = constants
+        dropout = dropout and dropout.within(number)
         cached = None if cached is None else Keyed(*cached, cached_slots)
         memory = memory if remembered is None else Keyed(*remembered, memory_slots)
         x_BxLxD = partitioning.constrain(x_BxLxD, BETWEEN)
         y_BxLxD = norm(name="pre_self_attention_layer_norm")(x_BxLxD) if c.pre_norms else x_BxLxD
-        y_BxLxD, own = Attention(c, name="self_attention")(y_BxLxD, slots, is_global, bias, cached=cached)
+        attention = Attention(c, name="self_attention")
+        y_BxLxD, own = attention(y_BxLxD, slots, is_global, bias, cached=cached, dropout=dropout)
         if c.post_norms:
             y_BxLxD = norm(name="post_self_attention_layer_norm")(y_BxLxD)
-        x_BxLxD += y_BxLxD
+        x_BxLxD += dropped(y_BxLxD, dropout, ATTENDED)
         if memory is not None:
             y_BxLxD = norm(name="pre_cross_attention_layer_norm")(x_BxLxD)
             cross = Attention(c, False, name="encoder_decoder_attention")
-            y_BxLxD, projected = cross(y_BxLxD, slots, memory=memory)
+            y_BxLxD, projected = cross(y_BxLxD, slots, memory=memory, dropout=dropout)
             remembered = projected if remembered is None else None  # nothing is given back twice
-            x_BxLxD += y_BxLxD
+            x_BxLxD += dropped(y_BxLxD, dropout, CROSS_ATTENDED)
         y_BxLxD = norm(name="pre_mlp_layer_norm")(x_BxLxD) if c.pre_norms else x_BxLxD
-        y_BxLxD = Mlp(c, name="mlp")(y_BxLxD)
+        y_BxLxD = Mlp(c, name="mlp")(y_BxLxD, dropout)
         if c.post_norms:
             y_BxLxD = norm(name="post_mlp_layer_norm")(y_BxLxD)
-        return x_BxLxD + y_BxLxD, None if cached is None else (own, remembered)
+        return x_BxLxD + dropped(y_BxLxD, dropout, FED), None if cached is None else (own, remembered)
 
 
 class TokenEmbedder(nn.Module):
@@ -127,24 +140,32 @@ class Decoder(nn.Module):
         return self.token_embedder if self.shared_embedder is None else self.shared_embedder
 
     def __call__(
-        self, tokens: jax.Array, slots: Slots, memory: Memory | None = None, cache: Cache | None = None
+        self,
+        tokens: jax.Array,
+        slots: Slots,
+        memory: Memory | None = None,
+        cache: Cache | None = None,
+        dropout: Dropout | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         """Integers [B, L] -> hidden [B, L, D], after the final norm; with a memory, layers look at it.
 
         With a cache, its slots come before these, and what layers computed for these is given back as another.
         """
         bias = self.relpos_bias(slots) if self.config.positions == "relative_bias" else None
-        x_BxLxD = self._embedder()(tokens)
+        dropout = dropout and dropout.within(DECODER)
+        x_BxLxD = dropped(self._embedder()(tokens), dropout, EMBEDDING)
         is_global_N = jnp.asarray(self.config.global_layers)
         cached, remembered = (None, None) if cache is None else (cache, cache.memory)
         of_layers = (is_global_N, cached and (cached.keys, cached.values), remembered and remembered[:2])
+        of_layers += (dropout and jnp.arange(self.config.num_layers),)
         constants = (slots, bias, memory, cached and cached.slots, remembered and remembered.slots)
+        constants += (dropout and dropout.within(LAYERS),)
         x_BxLxD, computed = self.layers(x_BxLxD, of_layers, constants)
         if computed is not None:
             own, remembered = computed
             of_memory = cache.memory if remembered is None else Cache(*remembered, memory.slots)
             computed = Cache(*own, slots, of_memory)
-        return partitioning.constrain(self.decoder_norm(x_BxLxD), WHOLE), computed
+        return partitioning.constrain(dropped(self.decoder_norm(x_BxLxD), dropout, FINAL), WHOLE), computed
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> logits [..., V], float32."""
@@ -162,9 +183,9 @@ class _Root(nn.Module):
         """Declares the decoder."""
         self.decoder = Decoder(self.config)
 
-    def hidden(self, tokens: jax.Array, slots: Slots) -> jax.Array:
+    def hidden(self, tokens: jax.Array, slots: Slots, dropout: Dropout | None = None) -> jax.Array:
         """See `Decoder.__call__`."""
-        return self.decoder(tokens, slots)[0]
+        return self.decoder(tokens, slots, dropout=dropout)[0]
 
     def extend(self, tokens: jax.Array, slots: Slots, cache: Cache, memory: None) -> tuple[jax.Array, Cache]:
         """See `Decoder.__call__`."""
@@ -222,6 +243,8 @@ class Model:
         positions_BxL: jax.Array,
         segments_BxL: jax.Array,
         branches_BxL: jax.Array | None = None,
+        *,
+        dropout: Dropout | None = None,
     ) -> jax.Array:
         """Hidden states [B, L, D] after the final norm.
 
@@ -231,10 +254,11 @@ class Model:
           positions_BxL: positions within each segment.
           segments_BxL: 0 is padding; slots see only their own segment.
           branches_BxL: 0 is the trunk; None puts all on it.
+          dropout: of a training step; None drops nothing.
         """
         slots = Slots(positions_BxL, segments_BxL, branches_BxL)
         params = cast_layers(params, self.config.dtype)
-        return _Root(self.config).apply({"params": params}, tokens_BxL, slots, method="hidden")
+        return _Root(self.config).apply({"params": params}, tokens_BxL, slots, dropout, method="hidden")
 
     def extend(
         self,

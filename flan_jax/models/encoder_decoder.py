@@ -7,6 +7,7 @@ import functools
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from flan_jax import partitioning
@@ -14,6 +15,7 @@ from flan_jax.models.attention import Slots
 from flan_jax.models.cache import Cache
 from flan_jax.models.config import DecoderConfig
 from flan_jax.models.decoder import Decoder, Model, TokenEmbedder, cast_layers
+from flan_jax.models.dropout import ATTENDED, EMBEDDING, ENCODER, FED, FINAL, LAYERS, Dropout, dropped
 from flan_jax.models.layers import BETWEEN, Attention, Memory, Mlp, RelativeBias, RMSNorm, stacked
 
 
@@ -23,16 +25,18 @@ class EncoderLayer(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD: jax.Array, _: None, constants: tuple) -> tuple[jax.Array, None]:
+    def __call__(self, x_BxLxD: jax.Array, number: Any, constants: tuple) -> tuple[jax.Array, None]:
         """[B, L, D] -> [B, L, D]."""
         c = self.config
         norm = functools.partial(RMSNorm, c.norm_epsilon)
-        slots, bias = constants
+        slots, bias, dropout = constants
+        dropout = dropout and dropout.within(number)
         x_BxLxD = partitioning.constrain(x_BxLxD, BETWEEN)
         y_BxLxD = norm(name="pre_attention_layer_norm")(x_BxLxD)
-        y_BxLxD, _ = Attention(c, causal=False, name="attention")(y_BxLxD, slots, bias=bias)
-        x_BxLxD += y_BxLxD
-        return x_BxLxD + Mlp(c, name="mlp")(norm(name="pre_mlp_layer_norm")(x_BxLxD)), None
+        y_BxLxD, _ = Attention(c, causal=False, name="attention")(y_BxLxD, slots, bias=bias, dropout=dropout)
+        x_BxLxD += dropped(y_BxLxD, dropout, ATTENDED)
+        y_BxLxD = Mlp(c, name="mlp")(norm(name="pre_mlp_layer_norm")(x_BxLxD), dropout)
+        return x_BxLxD + dropped(y_BxLxD, dropout, FED), None
 
 
 class Encoder(nn.Module):
@@ -47,10 +51,15 @@ class Encoder(nn.Module):
         self.encoder_norm = RMSNorm(self.config.norm_epsilon)
         self.relpos_bias = RelativeBias(self.config, bidirectional=True)
 
-    def __call__(self, tokens: jax.Array, slots: Slots) -> jax.Array:
+    def __call__(self, tokens: jax.Array, slots: Slots, dropout: Dropout | None = None) -> jax.Array:
         """Integers [B, S] -> hidden [B, S, D], after the final norm."""
-        x_BxSxD, _ = self.layers(self.shared_embedder(tokens), None, (slots, self.relpos_bias(slots)))
-        return self.encoder_norm(x_BxSxD)
+        dropout = dropout and dropout.within(ENCODER)
+        x_BxSxD = dropped(self.shared_embedder(tokens), dropout, EMBEDDING)
+        numbers_N = dropout and jnp.arange(self.config.num_encoder_layers)
+        x_BxSxD, _ = self.layers(
+            x_BxSxD, numbers_N, (slots, self.relpos_bias(slots), dropout and dropout.within(LAYERS))
+        )
+        return dropped(self.encoder_norm(x_BxSxD), dropout, FINAL, shared=())
 
 
 class _Root(nn.Module):
@@ -64,13 +73,13 @@ class _Root(nn.Module):
         self.encoder = Encoder(self.config, self.token_embedder)
         self.decoder = Decoder(self.config, self.token_embedder)
 
-    def encode(self, tokens: jax.Array, slots: Slots) -> jax.Array:
+    def encode(self, tokens: jax.Array, slots: Slots, dropout: Dropout | None = None) -> jax.Array:
         """See `Encoder.__call__`."""
-        return self.encoder(tokens, slots)
+        return self.encoder(tokens, slots, dropout)
 
-    def hidden(self, tokens: jax.Array, slots: Slots, memory: Memory) -> jax.Array:
+    def hidden(self, tokens: jax.Array, slots: Slots, memory: Memory, dropout: Dropout | None = None) -> jax.Array:
         """See `Decoder.__call__`."""
-        return self.decoder(tokens, slots, memory)[0]
+        return self.decoder(tokens, slots, memory, dropout=dropout)[0]
 
     def extend(self, tokens: jax.Array, slots: Slots, cache: Cache, memory: Memory | None) -> tuple[jax.Array, Cache]:
         """See `Decoder.__call__`."""
@@ -96,7 +105,15 @@ class EncoderDecoder(Model):
 
     _root: ClassVar[type[nn.Module]] = _Root
 
-    def encode(self, params: Any, tokens_BxS: jax.Array, positions_BxS: jax.Array, segments_BxS: jax.Array) -> Memory:
+    def encode(
+        self,
+        params: Any,
+        tokens_BxS: jax.Array,
+        positions_BxS: jax.Array,
+        segments_BxS: jax.Array,
+        *,
+        dropout: Dropout | None = None,
+    ) -> Memory:
         """What the decoder looks at.
 
         Args:
@@ -104,10 +121,11 @@ class EncoderDecoder(Model):
           tokens_BxS: token ids.
           positions_BxS: positions within each segment.
           segments_BxS: 0 is padding; slots see only their own segment.
+          dropout: of a training step; None drops nothing.
         """
         slots = Slots(positions_BxS, segments_BxS)
         hidden_BxSxD = _Root(self.config).apply(
-            {"params": cast_layers(params, self.config.dtype)}, tokens_BxS, slots, method="encode"
+            {"params": cast_layers(params, self.config.dtype)}, tokens_BxS, slots, dropout, method="encode"
         )
         return Memory(hidden_BxSxD, slots)
 
@@ -120,6 +138,7 @@ class EncoderDecoder(Model):
         branches_BxL: jax.Array | None = None,
         *,
         memory: Memory,
+        dropout: Dropout | None = None,
     ) -> jax.Array:
         """Hidden states [B, L, D] of the decoder after its final norm.
 
@@ -130,10 +149,11 @@ class EncoderDecoder(Model):
           segments_BxL: 0 is padding; a segment looks at the memory's segment of the same number.
           branches_BxL: 0 is the trunk; None puts all on it.
           memory: what `encode` made of the same rows.
+          dropout: of a training step; None drops nothing.
         """
         slots = Slots(positions_BxL, segments_BxL, branches_BxL)
         return _Root(self.config).apply(
-            {"params": cast_layers(params, self.config.dtype)}, tokens_BxL, slots, memory, method="hidden"
+            {"params": cast_layers(params, self.config.dtype)}, tokens_BxL, slots, memory, dropout, method="hidden"
         )
 
 

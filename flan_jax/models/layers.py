@@ -16,6 +16,7 @@ from flan_jax.models import rotary
 from flan_jax.models.attention import Slots
 from flan_jax.models.attention_switch import attend
 from flan_jax.models.config import DecoderConfig
+from flan_jax.models.dropout import ACTIVATIONS, CROSS_WEIGHTS, WEIGHTS, Dropout, dropped
 from flan_jax.models.relative import Biases, biases
 from flan_jax.models.remat import KEY, MIXED, QUERY, VALUE, policy
 
@@ -146,6 +147,7 @@ class Attention(nn.Module):
         bias: Biases | None = None,
         memory: Memory | Keyed | None = None,
         cached: Keyed | None = None,
+        dropout: Dropout | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """[B, L, D] -> [B, L, D], and the keys and values that were computed for it.
 
@@ -179,6 +181,8 @@ class Attention(nn.Module):
             q_BxLxHxK, k_BxSxGxK = rotary.rotate(q_BxLxHxK, *tables), rotary.rotate(k_BxSxGxK, *tables)
         q_BxLxGxPxK = (q_BxLxHxK * scale).reshape(num_rows, length, groups, per_group, c.head_dim)
         computed = k_BxSxGxK, v_BxSxGxK
+        # One mask for all queries: what a weight of zero takes from a key, its value may lack as well.
+        v_BxSxGxK = dropped(v_BxSxGxK, dropout, WEIGHTS if memory is None else CROSS_WEIGHTS, shared=(3,))
         if cached is not None:
             own = Keyed(k_BxSxGxK, v_BxSxGxK, slots)
             # A row that all share is repeated here, a layer at a time, and not in the cache.
@@ -231,7 +235,7 @@ class Mlp(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+    def __call__(self, x_BxLxD: jax.Array, dropout: Dropout | None = None) -> jax.Array:
         """[B, L, D] -> [B, L, D]."""
         c = self.config
         activation = nn.silu if c.activation == "silu" else nn.gelu
@@ -240,7 +244,8 @@ class Mlp(nn.Module):
         # The barriers have activation and gradient computed once, instead of in each product that takes them (XLA).
         gate_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_0")(x_BxLxD))
         up_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_1")(x_BxLxD))
-        hidden = partitioning.constrain(activation(gate_BxLxF) * up_BxLxF, ("batch", "length", "mlp"))
+        hidden = dropped(activation(gate_BxLxF) * up_BxLxF, dropout, ACTIVATIONS)
+        hidden = partitioning.constrain(hidden, ("batch", "length", "mlp"))
         hidden = jax.lax.optimization_barrier(hidden)
         out = Dense((c.mlp_dim, c.embed_dim), ("mlp", "embed"), c.mlp_dim, name="wo")
         return partitioning.constrain(out(hidden), BETWEEN)

@@ -46,8 +46,8 @@ class Figures:
         self._began = time.perf_counter()
 
     def _of(self, sums: Mapping[str, np.ndarray], seconds: float) -> dict[str, Any]:
-        """Means over target tokens, rates per second."""
-        weight = max(float(sums["weight"]), 1.0)
+        """Means over target tokens by their weights, rates per second."""
+        weight = float(sums["weight"]) or 1.0
         by_dataset = list(zip(self._datasets, sums["dataset_loss"], sums["dataset_weight"], strict=True))
         by_cluster: dict[str, list[float]] = {}
         for name, total, count in by_dataset:
@@ -59,11 +59,13 @@ class Figures:
             "accuracy": float(sums["correct"]) / weight,
             "gradient_norm": float(sums["gradient_norm"]),
             "parameter_norm": float(sums["parameter_norm"]),
-            "target_tokens": int(sums["weight"]),
+            "target_tokens": int(sums["tokens"]),
             "slots_filled": float(sums["slots_filled"]) / self._num_slots,
             "tokens_per_second": float(sums["slots_filled"]) / max(seconds, 1e-9),
             "seconds": seconds,
             "dataset_loss": {name: float(total / count) for name, total, count in by_dataset if count},
             "cluster_loss": {name: total / count for name, (total, count) in by_cluster.items() if count},
         }
+        if "objective" in sums:
+            figures["objective"] = float(sums["objective"]) / weight
         return figures | ({"skipped": int(sums["skipped"])} if "skipped" in sums else {})

@@ -29,6 +29,7 @@ from flan_jax.training.hooks.profiling import Profiling
 from flan_jax.training.hooks.progress import Progress
 from flan_jax.training.hooks.saving import Saving
 from flan_jax.training.hooks.watchdog import Watchdog
+from flan_jax.training.loss import Objective
 from flan_jax.training.run import Materials, Run, resolve
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
 
@@ -66,6 +67,11 @@ def train(
     random_seed: int = 0,
     optimizer: optimizers.Optimizer | None = None,
     microbatches: int = 1,
+    loss_averaging: str = Objective.loss_averaging,
+    loss_on_inputs: bool = Objective.loss_on_inputs,
+    z_loss: float = Objective.z_loss,
+    label_smoothing: float = Objective.label_smoothing,
+    dropout_rate: float = Objective.dropout_rate,
     mesh_shape: Mapping[str, int] | None = None,
     checkpoint_period: int = 1_000,
     keep_checkpoints: int = 2,
@@ -105,6 +111,12 @@ def train(
       optimizer: an optax transformation, or what makes one for a model (`optimizers.for_parameters`); default
         Adafactor at 3e-5.
       microbatches: gradient accumulation.
+      loss_averaging: "per_token" (the paper's), or "per_example": each example's targets together weigh 1.
+      loss_on_inputs: whether a decoder's inputs carry loss too. Then all slots of a row are target slots, and the LM
+        head runs over all of them; an encoder-decoder has no loss on its inputs.
+      z_loss: coefficient of T5X's z-loss.
+      label_smoothing: T5X's.
+      dropout_rate: of training alone, at T5X's places; see `flan_jax.models.dropout`.
       mesh_shape: sizes of the axes data, fsdp and tensor; -1 takes what is left.
       checkpoint_period: steps between checkpoints; the last step is always saved.
       keep_checkpoints: how many of the last ones stay.
@@ -155,6 +167,7 @@ def train(
             random_seed=random_seed,
             optimizer=optimizer,
             microbatches=microbatches,
+            objective=Objective(loss_averaging, loss_on_inputs, z_loss, label_smoothing, dropout_rate),
             mesh_shape=mesh_shape,
             hooks=hooks,
         )
@@ -197,6 +210,8 @@ def _trained(
         rows_per_batch=program.rows,
         lengths=program.lengths,
         encoder_decoder=bool(network.config.num_encoder_layers),
+        loss_averaging=program.objective.loss_averaging,
+        loss_on_inputs=program.objective.loss_on_inputs,
     )
     tx = optimizers.for_parameters(given.optimizer, network.logical_axes())
     shardings = state_shardings(mesh, network, tx)
@@ -226,6 +241,8 @@ def _trained(
             shardings,
             measure=called.measure if called.measures else None,
             accept=called.accept if called.accepts else None,
+            objective=program.objective,
+            seed=run.seed,
         ),
         in_shardings=(shardings, batch_shardings),
         out_shardings=(shardings, shardings.step),  # metrics lie whole on every device, like the step

@@ -27,6 +27,7 @@ from flan_jax.models.config import COMPUTATION
 from flan_jax.revision import code_revision
 from flan_jax.training import optimizers
 from flan_jax.training.described import describe, flat
+from flan_jax.training.loss import CROSS_ENTROPY, Objective
 from flan_jax.values import shown
 
 FILE = "run.json"
@@ -53,6 +54,11 @@ _NAMES = {
     "program.targets": "TASK_FEATURE_LENGTHS.targets",
     "program.microbatches": "MICROBATCHES",
     "program.optimizer": "optimizer",
+    "program.objective.loss_averaging": "LOSS_AVERAGING",
+    "program.objective.loss_on_inputs": "LOSS_ON_INPUTS",
+    "program.objective.z_loss": "Z_LOSS",
+    "program.objective.label_smoothing": "LABEL_SMOOTHING",
+    "program.objective.dropout_rate": "DROPOUT_RATE",
 }
 
 
@@ -68,6 +74,7 @@ class Program:
       targets: target slots of a row.
       microbatches: parts that the rows are computed in.
       optimizer: `described.describe` of it.
+      objective: what a step minimises. A file of an earlier version has none: then it was the mean cross entropy.
     """
 
     model: dict[str, Any]
@@ -77,6 +84,12 @@ class Program:
     targets: int
     microbatches: int
     optimizer: Any
+    objective: Objective = CROSS_ENTROPY
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Program:
+        """From what a file has."""
+        return cls(**{**values, "objective": Objective(**values.get("objective", {}))})
 
     @classmethod
     def of(
@@ -86,9 +99,15 @@ class Program:
         lengths: Mapping[str, int] | None,
         microbatches: int,
         optimizer: optimizers.Optimizer | None,
+        objective: Objective = CROSS_ENTROPY,
     ) -> Program:
-        """The program of a model and a batch; what is None has its default."""
+        """The program of a model and a batch; what is None has its default.
+
+        Raises:
+          FlanError: an objective that the model cannot have.
+        """
         fields, lengths = config.to_dict(), {**LENGTHS, **(lengths or {})}
+        objective.capacities(config, lengths["inputs"], lengths["targets"])
         return cls(
             model={name: value for name, value in fields.items() if name not in COMPUTATION},
             computation={name: fields[name] for name in COMPUTATION},
@@ -97,6 +116,7 @@ class Program:
             targets=lengths["targets"],
             microbatches=microbatches,
             optimizer=describe(optimizer or optimizers.adafactor()),
+            objective=objective,
         )
 
     @property
@@ -185,7 +205,7 @@ class Run:
                     f'purpose, delete its entry "{_OWN}".'
                 )
             lists = {name: tuple(values[name]) for name in ("datasets", "absent", "hooks", "changes")}
-            run = cls(**values | lists | {"program": Program(**values["program"])})
+            run = cls(**values | lists | {"program": Program.from_dict(values["program"])})
             _check_types(run)
             return run
         except FlanError:
@@ -373,6 +393,7 @@ def resolve(
     random_seed: int = 0,
     optimizer: optimizers.Optimizer | None = None,
     microbatches: int = 1,
+    objective: Objective = CROSS_ENTROPY,
     mesh_shape: Mapping[str, int] | None = None,
     hooks: Sequence[Any] = (),
 ) -> tuple[Run, Materials]:
@@ -398,7 +419,7 @@ def resolve(
     step = step_of(mesh.shape, batch_size, feature_lengths, microbatches)
     computation, chosen = automatic.chosen(config, computation, automatic.Device.of(mesh.devices.flat[0]), step)
     config = config.computed(**computation)
-    program = Program.of(config, batch_size, feature_lengths, microbatches, optimizer)
+    program = Program.of(config, batch_size, feature_lengths, microbatches, optimizer, objective)
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
     models.refuse_attention(config.attention, mesh.devices.flat[0].platform)
     prepared = composed(mixture, prepared_dir, tokenizer.fingerprint)

@@ -80,6 +80,8 @@ def make_train_step(
     shardings: TrainState | None = None,
     measure: Callable[[Taken], Mapping[str, Any]] | None = None,
     accept: Callable[[Taken], jax.Array] | None = None,
+    objective: loss_lib.Objective = loss_lib.CROSS_ENTROPY,
+    seed: int = 0,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, loss_lib.Metrics]]:
     """Builds `step(state, batch) -> (state, metrics)`; the caller jits it with its shardings.
 
@@ -88,19 +90,22 @@ def make_train_step(
       optimizer: as `optimizers.for_parameters` takes it.
       num_datasets: datasets of the stream.
       microbatches: gradient accumulation: the batch is cut into so many parts, one after another. The gradient is
-        that of the mean loss over all target tokens of the batch, whatever the cut.
+        that of the weighted mean over all targets of the batch, whatever the cut.
       shardings: of the state. Gradients are then laid out like their parameters, part by part, so that their sum over
         the rows arrives scattered instead of whole. None leaves them to the compiler.
       measure: what else is computed from a step; its arrays are in the metrics, as `measured`.
+      objective: what is minimised.
+      seed: of dropout's masks.
       accept: whether the update is taken, a boolean scalar. Where it is not, parameters and optimizer's state stay as
         they were, bit for bit, and `skipped` in the metrics is 1 instead of 0. The step counts.
     """
     tx = optimizers.for_parameters(optimizer, model.logical_axes())
+    asked = () if objective == loss_lib.CROSS_ENTROPY else (objective,)
 
     def gradient(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
         def total(params: Any) -> tuple[jax.Array, loss_lib.Metrics]:
             with contextlib.nullcontext() if shardings is None else partitioning.layout(shardings.step.mesh):
-                return loss_lib.target_loss(model, params, batch, num_datasets)
+                return loss_lib.target_loss(model, params, batch, num_datasets, *asked)
 
         grads, metrics = jax.grad(total, has_aux=True)(params)
         if shardings is not None:
@@ -121,12 +126,14 @@ def make_train_step(
         return jax.lax.scan(add, zeros, parts)[0]
 
     def train_step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, loss_lib.Metrics]:
+        if objective.dropout_rate:
+            batch = {**batch, "row_keys": loss_lib.row_keys(seed, state.step, len(batch["weights"]))}
         grads, metrics = accumulated(state.params, batch)
-        grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["weight"], 1.0), grads)
+        grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["weight"], loss_lib.NOTHING), grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["gradient_norm"] = optax.global_norm(grads)
-        loss = metrics["loss"] / jnp.maximum(metrics["weight"], 1.0)
+        loss = metrics["loss"] / jnp.maximum(metrics["weight"], loss_lib.NOTHING)
         taken = Taken(state.step, loss, metrics["gradient_norm"], grads, updates, state.params)
         if measure is not None:
             metrics["measured"] = measure(taken)
