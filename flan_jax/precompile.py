@@ -23,6 +23,7 @@ from flan_jax.json_lines import to_json
 from flan_jax.models.config import CHOICES, DecoderConfig
 
 with epy.lazy_imports():  # not before the command line is read
+    from flan_jax import models
     from flan_jax.compilation import estimate, program, sweep, topology
 
 # A run of the paper: 8 rows of 1,280 slots.
@@ -50,7 +51,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     Raises:
       FlanError: a wrong file or binding, or a checkpoint that is not there.
     """
-    from flan_jax.training import configurables, run  # noqa: F401 - what a run file configures
+    from flan_jax.training import configurables, optimizers, run  # noqa: F401 - what a run file configures
 
     given = {binding.partition(" = ")[0] for binding in bindings}
     unneeded = [f"{name} = 'unused'" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
@@ -58,13 +59,15 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     train = configuration.arguments("train")
     manifest, _ = run.origin(*(train.get(name) for name in ("initial_checkpoint_path", "model", "vocabulary")))
     config = DecoderConfig.from_dict(manifest.model).computed(**(train.get("computation") or {}))
-    optimizer = train.get("optimizer")
+    around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay") if name in train}
+    tuning = optimizers.Tuning(train.get("optimizer"), **around)
+    tuning.check(train.get("train_steps"), models.build(config).logical_axes())
     program = run.Program.of(
         config,
         train.get("batch_size", DEFAULTS["rows"]),
         train.get("feature_lengths"),
         train.get("microbatches", DEFAULTS["microbatches"]),
-        optimizer,
+        tuning,
     )
     return {
         "model": train.get("initial_checkpoint_path") or configuration.macro("MODEL"),
@@ -72,7 +75,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
         "rows": program.rows,
         "microbatches": program.microbatches,
         "mesh": ",".join(f"{axis}={size}" for axis, size in (train.get("mesh_shape") or {}).items()),
-        "optimizer": optimizer,
+        "optimizer": tuning,
         **program.lengths,
     }
 

@@ -156,14 +156,22 @@ class Saver:
         with self._failing():
             self._manager = _manager(model_dir, keeping.policy(keep) if isinstance(keep, int) else keep)
 
-    def save(self, step: int, params: Any, opt_state: Any = None) -> None:
+    def save(self, step: int, params: Any, opt_state: Any = None, ema: Any = None) -> None:
         """Starts saving; a step becomes visible when it is whole. Waits for the save before it.
+
+        Args:
+          step: its number.
+          params: the parameters.
+          opt_state: the optimizer's state, if there is one.
+          ema: the mean of the trained parameters over steps, if there is one.
 
         Raises:
           FlanError: an array holds numbers that are not finite: it is named, and nothing is saved. Or this save, or
             the one before it, failed.
         """
-        trees = {name: tree for name, tree in zip(stored.ITEMS, (params, opt_state), strict=True) if tree is not None}
+        trees = {
+            name: tree for name, tree in zip(stored.ITEMS, (params, opt_state, ema), strict=True) if tree is not None
+        }
         self.wait()
         self._step = step
         with self._failing():
@@ -406,19 +414,36 @@ def restore_training(
     Raises:
       FlanError: there is no checkpoint, it does not fit, or an array is not what was saved.
     """
+    both = dict(zip((stored.PARAMS, stored.OPT_STATE), zip(abstract, shardings, strict=True), strict=True))
+    chosen = _chosen_step(model_dir, step)
+    items = restore_items(model_dir, both, chosen)
+    return chosen, items[stored.PARAMS], items[stored.OPT_STATE]
+
+
+def restore_items(model_dir: str | AnyPath, wanted: Mapping[str, tuple[Any, Any]], step: int | None) -> dict[str, Any]:
+    """Reads items of a training run's step.
+
+    Args:
+      model_dir: a checkpoint folder.
+      wanted: by item (`stored.ITEMS`), shapes and dtypes, and shardings.
+      step: what `choose_step` chose; None takes the last.
+
+    Raises:
+      FlanError: there is no checkpoint, it does not fit, or an array is not what was saved.
+    """
     chosen = _chosen_step(model_dir, step)
     remedy = "give another folder, or start a new run from its parameters with INITIAL_CHECKPOINT_PATH"
+    abstract = {item: one for item, (one, _) in wanted.items()}
     with (
-        explained(model_dir, chosen, stored.ITEMS, TRAIN, dict(zip(stored.ITEMS, abstract, strict=True))),
+        explained(model_dir, chosen, tuple(wanted), TRAIN, abstract),
         contextlib.closing(_manager(model_dir)) as manager,
     ):
         with _readable(model_dir, chosen, remedy):
-            params, opt_state = (
-                ocp.args.StandardRestore(_with_shardings(a, s)) for a, s in zip(abstract, shardings, strict=True)
-            )
-            items = manager.restore(chosen, args=ocp.args.Composite(params=params, opt_state=opt_state))
-        digests.verify(model_dir, chosen, {name: items[name] for name in stored.ITEMS})
-    return chosen, items["params"], items["opt_state"]
+            asked = {item: ocp.args.StandardRestore(_with_shardings(*pair)) for item, pair in wanted.items()}
+            found = manager.restore(chosen, args=ocp.args.Composite(**asked))
+            items = {item: found[item] for item in wanted}
+        digests.verify(model_dir, chosen, items)
+    return items
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from flan_jax.checkpoint import digests
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, user_path
 
-PARAMS, OPT_STATE = "params", "opt_state"
-ITEMS = (PARAMS, OPT_STATE)
+PARAMS, OPT_STATE, EMA = "params", "opt_state", "ema"
+ITEMS = (PARAMS, OPT_STATE, EMA)  # of a step; not all need be there
 
 _AT_ONCE = 64 << 20  # bytes that are read at once, or one slice of an array's first axis
 _SMALL, _PARTS = 256 << 10, 16  # bytes of a chunk that is cut no further; parts of a dimension, at most

@@ -36,14 +36,14 @@ class Shape:
       inputs: slots of a row besides the target slots.
       targets: target slots of a row.
       microbatches: gradient accumulation.
-      optimizer: of the training step; None is the paper's.
+      optimizer: of the training step, or what else is trained and how; None is the paper's.
     """
 
     rows: int = ROWS_PER_BATCH
     inputs: int = MAX_INPUT_TOKENS
     targets: int = MAX_TARGET_TOKENS
     microbatches: int = 1
-    optimizer: optimizers.Optimizer | None = None
+    optimizer: optimizers.Optimizer | optimizers.Tuning | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +74,13 @@ class TooLargeError(Exception):
 
 def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shape: Shape) -> tuple[Any, dict]:
     """The training step of `flan_jax.training.loop`, lowered; and the bytes of its inputs by class."""
-    network, optimizer = models.build(config), shape.optimizer or optimizers.adafactor()
+    network, tuning = models.build(config), optimizers.Tuning.of(shape.optimizer)
     refuse_undivided(mesh.shape, shape.rows, shape.microbatches, ("--mesh", "--rows", "--microbatches"))
-    shardings, state = state_shardings(mesh, network, optimizer), abstract_state(network, optimizer)
+    shardings, state = state_shardings(mesh, network, tuning), abstract_state(network, tuning)
     batch = abstract_batch(config, shape)
     batch_shardings = partitioning.batch_shardings(mesh, batch)
     step = jax.jit(
-        make_train_step(network, optimizer, NUM_DATASETS, shape.microbatches, shardings),
+        make_train_step(network, tuning, NUM_DATASETS, shape.microbatches, shardings),
         in_shardings=(shardings, batch_shardings),
         out_shardings=(shardings, shardings.step),
         donate_argnums=0,
@@ -89,6 +89,8 @@ def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shap
         "parameters": _bytes(state.params, shardings.params),
         "optimizer": _bytes(state.opt_state, shardings.opt_state),
     }
+    if state.ema is not None:
+        held["mean of parameters"] = _bytes(state.ema, shardings.ema)
     return step.lower(state, batch), held
 
 

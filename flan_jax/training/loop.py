@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
 
 from flan_jax import distributed, macros, models, partitioning
-from flan_jax.checkpoint import arrays, digests, keeping, lock, place
+from flan_jax.checkpoint import arrays, digests, keeping, lock, place, stored
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
 from flan_jax.files import AnyPath, user_path
@@ -30,7 +30,7 @@ from flan_jax.training.hooks.progress import Progress
 from flan_jax.training.hooks.saving import Saving
 from flan_jax.training.hooks.watchdog import Watchdog
 from flan_jax.training.run import Materials, Run, resolve
-from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
+from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings, trained_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +65,9 @@ def train(
     computation: Mapping[str, Any] | None = None,
     random_seed: int = 0,
     optimizer: optimizers.Optimizer | None = None,
+    clip_norm: float | None = None,
+    frozen: Sequence[str] = (),
+    ema_decay: float | None = None,
     microbatches: int = 1,
     mesh_shape: Mapping[str, int] | None = None,
     checkpoint_period: int = 1_000,
@@ -103,6 +106,9 @@ def train(
       random_seed: seeds the initial parameters and the stream.
       optimizer: an optax transformation, or what makes one for a model (`optimizers.for_parameters`); default
         Adafactor at 3e-5.
+      clip_norm: largest global norm of the gradient; None for no limit.
+      frozen: patterns of paths of parameters that are not trained; see `optimizers.patterns.matches`.
+      ema_decay: of the mean of the trained parameters over steps, which checkpoints then have too; None for none.
       microbatches: gradient accumulation.
       mesh_shape: sizes of the axes data, fsdp and tensor; -1 takes what is left.
       checkpoint_period: steps between checkpoints; the last step is always saved.
@@ -152,7 +158,7 @@ def train(
             feature_lengths=feature_lengths,
             computation=computation,
             random_seed=random_seed,
-            optimizer=optimizer,
+            optimizer=optimizers.Tuning(optimizer, clip_norm, tuple(frozen), ema_decay),
             microbatches=microbatches,
             mesh_shape=mesh_shape,
             hooks=hooks,
@@ -197,10 +203,10 @@ def _trained(
         lengths=program.lengths,
         encoder_decoder=bool(network.config.num_encoder_layers),
     )
-    tx = optimizers.for_parameters(given.optimizer, network.logical_axes())
-    shardings = state_shardings(mesh, network, tx)
-    state = _state(network, tx, shardings, folder, start, run, given.checkpoint)
-    place.check_room(folder, (state.params, state.opt_state))
+    tuning = given.tuning
+    shardings = state_shardings(mesh, network, tuning)
+    state = _state(network, tuning, shardings, folder, start, run, given.checkpoint)
+    place.check_room(folder, (state.params, state.opt_state, state.ema))
     if primary:
         whole = partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())
         records.show(composition, run.train_steps * stream.draws_per_step, [*changes, *filter(None, [whole])])
@@ -217,7 +223,7 @@ def _trained(
     train_step = jax.jit(
         make_train_step(
             network,
-            tx,
+            tuning,
             len(stream.datasets),
             program.microbatches,
             shardings,
@@ -251,7 +257,7 @@ def _trained(
 
 def _state(
     network: models.Model,
-    tx: optax.GradientTransformation,
+    tuning: optimizers.Tuning,
     shardings: TrainState,
     model_dir: AnyPath,
     step: int | None,
@@ -262,7 +268,7 @@ def _state(
 
     Args:
       network: the model.
-      tx: the optimizer.
+      tuning: what is trained, and how.
       shardings: of the state.
       model_dir: the run's own folder.
       step: which of its checkpoints; None where it has none.
@@ -272,11 +278,14 @@ def _state(
     Raises:
       FlanError: it cannot be read, or the parameters are not finite.
     """
+    abstract = abstract_state(network, tuning)
     if step is not None:
-        abstract = abstract_state(network, tx)
-        _, params, opt_state = arrays.restore_training(
-            model_dir, (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state), step
-        )
+        wanted = {stored.PARAMS: (abstract.params, shardings.params)}
+        wanted[stored.OPT_STATE] = (abstract.opt_state, shardings.opt_state)
+        if tuning.ema_decay is not None:
+            wanted[stored.EMA] = (abstract.ema, shardings.ema)
+        items = arrays.restore_items(model_dir, wanted, step)
+        params, opt_state, ema = items[stored.PARAMS], items[stored.OPT_STATE], items.get(stored.EMA)
     elif checkpoint:
         of_step = run.start.get("step")
         params = arrays.restore_params(checkpoint, network.abstract_params(), shardings.params, of_step, arrays.START)
@@ -285,5 +294,9 @@ def _state(
     origin = checkpoint or "the random start" if step is None else model_dir
     digests.refuse_not_finite(digests.measure(params), f"parameters of {origin}", "start from another checkpoint")
     if step is None:
+        tx = optimizers.for_parameters(tuning, network.logical_axes())
         opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
-    return TrainState(jax.device_put(np.int32(step or 0), shardings.step), params, opt_state)
+        ema = None
+        if tuning.ema_decay is not None:  # a copy: the step is given the memory of both
+            ema = jax.tree.map(jnp.copy, trained_part(tuning, network, params))
+    return TrainState(jax.device_put(np.int32(step or 0), shardings.step), params, opt_state, ema)

@@ -52,6 +52,9 @@ _NAMES = {
     "program.targets": "TASK_FEATURE_LENGTHS.targets",
     "program.microbatches": "MICROBATCHES",
     "program.optimizer": "optimizer",
+    "program.clip_norm": "CLIP_NORM",
+    "program.frozen": "FROZEN",
+    "program.ema_decay": "EMA_DECAY",
 }
 
 
@@ -67,6 +70,9 @@ class Program:
       targets: target slots of a row.
       microbatches: parts that the rows are computed in.
       optimizer: `described.describe` of it.
+      clip_norm: largest global norm of the gradient, or None.
+      frozen: patterns of the parameters that are not trained.
+      ema_decay: of the mean of parameters over steps, or None.
     """
 
     model: dict[str, Any]
@@ -76,6 +82,9 @@ class Program:
     targets: int
     microbatches: int
     optimizer: Any
+    clip_norm: float | None = None
+    frozen: tuple[str, ...] = ()
+    ema_decay: float | None = None
 
     @classmethod
     def of(
@@ -84,10 +93,11 @@ class Program:
         rows: int,
         lengths: Mapping[str, int] | None,
         microbatches: int,
-        optimizer: optimizers.Optimizer | None,
+        optimizer: optimizers.Optimizer | optimizers.Tuning | None,
     ) -> Program:
         """The program of a model and a batch; what is None has its default."""
         fields, lengths = config.to_dict(), {**LENGTHS, **(lengths or {})}
+        tuning = optimizers.Tuning.of(optimizer)
         return cls(
             model={name: value for name, value in fields.items() if name not in COMPUTATION},
             computation={name: fields[name] for name in COMPUTATION},
@@ -95,7 +105,10 @@ class Program:
             inputs=lengths["inputs"],
             targets=lengths["targets"],
             microbatches=microbatches,
-            optimizer=describe(optimizer or optimizers.adafactor()),
+            optimizer=describe(tuning.made),
+            clip_norm=tuning.clip_norm,
+            frozen=tuning.frozen,
+            ema_decay=tuning.ema_decay,
         )
 
     @property
@@ -283,7 +296,7 @@ class Materials:
       tokenizer: the vocabulary.
       prepared: what the mixture consists of.
       mesh: the devices.
-      optimizer: the optimizer.
+      tuning: what is trained, and how.
       saved: the run in MODEL_DIR, or None.
       checkpoint: where the parameters of step 0 are; None makes random ones.
     """
@@ -292,7 +305,7 @@ class Materials:
     tokenizer: vocabularies.Tokenizer
     prepared: Prepared
     mesh: jax.sharding.Mesh
-    optimizer: optimizers.Optimizer
+    tuning: optimizers.Tuning
     saved: Run | None
     checkpoint: str | None
 
@@ -356,7 +369,7 @@ def resolve(
     feature_lengths: Mapping[str, int] | None = None,
     computation: Mapping[str, Any] | None = None,
     random_seed: int = 0,
-    optimizer: optimizers.Optimizer | None = None,
+    optimizer: optimizers.Optimizer | optimizers.Tuning | None = None,
     microbatches: int = 1,
     mesh_shape: Mapping[str, int] | None = None,
     hooks: Sequence[Any] = (),
@@ -380,7 +393,9 @@ def resolve(
             step = arrays.latest_step(initial_checkpoint_path)
             start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
     config = models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {}))
-    program = Program.of(config, batch_size, feature_lengths, microbatches, optimizer)
+    tuning = optimizers.Tuning.of(optimizer)
+    tuning.check(train_steps, models.build(config).logical_axes())
+    program = Program.of(config, batch_size, feature_lengths, microbatches, tuning)
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
     models.refuse_attention(config.attention, mesh.devices.flat[0].platform)
@@ -409,5 +424,4 @@ def resolve(
         hooks=tuple(hook if isinstance(hook, str) else _class_of(hook) for hook in hooks),
         code=code_revision(),
     )
-    optimizer = optimizer or optimizers.adafactor()
-    return run, Materials(manifest, tokenizer, prepared, mesh, optimizer, saved, initial_checkpoint_path)
+    return run, Materials(manifest, tokenizer, prepared, mesh, tuning, saved, initial_checkpoint_path)

@@ -61,7 +61,7 @@ class Saving:
             self._allowed()
             state = context.state()
             self._look(context, step, values)
-            self._saver.save(step, state.params, state.opt_state)
+            self._saver.save(step, state.params, state.opt_state, state.ema)
             context.save_wanted = False
             context.tell("after_save", step)
 

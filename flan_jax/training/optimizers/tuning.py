@@ -1,0 +1,130 @@
+"""What of a model is trained, and how: the optimizer, and what is done around it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from flan_jax import partitioning
+from flan_jax.errors import FlanError
+from flan_jax.training.described import describe
+from flan_jax.training.optimizers import layout, patterns
+from flan_jax.training.optimizers.factored import adafactor
+from flan_jax.training.optimizers.kinds import Known, Optimizer, differing, for_parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What of a model is trained, and how.
+
+    Attributes:
+      optimizer: None is Adafactor as the paper has it.
+      clip_norm: largest global norm of the gradient; a larger gradient is scaled down to it. None for no limit.
+      frozen: patterns (`patterns.matches`) of parameters that stay as they are. They have no gradient, no part in its
+        norm and no state of the optimizer.
+      ema_decay: d of the mean of parameters over steps, d x mean + (1 - d) x parameters, which begins with those of
+        step 0; None for no mean.
+    """
+
+    optimizer: Optimizer | None = None
+    clip_norm: float | None = None
+    frozen: tuple[str, ...] = ()
+    ema_decay: float | None = None
+
+    @classmethod
+    def of(cls, optimizer: Optimizer | Tuning | None) -> Tuning:
+        """An optimizer for all parameters, with nothing around it."""
+        return optimizer if isinstance(optimizer, Tuning) else cls(optimizer)
+
+    @property
+    def made(self) -> Optimizer:
+        """The optimizer."""
+        return adafactor() if self.optimizer is None else self.optimizer
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What it is, as `described.describe` takes it: the optimizer, and what is not at its default."""
+        around = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)[1:]}
+        return describe(self.made) | differing(around, defaults)
+
+    def check(self, train_steps: int | None, logical_axes: Any) -> None:
+        """Looks whether it fits a run and a model.
+
+        Args:
+          train_steps: of the run; None where nobody knows.
+          logical_axes: of all parameters.
+
+        Raises:
+          FlanError: a warm-up or a schedule that does not fit the steps, or patterns that do not fit the model.
+        """
+        if isinstance(self.made, Known) and train_steps is not None:
+            said = self.made.description
+            if (warmup := said.get("warmup_steps") or 0) > train_steps:
+                raise FlanError(
+                    f"WARMUP_STEPS {warmup} is more than TRAIN_STEPS {train_steps}: the learning rate would never be "
+                    f"reached; give WARMUP_STEPS of at most {train_steps}."
+                )
+            schedule = said.get("schedule") or {}
+            if (steps := schedule.get("steps")) is not None and steps < train_steps:
+                raise FlanError(
+                    f"the learning rate's schedule {schedule['name']!r} ends after {steps} steps, before TRAIN_STEPS "
+                    f"{train_steps}: give it steps={train_steps}."
+                )
+        for_parameters(self, logical_axes)
+
+    def trained(self, logical_axes: Any) -> frozenset[patterns.Path] | None:
+        """The paths of the parameters that are trained; None for all.
+
+        Raises:
+          FlanError: a pattern fits no parameter, or none is left.
+        """
+        if not self.frozen:
+            return None
+        known = patterns.paths(logical_axes)
+        found = frozenset(known) - patterns.chosen("FROZEN", self.frozen, known)
+        if not found:
+            raise FlanError(
+                f"FROZEN {list(self.frozen)!r} leaves no parameter to train: take a pattern out, or add one that "
+                'begins with "!", as "!mlp", for what is to be trained after all.'
+            )
+        return found
+
+    def __call__(self, logical_axes: Any) -> optax.GradientTransformation:
+        """The transformation: `init` takes all parameters, `update` the gradients of those that are trained."""
+        wanted = self.trained(logical_axes)
+        tx = for_parameters(self.made, logical_axes if wanted is None else patterns.part(logical_axes, wanted))
+        if self.clip_norm is not None:
+            tx = optax.chain(optax.clip_by_global_norm(self.clip_norm), tx)
+        if wanted is None:
+            return tx
+
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            return tx.update(updates, state, None if params is None else patterns.part(params, wanted))
+
+        return optax.GradientTransformation(lambda params: tx.init(patterns.part(params, wanted)), update)
+
+
+def state_shardings(
+    mesh: jax.sharding.Mesh, optimizer: Optimizer, params: Mapping[str, Any], logical_axes: Mapping[str, Any]
+) -> Any:
+    """A NamedSharding for every array of an optimizer's state, as the optimizer declares it; see `layout`.
+
+    Args:
+      mesh: the devices.
+      optimizer: the optimizer, or a `Tuning`.
+      params: all parameters, as shapes.
+      logical_axes: theirs.
+    """
+    state = jax.eval_shape(for_parameters(optimizer, logical_axes).init, params)
+    return partitioning.along_shardings(mesh, layout.along(state, params, logical_axes), state)
+
+
+def rate(optimizer: Optimizer | Tuning, step: int) -> float | None:
+    """The learning rate of the step after so many; None where the optimizer does not say."""
+    made = Tuning.of(optimizer).made
+    return float(made.rate(step)) if isinstance(made, Known) else None
