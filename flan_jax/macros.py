@@ -23,6 +23,7 @@ from flan_jax.values import (
     MESH_AXES,
     SEEDS,
     TOKENS,
+    WEIGHTS,
     ByName,
     Either,
     Keyed,
@@ -324,6 +325,7 @@ SETTINGS = (
         "which of a checkpoint's steps",
         ("evaluate.step",),
     ),
+    Setting("PARAMETERS", OneOf(WEIGHTS), "the last parameters, or their mean over steps", ("evaluate.parameters",)),
     Setting("EVAL_OUTPUT_DIR", Where(), "where predictions, results and report go", ("evaluate.output_dir",)),
     Setting(
         "DATASETS",

@@ -238,12 +238,12 @@ def along_shardings(mesh: Mesh, along: Any, shapes: Any) -> Any:
         if declared is None:
             return NamedSharding(mesh, PartitionSpec())
         spec = partition_spec(mesh, declared.axes, declared.shape)
-        found = NamedSharding(mesh, PartitionSpec(*(None if dim is None else spec[dim] for dim in declared.dims)))
         try:
+            found = NamedSharding(mesh, PartitionSpec(*(None if dim is None else spec[dim] for dim in declared.dims)))
             if len(declared.dims) != len(x.shape):
                 raise ValueError
             found.shard_shape(tuple(x.shape))
-        except ValueError as error:
+        except (ValueError, IndexError) as error:
             raise FlanError(
                 f"the optimizer's {'/'.join(names(path))}, {tuple(x.shape)}, cannot lie like dimensions "
                 f"{declared.dims} of its parameter, {declared.shape}: what it declares of its state is wrong."

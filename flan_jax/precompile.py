@@ -61,7 +61,8 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     config = DecoderConfig.from_dict(manifest.model).computed(**(train.get("computation") or {}))
     around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay") if name in train}
     tuning = optimizers.Tuning(train.get("optimizer"), **around)
-    tuning.check(train.get("train_steps"), models.build(config).logical_axes())
+    network = models.build(config)
+    tuning.check(train.get("train_steps"), network.abstract_params(), network.logical_axes())
     program = run.Program.of(
         config,
         train.get("batch_size", DEFAULTS["rows"]),

@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from flan_jax import distributed, models, partitioning
-from flan_jax.checkpoint import digests, keeping, place, stored
+from flan_jax.checkpoint import digests, keeping, nested, place, stored
 from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
@@ -374,7 +374,12 @@ def _chosen_step(model_dir: str | AnyPath, step: int | None) -> int:
 
 
 def restore_params(
-    model_dir: str | AnyPath, abstract_params: Any, shardings: Any, step: int | None = None, how: str = STEP
+    model_dir: str | AnyPath,
+    abstract_params: Any,
+    shardings: Any,
+    step: int | None = None,
+    how: str = STEP,
+    which: str = stored.PARAMS,
 ) -> Any:
     """Reads the parameters, each leaf onto the devices that its sharding names.
 
@@ -384,20 +389,29 @@ def restore_params(
       shardings: a tree of shardings like it.
       step: None takes the last.
       how: another step is taken, for the error: `STEP` or `START`.
+      which: the last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
       FlanError: there is no such checkpoint, it does not fit, or an array is not what was saved.
     """
     chosen = _chosen_step(model_dir, step)
+    wanted = {stored.PARAMS: (abstract_params, shardings)}
+    if which != stored.PARAMS:
+        averaged = distributed.decided(lambda: sorted(stored.averaged(model_dir, chosen)))
+        part = {tuple(name.split("/")) for name in averaged}
+        mean = tuple(nested.part(tree, part) for tree in (abstract_params, shardings))
+        wanted = {stored.EMA: mean} if part == {*nested.paths(abstract_params)} else wanted | {stored.EMA: mean}
+    items = {item: abstract for item, (abstract, _) in wanted.items()}
     with (
-        explained(model_dir, chosen, how=how, wanted={stored.PARAMS: abstract_params}),
+        explained(model_dir, chosen, tuple(wanted), how=how, wanted=items),
         contextlib.closing(_manager(model_dir)) as manager,
     ):
         with _readable(model_dir, chosen):
-            items = ocp.args.Composite(params=ocp.args.StandardRestore(_with_shardings(abstract_params, shardings)))
-            params = manager.restore(chosen, args=items)["params"]
-        digests.verify(model_dir, chosen, {"params": params})
-    return params
+            asked = {item: ocp.args.StandardRestore(_with_shardings(*pair)) for item, pair in wanted.items()}
+            found = manager.restore(chosen, args=ocp.args.Composite(**asked))
+            trees = {item: found[item] for item in wanted}
+        digests.verify(model_dir, chosen, trees)
+    return next(iter(trees.values())) if len(trees) == 1 else nested.merged(*trees.values())
 
 
 def restore_training(
@@ -506,6 +520,7 @@ def load_model(
     step: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     computation: Mapping[str, Any] | None = None,
+    which: str = stored.PARAMS,
 ) -> tuple[models.Model, Any, vocabularies.Tokenizer, Manifest]:
     """Reads a checkpoint for use: model, parameters, vocabulary and manifest.
 
@@ -514,6 +529,7 @@ def load_model(
       step: which of its checkpoints; None takes the last.
       mesh: where the parameters are laid out; None takes all devices.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own.
+      which: the last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
       FlanError: the folder is no checkpoint, lacks the step or is damaged, or the model cannot be computed so here.
@@ -525,4 +541,4 @@ def load_model(
     models.refuse_attention(model.config.attention, mesh.devices.flat[0].platform)
     abstract = model.abstract_params()
     shardings = partitioning.parameter_shardings(mesh, model.logical_axes(), abstract)
-    return model, restore_params(model_dir, abstract, shardings, step), tokenizer, manifest
+    return model, restore_params(model_dir, abstract, shardings, step, which=which), tokenizer, manifest

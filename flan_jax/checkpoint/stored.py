@@ -17,8 +17,10 @@ from flan_jax import distributed, files
 from flan_jax.checkpoint import digests
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, user_path
+from flan_jax.values import WEIGHTS
 
-PARAMS, OPT_STATE, EMA = "params", "opt_state", "ema"
+PARAMS, EMA = WEIGHTS
+OPT_STATE = "opt_state"
 ITEMS = (PARAMS, OPT_STATE, EMA)  # of a step; not all need be there
 
 _AT_ONCE = 64 << 20  # bytes that are read at once, or one slice of an array's first axis
@@ -110,6 +112,32 @@ def unreadable(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS
     except Exception as error:
         return _said(error, model_dir)
     return None
+
+
+def averaged(model_dir: str | AnyPath, step: int) -> Mapping[str, digests.Digest]:
+    """The digests of a step's mean of parameters, by their paths: of those that were trained.
+
+    Raises:
+      FlanError: it has none.
+    """
+    saved = digests.read(model_dir, step) or {}
+    if EMA not in saved:
+        raise FlanError(
+            f"step {step} of {model_dir} has no mean of parameters ({EMA}): it was trained without EMA_DECAY; take "
+            f"{PARAMS}."
+        )
+    return saved[EMA]
+
+
+def weights(model_dir: str | AnyPath, step: int, which: str = PARAMS) -> str | None:
+    """One digest of the weights that are read of a step; None where an earlier version saved none.
+
+    Raises:
+      FlanError: there are no such weights.
+    """
+    mean = averaged(model_dir, step) if which == EMA else {}
+    saved = digests.read(model_dir, step)
+    return None if saved is None or PARAMS not in saved else digests.combined(saved[PARAMS] | mean)
 
 
 def has_shapes(model_dir: str | AnyPath, step: int, wanted: Mapping[str, Any]) -> bool:

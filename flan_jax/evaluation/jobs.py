@@ -16,7 +16,7 @@ import jax
 
 from flan_jax import catalog, distributed, files
 from flan_jax import styles as text_styles
-from flan_jax.checkpoint import arrays, digests
+from flan_jax.checkpoint import arrays, stored
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
@@ -24,6 +24,7 @@ from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.files import AnyPath, is_remote, user_path
 from flan_jax.scoring.scorer import Scorer
+from flan_jax.values import WEIGHTS
 
 ALL, FOLLOW = "all", "follow"
 _LOCK = ".lock"
@@ -59,6 +60,7 @@ class Run:
       settings: what results depend on.
       parts: one, or one for each cluster.
       group: the name of the runs that differ in their seed alone, this one among them; empty for a run of its own.
+      which: of the checkpoints' weights, one of `values.WEIGHTS`.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Run:
     settings: evaluator.Settings
     parts: tuple[Part, ...]
     group: str = ""
+    which: str = WEIGHTS[0]
 
 
 def plan(
@@ -231,19 +234,19 @@ def evaluate(
     with alone(run.output_dir):
         for part in run.parts:
             network, params, tokenizer, manifest = arrays.load_model(
-                part.checkpoint, step=part.step, mesh=mesh, computation=run.settings.computation
+                part.checkpoint, step=part.step, mesh=mesh, computation=run.settings.computation, which=run.which
             )
             try:
                 results = evaluator.evaluate(
                     Scorer(network, params, mesh=mesh),
                     tokenizer,
                     manifest,
-                    part.name,
+                    part.name + ("" if run.which == WEIGHTS[0] else f" {run.which}"),
                     part.datasets,
                     prepared_dir,
                     run.output_dir,
                     run.settings,
-                    weights=_weights(part),
+                    weights=stored.weights(part.checkpoint, part.step, run.which),
                     generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh) if generate else None,
                     allow_seen=allow_seen,
                     progress=progress,
@@ -259,12 +262,6 @@ def evaluate(
         results = _joined(found)
         evaluator.write_results(results, run.output_dir)
         return results
-
-
-def _weights(part: Part) -> str | None:
-    """The digest of a checkpoint's weights, as they were saved; None where an earlier version saved none."""
-    saved = digests.read(part.checkpoint, part.step)
-    return None if saved is None or "params" not in saved else digests.combined(saved["params"])
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from flan_jax import catalog, models
+from flan_jax.checkpoint import stored
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, StorageError
@@ -66,6 +67,7 @@ def open_source(
     config: models.DecoderConfig | None = None,
     vocabulary: str | None = None,
     step: int | None = None,
+    which: str = stored.PARAMS,
 ) -> Source:
     """Opens a GGUF file, a folder of transformers, one of T5X, or a checkpoint folder of ours.
 
@@ -74,6 +76,7 @@ def open_source(
       config: the shape, where the format has none (T5X).
       vocabulary: likewise; see `vocabularies.load`.
       step: which of a checkpoint folder of ours; None takes the last.
+      which: the last parameters of a checkpoint folder of ours, or their mean; one of `values.WEIGHTS`.
 
     Raises:
       FlanError: it is none of these, is broken or not covered, or what its format lacks was not given.
@@ -81,6 +84,8 @@ def open_source(
     checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
     if step is not None and (checkpoint is not None or not (path / "manifest.json").is_file()):
         raise FlanError(f"{path} is no checkpoint folder of FLAN-JAX with several steps: leave --step={step} out.")
+    if which != stored.PARAMS and (checkpoint is not None or not (path / "manifest.json").is_file()):
+        raise FlanError(f"{path} is no checkpoint folder of FLAN-JAX with a mean of parameters: leave {which} out.")
     if checkpoint is not None:
         return _open_t5x(checkpoint, config, vocabulary)
     if config is not None or vocabulary is not None:
@@ -92,7 +97,7 @@ def open_source(
     if (path / "config.json").is_file():
         return huggingface.read(path)
     if (path / "manifest.json").is_file():
-        return native.read(path, step)
+        return native.read(path, step, which)
     raise FlanError(
         f"{path} is no folder that can be converted: there is no config.json (transformers), no checkpoint_<step> "
         "(T5X) and no manifest.json (FLAN-JAX) in it."

@@ -121,8 +121,13 @@ def write(source: Source, manifest: Manifest, folder: AnyPath) -> None:
     manifest.save(folder)
 
 
-def read(folder: AnyPath, step: int | None = None) -> Source:
+def read(folder: AnyPath, step: int | None = None, which: str = stored.PARAMS) -> Source:
     """Opens a checkpoint folder.
+
+    Args:
+      folder: the checkpoint folder.
+      step: which of its steps; None takes the last.
+      which: the last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
       FlanError: it is none, is damaged, or lacks the step.
@@ -134,17 +139,22 @@ def read(folder: AnyPath, step: int | None = None) -> Source:
     step = (found or [0])[-1] if step is None else step
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
-    params = digests.step_folder(folder, step) / stored.PARAMS
+    averaged = {tuple(name.split("/")) for name in stored.averaged(folder, step)} if which == stored.EMA else set()
     shapes: dict[ParameterPath, tuple[int, ...]] = {
         leaf.path: ((leaf.num_layers,) if leaf.num_layers else ()) + leaf.shape for leaf in leaves(config)
     }
     kept: dict[str, Any] = {}  # the layers read last: they are mostly asked for in order
-    with arrays.explained(folder, step):
-        checked = digests.Reading(folder, step)
+    items = (stored.PARAMS, stored.EMA) if averaged else (stored.PARAMS,)
+    with arrays.explained(folder, step, items):
+        checked = {item: digests.Reading(folder, step, item) for item in items}
+
+    def item_of(path: ParameterPath) -> str:
+        return stored.EMA if path in averaged else stored.PARAMS
 
     def stored_tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         if kept.get("path") != path:
-            kept.update(path=path, store=stored.opened(params, "/".join(path)), at=None)
+            item = digests.step_folder(folder, step) / item_of(path)
+            kept.update(path=path, store=stored.opened(item, "/".join(path)), at=None)
         store = kept["store"]
         if store.shape != (expected := shapes[path]):
             raise ValueError(f"{'/'.join(path)} has shape {store.shape}, and {expected} by the manifest")
@@ -160,13 +170,15 @@ def read(folder: AnyPath, step: int | None = None) -> Source:
         return kept["layers"][layer - start]
 
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
-        with arrays.explained(folder, step):
+        with arrays.explained(folder, step, items):
             try:
                 found = stored_tensor(path, layer)
             except (ValueError, OSError) as error:
                 what = f"step {step} of {folder} cannot be read ({stored.reason(error, folder)})"
                 raise FlanError(f"{what}: it is damaged; copy it anew.") from error
-            checked.add("/".join(path), found, layer, 0 if layer is None else shapes[path][0])
+            checked[item_of(path)].add("/".join(path), found, layer, 0 if layer is None else shapes[path][0])
         return as_float32(found, f"step {step} of {folder}: {'/'.join(path)}")
 
-    return Source(config, tensor, tokenizer, f"{folder.name} step {step}", manifest, step)
+    return Source(
+        config, tensor, tokenizer, f"{folder.name} step {step}" + (f" ({which})" if averaged else ""), manifest, step
+    )

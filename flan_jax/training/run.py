@@ -394,7 +394,8 @@ def resolve(
             start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
     config = models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {}))
     tuning = optimizers.Tuning.of(optimizer)
-    tuning.check(train_steps, models.build(config).logical_axes())
+    network = models.build(config)
+    tuning.check(train_steps, network.abstract_params(), network.logical_axes())
     program = Program.of(config, batch_size, feature_lengths, microbatches, tuning)
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))

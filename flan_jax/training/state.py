@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from flan_jax import partitioning
+from flan_jax.checkpoint import nested
 from flan_jax.models import Model
 from flan_jax.training import loss as loss_lib
 from flan_jax.training import optimizers
-from flan_jax.training.optimizers import patterns
 
 
 @jax.tree_util.register_dataclass
@@ -60,7 +60,7 @@ class Taken:
 def trained_part(tuning: optimizers.Tuning, model: Model, tree: Any) -> Any:
     """Of a tree like the parameters, what is trained."""
     wanted = tuning.trained(model.logical_axes())
-    return tree if wanted is None else patterns.part(tree, wanted)
+    return tree if wanted is None else nested.part(tree, wanted)
 
 
 def abstract_state(model: Model, optimizer: optimizers.Optimizer | optimizers.Tuning) -> TrainState:
@@ -113,7 +113,7 @@ def make_train_step(
 
     def gradient(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
         def total(trained: Any) -> tuple[jax.Array, loss_lib.Metrics]:
-            merged = patterns.merged(params, trained) if tuning.frozen else trained
+            merged = nested.merged(params, trained) if tuning.frozen else trained
             with contextlib.nullcontext() if shardings is None else partitioning.layout(shardings.step.mesh):
                 return loss_lib.target_loss(model, merged, batch, num_datasets)
 
@@ -153,7 +153,7 @@ def make_train_step(
             keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
             trained, opt_state, ema = jax.tree.map(keep, (trained, opt_state, ema), as_before)
             metrics["skipped"] = 1.0 - accepted.astype(jnp.float32)
-        params = patterns.merged(state.params, trained) if tuning.frozen else trained
+        params = nested.merged(state.params, trained) if tuning.frozen else trained
         metrics["parameter_norm"] = optax.global_norm(params)  # tells a broken update before it is saved
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 

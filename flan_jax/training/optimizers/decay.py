@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from flan_jax import partitioning
+from flan_jax.checkpoint import nested
 from flan_jax.training.optimizers import patterns
 
 NO_DECAY = ("scale", "bias", "*embedding")  # norms, biases, and tables that are looked up
@@ -25,7 +26,7 @@ def mask(no_decay: Sequence[str], logical_axes: Any) -> Callable[[Any], Any]:
     Raises:
       FlanError: a pattern fits nothing.
     """
-    known = patterns.paths(logical_axes)
+    known = nested.paths(logical_axes)
     spared = patterns.chosen("NO_DECAY", no_decay, known, lenient=tuple(no_decay) == NO_DECAY)
 
     def of(params: Any) -> Any:

@@ -19,12 +19,14 @@ class Known:
     Attributes:
       make: the function.
       description: what run.json has of it.
-      rate: the learning rate after so many steps.
+      rate: the learning rate after so many steps; None where it is not known.
+      foreign: whether the transformation is somebody else's.
     """
 
     make: Callable[[Any], optax.GradientTransformation]
     description: Mapping[str, Any]
-    rate: optax.Schedule
+    rate: optax.Schedule | None
+    foreign: bool = False
 
     def __call__(self, logical_axes: Any) -> optax.GradientTransformation:
         """The transformation for parameters of these axes."""

@@ -203,7 +203,7 @@ def factory(
             raise FlanError(f"{start} gives {shown(tx)} for a model: it has to be an optax.GradientTransformation.")
         return tx
 
-    return Known(make, described, rate)
+    return Known(make, described, rate if "learning_rate" in by_us else None, foreign=True)
 
 
 def _takes_axes(maker: Callable[..., Any]) -> bool:

@@ -1,21 +1,12 @@
-"""Parameters by patterns of their paths, and trees that hold some of the parameters."""
+"""Parameters by patterns of their paths."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
+from flan_jax.checkpoint.nested import Path
 from flan_jax.errors import FlanError, near_names
-
-Path = tuple[str, ...]
-
-
-def paths(tree: Mapping[str, Any]) -> list[Path]:
-    """The paths of the leaves of nested dicts."""
-    return [
-        (name, *rest) for name, inner in tree.items() for rest in (paths(inner) if isinstance(inner, Mapping) else [()])
-    ]
 
 
 def matches(pattern: str, path: Path) -> bool:
@@ -47,35 +38,3 @@ def chosen(what: str, patterns: Sequence[str], known: Collection[Path], lenient:
             raise FlanError(f"{what}: pattern {pattern!r} fits no parameter: {near}")
         found = found - fitting if pattern.startswith("!") else found | fitting
     return frozenset(found)
-
-
-def part(tree: Mapping[str, Any], wanted: Collection[Path]) -> dict[str, Any]:
-    """The nested dicts with these leaves alone, and without dicts that would be empty."""
-    found = _mapped(tree, lambda path, leaf: leaf if path in wanted else None, ())
-    return found or {}
-
-
-def _mapped(tree: Mapping[str, Any], keep: Callable[[Path, Any], Any], above: Path) -> dict[str, Any] | None:
-    found = {}
-    for name, inner in tree.items():
-        path = (*above, name)
-        kept = _mapped(inner, keep, path) if isinstance(inner, Mapping) else keep(path, inner)
-        if kept is not None:
-            found[name] = kept
-    return found or None
-
-
-def merged(*trees: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts with the leaves of all; where several have one, the last counts."""
-    found: dict[str, Any] = {}
-    for tree in trees:
-        for name, inner in tree.items():
-            both = isinstance(inner, Mapping) and isinstance(found.get(name), Mapping)
-            found[name] = merged(found[name], inner) if both else inner
-    return found
-
-
-def shown(found: Iterable[Path]) -> str:
-    """Some paths in words."""
-    named = sorted("/".join(path) for path in found)
-    return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")

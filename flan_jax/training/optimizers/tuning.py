@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import optax
 
 from flan_jax import partitioning
+from flan_jax.checkpoint import nested
 from flan_jax.errors import FlanError
+from flan_jax.training import by_name
 from flan_jax.training.described import describe
 from flan_jax.training.optimizers import layout, patterns
 from flan_jax.training.optimizers.factored import adafactor
@@ -52,15 +55,17 @@ class Tuning:
         defaults = {field.name: field.default for field in dataclasses.fields(self)[1:]}
         return describe(self.made) | differing(around, defaults)
 
-    def check(self, train_steps: int | None, logical_axes: Any) -> None:
+    def check(self, train_steps: int | None, params: Any, logical_axes: Any) -> None:
         """Looks whether it fits a run and a model.
 
         Args:
           train_steps: of the run; None where nobody knows.
-          logical_axes: of all parameters.
+          params: all parameters, as shapes.
+          logical_axes: theirs.
 
         Raises:
-          FlanError: a warm-up or a schedule that does not fit the steps, or patterns that do not fit the model.
+          FlanError: a warm-up or a schedule that does not fit the steps, patterns that do not fit the model, or an
+            optimizer that cannot take a step.
         """
         if isinstance(self.made, Known) and train_steps is not None:
             said = self.made.description
@@ -75,9 +80,16 @@ class Tuning:
                     f"the learning rate's schedule {schedule['name']!r} ends after {steps} steps, before TRAIN_STEPS "
                     f"{train_steps}: give it steps={train_steps}."
                 )
-        for_parameters(self, logical_axes)
+        tx, wanted = for_parameters(self, logical_axes), self.trained(logical_axes)
+        if not isinstance(self.made, Known) or self.made.foreign:
+            gradients = params if wanted is None else nested.part(params, wanted)
+            with _failing():
+                updates, _ = jax.eval_shape(tx.update, gradients, jax.eval_shape(tx.init, params), params)
+                shapes = [jax.tree.map(lambda x: x.shape, tree) for tree in (updates, gradients)]
+            if shapes[0] != shapes[1]:
+                raise FlanError("OPTIMIZER: the updates that it gives have other names or shapes than the parameters.")
 
-    def trained(self, logical_axes: Any) -> frozenset[patterns.Path] | None:
+    def trained(self, logical_axes: Any) -> frozenset[nested.Path] | None:
         """The paths of the parameters that are trained; None for all.
 
         Raises:
@@ -85,7 +97,7 @@ class Tuning:
         """
         if not self.frozen:
             return None
-        known = patterns.paths(logical_axes)
+        known = nested.paths(logical_axes)
         found = frozenset(known) - patterns.chosen("FROZEN", self.frozen, known)
         if not found:
             raise FlanError(
@@ -97,16 +109,27 @@ class Tuning:
     def __call__(self, logical_axes: Any) -> optax.GradientTransformation:
         """The transformation: `init` takes all parameters, `update` the gradients of those that are trained."""
         wanted = self.trained(logical_axes)
-        tx = for_parameters(self.made, logical_axes if wanted is None else patterns.part(logical_axes, wanted))
+        tx = for_parameters(self.made, logical_axes if wanted is None else nested.part(logical_axes, wanted))
         if self.clip_norm is not None:
             tx = optax.chain(optax.clip_by_global_norm(self.clip_norm), tx)
         if wanted is None:
             return tx
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-            return tx.update(updates, state, None if params is None else patterns.part(params, wanted))
+            return tx.update(updates, state, None if params is None else nested.part(params, wanted))
 
-        return optax.GradientTransformation(lambda params: tx.init(patterns.part(params, wanted)), update)
+        return optax.GradientTransformation(lambda params: tx.init(nested.part(params, wanted)), update)
+
+
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """Around code of somebody else's optimizer."""
+    try:
+        yield
+    except FlanError:
+        raise
+    except Exception as error:
+        raise by_name.failed("OPTIMIZER: tracing a step of it", error) from error
 
 
 def state_shardings(
@@ -127,4 +150,4 @@ def state_shardings(
 def rate(optimizer: Optimizer | Tuning, step: int) -> float | None:
     """The learning rate of the step after so many; None where the optimizer does not say."""
     made = Tuning.of(optimizer).made
-    return float(made.rate(step)) if isinstance(made, Known) else None
+    return float(made.rate(step)) if isinstance(made, Known) and made.rate is not None else None
