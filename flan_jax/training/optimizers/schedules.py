@@ -49,7 +49,8 @@ def _cosine(span: _Span, end: float = 0.0) -> optax.Schedule:
 
 def _rsqrt(span: _Span, timescale: int | None = None) -> optax.Schedule:
     scale = float(timescale or max(span.warmup, 1))
-    return lambda count: span.peak * jnp.sqrt(scale / (scale + count))
+    # It is computed during the warm-up too, though not taken.
+    return lambda count: span.peak * jnp.sqrt(scale / (scale + jnp.maximum(count, 0)))
 
 
 def _stable_decay(span: _Span, decay: float = 0.1, end: float = 0.0, shape: str = "linear") -> optax.Schedule:
