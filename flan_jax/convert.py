@@ -21,8 +21,9 @@ from flan_jax.json_lines import to_json
 from flan_jax.values import WEIGHTS
 
 with epy.lazy_imports():  # not before the command line is read
+    from flan_jax.checkpoint import adapters
     from flan_jax.data import vocabularies
-    from flan_jax.formats import conversion, pretrained, t5x
+    from flan_jax.formats import conversion, native, pretrained, t5x
     from flan_jax.formats import source as opened
 
 
@@ -68,7 +69,16 @@ def convert(
     kept: dict[str, Any] = {}
     if form == names.T5X and checkpoint is not None:
         kept = {"optimizer": t5x.read_optimizer(checkpoint), "scanned": t5x.is_scanned(checkpoint)}
+    if form == names.PEFT:
+        kept = _adapters(user_path(source, "--from"), step, which)
     return conversion.write(found, to, manifest, form, dtype, **kept)
+
+
+def _adapters(folder: AnyPath, step: int | None, which: str) -> dict[str, Any]:
+    base = adapters.load(folder) if folder.is_dir() else None
+    if base is None:
+        raise FlanError(f"{folder} holds no adapters of a run with LORA: leave --format={names.PEFT} out.")
+    return {"adapters": native.adapters_of(folder, step, which)[1], "base": user_path(base.checkpoint).name}
 
 
 def _open(

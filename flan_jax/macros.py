@@ -209,6 +209,12 @@ SETTINGS = (
         "of the mean of parameters over steps",
         ("train.ema_decay",),
     ),
+    Setting(
+        "LORA",
+        or_none(Keyed({"rank": Whole(1, _MOST_AT_ONCE), "alpha": Number(above=0, most=10**6), "targets": _Patterns()})),
+        "adapters that are trained instead",
+        ("train.lora",),
+    ),
     Setting("RANDOM_SEED", Whole(0, SEEDS), "of the first parameters and the order of rows", ("train.random_seed",)),
     Setting("CHECKPOINT_PERIOD", Whole(1), "steps between checkpoints", ("train.checkpoint_period",)),
     Setting("KEEP_CHECKPOINTS", Whole(1), "how many of the last checkpoints stay", ("train.keep_checkpoints",)),

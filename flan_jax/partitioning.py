@@ -37,6 +37,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "kv": None,
     "relpos_buckets": None,
+    "lora_rank": None,
     "layers": None,  # scanned over, never split
 }
 

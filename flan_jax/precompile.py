@@ -60,8 +60,9 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     manifest, _ = run.origin(*(train.get(name) for name in ("initial_checkpoint_path", "model", "vocabulary")))
     config = DecoderConfig.from_dict(manifest.model).computed(**(train.get("computation") or {}))
     around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay") if name in train}
-    tuning = optimizers.Tuning(train.get("optimizer"), **around)
-    network = models.build(config)
+    adapters = train.get("lora")
+    tuning = optimizers.Tuning(train.get("optimizer"), **around, lora=adapters and optimizers.Lora(**adapters))
+    network = tuning.adapted(models.build(config))
     tuning.check(train.get("train_steps"), network.abstract_params(), network.logical_axes())
     program = run.Program.of(
         config,

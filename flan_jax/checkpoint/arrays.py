@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from flan_jax import distributed, models, partitioning
-from flan_jax.checkpoint import digests, keeping, nested, place, stored
+from flan_jax.checkpoint import adapters, digests, keeping, place, stored
 from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
@@ -29,6 +29,7 @@ from flan_jax.files import (
     write_atomic,
     written,
 )
+from flan_jax.models import lora, nested
 
 STOP, PREVIOUS = ON_DAMAGE = ("stop", "previous")  # what `choose_step` does about a damaged newest step
 STEP = "give --step={step}, or STEP={step} in gin"  # how the commands that read a checkpoint take another step
@@ -156,22 +157,22 @@ class Saver:
         with self._failing():
             self._manager = _manager(model_dir, keeping.policy(keep) if isinstance(keep, int) else keep)
 
-    def save(self, step: int, params: Any, opt_state: Any = None, ema: Any = None) -> None:
+    def save(self, step: int, params: Any, opt_state: Any = None, ema: Any = None, adapters: Any = None) -> None:
         """Starts saving; a step becomes visible when it is whole. Waits for the save before it.
 
         Args:
           step: its number.
-          params: the parameters.
+          params: the parameters; None where adapters alone are saved.
           opt_state: the optimizer's state, if there is one.
           ema: the mean of the trained parameters over steps, if there is one.
+          adapters: of a model that `adapters.Base` names.
 
         Raises:
           FlanError: an array holds numbers that are not finite: it is named, and nothing is saved. Or this save, or
             the one before it, failed.
         """
-        trees = {
-            name: tree for name, tree in zip(stored.ITEMS, (params, opt_state, ema), strict=True) if tree is not None
-        }
+        given = {stored.PARAMS: params, stored.ADAPTERS: adapters, stored.OPT_STATE: opt_state, stored.EMA: ema}
+        trees = {name: tree for name, tree in given.items() if tree is not None}
         self.wait()
         self._step = step
         with self._failing():
@@ -395,6 +396,8 @@ def restore_params(
       FlanError: there is no such checkpoint, it does not fit, or an array is not what was saved.
     """
     chosen = _chosen_step(model_dir, step)
+    if (base := adapters.load(model_dir)) is not None:
+        return _adapted(model_dir, base, abstract_params, shardings, chosen, how, which)
     wanted = {stored.PARAMS: (abstract_params, shardings)}
     if which != stored.PARAMS:
         averaged = distributed.decided(lambda: sorted(stored.averaged(model_dir, chosen)))
@@ -412,6 +415,29 @@ def restore_params(
             trees = {item: found[item] for item in wanted}
         digests.verify(model_dir, chosen, trees)
     return next(iter(trees.values())) if len(trees) == 1 else nested.merged(*trees.values())
+
+
+def _adapted(
+    model_dir: str | AnyPath, base: adapters.Base, abstract: Any, shardings: Any, step: int, how: str, which: str
+) -> Any:
+    """The parameters of a model with its adapters taken in."""
+    where = distributed.decided(lambda: str(base.check()))
+    with explained(model_dir, step, (stored.ADAPTERS,), how):
+        saved = digests.read(model_dir, step) or {}
+    items = (stored.ADAPTERS,)
+    if which == stored.EMA:
+        stored.averaged(model_dir, step)  # or it is said that there is none
+        items += (stored.EMA,)
+    params = restore_params(where, abstract, shardings, base.step, how)
+    whole = jax.sharding.NamedSharding(jax.tree.leaves(shardings)[0].mesh, jax.sharding.PartitionSpec())
+    wanted = {}
+    for item in items:
+        shapes: dict[str, Any] = {}
+        for name, one in saved.get(item, {}).items():
+            shapes = nested.merged(shapes, nested.at(name.split("/"), jax.ShapeDtypeStruct(one.shape, one.dtype)))
+        wanted[item] = shapes, jax.tree.map(lambda _: whole, shapes)
+    found = restore_items(model_dir, wanted, step)
+    return jax.jit(lora.merged, out_shardings=shardings, donate_argnums=0)(nested.merged(params, *found.values()))
 
 
 def restore_training(

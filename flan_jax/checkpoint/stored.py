@@ -20,8 +20,8 @@ from flan_jax.files import AnyPath, user_path
 from flan_jax.values import WEIGHTS
 
 PARAMS, EMA = WEIGHTS
-OPT_STATE = "opt_state"
-ITEMS = (PARAMS, OPT_STATE, EMA)  # of a step; not all need be there
+OPT_STATE, ADAPTERS = "opt_state", "adapters"
+ITEMS = (PARAMS, ADAPTERS, OPT_STATE, EMA)  # of a step; not all need be there
 
 _AT_ONCE = 64 << 20  # bytes that are read at once, or one slice of an array's first axis
 _SMALL, _PARTS = 256 << 10, 16  # bytes of a chunk that is cut no further; parts of a dimension, at most
@@ -127,17 +127,6 @@ def averaged(model_dir: str | AnyPath, step: int) -> Mapping[str, digests.Digest
             f"{PARAMS}."
         )
     return saved[EMA]
-
-
-def weights(model_dir: str | AnyPath, step: int, which: str = PARAMS) -> str | None:
-    """One digest of the weights that are read of a step; None where an earlier version saved none.
-
-    Raises:
-      FlanError: there are no such weights.
-    """
-    mean = averaged(model_dir, step) if which == EMA else {}
-    saved = digests.read(model_dir, step)
-    return None if saved is None or PARAMS not in saved else digests.combined(saved[PARAMS] | mean)
 
 
 def has_shapes(model_dir: str | AnyPath, step: int, wanted: Mapping[str, Any]) -> bool:

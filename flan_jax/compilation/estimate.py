@@ -169,5 +169,6 @@ def model_flops(plan: Plan) -> float:
     found = costs.products(plan.config, work)
     if plan.score:
         return found.forward_flops
-    trained = optimizers.Tuning.of(shape.optimizer).trained(models.build(plan.config).logical_axes())
+    tuning = optimizers.Tuning.of(shape.optimizer)
+    trained = tuning.trained(tuning.adapted(models.build(plan.config)).logical_axes())
     return found.step_flops(None if trained is None else costs.shares(plan.config, trained))

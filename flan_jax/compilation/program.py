@@ -74,7 +74,8 @@ class TooLargeError(Exception):
 
 def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shape: Shape) -> tuple[Any, dict]:
     """The training step of `flan_jax.training.loop`, lowered; and the bytes of its inputs by class."""
-    network, tuning = models.build(config), optimizers.Tuning.of(shape.optimizer)
+    tuning = optimizers.Tuning.of(shape.optimizer)
+    network = tuning.adapted(models.build(config))
     refuse_undivided(mesh.shape, shape.rows, shape.microbatches, ("--mesh", "--rows", "--microbatches"))
     shardings, state = state_shardings(mesh, network, tuning), abstract_state(network, tuning)
     batch = abstract_batch(config, shape)

@@ -16,7 +16,7 @@ import jax
 
 from flan_jax import catalog, distributed, files
 from flan_jax import styles as text_styles
-from flan_jax.checkpoint import arrays, stored
+from flan_jax.checkpoint import adapters, arrays
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
@@ -246,7 +246,7 @@ def evaluate(
                     prepared_dir,
                     run.output_dir,
                     run.settings,
-                    weights=stored.weights(part.checkpoint, part.step, run.which),
+                    weights=adapters.weights(part.checkpoint, part.step, run.which),
                     generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh) if generate else None,
                     allow_seen=allow_seen,
                     progress=progress,

@@ -20,8 +20,8 @@ from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, is_remote, ready, remove_folder, whole_folder, written
-from flan_jax.formats import gguf, huggingface, native, t5x
-from flan_jax.formats.names import HUGGINGFACE, NATIVE, T5X
+from flan_jax.formats import gguf, huggingface, native, peft, t5x
+from flan_jax.formats.names import HUGGINGFACE, NATIVE, PEFT, T5X
 from flan_jax.formats.source import Source, leaves, of_tree
 
 
@@ -178,6 +178,8 @@ def write(
     dtype: str = "float32",
     optimizer: t5x.OptimizerState | None = None,
     scanned: bool = False,
+    adapters: Mapping[str, Any] | None = None,
+    base: str = "",
 ) -> Mapping[str, Any]:
     """Writes a folder, whole or not at all.
 
@@ -189,6 +191,8 @@ def write(
       dtype: of the weights in "huggingface"; the other two are float32.
       optimizer: what T5X keeps beside the parameters, for "t5x".
       scanned: whether layers are stacked in "t5x".
+      adapters: which are all that is written as "peft".
+      base: what the model is called that they change.
 
     Returns:
       What was written, for the user.
@@ -200,6 +204,9 @@ def write(
         if form == HUGGINGFACE:
             huggingface.write(source, building, dtype)
             manifest.save(building)
+        elif form == PEFT:
+            peft.write(source, adapters, base, building)
+            manifest.save(building)
         elif form == T5X:
             optimizer = t5x.OptimizerState(source.step, {}) if optimizer is None else optimizer
             t5x.write(source, building / f"checkpoint_{optimizer.step}", optimizer, scanned)
@@ -208,6 +215,8 @@ def write(
         else:
             native.write(source, manifest, building)
     count = sum(leaf.size for leaf in leaves(source.config))
+    if form == PEFT:
+        count = sum(x.size for x in jax.tree.leaves(adapters))
     return {
         "checkpoint": str(to),
         "format": form,

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from flan_jax import models, partitioning
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import adapters, arrays
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import stream, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed
@@ -55,6 +55,7 @@ _NAMES = {
     "program.clip_norm": "CLIP_NORM",
     "program.frozen": "FROZEN",
     "program.ema_decay": "EMA_DECAY",
+    "program.lora": "LORA",
 }
 
 
@@ -73,6 +74,7 @@ class Program:
       clip_norm: largest global norm of the gradient, or None.
       frozen: patterns of the parameters that are not trained.
       ema_decay: of the mean of parameters over steps, or None.
+      lora: rank, alpha and targets of adapters, or None.
     """
 
     model: dict[str, Any]
@@ -85,6 +87,7 @@ class Program:
     clip_norm: float | None = None
     frozen: tuple[str, ...] = ()
     ema_decay: float | None = None
+    lora: dict[str, Any] | None = None
 
     @classmethod
     def of(
@@ -109,6 +112,7 @@ class Program:
             clip_norm=tuning.clip_norm,
             frozen=tuning.frozen,
             ema_decay=tuning.ema_decay,
+            lora=None if tuning.lora is None else dataclasses.asdict(tuning.lora),
         )
 
     @property
@@ -299,6 +303,7 @@ class Materials:
       tuning: what is trained, and how.
       saved: the run in MODEL_DIR, or None.
       checkpoint: where the parameters of step 0 are; None makes random ones.
+      base: the model that adapters change, where only these are trained.
     """
 
     manifest: Manifest
@@ -308,6 +313,7 @@ class Materials:
     tuning: optimizers.Tuning
     saved: Run | None
     checkpoint: str | None
+    base: adapters.Base | None = None
 
 
 def origin(
@@ -356,6 +362,22 @@ def refuse_undivided(mesh: Mapping[str, int], rows: int, microbatches: int, name
         )
 
 
+def _base(
+    saved: Run | None, begun: bool, start: Mapping[str, Any], checkpoint: str | None, model_dir: Path
+) -> adapters.Base:
+    """The model that a run's adapters change.
+
+    Raises:
+      FlanError: there is none, or it is not what it was.
+    """
+    if not checkpoint:
+        raise FlanError("LORA changes a model that is there: give its folder as INITIAL_CHECKPOINT_PATH.")
+    if begun and saved.program.lora is not None and (base := adapters.load(model_dir)) is not None:
+        base.check(checkpoint)
+        return base
+    return adapters.Base.of(checkpoint, start["step"])
+
+
 def resolve(
     *,
     model_dir: Path,
@@ -394,7 +416,8 @@ def resolve(
             start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
     config = models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {}))
     tuning = optimizers.Tuning.of(optimizer)
-    network = models.build(config)
+    network = tuning.adapted(models.build(config))
+    base = _base(saved, begun, start, initial_checkpoint_path, model_dir) if tuning.lora is not None else None
     tuning.check(train_steps, network.abstract_params(), network.logical_axes())
     program = Program.of(config, batch_size, feature_lengths, microbatches, tuning)
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
@@ -425,4 +448,4 @@ def resolve(
         hooks=tuple(hook if isinstance(hook, str) else _class_of(hook) for hook in hooks),
         code=code_revision(),
     )
-    return run, Materials(manifest, tokenizer, prepared, mesh, tuning, saved, initial_checkpoint_path)
+    return run, Materials(manifest, tokenizer, prepared, mesh, tuning, saved, initial_checkpoint_path, base)

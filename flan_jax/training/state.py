@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from flan_jax import partitioning
-from flan_jax.checkpoint import nested
-from flan_jax.models import Model
+from flan_jax.models import Model, lora, nested
 from flan_jax.training import loss as loss_lib
 from flan_jax.training import optimizers
 
@@ -61,6 +60,13 @@ def trained_part(tuning: optimizers.Tuning, model: Model, tree: Any) -> Any:
     """Of a tree like the parameters, what is trained."""
     wanted = tuning.trained(model.logical_axes())
     return tree if wanted is None else nested.part(tree, wanted)
+
+
+def saved_parts(model: Model, params: Any) -> tuple[Any, Any]:
+    """(parameters, adapters) that a checkpoint holds: of a model with adapters these alone."""
+    if not isinstance(model, lora.Adapted):
+        return params, None
+    return None, nested.part(params, [path for path in nested.paths(params) if lora.is_adapter(path)])
 
 
 def abstract_state(model: Model, optimizer: optimizers.Optimizer | optimizers.Tuning) -> TrainState:
@@ -113,7 +119,7 @@ def make_train_step(
 
     def gradient(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
         def total(trained: Any) -> tuple[jax.Array, loss_lib.Metrics]:
-            merged = nested.merged(params, trained) if tuning.frozen else trained
+            merged = nested.merged(params, trained) if tuning.is_partial else trained
             with contextlib.nullcontext() if shardings is None else partitioning.layout(shardings.step.mesh):
                 return loss_lib.target_loss(model, merged, batch, num_datasets)
 
@@ -153,7 +159,7 @@ def make_train_step(
             keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
             trained, opt_state, ema = jax.tree.map(keep, (trained, opt_state, ema), as_before)
             metrics["skipped"] = 1.0 - accepted.astype(jnp.float32)
-        params = nested.merged(state.params, trained) if tuning.frozen else trained
+        params = nested.merged(state.params, trained) if tuning.is_partial else trained
         metrics["parameter_norm"] = optax.global_norm(params)  # tells a broken update before it is saved
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 

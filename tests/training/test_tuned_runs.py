@@ -9,9 +9,10 @@ import pytest
 from small_training import train
 
 from flan_jax import convert
-from flan_jax.checkpoint import arrays, nested, stored
+from flan_jax.checkpoint import adapters, arrays
 from flan_jax.errors import FlanError
 from flan_jax.formats import native
+from flan_jax.models import nested
 from flan_jax.training import optimizers
 from flan_jax.training.run import Run
 
@@ -126,7 +127,7 @@ def test_the_mean_of_parameters_is_read_by_its_name(finished, tmp_path):
     expected = jax.tree.map(lambda m, p: 0.5 * np.asarray(m) + 0.5 * np.asarray(p), before, steps[2])
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), found, expected)
     assert any((np.asarray(x) != y).any() for x, y in zip(*map(jax.tree.leaves, (found, steps[2])), strict=True))
-    assert len({stored.weights(finished, 3, which) for which in ("params", "ema")}) == 2
+    assert len({adapters.weights(finished, 3, which) for which in ("params", "ema")}) == 2
     convert.convert(str(finished), str(tmp_path / "mean"), which="ema")
     jax.tree.map(np.testing.assert_array_equal, arrays.load_model(tmp_path / "mean")[1], found)
     source = native.read(finished, 3, "ema")

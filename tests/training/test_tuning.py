@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from flan_jax import configuration, models, partitioning
-from flan_jax.checkpoint import nested
 from flan_jax.errors import FlanError
+from flan_jax.models import nested
 from flan_jax.training import optimizers
 from flan_jax.training.optimizers import layout, patterns
 from flan_jax.training.state import TrainState, abstract_state, make_train_step

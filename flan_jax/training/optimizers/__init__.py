@@ -6,11 +6,12 @@ from flan_jax.training.optimizers.layout import declare
 from flan_jax.training.optimizers.matrices import by_matrix
 from flan_jax.training.optimizers.named import OWN, adamw, factory, lion, sgd
 from flan_jax.training.optimizers.schedules import schedule
-from flan_jax.training.optimizers.tuning import Tuning, rate, state_shardings
+from flan_jax.training.optimizers.tuning import Lora, Tuning, rate, state_shardings
 
 __all__ = [
     "OWN",
     "Known",
+    "Lora",
     "Optimizer",
     "Tuning",
     "adafactor",

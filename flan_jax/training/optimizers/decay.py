@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from flan_jax import partitioning
-from flan_jax.checkpoint import nested
+from flan_jax.models import nested
 from flan_jax.training.optimizers import patterns
 
 NO_DECAY = ("scale", "bias", "*embedding")  # norms, biases, and tables that are looked up

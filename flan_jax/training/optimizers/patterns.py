@@ -5,8 +5,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Collection, Sequence
 
-from flan_jax.checkpoint.nested import Path
 from flan_jax.errors import FlanError, near_names
+from flan_jax.models.nested import Path
 
 
 def matches(pattern: str, path: Path) -> bool:

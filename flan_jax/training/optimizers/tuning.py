@@ -10,14 +10,29 @@ from typing import Any
 import jax
 import optax
 
-from flan_jax import partitioning
-from flan_jax.checkpoint import nested
+from flan_jax import models, partitioning
 from flan_jax.errors import FlanError
+from flan_jax.models import lora, nested
 from flan_jax.training import by_name
 from flan_jax.training.described import describe
 from flan_jax.training.optimizers import layout, patterns
 from flan_jax.training.optimizers.factored import adafactor
 from flan_jax.training.optimizers.kinds import Known, Optimizer, differing, for_parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """Adapters that are trained in place of the parameters; see `models.lora`.
+
+    Attributes:
+      rank: of each.
+      alpha: they count alpha / rank times.
+      targets: patterns (`patterns.matches`) of projections in layers that have one.
+    """
+
+    rank: int = lora.RANK
+    alpha: float = lora.ALPHA
+    targets: tuple[str, ...] = lora.TARGETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +46,28 @@ class Tuning:
         norm and no state of the optimizer.
       ema_decay: d of the mean of parameters over steps, d x mean + (1 - d) x parameters, which begins with those of
         step 0; None for no mean.
+      lora: adapters, which are then all that is trained; None for none.
     """
 
     optimizer: Optimizer | None = None
     clip_norm: float | None = None
     frozen: tuple[str, ...] = ()
     ema_decay: float | None = None
+    lora: Lora | None = None
+
+    def __post_init__(self) -> None:
+        if self.lora is not None and self.frozen:
+            raise FlanError("LORA trains adapters, and nothing else: leave FROZEN out.")
 
     @classmethod
     def of(cls, optimizer: Optimizer | Tuning | None) -> Tuning:
         """An optimizer for all parameters, with nothing around it."""
         return optimizer if isinstance(optimizer, Tuning) else cls(optimizer)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some parameters are not trained."""
+        return bool(self.frozen) or self.lora is not None
 
     @property
     def made(self) -> Optimizer:
@@ -54,6 +80,21 @@ class Tuning:
         around = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
         defaults = {field.name: field.default for field in dataclasses.fields(self)[1:]}
         return describe(self.made) | differing(around, defaults)
+
+    def adapted(self, model: models.Model) -> models.Model:
+        """The model that is trained: with adapters, where there are any.
+
+        Raises:
+          FlanError: a pattern of theirs fits no projection.
+        """
+        if self.lora is None:
+            return model
+        known = lora.kernels(model)
+        lenient = self.lora.targets == lora.TARGETS
+        found = patterns.chosen("LORA", self.lora.targets, known, lenient)
+        if not found:
+            raise FlanError(f"LORA: targets {list(self.lora.targets)!r} leave no projection: take a pattern out.")
+        return lora.adapted(model, self.lora.rank, self.lora.alpha, tuple(path for path in known if path in found))
 
     def check(self, train_steps: int | None, params: Any, logical_axes: Any) -> None:
         """Looks whether it fits a run and a model.
@@ -95,9 +136,11 @@ class Tuning:
         Raises:
           FlanError: a pattern fits no parameter, or none is left.
         """
+        known = nested.paths(logical_axes)
+        if self.lora is not None:
+            return frozenset(path for path in known if path[-1] in lora.TRAINED)
         if not self.frozen:
             return None
-        known = nested.paths(logical_axes)
         found = frozenset(known) - patterns.chosen("FROZEN", self.frozen, known)
         if not found:
             raise FlanError(

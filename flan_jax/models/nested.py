@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 Path = tuple[str, ...]
@@ -13,6 +13,13 @@ def paths(tree: Mapping[str, Any]) -> list[Path]:
     return [
         (name, *rest) for name, inner in tree.items() for rest in (paths(inner) if isinstance(inner, Mapping) else [()])
     ]
+
+
+def at(path: Sequence[str], leaf: Any) -> dict[str, Any]:
+    """Nested dicts with one leaf."""
+    for name in reversed(path):
+        leaf = {name: leaf}
+    return leaf
 
 
 def part(tree: Mapping[str, Any], wanted: Collection[Path]) -> dict[str, Any]:
