@@ -437,7 +437,11 @@ def _adapted(
             shapes = nested.merged(shapes, nested.at(name.split("/"), jax.ShapeDtypeStruct(one.shape, one.dtype)))
         wanted[item] = shapes, jax.tree.map(lambda _: whole, shapes)
     found = restore_items(model_dir, wanted, step)
-    return jax.jit(lora.merged, out_shardings=shardings, donate_argnums=0)(nested.merged(params, *found.values()))
+
+    def taken_in(params: Any, *beside: Any) -> Any:
+        return lora.merged(nested.merged(params, *beside))
+
+    return jax.jit(taken_in, out_shardings=shardings, donate_argnums=0)(params, *found.values())
 
 
 def restore_training(

@@ -416,10 +416,12 @@ def resolve(
             start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
     config = models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {}))
     tuning = optimizers.Tuning.of(optimizer)
+    program = Program.of(
+        config, batch_size, feature_lengths, microbatches, tuning
+    )  # before it is called: optax's schedules turn what they hold into floats
     network = tuning.adapted(models.build(config))
     base = _base(saved, begun, start, initial_checkpoint_path, model_dir) if tuning.lora is not None else None
     tuning.check(train_steps, network.abstract_params(), network.logical_axes())
-    program = Program.of(config, batch_size, feature_lengths, microbatches, tuning)
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
     models.refuse_attention(config.attention, mesh.devices.flat[0].platform)
