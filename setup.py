@@ -73,7 +73,7 @@ setup(
             "kubeflow-trainer-api>=2.2,<3",  # the published types of JobSet, Job and Pod
         ],
         "gcs": ["gcsfs>=2025.3"],  # paths that begin with gs://
-        "parity": ["torch>=2.6", "transformers>=4.57"],
+        "parity": ["torch>=2.6", "transformers>=4.57", "peft>=0.17"],
         # The harness's Hugging Face backend, which ours is compared with, needs accelerate, torch and transformers too.
         "lm_eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.0", "torch>=2.6", "transformers>=4.57"],
         # Beam has no release for protobuf 7, which newer builds of sentencepiece are generated for.

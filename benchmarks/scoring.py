@@ -202,10 +202,10 @@ def run_ours(job: dict[str, Any]) -> dict[str, Any]:
 
 def _flops(config: Any, work: Any) -> tuple[float, float]:
     """By formula, of the layers' matrix products (attention's scores left out) and of the LM head; padding included."""
-    c = config
-    width = c.num_heads * c.head_dim
-    layer = c.embed_dim * (2 * width + 2 * c.num_kv_heads * c.head_dim + 3 * c.mlp_dim)
-    return 2.0 * c.num_layers * layer * work.slots, 2.0 * c.embed_dim * c.vocab_size * work.head_rows
+    from flan_jax.models import costs
+
+    found = costs.products(config, costs.Work(work.slots, work.head_rows))
+    return 2.0 * found.layers, 2.0 * found.head
 
 
 # ------------------------------------------------------------------------------------------------------ the harness

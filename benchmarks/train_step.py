@@ -125,24 +125,22 @@ def useful_flops(config: Any, batch: Mapping[str, np.ndarray]) -> float:
     Three matrix products (one forward, two backward) of two operations. A slot looks at its segment, a decoder's up to
     itself; windows are not counted.
     """
-    c = config
-    queries, keys = 2 * c.embed_dim * c.num_heads * c.head_dim, 2 * c.embed_dim * c.num_kv_heads * c.head_dim
-    mlp = 3 * c.embed_dim * c.mlp_dim  # weights of a layer's feed-forward; queries and output, keys and values above
+    from flan_jax.models import costs
 
     def lengths(segments_BxL: np.ndarray) -> np.ndarray:
-        return np.stack([np.bincount(row, minlength=segments_BxL.shape[1] + 1) for row in segments_BxL])[:, 1:]
+        counts = np.stack([np.bincount(row, minlength=segments_BxL.shape[1] + 1) for row in segments_BxL])[:, 1:]
+        return counts.astype(np.float64)
 
-    own = lengths(batch["segments"]).astype(np.float64)
-    weights = c.num_layers * (queries + keys + mlp) * own.sum() + c.vocab_size * c.embed_dim * batch["weights"].sum()
-    pairs = c.num_layers * (own * (own + 1) / 2).sum()
-    if c.num_encoder_layers:
-        ahead = lengths(batch["encoder_segments"]).astype(np.float64)
-        weights += c.num_encoder_layers * (queries + keys + mlp) * ahead.sum()
-        weights += c.num_layers * (queries * own.sum() + keys * ahead.sum())
+    own = lengths(batch["segments"])
+    work = costs.Work(own.sum(), float(batch["weights"].sum()), (own * (own + 1) / 2).sum())
+    if config.num_encoder_layers:
+        ahead = lengths(batch["encoder_segments"])
         width = min(own.shape[1], ahead.shape[1])
-        pairs += c.num_encoder_layers * np.square(ahead).sum()
-        pairs += c.num_layers * (own[:, :width] * ahead[:, :width]).sum()
-    return float(6 * weights + 12 * c.num_heads * c.head_dim * pairs)
+        cross = (own[:, :width] * ahead[:, :width]).sum()
+        work = dataclasses.replace(
+            work, encoder_slots=ahead.sum(), encoder_pairs=np.square(ahead).sum(), cross_pairs=cross
+        )
+    return float(costs.products(config, work).step_flops())
 
 
 # ----------------------------------------------------------------------------------------------------------- sides

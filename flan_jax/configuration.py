@@ -164,7 +164,7 @@ def check() -> None:
     given: dict[str, Any] = {}
     for name in names:
         value = _resolved(macro(name), name)
-        if (setting := macros.BY_MACRO.get(name)) is not None:
+        if (setting := macros.BY_MACRO.get(name)) is not None and not _is_made(value, setting.arguments[0]):
             value = macros.check(setting.arguments[0], value, name)
             gin.bind_parameter(f"%{name}", value)
     for function in macros.FUNCTIONS:
@@ -179,13 +179,15 @@ def check() -> None:
             value = _resolved(value, argument)
             if not isinstance(value, gin.config.ConfigurableReference):
                 given[argument] = macros.check(argument, value, called[argument])
-            elif not value.evaluate or not _takes_reference(argument):
+            elif not _is_made(value, argument):
                 macros.check(argument, value, called[argument])
     macros.check_together(given, called)
 
 
-def _takes_reference(argument: str) -> bool:
-    """Whether what a function makes may be the argument: a model or an optimizer."""
+def _is_made(value: Any, argument: str) -> bool:
+    """Whether this is a call of a function, and what it makes may be the argument: a model or an optimizer."""
+    if not isinstance(value, gin.config.ConfigurableReference) or not value.evaluate:
+        return False
     kinds = getattr(macros.BY_ARGUMENT[argument].kind, "kinds", ())
     return any(isinstance(kind, values.Made) for kind in kinds)
 

@@ -18,10 +18,12 @@ from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import AnyPath, is_remote, local, user_path
 from flan_jax.formats import names
 from flan_jax.json_lines import to_json
+from flan_jax.values import WEIGHTS
 
 with epy.lazy_imports():  # not before the command line is read
+    from flan_jax.checkpoint import adapters
     from flan_jax.data import vocabularies
-    from flan_jax.formats import conversion, pretrained, t5x
+    from flan_jax.formats import conversion, native, pretrained, t5x
     from flan_jax.formats import source as opened
 
 
@@ -35,6 +37,7 @@ def convert(
     vocabulary: str | None = None,
     dtype: str = "float32",
     step: int | None = None,
+    which: str = WEIGHTS[0],
 ) -> Mapping[str, Any]:
     """Writes `source` as a folder of another format.
 
@@ -49,6 +52,7 @@ def convert(
       vocabulary: the vocabulary of a T5X checkpoint.
       dtype: of the weights with form "huggingface".
       step: which of a checkpoint folder of FLAN-JAX; None takes the last.
+      which: its last parameters or their mean over steps: one of `values.WEIGHTS`.
 
     Returns:
       What was written, for the user.
@@ -60,16 +64,25 @@ def convert(
     if tuning is not None:
         conversion.declared(tuning)  # a misspelt cluster shows before anything is read
     conversion.check_destination(to, overwrite)
-    found, checkpoint = _open(source, model, vocabulary, step)
+    found, checkpoint = _open(source, model, vocabulary, step, which)
     manifest = conversion.manifest_of(found, tuning, form, user_path(source, "--from"))
     kept: dict[str, Any] = {}
     if form == names.T5X and checkpoint is not None:
         kept = {"optimizer": t5x.read_optimizer(checkpoint), "scanned": t5x.is_scanned(checkpoint)}
+    if form == names.PEFT:
+        kept = _adapters(user_path(source, "--from"), step, which)
     return conversion.write(found, to, manifest, form, dtype, **kept)
 
 
+def _adapters(folder: AnyPath, step: int | None, which: str) -> dict[str, Any]:
+    base = adapters.load(folder) if folder.is_dir() else None
+    if base is None:
+        raise FlanError(f"{folder} holds no adapters of a run with LORA: leave --format={names.PEFT} out.")
+    return {"adapters": native.adapters_of(folder, step, which)[1], "base": user_path(base.checkpoint).name}
+
+
 def _open(
-    source: str, model: str | None, vocabulary: str | None, step: int | None
+    source: str, model: str | None, vocabulary: str | None, step: int | None, which: str
 ) -> tuple[opened.Source, AnyPath | None]:
     if source in configuration.model_names():
         if step is not None:
@@ -89,7 +102,7 @@ def _open(
     if is_remote(path) and not (path / "checkpoints").is_dir():
         path = local(path)  # other people's formats are read by libraries that know disks alone
     checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
-    return conversion.open_source(path, config, vocabulary, step), checkpoint
+    return conversion.open_source(path, config, vocabulary, step, which), checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -109,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--dtype", default="float32", choices=names.DTYPES, help="of huggingface's weights")
     parser.add_argument("--step", type=options.count_or_none, help="of a folder of FLAN-JAX; the last by default")
+    options.add_parameters(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():

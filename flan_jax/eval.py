@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import to_json
 from flan_jax.splits import DEV_SIZE
+from flan_jax.values import WEIGHTS
 from flan_jax.wording import counted
 
 with epy.lazy_imports():  # not before the command line is read
@@ -44,6 +46,7 @@ def evaluate(
     prepared_dir: str,
     datasets: Sequence[str] | None,
     step: int | str | None = None,
+    parameters: str = WEIGHTS[0],
     run_name: str = "tuned",
     baseline_dir: str | None = None,
     baseline_name: str = "untuned",
@@ -70,6 +73,7 @@ def evaluate(
       datasets: names of clusters and datasets; None for all that a checkpoint holds out.
       step: the checkpoint's step; None takes the last (the paper selects none), "all" each that is saved, "follow" each
         as a training run saves it, until the run ends.
+      parameters: which of a checkpoint's weights: the last ("params"), or their mean over steps ("ema").
       run_name: the run's name in the report.
       baseline_dir: the output of an earlier evaluation to show beside this one.
       baseline_name: its name.
@@ -116,7 +120,8 @@ def evaluate(
     failed: list[evaluator.NoResultError] = []  # runs of checkpoints whose numbers are not finite
 
     def planned(step: int | str | None) -> list[jobs.Run]:
-        return jobs.plan(checkpoint_path, step, datasets, output_dir, run_name, settings, styles, tuple(seeds))
+        runs = jobs.plan(checkpoint_path, step, datasets, output_dir, run_name, settings, styles, tuple(seeds))
+        return [dataclasses.replace(run, which=parameters) for run in runs]
 
     def work(runs: Sequence[jobs.Run]) -> None:
         for run in runs:
@@ -180,7 +185,9 @@ def _score_items(arguments: argparse.Namespace) -> None:
         raise FlanError("--items needs --checkpoint=FOLDER and --output=FILE.jsonl.")
     protocol.joint(None, False, arguments.joint)  # an unknown one is said before the model is read
     mesh = partitioning.make_mesh()
-    network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, arguments.step, mesh)
+    network, params, tokenizer, manifest = arrays.load_model(
+        arguments.checkpoint, arguments.step, mesh, which=arguments.which
+    )
     engine = scorer.Scorer(network, params, mesh=mesh)
     joint = protocol.joint(manifest.separator, engine.has_encoder, arguments.joint, otherwise=protocol.JOINED)
     primary = distributed.is_primary()
@@ -213,6 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--items", type=options.path, help='JSONL of {"id", "prompt", "options"}')
     parser.add_argument("--checkpoint", type=options.path, help="checkpoint folder, with --items")
     parser.add_argument("--step", type=options.count_or_none, help="its step, with --items; the last by default")
+    options.add_parameters(parser)
     parser.add_argument("--output", type=options.path, help="JSONL of log-likelihoods to write, with --items")
     parser.add_argument(
         "--joint",
@@ -229,6 +237,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if arguments.items:
                 _score_items(arguments)
                 return
+            if arguments.which != WEIGHTS[0]:
+                raise FlanError(
+                    f"--parameters goes with --items: without it, give --gin.PARAMETERS=\"'{arguments.which}'\"."
+                )
             configuration.parse(files or ["runs/eval.gin"], bindings)
             extra = {"allow_seen": True} if arguments.allow_seen else {}
             results = gin.get_configurable("evaluate")(**extra)

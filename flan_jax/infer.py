@@ -69,7 +69,9 @@ def load(arguments: argparse.Namespace) -> Answer:
     protocol.joint(None, False, arguments.joint)  # an unknown one is said before the model is read
     stops = [stop.replace("\\n", "\n").replace("\\t", "\t") for stop in arguments.stop]
     mesh = partitioning.make_mesh(**parse_mesh(arguments.mesh))
-    network, params, tokenizer, manifest = arrays.load_model(arguments.checkpoint, arguments.step, mesh)
+    network, params, tokenizer, manifest = arrays.load_model(
+        arguments.checkpoint, arguments.step, mesh, which=arguments.which
+    )
     engine = generator.Generator(network, params, tokenizer.stop_ids, mesh=mesh)
     joint = protocol.joint(manifest.separator, engine.has_encoder, arguments.joint)
     settings = {"max_new_tokens": arguments.max_new_tokens, "choose": choose, "stops": stops}
@@ -178,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--checkpoint", required=True, type=options.path, help="checkpoint folder")
     parser.add_argument("--step", type=options.count_or_none, help="its step; the last by default")
+    options.add_parameters(parser)
     parser.add_argument("--prompt", action="append", default=[], help="a prompt; can be given several times")
     parser.add_argument(
         "--input", type=options.path, help='JSONL of {"id", "prompt"}; with --chat, of {"id", "messages"} too'

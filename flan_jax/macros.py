@@ -24,6 +24,7 @@ from flan_jax.values import (
     MESH_AXES,
     SEEDS,
     TOKENS,
+    WEIGHTS,
     ByName,
     Either,
     Keyed,
@@ -115,6 +116,23 @@ class _Steps:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Patterns:
+    """Patterns of parameters' paths; none too."""
+
+    wanted: str = "a pattern of parameters' paths, as 'token_embedder', or several or none in brackets"
+
+    def fit(self, value: Any) -> tuple[str, ...]:
+        """See `values.Kind`."""
+        several = value if isinstance(value, list | tuple) else (value,)
+        found = tuple(Text().fit(one) for one in several)
+        if any(not one.strip("/!") or one != one.strip() for one in found):
+            raise Unfit
+        if len(set(found)) < len(found):
+            raise Unfit("one is there twice")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class _Best:
     """By which figure checkpoints stay."""
 
@@ -129,6 +147,14 @@ class _Best:
 
 
 _HOOKS = _Hooks()
+_OPTIMIZER = Made(lambda: (optax.GradientTransformation, Callable), "an optimizer, as @adafactor() makes it")
+_OPTIMIZERS = ("adafactor", "adamw", "lion", "sgd", "factory")  # functions that share arguments
+_SHARE = Number(least=0, most=1)
+_DTYPE = OneOf(CHOICES["dtype"])
+
+
+def _each(argument: str, functions: tuple[str, ...] = _OPTIMIZERS) -> tuple[str, ...]:
+    return tuple(f"{function}.{argument}" for function in functions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,8 +213,32 @@ SETTINGS = (
         ("train.label_smoothing",),
     ),
     Setting("DROPOUT_RATE", Number(least=0, below=1), "what is dropped in training", ("train.dropout_rate",)),
-    Setting("LEARNING_RATE", Number(above=0, most=1000), "of Adafactor", ("adafactor.learning_rate",)),
-    Setting("WARMUP_STEPS", Whole(0), "steps until the learning rate is reached", ("adafactor.warmup_steps",)),
+    Setting("OPTIMIZER", Either((Text(), _OPTIMIZER)), "how parameters are changed, by name", ("optimizer.name",)),
+    Setting("LEARNING_RATE", Number(above=0, most=1000), "the highest learning rate", _each("learning_rate")),
+    Setting("WARMUP_STEPS", Whole(0), "steps until the learning rate is reached", _each("warmup_steps")),
+    Setting("SCHEDULE", Text(), "of the learning rate after the warm-up", _each("schedule")),
+    Setting("", or_none(Whole(1), "unknown"), "steps of the whole run, for the schedule", _each("steps")),
+    Setting("WEIGHT_DECAY", Number(least=0, most=1000), "decoupled, times the learning rate", _each("weight_decay")),
+    Setting("NO_DECAY", _Patterns(), "patterns of parameters that do not decay", _each("no_decay")),
+    Setting(
+        "CLIP_NORM",
+        or_none(Number(above=0, most=10**9), "no limit"),
+        "largest global norm of a gradient",
+        ("train.clip_norm",),
+    ),
+    Setting("FROZEN", _Patterns(), "patterns of parameters that are not trained", ("train.frozen",)),
+    Setting(
+        "EMA_DECAY",
+        or_none(Number(above=0, most=1 - 1e-9), "no mean"),
+        "of the mean of parameters over steps",
+        ("train.ema_decay",),
+    ),
+    Setting(
+        "LORA",
+        or_none(Keyed({"rank": Whole(1, _MOST_AT_ONCE), "alpha": Number(above=0, most=10**6), "targets": _Patterns()})),
+        "adapters that are trained instead",
+        ("train.lora",),
+    ),
     Setting("RANDOM_SEED", Whole(0, SEEDS), "of the first parameters and the order of rows", ("train.random_seed",)),
     Setting("CHECKPOINT_PERIOD", Whole(1), "steps between checkpoints", ("train.checkpoint_period",)),
     Setting("KEEP_CHECKPOINTS", Whole(1), "how many of the last checkpoints stay", ("train.keep_checkpoints",)),
@@ -262,13 +312,37 @@ SETTINGS = (
         "the model's shape",
         ("train.model",),
     ),
+    Setting("", or_none(_OPTIMIZER), "how parameters are changed", ("train.optimizer",)),
+    Setting("", Switch(), "scale updates by their parameter's size", ("adafactor.parameter_scale",)),
+    Setting("", Switch(), "keep means of squares of rows and columns alone", ("adafactor.factored",)),
+    Setting("", _SHARE, "exponent of the decay of mean squares", ("adafactor.decay_rate",)),
+    Setting("", Whole(0), "steps that the decay of mean squares does not count", ("adafactor.step_offset",)),
     Setting(
         "",
-        or_none(Made(lambda: (optax.GradientTransformation, Callable), "an optimizer, as @adafactor() makes it")),
-        "how parameters are changed",
-        ("train.optimizer",),
+        or_none(Number(above=0, most=10**9), "no limit"),
+        "largest root mean square of an update",
+        ("adafactor.clipping_threshold",),
     ),
-    Setting("", Switch(), "scale updates by their parameter's size", ("adafactor.parameter_scale",)),
+    Setting(
+        "",
+        or_none(Number(least=0, most=1 - 1e-9), "none"),
+        "decay of the mean of updates",
+        _each("momentum", ("adafactor", "sgd")),
+    ),
+    Setting("", _DTYPE, "of the momentum", _each("momentum_dtype", ("adafactor", "adamw", "lion"))),
+    Setting(
+        "",
+        or_none(_SHARE, "none"),
+        "T5X's weight decay, not times the learning rate",
+        ("adafactor.weight_decay_rate",),
+    ),
+    Setting("", Whole(1), "matrices with a smaller dimension are not factored", ("adafactor.min_dim_size_to_factor",)),
+    Setting("", Number(above=0, most=1000), "least size of a parameter in its scale", ("adafactor.least_scale",)),
+    Setting("", Number(least=0, most=1 - 1e-9), "decay of the mean of gradients", _each("b1", ("adamw", "lion"))),
+    Setting("", Number(least=0, most=1 - 1e-9), "decay of the second mean", _each("b2", ("adamw", "lion"))),
+    Setting("", Number(above=0, most=1), "added to the root of the mean square", ("adamw.eps",)),
+    Setting("", Switch(), "Nesterov's momentum", _each("nesterov", ("adamw", "sgd"))),
+    Setting("", Text(), "'module:function' that makes an optimizer", ("factory.name",)),
     Setting(
         "CHECKPOINT_PATH",
         Either((ByName(_CLUSTER, Where()), Several(Where()))),
@@ -281,6 +355,7 @@ SETTINGS = (
         "which of a checkpoint's steps",
         ("evaluate.step",),
     ),
+    Setting("PARAMETERS", OneOf(WEIGHTS), "the last parameters, or their mean over steps", ("evaluate.parameters",)),
     Setting("EVAL_OUTPUT_DIR", Where(), "where predictions, results and report go", ("evaluate.output_dir",)),
     Setting(
         "DATASETS",
@@ -386,9 +461,9 @@ def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = N
         rows, parts, rows_name, parts_name = found
         if rows % parts:
             raise FlanError(f"{rows_name} {rows} is no multiple of {parts_name} {parts}: each part has as many rows.")
-    if found := both("adafactor.warmup_steps", "train.train_steps"):
-        warmup, steps, warmup_name, steps_name = found
-        if warmup > steps:
+    for argument in _each("warmup_steps"):
+        if (found := both(argument, "train.train_steps")) and found[0] > found[1]:
+            warmup, steps, warmup_name, steps_name = found
             raise FlanError(
                 f"{warmup_name} {warmup} is more than {steps_name} {steps}: the learning rate would never be reached; "
                 f"give {warmup_name} of at most {steps}."

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from flan_jax import values
 from flan_jax.errors import FlanError
 from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole, Word
 
@@ -61,3 +62,14 @@ count = of(Whole(1))
 count_or_none = of(Whole(0))
 seed = of(Whole(0, SEEDS))
 word = of(Word())
+
+
+def add_parameters(parser: argparse.ArgumentParser) -> None:
+    """Adds --parameters, which of a checkpoint's weights are read; parsed, it is `which`."""
+    parser.add_argument(
+        "--parameters",
+        dest="which",
+        default=values.WEIGHTS[0],
+        choices=values.WEIGHTS,
+        help="of a checkpoint: the last parameters (params), or their mean over steps (ema), with EMA_DECAY",
+    )

@@ -8,13 +8,13 @@ that is dear.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -37,6 +37,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "kv": None,
     "relpos_buckets": None,
+    "lora_rank": None,
     "layers": None,  # scanned over, never split
 }
 
@@ -208,71 +209,50 @@ def parameter_shardings(mesh: Mesh, logical_axes: Any, shapes: Any) -> Any:
     )
 
 
-def matrix_dims(axes: Sequence[str]) -> list[list[int]]:
-    """Which dimensions of a parameter count as one in a factored optimizer, which wants matrices, as T5X's kernels are.
+@dataclasses.dataclass(frozen=True)
+class Along:
+    """How an array that belongs to a parameter lies: as some of the parameter's dimensions do.
 
-    Beyond two dimensions (and `layers`), `embed` stands against all others: [embed, heads, kv] is [embed, heads x kv].
+    Attributes:
+      axes: the parameter's logical axes.
+      shape: the parameter's shape.
+      dims: for every dimension of the array, the dimension of the parameter that it lies like; None for whole.
     """
-    first = len(axes) > 0 and axes[0] == "layers"
-    groups = [[0]] if first else []
-    merge = len(axes) - first > 2 and "embed" in axes
-    for dim in range(first, len(axes)):
-        if merge and dim > first and "embed" not in (axes[dim - 1], axes[dim]):
-            groups[-1].append(dim)
-        else:
-            groups.append([dim])
-    return groups
+
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    dims: tuple[int | None, ...]
 
 
-def optimizer_state_shardings(
-    mesh: Mesh, tx: optax.GradientTransformation, abstract_params: Any, logical_axes: Any
-) -> Any:
-    """A NamedSharding for every leaf of the optimizer's state, as a tree like `jax.eval_shape(tx.init, params)`.
+def along_shardings(mesh: Mesh, along: Any, shapes: Any) -> Any:
+    """A NamedSharding for every array of an optimizer's state.
 
-    A statistic lies like its parameter, or like its parameter as a matrix (`matrix_dims`). Adafactor's row and column
-    statistics lack one of the two largest dimensions of a layer's array (optax's rule) and lie like what is left.
-    Counters and place-holders are replicated.
+    Args:
+      mesh: the devices.
+      along: a tree like `shapes` whose leaves are `Along`, or None for an array that lies whole.
+      shapes: the arrays' shapes.
+
+    Raises:
+      FlanError: an array has other dimensions than are declared, or one that its devices do not divide.
     """
-    by_path: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[int, ...]]] = {}
-    leaves = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=is_axes)
-    for (path, axes), shape in zip(leaves, jax.tree.leaves(abstract_params), strict=True):
-        by_path[names(path)] = (axes, tuple(shape.shape))
 
-    def sharding(path: Any, leaf: Any) -> NamedSharding:
-        of = parameter_of(path, by_path)
-        if of is None:
+    def sharding(path: Any, x: Any, declared: Along | None) -> NamedSharding:
+        if declared is None:
             return NamedSharding(mesh, PartitionSpec())
-        statistic = names(path)[: -len(of)]
-        return NamedSharding(mesh, _statistic_spec(mesh, *by_path[of], tuple(leaf.shape), statistic))
+        spec = partition_spec(mesh, declared.axes, declared.shape)
+        try:
+            found = NamedSharding(mesh, PartitionSpec(*(None if dim is None else spec[dim] for dim in declared.dims)))
+            if len(declared.dims) != len(x.shape):
+                raise ValueError
+            found.shard_shape(tuple(x.shape))
+        except (ValueError, IndexError) as error:
+            raise FlanError(
+                f"the optimizer's {'/'.join(names(path))}, {tuple(x.shape)}, cannot lie like dimensions "
+                f"{declared.dims} of its parameter, {declared.shape}: what it declares of its state is wrong."
+            ) from error
+        return found
 
-    return jax.tree_util.tree_map_with_path(sharding, jax.eval_shape(tx.init, abstract_params))
-
-
-def _statistic_spec(
-    mesh: Mesh, axes: tuple[str, ...], shape: tuple[int, ...], leaf_shape: tuple[int, ...], prefix: tuple[str, ...]
-) -> PartitionSpec:
-    """Where an optimizer statistic of a parameter lies; whole for a place-holder."""
-    spec = partition_spec(mesh, axes, shape)
-    if leaf_shape == shape:
-        return spec
-    groups = matrix_dims(axes)
-    matrix = tuple(math.prod(shape[d] for d in group) for group in groups)
-    entries = [spec[group[0]] for group in groups]  # of merged dimensions only the first is ever split
-    if leaf_shape == matrix:
-        return PartitionSpec(*entries)
-    first = int(axes[:1] == ("layers",))
-    if len(matrix) - first == 2:
-        second, largest = (first + int(d) for d in np.argsort(matrix[first:]))  # as optax._src.factorized chooses them
-        dropped = {"v_row": largest, "v_col": second}.get(prefix[-1] if prefix else "")
-        if dropped is not None and leaf_shape == tuple(np.delete(matrix, dropped)):
-            return PartitionSpec(*(entry for i, entry in enumerate(entries) if i != dropped))
-    return PartitionSpec()
-
-
-def parameter_of(path: Any, known: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """Which parameter a leaf of an optimizer's state is about: the one whose path ends the leaf's; None for none."""
-    whole = names(path)
-    return next((whole[start:] for start in range(len(whole)) if whole[start:] in known), None)
+    return jax.tree_util.tree_map_with_path(sharding, shapes, along)
 
 
 def names(path: Any) -> tuple[str, ...]:

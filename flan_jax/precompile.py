@@ -24,6 +24,7 @@ from flan_jax.json_lines import to_json
 from flan_jax.models.config import AUTO, CHOICES, DecoderConfig
 
 with epy.lazy_imports():  # not before the command line is read
+    from flan_jax import models
     from flan_jax.compilation import estimate, program, sweep, topology
     from flan_jax.models import automatic
     from flan_jax.training import run
@@ -54,7 +55,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     Raises:
       FlanError: a wrong file or binding, or a checkpoint that is not there.
     """
-    from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+    from flan_jax.training import configurables, optimizers  # noqa: F401 - what a run file configures
     from flan_jax.training.loss import Objective
 
     given = {binding.partition(" = ")[0] for binding in bindings}
@@ -65,13 +66,17 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     computation = automatic.asked(train.get("computation"))
     fixed = {name: value for name, value in computation.items() if value != AUTO}
     config = DecoderConfig.from_dict(manifest.model).computed(**fixed)
-    optimizer = train.get("optimizer")
+    around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay") if name in train}
+    adapters = train.get("lora")
+    tuning = optimizers.Tuning(train.get("optimizer"), **around, lora=adapters and optimizers.Lora(**adapters))
+    network = tuning.adapted(models.build(config))
+    tuning.check(train.get("train_steps"), network.abstract_params(), network.logical_axes())
     program = run.Program.of(
         config,
         train.get("batch_size", DEFAULTS["rows"]),
         train.get("feature_lengths"),
         train.get("microbatches", DEFAULTS["microbatches"]),
-        optimizer,
+        tuning,
         Objective.of(train),
     )
     return {
@@ -81,7 +86,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
         "rows": program.rows,
         "microbatches": program.microbatches,
         "mesh": ",".join(f"{axis}={size}" for axis, size in (train.get("mesh_shape") or {}).items()),
-        "optimizer": optimizer,
+        "optimizer": tuning,
         "objective": program.objective,
         **program.lengths,
     }

@@ -387,6 +387,7 @@ class Made:
 
 
 TOKENS = Whole(2, 2**20)  # of an input or a target
+WEIGHTS = ("params", "ema")  # of a checkpoint: the last parameters, or their mean over steps (EMA_DECAY)
 MESH_AXES = ("data", "fsdp", "tensor")
 PER_TOKEN, PER_EXAMPLE = LOSS_AVERAGES = ("per_token", "per_example")
 

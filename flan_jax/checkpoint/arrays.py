@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from flan_jax import distributed, models, partitioning
-from flan_jax.checkpoint import digests, keeping, place, stored
+from flan_jax.checkpoint import adapters, digests, keeping, place, stored
 from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
@@ -29,6 +29,7 @@ from flan_jax.files import (
     write_atomic,
     written,
 )
+from flan_jax.models import lora, nested
 
 STOP, PREVIOUS = ON_DAMAGE = ("stop", "previous")  # what `choose_step` does about a damaged newest step
 STEP = "give --step={step}, or STEP={step} in gin"  # how the commands that read a checkpoint take another step
@@ -156,14 +157,22 @@ class Saver:
         with self._failing():
             self._manager = _manager(model_dir, keeping.policy(keep) if isinstance(keep, int) else keep)
 
-    def save(self, step: int, params: Any, opt_state: Any = None) -> None:
+    def save(self, step: int, params: Any, opt_state: Any = None, ema: Any = None, adapters: Any = None) -> None:
         """Starts saving; a step becomes visible when it is whole. Waits for the save before it.
+
+        Args:
+          step: its number.
+          params: the parameters; None where adapters alone are saved.
+          opt_state: the optimizer's state, if there is one.
+          ema: the mean of the trained parameters over steps, if there is one.
+          adapters: of a model that `adapters.Base` names.
 
         Raises:
           FlanError: an array holds numbers that are not finite: it is named, and nothing is saved. Or this save, or
             the one before it, failed.
         """
-        trees = {name: tree for name, tree in zip(stored.ITEMS, (params, opt_state), strict=True) if tree is not None}
+        given = {stored.PARAMS: params, stored.ADAPTERS: adapters, stored.OPT_STATE: opt_state, stored.EMA: ema}
+        trees = {name: tree for name, tree in given.items() if tree is not None}
         self.wait()
         self._step = step
         with self._failing():
@@ -366,7 +375,12 @@ def _chosen_step(model_dir: str | AnyPath, step: int | None) -> int:
 
 
 def restore_params(
-    model_dir: str | AnyPath, abstract_params: Any, shardings: Any, step: int | None = None, how: str = STEP
+    model_dir: str | AnyPath,
+    abstract_params: Any,
+    shardings: Any,
+    step: int | None = None,
+    how: str = STEP,
+    which: str = stored.PARAMS,
 ) -> Any:
     """Reads the parameters, each leaf onto the devices that its sharding names.
 
@@ -376,20 +390,58 @@ def restore_params(
       shardings: a tree of shardings like it.
       step: None takes the last.
       how: another step is taken, for the error: `STEP` or `START`.
+      which: the last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
       FlanError: there is no such checkpoint, it does not fit, or an array is not what was saved.
     """
     chosen = _chosen_step(model_dir, step)
+    if (base := adapters.load(model_dir)) is not None:
+        return _adapted(model_dir, base, abstract_params, shardings, chosen, how, which)
+    wanted = {stored.PARAMS: (abstract_params, shardings)}
+    if which != stored.PARAMS:
+        averaged = distributed.decided(lambda: sorted(stored.averaged(model_dir, chosen)))
+        part = {tuple(name.split("/")) for name in averaged}
+        mean = tuple(nested.part(tree, part) for tree in (abstract_params, shardings))
+        wanted = {stored.EMA: mean} if part == {*nested.paths(abstract_params)} else wanted | {stored.EMA: mean}
+    items = {item: abstract for item, (abstract, _) in wanted.items()}
     with (
-        explained(model_dir, chosen, how=how, wanted={stored.PARAMS: abstract_params}),
+        explained(model_dir, chosen, tuple(wanted), how=how, wanted=items),
         contextlib.closing(_manager(model_dir)) as manager,
     ):
         with _readable(model_dir, chosen):
-            items = ocp.args.Composite(params=ocp.args.StandardRestore(_with_shardings(abstract_params, shardings)))
-            params = manager.restore(chosen, args=items)["params"]
-        digests.verify(model_dir, chosen, {"params": params})
-    return params
+            asked = {item: ocp.args.StandardRestore(_with_shardings(*pair)) for item, pair in wanted.items()}
+            found = manager.restore(chosen, args=ocp.args.Composite(**asked))
+            trees = {item: found[item] for item in wanted}
+        digests.verify(model_dir, chosen, trees)
+    return next(iter(trees.values())) if len(trees) == 1 else nested.merged(*trees.values())
+
+
+def _adapted(
+    model_dir: str | AnyPath, base: adapters.Base, abstract: Any, shardings: Any, step: int, how: str, which: str
+) -> Any:
+    """The parameters of a model with its adapters taken in."""
+    where = distributed.decided(lambda: str(base.check()))
+    with explained(model_dir, step, (stored.ADAPTERS,), how):
+        saved = digests.read(model_dir, step) or {}
+    items = (stored.ADAPTERS,)
+    if which == stored.EMA:
+        stored.averaged(model_dir, step)  # or it is said that there is none
+        items += (stored.EMA,)
+    params = restore_params(where, abstract, shardings, base.step, how)
+    whole = jax.sharding.NamedSharding(jax.tree.leaves(shardings)[0].mesh, jax.sharding.PartitionSpec())
+    wanted = {}
+    for item in items:
+        shapes: dict[str, Any] = {}
+        for name, one in saved.get(item, {}).items():
+            shapes = nested.merged(shapes, nested.at(name.split("/"), jax.ShapeDtypeStruct(one.shape, one.dtype)))
+        wanted[item] = shapes, jax.tree.map(lambda _: whole, shapes)
+    found = restore_items(model_dir, wanted, step)
+
+    def taken_in(params: Any, *beside: Any) -> Any:
+        return lora.merged(nested.merged(params, *beside))
+
+    return jax.jit(taken_in, out_shardings=shardings, donate_argnums=0)(params, *found.values())
 
 
 def restore_training(
@@ -406,19 +458,36 @@ def restore_training(
     Raises:
       FlanError: there is no checkpoint, it does not fit, or an array is not what was saved.
     """
+    both = dict(zip((stored.PARAMS, stored.OPT_STATE), zip(abstract, shardings, strict=True), strict=True))
+    chosen = _chosen_step(model_dir, step)
+    items = restore_items(model_dir, both, chosen)
+    return chosen, items[stored.PARAMS], items[stored.OPT_STATE]
+
+
+def restore_items(model_dir: str | AnyPath, wanted: Mapping[str, tuple[Any, Any]], step: int | None) -> dict[str, Any]:
+    """Reads items of a training run's step.
+
+    Args:
+      model_dir: a checkpoint folder.
+      wanted: by item (`stored.ITEMS`), shapes and dtypes, and shardings.
+      step: what `choose_step` chose; None takes the last.
+
+    Raises:
+      FlanError: there is no checkpoint, it does not fit, or an array is not what was saved.
+    """
     chosen = _chosen_step(model_dir, step)
     remedy = "give another folder, or start a new run from its parameters with INITIAL_CHECKPOINT_PATH"
+    abstract = {item: one for item, (one, _) in wanted.items()}
     with (
-        explained(model_dir, chosen, stored.ITEMS, TRAIN, dict(zip(stored.ITEMS, abstract, strict=True))),
+        explained(model_dir, chosen, tuple(wanted), TRAIN, abstract),
         contextlib.closing(_manager(model_dir)) as manager,
     ):
         with _readable(model_dir, chosen, remedy):
-            params, opt_state = (
-                ocp.args.StandardRestore(_with_shardings(a, s)) for a, s in zip(abstract, shardings, strict=True)
-            )
-            items = manager.restore(chosen, args=ocp.args.Composite(params=params, opt_state=opt_state))
-        digests.verify(model_dir, chosen, {name: items[name] for name in stored.ITEMS})
-    return chosen, items["params"], items["opt_state"]
+            asked = {item: ocp.args.StandardRestore(_with_shardings(*pair)) for item, pair in wanted.items()}
+            found = manager.restore(chosen, args=ocp.args.Composite(**asked))
+            items = {item: found[item] for item in wanted}
+        digests.verify(model_dir, chosen, items)
+    return items
 
 
 @contextlib.contextmanager
@@ -481,6 +550,7 @@ def load_model(
     step: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     computation: Mapping[str, Any] | None = None,
+    which: str = stored.PARAMS,
 ) -> tuple[models.Model, Any, vocabularies.Tokenizer, Manifest]:
     """Reads a checkpoint for use: model, parameters, vocabulary and manifest.
 
@@ -489,6 +559,7 @@ def load_model(
       step: which of its checkpoints; None takes the last.
       mesh: where the parameters are laid out; None takes all devices.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own.
+      which: the last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
       FlanError: the folder is no checkpoint, lacks the step or is damaged, or the model cannot be computed so here.
@@ -500,4 +571,4 @@ def load_model(
     models.refuse_attention(model.config.attention, mesh.devices.flat[0].platform)
     abstract = model.abstract_params()
     shardings = partitioning.parameter_shardings(mesh, model.logical_axes(), abstract)
-    return model, restore_params(model_dir, abstract, shardings, step), tokenizer, manifest
+    return model, restore_params(model_dir, abstract, shardings, step, which=which), tokenizer, manifest

@@ -17,9 +17,11 @@ from flan_jax import distributed, files
 from flan_jax.checkpoint import digests
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, user_path
+from flan_jax.values import WEIGHTS
 
-PARAMS, OPT_STATE = "params", "opt_state"
-ITEMS = (PARAMS, OPT_STATE)
+PARAMS, EMA = WEIGHTS
+OPT_STATE, ADAPTERS = "opt_state", "adapters"
+ITEMS = (PARAMS, ADAPTERS, OPT_STATE, EMA)  # of a step; not all need be there
 
 _AT_ONCE = 64 << 20  # bytes that are read at once, or one slice of an array's first axis
 _SMALL, _PARTS = 256 << 10, 16  # bytes of a chunk that is cut no further; parts of a dimension, at most
@@ -110,6 +112,21 @@ def unreadable(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS
     except Exception as error:
         return _said(error, model_dir)
     return None
+
+
+def averaged(model_dir: str | AnyPath, step: int) -> Mapping[str, digests.Digest]:
+    """The digests of a step's mean of parameters, by their paths: of those that were trained.
+
+    Raises:
+      FlanError: it has none.
+    """
+    saved = digests.read(model_dir, step) or {}
+    if EMA not in saved:
+        raise FlanError(
+            f"step {step} of {model_dir} has no mean of parameters ({EMA}): it was trained without EMA_DECAY; take "
+            f"{PARAMS}."
+        )
+    return saved[EMA]
 
 
 def has_shapes(model_dir: str | AnyPath, step: int, wanted: Mapping[str, Any]) -> bool:

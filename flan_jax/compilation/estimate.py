@@ -12,6 +12,8 @@ from flan_jax import models, partitioning
 from flan_jax.compilation import communication, hlo, program
 from flan_jax.compilation.topology import Topology
 from flan_jax.errors import FlanError
+from flan_jax.models import costs
+from flan_jax.training import optimizers
 
 PAPER_STEPS = 30_000
 
@@ -149,23 +151,24 @@ def step_figures(report: dict[str, Any], plan: Plan, topology: Topology) -> dict
 
 
 def model_flops(plan: Plan) -> float:
-    """FLOPs that the model's definition asks for: 2 a parameter and slot forward, twice that backward, and attention.
+    """FLOPs that the model's definition asks for; see `models.costs`.
 
-    The embedding is looked up, not multiplied; the head counts at target slots only. Attention counts the slots before
-    a query (all of them in an encoder), as if a row were one segment. Recomputation does not count (Chowdhery et al.
-    2022, appendix B).
+    Attention counts the slots before a query (all of them in an encoder), as if a row were one segment.
     """
-    c, shape = plan.config, plan.shape
-    width, kv_width = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    attention, mlp = c.embed_dim * 2 * (width + kv_width), 3 * c.embed_dim * c.mlp_dim
-    head = c.embed_dim * c.vocab_size * shape.capacities(c)[1]
-    if c.num_encoder_layers:
-        s, t = shape.inputs, shape.targets
-        encoder = (attention + mlp) * s + 2 * width * s * s
-        cross = 2 * c.embed_dim * width * t + 2 * c.embed_dim * kv_width * s + 2 * width * s * t
-        decoder = (attention + mlp) * t + width * t * t + cross
-        row = c.num_encoder_layers * encoder + c.num_layers * decoder + head
-    else:
-        length = shape.inputs + shape.targets
-        row = c.num_layers * ((attention + mlp) * length + width * length * length) + head
-    return 2.0 * row * shape.rows * (1 if plan.score else 3)
+    shape, rows = plan.shape, plan.shape.rows
+    inputs, targets = shape.inputs, shape.targets
+    length = targets if plan.config.num_encoder_layers else inputs + targets
+    work = costs.Work(
+        slots=rows * length,
+        head_slots=rows * shape.capacities(plan.config)[1],
+        pairs=rows * length * length / 2,
+        encoder_slots=rows * inputs,
+        encoder_pairs=rows * inputs * inputs,
+        cross_pairs=rows * inputs * targets,
+    )
+    found = costs.products(plan.config, work)
+    if plan.score:
+        return found.forward_flops
+    tuning = optimizers.Tuning.of(shape.optimizer)
+    trained = tuning.trained(tuning.adapted(models.build(plan.config)).logical_axes())
+    return found.step_flops(None if trained is None else costs.shares(plan.config, trained))

@@ -37,7 +37,7 @@ class Shape:
       inputs: slots of a row besides the target slots.
       targets: target slots of a row.
       microbatches: gradient accumulation.
-      optimizer: of the training step; None is the paper's.
+      optimizer: of the training step, or what else is trained and how; None is the paper's.
       objective: what the training step minimises.
     """
 
@@ -45,7 +45,7 @@ class Shape:
     inputs: int = MAX_INPUT_TOKENS
     targets: int = MAX_TARGET_TOKENS
     microbatches: int = 1
-    optimizer: optimizers.Optimizer | None = None
+    optimizer: optimizers.Optimizer | optimizers.Tuning | None = None
     objective: Objective = CROSS_ENTROPY
 
     def capacities(self, config: models.DecoderConfig) -> tuple[int, int]:
@@ -81,13 +81,14 @@ class TooLargeError(Exception):
 
 def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shape: Shape) -> tuple[Any, dict]:
     """The training step of `flan_jax.training.loop`, lowered; and the bytes of its inputs by class."""
-    network, optimizer = models.build(config), shape.optimizer or optimizers.adafactor()
+    tuning = optimizers.Tuning.of(shape.optimizer)
+    network = tuning.adapted(models.build(config))
     refuse_undivided(mesh.shape, shape.rows, shape.microbatches, ("--mesh", "--rows", "--microbatches"))
-    shardings, state = state_shardings(mesh, network, optimizer), abstract_state(network, optimizer)
+    shardings, state = state_shardings(mesh, network, tuning), abstract_state(network, tuning)
     batch = abstract_batch(config, shape)
     batch_shardings = partitioning.batch_shardings(mesh, batch)
     step = jax.jit(
-        make_train_step(network, optimizer, NUM_DATASETS, shape.microbatches, shardings, objective=shape.objective),
+        make_train_step(network, tuning, NUM_DATASETS, shape.microbatches, shardings, objective=shape.objective),
         in_shardings=(shardings, batch_shardings),
         out_shardings=(shardings, shardings.step),
         donate_argnums=0,
@@ -96,6 +97,8 @@ def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shap
         "parameters": _bytes(state.params, shardings.params),
         "optimizer": _bytes(state.opt_state, shardings.opt_state),
     }
+    if state.ema is not None:
+        held["mean of parameters"] = _bytes(state.ema, shardings.ema)
     return step.lower(state, batch), held
 
 

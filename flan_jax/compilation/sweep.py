@@ -15,6 +15,7 @@ from typing import Any
 
 from flan_jax import models
 from flan_jax.compilation.topology import Topology
+from flan_jax.models import costs
 
 COMMAND = (sys.executable, "-m", "flan_jax.precompile")
 POLICIES = ("save_dots", "save_attention", "full")  # from what computes least to what keeps least
@@ -35,9 +36,7 @@ def meshes(config: models.DecoderConfig, rows: int, topology: Topology) -> Itera
 
 def parameter_bytes(config: models.DecoderConfig, mesh: dict[str, int]) -> float:
     """Bytes of parameters and their gradients on one device, in float32: the least that training holds."""
-    layer = config.embed_dim * (config.head_dim * 2 * (config.num_heads + config.num_kv_heads) + 3 * config.mlp_dim)
-    count = layer * (config.num_layers + config.num_encoder_layers) + config.vocab_size * config.embed_dim
-    return 8.0 * count / (mesh["fsdp"] * mesh["tensor"])
+    return 8.0 * costs.parameters(config) / (mesh["fsdp"] * mesh["tensor"])
 
 
 def candidates(

@@ -194,7 +194,7 @@ class Evaluating:
 
     def _evaluated(self, context: Context, run: jobs.Run, part: jobs.Part) -> dict[str, Any]:
         """Results of one style. The engines with the parameters end with it: the next step takes their memory."""
-        params = context.state().params
+        params = context.merged_params()
         with jobs.alone(run.output_dir):
             return evaluator.evaluate(
                 self._scorer.with_params(params),

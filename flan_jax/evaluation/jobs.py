@@ -16,7 +16,7 @@ import jax
 
 from flan_jax import catalog, distributed, files, models
 from flan_jax import styles as text_styles
-from flan_jax.checkpoint import arrays, digests
+from flan_jax.checkpoint import adapters, arrays
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
@@ -25,6 +25,7 @@ from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.files import AnyPath, is_remote, user_path
 from flan_jax.models import automatic
 from flan_jax.scoring.scorer import Scorer
+from flan_jax.values import WEIGHTS
 
 ALL, FOLLOW = "all", "follow"
 _LOCK = ".lock"
@@ -60,6 +61,7 @@ class Run:
       settings: what results depend on.
       parts: one, or one for each cluster.
       group: the name of the runs that differ in their seed alone, this one among them; empty for a run of its own.
+      which: of the checkpoints' weights, one of `values.WEIGHTS`.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Run:
     settings: evaluator.Settings
     parts: tuple[Part, ...]
     group: str = ""
+    which: str = WEIGHTS[0]
 
 
 def plan(
@@ -237,19 +240,19 @@ def evaluate(
             if chosen and distributed.is_primary():
                 print(chosen, flush=True)
             network, params, tokenizer, manifest = arrays.load_model(
-                part.checkpoint, step=part.step, mesh=mesh, computation=computation
+                part.checkpoint, step=part.step, mesh=mesh, computation=computation, which=run.which
             )
             try:
                 results = evaluator.evaluate(
                     Scorer(network, params, mesh=mesh),
                     tokenizer,
                     manifest,
-                    part.name,
+                    part.name + ("" if run.which == WEIGHTS[0] else f" {run.which}"),
                     part.datasets,
                     prepared_dir,
                     run.output_dir,
                     dataclasses.replace(run.settings, computation=computation),
-                    weights=_weights(part),
+                    weights=adapters.weights(part.checkpoint, part.step, run.which),
                     generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh) if generate else None,
                     allow_seen=allow_seen,
                     progress=progress,
@@ -265,12 +268,6 @@ def evaluate(
         results = _joined(found)
         evaluator.write_results(results, run.output_dir)
         return results
-
-
-def _weights(part: Part) -> str | None:
-    """The digest of a checkpoint's weights, as they were saved; None where an earlier version saved none."""
-    saved = digests.read(part.checkpoint, part.step)
-    return None if saved is None or "params" not in saved else digests.combined(saved["params"])
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,12 +15,13 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from flan_jax import catalog, models
+from flan_jax.checkpoint import stored
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, is_remote, ready, remove_folder, whole_folder, written
-from flan_jax.formats import gguf, huggingface, native, t5x
-from flan_jax.formats.names import HUGGINGFACE, NATIVE, T5X
+from flan_jax.formats import gguf, huggingface, native, peft, t5x
+from flan_jax.formats.names import HUGGINGFACE, NATIVE, PEFT, T5X
 from flan_jax.formats.source import Source, leaves, of_tree
 
 
@@ -66,6 +67,7 @@ def open_source(
     config: models.DecoderConfig | None = None,
     vocabulary: str | None = None,
     step: int | None = None,
+    which: str = stored.PARAMS,
 ) -> Source:
     """Opens a GGUF file, a folder of transformers, one of T5X, or a checkpoint folder of ours.
 
@@ -74,6 +76,7 @@ def open_source(
       config: the shape, where the format has none (T5X).
       vocabulary: likewise; see `vocabularies.load`.
       step: which of a checkpoint folder of ours; None takes the last.
+      which: the last parameters of a checkpoint folder of ours, or their mean; one of `values.WEIGHTS`.
 
     Raises:
       FlanError: it is none of these, is broken or not covered, or what its format lacks was not given.
@@ -81,6 +84,8 @@ def open_source(
     checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
     if step is not None and (checkpoint is not None or not (path / "manifest.json").is_file()):
         raise FlanError(f"{path} is no checkpoint folder of FLAN-JAX with several steps: leave --step={step} out.")
+    if which != stored.PARAMS and (checkpoint is not None or not (path / "manifest.json").is_file()):
+        raise FlanError(f"{path} is no checkpoint folder of FLAN-JAX with a mean of parameters: leave {which} out.")
     if checkpoint is not None:
         return _open_t5x(checkpoint, config, vocabulary)
     if config is not None or vocabulary is not None:
@@ -92,7 +97,7 @@ def open_source(
     if (path / "config.json").is_file():
         return huggingface.read(path)
     if (path / "manifest.json").is_file():
-        return native.read(path, step)
+        return native.read(path, step, which)
     raise FlanError(
         f"{path} is no folder that can be converted: there is no config.json (transformers), no checkpoint_<step> "
         "(T5X) and no manifest.json (FLAN-JAX) in it."
@@ -173,6 +178,8 @@ def write(
     dtype: str = "float32",
     optimizer: t5x.OptimizerState | None = None,
     scanned: bool = False,
+    adapters: Mapping[str, Any] | None = None,
+    base: str = "",
 ) -> Mapping[str, Any]:
     """Writes a folder, whole or not at all.
 
@@ -184,6 +191,8 @@ def write(
       dtype: of the weights in "huggingface"; the other two are float32.
       optimizer: what T5X keeps beside the parameters, for "t5x".
       scanned: whether layers are stacked in "t5x".
+      adapters: which are all that is written as "peft".
+      base: what the model is called that they change.
 
     Returns:
       What was written, for the user.
@@ -195,6 +204,9 @@ def write(
         if form == HUGGINGFACE:
             huggingface.write(source, building, dtype)
             manifest.save(building)
+        elif form == PEFT:
+            peft.write(source, adapters, base, building)
+            manifest.save(building)
         elif form == T5X:
             optimizer = t5x.OptimizerState(source.step, {}) if optimizer is None else optimizer
             t5x.write(source, building / f"checkpoint_{optimizer.step}", optimizer, scanned)
@@ -203,6 +215,8 @@ def write(
         else:
             native.write(source, manifest, building)
     count = sum(leaf.size for leaf in leaves(source.config))
+    if form == PEFT:
+        count = sum(x.size for x in jax.tree.leaves(adapters))
     return {
         "checkpoint": str(to),
         "format": form,

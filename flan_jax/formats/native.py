@@ -18,12 +18,13 @@ import tensorstore
 from orbax.checkpoint import future, type_handlers
 
 from flan_jax import models
-from flan_jax.checkpoint import arrays, digests, stored
+from flan_jax.checkpoint import adapters, arrays, digests, stored
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, orbax_folder
 from flan_jax.formats.source import Leaf, Source, as_float32, leaves
 from flan_jax.formats.source import Path as ParameterPath
+from flan_jax.models import lora, nested
 
 _READ_AT_ONCE = 1 << 30  # bytes of one parameter's layers; a chunk of a trained checkpoint holds all layers
 
@@ -121,12 +122,19 @@ def write(source: Source, manifest: Manifest, folder: AnyPath) -> None:
     manifest.save(folder)
 
 
-def read(folder: AnyPath, step: int | None = None) -> Source:
+def read(folder: AnyPath, step: int | None = None, which: str = stored.PARAMS) -> Source:
     """Opens a checkpoint folder.
+
+    Args:
+      folder: the checkpoint folder.
+      step: which of its steps; None takes the last.
+      which: the last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
       FlanError: it is none, is damaged, or lacks the step.
     """
+    if (base := adapters.load(folder)) is not None:
+        return _with_adapters(folder, base, step, which)
     manifest = Manifest.load(folder)
     config = models.DecoderConfig.from_dict(manifest.model)
     tokenizer = manifest.load_vocabulary(folder)
@@ -134,17 +142,22 @@ def read(folder: AnyPath, step: int | None = None) -> Source:
     step = (found or [0])[-1] if step is None else step
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
-    params = digests.step_folder(folder, step) / stored.PARAMS
+    averaged = {tuple(name.split("/")) for name in stored.averaged(folder, step)} if which == stored.EMA else set()
     shapes: dict[ParameterPath, tuple[int, ...]] = {
         leaf.path: ((leaf.num_layers,) if leaf.num_layers else ()) + leaf.shape for leaf in leaves(config)
     }
     kept: dict[str, Any] = {}  # the layers read last: they are mostly asked for in order
-    with arrays.explained(folder, step):
-        checked = digests.Reading(folder, step)
+    items = (stored.PARAMS, stored.EMA) if averaged else (stored.PARAMS,)
+    with arrays.explained(folder, step, items):
+        checked = {item: digests.Reading(folder, step, item) for item in items}
+
+    def item_of(path: ParameterPath) -> str:
+        return stored.EMA if path in averaged else stored.PARAMS
 
     def stored_tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         if kept.get("path") != path:
-            kept.update(path=path, store=stored.opened(params, "/".join(path)), at=None)
+            item = digests.step_folder(folder, step) / item_of(path)
+            kept.update(path=path, store=stored.opened(item, "/".join(path)), at=None)
         store = kept["store"]
         if store.shape != (expected := shapes[path]):
             raise ValueError(f"{'/'.join(path)} has shape {store.shape}, and {expected} by the manifest")
@@ -160,13 +173,65 @@ def read(folder: AnyPath, step: int | None = None) -> Source:
         return kept["layers"][layer - start]
 
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
-        with arrays.explained(folder, step):
+        with arrays.explained(folder, step, items):
             try:
                 found = stored_tensor(path, layer)
             except (ValueError, OSError) as error:
                 what = f"step {step} of {folder} cannot be read ({stored.reason(error, folder)})"
                 raise FlanError(f"{what}: it is damaged; copy it anew.") from error
-            checked.add("/".join(path), found, layer, 0 if layer is None else shapes[path][0])
+            checked[item_of(path)].add("/".join(path), found, layer, 0 if layer is None else shapes[path][0])
         return as_float32(found, f"step {step} of {folder}: {'/'.join(path)}")
 
-    return Source(config, tensor, tokenizer, f"{folder.name} step {step}", manifest, step)
+    return Source(
+        config, tensor, tokenizer, f"{folder.name} step {step}" + (f" ({which})" if averaged else ""), manifest, step
+    )
+
+
+def adapters_of(folder: AnyPath, step: int | None, which: str = stored.PARAMS) -> tuple[int, dict[str, Any]]:
+    """The adapters of a checkpoint folder that holds these alone: (step, nested dicts of arrays, layers stacked).
+
+    Args:
+      folder: the checkpoint folder.
+      step: which of its steps; None takes the last.
+      which: the last adapters or their mean, one of `values.WEIGHTS`.
+
+    Raises:
+      FlanError: it lacks the step, or is damaged.
+    """
+    found = arrays.steps(folder)
+    step = (found or [0])[-1] if step is None else step
+    if step not in found:
+        raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
+    tree: dict[str, Any] = {}
+    averaged = stored.averaged(folder, step) if which == stored.EMA else {}
+    with arrays.explained(folder, step, (stored.ADAPTERS,)):
+        saved = digests.read(folder, step) or {}
+        for item in (stored.ADAPTERS, stored.EMA) if averaged else (stored.ADAPTERS,):
+            for name, one in saved.get(item, {}).items():
+                try:
+                    x = np.asarray(stored.opened(digests.step_folder(folder, step) / item, name).read().result())
+                except (ValueError, OSError) as error:
+                    what = f"step {step} of {folder} cannot be read ({stored.reason(error, folder)})"
+                    raise FlanError(f"{what}: it is damaged; copy it anew.") from error
+                digests.compare(folder, step, {name: one}, {name: digests.of_array(x)})
+                tree = nested.merged(tree, nested.at(name.split("/"), x))
+    return step, tree
+
+
+def _with_adapters(folder: AnyPath, base: adapters.Base, step: int | None, which: str) -> Source:
+    """The model with its adapters taken in, a layer at a time."""
+    plain = read(base.check(), base.step)
+    step, tree = adapters_of(folder, step, which)
+    manifest = Manifest.load(folder)
+
+    def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
+        found, beside = plain.tensor(path, layer), tree
+        for name in path[:-1]:
+            beside = beside.get(name, {})
+        if path[-1] != "kernel" or lora.NAMES[0] not in beside:
+            return found
+        parts = (beside[name] if layer is None else beside[name][layer] for name in lora.NAMES)
+        return found + lora.delta(*parts).reshape(found.shape).astype(found.dtype)
+
+    name = f"{folder.name} step {step}" + (f" ({which})" if which != stored.PARAMS else "")
+    return Source(plain.config, tensor, manifest.load_vocabulary(folder), name, manifest, step)

@@ -26,6 +26,9 @@ WHOLE = ("batch", "length", "activation_embed")
 BETWEEN = ("batch", "block_length", "activation_embed")
 
 
+LORA_A, LORA_B, LORA_SCALE = "lora_a", "lora_b", "lora_scale"  # beside a kernel that has an adapter; see `lora`
+
+
 def parameter(
     module: nn.Module, name: str, shape: Sequence[int], axes: Sequence[str], init: nn.initializers.Initializer
 ):
@@ -71,11 +74,20 @@ class Dense(nn.Module):
         kernel = partitioning.constrain(kernel.astype(x.dtype), self.axes)
         rows, outputs = x.shape[: x.ndim - self.contracted], self.shape[self.contracted :]
         inner = math.prod(self.shape[: self.contracted])
-        out = product(x.reshape(*rows, inner), kernel.reshape(inner, -1)).reshape(*rows, *outputs)
+        x = x.reshape(*rows, inner)
+        out = product(x, kernel.reshape(inner, -1)).reshape(*rows, *outputs)
+        if self.has_variable("params", LORA_A):
+            out += self._adapter(x).reshape(*rows, *outputs)
         if self.use_bias:
             bias = parameter(self, "bias", outputs, self.axes[self.contracted :], nn.initializers.zeros)
             out += bias.astype(x.dtype)
         return out
+
+    def _adapter(self, x: jax.Array) -> jax.Array:
+        """What an adapter adds: [..., I] -> [..., O]."""
+        a, b, scale = (self.get_variable("params", name) for name in (LORA_A, LORA_B, LORA_SCALE))
+        low = product(x, a.astype(x.dtype).reshape(x.shape[-1], -1))
+        return product(low * scale.astype(x.dtype), b.astype(x.dtype).reshape(low.shape[-1], -1))
 
 
 @jax.custom_vjp

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
 
 from flan_jax import distributed, macros, models, partitioning
-from flan_jax.checkpoint import arrays, digests, keeping, lock, place
+from flan_jax.checkpoint import arrays, digests, keeping, lock, place, stored
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
 from flan_jax.files import AnyPath, user_path
+from flan_jax.models import nested
 from flan_jax.training import notices, optimizers, records
 from flan_jax.training.continuing import continued
 from flan_jax.training.figures import Figures
@@ -31,7 +32,14 @@ from flan_jax.training.hooks.saving import Saving
 from flan_jax.training.hooks.watchdog import Watchdog
 from flan_jax.training.loss import Objective
 from flan_jax.training.run import Materials, Run, resolve
-from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
+from flan_jax.training.state import (
+    TrainState,
+    abstract_state,
+    make_train_step,
+    saved_parts,
+    state_shardings,
+    trained_part,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +74,10 @@ def train(
     computation: Mapping[str, Any] | str | None = None,
     random_seed: int = 0,
     optimizer: optimizers.Optimizer | None = None,
+    clip_norm: float | None = None,
+    frozen: Sequence[str] = (),
+    ema_decay: float | None = None,
+    lora: Mapping[str, Any] | None = None,
     microbatches: int = 1,
     loss_averaging: str = Objective.loss_averaging,
     loss_on_inputs: bool = Objective.loss_on_inputs,
@@ -110,6 +122,11 @@ def train(
       random_seed: seeds the initial parameters and the stream.
       optimizer: an optax transformation, or what makes one for a model (`optimizers.for_parameters`); default
         Adafactor at 3e-5.
+      clip_norm: largest global norm of the gradient; None for no limit.
+      frozen: patterns of paths of parameters that are not trained; see `optimizers.patterns.matches`.
+      ema_decay: of the mean of the trained parameters over steps, which checkpoints then have too; None for none.
+      lora: {"rank": 8, "alpha": 16, "targets": ("self_attention",)}: adapters of these projections are trained, and
+        nothing else; checkpoints hold them alone. None for none; see `optimizers.Lora`.
       microbatches: gradient accumulation.
       loss_averaging: "per_token" (the paper's), or "per_example": each example's targets together weigh 1.
       loss_on_inputs: whether a decoder's inputs carry loss too. Then all slots of a row are target slots, and the LM
@@ -165,7 +182,9 @@ def train(
             feature_lengths=feature_lengths,
             computation=computation,
             random_seed=random_seed,
-            optimizer=optimizer,
+            optimizer=optimizers.Tuning(
+                optimizer, clip_norm, tuple(frozen), ema_decay, None if lora is None else optimizers.Lora(**lora)
+            ),
             microbatches=microbatches,
             objective=Objective(loss_averaging, loss_on_inputs, z_loss, label_smoothing, dropout_rate),
             mesh_shape=mesh_shape,
@@ -201,7 +220,7 @@ def _trained(
         return RunResult(start, {})
 
     # -------------------------------------------------------------------------------------------------- restore
-    network = models.build(program.config)
+    network = given.tuning.adapted(models.build(program.config))
     composition, stream = open_mixture(
         run.mixture,
         prepared_dir,
@@ -213,10 +232,10 @@ def _trained(
         loss_averaging=program.objective.loss_averaging,
         loss_on_inputs=program.objective.loss_on_inputs,
     )
-    tx = optimizers.for_parameters(given.optimizer, network.logical_axes())
-    shardings = state_shardings(mesh, network, tx)
-    state = _state(network, tx, shardings, folder, start, run, given.checkpoint)
-    place.check_room(folder, (state.params, state.opt_state))
+    tuning = given.tuning
+    shardings = state_shardings(mesh, network, tuning)
+    state = _state(network, tuning, shardings, folder, start, run, given.checkpoint)
+    place.check_room(folder, (saved_parts(network, state.params), state.opt_state, state.ema))
     if primary:
         whole = partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())
         records.show(
@@ -235,7 +254,7 @@ def _trained(
     train_step = jax.jit(
         make_train_step(
             network,
-            tx,
+            tuning,
             len(stream.datasets),
             program.microbatches,
             shardings,
@@ -271,7 +290,7 @@ def _trained(
 
 def _state(
     network: models.Model,
-    tx: optax.GradientTransformation,
+    tuning: optimizers.Tuning,
     shardings: TrainState,
     model_dir: AnyPath,
     step: int | None,
@@ -282,7 +301,7 @@ def _state(
 
     Args:
       network: the model.
-      tx: the optimizer.
+      tuning: what is trained, and how.
       shardings: of the state.
       model_dir: the run's own folder.
       step: which of its checkpoints; None where it has none.
@@ -292,18 +311,35 @@ def _state(
     Raises:
       FlanError: it cannot be read, or the parameters are not finite.
     """
+    plain, axes = models.build(network.config), network.logical_axes()
+    of_plain = partitioning.parameter_shardings(shardings.step.mesh, plain.logical_axes(), plain.abstract_params())
+    begun: dict[str, Any] = {}
     if step is not None:
-        abstract = abstract_state(network, tx)
-        _, params, opt_state = arrays.restore_training(
-            model_dir, (abstract.params, abstract.opt_state), (shardings.params, shardings.opt_state), step
-        )
+        abstract = abstract_state(network, tuning)
+        wanted = {
+            stored.OPT_STATE: (abstract.opt_state, shardings.opt_state),
+            stored.EMA: (abstract.ema, shardings.ema),
+        }
+        both = (saved_parts(network, tree.params) for tree in (abstract, shardings))
+        wanted |= dict(zip((stored.PARAMS, stored.ADAPTERS), zip(*both, strict=True), strict=True))
+        begun = arrays.restore_items(model_dir, {k: pair for k, pair in wanted.items() if pair[0] is not None}, step)
+    if stored.PARAMS in begun:
+        params = begun[stored.PARAMS]
     elif checkpoint:
         of_step = run.start.get("step")
-        params = arrays.restore_params(checkpoint, network.abstract_params(), shardings.params, of_step, arrays.START)
+        params = arrays.restore_params(checkpoint, plain.abstract_params(), of_plain, of_step, arrays.START)
     else:
-        params = jax.jit(network.init, out_shardings=shardings.params)(jax.random.key(run.seed))
+        params = jax.jit(plain.init, out_shardings=of_plain)(jax.random.key(run.seed))
+    if tuning.lora is not None:
+        laid_out = saved_parts(network, shardings.params)[1]
+        make = jax.jit(network.adapters, out_shardings=laid_out)
+        params = nested.merged(params, begun.get(stored.ADAPTERS) or make(jax.random.key(run.seed)))
+    opt_state, ema = begun.get(stored.OPT_STATE), begun.get(stored.EMA)
     origin = checkpoint or "the random start" if step is None else model_dir
     digests.refuse_not_finite(digests.measure(params), f"parameters of {origin}", "start from another checkpoint")
     if step is None:
+        tx = optimizers.for_parameters(tuning, axes)
         opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
-    return TrainState(jax.device_put(np.int32(step or 0), shardings.step), params, opt_state)
+        if tuning.ema_decay is not None:  # a copy: the step is given the memory of both
+            ema = jax.tree.map(jnp.copy, trained_part(tuning, network, params))
+    return TrainState(jax.device_put(np.int32(step or 0), shardings.step), params, opt_state, ema)

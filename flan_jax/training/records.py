@@ -69,6 +69,8 @@ def write(
     elif first.read_bytes() != config_text.encode():
         write_atomic(folder / f"config.from_step_{step}.gin", config_text)
     _manifest(folder, run, given, composition.over(run.train_steps * stream.draws_per_step), stream, step).save(folder)
+    if given.base is not None:
+        given.base.save(folder)
     if run != given.saved:
         run.save(folder)
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from flan_jax import models, partitioning
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import adapters, arrays
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import stream, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed
@@ -59,6 +59,10 @@ _NAMES = {
     "program.objective.z_loss": "Z_LOSS",
     "program.objective.label_smoothing": "LABEL_SMOOTHING",
     "program.objective.dropout_rate": "DROPOUT_RATE",
+    "program.clip_norm": "CLIP_NORM",
+    "program.frozen": "FROZEN",
+    "program.ema_decay": "EMA_DECAY",
+    "program.lora": "LORA",
 }
 
 
@@ -74,6 +78,10 @@ class Program:
       targets: target slots of a row.
       microbatches: parts that the rows are computed in.
       optimizer: `described.describe` of it.
+      clip_norm: largest global norm of the gradient, or None.
+      frozen: patterns of the parameters that are not trained.
+      ema_decay: of the mean of parameters over steps, or None.
+      lora: rank, alpha and targets of adapters, or None.
       objective: what a step minimises. A file of an earlier version has none: then it was the mean cross entropy.
     """
 
@@ -84,6 +92,10 @@ class Program:
     targets: int
     microbatches: int
     optimizer: Any
+    clip_norm: float | None = None
+    frozen: tuple[str, ...] = ()
+    ema_decay: float | None = None
+    lora: dict[str, Any] | None = None
     objective: Objective = CROSS_ENTROPY
 
     @classmethod
@@ -98,7 +110,7 @@ class Program:
         rows: int,
         lengths: Mapping[str, int] | None,
         microbatches: int,
-        optimizer: optimizers.Optimizer | None,
+        optimizer: optimizers.Optimizer | optimizers.Tuning | None,
         objective: Objective = CROSS_ENTROPY,
     ) -> Program:
         """The program of a model and a batch; what is None has its default.
@@ -108,6 +120,7 @@ class Program:
         """
         fields, lengths = config.to_dict(), {**LENGTHS, **(lengths or {})}
         objective.capacities(config, lengths["inputs"], lengths["targets"])
+        tuning = optimizers.Tuning.of(optimizer)
         return cls(
             model={name: value for name, value in fields.items() if name not in COMPUTATION},
             computation={name: fields[name] for name in COMPUTATION},
@@ -115,7 +128,11 @@ class Program:
             inputs=lengths["inputs"],
             targets=lengths["targets"],
             microbatches=microbatches,
-            optimizer=describe(optimizer or optimizers.adafactor()),
+            optimizer=describe(tuning.made),
+            clip_norm=tuning.clip_norm,
+            frozen=tuning.frozen,
+            ema_decay=tuning.ema_decay,
+            lora=None if tuning.lora is None else dataclasses.asdict(tuning.lora),
             objective=objective,
         )
 
@@ -304,20 +321,22 @@ class Materials:
       tokenizer: the vocabulary.
       prepared: what the mixture consists of.
       mesh: the devices.
-      optimizer: the optimizer.
+      tuning: what is trained, and how.
       saved: the run in MODEL_DIR, or None.
       checkpoint: where the parameters of step 0 are; None makes random ones.
       chosen: a line that says how the model is computed, where that was chosen here.
+      base: the model that adapters change, where only these are trained.
     """
 
     manifest: Manifest
     tokenizer: vocabularies.Tokenizer
     prepared: Prepared
     mesh: jax.sharding.Mesh
-    optimizer: optimizers.Optimizer
+    tuning: optimizers.Tuning
     saved: Run | None
     checkpoint: str | None
     chosen: str = ""
+    base: adapters.Base | None = None
 
 
 def origin(
@@ -378,6 +397,22 @@ def refuse_undivided(mesh: Mapping[str, int], rows: int, microbatches: int, name
         )
 
 
+def _base(
+    saved: Run | None, begun: bool, start: Mapping[str, Any], checkpoint: str | None, model_dir: Path
+) -> adapters.Base:
+    """The model that a run's adapters change.
+
+    Raises:
+      FlanError: there is none, or it is not what it was.
+    """
+    if not checkpoint:
+        raise FlanError("LORA changes a model that is there: give its folder as INITIAL_CHECKPOINT_PATH.")
+    if begun and saved.program.lora is not None and (base := adapters.load(model_dir)) is not None:
+        base.check(checkpoint)
+        return base
+    return adapters.Base.of(checkpoint, start["step"])
+
+
 def resolve(
     *,
     model_dir: Path,
@@ -391,7 +426,7 @@ def resolve(
     feature_lengths: Mapping[str, int] | None = None,
     computation: Mapping[str, Any] | str | None = None,
     random_seed: int = 0,
-    optimizer: optimizers.Optimizer | None = None,
+    optimizer: optimizers.Optimizer | optimizers.Tuning | None = None,
     microbatches: int = 1,
     objective: Objective = CROSS_ENTROPY,
     mesh_shape: Mapping[str, int] | None = None,
@@ -418,8 +453,12 @@ def resolve(
     config, mesh = models.DecoderConfig.from_dict(manifest.model), partitioning.make_mesh(**(mesh_shape or {}))
     step = step_of(mesh.shape, batch_size, feature_lengths, microbatches)
     computation, chosen = automatic.chosen(config, computation, automatic.Device.of(mesh.devices.flat[0]), step)
-    config = config.computed(**computation)
-    program = Program.of(config, batch_size, feature_lengths, microbatches, optimizer, objective)
+    config, tuning = config.computed(**computation), optimizers.Tuning.of(optimizer)
+    # Before the optimizer is called: optax's schedules turn what they hold into floats.
+    program = Program.of(config, batch_size, feature_lengths, microbatches, tuning, objective)
+    network = tuning.adapted(models.build(config))
+    base = _base(saved, begun, start, initial_checkpoint_path, model_dir) if tuning.lora is not None else None
+    tuning.check(train_steps, network.abstract_params(), network.logical_axes())
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
     models.refuse_attention(config.attention, mesh.devices.flat[0].platform)
     prepared = composed(mixture, prepared_dir, tokenizer.fingerprint)
@@ -447,5 +486,4 @@ def resolve(
         hooks=tuple(hook if isinstance(hook, str) else _class_of(hook) for hook in hooks),
         code=code_revision(),
     )
-    optimizer = optimizer or optimizers.adafactor()
-    return run, Materials(manifest, tokenizer, prepared, mesh, optimizer, saved, initial_checkpoint_path, chosen)
+    return run, Materials(manifest, tokenizer, prepared, mesh, tuning, saved, initial_checkpoint_path, chosen, base)

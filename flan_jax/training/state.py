@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from flan_jax import partitioning
-from flan_jax.models import Model
+from flan_jax.models import Model, lora, nested
 from flan_jax.training import loss as loss_lib
 from flan_jax.training import optimizers
 
@@ -26,16 +26,18 @@ class TrainState:
       step: int32 scalar, steps taken.
       params: the model's parameters.
       opt_state: the optimizer's.
+      ema: the mean of the trained parameters over steps; None without one.
     """
 
     step: jax.Array
     params: Any
     opt_state: Any
+    ema: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """What a step has computed, on the devices, while it is traced; trees like the parameters.
+    """What a step has computed, on the devices, while it is traced; trees like the parameters that are trained.
 
     Attributes:
       step: int32 scalar, steps taken before this one.
@@ -54,27 +56,44 @@ class Taken:
     params: Any
 
 
-def abstract_state(model: Model, optimizer: optimizers.Optimizer) -> TrainState:
+def trained_part(tuning: optimizers.Tuning, model: Model, tree: Any) -> Any:
+    """Of a tree like the parameters, what is trained."""
+    wanted = tuning.trained(model.logical_axes())
+    return tree if wanted is None else nested.part(tree, wanted)
+
+
+def saved_parts(model: Model, params: Any) -> tuple[Any, Any]:
+    """(parameters, adapters) that a checkpoint holds: of a model with adapters these alone."""
+    if not isinstance(model, lora.Adapted):
+        return params, None
+    return None, nested.part(params, [path for path in nested.paths(params) if lora.is_adapter(path)])
+
+
+def abstract_state(model: Model, optimizer: optimizers.Optimizer | optimizers.Tuning) -> TrainState:
     """Shapes and dtypes of the state, without allocating it."""
-    params = model.abstract_params()
-    tx = optimizers.for_parameters(optimizer, model.logical_axes())
-    return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(tx.init, params))
+    params, tuning = model.abstract_params(), optimizers.Tuning.of(optimizer)
+    tx = optimizers.for_parameters(tuning, model.logical_axes())
+    ema = None if tuning.ema_decay is None else trained_part(tuning, model, params)
+    return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(tx.init, params), ema)
 
 
-def state_shardings(mesh: jax.sharding.Mesh, model: Model, optimizer: optimizers.Optimizer) -> TrainState:
-    """A NamedSharding for every leaf of the state: parameters, and optimizer statistics like their parameters."""
-    params, axes = model.abstract_params(), model.logical_axes()
-    tx = optimizers.for_parameters(optimizer, axes)
+def state_shardings(
+    mesh: jax.sharding.Mesh, model: Model, optimizer: optimizers.Optimizer | optimizers.Tuning
+) -> TrainState:
+    """A NamedSharding for every leaf of the state: parameters, and the optimizer's state as it declares."""
+    params, axes, tuning = model.abstract_params(), model.logical_axes(), optimizers.Tuning.of(optimizer)
+    of_params = partitioning.parameter_shardings(mesh, axes, params)
     return TrainState(
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-        partitioning.parameter_shardings(mesh, axes, params),
-        partitioning.optimizer_state_shardings(mesh, tx, params, axes),
+        of_params,
+        optimizers.state_shardings(mesh, tuning, params, axes),
+        None if tuning.ema_decay is None else trained_part(tuning, model, of_params),
     )
 
 
 def make_train_step(
     model: Model,
-    optimizer: optimizers.Optimizer,
+    optimizer: optimizers.Optimizer | optimizers.Tuning,
     num_datasets: int,
     microbatches: int = 1,
     shardings: TrainState | None = None,
@@ -87,7 +106,7 @@ def make_train_step(
 
     Args:
       model: the decoder.
-      optimizer: as `optimizers.for_parameters` takes it.
+      optimizer: as `optimizers.for_parameters` takes it, or what else is trained and how.
       num_datasets: datasets of the stream.
       microbatches: gradient accumulation: the batch is cut into so many parts, one after another. The gradient is
         that of the weighted mean over all targets of the batch, whatever the cut.
@@ -99,17 +118,19 @@ def make_train_step(
       accept: whether the update is taken, a boolean scalar. Where it is not, parameters and optimizer's state stay as
         they were, bit for bit, and `skipped` in the metrics is 1 instead of 0. The step counts.
     """
-    tx = optimizers.for_parameters(optimizer, model.logical_axes())
+    tuning = optimizers.Tuning.of(optimizer)
+    tx = optimizers.for_parameters(tuning, model.logical_axes())
     asked = () if objective == loss_lib.CROSS_ENTROPY else (objective,)
 
     def gradient(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
-        def total(params: Any) -> tuple[jax.Array, loss_lib.Metrics]:
+        def total(trained: Any) -> tuple[jax.Array, loss_lib.Metrics]:
+            merged = nested.merged(params, trained) if tuning.is_partial else trained
             with contextlib.nullcontext() if shardings is None else partitioning.layout(shardings.step.mesh):
-                return loss_lib.target_loss(model, params, batch, num_datasets, *asked)
+                return loss_lib.target_loss(model, merged, batch, num_datasets, *asked)
 
-        grads, metrics = jax.grad(total, has_aux=True)(params)
+        grads, metrics = jax.grad(total, has_aux=True)(trained_part(tuning, model, params))
         if shardings is not None:
-            grads = jax.lax.with_sharding_constraint(grads, shardings.params)
+            grads = jax.lax.with_sharding_constraint(grads, trained_part(tuning, model, shardings.params))
         return grads, metrics
 
     def accumulated(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
@@ -131,19 +152,26 @@ def make_train_step(
         grads, metrics = accumulated(state.params, batch)
         grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["weight"], loss_lib.NOTHING), grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        before = trained_part(tuning, model, state.params)
+        trained = optax.apply_updates(before, updates)
+        ema = None if tuning.ema_decay is None else _averaged(state.ema, trained, tuning.ema_decay)
         metrics["gradient_norm"] = optax.global_norm(grads)
         loss = metrics["loss"] / jnp.maximum(metrics["weight"], loss_lib.NOTHING)
-        taken = Taken(state.step, loss, metrics["gradient_norm"], grads, updates, state.params)
+        taken = Taken(state.step, loss, metrics["gradient_norm"], grads, updates, before)
         if measure is not None:
             metrics["measured"] = measure(taken)
         if accept is not None:  # here, since the caller donates the state of before
             accepted = accept(taken)
-            before = (state.params, state.opt_state)
+            as_before = (before, state.opt_state, state.ema)
             keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
-            params, opt_state = jax.tree.map(keep, (params, opt_state), before)
+            trained, opt_state, ema = jax.tree.map(keep, (trained, opt_state, ema), as_before)
             metrics["skipped"] = 1.0 - accepted.astype(jnp.float32)
+        params = nested.merged(state.params, trained) if tuning.is_partial else trained
         metrics["parameter_norm"] = optax.global_norm(params)  # tells a broken update before it is saved
-        return TrainState(state.step + 1, params, opt_state), metrics
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return train_step
+
+
+def _averaged(mean: Any, params: Any, decay: float) -> Any:
+    return jax.tree.map(lambda m, p: decay * m + (1.0 - decay) * p, mean, params)

@@ -135,8 +135,7 @@ def test_statistics_lie_like_what_is_left_of_their_parameters():
     axes = {"layers": {"query": ("layers", "embed", "heads", "kv"), "wo": ("layers", "mlp", "embed")}}
     shapes = {"layers": {"query": (3, 256, 4, 64), "wo": (3, 512, 256)}}
     params = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s, jnp.float32), shapes, is_leaf=_is_shape)
-    tx = optimizers.for_parameters(optimizers.adafactor(), axes)
-    found = partitioning.optimizer_state_shardings(mesh, tx, params, axes)[0]
+    found = optimizers.state_shardings(mesh, optimizers.adafactor(), params, axes)[0]
     spec = jax.sharding.PartitionSpec
     # Rows are what is left when the largest dimension is averaged over; of equal ones, the last.
     assert found.v_row["layers"]["query"].spec == spec(None, "fsdp")

@@ -15,6 +15,7 @@ from flan_jax import distributed, models
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError
 from flan_jax.json_lines import first_not_finite
+from flan_jax.models import lora
 from flan_jax.training.run import Run
 from flan_jax.training.state import TrainState
 
@@ -99,6 +100,15 @@ class Context:
                 "so: pauses(context, step) -> True for this step."
             )
         return self._state
+
+    def merged_params(self) -> Any:
+        """The parameters after this step, with adapters, if there are any, taken in: those of a model without.
+
+        Raises:
+          FlanError: the devices did not wait for this step.
+        """
+        params = self.state().params
+        return params if not isinstance(self.network, lora.Adapted) else jax.jit(lora.merged)(params)
 
     def write(self, name: str, value: Any) -> None:
         """Adds a figure of this step to metrics.jsonl and TensorBoard.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-import importlib
 import inspect
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from flan_jax.errors import FlanError, near_names
+from flan_jax.errors import FlanError
+from flan_jax.training import by_name
 from flan_jax.training.hooks.calls import name_of
 
 # Every method and how many arguments it is called with.
@@ -34,72 +32,13 @@ def load(hooks: Sequence[Any]) -> list[Any]:
     return [_checked(_made(hook) if isinstance(hook, str) else hook) for hook in hooks]
 
 
-def parsed(text: str) -> tuple[str, str, dict[str, Any]]:
-    """(module, name, arguments) of a hook's text.
-
-    Raises:
-      ValueError: it is none.
-    """
-    module, colon, call = text.partition(":")
-    if not colon or not all(part.isidentifier() for part in module.strip().split(".")):
-        raise ValueError("no module and name with a colon between them")
-    try:
-        node = ast.parse(call.strip(), mode="eval").body
-        name, given = (node.func, node.keywords) if isinstance(node, ast.Call) else (node, [])
-        arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in given}
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError("what follows the colon cannot be read") from error
-    if not isinstance(name, ast.Name) or None in arguments or (isinstance(node, ast.Call) and node.args):
-        raise ValueError("what follows the colon is no name, with or without arguments by name")
-    return module.strip(), name.id, arguments
-
-
 def _made(text: str) -> Any:
     start = f"HOOKS: {text!r}"
     try:
-        module_name, name, arguments = parsed(text)
+        module, name, arguments = by_name.parsed(text)
     except ValueError as error:
-        raise FlanError(f"{start}: {error}; write 'module:Name' or 'module:Name(argument=value)'.") from error
-    if "" not in sys.path:  # as `python -m` has it; a command that was installed has it not
-        sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        what = "it" if missing == module_name else f"a module {missing!r}, which it imports,"
-        raise FlanError(
-            f"{start}: {what} is not on Python's path; start the program in the folder of {module_name}.py, or add "
-            "that folder to PYTHONPATH."
-        ) from error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise _failed(f"{start}: importing it", error) from error
-    if (maker := getattr(module, name, None)) is None:
-        public = [known for known in vars(module) if not known.startswith("_")]
-        raise FlanError(f"{start}: {module_name} has no {name}: {near_names(name, public)}")
-    if not callable(maker):
-        raise FlanError(f"{start}: {name} is no class or function that makes a hook.")
-    try:
-        inspect.signature(maker).bind(**arguments)
-    except TypeError as error:
-        raise FlanError(f"{start}: it does not take these arguments ({error}).") from error
-    except ValueError:  # it does not say what it takes
-        pass
-    try:
-        return maker(**arguments)
-    except FlanError as error:
-        raise FlanError(f"{start}: {error}") from error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise _failed(f"{start}: making it", error) from error
-
-
-def _failed(what: str, error: BaseException) -> FlanError:
-    """The line of code of a user that raised; a script that is no module ends with sys.exit."""
-    reason = " ".join(str(error).split())[:200].rstrip(".")
-    return FlanError(f"{what} failed ({type(error).__name__}{f': {reason}' if reason else ''}); mend it.")
+        raise FlanError(f"{start}: {error}; write {by_name.FORM}.") from error
+    return by_name.made(start, by_name.imported(start, module, name), arguments)
 
 
 def _checked(hook: Any) -> Any:
@@ -143,4 +82,4 @@ def _attribute(hook: Any, name: str) -> Any:
     except Exception as error:  # a property's
         if name not in METHODS:
             return None
-        raise _failed(f"hook {name_of(hook)}: reading {name}", error) from error
+        raise by_name.failed(f"hook {name_of(hook)}: reading {name}", error) from error

@@ -10,6 +10,7 @@ from flan_jax.checkpoint import arrays, keeping
 from flan_jax.errors import FlanError, near_names
 from flan_jax.training.hooks import earlier
 from flan_jax.training.hooks.context import Context
+from flan_jax.training.state import saved_parts
 
 
 class Saving:
@@ -61,7 +62,8 @@ class Saving:
             self._allowed()
             state = context.state()
             self._look(context, step, values)
-            self._saver.save(step, state.params, state.opt_state)
+            params, adapters = saved_parts(context.network, state.params)
+            self._saver.save(step, params, state.opt_state, state.ema, adapters)
             context.save_wanted = False
             context.tell("after_save", step)
 

@@ -1,0 +1,108 @@
+"""What a user names by a text: "module:Name" or "module:Name(argument=value)", such as a hook or an optimizer."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flan_jax.errors import FlanError, near_names
+
+FORM = "'module:Name' or 'module:Name(argument=value)'"
+
+
+def call(text: str) -> tuple[str, dict[str, Any]]:
+    """(name, arguments) of "name" or "name(argument=value)", with values as Python writes them.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        name, given = (node.func, node.keywords) if isinstance(node, ast.Call) else (node, [])
+        arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in given}
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError("cannot be read") from error
+    if not isinstance(name, ast.Name) or None in arguments or (isinstance(node, ast.Call) and node.args):
+        raise ValueError("is no name, with or without arguments by name")
+    return name.id, arguments
+
+
+def parsed(text: str) -> tuple[str, str, dict[str, Any]]:
+    """(module, name, arguments) of a text.
+
+    Raises:
+      ValueError: it is none.
+    """
+    module, colon, rest = text.partition(":")
+    if not colon or not all(part.isidentifier() for part in module.strip().split(".")):
+        raise ValueError("no module and name with a colon between them")
+    try:
+        return (module.strip(), *call(rest))
+    except ValueError as error:
+        raise ValueError(f"what follows the colon {error}") from error
+
+
+def imported(start: str, module_name: str, name: str) -> Callable[..., Any]:
+    """What a module calls so; the module is found like any other, first in the working folder.
+
+    Args:
+      start: of the line in an error: the macro and its text.
+      module_name: the module.
+      name: of a class or a function in it.
+
+    Raises:
+      FlanError: a module or name that is not there, or that cannot be called.
+    """
+    if "" not in sys.path:  # as `python -m` has it; a command that was installed has it not
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        what = "it" if missing == module_name else f"a module {missing!r}, which it imports,"
+        raise FlanError(
+            f"{start}: {what} is not on Python's path; start the program in the folder of {module_name}.py, or add "
+            "that folder to PYTHONPATH."
+        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise failed(f"{start}: importing it", error) from error
+    if (maker := getattr(module, name, None)) is None:
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise FlanError(f"{start}: {module_name} has no {name}: {near_names(name, public)}")
+    if not callable(maker):
+        raise FlanError(f"{start}: {name} is no class or function.")
+    return maker
+
+
+def made(start: str, maker: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What a class or function gives for these arguments.
+
+    Raises:
+      FlanError: it does not take them, or fails.
+    """
+    try:
+        inspect.signature(maker).bind(**arguments)
+    except TypeError as error:
+        raise FlanError(f"{start}: it does not take these arguments ({error}).") from error
+    except ValueError:  # it does not say what it takes
+        pass
+    try:
+        return maker(**arguments)
+    except FlanError as error:
+        raise FlanError(f"{start}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise failed(f"{start}: making it", error) from error
+
+
+def failed(what: str, error: BaseException) -> FlanError:
+    """The line of code of a user that raised; a script that is no module ends with sys.exit."""
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    return FlanError(f"{what} failed ({type(error).__name__}{f': {reason}' if reason else ''}); mend it.")

@@ -1,0 +1,101 @@
+"""Parameters as the matrices that they are to T5X: one a kernel and layer, heads and their dimensions counted as one.
+
+T5X's Adafactor sees a model as it was before layers were stacked and heads told apart. `by_matrix` shows optax's the
+same, so that both take the same step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from flan_jax import partitioning
+
+
+def dims(axes: Sequence[str]) -> list[list[int]]:
+    """Which dimensions of a parameter count as one.
+
+    Beyond two dimensions (and `layers`), `embed` stands against all others: [embed, heads, kv] is [embed, heads x kv].
+    """
+    first = len(axes) > 0 and axes[0] == "layers"
+    groups = [[0]] if first else []
+    merge = len(axes) - first > 2 and "embed" in axes
+    for dim in range(first, len(axes)):
+        if merge and dim > first and "embed" not in (axes[dim - 1], axes[dim]):
+            groups[-1].append(dim)
+        else:
+            groups.append([dim])
+    return groups
+
+
+def shape(axes: Sequence[str], of: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a parameter as a matrix, or as a stack of them."""
+    return tuple(math.prod(of[d] for d in group) for group in dims(axes))
+
+
+def parameter_of(path: Any, known: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """Which parameter a leaf of an optimizer's state is about: the one whose path ends the leaf's; None for none."""
+    whole = partitioning.names(path)
+    return next((whole[start:] for start in range(len(whole)) if whole[start:] in known), None)
+
+
+def by_matrix(inner: optax.GradientTransformation, logical_axes: Any) -> optax.GradientTransformation:
+    """Applies `inner` to the parameters as matrices, each layer of a stack on its own.
+
+    Statistics and norms of `inner` are then a layer's, and [embed, heads, kv] is [embed, heads x kv] to it. Its state
+    is that of the matrices, with the layers as the first dimension.
+
+    Args:
+      inner: a transformation that treats every array on its own, alike, such as Adafactor.
+      logical_axes: of the parameters.
+    """
+
+    def matrices(tree: Any) -> Any:
+        def matrix(axes: tuple[str, ...], x: jax.Array) -> jax.Array:
+            return x.reshape(shape(axes, x.shape))
+
+        return jax.tree.map(matrix, logical_axes, tree, is_leaf=partitioning.is_axes)
+
+    def layers_by_path(params: Any) -> dict[tuple[str, ...], int]:
+        """How many layers each parameter stacks, 0 for none."""
+        named = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=partitioning.is_axes)
+        return {
+            partitioning.names(path): x.shape[0] if axes[:1] == ("layers",) else 0
+            for (path, axes), x in zip(named, jax.tree.leaves(params), strict=True)
+        }
+
+    def stacked(tree: Any, layers: dict[tuple[str, ...], int], number: int) -> Any:
+        """For vmap: 0 at what stacks so many layers, None elsewhere."""
+
+        def axis(path: Any, _: Any) -> int | None:
+            return 0 if layers.get(parameter_of(path, layers)) == number else None
+
+        return jax.tree_util.tree_map_with_path(axis, tree)
+
+    def init(params: Any) -> Any:
+        params = matrices(params)
+        layers = layers_by_path(params)
+        state = jax.eval_shape(inner.init, params)  # for its structure
+        mapped = inner.init
+        for number in sorted({*layers.values()} - {0}):
+            axes = (stacked(tree, layers, number) for tree in (params, state))
+            mapped = jax.vmap(mapped, (next(axes),), next(axes), axis_size=number)
+        return mapped(params)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        shapes, updates, params = updates, matrices(updates), matrices(params)
+        layers = layers_by_path(params)
+        mapped = inner.update
+        for number in sorted({*layers.values()} - {0}):
+            like_params, like_state = (stacked(tree, layers, number) for tree in (params, state))
+            mapped = jax.vmap(
+                mapped, (like_params, like_state, like_params), (like_params, like_state), axis_size=number
+            )
+        updates, state = mapped(updates, state, params)
+        return jax.tree.map(lambda x, like: x.reshape(like.shape), updates, shapes), state
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,240 @@
+"""AdamW, Lion, SGD, and any other optimizer of optax or of a user's own, by its name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optax
+
+from flan_jax import macros
+from flan_jax.errors import FlanError, near_names
+from flan_jax.training import by_name
+from flan_jax.training.described import describe
+from flan_jax.training.optimizers import schedules
+from flan_jax.training.optimizers.decay import NO_DECAY, decayed, mask
+from flan_jax.training.optimizers.factored import LEARNING_RATE, adafactor
+from flan_jax.training.optimizers.kinds import Known, Optimizer
+from flan_jax.values import shown
+
+
+@macros.checked
+def adamw(
+    learning_rate: float = LEARNING_RATE,
+    warmup_steps: int = 0,
+    schedule: str = schedules.CONSTANT,
+    steps: int | None = None,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    no_decay: Sequence[str] = NO_DECAY,
+    nesterov: bool = False,
+    momentum_dtype: str = "float32",
+) -> Optimizer:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
+
+    Args:
+      learning_rate: the highest.
+      warmup_steps: steps of linear warm-up.
+      schedule: of the learning rate, `schedules.schedule`.
+      steps: of the whole run, for the schedule.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of their squares.
+      eps: added to the root of that.
+      weight_decay: times the learning rate.
+      no_decay: patterns of parameters that it leaves alone.
+      nesterov: Nesterov's momentum.
+      momentum_dtype: of the mean of gradients.
+    """
+    rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
+
+    def make(axes: Any) -> optax.GradientTransformation:
+        spared = mask(no_decay, axes)
+        return optax.adamw(rate, b1, b2, eps, 0.0, momentum_dtype, weight_decay, spared, nesterov=nesterov)
+
+    own = {"b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay, "no_decay": [*no_decay]}
+    own |= {"nesterov": nesterov, "momentum_dtype": momentum_dtype}
+    return Known(make, _described("adamw", learning_rate, warmup_steps, schedule, steps) | own, rate)
+
+
+@macros.checked
+def lion(
+    learning_rate: float = LEARNING_RATE,
+    warmup_steps: int = 0,
+    schedule: str = schedules.CONSTANT,
+    steps: int | None = None,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    weight_decay: float = 0.0,
+    no_decay: Sequence[str] = NO_DECAY,
+    momentum_dtype: str = "float32",
+) -> Optimizer:
+    """Lion (Chen et al. 2023); its learning rate is a third to a tenth of AdamW's.
+
+    Args:
+      learning_rate: the highest.
+      warmup_steps: steps of linear warm-up.
+      schedule: of the learning rate, `schedules.schedule`.
+      steps: of the whole run, for the schedule.
+      b1: how gradient and momentum are mixed for the update.
+      b2: decay of the momentum.
+      weight_decay: decoupled, times the learning rate.
+      no_decay: patterns of parameters that it leaves alone.
+      momentum_dtype: of the momentum.
+    """
+    rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
+
+    def make(axes: Any) -> optax.GradientTransformation:
+        return optax.lion(rate, b1, b2, momentum_dtype, weight_decay, mask(no_decay, axes))
+
+    own = {"b1": b1, "b2": b2, "weight_decay": weight_decay, "no_decay": [*no_decay], "momentum_dtype": momentum_dtype}
+    return Known(make, _described("lion", learning_rate, warmup_steps, schedule, steps) | own, rate)
+
+
+@macros.checked
+def sgd(
+    learning_rate: float = LEARNING_RATE,
+    warmup_steps: int = 0,
+    schedule: str = schedules.CONSTANT,
+    steps: int | None = None,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    no_decay: Sequence[str] = NO_DECAY,
+) -> Optimizer:
+    """Stochastic gradient descent.
+
+    Args:
+      learning_rate: the highest.
+      warmup_steps: steps of linear warm-up.
+      schedule: of the learning rate, `schedules.schedule`.
+      steps: of the whole run, for the schedule.
+      momentum: decay of the trace of gradients; None for none.
+      nesterov: Nesterov's momentum.
+      weight_decay: decoupled, times the learning rate.
+      no_decay: patterns of parameters that it leaves alone.
+    """
+    rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
+
+    def make(axes: Any) -> optax.GradientTransformation:
+        tx = optax.sgd(rate, momentum, nesterov)
+        if not weight_decay:
+            return tx
+        return optax.chain(tx, decayed(lambda count: weight_decay * rate(count), no_decay, axes))
+
+    own = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay, "no_decay": [*no_decay]}
+    return Known(make, _described("sgd", learning_rate, warmup_steps, schedule, steps) | own, rate)
+
+
+OWN: dict[str, Callable[..., Optimizer]] = {"adafactor": adafactor, "adamw": adamw, "lion": lion, "sgd": sgd}
+
+
+@macros.checked
+def factory(
+    name: str,
+    learning_rate: float = LEARNING_RATE,
+    warmup_steps: int = 0,
+    schedule: str = schedules.CONSTANT,
+    steps: int | None = None,
+    weight_decay: float = 0.0,
+    no_decay: Sequence[str] = NO_DECAY,
+) -> Optimizer:
+    """An optimizer that a function of optax, or of a user's own module, makes.
+
+    What the function takes of `learning_rate`, `weight_decay` and `mask` it is given, unless the text gives them.
+
+    Args:
+      name: "module:function" or "module:function(argument=value)", as "optax:adabelief(eps=1e-8)".
+      learning_rate: the highest.
+      warmup_steps: steps of linear warm-up.
+      schedule: of the learning rate, `schedules.schedule`.
+      steps: of the whole run, for the schedule.
+      weight_decay: where the function takes one.
+      no_decay: patterns of parameters that it leaves alone, where the function takes a mask.
+
+    Raises:
+      FlanError: there is no such function, or what it makes is no optimizer.
+    """
+    start = f"OPTIMIZER: {shown(name)}"
+    try:
+        module, function, given = by_name.parsed(name)
+    except ValueError as error:
+        raise FlanError(f"{start}: {error}; write one of {', '.join(OWN)}, or {by_name.FORM}.") from error
+    maker = by_name.imported(start, module, function)
+    try:
+        takes = inspect.signature(maker).parameters
+    except (TypeError, ValueError):
+        takes = {}
+    rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
+    described = {"name": f"{module}:{function}", "arguments": given}
+    by_us: dict[str, Any] = {}
+    if "learning_rate" in takes and "learning_rate" not in given:
+        by_us["learning_rate"] = rate
+        described |= schedules.described(learning_rate, warmup_steps, schedule, steps)
+    if weight_decay and "weight_decay" not in given:
+        if "weight_decay" not in takes:
+            raise FlanError(f"{start} takes no weight_decay: leave WEIGHT_DECAY at 0.")
+        by_us["weight_decay"] = weight_decay
+        described |= {"weight_decay": weight_decay, "no_decay": [*no_decay]}
+    masked = "weight_decay" in by_us and "mask" in takes and "mask" not in given
+
+    def made(**more: Any) -> Optimizer:
+        found = by_name.made(start, maker, given | by_us | more)
+        # A named tuple may be one of functions, and a class or a function passes for one that takes logical axes.
+        if isinstance(found, optax.GradientTransformation):
+            if not all(map(callable, found)):
+                raise FlanError(f"{start} gives a transformation of {shown(tuple(found))}: it has to be two functions.")
+            return found
+        if callable(found) and not isinstance(found, type) and _takes_axes(found):
+            return found
+        raise FlanError(
+            f"{start} gives {shown(found)}, which is no optimizer: it has to be an optax.GradientTransformation."
+        )
+
+    first = made()  # wrong ones show before anything is opened
+    described |= {"is": describe(first)}
+
+    def make(axes: Any) -> optax.GradientTransformation:
+        one = made(mask=mask(no_decay, axes)) if masked else first
+        tx = one if isinstance(one, optax.GradientTransformation) else one(axes)
+        if not isinstance(tx, optax.GradientTransformation):
+            raise FlanError(f"{start} gives {shown(tx)} for a model: it has to be an optax.GradientTransformation.")
+        return tx
+
+    return Known(make, described, rate if "learning_rate" in by_us else None, foreign=True)
+
+
+def _takes_axes(maker: Callable[..., Any]) -> bool:
+    """Whether a function can be called with logical axes alone; one that does not say so passes."""
+    try:
+        inspect.signature(maker).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        pass
+    return True
+
+
+def named(text: str) -> tuple[str, dict[str, Any]] | None:
+    """(name, arguments) of a text that names an optimizer of ours; None where it has a module's name.
+
+    Raises:
+      FlanError: no such optimizer, with near matches.
+    """
+    if ":" in text:
+        return None
+    try:
+        name, given = by_name.call(text)
+    except ValueError as error:
+        raise FlanError(
+            f"OPTIMIZER: {shown(text)} {error}; write one of {', '.join(OWN)}, or {by_name.FORM}."
+        ) from error
+    if name not in OWN:
+        raise FlanError(f"OPTIMIZER: unknown optimizer {name!r}: {near_names(name, OWN)} Others by {by_name.FORM}.")
+    return name, given
+
+
+def _described(name: str, learning_rate: float, warmup_steps: int, schedule: str, steps: int | None) -> dict[str, Any]:
+    return {"name": name} | schedules.described(learning_rate, warmup_steps, schedule, steps)

@@ -1,0 +1,40 @@
+"""Parameters by patterns of their paths."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection, Sequence
+
+from flan_jax.errors import FlanError, near_names
+from flan_jax.models.nested import Path
+
+
+def matches(pattern: str, path: Path) -> bool:
+    """Whether a pattern fits a path, or some of its names that follow each other; `*` is anything.
+
+    "mlp" fits whatever lies in an mlp, "query/kernel" the kernels of queries, "*norm" what lies in a norm.
+    """
+    return fnmatch.fnmatchcase(f"/{'/'.join(path)}/", f"*/{pattern.strip('/')}/*")
+
+
+def chosen(what: str, patterns: Sequence[str], known: Collection[Path], lenient: bool = False) -> frozenset[Path]:
+    """The paths that patterns choose, one pattern after another; one that begins with "!" takes out again.
+
+    Args:
+      what: the macro, for an error.
+      patterns: see `matches`.
+      known: all paths.
+      lenient: whether a pattern may fit nothing, as a default may.
+
+    Raises:
+      FlanError: a pattern fits nothing; the line has near matches.
+    """
+    found: set[Path] = set()
+    for pattern in patterns:
+        fitting = {path for path in known if matches(pattern.removeprefix("!"), path)}
+        if not fitting and not lenient:
+            names = {name for path in known for name in path} | {"/".join(path) for path in known}
+            near = near_names(pattern.removeprefix("!").strip("/"), names)
+            raise FlanError(f"{what}: pattern {pattern!r} fits no parameter: {near}")
+        found = found - fitting if pattern.startswith("!") else found | fitting
+    return frozenset(found)

@@ -1,0 +1,159 @@
+"""Learning rates by name: a linear warm-up, and then what the name says."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flan_jax.errors import FlanError, near_names
+from flan_jax.training import by_name
+from flan_jax.values import Number, OneOf, Unfit, Whole, shown
+
+CONSTANT = "constant"
+SHAPES = ("linear", "cosine", "sqrt")  # of a decay: sqrt is 1 - sqrt(x) (Hägele et al. 2024)
+_SHARE = Number(least=0, most=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """What a schedule has to fill.
+
+    Attributes:
+      peak: the learning rate after the warm-up.
+      warmup: steps of the warm-up.
+      steps: of the whole run, or None where nobody said.
+    """
+
+    peak: float
+    warmup: int
+    steps: int | None
+
+
+def _constant(span: _Span) -> optax.Schedule:
+    return optax.constant_schedule(span.peak)
+
+
+def _linear(span: _Span, end: float = 0.0) -> optax.Schedule:
+    return optax.linear_schedule(span.peak, end * span.peak, span.steps - span.warmup)
+
+
+def _cosine(span: _Span, end: float = 0.0) -> optax.Schedule:
+    return optax.cosine_decay_schedule(span.peak, span.steps - span.warmup, end)
+
+
+def _rsqrt(span: _Span, timescale: int | None = None) -> optax.Schedule:
+    scale = float(timescale or max(span.warmup, 1))
+    # It is computed during the warm-up too, though not taken.
+    return lambda count: span.peak * jnp.sqrt(scale / (scale + jnp.maximum(count, 0)))
+
+
+def _stable_decay(span: _Span, decay: float = 0.1, end: float = 0.0, shape: str = "linear") -> optax.Schedule:
+    last = max(1, round(decay * span.steps))
+    stable = span.steps - span.warmup - last
+    if stable < 0:
+        raise FlanError(
+            f"stable_decay: a warm-up of {span.warmup} and a decay of {last} steps (decay={decay:g}) are more than all "
+            f"{span.steps} steps: give a smaller decay or a shorter warm-up."
+        )
+
+    def rate(count: jax.Array) -> jax.Array:
+        done = jnp.clip((count - stable) / last, 0.0, 1.0)
+        falls = {"linear": done, "cosine": 0.5 - 0.5 * jnp.cos(jnp.pi * done), "sqrt": jnp.sqrt(done)}[shape]
+        return span.peak * (1.0 - (1.0 - end) * falls)
+
+    return rate
+
+
+_MAKERS: dict[str, Callable[..., optax.Schedule]] = {
+    CONSTANT: _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+    "rsqrt": _rsqrt,
+    "stable_decay": _stable_decay,
+}
+_NEED_STEPS = ("linear", "cosine", "stable_decay")
+_KINDS = {"end": _SHARE, "decay": Number(above=0, most=1), "shape": OneOf(SHAPES), "timescale": Whole(1)}
+NAMES = tuple(_MAKERS)
+
+
+def named(text: str) -> tuple[str, dict[str, Any]]:
+    """(name, arguments, with those that are not given) of a schedule's text, such as "cosine(end=0.1)".
+
+    Raises:
+      FlanError: an unknown name, with near matches, or an argument that it does not take.
+    """
+    try:
+        name, given = by_name.call(text) if isinstance(text, str) else ("", {})
+    except ValueError as error:
+        raise FlanError(f"schedule {shown(text)} {error}; write a name, as 'cosine' or 'cosine(end=0.1)'.") from error
+    if name not in _MAKERS:
+        raise FlanError(f"unknown schedule {name or text!r}: {near_names(name, _MAKERS)}")
+    defaults = {key: one.default for key, one in list(inspect.signature(_MAKERS[name]).parameters.items())[1:]}
+    for key, value in given.items():
+        if key not in defaults:
+            takes = near_names(key, defaults) if defaults else "it takes none."
+            raise FlanError(f"schedule {name!r} has no argument {key!r}: {takes}")
+        try:
+            given[key] = None if value is None and defaults[key] is None else _KINDS[key].fit(value)
+        except Unfit as error:
+            said = str(error) or f"it has to be {_KINDS[key].wanted}"
+            raise FlanError(f"schedule {name!r}: {key} is {shown(value)}; {said}.") from error
+    return name, defaults | given
+
+
+def described(learning_rate: float, warmup_steps: int = 0, name: str = CONSTANT, steps: int | None = None) -> dict:
+    """What a schedule is, for run.json; of a constant one as it was before there were others."""
+    name, arguments = named(name)
+    found: dict[str, Any] = {"learning_rate": learning_rate, "warmup_steps": warmup_steps}
+    if name != CONSTANT:
+        found["schedule"] = {"name": name} | arguments | ({"steps": steps} if name in _NEED_STEPS else {})
+    return found
+
+
+def schedule(
+    learning_rate: float, warmup_steps: int = 0, name: str = CONSTANT, steps: int | None = None
+) -> optax.Schedule:
+    """The learning rate after so many steps.
+
+    It rises linearly from `learning_rate / warmup_steps` to `learning_rate` in `warmup_steps` steps, and then:
+
+    - constant: stays;
+    - linear(end=0), cosine(end=0): falls to `end` times that by the last step;
+    - rsqrt(timescale=None): falls as sqrt(timescale / (timescale + steps since then)), timescale being the warm-up
+      where none is given: T5X's rsqrt_normalized_decay;
+    - stable_decay(decay=0.1, end=0, shape="linear"): stays, and falls in the last `decay` of all steps, the shape being
+      one of `SHAPES`.
+
+    Args:
+      learning_rate: the highest.
+      warmup_steps: steps of the warm-up.
+      name: one of `NAMES`, with or without arguments.
+      steps: of the whole run; linear, cosine and stable_decay need it.
+
+    Raises:
+      FlanError: an unknown name or argument, no steps where they are needed, or too few of them.
+    """
+    name, arguments = named(name)
+    if name == CONSTANT:
+        if warmup_steps <= 0:
+            return optax.constant_schedule(learning_rate)
+        return optax.warmup_constant_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps)
+    if name in _NEED_STEPS:
+        if steps is None:
+            raise FlanError(f"schedule {name!r} has to know the steps of the whole run: give steps=TRAIN_STEPS.")
+        if warmup_steps >= steps:
+            raise FlanError(
+                f"schedule {name!r}: a warm-up of {warmup_steps} steps leaves none of {steps} to fall in; give a "
+                f"warm-up of at most {steps - 1}."
+            )
+    rate = _MAKERS[name](_Span(learning_rate, max(warmup_steps, 0), steps), **arguments)
+    if warmup_steps <= 0:
+        return rate
+    rising = optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps)
+    return optax.join_schedules([rising, rate], [warmup_steps])
