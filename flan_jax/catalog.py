@@ -399,6 +399,10 @@ def _first_datasets(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, 
     return tuple(d for d in members if d.paper_dataset in taken[d.cluster])
 
 
-def mixing_rate(num_examples: int) -> int:
-    """Examples-proportional rate with the paper's cap: min(n, 3000), n counted after the cap of 30,000."""
-    return min(num_examples, RATE_CAP)
+def mixing_rate(num_examples: int, cap: int | None = RATE_CAP, temperature: float = 1.0) -> int | float:
+    """Examples-proportional rate: min(n, cap) ** (1 / temperature), n counted after the cap of 30,000.
+
+    The paper's cap is 3,000, and its temperature 1; a cap of 1 mixes all datasets evenly, None proportionally.
+    """
+    rate = num_examples if cap is None else min(num_examples, cap)
+    return rate if temperature == 1 else rate ** (1 / temperature)

@@ -7,7 +7,7 @@ each row predict `targets` [B, T] with `weights`; segments number a row's exampl
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,12 +24,14 @@ class DecoderLayout:
       target_length: T, target slots of a row, the last EOS of each example included.
       bos_id: begins each segment, where the vocabulary wants it.
       eos_id: stands between input and target, and at the end.
+      separators: what stands between input and target instead, by the number of the dataset.
     """
 
     row_length: int
     target_length: int
     bos_id: int | None
     eos_id: int
+    separators: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     @property
     def slots(self) -> int:
@@ -55,7 +57,8 @@ class DecoderLayout:
         for b, row in enumerate(rows):
             used = used_targets = 0
             for segment, (dataset, inputs, targets) in enumerate(row, 1):
-                tokens = np.concatenate([start, inputs, [self.eos_id], targets, [self.eos_id]]).astype(np.int32)
+                between = [self.separators.get(dataset, self.eos_id)]
+                tokens = np.concatenate([start, inputs, between, targets, [self.eos_id]]).astype(np.int32)
                 _write(out, b, used, segment, tokens)
                 count = len(targets) + 1
                 first = used + len(tokens) - count

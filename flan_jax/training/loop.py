@@ -218,7 +218,7 @@ def _trained(
         make_train_step(
             network,
             tx,
-            len(stream.datasets),
+            len(stream.parts),
             program.microbatches,
             shardings,
             measure=called.measure if called.measures else None,
@@ -232,7 +232,7 @@ def _trained(
     # ----------------------------------------------------------------------------------------------------- loop
     running: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
     with mesh, called, prefetch(stream, step, rows=rows) as batches:
-        figures = Figures(stream.datasets, stream.slots_per_step)
+        figures = Figures(stream.parts, stream.slots_per_step)
         while step < run.train_steps and context.stopped is None:
             batch = partitioning.global_batch(next(batches), batch_shardings, rows, program.rows)
             state, sums = train_step(state, batch)

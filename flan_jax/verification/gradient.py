@@ -77,7 +77,7 @@ def _alone(subject: Subject, step: int) -> tuple[Any, int, int]:
 def _step(subject: Subject, microbatches: int) -> Callable[[Any, dict[str, np.ndarray]], Any]:
     """(params, batch) -> the gradient that a training step hands to its optimizer."""
     keep = optax.GradientTransformation(lambda params: None, lambda updates, state, params=None: (updates, updates))
-    step = make_train_step(subject.model, keep, len(subject.stream.datasets), microbatches)
+    step = make_train_step(subject.model, keep, len(subject.stream.parts), microbatches)
     return jax.jit(lambda params, batch: step(TrainState(jnp.int32(0), params, None), batch)[0].opt_state)
 
 

@@ -32,7 +32,7 @@ def check(subject: Subject, tally: Tally) -> None:
         loss_1xT, _ = loss.token_cross_entropy(subject.model, params, hidden_1xTxD, *of_targets)
         return subject.model.logits(params, hidden_1xTxD[0]), loss_1xT[0]
 
-    numbers = {name: number for number, name in enumerate(subject.stream.datasets)}
+    numbers = {name: number for number, name in enumerate(subject.stream.parts)}
     left = subject.request.examples
     tally.control(_LEAK)
     for place in ((step, row) for step in itertools.count() for row in range(subject.stream.rows_per_batch)):

@@ -139,7 +139,7 @@ class Subject:
         """
         style = styles.split_name(self.mixture)[1]
         rng = np.random.default_rng(self.request.seed)
-        by_dataset = [self._questions(name, style, rng) for name in self.stream.datasets]
+        by_dataset = [self._questions(name, style, rng) for name in self.stream.parts]
         for round_ in itertools.zip_longest(*by_dataset):
             for question in filter(None, round_):
                 if not with_options or templates.OPTIONS in question.example.fields:

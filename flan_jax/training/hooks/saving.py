@@ -67,8 +67,8 @@ class Saving:
 
     def _refuse_unknown(self, context: Context, values: Mapping[str, Any]) -> None:
         figures = dict(values) | context.later  # a step need not have rows of all datasets
-        figures["dataset_loss"] = dict.fromkeys(context.stream.datasets, 0.0)
-        figures["cluster_loss"] = {catalog.dataset(name).cluster: 0.0 for name in context.stream.datasets}
+        figures["dataset_loss"] = dict.fromkeys(context.stream.parts, 0.0)
+        figures["cluster_loss"] = {catalog.dataset(name).cluster: 0.0 for name in context.stream.parts}
         if earlier.figure(figures, self._best.figure) is None:
             near = near_names(self._best.figure, earlier.names(figures))
             raise FlanError(f"KEEP_BEST: a step has no figure {self._best.figure!r}: {near}")
