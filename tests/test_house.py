@@ -19,7 +19,7 @@ FLOORS = (
     {"catalog", "models"},
     {"tasks", "template_lint", "styles"},
     {"protocol"},
-    {"ways"},
+    {"ways", "parts"},
     {"macros"},
     {"data", "configuration"},
     {"checkpoint", "overlap", "mixtures"},

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flan_jax import parts
 from flan_jax.errors import FlanError
+from flan_jax.parts import kinds
 from flan_jax.protocol import EOS
 from flan_jax.styles import INSTRUCTIONS
 from flan_jax.wording import counted
@@ -76,6 +77,12 @@ class Composition:
     def datasets(self) -> tuple[str, ...]:
         """The names of the datasets that are there."""
         return tuple(dict.fromkeys(m.dataset for m in self.members))
+
+    @property
+    def joint(self) -> str:
+        """What stands between input and target, in most of the draws."""
+        shares = {joint: sum(m.share for m in self.members if m.joint == joint) for joint in kinds.TRAINED_JOINTS}
+        return max(shares, key=lambda joint: shares[joint])
 
     @property
     def cluster_shares(self) -> dict[str, float]:

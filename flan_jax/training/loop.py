@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from flan_jax import distributed, macros, models, partitioning
+from flan_jax import distributed, macros, models, partitioning, parts
 from flan_jax.checkpoint import arrays, digests, keeping, lock, place
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
@@ -54,7 +54,7 @@ class RunResult:
 def train(
     *,
     model_dir: str,
-    mixture: str,
+    mixture: str | Mapping[str, Any] | parts.Mixture,
     prepared_dir: str,
     train_steps: int = 30_000,
     initial_checkpoint_path: str | None = None,
@@ -89,7 +89,7 @@ def train(
     Args:
       model_dir: MODEL_DIR, where config, manifest, checkpoints and metrics go.
       mixture: "flan", "flan_without_<cluster>" or another name of `catalog.mixture`, with or without a style at its
-        end (`flan_jax.styles`).
+        end (`flan_jax.styles`); or what else `parts.of` takes.
       prepared_dir: what `flan_jax.prepare` wrote.
       train_steps: steps in all (paper: 30,000).
       initial_checkpoint_path: a checkpoint folder to start from; its manifest is inherited. None starts from
@@ -189,7 +189,7 @@ def _trained(
     # -------------------------------------------------------------------------------------------------- restore
     network = models.build(program.config)
     composition, stream = open_mixture(
-        run.mixture,
+        given.prepared.mixture,
         prepared_dir,
         given.tokenizer,
         seed=run.seed,

@@ -62,15 +62,16 @@ def _largest(tree: Any) -> float:
 
 
 def _alone(subject: Subject, step: int) -> tuple[Any, int, int]:
-    """The gradient of the mean loss over all target tokens, one example at a time, and how many those are."""
-    total, examples, tokens = None, 0, 0
-    add = jax.jit(lambda sums, more: jax.tree.map(jnp.add, sums, more), donate_argnums=0)
+    """The gradient of the weighted mean loss over all target tokens, one example at a time, and how many those are."""
+    total, examples, tokens, weights = None, 0, 0, 0.0
+    add = jax.jit(lambda sums, more, by: jax.tree.map(lambda a, b: a + by * b, sums, more), donate_argnums=0)
     for row in range(subject.stream.rows_per_batch):
         for one in subject.drawn(step, row):
             found = subject.plain.gradient(one.prompt, one.answer)
-            total = found if total is None else add(total, found)
-            examples, tokens = examples + 1, tokens + len(one.answer)
-    scale = jax.jit(lambda sums: jax.tree.map(lambda x: x / tokens, sums), donate_argnums=0)
+            weight = subject.stream.loss_weight(one.segment.part)
+            total = add(jax.tree.map(jnp.zeros_like, found) if total is None else total, found, weight)
+            examples, tokens, weights = examples + 1, tokens + len(one.answer), weights + weight * len(one.answer)
+    scale = jax.jit(lambda sums: jax.tree.map(lambda x: x / weights, sums), donate_argnums=0)
     return scale(total), examples, tokens
 
 

@@ -15,23 +15,16 @@ Names in weights are those of clusters, datasets or parts ("nli", "rte", "rte:5_
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, styles, values
-from flan_jax.errors import FlanError, cannot, near_names
-from flan_jax.files import user_path
-from flan_jax.json_lines import parse_json
-from flan_jax.protocol import EOS, NEWLINE
-from flan_jax.values import ByName, Either, Keyed, Named, Number, OneOf, Several, Unfit, Whole, or_none
+from flan_jax.errors import FlanError, near_names
+from flan_jax.parts import kinds, reading
+from flan_jax.parts.kinds import ALL, OF
+from flan_jax.protocol import EOS
 
-ALL = "all"  # the name of all parts, where one joint is given for them
-OF = ":"  # between a dataset's name and its style's, in the name of a part
-JOINTS = (EOS, NEWLINE)  # what can stand between input and target in tuning
-_LEAST, _MOST = 1e-6, 1e6  # of a weight that is not 0
-_SUFFIX = ".json"  # of files
 _FEW = 3  # parts in the name of a mixture without one
 
 
@@ -89,7 +82,12 @@ class Mixture:
     @property
     def value(self) -> dict[str, Any]:
         """What a file has that makes the same mixture."""
-        return {"name" if "parts" in self.recipe else "mixture": self.name, **self.recipe}
+        return recorded({"tuned on": self.name, "recipe": self.recipe})
+
+    @property
+    def name_says_all(self) -> bool:
+        """Whether the name alone makes the same mixture."""
+        return not self.recipe
 
     @property
     def title(self) -> str:
@@ -118,6 +116,12 @@ class Mixture:
         return int(found) if found == int(found) else found
 
 
+def recorded(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What `of` takes of the mixture that a manifest's entry of a tuning tells of."""
+    recipe = entry.get("recipe", {})
+    return {"name" if "parts" in recipe else "mixture": entry["tuned on"], **recipe}
+
+
 def dataset_of(part: str) -> str:
     """The name of the dataset of a part, by the part's name."""
     return part.partition(OF)[0]
@@ -126,87 +130,6 @@ def dataset_of(part: str) -> str:
 def cluster_of(part: str) -> str:
     """The name of the cluster of a part's dataset, by the part's name."""
     return catalog.dataset(dataset_of(part)).cluster
-
-
-# -------------------------------------------------------------------------------------------------- kinds of values
-
-
-@dataclasses.dataclass(frozen=True)
-class _Weight:
-    """0, or a number between the least and the most."""
-
-    wanted: str = f"0, or a number from {_LEAST:g} to {_MOST:g}"
-
-    def fit(self, value: Any) -> float:
-        """See `values.Kind`."""
-        found = Number(least=0, most=_MOST).fit(value)
-        if 0 < found < _LEAST:
-            raise Unfit
-        return found
-
-
-def _known(name: str) -> None:
-    """Raises a FlanError where a name in weights is of nothing that there is."""
-    head, of, style = name.partition(OF)
-    if head != ALL:
-        catalog.named(head)
-    if of:
-        styles.parse(style)
-
-
-def _known_of(name: str) -> None:
-    try:
-        catalog.named(name)
-    except FlanError:
-        catalog.mixture(name)
-
-
-_ABOVE_0 = Number(least=_LEAST, most=_MOST)
-_STYLE = Named(styles.parse, "a style, such as 'instructions' or '5_shots'")
-_NAMED = Named(_known, "the name of a dataset, a cluster or a part, as 'rte:5_shots'")
-_CAP = or_none(Whole(1), "all examples count")
-_TEMPERATURE = Number(least=0.1, most=1e6)
-
-STYLES = or_none(Either((ByName(_STYLE, _ABOVE_0), Several(_STYLE))), "the one at the end of the name")
-WEIGHTS = or_none(ByName(_NAMED, _Weight()), "1 for all")
-RATES = or_none(Keyed({"cap": _CAP, "temperature": _TEMPERATURE}), "by examples, of which 3,000 count")
-LOSS_WEIGHTS = or_none(ByName(_NAMED, _ABOVE_0), "1 for all")
-JOINT = OneOf(JOINTS)
-JOINTS_BY_NAME = or_none(Either((JOINT, ByName(_NAMED, JOINT))), "'eos' for all")
-_KINDS = {
-    "styles": STYLES,
-    "weights": WEIGHTS,
-    "rates": RATES,
-    "loss_weights": LOSS_WEIGHTS,
-    "joints": JOINTS_BY_NAME,
-}
-_ENTRY = Keyed(
-    {
-        "of": Named(_known_of, "the name of a dataset, a cluster or a mixture"),
-        "style": _STYLE,
-        "rate": _ABOVE_0,
-        "weight": _ABOVE_0,
-        "loss_weight": _ABOVE_0,
-        "joint": JOINT,
-    }
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class MixtureKind:
-    """A mixture, by its name, as a dictionary, as a file, or made by Python."""
-
-    wanted: str = "the name of a mixture, a .json file with one, or a dictionary"
-
-    def fit(self, value: Any) -> Any:
-        """See `values.Kind`; the value stays as it is."""
-        if not isinstance(value, str | Mapping | Mixture) or not value:
-            raise Unfit
-        try:
-            of(value)
-        except FlanError as error:
-            raise Unfit(str(error)) from error
-        return value
 
 
 # ----------------------------------------------------------------------------------------------------------- making
@@ -242,12 +165,12 @@ def of(
         if not more:
             return mixture
         mixture = mixture.value
-    given = _read(mixture) if isinstance(mixture, str) else {**mixture}
-    known = ("mixture", "name", "parts", *_KINDS)
+    given = reading.read(mixture) if isinstance(mixture, str) else {**mixture}
+    known = ("mixture", "name", "parts", *kinds.BY_KEY)
     if unknown := [key for key in given if key not in known]:
         raise FlanError(f"a mixture has no key {values.shown(unknown[0])}: {near_names(str(unknown[0]), known)}")
     given = {key: value for key, value in given.items() if value is not None}
-    for key, kind in _KINDS.items():
+    for key, kind in kinds.BY_KEY.items():
         for each in (given, more):
             if key in each:
                 each[key] = values.checked(key.upper(), kind, each[key])
@@ -257,44 +180,6 @@ def of(
             both = isinstance(given.get(key), Mapping) and isinstance(more[key], Mapping) and key != "styles"
             given[key] = {**given[key], **more[key]} if both else more[key]
     return _made(given)
-
-
-def _read(text: str) -> dict[str, Any]:
-    """What a name, a file or the text of a dictionary stands for."""
-    if text.lstrip().startswith("{"):
-        found, where = _literal(text), "the mixture"
-    elif text.endswith(_SUFFIX):
-        path, where = user_path(text), text
-        try:
-            found = parse_json(path.read_bytes())
-        except OSError as error:
-            raise cannot("read the mixture", text, error) from error
-        except ValueError as error:
-            raise FlanError(f"mixture {text} is no JSON ({' '.join(str(error).split())}): mend it.") from error
-    else:
-        return {"mixture": text}
-    if not isinstance(found, dict):
-        raise FlanError(f"{where} is {values.shown(found)}: it has to be a dictionary with 'mixture' or 'parts'.")
-    return found
-
-
-def _literal(text: str) -> Any:
-    """A dictionary that is written as JSON or as Python."""
-    try:
-        return parse_json(text.encode("utf-8", "surrogatepass"))
-    except ValueError:
-        pass
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-        for node in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
-            keys = [ast.literal_eval(key) for key in node.keys if key is not None]
-            if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
-                raise FlanError(f"mixture {values.shown(text)} has {twice[0]!r} twice: leave one out.")
-        return ast.literal_eval(tree)
-    except FlanError:
-        raise
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise FlanError(f"mixture {values.shown(text)} is no dictionary: write it as JSON.") from error
 
 
 def _made(given: Mapping[str, Any]) -> Mixture:
@@ -370,7 +255,7 @@ def _listed(given: Mapping[str, Any]) -> tuple[str, list[Part], dict[str, Any]]:
     found: list[Part] = []
     entries: list[dict[str, Any]] = []
     for number, one in enumerate(given["parts"]):
-        entry = values.checked(f"part {number}", _ENTRY, one)
+        entry = values.checked(f"part {number}", kinds.ENTRY, one)
         if "of" not in entry:
             raise FlanError(f"part {number} has no 'of': name a dataset, a cluster or a mixture.")
         style = styles.parse(entry.get("style", styles.INSTRUCTIONS)).name
