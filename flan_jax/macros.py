@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 from etils import epy
 
-from flan_jax import catalog, styles, values, ways
+from flan_jax import catalog, parts, styles, values, ways
 from flan_jax.errors import FlanError
 from flan_jax.models.config import CHOICES, COMPUTATION, DecoderConfig
+from flan_jax.parts import kinds
 from flan_jax.protocol import JOINTS
 from flan_jax.values import (
     MESH_AXES,
@@ -46,7 +47,6 @@ with epy.lazy_imports():  # what a command line takes is known without JAX
 
 STEPS = ("all", "follow")  # words that STEP takes beside numbers
 _MOST_AT_ONCE = 2**20  # rows of a batch and slots of a row: more is a slip of the keyboard
-_MIXTURE = Named(lambda name: catalog.mixture(styles.split_name(name)[0]), "the name of a mixture")
 _DATASET = Named(catalog.named, "the name of a dataset or a cluster")
 _CLUSTER = Named(catalog.cluster, "the name of a cluster")
 _STYLE = Named(styles.parse, "a style, such as 'instructions', 'gpt3' or '5_shots'")
@@ -90,6 +90,23 @@ class _Hooks:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Mixture:
+    """A mixture by its name, as a file, as what a file holds, or made by Python."""
+
+    wanted: str = "the name of a mixture, a .json file of one, or a dictionary"
+
+    def fit(self, value: Any) -> Any:
+        """See `values.Kind`; the value stays as it is."""
+        if not isinstance(value, str | Mapping | parts.Mixture) or not value:
+            raise Unfit
+        try:
+            parts.of(value)
+        except FlanError as error:
+            raise Unfit(str(error)) from error
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
 class _Steps:
     """A first and a last step."""
 
@@ -120,6 +137,7 @@ class _Best:
 
 
 _HOOKS = _Hooks()
+_MIXTURE = _Mixture()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +165,43 @@ SETTINGS = (
         "what prepare wrote",
         ("train.prepared_dir", "evaluate.prepared_dir", "evaluating.prepared_dir"),
     ),
-    Setting("MIXTURE_OR_TASK_NAME", _MIXTURE, "what is tuned on", ("train.mixture",)),
+    Setting("MIXTURE_OR_TASK_NAME", _MIXTURE, "what is tuned on", ("mixture.mixture",)),
+    Setting(
+        "STYLES",
+        kinds.STYLES,
+        "styles of its text, and the weight of each: every dataset's draws are shared out by them",
+        ("mixture.styles",),
+    ),
+    Setting(
+        "WEIGHTS",
+        kinds.WEIGHTS,
+        "multiply the rates of its clusters, datasets and parts; 0 leaves one out",
+        ("mixture.weights",),
+    ),
+    Setting(
+        "RATES",
+        kinds.RATES,
+        "examples of a dataset that count for its rate, and the temperature of rates",
+        ("mixture.rates",),
+    ),
+    Setting(
+        "LOSS_WEIGHTS",
+        kinds.LOSS_WEIGHTS,
+        "multiply the loss of clusters, datasets and parts",
+        ("mixture.loss_weights",),
+    ),
+    Setting(
+        "JOINTS",
+        kinds.JOINTS,
+        "what stands between input and target in tuning, for all or by name",
+        ("mixture.joints",),
+    ),
+    Setting(
+        "",
+        Either((_MIXTURE, Made(lambda: (parts.Mixture,), "a mixture, as @mixture() makes it"))),
+        "what is tuned on",
+        ("train.mixture",),
+    ),
     Setting(
         "INITIAL_CHECKPOINT_PATH",
         or_none(Where(), "start from random parameters"),

@@ -8,6 +8,7 @@ Needs `pip install -e '.[tpu]'` and no TPU. Exit status: 0 it fits, 1 it does no
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from etils import epy
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU is only compiled for
 
-from flan_jax import configuration, options
+from flan_jax import configuration, options, parts
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
 from flan_jax.models.config import CHOICES, DecoderConfig
@@ -27,6 +28,7 @@ with epy.lazy_imports():  # not before the command line is read
 
 # A run of the paper: 8 rows of 1,280 slots.
 DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1, "optimizer": None}
+DEFAULTS["parts"] = None
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -73,6 +75,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
         "microbatches": program.microbatches,
         "mesh": ",".join(f"{axis}={size}" for axis, size in (train.get("mesh_shape") or {}).items()),
         "optimizer": optimizer,
+        "parts": len(parts.of(train["mixture"]).parts) if train.get("mixture") else None,
         **program.lengths,
     }
 
@@ -86,8 +89,10 @@ def plan_of(arguments: argparse.Namespace) -> estimate.Plan:
     config = arguments.config or configuration.model_config(arguments.model, {"dtype": "bfloat16"})
     how = {name: getattr(arguments, name) for name in ("dtype", "remat", "attention")}
     config = config.computed(**{name: value for name, value in how.items() if value})
-    batch = (getattr(arguments, name) for name in ("rows", "inputs", "targets", "microbatches", "optimizer"))
-    shape = program.Shape(*batch)
+    names = ("rows", "inputs", "targets", "microbatches", "optimizer")
+    shape = program.Shape(*(getattr(arguments, name) for name in names))
+    if arguments.parts is not None:
+        shape = dataclasses.replace(shape, parts=arguments.parts)
     return estimate.Plan(config, parse_mesh(arguments.mesh), shape, arguments.score)
 
 

@@ -22,7 +22,7 @@ from flan_jax.training import optimizers
 from flan_jax.training.run import refuse_undivided
 from flan_jax.training.state import abstract_state, make_train_step, state_shardings
 
-NUM_DATASETS = 62  # the paper's
+NUM_PARTS = 62  # the paper's datasets, in one style
 
 NO_OVERLAP_LOOPS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}  # from this size on, so never
 
@@ -37,6 +37,7 @@ class Shape:
       targets: target slots of a row.
       microbatches: gradient accumulation.
       optimizer: of the training step; None is the paper's.
+      parts: of the mixture, whose losses are summed apart.
     """
 
     rows: int = ROWS_PER_BATCH
@@ -44,6 +45,7 @@ class Shape:
     targets: int = MAX_TARGET_TOKENS
     microbatches: int = 1
     optimizer: optimizers.Optimizer | None = None
+    parts: int = NUM_PARTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,7 @@ def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shap
     batch = abstract_batch(config, shape)
     batch_shardings = partitioning.batch_shardings(mesh, batch)
     step = jax.jit(
-        make_train_step(network, optimizer, NUM_DATASETS, shape.microbatches, shardings),
+        make_train_step(network, optimizer, shape.parts, shape.microbatches, shardings),
         in_shardings=(shardings, batch_shardings),
         out_shardings=(shardings, shardings.step),
         donate_argnums=0,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gin
 
-from flan_jax import configuration
+from flan_jax import configuration, parts
 from flan_jax.training import loop, optimizers
 
 gin.external_configurable(loop.train, "train")
+gin.external_configurable(parts.of, "mixture")
 gin.external_configurable(optimizers.adafactor, "adafactor")
 gin.external_configurable(configuration.model_config, "model_config")

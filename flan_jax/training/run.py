@@ -35,6 +35,8 @@ FILE = "run.json"
 FORMAT = 1  # of the file
 _OWN = "digest"  # of the other entries, in the file
 
+_COMPOSITION = "composition."  # before the name of a part, where runs are compared
+
 # What may differ from one start to the next, by name or by the beginning of one. Another way to compute the same
 # numbers is among them, up to rounding, as another mesh is; another dtype is not.
 MAY_CHANGE = ("train_steps", "mesh", "hosts", "hooks", "code", "changes", "format")
@@ -255,8 +257,12 @@ def _compared(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
     orders = [[part_of(one) for one in run.datasets] for run in (old, new)]
     if orders[0] != orders[1] and set(orders[0]) == set(orders[1]):
         found["order of datasets"] = tuple(orders)
-    if not any(name == "mixture" or name.startswith("composition.") for name in found):
+    if not any(name == "mixture" or name.startswith(_COMPOSITION) for name in found):
         found = {name: pair for name, pair in found.items() if not name.startswith("recipe.")}
+    elif any(name.startswith("recipe.") for name in found):  # which says why parts are drawn otherwise
+        data = [{part_of(one): (one["examples"], one["digest"]) for one in run.datasets} for run in (old, new)]
+        same = {f"{_COMPOSITION}{part}" for part, one in data[0].items() if data[1].get(part) == one}
+        found = {name: pair for name, pair in found.items() if name not in same}
     return found
 
 
@@ -276,7 +282,7 @@ def _fields(run: Run) -> dict[str, Any]:
     values = run.to_dict()
     for name in ("datasets", "absent", "start", "changes", "format", "hooks", *([] if run.recipe else ["recipe"])):
         del values[name]
-    by_part = {f"composition.{part_of(one)}": f"{drawn(one)}, data {one['digest'][:12]}" for one in run.datasets}
+    by_part = {f"{_COMPOSITION}{part_of(one)}": f"{drawn(one)}, data {one['digest'][:12]}" for one in run.datasets}
     return flat(values) | by_part | {"hooks": [*map(str, run.hooks)]}
 
 
