@@ -137,7 +137,7 @@ class _Best:
 
 
 _HOOKS = _Hooks()
-_MIXTURE = _Mixture()
+_MIXTURE = Either((_Mixture(), Made(lambda: (parts.Mixture,), "one that @mixture() makes")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +165,7 @@ SETTINGS = (
         "what prepare wrote",
         ("train.prepared_dir", "evaluate.prepared_dir", "evaluating.prepared_dir"),
     ),
-    Setting("MIXTURE_OR_TASK_NAME", _MIXTURE, "what is tuned on", ("mixture.mixture",)),
+    Setting("MIXTURE_OR_TASK_NAME", _MIXTURE, "what is tuned on", ("train.mixture", "mixture.mixture")),
     Setting(
         "STYLES",
         kinds.STYLES,
@@ -195,12 +195,6 @@ SETTINGS = (
         kinds.JOINTS,
         "what stands between input and target in tuning, for all or by name",
         ("mixture.joints",),
-    ),
-    Setting(
-        "",
-        Either((_MIXTURE, Made(lambda: (parts.Mixture,), "a mixture, as @mixture() makes it"))),
-        "what is tuned on",
-        ("train.mixture",),
     ),
     Setting(
         "INITIAL_CHECKPOINT_PATH",
