@@ -241,6 +241,8 @@ def _crossed(given: Mapping[str, Any]) -> tuple[str, list[Part], dict[str, Any]]
     found = [
         Part(record.name, record.name, style, weight / total) for record in members for style, weight in shares.items()
     ]
+    if "styles" not in given:
+        return name, found, {}
     if len(shares) == 1:
         return base + styles.parse(next(iter(shares))).suffix, found, {}
     return base, found, {"styles": dict(sorted(shares.items()))}
