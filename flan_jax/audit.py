@@ -441,6 +441,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--vocabulary", help="of prepared tokens: a folder or file, or bytes; a checkpoint has its own")
     parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=evaluated.N, help="words in an n-gram")
     parser.add_argument("--to", type=options.path, help="JSON file to write the results to, too")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     with one_line_errors():
         arguments = parser.parse_args(argv)

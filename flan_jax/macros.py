@@ -167,6 +167,12 @@ SETTINGS = (
     ),
     Setting("MIXTURE_OR_TASK_NAME", _MIXTURE, "what is tuned on", ("train.mixture", "mixture.mixture")),
     Setting(
+        "TASKS",
+        or_none(Several(Text()), "the catalog alone"),
+        "modules of one's own with more datasets",
+        ("tasks.modules",),
+    ),
+    Setting(
         "STYLES",
         kinds.STYLES,
         "styles of its text, and the weight of each: every dataset's draws are shared out by them",

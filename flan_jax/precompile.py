@@ -127,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--sweep", action="store_true", help="try meshes and, unless one is given, remat policies, and rank them"
     )
     parser.add_argument("--jobs", type=options.count, default=1, help="compilations at once in a sweep")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
         argv = sys.argv[1:] if argv is None else argv

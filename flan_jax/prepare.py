@@ -162,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--ways", default="", help="with --evaluate: further ways to score, with commas, for example pmi,channel"
     )
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
     with one_line_errors():

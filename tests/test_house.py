@@ -12,7 +12,7 @@ import flan_jax.tasks
 FLOORS = (
     {"errors"},
     {"files", "quiet", "revision", "wording"},
-    {"json_lines"},
+    {"json_lines", "own_tasks"},
     {"values", "content"},
     {"options"},
     {"templates", "metrics", "splits", "partitioning", "distributed"},
