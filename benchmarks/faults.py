@@ -63,7 +63,7 @@ class Evaluates:
 
     def start(self, context):
         batch = context.stream.batch(0)
-        count = len(context.stream.datasets)
+        count = len(context.stream.parts)
         self.loss = jax.jit(lambda params: loss.target_loss(context.network, params, batch, count)[0])
 
     def pauses(self, context, step):

@@ -23,13 +23,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, content, options, styles
+from flan_jax import catalog, content, options, parts, styles
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import token_store, vocabularies
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
 from flan_jax.files import AnyPath, ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.overlap import contamination, evaluated, seen, texts
+from flan_jax.parts import reading
 from flan_jax.values import Whole
 
 NOTHING, SEEN, INCOMPLETE = 0, 1, 3  # exit statuses; 2 is an error
@@ -83,6 +84,9 @@ def tuned(given: str, places: Places) -> Tuned:
     Raises:
       FlanError: it is no folder, file or name, or its text is nowhere.
     """
+    if (mixture := _mixture(given)) is not None:
+        styled = {record.name: mixture.styles_of(record.name) for record in mixture.datasets}
+        return _of_names(given, list(styled), places, styled)
     path = user_path(given)
     if (path / "manifest.json").is_file():
         return _of_checkpoint(path, places)
@@ -93,6 +97,20 @@ def tuned(given: str, places: Places) -> Tuned:
         opened, reasons = _opened(files)
         return Tuned(given, frozenset(), frozenset(), lambda search: _search_files(search, opened, given), reasons)
     return _of_names(given, list(dict.fromkeys(catalog.whole(d.name) for d in _named(given))), places)
+
+
+def _mixture(given: str) -> parts.Mixture | None:
+    """The mixture of a file or a dictionary; None where it is something else.
+
+    Raises:
+      FlanError: it is one, with a mistake.
+    """
+    try:
+        found = reading.read(given)
+    except FlanError:
+        return None
+    is_name = found == {"mixture": given}
+    return parts.of(found) if not is_name and ("mixture" in found or "parts" in found) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +194,10 @@ def _of_checkpoint(folder: AnyPath, places: Places) -> Tuned:
     return Tuned(folder.name, frozenset(names), frozenset(tuning["clusters"]), search, tuple(dict.fromkeys(reasons)))
 
 
-def _of_names(given: str, names: Sequence[str], places: Places) -> Tuned:
-    """Datasets by name, their text from the prepared folder or the folder of data."""
+def _of_names(
+    given: str, names: Sequence[str], places: Places, styled: Mapping[str, Sequence[styles.TextStyle]] | None = None
+) -> Tuned:
+    """Datasets by name, their text from the prepared folder, in the styles of a mixture, or the folder of data."""
     records = [catalog.dataset(name) for name in names]
     if not places.prepared and not places.data:
         raise FlanError(f"{given} is a name: say with --prepared or --data where its text is.")
@@ -188,8 +208,14 @@ def _of_names(given: str, names: Sequence[str], places: Places) -> Tuned:
     for record in records:
         folders = sorted(user_path(places.prepared).glob(f"tokens/*/{record.name}")) if places.prepared else []
         own = [folder for folder in folders if folder.parent.name.startswith(tokenizer.fingerprint[:16])]
+        if own and styled is not None:
+            wanted = {f"{tokenizer.fingerprint[:16]}{style.suffix}": style.name for style in styled[record.name]}
+            there = [folder for folder in own if folder.parent.name in wanted]
+            missing = wanted.keys() - {folder.parent.name for folder in there}
+            reasons += [f"{record.name} in {wanted[name]} is not in {places.prepared}" for name in sorted(missing)]
+            own = there or own
         if own or folders:
-            stores.append(token_store.DatasetTokens((own or folders)[0]))
+            stores += map(token_store.DatasetTokens, (own if styled is not None and own else (own or folders)[:1]))
             if not len(stores[-1].records.hashes):
                 reasons.append(f"the store of {record.name} does not say what its records are")
             if not own:
@@ -415,6 +441,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--vocabulary", help="of prepared tokens: a folder or file, or bytes; a checkpoint has its own")
     parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=evaluated.N, help="words in an n-gram")
     parser.add_argument("--to", type=options.path, help="JSON file to write the results to, too")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     with one_line_errors():
         arguments = parser.parse_args(argv)

@@ -147,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts tokens; of --prepared")
     parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR")
     parser.add_argument("--steps", type=options.count, help="expected draws and epochs of so many steps of 8 rows")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
     console = Console(width=None if sys.stdout.isatty() else 200)

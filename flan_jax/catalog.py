@@ -12,12 +12,14 @@ import dataclasses
 import functools
 import importlib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from flan_jax import own_tasks
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.splits import Splits
-from flan_jax.templates import OPTIONS, Gpt3Prompt, Template, placeholders
+from flan_jax.templates import OPTIONS, TEMPLATES_PER_DATASET, Gpt3Prompt, Template, placeholders
 
 RATE_CAP = 3_000  # examples-proportional mixing stops growing here (paper, section 2.4)
 
@@ -71,7 +73,7 @@ class Dataset:
 
     Attributes:
       name: for example "rte"; a variant has its own, for example "mnli_matched".
-      cluster: the name of its cluster.
+      cluster: the name of its cluster; a `Cluster` makes one of one's own.
       source: TFDS name, config and version, for example "super_glue/rte:1.0.2".
       fields: maps a record of tensors in the true TFDS schema to string tensors: scalars for the templates; for
         classification also `options` (1-D) and `answer` (one of them); for generation `answer` and, where there are
@@ -102,12 +104,15 @@ class Dataset:
       passage: the field whose text several examples may share, as the turns of a conversation do, or the questions on a
         passage: such examples are not independent, and intervals and tests draw them together. Empty where examples
         have nothing in common.
+      schema: the fields of a row of local JSONL, where TFDS has no such dataset: "text", "texts" (several), "int",
+        "float", or the names of a label, in order.
+      own_cluster: the record of its cluster, where that is none of the paper's.
       nested: maps a row of local JSONL in another form of the data, such as a whole dialogue, to rows of the TFDS
         schema; a row that is in this schema comes back alone.
     """
 
     name: str
-    cluster: str
+    cluster: str | Cluster
     source: str
     fields: Callable[[Mapping[str, Any]], dict[str, Any]]
     templates: tuple[Template, ...]
@@ -129,9 +134,17 @@ class Dataset:
     variant: str = ""
     passage: str = ""
     nested: Callable[[Mapping[str, Any]], list[Any]] | None = None
+    schema: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
+    own_cluster: Cluster | None = None
 
     def __post_init__(self) -> None:
-        if self.cluster not in {c.name for c in _CLUSTERS}:
+        if isinstance(self.cluster, Cluster):
+            object.__setattr__(self, "own_cluster", self.cluster)
+            object.__setattr__(self, "cluster", self.cluster.name)
+        if isinstance(self.schema, Mapping):  # a record is hashed
+            object.__setattr__(self, "schema", tuple(self.schema.items()))
+        own = self.own_cluster is not None and self.own_cluster.name == self.cluster
+        if not own and self.cluster not in {c.name for c in _CLUSTERS}:
             raise unknown_name("cluster", self.cluster, (c.name for c in _CLUSTERS), f"(dataset {self.name})")
         object.__setattr__(self, "paper_dataset", self.paper_dataset or self.name)
         object.__setattr__(self, "folder", self.folder or self.name)
@@ -169,7 +182,8 @@ class Dataset:
 
 
 @functools.cache
-def _loaded() -> dict[str, Dataset]:
+def _papers() -> dict[str, Dataset]:
+    """The datasets of this package."""
     found: dict[str, Dataset] = {}
     for module in _CLUSTERS:
         try:
@@ -185,9 +199,65 @@ def _loaded() -> dict[str, Dataset]:
     return found
 
 
+@dataclasses.dataclass(frozen=True)
+class _Own:
+    """What modules outside this package add: datasets, their clusters, and the folder of each one's samples."""
+
+    datasets: Mapping[str, Dataset]
+    clusters: tuple[Cluster, ...]
+    samples: Mapping[str, Path]
+
+
+@functools.cache
+def _own(names: str) -> _Own:
+    """What the modules of these names add. None of their datasets is one of the paper's, whatever it says."""
+    datasets: dict[str, Dataset] = {}
+    clusters: dict[str, Cluster] = {}
+    samples: dict[str, Path] = {}
+    for module in own_tasks.modules(names):
+        records = getattr(module, "DATASETS", None)
+        if not isinstance(records, Sequence) or not all(isinstance(one, Dataset) for one in records):
+            raise FlanError(f"tasks {module.__name__}: it needs DATASETS, a list of flan_jax.catalog.Dataset.")
+        for record in records:
+            where = f"tasks {module.__name__}: dataset {record.name!r}"
+            if not _NAME.fullmatch(record.name):
+                raise FlanError(f"{where}: a name has small letters, digits and _, and begins with a letter.")
+            if record.name in _papers() or record.name in datasets or record.name in {c.name for c in _CLUSTERS}:
+                raise FlanError(f"{where}: there is one of that name already; give it another.")
+            if _MIXTURE.fullmatch(record.name) or record.name.startswith("flan_"):
+                raise FlanError(f"{where}: names of mixtures begin so; give it another.")
+            if not 1 <= len(record.templates) <= TEMPLATES_PER_DATASET:
+                raise FlanError(f"{where} has {len(record.templates)} templates; give 1 to {TEMPLATES_PER_DATASET}.")
+            cluster = record.own_cluster
+            if cluster is not None:
+                if cluster.name in {c.name for c in _CLUSTERS} or clusters.setdefault(cluster.name, cluster) != cluster:
+                    raise FlanError(f"{where}: there is another cluster {cluster.name!r}; give yours another name.")
+                if not _NAME.fullmatch(cluster.name):
+                    raise FlanError(f"{where}: cluster {cluster.name!r} is no name of small letters, digits and _.")
+            datasets[record.name] = dataclasses.replace(record, in_flan=False)
+            samples[record.name] = own_tasks.samples_of(module)
+    for cluster in clusters.values():
+        for other in cluster.held_out_with:
+            if other not in clusters and other not in {c.name for c in _CLUSTERS}:
+                known = (*clusters, *(c.name for c in _CLUSTERS))
+                raise unknown_name("cluster", other, known, f"(held out with cluster {cluster.name})")
+    return _Own(datasets, tuple(clusters.values()), samples)
+
+
+def _loaded() -> dict[str, Dataset]:
+    """All datasets, those of modules outside this package last."""
+    names = own_tasks.named()
+    return {**_papers(), **_own(names).datasets} if names else _papers()
+
+
+def own_samples(name: str) -> Path | None:
+    """The folder of the samples of a dataset that a module outside this package adds; None for any other."""
+    return _own(own_tasks.named()).samples.get(whole(name))
+
+
 def clusters() -> tuple[Cluster, ...]:
-    """All clusters, in the paper's order."""
-    return _CLUSTERS
+    """All clusters, in the paper's order, and then those of one's own."""
+    return (*_CLUSTERS, *_own(own_tasks.named()).clusters)
 
 
 def cluster(name: str) -> Cluster:
@@ -196,10 +266,10 @@ def cluster(name: str) -> Cluster:
     Raises:
       FlanError: there is none; the message has near matches.
     """
-    for candidate in _CLUSTERS:
+    for candidate in clusters():
         if candidate.name == name:
             return candidate
-    raise unknown_name("cluster", name, (c.name for c in _CLUSTERS))
+    raise unknown_name("cluster", name, (c.name for c in clusters()))
 
 
 def datasets(cluster_name: str | None = None) -> tuple[Dataset, ...]:
@@ -232,7 +302,7 @@ def named(name: str) -> tuple[Dataset, ...]:
     Raises:
       FlanError: there is neither; the message has near matches.
     """
-    names = [c.name for c in _CLUSTERS]
+    names = [c.name for c in clusters()]
     if name in names:
         return datasets(name)
     known = _known()
@@ -249,9 +319,13 @@ def exists(name: str) -> bool:
 # ------------------------------------------------------------------------------------------------------- variants
 
 
-@functools.cache
 def _known() -> dict[str, Dataset]:
     """Datasets and variants by name."""
+    return _known_with(own_tasks.named())
+
+
+@functools.cache
+def _known_with(names: str) -> dict[str, Dataset]:
     found = dict(_loaded())
     for record in _loaded().values():
         found |= {one.name: one for one in variants(record)}
@@ -295,13 +369,16 @@ def record_id(example_id: str) -> str:
     return example_id.partition(PART)[0]
 
 
-@functools.cache
 def kin_of(name: str) -> dict[str, str]:
     """The datasets that share text with one by their making, whichever of the two says so, and how they are related.
 
     Kin outside the catalog, such as xquad, has its own name; variants of a dataset are not their own kin.
     """
-    name = whole(name)
+    return _kin_of(whole(name), own_tasks.named())
+
+
+@functools.cache
+def _kin_of(name: str, names: str) -> dict[str, str]:
     own = {name, _loaded()[name].paper_dataset} if name in _loaded() else {name}
     found: dict[str, str] = {}
     for record in _loaded().values():
@@ -318,12 +395,25 @@ def kin_of(name: str) -> dict[str, str]:
 
 
 def held_out_together(cluster_name: str) -> frozenset[str]:
-    """The clusters that leave the tuning mixture when `cluster_name` is evaluated, itself included."""
-    return frozenset({cluster_name, *cluster(cluster_name).held_out_with})
+    """The clusters that leave the tuning mixture when `cluster_name` is evaluated, itself included.
+
+    The paper's say so of each other; of a cluster of one's own it is enough that it names the other.
+    """
+    naming = (other.name for other in clusters() if cluster_name in other.held_out_with)
+    return frozenset({cluster_name, *cluster(cluster_name).held_out_with, *naming})
 
 
 def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
-    """Whether `record` is unseen by a model tuned on `trained_clusters` (paper, section 2.2 and appendix)."""
+    """Whether `record` is unseen by a model tuned on `trained_clusters` (paper, section 2.2 and appendix).
+
+    Raises:
+      FlanError: a cluster of somebody's own, which is not known here: nobody can tell what it holds out.
+    """
+    if unknown := sorted(set(trained_clusters) - {c.name for c in clusters()}):
+        raise FlanError(
+            f"whether {record.name} is held out cannot be told: the model was tuned on cluster {unknown[0]!r}, which "
+            "is not known here; give --tasks=MODULE (or the macro TASKS) with it."
+        )
     return not held_out_together(record.cluster) & set(trained_clusters)
 
 
@@ -339,6 +429,7 @@ _STUDY_CLUSTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("miscellaneous", ("coqa", "quac")),
 )
 
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MIXTURE = re.compile(
     r"flan(?:_without_(?P<without>\w+?)|_first_(?P<first>\d+)_clusters)?(?:_(?P<datasets>\d+)_datasets)?"
 )
@@ -399,6 +490,10 @@ def _first_datasets(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, 
     return tuple(d for d in members if d.paper_dataset in taken[d.cluster])
 
 
-def mixing_rate(num_examples: int) -> int:
-    """Examples-proportional rate with the paper's cap: min(n, 3000), n counted after the cap of 30,000."""
-    return min(num_examples, RATE_CAP)
+def mixing_rate(num_examples: int, cap: int | None = RATE_CAP, temperature: float = 1.0) -> int | float:
+    """Examples-proportional rate: min(n, cap) ** (1 / temperature), n counted after the cap of 30,000.
+
+    The paper's cap is 3,000, and its temperature 1; a cap of 1 mixes all datasets evenly, None proportionally.
+    """
+    rate = num_examples if cap is None else min(num_examples, cap)
+    return rate if temperature == 1 else rate ** (1 / temperature)

@@ -16,7 +16,7 @@ from typing import Any
 import gin
 from gin import config_parser
 
-from flan_jax import macros, values
+from flan_jax import macros, own_tasks, values
 from flan_jax.errors import FlanError, cannot, near_names, unknown_name
 from flan_jax.models.config import DecoderConfig
 
@@ -160,6 +160,8 @@ def check() -> None:
     for name in names:
         if name not in used and name not in macros.BY_MACRO:
             raise unknown_name("macro", name, macros.BY_MACRO, "Nothing reads it.")
+    if "TASKS" in names and (modules := macros.check("tasks.modules", _resolved(macro("TASKS"), "TASKS"), "TASKS")):
+        own_tasks.use(modules)  # first, since other macros may name what they add
     called: dict[str, str] = {}  # what the user calls an argument: the macro that it is bound to
     given: dict[str, Any] = {}
     for name in names:

@@ -109,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--ignore_above", type=options.count, help="ignore n-grams in more documents than this (GPT-3: 10)"
     )
     parser.add_argument("--workers", type=options.count, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
     with one_line_errors():
         arguments = parser.parse_args(argv)

@@ -228,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help=f"between prompt and option, with --items: {', '.join(protocol.JOINTS)}; auto takes the checkpoint's",
     )
     parser.add_argument("--allow_seen", action="store_true", help="score datasets that are not held out, labelled so")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     distributed.add_arguments(parser)
     with one_line_errors():

@@ -216,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=options.count, help="at most so many lines of each dataset")
     parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
     parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts what exemplars fit")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object, last line")
     quiet_loggers()
     with one_line_errors():

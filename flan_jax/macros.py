@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 from etils import epy
 
-from flan_jax import catalog, files, styles, values, ways
+from flan_jax import catalog, files, parts, styles, values, ways
 from flan_jax.errors import FlanError
 from flan_jax.models.config import AUTO, AUTOMATIC, CHOICES, COMPUTATION, DecoderConfig
+from flan_jax.parts import kinds
 from flan_jax.protocol import JOINTS
 from flan_jax.values import (
     LOSS_AVERAGES,
@@ -48,7 +49,6 @@ with epy.lazy_imports():  # what a command line takes is known without JAX
 
 STEPS = ("all", "follow")  # words that STEP takes beside numbers
 _MOST_AT_ONCE = 2**20  # rows of a batch and slots of a row: more is a slip of the keyboard
-_MIXTURE = Named(lambda name: catalog.mixture(styles.split_name(name)[0]), "the name of a mixture")
 _DATASET = Named(catalog.named, "the name of a dataset or a cluster")
 _CLUSTER = Named(catalog.cluster, "the name of a cluster")
 _STYLE = Named(styles.parse, "a style, such as 'instructions', 'gpt3' or '5_shots'")
@@ -97,6 +97,23 @@ class _Hooks:
         if len({hook for hook in several if isinstance(hook, str)}) < sum(isinstance(hook, str) for hook in several):
             raise Unfit("one is there twice")
         return tuple(several)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mixture:
+    """A mixture by its name, as a file, as what a file holds, or made by Python."""
+
+    wanted: str = "the name of a mixture, a .json file of one, or a dictionary"
+
+    def fit(self, value: Any) -> Any:
+        """See `values.Kind`; the value stays as it is."""
+        if not isinstance(value, str | Mapping | parts.Mixture) or not value:
+            raise Unfit
+        try:
+            parts.of(value)
+        except FlanError as error:
+            raise Unfit(str(error)) from error
+        return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +174,9 @@ def _each(argument: str, functions: tuple[str, ...] = _OPTIMIZERS) -> tuple[str,
     return tuple(f"{function}.{argument}" for function in functions)
 
 
+_MIXTURE = Either((_Mixture(), Made(lambda: (parts.Mixture,), "one that @mixture() makes")))
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """A row of the table.
@@ -182,7 +202,43 @@ SETTINGS = (
         "what prepare wrote",
         ("train.prepared_dir", "evaluate.prepared_dir", "evaluating.prepared_dir"),
     ),
-    Setting("MIXTURE_OR_TASK_NAME", _MIXTURE, "what is tuned on", ("train.mixture",)),
+    Setting("MIXTURE_OR_TASK_NAME", _MIXTURE, "what is tuned on", ("train.mixture", "mixture.mixture")),
+    Setting(
+        "TASKS",
+        or_none(Several(Text()), "the catalog alone"),
+        "modules of one's own with more datasets",
+        ("tasks.modules",),
+    ),
+    Setting(
+        "STYLES",
+        kinds.STYLES,
+        "styles of its text, and the weight of each: every dataset's draws are shared out by them",
+        ("mixture.styles",),
+    ),
+    Setting(
+        "WEIGHTS",
+        kinds.WEIGHTS,
+        "multiply the rates of its clusters, datasets and parts; 0 leaves one out",
+        ("mixture.weights",),
+    ),
+    Setting(
+        "RATES",
+        kinds.RATES,
+        "examples of a dataset that count for its rate, and the temperature of rates",
+        ("mixture.rates",),
+    ),
+    Setting(
+        "LOSS_WEIGHTS",
+        kinds.LOSS_WEIGHTS,
+        "multiply the loss of clusters, datasets and parts",
+        ("mixture.loss_weights",),
+    ),
+    Setting(
+        "JOINTS",
+        kinds.JOINTS,
+        "what stands between input and target in tuning, for all or by name",
+        ("mixture.joints",),
+    ),
     Setting(
         "INITIAL_CHECKPOINT_PATH",
         or_none(Where(), "start from random parameters"),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from flan_jax import values
+from flan_jax import own_tasks, values
 from flan_jax.errors import FlanError
 from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole, Word
 
@@ -57,6 +57,19 @@ def of(kind: Kind) -> Callable[[str], Any]:
     return parsed
 
 
+def _own_tasks(text: str) -> str:
+    """The `type` of --tasks: the modules are used from here on."""
+    try:
+        return ",".join(own_tasks.use(text))
+    except FlanError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
+
+
+TASKS = {
+    "type": _own_tasks,
+    "metavar": "MODULE",
+    "help": "modules of one's own with more datasets, with commas: my_tasks, or a file",
+}
 path = of(Where(wanted="the path or the URL of a file or folder"))
 count = of(Whole(1))
 count_or_none = of(Whole(0))

@@ -18,7 +18,7 @@ from etils import epy
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU is only compiled for
 
-from flan_jax import configuration, options
+from flan_jax import configuration, options, parts
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
 from flan_jax.models.config import AUTO, CHOICES, DecoderConfig
@@ -31,7 +31,7 @@ with epy.lazy_imports():  # not before the command line is read
 
 # A run of the paper: 8 rows of 1,280 slots.
 DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1}
-DEFAULTS |= {"optimizer": None, "objective": None, "computation": {}}
+DEFAULTS |= {"optimizer": None, "objective": None, "computation": {}, "parts": None}
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -88,6 +88,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
         "mesh": ",".join(f"{axis}={size}" for axis, size in (train.get("mesh_shape") or {}).items()),
         "optimizer": tuning,
         "objective": program.objective,
+        "parts": len(parts.of(train["mixture"]).parts) if train.get("mixture") else None,
         **program.lengths,
     }
 
@@ -113,7 +114,8 @@ def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate
     how = {name: getattr(arguments, name) for name in ("dtype", "remat", "attention")}
     config = config.computed(**{name: value for name, value in how.items() if value})
     batch = (getattr(arguments, name) for name in ("rows", "inputs", "targets", "microbatches", "optimizer"))
-    shape = program.Shape(*batch, **({"objective": arguments.objective} if arguments.objective else {}))
+    more = {name: getattr(arguments, name) for name in ("objective", "parts")}
+    shape = program.Shape(*batch, **{name: value for name, value in more.items() if value is not None})
     return estimate.Plan(config, mesh, shape, arguments.score)
 
 
@@ -148,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--sweep", action="store_true", help="try meshes and, unless one is given, remat policies, and rank them"
     )
     parser.add_argument("--jobs", type=options.count, default=1, help="compilations at once in a sweep")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
         argv = sys.argv[1:] if argv is None else argv

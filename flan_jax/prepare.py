@@ -1,7 +1,10 @@
 """Renders and tokenizes datasets for training, and writes their dev and test examples for evaluation.
 
 python -m flan_jax.prepare --data=samples --vocabulary=models/gemma3-270m/vocabulary --to=prepared
+python -m flan_jax.prepare --data=samples --style=instructions,5_shots --mixture=flan_without_nli --to=prepared
 python -m flan_jax.prepare --evaluate --checkpoint=models/gemma3-270m --style=5_shots --datasets=nli --to=prepared
+
+Several styles of a dataset take one pass over its source. --mixture takes the file of a mixture of parts, too.
 
 With --evaluate it writes only what an evaluation needs: dev and test examples, and the prompts for a checkpoint,
 rendered and tokenized, so that no accelerator waits for that.
@@ -19,13 +22,14 @@ from etils import epy
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, options, protocol, styles, ways
+from flan_jax import catalog, options, parts, protocol, styles, ways
 from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import to_json
+from flan_jax.parts import OF
 from flan_jax.quiet import quiet_loggers
 from flan_jax.values import TOKENS
 from flan_jax.wording import counted
@@ -48,25 +52,35 @@ def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
     """
     if not names and not mixture:
         return catalog.datasets()
-    chosen = list(catalog.mixture(styles.split_name(mixture)[0])) if mixture else []
+    chosen = list(parts.of(mixture).datasets) if mixture else []
     for name in filter(None, (n.strip() for n in names.split(","))):
         chosen += [catalog.dataset(catalog.whole(record.name)) for record in catalog.named(name)]
     return tuple(dict.fromkeys(chosen))
 
 
-def chosen_style(name: str, mixture: str) -> styles.TextStyle:
-    """The style of --style, or the one at the end of --mixture.
+def chosen_styles(
+    names: str, mixture: str, chosen: Sequence[catalog.Dataset]
+) -> dict[str, tuple[styles.TextStyle, ...]]:
+    """The styles of each dataset: those of --style, with commas, or those that --mixture has it in.
 
     Raises:
-      FlanError: an unknown style, or two different ones.
+      FlanError: an unknown style, the same one twice, or others than the mixture's.
     """
-    of_mixture = styles.split_name(mixture)[1]
-    if not name:
-        return of_mixture
-    style = styles.parse(name)
-    if of_mixture not in (styles.PAPER, style):
-        raise FlanError(f"--style={name} and --mixture={mixture} name different styles; give one of them.")
-    return style
+    of_mixture = parts.of(mixture) if mixture else None
+    if not names:
+        own = {record.name: of_mixture.styles_of(record.name) if of_mixture else () for record in chosen}
+        usual = of_mixture.styles if of_mixture else (styles.PAPER,)  # of datasets that --datasets adds to a mixture
+        return {name: found or usual for name, found in own.items()}
+    found: list[styles.TextStyle] = []
+    for name in names.split(","):
+        style = styles.parse(name.strip()) if name.strip() else None
+        if style is None or style in found:
+            what = f"the style {style.name!r} is there twice" if style else "a style is missing between commas"
+            raise FlanError(f"--style={names}: {what}: name each once.")
+        found.append(style)
+    if of_mixture is not None and of_mixture.styles != (styles.PAPER,) and set(of_mixture.styles) != set(found):
+        raise FlanError(f"--style={names} and --mixture={mixture} name different styles; give one of them.")
+    return dict.fromkeys((record.name for record in chosen), tuple(found))
 
 
 def _show(result: Mapping[str, Any], data: str) -> None:
@@ -86,7 +100,11 @@ def _show(result: Mapping[str, Any], data: str) -> None:
     )
     for head in (*heads, "dev", "test", "from"):
         table.add_column(head, justify="left" if head in ("dataset", "cluster", "from") else "right")
-    for d in result["datasets"]:
+    for d in (
+        one | own | ({"dataset": f"{one['dataset']}{OF}{style}"} if style else {})
+        for one in result["datasets"]
+        for style, own in one.get("styles", {"": {}}).items()
+    ):
         lengths = (f"{d['mean_input_length']:.0f}", f"{d['mean_target_length']:.1f}")
         counts = [f"{d.get(k, 0):,}" for k in ("trimmed", "cut_targets", "overlong", "dev", "test")]
         start = (d["dataset"], d["cluster"], f"{d['train']:,}", str(d["renderings"]), f"{d['num_tokens']:,}")
@@ -111,13 +129,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL or TFDS data"
     )
     parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all by default")
-    parser.add_argument("--mixture", default="", help="the datasets of a mixture; its packing is reported")
+    parser.add_argument("--mixture", default="", help="a mixture's datasets, or a file's; its packing is reported")
     parser.add_argument(
         "--vocabulary", type=options.path, help="bytes (the default), a vocabulary folder, .model or tokenizer.json"
     )
     parser.add_argument("--to", type=options.path, help="PREPARED_DIR")
     parser.add_argument("--check", action="store_true", help="only say in which state each source is")
-    parser.add_argument("--style", default="", help="how records become text, for example no_template or 5_shots")
+    parser.add_argument(
+        "--style", default="", help="how records become text: no_template, 5_shots, ...; several with commas"
+    )
     parser.add_argument("--workers", type=options.count_or_none, default=0, help="processes; one a core by default")
     parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
     parser.add_argument(
@@ -142,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--ways", default="", help="with --evaluate: further ways to score, with commas, for example pmi,channel"
     )
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
     with one_line_errors():
@@ -159,17 +180,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if given := [name for name, value in alone.items() if getattr(arguments, name) != value]:
             raise FlanError(f"--{given[0]} is for prompts of an evaluation: add --evaluate, or leave it out.")
         tokenizer = vocabularies.load(arguments.vocabulary or "bytes")
-        style = chosen_style(arguments.style, arguments.mixture)
+        of_each = chosen_styles(arguments.style, arguments.mixture, chosen)
         limits = (arguments.seed, arguments.max_input_length, arguments.max_target_length)
-        settings = preparation.Options(*limits, style)
+        settings = preparation.Options(*limits)
         to = user_path(arguments.to, "--to")
         workers = num_workers(arguments.workers, len(chosen))
         if arguments.shards or arguments.beam_pipeline_options:
-            result = _prepare_with_beam(chosen, arguments, settings)
+            result = _prepare_with_beam(chosen, arguments, dataclasses.replace(settings, style=_one_style(of_each)))
         else:
-            result = prepare_datasets(chosen, arguments.data, tokenizer, to, settings, arguments.overwrite, workers)
+            where = (arguments.data, tokenizer, to, settings, arguments.overwrite, workers)
+            result = prepare_datasets(chosen, *where, of_each)
         if arguments.mixture:
-            result["packing"] = packing_report(arguments.mixture, to, tokenizer, settings)
+            result["packing"] = packing_report(arguments.mixture, arguments.style, to, tokenizer, settings)
         _show(result, arguments.data)
         if arguments.json:
             print(to_json(result))
@@ -221,7 +243,7 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
         if arguments.joint == protocol.AUTO:
             raise FlanError("without a checkpoint, --evaluate needs --joint, which a checkpoint would decide.")
         tokenizer = vocabularies.load(arguments.vocabulary)
-    style, to = chosen_style(arguments.style, arguments.mixture), user_path(arguments.to, "--to")
+    style, to = _one_style(chosen_styles(arguments.style, arguments.mixture, chosen)), user_path(arguments.to, "--to")
     how = evaluator.Settings(
         max_examples=arguments.max_examples,
         max_input_tokens=arguments.max_input_length,
@@ -288,13 +310,28 @@ def _prepare_with_beam(
     return result_of(outcomes, arguments.data)
 
 
+def _one_style(of_each: Mapping[str, Sequence[styles.TextStyle]]) -> styles.TextStyle:
+    """The style of all datasets.
+
+    Raises:
+      FlanError: there are several.
+    """
+    every = list(dict.fromkeys(style for found in of_each.values() for style in found))
+    if len(every) > 1:
+        names = ", ".join(style.name for style in every)
+        raise FlanError(f"--evaluate and --shards take one style at a time, not {names}: give --style, one of them.")
+    return every[0]
+
+
 def packing_report(
-    mixture: str, to: AnyPath, tokenizer: vocabularies.Tokenizer, settings: preparation.Options
+    mixture: str, style: str, to: AnyPath, tokenizer: vocabularies.Tokenizer, settings: preparation.Options
 ) -> dict[str, Any]:
-    """How full the rows of a mixture are; see `Stream.report`."""
+    """How full the rows of a mixture are, in some styles or in its own; see `Stream.report`."""
     lengths = {"inputs": settings.max_input_length, "targets": settings.max_target_length}
-    styled = styles.split_name(mixture)[0] + settings.style.suffix
-    return open_mixture(styled, to, tokenizer, lengths=lengths)[1].report()
+    wanted = parts.of(mixture)
+    if style and wanted.styles == (styles.PAPER,):
+        wanted = parts.of(wanted, styles=tuple(name.strip() for name in style.split(",")))
+    return open_mixture(wanted, to, tokenizer, lengths=lengths)[1].report()
 
 
 if __name__ == "__main__":

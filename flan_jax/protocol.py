@@ -9,7 +9,8 @@ which metrics count. Nothing else in the package has a default for any of these.
 A *joint* is what stands between a prompt and its answer:
 
 - "eos": the end-of-sequence token, as in tuning; each answer ends with one too. An encoder-decoder always has it.
-- "newline": a line break, for a model that was never tuned here: it takes EOS for the end of a document.
+- "newline": a line break, for a model that was never tuned here: it takes EOS for the end of a document. Mixtures may
+  be tuned on with it too (JOINTS).
 - "space": a space, as in GPT-3's prompts, whose answer goes on with the text.
 - "joined": nothing. Prompt and answer are one text as they are.
 """
@@ -47,7 +48,7 @@ def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherw
     """What stands between a prompt and its answer; see the module.
 
     Args:
-      trained: the manifest's: "eos", or None for a model that was never tuned here.
+      trained: the manifest's: "eos" or "newline", or None for a model that was never tuned here.
       has_encoder: whether an encoder reads the prompt.
       setting: "auto", or the joint that is wanted.
       otherwise: the joint of a decoder that was never tuned here.
@@ -64,7 +65,7 @@ def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherw
         )
     if setting != AUTO:
         return setting
-    return EOS if has_encoder or trained == EOS else otherwise
+    return EOS if has_encoder else trained or otherwise
 
 
 def joint_line(joint: str, setting: str = AUTO) -> str:
@@ -176,7 +177,7 @@ class Protocol:
         A prompt in GPT-3's manner goes on after a space, whatever a decoder was tuned with.
 
         Args:
-          trained: the manifest's: "eos", or None for a model that was never tuned here.
+          trained: the manifest's: "eos" or "newline", or None for a model that was never tuned here.
           has_encoder: whether an encoder reads the prompt.
           setting: "auto", or the joint that is wanted.
 

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; macros are listed in the file.",
     )
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the last step's figures as one JSON object")
     distributed.add_arguments(parser)
     with one_line_errors():

@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--huggingface", type=options.path, help="a folder of transformers with the same model")
     parser.add_argument("--attention", default="", help="how the checked side computes attention; the model's own way")
     parser.add_argument("--checks", default="", help=f"only these, with commas: {', '.join(checks.CHECKS)}")
+    parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
         arguments = vars(parser.parse_args(argv))

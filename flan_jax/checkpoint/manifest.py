@@ -37,7 +37,8 @@ class Manifest:
       tuning: {"status", "datasets", "clusters", "text"}: all that was ever in its tuning mixture, inherited. Text says
         which records these were: {"dataset", "style", "vocabulary", "digest", "records", "records_digest"} each, as
         `data.stream.Stream.text` gives them; a manifest of an earlier version has none.
-      separator: what stood between input and target in tuning: "eos", or None for a model never tuned here.
+      separator: what stood between input and target in tuning: "eos" or "newline", of several that of most draws; None
+        for a model never tuned here.
       history: one entry for each import, conversion and tuning.
     """
 

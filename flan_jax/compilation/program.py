@@ -23,7 +23,7 @@ from flan_jax.training.loss import CROSS_ENTROPY, Objective
 from flan_jax.training.run import refuse_undivided
 from flan_jax.training.state import abstract_state, make_train_step, state_shardings
 
-NUM_DATASETS = 62  # the paper's
+NUM_PARTS = 62  # the paper's datasets, in one style
 
 NO_OVERLAP_LOOPS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}  # from this size on, so never
 
@@ -39,6 +39,7 @@ class Shape:
       microbatches: gradient accumulation.
       optimizer: of the training step, or what else is trained and how; None is the paper's.
       objective: what the training step minimises.
+      parts: of the mixture, whose losses are summed apart.
     """
 
     rows: int = ROWS_PER_BATCH
@@ -47,6 +48,7 @@ class Shape:
     microbatches: int = 1
     optimizer: optimizers.Optimizer | optimizers.Tuning | None = None
     objective: Objective = CROSS_ENTROPY
+    parts: int = NUM_PARTS
 
     def capacities(self, config: models.DecoderConfig) -> tuple[int, int]:
         """Slots and target slots of a row."""
@@ -88,7 +90,7 @@ def lower_train_step(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shap
     batch = abstract_batch(config, shape)
     batch_shardings = partitioning.batch_shardings(mesh, batch)
     step = jax.jit(
-        make_train_step(network, tuning, NUM_DATASETS, shape.microbatches, shardings, objective=shape.objective),
+        make_train_step(network, tuning, shape.parts, shape.microbatches, shardings, objective=shape.objective),
         in_shardings=(shardings, batch_shardings),
         out_shardings=(shardings, shardings.step),
         donate_argnums=0,

@@ -209,7 +209,7 @@ def prepare(
         there = None if overwrite else preparation.current_info(store / record.name, key)
         if there or "train" not in source.splits:
             examples = preparation.prepare_examples(record, source, to, overwrite)
-            line = preparation.summary_line(record, source, there or {}, examples, kept=True)
+            line = preparation.summary_line(record, source, {options.style.name: (True, there or {})}, examples)
             outcomes[record.name] = parallel.outcome(source, line)
             continue
         # Shards of other templates, fields, vocabularies or limits never stand in for these.
@@ -236,6 +236,6 @@ def prepare(
             outcomes[name] = parallel.Outcome(name, skipped=error.skipped)
             continue
         examples = preparation.prepare_examples(record, source, to, overwrite)
-        line = preparation.summary_line(record, source, info, examples, kept=False)
+        line = preparation.summary_line(record, source, {options.style.name: (False, info)}, examples)
         outcomes[name] = parallel.outcome(source, line)
     return [outcomes[record.name] for record in chosen]

@@ -11,7 +11,7 @@ weighs. It depends on the example alone, never on what shares its row.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -67,6 +67,7 @@ class DecoderLayout:
       eos_id: stands between input and target, and at the end.
       averaging: one of `values.LOSS_AVERAGES`.
       on_inputs: whether inputs carry loss too.
+      separators: what stands between input and target instead, by the number of the dataset.
     """
 
     row_length: int
@@ -75,6 +76,7 @@ class DecoderLayout:
     eos_id: int
     averaging: str = PER_TOKEN
     on_inputs: bool = False
+    separators: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked("loss_averaging", OneOf(LOSS_AVERAGES), self.averaging)
@@ -108,7 +110,8 @@ class DecoderLayout:
         for b, row in enumerate(rows):
             used = used_targets = 0
             for segment, (dataset, inputs, targets) in enumerate(row, 1):
-                tokens = np.concatenate([start, inputs, [self.eos_id], targets, [self.eos_id]]).astype(np.int32)
+                between = [self.separators.get(dataset, self.eos_id)]
+                tokens = np.concatenate([start, inputs, between, targets, [self.eos_id]]).astype(np.int32)
                 _write(out, b, used, segment, tokens)
                 count = len(tokens) - 1 if self.on_inputs else len(targets) + 1
                 first = used + len(tokens) - count

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from flan_jax import catalog, protocol, styles
+from flan_jax import parts, protocol
 from flan_jax.data import mixtures, token_store
 from flan_jax.data.layouts import capacities
 from flan_jax.data.stream import ROWS_PER_BATCH, Stream
-from flan_jax.data.token_store import TokenStore
+from flan_jax.data.token_store import DatasetTokens, TokenStore
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.files import AnyPath
 from flan_jax.values import PER_TOKEN
 
 LENGTHS = {"inputs": protocol.MAX_INPUT_TOKENS, "targets": protocol.MAX_TARGET_TOKENS}
+_PROBES = ("yes", "No, it is not.", "1", "(a)", "le chat")  # answers that a vocabulary is asked about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,21 +25,39 @@ class Prepared:
     """What a mixture consists of here, without its tokens.
 
     Attributes:
-      composition: its datasets.
-      digests: of all that is stored of each, by dataset.
-      store: where their tokens are.
+      mixture: the mixture.
+      composition: its parts that are there.
+      digests: of all that is stored of each, by part.
+      stores: where their tokens are, by style.
     """
 
+    mixture: parts.Mixture
     composition: mixtures.Composition
     digests: dict[str, str]
-    store: TokenStore
+    stores: dict[str, TokenStore]
+
+    def tokens(self) -> dict[str, DatasetTokens]:
+        """The tokens of each part, verified when first opened.
+
+        Raises:
+          FlanError: one is corrupt.
+        """
+        return {m.part: self.stores[m.style][m.dataset] for m in self.composition.members}
 
 
-def composed(mixture: str, prepared_dir: str | AnyPath, fingerprint: str, datasets: Collection[str] = ()) -> Prepared:
+def composed(
+    mixture: str | Mapping[str, Any] | parts.Mixture,
+    prepared_dir: str | AnyPath,
+    fingerprint: str,
+    datasets: Collection[str] = (),
+) -> Prepared:
     """What a mixture consists of here, from what its datasets say of themselves; their tokens are not read.
 
+    A dataset of which nothing is there is absent. One that is there in some of its styles only is an error: its draws
+    would all be in these.
+
     Args:
-      mixture: its name, with or without a style at its end.
+      mixture: as `parts.of` takes it.
       prepared_dir: PREPARED_DIR.
       fingerprint: the vocabulary's.
       datasets: only these of its datasets; all by default.
@@ -45,32 +65,110 @@ def composed(mixture: str, prepared_dir: str | AnyPath, fingerprint: str, datase
     Raises:
       FlanError: as `open_mixture`.
     """
-    base, style = styles.split_name(mixture)
-    members = [record.name for record in catalog.mixture(base)]
+    mixture = parts.of(mixture)
+    members = [record.name for record in mixture.datasets]
     for name in datasets:
         if name not in members:
-            raise unknown_name(f"dataset of mixture {mixture!r}", name, members)
-    store = TokenStore.open(prepared_dir, fingerprint, style)
-    there = datasets or store.names
-    wanted = [name for name in members if name in there]
+            raise unknown_name(f"dataset of mixture {mixture.name!r}", name, members)
+    stores = {style.name: TokenStore.open(prepared_dir, fingerprint, style) for style in mixture.styles}
+    there = {style: set(store.names) for style, store in stores.items()}
+    wanted = {
+        name
+        for name in members
+        if (name in datasets if datasets else any(name in there[style.name] for style in mixture.styles_of(name)))
+    }
     if not wanted:
         raise FlanError(
-            f"mixture {mixture!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
-            f"run python -m flan_jax.prepare --mixture={mixture} --to={prepared_dir}."
+            f"mixture {mixture.name!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
+            f"run python -m flan_jax.prepare {_arguments(mixture)} --to={prepared_dir}."
         )
-    folder = token_store.folder_of(prepared_dir, fingerprint, style)
-    found = {}
-    for name in wanted:
-        info = token_store.read_info(folder / name)
-        # What says nothing of itself, or not as today, says why when it is opened.
-        says = info and isinstance(info.get("num_records"), int) and isinstance(info.get("digest"), str)
-        found[name] = info if says else store[name].info
-    composition = mixtures.composition(mixture, {name: int(info["num_records"]) for name, info in found.items()})
-    return Prepared(composition, {name: str(info["digest"]) for name, info in found.items()}, store)
+    chosen = [part for part in mixture.parts if part.dataset in wanted]
+    if len(stores) > 1:
+        _refuse_half(chosen, there, prepared_dir)
+    found = {part.name: _info(stores[part.style], prepared_dir, fingerprint, part) for part in chosen}
+    _refuse_other_records(chosen, found, prepared_dir)
+    examples = {part.dataset: int(found[part.name]["num_records"]) for part in chosen}
+    digests = {part.name: str(found[part.name]["digest"]) for part in chosen}
+    return Prepared(mixture, mixtures.composition(mixture, examples), digests, stores)
+
+
+def _arguments(mixture: parts.Mixture) -> str:
+    """The arguments of `prepare` for a mixture."""
+    if mixture.name_says_all:
+        return f"--mixture={mixture.name}"
+    names = ",".join(record.name for record in mixture.datasets)
+    return f"--datasets={names} --style={','.join(style.name for style in mixture.styles)}"
+
+
+def _info(store: TokenStore, prepared_dir: str | AnyPath, fingerprint: str, part: parts.Part) -> Mapping[str, Any]:
+    """What a part's tokens say of themselves."""
+    info = token_store.read_info(token_store.folder_of(prepared_dir, fingerprint, part.text_style) / part.dataset)
+    # What says nothing of itself, or not as today, says why when it is opened.
+    says = info and isinstance(info.get("num_records"), int) and isinstance(info.get("digest"), str)
+    return info if says else store[part.dataset].info
+
+
+def _refuse_half(chosen: Sequence[parts.Part], there: Mapping[str, set[str]], prepared_dir: str | AnyPath) -> None:
+    missing: dict[str, list[str]] = {}
+    for part in chosen:
+        if part.dataset not in there[part.style]:
+            missing.setdefault(part.style, []).append(part.dataset)
+    if not missing:
+        return
+    style, names = next(iter(missing.items()))
+    has = [
+        one for one in there if any(p.dataset == names[0] and p.style == one and names[0] in there[one] for p in chosen)
+    ]
+    every = list(dict.fromkeys(name for of_style in missing.values() for name in of_style))
+    raise FlanError(
+        f"dataset {names[0]} is prepared in {', '.join(has) or 'no style'}, and not in {style}"
+        + (f"; {len(every) - 1} more lack a style too" if len(every) > 1 else "")
+        + f". Run python -m flan_jax.prepare --datasets={','.join(every)} --style={','.join(missing)} "
+        f"--vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}, or leave the part out by a weight of 0."
+    )
+
+
+def _refuse_other_records(
+    chosen: Sequence[parts.Part], found: Mapping[str, Mapping[str, Any]], prepared_dir: str | AnyPath
+) -> None:
+    """Refuses a dataset whose styles were prepared from different records: its rates would be of one of them."""
+    first: dict[str, parts.Part] = {}
+    for part in chosen:
+        one = first.setdefault(part.dataset, part)
+        says = [[info.get("num_records"), info.get("records_digest")] for info in (found[one.name], found[part.name])]
+        if says[0] != says[1]:
+            raise FlanError(
+                f"dataset {part.dataset} in {prepared_dir} has other records in {part.style} than in {one.style}: "
+                f"run python -m flan_jax.prepare --datasets={part.dataset} --style={one.style},{part.style} "
+                f"--overwrite --vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}."
+            )
+
+
+def separators(composition: mixtures.Composition, tokenizer: Tokenizer, encoder_decoder: bool) -> dict[str, int]:
+    """The token between input and target, of the parts where it is not EOS.
+
+    Raises:
+      FlanError: the model has an encoder, which reads inputs apart; or the vocabulary has no token that a line break
+        is wherever it stands, so that an answer after one is other tokens than by itself.
+    """
+    names = [m.part for m in composition.members if m.joint == protocol.NEWLINE]
+    if not names:
+        return {}
+    if encoder_decoder:
+        raise FlanError(f"JOINTS: {names[0]} has 'newline', and this model has an encoder, which reads inputs apart.")
+    alone = tokenizer.encode(["\n"])[0]
+    texts = tokenizer.encode([f"Is it so?\n{probe}" for probe in _PROBES])
+    apart = [[*tokenizer.encode(["Is it so?"])[0], *alone, *ids] for ids in tokenizer.encode(list(_PROBES))]
+    if len(alone) != 1 or list(map(list, texts)) != apart:
+        raise FlanError(
+            f"JOINTS: {names[0]} has 'newline', and this vocabulary writes an answer after a line break in other "
+            "tokens than by itself: leave 'eos' between them."
+        )
+    return dict.fromkeys(names, int(alone[0]))
 
 
 def open_mixture(
-    mixture: str,
+    mixture: str | Mapping[str, Any] | parts.Mixture,
     prepared_dir: str | AnyPath,
     tokenizer: Tokenizer,
     *,
@@ -85,7 +183,7 @@ def open_mixture(
     """Opens those of a mixture's datasets that are prepared.
 
     Args:
-      mixture: its name, with or without a style at its end.
+      mixture: as `parts.of` takes it: a name, with or without a style at its end, a file or a dictionary.
       prepared_dir: PREPARED_DIR.
       tokenizer: the model's vocabulary.
       seed: of the stream.
@@ -98,14 +196,14 @@ def open_mixture(
       datasets: only these of its datasets; all by default.
 
     Raises:
-      FlanError: an unknown mixture, a dataset that is not in it or not there, nothing of it is there, or loss on an
-        encoder's inputs.
+      FlanError: an unknown mixture, a dataset that is not in it, or not there in one of its styles, nothing of it is
+        there, or loss on an encoder's inputs.
     """
     row_length, target_length = capacities(lengths["inputs"], lengths["targets"], encoder_decoder, loss_on_inputs)
     prepared = composed(mixture, prepared_dir, tokenizer.fingerprint, datasets)
     composition = prepared.composition
     stream = Stream(
-        prepared.store,
+        prepared.tokens(),
         composition.rates,
         seed=seed,
         row_length=row_length,
@@ -116,5 +214,7 @@ def open_mixture(
         encoder_decoder=encoder_decoder,
         loss_averaging=loss_averaging,
         loss_on_inputs=loss_on_inputs,
+        loss_weights=composition.loss_weights,
+        separators=separators(composition, tokenizer, encoder_decoder),
     )
     return composition, stream

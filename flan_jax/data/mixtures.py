@@ -1,4 +1,4 @@
-"""What exactly a mixture consists of: examples, rates, and how often a run draws from each dataset. No TensorFlow."""
+"""What exactly a mixture consists of: examples, rates, and how often a run draws from each part. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,30 +8,41 @@ from typing import Any
 
 from rich.table import Table
 
-from flan_jax import catalog, styles
+from flan_jax import parts
 from flan_jax.errors import FlanError
+from flan_jax.parts import kinds
+from flan_jax.protocol import EOS
+from flan_jax.styles import INSTRUCTIONS
 from flan_jax.wording import counted
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A dataset in a mixture.
+    """A part of a mixture, of a dataset that is there.
 
     Attributes:
-      dataset: its name.
-      cluster: its cluster's.
+      part: its name.
+      dataset: its dataset's.
+      style: its style's.
+      cluster: its dataset's cluster.
       examples: its training records, after the cap.
-      rate: min(examples, 3000) (paper, section 2.4).
+      rate: by the mixture's rates, min(examples, 3000) by default (paper, section 2.4), times its weight.
       share: of the mixture's draws.
+      loss_weight: multiplies the loss of its target tokens.
+      joint: between input and target.
       draws: expected number of draws in the run; None without a run.
       epochs: draws by examples; None without a run.
     """
 
+    part: str
     dataset: str
+    style: str
     cluster: str
     examples: int
-    rate: int
+    rate: int | float
     share: float
+    loss_weight: float = 1.0
+    joint: str = EOS
     draws: float | None = None
     epochs: float | None = None
 
@@ -41,8 +52,8 @@ class Composition:
     """A mixture's members.
 
     Attributes:
-      mixture: its name, with its style.
-      members: those that are there, in the catalog's order.
+      mixture: its title: its name with its style, and which macros change it.
+      members: its parts that are there, in its order.
       absent: datasets of the mixture that are not there.
       draws: expected number of draws in the run; None without a run.
     """
@@ -54,8 +65,24 @@ class Composition:
 
     @property
     def rates(self) -> dict[str, float]:
-        """The mixing rate of each dataset."""
-        return {m.dataset: float(m.rate) for m in self.members}
+        """The mixing rate of each part."""
+        return {m.part: float(m.rate) for m in self.members}
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The loss weight of each part."""
+        return {m.part: m.loss_weight for m in self.members}
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The names of the datasets that are there."""
+        return tuple(dict.fromkeys(m.dataset for m in self.members))
+
+    @property
+    def joint(self) -> str:
+        """What stands between input and target, in most of the draws."""
+        shares = {joint: sum(m.share for m in self.members if m.joint == joint) for joint in kinds.TRAINED_JOINTS}
+        return max(shares, key=lambda joint: shares[joint])
 
     @property
     def cluster_shares(self) -> dict[str, float]:
@@ -77,39 +104,67 @@ class Composition:
         return dataclasses.asdict(self)
 
     def table(self) -> Table:
-        """One line a dataset and a last one with the sums, for printing."""
+        """One line a part and a last one with the sums, for printing; columns that say the same of all are left out."""
         table = Table(box=None, header_style="bold", title=self.mixture, title_justify="left", show_footer=True)
         draws = "" if self.draws is None else f"{self.draws:,.0f}"
-        table.add_column("dataset", counted(len(self.members), "datasets"))
+        has_styles = any(m.style != INSTRUCTIONS for m in self.members)
+        has_weights = any(m.loss_weight != 1 for m in self.members)
+        has_joints = any(m.joint != EOS for m in self.members)
+        table.add_column("dataset", counted(len(self.datasets), "datasets"))
+        if has_styles:
+            table.add_column("style", counted(len({m.style for m in self.members}), "styles"))
         table.add_column("cluster", counted(len(self.cluster_shares), "clusters"))
-        table.add_column("examples", f"{sum(m.examples for m in self.members):,}", justify="right")
-        table.add_column("rate", f"{sum(m.rate for m in self.members):,}", justify="right")
+        examples = {m.dataset: m.examples for m in self.members}
+        table.add_column("examples", f"{sum(examples.values()):,}", justify="right")
+        table.add_column("rate", _rate(sum(m.rate for m in self.members)), justify="right")
         table.add_column("share", "100.00%", justify="right")
+        for head in ["loss weight"] * has_weights + ["joint"] * has_joints:
+            table.add_column(head, "", justify="right")
         table.add_column("expected draws", draws, justify="right")
         table.add_column("epochs", "", justify="right")
         for m in self.members:
             run = ("", "") if m.draws is None else (f"{m.draws:,.0f}", f"{m.epochs:.2f}")
-            table.add_row(m.dataset, m.cluster, f"{m.examples:,}", f"{m.rate:,}", f"{m.share:.2%}", *run)
+            more = [f"{m.loss_weight:g}"] * has_weights + [m.joint] * has_joints
+            head = (m.dataset, *[m.style] * has_styles, m.cluster)
+            table.add_row(*head, f"{m.examples:,}", _rate(m.rate), f"{m.share:.2%}", *more, *run)
         if self.absent:
             table.caption, table.caption_justify = f"not there: {', '.join(self.absent)}", "left"
         return table
 
 
-def composition(mixture: str, examples: Mapping[str, int]) -> Composition:
+def _rate(rate: int | float) -> str:
+    return f"{rate:,}" if isinstance(rate, int) else f"{rate:,.2f}" if rate >= 1 else f"{rate:.3g}"
+
+
+def composition(mixture: str | parts.Mixture, examples: Mapping[str, int]) -> Composition:
     """Composes a mixture of the datasets that are there.
 
     Args:
-      mixture: a name of `catalog.mixture`, with or without a style at its end.
+      mixture: as `parts.of` takes it.
       examples: number of training records by dataset, after the cap; a dataset that is not named is absent.
 
     Raises:
       FlanError: an unknown mixture, or none of its datasets is there.
     """
-    wanted = catalog.mixture(styles.split_name(mixture)[0])
-    there = [d for d in wanted if examples.get(d.name)]
+    mixture = parts.of(mixture)
+    there = [part for part in mixture.parts if examples.get(part.dataset)]
     if not there:
-        raise FlanError(f"mixture {mixture!r}: no dataset of its {len(wanted)} is there.")
-    rates = {d.name: catalog.mixing_rate(examples[d.name]) for d in there}
+        raise FlanError(f"mixture {mixture.name!r}: no dataset of its {len(mixture.datasets)} is there.")
+    rates = {part.name: mixture.rate(part, examples[part.dataset]) for part in there}
     total = sum(rates.values())
-    members = tuple(Member(d.name, d.cluster, examples[d.name], rates[d.name], rates[d.name] / total) for d in there)
-    return Composition(mixture, members, tuple(d.name for d in wanted if d not in there))
+    members = tuple(
+        Member(
+            part=part.name,
+            dataset=part.dataset,
+            style=part.style,
+            cluster=part.cluster,
+            examples=examples[part.dataset],
+            rate=rates[part.name],
+            share=rates[part.name] / total,
+            loss_weight=part.loss_weight,
+            joint=part.joint,
+        )
+        for part in there
+    )
+    absent = tuple(record.name for record in mixture.datasets if not examples.get(record.name))
+    return Composition(mixture.title, members, absent)

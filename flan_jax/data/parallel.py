@@ -19,6 +19,7 @@ from flan_jax.data import preparation, sources, vocabularies
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath
 from flan_jax.quiet import quiet_loggers
+from flan_jax.styles import TextStyle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +57,13 @@ def attempt(
     to: AnyPath,
     options: preparation.Options,
     overwrite: bool = False,
+    styles: Mapping[str, Sequence[TextStyle]] | None = None,
 ) -> Outcome:
     """Opens and prepares a dataset; one whose source fails is skipped, and says why."""
+    own = (styles or {}).get(record.name, ())
     try:
         source = sources.open_source(record, data)
-        figures = preparation.prepare_dataset(record, source, tokenizer, to, options, overwrite)
+        figures = preparation.prepare_dataset(record, source, tokenizer, to, options, overwrite, own)
     except sources.SourceError as error:
         return Outcome(record.name, skipped=error.skipped)
     except tf.errors.OpError as error:
@@ -82,20 +85,22 @@ def attempt_all(
     options: preparation.Options,
     overwrite: bool = False,
     workers: int = 1,
+    styles: Mapping[str, Sequence[TextStyle]] | None = None,
 ) -> Iterator[Outcome]:
     """Prepares datasets, yielding what became of each as it ends; in this process, or in several.
+
+    Styles are by dataset; one that is not there has that of the options.
 
     Raises:
       FlanError: a worker died. What is finished stays.
     """
     if workers == 1:
         for record in chosen:
-            yield attempt(record, data, tokenizer, to, options, overwrite)
+            yield attempt(record, data, tokenizer, to, options, overwrite, styles)
         return
     with environment(threads_of_a_worker(workers)):
-        pool = futures.ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (data, tokenizer, to, options, overwrite)
-        )
+        work = (data, tokenizer, to, options, overwrite, styles)
+        pool = futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, work)
         try:
             for done in futures.as_completed([pool.submit(_attempt_in_worker, d.name) for d in chosen]):
                 yield done.result()

@@ -25,9 +25,11 @@ from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.identity import Identities
 from flan_jax.files import AnyPath, alone
 from flan_jax.splits import SplitSlice
+from flan_jax.styles import TextStyle
 
 BATCH = 512  # examples tokenized at once
 NAMED = 20  # records that cannot be used, named one by one
+_TEMPLATES = "templates/"  # keys of a read record, beside its fields: the templates of each style
 
 
 @dataclasses.dataclass
@@ -116,21 +118,36 @@ def training_records(
       part: of the training split, before `keep` drops any; the numbers of its records begin at 0.
       counts: where to count the records that cannot be used.
     """
+    for (row,) in styled_records(record, source, [options], part, counts):
+        yield row
+
+
+def styled_records(
+    record: catalog.Dataset,
+    source: sources.OpenSource,
+    options: Sequence[Options],
+    part: slice = slice(None),
+    counts: Counts | None = None,
+) -> Iterator[tuple[TrainingRecord, ...]]:
+    """The same for several styles, in one pass over the source: of each record one for each of `options`."""
     whole = source.splits["train"]
-    renderings = tasks.num_renderings(whole.size, options.style)
-    epochs = tf.range(renderings, dtype=tf.int64)
     start, stop, _ = part.indices(whole.size)
     read = SplitSlice(whole.split, whole.start + start, whole.start + stop)
 
     def with_templates(row: Mapping[str, Any]) -> dict[str, Any]:
-        chosen = tasks.choose_template(record, row["record_id"], epochs, options.seed, style=options.style)
-        return {**row, "templates": chosen}
+        found = {**row}
+        for number, one in enumerate(options):
+            epochs = tf.range(tasks.num_renderings(whole.size, one.style), dtype=tf.int64)
+            chosen = tasks.choose_template(record, row["record_id"], epochs, one.seed, style=one.style)
+            found[f"{_TEMPLATES}{number}"] = chosen
+        return found
 
     rows = usable.checked(record, dataclasses.replace(source, splits={"train": read}).read("train"))
     rows = rows.map(with_templates, num_parallel_calls=tf.data.AUTOTUNE)
     found = _without_problems(record, rows, Counts() if counts is None else counts)
     for number, (identity, fields) in enumerate(found):
-        yield TrainingRecord(number, identity, fields, fields.pop("templates"))
+        chosen = [fields.pop(f"{_TEMPLATES}{one}") for one in range(len(options))]
+        yield tuple(TrainingRecord(number, identity, fields, one) for one in chosen)
 
 
 def _without_problems(
@@ -202,10 +219,20 @@ def prepare_dataset(
     to: AnyPath,
     options: Options,
     overwrite: bool = False,
+    styles: Sequence[TextStyle] = (),
 ) -> dict[str, Any]:
     """Prepares one dataset: its tokens, and its dev and test examples. What is there and current stays.
 
     Without a vocabulary there are no tokens, only examples.
+
+    Args:
+      record: the dataset.
+      source: its open source.
+      tokenizer: the vocabulary, or None.
+      to: PREPARED_DIR.
+      options: how examples are rendered and tokenized.
+      overwrite: prepare again what is there.
+      styles: in place of that of the options; tokens of several take one pass over the training records.
 
     Returns:
       Figures for the summary.
@@ -213,13 +240,12 @@ def prepare_dataset(
     Raises:
       SourceError: no training record is left after filtering.
     """
-    kept, figures = True, {}
+    written: dict[str, tuple[bool, dict[str, Any]]] = {}
     if tokenizer is not None:
-        folder = token_store.folder_of(to, tokenizer.fingerprint, options.style) / record.name
-        with locked(folder):
-            kept, figures = _write_tokens(record, source, tokenizer, folder, options, overwrite)
+        each = [dataclasses.replace(options, style=style) for style in dict.fromkeys(styles or (options.style,))]
+        written = _write_tokens(record, source, tokenizer, to, each, overwrite)
     examples = prepare_examples(record, source, to, overwrite)
-    return summary_line(record, source, figures, examples, kept)
+    return summary_line(record, source, written, examples)
 
 
 def prepare_examples(
@@ -238,35 +264,41 @@ def prepare_examples(
 def summary_line(
     record: catalog.Dataset,
     source: sources.OpenSource,
-    figures: Mapping[str, Any],
+    written: Mapping[str, tuple[bool, Mapping[str, Any]]],
     examples: Mapping[str, Any],
-    kept: bool,
 ) -> dict[str, Any]:
-    """A prepared dataset's figures for the summary, of its tokens and of its examples."""
+    """A prepared dataset's figures for the summary, of its tokens and of its examples.
+
+    Args:
+      record: the dataset.
+      source: its open source.
+      written: by style, whether its tokens were there already, and their info.
+      examples: what `prepare_examples` gave.
+
+    Returns:
+      The figures; where there are several styles, those of the first, and those of each as "styles": {name: figures}.
+    """
     sizes = examples["sizes"]
+    of_styles = {style: {"kept": kept, **_figures(info)} for style, (kept, info) in written.items()}
+    first = next((info for _, info in written.values()), {})  # records that cannot be used are so in every style
     return {
         "dataset": record.name,
         "cluster": record.cluster,
         "origin": source.origin,
-        "kept": kept,
-        "train": figures.get("num_records", 0),
-        **{
-            k: figures.get(k, 0)
-            for k in (
-                "renderings",
-                "num_tokens",
-                "mean_input_length",
-                "mean_target_length",
-                "trimmed",
-                "cut_targets",
-                "overlong",
-            )
-        },
+        "train": first.get("num_records", 0),
+        **next(iter(of_styles.values()), {"kept": True, **_figures({})}),
+        **({"styles": of_styles} if len(of_styles) > 1 else {}),
         **{name: sizes[name] for name in ("dev", "test") if name in sizes},
         "bad_rows": len(source.bad_rows),
-        "unusable": figures.get("unusable", 0) + examples["unusable"],
-        "named": [*figures.get("named", ()), *examples["named"]],
+        "unusable": first.get("unusable", 0) + examples["unusable"],
+        "named": [*first.get("named", ()), *examples["named"]],
     }
+
+
+def _figures(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary shows of tokens."""
+    names = ("renderings", "num_tokens", "mean_input_length", "mean_target_length", "trimmed", "cut_targets")
+    return {name: info.get(name, 0) for name in (*names, "overlong")}
 
 
 @contextlib.contextmanager
@@ -301,26 +333,52 @@ def _write_tokens(
     record: catalog.Dataset,
     source: sources.OpenSource,
     tokenizer: vocabularies.Tokenizer,
-    folder: AnyPath,
-    options: Options,
+    to: AnyPath,
+    options: Sequence[Options],
     overwrite: bool,
-) -> tuple[bool, dict[str, Any]]:
-    """Writes the token store's folder; returns whether what was there was kept, and the info."""
-    key = token_key(record, source, tokenizer, options)
+) -> dict[str, tuple[bool, dict[str, Any]]]:
+    """Writes the token stores of some styles; returns of each whether what was there was kept, and its info.
+
+    The training records are read once for all of them.
+    """
     if "train" not in source.splits:
-        return True, {}
-    if not overwrite and (info := current_info(folder, key)):
-        return True, info
-    counts = Counts()
-    rows = list(training_records(record, source, options, counts=counts))
+        return {one.style.name: (True, {}) for one in options}
+    folders = {one: token_store.folder_of(to, tokenizer.fingerprint, one.style) / record.name for one in options}
+    with contextlib.ExitStack() as locks:
+        for folder in sorted(folders.values(), key=str):  # in one order, or two processes could wait for each other
+            locks.enter_context(locked(folder))
+        keys = {one: token_key(record, source, tokenizer, one) for one in options}
+        there = {one: None if overwrite else current_info(folders[one], keys[one]) for one in options}
+        wanted = [one for one in options if there[one] is None]
+        counts = Counts()
+        read = list(styled_records(record, source, wanted, counts=counts)) if wanted else []
+        records = identities([rows[0] for rows in read])
+        found = {one: (True, info) for one, info in there.items() if info is not None}
+        for number, one in enumerate(wanted):
+            rows = [of_record[number] for of_record in read]
+            own = dataclasses.replace(counts, named=list(counts.named))
+            found[one] = False, _write_style(record, tokenizer, folders[one], keys[one], one, rows, records, own)
+    return {one.style.name: found[one] for one in options}
+
+
+def _write_style(
+    record: catalog.Dataset,
+    tokenizer: vocabularies.Tokenizer,
+    folder: AnyPath,
+    key: Mapping[str, Any],
+    options: Options,
+    rows: Sequence[TrainingRecord],
+    records: Identities,
+    counts: Counts,
+) -> dict[str, Any]:
+    """Writes the token store of one style; returns its info."""
     pool = [(row.identity, row.fields) for row in rows[: protocol.EXEMPLAR_POOL]]
     asked = options.protocol_of(record)
     builder = ExampleBuilder(record, options.style, asked=asked, pool=pool, tokenizer=tokenizer, seed=options.seed)
     renderings = len(rows[0].chosen) if rows else 0
     ordered = [(row, epoch) for epoch in range(renderings) for row in rows]
     examples = tokenized_examples(builder, ordered, tokenizer, counts)
-    records = identities(rows)
-    return False, write_tokens(folder, key, records, renderings, tokenizer, examples, counts)
+    return write_tokens(folder, key, records, renderings, tokenizer, examples, counts)
 
 
 def identities(rows: Sequence[TrainingRecord]) -> Identities:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epy
@@ -16,6 +16,7 @@ from flan_jax import catalog, values
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, ready
+from flan_jax.styles import TextStyle
 from flan_jax.wording import counted
 
 with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
@@ -32,6 +33,7 @@ def prepare_datasets(
     options: preparation.Options,
     overwrite: bool = False,
     workers: int = 1,
+    styles: Mapping[str, Sequence[TextStyle]] | None = None,
 ) -> dict[str, Any]:
     """Prepares datasets; a source that fails is skipped and named.
 
@@ -43,6 +45,7 @@ def prepare_datasets(
       options: how examples are rendered and tokenized.
       overwrite: prepare again what is there.
       workers: processes; 1 works in this one.
+      styles: by dataset, in place of that of the options; tokens of several take one pass over the source.
 
     Returns:
       {"datasets": figures of each, "skipped": [{dataset, reason, remedy}], "bad_rows": [text], "notes": [text]}.
@@ -63,7 +66,7 @@ def prepare_datasets(
     )
     with bar:
         task = bar.add_task("opening sources", total=len(chosen))
-        for outcome in parallel.attempt_all(chosen, data, tokenizer, to, options, overwrite, workers):
+        for outcome in parallel.attempt_all(chosen, data, tokenizer, to, options, overwrite, workers, styles):
             outcomes[outcome.dataset] = outcome
             bar.update(task, description=f"prepared {outcome.dataset}", advance=1)
             if not bar.console.is_terminal:
@@ -97,8 +100,11 @@ def _progress_line(outcome: parallel.Outcome) -> str:
         return f"{outcome.dataset}: skipped"
     if not outcome.figures["num_tokens"]:
         return f"{outcome.dataset}: {outcome.figures.get('test', 0):,} test examples"
-    kept = ", kept" if outcome.figures["kept"] else ""
-    return f"{outcome.dataset}: {counted(outcome.figures['num_tokens'], 'tokens')}{kept}"
+    of_styles = outcome.figures.get("styles", {"": outcome.figures})
+    tokens = sum(figures["num_tokens"] for figures in of_styles.values())
+    kept = ", kept" if all(figures["kept"] for figures in of_styles.values()) else ""
+    many = f" in {len(of_styles)} styles" if len(of_styles) > 1 else ""
+    return f"{outcome.dataset}: {counted(tokens, 'tokens')}{many}{kept}"
 
 
 def num_workers(wanted: int, datasets: int) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import filelock
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle as tfds_shuffle
@@ -24,7 +25,7 @@ import flan_jax.tasks
 from flan_jax import catalog
 from flan_jax.data import left_out, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
-from flan_jax.errors import FlanError, StorageError, cannot, system_error_number
+from flan_jax.errors import FlanError, StorageError, cannot, near_names, system_error_number
 from flan_jax.files import AnyPath, RemotePath, home, local, user_path, written
 from flan_jax.splits import SplitSlice, resolve_splits
 
@@ -120,7 +121,7 @@ def open_source(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
 def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     if str(data) == TFDS:
         return _from_tfds(record)
-    folder = samples_folder() if str(data) == SAMPLES else user_path(data, "--data")
+    folder = samples_folder(record) if str(data) == SAMPLES else user_path(data, "--data")
     if isinstance(folder, RemotePath):
         folder = _staged(record, folder)
     if not folder.is_dir():
@@ -247,8 +248,10 @@ def first_line(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------------- local JSONL
 
 
-def samples_folder() -> Path:
-    """The bundled samples, a folder of local JSONL."""
+def samples_folder(record: catalog.Dataset | None = None) -> Path:
+    """The bundled samples, a folder of local JSONL; of a dataset of one's own, those beside its module."""
+    if record is not None and (own := catalog.own_samples(record.name)) is not None:
+        return own
     return Path(next(iter(flan_jax.tasks.__path__))) / "samples"
 
 
@@ -301,6 +304,33 @@ def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tup
     return data_dir, tuple(BadRow(**row) for row in found["bad_rows"]), tuple(found["notes"])
 
 
+_FEATURES = {
+    "text": tfds.features.Text,
+    "texts": lambda: tfds.features.Sequence(tfds.features.Text()),
+    "int": lambda: tfds.features.Scalar(np.int64),
+    "float": lambda: tfds.features.Scalar(np.float32),
+}
+
+
+def _form(record: catalog.Dataset, data_dir: Path) -> tuple[str, str, str | None, tfds.features.FeaturesDict]:
+    """Name, version, config and schema of what local JSONL is written as.
+
+    Raises:
+      SourceError: TFDS has no such dataset, or its own schema has a kind of field that there is not.
+    """
+    if not record.schema:
+        builder = builder_of(record, data_dir)
+        config = builder.builder_config.name if builder.builder_config else None
+        return builder.name, str(builder.version), config, builder.info.features
+    fields = {}
+    for name, kind in record.schema:
+        if isinstance(kind, str) and kind not in _FEATURES:
+            remedy = "mend the module that it is in"
+            raise SourceError(record.name, f"field {name!r} of its schema: {near_names(kind, _FEATURES)}", remedy)
+        fields[name] = _FEATURES[kind]() if isinstance(kind, str) else tfds.features.ClassLabel(names=list(kind))
+    return record.tfds_name, record.tfds_version or "1.0.0", None, tfds.features.FeaturesDict(fields)
+
+
 def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path) -> tuple[list[BadRow], list[str]]:
     """Writes local JSONL into TFDS's own form, so that TFDS and SeqIO read it exactly as a download.
 
@@ -319,8 +349,9 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
     Raises:
       SourceError: no row can be used, or a file cannot be read.
     """
-    builder = builder_of(record, data_dir)
-    features = _SCHEMAS.setdefault(record.source, builder.info.features)
+    name, version, config, features = _form(record, data_dir)
+    if not record.schema:
+        features = _SCHEMAS.setdefault(record.source, features)
     needed = read_fields(record, features)
     found = [FileRows(record, file, features, needed) for file in files]
     splits = {}
@@ -332,11 +363,11 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
         if splits:
             with _quietly():
                 tfds.dataset_builders.store_as_tfds_dataset(
-                    name=builder.name,
-                    version=str(builder.version),
+                    name=name,
+                    version=version,
                     features=features,
-                    split_datasets={name: enumerate(rows) for name, rows in splits.items()},
-                    config=builder.builder_config.name if builder.builder_config else None,
+                    split_datasets={split: enumerate(rows) for split, rows in splits.items()},
+                    config=config,
                     data_dir=str(data_dir),
                 )
     except FlanError as error:

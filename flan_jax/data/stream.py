@@ -1,5 +1,7 @@
 """The stream: (mixture, seed, step) to a batch of packed rows, with no state but the step.
 
+What it draws from and numbers are parts of a mixture (`flan_jax.parts`): a dataset in a style.
+
 The stream is cut into blocks of rows. A block's draws depend on (seed, block) alone, are cut off where their tokens
 fill the block's slots, and are packed offline; so `batch(step)` costs the same at any step, on any number of hosts.
 """
@@ -19,8 +21,9 @@ import numpy as np
 from flan_jax.data import packing
 from flan_jax.data.fitting import Fitting, shuffled, sizes_of
 from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example, refuse_on_inputs
-from flan_jax.data.token_store import TokenStore
+from flan_jax.data.token_store import DatasetTokens, TokenStore
 from flan_jax.errors import FlanError
+from flan_jax.parts import dataset_of
 from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
 from flan_jax.values import PER_TOKEN
 
@@ -34,6 +37,7 @@ ROWS_PER_BATCH = 8
 class Segment:
     """Where one example stands in a row (of the encoder, where there is one), and what it is."""
 
+    part: str
     dataset: str
     example: int
     record: int
@@ -44,9 +48,9 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """Packed draws: dataset, example and slots of each, and each row's members in order."""
+    """Packed draws: part, example and slots of each, and each row's members in order."""
 
-    datasets: np.ndarray
+    parts: np.ndarray
     examples: np.ndarray
     lengths: np.ndarray
     rows: list[np.ndarray]
@@ -58,16 +62,16 @@ class Stream:
     """The ordered rows of a run.
 
     Attributes:
-      datasets: names, as `dataset_ids` numbers them.
+      parts: names, as `dataset_ids` numbers them.
       row_length: L, slots of a row.
       target_length: T, target slots of a row.
       rows_per_batch: B, rows of a step.
-      excluded: examples longer than a row can hold, by dataset; they are never drawn.
+      excluded: examples longer than a row can hold, by part; they are never drawn.
     """
 
     def __init__(
         self,
-        store: TokenStore,
+        store: TokenStore | Mapping[str, DatasetTokens],
         rates: Mapping[str, float],
         *,
         seed: int,
@@ -80,11 +84,13 @@ class Stream:
         loss_averaging: str = PER_TOKEN,
         loss_on_inputs: bool = False,
         block_rows: int = BLOCK_ROWS,
+        loss_weights: Mapping[str, float] | None = None,
+        separators: Mapping[str, int] | None = None,
     ) -> None:
         """Args.
 
-        store: the tokenized datasets.
-        rates: relative mixing rate of each dataset, by examples.
+        store: the tokens of each part, by its name.
+        rates: relative mixing rate of each part, by examples.
         seed: of the order.
         row_length: slots of a row; of the encoder's, where there is one.
         target_length: target slots of a row, the final EOS of each example included.
@@ -95,13 +101,17 @@ class Stream:
         loss_averaging: what the targets weigh, one of `values.LOSS_AVERAGES`.
         loss_on_inputs: a decoder's inputs carry loss, and take target slots, too.
         block_rows: rows of a block, rounded up to whole batches.
+        loss_weights: multiply the weights of a part's target tokens; 1 where a part has none.
+        separators: the token between input and target, of parts where it is not EOS.
 
         Raises:
-          FlanError: no rates, a dataset none of whose examples fits, or loss on an encoder's inputs.
+          FlanError: no rates, a part none of whose examples fits, or loss on an encoder's inputs.
         """
         if not rates:
             raise FlanError("a stream needs at least one dataset.")
-        self.datasets = tuple(rates)
+        self.parts = tuple(rates)
+        self._loss_weights = np.array([(loss_weights or {}).get(name, 1.0) for name in self.parts], np.float32)
+        self._separators = {number: separators[n] for number, n in enumerate(self.parts) if n in (separators or {})}
         self.row_length, self.target_length = row_length, target_length
         refuse_on_inputs(encoder_decoder, loss_on_inputs)
         common = (row_length, target_length, bos_id, eos_id, loss_averaging)
@@ -109,13 +119,15 @@ class Stream:
             self._layout = EncoderDecoderLayout(*common)
         else:
             self._layout = DecoderLayout(*common, loss_on_inputs)
+        if self._separators:
+            self._layout = dataclasses.replace(self._layout, separators=self._separators)
         self._seed = seed
         self.rows_per_batch = rows_per_batch
         self._block_rows = -(-block_rows // rows_per_batch) * rows_per_batch
-        self._stores = [store[name] for name in self.datasets]
+        self._stores = [store[name] for name in self.parts]
         self._fitting: list[Fitting] = []
         self.excluded: dict[str, int] = {}
-        for name, tokens in zip(self.datasets, self._stores, strict=True):
+        for name, tokens in zip(self.parts, self._stores, strict=True):
             fitting = Fitting(tokens.entries(), self._layout.sizes, row_length, target_length)
             if not fitting.counts:
                 raise FlanError(
@@ -125,7 +137,7 @@ class Stream:
             if fitting.excluded:
                 self.excluded[name] = fitting.excluded
             self._fitting.append(fitting)
-        weights = np.array([rates[name] for name in self.datasets], np.float64)
+        weights = np.array([rates[name] for name in self.parts], np.float64)
         self._probabilities = weights / weights.sum()
         both = list(zip(self._probabilities, self._fitting, strict=True))
         mean_length = float(sum(p * (x.lengths / x.examples) for p, x in both))
@@ -133,11 +145,11 @@ class Stream:
         # Draws that fill a block on average, by whichever capacity is the tighter.
         self._draws = FILL * self._block_rows * min(row_length / mean_length, target_length / mean_target)
         self._block = functools.lru_cache(maxsize=3)(self._packed_block)
-        self._order = functools.lru_cache(maxsize=4 * len(self.datasets))(self._permutation)
+        self._order = functools.lru_cache(maxsize=4 * len(self.parts))(self._permutation)
 
     @property
     def text(self) -> list[dict[str, Any]]:
-        """What is drawn from: {"dataset", "digest", "records", "records_digest"} of each dataset's token store.
+        """What is drawn from: {"dataset", "digest", "records", "records_digest"} of each part's token store.
 
         The digest names all that is stored, the records' digest the records alone, whatever their style or vocabulary;
         it is None where the store does not say what its records are.
@@ -164,16 +176,16 @@ class Stream:
 
     # ------------------------------------------------------------------------------------------------- drawing
 
-    def _permutation(self, dataset: int, epoch: int) -> Any:
-        """The ranks of the examples of one epoch of a dataset, in the order in which they are drawn; to be sliced."""
-        counts = self._fitting[dataset].counts
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, (dataset << 40) + epoch]))
+    def _permutation(self, part: int, epoch: int) -> Any:
+        """The ranks of the examples of one epoch of a part, in the order in which they are drawn; to be sliced."""
+        counts = self._fitting[part].counts
+        rng = np.random.Generator(np.random.Philox(key=[self._seed, (part << 40) + epoch]))
         return shuffled(rng, counts[epoch % len(counts)])
 
-    def _drawn(self, dataset: int, first: int, count: int) -> np.ndarray:
-        """Draws first, first + 1, ... of a dataset: example numbers."""
+    def _drawn(self, number: int, first: int, count: int) -> np.ndarray:
+        """Draws first, first + 1, ... of a part: example numbers."""
         found, position, epoch = [], first, 0
-        sizes = self._fitting[dataset].counts
+        sizes = self._fitting[number].counts
         epoch = len(sizes) * (position // sum(sizes))
         position -= (epoch // len(sizes)) * sum(sizes)
         while count > 0:
@@ -181,38 +193,38 @@ class Stream:
             if position >= size:
                 position, epoch = position - size, epoch + 1
                 continue
-            part = self._order(dataset, epoch)[position : position + count]
-            found.append(self._fitting[dataset].numbers(epoch % len(sizes), part))
+            part = self._order(number, epoch)[position : position + count]
+            found.append(self._fitting[number].numbers(epoch % len(sizes), part))
             count -= len(part)
             position += len(part)
         return np.concatenate(found) if found else np.zeros(0, np.int64)
 
     def _packed_block(self, block: int) -> _Block:
         rng = np.random.Generator(np.random.Philox(key=[self._seed, (1 << 62) + block]))
-        offsets = rng.random(len(self.datasets))
+        offsets = rng.random(len(self.parts))
         places, owners, numbers = [], [], []
-        for dataset, (probability, offset) in enumerate(zip(self._probabilities, offsets, strict=True)):
+        for part, (probability, offset) in enumerate(zip(self._probabilities, offsets, strict=True)):
             per_block = self._draws * probability
             count = int(per_block * 1.25) + 16  # more than the cut-off leaves in
             places.append((np.arange(count) + offset) / probability)
-            owners.append(np.full(count, dataset))
-            numbers.append(self._drawn(dataset, int(block * per_block), count))
+            owners.append(np.full(count, part))
+            numbers.append(self._drawn(part, int(block * per_block), count))
         order = np.argsort(np.concatenate(places), kind="stable")
-        datasets, examples = np.concatenate(owners)[order], np.concatenate(numbers)[order]
+        parts, examples = np.concatenate(owners)[order], np.concatenate(numbers)[order]
         lengths, targets = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
-        for dataset in range(len(self.datasets)):
-            mine = datasets == dataset
-            entries = self._stores[dataset].index[examples[mine]]
+        for part, store in enumerate(self._stores):
+            mine = parts == part
+            entries = store.index[examples[mine]]
             lengths[mine], targets[mine] = sizes_of(entries, self._layout.sizes)
-            self._stores[dataset].forget()  # each draw has touched other pages
+            store.forget()  # each draw has touched other pages
         slots, target_slots = self._block_rows * self.row_length, self._block_rows * self.target_length
         inside = (np.cumsum(lengths) <= FILL * slots) & (np.cumsum(targets) <= FILL * target_slots)
-        datasets, examples, lengths, targets = (x[inside] for x in (datasets, examples, lengths, targets))
+        parts, examples, lengths, targets = (x[inside] for x in (parts, examples, lengths, targets))
         packed = packing.pack(lengths, targets, self._block_rows, self.row_length, self.target_length, rng)
         rows = [rng.permutation(np.array(row, np.int64)) for row in packed]
         kept = np.concatenate(rows)
         filled = self._layout.filled(lengths[kept], targets[kept])
-        return _Block(datasets, examples, lengths, rows, len(datasets) - len(kept), filled)
+        return _Block(parts, examples, lengths, rows, len(parts) - len(kept), filled)
 
     # ----------------------------------------------------------------------------------------------------- rows
 
@@ -227,21 +239,30 @@ class Stream:
         block = self._block(number)
         found, start = [], 0
         for member in block.rows[first + row]:
-            dataset, example = int(block.datasets[member]), int(block.examples[member])
+            part, example = int(block.parts[member]), int(block.examples[member])
             length = int(block.lengths[member])
-            entry = self._stores[dataset].index[example]
-            name = self.datasets[dataset]
-            found.append(Segment(name, example, int(entry["record"]), int(entry["template"]), start, length))
+            entry = self._stores[part].index[example]
+            name = self.parts[part]
+            about = dataset_of(name), example, int(entry["record"]), int(entry["template"])
+            found.append(Segment(name, *about, start, length))
             start += length
         return found
 
     def tokens(self, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of a segment, int32, without BOS and EOS."""
-        return self._stores[self.datasets.index(segment.dataset)].example(segment.example)
+        return self._stores[self.parts.index(segment.part)].example(segment.example)
 
-    def index(self, dataset: str) -> np.ndarray:
-        """The index of a dataset's examples, as `token_store.INDEX` has it."""
-        return self._stores[self.datasets.index(dataset)].index
+    def separator(self, part: str) -> int:
+        """The token between a part's inputs and targets."""
+        return self._separators.get(self.parts.index(part), self._layout.eos_id)
+
+    def loss_weight(self, part: str) -> float:
+        """What multiplies the weights of a part's target tokens."""
+        return float(self._loss_weights[self.parts.index(part)])
+
+    def index(self, part: str) -> np.ndarray:
+        """The index of a part's examples, as `token_store.INDEX` has it."""
+        return self._stores[self.parts.index(part)].index
 
     def batch(self, step: int, rows: slice | np.ndarray = slice(None)) -> dict[str, np.ndarray]:
         """A step's rows, or a host's share of them by slice or by numbers, as the layout writes them.
@@ -254,33 +275,33 @@ class Stream:
           encoder_segments [B, S]; tokens, positions, segments, targets, dataset_ids and weights [B, T].
         """
         chosen = np.arange(self.rows_per_batch)[rows]
-        number = {name: i for i, name in enumerate(self.datasets)}
+        number = {name: i for i, name in enumerate(self.parts)}
 
         def members(row: int) -> list[Example]:
-            numbered = ((number[segment.dataset], segment.example) for segment in self.segments(step, row))
-            return [(dataset, *self._stores[dataset].example(example)) for dataset, example in numbered]
+            numbered = ((number[segment.part], segment.example) for segment in self.segments(step, row))
+            return [(part, *self._stores[part].example(example)) for part, example in numbered]
 
         found = [members(row) for row in chosen]
-        for dataset in {example[0] for row in found for example in row}:
-            self._stores[dataset].forget()
-        return self._layout.batch(found)
+        for part in {example[0] for row in found for example in row}:
+            self._stores[part].forget()
+        return self._layout.batch(found, self._loss_weights)
 
     def report(self, blocks: int = 2) -> dict[str, Any]:
-        """How full rows are, over the first blocks, and how often each dataset is drawn.
+        """How full rows are, over the first blocks, and how often each part is drawn.
 
         Returns:
           `fill` (share of slots that hold tokens), `dropped` (draws that no row had room for), `draws`, `excluded`,
-          `rows`, and by dataset the share of draws.
+          `rows`, and by part the share of draws.
         """
         packed = [self._block(i) for i in range(blocks)]
-        draws = np.bincount(np.concatenate([b.datasets for b in packed]), minlength=len(self.datasets))
+        draws = np.bincount(np.concatenate([b.parts for b in packed]), minlength=len(self.parts))
         return {
             "fill": sum(b.filled for b in packed) / (blocks * self._block_rows * self._layout.slots),
             "rows": blocks * self._block_rows,
             "draws": int(draws.sum()),
             "dropped": sum(b.dropped for b in packed),
             "excluded": dict(self.excluded),
-            "share": {name: float(n / draws.sum()) for name, n in zip(self.datasets, draws, strict=True)},
+            "share": {name: float(n / draws.sum()) for name, n in zip(self.parts, draws, strict=True)},
         }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epy
 from rich.console import Console
 
-from flan_jax import catalog, styles
+from flan_jax import parts
 from flan_jax.data import mixtures
 from flan_jax.files import user_path
 from flan_jax.inspection import examples, rows, tables
@@ -33,12 +33,13 @@ def composition(name: str, data: str = "samples") -> mixtures.Composition:
       FlanError: an unknown mixture, or none of its sources can be opened.
     """
     sizes = {}
-    for record, source in sources.open_all(catalog.mixture(styles.split_name(name)[0]), data):
+    wanted = parts.of(name)
+    for record, source in sources.open_all(wanted.datasets, data):
         if isinstance(source, sources.Skipped):
             logging.warning("%s: %s; %s", source.dataset, source.reason, source.remedy)
         elif "train" in source.splits:
             sizes[record.name] = source.splits["train"].size
-    return mixtures.composition(name, sizes)
+    return mixtures.composition(wanted, sizes)
 
 
 def show(name: str, count: int = 3, template: int | None = None, split: str = "train", data: str = "samples") -> None:
@@ -92,7 +93,7 @@ def lengths(name: str = MIXTURE, data: str = "samples") -> None:
     for axis, what in zip(axes, ("input_length", "target_length"), strict=True):
         found: dict[str, list[np.ndarray]] = {}
         for member in prepared.composition.members:
-            found.setdefault(member.cluster, []).append(prepared.stream.index(member.dataset)[what])
+            found.setdefault(member.cluster, []).append(prepared.stream.index(member.part)[what])
         parts = {cluster: np.concatenate(arrays) for cluster, arrays in found.items()}
         bins = np.geomspace(1, 1 + max(part.max() for part in parts.values()), 40)
         weights = [np.full(len(part), 1 / sum(map(len, parts.values()))) for part in parts.values()]

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epy
 
-from flan_jax import catalog, styles
+from flan_jax import parts
 from flan_jax.data import mixtures, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, open_mixture
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets
@@ -24,6 +24,7 @@ with epy.lazy_imports():  # what only looks at the catalog needs no TensorFlow
 class RowSegment:
     """One example in a row: what it is, where it stands, and its text."""
 
+    part: str
     dataset: str
     template: int
     record: int
@@ -81,6 +82,7 @@ class Prepared:
             inputs, targets = self.stream.tokens(segment)
             segments.append(
                 RowSegment(
+                    segment.part,
                     segment.dataset,
                     segment.template,
                     segment.record,
@@ -107,7 +109,7 @@ def open_prepared(mixture: str, prepared_dir: str | AnyPath, vocabulary: str = "
     """A mixture that `flan_jax.prepare` prepared.
 
     Args:
-      mixture: its name, with or without a style at its end.
+      mixture: as `parts.of` takes it.
       prepared_dir: PREPARED_DIR.
       vocabulary: as `vocabularies.load` takes it.
       seed: of the stream.
@@ -123,9 +125,16 @@ def open_prepared(mixture: str, prepared_dir: str | AnyPath, vocabulary: str = "
 def prepared_samples(mixture: str) -> Path:
     """Prepares the bundled samples of a mixture with the byte vocabulary, once; returns PREPARED_DIR."""
     folder = home() / "inspection"
-    base, style = styles.split_name(mixture)
-    chosen = catalog.mixture(base)
-    options = preparation.Options(0, LENGTHS["inputs"], LENGTHS["targets"], style)
-    workers = num_workers(0, len(chosen))
-    prepare_datasets(chosen, sources.SAMPLES, vocabularies.ByteTokenizer(), folder, options, workers=workers)
+    wanted = parts.of(mixture)
+    options = preparation.Options(0, LENGTHS["inputs"], LENGTHS["targets"])
+    workers = num_workers(0, len(wanted.datasets))
+    prepare_datasets(
+        wanted.datasets,
+        sources.SAMPLES,
+        vocabularies.ByteTokenizer(),
+        folder,
+        options,
+        workers=workers,
+        styles={record.name: wanted.styles_of(record.name) for record in wanted.datasets},
+    )
     return folder

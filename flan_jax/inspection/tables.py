@@ -99,7 +99,7 @@ def row_panel(row: Row) -> RenderableType:
     text = Text()
     for number, segment in enumerate(row.segments):
         counts = (segment.start, segment.tokens, segment.target_tokens)
-        table.add_row(str(number), segment.dataset, f"t{segment.template}", str(segment.record), *map(str, counts))
+        table.add_row(str(number), segment.part, f"t{segment.template}", str(segment.record), *map(str, counts))
         inputs, target = _SEGMENTS[number % 2]
         text.append(segment.inputs, inputs).append(" ⏎ ", "dim").append(segment.targets, target).append(" ∎\n", "dim")
     used = f"{row.filled} of {row.length} slots filled ({row.filled / row.length:.3f})"

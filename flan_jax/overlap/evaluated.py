@@ -76,17 +76,15 @@ def store_of(
     """The token store with the records that a manifest's entry names, or why there is none."""
     name = entry["dataset"]
     folders = sorted(user_path(prepared_dir).glob(f"tokens/{fingerprint[:16]}*/{name}"))
-    other = False
-    for folder in folders:
-        info = token_store.read_info(folder) or {}
-        same = info.get("digest") == entry["digest"]
-        records = entry["records_digest"] is not None and info.get("records_digest") == entry["records_digest"]
-        if same or records:
-            tokens = token_store.DatasetTokens(folder)
-            if len(tokens.records.hashes):
-                return tokens, ""
-        other = True
-    if other:
+    infos = [(folder, token_store.read_info(folder) or {}) for folder in folders]
+    # The very text first; the same records in another style tell what they are, but not with what words around them.
+    for key in ("digest", "records_digest"):
+        for folder, info in infos:
+            if entry[key] is not None and info.get(key) == entry[key]:
+                tokens = token_store.DatasetTokens(folder)
+                if len(tokens.records.hashes):
+                    return tokens, ""
+    if infos:
         return None, f"{name} in {prepared_dir} is of other data or of an earlier version"
     return None, f"{prepared_dir} has no {name} for this vocabulary"
 

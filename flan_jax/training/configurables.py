@@ -6,7 +6,7 @@ from typing import Any
 
 import gin
 
-from flan_jax import configuration, macros
+from flan_jax import configuration, macros, parts
 from flan_jax.training import by_name, loop, optimizers
 from flan_jax.training.optimizers import named
 from flan_jax.values import shown
@@ -38,6 +38,7 @@ def _known(function: Any, name: str) -> None:
 _known(loop.train, "train")
 _known(optimizer, "optimizer")
 _known(optimizers.factory, "factory")
+_known(parts.of, "mixture")
 _known(configuration.model_config, "model_config")
 for _name, _maker in optimizers.OWN.items():
     _known(_maker, _name)

@@ -11,7 +11,7 @@ from typing import Any
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.models.config import COMPUTATION
-from flan_jax.training.run import FILE, Run, changed, differences
+from flan_jax.training.run import FILE, Run, changed, differences, drawn, part_of
 from flan_jax.values import shown
 
 _SHOWN = 6  # differences in a message
@@ -97,8 +97,8 @@ def _unlike_manifest(manifest: Manifest, run: Run, folder: Path) -> list[tuple[s
     shape = {name: value for name, value in manifest.model.items() if name not in COMPUTATION}
     pairs += [(f"MODEL.{name}", value, run.program.model.get(name)) for name, value in shape.items()]
     if composition := last.get("composition"):
-        now = {one["dataset"]: f"{one['examples']} examples at rate {one['rate']}" for one in run.datasets}
-        then = {m["dataset"]: f"{m['examples']} examples at rate {m['rate']}" for m in composition["members"]}
+        now = {part_of(one): drawn(one) for one in run.datasets}
+        then = {part_of(one): drawn(one) for one in composition["members"]}
         pairs += [(f"composition.{name}", then.get(name), now.get(name)) for name in {**then, **now}]
     known = {
         one["dataset"]: {
@@ -107,7 +107,7 @@ def _unlike_manifest(manifest: Manifest, run: Run, folder: Path) -> list[tuple[s
         for one in run.datasets
     }
     pairs += [
-        (f"composition.{one['dataset']}", "other data", f"data {one['digest'][:12]}")
+        (f"composition.{part_of(one)}", "other data", f"data {one['digest'][:12]}")
         for one in run.datasets
         if known[one["dataset"]] and one["digest"] not in known[one["dataset"]]
     ]

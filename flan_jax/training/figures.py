@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from flan_jax import catalog
+from flan_jax import parts
 
 
 class Figures:
@@ -18,13 +18,13 @@ class Figures:
     Where the devices waited for hooks in between, from `resumes` on.
     """
 
-    def __init__(self, datasets: Sequence[str], num_slots: int) -> None:
+    def __init__(self, names: Sequence[str], num_slots: int) -> None:
         """Args.
 
-        datasets: names, as `dataset_loss` numbers them.
+        names: of the parts, as `dataset_loss` numbers them.
         num_slots: slots of a step's rows.
         """
-        self._datasets, self._num_slots = tuple(datasets), num_slots
+        self._names, self._num_slots = tuple(names), num_slots
         self._began = time.perf_counter()
 
     def fetched(self, sums: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
@@ -48,12 +48,8 @@ class Figures:
     def _of(self, sums: Mapping[str, np.ndarray], seconds: float) -> dict[str, Any]:
         """Means over target tokens by their weights, rates per second."""
         weight = float(sums["weight"]) or 1.0
-        by_dataset = list(zip(self._datasets, sums["dataset_loss"], sums["dataset_weight"], strict=True))
-        by_cluster: dict[str, list[float]] = {}
-        for name, total, count in by_dataset:
-            pair = by_cluster.setdefault(catalog.dataset(name).cluster, [0.0, 0.0])
-            pair[0] += float(total)
-            pair[1] += float(count)
+        by_part = list(zip(self._names, sums["dataset_loss"], sums["dataset_weight"], strict=True))
+        has_styles = any(parts.dataset_of(name) != name for name in self._names)
         figures = {
             "loss": float(sums["loss"]) / weight,
             "accuracy": float(sums["correct"]) / weight,
@@ -63,9 +59,20 @@ class Figures:
             "slots_filled": float(sums["slots_filled"]) / self._num_slots,
             "tokens_per_second": float(sums["slots_filled"]) / max(seconds, 1e-9),
             "seconds": seconds,
-            "dataset_loss": {name: float(total / count) for name, total, count in by_dataset if count},
-            "cluster_loss": {name: total / count for name, (total, count) in by_cluster.items() if count},
+            **({"part_loss": _means(by_part, lambda name: name)} if has_styles else {}),
+            "dataset_loss": _means(by_part, parts.dataset_of),
+            "cluster_loss": _means(by_part, parts.cluster_of),
         }
         if "objective" in sums:
             figures["objective"] = float(sums["objective"]) / weight
         return figures | ({"skipped": int(sums["skipped"])} if "skipped" in sums else {})
+
+
+def _means(by_part: Sequence[tuple[str, Any, Any]], group: Callable[[str], str]) -> dict[str, float]:
+    """Means by what a part belongs to, from (part, sum of losses, sum of weights); without weight there is none."""
+    sums: dict[str, list[float]] = {}
+    for name, total, count in by_part:
+        pair = sums.setdefault(group(name), [0.0, 0.0])
+        pair[0] += float(total)
+        pair[1] += float(count)
+    return {name: total / count for name, (total, count) in sums.items() if count}

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flan_jax import distributed, macros, models, partitioning
+from flan_jax import distributed, macros, models, partitioning, parts
 from flan_jax.checkpoint import arrays, digests, keeping, lock, place, stored
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
@@ -63,7 +63,7 @@ class RunResult:
 def train(
     *,
     model_dir: str,
-    mixture: str,
+    mixture: str | Mapping[str, Any] | parts.Mixture,
     prepared_dir: str,
     train_steps: int = 30_000,
     initial_checkpoint_path: str | None = None,
@@ -107,7 +107,7 @@ def train(
     Args:
       model_dir: MODEL_DIR, where config, manifest, checkpoints and metrics go.
       mixture: "flan", "flan_without_<cluster>" or another name of `catalog.mixture`, with or without a style at its
-        end (`flan_jax.styles`).
+        end (`flan_jax.styles`); or what else `parts.of` takes.
       prepared_dir: what `flan_jax.prepare` wrote.
       train_steps: steps in all (paper: 30,000).
       initial_checkpoint_path: a checkpoint folder to start from; its manifest is inherited. None starts from
@@ -222,7 +222,7 @@ def _trained(
     # -------------------------------------------------------------------------------------------------- restore
     network = given.tuning.adapted(models.build(program.config))
     composition, stream = open_mixture(
-        run.mixture,
+        given.prepared.mixture,
         prepared_dir,
         given.tokenizer,
         seed=run.seed,
@@ -255,7 +255,7 @@ def _trained(
         make_train_step(
             network,
             tuning,
-            len(stream.datasets),
+            len(stream.parts),
             program.microbatches,
             shardings,
             measure=called.measure if called.measures else None,
@@ -271,7 +271,7 @@ def _trained(
     # ----------------------------------------------------------------------------------------------------- loop
     running: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
     with mesh, called, prefetch(stream, step, rows=rows) as batches:
-        figures = Figures(stream.datasets, stream.slots_per_step)
+        figures = Figures(stream.parts, stream.slots_per_step)
         while step < run.train_steps and context.stopped is None:
             batch = partitioning.global_batch(next(batches), batch_shardings, rows, program.rows)
             state, sums = train_step(state, batch)

@@ -9,14 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
-from flan_jax import styles
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data.mixtures import Composition
 from flan_jax.data.stream import Stream
 from flan_jax.files import writable, write_atomic, written
 from flan_jax.training.run import Materials, Run
 
-SEPARATOR = "eos"  # what stands between input and target in a packed segment (paper, section 2.4)
 _WIDTH = 120  # columns of the printed composition, where the output has fewer or none
 
 
@@ -81,6 +79,7 @@ def _manifest(
     """The manifest of the model that this run makes."""
     record = {
         "tuned on": run.mixture,
+        **({"recipe": run.recipe} if run.recipe else {}),
         "absent": list(composition.absent),
         "composition": composition.to_dict(),
         "from": str(run.start.get("checkpoint")),
@@ -91,13 +90,14 @@ def _manifest(
     manifest = given.manifest
     if given.saved is not None or step is not None:  # every run has one entry, however often it was stopped
         manifest = _before_this_run(Manifest.load(folder), record) if (folder / "manifest.json").is_file() else manifest
-    about = {"style": styles.split_name(run.mixture)[1].name, "vocabulary": given.tokenizer.fingerprint}
+    vocabulary = {"vocabulary": given.tokenizer.fingerprint}
+    both = zip(stream.text, composition.members, strict=True)
     return manifest.inherit(
-        datasets=[m.dataset for m in composition.members],
+        datasets=composition.datasets,
         clusters=sorted(composition.cluster_shares),
-        separator=SEPARATOR,
+        separator=composition.joint,
         record=record,
-        text=[one | about for one in stream.text],
+        text=[one | {"style": member.style} | vocabulary for one, member in both],
     )
 
 

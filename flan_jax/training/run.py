@@ -15,15 +15,18 @@ from typing import Any
 
 import jax
 
-from flan_jax import models, partitioning
+from flan_jax import models, partitioning, parts
 from flan_jax.checkpoint import adapters, arrays
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import stream, vocabularies
-from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed
+from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed, separators
+from flan_jax.data.mixtures import Member
 from flan_jax.errors import FlanError
 from flan_jax.files import write_atomic
 from flan_jax.models import automatic
 from flan_jax.models.config import COMPUTATION
+from flan_jax.parts import kinds
+from flan_jax.protocol import EOS
 from flan_jax.revision import code_revision
 from flan_jax.training import optimizers
 from flan_jax.training.described import describe, flat
@@ -34,6 +37,8 @@ FILE = "run.json"
 FORMAT = 1  # of the file
 _OWN = "digest"  # of the other entries, in the file
 
+_COMPOSITION = "composition."  # before the name of a part, where runs are compared
+
 # What may differ from one start to the next, by name or by the beginning of one. Another way to compute the same
 # numbers is among them, up to rounding, as another mesh is; another dtype is not.
 MAY_CHANGE = ("train_steps", "mesh", "hosts", "hooks", "code", "changes", "format")
@@ -42,6 +47,7 @@ MAY_CHANGE += tuple(f"program.computation.{name}" for name in COMPUTATION if nam
 # What a user calls it, where that is something else.
 _NAMES = {
     "mixture": "MIXTURE_OR_TASK_NAME",
+    **{f"recipe.{key}": key.upper() for key in kinds.BY_KEY},
     "seed": "RANDOM_SEED",
     "start": "INITIAL_CHECKPOINT_PATH",
     "train_steps": "TRAIN_STEPS",
@@ -152,8 +158,10 @@ class Run:
     """What a training is.
 
     Attributes:
-      mixture: MIXTURE_OR_TASK_NAME.
-      datasets: of the mixture, in the order of the stream: {"dataset", "examples", "rate", "digest": of its tokens}.
+      mixture: the mixture's name.
+      datasets: parts of the mixture, in the order of the stream: {"part", "dataset", "style", "examples", "rate",
+        "loss_weight", "joint", "digest": of its tokens}. Before there were parts, an entry had no "part", "style",
+        "loss_weight" and "joint", and was its dataset in the style of the mixture's name.
       absent: datasets of the mixture that are not there.
       order: version of the order in which a stream draws, `data.stream.ORDER`.
       vocabulary: kind, fingerprint and a digest of what else it says, as in the manifest.
@@ -166,6 +174,7 @@ class Run:
       hooks: what a user has added, by name.
       code: the revision of the code.
       changes: what changed at later starts: {"when", "step": steps taken before, "changed": {name: [old, new]}}.
+      recipe: what makes the mixture more than its name, `parts.Mixture.recipe`.
     """
 
     mixture: str
@@ -182,6 +191,7 @@ class Run:
     hooks: tuple[Any, ...] = ()
     code: str = ""
     changes: tuple[dict[str, Any], ...] = ()
+    recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -233,8 +243,8 @@ class Run:
 
 def _check_types(run: Run) -> None:
     """Raises a TypeError where what was read cannot be a run."""
-    kinds = {"mixture": str, "vocabulary": dict, "start": dict, "seed": int, "train_steps": int, "mesh": dict}
-    for name, kind in kinds.items():
+    types = {"mixture": str, "vocabulary": dict, "start": dict, "seed": int, "train_steps": int, "mesh": dict}
+    for name, kind in (types | {"recipe": dict}).items():
         if not isinstance(getattr(run, name), kind):
             raise TypeError(f"{name} is {shown(getattr(run, name))}")
     if not all(
@@ -273,27 +283,45 @@ def _called(name: str) -> str:
 
 
 def _compared(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two runs differ, by dotted name; a dataset is one field."""
+    """The fields in which two runs differ, by dotted name; a part is one field.
+
+    Two recipes for the same parts are the same.
+    """
     before, after = _fields(old), _fields(new)
     names = dict.fromkeys([*before, *after])
     found = {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
     if not _same_start(old.start, new.start):
         found["start"] = _named_start(old.start), _named_start(new.start)
-    orders = [[one["dataset"] for one in run.datasets] for run in (old, new)]
+    orders = [[part_of(one) for one in run.datasets] for run in (old, new)]
     if orders[0] != orders[1] and set(orders[0]) == set(orders[1]):
         found["order of datasets"] = tuple(orders)
+    if not any(name == "mixture" or name.startswith(_COMPOSITION) for name in found):
+        found = {name: pair for name, pair in found.items() if not name.startswith("recipe.")}
+    elif any(name.startswith("recipe.") for name in found):  # which says why parts are drawn otherwise
+        data = [{part_of(one): (one["examples"], one["digest"]) for one in run.datasets} for run in (old, new)]
+        same = {f"{_COMPOSITION}{part}" for part, one in data[0].items() if data[1].get(part) == one}
+        found = {name: pair for name, pair in found.items() if name not in same}
     return found
+
+
+def part_of(entry: Mapping[str, Any]) -> str:
+    """The part of an entry of `Run.datasets`, by its name."""
+    return entry.get("part", entry["dataset"])
+
+
+def drawn(entry: Mapping[str, Any]) -> str:
+    """How a part is drawn and weighted, for comparing: of `Run.datasets`, or of a composition's members."""
+    weight, joint = entry.get("loss_weight", 1.0), entry.get("joint", EOS)
+    said = f"{entry['examples']} examples at rate {entry['rate']}"
+    return said + (f", loss weight {weight}" if weight != 1 else "") + (f", joint {joint}" if joint != EOS else "")
 
 
 def _fields(run: Run) -> dict[str, Any]:
     values = run.to_dict()
-    for name in ("datasets", "absent", "start", "changes", "format", "hooks"):
+    for name in ("datasets", "absent", "start", "changes", "format", "hooks", *([] if run.recipe else ["recipe"])):
         del values[name]
-    by_dataset = {
-        f"composition.{one['dataset']}": f"{one['examples']} examples at rate {one['rate']}, data {one['digest'][:12]}"
-        for one in run.datasets
-    }
-    return flat(values) | by_dataset | {"hooks": [*map(str, run.hooks)]}
+    by_part = {f"{_COMPOSITION}{part_of(one)}": f"{drawn(one)}, data {one['digest'][:12]}" for one in run.datasets}
+    return flat(values) | by_part | {"hooks": [*map(str, run.hooks)]}
 
 
 def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -360,6 +388,12 @@ def origin(
     return Manifest.create(config, tokenizer, UNTUNED, record={"random": random_seed}), tokenizer
 
 
+def _entry(member: Member, digest: str) -> dict[str, Any]:
+    """A part in `Run.datasets`."""
+    names = ("part", "dataset", "style", "examples", "rate", "loss_weight", "joint")
+    return {name: getattr(member, name) for name in names} | {"digest": digest}
+
+
 def _class_of(hook: Any) -> str:
     return f"{type(hook).__module__}:{type(hook).__qualname__}"
 
@@ -416,7 +450,7 @@ def _base(
 def resolve(
     *,
     model_dir: Path,
-    mixture: str,
+    mixture: str | Mapping[str, Any] | parts.Mixture,
     prepared_dir: str,
     train_steps: int,
     initial_checkpoint_path: str | None = None,
@@ -462,13 +496,11 @@ def resolve(
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
     models.refuse_attention(config.attention, mesh.devices.flat[0].platform)
     prepared = composed(mixture, prepared_dir, tokenizer.fingerprint)
+    separators(prepared.composition, tokenizer, bool(config.num_encoder_layers))
     devices = mesh.devices.flat
     run = Run(
-        mixture=mixture,
-        datasets=tuple(
-            {"dataset": m.dataset, "examples": m.examples, "rate": m.rate, "digest": prepared.digests[m.dataset]}
-            for m in prepared.composition.members
-        ),
+        mixture=prepared.mixture.name,
+        datasets=tuple(_entry(m, prepared.digests[m.part]) for m in prepared.composition.members),
         absent=prepared.composition.absent,
         order=stream.ORDER,
         vocabulary=dict(manifest.vocabulary),
@@ -485,5 +517,6 @@ def resolve(
         },
         hooks=tuple(hook if isinstance(hook, str) else _class_of(hook) for hook in hooks),
         code=code_revision(),
+        recipe=dict(prepared.mixture.recipe),
     )
     return run, Materials(manifest, tokenizer, prepared, mesh, tuning, saved, initial_checkpoint_path, chosen, base)

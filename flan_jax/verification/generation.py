@@ -8,7 +8,6 @@ import numpy as np
 
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import NotFiniteError
-from flan_jax.protocol import EOS
 from flan_jax.verification import tolerances
 from flan_jax.verification.findings import Tally
 from flan_jax.verification.subject import Subject
@@ -26,8 +25,8 @@ def check(subject: Subject, tally: Tally) -> None:
     )
     drawn = [one for one in subject.some_drawn() if len(one.prompt) <= generator.max_prompt]
     # A model that was never tuned here takes EOS for the end of a document.
-    keeps_eos = generator.has_encoder or subject.manifest.separator == EOS
-    prompts = [one.prompt if keeps_eos or len(one.prompt) < 2 else one.prompt[:-1] for one in drawn]
+    keeps_joint = generator.has_encoder or subject.manifest.separator is not None
+    prompts = [one.prompt if keeps_joint or len(one.prompt) < 2 else one.prompt[:-1] for one in drawn]
     try:
         generations = generator.generate(prompts, _NEW_TOKENS)
     except NotFiniteError as error:

@@ -63,19 +63,19 @@ def _largest(tree: Any) -> float:
 
 
 def _alone(subject: Subject, step: int) -> tuple[Any, int, int]:
-    """The gradient of the mean loss over all target tokens, one example at a time, and how many those are."""
-    total, examples, tokens = None, 0, 0
+    """The gradient of the weighted mean loss over all target tokens, one example at a time, and how many those are."""
+    total, examples, tokens, weights = None, 0, 0, 0.0
     for row in range(subject.stream.rows_per_batch):
         for one in subject.drawn(step, row):
-            found = subject.plain.gradient(one.prompt, one.answer)
-            total = found if total is None else _add(total, found)
-            examples, tokens = examples + 1, tokens + len(one.answer)
-    return _divide(total, float(tokens)), examples, tokens
+            found, weight = subject.plain.gradient(one.prompt, one.answer), subject.stream.loss_weight(one.segment.part)
+            total = _add(jax.tree.map(jnp.zeros_like, found) if total is None else total, found, weight)
+            examples, tokens, weights = examples + 1, tokens + len(one.answer), weights + weight * len(one.answer)
+    return _divide(total, weights), examples, tokens
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _add(sums: Any, more: Any) -> Any:
-    return jax.tree.map(jnp.add, sums, more)
+def _add(sums: Any, more: Any, by: jax.Array) -> Any:
+    return jax.tree.map(lambda a, b: a + by * b, sums, more)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -86,7 +86,7 @@ def _divide(sums: Any, by: jax.Array) -> Any:
 def _step(subject: Subject, microbatches: int) -> Callable[[Any, dict[str, np.ndarray]], Any]:
     """(params, batch) -> the gradient that a training step hands to its optimizer."""
     keep = optax.GradientTransformation(lambda params: None, lambda updates, state, params=None: (updates, updates))
-    step = make_train_step(subject.model, keep, len(subject.stream.datasets), microbatches)
+    step = make_train_step(subject.model, keep, len(subject.stream.parts), microbatches)
     return jax.jit(lambda params, batch: step(TrainState(jnp.int32(0), params, None), batch)[0].opt_state)
 
 

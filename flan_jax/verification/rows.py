@@ -32,7 +32,7 @@ def check(subject: Subject, tally: Tally) -> None:
         loss_1xT, _ = loss.token_cross_entropy(subject.model, params, hidden_1xTxD, *of_targets)
         return subject.model.logits(params, hidden_1xTxD[0]), loss_1xT[0]
 
-    numbers = {name: number for number, name in enumerate(subject.stream.datasets)}
+    numbers = {name: number for number, name in enumerate(subject.stream.parts)}
     left = subject.request.examples
     tally.control(_LEAK)
     for place in ((step, row) for step in itertools.count() for row in range(subject.stream.rows_per_batch)):
@@ -41,7 +41,7 @@ def check(subject: Subject, tally: Tally) -> None:
         drawn = subject.drawn(step, row)
         arrays = {name: array[0] for name, array in batch.items()}
         predicting = [
-            _stands_as_it_should(tally, arrays, segment, one, numbers[one.segment.dataset], subject.plain.has_encoder)
+            _stands_as_it_should(tally, arrays, segment, one, numbers[one.segment.part], subject)
             for segment, one in enumerate(drawn, 1)
         ]
         _nothing_else(tally, arrays, len(drawn), sum(len(one.answer) for one in drawn), {"step": step, "row": row})
@@ -58,9 +58,10 @@ def check(subject: Subject, tally: Tally) -> None:
 
 
 def _stands_as_it_should(
-    tally: Tally, row: Row, segment: int, one: Drawn, dataset: int, has_encoder: bool
+    tally: Tally, row: Row, segment: int, one: Drawn, part: int, subject: Subject
 ) -> np.ndarray | None:
     """Compares a segment's arrays with what it consists of; returns its target slots, None where something is wrong."""
+    has_encoder = subject.plain.has_encoder
     same = _as_expected(tally, row, segment, one, "encoder_" if has_encoder else "")
     slots = np.flatnonzero(row["segments"] == segment)
     if has_encoder:
@@ -76,8 +77,9 @@ def _stands_as_it_should(
         expected = list(range(first, first + len(one.answer)))
         same &= _equal(tally, row["target_positions"][mine], expected, "target_positions", one.place)
     same &= _equal(tally, row["targets"][mine], one.answer, "targets", one.place)
-    same &= _equal(tally, row["weights"][mine], [1.0] * len(one.answer), "weights", one.place)
-    same &= _equal(tally, row["dataset_ids"][mine], [dataset] * len(one.answer), "dataset_ids", one.place)
+    weights = [subject.stream.loss_weight(one.segment.part)] * len(one.answer)
+    same &= _equal(tally, row["weights"][mine], weights, "weights", one.place)
+    same &= _equal(tally, row["dataset_ids"][mine], [part] * len(one.answer), "dataset_ids", one.place)
     return mine if same else None
 
 

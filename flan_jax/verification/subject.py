@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from flan_jax import catalog, models, partitioning, styles, templates
+from flan_jax import catalog, models, partitioning, parts, styles, templates
 from flan_jax.checkpoint import arrays
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples
@@ -90,10 +90,10 @@ class Subject:
         self.stream  # noqa: B018 (says what is wrong with the data before anything is computed)
 
     @property
-    def mixture(self) -> str:
+    def mixture(self) -> parts.Mixture:
         """The mixture of the rows."""
-        tuned = [entry["tuned on"] for entry in self.manifest.history if "tuned on" in entry]
-        return self.request.mixture or (tuned[-1] if tuned else "flan")
+        tuned = [entry for entry in self.manifest.history if "tuned on" in entry]
+        return parts.of(self.request.mixture or (parts.recorded(tuned[-1]) if tuned else "flan"))
 
     @functools.cached_property
     def stream(self) -> Stream:
@@ -114,15 +114,16 @@ class Subject:
         )[1]
 
     def drawn(self, step: int, row: int) -> list[Drawn]:
-        """The examples of a row, in order, each alone: [BOS] inputs EOS, then targets EOS."""
+        """The examples of a row, in order, each alone: [BOS] inputs EOS (or another joint), then targets EOS."""
         start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         end = [self.tokenizer.eos_id]
         found = []
         for segment in self.stream.segments(step, row):
             inputs, targets = (ids.tolist() for ids in self.stream.tokens(segment))
+            between = [self.stream.separator(segment.part)]
             place = {"dataset": segment.dataset, "record": segment.record, "template": segment.template}
             place |= {"step": step, "row": row}
-            found.append(Drawn(segment, [*start, *inputs, *end], [*targets, *end], place))
+            found.append(Drawn(segment, [*start, *inputs, *between], [*targets, *end], place))
         return found
 
     def some_drawn(self) -> list[Drawn]:
@@ -132,15 +133,15 @@ class Subject:
         return list(itertools.islice(every, self.request.examples))
 
     def questions(self, *, with_options: bool) -> Iterator[Question]:
-        """Records of the datasets in turn, by forward templates, in the mixture's style, without end of them repeated.
+        """Records of the parts in turn, by forward templates, in their styles, without end of them repeated.
 
         Args:
           with_options: only those whose answers are chosen from options.
         """
-        style = styles.split_name(self.mixture)[1]
         rng = np.random.default_rng(self.request.seed)
-        by_dataset = [self._questions(name, style, rng) for name in self.stream.datasets]
-        for round_ in itertools.zip_longest(*by_dataset):
+        drawn_from = [part for part in self.mixture.parts if part.name in self.stream.parts]
+        by_part = [self._questions(part.dataset, part.text_style, rng) for part in drawn_from]
+        for round_ in itertools.zip_longest(*by_part):
             for question in filter(None, round_):
                 if not with_options or templates.OPTIONS in question.example.fields:
                     yield question

@@ -95,7 +95,7 @@ def test_a_streams_rows_hold_whole_examples_of_the_store(store):
     stream = _stream(store)
     known = {
         (name, tuple(inputs), tuple(targets))
-        for name in stream.datasets
+        for name in stream.parts
         for inputs, targets in (store[name].example(i) for i in range(200))
     }
     drawn = collections.Counter()
@@ -113,7 +113,7 @@ def test_a_streams_rows_hold_whole_examples_of_the_store(store):
                 np.testing.assert_array_equal(row["encoder_positions"][encoder], np.arange(encoder.sum()))
                 assert (row["weights"][mine] == 1).all()
                 (number,) = set(row["dataset_ids"][mine].tolist())
-                example = (stream.datasets[number], tuple(inputs[:-1]), tuple(targets[:-1]))
+                example = (stream.parts[number], tuple(inputs[:-1]), tuple(targets[:-1]))
                 assert example in known
                 drawn[example] += 1
             assert row["weights"].sum() == (row["segments"] > 0).sum()

@@ -24,7 +24,7 @@ def prepared(tmp_path_factory):
 @pytest.mark.parametrize("encoder_decoder", [False, True])
 def test_it_is_the_stream_of_what_is_there(prepared, encoder_decoder):
     composition, found = open_mixture("flan_without_nli", prepared, BYTES, encoder_decoder=encoder_decoder, **SMALL)
-    assert found.datasets == ("sst2", "bool_q") == tuple(m.dataset for m in composition.members)
+    assert found.parts == ("sst2", "bool_q") == tuple(m.dataset for m in composition.members)
     store = token_store.TokenStore.open(prepared, BYTES.fingerprint)
     expected = Stream(
         store,
@@ -42,8 +42,8 @@ def test_it_is_the_stream_of_what_is_there(prepared, encoder_decoder):
 
 
 def test_some_of_its_datasets(prepared):
-    assert open_mixture("flan", prepared, BYTES, datasets=("bool_q",), **SMALL)[1].datasets == ("bool_q",)
-    assert open_mixture("flan", prepared, BYTES, datasets=["bool_q", "rte"], **SMALL)[1].datasets == ("rte", "bool_q")
+    assert open_mixture("flan", prepared, BYTES, datasets=("bool_q",), **SMALL)[1].parts == ("bool_q",)
+    assert open_mixture("flan", prepared, BYTES, datasets=["bool_q", "rte"], **SMALL)[1].parts == ("rte", "bool_q")
 
 
 @pytest.mark.parametrize(

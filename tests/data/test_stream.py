@@ -144,7 +144,7 @@ def unpacked(stream, batch, bos_id):
             assert segment[-1] == EOS and segment[-n - 1] == EOS
             start = 0 if bos_id is None else 1
             assert start == 0 or segment[0] == bos_id
-            name = stream.datasets[batch["dataset_ids"][b][mine[0]]]
+            name = stream.parts[batch["dataset_ids"][b][mine[0]]]
             row.append((name, tuple(segment[start : -n - 1]), tuple(segment[-n:-1])))
         rows.append(row)
     return rows
@@ -154,7 +154,7 @@ def unpacked(stream, batch, bos_id):
 @pytest.mark.parametrize("rates", [RATES, {"zeros": 1.0, "rte": 0.5}, {"squad_v1": 1.0}])
 def test_batches_hold_the_examples(store, rates, bos_id):
     stream = small(store, rates, bos_id=bos_id)
-    assert stream.datasets == tuple(rates)
+    assert stream.parts == tuple(rates)
     for step in (0, 1, 7, 8, 1000):
         batch = stream.batch(step)
         for name, value in batch.items():

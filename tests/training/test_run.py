@@ -107,8 +107,11 @@ def test_the_record_is_complete(begun, prepared):
     assert found["mixture"] == "flan" and found["seed"] == 0 and found["train_steps"] == 1
     stores = token_store.TokenStore.open(prepared, BYTES.fingerprint)
     assert found["datasets"] == [
-        {"dataset": name, "examples": 12, "rate": 12, "digest": stores[name].digest} for name in ("sst2", "bool_q")
+        {"part": name, "dataset": name, "style": "instructions", "examples": 12, "rate": 12, "loss_weight": 1.0}
+        | {"joint": "eos", "digest": stores[name].digest}
+        for name in ("sst2", "bool_q")
     ]
+    assert found["recipe"] == {}
     assert "snli" in found["absent"] and len(found["absent"]) == 64
     assert found["vocabulary"]["fingerprint"] == BYTES.fingerprint
     manifest = Manifest.load(begun / "start").digest()

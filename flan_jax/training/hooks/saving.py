@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flan_jax import catalog
+from flan_jax import parts
 from flan_jax.checkpoint import arrays, keeping
 from flan_jax.errors import FlanError, near_names
 from flan_jax.training.hooks import earlier
@@ -69,8 +69,11 @@ class Saving:
 
     def _refuse_unknown(self, context: Context, values: Mapping[str, Any]) -> None:
         figures = dict(values) | context.later  # a step need not have rows of all datasets
-        figures["dataset_loss"] = dict.fromkeys(context.stream.datasets, 0.0)
-        figures["cluster_loss"] = {catalog.dataset(name).cluster: 0.0 for name in context.stream.datasets}
+        names = context.stream.parts
+        figures["dataset_loss"] = {parts.dataset_of(name): 0.0 for name in names}
+        figures["cluster_loss"] = {parts.cluster_of(name): 0.0 for name in names}
+        if len(figures["dataset_loss"]) < len(names):
+            figures["part_loss"] = dict.fromkeys(names, 0.0)
         if earlier.figure(figures, self._best.figure) is None:
             near = near_names(self._best.figure, earlier.names(figures))
             raise FlanError(f"KEEP_BEST: a step has no figure {self._best.figure!r}: {near}")

@@ -1,0 +1,173 @@
+"""Datasets of a user's own module, outside the package: everything that holds for the catalog's holds for them."""
+
+import dataclasses
+import json
+import pickle
+import re
+
+import gin
+import own_module
+import pytest
+
+from flan_jax import browse, catalog, configuration, own_tasks, parts, prepare, train
+from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import labels
+from flan_jax.inspection import examples
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """The file of a module, which is not used yet."""
+    monkeypatch.setenv(own_tasks.VARIABLE, "")
+    return own_module.write(tmp_path)
+
+
+@pytest.fixture
+def used(module):
+    """The same, used."""
+    own_tasks.use(str(module))
+    return module
+
+
+def test_they_join_the_catalog_and_no_mixture(module):
+    papers, flan = catalog.datasets(), catalog.mixture("flan")
+    own_tasks.use(str(module))
+    assert [d.name for d in catalog.datasets()] == [*(d.name for d in papers), "my_spam", "my_titles"]
+    assert catalog.mixture("flan") == flan and catalog.datasets("summarization")[-1].name == "my_titles"
+    assert catalog.cluster("spam").title == "Spam" and catalog.named("spam") == (catalog.dataset("my_spam"),)
+    assert catalog.mixture("my_spam_5_shots".removesuffix("_5_shots")) == (catalog.dataset("my_spam"),)
+    assert pickle.loads(pickle.dumps(catalog.dataset("my_spam"))) is catalog.dataset("my_spam")
+    with pytest.raises(FlanError, match="did you mean 'my_spam'"):
+        catalog.dataset("my_spma")
+    mixed = parts.of({"parts": [{"of": "flan_without_nli"}, {"of": "spam", "style": "5_shots", "rate": 900}]})
+    assert [part.name for part in mixed.parts if part.cluster == "spam"] == ["my_spam"]
+
+
+def test_the_hold_out_rule(module):
+    before = {c.name: catalog.held_out_together(c.name) for c in catalog.clusters()}
+    own_tasks.use(str(module))
+    spam, rte = catalog.dataset("my_spam"), catalog.dataset("rte")
+    assert not catalog.is_held_out(spam, {"nli"}) and not catalog.is_held_out(rte, {"spam"})  # it names nli, not nli it
+    assert catalog.is_held_out(spam, {"paraphrase"}) and catalog.is_held_out(catalog.dataset("sst2"), {"spam"})
+    assert not catalog.is_held_out(catalog.dataset("my_titles"), {"summarization"})
+    changed = {name for name, found in before.items() if catalog.held_out_together(name) != found}
+    assert changed == {"nli"} and catalog.held_out_together("nli") == before["nli"] | {"spam"}
+
+
+def test_a_cluster_that_is_not_known_here(module, monkeypatch):
+    with pytest.raises(FlanError, match="cluster 'spam', which is not known here; give --tasks=MODULE"):
+        catalog.is_held_out(catalog.dataset("rte"), {"sentiment", "spam"})
+
+
+def test_linter_and_browser(used, capsys):
+    assert examples.lint(["my_spam", "my_titles"]) == []
+    browse.main(["--dataset=my_spam", "--style=without_options", "--count=1", "--template=0", "--split=test", "--json"])
+    shown = json.loads(capsys.readouterr().out.splitlines()[-1])["examples"][0]
+    assert "options" in shown and "test" in str(shown)
+    flawed = dataclasses.replace(catalog.dataset("my_spam"), templates=catalog.dataset("my_spam").templates[-1:])
+    from flan_jax import template_lint
+
+    fields = {"text": "see you", "options": ["yes", "no"], "answer": "no"}
+    assert "my_spam: has 0 forward templates, fewer than 1" in template_lint.lint(flawed, [fields])
+
+
+def test_from_prepare_through_train_to_evaluation(module, tmp_path, capsys, monkeypatch):
+    """By file in one command, by the macro in the other; the second begins where no dataset is known."""
+    recipe = {"name": "mine", "parts": [{"of": "my_spam"}, {"of": "my_titles", "style": "1_shots"}, {"of": "sst2"}]}
+    (tmp_path / "mine.json").write_text(json.dumps(recipe))
+    to = tmp_path / "prepared"
+    prepare.main(
+        [f"--tasks={module}", f"--mixture={tmp_path}/mine.json", "--datasets=rte", f"--to={to}", "--workers=1"]
+    )
+    assert "my_titles" in capsys.readouterr().out
+    monkeypatch.setenv(own_tasks.VARIABLE, "")
+    given = {"MODEL_DIR": f"{tmp_path}/run", "PREPARED_DIR": str(to), "MIXTURE_OR_TASK_NAME": f"{tmp_path}/mine.json"}
+    given |= {"TRAIN_STEPS": 1, "EVAL_PERIOD": 1, "DATASETS": ("my_spam", "rte"), "GENERATE": False, "MAX_EXAMPLES": 4}
+    given |= {"TASKS": str(module), "TASK_FEATURE_LENGTHS": {"inputs": 512, "targets": 96}}
+    gin.clear_config()
+    train.main(["--gin_file=runs/tune.gin", *(f"--gin.{name}={value!r}" for name, value in given.items())])
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert {"my_spam", "my_titles", "sst2"} >= set(line["dataset_loss"]) >= {"my_spam"}
+    assert set(line["eval"]) == {"my_spam", "rte"} and set(line["eval_cluster"]) == {"spam", "nli"}
+    manifest = Manifest.load(tmp_path / "run")
+    assert manifest.tuning["clusters"] == ["sentiment", "spam", "summarization"]
+    said = {name: labels.status(catalog.dataset(name), manifest) for name in ("my_spam", "rte", "bool_q", "xsum")}
+    assert said == {"my_spam": "seen", "rte": "seen", "bool_q": "held out", "xsum": "seen"}
+    monkeypatch.setenv(own_tasks.VARIABLE, "")
+    with pytest.raises(FlanError, match="give --tasks=MODULE"):
+        labels.status(catalog.dataset("bool_q"), manifest)
+    with pytest.raises(SystemExit):
+        train.main(["--gin_file=runs/tune.gin", *(f"--gin.{k}={v!r}" for k, v in given.items() if k != "TASKS")])
+    assert "unknown mixture 'my_spam'" in capsys.readouterr().err
+
+
+WRONG = {
+    "no DATASETS": ("DATASETS =", "OTHERS =", "it needs DATASETS"),
+    "a name that there is": ('"my_spam",', '"rte",', "'rte': there is one of that name already"),
+    "a name of a cluster": ('"my_spam",', '"nli",', "there is one of that name already"),
+    "a name of a mixture": ('"my_spam",', '"flan_mine",', "names of mixtures begin so"),
+    "no name": ('"my_spam",', '"My-spam",', "a name has small letters"),
+    "the same twice": ('"my_titles",', '"my_spam",', "there is one of that name already"),
+    "a cluster that there is": ('"spam", "Spam"', '"nli", "Spam"', "there is another cluster 'nli'"),
+    "an unknown cluster": ('cluster="summarization"', 'cluster="sumarization"', "did you mean 'summarization'"),
+    "held out with nothing": ('("nli",)', '("nly",)', "unknown cluster 'nly': did you mean 'nli'.*cluster spam"),
+    "no template": (
+        'templates=(Template("Give this a title:\\\\n\\\\n{text}", "{answer}"),)',
+        "templates=()",
+        "has 0 templates",
+    ),
+    "it fails": ("WORDS =", "1 / 0\nWORDS =", "importing it fails \\(ZeroDivisionError: division by zero\\)"),
+    "no Python": ("DATASETS =", "DATASETS = = ", "importing it fails \\(SyntaxError"),
+    "it needs what is not there": ("import tensorflow as tf", "import tensorflo as tf", "needs a module 'tensorflo'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_a_module_is_named(module, name, capsys):
+    old, new, line = WRONG[name]
+    text = module.read_text()
+    assert old in text
+    module.write_text(text.replace(old, new))
+    with pytest.raises(SystemExit) as caught:
+        browse.main([f"--tasks={module}", "--dataset=my_titles"])
+    said = capsys.readouterr().err.strip()
+    assert caught.value.code == 2 and re.search(line, said) and "\n" not in said, said
+
+
+def test_a_field_of_no_kind(module, capsys):
+    module.write_text(module.read_text().replace('"title": "text"', '"title": "txt"'))
+    own_tasks.use(str(module))
+    with pytest.raises(FlanError, match="field 'title' of its schema: did you mean 'text'"):
+        examples.all_templates("my_titles")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("nowhere_tasks", "there is no such module; start in the folder .* as nowhere_tasks.py"),
+        ("lab.nowhere", "there is no such module"),
+        ("/tmp/nowhere.py", "there is no such file"),
+        ("json", "it needs DATASETS"),
+    ],
+)
+def test_a_module_that_is_not_there(monkeypatch, name, line):
+    monkeypatch.setenv(own_tasks.VARIABLE, "")
+    with pytest.raises(FlanError, match=line):
+        own_tasks.use(name)
+        catalog.datasets()
+
+
+def test_a_run_file_names_its_modules(module, capsys):
+    gin.clear_config()
+    from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+
+    more = ["MODEL_DIR = 'm'", "PREPARED_DIR = 'p'", "WEIGHTS = {'my_spam': 2}"]
+    own = "MIXTURE_OR_TASK_NAME = {'parts': [{'of': 'spam'}, {'of': 'flan'}]}"
+    with pytest.raises(FlanError, match="WEIGHTS is {'my_spam': 2}.*unknown"):
+        configuration.parse(["runs/tune.gin"], more)
+    gin.clear_config()
+    configuration.parse(["runs/tune.gin"], [*more, own, f"TASKS = '{module}'"])
+    assert configuration.arguments("train")["mixture"].parts[-1].name == "my_spam"
+    with pytest.raises(FlanError, match="TASKS is 3"):
+        configuration.parse(["runs/tune.gin"], [*more, "TASKS = 3"])
