@@ -124,6 +124,23 @@ class _Patterns:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Map:
+    """From patterns of parameters' paths to other paths, or to None."""
+
+    wanted: str = "a dictionary from patterns of paths to other paths or None, as {'logits_dense': None}"
+
+    def fit(self, value: Any) -> dict[str, str | None]:
+        """See `values.Kind`."""
+        if not isinstance(value, Mapping):
+            raise Unfit
+        for pattern, other in value.items():
+            _Patterns().fit(pattern)
+            if other is not None and not (isinstance(other, str) and other.strip("/")):
+                raise Unfit
+        return dict(value)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Best:
     """By which figure checkpoints stay."""
 
@@ -179,6 +196,19 @@ SETTINGS = (
         or_none(Where(), "start from random parameters"),
         "the checkpoint folder to start from",
         ("train.initial_checkpoint_path",),
+    ),
+    Setting("INITIAL_STEP", or_none(Whole(0), "the last"), "which of that folder's steps", ("train.initial_step",)),
+    Setting(
+        "INITIAL_OPTIMIZER_STATE",
+        Switch(),
+        "whether the optimizer's state is taken from there too",
+        ("train.initial_optimizer_state",),
+    ),
+    Setting(
+        "INITIAL_MAP",
+        or_none(_Map(), "the model there"),
+        "where MODEL's parameters are in that checkpoint",
+        ("train.initial_map",),
     ),
     Setting(
         "TASK_FEATURE_LENGTHS",

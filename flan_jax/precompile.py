@@ -58,7 +58,8 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     configuration.parse(files, [*bindings, *unneeded])
     train = configuration.arguments("train")
     manifest, _ = run.origin(*(train.get(name) for name in ("initial_checkpoint_path", "model", "vocabulary")))
-    config = DecoderConfig.from_dict(manifest.model).computed(**(train.get("computation") or {}))
+    shape = DecoderConfig.from_dict(manifest.model) if train.get("initial_map") is None else train["model"]
+    config = shape.computed(**(train.get("computation") or {}))
     around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay") if name in train}
     adapters = train.get("lora")
     tuning = optimizers.Tuning(train.get("optimizer"), **around, lora=adapters and optimizers.Lora(**adapters))

@@ -477,6 +477,8 @@ def restore_items(model_dir: str | AnyPath, wanted: Mapping[str, tuple[Any, Any]
     """
     chosen = _chosen_step(model_dir, step)
     remedy = "give another folder, or start a new run from its parameters with INITIAL_CHECKPOINT_PATH"
+    empty = {item: one for item, (one, _) in wanted.items() if not jax.tree.leaves(one)}  # an optimizer without a state
+    wanted = {item: pair for item, pair in wanted.items() if item not in empty}
     abstract = {item: one for item, (one, _) in wanted.items()}
     with (
         explained(model_dir, chosen, tuple(wanted), TRAIN, abstract),
@@ -487,7 +489,7 @@ def restore_items(model_dir: str | AnyPath, wanted: Mapping[str, tuple[Any, Any]
             found = manager.restore(chosen, args=ocp.args.Composite(**asked))
             items = {item: found[item] for item in wanted}
         digests.verify(model_dir, chosen, items)
-    return items
+    return items | empty
 
 
 @contextlib.contextmanager

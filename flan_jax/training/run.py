@@ -26,6 +26,7 @@ from flan_jax.models.config import COMPUTATION
 from flan_jax.revision import code_revision
 from flan_jax.training import optimizers
 from flan_jax.training.described import describe, flat
+from flan_jax.training.starting import Start, refuse_unfit, sources, step_of
 from flan_jax.values import shown
 
 FILE = "run.json"
@@ -279,13 +280,16 @@ def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether both start from the same parameters, by content, wherever they lie; two seeds differ as seeds."""
     if "random" in old and "random" in new:
         return True
-    return old.get("manifest") is not None and all(old.get(name) == new.get(name) for name in ("manifest", "step"))
+    names = ("manifest", "step", "optimizer_state", "map")
+    return old.get("manifest") is not None and all(old.get(name) == new.get(name) for name in names)
 
 
 def _named_start(start: Mapping[str, Any]) -> str | None:
     if "random" in start:
         return None
-    return f"{start.get('checkpoint')} (step {start.get('step')}, manifest {str(start.get('manifest'))[:12]})"
+    more = ", with the optimizer's state" if start.get("optimizer_state") else ""
+    more += f", by INITIAL_MAP {shown(start['map'])}" if "map" in start else ""
+    return f"{start.get('checkpoint')} (step {start.get('step')}, manifest {str(start.get('manifest'))[:12]}{more})"
 
 
 # ------------------------------------------------------------------------------------------------------- resolving
@@ -304,6 +308,7 @@ class Materials:
       saved: the run in MODEL_DIR, or None.
       checkpoint: where the parameters of step 0 are; None makes random ones.
       base: the model that adapters change, where only these are trained.
+      taken: what else than parameters is taken from there, and which of them.
     """
 
     manifest: Manifest
@@ -314,6 +319,7 @@ class Materials:
     saved: Run | None
     checkpoint: str | None
     base: adapters.Base | None = None
+    taken: Start = dataclasses.field(default_factory=Start)
 
 
 def origin(
@@ -378,6 +384,16 @@ def _base(
     return adapters.Base.of(checkpoint, start["step"])
 
 
+def _refuse_taken(taken: Start, checkpoint: str | None, model: models.DecoderConfig | None) -> None:
+    if checkpoint is None and taken != Start():
+        raise FlanError(
+            "INITIAL_STEP, INITIAL_OPTIMIZER_STATE and INITIAL_MAP say what is taken from INITIAL_CHECKPOINT_PATH: "
+            "give it too."
+        )
+    if taken.map is not None and model is None:
+        raise FlanError("INITIAL_MAP takes parameters into another model: give it as MODEL.")
+
+
 def resolve(
     *,
     model_dir: Path,
@@ -395,6 +411,7 @@ def resolve(
     microbatches: int = 1,
     mesh_shape: Mapping[str, int] | None = None,
     hooks: Sequence[Any] = (),
+    taken: Start = Start(),  # noqa: B008 - it cannot be changed
 ) -> tuple[Run, Materials]:
     """Resolves and validates the arguments of `loop.train`, which says what they are; nothing is written.
 
@@ -405,15 +422,26 @@ def resolve(
     """
     saved = Run.load(model_dir)
     begun = saved is not None and arrays.latest_step(model_dir) is not None
-    if begun and initial_checkpoint_path and saved.start.get("checkpoint") == str(initial_checkpoint_path):
-        manifest, start = Manifest.load(model_dir), dict(saved.start)
+    _refuse_taken(taken, initial_checkpoint_path, model)
+    if (
+        begun
+        and initial_checkpoint_path
+        and saved.start.get("checkpoint") == str(initial_checkpoint_path)
+        and taken.step in (None, saved.start.get("step"))
+    ):
+        kept = {name: saved.start.get(name) for name in ("checkpoint", "step", "manifest")}
+        manifest, start = Manifest.load(model_dir), kept | taken.described()
         tokenizer = manifest.load_vocabulary(model_dir)
     else:
         manifest, tokenizer = origin(initial_checkpoint_path, model, vocabulary, random_seed)
         start = {"random": random_seed}
         if initial_checkpoint_path:
-            step = arrays.latest_step(initial_checkpoint_path)
+            step = step_of(initial_checkpoint_path, taken)
             start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
+            start |= taken.described()
+            if taken.map is not None:
+                manifest = dataclasses.replace(manifest, model=model.to_dict())
+                vocabularies.check_fits(tokenizer, model.vocab_size, "MODEL")
     config = models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {}))
     tuning = optimizers.Tuning.of(optimizer)
     program = Program.of(
@@ -421,6 +449,13 @@ def resolve(
     )  # before it is called: optax's schedules turn what they hold into floats
     network = tuning.adapted(models.build(config))
     base = _base(saved, begun, start, initial_checkpoint_path, model_dir) if tuning.lora is not None else None
+    if taken.map is not None and tuning.lora is not None:
+        raise FlanError("LORA names the model that its adapters change, which a map would make: leave INITIAL_MAP out.")
+    if taken.map is not None and not begun:
+        sources(network.abstract_params(), initial_checkpoint_path, start["step"], taken.map)
+    if taken.optimizer_state and not begun:
+        tx = optimizers.for_parameters(tuning, network.logical_axes())
+        refuse_unfit(initial_checkpoint_path, start["step"], jax.eval_shape(tx.init, network.abstract_params()))
     tuning.check(train_steps, network.abstract_params(), network.logical_axes())
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
@@ -450,4 +485,4 @@ def resolve(
         hooks=tuple(hook if isinstance(hook, str) else _class_of(hook) for hook in hooks),
         code=code_revision(),
     )
-    return run, Materials(manifest, tokenizer, prepared, mesh, tuning, saved, initial_checkpoint_path, base)
+    return run, Materials(manifest, tokenizer, prepared, mesh, tuning, saved, initial_checkpoint_path, base, taken)
