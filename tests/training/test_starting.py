@@ -1,127 +1,112 @@
-"""What a run takes from the checkpoint that it starts from: a step, the optimizer's state, parameters by a map."""
+"""What a run takes from the checkpoint that it starts from: a step, the optimizer's state, parameters by a map.
+
+A run is resolved and its first state restored, as `train` does both; no step is compiled.
+"""
 
 import dataclasses
-import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_training import SMALL, train
+from small_training import LENGTHS, SMALL, train
 
+from flan_jax import models
 from flan_jax.checkpoint import arrays
-from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
+from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.models import nested
-from flan_jax.training import optimizers
+from flan_jax.training import loop, optimizers, run
+from flan_jax.training.starting import Start
+from flan_jax.training.state import state_shardings
 
-ADAM = {"optimizer": optimizers.adamw(1e-2, 1), "checkpoint_period": 1, "keep_checkpoints": 9}
+PLAIN = models.build(SMALL)
 HEADED = dataclasses.replace(SMALL, tied_embeddings=False)
 HEAD = ("decoder", "logits_dense", "kernel")
+ADAM = optimizers.adamw(1e-2, 1, weight_decay=0.1)
 
 
 @pytest.fixture(scope="module")
-def first(prepared, tmp_path_factory):
-    """A run of three steps, each saved."""
+def first(tmp_path_factory):
+    """A folder as a run leaves it: steps 2 and 3, each of other numbers, with the state of `ADAM`."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    train(folder, prepared, 3, **ADAM)
+    tx = optimizers.for_parameters(ADAM, PLAIN.logical_axes())
+    with arrays.Saver(folder, keep=9) as saver:
+        for step in (2, 3):
+            params = PLAIN.init(jax.random.key(step))
+            state = jax.tree.map(lambda x, step=step: jnp.full(x.shape, step, x.dtype), tx.init(params))
+            saver.save(step, params, state)
+    Manifest.create(SMALL, ByteTokenizer(), UNTUNED).save(folder)
+    ByteTokenizer().save(folder / "vocabulary")
     return folder
 
 
-def _parameters(folder, step):
-    return {
-        path: _leaf(arrays.load_model(folder, step)[1], path)
-        for path in nested.paths(arrays.load_model(folder, step)[1])
-    }
+def _begin(folder, prepared, first, optimizer=ADAM, model=None, **taken):
+    """(the resolved run, its manifest, its first state)."""
+    found, given = run.resolve(
+        model_dir=folder,
+        mixture="sst2",
+        prepared_dir=str(prepared),
+        train_steps=9,
+        initial_checkpoint_path=str(first),
+        model=model,
+        batch_size=8,
+        feature_lengths=LENGTHS,
+        optimizer=optimizer,
+        taken=Start(**taken),
+    )
+    network = models.build(found.program.config)
+    shardings = state_shardings(given.mesh, network, given.tuning)
+    return found, given.manifest, loop._state(network, given.tuning, shardings, folder, None, found, given)
 
 
-def _leaf(tree, path):
-    for name in path:
-        tree = tree[name]
-    return np.asarray(tree)
-
-
-class _Look:
-    """The state after the first step of a start."""
-
-    def pauses(self, context, step):
-        return True
-
-    def after_step(self, context, step, values):
-        self.state = jax.device_get(context.state())
+def _same(found, expected):
+    return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True))
 
 
 def test_a_step_is_taken_and_compared(first, prepared, tmp_path):
-    frozen = {"optimizer": optax.sgd(0.0), "initial_checkpoint_path": str(first), "checkpoint_period": 1}
-    train(tmp_path / "run", prepared, 1, **frozen, initial_step=2)
-    found, expected, last = _parameters(tmp_path / "run", 1), _parameters(first, 2), _parameters(first, 3)
-    assert all(np.array_equal(found[path], expected[path]) for path in expected)
-    assert not all(np.array_equal(found[path], last[path]) for path in last)
-    start = json.loads((tmp_path / "run" / "run.json").read_text())["start"]
-    assert start == {"checkpoint": str(first), "step": 2, "manifest": Manifest.load(first).digest()}
-    with pytest.raises(FlanError, match=r"INITIAL_CHECKPOINT_PATH .* \(step 2, .* -> .* \(step 1, "):
-        train(tmp_path / "run", prepared, 2, **frozen, initial_step=1)
-    assert train(tmp_path / "run", prepared, 2, **frozen).step == 2  # it goes on from its own checkpoint
+    last, _, state = _begin(tmp_path, prepared, first)
+    assert _same(state.params, PLAIN.init(jax.random.key(3)))
+    found, _, state = _begin(tmp_path, prepared, first, step=2)
+    assert _same(state.params, PLAIN.init(jax.random.key(2)))
+    assert found.start == {"checkpoint": str(first), "step": 2, "manifest": Manifest.load(first).digest()}
+    ((name, old, new),) = run.differences(last, found)
+    assert name == "INITIAL_CHECKPOINT_PATH" and "(step 3, " in old and "(step 2, " in new
 
 
-def test_the_optimizer_s_state_is_taken_and_its_schedule_begins_anew(first, prepared, tmp_path):
-    """The reference restores the state of before by hand, and takes the step with optax alone."""
-    look = _Look()
-    start = {"initial_checkpoint_path": str(first), "initial_optimizer_state": True, "hooks": [look]}
-    train(tmp_path / "run", prepared, 1, **(ADAM | start))
-    adam = next(s for s in jax.tree.leaves(look.state.opt_state, is_leaf=_is_adam) if _is_adam(s))
-    rate = next(s for s in jax.tree.leaves(look.state.opt_state, is_leaf=_is_rate) if _is_rate(s))
-    assert (int(adam.count), int(rate.count)) == (4, 1)
-    before = _moments(first, 3)
-    fresh = _Look()
-    train(tmp_path / "fresh", prepared, 1, **(ADAM | start | {"initial_optimizer_state": False, "hooks": [fresh]}))
-    gradient = {path: x / 0.1 for path, x in _of(fresh.state, "mu").items()}  # a first mean is a tenth of it
-    for path, x in _of(look.state, "mu").items():
-        np.testing.assert_allclose(x, 0.9 * before[path] + 0.1 * gradient[path], rtol=1e-4, atol=1e-7)
-    described = json.loads((tmp_path / "run" / "run.json").read_text())["start"]
-    assert described["optimizer_state"] is True and described["step"] == 3
-    with pytest.raises(FlanError, match="with the optimizer's state"):
-        train(tmp_path / "run", prepared, 2, **(ADAM | start | {"initial_optimizer_state": False}))
-
-
-def _is_adam(x):
-    return isinstance(x, optax.ScaleByAdamState)
-
-
-def _is_rate(x):
-    return isinstance(x, optax.ScaleByScheduleState)
-
-
-def _of(state, name):
-    adam = next(s for s in jax.tree.leaves(state.opt_state, is_leaf=_is_adam) if _is_adam(s))
-    tree = getattr(adam, name)
-    return {path: _leaf(tree, path) for path in nested.paths(tree)}
-
-
-def _moments(folder, step):
-    from flan_jax.checkpoint import digests, stored
-
-    place = digests.step_folder(folder, step) / stored.OPT_STATE
-    names = [name for name in digests.read(folder, step)[stored.OPT_STATE] if "/mu/" in name]
-    return {tuple(n.partition("/mu/")[2].split("/")): stored.opened(place, n).read().result() for n in names}
+def test_the_optimizer_s_state_is_taken_and_its_schedules_begin_anew(first, prepared, tmp_path):
+    plain, _, fresh = _begin(tmp_path, prepared, first)
+    found, _, state = _begin(tmp_path, prepared, first, optimizer_state=True)
+    adam, rates = state.opt_state[0], [x for x in state.opt_state if isinstance(x, optax.ScaleByScheduleState)]
+    assert adam.count == 3 and all(np.all(x == 3) for x in jax.tree.leaves((adam.mu, adam.nu)))
+    assert len(rates) == 1 and rates[0].count == 0
+    assert all(np.all(np.asarray(x) == 0) for x in jax.tree.leaves(fresh.opt_state))
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(fresh.opt_state)
+    ((name, _, new),) = run.differences(plain, found)
+    assert name == "INITIAL_CHECKPOINT_PATH" and new.endswith(", with the optimizer's state)")
 
 
 def test_parameters_go_into_another_model_by_a_map(first, prepared, tmp_path):
     """A model with a head of its own: the head is random, one norm is another's, the rest is taken."""
-    more = {"optimizer": optax.sgd(0.0), "initial_checkpoint_path": str(first), "checkpoint_period": 1, "model": HEADED}
     mapping = {"logits_dense": None, "pre_mlp_layer_norm": "pre_self_attention_layer_norm"}
-    train(tmp_path, prepared, 1, **more, initial_map=mapping)
-    found, before = _parameters(tmp_path, 1), _parameters(first, 3)
-    assert set(found) == {*before, HEAD} and found[HEAD].std() > 0.01
-    for path, x in before.items():
-        if "pre_mlp_layer_norm" in path:
-            x = before[("decoder", "layers", "pre_self_attention_layer_norm", "scale")]
-        np.testing.assert_array_equal(found[path], x)
-    manifest = Manifest.load(tmp_path)
-    assert manifest.model["tied_embeddings"] is False and manifest.tuning["datasets"] == ["sst2"]
-    assert train(tmp_path, prepared, 2, **more, initial_map=mapping).step == 2
-    with pytest.raises(FlanError, match=r"by INITIAL_MAP .* -> .*\), by INITIAL_MAP|by INITIAL_MAP"):
-        train(tmp_path, prepared, 3, **more, initial_map={"logits_dense": None})
+    found, manifest, state = _begin(tmp_path, prepared, first, optax.sgd(0.1), HEADED, map=mapping)
+    before = PLAIN.init(jax.random.key(3))
+    assert {*nested.paths(state.params)} == {*nested.paths(before), HEAD}
+    assert state.params["decoder"]["logits_dense"]["kernel"].std() > 0.01
+    layers = before["decoder"]["layers"]
+    expected = {"pre_mlp_layer_norm": layers["pre_self_attention_layer_norm"]}
+    assert _same(state.params["decoder"]["layers"], layers | expected)
+    assert _same(state.params["decoder"]["token_embedder"], before["decoder"]["token_embedder"])
+    assert manifest.model["tied_embeddings"] is False and found.program.model["tied_embeddings"] is False
+    other, _, _ = _begin(tmp_path, prepared, first, optax.sgd(0.1), HEADED, map={"logits_dense": None})
+    assert "by INITIAL_MAP" in str(run.differences(found, other))
+
+
+def test_an_optimizer_without_a_state_goes_on(prepared, tmp_path):
+    for steps in (1, 2):
+        assert train(tmp_path, prepared, steps, optimizer=optax.sgd(0.1)).step == steps
 
 
 @pytest.mark.parametrize(
@@ -146,7 +131,7 @@ def test_parameters_go_into_another_model_by_a_map(first, prepared, tmp_path):
     ],
 )
 def test_what_cannot_be_taken_leaves_nothing(first, prepared, tmp_path, changed, says):
-    arguments = {"initial_checkpoint_path": str(first), "model": HEADED} | ADAM | changed
+    arguments = {"initial_checkpoint_path": str(first), "model": HEADED, "optimizer": ADAM} | changed
     with pytest.raises(FlanError) as caught:
         train(tmp_path / "run", prepared, 1, **arguments)
     assert says in str(caught.value) and "\n" not in str(caught.value)
@@ -154,9 +139,9 @@ def test_what_cannot_be_taken_leaves_nothing(first, prepared, tmp_path, changed,
 
 
 def test_a_checkpoint_without_an_optimizer_s_state_is_said(first, prepared, tmp_path):
-    from flan_jax import convert
-
-    convert.convert(str(first), str(tmp_path / "plain"))
-    more = {"initial_checkpoint_path": str(tmp_path / "plain"), "initial_optimizer_state": True}
+    with arrays.Saver(tmp_path / "plain") as saver:
+        saver.save(0, PLAIN.init(jax.random.key(0)))
+    Manifest.load(first).save(tmp_path / "plain")
+    ByteTokenizer().save(tmp_path / "plain" / "vocabulary")
     with pytest.raises(FlanError, match="has no optimizer's state: leave INITIAL_OPTIMIZER_STATE at False"):
-        train(tmp_path / "run", prepared, 1, **(ADAM | more))
+        _begin(tmp_path / "run", prepared, tmp_path / "plain", optimizer_state=True)
