@@ -245,6 +245,12 @@ SETTINGS = (
         "adapters that are trained instead",
         ("train.lora",),
     ),
+    Setting(
+        "PROMPT_LENGTH",
+        or_none(Whole(1, 2**16), "no soft prompt"),
+        "slots of a soft prompt that is trained instead",
+        ("train.prompt_length",),
+    ),
     Setting("RANDOM_SEED", Whole(0, SEEDS), "of the first parameters and the order of rows", ("train.random_seed",)),
     Setting("CHECKPOINT_PERIOD", Whole(1), "steps between checkpoints", ("train.checkpoint_period",)),
     Setting("KEEP_CHECKPOINTS", Whole(1), "how many of the last checkpoints stay", ("train.keep_checkpoints",)),

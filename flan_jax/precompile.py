@@ -60,7 +60,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     manifest, _ = run.origin(*(train.get(name) for name in ("initial_checkpoint_path", "model", "vocabulary")))
     shape = DecoderConfig.from_dict(manifest.model) if train.get("initial_map") is None else train["model"]
     config = shape.computed(**(train.get("computation") or {}))
-    around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay") if name in train}
+    around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay", "prompt_length") if name in train}
     adapters = train.get("lora")
     tuning = optimizers.Tuning(train.get("optimizer"), **around, lora=adapters and optimizers.Lora(**adapters))
     network = tuning.adapted(models.build(config))

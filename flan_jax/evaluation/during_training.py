@@ -17,6 +17,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, jobs, prompt_store
 from flan_jax.evaluation.clusters import is_extra
 from flan_jax.files import make_folder
+from flan_jax.models import prompt
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.training.hooks.context import Context
 
@@ -101,6 +102,8 @@ class Evaluating:
         self._records = self._there(jobs.chosen_of(folder, self._datasets), context)
         config = models.DecoderConfig.from_dict(self._manifest.model).computed(**self._settings.computation)
         network, mesh = models.build(config), context.mesh
+        if isinstance(context.network, prompt.Prompted):
+            network = prompt.prompted(network, context.network.length)
         shapes = network.abstract_params()
         shardings = partitioning.parameter_shardings(mesh, network.logical_axes(), shapes)
         laid_out = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)

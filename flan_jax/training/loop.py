@@ -80,6 +80,7 @@ def train(
     frozen: Sequence[str] = (),
     ema_decay: float | None = None,
     lora: Mapping[str, Any] | None = None,
+    prompt_length: int | None = None,
     microbatches: int = 1,
     mesh_shape: Mapping[str, int] | None = None,
     checkpoint_period: int = 1_000,
@@ -127,6 +128,7 @@ def train(
       ema_decay: of the mean of the trained parameters over steps, which checkpoints then have too; None for none.
       lora: {"rank": 8, "alpha": 16, "targets": ("self_attention",)}: adapters of these projections are trained, and
         nothing else; checkpoints hold them alone. None for none; see `optimizers.Lora`.
+      prompt_length: slots of a soft prompt, which is then all that is trained and saved; None for none.
       microbatches: gradient accumulation.
       mesh_shape: sizes of the axes data, fsdp and tensor; -1 takes what is left.
       checkpoint_period: steps between checkpoints; the last step is always saved.
@@ -177,7 +179,12 @@ def train(
             computation=computation,
             random_seed=random_seed,
             optimizer=optimizers.Tuning(
-                optimizer, clip_norm, tuple(frozen), ema_decay, None if lora is None else optimizers.Lora(**lora)
+                optimizer,
+                clip_norm,
+                tuple(frozen),
+                ema_decay,
+                None if lora is None else optimizers.Lora(**lora),
+                prompt_length,
             ),
             microbatches=microbatches,
             mesh_shape=mesh_shape,
@@ -323,10 +330,10 @@ def _state(
         params = arrays.restore_params(checkpoint, plain.abstract_params(), of_plain, of_step, arrays.START)
     else:
         params = jax.jit(plain.init, out_shardings=of_plain)(jax.random.key(run.seed))
-    if tuning.lora is not None:
+    if tuning.keeps_base:
         laid_out = saved_parts(network, shardings.params)[1]
         make = jax.jit(network.adapters, out_shardings=laid_out)
-        params = nested.merged(params, begun.get(stored.ADAPTERS) or make(jax.random.key(run.seed)))
+        params = nested.merged(params, begun.get(stored.ADAPTERS) or make(jax.random.key(run.seed), params))
     opt_state, ema = begun.get(stored.OPT_STATE), begun.get(stored.EMA)
     origin = checkpoint or "the random start" if step is None else model_dir
     digests.refuse_not_finite(digests.measure(params), f"parameters of {origin}", "start from another checkpoint")

@@ -57,6 +57,7 @@ _NAMES = {
     "program.frozen": "FROZEN",
     "program.ema_decay": "EMA_DECAY",
     "program.lora": "LORA",
+    "program.prompt_length": "PROMPT_LENGTH",
 }
 
 
@@ -76,6 +77,7 @@ class Program:
       frozen: patterns of the parameters that are not trained.
       ema_decay: of the mean of parameters over steps, or None.
       lora: rank, alpha and targets of adapters, or None.
+      prompt_length: slots of a soft prompt, or None.
     """
 
     model: dict[str, Any]
@@ -89,6 +91,7 @@ class Program:
     frozen: tuple[str, ...] = ()
     ema_decay: float | None = None
     lora: dict[str, Any] | None = None
+    prompt_length: int | None = None
 
     @classmethod
     def of(
@@ -114,6 +117,7 @@ class Program:
             frozen=tuning.frozen,
             ema_decay=tuning.ema_decay,
             lora=None if tuning.lora is None else dataclasses.asdict(tuning.lora),
+            prompt_length=tuning.prompt_length,
         )
 
     @property
@@ -377,8 +381,10 @@ def _base(
       FlanError: there is none, or it is not what it was.
     """
     if not checkpoint:
-        raise FlanError("LORA changes a model that is there: give its folder as INITIAL_CHECKPOINT_PATH.")
-    if begun and saved.program.lora is not None and (base := adapters.load(model_dir)) is not None:
+        raise FlanError(
+            "LORA and PROMPT_LENGTH change a model that is there: give its folder as INITIAL_CHECKPOINT_PATH."
+        )
+    if begun and (base := adapters.load(model_dir)) is not None:
         base.check(checkpoint)
         return base
     return adapters.Base.of(checkpoint, start["step"])
@@ -448,9 +454,11 @@ def resolve(
         config, batch_size, feature_lengths, microbatches, tuning
     )  # before it is called: optax's schedules turn what they hold into floats
     network = tuning.adapted(models.build(config))
-    base = _base(saved, begun, start, initial_checkpoint_path, model_dir) if tuning.lora is not None else None
-    if taken.map is not None and tuning.lora is not None:
-        raise FlanError("LORA names the model that its adapters change, which a map would make: leave INITIAL_MAP out.")
+    base = _base(saved, begun, start, initial_checkpoint_path, model_dir) if tuning.keeps_base else None
+    if taken.map is not None and tuning.keeps_base:
+        raise FlanError(
+            "LORA and PROMPT_LENGTH name the model that they change, which a map would make: leave INITIAL_MAP out."
+        )
     if taken.map is not None and not begun:
         sources(network.abstract_params(), initial_checkpoint_path, start["step"], taken.map)
     if taken.optimizer_state and not begun:

@@ -102,7 +102,7 @@ class Context:
         return self._state
 
     def merged_params(self) -> Any:
-        """The parameters after this step, with adapters, if there are any, taken in: those of a model without.
+        """The parameters after this step, with adapters, if there are any, taken in. A soft prompt stays among them.
 
         Raises:
           FlanError: the devices did not wait for this step.
