@@ -44,9 +44,9 @@ def params():
 
 def test_packed_rows_are_as_if_each_segment_had_the_prompt_before_it(params):
     rng = np.random.default_rng(0)
-    tokens = rng.integers(0, SMALL.vocab_size, (2, 16), np.int32)
-    cuts = ((0, 7, 13), (0, 4, 16))
-    segments, positions = np.zeros((2, 2, 16), np.int32)
+    tokens = rng.integers(0, SMALL.vocab_size, (1, 16), np.int32)
+    cuts = ((0, 7, 13),)
+    segments, positions = np.zeros((2, 1, 16), np.int32)
     for row, edges in enumerate(cuts):
         for number, (start, end) in enumerate(itertools.pairwise(edges), 1):
             segments[row, start:end], positions[row, start:end] = number, np.arange(end - start)
@@ -71,11 +71,15 @@ def test_packed_rows_are_as_if_each_segment_had_the_prompt_before_it(params):
 
 def test_scores_and_texts_are_those_of_one_text_at_a_time(params):
     trees = [Tree((4, 9, 17), ((5, 6), (7,)), (0, 0), (1, 1)), Tree((30, 4), ((8, 9, 10),), (0,), (1,))]
-    forward = jax.jit(lambda tokens: jax.nn.log_softmax(_alone(params, tokens)))
+    padded = jax.jit(lambda tokens: jax.nn.log_softmax(_alone(params, tokens)))
+
+    def forward(ids):
+        return np.asarray(padded(np.pad(ids, (0, 8 - len(ids)))))[: len(ids)]
+
     for tree, scores in zip(trees, Scorer(NETWORK, params).score(trees), strict=True):
         for branch, found in zip(tree.branches, scores.loglikelihood, strict=True):
             ids = [*tree.trunk, *branch]
-            logprobs = np.asarray(forward(np.array(ids)))
+            logprobs = forward(np.array(ids))
             expected = sum(logprobs[i - 1, ids[i]] for i in range(len(tree.trunk), len(ids)))
             np.testing.assert_allclose(found, expected, atol=1e-4)
     (text,) = Generator(NETWORK, params, (1,), prompt_lengths=(8,), new_tokens=(4,), rows=(8,)).generate(
@@ -83,7 +87,7 @@ def test_scores_and_texts_are_those_of_one_text_at_a_time(params):
     )
     ids = [4, 9, 17]
     for token in text.tokens:
-        assert token == int(np.asarray(forward(np.array(ids)))[-1].argmax())
+        assert token == int(forward(np.array(ids))[-1].argmax())
         ids.append(token)
     assert len(ids) > 3
 
