@@ -8,6 +8,7 @@ python -m flan_jax.convert --from=runs/first --to=exports/first --format=hugging
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from flan_jax.values import WEIGHTS
 
 with epy.lazy_imports():  # not before the command line is read
     from flan_jax.checkpoint import adapters
+    from flan_jax.checkpoint import manifest as manifests
     from flan_jax.data import vocabularies
     from flan_jax.formats import conversion, native, pretrained, t5x
     from flan_jax.formats import source as opened
@@ -64,21 +66,29 @@ def convert(
     if tuning is not None:
         conversion.declared(tuning)  # a misspelt cluster shows before anything is read
     conversion.check_destination(to, overwrite)
+    if form == names.PEFT:
+        return _adapters(user_path(source, "--from"), to, tuning, step, which)
     found, checkpoint = _open(source, model, vocabulary, step, which)
     manifest = conversion.manifest_of(found, tuning, form, user_path(source, "--from"))
     kept: dict[str, Any] = {}
     if form == names.T5X and checkpoint is not None:
         kept = {"optimizer": t5x.read_optimizer(checkpoint), "scanned": t5x.is_scanned(checkpoint)}
-    if form == names.PEFT:
-        kept = _adapters(user_path(source, "--from"), step, which)
     return conversion.write(found, to, manifest, form, dtype, **kept)
 
 
-def _adapters(folder: AnyPath, step: int | None, which: str) -> dict[str, Any]:
+def _adapters(folder: AnyPath, to: AnyPath, tuning: str | None, step: int | None, which: str) -> Mapping[str, Any]:
+    """Writes what a run with LORA or PROMPT_LENGTH has trained, alone."""
     base = adapters.load(folder) if folder.is_dir() else None
     if base is None:
-        raise FlanError(f"{folder} holds no adapters of a run with LORA: leave --format={names.PEFT} out.")
-    return {"adapters": native.adapters_of(folder, step, which)[1], "base": user_path(base.checkpoint).name}
+        raise FlanError(
+            f"{folder} holds no adapters of a run with LORA or PROMPT_LENGTH: leave --format={names.PEFT} out."
+        )
+    plain = native.read(base.check(), base.step)
+    step, found = native.adapters_of(folder, step, which)
+    source = dataclasses.replace(plain, name=f"{folder.name} step {step}", manifest=manifests.Manifest.load(folder))
+    manifest = conversion.manifest_of(source, tuning, names.PEFT)
+    name = user_path(base.checkpoint).name
+    return conversion.write(source, to, manifest, names.PEFT, adapters=found, base=name)
 
 
 def _open(

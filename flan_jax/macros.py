@@ -150,6 +150,23 @@ class _Patterns:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Map:
+    """From patterns of parameters' paths to other paths, or to None."""
+
+    wanted: str = "a dictionary from patterns of paths to other paths or None, as {'logits_dense': None}"
+
+    def fit(self, value: Any) -> dict[str, str | None]:
+        """See `values.Kind`."""
+        if not isinstance(value, Mapping):
+            raise Unfit
+        for pattern, other in value.items():
+            _Patterns().fit(pattern)
+            if other is not None and not (isinstance(other, str) and other.strip("/")):
+                raise Unfit
+        return dict(value)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Best:
     """By which figure checkpoints stay."""
 
@@ -245,6 +262,19 @@ SETTINGS = (
         "the checkpoint folder to start from",
         ("train.initial_checkpoint_path",),
     ),
+    Setting("INITIAL_STEP", or_none(Whole(0), "the last"), "which of that folder's steps", ("train.initial_step",)),
+    Setting(
+        "INITIAL_OPTIMIZER_STATE",
+        Switch(),
+        "whether the optimizer's state is taken from there too",
+        ("train.initial_optimizer_state",),
+    ),
+    Setting(
+        "INITIAL_MAP",
+        or_none(_Map(), "the model there"),
+        "where MODEL's parameters are in that checkpoint",
+        ("train.initial_map",),
+    ),
     Setting(
         "TASK_FEATURE_LENGTHS",
         or_none(Keyed({"inputs": TOKENS, "targets": TOKENS}), "the paper's"),
@@ -294,6 +324,12 @@ SETTINGS = (
         or_none(Keyed({"rank": Whole(1, _MOST_AT_ONCE), "alpha": Number(above=0, most=10**6), "targets": _Patterns()})),
         "adapters that are trained instead",
         ("train.lora",),
+    ),
+    Setting(
+        "PROMPT_LENGTH",
+        or_none(Whole(1, 2**16), "no soft prompt"),
+        "slots of a soft prompt that is trained instead",
+        ("train.prompt_length",),
     ),
     Setting("RANDOM_SEED", Whole(0, SEEDS), "of the first parameters and the order of rows", ("train.random_seed",)),
     Setting("CHECKPOINT_PERIOD", Whole(1), "steps between checkpoints", ("train.checkpoint_period",)),

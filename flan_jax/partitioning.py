@@ -38,6 +38,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "kv": None,
     "relpos_buckets": None,
     "lora_rank": None,
+    "prompt_length": None,
     "layers": None,  # scanned over, never split
 }
 

@@ -65,8 +65,9 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     manifest, _ = run.origin(*(train.get(name) for name in ("initial_checkpoint_path", "model", "vocabulary")))
     computation = automatic.asked(train.get("computation"))
     fixed = {name: value for name, value in computation.items() if value != AUTO}
-    config = DecoderConfig.from_dict(manifest.model).computed(**fixed)
-    around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay") if name in train}
+    shape = DecoderConfig.from_dict(manifest.model) if train.get("initial_map") is None else train["model"]
+    config = shape.computed(**fixed)
+    around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay", "prompt_length") if name in train}
     adapters = train.get("lora")
     tuning = optimizers.Tuning(train.get("optimizer"), **around, lora=adapters and optimizers.Lora(**adapters))
     network = tuning.adapted(models.build(config))
@@ -105,9 +106,11 @@ def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate
         sizes = mesh | {"data": 1 if mesh["data"] == -1 else mesh["data"]}
         left = max(len(where.devices) // math.prod(sizes.values()), 1) if mesh["data"] == -1 else 1
         lengths = {"inputs": arguments.inputs, "targets": arguments.targets}
-        step = run.step_of(sizes | {"data": sizes["data"] * left}, arguments.rows, lengths, arguments.microbatches)
+        share = run.share_of(sizes | {"data": sizes["data"] * left}, arguments.rows, lengths, arguments.microbatches)
         device = automatic.Device("tpu", where.name, where.chip.hbm_bytes / where.chip.devices)
-        computation, chosen = automatic.chosen(config, arguments.computation, device, None if arguments.score else step)
+        computation, chosen = automatic.chosen(
+            config, arguments.computation, device, None if arguments.score else share
+        )
         config = config.computed(**computation)
         if chosen:
             print(chosen, file=sys.stderr, flush=True)

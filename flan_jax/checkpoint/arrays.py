@@ -29,7 +29,7 @@ from flan_jax.files import (
     write_atomic,
     written,
 )
-from flan_jax.models import lora, nested
+from flan_jax.models import lora, nested, prompt
 
 STOP, PREVIOUS = ON_DAMAGE = ("stop", "previous")  # what `choose_step` does about a damaged newest step
 STEP = "give --step={step}, or STEP={step} in gin"  # how the commands that read a checkpoint take another step
@@ -428,7 +428,8 @@ def _adapted(
     if which == stored.EMA:
         stored.averaged(model_dir, step)  # or it is said that there is none
         items += (stored.EMA,)
-    params = restore_params(where, abstract, shardings, base.step, how)
+    own = [path for path in nested.paths(abstract) if not lora.is_adapter(path)]
+    params = restore_params(where, nested.part(abstract, own), nested.part(shardings, own), base.step, how)
     whole = jax.sharding.NamedSharding(jax.tree.leaves(shardings)[0].mesh, jax.sharding.PartitionSpec())
     wanted = {}
     for item in items:
@@ -436,6 +437,11 @@ def _adapted(
         for name, one in saved.get(item, {}).items():
             shapes = nested.merged(shapes, nested.at(name.split("/"), jax.ShapeDtypeStruct(one.shape, one.dtype)))
         wanted[item] = shapes, jax.tree.map(lambda _: whole, shapes)
+    if any(prompt.SOFT in path for path in nested.paths(wanted[stored.ADAPTERS][0])) != (own != nested.paths(abstract)):
+        raise FlanError(
+            f"{model_dir} holds a soft prompt, which is no part of a model's own parameters: give {where}, to which it "
+            "belongs."
+        )
     found = restore_items(model_dir, wanted, step)
 
     def taken_in(params: Any, *beside: Any) -> Any:
@@ -477,6 +483,8 @@ def restore_items(model_dir: str | AnyPath, wanted: Mapping[str, tuple[Any, Any]
     """
     chosen = _chosen_step(model_dir, step)
     remedy = "give another folder, or start a new run from its parameters with INITIAL_CHECKPOINT_PATH"
+    empty = {item: one for item, (one, _) in wanted.items() if not jax.tree.leaves(one)}  # an optimizer without a state
+    wanted = {item: pair for item, pair in wanted.items() if item not in empty}
     abstract = {item: one for item, (one, _) in wanted.items()}
     with (
         explained(model_dir, chosen, tuple(wanted), TRAIN, abstract),
@@ -487,7 +495,7 @@ def restore_items(model_dir: str | AnyPath, wanted: Mapping[str, tuple[Any, Any]
             found = manager.restore(chosen, args=ocp.args.Composite(**asked))
             items = {item: found[item] for item in wanted}
         digests.verify(model_dir, chosen, items)
-    return items
+    return items | empty
 
 
 @contextlib.contextmanager
@@ -569,6 +577,12 @@ def load_model(
     model = models.build(models.DecoderConfig.from_dict(manifest.model).computed(**(computation or {})))
     mesh = partitioning.make_mesh() if mesh is None else mesh
     models.refuse_attention(model.config.attention, mesh.devices.flat[0].platform)
+    if adapters.load(model_dir) is not None:
+        step = _chosen_step(model_dir, step)
+        with explained(model_dir, step, (stored.ADAPTERS,)):
+            saved = digests.read(model_dir, step) or {}
+        if (soft := saved.get(stored.ADAPTERS, {}).get("/".join(prompt.PATH))) is not None:
+            model = prompt.prompted(model, soft.shape[0])
     abstract = model.abstract_params()
     shardings = partitioning.parameter_shardings(mesh, model.logical_axes(), abstract)
     return model, restore_params(model_dir, abstract, shardings, step, which=which), tokenizer, manifest

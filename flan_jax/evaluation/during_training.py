@@ -18,7 +18,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, jobs, prompt_store
 from flan_jax.evaluation.clusters import is_extra
 from flan_jax.files import make_folder
-from flan_jax.models import automatic
+from flan_jax.models import automatic, prompt
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.training.hooks.context import Context
 
@@ -106,6 +106,8 @@ class Evaluating:
         computation, _ = automatic.chosen(config, self._settings.computation, device)
         self._settings = dataclasses.replace(self._settings, computation=computation)
         network = models.build(config.computed(**computation))
+        if isinstance(context.network, prompt.Prompted):
+            network = prompt.prompted(network, context.network.length)
         shapes = network.abstract_params()
         shardings = partitioning.parameter_shardings(mesh, network.logical_axes(), shapes)
         laid_out = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)

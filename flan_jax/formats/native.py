@@ -24,7 +24,7 @@ from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, orbax_folder
 from flan_jax.formats.source import Leaf, Source, as_float32, leaves
 from flan_jax.formats.source import Path as ParameterPath
-from flan_jax.models import lora, nested
+from flan_jax.models import lora, nested, prompt
 
 _READ_AT_ONCE = 1 << 30  # bytes of one parameter's layers; a chunk of a trained checkpoint holds all layers
 
@@ -222,6 +222,8 @@ def _with_adapters(folder: AnyPath, base: adapters.Base, step: int | None, which
     """The model with its adapters taken in, a layer at a time."""
     plain = read(base.check(), base.step)
     step, tree = adapters_of(folder, step, which)
+    if any(prompt.SOFT in path for path in nested.paths(tree)):
+        raise FlanError(f"{folder} holds a soft prompt, for which this format has no place; --format=peft has one.")
     manifest = Manifest.load(folder)
 
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:

@@ -15,7 +15,7 @@ from flan_jax.formats import huggingface_config
 from flan_jax.formats.huggingface_fields import T5
 from flan_jax.formats.huggingface_tensors import tensors
 from flan_jax.formats.source import Source, as_float32
-from flan_jax.models import lora
+from flan_jax.models import lora, prompt
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -33,6 +33,10 @@ def write(source: Source, adapters: Mapping[str, Any], base: str, folder: Path) 
       FlanError: transformers has no such architecture, or a number is not finite.
     """
     config = source.config
+    folder.mkdir(parents=True, exist_ok=True)
+    if prompt.SOFT in adapters.get("decoder", {}):
+        _write_prompt(config, np.asarray(adapters["decoder"][prompt.SOFT]["embedding"]), base, folder)
+        return
     family = huggingface_config.write(config, source.tokenizer, "float32")["model_type"]
     prefix = "" if family == T5 else "model."
     content: dict[str, np.ndarray] = {}
@@ -63,8 +67,24 @@ def write(source: Source, adapters: Mapping[str, Any], base: str, folder: Path) 
         "inference_mode": True,
         "target_modules": _targets(config, modules),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(about, indent=1) + "\n")
+    save_file(content, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _write_prompt(config: models.DecoderConfig, embedding_PxD: np.ndarray, base: str, folder: Path) -> None:
+    about = {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "num_virtual_tokens": embedding_PxD.shape[0],
+        "token_dim": config.embed_dim,
+        "num_transformer_submodules": 1,
+        "num_attention_heads": config.num_heads,
+        "num_layers": config.num_layers,
+        "inference_mode": True,
+    }
+    (folder / CONFIG).write_text(json.dumps(about, indent=1) + "\n")
+    content = {"prompt_embeddings": as_float32(embedding_PxD, f"the soft prompt of {base}")}
     save_file(content, folder / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -88,8 +88,10 @@ class TokenEmbedder(nn.Module):
         self.embedding = parameter(self, "embedding", shape, axes, nn.initializers.normal(std))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """tokens [B, L] -> [B, L, D]."""
+        """tokens [B, L] -> [B, L, D]; embeddings [B, L, D], of a soft prompt, are given back."""
         c = self.config
+        if jnp.issubdtype(tokens.dtype, jnp.floating):
+            return tokens.astype(c.dtype)
         embedding = partitioning.constrain(self.embedding, ("vocab", "activation_embed"))
         x_BxLxD = partitioning.constrain(jnp.take(embedding, tokens, axis=0).astype(c.dtype), BETWEEN)
         return x_BxLxD * jnp.asarray(c.embed_dim**0.5, x_BxLxD.dtype) if c.scale_embeddings else x_BxLxD

@@ -19,6 +19,7 @@ from flan_jax.models.decoder import Model
 from flan_jax.models.encoder_decoder import EncoderDecoder, build
 from flan_jax.models.layers import LORA_A, LORA_B, LORA_SCALE
 from flan_jax.models.nested import Path
+from flan_jax.models.prompt import SOFT
 
 TRAINED = (LORA_A, LORA_B)
 NAMES = (*TRAINED, LORA_SCALE)
@@ -39,10 +40,12 @@ class _Adapted:
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
         """Random float32 parameters, with adapters that change nothing yet."""
-        return nested.merged(super().init(rng), self.adapters(rng))  # type: ignore[misc]
+        params = super().init(rng)  # type: ignore[misc]
+        return nested.merged(params, self.adapters(rng, params))
 
-    def adapters(self, rng: jax.Array) -> dict[str, Any]:
+    def adapters(self, rng: jax.Array, params: Any) -> dict[str, Any]:
         """The adapters alone: A random as `peft`'s, B zero."""
+        del params
         plain = build(self.config)
         shapes, axes = plain.abstract_params(), plain.logical_axes()
         found: dict[str, Any] = {}
@@ -103,8 +106,8 @@ def adapted(model: Model, rank: int, alpha: float, targets: tuple[Path, ...]) ->
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a parameter belongs to an adapter."""
-    return path[-1] in NAMES
+    """Whether a parameter belongs to an adapter, or is a soft prompt."""
+    return path[-1] in NAMES or SOFT in path
 
 
 def delta(a: Any, b: Any, scale: Any) -> Any:

@@ -17,7 +17,7 @@ from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
 from flan_jax.files import AnyPath, user_path
 from flan_jax.models import nested
-from flan_jax.training import notices, optimizers, records
+from flan_jax.training import notices, optimizers, records, starting
 from flan_jax.training.continuing import continued
 from flan_jax.training.figures import Figures
 from flan_jax.training.hooks import loading
@@ -67,6 +67,9 @@ def train(
     prepared_dir: str,
     train_steps: int = 30_000,
     initial_checkpoint_path: str | None = None,
+    initial_step: int | None = None,
+    initial_optimizer_state: bool = False,
+    initial_map: Mapping[str, str | None] | None = None,
     model: models.DecoderConfig | None = None,
     vocabulary: str | None = None,
     batch_size: int = ROWS_PER_BATCH,
@@ -78,6 +81,7 @@ def train(
     frozen: Sequence[str] = (),
     ema_decay: float | None = None,
     lora: Mapping[str, Any] | None = None,
+    prompt_length: int | None = None,
     microbatches: int = 1,
     loss_averaging: str = Objective.loss_averaging,
     loss_on_inputs: bool = Objective.loss_on_inputs,
@@ -112,7 +116,11 @@ def train(
       train_steps: steps in all (paper: 30,000).
       initial_checkpoint_path: a checkpoint folder to start from; its manifest is inherited. None starts from
         random parameters of `model`.
-      model: the shape, without an initial checkpoint.
+      initial_step: which of its steps; None takes the last.
+      initial_optimizer_state: take the optimizer's state too; the learning rate's schedule begins anew.
+      initial_map: where this model's parameters are in the checkpoint, by their patterns; None for a pattern starts
+        them at random. With a map the model is `model`; see `starting.Start`.
+      model: the shape, without an initial checkpoint, or with a map.
       vocabulary: as `vocabularies.load` takes it, without an initial checkpoint.
       batch_size: rows a step (paper: 8,192 tokens a batch).
       feature_lengths: {"inputs": 1024, "targets": 256}: their sum is the row length, the second the target slots. Of an
@@ -127,6 +135,7 @@ def train(
       ema_decay: of the mean of the trained parameters over steps, which checkpoints then have too; None for none.
       lora: {"rank": 8, "alpha": 16, "targets": ("self_attention",)}: adapters of these projections are trained, and
         nothing else; checkpoints hold them alone. None for none; see `optimizers.Lora`.
+      prompt_length: slots of a soft prompt, which is then all that is trained and saved; None for none.
       microbatches: gradient accumulation.
       loss_averaging: "per_token" (the paper's), or "per_example": each example's targets together weigh 1.
       loss_on_inputs: whether a decoder's inputs carry loss too. Then all slots of a row are target slots, and the LM
@@ -183,12 +192,18 @@ def train(
             computation=computation,
             random_seed=random_seed,
             optimizer=optimizers.Tuning(
-                optimizer, clip_norm, tuple(frozen), ema_decay, None if lora is None else optimizers.Lora(**lora)
+                optimizer,
+                clip_norm,
+                tuple(frozen),
+                ema_decay,
+                None if lora is None else optimizers.Lora(**lora),
+                prompt_length,
             ),
             microbatches=microbatches,
             objective=Objective(loss_averaging, loss_on_inputs, z_loss, label_smoothing, dropout_rate),
             mesh_shape=mesh_shape,
             hooks=hooks,
+            taken=starting.Start(initial_step, initial_optimizer_state, initial_map),
         )
         return _trained(run, given, folder, prepared_dir, called, on_damage, config_text)
 
@@ -234,7 +249,7 @@ def _trained(
     )
     tuning = given.tuning
     shardings = state_shardings(mesh, network, tuning)
-    state = _state(network, tuning, shardings, folder, start, run, given.checkpoint)
+    state = _state(network, tuning, shardings, folder, start, run, given)
     place.check_room(folder, (saved_parts(network, state.params), state.opt_state, state.ema))
     if primary:
         whole = partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())
@@ -295,7 +310,7 @@ def _state(
     model_dir: AnyPath,
     step: int | None,
     run: Run,
-    checkpoint: str | None,
+    given: Materials,
 ) -> TrainState:
     """The state to go on from, each leaf made on the devices that will hold it.
 
@@ -306,7 +321,7 @@ def _state(
       model_dir: the run's own folder.
       step: which of its checkpoints; None where it has none.
       run: says which step of the checkpoint to start from, and the seed.
-      checkpoint: where the parameters of step 0 are; None makes random ones.
+      given: says where the parameters of step 0 are, and what else is taken from there.
 
     Raises:
       FlanError: it cannot be read, or the parameters are not finite.
@@ -314,6 +329,7 @@ def _state(
     plain, axes = models.build(network.config), network.logical_axes()
     of_plain = partitioning.parameter_shardings(shardings.step.mesh, plain.logical_axes(), plain.abstract_params())
     begun: dict[str, Any] = {}
+    checkpoint, taken = given.checkpoint, given.taken
     if step is not None:
         abstract = abstract_state(network, tuning)
         wanted = {
@@ -325,21 +341,28 @@ def _state(
         begun = arrays.restore_items(model_dir, {k: pair for k, pair in wanted.items() if pair[0] is not None}, step)
     if stored.PARAMS in begun:
         params = begun[stored.PARAMS]
+    elif checkpoint and taken.map is not None and step is None:
+        found = starting.sources(plain.abstract_params(), checkpoint, run.start["step"], taken.map)
+        params = jax.jit(plain.init, out_shardings=of_plain)(jax.random.key(run.seed))
+        params = starting.restored(checkpoint, run.start["step"], found, params, of_plain)
     elif checkpoint:
         of_step = run.start.get("step")
         params = arrays.restore_params(checkpoint, plain.abstract_params(), of_plain, of_step, arrays.START)
     else:
         params = jax.jit(plain.init, out_shardings=of_plain)(jax.random.key(run.seed))
-    if tuning.lora is not None:
+    if tuning.keeps_base:
         laid_out = saved_parts(network, shardings.params)[1]
         make = jax.jit(network.adapters, out_shardings=laid_out)
-        params = nested.merged(params, begun.get(stored.ADAPTERS) or make(jax.random.key(run.seed)))
+        params = nested.merged(params, begun.get(stored.ADAPTERS) or make(jax.random.key(run.seed), params))
     opt_state, ema = begun.get(stored.OPT_STATE), begun.get(stored.EMA)
     origin = checkpoint or "the random start" if step is None else model_dir
     digests.refuse_not_finite(digests.measure(params), f"parameters of {origin}", "start from another checkpoint")
     if step is None:
         tx = optimizers.for_parameters(tuning, axes)
         opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
+        if checkpoint and taken.optimizer_state:
+            of_state = jax.eval_shape(tx.init, network.abstract_params()), shardings.opt_state
+            opt_state = starting.optimizer_state(checkpoint, run.start["step"], opt_state, *of_state)
         if tuning.ema_decay is not None:  # a copy: the step is given the memory of both
             ema = jax.tree.map(jnp.copy, trained_part(tuning, network, params))
     return TrainState(jax.device_put(np.int32(step or 0), shardings.step), params, opt_state, ema)

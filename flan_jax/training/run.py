@@ -31,6 +31,7 @@ from flan_jax.revision import code_revision
 from flan_jax.training import optimizers
 from flan_jax.training.described import describe, flat
 from flan_jax.training.loss import CROSS_ENTROPY, Objective
+from flan_jax.training.starting import Start, refuse_unfit, sources, step_of
 from flan_jax.values import shown
 
 FILE = "run.json"
@@ -69,6 +70,7 @@ _NAMES = {
     "program.frozen": "FROZEN",
     "program.ema_decay": "EMA_DECAY",
     "program.lora": "LORA",
+    "program.prompt_length": "PROMPT_LENGTH",
 }
 
 
@@ -88,6 +90,7 @@ class Program:
       frozen: patterns of the parameters that are not trained.
       ema_decay: of the mean of parameters over steps, or None.
       lora: rank, alpha and targets of adapters, or None.
+      prompt_length: slots of a soft prompt, or None.
       objective: what a step minimises. A file of an earlier version has none: then it was the mean cross entropy.
     """
 
@@ -102,6 +105,7 @@ class Program:
     frozen: tuple[str, ...] = ()
     ema_decay: float | None = None
     lora: dict[str, Any] | None = None
+    prompt_length: int | None = None
     objective: Objective = CROSS_ENTROPY
 
     @classmethod
@@ -139,6 +143,7 @@ class Program:
             frozen=tuning.frozen,
             ema_decay=tuning.ema_decay,
             lora=None if tuning.lora is None else dataclasses.asdict(tuning.lora),
+            prompt_length=tuning.prompt_length,
             objective=objective,
         )
 
@@ -328,13 +333,16 @@ def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether both start from the same parameters, by content, wherever they lie; two seeds differ as seeds."""
     if "random" in old and "random" in new:
         return True
-    return old.get("manifest") is not None and all(old.get(name) == new.get(name) for name in ("manifest", "step"))
+    names = ("manifest", "step", "optimizer_state", "map")
+    return old.get("manifest") is not None and all(old.get(name) == new.get(name) for name in names)
 
 
 def _named_start(start: Mapping[str, Any]) -> str | None:
     if "random" in start:
         return None
-    return f"{start.get('checkpoint')} (step {start.get('step')}, manifest {str(start.get('manifest'))[:12]})"
+    more = ", with the optimizer's state" if start.get("optimizer_state") else ""
+    more += f", by INITIAL_MAP {shown(start['map'])}" if "map" in start else ""
+    return f"{start.get('checkpoint')} (step {start.get('step')}, manifest {str(start.get('manifest'))[:12]}{more})"
 
 
 # ------------------------------------------------------------------------------------------------------- resolving
@@ -354,6 +362,7 @@ class Materials:
       checkpoint: where the parameters of step 0 are; None makes random ones.
       chosen: a line that says how the model is computed, where that was chosen here.
       base: the model that adapters change, where only these are trained.
+      taken: what else than parameters is taken from there, and which of them.
     """
 
     manifest: Manifest
@@ -365,6 +374,7 @@ class Materials:
     checkpoint: str | None
     chosen: str = ""
     base: adapters.Base | None = None
+    taken: Start = dataclasses.field(default_factory=Start)
 
 
 def origin(
@@ -440,11 +450,23 @@ def _base(
       FlanError: there is none, or it is not what it was.
     """
     if not checkpoint:
-        raise FlanError("LORA changes a model that is there: give its folder as INITIAL_CHECKPOINT_PATH.")
-    if begun and saved.program.lora is not None and (base := adapters.load(model_dir)) is not None:
+        raise FlanError(
+            "LORA and PROMPT_LENGTH change a model that is there: give its folder as INITIAL_CHECKPOINT_PATH."
+        )
+    if begun and (base := adapters.load(model_dir)) is not None:
         base.check(checkpoint)
         return base
     return adapters.Base.of(checkpoint, start["step"])
+
+
+def _refuse_taken(taken: Start, checkpoint: str | None, model: models.DecoderConfig | None) -> None:
+    if checkpoint is None and taken != Start():
+        raise FlanError(
+            "INITIAL_STEP, INITIAL_OPTIMIZER_STATE and INITIAL_MAP say what is taken from INITIAL_CHECKPOINT_PATH: "
+            "give it too."
+        )
+    if taken.map is not None and model is None:
+        raise FlanError("INITIAL_MAP takes parameters into another model: give it as MODEL.")
 
 
 def resolve(
@@ -465,6 +487,7 @@ def resolve(
     objective: Objective = CROSS_ENTROPY,
     mesh_shape: Mapping[str, int] | None = None,
     hooks: Sequence[Any] = (),
+    taken: Start = Start(),  # noqa: B008 - it cannot be changed
 ) -> tuple[Run, Materials]:
     """Resolves and validates the arguments of `loop.train`, which says what they are; nothing is written.
 
@@ -475,23 +498,43 @@ def resolve(
     """
     saved = Run.load(model_dir)
     begun = saved is not None and arrays.latest_step(model_dir) is not None
-    if begun and initial_checkpoint_path and saved.start.get("checkpoint") == str(initial_checkpoint_path):
-        manifest, start = Manifest.load(model_dir), dict(saved.start)
+    _refuse_taken(taken, initial_checkpoint_path, model)
+    if (
+        begun
+        and initial_checkpoint_path
+        and saved.start.get("checkpoint") == str(initial_checkpoint_path)
+        and taken.step in (None, saved.start.get("step"))
+    ):
+        kept = {name: saved.start.get(name) for name in ("checkpoint", "step", "manifest")}
+        manifest, start = Manifest.load(model_dir), kept | taken.described()
         tokenizer = manifest.load_vocabulary(model_dir)
     else:
         manifest, tokenizer = origin(initial_checkpoint_path, model, vocabulary, random_seed)
         start = {"random": random_seed}
         if initial_checkpoint_path:
-            step = arrays.latest_step(initial_checkpoint_path)
+            step = step_of(initial_checkpoint_path, taken)
             start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
+            start |= taken.described()
+            if taken.map is not None:
+                manifest = dataclasses.replace(manifest, model=model.to_dict())
+                vocabularies.check_fits(tokenizer, model.vocab_size, "MODEL")
     config, mesh = models.DecoderConfig.from_dict(manifest.model), partitioning.make_mesh(**(mesh_shape or {}))
-    step = step_of(mesh.shape, batch_size, feature_lengths, microbatches)
-    computation, chosen = automatic.chosen(config, computation, automatic.Device.of(mesh.devices.flat[0]), step)
+    share = share_of(mesh.shape, batch_size, feature_lengths, microbatches)
+    computation, chosen = automatic.chosen(config, computation, automatic.Device.of(mesh.devices.flat[0]), share)
     config, tuning = config.computed(**computation), optimizers.Tuning.of(optimizer)
     # Before the optimizer is called: optax's schedules turn what they hold into floats.
     program = Program.of(config, batch_size, feature_lengths, microbatches, tuning, objective)
     network = tuning.adapted(models.build(config))
-    base = _base(saved, begun, start, initial_checkpoint_path, model_dir) if tuning.lora is not None else None
+    base = _base(saved, begun, start, initial_checkpoint_path, model_dir) if tuning.keeps_base else None
+    if taken.map is not None and tuning.keeps_base:
+        raise FlanError(
+            "LORA and PROMPT_LENGTH name the model that they change, which a map would make: leave INITIAL_MAP out."
+        )
+    if taken.map is not None and not begun:
+        sources(network.abstract_params(), initial_checkpoint_path, start["step"], taken.map)
+    if taken.optimizer_state and not begun:
+        tx = optimizers.for_parameters(tuning, network.logical_axes())
+        refuse_unfit(initial_checkpoint_path, start["step"], jax.eval_shape(tx.init, network.abstract_params()))
     tuning.check(train_steps, network.abstract_params(), network.logical_axes())
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
     models.refuse_attention(config.attention, mesh.devices.flat[0].platform)
@@ -519,4 +562,5 @@ def resolve(
         code=code_revision(),
         recipe=dict(prepared.mixture.recipe),
     )
-    return run, Materials(manifest, tokenizer, prepared, mesh, tuning, saved, initial_checkpoint_path, chosen, base)
+    opened = (manifest, tokenizer, prepared, mesh, tuning, saved)
+    return run, Materials(*opened, initial_checkpoint_path, chosen, base, taken)

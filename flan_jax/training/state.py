@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from flan_jax import partitioning
-from flan_jax.models import Model, lora, nested
+from flan_jax.models import Model, lora, nested, prompt
 from flan_jax.training import loss as loss_lib
 from flan_jax.training import optimizers
 
@@ -63,8 +63,8 @@ def trained_part(tuning: optimizers.Tuning, model: Model, tree: Any) -> Any:
 
 
 def saved_parts(model: Model, params: Any) -> tuple[Any, Any]:
-    """(parameters, adapters) that a checkpoint holds: of a model with adapters these alone."""
-    if not isinstance(model, lora.Adapted):
+    """(parameters, adapters) that a checkpoint holds: of a model with adapters or a soft prompt these alone."""
+    if not isinstance(model, lora.Adapted | prompt.Prompted):
         return params, None
     return None, nested.part(params, [path for path in nested.paths(params) if lora.is_adapter(path)])
 

@@ -101,6 +101,8 @@ def lora_tree(folder):
 
 def test_what_holds_no_adapters_is_said(saved, tmp_path):
     folder, _ = saved
-    with pytest.raises(FlanError, match="holds no adapters of a run with LORA: leave --format=peft out"):
+    with pytest.raises(
+        FlanError, match="holds no adapters of a run with LORA or PROMPT_LENGTH: leave --format=peft out"
+    ):
         convert.convert(str(folder / "base"), str(tmp_path / "x"), form="peft")
     assert not (tmp_path / "x").exists()

@@ -129,12 +129,23 @@ def _tune(folder, prepared, base, steps, **more):
     return train(folder, prepared, steps, **({"optimizer": optimizers.adamw(1e-1), "checkpoint_period": 1} | arguments))
 
 
+class _Look:
+    """The parameters that an evaluation in the loop is given after the second step."""
+
+    def pauses(self, context, step):
+        return step == 2
+
+    def after_step(self, context, step, values):
+        if step == 2:
+            _Look.seen = jax.device_get(context.merged_params())
+
+
 @pytest.fixture(scope="module")
 def tuned(prepared, base, tmp_path_factory):
     """Two steps of training, of which the first is its own start of the program."""
     folder = tmp_path_factory.mktemp("runs") / "adapters"
     _tune(folder, prepared, base, 1)
-    _tune(folder, prepared, base, 2)
+    _tune(folder, prepared, base, 2, hooks=[_Look()])
     return folder
 
 
@@ -159,6 +170,7 @@ def test_it_is_read_as_the_model_with_its_adapters_taken_in(tuned, base, tmp_pat
     """By the evaluator's way, and by the way of whatever converts; the mean too."""
     model, params, _, _ = arrays.load_model(tuned)
     assert type(model) is models.Model and nested.paths(params) == nested.paths(PLAIN.abstract_params())
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), _Look.seen, params)
     start = arrays.load_model(base)[1]
     changed = {path[-2] for path in nested.paths(params) if not np.array_equal(_leaf(params, path), _leaf(start, path))}
     assert changed == {"query", "key", "value", "out", "wo"}

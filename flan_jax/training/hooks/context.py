@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flan_jax import distributed, models
+from flan_jax import distributed, models, partitioning
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError
 from flan_jax.json_lines import first_not_finite
@@ -102,13 +102,17 @@ class Context:
         return self._state
 
     def merged_params(self) -> Any:
-        """The parameters after this step, with adapters, if there are any, taken in: those of a model without.
+        """The parameters after this step, with adapters, if there are any, taken in. A soft prompt stays among them.
 
         Raises:
           FlanError: the devices did not wait for this step.
         """
         params = self.state().params
-        return params if not isinstance(self.network, lora.Adapted) else jax.jit(lora.merged)(params)
+        if not isinstance(self.network, lora.Adapted):
+            return params
+        plain = models.build(self.network.config)
+        laid_out = partitioning.parameter_shardings(self.mesh, plain.logical_axes(), plain.abstract_params())
+        return jax.jit(lora.merged, out_shardings=laid_out)(params)
 
     def write(self, name: str, value: Any) -> None:
         """Adds a figure of this step to metrics.jsonl and TensorBoard.

@@ -12,7 +12,7 @@ import optax
 
 from flan_jax import models, partitioning
 from flan_jax.errors import FlanError
-from flan_jax.models import lora, nested
+from flan_jax.models import lora, nested, prompt
 from flan_jax.training import by_name
 from flan_jax.training.described import describe
 from flan_jax.training.optimizers import layout, patterns
@@ -47,6 +47,7 @@ class Tuning:
       ema_decay: d of the mean of parameters over steps, d x mean + (1 - d) x parameters, which begins with those of
         step 0; None for no mean.
       lora: adapters, which are then all that is trained; None for none.
+      prompt_length: slots of a soft prompt (`models.prompt`), which is then all that is trained; None for none.
     """
 
     optimizer: Optimizer | None = None
@@ -54,10 +55,18 @@ class Tuning:
     frozen: tuple[str, ...] = ()
     ema_decay: float | None = None
     lora: Lora | None = None
+    prompt_length: int | None = None
 
     def __post_init__(self) -> None:
         if self.lora is not None and self.frozen:
             raise FlanError("LORA trains adapters, and nothing else: leave FROZEN out.")
+        if self.prompt_length is not None and (self.frozen or self.lora is not None):
+            raise FlanError("PROMPT_LENGTH trains a soft prompt, and nothing else: leave FROZEN and LORA out.")
+
+    @property
+    def keeps_base(self) -> bool:
+        """Whether checkpoints hold only what is trained, and name the model that it changes."""
+        return self.lora is not None or self.prompt_length is not None
 
     @classmethod
     def of(cls, optimizer: Optimizer | Tuning | None) -> Tuning:
@@ -67,7 +76,7 @@ class Tuning:
     @property
     def is_partial(self) -> bool:
         """Whether some parameters are not trained."""
-        return bool(self.frozen) or self.lora is not None
+        return bool(self.frozen) or self.keeps_base
 
     @property
     def made(self) -> Optimizer:
@@ -87,6 +96,8 @@ class Tuning:
         Raises:
           FlanError: a pattern of theirs fits no projection.
         """
+        if self.prompt_length is not None:
+            return prompt.prompted(model, self.prompt_length)
         if self.lora is None:
             return model
         known = lora.kernels(model)
@@ -137,6 +148,8 @@ class Tuning:
           FlanError: a pattern fits no parameter, or none is left.
         """
         known = nested.paths(logical_axes)
+        if self.prompt_length is not None:
+            return frozenset(path for path in known if prompt.SOFT in path)
         if self.lora is not None:
             return frozenset(path for path in known if path[-1] in lora.TRAINED)
         if not self.frozen:

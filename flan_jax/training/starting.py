@@ -1,0 +1,193 @@
+"""What a new run takes from the checkpoint that it starts from: a step, parameters by a map, the optimizer's state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from flan_jax.checkpoint import adapters, arrays, digests, stored
+from flan_jax.errors import FlanError, StorageError, near_names
+from flan_jax.files import AnyPath
+from flan_jax.models import nested
+from flan_jax.training.optimizers import patterns
+
+# Counters of schedules, which begin anew; the second has no public name.
+_COUNTERS = (optax.ScaleByScheduleState, type(optax.add_decayed_weights(lambda count: count).init({})))
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What is taken from INITIAL_CHECKPOINT_PATH.
+
+    Attributes:
+      step: of the checkpoint; None takes the last.
+      optimizer_state: whether the optimizer's state is taken too.
+      map: from patterns of this model's parameters to where they are in the checkpoint: a path instead of a path, or
+        None to start at random. What is not in it is at the same path. None where the model is the checkpoint's.
+    """
+
+    step: int | None = None
+    optimizer_state: bool = False
+    map: Mapping[str, str | None] | None = None
+
+    def described(self) -> dict[str, Any]:
+        """What run.json has of it, beside the step; nothing where parameters are taken as they are."""
+        found: dict[str, Any] = {"optimizer_state": True} if self.optimizer_state else {}
+        return found | ({} if self.map is None else {"map": dict(self.map)})
+
+
+def step_of(checkpoint: str, start: Start) -> int | None:
+    """The step that is taken; None where the checkpoint has none, which is said when it is read.
+
+    Raises:
+      FlanError: the checkpoint has not this one.
+    """
+    if start.step is None:
+        return arrays.latest_step(checkpoint)
+    if start.step not in (found := arrays.steps(checkpoint)):
+        there = ", ".join(map(str, found)) or "none"
+        raise FlanError(f"INITIAL_STEP {start.step} is not in {checkpoint}: there are {there}.")
+    return start.step
+
+
+def sources(
+    abstract: Any, checkpoint: str, step: int, mapping: Mapping[str, str | None]
+) -> dict[nested.Path, str | None]:
+    """Which array of a checkpoint each parameter is taken from; None for those that start at random.
+
+    Args:
+      abstract: the parameters, as shapes.
+      checkpoint: the checkpoint folder.
+      step: of it.
+      mapping: `Start.map`.
+
+    Raises:
+      FlanError: a pattern fits nothing, an array is not there or has another shape, or none is taken.
+    """
+    saved = (digests.read(checkpoint, step) or {}).get(stored.PARAMS)
+    if saved is None:
+        what = "adapters" if adapters.load(checkpoint) is not None else "no digests"
+        raise FlanError(
+            f"INITIAL_MAP: step {step} of {checkpoint} has {what}: python -m flan_jax.convert makes a folder of it "
+            "whose arrays have names."
+        )
+    known = nested.paths(abstract)
+    found: dict[nested.Path, str | None] = {path: "/".join(path) for path in known}
+    for pattern, other in mapping.items():
+        for path in patterns.chosen("INITIAL_MAP", (pattern,), known):
+            name, plain = "/".join(path), pattern.strip("/")
+            if other is None:
+                found[path] = None
+            elif f"/{plain}/" in f"/{name}/":
+                found[path] = f"/{name}/".replace(f"/{plain}/", f"/{other.strip('/')}/", 1).strip("/")
+            else:
+                raise FlanError(
+                    f"INITIAL_MAP: {pattern!r} -> {other!r}: a pattern with * has no other place; write names."
+                )
+    leaves = {"/".join(path): _at(abstract, path) for path in known}
+    for path, name in found.items():
+        ours = "/".join(path)
+        remedy = f"map {ours!r} to where it is, or to None to start it at random"
+        if name is not None and name not in saved:
+            raise FlanError(
+                f"INITIAL_MAP: {checkpoint} has no {name}, from which {ours} would be taken: {near_names(name, saved)} "
+                f"Or {remedy}."
+            )
+        if name is not None and saved[name].shape != tuple(leaves[ours].shape):
+            raise FlanError(
+                f"INITIAL_MAP: {name} of {checkpoint} has shape {saved[name].shape}, and {ours} "
+                f"{tuple(leaves[ours].shape)}: {remedy}."
+            )
+    if not any(found.values()):
+        raise FlanError(f"INITIAL_MAP takes nothing from {checkpoint}: leave INITIAL_CHECKPOINT_PATH out.")
+    return found
+
+
+def restored(
+    checkpoint: str, step: int, taken: Mapping[nested.Path, str | None], params: Any, shardings: Any
+) -> dict[str, Any]:
+    """Parameters with what is taken from a checkpoint in place; each process reads its own shards.
+
+    Args:
+      checkpoint: the checkpoint folder.
+      step: of it.
+      taken: what `sources` gave.
+      params: random ones.
+      shardings: theirs.
+
+    Raises:
+      FlanError: an array cannot be read, or is not what was saved.
+    """
+    folder = digests.step_folder(checkpoint, step) / stored.PARAMS
+    saved = (digests.read(checkpoint, step) or {})[stored.PARAMS]
+    found: dict[str, Any] = {}
+    with arrays.explained(checkpoint, step):
+        for path, name in taken.items():
+            if name is not None:
+                x = _read(folder, name, _at(shardings, path), f"step {step} of {checkpoint}")
+                digests.compare(checkpoint, step, {name: saved[name]}, digests.of_tree(nested.at(name.split("/"), x)))
+                found = nested.merged(found, nested.at(path, x))
+    return nested.merged(params, found)
+
+
+def _read(folder: AnyPath, name: str, sharding: Any, where: str) -> jax.Array:
+    try:
+        store = stored.opened(folder, name)
+        return jax.make_array_from_callback(store.shape, sharding, lambda index: store[index].read().result())
+    except StorageError:
+        raise
+    except Exception as error:  # tensorstore raises whatever it likes
+        raise FlanError(f"{where} cannot be read ({stored.reason(error)}): copy it anew.") from error
+
+
+def optimizer_state(checkpoint: str, step: int, fresh: Any, abstract: Any, shardings: Any) -> Any:
+    """The optimizer's state of a checkpoint; the counters of schedules are those of a new run.
+
+    Args:
+      checkpoint: the checkpoint folder.
+      step: of it.
+      fresh: the state of a new run.
+      abstract: its shapes and dtypes.
+      shardings: how it lies.
+
+    Raises:
+      FlanError: there is none, or it does not fit.
+    """
+    refuse_unfit(checkpoint, step, abstract)
+    items = arrays.restore_items(checkpoint, {stored.OPT_STATE: (abstract, shardings)}, step)
+
+    def kept(new: Any, old: Any) -> Any:
+        return new if isinstance(new, _COUNTERS) else old
+
+    return jax.tree.map(kept, fresh, items[stored.OPT_STATE], is_leaf=lambda x: isinstance(x, _COUNTERS))
+
+
+def refuse_unfit(checkpoint: str, step: int, abstract: Any) -> None:
+    """Refuses an optimizer's state that is not there, or of another optimizer or model.
+
+    Raises:
+      FlanError: likewise.
+    """
+    remedy = "leave INITIAL_OPTIMIZER_STATE at False, and the state begins anew"
+    saved = (digests.read(checkpoint, step) or {}).get(stored.OPT_STATE)
+    if saved is None:
+        raise FlanError(f"step {step} of {checkpoint} has no optimizer's state: {remedy}.")
+    leaves = jax.tree_util.tree_leaves_with_path(abstract)
+    wanted = {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}
+    there = {name: one.shape for name, one in saved.items()}
+    if wanted != there:
+        name = min(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
+        raise FlanError(
+            f"the optimizer's state of step {step} of {checkpoint} is of another optimizer or model ({name} is "
+            f"{there.get(name, 'absent')} there, and {wanted.get(name, 'absent')} here): {remedy}."
+        )
+
+
+def _at(tree: Any, path: nested.Path) -> Any:
+    for name in path:
+        tree = tree[name]
+    return tree
