@@ -141,6 +141,8 @@ class Dataset:
         if isinstance(self.cluster, Cluster):
             object.__setattr__(self, "own_cluster", self.cluster)
             object.__setattr__(self, "cluster", self.cluster.name)
+        if not self.templates:
+            raise FlanError(f"dataset {self.name!r} has no template: give 1 to {TEMPLATES_PER_DATASET}.")
         if isinstance(self.schema, Mapping):  # a record is hashed
             object.__setattr__(self, "schema", tuple(self.schema.items()))
         own = self.own_cluster is not None and self.own_cluster.name == self.cluster
@@ -156,6 +158,11 @@ class Dataset:
     def __reduce_ex__(self, version: int) -> Any:
         """A record of the catalog is pickled as its name: what it is made of is code, which pickle may refuse."""
         return (dataset, (self.name,)) if _known().get(self.name) is self else super().__reduce_ex__(version)
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether its scores are in its cluster's mean: one of the paper's, or in a cluster of one's own."""
+        return self.in_flan or self.own_cluster is not None
 
     @property
     def label_words(self) -> tuple[str, ...]:

@@ -275,6 +275,8 @@ def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tup
     """The TFDS data folder that holds `folder`'s rows, made once for their content; its bad rows and notes."""
     folder = files[0].parent
     digest = hashlib.sha256(f"{record.source} {usable.code_digest(record)}".encode())
+    if record.schema:
+        digest.update(repr(record.schema).encode())
     for file in files:
         try:
             with file.open("rb") as opened:
