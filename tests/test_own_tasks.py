@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 import re
+from pathlib import Path
 
 import gin
 import own_module
@@ -137,6 +138,11 @@ def test_what_is_wrong_with_a_module_is_named(module, name, capsys):
     assert caught.value.code == 2 and re.search(line, said) and "\n" not in said, said
 
 
+def test_data_of_ones_own_are_not_in_tfds(used):
+    with pytest.raises(FlanError, match="it is data of your own, which TFDS has not; give --data=FOLDER"):
+        sources.open_source(catalog.dataset("my_spam"), "tfds")
+
+
 def test_a_field_of_no_kind(module, capsys):
     module.write_text(module.read_text().replace('"title": "text"', '"title": "txt"'))
     own_tasks.use(str(module))
@@ -173,3 +179,19 @@ def test_a_run_file_names_its_modules(module, capsys):
     assert configuration.arguments("train")["mixture"].parts[-1].name == "my_spam"
     with pytest.raises(FlanError, match="TASKS is 3"):
         configuration.parse(["runs/tune.gin"], [*more, "TASKS = 3"])
+
+
+def test_the_module_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.setenv(own_tasks.VARIABLE, "")
+    own_module.write(tmp_path)  # for its samples
+    page = (Path(__file__).parents[1] / "docs" / "own_data.md").read_text("utf-8")
+    (tmp_path / "of_the_page.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
+    own_tasks.use(str(tmp_path / "of_the_page.py"))
+    examples._open.cache_clear()
+    assert examples.lint(["my_spam"]) == [] and catalog.dataset("my_spam").cluster == "spam"
+
+
+def test_the_mixtures_of_the_page():
+    page = (Path(__file__).parents[1] / "docs" / "mixtures.md").read_text("utf-8")
+    shown = [parts.of(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    assert [found.title for found in shown] == ["flan_without_nli with STYLES, WEIGHTS, RATES", "mine"]

@@ -200,6 +200,10 @@ def builder_of(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.co
     Raises:
       SourceError: TFDS has no such builder.
     """
+    if record.schema and data_dir is None:
+        raise SourceError(
+            record.name, "it is data of your own, which TFDS has not", "give --data=FOLDER with its JSONL"
+        )
     try:
         return tfds.builder(record.source, data_dir=None if data_dir is None else str(data_dir))
     except Exception as error:  # an unknown name, a version that is gone, a builder that lacks a library
