@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from flan_jax import own_tasks
-from flan_jax.catalog.records import PAPER_CLUSTERS, Cluster, Dataset
+from flan_jax import metrics, own_tasks
+from flan_jax.catalog.records import CLASSIFICATION, GENERATION, PAPER_CLUSTERS, Cluster, Dataset
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.templates import TEMPLATES_PER_DATASET
 
@@ -52,6 +52,13 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
                 raise FlanError(f"{where}: names of mixtures begin so; give it another.")
             if not 1 <= len(record.templates) <= TEMPLATES_PER_DATASET:
                 raise FlanError(f"{where} has {len(record.templates)} templates; give 1 to {TEMPLATES_PER_DATASET}.")
+            if record.kind not in (CLASSIFICATION, GENERATION) or not record.metrics:
+                raise FlanError(f"{where}: its kind is {CLASSIFICATION!r} or {GENERATION!r}, and it has a metric.")
+            for name in record.metrics:
+                try:
+                    metrics.metric(name)
+                except FlanError as error:
+                    raise FlanError(f"{where}: {error}") from error
             cluster = record.own_cluster
             if cluster is not None:
                 if (
