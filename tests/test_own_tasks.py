@@ -141,6 +141,17 @@ def test_what_is_wrong_with_a_module_is_named(module, name, capsys):
     assert caught.value.code == 2 and re.search(line, said) and "\n" not in said, said
 
 
+def test_a_module_without_samples(module):
+    (module.parent / "samples").rename(module.parent / "elsewhere")
+    own_tasks.use(str(module))
+    (line,) = examples.lint(["my_spam"])
+    assert line.startswith("dataset my_spam: there is no folder of samples") and "--data=FOLDER" in line
+    opened = dict(sources.open_all([catalog.dataset("my_spam"), catalog.dataset("rte")], "samples"))
+    assert [isinstance(found, sources.Skipped) for found in opened.values()] == [True, False]
+    elsewhere = sources.open_source(catalog.dataset("my_spam"), module.parent / "elsewhere")
+    assert elsewhere.splits["train"].size == 9
+
+
 def test_data_of_ones_own_are_not_in_tfds(used):
     with pytest.raises(FlanError, match="it is data of your own, which TFDS has not; give --data=FOLDER"):
         sources.open_source(catalog.dataset("my_spam"), "tfds")

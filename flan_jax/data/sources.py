@@ -122,6 +122,9 @@ def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     folder = samples_folder(record) if str(data) == SAMPLES else user_path(data, "--data")
     if isinstance(folder, RemotePath):
         folder = _staged(record, folder)
+    if str(data) == SAMPLES and not folder.is_dir():  # of a dataset of one's own: the others go on
+        remedy = f"add {record.folder}/train.jsonl and so on, or give --data=FOLDER"
+        raise SourceError(record.name, f"there is no folder of samples {folder}", remedy)
     if not folder.is_dir():
         raise FlanError(f"no folder {folder}: --data is samples, tfds, or a folder of data.")
     if (folder / record.folder).is_file():
