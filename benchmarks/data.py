@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax import catalog, templates
-from flan_jax.data import parallel, preparation, sources, tasks, token_store, vocabularies
+from flan_jax.data import parallel, preparation, sources, tasks, token_store, training_records, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.seqio_vocabulary import SeqioVocabulary
 from flan_jax.data.stream import Stream
@@ -161,7 +161,7 @@ def _tokenized(name: str, data: str, limit: int, renderings: int, to: str, model
     options = preparation.Options()
     source = sources.open_source(record, data)
     rows = []
-    for row in preparation.training_records(record, source, options):
+    for row in training_records.training_records(record, source, options):
         if len(rows) == limit:
             break
         rows.append(row)

@@ -46,7 +46,7 @@ DATASETS = (
         schema={"text": "text", "title": "text"},
         fields=title_fields,
         kind=GENERATION,
-        metrics=("rouge1",),
+        metrics=("rouge",),
         templates=(Template("Give this a title:\\n\\n{text}", "{answer}"),),
     ),
 )

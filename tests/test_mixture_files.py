@@ -62,5 +62,10 @@ def test_audit_compares_the_text_of_all_its_styles(prepared, tuned):
 
 def test_audit_names_a_mistake_in_it(prepared):
     (prepared / "wrong.json").write_text(json.dumps(RECIPE | {"weights": {"rtee": 1}}))
+    (prepared / "mine.jsonl").write_text('{"text": "one two three four five six"}\n')
     with pytest.raises(FlanError, match="did you mean 'rte'"):
-        audit.audit([str(prepared / "wrong.json")], ["rte"], audit.Places(prepared=str(prepared / "prepared")))
+        audit.audit(
+            [str(prepared / "wrong.json")],
+            [str(prepared / "mine.jsonl")],
+            audit.Places(prepared=str(prepared / "prepared")),
+        )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 import re
+from pathlib import Path
 
 import gin
 import own_module
@@ -11,6 +12,7 @@ import pytest
 
 from flan_jax import browse, catalog, configuration, own_tasks, parts, prepare, train
 from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.data import sources
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.inspection import examples
@@ -20,6 +22,7 @@ from flan_jax.inspection import examples
 def module(tmp_path, monkeypatch):
     """The file of a module, which is not used yet."""
     monkeypatch.setenv(own_tasks.VARIABLE, "")
+    examples._open.cache_clear()  # modules of one name are another one in every test
     return own_module.write(tmp_path)
 
 
@@ -64,7 +67,11 @@ def test_linter_and_browser(used, capsys):
     assert examples.lint(["my_spam", "my_titles"]) == []
     browse.main(["--dataset=my_spam", "--style=without_options", "--count=1", "--template=0", "--split=test", "--json"])
     shown = json.loads(capsys.readouterr().out.splitlines()[-1])["examples"][0]
-    assert "options" in shown and "test" in str(shown)
+    assert (
+        shown["inputs"].startswith("Is this spam?")
+        and shown["inputs"].endswith("validation")
+        and shown["targets"] in "yesno"
+    )
     flawed = dataclasses.replace(catalog.dataset("my_spam"), templates=catalog.dataset("my_spam").templates[-1:])
     from flan_jax import template_lint
 
@@ -99,7 +106,7 @@ def test_from_prepare_through_train_to_evaluation(module, tmp_path, capsys, monk
         labels.status(catalog.dataset("bool_q"), manifest)
     with pytest.raises(SystemExit):
         train.main(["--gin_file=runs/tune.gin", *(f"--gin.{k}={v!r}" for k, v in given.items() if k != "TASKS")])
-    assert "unknown mixture 'my_spam'" in capsys.readouterr().err
+    assert "unknown dataset or cluster 'my_spam'" in capsys.readouterr().err
 
 
 WRONG = {
@@ -112,11 +119,10 @@ WRONG = {
     "a cluster that there is": ('"spam", "Spam"', '"nli", "Spam"', "there is another cluster 'nli'"),
     "an unknown cluster": ('cluster="summarization"', 'cluster="sumarization"', "did you mean 'summarization'"),
     "held out with nothing": ('("nli",)', '("nly",)', "unknown cluster 'nly': did you mean 'nli'.*cluster spam"),
-    "no template": (
-        'templates=(Template("Give this a title:\\\\n\\\\n{text}", "{answer}"),)',
-        "templates=()",
-        "has 0 templates",
-    ),
+    "no template": ("templates=(Template", "templates=() and (Template", "dataset 'my_titles' has no template"),
+    "an unknown metric": ('("accuracy",)', '("acuracy",)', "'my_spam': unknown metric 'acuracy': did you mean"),
+    "no metric": ('("accuracy",)', "()", "it has a metric"),
+    "another kind": ("kind=GENERATION", 'kind="generate"', "its kind is 'classification' or 'generation'"),
     "it fails": ("WORDS =", "1 / 0\nWORDS =", "importing it fails \\(ZeroDivisionError: division by zero\\)"),
     "no Python": ("DATASETS =", "DATASETS = = ", "importing it fails \\(SyntaxError"),
     "it needs what is not there": ("import tensorflow as tf", "import tensorflo as tf", "needs a module 'tensorflo'"),
@@ -135,11 +141,27 @@ def test_what_is_wrong_with_a_module_is_named(module, name, capsys):
     assert caught.value.code == 2 and re.search(line, said) and "\n" not in said, said
 
 
+def test_a_module_without_samples(module):
+    (module.parent / "samples").rename(module.parent / "elsewhere")
+    own_tasks.use(str(module))
+    (line,) = examples.lint(["my_spam"])
+    assert line.startswith("dataset my_spam: there is no folder of samples") and "--data=FOLDER" in line
+    opened = dict(sources.open_all([catalog.dataset("my_spam"), catalog.dataset("rte")], "samples"))
+    assert [isinstance(found, sources.Skipped) for found in opened.values()] == [True, False]
+    elsewhere = sources.open_source(catalog.dataset("my_spam"), module.parent / "elsewhere")
+    assert elsewhere.splits["train"].size == 9
+
+
+def test_data_of_ones_own_are_not_in_tfds(used):
+    with pytest.raises(FlanError, match="it is data of your own, which TFDS has not; give --data=FOLDER"):
+        sources.open_source(catalog.dataset("my_spam"), "tfds")
+
+
 def test_a_field_of_no_kind(module, capsys):
     module.write_text(module.read_text().replace('"title": "text"', '"title": "txt"'))
     own_tasks.use(str(module))
     with pytest.raises(FlanError, match="field 'title' of its schema: did you mean 'text'"):
-        examples.all_templates("my_titles")
+        sources.open_source(catalog.dataset("my_titles"), "samples")
 
 
 @pytest.mark.parametrize(
@@ -171,3 +193,19 @@ def test_a_run_file_names_its_modules(module, capsys):
     assert configuration.arguments("train")["mixture"].parts[-1].name == "my_spam"
     with pytest.raises(FlanError, match="TASKS is 3"):
         configuration.parse(["runs/tune.gin"], [*more, "TASKS = 3"])
+
+
+def test_the_module_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.setenv(own_tasks.VARIABLE, "")
+    own_module.write(tmp_path)  # for its samples
+    page = (Path(__file__).parents[1] / "docs" / "own_data.md").read_text("utf-8")
+    (tmp_path / "of_the_page.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
+    own_tasks.use(str(tmp_path / "of_the_page.py"))
+    examples._open.cache_clear()
+    assert examples.lint(["my_spam"]) == [] and catalog.dataset("my_spam").cluster == "spam"
+
+
+def test_the_mixtures_of_the_page():
+    page = (Path(__file__).parents[1] / "docs" / "mixtures.md").read_text("utf-8")
+    shown = [parts.of(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    assert [found.title for found in shown] == ["flan_without_nli with STYLES, WEIGHTS, RATES", "mine"]

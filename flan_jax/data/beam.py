@@ -22,7 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
 from flan_jax import catalog
-from flan_jax.data import parallel, preparation, sources, tasks, token_store, vocabularies
+from flan_jax.data import parallel, preparation, sources, tasks, token_store, training_records, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.identity import Identities
 from flan_jax.files import AnyPath, written
@@ -95,7 +95,7 @@ def _write_shard(
 ) -> None:
     counts = preparation.Counts()
     part_of_train = slice(part.start, part.stop)
-    rows = list(preparation.training_records(builder.record, source, options, part_of_train, counts))
+    rows = list(training_records.training_records(builder.record, source, options, part_of_train, counts))
     tokens: list[np.ndarray] = []
     index: list[tuple[int, ...]] = []
     for rendering in range(len(rows[0].chosen) if rows else 0):

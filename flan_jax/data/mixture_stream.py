@@ -94,10 +94,10 @@ def composed(
 
 def _arguments(mixture: parts.Mixture) -> str:
     """The arguments of `prepare` for a mixture."""
-    if mixture.name_says_all:
-        return f"--mixture={mixture.name}"
     names = ",".join(record.name for record in mixture.datasets)
-    return f"--datasets={names} --style={','.join(style.name for style in mixture.styles)}"
+    what = f"--datasets={names}" if "parts" in mixture.recipe else f"--mixture={mixture.name}"
+    in_styles = len(mixture.styles) > 1 or "parts" in mixture.recipe
+    return what + (f" --style={','.join(style.name for style in mixture.styles)}" if in_styles else "")
 
 
 def _info(store: TokenStore, prepared_dir: str | AnyPath, fingerprint: str, part: parts.Part) -> Mapping[str, Any]:

@@ -16,149 +16,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
-
-from flan_jax import catalog, protocol, styles, values
+from flan_jax import catalog, protocol, styles
 from flan_jax.data import examples as example_files
 from flan_jax.data import sources, tasks, token_store, trimming, usable, vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.identity import Identities
+from flan_jax.data.training_records import Counts, Options, TrainingRecord, styled_records, without_problems
 from flan_jax.files import AnyPath, alone
-from flan_jax.splits import SplitSlice
 from flan_jax.styles import TextStyle
 
 BATCH = 512  # examples tokenized at once
-NAMED = 20  # records that cannot be used, named one by one
-_TEMPLATES = "templates/"  # keys of a read record, beside its fields: the templates of each style
-
-
-@dataclasses.dataclass
-class Counts:
-    """What happened to training examples that were too long, and to records that cannot be used.
-
-    Attributes:
-      trimmed: inputs whose text fields were cut.
-      cut_targets: targets that lost their end.
-      overlong: examples that were left out, since instruction, options and exemplars alone were too long, or
-        options more than letters.
-      unusable: records that were left out, see `flan_jax.data.usable`.
-      named: the first of these, and what is wrong with them.
-    """
-
-    trimmed: int = 0
-    cut_targets: int = 0
-    overlong: int = 0
-    unusable: int = 0
-    named: list[str] = dataclasses.field(default_factory=list)
-
-    def leave_out(self, record: catalog.Dataset, identity: str, problem: int) -> None:
-        """Counts a record that cannot be used."""
-        self.unusable += 1
-        if len(self.named) < NAMED:
-            self.named.append(f"{record.name} record {identity}: {usable.problem_text(record, problem)}")
-
-    def add(self, other: Counts) -> None:
-        """Adds the counts of another part."""
-        self.trimmed += other.trimmed
-        self.cut_targets += other.cut_targets
-        self.overlong += other.overlong
-        self.unusable += other.unusable
-        self.named = (self.named + other.named)[:NAMED]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How examples are rendered and tokenized.
-
-    Attributes:
-      seed: of the choice of templates, exemplars and shuffled options.
-      max_input_length: tokens of an input (paper: 1,024); of longer ones, text fields are cut.
-      max_target_length: tokens of a target with its EOS (paper: 256); longer ones lose their end.
-      style: how records become text.
-    """
-
-    seed: int = 0
-    max_input_length: int = protocol.MAX_INPUT_TOKENS
-    max_target_length: int = protocol.MAX_TARGET_TOKENS
-    style: styles.TextStyle = styles.PAPER
-
-    def __post_init__(self) -> None:
-        values.checked("seed", values.Whole(0, values.SEEDS), self.seed)
-        values.checked("max_input_length", values.TOKENS, self.max_input_length)
-        values.checked("max_target_length", values.TOKENS, self.max_target_length)
-
-    def protocol_of(self, record: catalog.Dataset) -> protocol.Protocol:
-        """How a dataset's text is made, with these limits."""
-        return protocol.of(record, self.style).limited(self.max_input_length, self.max_target_length)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingRecord:
-    """A kept training record: its number in reading order, its id, its fields, and the template of each rendering."""
-
-    number: int
-    identity: str
-    fields: Mapping[str, Any]
-    chosen: Sequence[int]
-
-
-def training_records(
-    record: catalog.Dataset,
-    source: sources.OpenSource,
-    options: Options,
-    part: slice = slice(None),
-    counts: Counts | None = None,
-) -> Iterator[TrainingRecord]:
-    """The usable training records of a dataset, with the templates that their renderings take.
-
-    Args:
-      record: the dataset.
-      source: its open source.
-      options: seed and style.
-      part: of the training split, before `keep` drops any; the numbers of its records begin at 0.
-      counts: where to count the records that cannot be used.
-    """
-    for (row,) in styled_records(record, source, [options], part, counts):
-        yield row
-
-
-def styled_records(
-    record: catalog.Dataset,
-    source: sources.OpenSource,
-    options: Sequence[Options],
-    part: slice = slice(None),
-    counts: Counts | None = None,
-) -> Iterator[tuple[TrainingRecord, ...]]:
-    """The same for several styles, in one pass over the source: of each record one for each of `options`."""
-    whole = source.splits["train"]
-    start, stop, _ = part.indices(whole.size)
-    read = SplitSlice(whole.split, whole.start + start, whole.start + stop)
-
-    def with_templates(row: Mapping[str, Any]) -> dict[str, Any]:
-        found = {**row}
-        for number, one in enumerate(options):
-            epochs = tf.range(tasks.num_renderings(whole.size, one.style), dtype=tf.int64)
-            chosen = tasks.choose_template(record, row["record_id"], epochs, one.seed, style=one.style)
-            found[f"{_TEMPLATES}{number}"] = chosen
-        return found
-
-    rows = usable.checked(record, dataclasses.replace(source, splits={"train": read}).read("train"))
-    rows = rows.map(with_templates, num_parallel_calls=tf.data.AUTOTUNE)
-    found = _without_problems(record, rows, Counts() if counts is None else counts)
-    for number, (identity, fields) in enumerate(found):
-        chosen = [fields.pop(f"{_TEMPLATES}{one}") for one in range(len(options))]
-        yield tuple(TrainingRecord(number, identity, fields, one) for one in chosen)
-
-
-def _without_problems(
-    record: catalog.Dataset, rows: tf.data.Dataset, counts: Counts
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(record id, fields as text) of checked rows that can be used; the others are counted."""
-    for identity, fields in tasks.text_records(rows):
-        if problem := fields.pop(usable.PROBLEM):
-            counts.leave_out(record, identity, problem)
-        else:
-            yield identity, fields
 
 
 def tokenized_examples(
@@ -448,7 +315,7 @@ def _write_examples(
         if name == example_files.EXEMPLARS:
             yield from tasks.exemplar_pool(record, source, split="test")
             return
-        found = _without_problems(record, usable.checked(record, source.read(split), every=True), counts)
+        found = without_problems(record, usable.checked(record, source.read(split), every=True), counts)
         yield from _spread(found) if protocol.of(record).asks_all else found
 
     there = {name: rows(name, split) for name, split in example_files.SPLITS.items() if split in source.splits}

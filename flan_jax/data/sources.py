@@ -124,6 +124,9 @@ def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     folder = samples_folder(record) if str(data) == SAMPLES else user_path(data, "--data")
     if isinstance(folder, RemotePath):
         folder = _staged(record, folder)
+    if str(data) == SAMPLES and not folder.is_dir():  # of a dataset of one's own: the others go on
+        remedy = f"add {record.folder}/train.jsonl and so on, or give --data=FOLDER"
+        raise SourceError(record.name, f"there is no folder of samples {folder}", remedy)
     if not folder.is_dir():
         raise FlanError(f"no folder {folder}: --data is samples, tfds, or a folder of data.")
     if (folder / record.folder).is_file():
@@ -202,6 +205,10 @@ def builder_of(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.co
     Raises:
       SourceError: TFDS has no such builder.
     """
+    if record.schema and data_dir is None:
+        raise SourceError(
+            record.name, "it is data of your own, which TFDS has not", "give --data=FOLDER with its JSONL"
+        )
     try:
         return tfds.builder(record.source, data_dir=None if data_dir is None else str(data_dir))
     except Exception as error:  # an unknown name, a version that is gone, a builder that lacks a library
@@ -277,6 +284,8 @@ def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tup
     """The TFDS data folder that holds `folder`'s rows, made once for their content; its bad rows and notes."""
     folder = files[0].parent
     digest = hashlib.sha256(f"{record.source} {usable.code_digest(record)}".encode())
+    if record.schema:
+        digest.update(repr(record.schema).encode())
     for file in files:
         try:
             with file.open("rb") as opened:

@@ -54,7 +54,7 @@ class Common:
 
 def members(cluster: str) -> tuple[str, ...]:
     """The datasets of a cluster that its mean is over when all are evaluated."""
-    return tuple(d.name for d in catalog.evaluated(cluster) if d.in_flan)
+    return tuple(d.name for d in catalog.evaluated(cluster) if d.is_averaged)
 
 
 def is_extra(dataset: str) -> bool:
@@ -62,7 +62,7 @@ def is_extra(dataset: str) -> bool:
 
     A figure of earlier results that is over all variants of a dataset is in no mean either: it is none of them.
     """
-    return dataset not in {d.name for d in catalog.evaluated() if d.in_flan}
+    return dataset not in {d.name for d in catalog.evaluated() if d.is_averaged}
 
 
 def headline_metric(figures: Figures) -> str:

@@ -26,8 +26,8 @@ def catalog_table() -> Table:
         table.add_column(head, overflow="fold")
     for cluster in catalog.clusters():
         members = catalog.datasets(cluster.name)
-        names = dict.fromkeys(d.name + ("" if d.in_flan else " (extra)") for d in members)
-        papers = {d.paper_dataset for d in members if d.in_flan}
+        names = dict.fromkeys(d.name + ("" if d.is_averaged else " (extra)") for d in members)
+        papers = {d.paper_dataset for d in members if d.is_averaged}
         table.add_row(cluster.name, str(len(papers)), ", ".join(names), ", ".join(cluster.held_out_with))
     return table
 

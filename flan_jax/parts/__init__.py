@@ -85,11 +85,6 @@ class Mixture:
         return recorded({"tuned on": self.name, "recipe": self.recipe})
 
     @property
-    def name_says_all(self) -> bool:
-        """Whether the name alone makes the same mixture."""
-        return not self.recipe
-
-    @property
     def title(self) -> str:
         """The name, and by which macros it is another than its name says."""
         changed = [key.upper() for key in self.recipe if key != "parts"]

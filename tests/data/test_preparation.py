@@ -6,7 +6,7 @@ import pytest
 import seqio
 
 from flan_jax import catalog, content, prepare, protocol, styles
-from flan_jax.data import examples, preparation, records, sources, tasks, token_store, vocabularies
+from flan_jax.data import examples, preparation, records, sources, tasks, token_store, training_records, vocabularies
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import units
@@ -134,7 +134,7 @@ def test_a_long_text_is_cut_alike_in_training_in_seqio_and_in_evaluation(tmp_pat
 
 def test_training_keeps_one_direction_a_record(tmp_path):
     source = opened("wmt14_enfr", tmp_path, train=pairs(40), test=pairs(2))
-    rows = list(preparation.training_records(catalog.dataset("wmt14_enfr"), source, preparation.Options()))
+    rows = list(training_records.training_records(catalog.dataset("wmt14_enfr"), source, preparation.Options()))
     assert len({row.identity for row in rows}) == len(rows) == source.splits["train"].size
     ways = [row.fields["variant"] for row in rows]
     assert set(ways) == {"en-fr", "fr-en"}

@@ -12,171 +12,27 @@ import dataclasses
 import functools
 import importlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from flan_jax import own_tasks
+from flan_jax.catalog.own import Own, added
+from flan_jax.catalog.records import (
+    CLASSIFICATION,
+    GENERATION,
+    PAPER_CLUSTERS,
+    PART,
+    VARIANT,
+    Cluster,
+    Dataset,
+)
 from flan_jax.errors import FlanError, unknown_name
-from flan_jax.splits import Splits
-from flan_jax.templates import OPTIONS, TEMPLATES_PER_DATASET, Gpt3Prompt, Template, placeholders
+
+__all__ = ["CLASSIFICATION", "GENERATION", "VARIANT", "Cluster", "Dataset"]  # of the records, for whoever writes one
 
 RATE_CAP = 3_000  # examples-proportional mixing stops growing here (paper, section 2.4)
-
-CLASSIFICATION = "classification"
-GENERATION = "generation"
-
-VARIANT = "variant"  # the field of an example that says which variant of its dataset it belongs to
 _OF = "/"  # between a dataset's name and its variant's
-_USUAL = Splits()  # of datasets whose labelled test data are not public
-PART = "#"  # between a record's id and which of its examples is meant: "12#3" is a third turn, "12#fr-en" a direction
-
-
-@dataclasses.dataclass(frozen=True)
-class Cluster:
-    """A group of datasets of one task type (paper, figure 3).
-
-    Attributes:
-      name: for example "nli".
-      title: for tables and plots.
-      held_out_with: clusters that also leave the tuning mixture when this one is evaluated (paper, appendix).
-    """
-
-    name: str
-    title: str
-    held_out_with: tuple[str, ...] = ()
-
-
-_CLUSTERS = (
-    Cluster("nli", "Natural language inference", ("paraphrase",)),
-    Cluster("commonsense", "Commonsense", ("reading_comprehension_with_commonsense",)),
-    Cluster("sentiment", "Sentiment"),
-    Cluster("paraphrase", "Paraphrase", ("nli",)),
-    Cluster("closed_book_qa", "Closed-book QA"),
-    Cluster("reading_comprehension", "Reading comprehension", ("reading_comprehension_with_commonsense",)),
-    Cluster(
-        "reading_comprehension_with_commonsense",
-        "Reading comprehension with commonsense",
-        ("reading_comprehension", "commonsense"),
-    ),
-    Cluster("coreference", "Coreference"),
-    Cluster("miscellaneous", "Miscellaneous"),
-    Cluster("translation", "Translation"),
-    Cluster("summarization", "Summarization"),
-    Cluster("structure_to_text", "Structure to text"),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """One dataset, or one variant of a dataset, of the paper.
-
-    Attributes:
-      name: for example "rte"; a variant has its own, for example "mnli_matched".
-      cluster: the name of its cluster; a `Cluster` makes one of one's own.
-      source: TFDS name, config and version, for example "super_glue/rte:1.0.2".
-      fields: maps a record of tensors in the true TFDS schema to string tensors: scalars for the templates; for
-        classification also `options` (1-D) and `answer` (one of them); for generation `answer` and, where there are
-        several, `references` (1-D).
-      templates: exactly ten.
-      kind: "classification" (scored by rank) or "generation".
-      metrics: names of `flan_jax.metrics`.
-      splits: the split rules.
-      keep: maps a record to a boolean tensor; records where it is false are dropped. None keeps all.
-      labels: (TFDS label name, label word) in TFDS's label order; empty where every example has its own options.
-      spellings: (how copies of the data write a label, what TFDS has for it: a name, or a number, -1 for no label), for
-        local JSONL.
-      paper_dataset: the dataset's name in the paper; variants share it.
-      folder: name of its folder in a folder of local JSONL data, and under `tasks/samples`; default `name`.
-      manual: how to get the data, where TFDS cannot download it.
-      in_flan: whether it is one of the paper's 62 (the optional extras are not).
-      bare: the input without any instruction: its fields, a line each; default the fields of the first template.
-      gpt3_prompt: how a model that was never tuned is asked; default the bare input between "Q:" and "A:".
-      kin: (another dataset, how the two share text by their making), by its name here, its name in the paper, or the
-        name of a dataset that is not here; said once of two, see `kin_of`.
-      expand: maps a record, as `fields` does, to all examples of it that evaluation asks: the same fields, each with a
-        first axis over the examples. `fields` gives one of them that can be used, if there is any. None where a record
-        gives evaluation the one example that it gives training.
-      variants: names for the examples that `expand` gives, as for the directions of a translation. Each is then scored
-        by itself, and the field `variant` of every example says which it is. Without names, the examples of a record
-        count as any others of their dataset.
-      variant: which of them this record is; only of the records that `variants` makes.
-      passage: the field whose text several examples may share, as the turns of a conversation do, or the questions on a
-        passage: such examples are not independent, and intervals and tests draw them together. Empty where examples
-        have nothing in common.
-      schema: the fields of a row of local JSONL, where TFDS has no such dataset: "text", "texts" (several), "int",
-        "float", or the names of a label, in order.
-      own_cluster: the record of its cluster, where that is none of the paper's.
-      nested: maps a row of local JSONL in another form of the data, such as a whole dialogue, to rows of the TFDS
-        schema; a row that is in this schema comes back alone.
-    """
-
-    name: str
-    cluster: str | Cluster
-    source: str
-    fields: Callable[[Mapping[str, Any]], dict[str, Any]]
-    templates: tuple[Template, ...]
-    kind: str
-    metrics: tuple[str, ...]
-    splits: Splits = _USUAL
-    keep: Callable[[Mapping[str, Any]], Any] | None = None
-    labels: tuple[tuple[str, str], ...] = ()
-    spellings: tuple[tuple[str | bool, str | int], ...] = ()
-    paper_dataset: str = ""
-    folder: str = ""
-    manual: str = ""
-    in_flan: bool = True
-    bare: str = ""
-    gpt3_prompt: Gpt3Prompt | None = None
-    kin: tuple[tuple[str, str], ...] = ()
-    expand: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-    variants: tuple[str, ...] = ()
-    variant: str = ""
-    passage: str = ""
-    nested: Callable[[Mapping[str, Any]], list[Any]] | None = None
-    schema: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
-    own_cluster: Cluster | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.cluster, Cluster):
-            object.__setattr__(self, "own_cluster", self.cluster)
-            object.__setattr__(self, "cluster", self.cluster.name)
-        if isinstance(self.schema, Mapping):  # a record is hashed
-            object.__setattr__(self, "schema", tuple(self.schema.items()))
-        own = self.own_cluster is not None and self.own_cluster.name == self.cluster
-        if not own and self.cluster not in {c.name for c in _CLUSTERS}:
-            raise unknown_name("cluster", self.cluster, (c.name for c in _CLUSTERS), f"(dataset {self.name})")
-        object.__setattr__(self, "paper_dataset", self.paper_dataset or self.name)
-        object.__setattr__(self, "folder", self.folder or self.name)
-        shown = dict.fromkeys(f for f in placeholders(self.templates[0].input) if f != OPTIONS)
-        object.__setattr__(self, "bare", self.bare or "\n".join(f"{{{field}}}" for field in shown))
-        if self.gpt3_prompt is None:
-            object.__setattr__(self, "gpt3_prompt", Gpt3Prompt(f"Q: {self.bare}\nA:"))
-
-    def __reduce_ex__(self, version: int) -> Any:
-        """A record of the catalog is pickled as its name: what it is made of is code, which pickle may refuse."""
-        return (dataset, (self.name,)) if _known().get(self.name) is self else super().__reduce_ex__(version)
-
-    @property
-    def label_words(self) -> tuple[str, ...]:
-        """The label words in TFDS's label order."""
-        return tuple(word for _, word in self.labels)
-
-    @property
-    def forward_templates(self) -> tuple[int, ...]:
-        """Numbers of the forward templates, the ones that are evaluated."""
-        return tuple(i for i, t in enumerate(self.templates) if t.is_forward)
-
-    @property
-    def tfds_name(self) -> str:
-        """The source without its version."""
-        return self.source.partition(":")[0]
-
-    @property
-    def tfds_version(self) -> str:
-        """The source's version."""
-        return self.source.partition(":")[2]
-
 
 # ------------------------------------------------------------------------------------------------------- lookups
 
@@ -185,7 +41,7 @@ class Dataset:
 def _papers() -> dict[str, Dataset]:
     """The datasets of this package."""
     found: dict[str, Dataset] = {}
-    for module in _CLUSTERS:
+    for module in PAPER_CLUSTERS:
         try:
             records = importlib.import_module(f"flan_jax.tasks.{module.name}").DATASETS
         except ModuleNotFoundError as error:
@@ -199,49 +55,10 @@ def _papers() -> dict[str, Dataset]:
     return found
 
 
-@dataclasses.dataclass(frozen=True)
-class _Own:
-    """What modules outside this package add: datasets, their clusters, and the folder of each one's samples."""
-
-    datasets: Mapping[str, Dataset]
-    clusters: tuple[Cluster, ...]
-    samples: Mapping[str, Path]
-
-
 @functools.cache
-def _own(names: str) -> _Own:
-    """What the modules of these names add. None of their datasets is one of the paper's, whatever it says."""
-    datasets: dict[str, Dataset] = {}
-    clusters: dict[str, Cluster] = {}
-    samples: dict[str, Path] = {}
-    for module in own_tasks.modules(names):
-        records = getattr(module, "DATASETS", None)
-        if not isinstance(records, Sequence) or not all(isinstance(one, Dataset) for one in records):
-            raise FlanError(f"tasks {module.__name__}: it needs DATASETS, a list of flan_jax.catalog.Dataset.")
-        for record in records:
-            where = f"tasks {module.__name__}: dataset {record.name!r}"
-            if not _NAME.fullmatch(record.name):
-                raise FlanError(f"{where}: a name has small letters, digits and _, and begins with a letter.")
-            if record.name in _papers() or record.name in datasets or record.name in {c.name for c in _CLUSTERS}:
-                raise FlanError(f"{where}: there is one of that name already; give it another.")
-            if _MIXTURE.fullmatch(record.name) or record.name.startswith("flan_"):
-                raise FlanError(f"{where}: names of mixtures begin so; give it another.")
-            if not 1 <= len(record.templates) <= TEMPLATES_PER_DATASET:
-                raise FlanError(f"{where} has {len(record.templates)} templates; give 1 to {TEMPLATES_PER_DATASET}.")
-            cluster = record.own_cluster
-            if cluster is not None:
-                if cluster.name in {c.name for c in _CLUSTERS} or clusters.setdefault(cluster.name, cluster) != cluster:
-                    raise FlanError(f"{where}: there is another cluster {cluster.name!r}; give yours another name.")
-                if not _NAME.fullmatch(cluster.name):
-                    raise FlanError(f"{where}: cluster {cluster.name!r} is no name of small letters, digits and _.")
-            datasets[record.name] = dataclasses.replace(record, in_flan=False)
-            samples[record.name] = own_tasks.samples_of(module)
-    for cluster in clusters.values():
-        for other in cluster.held_out_with:
-            if other not in clusters and other not in {c.name for c in _CLUSTERS}:
-                known = (*clusters, *(c.name for c in _CLUSTERS))
-                raise unknown_name("cluster", other, known, f"(held out with cluster {cluster.name})")
-    return _Own(datasets, tuple(clusters.values()), samples)
+def _own(names: str) -> Own:
+    """What modules outside this package add."""
+    return added(names, {*_papers(), *(c.name for c in PAPER_CLUSTERS)}, lambda name: bool(_MIXTURE.fullmatch(name)))
 
 
 def _loaded() -> dict[str, Dataset]:
@@ -257,7 +74,7 @@ def own_samples(name: str) -> Path | None:
 
 def clusters() -> tuple[Cluster, ...]:
     """All clusters, in the paper's order, and then those of one's own."""
-    return (*_CLUSTERS, *_own(own_tasks.named()).clusters)
+    return (*PAPER_CLUSTERS, *_own(own_tasks.named()).clusters)
 
 
 def cluster(name: str) -> Cluster:
@@ -429,7 +246,6 @@ _STUDY_CLUSTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("miscellaneous", ("coqa", "quac")),
 )
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MIXTURE = re.compile(
     r"flan(?:_without_(?P<without>\w+?)|_first_(?P<first>\d+)_clusters)?(?:_(?P<datasets>\d+)_datasets)?"
 )
@@ -441,7 +257,7 @@ def mixture_names() -> tuple[str, ...]:
     Each may end in `_<n>_datasets`, for the first n datasets of each of its clusters.
     """
     study = (f"flan_first_{n}_clusters" for n in range(1, len(_STUDY_CLUSTERS) + 1))
-    return ("flan", *(f"flan_without_{c.name}" for c in _CLUSTERS), *study)
+    return ("flan", *(f"flan_without_{c.name}" for c in PAPER_CLUSTERS), *study)
 
 
 def mixture(name: str) -> tuple[Dataset, ...]:

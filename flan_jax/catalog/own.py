@@ -1,0 +1,78 @@
+"""Datasets and clusters that modules outside this package add; see `flan_jax.own_tasks`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from flan_jax import metrics, own_tasks
+from flan_jax.catalog.records import CLASSIFICATION, GENERATION, PAPER_CLUSTERS, Cluster, Dataset
+from flan_jax.errors import FlanError, unknown_name
+from flan_jax.templates import TEMPLATES_PER_DATASET
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """What modules outside this package add: datasets, their clusters, and the folder of each one's samples."""
+
+    datasets: Mapping[str, Dataset]
+    clusters: tuple[Cluster, ...]
+    samples: Mapping[str, Path]
+
+
+def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool]) -> Own:
+    """What the modules of these names add. None of their datasets is one of the paper's, whatever it says.
+
+    Args:
+      names: with commas.
+      taken: names that a dataset cannot have.
+      is_mixture: whether a name is that of a mixture.
+
+    Raises:
+      FlanError: a module or a record that cannot be.
+    """
+    datasets: dict[str, Dataset] = {}
+    clusters: dict[str, Cluster] = {}
+    samples: dict[str, Path] = {}
+    for module in own_tasks.modules(names):
+        records = getattr(module, "DATASETS", None)
+        if not isinstance(records, Sequence) or not all(isinstance(one, Dataset) for one in records):
+            raise FlanError(f"tasks {module.__name__}: it needs DATASETS, a list of flan_jax.catalog.Dataset.")
+        for record in records:
+            where = f"tasks {module.__name__}: dataset {record.name!r}"
+            if not _NAME.fullmatch(record.name):
+                raise FlanError(f"{where}: a name has small letters, digits and _, and begins with a letter.")
+            if record.name in taken or record.name in datasets:
+                raise FlanError(f"{where}: there is one of that name already; give it another.")
+            if is_mixture(record.name) or record.name.startswith("flan_"):
+                raise FlanError(f"{where}: names of mixtures begin so; give it another.")
+            if not 1 <= len(record.templates) <= TEMPLATES_PER_DATASET:
+                raise FlanError(f"{where} has {len(record.templates)} templates; give 1 to {TEMPLATES_PER_DATASET}.")
+            if record.kind not in (CLASSIFICATION, GENERATION) or not record.metrics:
+                raise FlanError(f"{where}: its kind is {CLASSIFICATION!r} or {GENERATION!r}, and it has a metric.")
+            for name in record.metrics:
+                try:
+                    metrics.metric(name)
+                except FlanError as error:
+                    raise FlanError(f"{where}: {error}") from error
+            cluster = record.own_cluster
+            if cluster is not None:
+                if (
+                    cluster.name in {c.name for c in PAPER_CLUSTERS}
+                    or clusters.setdefault(cluster.name, cluster) != cluster
+                ):
+                    raise FlanError(f"{where}: there is another cluster {cluster.name!r}; give yours another name.")
+                if not _NAME.fullmatch(cluster.name):
+                    raise FlanError(f"{where}: cluster {cluster.name!r} is no name of small letters, digits and _.")
+            datasets[record.name] = dataclasses.replace(record, in_flan=False)
+            samples[record.name] = own_tasks.samples_of(module)
+    for cluster in clusters.values():
+        for other in cluster.held_out_with:
+            if other not in clusters and other not in {c.name for c in PAPER_CLUSTERS}:
+                known = (*clusters, *(c.name for c in PAPER_CLUSTERS))
+                raise unknown_name("cluster", other, known, f"(held out with cluster {cluster.name})")
+    return Own(datasets, tuple(clusters.values()), samples)
