@@ -197,8 +197,9 @@ def test_masks_go_by_seed_step_and_row(params):
         "none": _gradient(params, batch)[1]["loss"],
     }
     assert losses["again"] == _gradient(params, batch, DROPPING, at=5)[1]["loss"]
-    assert len({float(x) for x in losses.values()}) == len(losses)
+    assert np.diff(np.sort(np.array(list(losses.values())))).min() > 1e-3  # far more than rounding
     keys = jax.random.key_data(loss.row_keys(3, jnp.int32(5), 4))
+    assert len(np.unique(keys, axis=0)) == 4
     assert not (keys == jax.random.key_data(loss.row_keys(4, jnp.int32(5), 4))).any()
     np.testing.assert_array_equal(keys[:2], jax.random.key_data(loss.row_keys(3, jnp.int32(5), 2)))
 
