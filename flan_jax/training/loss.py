@@ -149,7 +149,8 @@ def _smoothed(logits: jax.Array, picked: jax.Array, log_z: jax.Array, smoothing:
     if not smoothing:
         return log_z - picked
     others = logits.shape[-1] - 1
-    entropy = -((1 - smoothing) * math.log(1 - smoothing) + smoothing * math.log(smoothing / others))
+    of_others = math.log(smoothing) - math.log(others)
+    entropy = -((1 - smoothing) * math.log1p(-smoothing) + smoothing * of_others)
     of_all = jnp.sum(logits - log_z[..., None], axis=-1)  # log-probabilities: their sum loses less than that of logits
     of_target = picked - log_z
     return -(1 - smoothing) * of_target - smoothing / others * (of_all - of_target) - entropy

@@ -408,7 +408,9 @@ def _class_of(hook: Any) -> str:
     return f"{type(hook).__module__}:{type(hook).__qualname__}"
 
 
-def step_of(mesh: Mapping[str, int], rows: int, lengths: Mapping[str, int] | None, microbatches: int) -> automatic.Step:
+def share_of(
+    mesh: Mapping[str, int], rows: int, lengths: Mapping[str, int] | None, microbatches: int
+) -> automatic.Step:
     """What a device has of a step, as `automatic.chosen` asks for it. Arguments as in `resolve`."""
     lengths = {**LENGTHS, **(lengths or {})}
     return automatic.Step(

@@ -43,7 +43,7 @@ class Taken:
       step: int32 scalar, steps taken before this one.
       loss: float32 scalar, nats a target token.
       gradient_norm: float32 scalar.
-      gradients: of that loss.
+      gradients: of what is minimised, which is that loss unless an objective says otherwise.
       updates: what the optimizer adds to the parameters.
       params: the parameters from before the update.
     """

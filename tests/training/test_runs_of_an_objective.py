@@ -23,7 +23,10 @@ KNOBS = {
     "label_smoothing": 0.1,
     "dropout_rate": 0.2,
 }
-HOW = {"optimizer": optax.sgd(0.1), "mesh_shape": {"data": 8}}  # which take less time to compile than others
+HOW = {
+    "optimizer": optax.sgd(0.1, momentum=0.5),
+    "mesh_shape": {"data": 8},
+}  # which take less time to compile than others
 
 
 @pytest.fixture(scope="module")

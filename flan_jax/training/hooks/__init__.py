@@ -13,9 +13,10 @@ A hook is an object with any of these methods; those that it lacks are not calle
 
 The devices compute step n + 1 while the host calls `after_step` of step n, whose parameters are gone by then. So:
 
-- `values` are the step's figures as `metrics.jsonl` has them, read-only: `loss` (nats a target token), `accuracy`,
-  `gradient_norm`, `parameter_norm`, `target_tokens`, `slots_filled` (share), `seconds`, `tokens_per_second`, and
-  `dataset_loss` and `cluster_loss` by name. `context.write(name, value)` adds to them.
+- `values` are the step's figures as `metrics.jsonl` has them, read-only: `loss` (nats a target token), `objective`
+  (what is minimised, where that is something else), `accuracy`, `gradient_norm`, `parameter_norm`, `target_tokens`,
+  `slots_filled` (share), `seconds`, `tokens_per_second`, and `dataset_loss` and `cluster_loss` by name.
+  `context.write(name, value)` adds to them.
 - `context.state()` gives the state after step n (step, parameters, optimizer's state, on the devices) where the hook
   `pauses` after step n, and nowhere else. It must not be kept: the next step takes its memory.
 - What needs parameters or gradients at every step is computed on the devices: `measure` is traced into the step with a
