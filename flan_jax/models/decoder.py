@@ -232,11 +232,11 @@ class Model:
 
     def abstract_params(self) -> dict[str, Any]:
         """The tree of parameters as shapes and dtypes."""
-        return jax.tree.map(lambda box: box.value, _declared(self), is_leaf=_is_box)
+        return jax.tree.map(lambda x: x, _shapes(self))  # a copy, since callers may change theirs
 
     def logical_axes(self) -> dict[str, Any]:
         """The tree of parameters as tuples of logical axis names."""
-        return jax.tree.map(lambda box: tuple(box.names), _declared(self), is_leaf=_is_box)
+        return jax.tree.map(lambda box: tuple(box.names), _boxes(self), is_leaf=_is_box)
 
     def hidden(
         self,
@@ -305,7 +305,14 @@ def _is_box(x: Any) -> bool:
     return isinstance(x, nn.Partitioned)
 
 
-@functools.lru_cache(maxsize=16)  # a start of training asks seven times, and each time would trace the whole model
-def _declared(model: Model) -> dict[str, Any]:
-    """The tree of parameters as shapes in boxes that name their axes; not to be changed."""
+# A start of training asks seven times, and each time would trace the whole model. What these give is not to be changed.
+@functools.lru_cache(maxsize=16)
+def _shapes(model: Model) -> dict[str, Any]:
+    """The tree of parameters as shapes, of whatever the model's `init` makes."""
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
+@functools.lru_cache(maxsize=16)
+def _boxes(model: Model) -> dict[str, Any]:
+    """The tree of the modules' parameters as shapes in boxes that name their axes."""
     return jax.eval_shape(model._boxed, jax.random.key(0))
