@@ -17,6 +17,8 @@ from flan_jax.evaluation import labels
 from flan_jax.overlap import evaluated
 from flan_jax.training import loop, optimizers
 from flan_jax.training.run import Run, differences
+from flan_jax.verification import checks
+from flan_jax.verification.findings import HOLDS
 from flan_jax.verification.request import Request
 from flan_jax.verification.subject import Subject
 
@@ -198,3 +200,17 @@ def test_verify_reads_the_mixture_of_the_checkpoint(begun, prepared):
 def test_precompile_counts_the_parts_of_a_run_file():
     found = precompile.run_file(["runs/tune.gin"], [f"STYLES = {TWO}", "WEIGHTS = {'nli': 0}", "MODEL = 'tiny'"])
     assert found["parts"] == len(parts.of("flan", styles=TWO, weights={"nli": 0}).parts) == 2 * (66 - 10)
+
+
+@pytest.mark.slow
+def test_verify_holds_on_loss_weights_and_a_line_break(prepared, tmp_path):
+    """Rows and gradients of parts are those of each example alone, weighted and joined as its part is."""
+    mixture = {**MIXED, "joints": {"sst2": "newline", "bool_q:5_shots": "newline"}}
+    _train(tmp_path / "run", prepared, mixture=mixture, train_steps=1)
+    assert Manifest.load(tmp_path / "run").separator == "newline"  # of most draws
+    subject = Subject(Request(str(tmp_path / "run"), str(prepared), lengths=LENGTHS, examples=8))
+    (line_break,) = BYTES.encode(["\n"])[0]
+    between = {one.segment.part: one.prompt[-1] for one in subject.some_drawn()}
+    assert between["sst2:5_shots"] == line_break and between["bool_q:instructions"] == BYTES.eos_id
+    for finding in checks.run(subject, ["rows", "gradient", "stream"]):
+        assert finding.status == HOLDS, finding.line()
