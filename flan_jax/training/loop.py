@@ -364,5 +364,5 @@ def _state(
             of_state = jax.eval_shape(tx.init, network.abstract_params()), shardings.opt_state
             opt_state = starting.optimizer_state(checkpoint, run.start["step"], opt_state, *of_state)
         if tuning.ema_decay is not None:  # a copy: the step is given the memory of both
-            ema = jax.tree.map(jnp.copy, trained_part(tuning, network, params))
+            ema = jax.tree.map(jnp.copy, trained_part(tuning, network)(params))
     return TrainState(jax.device_put(np.int32(step or 0), shardings.step), params, opt_state, ema)

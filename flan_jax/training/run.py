@@ -28,10 +28,10 @@ from flan_jax.models.config import COMPUTATION
 from flan_jax.parts import kinds
 from flan_jax.protocol import EOS
 from flan_jax.revision import code_revision
-from flan_jax.training import optimizers
+from flan_jax.training import optimizers, starting
 from flan_jax.training.described import describe, flat
 from flan_jax.training.loss import CROSS_ENTROPY, Objective
-from flan_jax.training.starting import Start, refuse_unfit, sources, step_of
+from flan_jax.training.starting import Start
 from flan_jax.values import shown
 
 FILE = "run.json"
@@ -443,34 +443,6 @@ def refuse_undivided(mesh: Mapping[str, int], rows: int, microbatches: int, name
         )
 
 
-def _base(
-    saved: Run | None, begun: bool, start: Mapping[str, Any], checkpoint: str | None, model_dir: Path
-) -> adapters.Base:
-    """The model that a run's adapters change.
-
-    Raises:
-      FlanError: there is none, or it is not what it was.
-    """
-    if not checkpoint:
-        raise FlanError(
-            "LORA and PROMPT_LENGTH change a model that is there: give its folder as INITIAL_CHECKPOINT_PATH."
-        )
-    if begun and (base := adapters.load(model_dir)) is not None:
-        base.check(checkpoint)
-        return base
-    return adapters.Base.of(checkpoint, start["step"])
-
-
-def _refuse_taken(taken: Start, checkpoint: str | None, model: models.DecoderConfig | None) -> None:
-    if checkpoint is None and taken != Start():
-        raise FlanError(
-            "INITIAL_STEP, INITIAL_OPTIMIZER_STATE and INITIAL_MAP say what is taken from INITIAL_CHECKPOINT_PATH: "
-            "give it too."
-        )
-    if taken.map is not None and model is None:
-        raise FlanError("INITIAL_MAP takes parameters into another model: give it as MODEL.")
-
-
 def resolve(
     *,
     model_dir: Path,
@@ -500,7 +472,7 @@ def resolve(
     """
     saved = Run.load(model_dir)
     begun = saved is not None and arrays.latest_step(model_dir) is not None
-    _refuse_taken(taken, initial_checkpoint_path, model)
+    starting.refuse(taken, initial_checkpoint_path, model)
     if (
         begun
         and initial_checkpoint_path
@@ -514,7 +486,7 @@ def resolve(
         manifest, tokenizer = origin(initial_checkpoint_path, model, vocabulary, random_seed)
         start = {"random": random_seed}
         if initial_checkpoint_path:
-            step = step_of(initial_checkpoint_path, taken)
+            step = starting.step_of(initial_checkpoint_path, taken)
             start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
             start |= taken.described()
             if taken.map is not None:
@@ -527,16 +499,18 @@ def resolve(
     # Before the optimizer is called: optax's schedules turn what they hold into floats.
     program = Program.of(config, batch_size, feature_lengths, microbatches, tuning, objective)
     network = tuning.adapted(models.build(config))
-    base = _base(saved, begun, start, initial_checkpoint_path, model_dir) if tuning.keeps_base else None
+    base = starting.base_of(initial_checkpoint_path, start, model_dir if begun else None) if tuning.keeps_base else None
     if taken.map is not None and tuning.keeps_base:
         raise FlanError(
             "LORA and PROMPT_LENGTH name the model that they change, which a map would make: leave INITIAL_MAP out."
         )
     if taken.map is not None and not begun:
-        sources(network.abstract_params(), initial_checkpoint_path, start["step"], taken.map)
+        starting.sources(network.abstract_params(), initial_checkpoint_path, start["step"], taken.map)
     if taken.optimizer_state and not begun:
         tx = optimizers.for_parameters(tuning, network.logical_axes())
-        refuse_unfit(initial_checkpoint_path, start["step"], jax.eval_shape(tx.init, network.abstract_params()))
+        starting.refuse_unfit(
+            initial_checkpoint_path, start["step"], jax.eval_shape(tx.init, network.abstract_params())
+        )
     tuning.check(train_steps, network.abstract_params(), network.logical_axes())
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
     models.refuse_attention(config.attention, mesh.devices.flat[0].platform)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import optax
 
+from flan_jax import models
 from flan_jax.checkpoint import adapters, arrays, digests, stored
 from flan_jax.errors import FlanError, StorageError, near_names
 from flan_jax.files import AnyPath
@@ -38,6 +39,44 @@ class Start:
         """What run.json has of it, beside the step; nothing where parameters are taken as they are."""
         found: dict[str, Any] = {"optimizer_state": True} if self.optimizer_state else {}
         return found | ({} if self.map is None else {"map": dict(self.map)})
+
+
+def refuse(start: Start, checkpoint: str | None, model: models.DecoderConfig | None) -> None:
+    """Refuses what cannot be taken without a checkpoint or a model.
+
+    Raises:
+      FlanError: likewise.
+    """
+    if checkpoint is None and start != Start():
+        raise FlanError(
+            "INITIAL_STEP, INITIAL_OPTIMIZER_STATE and INITIAL_MAP say what is taken from INITIAL_CHECKPOINT_PATH: "
+            "give it too."
+        )
+    if start.map is not None and model is None:
+        raise FlanError("INITIAL_MAP takes parameters into another model: give it as MODEL.")
+
+
+def base_of(checkpoint: str | None, start: Mapping[str, Any], begun: AnyPath | None) -> adapters.Base:
+    """The model that a run's adapters or soft prompt change.
+
+    Args:
+      checkpoint: where it is.
+      start: of the run.
+      begun: the folder of a run that goes on, or None.
+
+    Raises:
+      FlanError: there is none, or it is not what it was.
+    """
+    if not checkpoint:
+        raise FlanError(
+            "LORA and PROMPT_LENGTH change a model that is there: give its folder as INITIAL_CHECKPOINT_PATH."
+        )
+    if start.get("step") is None:
+        raise FlanError(f"no checkpoint in {checkpoint}: checkpoints/ holds no step; convert or train one first.")
+    if begun is not None and (base := adapters.load(begun)) is not None:
+        base.check(checkpoint)
+        return base
+    return adapters.Base.of(checkpoint, start["step"])
 
 
 def step_of(checkpoint: str, start: Start) -> int | None:

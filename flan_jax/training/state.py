@@ -56,10 +56,10 @@ class Taken:
     params: Any
 
 
-def trained_part(tuning: optimizers.Tuning, model: Model, tree: Any) -> Any:
-    """Of a tree like the parameters, what is trained."""
-    wanted = tuning.trained(model.logical_axes())
-    return tree if wanted is None else nested.part(tree, wanted)
+def trained_part(tuning: optimizers.Tuning, model: Model) -> Callable[[Any], Any]:
+    """A function that gives, of a tree like the parameters, what is trained."""
+    wanted = tuning.trained(model.logical_axes()) if tuning.is_partial else None
+    return lambda tree: tree if wanted is None else nested.part(tree, wanted)
 
 
 def saved_parts(model: Model, params: Any) -> tuple[Any, Any]:
@@ -73,7 +73,7 @@ def abstract_state(model: Model, optimizer: optimizers.Optimizer | optimizers.Tu
     """Shapes and dtypes of the state, without allocating it."""
     params, tuning = model.abstract_params(), optimizers.Tuning.of(optimizer)
     tx = optimizers.for_parameters(tuning, model.logical_axes())
-    ema = None if tuning.ema_decay is None else trained_part(tuning, model, params)
+    ema = None if tuning.ema_decay is None else trained_part(tuning, model)(params)
     return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(tx.init, params), ema)
 
 
@@ -87,7 +87,7 @@ def state_shardings(
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
         of_params,
         optimizers.state_shardings(mesh, tuning, params, axes),
-        None if tuning.ema_decay is None else trained_part(tuning, model, of_params),
+        None if tuning.ema_decay is None else trained_part(tuning, model)(of_params),
     )
 
 
@@ -119,7 +119,7 @@ def make_train_step(
         they were, bit for bit, and `skipped` in the metrics is 1 instead of 0. The step counts.
     """
     tuning = optimizers.Tuning.of(optimizer)
-    tx = optimizers.for_parameters(tuning, model.logical_axes())
+    tx, part = optimizers.for_parameters(tuning, model.logical_axes()), trained_part(tuning, model)
     asked = () if objective == loss_lib.CROSS_ENTROPY else (objective,)
 
     def gradient(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
@@ -128,9 +128,9 @@ def make_train_step(
             with contextlib.nullcontext() if shardings is None else partitioning.layout(shardings.step.mesh):
                 return loss_lib.target_loss(model, merged, batch, num_datasets, *asked)
 
-        grads, metrics = jax.grad(total, has_aux=True)(trained_part(tuning, model, params))
+        grads, metrics = jax.grad(total, has_aux=True)(part(params))
         if shardings is not None:
-            grads = jax.lax.with_sharding_constraint(grads, trained_part(tuning, model, shardings.params))
+            grads = jax.lax.with_sharding_constraint(grads, part(shardings.params))
         return grads, metrics
 
     def accumulated(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
@@ -152,7 +152,7 @@ def make_train_step(
         grads, metrics = accumulated(state.params, batch)
         grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["weight"], loss_lib.NOTHING), grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        before = trained_part(tuning, model, state.params)
+        before = part(state.params)
         trained = optax.apply_updates(before, updates)
         ema = None if tuning.ema_decay is None else _averaged(state.ema, trained, tuning.ema_decay)
         metrics["gradient_norm"] = optax.global_norm(grads)

@@ -22,8 +22,7 @@ The devices compute step n + 1 while the host calls `after_step` of step n, whos
 - What needs parameters or gradients at every step is computed on the devices: `measure` is traced into the step with a
   `Taken` (`flan_jax.training.state`): gradients of the mean loss, updates, and parameters from before the update, of
   what is trained. The arrays that it returns lie whole on every device, so they should be small; `context.measured`
-  has them as NumPy
-  arrays in `after_step`. `start` is called before `measure`.
+  has them as NumPy arrays in `after_step`. `start` is called before `measure`.
 - Where an `accept` says no, parameters and optimizer's state stay as they were before the step, the stream goes on,
   and the figure `skipped` of the step is 1.
 - `context.save()` asks for a checkpoint: of this step where the devices wait for it, else of the next, which is

@@ -147,13 +147,13 @@ class Tuning:
         Raises:
           FlanError: a pattern fits no parameter, or none is left.
         """
+        if not self.is_partial:
+            return None
         known = nested.paths(logical_axes)
         if self.prompt_length is not None:
             return frozenset(path for path in known if prompt.SOFT in path)
         if self.lora is not None:
             return frozenset(path for path in known if path[-1] in lora.TRAINED)
-        if not self.frozen:
-            return None
         found = frozenset(known) - patterns.chosen("FROZEN", self.frozen, known)
         if not found:
             raise FlanError(
