@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.Parser(
         prog="python -m flan_jax.precompile",
         description=__doc__,
-        epilog="--gin_file=FILE and --gin.NAME=VALUE take a run's model, rows and mesh; options count more.",
+        epilog="--gin_file=FILE and --gin.NAME=VALUE take a run's model, rows, loss and mesh; options count more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", help="models/NAME.gin")
