@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, content, options, styles
+from flan_jax import catalog, content, options, own_data, styles
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import token_store, vocabularies
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
@@ -424,6 +424,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, place in (("--prepared", prepared), ("--data", data)):
             if place is not None and not user_path(place, name).is_dir():
                 raise FlanError(f"{name}={place} is no folder.")
+        own_data.use_first(prepared)
         began = time.monotonic()
         results = audit(
             [str(given) for given in arguments.tuned],

@@ -20,7 +20,7 @@ from typing import Any
 from etils import epy
 from rich.console import Console
 
-from flan_jax import catalog, options
+from flan_jax import catalog, options, own_data
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
@@ -152,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     with one_line_errors():
         arguments = parser.parse_args(argv)
+        own_data.use_first(arguments.prepared)
         if arguments.summary:
             result = _print_summary(console)
         elif arguments.lint:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from flan_jax import own_data
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.splits import Splits
 from flan_jax.templates import OPTIONS, Gpt3Prompt, Template, placeholders
@@ -64,6 +65,9 @@ _CLUSTERS = (
     Cluster("structure_to_text", "Structure to text"),
 )
 
+# Of a dataset whose owner cannot say what it has in common with others: with it, nothing is held out for sure.
+UNKNOWN_CLUSTER = Cluster("unknown", "Cluster not known")
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -76,7 +80,7 @@ class Dataset:
       fields: maps a record of tensors in the true TFDS schema to string tensors: scalars for the templates; for
         classification also `options` (1-D) and `answer` (one of them); for generation `answer` and, where there are
         several, `references` (1-D).
-      templates: exactly ten.
+      templates: exactly ten; of a user's own data one.
       kind: "classification" (scored by rank) or "generation".
       metrics: names of `flan_jax.metrics`.
       splits: the split rules.
@@ -131,7 +135,7 @@ class Dataset:
     nested: Callable[[Mapping[str, Any]], list[Any]] | None = None
 
     def __post_init__(self) -> None:
-        if self.cluster not in {c.name for c in _CLUSTERS}:
+        if self.cluster not in {c.name for c in (*_CLUSTERS, UNKNOWN_CLUSTER)}:
             raise unknown_name("cluster", self.cluster, (c.name for c in _CLUSTERS), f"(dataset {self.name})")
         object.__setattr__(self, "paper_dataset", self.paper_dataset or self.name)
         object.__setattr__(self, "folder", self.folder or self.name)
@@ -169,7 +173,8 @@ class Dataset:
 
 
 @functools.cache
-def _loaded() -> dict[str, Dataset]:
+def _papers() -> dict[str, Dataset]:
+    """The datasets of this package."""
     found: dict[str, Dataset] = {}
     for module in _CLUSTERS:
         try:
@@ -185,6 +190,49 @@ def _loaded() -> dict[str, Dataset]:
     return found
 
 
+@functools.cache
+def _prepared(definitions: str) -> dict[str, Dataset]:
+    """A user's own datasets, of `own_data.named`: their records are text already, so that one template shows it."""
+    return {
+        one.name: Dataset(
+            name=one.name,
+            cluster=one.cluster,
+            source=one.origin,
+            fields=dict,
+            templates=(Template("{inputs}"),),
+            kind=one.kind,
+            metrics=one.metrics,
+            gpt3_prompt=Gpt3Prompt("{inputs}"),
+            in_flan=False,
+        )
+        for one in own_data.definitions(definitions)
+    }
+
+
+def _loaded() -> dict[str, Dataset]:
+    """All datasets, those of the PREPARED_DIR in use last."""
+    own = own_data.named()
+    return {**_papers(), **_prepared(own)} if own else _papers()
+
+
+def refuse_name(name: str) -> None:
+    """Refuses a name that a dataset of a user's own cannot have.
+
+    Raises:
+      FlanError: it has other letters, or means something else already.
+    """
+    if not _NAME.fullmatch(name):
+        raise FlanError(
+            f"{name!r} is no name of a dataset: small letters, digits and _, with a letter first, as in my_data."
+        )
+    if name in _papers() or any(name == paper.paper_dataset for paper in _papers().values()):
+        raise FlanError(f"{name!r} is a dataset of the catalog: give yours another name.")
+    if name in {c.name for c in (*_CLUSTERS, UNKNOWN_CLUSTER)}:
+        raise FlanError(f"{name!r} is a cluster: give your dataset another name.")
+    if _MIXTURE.fullmatch(name) or name.startswith("flan_"):
+        raise FlanError(f"{name!r} begins as mixtures do: give your dataset another name.")
+
+
 def clusters() -> tuple[Cluster, ...]:
     """All clusters, in the paper's order."""
     return _CLUSTERS
@@ -196,7 +244,7 @@ def cluster(name: str) -> Cluster:
     Raises:
       FlanError: there is none; the message has near matches.
     """
-    for candidate in _CLUSTERS:
+    for candidate in (*clusters(), UNKNOWN_CLUSTER):
         if candidate.name == name:
             return candidate
     raise unknown_name("cluster", name, (c.name for c in _CLUSTERS))
@@ -249,9 +297,13 @@ def exists(name: str) -> bool:
 # ------------------------------------------------------------------------------------------------------- variants
 
 
-@functools.cache
 def _known() -> dict[str, Dataset]:
     """Datasets and variants by name."""
+    return _known_with(own_data.named())
+
+
+@functools.cache
+def _known_with(definitions: str) -> dict[str, Dataset]:
     found = dict(_loaded())
     for record in _loaded().values():
         found |= {one.name: one for one in variants(record)}
@@ -295,13 +347,16 @@ def record_id(example_id: str) -> str:
     return example_id.partition(PART)[0]
 
 
-@functools.cache
 def kin_of(name: str) -> dict[str, str]:
     """The datasets that share text with one by their making, whichever of the two says so, and how they are related.
 
     Kin outside the catalog, such as xquad, has its own name; variants of a dataset are not their own kin.
     """
-    name = whole(name)
+    return _kin_of(whole(name), own_data.named())
+
+
+@functools.cache
+def _kin_of(name: str, definitions: str) -> dict[str, str]:
     own = {name, _loaded()[name].paper_dataset} if name in _loaded() else {name}
     found: dict[str, str] = {}
     for record in _loaded().values():
@@ -323,7 +378,12 @@ def held_out_together(cluster_name: str) -> frozenset[str]:
 
 
 def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
-    """Whether `record` is unseen by a model tuned on `trained_clusters` (paper, section 2.2 and appendix)."""
+    """Whether `record` is unseen by a model tuned on `trained_clusters` (paper, section 2.2 and appendix).
+
+    Where its own cluster is not known, or one of theirs, nobody can say so: that is no.
+    """
+    if UNKNOWN_CLUSTER.name in (record.cluster, *trained_clusters):
+        return False
     return not held_out_together(record.cluster) & set(trained_clusters)
 
 
@@ -339,6 +399,7 @@ _STUDY_CLUSTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("miscellaneous", ("coqa", "quac")),
 )
 
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MIXTURE = re.compile(
     r"flan(?:_without_(?P<without>\w+?)|_first_(?P<first>\d+)_clusters)?(?:_(?P<datasets>\d+)_datasets)?"
 )

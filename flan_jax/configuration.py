@@ -16,7 +16,7 @@ from typing import Any
 import gin
 from gin import config_parser
 
-from flan_jax import macros, values
+from flan_jax import macros, own_data, values
 from flan_jax.errors import FlanError, cannot, near_names, unknown_name
 from flan_jax.models.config import DecoderConfig
 
@@ -160,6 +160,8 @@ def check() -> None:
     for name in names:
         if name not in used and name not in macros.BY_MACRO:
             raise unknown_name("macro", name, macros.BY_MACRO, "Nothing reads it.")
+    if "PREPARED_DIR" in names:
+        own_data.use_first(_resolved(macro("PREPARED_DIR"), "PREPARED_DIR"))
     called: dict[str, str] = {}  # what the user calls an argument: the macro that it is bound to
     given: dict[str, Any] = {}
     for name in names:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from etils import epy
 
-from flan_jax import catalog, files, styles, values, ways
+from flan_jax import catalog, files, own_data, styles, values, ways
 from flan_jax.errors import FlanError
 from flan_jax.models.config import AUTO, AUTOMATIC, CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.protocol import JOINTS
@@ -426,6 +426,7 @@ def checked(function: _Function) -> _Function:
     @functools.wraps(function)
     def wrapper(*positional: Any, **named: Any) -> Any:
         bound = signature.bind_partial(*positional, **named)
+        own_data.use_first(bound.arguments.get("prepared_dir"))
         for name, parameter in signature.parameters.items():
             if parameter.default is parameter.empty and name not in bound.arguments:
                 setting = BY_ARGUMENT.get(f"{function.__name__}.{name}")

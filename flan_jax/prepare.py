@@ -1,6 +1,8 @@
 """Renders and tokenizes datasets for training, and writes their dev and test examples for evaluation.
 
 python -m flan_jax.prepare --data=samples --vocabulary=models/gemma3-270m/vocabulary --to=prepared
+python -m flan_jax.prepare --jsonl=chat.jsonl --name=my_chat --cluster=unknown --to=prepared
+python -m flan_jax.prepare --seqio=my_task --module=my_tasks --cluster=sentiment --to=prepared
 python -m flan_jax.prepare --evaluate --checkpoint=models/gemma3-270m --style=5_shots --datasets=nli --to=prepared
 
 With --evaluate it writes only what an evaluation needs: dev and test examples, and the prompts for a checkpoint,
@@ -19,9 +21,10 @@ from etils import epy
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, options, protocol, styles, ways
+from flan_jax import catalog, options, own_data, protocol, styles, ways
 from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
+from flan_jax.data.own import command as own_command
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import AnyPath, user_path
@@ -136,16 +139,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--joint", default=protocol.AUTO, choices=protocol.JOINTS, help="with --evaluate: between prompt and answer"
     )
-    parser.add_argument("--max_examples", type=options.count, help="with --evaluate: test examples a dataset")
+    parser.add_argument(
+        "--max_examples", type=options.count, help="with --evaluate: test examples a dataset; of your own data: records"
+    )
     parser.add_argument("--max_dev_examples", type=options.count_or_none, help="with --evaluate: dev examples")
     parser.add_argument(
         "--ways", default="", help="with --evaluate: further ways to score, with commas, for example pmi,channel"
     )
+    own_command.add_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
     with one_line_errors():
         arguments = parser.parse_args(argv)
+        if own_command.given(arguments):
+            _prepare_own(arguments, parser)
+            return
+        own_data.use_first(arguments.to)
         chosen = chosen_datasets(arguments.datasets, arguments.mixture)
         if arguments.check:
             _check(chosen, arguments)
@@ -178,6 +188,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise FlanError(
                 f"{len(refused)} of {counted(len(chosen), 'datasets')} not prepared ({first}); the others are."
             )
+
+
+def _prepare_own(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    result = own_command.prepare(arguments, parser)
+    _show(result | {"notes": []}, arguments.jsonl or arguments.seqio)
+    for note in result["notes"]:
+        print(f"note: {note}.")
+    print(own_command.advice(result["datasets"][0], arguments.to))
+    if arguments.json:
+        print(to_json(result))
 
 
 def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> None:

@@ -196,8 +196,8 @@ def numbers(record: Dataset, style: TextStyle) -> tuple[int, ...]:
     Of the first n, about n times the share of inverted templates are inverted, and the first is forward: a study of the
     number of templates would otherwise be one of inverted templates, which stand last in the catalog.
     """
-    every = range(style.num_wordings)
-    if style.num_wordings == len(record.templates) or style.words != INSTRUCTIONS:
+    every = range(min(style.num_wordings, len(record.templates)))
+    if len(every) == len(record.templates) or style.words != INSTRUCTIONS:
         return tuple(every)
     forward = list(record.forward_templates)
     inverted = [i for i, t in enumerate(record.templates) if not t.is_forward]

@@ -13,7 +13,7 @@ FLOORS = (
     {"errors"},
     {"files", "quiet", "revision", "wording"},
     {"json_lines"},
-    {"values", "content"},
+    {"values", "content", "own_data"},
     {"options"},
     {"templates", "metrics", "splits", "partitioning", "distributed"},
     {"catalog", "models"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 
-from flan_jax import catalog, protocol, styles
+from flan_jax import catalog, own_data, protocol, styles
 from flan_jax.data import mixtures, token_store
 from flan_jax.data.stream import ROWS_PER_BATCH, Stream
 from flan_jax.data.token_store import TokenStore
@@ -43,6 +43,7 @@ def composed(mixture: str, prepared_dir: str | AnyPath, fingerprint: str, datase
     Raises:
       FlanError: as `open_mixture`.
     """
+    own_data.use(prepared_dir)
     base, style = styles.split_name(mixture)
     members = [record.name for record in catalog.mixture(base)]
     for name in datasets:

@@ -22,10 +22,21 @@ _EARLIER = {"zero-shot, held out": HELD_OUT}  # said of every style
 
 
 def status(record: catalog.Dataset, manifest: Manifest) -> str:
-    """Whether a checkpoint was tuned on a dataset's clusters, by the paper's rule: "held out", "seen" or "unknown"."""
-    if manifest.trained_clusters is None:
+    """Whether a checkpoint was tuned on a dataset's clusters, by the paper's rule: "held out", "seen" or "unknown".
+
+    Where the dataset's cluster is not known, or one of those it was tuned on, only "seen" can be said for sure: of the
+    dataset itself, and of a cluster that was seen anyway.
+    """
+    trained = manifest.trained_clusters
+    if trained is None:
         return UNKNOWN
-    return HELD_OUT if catalog.is_held_out(record, manifest.trained_clusters) else SEEN
+    unknown = catalog.UNKNOWN_CLUSTER.name
+    if catalog.is_held_out(record, trained):
+        return HELD_OUT
+    seen = catalog.held_out_together(record.cluster) & trained - {unknown}
+    if not seen and unknown in (record.cluster, *trained):
+        return SEEN if catalog.whole(record.name) in manifest.tuning["datasets"] else UNKNOWN
+    return SEEN
 
 
 def shots(style: styles.TextStyle) -> str:
