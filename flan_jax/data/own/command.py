@@ -60,7 +60,7 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
     if other := [n for n in _CATALOG if getattr(arguments, n) != defaults.get_default(n)]:
         raise FlanError(f"--{other[0]} is for datasets of the catalog: leave it out with --jsonl and --seqio.")
     of_lines = arguments.input_key or arguments.target_key
-    if arguments.module and not arguments.seqio or of_lines and not arguments.jsonl:
+    if (arguments.module and not arguments.seqio) or (of_lines and not arguments.jsonl):
         wrong, right = ("module", "seqio") if arguments.module and not arguments.seqio else ("input_key", "jsonl")
         raise FlanError(f"--{wrong} is for --{right}: leave it out, or give both.")
     if not arguments.to:

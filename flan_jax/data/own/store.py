@@ -75,7 +75,7 @@ def definition_of(name: str, cluster: str, origin: str, reading: Reading, metric
       metric: "exact_match", "f1", "rouge" or another metric, where there are no options; empty for the usual one.
 
     Raises:
-      FlanError: an unknown metric, one that needs more than an answer, or one for records with options.
+      FlanError: no such metric, one that needs more than two texts, or one for records with options.
     """
     check_name(name, cluster)
     if OPTIONS in reading.records[0].fields:
@@ -84,10 +84,9 @@ def definition_of(name: str, cluster: str, origin: str, reading: Reading, metric
         return own_data.Definition(name, cluster, CLASSIFICATION, (_OPTIONS_METRIC,), origin, reading.form)
     metric = metric or _USUAL[reading.form]
     metric = METRICS.get(metric, metric)
-    if metric not in metrics.names():
-        raise unknown_name("metric", metric, [*METRICS, *metrics.names()])
-    if needed := metrics.metric(metric).needs:
-        raise FlanError(f"metric {metric} needs {needed[0]} of a record, which yours have not: give another --metric.")
+    able = {m for one in catalog.datasets() if one.kind == GENERATION for m in one.metrics if not metrics.needs([m])}
+    if metric not in able:
+        raise unknown_name("metric of generated answers", metric, [*METRICS, *sorted(able - {*METRICS})])
     return own_data.Definition(name, cluster, GENERATION, (metric,), origin, reading.form)
 
 
