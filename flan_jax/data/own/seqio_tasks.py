@@ -75,7 +75,7 @@ def _import(module: str) -> None:
                 "PYTHONPATH."
             ) from error
         raise FlanError(f"--module={module} needs {error.name!r}, which is not installed.") from error
-    except Exception as error:  # whatever stands in a user's module
+    except (Exception, SystemExit) as error:  # whatever stands in a user's module
         said = " ".join(str(error).split())[:200] or "no reason"
         raise FlanError(
             f"--module={module}: importing it fails ({type(error).__name__}: {said.rstrip('.')})."
