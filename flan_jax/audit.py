@@ -424,7 +424,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, place in (("--prepared", prepared), ("--data", data)):
             if place is not None and not user_path(place, name).is_dir():
                 raise FlanError(f"{name}={place} is no folder.")
-        own_data.use_first(prepared)
+        own_data.used_of(prepared)
         began = time.monotonic()
         results = audit(
             [str(given) for given in arguments.tuned],

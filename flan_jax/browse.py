@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     with one_line_errors():
         arguments = parser.parse_args(argv)
-        own_data.use_first(arguments.prepared)
+        own_data.used_of(arguments.prepared)
         if arguments.summary:
             result = _print_summary(console)
         elif arguments.lint:

@@ -16,7 +16,7 @@ from typing import Any
 import gin
 from gin import config_parser
 
-from flan_jax import macros, own_data, values
+from flan_jax import macros, values
 from flan_jax.errors import FlanError, cannot, near_names, unknown_name
 from flan_jax.models.config import DecoderConfig
 
@@ -160,14 +160,13 @@ def check() -> None:
     for name in names:
         if name not in used and name not in macros.BY_MACRO:
             raise unknown_name("macro", name, macros.BY_MACRO, "Nothing reads it.")
-    if "PREPARED_DIR" in names:
-        own_data.use_first(_resolved(macro("PREPARED_DIR"), "PREPARED_DIR"))
+    where = _resolved(macro("PREPARED_DIR"), "PREPARED_DIR") if "PREPARED_DIR" in names else None
     called: dict[str, str] = {}  # what the user calls an argument: the macro that it is bound to
     given: dict[str, Any] = {}
     for name in names:
         value = _resolved(macro(name), name)
         if (setting := macros.BY_MACRO.get(name)) is not None:
-            value = macros.check(setting.arguments[0], value, name)
+            value = macros.check(setting.arguments[0], value, name, where)
             gin.bind_parameter(f"%{name}", value)
     for function in macros.FUNCTIONS:
         try:
@@ -180,7 +179,7 @@ def check() -> None:
             called[argument] = reference[1:] if reference[:1] == "%" else argument
             value = _resolved(value, argument)
             if not isinstance(value, gin.config.ConfigurableReference):
-                given[argument] = macros.check(argument, value, called[argument])
+                given[argument] = macros.check(argument, value, called[argument], where)
             elif not value.evaluate or not _takes_reference(argument):
                 macros.check(argument, value, called[argument])
     macros.check_together(given, called)

@@ -335,19 +335,30 @@ BY_ARGUMENT = {argument: setting for setting in SETTINGS for argument in setting
 FUNCTIONS = tuple(dict.fromkeys(argument.partition(".")[0] for argument in BY_ARGUMENT))
 
 
-def check(argument: str, value: Any, name: str | None = None) -> Any:
+_OF_DATASETS = ("mixture", "datasets")  # arguments that may name a user's own
+
+
+def check(argument: str, value: Any, name: str | None = None, prepared_dir: Any = None) -> Any:
     """A value of an argument, as it is to be used; those that are not in the table pass.
 
     Args:
       argument: for example "train.batch_size".
       value: what it is.
       name: what the user calls it; None for the argument itself.
+      prepared_dir: the value beside it. A name of a dataset that is not known is looked for among the user's own there.
 
     Raises:
       FlanError: it is of another kind; the line has the name, the value and what is wanted.
     """
     setting = BY_ARGUMENT.get(argument)
-    return value if setting is None else values.checked(name or argument, setting.kind, value, setting.meaning)
+    if setting is None:
+        return value
+    try:
+        return values.checked(name or argument, setting.kind, value, setting.meaning)
+    except FlanError:
+        if argument.partition(".")[2] not in _OF_DATASETS or not own_data.used_of(prepared_dir):
+            raise
+        return values.checked(name or argument, setting.kind, value, setting.meaning)
 
 
 def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
@@ -426,15 +437,15 @@ def checked(function: _Function) -> _Function:
     @functools.wraps(function)
     def wrapper(*positional: Any, **named: Any) -> Any:
         bound = signature.bind_partial(*positional, **named)
-        own_data.use_first(bound.arguments.get("prepared_dir"))
         for name, parameter in signature.parameters.items():
             if parameter.default is parameter.empty and name not in bound.arguments:
                 setting = BY_ARGUMENT.get(f"{function.__name__}.{name}")
                 macro = f" ({setting.macro}: {setting.meaning})" if setting and setting.macro else ""
                 raise FlanError(f"{function.__name__} needs {name}{macro}.")
         bound.apply_defaults()
+        where = bound.arguments.get("prepared_dir")
         given = {f"{function.__name__}.{name}": value for name, value in bound.arguments.items()}
-        given = {argument: check(argument, value) for argument, value in given.items()}
+        given = {argument: check(argument, value, None, where) for argument, value in given.items()}
         check_together(given)
         bound.arguments.update((argument.partition(".")[2], value) for argument, value in given.items())
         return function(*bound.args, **bound.kwargs)

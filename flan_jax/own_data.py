@@ -13,7 +13,7 @@ import json
 import os
 from typing import Any
 
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, RemotePath, make_folder, user_path, write_atomic
 
 VARIABLE = "FLAN_JAX_OWN_DATA"
@@ -85,10 +85,14 @@ def use(prepared_dir: str | AnyPath) -> tuple[Definition, ...]:
     return tuple(found)
 
 
-def use_first(prepared_dir: Any) -> None:
-    """As `use`, before the value is checked: names of datasets that are checked beside it may be of its own data."""
-    if prepared_dir and isinstance(prepared_dir, str | os.PathLike | RemotePath):
-        use(prepared_dir)
+def used_of(prepared_dir: Any) -> bool:
+    """As `use`, of a value that may be anything: whether own datasets are there."""
+    if not prepared_dir or not isinstance(prepared_dir, str | os.PathLike | RemotePath):
+        return False
+    try:
+        return bool(use(prepared_dir))
+    except StorageError:  # whoever opens it says so
+        return False
 
 
 def named() -> str:

@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if own_command.given(arguments):
             _prepare_own(arguments, parser)
             return
-        own_data.use_first(arguments.to)
+        own_data.used_of(arguments.to)
         chosen = chosen_datasets(arguments.datasets, arguments.mixture)
         if arguments.check:
             _check(chosen, arguments)

@@ -45,7 +45,7 @@ def prepared(tmp_path_factory):
     """One PREPARED_DIR with the three of them."""
     folder = tmp_path_factory.mktemp("own")
     patch = pytest.MonkeyPatch()
-    patch.delenv(own_data.VARIABLE, raising=False)  # and as it was, at the end
+    patch.setenv(own_data.VARIABLE, "")  # and as it was, at the end
     moods = [{"question": f"Is {w} {v} good?", "answer": "yes", "options": ["yes", "no"]} for w in WORDS for v in WORDS]
     chat = [
         {
