@@ -21,7 +21,7 @@ from etils import epy
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, options, own_data, protocol, styles, ways
+from flan_jax import catalog, options, protocol, styles, ways
 from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.own import command as own_command
@@ -155,7 +155,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if own_command.given(arguments):
             _prepare_own(arguments, parser)
             return
-        own_data.used_of(arguments.to)
         chosen = chosen_datasets(arguments.datasets, arguments.mixture)
         if arguments.check:
             _check(chosen, arguments)

@@ -13,6 +13,7 @@ from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.evaluation import evaluator, labels
 
 LENGTHS = {"inputs": 96, "targets": 16}
 LIMITS = ["--max_input_length=96", "--max_target_length=16"]
@@ -63,19 +64,19 @@ def prepared(tmp_path_factory):
     to = f"--to={folder / 'prepared'}"
     prepare.main([f"--jsonl={write_lines(folder / 'moods.jsonl', moods)}", to, *LIMITS, "--cluster=sentiment"])
     prepare.main([f"--jsonl={write_lines(folder / 'chat.jsonl', chat)}", to, *LIMITS, "--name=my_chat", "--test=8"])
-    prepare.main(["--seqio=own_repeat", f"--module={__name__}", to, *LIMITS, "--metric=exact_match", "--name=say"])
+    of_task = ["--seqio=own_repeat", f"--module={__name__}", "--name=say", "--cluster=translation"]
+    prepare.main([*of_task, to, *LIMITS, "--metric=exact_match"])
     yield folder / "prepared"
     patch.undo()
 
 
 @pytest.fixture(scope="module")
 def runs(prepared, tmp_path_factory):
-    """Two steps on each; the second run goes on from the first, so that what it was tuned on adds up."""
-    folder, before = tmp_path_factory.mktemp("runs"), None
-    for name in ("moods", "say", "my_chat"):
-        more = {"initial_checkpoint_path": before, "model": None, "vocabulary": None} if before else {}
-        small_training.train(folder / name, prepared, 2, mixture=name, feature_lengths=LENGTHS, **more)
-        before = str(folder / name)
+    """A step on each of two; the second run goes on from the first, so that what it was tuned on adds up."""
+    folder = tmp_path_factory.mktemp("runs")
+    small_training.train(folder / "say", prepared, 1, mixture="say", feature_lengths=LENGTHS)
+    more = {"initial_checkpoint_path": str(folder / "say"), "model": None, "vocabulary": None}
+    small_training.train(folder / "my_chat", prepared, 1, mixture="my_chat", feature_lengths=LENGTHS, **more)
     return folder
 
 
@@ -86,26 +87,28 @@ def scores(checkpoint, prepared, output, *names):
 
 
 def test_the_manifest_names_them_with_their_clusters(runs):
-    tunings = {name: Manifest.load(runs / name).tuning for name in ("moods", "say", "my_chat")}
-    assert tunings["moods"]["datasets"] == ["moods"] and tunings["moods"]["clusters"] == ["sentiment"]
-    assert tunings["my_chat"]["datasets"] == ["moods", "my_chat", "say"]
-    assert tunings["my_chat"]["clusters"] == ["sentiment", "unknown"]
+    tunings = {name: Manifest.load(runs / name).tuning for name in ("say", "my_chat")}
+    assert tunings["say"]["datasets"] == ["say"] and tunings["say"]["clusters"] == ["translation"]
+    assert tunings["my_chat"]["datasets"] == ["my_chat", "say"]
+    assert tunings["my_chat"]["clusters"] == ["translation", "unknown"]
     assert all(entry["records_digest"] for entry in tunings["my_chat"]["text"])
 
 
 def test_held_back_records_are_scored_and_labelled(runs, prepared, tmp_path):
-    """With a cluster the hold-out rule applies; without, nothing but what was tuned on is said for sure."""
-    found = scores(runs / "moods", prepared, tmp_path / "a", "moods", "say")
-    assert {name: one["label"] for name, one in found.items()} == {
-        "moods": "zero-shot, seen",
-        "say": "zero-shot, unknown",
-    }
-    assert found["moods"]["metric"] == "accuracy" and found["moods"]["random"] == 0.5
-    found = scores(runs / "my_chat", prepared, tmp_path / "b", "say", "my_chat")
+    """With clusters the hold-out rule applies; without, nothing but what was tuned on is said for sure."""
+    found = scores(runs / "say", prepared, tmp_path / "a", "moods", "say", "my_chat")
     assert {name: (one["label"], one["metric"]) for name, one in found.items()} == {
+        "moods": ("zero-shot, held out", "accuracy"),
         "say": ("zero-shot, seen", "em"),
-        "my_chat": ("zero-shot, seen", "rouge1"),
+        "my_chat": ("zero-shot, unknown", "rouge1"),
     }
+    assert found["moods"]["random"] == 0.5
+    found = scores(runs / "my_chat", prepared, tmp_path / "b", "moods", "my_chat")
+    assert {name: one["label"] for name, one in found.items()} == {
+        "moods": "zero-shot, unknown",
+        "my_chat": "zero-shot, seen",
+    }
+    assert (tmp_path / "b" / "report.html").is_file()
     lines = [json.loads(x) for x in (tmp_path / "b/predictions/my_chat/test_t0.jsonl").read_text().splitlines()[1:]]
     assert lines[0]["prompt"].startswith("System: Be brief.\n\nUser: Say ") and lines[0]["prompt"].endswith(
         "Assistant:"
@@ -113,13 +116,11 @@ def test_held_back_records_are_scored_and_labelled(runs, prepared, tmp_path):
 
 
 def test_of_the_catalog_nothing_is_held_out_for_sure_from_an_unknown_cluster(runs, prepared):
-    from flan_jax.evaluation import evaluator, labels
-
     own_data.use(prepared)
-    tuned = {name: Manifest.load(runs / name) for name in ("moods", "my_chat")}
+    tuned = {name: Manifest.load(runs / name) for name in ("say", "my_chat")}
     status = {name: labels.status(catalog.dataset("rte"), manifest) for name, manifest in tuned.items()}
-    assert status == {"moods": labels.HELD_OUT, "my_chat": labels.UNKNOWN}
-    assert labels.status(catalog.dataset("sst2"), tuned["my_chat"]) == labels.SEEN  # its cluster was seen anyway
+    assert status == {"say": labels.HELD_OUT, "my_chat": labels.UNKNOWN}
+    assert labels.status(catalog.dataset("wmt14_enfr"), tuned["my_chat"]) == labels.SEEN  # its cluster was seen anyway
     assert evaluator.held_out(tuned["my_chat"]) == []
     assert "my_chat" not in {record.name for record in catalog.mixture("flan")}
 
