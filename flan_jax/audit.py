@@ -312,7 +312,7 @@ def _by_name(name: str, datasets: frozenset[str], clusters: frozenset[str]) -> s
     """How a set was seen by its name: itself, or what the hold-out rule counts as its cluster."""
     if catalog.whole(name) in datasets:
         return "dataset"
-    if catalog.exists(name) and not catalog.is_held_out(catalog.dataset(name), clusters):
+    if catalog.exists(name) and catalog.shares_cluster(catalog.dataset(name), clusters):
         return "cluster"
     return ""
 

@@ -377,14 +377,18 @@ def held_out_together(cluster_name: str) -> frozenset[str]:
     return frozenset({cluster_name, *cluster(cluster_name).held_out_with})
 
 
+def shares_cluster(record: Dataset, trained_clusters: Collection[str]) -> bool:
+    """Whether a cluster that the hold-out rule counts with `record` is among those, as far as clusters are known."""
+    return bool(held_out_together(record.cluster) & set(trained_clusters) - {UNKNOWN_CLUSTER.name})
+
+
 def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
     """Whether `record` is unseen by a model tuned on `trained_clusters` (paper, section 2.2 and appendix).
 
     Where its own cluster is not known, or one of theirs, nobody can say so: that is no.
     """
-    if UNKNOWN_CLUSTER.name in (record.cluster, *trained_clusters):
-        return False
-    return not held_out_together(record.cluster) & set(trained_clusters)
+    unknown = UNKNOWN_CLUSTER.name in (record.cluster, *trained_clusters)
+    return not unknown and not shares_cluster(record, trained_clusters)
 
 
 # The study of how many clusters it takes (paper, section 4.1): NLI, closed-book QA and commonsense are held out, and

@@ -30,13 +30,11 @@ def status(record: catalog.Dataset, manifest: Manifest) -> str:
     trained = manifest.trained_clusters
     if trained is None:
         return UNKNOWN
-    unknown = catalog.UNKNOWN_CLUSTER.name
     if catalog.is_held_out(record, trained):
         return HELD_OUT
-    seen = catalog.held_out_together(record.cluster) & trained - {unknown}
-    if not seen and unknown in (record.cluster, *trained):
-        return SEEN if catalog.whole(record.name) in manifest.tuning["datasets"] else UNKNOWN
-    return SEEN
+    if catalog.shares_cluster(record, trained) or catalog.whole(record.name) in manifest.tuning["datasets"]:
+        return SEEN
+    return UNKNOWN
 
 
 def shots(style: styles.TextStyle) -> str:
