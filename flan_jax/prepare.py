@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--ways", default="", help="with --evaluate: further ways to score, with commas, for example pmi,channel"
     )
-    own_command.add_arguments(parser)
+    _add_own_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
@@ -187,6 +187,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise FlanError(
                 f"{len(refused)} of {counted(len(chosen), 'datasets')} not prepared ({first}); the others are."
             )
+
+
+def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a user's own data."""
+    group = parser.add_argument_group("data of your own (docs/your_data.md)")
+    group.add_argument("--jsonl", type=options.path, help="JSON lines of prompts and targets, or of conversations")
+    group.add_argument("--seqio", help="the name of a SeqIO task or mixture with inputs and targets")
+    group.add_argument("--module", help="with --seqio: the module that registers it, as Python imports it")
+    group.add_argument("--name", help="what the dataset is called; by default after the file or the task")
+    group.add_argument(
+        "--cluster", help='a cluster of the catalog, or "unknown" (the default): nothing is then held out'
+    )
+    group.add_argument("--input_key", help="of a line with other keys than the usual: its prompt's")
+    group.add_argument("--target_key", help="and its target's")
+    group.add_argument("--metric", help="exact_match, f1, rouge, or a metric's name, where there are no options")
+    group.add_argument("--dev", type=options.count_or_none, help="records held back for dev; a tenth, up to 200")
+    group.add_argument("--test", type=options.count_or_none, help="records held back for test; a tenth, up to 200")
+    group.add_argument("--leave_out", action="store_true", help="go on without the records that cannot be used")
 
 
 def _prepare_own(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ import argparse
 import re
 from typing import Any
 
-from flan_jax import options
 from flan_jax.catalog import UNKNOWN_CLUSTER
 from flan_jax.data import vocabularies
 from flan_jax.data.own import jsonl, store
@@ -16,24 +15,6 @@ from flan_jax.files import user_path
 _OWN = ("name", "cluster", "input_key", "target_key", "metric", "dev", "test", "leave_out", "module")
 _CATALOG = ("datasets", "mixture", "check", "style", "workers", "seed", "shards", "beam_pipeline_options", "evaluate")
 _CATALOG += ("checkpoint", "max_dev_examples", "ways", "data", "joint")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a user's own data."""
-    group = parser.add_argument_group("data of your own (docs/your_data.md)")
-    group.add_argument("--jsonl", type=options.path, help="JSON lines of prompts and targets, or of conversations")
-    group.add_argument("--seqio", help="the name of a SeqIO task or mixture with inputs and targets")
-    group.add_argument("--module", help="with --seqio: the module that registers it, as Python imports it")
-    group.add_argument("--name", help="what the dataset is called; by default after the file or the task")
-    group.add_argument(
-        "--cluster", help='a cluster of the catalog, or "unknown" (the default): nothing is then held out'
-    )
-    group.add_argument("--input_key", help="of a line with other keys than the usual: its prompt's")
-    group.add_argument("--target_key", help="and its target's")
-    group.add_argument("--metric", help="exact_match, f1, rouge, or a metric's name, where there are no options")
-    group.add_argument("--dev", type=options.count_or_none, help="records held back for dev; a tenth, up to 200")
-    group.add_argument("--test", type=options.count_or_none, help="records held back for test; a tenth, up to 200")
-    group.add_argument("--leave_out", action="store_true", help="go on without the records that cannot be used")
 
 
 def given(arguments: argparse.Namespace) -> bool:
