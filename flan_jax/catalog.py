@@ -223,7 +223,7 @@ def refuse_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise FlanError(
-            f"{name!r} is no name of a dataset: small letters, digits and _, with a letter first, as in my_data."
+            f"{name!r} is no name of a dataset: small letters, digits and _, with a letter first; give --name=my_data."
         )
     if name in _papers() or any(name == paper.paper_dataset for paper in _papers().values()):
         raise FlanError(f"{name!r} is a dataset of the catalog: give yours another name.")

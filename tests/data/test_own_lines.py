@@ -231,12 +231,24 @@ def test_a_long_conversation_loses_its_oldest_turns(tmp_path):
         turns += [("user", f"question {n}"), ("assistant", f"answer {n}")]
     path = tmp_path / "long.jsonl"
     path.write_text(chat(*turns) + "\n" + chat(("user", "x" * 200), ("assistant", "a")))
-    found = jsonl.read(path, fits=lambda text: len(text) <= 100)
+    found = jsonl.read(path, room=100, count=lambda texts: list(map(len, texts)))
     last = found.records[-1].fields
     assert last["inputs"].startswith("System: rules\n\nUser: question") and "question 3" in last["inputs"]
     assert "question 0" not in last["inputs"] and len(last["inputs"]) <= 100
     assert len(found.records) == 4 and len({one.group for one in found.records}) == 1
     assert any("oldest turns" in note for note in found.notes) and any("left out" in note for note in found.notes)
+
+
+def test_a_conversation_of_ten_megabytes_takes_seconds(tmp_path):
+    """Thousands of turns, and one turn that is far too long."""
+    turns = [("system", "rules")]
+    for n in range(8_000):
+        turns += [("user", f"question {n} " + "word " * 40), ("assistant", f"answer {n}")]
+    path = tmp_path / "long.jsonl"
+    path.write_text(chat(*turns) + "\n" + chat(("user", "word " * 2_000_000), ("assistant", "a")))
+    found = jsonl.read(path, room=100)
+    assert len(found.records) == 8_000 and {len(one.fields["inputs"].split()) for one in found.records[9:]} == {92}
+    assert len(found.notes) == 2 and found.records[-1].fields["inputs"].startswith("System: rules\n\nUser: question")
 
 
 def test_a_broken_definition_is_named(tmp_path):

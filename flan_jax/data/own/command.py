@@ -59,13 +59,17 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
             input_key=arguments.input_key or "",
             target_key=arguments.target_key or "",
             max_examples=arguments.max_examples,
-            fits=store.fits(tokenizer, limits),
+            room=limits.room(tokenizer),
+            count=lambda texts: [len(ids) for ids in tokenizer.encode(texts)],
         )
     else:
         from flan_jax.data.own import seqio_tasks  # it imports TensorFlow
 
         reading = seqio_tasks.read(arguments.seqio, arguments.module, max_examples=arguments.max_examples)
     reading.check(str(file or arguments.seqio), arguments.leave_out)
+    for part in ("dev", "test"):
+        if reading.splits.get(part) and getattr(arguments, part) is not None:
+            raise FlanError(f"{arguments.seqio} has a split for {part} of its own: leave --{part} out.")
     definition = store.definition_of(
         name, cluster, f"{'jsonl' if file else 'seqio'}:{where}", reading, arguments.metric or ""
     )

@@ -12,7 +12,7 @@ plain form writes each with who says it, and ends where the assistant is to spea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flan_jax.data.own.records import UnusableRecord, text_of
@@ -25,7 +25,10 @@ _ROLES |= {"assistant": ASSISTANT, "gpt": ASSISTANT, "model": ASSISTANT, "bot": 
 _SAID_BY = {SYSTEM: "System", USER: "User", ASSISTANT: "Assistant"}
 _BETWEEN = "\n\n"
 
+_FAR = 2  # the tokens of turns one by one are about those of them together; twice as many as fit never do
+
 Turn = tuple[str, str]  # who says it, and what
+Count = Callable[[Sequence[str]], list[int]]  # tokens of texts
 
 
 def is_chat(row: Mapping[str, Any]) -> bool:
@@ -84,26 +87,45 @@ def answered(turns: Sequence[Turn]) -> Iterator[int]:
 
 def plain(turns: Sequence[Turn]) -> str:
     """What stands before an answer, in the plain form."""
-    lines = [f"{_SAID_BY[role]}: {text}" for role, text in turns]
-    return _BETWEEN.join([*lines, f"{_SAID_BY[ASSISTANT]}:"])
+    return _BETWEEN.join([*map(_line, turns), f"{_SAID_BY[ASSISTANT]}:"])
 
 
-def shortened(turns: Sequence[Turn], fits: Any) -> list[Turn] | None:
-    """The turns before an answer, less the oldest until they fit; system messages and the last turn stay.
+def _line(turn: Turn) -> str:
+    role, text = turn
+    return f"{_SAID_BY[role]}: {text}"
+
+
+def contexts(turns: Sequence[Turn], room: int, count: Count) -> Iterator[tuple[int, list[Turn] | None]]:
+    """What stands before each answer that is learned, less the oldest turns where that is too long.
+
+    System messages at the beginning stay, and what is left of the others begins with a turn of the user. A long
+    conversation takes time in proportion to what is kept.
 
     Args:
-      turns: what stands before an answer.
-      fits: says of turns whether there is room for them.
+      turns: of a conversation.
+      room: most tokens of an input.
+      count: how many tokens each of some texts has.
 
-    Returns:
-      The turns that are left, which begin with one of the user; None where not even these fit.
+    Yields:
+      The number of an answer, and the turns before it; None where not even the last of them fits.
     """
-    left = list(turns)
-    while not fits(left):
-        olds = [number for number, (role, _) in enumerate(left[:-1]) if role != SYSTEM]
-        if not olds:
-            return None
-        del left[olds[0]]
-        while (olds := [n for n, (role, _) in enumerate(left[:-1]) if role != SYSTEM]) and left[olds[0]][0] != USER:
-            del left[olds[0]]
-    return left
+    sizes = count([_line(turn) + _BETWEEN for turn in turns])
+    head = next(number for number, (role, _) in enumerate(turns) if role != SYSTEM)
+    least = sum(sizes[:head]) + count([plain(())])[0]
+    for answer in answered(turns):
+        start, total = answer, least
+        while start > head and (start == answer or total + sizes[start - 1] <= room):
+            start -= 1
+            total += sizes[start]
+        while True:
+            if start > head:
+                start = next((n for n in range(start, answer - 1) if turns[n][0] == USER), answer - 1)
+            left = [*turns[:head], *turns[start:answer]]
+            if total <= room * _FAR and count([plain(left)])[0] <= room:
+                yield answer, left
+                break
+            if start == answer - 1:
+                yield answer, None
+                break
+            total -= sizes[start]
+            start += 1

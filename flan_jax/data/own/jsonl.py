@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flan_jax.data.own import conversations
@@ -10,7 +10,9 @@ from flan_jax.data.own.records import Reading, UnusableRecord, record_of, text_o
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath
 from flan_jax.json_lines import read_json_lines
+from flan_jax.protocol import MAX_INPUT_TOKENS
 from flan_jax.templates import OPTIONS
+from flan_jax.wording import counted
 
 PAIRS = (
     ("prompt", "target"),
@@ -21,8 +23,6 @@ PAIRS = (
 )
 _ALSO = "give --input_key and --target_key"
 
-Fits = Callable[[str], bool]  # whether there is room for an input
-
 
 def read(
     path: AnyPath,
@@ -30,7 +30,8 @@ def read(
     input_key: str = "",
     target_key: str = "",
     max_examples: int | None = None,
-    fits: Fits = lambda text: True,
+    room: int = MAX_INPUT_TOKENS,
+    count: conversations.Count = lambda texts: [len(text.split()) for text in texts],
 ) -> Reading:
     """Reads a file.
 
@@ -39,7 +40,8 @@ def read(
       input_key: the key of a prompt; by default one of the usual pairs.
       target_key: of its target.
       max_examples: the first so many records, turns of conversations counted; None for all.
-      fits: whether there is room for an input; of a conversation that is too long, the oldest turns go.
+      room: most tokens of an input; of a conversation that is too long, the oldest turns go.
+      count: how many tokens each of some texts has; words by default.
 
     Raises:
       FlanError: the file cannot be read, or it cannot be told which keys are meant.
@@ -65,8 +67,7 @@ def read(
             turns = conversations.turns_of(row)
             opening = next(n for n, (role, _) in enumerate(turns) if role == conversations.USER)
             group = conversations.plain(turns[: opening + 1])
-            for number in conversations.answered(turns):
-                before = conversations.shortened(turns[:number], lambda left: fits(conversations.plain(left)))
+            for number, before in conversations.contexts(turns, room, count):
                 if before is None:
                     too_long += 1
                     continue
@@ -81,11 +82,9 @@ def read(
     if max_examples is not None:
         del found.records[max_examples:]
     if shorter:
-        found.notes.append(
-            f"{shorter:,} answers stand in conversations that were too long: their oldest turns are gone"
-        )
+        found.notes.append(f"of {counted(shorter, 'answers')} the conversation is too long: its oldest turns are gone")
     if too_long:
-        found.notes.append(f"{too_long:,} answers were left out: the message before them alone is too long")
+        found.notes.append(f"{counted(too_long, 'answers')} left out: the message before is too long by itself")
     return found
 
 

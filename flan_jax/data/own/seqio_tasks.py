@@ -19,7 +19,7 @@ MAX_RECORDS = 1_000_000  # of a source whose size is not known: it may have no e
 _INPUTS, _TARGETS = "inputs", "targets"
 _BEFORE = "_pretokenized"  # what seqio.preprocessors.tokenize calls the text
 _MIXTURE_SEED = 0  # of which task of a mixture is drawn
-_OWN_SPLITS = {DEV: ("validation", "dev"), TEST: ("test",)}
+_OWN_SPLITS = ("validation", "test")
 
 
 def read(name: str, module: str | None = None, *, max_examples: int | None = None) -> Reading:
@@ -53,13 +53,11 @@ def read(name: str, module: str | None = None, *, max_examples: int | None = Non
     found = Reading()
     found.records = list(_records(task, TRAIN, max_examples, found))
     if not isinstance(task, seqio.Mixture):
-        for part, names in _OWN_SPLITS.items():
-            if split := next((one for one in names if one in splits), None):
-                most = DEV_SIZE if part == DEV else max_examples
-                if records := list(_records(task, split, most, found, start=len(found.records))):
-                    found.splits[part] = records
-    if TEST not in found.splits and DEV in found.splits:
-        found.splits = {TEST: found.splits[DEV]}  # as of the catalog's datasets without a public test set
+        own = [split for split in _OWN_SPLITS if split in splits]  # the last is for test: it may be the only one
+        for part, split in zip((TEST, DEV), reversed(own), strict=False):
+            most = DEV_SIZE if part == DEV else max_examples
+            if records := list(_records(task, split, most, found)):
+                found.splits[part] = records
     return found
 
 
@@ -93,7 +91,7 @@ def _task(name: str) -> Any:
     return seqio.get_mixture_or_task(name)
 
 
-def _records(task: Any, split: str, most: int | None, reading: Reading, start: int = 0) -> Iterator[Record]:
+def _records(task: Any, split: str, most: int | None, reading: Reading) -> Iterator[Record]:
     """The records of a split that can be used; others are named."""
     ends = {"seed": _MIXTURE_SEED} if isinstance(task, seqio.Mixture) else {}
     try:
@@ -102,7 +100,7 @@ def _records(task: Any, split: str, most: int | None, reading: Reading, start: i
         if endless and most is None:
             raise FlanError(f"{task.name} has no end in its split {split!r}: give --max_examples=NUMBER.")
         _refuse(task, dataset.element_spec)
-        ids = f"{split} " if start else ""
+        ids = "" if split == TRAIN else f"{split} "
         for number, row in enumerate(dataset.take(MAX_RECORDS + 1 if most is None else most).as_numpy_iterator()):
             if most is None and number == MAX_RECORDS:
                 raise FlanError(

@@ -90,12 +90,6 @@ def definition_of(name: str, cluster: str, origin: str, reading: Reading, metric
     return own_data.Definition(name, cluster, GENERATION, (metric,), origin, reading.form)
 
 
-def fits(tokenizer: Tokenizer, limits: Limits) -> Any:
-    """Says of an input's text whether there is room for it."""
-    room = limits.room(tokenizer)
-    return lambda text: len(text) <= room * _LETTERS_A_TOKEN and len(tokenizer.encode([text])[0]) <= room
-
-
 def write(
     definition: own_data.Definition,
     reading: Reading,
