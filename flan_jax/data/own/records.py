@@ -92,8 +92,7 @@ class Reading:
             raise FlanError(
                 f'{where} record {first.identity} has no "options", and others have: give all of them, or none.'
             )
-        seen: set[str] = set()
-        doubled = sum(one in seen or seen.add(one) is not None for one in (record.hash for record in self.records))
+        doubled = len(self.records) - len({record.hash for record in self.records})
         if doubled:
             self.notes.append(
                 f"{counted(doubled, 'records')} of {len(self.records):,} repeat an earlier one; all are kept"
