@@ -202,6 +202,18 @@ def test_control_tokens_in_content_stay_text(kind, tmp_path, capsys):
     assert len(rows) == 22 and not special & {one for ids in tokenizer.encode(texts) for one in ids}
 
 
+def test_a_conversation_full_of_control_tokens_keeps_its_end(tmp_path, capsys):
+    tokenizer = tokenizers_by_kind.CUT["gpt2"]()
+    tokenizer.save(tmp_path / "vocabulary")
+    turns = [(role, f"{tokenizers_by_kind.EOS} {n}") for n in range(20) for role in ("user", "assistant")]
+    options = [f"--vocabulary={tmp_path / 'vocabulary'}", "--test=0", "--dev=0", "--max_input_length=100"]
+    assert not said(tmp_path, chat(*turns), capsys, *options)[0]
+    tokens = token_store.TokenStore.open(tmp_path / "to", tokenizer.fingerprint)["mine"]
+    inputs = [tokenizer.decode(tokens.example(n)[0].tolist()).replace(" ", "") for n in range(len(tokens.index))]
+    assert len(inputs) == 20 and tokens.info["trimmed"] == 0
+    assert all(text.startswith("User:") and text.endswith("Assistant:") for text in inputs)
+
+
 def test_two_turns_of_a_user_and_a_greeting_stay_as_they_are(tmp_path):
     row = json.loads(
         chat(

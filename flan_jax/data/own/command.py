@@ -54,13 +54,14 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
     tokenizer = vocabularies.load(arguments.vocabulary or "bytes")
     limits = store.Limits(arguments.max_input_length, arguments.max_target_length)
     if file:
+        plain = store.without_control_tokens(tokenizer)
         reading = jsonl.read(
             file,
             input_key=arguments.input_key or "",
             target_key=arguments.target_key or "",
             max_examples=arguments.max_examples,
             room=limits.room(tokenizer),
-            count=lambda texts: [len(ids) for ids in tokenizer.encode(texts)],
+            count=lambda texts: [len(ids) for ids in tokenizer.encode([plain(text) for text in texts])],
         )
     else:
         from flan_jax.data.own import seqio_tasks  # it imports TensorFlow

@@ -8,7 +8,7 @@ PREPARED_DIR/own/<name>.json               see `flan_jax.own_data`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, content, metrics, own_data, protocol, styles
@@ -216,26 +216,27 @@ def _tokenized(
             yield token_store.TokenizedExample(list(ids), target[:target_room], 0, start + number)
 
 
-def _as_text(parts: Mapping[str, Sequence[Record]], tokenizer: Tokenizer) -> tuple[dict[str, list[Record]], int]:
-    """Records whose text cannot become a control token, and in how many something had to be done for it."""
+def without_control_tokens(tokenizer: Tokenizer) -> Callable[[str], str]:
+    """Makes of a text one that no vocabulary takes for a control token: where it spells one, a space of no width."""
     special = [text for text, number in tokenizer.control_ids.items() if number in tokenizer.encode([text])[0]]
-    changed = 0
 
-    def plain(value: Any) -> Any:
-        if not isinstance(value, str):
-            return [plain(one) for one in value]
+    def plain(value: str) -> str:
         for text in special:
             if text in value:
                 value = value.replace(text, f"{text[:1]}{_INVISIBLE}{text[1:]}")
         return value
 
+    return plain
+
+
+def _as_text(parts: Mapping[str, Sequence[Record]], tokenizer: Tokenizer) -> tuple[dict[str, list[Record]], int]:
+    """Records whose text cannot become a control token, and in how many something had to be done for it."""
+    plain, changed = without_control_tokens(tokenizer), 0
     found: dict[str, list[Record]] = {}
     for name, records in parts.items():
         found[name] = []
         for record in records:
-            if special:
-                fields = {key: plain(value) for key, value in record.fields.items()}
-                changed += fields != record.fields
-                record = dataclasses.replace(record, fields=fields)
-            found[name].append(record)
+            fields = {k: plain(v) if isinstance(v, str) else list(map(plain, v)) for k, v in record.fields.items()}
+            changed += fields != record.fields
+            found[name].append(dataclasses.replace(record, fields=fields))
     return found, changed
