@@ -2,17 +2,19 @@
 
 import json
 
+import gin
 import pytest
 import seqio
 import small_training
 import tensorflow as tf
 
-from flan_jax import browse, catalog, own_data, prepare
+from flan_jax import browse, catalog, configuration, own_data, prepare
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, labels
 
 LENGTHS = {"inputs": 96, "targets": 16}
@@ -74,6 +76,7 @@ def prepared(tmp_path_factory):
 def runs(prepared, tmp_path_factory):
     """A step on each of two; the second run goes on from the first, so that what it was tuned on adds up."""
     folder = tmp_path_factory.mktemp("runs")
+    own_data.use(folder)  # nothing is known of them, as when a program starts
     small_training.train(folder / "say", prepared, 1, mixture="say", feature_lengths=LENGTHS)
     more = {"initial_checkpoint_path": str(folder / "say"), "model": None, "vocabulary": None}
     small_training.train(folder / "my_chat", prepared, 1, mixture="my_chat", feature_lengths=LENGTHS, **more)
@@ -81,6 +84,7 @@ def runs(prepared, tmp_path_factory):
 
 
 def scores(checkpoint, prepared, output, *names):
+    own_data.use(output)
     given = {"checkpoint_path": str(checkpoint), "output_dir": str(output), "prepared_dir": str(prepared)}
     given |= {"datasets": names, "allow_seen": True, "max_examples": 3, "max_dev_examples": 0}
     return eval_binary.evaluate(**given, mesh_shape={"data": 2, "fsdp": 4})["datasets"]
@@ -113,6 +117,19 @@ def test_held_back_records_are_scored_and_labelled(runs, prepared, tmp_path):
     assert lines[0]["prompt"].startswith("System: Be brief.\n\nUser: Say ") and lines[0]["prompt"].endswith(
         "Assistant:"
     )
+
+
+def test_run_files_name_them(runs, prepared, tmp_path):
+    """A name is looked for in PREPARED_DIR, and a misspelt one has near matches from there."""
+    own_data.use(tmp_path)
+    places = [f"CHECKPOINT_PATH = '{runs / 'say'}'", f"EVAL_OUTPUT_DIR = '{tmp_path}'", f"PREPARED_DIR = '{prepared}'"]
+    with gin.unlock_config():
+        gin.clear_config()
+        with pytest.raises(FlanError, match="did you mean 'my_chat'"):
+            configuration.parse(["runs/eval.gin"], [*places, "DATASETS = ('my_chatt',)"])
+        own_data.use(tmp_path)
+        configuration.parse(["runs/eval.gin"], [*places, "DATASETS = ('my_chat', 'rte')"])
+        gin.clear_config()
 
 
 def test_of_the_catalog_nothing_is_held_out_for_sure_from_an_unknown_cluster(runs, prepared):
