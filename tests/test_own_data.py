@@ -8,7 +8,7 @@ import seqio
 import small_training
 import tensorflow as tf
 
-from flan_jax import browse, catalog, configuration, own_data, prepare
+from flan_jax import audit, browse, catalog, configuration, own_data, prepare
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
@@ -140,6 +140,14 @@ def test_of_the_catalog_nothing_is_held_out_for_sure_from_an_unknown_cluster(run
     assert labels.status(catalog.dataset("wmt14_enfr"), tuned["my_chat"]) == labels.SEEN  # its cluster was seen anyway
     assert evaluator.held_out(tuned["my_chat"]) == []
     assert "my_chat" not in {record.name for record in catalog.mixture("flan")}
+
+
+def test_the_audit_compares_them_and_takes_no_unknown_cluster_for_seen(runs, prepared):
+    own_data.use(prepared)
+    found = audit.audit([str(runs / "my_chat")], ["moods", "my_chat", "say"], audit.Places(str(prepared)))
+    rows = {row["evaluated"]: row for row in found["rows"] if row["evaluated"] != audit.ALL}
+    assert {name: row["name"] for name, row in rows.items()} == {"moods": "", "my_chat": "dataset", "say": "dataset"}
+    assert all(row["seen"] == 0 for row in rows.values())
 
 
 def test_what_is_held_back_shares_no_prompt_with_training(prepared):
