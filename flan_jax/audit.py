@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, content, options, parts, styles
+from flan_jax import catalog, content, options, own_data, parts, styles
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import token_store, vocabularies
 from flan_jax.errors import FlanError, one_line_errors, unknown_name
@@ -338,7 +338,7 @@ def _by_name(name: str, datasets: frozenset[str], clusters: frozenset[str]) -> s
     """How a set was seen by its name: itself, or what the hold-out rule counts as its cluster."""
     if catalog.whole(name) in datasets:
         return "dataset"
-    if catalog.exists(name) and not catalog.is_held_out(catalog.dataset(name), clusters):
+    if catalog.exists(name) and catalog.shares_cluster(catalog.dataset(name), clusters):
         return "cluster"
     return ""
 
@@ -451,6 +451,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, place in (("--prepared", prepared), ("--data", data)):
             if place is not None and not user_path(place, name).is_dir():
                 raise FlanError(f"{name}={place} is no folder.")
+        own_data.used_of(prepared)
         began = time.monotonic()
         results = audit(
             [str(given) for given in arguments.tuned],

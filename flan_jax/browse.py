@@ -2,6 +2,7 @@
 
 python -m flan_jax.browse                                  clusters, datasets and mixtures
 python -m flan_jax.browse --dataset=rte --count=3          rendered examples
+python -m flan_jax.browse --dataset=my_chat --prepared=prepared   as they were prepared, of your own data too
 python -m flan_jax.browse --templates=rte                  the ten templates on one record
 python -m flan_jax.browse --mixture=flan_without_nli       what a mixture consists of
 python -m flan_jax.browse --row=0                          a packed row and its segments
@@ -20,7 +21,7 @@ from typing import Any
 from etils import epy
 from rich.console import Console
 
-from flan_jax import catalog, options
+from flan_jax import catalog, options, own_data
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
@@ -66,14 +67,13 @@ def _print_findings(console: Console) -> dict[str, Any]:
 
 def _print_examples(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
     name = arguments.dataset + (f"_{arguments.style}" if arguments.style else "")
-    shown = examples.examples(
-        name,
-        split=arguments.split,
-        count=arguments.count,
-        template=arguments.template,
-        data=arguments.data,
-        tokenizer=vocabularies.load(arguments.vocabulary),
-    )
+    asked = {name: getattr(arguments, name) for name in ("split", "count", "template")}
+    asked["tokenizer"] = vocabularies.load(arguments.vocabulary)
+    if arguments.prepared:
+        shown = examples.prepared_examples(name, arguments.prepared, **asked)
+        console.print(tables.examples_panels(shown))
+        return {"examples": [s.to_dict() for s in shown], "left_out": []}
+    shown = examples.examples(name, data=arguments.data, **asked)
     return _print_shown(console, shown, name, arguments.data)
 
 
@@ -153,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     with one_line_errors():
         arguments = parser.parse_args(argv)
+        own_data.used_of(arguments.prepared)
         if arguments.summary:
             result = _print_summary(console)
         elif arguments.lint:

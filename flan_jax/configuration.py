@@ -162,12 +162,13 @@ def check() -> None:
             raise unknown_name("macro", name, macros.BY_MACRO, "Nothing reads it.")
     if "TASKS" in names and (modules := macros.check("tasks.modules", _resolved(macro("TASKS"), "TASKS"), "TASKS")):
         own_tasks.use(modules)  # first, since other macros may name what they add
+    where = _resolved(macro("PREPARED_DIR"), "PREPARED_DIR") if "PREPARED_DIR" in names else None
     called: dict[str, str] = {}  # what the user calls an argument: the macro that it is bound to
     given: dict[str, Any] = {}
     for name in names:
         value = _resolved(macro(name), name)
         if (setting := macros.BY_MACRO.get(name)) is not None and not _is_made(value, setting.arguments[0]):
-            value = macros.check(setting.arguments[0], value, name)
+            value = macros.check(setting.arguments[0], value, name, where)
             gin.bind_parameter(f"%{name}", value)
     for function in macros.FUNCTIONS:
         try:
@@ -180,7 +181,7 @@ def check() -> None:
             called[argument] = reference[1:] if reference[:1] == "%" else argument
             value = _resolved(value, argument)
             if not isinstance(value, gin.config.ConfigurableReference):
-                given[argument] = macros.check(argument, value, called[argument])
+                given[argument] = macros.check(argument, value, called[argument], where)
             elif not _is_made(value, argument):
                 macros.check(argument, value, called[argument])
     macros.check_together(given, called)

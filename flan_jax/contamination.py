@@ -19,7 +19,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import options
+from flan_jax import options, own_data
 from flan_jax.errors import one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
@@ -28,6 +28,7 @@ from flan_jax.values import Whole
 
 
 def _check(arguments: argparse.Namespace) -> dict:
+    own_data.used_of(arguments.prepared)
     datasets = contamination.prepared_datasets(arguments.prepared)
     if arguments.datasets:
         from flan_jax.evaluation import evaluator  # it imports JAX, which workers do not need

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from etils import epy
 
-from flan_jax import catalog, files, parts, styles, values, ways
+from flan_jax import catalog, files, own_data, parts, styles, values, ways
 from flan_jax.errors import FlanError
 from flan_jax.models.config import AUTO, AUTOMATIC, CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.parts import kinds
@@ -518,19 +518,30 @@ BY_ARGUMENT = {argument: setting for setting in SETTINGS for argument in setting
 FUNCTIONS = tuple(dict.fromkeys(argument.partition(".")[0] for argument in BY_ARGUMENT))
 
 
-def check(argument: str, value: Any, name: str | None = None) -> Any:
+_OF_DATASETS = ("mixture", "datasets")  # arguments that may name a user's own
+
+
+def check(argument: str, value: Any, name: str | None = None, prepared_dir: Any = None) -> Any:
     """A value of an argument, as it is to be used; those that are not in the table pass.
 
     Args:
       argument: for example "train.batch_size".
       value: what it is.
       name: what the user calls it; None for the argument itself.
+      prepared_dir: the value beside it. A name of a dataset that is not known is looked for among the user's own there.
 
     Raises:
       FlanError: it is of another kind; the line has the name, the value and what is wanted.
     """
     setting = BY_ARGUMENT.get(argument)
-    return value if setting is None else values.checked(name or argument, setting.kind, value, setting.meaning)
+    if setting is None:
+        return value
+    try:
+        return values.checked(name or argument, setting.kind, value, setting.meaning)
+    except FlanError:
+        if argument.partition(".")[2] not in _OF_DATASETS or not own_data.used_of(prepared_dir):
+            raise
+        return values.checked(name or argument, setting.kind, value, setting.meaning)
 
 
 def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
@@ -615,8 +626,9 @@ def checked(function: _Function) -> _Function:
                 macro = f" ({setting.macro}: {setting.meaning})" if setting and setting.macro else ""
                 raise FlanError(f"{function.__name__} needs {name}{macro}.")
         bound.apply_defaults()
+        where = bound.arguments.get("prepared_dir")
         given = {f"{function.__name__}.{name}": value for name, value in bound.arguments.items()}
-        given = {argument: check(argument, value) for argument, value in given.items()}
+        given = {argument: check(argument, value, None, where) for argument, value in given.items()}
         check_together(given)
         bound.arguments.update((argument.partition(".")[2], value) for argument, value in given.items())
         return function(*bound.args, **bound.kwargs)

@@ -2,6 +2,8 @@
 
 python -m flan_jax.prepare --data=samples --vocabulary=models/gemma3-270m/vocabulary --to=prepared
 python -m flan_jax.prepare --data=samples --style=instructions,5_shots --mixture=flan_without_nli --to=prepared
+python -m flan_jax.prepare --jsonl=chat.jsonl --name=my_chat --cluster=unknown --to=prepared
+python -m flan_jax.prepare --seqio=my_task --module=my_tasks --cluster=sentiment --to=prepared
 python -m flan_jax.prepare --evaluate --checkpoint=models/gemma3-270m --style=5_shots --datasets=nli --to=prepared
 
 Several styles of a dataset take one pass over its source. --mixture takes the file of a mixture of parts, too.
@@ -25,6 +27,7 @@ from rich.table import Table
 from flan_jax import catalog, options, parts, protocol, styles, ways
 from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
+from flan_jax.data.own import command as own_command
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import AnyPath, user_path
@@ -156,17 +159,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--joint", default=protocol.AUTO, choices=protocol.JOINTS, help="with --evaluate: between prompt and answer"
     )
-    parser.add_argument("--max_examples", type=options.count, help="with --evaluate: test examples a dataset")
+    parser.add_argument(
+        "--max_examples", type=options.count, help="with --evaluate: test examples a dataset; of your own data: records"
+    )
     parser.add_argument("--max_dev_examples", type=options.count_or_none, help="with --evaluate: dev examples")
     parser.add_argument(
         "--ways", default="", help="with --evaluate: further ways to score, with commas, for example pmi,channel"
     )
+    _add_own_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
     with one_line_errors():
         arguments = parser.parse_args(argv)
+        if own_command.given(arguments):
+            _prepare_own(arguments, parser)
+            return
         chosen = chosen_datasets(arguments.datasets, arguments.mixture)
         if arguments.check:
             _check(chosen, arguments)
@@ -200,6 +209,34 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise FlanError(
                 f"{len(refused)} of {counted(len(chosen), 'datasets')} not prepared ({first}); the others are."
             )
+
+
+def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a user's own data."""
+    group = parser.add_argument_group("data of your own (docs/your_data.md)")
+    group.add_argument("--jsonl", type=options.path, help="JSON lines of prompts and targets, or of conversations")
+    group.add_argument("--seqio", help="the name of a SeqIO task or mixture with inputs and targets")
+    group.add_argument("--module", help="with --seqio: the module that registers it, as Python imports it")
+    group.add_argument("--name", help="what the dataset is called; by default after the file or the task")
+    group.add_argument(
+        "--cluster", help='a cluster of the catalog, or "unknown" (the default): nothing is then held out'
+    )
+    group.add_argument("--input_key", help="of a line with other keys than the usual: its prompt's")
+    group.add_argument("--target_key", help="and its target's")
+    group.add_argument("--metric", help="exact_match, f1, rouge, or a metric's name, where there are no options")
+    group.add_argument("--dev", type=options.count_or_none, help="records held back for dev; a tenth, up to 200")
+    group.add_argument("--test", type=options.count_or_none, help="records held back for test; a tenth, up to 200")
+    group.add_argument("--leave_out", action="store_true", help="go on without the records that cannot be used")
+
+
+def _prepare_own(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    result = own_command.prepare(arguments, parser)
+    _show(result | {"notes": []}, arguments.jsonl or arguments.seqio)
+    for note in result["notes"]:
+        print(f"note: {note}.")
+    print(own_command.advice(result["datasets"][0], arguments.to))
+    if arguments.json:
+        print(to_json(result))
 
 
 def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> None:

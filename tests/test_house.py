@@ -13,7 +13,7 @@ FLOORS = (
     {"errors"},
     {"files", "quiet", "revision", "wording"},
     {"json_lines", "own_tasks"},
-    {"values", "content"},
+    {"values", "content", "own_data"},
     {"options"},
     {"templates", "metrics", "splits", "partitioning", "distributed"},
     {"catalog", "models"},

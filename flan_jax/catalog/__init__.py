@@ -16,18 +16,21 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from flan_jax import own_tasks
+from flan_jax import own_data, own_tasks
 from flan_jax.catalog.own import Own, added
 from flan_jax.catalog.records import (
     CLASSIFICATION,
     GENERATION,
+    NAME,
     PAPER_CLUSTERS,
     PART,
+    UNKNOWN_CLUSTER,
     VARIANT,
     Cluster,
     Dataset,
 )
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.templates import Gpt3Prompt, Template
 
 __all__ = ["CLASSIFICATION", "GENERATION", "VARIANT", "Cluster", "Dataset"]  # of the records, for whoever writes one
 
@@ -61,15 +64,56 @@ def _own(names: str) -> Own:
     return added(names, {*_papers(), *(c.name for c in PAPER_CLUSTERS)}, lambda name: bool(_MIXTURE.fullmatch(name)))
 
 
+@functools.cache
+def _prepared(definitions: str, names: str) -> dict[str, Dataset]:
+    """A user's own datasets, of `own_data.named`: their records are text already, so that one template shows it."""
+    own = {cluster.name: cluster for cluster in _own(names).clusters} if names else {}
+    return {
+        one.name: Dataset(
+            name=one.name,
+            cluster=own.get(one.cluster, one.cluster),
+            source=one.origin,
+            fields=dict,
+            templates=(Template("{inputs}"),),
+            kind=one.kind,
+            metrics=one.metrics,
+            gpt3_prompt=Gpt3Prompt("{inputs}"),
+            in_flan=False,
+        )
+        for one in own_data.definitions(definitions)
+    }
+
+
 def _loaded() -> dict[str, Dataset]:
-    """All datasets, those of modules outside this package last."""
-    names = own_tasks.named()
-    return {**_papers(), **_own(names).datasets} if names else _papers()
+    """All datasets: the paper's, those of modules outside this package, and those of the PREPARED_DIR in use."""
+    names, definitions = own_tasks.named(), own_data.named()
+    if not names and not definitions:
+        return _papers()
+    return {**_papers(), **(_own(names).datasets if names else {}), **_prepared(definitions, names)}
 
 
 def own_samples(name: str) -> Path | None:
     """The folder of the samples of a dataset that a module outside this package adds; None for any other."""
     return _own(own_tasks.named()).samples.get(whole(name))
+
+
+def refuse_name(name: str) -> None:
+    """Refuses a name that a dataset of a user's own cannot have.
+
+    Raises:
+      FlanError: it has other letters, or means something else already.
+    """
+    if not NAME.fullmatch(name):
+        raise FlanError(
+            f"{name!r} is no name of a dataset: small letters, digits and _, with a letter first; give --name=my_data."
+        )
+    others = {**_papers(), **_own(own_tasks.named()).datasets}
+    if name in others or any(name == other.paper_dataset for other in others.values()):
+        raise FlanError(f"{name!r} is a dataset of the catalog: give yours another name.")
+    if name in {c.name for c in (*clusters(), UNKNOWN_CLUSTER)}:
+        raise FlanError(f"{name!r} is a cluster: give your dataset another name.")
+    if _MIXTURE.fullmatch(name) or name.startswith("flan_"):
+        raise FlanError(f"{name!r} begins as mixtures do: give your dataset another name.")
 
 
 def clusters() -> tuple[Cluster, ...]:
@@ -83,7 +127,7 @@ def cluster(name: str) -> Cluster:
     Raises:
       FlanError: there is none; the message has near matches.
     """
-    for candidate in clusters():
+    for candidate in (*clusters(), UNKNOWN_CLUSTER):
         if candidate.name == name:
             return candidate
     raise unknown_name("cluster", name, (c.name for c in clusters()))
@@ -138,11 +182,11 @@ def exists(name: str) -> bool:
 
 def _known() -> dict[str, Dataset]:
     """Datasets and variants by name."""
-    return _known_with(own_tasks.named())
+    return _known_with(own_tasks.named(), own_data.named())
 
 
 @functools.cache
-def _known_with(names: str) -> dict[str, Dataset]:
+def _known_with(names: str, definitions: str) -> dict[str, Dataset]:
     found = dict(_loaded())
     for record in _loaded().values():
         found |= {one.name: one for one in variants(record)}
@@ -191,11 +235,11 @@ def kin_of(name: str) -> dict[str, str]:
 
     Kin outside the catalog, such as xquad, has its own name; variants of a dataset are not their own kin.
     """
-    return _kin_of(whole(name), own_tasks.named())
+    return _kin_of(whole(name), own_tasks.named(), own_data.named())
 
 
 @functools.cache
-def _kin_of(name: str, names: str) -> dict[str, str]:
+def _kin_of(name: str, names: str, definitions: str) -> dict[str, str]:
     own = {name, _loaded()[name].paper_dataset} if name in _loaded() else {name}
     found: dict[str, str] = {}
     for record in _loaded().values():
@@ -220,18 +264,30 @@ def held_out_together(cluster_name: str) -> frozenset[str]:
     return frozenset({cluster_name, *cluster(cluster_name).held_out_with, *naming})
 
 
-def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
-    """Whether `record` is unseen by a model tuned on `trained_clusters` (paper, section 2.2 and appendix).
+def shares_cluster(record: Dataset, trained_clusters: Collection[str]) -> bool:
+    """Whether a cluster that the hold-out rule counts with `record` is among those, as far as clusters are known.
 
     Raises:
       FlanError: a cluster of somebody's own, which is not known here: nobody can tell what it holds out.
     """
-    if unknown := sorted(set(trained_clusters) - {c.name for c in clusters()}):
+    if missing := sorted(set(trained_clusters) - {c.name for c in (*clusters(), UNKNOWN_CLUSTER)}):
         raise FlanError(
-            f"whether {record.name} is held out cannot be told: the model was tuned on cluster {unknown[0]!r}, which "
+            f"whether {record.name} is held out cannot be told: the model was tuned on cluster {missing[0]!r}, which "
             "is not known here; give --tasks=MODULE (or the macro TASKS) with it."
         )
-    return not held_out_together(record.cluster) & set(trained_clusters)
+    return bool(held_out_together(record.cluster) & set(trained_clusters) - {UNKNOWN_CLUSTER.name})
+
+
+def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
+    """Whether `record` is unseen by a model tuned on `trained_clusters` (paper, section 2.2 and appendix).
+
+    Where its own cluster is not known, or one of theirs, nobody can say so: that is no.
+
+    Raises:
+      FlanError: a cluster of somebody's own, which is not known here: nobody can tell what it holds out.
+    """
+    shared = shares_cluster(record, trained_clusters)
+    return not shared and UNKNOWN_CLUSTER.name not in (record.cluster, *trained_clusters)
 
 
 # The study of how many clusters it takes (paper, section 4.1): NLI, closed-book QA and commonsense are held out, and

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from flan_jax import metrics, own_tasks
-from flan_jax.catalog.records import CLASSIFICATION, GENERATION, PAPER_CLUSTERS, Cluster, Dataset
+from flan_jax.catalog.records import CLASSIFICATION, GENERATION, NAME, PAPER_CLUSTERS, Cluster, Dataset
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.templates import TEMPLATES_PER_DATASET
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +41,7 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
             raise FlanError(f"tasks {module.__name__}: it needs DATASETS, a list of flan_jax.catalog.Dataset.")
         for record in records:
             where = f"tasks {module.__name__}: dataset {record.name!r}"
-            if not _NAME.fullmatch(record.name):
+            if not NAME.fullmatch(record.name):
                 raise FlanError(f"{where}: a name has small letters, digits and _, and begins with a letter.")
             if record.name in taken or record.name in datasets:
                 raise FlanError(f"{where}: there is one of that name already; give it another.")
@@ -66,7 +63,7 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
                     or clusters.setdefault(cluster.name, cluster) != cluster
                 ):
                     raise FlanError(f"{where}: there is another cluster {cluster.name!r}; give yours another name.")
-                if not _NAME.fullmatch(cluster.name):
+                if not NAME.fullmatch(cluster.name):
                     raise FlanError(f"{where}: cluster {cluster.name!r} is no name of small letters, digits and _.")
             datasets[record.name] = dataclasses.replace(record, in_flan=False)
             samples[record.name] = own_tasks.samples_of(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ GENERATION = "generation"
 
 VARIANT = "variant"  # the field of an example that says which variant of its dataset it belongs to
 _USUAL = Splits()  # of datasets whose labelled test data are not public
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # of a dataset or a cluster of one's own
 PART = "#"  # between a record's id and which of its examples is meant: "12#3" is a third turn, "12#fr-en" a direction
 
 
@@ -51,6 +53,10 @@ PAPER_CLUSTERS = (
     Cluster("summarization", "Summarization"),
     Cluster("structure_to_text", "Structure to text"),
 )
+
+
+# Of a dataset whose owner cannot say what it has in common with others: with it, nothing is held out for sure.
+UNKNOWN_CLUSTER = Cluster("unknown", "Cluster not known")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +138,7 @@ class Dataset:
         if isinstance(self.schema, Mapping):  # a record is hashed
             object.__setattr__(self, "schema", tuple(self.schema.items()))
         own = self.own_cluster is not None and self.own_cluster.name == self.cluster
-        if not own and self.cluster not in {c.name for c in PAPER_CLUSTERS}:
+        if not own and self.cluster not in {c.name for c in (*PAPER_CLUSTERS, UNKNOWN_CLUSTER)}:
             raise unknown_name("cluster", self.cluster, (c.name for c in PAPER_CLUSTERS), f"(dataset {self.name})")
         object.__setattr__(self, "paper_dataset", self.paper_dataset or self.name)
         object.__setattr__(self, "folder", self.folder or self.name)

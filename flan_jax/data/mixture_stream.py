@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from flan_jax import parts, protocol
+from flan_jax import own_data, parts, protocol
 from flan_jax.data import mixtures, token_store
 from flan_jax.data.layouts import capacities
 from flan_jax.data.stream import ROWS_PER_BATCH, Stream
@@ -65,6 +65,7 @@ def composed(
     Raises:
       FlanError: as `open_mixture`.
     """
+    own_data.use(prepared_dir)
     mixture = parts.of(mixture)
     members = [record.name for record in mixture.datasets]
     for name in datasets:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, distributed, protocol, styles, ways
+from flan_jax import catalog, distributed, own_data, protocol, styles, ways
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data.line_tokens import LineTokenizer
@@ -152,6 +152,7 @@ def evaluate(
       BrokenOffError: `ending` said so; the predictions that are done stay.
     """
     output = user_path(output_dir)
+    own_data.use(prepared_dir)
     style = styles.parse(settings.style)
     readings = ways.readings(settings.ways)
     ways_kept = [ways.VERSION, *(reading.key for reading in readings)]

@@ -22,10 +22,19 @@ _EARLIER = {"zero-shot, held out": HELD_OUT}  # said of every style
 
 
 def status(record: catalog.Dataset, manifest: Manifest) -> str:
-    """Whether a checkpoint was tuned on a dataset's clusters, by the paper's rule: "held out", "seen" or "unknown"."""
-    if manifest.trained_clusters is None:
+    """Whether a checkpoint was tuned on a dataset's clusters, by the paper's rule: "held out", "seen" or "unknown".
+
+    Where the dataset's cluster is not known, or one of those it was tuned on, only "seen" can be said for sure: of the
+    dataset itself, and of a cluster that was seen anyway.
+    """
+    trained = manifest.trained_clusters
+    if trained is None:
         return UNKNOWN
-    return HELD_OUT if catalog.is_held_out(record, manifest.trained_clusters) else SEEN
+    if catalog.is_held_out(record, trained):
+        return HELD_OUT
+    if catalog.shares_cluster(record, trained) or catalog.whole(record.name) in manifest.tuning["datasets"]:
+        return SEEN
+    return UNKNOWN
 
 
 def shots(style: styles.TextStyle) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 from etils import epy
 
 from flan_jax import catalog, styles, template_lint, templates
+from flan_jax.data import examples as example_files
 from flan_jax.data import vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath
 
 with epy.lazy_imports():  # what only looks at the catalog needs no TensorFlow
     from flan_jax.data import sources, tasks
@@ -162,6 +164,35 @@ def examples(
             number = int(tasks.choose_template(record, record_id, 0, 0, forward_only=split != "train", style=style))
         found.append(rendered(builder, record_id, builder.build(record_id, fields, number), tokenizer))
     return found
+
+
+def prepared_examples(
+    name: str,
+    prepared_dir: str | AnyPath,
+    *,
+    split: str = "train",
+    count: int = 3,
+    template: int | None = None,
+    tokenizer: vocabularies.Tokenizer | None = None,
+) -> list[Shown]:
+    """The first examples of a dataset as they lie in a PREPARED_DIR, a user's own data too; see `examples`.
+
+    Raises:
+      FlanError: an unknown name, split or template, or nothing is prepared there.
+    """
+    base, style = styles.split_name(name)
+    record = catalog.dataset(base.removeprefix("flan_"))
+    tokenizer = tokenizer or vocabularies.ByteTokenizer()
+    file = next(file for file, of in example_files.SPLITS.items() if of == split)
+    rows = example_files.read(prepared_dir, record.name, file, count)
+    pool = example_files.read(prepared_dir, record.name, example_files.EXEMPLARS) if style.shots else ()
+    drawn = [(row["id"], row["fields"]) for row in pool]
+    builder = ExampleBuilder(record, style, pool=drawn, tokenizer=tokenizer)
+    numbers = builder.protocol.numbers if split == "train" else builder.protocol.forward
+    number = numbers[0] if template is None else template
+    if not 0 <= number < len(builder.templates):
+        raise FlanError(f"dataset {name} has templates 0 to {len(builder.templates) - 1}, not {template}.")
+    return [rendered(builder, r["id"], builder.build(r["id"], r["fields"], number), tokenizer) for r in rows]
 
 
 def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str = "samples") -> list[Shown]:

@@ -1,0 +1,131 @@
+"""Conversations as examples: one for each turn of the assistant, with what stands before it as its input.
+
+Messages are OpenAI's, {"messages": [{"role", "content"}]}, or ShareGPT's, {"conversations": [{"from", "value"}]}. The
+plain form writes each with who says it, and ends where the assistant is to speak:
+
+    System: Answer briefly.
+
+    User: Who wrote Emma?
+
+    Assistant:
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from flan_jax.data.own.records import UnusableRecord, text_of
+
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+KEYS = ("messages", "conversations")
+
+_ROLES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "human": USER}
+_ROLES |= {"assistant": ASSISTANT, "gpt": ASSISTANT, "model": ASSISTANT, "bot": ASSISTANT}
+_SAID_BY = {SYSTEM: "System", USER: "User", ASSISTANT: "Assistant"}
+_BETWEEN = "\n\n"
+
+_FAR = 2  # the tokens of turns one by one are about those of them together; twice as many as fit never do
+
+Turn = tuple[str, str]  # who says it, and what
+Count = Callable[[Sequence[str]], list[int]]  # tokens of texts
+
+
+def is_chat(row: Mapping[str, Any]) -> bool:
+    """Whether an object of a file is a conversation."""
+    return any(key in row for key in KEYS)
+
+
+def turns_of(row: Mapping[str, Any]) -> list[Turn]:
+    """The messages of an object.
+
+    Raises:
+      UnusableRecord: they are no messages; an unknown role; a content that is no text; no turn of the assistant after
+        a user's.
+    """
+    key = next((key for key in KEYS if key in row), None)
+    if key is None:
+        raise UnusableRecord(f'it has no "{KEYS[0]}"')
+    messages = row[key]
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise UnusableRecord(f'"{key}" has to be a list of objects with a "role" and a "content"')
+    found = []
+    for number, message in enumerate(messages):
+        said_by, said = ("role", "content") if "role" in message else ("from", "value")
+        if said_by not in message or said not in message:
+            raise UnusableRecord(f'message {number} needs a "role" and a "content"')
+        role = text_of(message[said_by], f"{said_by} of message {number}")
+        if role not in _ROLES:
+            known = ", ".join(dict.fromkeys(_ROLES))
+            raise UnusableRecord(f"message {number} has the role {role[:40]!r}; it can be {known}")
+        found.append((_ROLES[role], _text(message[said], f"{said} of message {number}")))
+    if not any(True for _ in answered(found)):
+        raise UnusableRecord("no turn of the assistant follows one of the user")
+    return found
+
+
+def _text(value: Any, name: str) -> str:
+    """A message's content: text, or OpenAI's list of parts that are text."""
+    if isinstance(value, list):
+        if not all(isinstance(part, dict) and part.get("type", "text") == "text" for part in value):
+            raise UnusableRecord(f'"{name}" has a part that is no text')
+        value = "".join(text_of(part.get("text"), name, blank=True) for part in value)
+    return text_of(value, name)
+
+
+def answered(turns: Sequence[Turn]) -> Iterator[int]:
+    """Numbers of the assistant's turns that follow one of the user: these are learned.
+
+    A greeting that nothing was said before is only context.
+    """
+    asked = False
+    for number, (role, _) in enumerate(turns):
+        if role == ASSISTANT and asked:
+            yield number
+        asked = asked or role == USER
+
+
+def plain(turns: Sequence[Turn]) -> str:
+    """What stands before an answer, in the plain form."""
+    return _BETWEEN.join([*map(_line, turns), f"{_SAID_BY[ASSISTANT]}:"])
+
+
+def _line(turn: Turn) -> str:
+    role, text = turn
+    return f"{_SAID_BY[role]}: {text}"
+
+
+def contexts(turns: Sequence[Turn], room: int, count: Count) -> Iterator[tuple[int, list[Turn] | None]]:
+    """What stands before each answer that is learned, less the oldest turns where that is too long.
+
+    System messages at the beginning stay, and what is left of the others begins with a turn of the user. A long
+    conversation takes time in proportion to what is kept.
+
+    Args:
+      turns: of a conversation.
+      room: most tokens of an input.
+      count: how many tokens each of some texts has.
+
+    Yields:
+      The number of an answer, and the turns before it; None where not even the last of them fits.
+    """
+    sizes = count([_line(turn) + _BETWEEN for turn in turns])
+    head = next(number for number, (role, _) in enumerate(turns) if role != SYSTEM)
+    least = sum(sizes[:head]) + count([plain(())])[0]
+    for answer in answered(turns):
+        start, total = answer, least
+        while start > head and (start == answer or total + sizes[start - 1] <= room):
+            start -= 1
+            total += sizes[start]
+        while True:
+            if start > head:
+                start = next((n for n in range(start, answer - 1) if turns[n][0] == USER), answer - 1)
+            left = [*turns[:head], *turns[start:answer]]
+            if total <= room * _FAR and count([plain(left)])[0] <= room:
+                yield answer, left
+                break
+            if start == answer - 1:
+                yield answer, None
+                break
+            total -= sizes[start]
+            start += 1

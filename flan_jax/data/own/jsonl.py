@@ -1,0 +1,109 @@
+"""JSON lines of a user's own: prompts with targets, or conversations. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flan_jax.data.own import conversations
+from flan_jax.data.own.records import Reading, UnusableRecord, record_of, text_of
+from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath
+from flan_jax.json_lines import read_json_lines
+from flan_jax.protocol import MAX_INPUT_TOKENS
+from flan_jax.templates import OPTIONS
+from flan_jax.wording import counted
+
+PAIRS = (
+    ("prompt", "target"),
+    ("inputs", "targets"),
+    ("input", "target"),
+    ("prompt", "completion"),
+    ("question", "answer"),
+)
+_ALSO = "give --input_key and --target_key"
+
+
+def read(
+    path: AnyPath,
+    *,
+    input_key: str = "",
+    target_key: str = "",
+    max_examples: int | None = None,
+    room: int = MAX_INPUT_TOKENS,
+    count: conversations.Count = lambda texts: [len(text.split()) for text in texts],
+) -> Reading:
+    """Reads a file.
+
+    Args:
+      path: of JSON lines in UTF-8.
+      input_key: the key of a prompt; by default one of the usual pairs.
+      target_key: of its target.
+      max_examples: the first so many records, turns of conversations counted; None for all.
+      room: most tokens of an input; of a conversation that is too long, the oldest turns go.
+      count: how many tokens each of some texts has; words by default.
+
+    Raises:
+      FlanError: the file cannot be read, or it cannot be told which keys are meant.
+    """
+    if bool(input_key) != bool(target_key):
+        raise FlanError("--input_key and --target_key belong together: give both, or neither.")
+    found, keys, shorter, too_long = Reading(), (input_key, target_key), 0, 0
+    chat = False if input_key else None
+    for line in read_json_lines(path):
+        if max_examples is not None and len(found.records) >= max_examples:
+            break
+        place = f"line {line.number}"
+        try:
+            row = line.value
+            if line.problem or not isinstance(row, dict):
+                raise UnusableRecord(line.problem or "it is no JSON object")
+            if chat is None:
+                chat = conversations.is_chat(row)
+                keys = keys if chat else _keys_of(row, f"{path} {place}")
+            if not chat:
+                found.records.append(_pair(row, str(line.number), *keys))
+                continue
+            turns = conversations.turns_of(row)
+            opening = next(n for n, (role, _) in enumerate(turns) if role == conversations.USER)
+            group = conversations.plain(turns[: opening + 1])
+            for number, before in conversations.contexts(turns, room, count):
+                if before is None:
+                    too_long += 1
+                    continue
+                shorter += len(before) < number
+                identity = f"{line.number}#{number}"
+                found.records.append(
+                    record_of(identity, conversations.plain(before), turns[number][1], row.get(OPTIONS), group)
+                )
+        except UnusableRecord as problem:
+            found.bad.append((place, str(problem)))
+    found.form = "chat" if chat else "text"
+    if max_examples is not None:
+        del found.records[max_examples:]
+    if shorter:
+        found.notes.append(f"of {counted(shorter, 'answers')} the conversation is too long: its oldest turns are gone")
+    if too_long:
+        found.notes.append(f"{counted(too_long, 'answers')} left out: the message before is too long by itself")
+    return found
+
+
+def _pair(row: Mapping[str, Any], identity: str, input_key: str, target_key: str) -> Any:
+    for key in (input_key, target_key):
+        if key not in row:
+            raise UnusableRecord(f'it has no "{key}"')
+    inputs, target = text_of(row[input_key], input_key), text_of(row[target_key], target_key)
+    return record_of(identity, inputs, target, row.get(OPTIONS))
+
+
+def _keys_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """The pair of keys that the first object has."""
+    pairs = [pair for pair in PAIRS if all(key in row for key in pair)]
+    if len(pairs) == 1:
+        return pairs[0]
+    if pairs:
+        shown = " and ".join("/".join(pair) for pair in pairs)
+        raise FlanError(f"{where} has {shown}, and it cannot be told which are meant: {_ALSO}.")
+    usual = ", ".join("/".join(pair) for pair in PAIRS)
+    keys = ", ".join(list(row)[:8]) or "none"
+    raise FlanError(f'{where} has the keys {keys}, and neither "messages" nor a usual pair ({usual}): {_ALSO}.')

@@ -1,0 +1,170 @@
+"""A record of a user's own data as text, what is wrong with one, and which are held back. No TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flan_jax import content
+from flan_jax.errors import FlanError
+from flan_jax.splits import DEV_SIZE
+from flan_jax.templates import OPTIONS
+from flan_jax.wording import counted
+
+INPUTS, ANSWER = "inputs", "answer"
+TRAIN, DEV, TEST = "train", "dev", "test"
+
+_SHARE = 10  # of ten records one is held back for dev and one for test, up to 200 each
+_NAMED = 3
+_TYPES = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+    list: "a list",
+    dict: "an object",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A record, whose inputs and answer are text.
+
+    Attributes:
+      identity: where it stands: "12" of line 12, "12#3" of the third turn of its conversation.
+      fields: "inputs", "answer" and, of some datasets, "options", one of which is the answer.
+      group: names what it shares with others, so that both are held back or neither: its prompt, or that of the
+        conversation's first turn.
+    """
+
+    identity: str
+    fields: Mapping[str, Any]
+    group: str
+
+    @property
+    def hash(self) -> str:
+        """What it is, see `content.content_hash`."""
+        return content.content_hash(self.fields)
+
+
+class UnusableRecord(ValueError):
+    """A record that cannot be used; the text says why, in a few words."""
+
+
+@dataclasses.dataclass
+class Reading:
+    """What was read.
+
+    Attributes:
+      records: that can be used, in their order.
+      form: "text" or "chat".
+      bad: (place, why) of those that cannot.
+      notes: lines for the user.
+      splits: names of records that their source gives to dev or test itself.
+    """
+
+    records: list[Record] = dataclasses.field(default_factory=list)
+    form: str = "text"
+    bad: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    splits: dict[str, list[Record]] = dataclasses.field(default_factory=dict)
+
+    def check(self, where: str, leave_out: bool) -> None:
+        """Refuses what was read where some of it cannot be used, unless it is to be left out.
+
+        Raises:
+          FlanError: it names the first, and how many there are.
+        """
+        if self.bad and (not leave_out or not self.records):
+            place, why = self.bad[0]
+            others = len(self.bad) - 1
+            more = f"; {counted(others, 'others')} cannot be used either" if others else ""
+            end = "mend it" if not others else "mend them"
+            remedy = f"{end}, or give --leave_out to go on without" if self.records else f"{end}: nothing else is there"
+            raise FlanError(f"{where} {place}: {why}{more}. {remedy[0].upper()}{remedy[1:]}.")
+        if not self.records:
+            raise FlanError(f"{where} has no record: there is nothing to prepare.")
+        with_options = [OPTIONS in record.fields for record in self.records]
+        if any(with_options) and not all(with_options):
+            first = self.records[with_options.index(False)]
+            raise FlanError(
+                f'{where} record {first.identity} has no "options", and others have: give all of them, or none.'
+            )
+        doubled = len(self.records) - len({record.hash for record in self.records})
+        if doubled:
+            self.notes.append(
+                f"{counted(doubled, 'records')} of {len(self.records):,} repeat an earlier one; all are kept"
+            )
+
+    @property
+    def named(self) -> list[str]:
+        """The first of those that were left out."""
+        return [f"{place}: {why}" for place, why in self.bad[:_NAMED]]
+
+
+def text_of(value: Any, name: str, *, blank: bool = False) -> str:
+    """A value that has to be text.
+
+    Raises:
+      UnusableRecord: it is of another kind, or blank.
+    """
+    if not isinstance(value, str):
+        raise UnusableRecord(f'"{name}" is {_TYPES.get(type(value), type(value).__name__)}, and has to be text')
+    if not blank and not value.strip():
+        raise UnusableRecord(f'"{name}" is empty')
+    return value
+
+
+def record_of(identity: str, inputs: str, answer: str, options: Any = None, group: str = "") -> Record:
+    """A record of its parts.
+
+    Raises:
+      UnusableRecord: the options are no list of different texts with the answer among them.
+    """
+    fields: dict[str, Any] = {INPUTS: inputs, ANSWER: answer}
+    if options is not None:
+        if not isinstance(options, Sequence) or isinstance(options, str) or len(options) < 2:
+            raise UnusableRecord('"options" has to be a list of two texts or more')
+        options = [text_of(one, "options") for one in options]
+        if len(set(options)) < len(options):
+            raise UnusableRecord('"options" has the same text twice')
+        if answer not in options:
+            raise UnusableRecord("its target is none of its options")
+        fields[OPTIONS] = options
+    return Record(identity, fields, content.content_hash({INPUTS: group or inputs}))
+
+
+def split(records: Iterable[Record], dev: int | None, test: int | None) -> dict[str, list[Record]]:
+    """Holds records back: those whose group's hash is smallest are "test", the next "dev"; the order stays.
+
+    Records of a group stay together, so that a part may be a few larger than it was asked to be.
+
+    Args:
+      records: all of them.
+      dev: how many; None for a tenth, up to 200.
+      test: likewise.
+
+    Raises:
+      FlanError: nothing would be left to train on.
+    """
+    records = list(records)
+    groups: dict[str, int] = {}
+    for record in records:
+        groups[record.group] = groups.get(record.group, 0) + 1
+    usual = min(DEV_SIZE, len(records) // _SHARE)
+    order = sorted(groups, key=lambda group: hashlib.sha256(f"held back {group}".encode()).digest())
+    place: dict[str, str] = {}
+    for name, wanted in ((TEST, usual if test is None else test), (DEV, usual if dev is None else dev)):
+        taken = 0
+        while taken < wanted and order:
+            group = order.pop(0)
+            place[group] = name
+            taken += groups[group]
+    parts: dict[str, list[Record]] = {TRAIN: [], DEV: [], TEST: []}
+    for record in records:
+        parts[place.get(record.group, TRAIN)].append(record)
+    if not parts[TRAIN]:
+        raise FlanError(f"of {counted(len(records), 'records')} none is left to train on: give --dev and --test fewer.")
+    return parts

@@ -1,0 +1,242 @@
+"""A user's own dataset written: tokens to tune on, examples that are held back, and what the catalog has to know.
+
+PREPARED_DIR/tokens/<vocabulary>/<name>/   as of any dataset
+PREPARED_DIR/examples/<name>/              what was held back
+PREPARED_DIR/own/<name>.json               see `flan_jax.own_data`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from flan_jax import catalog, content, metrics, own_data, protocol, styles
+from flan_jax.catalog import CLASSIFICATION, GENERATION, UNKNOWN_CLUSTER
+from flan_jax.data import examples as example_files
+from flan_jax.data import token_store, trimming
+from flan_jax.data.identity import Identities
+from flan_jax.data.own.records import ANSWER, DEV, INPUTS, TEST, TRAIN, Reading, Record, split
+from flan_jax.data.vocabularies import Tokenizer
+from flan_jax.errors import FlanError, unknown_name
+from flan_jax.files import AnyPath, alone
+from flan_jax.templates import OPTIONS
+from flan_jax.wording import counted
+
+METRICS = {"exact_match": "trivia_qa", "f1": "squad", "rouge": "rouge"}  # for short: what most people ask for
+_OPTIONS_METRIC = "accuracy"
+_USUAL = {"text": "f1", "chat": "rouge"}
+
+_VERSION = 1  # of the key below
+_BATCH = 512
+_LETTERS_A_TOKEN = 50  # of a text that is far too long, more is not even tokenized
+_INVISIBLE = "\u200b"  # a space of no width
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How long texts may be, in tokens.
+
+    Attributes:
+      max_input_length: of an input with BOS and EOS.
+      max_target_length: of a target with EOS.
+    """
+
+    max_input_length: int = protocol.MAX_INPUT_TOKENS
+    max_target_length: int = protocol.MAX_TARGET_TOKENS
+
+    def room(self, tokenizer: Tokenizer) -> int:
+        """Most tokens of an input's own text."""
+        return self.max_input_length - 1 - (tokenizer.bos_id is not None)
+
+
+def check_name(name: str, cluster: str) -> None:
+    """Refuses a name or a cluster that cannot be.
+
+    Raises:
+      FlanError: as said.
+    """
+    catalog.refuse_name(name)
+    base, style = styles.split_name(name)
+    if style != styles.PAPER:
+        raise FlanError(f"{name!r} ends as a style does ({style.name}): give your dataset another name, as {base!r}.")
+    if cluster != UNKNOWN_CLUSTER.name:
+        catalog.cluster(cluster)
+
+
+def definition_of(name: str, cluster: str, origin: str, reading: Reading, metric: str = "") -> own_data.Definition:
+    """What the catalog has to know of what was read.
+
+    Args:
+      name: of the dataset.
+      cluster: of the catalog, or "unknown".
+      origin: where its records came from.
+      reading: its records.
+      metric: "exact_match", "f1", "rouge" or another metric, where there are no options; empty for the usual one.
+
+    Raises:
+      FlanError: no such metric, one that needs more than two texts, or one for records with options.
+    """
+    check_name(name, cluster)
+    if OPTIONS in reading.records[0].fields:
+        if metric not in ("", _OPTIONS_METRIC):
+            raise FlanError(f"records with options are scored by {_OPTIONS_METRIC}: leave --metric out.")
+        return own_data.Definition(name, cluster, CLASSIFICATION, (_OPTIONS_METRIC,), origin, reading.form)
+    metric = metric or _USUAL[reading.form]
+    metric = METRICS.get(metric, metric)
+    able = {m for one in catalog.datasets() if one.kind == GENERATION for m in one.metrics if not metrics.needs([m])}
+    if metric not in able:
+        raise unknown_name("metric of generated answers", metric, [*METRICS, *sorted(able - {*METRICS})])
+    return own_data.Definition(name, cluster, GENERATION, (metric,), origin, reading.form)
+
+
+def write(
+    definition: own_data.Definition,
+    reading: Reading,
+    tokenizer: Tokenizer,
+    to: AnyPath,
+    limits: Limits,
+    *,
+    dev: int | None = None,
+    test: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes a dataset; what is there and current stays.
+
+    Args:
+      definition: what it is.
+      reading: its records.
+      tokenizer: the vocabulary.
+      to: PREPARED_DIR.
+      limits: how long texts may be.
+      dev: records held back for dev; None for a tenth, up to 200.
+      test: likewise for test.
+      overwrite: write in the place of a dataset that came from elsewhere, and write anew what is current.
+
+    Returns:
+      Figures for the summary, as `preparation.summary_line` gives them.
+
+    Raises:
+      FlanError: there is another dataset of that name, or nothing is left to train on.
+    """
+    there = {one.name: one for one in own_data.use(to)}.get(definition.name)
+    if there is not None and there.origin != definition.origin and not overwrite:
+        raise FlanError(
+            f"there is a {definition.name!r} in {to} that came from {there.origin}: give --name, or --overwrite it."
+        )
+    parts = {TRAIN: reading.records, **reading.splits}
+    if TEST not in parts or DEV not in parts:
+        held = split(parts[TRAIN], 0 if DEV in parts else dev, 0 if TEST in parts else test)
+        parts = {**held, **reading.splits}
+    parts, changed = _as_text({name: parts.get(name, []) for name in (TRAIN, DEV, TEST)}, tokenizer)
+    notes = [*reading.notes]
+    if changed:
+        notes.append(
+            f"{counted(changed, 'records')} spell a control token of the vocabulary: a space of no width stands in it, "
+            "so that it stays text"
+        )
+    kept_back = {record.group for name in (DEV, TEST) for record in parts[name]}
+    if both := sum(record.group in kept_back for record in parts[TRAIN]):
+        notes.append(
+            f"{counted(both, 'training records')} have a prompt that is held back too, by the source's own splits"
+        )
+    folder = token_store.folder_of(to, tokenizer.fingerprint) / definition.name
+    key = {
+        "version": token_store.VERSION,
+        "dataset": definition.name,
+        "source": definition.origin,
+        "own": _VERSION,
+        "data": content.digest(f"{name} {one.identity} {one.hash}" for name, some in parts.items() for one in some),
+        "vocabulary": tokenizer.fingerprint,
+        **dataclasses.asdict(limits),
+        "style": styles.PAPER.name,
+    }
+    with alone(folder.with_name(f".{folder.name}.lock")):
+        info = token_store.read_info(folder)
+        kept = not overwrite and info is not None and all(info.get(name) == value for name, value in key.items())
+        if not kept:
+            info = _write_tokens(folder, key, parts[TRAIN], tokenizer, limits)
+    examples = to / "examples" / definition.name
+    with alone(examples.with_name(f".{examples.name}.lock")):
+        rows = {name: [(one.identity, one.fields) for one in parts[name]] for name in (DEV, TEST) if parts[name]}
+        pool = [(one.identity, one.fields) for one in parts[TRAIN][: protocol.EXEMPLAR_POOL]]
+        found = example_files.write_folder(examples, rows | {example_files.EXEMPLARS: pool}, {"key": key})
+    own_data.write(to, definition)
+    names = (
+        "renderings",
+        "num_tokens",
+        "mean_input_length",
+        "mean_target_length",
+        "trimmed",
+        "cut_targets",
+        "overlong",
+    )
+    return {
+        "dataset": definition.name,
+        "cluster": definition.cluster,
+        "origin": definition.origin,
+        "kept": kept,
+        "train": info["num_records"],
+        **{name: info.get(name, 0) for name in names},
+        **{name: found["sizes"][name] for name in (DEV, TEST) if name in found["sizes"]},
+        "metrics": list(definition.metrics),
+        "form": definition.form,
+        "bad_rows": len(reading.bad),
+        "notes": notes,
+    }
+
+
+def _write_tokens(
+    folder: AnyPath, key: Mapping[str, Any], records: Sequence[Record], tokenizer: Tokenizer, limits: Limits
+) -> dict[str, Any]:
+    counts = dict.fromkeys(("trimmed", "cut_targets", "overlong"), 0)
+    identities = Identities.of((record.identity, record.fields) for record in records)
+    about = {**key, "num_records": len(records), "renderings": 1, "vocab_size": tokenizer.vocab_size}
+    examples = _tokenized(records, tokenizer, limits, counts)
+    return token_store.write_dataset(folder, about, examples, lambda: counts, identities)
+
+
+def _tokenized(
+    records: Sequence[Record], tokenizer: Tokenizer, limits: Limits, counts: dict[str, int]
+) -> Iterator[token_store.TokenizedExample]:
+    room, target_room = limits.room(tokenizer), limits.max_target_length - 1  # EOS comes after it
+    template = catalog.Template("{inputs}")
+    for start in range(0, len(records), _BATCH):
+        part = records[start : start + _BATCH]
+        whole = [record.fields[INPUTS] for record in part]
+        shown = [text[: room * _LETTERS_A_TOKEN] for text in whole]
+        inputs = tokenizer.encode(shown)
+        targets = tokenizer.encode([record.fields[ANSWER][: target_room * _LETTERS_A_TOKEN] for record in part])
+        for number, (ids, target) in enumerate(zip(inputs, targets, strict=True)):
+            if len(ids) > room:
+                ids = trimming.fit(template, {INPUTS: shown[number]}, "", tokenizer, room, protocol.END).tokens
+            counts["trimmed"] += len(ids) < len(inputs[number]) or shown[number] != whole[number]
+            cut = len(target) > target_room or len(part[number].fields[ANSWER]) > target_room * _LETTERS_A_TOKEN
+            counts["cut_targets"] += cut
+            yield token_store.TokenizedExample(list(ids), target[:target_room], 0, start + number)
+
+
+def without_control_tokens(tokenizer: Tokenizer) -> Callable[[str], str]:
+    """Makes of a text one that no vocabulary takes for a control token: where it spells one, a space of no width."""
+    special = [text for text, number in tokenizer.control_ids.items() if number in tokenizer.encode([text])[0]]
+
+    def plain(value: str) -> str:
+        for text in special:
+            if text in value:
+                value = value.replace(text, f"{text[:1]}{_INVISIBLE}{text[1:]}")
+        return value
+
+    return plain
+
+
+def _as_text(parts: Mapping[str, Sequence[Record]], tokenizer: Tokenizer) -> tuple[dict[str, list[Record]], int]:
+    """Records whose text cannot become a control token, and in how many something had to be done for it."""
+    plain, changed = without_control_tokens(tokenizer), 0
+    found: dict[str, list[Record]] = {}
+    for name, records in parts.items():
+        found[name] = []
+        for record in records:
+            fields = {k: plain(v) if isinstance(v, str) else list(map(plain, v)) for k, v in record.fields.items()}
+            changed += fields != record.fields
+            found[name].append(dataclasses.replace(record, fields=fields))
+    return found, changed

@@ -1,0 +1,113 @@
+"""Datasets of a user's own that were prepared from JSON lines or a SeqIO task: what they are, beside their tokens.
+
+    PREPARED_DIR/own/<name>.json
+
+The catalog has those of the PREPARED_DIR that is in use. They stand in an environment variable, so that every process
+which this one starts knows them too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from flan_jax.errors import FlanError, StorageError
+from flan_jax.files import AnyPath, RemotePath, make_folder, user_path, write_atomic
+
+VARIABLE = "FLAN_JAX_OWN_DATA"
+_FOLDER = "own"
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Definition:
+    """What the catalog has to know of a dataset.
+
+    Attributes:
+      name: its name.
+      cluster: one of the catalog's, or "unknown".
+      kind: "classification" where every example has options, otherwise "generation".
+      metrics: names of `flan_jax.metrics`.
+      origin: where its records came from, as "jsonl:chat.jsonl" or "seqio:my_task".
+      form: what its inputs are: "text", or "chat" for conversations in the plain form.
+    """
+
+    name: str
+    cluster: str
+    kind: str
+    metrics: tuple[str, ...]
+    origin: str
+    form: str = "text"
+
+    @classmethod
+    def of(cls, values: Any) -> Definition:
+        """Of what `to_dict` gave.
+
+        Raises:
+          ValueError: these are no values of a definition.
+        """
+        if not isinstance(values, dict) or values.get("version") != _VERSION:
+            raise ValueError("no definition of this version")
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            found = cls(**{name: value for name, value in values.items() if name in known})
+            found = dataclasses.replace(found, metrics=tuple(found.metrics))
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        if not all(isinstance(one, str) for one in (*dataclasses.astuple(found)[:3], *found.metrics, found.origin)):
+            raise ValueError("a value is no text")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {"version": _VERSION, **dataclasses.asdict(self), "metrics": list(self.metrics)}
+
+
+def use(prepared_dir: str | AnyPath) -> tuple[Definition, ...]:
+    """Gives the catalog the own datasets of a PREPARED_DIR, in place of those of another.
+
+    Raises:
+      FlanError: a definition is broken.
+    """
+    folder = user_path(prepared_dir) / _FOLDER
+    found = []
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        try:
+            found.append(Definition.of(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError) as error:
+            raise FlanError(f"{path} is broken ({error}); prepare {path.stem} again with --overwrite.") from error
+    if found:
+        os.environ[VARIABLE] = json.dumps([one.to_dict() for one in found], sort_keys=True)
+    else:
+        os.environ.pop(VARIABLE, None)
+    return tuple(found)
+
+
+def used_of(prepared_dir: Any) -> bool:
+    """As `use`, of a value that may be anything: whether own datasets are there."""
+    if not prepared_dir or not isinstance(prepared_dir, str | os.PathLike | RemotePath):
+        return False
+    try:
+        return bool(use(prepared_dir))
+    except StorageError:  # whoever opens it says so
+        return False
+
+
+def named() -> str:
+    """The definitions that are in use, as text; nothing by default."""
+    return os.environ.get(VARIABLE, "")
+
+
+def definitions(text: str) -> tuple[Definition, ...]:
+    """The definitions of `named`."""
+    return tuple(Definition.of(values) for values in json.loads(text)) if text else ()
+
+
+def write(prepared_dir: str | AnyPath, definition: Definition) -> None:
+    """Writes a dataset's definition, whole or not at all, and uses it and the others there."""
+    folder = user_path(prepared_dir) / _FOLDER
+    make_folder(folder)
+    write_atomic(folder / f"{definition.name}.json", json.dumps(definition.to_dict(), indent=1) + "\n")
+    use(prepared_dir)

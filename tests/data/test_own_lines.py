@@ -1,0 +1,270 @@
+"""Hostile JSON lines of a user's own: what is wrong is named by its line, and nothing is written."""
+
+import json
+
+import pytest
+import tokenizers_by_kind
+
+from flan_jax import own_data, prepare
+from flan_jax.data import examples as example_files
+from flan_jax.data import token_store
+from flan_jax.data.own import conversations, jsonl
+from flan_jax.data.own.records import UnusableRecord
+from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.errors import FlanError
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch):
+    monkeypatch.setenv(own_data.VARIABLE, "")
+
+
+def pair(prompt="ask", target="say"):
+    return json.dumps({"prompt": prompt, "target": target})
+
+
+def chat(*turns, key="messages"):
+    names = ("role", "content") if key == "messages" else ("from", "value")
+    return json.dumps({key: [dict(zip(names, turn, strict=True)) for turn in turns]})
+
+
+def said(tmp_path, content, capsys, *options):
+    """What a command says of a file, and whether it is refused."""
+    file = tmp_path / "mine.jsonl"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    try:
+        prepare.main([f"--jsonl={file}", f"--to={tmp_path / 'to'}", *options])
+        refused = False
+    except SystemExit as error:
+        refused = bool(error.code)
+    out, err = capsys.readouterr()
+    if refused:
+        assert err.count("\n") == 1 and not (tmp_path / "to").exists(), err
+    return refused, out + err
+
+
+GOOD = [pair(f"ask {n}", f"say {n}") for n in range(20)]
+PAIRS = {
+    "no JSON": ('{"prompt": "a"', "line 2: not JSON"),
+    "no object": ("[1]", "line 2: it is no JSON object"),
+    "a missing key": ('{"prompt": "a"}', 'line 2: it has no "target"'),
+    "an empty target": (pair(target=" \n"), 'line 2: "target" is empty'),
+    "an empty prompt": (pair(prompt=""), 'line 2: "prompt" is empty'),
+    "a number": (pair(target=3), 'line 2: "target" is a number, and has to be text'),
+    "null": (pair(prompt=None), 'line 2: "prompt" is null'),
+    "true": (pair(prompt=True), 'line 2: "prompt" is true or false'),
+    "messages as a prompt": (pair(prompt=[{"role": "user", "content": "a"}]), 'line 2: "prompt" is a list'),
+    "a key twice": ('{"prompt": "a", "prompt": "b", "target": "c"}', "line 2: the key 'prompt' stands twice"),
+    "a conversation among pairs": (chat(("user", "a"), ("assistant", "b")), 'line 2: it has no "prompt"'),
+    "options without the target": (json.dumps({"prompt": "a", "target": "b", "options": ["c", "d"]}), "none of its"),
+    "one option": (json.dumps({"prompt": "a", "target": "b", "options": ["b"]}), "two texts or more"),
+    "an option twice": (json.dumps({"prompt": "a", "target": "b", "options": ["b", "b"]}), "same text twice"),
+    "options of some": (json.dumps({"prompt": "a", "target": "b", "options": ["b", "c"]}), 'record 1 has no "options"'),
+}
+CHATS = {
+    "an unknown role": (chat(("user", "a"), ("tool", "b"), ("assistant", "c")), "message 1 has the role 'tool'"),
+    "no assistant": (chat(("user", "a"), ("user", "b")), "no turn of the assistant"),
+    "an assistant alone": (chat(("system", "a"), ("assistant", "b")), "no turn of the assistant"),
+    "no content": (json.dumps({"messages": [{"role": "user"}]}), 'message 0 needs a "role" and a "content"'),
+    "null": (chat(("user", "a"), ("assistant", None)), '"content of message 1" is null'),
+    "an empty answer": (chat(("user", "a"), ("assistant", "")), '"content of message 1" is empty'),
+    "an image": (chat(("user", [{"type": "image_url"}]), ("assistant", "b")), "a part that is no text"),
+    "no list": ('{"messages": "hello"}', 'line 2: "messages" has to be a list'),
+    "a role that is a number": (chat((1, "a"), ("assistant", "b")), '"role of message 0" is a number'),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "line", "words"),
+    [
+        *(pytest.param(GOOD[0], *case, id=name) for name, case in PAIRS.items()),
+        *(
+            pytest.param(chat(("user", "a"), ("assistant", "b")), *case, id=f"chat: {name}")
+            for name, case in CHATS.items()
+        ),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(first, line, words, tmp_path, capsys):
+    refused, text = said(tmp_path, "\n".join([first, line]), capsys)
+    assert refused and words in text
+
+
+def test_bad_lines_can_be_left_out_and_are_counted(tmp_path, capsys):
+    refused, text = said(tmp_path, "\n".join([*GOOD, "{", pair(target=None), ""]), capsys)
+    assert refused and "line 21" in text and "1 other cannot be used either" in text and "--leave_out" in text
+    refused, text = said(tmp_path, "\n".join([*GOOD, "{", pair(target=None), ""]), capsys, "--leave_out", "--json")
+    result = json.loads(text.splitlines()[-1])
+    assert not refused and result["datasets"][0]["bad_rows"] == 2 and "line 21: not JSON" in text
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n \r\n", b"{\n", b"\xff\xfe{\0"], ids=["empty", "blank", "broken", "utf16"]
+)
+def test_a_file_without_records_is_refused(content, tmp_path, capsys):
+    assert said(tmp_path, content, capsys, "--leave_out")[0]
+
+
+def test_marks_line_ends_blank_lines_and_repeats_change_nothing(tmp_path, capsys):
+    """A byte order mark, CRLF and blank lines; ids are the numbers of lines as an editor shows them."""
+    content = b"\xef\xbb\xbf" + "\r\n".join([GOOD[0], "", *GOOD[1:], GOOD[3]]).encode()
+    refused, text = said(tmp_path, content, capsys, "--test=4", "--dev=0")
+    assert not refused and "1 record of 21 repeat" in text
+    tokens = token_store.TokenStore.open(tmp_path / "to", ByteTokenizer().fingerprint)["mine"]
+    rows = example_files.read(tmp_path / "to", "mine", "test")
+    ids = {row["id"] for row in rows} | {one.decode() for one in tokens.records.ids.tolist()}
+    assert ids == {"1", *(str(n) for n in range(3, 23))} and len(rows) >= 4
+    assert all("\r" not in row["fields"]["answer"] for row in rows)
+    assert not {row["hash"].encode() for row in rows} & set(tokens.records.hashes.tolist())  # a repeat is on one side
+
+
+def test_a_line_of_ten_megabytes_is_cut_like_any_long_input(tmp_path, capsys):
+    refused, text = said(tmp_path, "\n".join([*GOOD, pair("word " * 2_000_000, "end")]), capsys, "--test=0", "--dev=0")
+    assert not refused and "cut inputs" in text
+    tokens = token_store.TokenStore.open(tmp_path / "to", ByteTokenizer().fingerprint)["mine"]
+    assert tokens.info["trimmed"] == 1 and tokens.index["input_length"].max() <= 1023
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"q": "a", "a": "b"}, "--input_key and --target_key"),
+        ({"prompt": "a", "target": "b", "completion": "c"}, "cannot be told which"),
+    ],
+)
+def test_keys_that_are_not_the_usual_are_asked_for(row, words, tmp_path, capsys):
+    lines = "\n".join([json.dumps(row)] * 2)
+    refused, text = said(tmp_path, lines, capsys)
+    assert refused and words in text and "line 1" in text
+    keys = list(row)
+    assert not said(tmp_path, lines, capsys, f"--input_key={keys[0]}", f"--target_key={keys[-1]}")[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--name=rte"], "is a dataset of the catalog"),
+        (["--name=anli"], "is a dataset of the catalog"),
+        (["--name=nli"], "is a cluster"),
+        (["--name=unknown"], "is a cluster"),
+        (["--name=flan_mine"], "begins as mixtures do"),
+        (["--name=a/b"], "is no name of a dataset"),
+        (["--name=../up"], "is no name of a dataset"),
+        (["--name=Mine"], "is no name of a dataset"),
+        (["--name=mine_5_shots"], "ends as a style does"),
+        (["--cluster=sentimant"], "did you mean 'sentiment'"),
+        (["--metric=exact"], "exact_match"),
+        (["--metric=multirc"], "unknown metric"),  # it takes more than two texts
+        (["--style=5_shots"], "--style is for datasets of the catalog"),
+        (["--seqio=x"], "two datasets"),
+        (["--module=x"], "--module is for --seqio"),
+        (["--input_key=prompt"], "belong together"),
+        (["--test=50"], "none is left to train on"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, words, tmp_path, capsys):
+    refused, text = said(tmp_path, "\n".join(GOOD), capsys, *options)
+    assert refused and words in text
+
+
+def test_a_name_is_not_taken_from_another_file(tmp_path, capsys):
+    assert not said(tmp_path, "\n".join(GOOD), capsys)[0]
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(GOOD))
+    for more, refused in (([], True), (["--overwrite"], False)):
+        try:
+            prepare.main([f"--jsonl={other}", f"--to={tmp_path / 'to'}", "--name=mine", *more])
+            assert not refused
+        except SystemExit:
+            assert refused and "came from jsonl:mine.jsonl" in capsys.readouterr().err
+
+
+def test_what_is_current_stays(tmp_path, capsys):
+    said(tmp_path, "\n".join(GOOD), capsys)
+    assert "(kept)" in said(tmp_path, "\n".join(GOOD), capsys)[1]
+    assert "(kept)" not in said(tmp_path, "\n".join(GOOD[1:]), capsys)[1]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama2"])
+def test_control_tokens_in_content_stay_text(kind, tmp_path, capsys):
+    """Their text in a prompt or an answer never becomes their id, in training or in an evaluation."""
+    tokenizer = tokenizers_by_kind.CUT[kind]()
+    tokenizer.save(tmp_path / "vocabulary")
+    control = next(iter(tokenizer.control_ids))
+    content = "\n".join([*GOOD, pair(f"what is {control}?", f"{control} ends"), pair(f"{control}{control}", "twice")])
+    refused, _ = said(tmp_path, content, capsys, f"--vocabulary={tmp_path / 'vocabulary'}", "--test=6", "--dev=6")
+    assert not refused
+    tokens = token_store.TokenStore.open(tmp_path / "to", tokenizer.fingerprint)["mine"]
+    special = set(tokenizer.control_ids.values())
+    assert not special & {int(one) for n in range(len(tokens.index)) for part in tokens.example(n) for one in part}
+    rows = [row for s in ("dev", "test") for row in example_files.read(tmp_path / "to", "mine", s)]
+    rows += example_files.read(tmp_path / "to", "mine", "exemplars")
+    texts = [text for row in rows for text in row["fields"].values()]
+    assert len(rows) == 22 and not special & {one for ids in tokenizer.encode(texts) for one in ids}
+
+
+def test_a_conversation_full_of_control_tokens_keeps_its_end(tmp_path, capsys):
+    tokenizer = tokenizers_by_kind.CUT["gpt2"]()
+    tokenizer.save(tmp_path / "vocabulary")
+    turns = [(role, f"{tokenizers_by_kind.EOS} {n}") for n in range(20) for role in ("user", "assistant")]
+    options = [f"--vocabulary={tmp_path / 'vocabulary'}", "--test=0", "--dev=0", "--max_input_length=100"]
+    assert not said(tmp_path, chat(*turns), capsys, *options)[0]
+    tokens = token_store.TokenStore.open(tmp_path / "to", tokenizer.fingerprint)["mine"]
+    inputs = [tokenizer.decode(tokens.example(n)[0].tolist()).replace(" ", "") for n in range(len(tokens.index))]
+    assert len(inputs) == 20 and tokens.info["trimmed"] == 0
+    assert all(text.startswith("User:") and text.endswith("Assistant:") for text in inputs)
+
+
+def test_two_turns_of_a_user_and_a_greeting_stay_as_they_are(tmp_path):
+    row = json.loads(
+        chat(
+            ("gpt", "Hello!"),
+            ("human", "one"),
+            ("human", "two"),
+            ("gpt", "three"),
+            ("human", "four"),
+            key="conversations",
+        )
+    )
+    turns = conversations.turns_of(row)
+    assert list(conversations.answered(turns)) == [3]  # the greeting answers nothing, and is context alone
+    assert conversations.plain(turns[:3]) == "Assistant: Hello!\n\nUser: one\n\nUser: two\n\nAssistant:"
+
+
+def test_a_list_of_parts_is_their_text():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert conversations.turns_of(json.loads(chat(("user", parts), ("assistant", "c"))))[0] == ("user", "ab")
+    with pytest.raises(UnusableRecord, match="is null"):
+        conversations.turns_of(json.loads(chat(("user", [{"type": "text", "text": None}]), ("assistant", "c"))))
+
+
+def test_a_long_conversation_loses_its_oldest_turns(tmp_path):
+    turns = [("system", "rules")]
+    for n in range(4):
+        turns += [("user", f"question {n}"), ("assistant", f"answer {n}")]
+    path = tmp_path / "long.jsonl"
+    path.write_text(chat(*turns) + "\n" + chat(("user", "x" * 200), ("assistant", "a")))
+    found = jsonl.read(path, room=100, count=lambda texts: list(map(len, texts)))
+    last = found.records[-1].fields
+    assert last["inputs"].startswith("System: rules\n\nUser: question") and "question 3" in last["inputs"]
+    assert "question 0" not in last["inputs"] and len(last["inputs"]) <= 100
+    assert len(found.records) == 4 and len({one.group for one in found.records}) == 1
+    assert any("oldest turns" in note for note in found.notes) and any("left out" in note for note in found.notes)
+
+
+def test_a_conversation_of_ten_megabytes_takes_seconds(tmp_path):
+    """Thousands of turns, and one turn that is far too long."""
+    turns = [("system", "rules")]
+    for n in range(8_000):
+        turns += [("user", f"question {n} " + "word " * 40), ("assistant", f"answer {n}")]
+    path = tmp_path / "long.jsonl"
+    path.write_text(chat(*turns) + "\n" + chat(("user", "word " * 2_000_000), ("assistant", "a")))
+    found = jsonl.read(path, room=100)
+    assert len(found.records) == 8_000 and {len(one.fields["inputs"].split()) for one in found.records[9:]} == {92}
+    assert len(found.notes) == 2 and found.records[-1].fields["inputs"].startswith("System: rules\n\nUser: question")
+
+
+def test_a_broken_definition_is_named(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.json").write_text("{}")
+    with pytest.raises(FlanError, match="mine.json is broken"):
+        own_data.use(tmp_path)
