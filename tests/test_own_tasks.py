@@ -198,7 +198,7 @@ def test_a_run_file_names_its_modules(module, capsys):
 def test_the_module_of_the_page(tmp_path, monkeypatch):
     monkeypatch.setenv(own_tasks.VARIABLE, "")
     own_module.write(tmp_path)  # for its samples
-    page = (Path(__file__).parents[1] / "docs" / "own_data.md").read_text("utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "your_data.md").read_text("utf-8")
     (tmp_path / "of_the_page.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
     own_tasks.use(str(tmp_path / "of_the_page.py"))
     examples._open.cache_clear()
