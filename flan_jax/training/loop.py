@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,10 +19,11 @@ from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
 from flan_jax.files import AnyPath, user_path
 from flan_jax.training import notices, optimizers, records
 from flan_jax.training.continuing import continued
-from flan_jax.training.figures import Figures
+from flan_jax.training.figures import Figures, Machine, Rows
 from flan_jax.training.hooks import loading
 from flan_jax.training.hooks.calls import Hooks
 from flan_jax.training.hooks.context import Context
+from flan_jax.training.hooks.learning_rate import LearningRate
 from flan_jax.training.hooks.metrics_log import MetricsLog
 from flan_jax.training.hooks.not_finite import NotFinite, Skipping
 from flan_jax.training.hooks.preemption import Preemption
@@ -134,6 +136,7 @@ def train(
         called = [
             *([Watchdog(no_step_seconds)] if no_step_seconds else []),
             NotFinite() if on_nan == "stop" else Skipping(on_nan),
+            LearningRate(optimizer if optimizer is not None else optimizers.adafactor()),
             *own_hooks,
             *evaluations,
             *(MetricsLog(), Progress(log_period)),
@@ -233,18 +236,21 @@ def _trained(
     )
 
     # ----------------------------------------------------------------------------------------------------- loop
-    running: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
+    running: collections.deque[tuple[int, Mapping[str, jax.Array], Rows]] = collections.deque()
     with mesh, called, prefetch(stream, step, rows=rows) as batches:
-        figures = Figures(stream.datasets, stream.slots_per_step)
+        figures = Figures(stream.datasets, stream.slots_per_step, Machine(mesh, program.config.dtype))
         while step < run.train_steps and context.stopped is None:
-            batch = partitioning.global_batch(next(batches), batch_shardings, rows, program.rows)
+            began = time.perf_counter()
+            read = next(batches)
+            waited = time.perf_counter() - began
+            batch = partitioning.global_batch(read, batch_shardings, rows, program.rows)
             state, sums = train_step(state, batch)
             step += 1
-            running.append((step, sums))
+            running.append((step, sums, Rows.of(network.config, read, len(rows) / program.rows, waited)))
             # The devices compute a step while the host accounts for the last, unless they have to wait.
             while len(running) > (0 if called.pauses(step) else 1):
-                done, sums = running.popleft()
-                called.after_step(done, *figures.fetched(sums), None if running else state)
+                done, sums, of_rows = running.popleft()
+                called.after_step(done, *figures.fetched(sums, of_rows), None if running else state)
                 if not running:  # what hooks did meanwhile is no part of the next step
                     figures.resumes()
     if context.stopped is not None and primary:

@@ -41,16 +41,18 @@ def adafactor(learning_rate: float = 3e-5, warmup_steps: int = 0, parameter_scal
     Returns:
       A function from the parameters' logical axes to the transformation; see `for_parameters`.
     """
+    rate = schedule(learning_rate, warmup_steps)
     steps = [
         optax.scale_by_factored_rms(epsilon=1e-30),
         optax.clip_by_block_rms(1.0),
-        optax.scale_by_learning_rate(schedule(learning_rate, warmup_steps), flip_sign=False),
+        optax.scale_by_learning_rate(rate, flip_sign=False),
         *([scale_by_parameter_rms()] if parameter_scale else []),
         optax.scale(-1),
     ]
     made = functools.partial(by_matrix, optax.chain(*steps))
     of = {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "parameter_scale": parameter_scale}
     setattr(made, DESCRIPTION, {"name": "adafactor", **of})
+    made.rate = rate  # for `hooks.learning_rate`
     return made
 
 
