@@ -214,6 +214,12 @@ SETTINGS = (
         ("train.profile",),
     ),
     Setting(
+        "LOSS_SPIKE",
+        or_none(Number(above=0, most=10**6), "none"),
+        "deviations above the median loss from which a step is written to MODEL_DIR/spikes.jsonl",
+        ("train.loss_spike",),
+    ),
+    Setting(
         "ON_DAMAGE",
         OneOf(("stop", "previous")),
         "where the newest checkpoint is damaged: stop, or go on from the one before",

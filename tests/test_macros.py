@@ -62,6 +62,7 @@ WRONG = {
         *(("a:B", 5), ("a:B", None), (("a:B",),), b"a:B"),
     ],
     "PROFILE": [5, "1", "12", (10,), (12, 10), (0, 3), (1, 2, 3), {1: 2}, (1.5, 3), True, (1, "2"), (1, None)],
+    "LOSS_SPIKE": [0, -1, NAN, float("inf"), "8", True, (8,), 1e9],
     "ON_DAMAGE": ["go on", "", None, True, "Stop", 5, ("stop",)],
     "CHECKPOINT_PATH": [
         *(path for path in NO_PATH if path != ["a"]),
@@ -99,6 +100,8 @@ RIGHT = [
     ("HOOKS", ["a.b:C(d=1, e='x')", "f:g"], ("a.b:C(d=1, e='x')", "f:g")),
     ("PROFILE", [10.0, 12], (10, 12)),
     ("PROFILE", None, None),
+    ("LOSS_SPIKE", None, None),
+    ("LOSS_SPIKE", 5, 5.0),
     ("LEARNING_RATE", 1, 1.0),
     ("KEEP_EVERY", 2e3, 2000),
     ("KEEP_BEST", {"figure": "loss", "count": 2.0}, {"figure": "loss", "count": 2}),

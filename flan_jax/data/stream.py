@@ -230,6 +230,11 @@ class Stream:
         """Inputs and targets of a segment, int32, without BOS and EOS."""
         return self._stores[self.datasets.index(segment.dataset)].example(segment.example)
 
+    def record_id(self, segment: Segment) -> str:
+        """The id of a segment's record; its number where the token store does not say what its records are."""
+        ids = next(store for store in self._stores if store.name == segment.dataset).records.ids
+        return ids[segment.record].decode(errors="replace") if segment.record < len(ids) else str(segment.record)
+
     def index(self, dataset: str) -> np.ndarray:
         """The index of a dataset's examples, as `token_store.INDEX` has it."""
         return self._stores[self.datasets.index(dataset)].index

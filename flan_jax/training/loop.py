@@ -30,6 +30,7 @@ from flan_jax.training.hooks.preemption import Preemption
 from flan_jax.training.hooks.profiling import Profiling
 from flan_jax.training.hooks.progress import Progress
 from flan_jax.training.hooks.saving import Saving
+from flan_jax.training.hooks.spikes import DEVIATIONS, Spikes
 from flan_jax.training.hooks.watchdog import Watchdog
 from flan_jax.training.run import Materials, Run, resolve
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
@@ -77,6 +78,7 @@ def train(
     hooks: Sequence[Any] = (),
     evaluation: Any = None,
     profile: tuple[int, int] | None = None,
+    loss_spike: float | None = DEVIATIONS,
     on_damage: str = "stop",
     on_nan: str | int = "stop",
     grace_seconds: float = 25.0,
@@ -117,6 +119,8 @@ def train(
       hooks: what else happens at a step, by name or made; see `flan_jax.training.hooks`.
       evaluation: a hook that evaluates, as `evaluation.during_training` makes it; None for none.
       profile: the first and the last step of which a profile is written to MODEL_DIR/profile; None for none.
+      loss_spike: a step whose loss is so many deviations above the median of the steps before is written to
+        MODEL_DIR/spikes.jsonl with what was in its batch; see `hooks.spikes`. None for none.
       on_damage: where the newest checkpoint is damaged, "stop", or "previous" to go on from the one before.
       on_nan: where a loss, gradient or update is not finite, "stop", or how many batches of the run may be skipped.
       grace_seconds: from SIGTERM to the end of the program, at most.
@@ -135,6 +139,7 @@ def train(
             listener.at_the_end(hold.release)
         called = [
             *([Watchdog(no_step_seconds)] if no_step_seconds else []),
+            *([Spikes(loss_spike)] if loss_spike is not None else []),
             NotFinite() if on_nan == "stop" else Skipping(on_nan),
             LearningRate(optimizer if optimizer is not None else optimizers.adafactor()),
             *own_hooks,

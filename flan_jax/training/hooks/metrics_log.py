@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from flan_jax.files import Mirror, make_folder, write_atomic, written
 from flan_jax.json_lines import finite, to_json
+from flan_jax.training.hooks import earlier
 from flan_jax.training.hooks.context import Context
 
 
@@ -34,7 +35,6 @@ with _as_if_absent("torch", "google.cloud.storage", "boto3"):
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.summary import scalar
 
-_BLOCK = 1 << 16  # bytes of the log that are read at once
 _FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
 
 
@@ -122,7 +122,7 @@ def _cut(path: Path, step: int) -> None:
         write_atomic(path, "")
         return
     with path.open("r+b") as file:
-        for start, line in _lines_from_the_end(file):
+        for start, line in earlier.lines_from_the_end(file):
             try:
                 if json.loads(line)["step"] <= step:
                     file.truncate(start + len(line))
@@ -133,23 +133,6 @@ def _cut(path: Path, step: int) -> None:
             except (ValueError, KeyError, TypeError):
                 continue  # the last line of a killed run may be half-written
         file.truncate(0)
-
-
-def _lines_from_the_end(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """(where it starts, line with its end) of each line of a file, the last first."""
-    place, rest = file.seek(0, os.SEEK_END), b""
-    while place > 0:
-        size = min(_BLOCK, place)
-        place = file.seek(place - size)
-        block = file.read(size) + rest
-        first, *lines = block.splitlines(keepends=True)
-        end = place + len(block)
-        for line in reversed(lines):
-            end -= len(line)
-            yield end, line
-        rest = first
-    if rest:
-        yield 0, rest
 
 
 def _close(path: Path, opened: IO[str] | EventsWriter | None) -> None:
