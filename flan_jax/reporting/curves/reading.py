@@ -189,23 +189,23 @@ def _remedy(folder: AnyPath) -> str:
 def _in_order(
     steps: np.ndarray, columns: Mapping[str, tuple[array, array]], notes: list[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Each step once, ascending: a run that was resumed without its log being cut has the later lines right."""
-    if np.any(np.diff(steps) <= 0):
-        unique = len(np.unique(steps))
-        if unique < len(steps):
-            notes.append(
-                f"{counted(len(steps) - unique, 'lines')} of {FILE} of steps that stand again later; these count"
-            )
-        else:
-            notes.append(f"the lines of {FILE} are not in the order of their steps")
-    ordered, last = np.unique(steps[::-1], return_index=True)
-    rows = len(steps) - 1 - last
+    """Each step once, ascending."""
+    rows = np.argsort(steps, kind="stable")
+    if len(np.unique(steps)) < len(steps):
+        # Begun again from an earlier step, with a log that was not cut: what stood there from that step on is void.
+        later = np.append(np.minimum.accumulate(steps[::-1])[::-1][1:], _LAST_STEP)
+        rows = np.flatnonzero(steps < later)
+        many = counted(len(steps) - len(rows), "lines")
+        notes.append(f"{many} of {FILE} left out: the run was begun again from an earlier step")
+    elif np.any(np.diff(steps) < 0):
+        notes.append(f"the lines of {FILE} are not in the order of their steps")
     figures = {}
     for name, (places, values) in columns.items():
         column = np.full(len(steps), np.nan)
         column[np.frombuffer(places, np.int64)] = np.frombuffer(values, np.float64)
-        figures[name] = column[rows]
-    return ordered, figures
+        if np.isfinite(column[rows]).any():
+            figures[name] = column[rows]
+    return steps[rows], figures
 
 
 def _flat(figures: Mapping[str, Any]) -> list[tuple[str, float]]:
