@@ -63,6 +63,15 @@ WRONG = {
     ],
     "PROFILE": [5, "1", "12", (10,), (12, 10), (0, 3), (1, 2, 3), {1: 2}, (1.5, 3), True, (1, "2"), (1, None)],
     "LOSS_SPIKE": [0, -1, NAN, float("inf"), "8", True, (8,), 1e9],
+    "WANDB": [
+        "flan",
+        True,
+        {},
+        {"project": ""},
+        {"name": "x"},
+        {"project": "x", "mode": "of"},
+        {"project": "x", "tag": 1},
+    ],
     "ON_DAMAGE": ["go on", "", None, True, "Stop", 5, ("stop",)],
     "CHECKPOINT_PATH": [
         *(path for path in NO_PATH if path != ["a"]),
@@ -101,6 +110,7 @@ RIGHT = [
     ("PROFILE", [10.0, 12], (10, 12)),
     ("PROFILE", None, None),
     ("LOSS_SPIKE", None, None),
+    ("WANDB", {"project": "flan"}, {"project": "flan"}),
     ("LOSS_SPIKE", 5, 5.0),
     ("LEARNING_RATE", 1, 1.0),
     ("KEEP_EVERY", 2e3, 2000),

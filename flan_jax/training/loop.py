@@ -31,6 +31,7 @@ from flan_jax.training.hooks.profiling import Profiling
 from flan_jax.training.hooks.progress import Progress
 from flan_jax.training.hooks.saving import Saving
 from flan_jax.training.hooks.spikes import DEVIATIONS, Spikes
+from flan_jax.training.hooks.wandb_log import WandbLog
 from flan_jax.training.hooks.watchdog import Watchdog
 from flan_jax.training.run import Materials, Run, resolve
 from flan_jax.training.state import TrainState, abstract_state, make_train_step, state_shardings
@@ -79,6 +80,7 @@ def train(
     evaluation: Any = None,
     profile: tuple[int, int] | None = None,
     loss_spike: float | None = DEVIATIONS,
+    wandb: Mapping[str, Any] | None = None,
     on_damage: str = "stop",
     on_nan: str | int = "stop",
     grace_seconds: float = 25.0,
@@ -121,6 +123,7 @@ def train(
       profile: the first and the last step of which a profile is written to MODEL_DIR/profile; None for none.
       loss_spike: a step whose loss is so many deviations above the median of the steps before is written to
         MODEL_DIR/spikes.jsonl with what was in its batch; see `hooks.spikes`. None for none.
+      wandb: {"project": ...}, with "entity", "group", "name" or "mode": figures go to Weights & Biases too.
       on_damage: where the newest checkpoint is damaged, "stop", or "previous" to go on from the one before.
       on_nan: where a loss, gradient or update is not finite, "stop", or how many batches of the run may be skipped.
       grace_seconds: from SIGTERM to the end of the program, at most.
@@ -144,6 +147,7 @@ def train(
             LearningRate(optimizer if optimizer is not None else optimizers.adafactor()),
             *own_hooks,
             *evaluations,
+            *([WandbLog(wandb)] if wandb else []),
             *(MetricsLog(), Progress(log_period)),
             *([Profiling(profile)] if profile else []),
             Preemption(grace_seconds),

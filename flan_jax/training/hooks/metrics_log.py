@@ -59,6 +59,7 @@ class MetricsLog:
     def __init__(self) -> None:
         self._file: IO[str] | None = None
         self._board: EventsWriter | None = None
+        self._writer: futures.ThreadPoolExecutor | None = None
         self._waiting: collections.deque[futures.Future[None]] = collections.deque()
         self._failed = False
 
@@ -85,7 +86,7 @@ class MetricsLog:
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
         """Has one step written; nested dicts become `outer/inner` in TensorBoard."""
         context.logged = True
-        if self._file is None or self._board is None:
+        if self._writer is None:
             return
         if values.get("skipped"):  # the batch was, since its figures are not finite
             values = finite(values)
@@ -140,7 +141,7 @@ class MetricsLog:
 
         A run that is killed after the save would otherwise never have the lines before it.
         """
-        if self._file is None or self._board is None:
+        if self._writer is None:
             return
         self._later(self._flush)
         self._take(0)
@@ -153,7 +154,7 @@ class MetricsLog:
             all_of_it.callback(self._mirror.close)
             for path, opened in ((self._events_dir, self._board), (self._path, self._file)):
                 all_of_it.callback(_close, path, opened)
-            if self._board is not None:  # the thread is there
+            if self._writer is not None:
                 all_of_it.callback(self._writer.shutdown)
                 self._take(0)
 
