@@ -232,6 +232,8 @@ def test_one_value_does_not_flatten_all_others(tmp_path):
     losses[300] = 1e20
     (course,) = reading.load([str(_write(tmp_path / "run", [_line(s, x) for s, x in enumerate(losses, 1)], []))])
     assert charts.chart([course], "loss")[1] == 1
+    few = _write(tmp_path / "few", [_line(step, 1e4 + step) for step in (1, 2)], [])
+    assert charts.chart([course, *reading.load([str(few)])], "loss")[1] == 1, "a short run is no few values"
     assert "loss (1 value outside)" in page.page([course])
 
 

@@ -18,6 +18,7 @@ _POINTS = 240
 _FEW = 40  # points up to which each is marked
 _FAR = 4.0  # a range so many times that of all but a few values is cut
 _FEW_VALUES = 1.0  # percent at either end
+_MARGIN = 0.3  # of the others' range, that is shown beyond it
 _STEPS = (1, 2, 2.5, 5, 10)  # of an axis's numbers
 _DASHES = ("-", "--", ":", "-.")
 
@@ -43,15 +44,14 @@ def chart(courses: Sequence[Course], name: str, sparse: bool = False) -> tuple[b
       name: of the figure.
       sparse: whether every value is a point.
     """
-    outside = 0
+    shown = [(number, course) for number, course in enumerate(courses) if len(course.points(name)[0])]
+    values = [course.points(name)[1] for _, course in shown]
+    limits = _limits(values)
 
     def draw() -> Figure:
-        nonlocal outside
         figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
-        for number, course in enumerate(courses):
+        for number, course in shown:
             points = course.points(name)
-            if not len(points[0]):
-                continue
             style = {"color": color(number), "linestyle": dashes(number), "linewidth": 1.3}
             steps, mean, low, high = thinned(*points, _POINTS)
             marker = "o" if sparse or len(steps) <= _FEW else None
@@ -60,27 +60,35 @@ def chart(courses: Sequence[Course], name: str, sparse: bool = False) -> tuple[b
                 axes.fill_between(steps, low, high, color=color(number), alpha=0.16, linewidth=0)
             for restart in course.restarts:
                 axes.axvline(restart.step, color=color(number), linestyle=(0, (1, 2)), linewidth=1)
-        found = np.concatenate([course.points(name)[1] for course in courses])
-        if (limits := _limits(found)) is not None:
+            if len(course.skipped):
+                at = np.full(len(course.skipped), 0.02)
+                bottom = axes.get_xaxis_transform()
+                axes.plot(course.skipped, at, "x", color=color(number), markersize=5, transform=bottom)
+        if limits is not None:
             axes.set_ylim(*limits)
-            outside = int(np.count_nonzero((found < limits[0]) | (found > limits[1])))
-        for number, course in enumerate(courses):
-            skipped = course.skipped
-            if len(skipped):
-                at = np.full(len(skipped), 0.02)
-                axes.plot(skipped, at, "x", color=color(number), markersize=5, transform=axes.get_xaxis_transform())
-        _tidy(axes, found)
+        _tidy(axes, np.concatenate(values))
         return figure
 
-    return drawn(draw, tight=False) or b"", outside
+    found = np.concatenate(values)
+    outside = 0 if limits is None else np.count_nonzero((found < limits[0]) | (found > limits[1]))
+    return drawn(draw, tight=False) or b"", int(outside)
 
 
-def _limits(values: np.ndarray) -> tuple[float, float] | None:
-    """What is shown where a few values would flatten all others; None for everything."""
-    low, high = np.percentile(values, [_FEW_VALUES, 100 - _FEW_VALUES])
-    if high - low <= 0 or values.max() - values.min() <= _FAR * (high - low):
+def _limits(values: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """What is shown where a few values of a run would flatten all others; None for everything."""
+    ranges = []
+    for one in values:
+        low, high = np.percentile(one, [_FEW_VALUES, 100 - _FEW_VALUES])
+        span, lowest, highest = high - low, one.min(), one.max()
+        if span > 0 and highest - lowest > _FAR * span:
+            lowest, highest = max(lowest, low - _MARGIN * span), min(highest, high + _MARGIN * span)
+        ranges.append((lowest, highest))
+    limits = min(low for low, _ in ranges), max(high for _, high in ranges)
+    whole = min(one.min() for one in values), max(one.max() for one in values)
+    if limits == whole or limits[0] == limits[1]:
         return None
-    return max(values.min(), low - 0.3 * (high - low)), min(values.max(), high + 0.3 * (high - low))
+    margin = 0.04 * (limits[1] - limits[0])
+    return limits[0] - margin, limits[1] + margin
 
 
 def _tidy(axes: plt.Axes, values: np.ndarray) -> None:
