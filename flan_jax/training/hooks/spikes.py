@@ -39,9 +39,11 @@ class Spikes:
 
     def start(self, context: Context) -> None:
         """Takes up what earlier starts have seen, without the steps that are taken again."""
+        if not context.primary:
+            return
         self._losses = deque(earlier.last_values(context, "loss", _REMEMBERED), maxlen=_REMEMBERED)
         self._path, self._lines = context.folder / FILE, []
-        if not context.primary or not self._path.exists():
+        if not self._path.exists():
             return
         values = [line.value for line in read_json_lines(self._path, strict=False)]
         steps = [one.get("step") if isinstance(one, dict) else None for one in values]
@@ -51,7 +53,9 @@ class Spikes:
             self._write()
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Looks at the loss."""
+        """Looks at the loss, which is the same in all processes of a pod."""
+        if not context.primary:
+            return
         loss = values["loss"]
         median = statistics.median(self._losses) if len(self._losses) >= _ENOUGH else None
         deviation = None
@@ -60,17 +64,15 @@ class Spikes:
         usual = math.isfinite(loss) and (median is None or loss <= median + self._deviations * deviation)
         if math.isfinite(loss):
             self._losses.append(loss)
-        if usual or not context.primary or len(self._lines) >= _MOST:
+        if usual or len(self._lines) >= _MOST:
             return
         found = {"step": step, "loss": loss, "median": median, "deviation": deviation}
         found |= {"dataset_loss": values.get("dataset_loss", {}), "batch": _batch(context, step)}
         self._lines.append(to_json(finite(found)))
         self._write()
-        what = (
-            f"the loss {loss:.4g} is far above the {median:.4g} of the steps before"
-            if math.isfinite(loss)
-            else (f"the loss is {loss}")
-        )
+        what = f"the loss is {loss}"
+        if math.isfinite(loss):
+            what = f"the loss {loss:.4g} is far above the {median:.4g} of the steps before"
         last = f"; it is the last of {_MOST} that are written" if len(self._lines) == _MOST else ""
         print(f"step {step}: {what}; what was in its batch is in {self._path}{last}.", flush=True)
 
