@@ -110,7 +110,7 @@ def shares(config: DecoderConfig, trained: Collection[tuple[str, ...]]) -> Share
       config: the model.
       trained: paths of the parameters that are.
     """
-    head = "embedding" if config.tied_embeddings else "logits_dense"
+    head = "token_embedder" if config.tied_embeddings else "logits_dense"
     of_layers = {True: 0, False: 0}
     for path, x in jax.tree_util.tree_leaves_with_path(build(config).abstract_params()):
         names = tuple(part.key for part in path)

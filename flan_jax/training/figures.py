@@ -13,6 +13,9 @@ import numpy as np
 from flan_jax import catalog, chips, models
 from flan_jax.models import costs, work
 
+# Figures of the machine, not of what is computed: another start or another process has others.
+OF_MACHINE = ("seconds", "tokens_per_second", "input_wait", "flops_per_second", "mfu", "memory_peak_bytes")
+
 
 @dataclasses.dataclass(frozen=True)
 class Rows:

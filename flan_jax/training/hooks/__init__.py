@@ -29,8 +29,8 @@ The devices compute step n + 1 while the host calls `after_step` of step n, whos
 - `context.save()` asks for a checkpoint: of this step where the devices wait for it, else of the next, which is
   running. `context.stop(reason, status)` ends the run as soon, with a checkpoint unless `save=False`.
 - In a pod every process calls its hooks. All have to ask for a save, a stop or a pause at the same step. The figures
-  are the same in all of them, except `seconds`, `tokens_per_second`, `input_wait`, `flops_per_second`, `mfu` and
-  `memory_peak_bytes`. `context.primary` is true in one, which writes.
+  are the same in all of them, except those of the machine (`figures.OF_MACHINE`). `context.primary` is
+  true in one, which writes.
 
 The order is fixed: `watchdog`, `spikes`, `not_finite`, `learning_rate`, then yours in the order of HOOKS, then the
 evaluation, `wandb_log`, `metrics_log`, `progress`, `profiling`, `preemption`, `saving`. What yours write is in the log,
