@@ -78,6 +78,7 @@ setup(
         "lm_eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.0", "torch>=2.6", "transformers>=4.57"],
         # Beam has no release for protobuf 7, which newer builds of sentencepiece are generated for.
         "beam": ["apache-beam[tfrecord]>=2.69,<3", "sentencepiece<0.2.2"],  # tfrecord: for seqio_cache_tasks
+        "wandb": ["wandb>=0.31,<0.32"],  # figures of a run on Weights & Biases, macro WANDB
         "xmanager": ["xmanager>=0.8,<0.9", "sentencepiece<0.2.2"],  # it too wants protobuf < 7
         # The compiler of TPU programs, for precompile, which needs no TPU. With JAX_PLATFORMS=cpu, as precompile and
         # the tests set it, a machine without a TPU never starts its plug-in.

@@ -37,6 +37,7 @@ from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import PREEMPTED, one_line_errors
 from flan_jax.training import optimizers
+from flan_jax.training.figures import OF_MACHINE
 from flan_jax.training.state import abstract_state, state_shardings
 from flan_jax.values import Whole
 
@@ -45,7 +46,6 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 DEVICES = 2  # of each run in all
 LENGTHS = {"inputs": 48, "targets": 16}
 _PATIENCE = 300.0  # seconds for anything to happen
-_RATES = ("seconds", "tokens_per_second")
 _HOOK = '''
 import time
 from pathlib import Path
@@ -169,7 +169,7 @@ class Training:
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without seconds and rates."""
         lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        return [{name: x for name, x in line.items() if name not in _RATES} for line in lines]
+        return [{name: x for name, x in line.items() if name not in OF_MACHINE} for line in lines]
 
     def state(self) -> tuple[int, list[np.ndarray]]:
         """The last checkpoint: its step, and the leaves of parameters and optimizer's state."""

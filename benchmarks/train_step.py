@@ -45,13 +45,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from flan_jax import chips
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
 
 # Size of the square matrices whose product is the peak, and products in a row; on a GPU enough to hide the launch.
 PEAK_ON_CPU, PEAK = (2048, 1), (8192, 20)
-# Published dense bfloat16 peaks, FLOP/s, for the model FLOPs utilization (MFU): NVIDIA's H100 and H200 datasheets, SXM.
-PUBLISHED_PEAKS = {"NVIDIA H100 80GB HBM3": 989.4e12, "NVIDIA H200": 989.4e12}
 LEARNING_RATE = 0.0  # the work of an update and no change, so that every step of every side has the same loss
 
 # ------------------------------------------------------------------------------------------------------------ rows
@@ -298,7 +297,7 @@ def benchmark(
     real, slots = sum(int((x > 0).sum()) for x in both), sum(x.size for x in both)
     flops = useful_flops(config, batch)
     peak, peak_by_processor = (max(p["flops"] / p[key] for p in peaks) for key in ("seconds", "processor_seconds"))
-    published = PUBLISHED_PEAKS.get(about["device"]) if config.dtype == "bfloat16" else None
+    published = chips.peak_flops(about["device"]) if config.dtype == "bfloat16" else None
 
     def figures(name: str) -> dict[str, Any]:
         seconds, processor = ([step[key] for step in found[name]] for key in ("seconds", "processor_seconds"))

@@ -1,4 +1,4 @@
-"""Shows what the catalog holds: clusters, datasets, templates, mixtures, rendered examples and packed rows.
+"""Shows what the catalog holds: clusters, datasets, templates, mixtures, examples and packed rows; and training runs.
 
 python -m flan_jax.browse                                  clusters, datasets and mixtures
 python -m flan_jax.browse --dataset=rte --count=3          rendered examples
@@ -8,6 +8,7 @@ python -m flan_jax.browse --mixture=flan_without_nli       what a mixture consis
 python -m flan_jax.browse --row=0                          a packed row and its segments
 python -m flan_jax.browse --html=templates.html            a page with search over all templates
 python -m flan_jax.browse --summary | --lint               counts; what the linter finds
+python -m flan_jax.browse --run MODEL_DIR [MODEL_DIR ...]   the course of training runs; with --html=FILE as a page
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from etils import epy
@@ -33,6 +33,8 @@ with epy.lazy_imports():  # not before the command line is read
     from flan_jax.data import vocabularies
     from flan_jax.inspection import examples, rows, tables
     from flan_jax.inspection import page as pages
+    from flan_jax.reporting.curves import figures, reading, terminal
+    from flan_jax.reporting.curves import page as curves
 
 
 def _print_catalog(console: Console) -> dict[str, Any]:
@@ -117,11 +119,28 @@ def _print_row(console: Console, arguments: argparse.Namespace) -> dict[str, Any
     return row.to_dict()
 
 
-def _write_page(console: Console, file: Path) -> dict[str, Any]:
-    text = pages.page()
+def _print_runs(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
+    courses = reading.load(arguments.run)
+    terminal.show(console, courses)
+    found: dict[str, Any] = {"runs": [figures.to_dict(course) for course in courses]}
+    if arguments.html:
+        found |= _write_page(console, arguments.html, curves.page(courses))
+    return found
+
+
+def _write_page(console: Console, name: str, text: str) -> dict[str, Any]:
+    file = user_path(name, "--html")
     write_atomic(file, text)
     console.print(f"{file}: {len(text.encode()) / 1e6:.1f} MB, open it in a browser", soft_wrap=True)
     return {"page": str(file), "bytes": len(text.encode())}
+
+
+def _refuse_beside_html(arguments: argparse.Namespace) -> None:
+    given = {"--summary": arguments.summary, "--lint": arguments.lint, "--dataset": arguments.dataset}
+    given |= {"--templates": arguments.templates, "--row": arguments.row is not None}
+    for option, value in given.items():
+        if value:
+            raise FlanError(f"--html writes a page with all templates, or with the runs of --run: leave {option} out.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -135,7 +154,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     what.add_argument("--dataset", help="rendered examples of a dataset")
     what.add_argument("--templates", help="one record through each template of a dataset")
     what.add_argument("--row", type=options.count_or_none, help="a packed row of --mixture")
-    what.add_argument("--html", type=options.path, help="write a page with all templates")
+    what.add_argument(
+        "--run", nargs="+", type=options.path, metavar="MODEL_DIR", help="the course of one or several training runs"
+    )
+    parser.add_argument("--html", type=options.path, help="write a page with all templates, or with the runs of --run")
     parser.add_argument("--mixture", help="a mixture's composition; with --row, where the row is from")
     parser.add_argument("--style", default="", help="how records become text, for example no_template or 3_shots")
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
@@ -154,6 +176,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         arguments = parser.parse_args(argv)
         own_data.used_of(arguments.prepared)
+        if arguments.html:
+            _refuse_beside_html(arguments)
+            ready(user_path(arguments.html, "--html"))
         if arguments.summary:
             result = _print_summary(console)
         elif arguments.lint:
@@ -165,9 +190,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif arguments.row is not None:
             arguments.mixture = arguments.mixture or "flan_without_nli"
             result = _print_row(console, arguments)
+        elif arguments.run:
+            result = _print_runs(console, arguments)
         elif arguments.html:
-            ready(user_path(arguments.html, "--html"))
-            result = _write_page(console, user_path(arguments.html, "--html"))
+            result = _write_page(console, arguments.html, pages.page())
         elif arguments.mixture:
             result = _print_mixture(console, arguments)
         else:

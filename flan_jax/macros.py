@@ -180,6 +180,21 @@ class _Best:
         return found
 
 
+@dataclasses.dataclass(frozen=True)
+class _Wandb:
+    """A project of Weights & Biases, and a run in it."""
+
+    wanted: str = "a dictionary such as {'project': 'flan', 'name': 'first', 'mode': 'offline'}"
+
+    def fit(self, value: Any) -> dict[str, Any]:
+        """See `values.Kind`."""
+        names = {name: Text() for name in ("project", "entity", "group", "name")}
+        found = Keyed(names | {"mode": OneOf(("online", "offline"))}).fit(value)
+        if "project" not in found:
+            raise Unfit("it needs 'project'")
+        return found
+
+
 _HOOKS = _Hooks()
 _OPTIMIZER = Made(lambda: (optax.GradientTransformation, Callable), "an optimizer, as @adafactor() makes it")
 _OPTIMIZERS = ("adafactor", "adamw", "lion", "sgd", "factory")  # functions that share arguments
@@ -370,6 +385,18 @@ SETTINGS = (
         or_none(_Steps(), "none"),
         "steps of which a profile is written to MODEL_DIR/profile",
         ("train.profile",),
+    ),
+    Setting(
+        "LOSS_SPIKE",
+        or_none(Number(above=0, most=10**6), "none"),
+        "deviations above the median loss from which a step is written to MODEL_DIR/spikes.jsonl",
+        ("train.loss_spike",),
+    ),
+    Setting(
+        "WANDB",
+        or_none(_Wandb(), "not there"),
+        "where on Weights & Biases a run's figures go too",
+        ("train.wandb",),
     ),
     Setting(
         "ON_DAMAGE",

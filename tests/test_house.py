@@ -11,7 +11,7 @@ import flan_jax.tasks
 
 FLOORS = (
     {"errors"},
-    {"files", "quiet", "revision", "wording"},
+    {"files", "quiet", "revision", "wording", "chips"},
     {"json_lines", "own_tasks"},
     {"values", "content", "own_data"},
     {"options"},

@@ -7,8 +7,8 @@ import types
 import pytest
 
 from flan_jax import precompile
+from flan_jax.chips import CHIPS
 from flan_jax.compilation import program, sweep, topology
-from flan_jax.compilation.chips import CHIPS
 from flan_jax.configuration import model_config
 from flan_jax.errors import FlanError
 from flan_jax.training.described import describe

@@ -170,5 +170,4 @@ def model_flops(plan: Plan) -> float:
     if plan.score:
         return found.forward_flops
     tuning = optimizers.Tuning.of(shape.optimizer)
-    trained = tuning.trained(tuning.adapted(models.build(plan.config)).logical_axes())
-    return found.step_flops(None if trained is None else costs.shares(plan.config, trained))
+    return found.step_flops(tuning.shares(tuning.adapted(models.build(plan.config))))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from flan_jax.compilation.chips import Chip, chip
+from flan_jax.chips import Chip, chip
 from flan_jax.errors import FlanError
 
 

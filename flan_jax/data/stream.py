@@ -260,6 +260,11 @@ class Stream:
         """What multiplies the weights of a part's target tokens."""
         return float(self._loss_weights[self.parts.index(part)])
 
+    def record_id(self, segment: Segment) -> str:
+        """The id of a segment's record; its number where the token store does not say what its records are."""
+        ids = self._stores[self.parts.index(segment.part)].records.ids
+        return ids[segment.record].decode(errors="replace") if segment.record < len(ids) else str(segment.record)
+
     def index(self, part: str) -> np.ndarray:
         """The index of a part's examples, as `token_store.INDEX` has it."""
         return self._stores[self.parts.index(part)].index

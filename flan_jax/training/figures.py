@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,73 @@ from typing import Any
 import jax
 import numpy as np
 
-from flan_jax import parts
+from flan_jax import chips, models, parts
+from flan_jax.models import costs, work
+
+# Figures of the machine, not of what is computed: another start or another process has others.
+OF_MACHINE = ("seconds", "tokens_per_second", "input_wait", "flops_per_second", "mfu", "memory_peak_bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """What is known of a step's rows.
+
+    Attributes:
+      waited: seconds for which the host waited for them; the devices may have been at work meanwhile.
+      flops: what the model's definition asks for on them, of the whole step; recomputation does not count.
+    """
+
+    waited: float
+    flops: float
+
+    @classmethod
+    def of(
+        cls,
+        config: models.DecoderConfig,
+        batch: Mapping[str, np.ndarray],
+        share: float,
+        waited: float,
+        trained: costs.Shares | None = None,
+    ) -> Rows:
+        """Of the rows of this process.
+
+        Args:
+          config: the model.
+          batch: its rows.
+          share: that they are of all rows of the step; the others are taken to be like them.
+          waited: seconds.
+          trained: which share of the weights is; None where all are.
+        """
+        return cls(waited, costs.products(config, work.of_batch(batch)).step_flops(trained) / share)
+
+
+class Machine:
+    """The devices that a run's steps are computed on."""
+
+    def __init__(self, mesh: jax.sharding.Mesh, dtype: str) -> None:
+        """Args.
+
+        mesh: the devices.
+        dtype: in which the model is computed; a share of the published peak is one of bfloat16 alone.
+        """
+        peak = chips.peak_flops(mesh.devices.flat[0].device_kind) if dtype == "bfloat16" else None
+        self._peak = None if peak is None else peak * mesh.size
+        self._here = mesh.local_devices
+
+    def figures(self, flops: float | None, seconds: float) -> dict[str, float]:
+        """`flops_per_second` of all devices together, `mfu` where their peak is known, and `memory_peak_bytes`.
+
+        The last is the most that a device of this process has held so far; not every platform says it.
+        """
+        found: dict[str, float] = {}
+        if flops is not None:
+            found["flops_per_second"] = flops / max(seconds, 1e-9)
+            if self._peak is not None:
+                found["mfu"] = found["flops_per_second"] / self._peak
+        held = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._here]
+        if any(held):
+            found["memory_peak_bytes"] = max(filter(None, held))
+        return found
 
 
 class Figures:
@@ -18,20 +85,24 @@ class Figures:
     Where the devices waited for hooks in between, from `resumes` on.
     """
 
-    def __init__(self, names: Sequence[str], num_slots: int) -> None:
+    def __init__(self, names: Sequence[str], num_slots: int, machine: Machine | None = None) -> None:
         """Args.
 
         names: of the parts, as `dataset_loss` numbers them.
         num_slots: slots of a step's rows.
+        machine: what the steps run on; None leaves out what would be said of it.
         """
-        self._names, self._num_slots = tuple(names), num_slots
+        self._names, self._num_slots, self._machine = tuple(names), num_slots, machine
         self._began = time.perf_counter()
 
-    def fetched(self, sums: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+    def fetched(
+        self, sums: Mapping[str, Any], rows: Rows | None = None
+    ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
         """Waits for a step.
 
         Args:
           sums: what `make_train_step`'s step returns, on the devices.
+          rows: what is known of its rows.
 
         Returns:
           Its figures, and what hooks have measured, by hook and name.
@@ -39,7 +110,12 @@ class Figures:
         host = jax.device_get(dict(sums))
         now = time.perf_counter()
         seconds, self._began = now - self._began, now
-        return self._of(host, seconds), host.get("measured", {})
+        figures = self._of(host, seconds)
+        if rows is not None:
+            figures["input_wait"] = rows.waited
+        if self._machine is not None:
+            figures |= self._machine.figures(rows.flops if rows is not None else None, seconds)
+        return figures, host.get("measured", {})
 
     def resumes(self) -> None:
         """The devices have waited, and go on."""

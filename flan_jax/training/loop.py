@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,16 +20,19 @@ from flan_jax.files import AnyPath, user_path
 from flan_jax.models import nested
 from flan_jax.training import notices, optimizers, records, starting
 from flan_jax.training.continuing import continued
-from flan_jax.training.figures import Figures
+from flan_jax.training.figures import Figures, Machine, Rows
 from flan_jax.training.hooks import loading
 from flan_jax.training.hooks.calls import Hooks
 from flan_jax.training.hooks.context import Context
+from flan_jax.training.hooks.learning_rate import LearningRate
 from flan_jax.training.hooks.metrics_log import MetricsLog
 from flan_jax.training.hooks.not_finite import NotFinite, Skipping
 from flan_jax.training.hooks.preemption import Preemption
 from flan_jax.training.hooks.profiling import Profiling
 from flan_jax.training.hooks.progress import Progress
 from flan_jax.training.hooks.saving import Saving
+from flan_jax.training.hooks.spikes import DEVIATIONS, Spikes
+from flan_jax.training.hooks.wandb_log import WandbLog
 from flan_jax.training.hooks.watchdog import Watchdog
 from flan_jax.training.loss import Objective
 from flan_jax.training.run import Materials, Run, resolve
@@ -97,6 +101,8 @@ def train(
     hooks: Sequence[Any] = (),
     evaluation: Any = None,
     profile: tuple[int, int] | None = None,
+    loss_spike: float | None = DEVIATIONS,
+    wandb: Mapping[str, Any] | None = None,
     on_damage: str = "stop",
     on_nan: str | int = "stop",
     grace_seconds: float = 25.0,
@@ -153,6 +159,9 @@ def train(
       hooks: what else happens at a step, by name or made; see `flan_jax.training.hooks`.
       evaluation: a hook that evaluates, as `evaluation.during_training` makes it; None for none.
       profile: the first and the last step of which a profile is written to MODEL_DIR/profile; None for none.
+      loss_spike: a step whose loss is so many deviations above the median of the steps before is written to
+        MODEL_DIR/spikes.jsonl with what was in its batch; see `hooks.spikes`. None for none.
+      wandb: {"project": ...}, with "entity", "group", "name" or "mode": figures go to Weights & Biases too.
       on_damage: where the newest checkpoint is damaged, "stop", or "previous" to go on from the one before.
       on_nan: where a loss, gradient or update is not finite, "stop", or how many batches of the run may be skipped.
       grace_seconds: from SIGTERM to the end of the program, at most.
@@ -171,9 +180,12 @@ def train(
             listener.at_the_end(hold.release)
         called = [
             *([Watchdog(no_step_seconds)] if no_step_seconds else []),
+            *([Spikes(loss_spike)] if loss_spike is not None else []),
             NotFinite() if on_nan == "stop" else Skipping(on_nan),
+            LearningRate(optimizer if optimizer is not None else optimizers.adafactor()),
             *own_hooks,
             *evaluations,
+            *([WandbLog(wandb)] if wandb else []),
             *(MetricsLog(), Progress(log_period)),
             *([Profiling(profile)] if profile else []),
             Preemption(grace_seconds),
@@ -284,18 +296,22 @@ def _trained(
     )
 
     # ----------------------------------------------------------------------------------------------------- loop
-    running: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
+    of_trained = tuning.shares(network)
+    running: collections.deque[tuple[int, Mapping[str, jax.Array], Rows]] = collections.deque()
     with mesh, called, prefetch(stream, step, rows=rows) as batches:
-        figures = Figures(stream.parts, stream.slots_per_step)
+        figures = Figures(stream.parts, stream.slots_per_step, Machine(mesh, program.config.dtype))
         while step < run.train_steps and context.stopped is None:
-            batch = partitioning.global_batch(next(batches), batch_shardings, rows, program.rows)
+            began = time.perf_counter()
+            read = next(batches)
+            waited = time.perf_counter() - began
+            batch = partitioning.global_batch(read, batch_shardings, rows, program.rows)
             state, sums = train_step(state, batch)
             step += 1
-            running.append((step, sums))
+            running.append((step, sums, Rows.of(network.config, read, len(rows) / program.rows, waited, of_trained)))
             # The devices compute a step while the host accounts for the last, unless they have to wait.
             while len(running) > (0 if called.pauses(step) else 1):
-                done, sums = running.popleft()
-                called.after_step(done, *figures.fetched(sums), None if running else state)
+                done, sums, of_rows = running.popleft()
+                called.after_step(done, *figures.fetched(sums, of_rows), None if running else state)
                 if not running:  # what hooks did meanwhile is no part of the next step
                     figures.resumes()
     if context.stopped is not None and primary:

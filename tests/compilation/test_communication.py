@@ -4,8 +4,8 @@ import itertools
 import numpy as np
 import pytest
 
+from flan_jax.chips import CHIPS
 from flan_jax.compilation import communication
-from flan_jax.compilation.chips import CHIPS
 from flan_jax.compilation.hlo import Collective
 from flan_jax.compilation.topology import Topology
 from flan_jax.errors import FlanError
@@ -140,7 +140,7 @@ def test_the_table_is_of_the_published_order(name):
 
 
 def test_an_unknown_generation_has_near_matches():
-    from flan_jax.compilation.chips import chip
+    from flan_jax.chips import chip
 
     with pytest.raises(FlanError, match="v5p"):
         chip("v5")

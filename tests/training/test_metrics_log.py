@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from flan_jax.training.hooks import metrics_log
+from flan_jax.training.hooks import earlier
 from flan_jax.training.hooks.context import Context
 from flan_jax.training.hooks.metrics_log import MetricsLog
 
@@ -27,7 +27,7 @@ def _steps(folder):
     "after", ["", '{"step": 99, "lo', '{"step": 99, "loss": 1}\n{"st', "\n", "[]\n", "nonsense\n{}\n"]
 )
 def test_lines_after_the_checkpoint_are_taken_off(tmp_path, monkeypatch, block, after):
-    monkeypatch.setattr(metrics_log, "_BLOCK", block)
+    monkeypatch.setattr(earlier, "_BLOCK", block)
     _log(tmp_path, 0, range(1, 13))
     path = tmp_path / "metrics.jsonl"
     whole = path.read_text()

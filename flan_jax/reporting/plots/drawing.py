@@ -38,11 +38,16 @@ def svg(
     draw: Callable[[Sequence[Run], Evidence], Figure | None], runs: Sequence[Run], evidence: Evidence
 ) -> bytes | None:
     """What `draw` makes of the runs, as SVG; None where it makes nothing."""
+    return drawn(lambda: draw(runs, evidence))
+
+
+def drawn(draw: Callable[[], Figure | None], tight: bool = True) -> bytes | None:
+    """What `draw` makes, as SVG, cut to what is in it or as large as it says; None where it makes nothing."""
     with matplotlib.rc_context(_SETTINGS):
-        if (figure := draw(runs, evidence)) is None:
+        if (figure := draw()) is None:
             return None
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", bbox_inches="tight" if tight else None, metadata={"Date": None})
         plt.close(figure)
     return buffer.getvalue()
 

@@ -15,8 +15,10 @@ The devices compute step n + 1 while the host calls `after_step` of step n, whos
 
 - `values` are the step's figures as `metrics.jsonl` has them, read-only: `loss` (nats a target token), `objective`
   (what is minimised, where that is something else), `accuracy`, `gradient_norm`, `parameter_norm`, `target_tokens`,
-  `slots_filled` (share), `seconds`, `tokens_per_second`, and `dataset_loss` and `cluster_loss` by name.
-  `context.write(name, value)` adds to them.
+  `slots_filled` (share), `seconds`, `tokens_per_second`, `input_wait` (seconds for which the step waited for rows),
+  `flops_per_second` of all devices together, `mfu` (where the devices' peak is known, in bfloat16),
+  `memory_peak_bytes` (where the platform says it), `learning_rate` (where the optimizer says it), and `dataset_loss`
+  and `cluster_loss` by name. `context.write(name, value)` adds to them.
 - `context.state()` gives the state after step n (step, parameters, optimizer's state, on the devices) where the hook
   `pauses` after step n, and nowhere else. It must not be kept: the next step takes its memory.
 - What needs parameters or gradients at every step is computed on the devices: `measure` is traced into the step with a
@@ -28,10 +30,12 @@ The devices compute step n + 1 while the host calls `after_step` of step n, whos
 - `context.save()` asks for a checkpoint: of this step where the devices wait for it, else of the next, which is
   running. `context.stop(reason, status)` ends the run as soon, with a checkpoint unless `save=False`.
 - In a pod every process calls its hooks. All have to ask for a save, a stop or a pause at the same step. The figures
-  are the same in all of them, except `seconds` and `tokens_per_second`. `context.primary` is true in one, which writes.
+  are the same in all of them, except those of the machine (`figures.OF_MACHINE`). `context.primary` is
+  true in one, which writes.
 
-The order is fixed: `watchdog`, `not_finite`, then yours in the order of HOOKS, then the evaluation, `metrics_log`,
-`progress`, `profiling`, `preemption`, `saving`. What yours write is in the log, and a save that they ask for is made.
+The order is fixed: `watchdog`, `spikes`, `not_finite`, `learning_rate`, then yours in the order of HOOKS, then the
+evaluation, `wandb_log`, `metrics_log`, `progress`, `profiling`, `preemption`, `saving`. What yours write is in the log,
+and a save that they ask for is made.
 
 A hook that takes long, such as an evaluation, should look at `context.ending()` now and then, and come to its end where
 the program was told to end: the step can only be saved afterwards. One process of a pod may know of it alone.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from flan_jax.training.hooks.context import Context
+
+_BLOCK = 1 << 16  # bytes of the log that are read at once
 
 
 def figures_of(context: Context, steps: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -52,6 +54,44 @@ def _parsed(line: bytes) -> tuple[int | None, dict[str, Any] | None]:
         return int(figures["step"]), figures
     except (ValueError, TypeError, KeyError):
         return None, None
+
+
+def last_values(context: Context, name: str, count: int) -> list[float]:
+    """A figure of the last steps that this start goes on from, the earliest first; of a few steps it may be missing.
+
+    Args:
+      context: of the start.
+      name: as `figure` takes it.
+      count: steps.
+    """
+    path, found = context.folder / "metrics.jsonl", []
+    if not context.first_step or not path.exists():
+        return found
+    with path.open("rb") as file:
+        for _, line in lines_from_the_end(file):
+            step, figures = _parsed(line)
+            if step is not None and step <= context.first_step - count:
+                break
+            if step is not None and step <= context.first_step and (value := figure(figures, name)) is not None:
+                found.append(value)
+    return found[::-1]
+
+
+def lines_from_the_end(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(where it starts, line with its end) of each line of a file, the last first."""
+    place, rest = file.seek(0, os.SEEK_END), b""
+    while place > 0:
+        size = min(_BLOCK, place)
+        place = file.seek(place - size)
+        block = file.read(size) + rest
+        first, *lines = block.splitlines(keepends=True)
+        end = place + len(block)
+        for line in reversed(lines):
+            end -= len(line)
+            yield end, line
+        rest = first
+    if rest:
+        yield 0, rest
 
 
 def figure(figures: Mapping[str, Any], name: str) -> float | None:

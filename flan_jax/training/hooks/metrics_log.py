@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from flan_jax.files import Mirror, make_folder, write_atomic, written
 from flan_jax.json_lines import finite, to_json
+from flan_jax.training.hooks import earlier
 from flan_jax.training.hooks.context import Context
 
 
@@ -34,12 +37,15 @@ with _as_if_absent("torch", "google.cloud.storage", "boto3"):
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.summary import scalar
 
-_BLOCK = 1 << 16  # bytes of the log that are read at once
 _FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
+_MOST_WAITING = 1000  # steps that are not written yet; a disk that is slow for longer holds the run up
 
 
 class MetricsLog:
     """Appends steps to MODEL_DIR/metrics.jsonl and MODEL_DIR/tensorboard, in one process.
+
+    A thread writes, so that no step waits for a slow disk; a save and the end wait for all that was to be written. What
+    fails there is raised by the next call, and nothing is written after it.
 
     A resumed run drops the lines after its first step, so that every step stands once. TensorBoard's file is
     written here and not by `SummaryWriter`, whose thread dies of a full disk and leaves its caller waiting for ever.
@@ -53,6 +59,9 @@ class MetricsLog:
     def __init__(self) -> None:
         self._file: IO[str] | None = None
         self._board: EventsWriter | None = None
+        self._writer: futures.ThreadPoolExecutor | None = None
+        self._waiting: collections.deque[futures.Future[None]] = collections.deque()
+        self._failed = False
 
     def start(self, context: Context) -> None:
         """Opens both, without what an earlier start wrote of the steps to come."""
@@ -72,48 +81,82 @@ class MetricsLog:
             self._board.write_event(Event(wall_time=time.time(), step=context.first_step + 1, session_log=log))
         self._mirror.wait()  # what a killed run had more is gone from now on
         self._flushed = time.monotonic()
+        self._writer = futures.ThreadPoolExecutor(1, "metrics")
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Writes one step; nested dicts become `outer/inner` in TensorBoard."""
+        """Has one step written; nested dicts become `outer/inner` in TensorBoard."""
         context.logged = True
-        if self._file is None or self._board is None:
+        if self._writer is None:
             return
         if values.get("skipped"):  # the batch was, since its figures are not finite
             values = finite(values)
+        line = to_json({"step": step, **values}, what=f"step {step}")
+        numbers = {}
+        for name, value in values.items():
+            for inner, number in value.items() if isinstance(value, dict) else [(None, value)]:
+                if number is not None:
+                    numbers[f"{name}/{inner}" if inner else name] = number
+        self._later(self._write, step, line, numbers, time.time())
+        self._take(_MOST_WAITING)
+
+    def _later(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Hands something to the thread."""
+
+        def unless_failed() -> None:
+            if self._failed:  # a line after one that is half-written would make both unreadable
+                return
+            try:
+                work(*arguments)
+            except BaseException:
+                self._failed = True
+                raise
+
+        self._waiting.append(self._writer.submit(unless_failed))
+
+    def _take(self, most: int) -> None:
+        """Raises what has failed, and waits until no more than so much is to be written."""
+        while self._waiting and (len(self._waiting) > most or self._waiting[0].done()):
+            self._waiting.popleft().result()
+
+    def _write(self, step: int, line: str, numbers: Mapping[str, float], when: float) -> None:
         with written(self._path):
-            self._file.write(to_json({"step": step, **values}, what=f"step {step}") + "\n")
+            self._file.write(line + "\n")
         with written(self._events_dir):
-            for name, value in values.items():
-                for inner, number in value.items() if isinstance(value, dict) else [(None, value)]:
-                    if number is None:
-                        continue
-                    summary = scalar(f"{name}/{inner}" if inner else name, number)
-                    self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            for name, number in numbers.items():
+                self._board.write_event(Event(wall_time=when, step=step, summary=scalar(name, number)))
             if time.monotonic() - self._flushed > _FLUSH_SECONDS:
                 self._board.flush()
                 self._mirror.begin()
                 self._flushed = time.monotonic()
 
-    def before_save(self, context: Context, step: int) -> None:
-        """Returns when all that was written is where it belongs.
-
-        A run that is killed after the save would otherwise never have the lines before it.
-        """
-        if self._file is None or self._board is None:
-            return
+    def _flush(self) -> None:
         with written(self._path):
             self._file.flush()
         with written(self._events_dir):
             self._board.flush()
         self._mirror.wait()
 
+    def before_save(self, context: Context, step: int) -> None:
+        """Returns when all that was written is where it belongs.
+
+        A run that is killed after the save would otherwise never have the lines before it.
+        """
+        if self._writer is None:
+            return
+        self._later(self._flush)
+        self._take(0)
+
     def end(self, context: Context) -> None:
         """Closes both."""
-        with contextlib.ExitStack() as both:
-            if self._file is not None:
-                both.callback(self._mirror.close)
-            for path, opened in ((self._events_dir, self._board), (self._path, self._file)) if self._file else ():
-                both.callback(_close, path, opened)
+        if self._file is None:
+            return
+        with contextlib.ExitStack() as all_of_it:
+            all_of_it.callback(self._mirror.close)
+            for path, opened in ((self._events_dir, self._board), (self._path, self._file)):
+                all_of_it.callback(_close, path, opened)
+            if self._writer is not None:
+                all_of_it.callback(self._writer.shutdown)
+                self._take(0)
 
 
 def _cut(path: Path, step: int) -> None:
@@ -122,7 +165,7 @@ def _cut(path: Path, step: int) -> None:
         write_atomic(path, "")
         return
     with path.open("r+b") as file:
-        for start, line in _lines_from_the_end(file):
+        for start, line in earlier.lines_from_the_end(file):
             try:
                 if json.loads(line)["step"] <= step:
                     file.truncate(start + len(line))
@@ -133,23 +176,6 @@ def _cut(path: Path, step: int) -> None:
             except (ValueError, KeyError, TypeError):
                 continue  # the last line of a killed run may be half-written
         file.truncate(0)
-
-
-def _lines_from_the_end(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """(where it starts, line with its end) of each line of a file, the last first."""
-    place, rest = file.seek(0, os.SEEK_END), b""
-    while place > 0:
-        size = min(_BLOCK, place)
-        place = file.seek(place - size)
-        block = file.read(size) + rest
-        first, *lines = block.splitlines(keepends=True)
-        end = place + len(block)
-        for line in reversed(lines):
-            end -= len(line)
-            yield end, line
-        rest = first
-    if rest:
-        yield 0, rest
 
 
 def _close(path: Path, opened: IO[str] | EventsWriter | None) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
+import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from rich import progress
 
 from flan_jax.training.hooks.context import Context
+
+_REMEMBERED = 50  # steps from which the time that is left is taken, with what hooks did between them
+_LONGEST = 9999 * 86400.0  # seconds that are shown
 
 
 class Progress:
@@ -20,6 +26,7 @@ class Progress:
         """
         self._log_period = log_period
         self._bar: progress.Progress | None = None
+        self._ends: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)  # steps, and when they ended
 
     def start(self, context: Context) -> None:
         """Shows the bar."""
@@ -45,8 +52,18 @@ class Progress:
             f"{values['tokens_per_second']:.0f} tokens/s  filled {values['slots_filled']:.3f}"
         )
         self._bar.update(self._task, completed=step, figures=figures)
+        self._ends.append((step, time.monotonic()))
         if step % self._log_period == 0 and not self._bar.console.is_terminal:
-            print(f"step {step}/{context.run.train_steps}  {figures}", flush=True)
+            left = self._left(context.run.train_steps)
+            print(f"step {step}/{context.run.train_steps}  {figures}{f'  {left} left' if left else ''}", flush=True)
+
+    def _left(self, steps: int) -> str:
+        """The time until the last step, by how long the last ones took; empty where that is not known."""
+        (first, began), (last, ended) = self._ends[0], self._ends[-1]
+        if first == last:  # the first step of a start compiles
+            return ""
+        seconds = (steps - last) * (ended - began) / (last - first)
+        return str(datetime.timedelta(seconds=round(min(seconds, _LONGEST))))
 
     def end(self, context: Context) -> None:
         """Leaves the bar as it is."""

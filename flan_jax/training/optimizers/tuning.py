@@ -12,7 +12,7 @@ import optax
 
 from flan_jax import models, partitioning
 from flan_jax.errors import FlanError
-from flan_jax.models import lora, nested, prompt
+from flan_jax.models import costs, lora, nested, prompt
 from flan_jax.training import by_name
 from flan_jax.training.described import describe
 from flan_jax.training.optimizers import layout, patterns
@@ -140,6 +140,11 @@ class Tuning:
                 shapes = [jax.tree.map(lambda x: x.shape, tree) for tree in (updates, gradients)]
             if shapes[0] != shapes[1]:
                 raise FlanError("OPTIMIZER: the updates that it gives have other names or shapes than the parameters.")
+
+    def shares(self, model: models.Model) -> costs.Shares | None:
+        """Which share of a model's weights is trained, where that is not all; `model` is what `adapted` gave."""
+        trained = self.trained(model.logical_axes())
+        return None if trained is None else costs.shares(model.config, trained)
 
     def trained(self, logical_axes: Any) -> frozenset[nested.Path] | None:
         """The paths of the parameters that are trained; None for all.

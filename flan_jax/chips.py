@@ -1,4 +1,4 @@
-"""What a TPU chip can do, by generation, and where the numbers are from."""
+"""What chips can do: TPUs by generation, and the peak of a device by the name that JAX has for it; with sources."""
 
 from __future__ import annotations
 
@@ -76,3 +76,23 @@ def chip(generation: str) -> Chip:
     if generation not in CHIPS:
         raise unknown_name("TPU generation", generation, CHIPS)
     return CHIPS[generation]
+
+
+# What JAX calls the devices of a generation.
+_KINDS = {"TPU v3": "v3", "TPU v4": "v4", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v5 lite": "v5e", "TPU v5e": "v5e"}
+_KINDS |= {"TPU v6 lite": "v6e", "TPU v6e": "v6e"}
+# GPUs, dense, from the vendor's data sheets of each.
+_GPU_PEAKS = {
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989.4e12,
+    "NVIDIA H200": 989.4e12,
+}
+
+
+def peak_flops(kind: str) -> float | None:
+    """bfloat16 operations a second of a device, by its `device_kind`; None where it is not known."""
+    if kind in _KINDS:
+        found = CHIPS[_KINDS[kind]]
+        return found.peak_flops / found.devices
+    return _GPU_PEAKS.get(kind)

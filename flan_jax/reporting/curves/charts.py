@@ -1,0 +1,100 @@
+"""One figure of one or several runs, drawn. Names stand beside it in HTML, which knows how to write any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from flan_jax.reporting.curves.figures import thinned
+from flan_jax.reporting.curves.reading import Course
+from flan_jax.reporting.plots.drawing import COLORS, drawn
+
+_SIZE = (4.8, 2.7)  # inches: two beside each other on a screen, one on a telephone
+_POINTS = 240
+_FEW = 40  # points up to which each is marked
+_FAR = 4.0  # a range so many times that of all but a few values is cut
+_FEW_VALUES = 1.0  # percent at either end
+_MARGIN = 0.3  # of the others' range, that is shown beyond it
+_STEPS = (1, 2, 2.5, 5, 10)  # of an axis's numbers
+_DASHES = ("-", "--", ":", "-.")
+
+
+def color(number: int) -> str:
+    """Of a run."""
+    return COLORS[1:][number % (len(COLORS) - 1)]
+
+
+def dashes(number: int) -> str:
+    """The line of a run, which tells runs of one colour apart."""
+    return _DASHES[number // (len(COLORS) - 1) % len(_DASHES)]
+
+
+def chart(courses: Sequence[Course], name: str, sparse: bool = False) -> tuple[bytes, int]:
+    """A figure of each run against the step, as SVG, and how many values are outside of what is shown.
+
+    Lines are means of equal parts of the steps, a band their lowest and highest; a dotted line is a start with
+    something changed, a cross at the bottom a batch that was skipped.
+
+    Args:
+      courses: the runs; those without the figure are left out.
+      name: of the figure.
+      sparse: whether every value is a point.
+    """
+    shown = [(number, course) for number, course in enumerate(courses) if len(course.points(name)[0])]
+    values = [course.points(name)[1] for _, course in shown]
+    limits = _limits(values)
+
+    def draw() -> Figure:
+        figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
+        for number, course in shown:
+            points = course.points(name)
+            style = {"color": color(number), "linestyle": dashes(number), "linewidth": 1.3}
+            steps, mean, low, high = thinned(*points, _POINTS)
+            marker = "o" if sparse or len(steps) <= _FEW else None
+            axes.plot(steps, mean, marker=marker, markersize=3, **style)
+            if len(points[0]) > len(steps):
+                axes.fill_between(steps, low, high, color=color(number), alpha=0.16, linewidth=0)
+            for restart in course.restarts:
+                axes.axvline(restart.step, color=color(number), linestyle=(0, (1, 2)), linewidth=1)
+            if len(course.skipped):
+                at = np.full(len(course.skipped), 0.02)
+                bottom = axes.get_xaxis_transform()
+                axes.plot(course.skipped, at, "x", color=color(number), markersize=5, transform=bottom)
+        if limits is not None:
+            axes.set_ylim(*limits)
+        _tidy(axes, np.concatenate(values))
+        return figure
+
+    found = np.concatenate(values)
+    outside = 0 if limits is None else np.count_nonzero((found < limits[0]) | (found > limits[1]))
+    return drawn(draw, tight=False) or b"", int(outside)
+
+
+def _limits(values: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """What is shown where a few values of a run would flatten all others; None for everything."""
+    ranges = []
+    for one in values:
+        low, high = np.percentile(one, [_FEW_VALUES, 100 - _FEW_VALUES])
+        span, lowest, highest = high - low, one.min(), one.max()
+        if span > 0 and highest - lowest > _FAR * span:
+            lowest, highest = max(lowest, low - _MARGIN * span), min(highest, high + _MARGIN * span)
+        ranges.append((lowest, highest))
+    limits = min(low for low, _ in ranges), max(high for _, high in ranges)
+    whole = min(one.min() for one in values), max(one.max() for one in values)
+    if limits == whole or limits[0] == limits[1]:
+        return None
+    margin = 0.04 * (limits[1] - limits[0])
+    return limits[0] - margin, limits[1] + margin
+
+
+def _tidy(axes: plt.Axes, values: np.ndarray) -> None:
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, steps=_STEPS))
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=_STEPS))
+    if np.abs(values).max() >= 1e4:
+        axes.yaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    axes.set_xlabel("step")

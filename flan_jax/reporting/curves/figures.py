@@ -1,0 +1,131 @@
+"""Which figures of runs are shown, in which order, and how many points of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from flan_jax.reporting.curves.reading import Course
+
+OF_CLUSTERS, OF_DATASETS, OF_PARTS = "cluster_loss/", "dataset_loss/", "part_loss/"
+_EVALUATED = ("eval/", "eval_cluster/")
+_LAST_SHARE = 0.1  # of the steps, whose mean is what a noisy figure has come to
+_OWN = ("target_tokens", "skipped", "skipped_not_finite")  # which say nothing as a curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Figures that stand together.
+
+    Attributes:
+      name: of the section on the page.
+      title: its heading.
+      figures: their full names, which one of the runs has at least.
+      sparse: whether only some steps have them, so that each is shown as a point.
+    """
+
+    name: str
+    title: str
+    figures: tuple[str, ...]
+    sparse: bool = False
+
+    def short(self, figure: str) -> str:
+        """What a figure is called under the heading."""
+        prefixes = (OF_CLUSTERS, *_EVALUATED)
+        prefix = next((one for one in prefixes if figure.startswith(one)), "") if self.name != "others" else ""
+        return figure.removeprefix(prefix) if prefix != _EVALUATED[1] else f"{figure.removeprefix(prefix)} (cluster)"
+
+
+_FIXED = (
+    ("loss", "Loss", ("loss", "accuracy", "gradient_norm", "parameter_norm")),
+    ("rate", "Learning rate", ("learning_rate",)),
+    (
+        "speed",
+        "Speed and memory",
+        ("tokens_per_second", "seconds", "input_wait", "slots_filled", "mfu", "flops_per_second", "memory_peak_bytes"),
+    ),
+)
+
+
+def groups(courses: Sequence[Course]) -> list[Group]:
+    """The figures of some runs, by dataset and part excepted; groups without any are left out."""
+    known = dict.fromkeys(name for course in courses for name in course.figures)
+    loss, *fixed = (Group(name, title, tuple(x for x in names if x in known)) for name, title, names in _FIXED)
+    shown = {name for group in (loss, *fixed) for name in group.figures}
+    clusters = tuple(sorted(name for name in known if name.startswith(OF_CLUSTERS)))
+    evaluated = tuple(sorted(name for name in known if name.startswith(_EVALUATED)))
+    shown |= {*clusters, *evaluated, *_OWN}
+    others = tuple(sorted(x for x in known if x not in shown and not x.startswith((OF_DATASETS, OF_PARTS))))
+    found = [
+        loss,
+        Group("clusters", "Loss by cluster", clusters),
+        Group("evaluation", "Evaluation", evaluated, sparse=True),
+        *fixed,
+        Group("others", "Other figures", others),
+    ]
+    return [group for group in found if group.figures]
+
+
+def thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(step, mean, lowest, highest) of equal parts of the steps, those that have values; the points where they are few.
+
+    Args:
+      steps: ascending.
+      values: one each, finite.
+      most: parts.
+    """
+    if len(steps) <= most:
+        return steps.astype(np.float64), values, values, values
+    part = (steps - steps[0]) * most // (steps[-1] - steps[0] + 1)
+    starts = np.flatnonzero(np.diff(part, prepend=-1))
+    counts = np.diff(starts, append=len(steps))
+    mean = lambda x: np.add.reduceat(x.astype(np.float64), starts) / counts  # noqa: E731
+    return mean(steps), mean(values), np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+
+
+def summary(course: Course, name: str) -> dict[str, float] | None:
+    """First, last, lowest and highest value, and the mean of the last tenth of the steps; None without a value."""
+    steps, values = course.points(name)
+    if not len(steps):
+        return None
+    last = values[steps > course.steps[-1] - _LAST_SHARE * (course.steps[-1] - course.steps[0])]
+    return {
+        "first": float(values[0]),
+        "last": float(values[-1]),
+        "mean_of_last_tenth": float(np.mean(last if len(last) else values[-1:])),
+        "lowest": float(values.min()),
+        "highest": float(values.max()),
+        "steps": len(values),
+    }
+
+
+def short_number(value: float | None) -> str:
+    """A figure in a few characters: 2.345, 0.00003, 12,345, 1.2e+12."""
+    if value is None:
+        return ""
+    size = abs(value)
+    if value == int(value) and size < 1e7:
+        return f"{int(value):,}"
+    if 1000 <= size < 1e7:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def to_dict(course: Course) -> dict[str, object]:
+    """A run as JSON has it."""
+    return {
+        "name": course.name,
+        "folder": course.folder,
+        "mixture": course.mixture or None,
+        "first_step": int(course.steps[0]),
+        "last_step": int(course.steps[-1]),
+        "steps": len(course.steps),
+        "train_steps": course.train_steps,
+        "figures": {name: found for name in course.figures if (found := summary(course, name)) is not None},
+        "skipped": [int(step) for step in course.skipped],
+        "spikes": [one.step for one in course.spikes],
+        "restarts": [dataclasses.asdict(one) | {"changed": list(one.changed)} for one in course.restarts],
+        "notes": list(course.notes),
+    }
