@@ -51,6 +51,20 @@ def binary(request):
     return request.param
 
 
+def test_no_import_starts_devices():
+    """A pod is joined before JAX looks for devices; whatever asks it for an array at import would break that."""
+    program = """
+import pkgutil, importlib, flan_jax
+for module in pkgutil.walk_packages(flan_jax.__path__, "flan_jax."):
+    if not any(name in module.name for name in ("__main__", "lm_eval", "xm_launch", "beam")):
+        importlib.import_module(module.name)
+from jax._src import xla_bridge
+assert not xla_bridge._backends
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1500:]
+
+
 def test_all_binaries_are_here():
     named = {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination"}
     named |= {"verify", "export", "quickstart", "lm_eval", "launch.local_pod", "launch.tpu_vm", "launch.xm_launch"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +17,14 @@ from flan_jax.files import AnyPath
 from flan_jax.models import nested
 from flan_jax.training.optimizers import patterns
 
-# Counters of schedules, which begin anew; the second has no public name.
-_COUNTERS = (optax.ScaleByScheduleState, type(optax.add_decayed_weights(lambda count: count).init({})))
+
+@functools.cache
+def _counters() -> tuple[type, ...]:
+    """The states that count for schedules, which begin anew; the second has no public name.
+
+    It is asked for when it is needed, since making one starts JAX's devices: a pod has to be joined before.
+    """
+    return optax.ScaleByScheduleState, type(optax.add_decayed_weights(lambda count: count).init({}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,9 +207,9 @@ def optimizer_state(checkpoint: str, step: int, fresh: Any, abstract: Any, shard
     items = arrays.restore_items(checkpoint, {stored.OPT_STATE: (abstract, shardings)}, step)
 
     def kept(new: Any, old: Any) -> Any:
-        return new if isinstance(new, _COUNTERS) else old
+        return new if isinstance(new, _counters()) else old
 
-    return jax.tree.map(kept, fresh, items[stored.OPT_STATE], is_leaf=lambda x: isinstance(x, _COUNTERS))
+    return jax.tree.map(kept, fresh, items[stored.OPT_STATE], is_leaf=lambda x: isinstance(x, _counters()))
 
 
 def refuse_unfit(checkpoint: str, step: int, abstract: Any) -> None:
