@@ -29,10 +29,19 @@ MESH = partitioning.make_mesh(devices=jax.devices()[:1])
 
 @functools.cache
 def _states():
-    """By step, parameters and optimizer's state as numpy."""
-    tx = optimizers.for_parameters(TX, NETWORK.logical_axes())
+    """By step, parameters and optimizer's state as numpy.
+
+    The state has random numbers: zeros take so few bytes that they lie within the nodes of what Orbax writes first and
+    then merges, and a node that is not read any more may be damaged without harm.
+    """
+    tx, rng = optimizers.for_parameters(TX, NETWORK.logical_axes()), np.random.default_rng(0)
     init, start = jax.jit(NETWORK.init), jax.jit(tx.init)
-    return {step: jax.device_get(((params := init(jax.random.key(step))), start(params))) for step in (3, 12, 20)}
+
+    def filled(x):
+        return rng.normal(size=x.shape).astype(x.dtype) if np.issubdtype(x.dtype, np.floating) else np.asarray(x)
+
+    found = {step: jax.device_get(((params := init(jax.random.key(step))), start(params))) for step in (3, 12, 20)}
+    return {step: (params, jax.tree.map(filled, state)) for step, (params, state) in found.items()}
 
 
 def _state(step):
@@ -159,8 +168,9 @@ def test_each_file_damaged_in_every_way(copy):
             for reader in _readers(number, name.partition("/")[0]):
                 found[name, harm, reader] = _check(copy, path, harm, reader)
     assert {reader for _, _, reader in found} == set(READERS) and len({name for name, *_ in found}) > 15
-    data = [key for key in found if "/d/" in key[0] and key[0].startswith("params/ocdbt") and key[1] != "flipped"]
-    assert sum(found[key] for key in data) >= len(data) / 4  # some hold only what was merged into others
+    # Which other files are still read differs from save to save: some hold only what was merged into others.
+    largest = str(_data(copy, 12).relative_to(copy / "checkpoints" / "12"))
+    assert all(harmed for (name, *_), harmed in found.items() if name == largest)
     assert all(found["digests/metadata", harm, reader] for harm in HARM for reader in READERS)
 
 
