@@ -538,7 +538,6 @@ _APART = (
     ("train.model_dir", "train.prepared_dir"),
     ("evaluate.output_dir", "evaluate.prepared_dir"),
     ("evaluate.output_dir", "evaluate.checkpoint_path"),
-    ("evaluate.output_dir", "evaluate.baseline_dir"),
 )
 BY_MACRO = {setting.macro: setting for setting in SETTINGS if setting.macro}
 BY_ARGUMENT = {argument: setting for setting in SETTINGS for argument in setting.arguments}

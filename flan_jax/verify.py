@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
         arguments = vars(parser.parse_args(argv))
-        as_json, names = arguments.pop("json"), _split(arguments.pop("checks"))
+        as_json, names, _ = arguments.pop("json"), _split(arguments.pop("checks")), arguments.pop("tasks")
         arguments["lengths"] = {name: arguments.pop(name) for name in ("inputs", "targets")}
         findings = verify(Request(**arguments | {"datasets": _split(arguments["datasets"])}), names)
         failed = any(finding.status == FAILS for finding in findings)

@@ -37,7 +37,8 @@ if "FLAN_JAX_HOME" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["FLAN_JAX_HOME"], ignore_errors=True)
 
 # Under nohup, or in the background of a shell, these are ignored, and would be in the programs that tests start.
-for _one, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+_USUAL = {signal.SIGHUP: signal.SIG_DFL, signal.SIGQUIT: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+for _one, _handler in _USUAL.items():
     if signal.getsignal(_one) == signal.SIG_IGN:
         signal.signal(_one, _handler)
 

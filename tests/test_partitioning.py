@@ -296,7 +296,7 @@ def test_rows_per_shard_of(sizes, rows):
         ((0, 1, 1), "does not fit 8 devices"),
         ((-2, 1, 1), "does not fit 8 devices"),
         ((-1, 16, 1), "does not fit 8 devices"),
-        ((2, 2, 1), "has 4 places for 8 devices; set one size to -1"),
+        ((2, 2, 1), "has 4 places for 8 devices; set one size of MESH to -1"),
     ],
 )
 def test_meshes_that_do_not_fit(sizes, message):
