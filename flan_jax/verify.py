@@ -41,7 +41,7 @@ def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
     """
     chosen = checks.chosen(names)
     subject = subjects.Subject(request)
-    print(f"{request.checkpoint} step {subject.step}; rows of {subject.mixture} in {request.prepared}", flush=True)
+    print(f"{request.checkpoint} step {subject.step}; rows of {subject.mixture.title} in {request.prepared}", flush=True)
     findings = []
     for finding in checks.run(subject, chosen):
         findings.append(finding)

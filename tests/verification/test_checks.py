@@ -110,8 +110,8 @@ def _changed_batches(change):
         for layout in (layouts.DecoderLayout, layouts.EncoderDecoderLayout):
             sound = layout.batch
 
-            def batch(self, rows, sound=sound):
-                return change(sound(self, rows))
+            def batch(self, rows, weights=None, sound=sound):
+                return change(sound(self, rows, weights))
 
             patch.setattr(layout, "batch", batch)
 
@@ -309,7 +309,7 @@ def _changed_parameters(change):
     def fault(patch):
         sound = arrays.restore_params
         patch.setattr(digests, "verify", lambda *a: None)
-        patch.setattr(arrays, "restore_params", lambda *a: change(sound(*a)))
+        patch.setattr(arrays, "restore_params", lambda *a, **named: change(sound(*a, **named)))
 
     return fault
 
