@@ -41,7 +41,8 @@ def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
     """
     chosen = checks.chosen(names)
     subject = subjects.Subject(request)
-    print(f"{request.checkpoint} step {subject.step}; rows of {subject.mixture.title} in {request.prepared}", flush=True)
+    rows = f"rows of {subject.mixture.title} in {request.prepared}"
+    print(f"{request.checkpoint} step {subject.step}; {rows}", flush=True)
     findings = []
     for finding in checks.run(subject, chosen):
         findings.append(finding)
