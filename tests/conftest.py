@@ -62,6 +62,14 @@ def _compiled_programs_are_dropped() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.fixture(autouse=True)
+def _bindings_are_dropped() -> Iterator[None]:
+    """What a test has bound by gin does not hold for the next one in its process."""
+    yield
+    if "gin" in sys.modules and hasattr(sys.modules["gin"], "clear_config"):
+        sys.modules["gin"].clear_config()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and reference outputs beside the checkout, or a skip without it."""
