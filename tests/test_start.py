@@ -65,6 +65,13 @@ assert not xla_bridge._backends
     assert done.returncode == 0, done.stderr[-1500:]
 
 
+def test_the_catalog_needs_no_numpy():
+    """A launcher's environment has none, and asks for the names of clusters and datasets."""
+    program = "import sys; sys.modules['numpy'] = None; from flan_jax import catalog; assert catalog.datasets('nli')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1500:]
+
+
 def test_all_binaries_are_here():
     named = {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination"}
     named |= {"verify", "export", "quickstart", "lm_eval", "launch.local_pod", "launch.tpu_vm", "launch.xm_launch"}
