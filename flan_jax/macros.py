@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from etils import epy
 
 from flan_jax import catalog, files, own_data, parts, styles, values, ways
 from flan_jax.errors import FlanError
+from flan_jax.macro_kinds import Axis, Best, Hooks, OneMixture, PathMap, Patterns, Steps, WandbRun
 from flan_jax.models.config import AUTO, AUTOMATIC, CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.parts import kinds
 from flan_jax.protocol import JOINTS
@@ -38,7 +38,6 @@ from flan_jax.values import (
     Several,
     Switch,
     Text,
-    Unfit,
     Where,
     Whole,
     or_none,
@@ -64,138 +63,7 @@ def _computed(name: str) -> Kind:
     return Either((kind, OneOf((AUTO,)))) if kind else OneOf((*CHOICES[name], AUTO))
 
 
-class _Axis(Whole):
-    """The size of a mesh axis."""
-
-    @property
-    def wanted(self) -> str:
-        """See `values.Kind`."""
-        return "a whole number of at least 1, or -1 for what is left"
-
-    def fit(self, value: Any) -> int:
-        """See `values.Kind`."""
-        return -1 if value == -1 and not isinstance(value, bool) else Whole(1).fit(value)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Hooks:
-    """Hooks by name, or made by Python; none by default. What they name is looked at when a run is resolved."""
-
-    wanted: str = "'module:Name', 'module:Name(argument=value)', or several in brackets"
-
-    def fit(self, value: Any) -> tuple[Any, ...]:
-        """See `values.Kind`."""
-        several = value if isinstance(value, list | tuple) else (value,)
-        for hook in several:
-            if isinstance(hook, str):
-                if not re.fullmatch(r"\s*[\w.]+\s*:\s*\w+\s*(\(.*\))?\s*", hook):
-                    raise Unfit
-            elif hook is None or isinstance(hook, bool | int | float | bytes | Mapping | set | type | list | tuple):
-                raise Unfit
-            elif type(hook).__module__.partition(".")[0] == "gin":
-                raise Unfit("a reference of gin cannot be a hook; name it by a text, as 'module:Name(argument=value)'")
-        if len({hook for hook in several if isinstance(hook, str)}) < sum(isinstance(hook, str) for hook in several):
-            raise Unfit("one is there twice")
-        return tuple(several)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Mixture:
-    """A mixture by its name, as a file, as what a file holds, or made by Python."""
-
-    wanted: str = "the name of a mixture, a .json file of one, or a dictionary"
-
-    def fit(self, value: Any) -> Any:
-        """See `values.Kind`; the value stays as it is."""
-        if not isinstance(value, str | Mapping | parts.Mixture) or not value:
-            raise Unfit
-        try:
-            parts.of(value)
-        except FlanError as error:
-            raise Unfit(str(error)) from error
-        return value
-
-
-@dataclasses.dataclass(frozen=True)
-class _Steps:
-    """A first and a last step."""
-
-    wanted: str = "the first and the last step in brackets, as (10, 12)"
-
-    def fit(self, value: Any) -> tuple[int, int]:
-        """See `values.Kind`."""
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            raise Unfit
-        first, last = (Whole(1).fit(step) for step in value)
-        if last < first:
-            raise Unfit
-        return first, last
-
-
-@dataclasses.dataclass(frozen=True)
-class _Patterns:
-    """Patterns of parameters' paths; none too."""
-
-    wanted: str = "a pattern of parameters' paths, as 'token_embedder', or several or none in brackets"
-
-    def fit(self, value: Any) -> tuple[str, ...]:
-        """See `values.Kind`."""
-        several = value if isinstance(value, list | tuple) else (value,)
-        found = tuple(Text().fit(one) for one in several)
-        if any(not one.strip("/!") or one != one.strip() for one in found):
-            raise Unfit
-        if len(set(found)) < len(found):
-            raise Unfit("one is there twice")
-        return found
-
-
-@dataclasses.dataclass(frozen=True)
-class _Map:
-    """From patterns of parameters' paths to other paths, or to None."""
-
-    wanted: str = "a dictionary from patterns of paths to other paths or None, as {'logits_dense': None}"
-
-    def fit(self, value: Any) -> dict[str, str | None]:
-        """See `values.Kind`."""
-        if not isinstance(value, Mapping):
-            raise Unfit
-        for pattern, other in value.items():
-            _Patterns().fit(pattern)
-            if other is not None and not (isinstance(other, str) and other.strip("/")):
-                raise Unfit
-        return dict(value)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Best:
-    """By which figure checkpoints stay."""
-
-    wanted: str = "a dictionary such as {'figure': 'loss', 'best': 'lowest', 'count': 1}"
-
-    def fit(self, value: Any) -> dict[str, Any]:
-        """See `values.Kind`."""
-        found = Keyed({"figure": Text(), "best": OneOf(("lowest", "highest")), "count": Whole(1)}).fit(value)
-        if "figure" not in found:
-            raise Unfit("it needs 'figure', a name of metrics.jsonl")
-        return found
-
-
-@dataclasses.dataclass(frozen=True)
-class _Wandb:
-    """A project of Weights & Biases, and a run in it."""
-
-    wanted: str = "a dictionary such as {'project': 'flan', 'name': 'first', 'mode': 'offline'}"
-
-    def fit(self, value: Any) -> dict[str, Any]:
-        """See `values.Kind`."""
-        names = {name: Text() for name in ("project", "entity", "group", "name")}
-        found = Keyed(names | {"mode": OneOf(("online", "offline"))}).fit(value)
-        if "project" not in found:
-            raise Unfit("it needs 'project'")
-        return found
-
-
-_HOOKS = _Hooks()
+_HOOKS = Hooks()
 _OPTIMIZER = Made(lambda: (optax.GradientTransformation, Callable), "an optimizer, as @adafactor() makes it")
 _OPTIMIZERS = ("adafactor", "adamw", "lion", "sgd", "factory")  # functions that share arguments
 _SHARE = Number(least=0, most=1)
@@ -206,7 +74,7 @@ def _each(argument: str, functions: tuple[str, ...] = _OPTIMIZERS) -> tuple[str,
     return tuple(f"{function}.{argument}" for function in functions)
 
 
-_MIXTURE = Either((_Mixture(), Made(lambda: (parts.Mixture,), "one that @mixture() makes")))
+_MIXTURE = Either((OneMixture(), Made(lambda: (parts.Mixture,), "one that @mixture() makes")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +154,7 @@ SETTINGS = (
     ),
     Setting(
         "INITIAL_MAP",
-        or_none(_Map(), "the model there"),
+        or_none(PathMap(), "the model there"),
         "where MODEL's parameters are in that checkpoint",
         ("train.initial_map",),
     ),
@@ -320,14 +188,14 @@ SETTINGS = (
     Setting("SCHEDULE", Text(), "of the learning rate after the warm-up", _each("schedule")),
     Setting("", or_none(Whole(1), "unknown"), "steps of the whole run, for the schedule", _each("steps")),
     Setting("WEIGHT_DECAY", Number(least=0, most=1000), "decoupled, times the learning rate", _each("weight_decay")),
-    Setting("NO_DECAY", _Patterns(), "patterns of parameters that do not decay", _each("no_decay")),
+    Setting("NO_DECAY", Patterns(), "patterns of parameters that do not decay", _each("no_decay")),
     Setting(
         "CLIP_NORM",
         or_none(Number(above=0, most=10**9), "no limit"),
         "largest global norm of a gradient",
         ("train.clip_norm",),
     ),
-    Setting("FROZEN", _Patterns(), "patterns of parameters that are not trained", ("train.frozen",)),
+    Setting("FROZEN", Patterns(), "patterns of parameters that are not trained", ("train.frozen",)),
     Setting(
         "EMA_DECAY",
         or_none(Number(above=0, most=1 - 1e-9), "no mean"),
@@ -336,7 +204,7 @@ SETTINGS = (
     ),
     Setting(
         "LORA",
-        or_none(Keyed({"rank": Whole(1, _MOST_AT_ONCE), "alpha": Number(above=0, most=10**6), "targets": _Patterns()})),
+        or_none(Keyed({"rank": Whole(1, _MOST_AT_ONCE), "alpha": Number(above=0, most=10**6), "targets": Patterns()})),
         "adapters that are trained instead",
         ("train.lora",),
     ),
@@ -357,7 +225,7 @@ SETTINGS = (
     ),
     Setting(
         "KEEP_BEST",
-        or_none(_Best(), "none for a figure"),
+        or_none(Best(), "none for a figure"),
         "checkpoints that stay since a figure of their step is the best",
         ("train.keep_best",),
     ),
@@ -382,7 +250,7 @@ SETTINGS = (
     Setting("HOOKS", _HOOKS, "what else happens at a step", ("train.hooks",)),
     Setting(
         "PROFILE",
-        or_none(_Steps(), "none"),
+        or_none(Steps(), "none"),
         "steps of which a profile is written to MODEL_DIR/profile",
         ("train.profile",),
     ),
@@ -394,7 +262,7 @@ SETTINGS = (
     ),
     Setting(
         "WANDB",
-        or_none(_Wandb(), "not there"),
+        or_none(WandbRun(), "not there"),
         "where on Weights & Biases a run's figures go too",
         ("train.wandb",),
     ),
@@ -413,7 +281,7 @@ SETTINGS = (
     Setting("LOG_PERIOD", Whole(1), "steps between printed lines", ("train.log_period",)),
     Setting(
         "MESH",
-        or_none(Keyed(dict.fromkeys(MESH_AXES, _Axis())), "all on data"),
+        or_none(Keyed(dict.fromkeys(MESH_AXES, Axis())), "all on data"),
         "how many devices each axis has",
         ("train.mesh_shape", "evaluate.mesh_shape"),
     ),

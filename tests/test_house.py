@@ -20,6 +20,7 @@ FLOORS = (
     {"tasks", "template_lint", "styles"},
     {"protocol"},
     {"ways", "parts"},
+    {"macro_kinds"},
     {"macros"},
     {"data", "configuration"},
     {"checkpoint", "overlap", "mixtures"},
