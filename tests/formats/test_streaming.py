@@ -17,7 +17,7 @@ SMALL = models.DecoderConfig(
     vocab_size=300, num_layers=2, embed_dim=32, num_heads=2, num_kv_heads=1, head_dim=16, mlp_dim=48, qk_norm=True
 )
 LARGE = models.DecoderConfig(
-    vocab_size=4000, num_layers=24, embed_dim=512, num_heads=8, num_kv_heads=4, head_dim=64, mlp_dim=1536, qk_norm=True
+    vocab_size=4000, num_layers=48, embed_dim=512, num_heads=8, num_kv_heads=4, head_dim=64, mlp_dim=1536, qk_norm=True
 )
 SHARD = 16 << 20
 
@@ -62,12 +62,14 @@ def test_peak_memory_is_a_fraction_of_the_model(tmp_path):
     for name, config in (("small", SMALL), ("large", LARGE)):
         huggingface.write(_random(config), tmp_path / name / "theirs", shard_bytes=SHARD)
     model = 4 * sum(leaf.size for leaf in leaves(LARGE))
-    assert model > 280e6 and len(list((tmp_path / "large" / "theirs").glob("*.safetensors"))) > 8
+    assert model > 550e6 and len(list((tmp_path / "large" / "theirs").glob("*.safetensors"))) > 8
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), str(SHARD)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     grown = json.loads(done.stdout.strip().split("\n")[-1])
     print({name: f"{value / 1e6:.0f} MB of {model / 1e6:.0f}" for name, value in grown.items()})
+    # Measured on an idle and a busy machine: 104 MB into ours for a model of 310, 157 for 713, 206 for 1,418. The
+    # OCDBT writer keeps up to 100 MB of its own, so a smaller model would be measured against that.
     for name in ("into ours", "out", "out to T5X"):
         assert grown[f"large {name}"] < 0.35 * model, (name, grown)
