@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, options
+from flan_jax import catalog, options, template_lint
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import to_json
@@ -45,6 +45,15 @@ _PEOPLE = (
     "|colleague|coworker|teacher|students?|pupils?|class|editor|publisher|translator|host|interpreter|quizmaster"
     "|examiner|moderator|librarian|guest|tourist|visitor|lady|team|candidate|contestant|newsreader|journalist"
     "|researchers?|linguists|kids?|children|people"
+)
+_STILTED = re.compile(
+    r"\b(whom|shall|ought|lest|hence|thus|thereof|whilst|amongst|upon|upshot|notices|render|somebody|bear (in mind|out)"
+    r"|beware|kindly|so kind as|would you (mind|please)|may i|might i|be it|one (has|may|can|is) to|mind (that|this)"
+    r"|to judge by|(is|are) to be|(have|has) to be (one|that)|put down|set down|at once|happen to know|of little weight"
+    r"|in so many words|seldom|in accordance|cuttings|blackboard|typewriter|motion picture|lend (me|us|them) a hand"
+    r"|runs as follows|reads as follows|ran like this|such that|in such a way|the former|the latter|as it were"
+    r"|on the strength of|for want of|no more than|nothing but|under discussion|failing that|were (i|you|one) to)\b",
+    re.IGNORECASE,
 )
 _ROLE_PLAY = re.compile(
     r"\b(you are (a|an|the|my|our|asked|shown|writing|reading|making|sorting)\b|you('ve| have) (just|been)"
@@ -103,6 +112,12 @@ class Wording:
         """The words that make it a role-play, "" where there are none."""
         found = _ROLE_PLAY.search(PLACEHOLDER.sub("_", self.shown))
         return found.group() if found else ""
+
+    @property
+    def stilted(self) -> list[str]:
+        """Words and turns that nobody would type today."""
+        text = PLACEHOLDER.sub("_", f"{self.shown} | {self.template.open_input}")
+        return list(dict.fromkeys(found.group().lower() for found in _STILTED.finditer(text)))
 
     @functools.cached_property
     def placement(self) -> str:
@@ -225,6 +240,9 @@ def misses(listed: Sequence[Wording], alike: Sequence[tuple[float, Wording, Word
         for mine, theirs in ((one, other), (other, one)):
             if mine in listed and (theirs not in listed or mine is one):
                 found.append(f"{mine.number} is much like {theirs.dataset} {theirs.number} ({share:.2f})")
+    for number, lines in template_lint.lint_wording(catalog.dataset(listed[0].dataset)).items():
+        found += [f"{number}: {line}" for line in lines]
+    found += [f"{one.number} sounds stilted: {', '.join(heard)}" for one in listed if (heard := one.stilted)]
     for side in ("before", "after", "around"):
         if side not in {one.placement for one in forward}:
             found.append(f"none has its instruction {side} the text")
