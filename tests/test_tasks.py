@@ -19,7 +19,7 @@ DATASETS = catalog.datasets()
 MIN_TRAIN, MIN_OTHER = 12, 6
 TO_REWRITE = Path(__file__).parent / "templates_to_rewrite.txt"  # a line a dataset, its templates' numbers
 
-JOINED_WITH_COMMAS = {"web_nlg_en"}  # its triples, whose values have commas too: to be mended, and none to be added
+JOINED_WITH_COMMAS: set[str] = set()  # whose triples are joined by what their values hold: none
 
 # Their TFDS label is a boolean or a number, which has no names to compare.
 WITHOUT_LABEL_NAMES = {"bool_q", "sentiment140", "stsb"}
