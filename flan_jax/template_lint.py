@@ -297,6 +297,9 @@ def _lint_question(dataset: Dataset, template: Template) -> list[str]:
     if asked and not _POLITE.search(asked.group()) and not _ASKS_WHAT.search(text[asked.end() :]):
         found.append(f"asks for yes or no ({asked.group().strip(' .,:;')!r}), which are no options")
     either = _EITHER_OR.search(text)
+    of_labels = " ".join(dataset.label_words)
+    if either and all(word and _names(of_labels, [word]) for word in either.groups()[:2]):
+        return found  # "same or different", of "the same meaning" and "different meanings"
     if either and not any(_names(text, [word]) for word in dataset.label_words):
         found.append(f"speaks of {either.group()!r}, which are not the options")
     return found

@@ -248,6 +248,12 @@ SPOKEN = (
             "Positive or negative? {premise}",
             "speaks of 'Good or bad'",
         ),
+        "heads of the labels": (
+            ("different meanings", "the same meaning"),
+            "Same or different? {premise}\n{options}",
+            "The same meaning or different meanings? {premise}",
+            None,
+        ),
         "yes or no of others": (
             ("negative", "positive"),
             "Did they like it?\n{premise}\n{options}",
