@@ -185,10 +185,11 @@ _SPEAKS_OF_CHOOSING = re.compile(
     rf"|(the|these|those|all|my|of|into|from|in) ({_COUNTS}) (\w+ )?({_COUNTED})|there are ({_COUNTS})|({_COUNTS}) ways"
     r"|(one|which|both|either|neither|any|none|most|each) of (my |the |these |those )?(two|three|four|six|these|those"
     r"|them|following|below|above choices|continuations|endings|answers)"
-    rf"|(which|what|whose) ({_CONTAINERS})|(into|in|on|onto|to) (which|one of)\b|(which|what) of\b|more likely|rule out"
+    rf"|(which|what|whose) ({_CONTAINERS})|(into|on|onto|to) (which|one of)\b|(which|what) of\b|more likely|rule out"
     rf"|which ({_CHOICES})|which\?|only one|just one|the (right|correct|best|better|other|fitting|sensible) one"
-    r"|(find|mark|underline|name|take|say|tell me|identify|decide|give) "
-    r"(the (line|one|ending|sentence|end|entry|letter)|which)|mark (the|one|a|your)|do you mark|decide between"
+    r"|(find|mark|underline|take|identify) the (line|one|ending|sentence|end|entry)|mark (the|one|a|your)|do you mark"
+    r"|(name|say|tell me|decide|give) (the (one|letter|number|entry)|which)|decide between|the (more|likelier) \w+"
+    r"|which is (the )?(more|better|most|best|likelier|right|correct|true)"
     r"|between (the two|these|them)|(at|from) the bottom|what is (right|correct|left|true)\b|would work, or"
     rf"|sort(ed|s|ing)?\b[^.?!]{{0,60}}\binto|(put|file|lay|drop) (this|it|that)\b[^.?!]{{0,30}}\b({_CONTAINERS})"
     r"|a, b, c|the letter|(which|what) (number|letter)|none of the above)",
@@ -202,7 +203,8 @@ _SPEAKS_OF_MARKING = re.compile(
 _ASKS_FOR_PROOF = re.compile(
     r"\b(follows?|concluded?|infer|inferred|impl(y|ies|ied)|entails?|entailed|prove|proven|proves|proof|support|supports"
     r"|supported|backs?( it| this| that)? up|a fact|certain|know for sure|take .{0,30}to be true|call .{0,30}true|valid"
-    r"|justif(y|ies|ied)|believe|think)\b[^.?!\n]*\?",
+    r"|justif(y|ies|ied)|believe|think|mean|means|be sure|can (we|you|i|one) (say|tell|assume)|do (we|you|i) know)\b"
+    r"[^.?!\n]*\?",
     re.IGNORECASE,
 )
 _ARROW = re.compile("=>|->|→|⇒")
@@ -295,6 +297,9 @@ def _lint_question(dataset: Dataset, template: Template) -> list[str]:
     if asked and not _POLITE.search(asked.group()) and not _ASKS_WHAT.search(text[asked.end() :]):
         found.append(f"asks for yes or no ({asked.group().strip(' .,:;')!r}), which are no options")
     either = _EITHER_OR.search(text)
+    of_labels = " ".join(dataset.label_words)
+    if either and all(word and _names(of_labels, [word]) for word in either.groups()[:2]):
+        return found  # "same or different", of "the same meaning" and "different meanings"
     if either and not any(_names(text, [word]) for word in dataset.label_words):
         found.append(f"speaks of {either.group()!r}, which are not the options")
     return found

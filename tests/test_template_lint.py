@@ -216,6 +216,18 @@ SPOKEN = (
         "neutral": (THREE_WAY, "{premise}\nIs it true? {hypothesis}\n{options}", "", None),
         "neutral is no": (THREE_WAY, "{premise}\nDoes this follow? {hypothesis}\n{options}", "", "\"no\": 'follow?'"),
         "neutral after an arrow": (THREE_WAY, "{premise}\n=> {hypothesis}\nTrue?\n{options}", "", "\"no\": '=>'"),
+        "neutral is not meant": (
+            THREE_WAY,
+            "{premise}\nDoes that mean this? {hypothesis}\n{options}",
+            "",
+            "mean this?",
+        ),
+        "neutral cannot be told": (
+            THREE_WAY,
+            "{premise}\nCan you tell? {hypothesis}\n{options}",
+            "",
+            "'Can you tell?'",
+        ),
         "follows of two": (("no", "yes"), "{premise}\nDoes this follow? {hypothesis}\n{options}", "", None),
         "labels named": (("negative", "positive"), "Positive or negative?\n{premise}\n{options}", "", None),
         "labels unnamed": (
@@ -235,6 +247,12 @@ SPOKEN = (
             "Good or bad? {premise}\n{options}",
             "Positive or negative? {premise}",
             "speaks of 'Good or bad'",
+        ),
+        "heads of the labels": (
+            ("different meanings", "the same meaning"),
+            "Same or different? {premise}\n{options}",
+            "The same meaning or different meanings? {premise}",
+            None,
         ),
         "yes or no of others": (
             ("negative", "positive"),
@@ -271,6 +289,8 @@ SPOKEN = (
             "Put this in a folder:",
             "Decide between them:",
             "Multiple-choice:",
+            "Which is the more sensible reply?",
+            "Give the letter.",
         )
     }
     | {
@@ -280,6 +300,9 @@ SPOKEN = (
             "What comes next?",
             "Finish the sentence:",
             "What should they do, and who helps?",
+            "Give the story an ending, in which nobody is surprised.",
+            "Give the ending.",
+            "Write the last sentence, and say more than that.",
         )
     }
 )

@@ -16,6 +16,7 @@ from flan_jax.reporting.tables import NONE, Table, percent, signed
 from flan_jax.reporting.values import Line, Values, matched, said, values_of
 
 OUTLIER = 3  # standard errors below the mean of its siblings
+_ROUNDING = 1e-12  # of shares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Judged:
         """Whether the figure is more than three standard errors below its siblings' mean."""
         if self.difference is None or self.standard_error is None:
             return False
-        return self.difference < 0 and -self.difference > OUTLIER * self.standard_error + 1e-12
+        return self.difference < 0 and -self.difference > OUTLIER * self.standard_error + _ROUNDING
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -118,6 +119,7 @@ def _judged(
             differences_G = without_GxT[:, t] - without_GxT[:, others].mean(1)
             spread = float(((differences_G - differences_G.mean()) ** 2).sum())
             error = ((sample.size - 1) / sample.size * spread) ** 0.5
+            error = error if error > _ROUNDING else 0.0
         found.append(
             Judged(
                 dataset=name,

@@ -62,6 +62,7 @@ def test_a_template_that_is_always_worse_is_an_outlier_too(make_run, rewrite):
         make_run("tuned", {"snli": 1.0}, count=6, templates=(0, 1)), "snli", np.array([[1] * 6, [0] * 6]), rewrite
     )
     (first, second), _ = _judge(run)
+    assert (first.difference, second.difference) == (1.0, -1.0)
     assert (first.is_outlier, second.is_outlier) == (False, True) and second.standard_error == 0
     assert "all standard errors" in second.said_of_outlier()
 
@@ -73,6 +74,9 @@ def test_a_constant_answer_and_a_lone_template(make_run, rewrite):
     judged = {one.dataset: one for one in _judge(run)[0]}
     lone = judged["rte"]
     assert (lone.share, lone.most) == (1.0, record.label_words[0]) and lone.value == 0.5
+    constant_too = make_run("untuned", {"rte": 1.0}, count=7, templates=(0, 1, 2))
+    constant_too, _ = _scored(constant_too, "rte", np.array([constant[:7]] * 3), rewrite)
+    assert [(one.difference, one.standard_error) for one in _judge(constant_too)[0]] == [(0.0, 0.0)] * 3
     assert (lone.difference, lone.standard_error, lone.agreement, lone.is_outlier) == (None, None, None, False)
 
 
