@@ -8,6 +8,7 @@ python -m flan_jax.browse --mixture=flan_without_nli       what a mixture consis
 python -m flan_jax.browse --row=0                          a packed row and its segments
 python -m flan_jax.browse --html=templates.html            a page with search over all templates
 python -m flan_jax.browse --summary | --lint               counts; what the linter finds
+python -m flan_jax.browse --template_report=EVAL_OUTPUT_DIR   how a model did with each template
 python -m flan_jax.browse --run MODEL_DIR [MODEL_DIR ...]   the course of training runs; with --html=FILE as a page
 """
 
@@ -33,6 +34,8 @@ with epy.lazy_imports():  # not before the command line is read
     from flan_jax.data import vocabularies
     from flan_jax.inspection import examples, rows, tables
     from flan_jax.inspection import page as pages
+    from flan_jax.reporting import by_template
+    from flan_jax.reporting import runs as finished
     from flan_jax.reporting.curves import figures, reading, terminal
     from flan_jax.reporting.curves import page as curves
 
@@ -128,6 +131,32 @@ def _print_runs(console: Console, arguments: argparse.Namespace) -> dict[str, An
     return found
 
 
+def _print_template_report(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
+    folder = user_path(arguments.template_report, "--template_report")
+    below = [] if (folder / "results.json").exists() else sorted(str(p.parent) for p in folder.rglob("results.json"))
+    if below:
+        raise FlanError(f"{folder} holds several evaluations: give one of {', '.join(below[:3])}.")
+    tokenizer = vocabularies.load(arguments.vocabulary)
+    run = finished.load_run(folder.name, folder)
+    judged, unusable = by_template.judge(run, lambda texts: [len(ids) for ids in tokenizer.encode(texts)])
+    console.print(by_template.table(judged, "bytes" if arguments.vocabulary == "bytes" else "tokens").rich())
+    for name, reason in unusable.items():
+        console.print(f"{name} is left out: {reason}", markup=False, highlight=False, soft_wrap=True)
+    outliers = [one for one in judged if one.is_outlier]
+    for one in outliers:
+        console.print(
+            f"outlier: {one.said_of_outlier()}: {one.wording!r}", markup=False, highlight=False, soft_wrap=True
+        )
+    many = counted(len(outliers), "outliers") if outliers else "no outliers"
+    console.print(f"{many} among {counted(len(judged), 'templates')} of {run.results['checkpoint']}", highlight=False)
+    return {
+        "checkpoint": run.results["checkpoint"],
+        "templates": [one.to_dict() for one in judged],
+        "outliers": [[one.dataset, one.template] for one in outliers],
+        "unusable": unusable,
+    }
+
+
 def _write_page(console: Console, name: str, text: str) -> dict[str, Any]:
     file = user_path(name, "--html")
     write_atomic(file, text)
@@ -137,7 +166,11 @@ def _write_page(console: Console, name: str, text: str) -> dict[str, Any]:
 
 def _refuse_beside_html(arguments: argparse.Namespace) -> None:
     given = {"--summary": arguments.summary, "--lint": arguments.lint, "--dataset": arguments.dataset}
-    given |= {"--templates": arguments.templates, "--row": arguments.row is not None}
+    given |= {
+        "--template_report": arguments.template_report,
+        "--templates": arguments.templates,
+        "--row": arguments.row is not None,
+    }
     for option, value in given.items():
         if value:
             raise FlanError(f"--html writes a page with all templates, or with the runs of --run: leave {option} out.")
@@ -154,6 +187,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     what.add_argument("--dataset", help="rendered examples of a dataset")
     what.add_argument("--templates", help="one record through each template of a dataset")
     what.add_argument("--row", type=options.count_or_none, help="a packed row of --mixture")
+    what.add_argument(
+        "--template_report",
+        type=options.path,
+        metavar="EVAL_OUTPUT_DIR",
+        help="how a model did with each template of an evaluation; --vocabulary counts tokens",
+    )
     what.add_argument(
         "--run", nargs="+", type=options.path, metavar="MODEL_DIR", help="the course of one or several training runs"
     )
@@ -190,6 +229,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif arguments.row is not None:
             arguments.mixture = arguments.mixture or "flan_without_nli"
             result = _print_row(console, arguments)
+        elif arguments.template_report:
+            result = _print_template_report(console, arguments)
         elif arguments.run:
             result = _print_runs(console, arguments)
         elif arguments.html:

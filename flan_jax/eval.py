@@ -32,7 +32,7 @@ from flan_jax.wording import counted
 with epy.lazy_imports():  # not before the command line is read
     from flan_jax import partitioning, reporting
     from flan_jax.checkpoint import arrays
-    from flan_jax.data import line_tokens
+    from flan_jax.data import drafts, line_tokens
     from flan_jax.evaluation import evaluator, jobs
     from flan_jax.models import automatic
     from flan_jax.scoring import items, scorer
@@ -145,6 +145,8 @@ def evaluate(
             for error in failed:
                 print(error)
             for run in finished:
+                if draft := drafts.said_of(run.results):
+                    print(f"{run.name} was tuned on {draft}")
                 for one in run.results["invalid"]:
                     print(f"{run.name}: {one['dataset']} has no result: {one['reason']}")
             print(f"report: {paths['html']}", flush=True)

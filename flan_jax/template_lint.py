@@ -1,9 +1,13 @@
-"""Proves what can be proved of a dataset's templates: a linter, run by the tests and by `browse --lint`."""
+"""Proves what can be proved of a dataset's templates: a linter, run by the tests and by `browse --lint`.
+
+`lint` finds what is wrong with certainty. `lint_wording` finds, by words, what a reader would stumble over: a question
+that the options do not answer, a form of the answer that is not announced, talk of options that are not shown.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from flan_jax.catalog import Dataset, own_samples
 from flan_jax.errors import FlanError
@@ -164,3 +168,160 @@ def lint_labels(dataset: Dataset, tfds_names: Sequence[str]) -> list[str]:
     if declared != list(tfds_names):
         return [f"{dataset.name}: labels are declared as {declared}, but TFDS has {list(tfds_names)}"]
     return []
+
+
+# -------------------------------------------------------------------------------------------------- wording, by words
+
+_CONTAINERS = "pile|folder|drawer|box|bucket|stack|shelf|basket|bin|group|page|column|class|bracket"
+_CHOICES = "one|of|reply|ending|entry|answer|line|sentence|continuation|word|end|response|text|idea|option|choice|name"
+_COUNTS = "two|three|four|five|six|seven|eight|nine|ten|several"
+_COUNTED = (
+    "ways|things|texts|ideas|endings|ends|lines|sentences|replies|answers|sorts|kinds|types|categories|classes|words"
+    "|sections|candidates|statements|drawers|boxes|labels|continuations|possibilities|pages|piles|folders|choices|options"
+)
+_SPEAKS_OF_CHOOSING = re.compile(
+    r"\b(options?|choices?|choose|choosing|pick|picks|picking|select|selecting|tick|check one|circle|multiple[- ]choice"
+    r"|listed|the list|possibilities|alternatives?|on offer|offered|been proposed|candidates|given (endings|answers)"
+    rf"|(the|these|those|all|my|of|into|from|in) ({_COUNTS}) (\w+ )?({_COUNTED})|there are ({_COUNTS})|({_COUNTS}) ways"
+    r"|(one|which|both|either|neither|any|none|most|each) of (my |the |these |those )?(two|three|four|six|these|those"
+    r"|them|following|below|above choices|continuations|endings|answers)"
+    rf"|(which|what|whose) ({_CONTAINERS})|(into|on|onto|to) (which|one of)\b|(which|what) of\b|more likely|rule out"
+    rf"|which ({_CHOICES})|which\?|only one|just one|the (right|correct|best|better|other|fitting|sensible) one"
+    r"|(find|mark|underline|take|identify) the (line|one|ending|sentence|end|entry)|mark (the|one|a|your)|do you mark"
+    r"|(name|say|tell me|decide|give) (the (one|letter|number|entry)|which)|decide between|the (more|likelier) \w+"
+    r"|which is (the )?(more|better|most|best|likelier|right|correct|true)"
+    r"|between (the two|these|them)|(at|from) the bottom|what is (right|correct|left|true)\b|would work, or"
+    rf"|sort(ed|s|ing)?\b[^.?!]{{0,60}}\binto|(put|file|lay|drop) (this|it|that)\b[^.?!]{{0,30}}\b({_CONTAINERS})"
+    r"|a, b, c|the letter|(which|what) (number|letter)|none of the above)",
+    re.IGNORECASE,
+)
+_SPEAKS_OF_MARKING = re.compile(
+    r"\b(options?|choices?|choose|pick|select|tick|circle|listed|mark (the|one|a|your)|multiple[- ]choice)\b",
+    re.IGNORECASE,
+)
+# What must not be asked where "it cannot be told" is an option: what is left open follows no more than what is false.
+_ASKS_FOR_PROOF = re.compile(
+    r"\b(follows?|concluded?|infer|inferred|impl(y|ies|ied)|entails?|entailed|prove|proven|proves|proof|support|supports"
+    r"|supported|backs?( it| this| that)? up|a fact|certain|know for sure|take .{0,30}to be true|call .{0,30}true|valid"
+    r"|justif(y|ies|ied)|believe|think|mean|means|be sure|can (we|you|i|one) (say|tell|assume)|do (we|you|i) know)\b"
+    r"[^.?!\n]*\?",
+    re.IGNORECASE,
+)
+_ARROW = re.compile("=>|->|→|⇒")
+_YES_NO_START = re.compile(
+    r"(?:^|[.:,;!]\s+|\n|\"\s*)(?:so |and |but |then |now |or |if [^?]{3,80}, )?"
+    r"(is|are|was|were|am|does|do|did|has|have|had|can|could|would|will|should|may|might|must)\b[^.?!]*\?",
+    re.IGNORECASE,
+)
+_POLITE = re.compile(
+    r"\b(can|could|would|will) you\b|\bdo you (know|happen)\b|\b(can|could|may) i have\b", re.IGNORECASE
+)
+_ASKS_WHAT = re.compile(r"\b(what|which|who|whom|whose|how|where|when|why)\b[^.?!\n]*\?", re.IGNORECASE)
+_ASKS_WHETHER = re.compile(
+    r"\b(whether|if|yes or no|yes/no|true or (not|false)|right or wrong|correct or not)\b", re.IGNORECASE
+)
+_EITHER_OR = re.compile(
+    r"\b([\w-]+) or (?:an? |in |more )?([\w-]+)\b(?=[^.?!\n]*\?)|\b(good or bad|bad or good|happy or \w+)\b",
+    re.IGNORECASE,
+)
+_BROKEN_TOKENS = (
+    (re.compile(r"(?<=\w) '(?:s|re|ve|ll|d|m)\b|\w n't\b"), "a space before an ending"),
+    (re.compile(r"\( \w|\w \)"), "a space inside brackets"),
+    (re.compile(r"(?<=\w) [,;:!?](?=\s|$)|(?<=\w) \.(?=$|\s[A-Z])"), "a space before punctuation"),
+    (re.compile(r"``|(?<=\w) ''|'' (?=\w)"), "quotation marks of a tokenizer"),
+    (re.compile(r"(?<=[\w.,]) ' (?=\w)"), "an apostrophe between spaces"),
+)
+# Whose source is tokenized, and whose `fields` undo that; others are shown as their source has them.
+_DETOKENIZED = frozenset({"glue_mrpc", "paws_wiki", "trec"})
+_ASKS_ITSELF = frozenset({"bool_q"})  # the record has a question of its own, to which the options are the answers
+
+
+def lint_wording(dataset: Dataset, examples: Sequence[Fields] = ()) -> dict[int | None, list[str]]:
+    """What a reader would stumble over, as far as it can be told by words; see the module.
+
+    Args:
+      dataset: the record whose templates are read.
+      examples: fields of some of its records; without any, the fields themselves are not looked at.
+
+    Returns:
+      Findings by template number, and under None those about the fields; without findings nothing.
+    """
+    found: dict[int | None, list[str]] = {None: _lint_texts(dataset, examples)}
+    for number, template in enumerate(dataset.templates):
+        found[number] = _lint_target(template)
+        if template.is_forward and dataset.kind == "classification":
+            found[number] += _lint_open_wording(dataset, template) + _lint_question(dataset, template)
+    return {number: lines for number, lines in found.items() if lines}
+
+
+def _names(text: str, words: Iterable[str]) -> bool:
+    """Whether a text names all of some words, whatever their case."""
+    return all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in words)
+
+
+def _answers_yes_or_no(dataset: Dataset) -> bool:
+    return {"yes", "no"} <= {word.lower() for word in dataset.label_words}
+
+
+def _lint_open_wording(dataset: Dataset, template: Template) -> list[str]:
+    """Whether the open form can be answered by someone who is shown no options."""
+    shown = template.without_options.input
+    text = PLACEHOLDER.sub("_", shown)
+    words = dataset.label_words if dataset.labels else ()
+    ends = words if dataset.labels and not all(word.isdigit() for word in words) else (*words[:1], *words[-1:])
+    if words and not _answers_yes_or_no(dataset):
+        return [] if _names(text, ends) else [f"its open form does not name the labels ({', '.join(ends)})"]
+    if {"first", "second"} <= set(placeholders(shown)):
+        return []  # the record's own two candidates are in sight
+    spoken = (_SPEAKS_OF_MARKING if words else _SPEAKS_OF_CHOOSING).search(text)
+    return [f"its open form speaks of choosing ({spoken.group().strip()!r})"] if spoken else []
+
+
+def _lint_question(dataset: Dataset, template: Template) -> list[str]:
+    """Whether the options are answers to what is asked."""
+    if not dataset.labels:
+        return []
+    found = []
+    text = PLACEHOLDER.sub("_", re.sub(r"\s*\{options\}", "", template.input))
+    if _answers_yes_or_no(dataset):
+        asked = None if dataset.name in _ASKS_ITSELF else _ASKS_WHAT.search(text)
+        if asked and not _YES_NO_START.search(text) and not _ASKS_WHETHER.search(text):
+            found.append(f"the options are yes and no, but it asks {asked.group().strip()!r}")
+        proof = _ASKS_FOR_PROOF.search(text) or _ARROW.search(text)
+        if proof and len(dataset.labels) > 2:
+            found.append(f'what is left open may count as "no": {proof.group().strip()!r}')
+        return found
+    if _names(text, dataset.label_words):
+        return []
+    asked = _YES_NO_START.search(text)
+    if asked and not _POLITE.search(asked.group()) and not _ASKS_WHAT.search(text[asked.end() :]):
+        found.append(f"asks for yes or no ({asked.group().strip(' .,:;')!r}), which are no options")
+    either = _EITHER_OR.search(text)
+    of_labels = " ".join(dataset.label_words)
+    if either and all(word and _names(of_labels, [word]) for word in either.groups()[:2]):
+        return found  # "same or different", of "the same meaning" and "different meanings"
+    if either and not any(_names(text, [word]) for word in dataset.label_words):
+        found.append(f"speaks of {either.group()!r}, which are not the options")
+    return found
+
+
+def _lint_target(template: Template) -> list[str]:
+    """Whether the prompt announces each label that the target has ("Question:")."""
+    literals = (piece.strip() for piece in PLACEHOLDER.split(template.target)[0::2])
+    missing = [piece for piece in literals if re.search(r"\w", piece) and piece.lower() not in template.input.lower()]
+    return [f"the target has {piece!r}, which the prompt does not announce" for piece in missing]
+
+
+def _lint_texts(dataset: Dataset, examples: Sequence[Fields]) -> list[str]:
+    """Fields that are joined so that they cannot be taken apart, or still look tokenized."""
+    shown = {name for t in dataset.templates for name in placeholders(f"{t.input}{t.target}")}
+    found = []
+    for name in sorted(shown):
+        texts = [example[name] for example in examples if isinstance(example.get(name), str)]
+        if "triple" in name and (joined := [text for text in texts if " | " not in text]):
+            found.append(f"field {name!r} does not set its parts apart with bars: {joined[0][:60]!r}")
+        for regex, what in _BROKEN_TOKENS if dataset.name in _DETOKENIZED else ():
+            hits = [hit for text in texts if (hit := re.search(rf".{{0,15}}(?:{regex.pattern}).{{0,15}}", text))]
+            if hits:
+                found.append(f"field {name!r} has {what}: {hits[0].group()!r}")
+    return found

@@ -9,7 +9,7 @@ from etils import epy
 
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import at, filled, first, one_line, question
+from flan_jax.tasks.fields import at, filled, first, is_blank, one_line, question
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -44,43 +44,30 @@ def _arc_keep(record: Mapping[str, Any]) -> Any:
 # About a fifth of the questions are the beginning of a sentence, which the right choice completes.
 _ARC_TEMPLATES = (
     Template(
-        "{question}\n\nWhich of the choices is correct?\n\n{options}", open_input="{question}\n\nWhat is correct?"
+        "{question}\n\nChoose the correct answer.\n\n{options}", open_input="{question}\n\nGive the correct answer."
     ),
-    Template(
-        "Here is an item from a science test for schools. It is either a question to answer or a sentence to complete.\n\n{question}\n\n{options}"
-    ),
+    Template("From a science test: answer the question or complete the sentence.\n\n{question}\n\n{options}"),
     Template("Q: {question}\n{options}\nA:"),
     Template(
-        'My daughter is stuck on her homework. The worksheet says: "{question}" Only one of the four choices printed there is right. Can you tell us which?\n{options}',
-        open_input='My daughter is stuck on her homework. The worksheet says: "{question}" Only one answer to that is right. Can you tell us which?',
+        "homework question, which one's right?\n{question}\n{options}",
+        open_input="homework question, what's the right answer?\n{question}",
+    ),
+    Template("Science quiz: {question}\n{options}"),
+    Template(
+        "Use what you know about nature and science to pick the right option.\n\nProblem: {question}\n\n{options}",
+        open_input="Use what you know about nature and science to solve the problem.\n\nProblem: {question}",
     ),
     Template(
-        "GENERAL SCIENCE\nMultiple choice. Four possibilities are offered, of which one earns the mark.\n\n1. {question}\n\n{options}",
-        open_input="GENERAL SCIENCE\nShort answers. Write down no more than what earns the mark.\n\n1. {question}",
+        "Take your time.\n\n{question}\n\nRule out the wrong options. What is left?\n{options}",
+        open_input="Take your time.\n\n{question}\n\nWhat is the answer?",
     ),
     Template(
-        "Use what you know about nature and science to pick the right one of the options for the problem below.\n\nProblem: {question}\n\n{options}",
-        open_input="Use what you know about nature and science to solve the problem below.\n\nProblem: {question}",
-    ),
-    Template(
-        "{question}\n\nPlease take your time, rule out what cannot be right, and then tell me which option is left.\n\n{options}",
-        open_input="{question}\n\nPlease take your time, rule out what cannot be right, and then tell me what is left.",
-    ),
-    Template(
-        "A science teacher has thought of four choices for a new test question.\n\nThe right choice:\n- {answer}\n\nThe wrong choices:\n{others}\n\nNow only the question is missing, or a sentence for the right choice to complete. Write it.",
+        "Right: {answer}\nWrong:\n{others}\n\nWrite the science question that goes with these choices, or a sentence for the right one to complete.",
         "{question}",
         INVERTED,
     ),
-    Template(
-        'Set a problem for a school science quiz. Its solution is to be the following: "{answer}"',
-        "{question}",
-        INVERTED,
-    ),
-    Template(
-        "What might the pupils have been asked, if this was marked as correct?\n{answer}\n\nThese were marked as mistakes:\n{others}",
-        "{question}",
-        INVERTED,
-    ),
+    Template("Write a problem for a school science quiz. Solution: {answer}", "{question}", INVERTED),
+    Template("Marked correct: {answer}\nMarked wrong:\n{others}\n\nWhat was asked?", "{question}", INVERTED),
 )
 
 
@@ -132,24 +119,14 @@ NATURAL_QUESTIONS = Dataset(
     templates=(
         Template("{question}"),
         Template("Question: {question}\nShort answer:"),
-        Template(
-            "Somebody typed this into a search engine:\n\n{question}\n\nGive the piece of information that they were looking for."
-        ),
-        Template(
-            "Please reply from memory, with no more than a name, a date, a number or a short phrase.\n\n{question}"
-        ),
-        Template('Hi! Do you happen to know this one: "{question}" It has been bothering me all day.'),
-        Template(
-            "GENERAL KNOWLEDGE TEST\n\nWrite the answer in as few words as you can. Full sentences are not required.\n\n1. {question}"
-        ),
-        Template("{question}\n\nAnswer the query above as briefly as a quiz contestant would."),
-        Template('The host of a quiz show turns to you. "{question}" You press the buzzer. What do you say?'),
-        Template('Write a question to which "{answer}" is the answer.', "{question}", INVERTED),
-        Template(
-            "The answer that a web search turned up was this:\n{answer}\n\nWhat question might have been typed in?",
-            "{question}",
-            INVERTED,
-        ),
+        Template("Searched: {question}\nFound:"),
+        Template("Reply from memory, with just a name, date, number or short phrase.\n\n{question}"),
+        Template("quick one: {question}"),
+        Template("As few words as you can, no full sentence needed.\n\n{question}"),
+        Template("{question}\n\nKeep the answer as short as a quiz contestant would."),
+        Template("Fact needed.\n\n{question}\n\nGive nothing else."),
+        Template('Write a question that "{answer}" answers.', "{question}", INVERTED),
+        Template("Search result: {answer}\n\nWhat was typed into the search engine?", "{question}", INVERTED),
     ),
 )
 
@@ -157,24 +134,24 @@ NATURAL_QUESTIONS = Dataset(
 
 
 def _trivia_qa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields question, solution (the answer as written), answer (the same, normalized) and references.
+    """Fields question, answer (as it is written) and references: the answer, then all of the aliases.
 
-    Normalized answers are in lower case, without punctuation or articles; the references are all of the aliases. The
-    evidence documents are not used: the questions are asked with closed book.
+    The aliases are TFDS's normalized ones, in lower case and without punctuation or articles: the metric normalizes
+    both sides. The evidence documents are not used: the questions are asked with closed book.
     """
-    answer = tf.strings.strip(record["answer"]["normalized_value"])
-    aliases = filled(tf.strings.strip(record["answer"]["normalized_aliases"]))
+    answer = one_line(record["answer"]["value"])
+    normalized = tf.concat([[record["answer"]["normalized_value"]], record["answer"]["normalized_aliases"]], axis=0)
     return {
         "question": one_line(record["question"]),
-        "solution": one_line(record["answer"]["value"]),
         "answer": answer,
-        "references": tf.unique(tf.concat([[answer], aliases], axis=0)).y,
+        "references": tf.unique(tf.concat([[answer], filled(tf.strings.strip(normalized))], axis=0)).y,
     }
 
 
 def _trivia_qa_keep(record: Mapping[str, Any]) -> Any:
-    """Drops the test set, whose answers are "<unk>"."""
-    return record["answer"]["value"] != "<unk>"
+    """Drops the test set, whose answers are "<unk>", and answers of which nothing is left to compare."""
+    answer = record["answer"]
+    return (answer["value"] != "<unk>") & tf.logical_not(is_blank(answer["normalized_value"]))
 
 
 TRIVIA_QA = Dataset(
@@ -189,23 +166,15 @@ TRIVIA_QA = Dataset(
     gpt3_prompt=Gpt3Prompt("Q: {question}\nA:", stop=("\n",)),
     templates=(
         Template("Trivia: {question}"),
-        Template("{question}\n\nAnswer in as few words as possible, all in small letters and without punctuation."),
+        Template("{question}\n\nAnswer in as few words as possible."),
         Template("Pub quiz, round one.\n{question}\nOur team puts down:"),
-        Template(
-            "What follows was set in a general knowledge competition. See if you can solve it without looking anything up.\n\n{question}"
-        ),
-        Template("Q. {question}\nA."),
-        Template(
-            "My grandmother does the quiz in her weekly magazine. This time a single line has stayed empty, and the clue to it is this:\n\n{question}\n\nDo you happen to know what goes there?"
-        ),
-        Template("Be concise, please. {question}"),
-        Template("{question}\n\nThe card with the solution to this has been lost. What was on it?"),
-        Template("I need a quiz question with the following solution: {solution}", "{question}", INVERTED),
-        Template(
-            "On the back of a trivia card it says:\n{solution}\n\nWhat does it say on the front?",
-            "{question}",
-            INVERTED,
-        ),
+        Template("See if you can solve this without looking it up.\n\n{question}"),
+        Template("{question}\nSolution:"),
+        Template("stuck on one clue in the quiz:\n{question}\nany idea?"),
+        Template("Be brief. {question}"),
+        Template("{question}\n\nTell me just the name or fact."),
+        Template("Write a quiz question with this answer: {answer}", "{question}", INVERTED),
+        Template("Back of the trivia card:\n{answer}\n\nFront of the card:", "{question}", INVERTED),
     ),
 )
 

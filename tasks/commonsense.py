@@ -54,31 +54,19 @@ COPA = Dataset(
     gpt3_prompt=Gpt3Prompt("{beginning}", premise="{link}", mid_sentence=True),
     templates=(
         Template("{premise}\n\n{question}\n\n{options}"),
-        Template("Event: {premise}\nMore likely {relation}:\n{options}"),
+        Template("Event: {premise}\nLikely {relation}:\n{options}"),
+        Template("Finish the sentence.\n\n{beginning} ...\n\n{options}"),
         Template(
-            "Here is the first half of a sentence. Which of the choices would you use as the other half?\n\n{beginning} ...\n\n{options}",
-            open_input="Here is the first half of a sentence. What would you use as the other half?\n\n{beginning} ...",
+            "{premise}\n\nOf these two, which is the more natural {relation}?\n\n{options}",
+            open_input="{premise}\n\nWhat would be a natural {relation}?",
         ),
-        Template(
-            "Things seldom happen out of the blue, and seldom without consequences. Suppose this is what happened:\n\n{premise}\n\nOf the two things listed below, which is the more natural {relation}?\n\n{options}",
-            open_input="Things seldom happen out of the blue, and seldom without consequences. Suppose this is what happened:\n\n{premise}\n\nWhat would be a natural {relation}?",
-        ),
-        Template(
-            'My niece never runs out of questions. I told her this: "{premise}" At once she asked: "{question}" What should I have said?\n{options}'
-        ),
-        Template(
-            "CAUSES AND EFFECTS\n\nMark the sentence that gives a plausible {relation} of the event described.\n\nEvent: {premise}\n\n{options}"
-        ),
-        Template(
-            "Please pick the more sensible of two opinions. Both are about the {relation} of what it says here:\n\n{premise}\n\n{options}",
-            open_input="Please give me a sensible opinion on the {relation} of what it says here:\n\n{premise}",
-        ),
+        Template("I said: {premise}\nThey asked: {question}\nWhat should I answer?\n{options}"),
+        Template("Give a plausible {relation} of the event.\n\nEvent: {premise}\n\n{options}"),
+        Template("Use your common sense.\n\n{premise}\n\nWhat's the {relation}?\n{options}"),
         Template("Fill the gap: {beginning} ___\n{options}"),
         Template("Think of something that could have this as its {relation}.\n\n{answer}", "{premise}", INVERTED),
         Template(
-            "Something has happened. The first of these sentences names its likely {relation}, while the second has nothing to do with it:\n- {answer}\n- {wrong}\n\nSay in one sentence what has happened.",
-            "{premise}",
-            INVERTED,
+            "Likely {relation}: {answer}\nUnrelated: {wrong}\n\nIn one sentence, what happened?", "{premise}", INVERTED
         ),
     ),
 )
@@ -128,32 +116,27 @@ HELLASWAG = Dataset(
     templates=(
         Template("{context}\n\nHow does this go on?\n\n{options}"),
         Template(
-            "Topic: {activity}\n\nText: {context}\n\nPick the continuation that makes sense.\n{options}",
-            open_input="Topic: {activity}\n\nText: {context}\n\nWrite a continuation that makes sense.",
+            "Topic: {activity}\n\n{context}\n\nPick the continuation that makes sense.\n{options}",
+            open_input="Topic: {activity}\n\n{context}\n\nWrite a continuation that makes sense.",
         ),
         Template(
-            "Below is the beginning of a text, either the description of a video or a piece of advice.\n\n{context}\n\nFour continuations have been proposed, but in three of them things happen that would surprise anyone. Which is the fourth?\n\n{options}",
-            open_input="Below is the beginning of a text, either the description of a video or a piece of advice.\n\n{context}\n\nContinue it in such a way that nothing happens that would surprise anyone.",
+            "Someone describes a video or gives advice.\n\n{context}\n\nWhat would come next without surprising anyone?\n{options}"
         ),
-        Template("What most likely comes after the following?\n{context}\n{options}"),
+        Template("What most likely comes next?\n{context}\n{options}"),
         Template(
-            "The last part of this passage has been lost:\n\n{context}\n\nChoose the words that could have stood there.\n\n{options}",
-            open_input="The last part of this passage has been lost:\n\n{context}\n\nFind words that could have stood there.",
+            "The rest of this passage is missing. Choose what could have stood there.\n\n{context}\n\n{options}",
+            open_input="The rest of this passage is missing. Find words that could have stood there.\n\n{context}",
         ),
+        Template("Opening: {context}\nEnding:\n{options}"),
+        Template('found this under "{activity}":\n\n{context}\n\nany idea how it continues?\n{options}'),
+        Template("{context} ...\n\nFinish naturally.\n\n{options}"),
         Template(
-            "COMMON SENSE QUIZ\n\nRead the opening, imagine the situation, and mark the one ending that fits it.\n\nOpening: {context}\n\n{options}"
-        ),
-        Template(
-            'I was reading aloud something filed under "{activity}" when I lost my place. This is how far I had got:\n{context}\n\nCan you work out where I should go on?\n{options}'
-        ),
-        Template("{context} ...\n\nFinish the text above in the most natural way.\n\n{options}"),
-        Template(
-            "The text that we are after is about this: {activity}. All that survives is its end.\n\n{answer}\n\nWrite what could have led up to it.",
+            "Topic: {activity}\nEnd of the text: {answer}\n\nWrite the part that comes before it.",
             "{context}",
             INVERTED,
         ),
         Template(
-            "Begin a short text on the subject given, either as advice to the reader or as an account of what can be seen in a video. Stop before it is finished, since somebody else will add the end.\n\nSubject: {activity}",
+            "Begin a short text on the subject below, as advice or as a description of a video. Leave the end to someone else.\n\nSubject: {activity}",
             "{context}",
             INVERTED,
         ),
@@ -189,38 +172,31 @@ PIQA = Dataset(
     fields=_piqa_fields,
     gpt3_prompt=Gpt3Prompt("{goal}"),
     templates=(
-        Template("{goal}\n\nWhich of the two is right?\n\n{options}", open_input="{goal}\n\nWhat is right?"),
+        Template("{goal}\n\nWhich of the two is right?\n\n{options}", open_input="{goal}\n\nComplete this correctly."),
         Template("Goal: {goal}\nSolution?\n{options}"),
         Template(
-            "A household handbook has an entry with this heading:\n\n{goal}\n\nOne of two texts belongs under it. The other would not work in practice. Choose the one that belongs.\n\n{options}",
-            open_input="A household handbook has an entry with this heading:\n\n{goal}\n\nWrite what belongs under it. It should work in practice.",
+            "A household handbook lists:\n\n{goal}\n\nChoose the entry that would work in practice.\n\n{options}",
+            open_input="A household handbook lists:\n\n{goal}\n\nWrite an entry that would work in practice.",
         ),
         Template(
-            'Someone with little practical experience has asked for help with this: "{goal}" Which reply should they trust?\n{options}',
-            open_input='Someone with little practical experience has asked for help with this: "{goal}" What reply can they trust?',
+            "need help with this: {goal}\nwhich reply can I trust?\n{options}",
+            open_input="need help with this: {goal}\nwhat would you reply?",
         ),
         Template(
-            "PHYSICAL COMMON SENSE\n\nThink of how everyday things behave, and select the line that goes with the prompt.\n\nPrompt: {goal}\n\n{options}",
-            open_input="PHYSICAL COMMON SENSE\n\nThink of how everyday things behave, and write the line that goes with the prompt.\n\nPrompt: {goal}",
+            "Think about how everyday things behave, then select the line that goes with the prompt.\n\nPrompt: {goal}\n\n{options}",
+            open_input="Think about how everyday things behave, then write the line that goes with the prompt.\n\nPrompt: {goal}",
+        ),
+        Template("Give sound advice.\n\n{goal}\n\n{options}"),
+        Template(
+            "{goal}\n\nOnly one of these would work. Which?\n{options}",
+            open_input="{goal}\n\nSay something about this that works or is true.",
+        ),
+        Template("My note starts like this:\n{goal}\n\nHow should it end, to be true and useful?\n\n{options}"),
+        Template(
+            "{answer}\n\nWhat is this advice or fact about? Name the goal, question or thing.", "{goal}", INVERTED
         ),
         Template(
-            "Of the options at the bottom, one is sound and one is mistaken. Say which is the sound one.\n\nThey are about: {goal}\n\n{options}",
-            open_input="Give a piece of advice that is sound, not one that is mistaken.\n\nIt is about: {goal}",
-        ),
-        Template(
-            "{goal}\n\nOnly one of these would work, or is true of it. Which one?\n{options}",
-            open_input="{goal}\n\nWhat would work, or is true of it?",
-        ),
-        Template("My note begins like this:\n{goal}\n\nHow should it end, so that it is true and useful?\n\n{options}"),
-        Template(
-            "Some advice, or a plain fact, runs as follows.\n\n{answer}\n\nWhat goal, question or thing is it about?",
-            "{goal}",
-            INVERTED,
-        ),
-        Template(
-            "This would do the job: {answer}\nThis would not: {wrong}\n\nState what the job, or the subject, is.",
-            "{goal}",
-            INVERTED,
+            "This would work: {answer}\nThis would not: {wrong}\n\nWhat is the goal or subject?", "{goal}", INVERTED
         ),
     ),
 )
@@ -258,30 +234,22 @@ STORY_CLOZE = Dataset(
         Template("{context}\n\nHow does the story end?\n\n{options}"),
         Template("Story: {context}\nLast sentence:\n{options}"),
         Template(
-            "Four sentences of a very short story are given. Its fifth and last is one of the two at the bottom; the other would not make sense in it. Find the one that belongs there.\n\n{context}\n\n{options}",
-            open_input="Four sentences of a very short story are given. Add the fifth and last one, so that it makes sense there.\n\n{context}",
+            "Four sentences of a five-sentence story. Add the last one so that it makes sense.\n\n{context}\n\n{options}"
         ),
         Template("Choose an ending.\n{context}\n{options}", open_input="Write an ending.\n{context}"),
         Template(
-            "I am writing something for our storytelling evening and cannot make up my mind about the last line. Which of my two ideas goes better with the rest?\n\n{context}\n\n{options}",
-            open_input="I am writing something for our storytelling evening and cannot think of a last line. What would go well with the rest?\n\n{context}",
+            "can't decide how to end this, which line goes better with the rest?\n\n{context}\n\n{options}",
+            open_input="can't think of a way to end this, what line goes well with the rest?\n\n{context}",
         ),
+        Template("The final sentence was cut off.\n\n{context}\n\nWhat was it?\n{options}"),
+        Template("{context}\n\nOn the next page, the story closes with:\n{options}"),
         Template(
-            "STORY COMPLETION\n\nThe final sentence has been cut off the text. Identify it.\n\nText: {context}\n\n{options}",
-            open_input="STORY COMPLETION\n\nThe final sentence has been cut off the text. Restore it.\n\nText: {context}",
+            "Which sentence brings this to a believable close?\n\n{context}\n\n{options}",
+            open_input="What single sentence brings this to a believable close?\n\n{context}",
         ),
+        Template("Write four sentences of a story that lead up to this ending:\n\n{answer}", "{context}", INVERTED),
         Template(
-            "At bedtime a father reads to his children:\n\n{context}\n\nThen he turns over to the last page. What will it say there, if the author has any sense?\n{options}"
-        ),
-        Template(
-            "Which of the two sentences offered brings the following to a believable conclusion?\n\n{context}\n\n{options}",
-            open_input="What single sentence brings the following to a believable conclusion?\n\n{context}",
-        ),
-        Template(
-            "Write four sentences that tell a little story and lead up to this end:\n\n{answer}", "{context}", INVERTED
-        ),
-        Template(
-            "Make up the first four sentences of a short story. The first of these endings has to follow naturally from them, and the second must not fit.\n\nFitting: {answer}\nNot fitting: {wrong}",
+            "Make up the first four sentences of a short story. The right ending should follow naturally and the wrong one shouldn't fit.\n\nRight: {answer}\nWrong: {wrong}",
             "{context}",
             INVERTED,
         ),

@@ -69,34 +69,26 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
     bare="{sentence}\n{pronoun}",
     gpt3_prompt=Gpt3Prompt('{sentence}\nIn this sentence, "{pronoun}" refers to', mid_sentence=True),
     templates=(
-        Template("{marked}\n\nWho or what is meant by the word in brackets?\n\n{options}"),
-        Template("Sentence: {marked}\nWhat [{pronoun}] refers to:\n{options}"),
+        Template("{marked}\n\nWho or what does the word in brackets mean?\n\n{options}"),
+        Template("Sentence: {marked}\n[{pronoun}] refers to:\n{options}"),
+        Template("Read the sentence and say what its bracketed pronoun stands for.\n\n{marked}\n\n{options}"),
         Template(
-            "To follow this sentence, one has to know what its bracketed pronoun stands for.\n\n{marked}\n\nWhich of the two is it?\n\n{options}",
-            open_input="To follow this sentence, one has to know what its bracketed pronoun stands for.\n\n{marked}\n\nWhat is it?",
+            "Try each candidate in place of the brackets.\n\n{marked}\n\nWhich one makes sense?\n{options}",
+            open_input="Look at the people and things in the sentence.\n\n{marked}\n\nWhat makes sense in place of the brackets?",
         ),
+        Template("sorry, who or what is [{pronoun}] here?\n{marked}\n{options}"),
+        Template("Name the antecedent of the pronoun in square brackets.\n\n{marked}\n\n{options}"),
         Template(
-            "Try each of the candidates in place of the brackets.\n\n{marked}\n\nWhich one makes sense there?\n\n{options}",
-            open_input="Try each of the people and things in the sentence in place of the brackets.\n\n{marked}\n\nWhich one makes sense there?",
-        ),
-        Template(
-            "I was reading aloud to my little sister, and at the brackets she interrupted me to ask who or what that was:\n{marked}\nWhat should I have told her?\n{options}"
-        ),
-        Template(
-            "GRAMMAR: PRONOUNS AND ANTECEDENTS\n\nName the antecedent of the pronoun in square brackets.\n\n{marked}\n\n{options}"
-        ),
-        Template(
-            '{marked}\n\nGrammar alone would let "{pronoun}" point to either of the following. Use your common sense to decide between them.\n\n{options}',
-            open_input='{marked}\n\nGrammar alone would let "{pronoun}" point to more than one person or thing. Use your common sense to decide between them.',
+            '{marked}\n\nGrammar alone doesn\'t tell us what "{pronoun}" points to. Use common sense.\n\n{options}'
         ),
         Template("Resolve the pronoun: {marked}\n{options}"),
         Template(
-            'Put the two phrases below into one sentence, and after them the pronoun "{pronoun}". From what happens in the sentence, it must be clear that the pronoun does not mean "{wrong}".\n\n- {first}\n- {second}',
+            'Put these two into one sentence, followed by the pronoun "{pronoun}". The meaning should make clear that it isn\'t "{wrong}".\n\n- {first}\n- {second}',
             "{sentence}",
             INVERTED,
         ),
         Template(
-            'Write a sentence in which a hasty reader may take "{pronoun}" to be "{wrong}", while a careful one sees that it is "{answer}".',
+            'Write a sentence in which "{pronoun}" could be taken to mean "{wrong}" at first, but really means "{answer}".',
             "{sentence}",
             INVERTED,
         ),
@@ -144,32 +136,28 @@ WINOGRANDE = Dataset(
     fields=_winogrande_fields,
     gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
-        Template("{context}\n\nContinue the text so that it makes sense.\n\n{options}"),
+        Template("{context}\n\nContinue so that it makes sense.\n\n{options}"),
         Template("Which ending fits?\n{context} ...\n{options}", open_input="What ending fits?\n{context} ..."),
         Template(
-            "Here is a text without its end:\n\n{context}\n\nThe two possible ends are alike except for who or what they speak of. Only one agrees with what has been said before. Which?\n\n{options}",
-            open_input="Here is a text without its end:\n\n{context}\n\nWhat comes next depends on who or what it speaks of. Write an end that agrees with what has been said before.",
+            "The two endings are alike except for who or what they're about. Which agrees with the text?\n\n{context}\n\n{options}",
+            open_input="Who or what is this about? Write an ending that agrees with the text.\n\n{context}",
         ),
-        Template("Text: {context}\nThe text goes on with:\n{options}"),
+        Template("Text: {context}\nGoes on with:\n{options}"),
         Template(
-            "Candidates: {first}; {second}\n\n{context}\n\nWhich of the candidates has to come next, and with it the rest of the sentence?\n\n{options}"
-        ),
-        Template(
-            "READING CLOSELY\n\nEach item breaks off in the middle. Read what there is, ask yourself who or what is meant, and choose the rest.\n\n1. {context}\n\n{options}",
-            open_input="READING CLOSELY\n\nEach item breaks off in the middle. Read what there is, ask yourself who or what is meant, and write the rest.\n\n1. {context}",
+            "Mentioned: {first}; {second}\n\n{context}\n\nWho or what comes next? Give the rest of the sentence.\n\n{options}"
         ),
         Template(
-            'My pen ran dry after I had written "{context}" and now I have to decide between these. One of them would be nonsense; help me find the other.\n{options}',
-            open_input='My pen ran dry after I had written "{context}" and now I have forgotten how it went on. Help me find a way that is not nonsense.',
+            "The sentence breaks off.\n\n{context}\n\nAsk yourself who or what is meant, and give the rest.\n{options}"
         ),
-        Template("{context} (continued on the next page)\n\nWhat will the next page say?\n\n{options}"),
+        Template("i wrote this and lost the end:\n{context}\nhow did it go?\n{options}"),
+        Template("{context} (continued overleaf)\n\nWhat will the next page say?\n\n{options}"),
         Template(
-            "Use both of the following in a sentence or two, so that what is said about one of them at the end would make no sense for the other.\n- {first}\n- {second}",
+            "Use both in a sentence or two. What you say about one of them at the end should make no sense for the other.\n- {first}\n- {second}",
             "{sentence}",
             INVERTED,
         ),
         Template(
-            "The end of a text is given. Supply the beginning, and make it clear from the circumstances why the end is about what it is about.\n\nEnd: {answer}",
+            "Write a beginning that leads to this end, so that it's clear who or what is meant.\n\n{answer}",
             "{context}",
             INVERTED,
         ),
@@ -232,36 +220,21 @@ WSC273 = Dataset(
     # All are forward: the data set is for testing only, and what is turned around is never evaluated.
     gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
-        Template("{context}\n\nHow does this end?\n\n{options}"),
+        Template("{context}\n\nAnd how does it end?\n\n{options}"),
         Template("First part: {context}\nSecond part:\n{options}"),
+        Template("{gapped}\n\nRestore what is missing, with everything after it.\n\n{options}"),
         Template(
-            "{gapped}\n\nPut into the gap what belongs there, and repeat the words that come after it.\n\n{options}"
+            "Only one ending is sensible. Which?\n\n{context} ...\n\n{options}",
+            open_input="Find a sensible ending.\n\n{context} ...",
         ),
         Template(
-            "Two endings are on offer for these words. Only one of them is sensible.\n\n{context} ...\n\n{options}",
-            open_input="Find an ending for these words. It has to be a sensible one.\n\n{context} ...",
+            "Grammar won't help here, but knowing how the world works will.\n\n{context}\n\nWhat's the second half?\n{options}"
         ),
-        Template(
-            "Grammar will not help you with this puzzle, but knowing how the world works will. The text was broken off in the middle, and its second half is one of two.\n\n{context}\n\nWhich?\n\n{options}",
-            open_input="Grammar will not help you with this puzzle, but knowing how the world works will. The text was broken off in the middle, and its second half is lost.\n\n{context}\n\nWhat was it?",
-        ),
-        Template(
-            "Who or what is missing here, this ({first}) or that ({second})?\n\n{gapped}\n\nReply with everything from the gap on.\n\n{options}"
-        ),
-        Template(
-            "COMMON SENSE AND LANGUAGE\n\nContinue each text with the words that its author must have had in mind.\n\n5. {context}\n\n{options}"
-        ),
-        Template(
-            "Coffee was spilt on my notes, and I can make out no more than this:\n{context}\nI know that what followed was one of the two lines below. Can you tell from the meaning which one it was?\n{options}",
-            open_input="Coffee was spilt on my notes, and I can make out no more than this:\n{context}\nCan you tell from the meaning what followed?",
-        ),
-        Template(
-            "{context}\n\nAt this point the writer was about to use a pronoun, and then named the person or thing after all. Choose what the writer put.\n\n{options}",
-            open_input="{context}\n\nAt this point the writer was about to use a pronoun, and then named the person or thing after all. Write what the writer put.",
-        ),
-        Template(
-            "A friend says to you: {context} ...\nThen the line goes dead, though you can guess the rest. What is it?\n{options}"
-        ),
+        Template("{first} or {second}?\n\n{gapped}\n\nReply with everything from the gap on.\n\n{options}"),
+        Template("Continue with the words that the author must have meant.\n\n{context}\n\n{options}"),
+        Template("this is all I could read:\n{context}\nwhat do you think it said after that?\n{options}"),
+        Template("{context}\n\nThe writer avoided a pronoun here. Write on, naming the person or thing.\n\n{options}"),
+        Template("{context} ...\n\nGo on:\n{options}"),
     ),
 )
 
@@ -325,28 +298,20 @@ WSC = Dataset(
     gpt3_prompt=Gpt3Prompt("{text}\nDoes *{pronoun}* refer to {candidate}?\nAnswer (yes or no):"),
     templates=(
         Template('{text}\n\nDoes the word between asterisks refer to "{candidate}"?\n\n{options}'),
-        Template("Text: {text}\nPronoun: *{pronoun}*\nSuggested referent: {candidate}\nCorrect?\n{options}"),
+        Template("Text: {text}\nPronoun: *{pronoun}*\nReferent: {candidate}\nCorrect?\n{options}"),
+        Template("{text}\n\nSay yes if the marked pronoun means {candidate}, otherwise no.\n\n{options}"),
         Template(
-            "One pronoun stands between asterisks in what follows. I take it to mean this: {candidate}\n\n{text}\n\nAm I right?\n\n{options}"
+            "Check this reading of the pronoun between asterisks.\n\n{text}\n\n*{pronoun}* = {candidate}: is that what the text says?\n\n{options}"
         ),
+        Template("True here? *{pronoun}* = {candidate}\n\n{text}\n\n{options}"),
+        Template("Picture who does what.\n\n{text}\n\nDoes *{pronoun}* mean {candidate} here?\n\n{options}"),
+        Template("{candidate}: is that what the pronoun in asterisks points to?\n{text}\n{options}"),
         Template(
-            'A translator has to know whom or what every pronoun is about. For the marked one here, she is thinking of "{candidate}".\n\n{text}\n\nIs that what the text says?\n\n{options}'
+            "One of us thinks that *{pronoun}* stands for {candidate}, the other doesn't. Is the first one right?\n\n{text}\n\n{options}"
         ),
+        Template("Put {candidate} in place of *{pronoun}*. Does the text keep its meaning?\n\n{text}\n\n{options}"),
         Template(
-            'REFERENCE\n\nItem: *{pronoun}* = "{candidate}"\nContext: {text}\n\nDo the two sides of the equation agree?\n\n{options}'
-        ),
-        Template(
-            "Before you decide, picture to yourself who does what.\n\n{text}\n\nDoes *{pronoun}* mean {candidate} here?\n\n{options}"
-        ),
-        Template("{candidate}: is this who or what the pronoun in asterisks points to?\n{text}\n{options}"),
-        Template(
-            "Tina and Tom cannot agree on *{pronoun}* in the next lines. She thinks that it stands for {candidate}, and he thinks that it stands for somebody or something else. Is she the one who is right?\n\n{text}\n\n{options}"
-        ),
-        Template(
-            'Suppose "{candidate}" were put where *{pronoun}* stands. Grammar apart, would the text still tell us what it tells us as it is?\n\n{text}\n\n{options}'
-        ),
-        Template(
-            'In a sentence or two, speak of "{candidate}" and of somebody or something else that the same pronoun could be used for. Then use the pronoun, between asterisks: it is *{pronoun}*, and it {relation} "{candidate}".',
+            "Write a sentence or two about {candidate} and someone or something else. Then use the pronoun *{pronoun}*, asterisks included, so that it {relation} {candidate}.",
             "{text}",
             INVERTED,
         ),

@@ -107,38 +107,32 @@ COQA = Dataset(
         "{story}\n\n{history}\nQ: {question} (Where the text does not tell: unknown.)\nA:", stop=("\n",)
     ),
     templates=(
+        Template("{story}\n\n{history}\nQ: {question}\nA (or unknown):"),
         Template(
-            "{story}\n\nTwo people are talking about the text above. Whatever it leaves out they call unknown.\n\n{history}\nQ: {question}\nA:"
+            "Answer the last question briefly. If the text doesn't say, answer unknown.\n\nText: {story}\n\nConversation:\n{history}\n\nLast question: {question}"
         ),
         Template(
-            "Go through the text and the conversation so far, then answer the last question in as few words as possible. Where the text has no answer, one will do: unknown.\n\nText: {story}\n\nConversation:\n{history}\n\nLast question: {question}"
+            'Interview about this text:\n\n{story}\n\n{history}\nQ: {question}\n\nWhat comes next? If the text leaves it open, "unknown".'
         ),
         Template(
-            'Somebody is being asked about a thing they have just read, which is this:\n\n{story}\n\nUp to now the interview ran like this:\n\n{history}\n\nThe next thing they have to answer is: {question}\n\nWhat should they say? If the text leaves it open, they should say "unknown".'
+            '{history}\nQ: {question}\n\nFind the answer in this passage. If it isn\'t there, write "unknown".\n\n{story}'
+        ),
+        Template('Passage: {story}\n\nEarlier:\n{history}\n\nFollow-up: {question}\nShort answer or "unknown":'),
+        Template("{story}\n\n{history}\n\n{question}\n(Not in the text? Say unknown.)"),
+        Template(
+            "quizzing my son on this:\n{story}\n\nso far:\n{history}\n\nnow he's stuck, what's the answer? {question}\njust say unknown if we weren't told"
         ),
         Template(
-            '{history}\nQ: {question}\n\nThe reply to the last line is missing. Supply it from this passage. Only if it is nowhere in there should you put down "unknown".\n\n{story}'
+            'Mind who "she" or "there" refers to, and continue this dialogue about the passage. Reply unknown where the passage is silent.\n\n{history}\nQ: {question}\n\n{story}'
         ),
         Template(
-            "ORAL EXAMINATION\n\nThe candidate has studied these lines:\n{story}\n\nRecord of the examination:\n{history}\n\nThe examiner goes on: {question}\n\nWrite down a good answer, no longer than it has to be. (To a question that goes beyond the lines, a good answer is: unknown.)"
-        ),
-        Template(
-            'My son and I have read the following together, and I am quizzing him on it.\n\n{story}\n\nThis is how far we have got:\n\n{history}\n\nNow I have asked him this, and he looks at me helplessly: {question}\nCould you whisper the answer to him? Or just "unknown", if we were never told.'
-        ),
-        Template(
-            "Passage: {story}\n\nEarlier:\n{history}\n\nFollow-up question: {question}\nShort answer (unknown, if the passage keeps it back):"
-        ),
-        Template(
-            'Please provide the next answer in a dialogue about the passage at the end. Mind that a word such as "she" or "there" may point back to what was said before, and that the passage may not know either. In that case the next answer is "unknown".\n\n{history}\nQ: {question}\n\n{story}'
-        ),
-        Template(
-            "{story}\n\nThis is how a conversation about it starts.\n\n{history}\n\nThen one more question is asked, and it gets this reply: {answer}\n\nWhat is the question?",
+            "{story}\n\n{history}\n\nThe next question got this answer: {answer}\nWhat was the question?",
             "{question}",
             INVERTED,
         ),
         Template(
-            "Two students test each other on a text, taking turns with questions and answers. Add one further question to their dialogue, together with its answer.\n\nText:\n{story}\n\nDialogue:\n{history}",
-            "Q: {question}\nA: {answer}",
+            "Add one more question to this dialogue about the text, and its answer on the next line.\n\nText:\n{story}\n\nDialogue:\n{history}",
+            "{question}\n{answer}",
             INVERTED,
         ),
     ),
@@ -218,36 +212,30 @@ QUAC = Dataset(
         "{title}\n\n{article}\n\nQ: {question} (Where the text does not tell: no answer.)\nA:", stop=("\n",)
     ),
     templates=(
+        Template('{title}: {section}\n\n{context}\n\n{question} (Or: "no answer")'),
+        Template('Topic: {title}\nSection: {section}\nText: {context}\nQuestion: {question}\nAnswer or "no answer":'),
+        Template('{question}\n\nQuote this text on {title}, or write "no answer" if it doesn\'t say.\n\n{context}'),
         Template(
-            'This is about {title}.\n\n{article}\n\nA curious person would like to know: {question}\n\nReply in the words of the text. If it does not tell, say "no answer".'
+            'Asked: {question}\n\nWhat does the page on {title} say? Reply "no answer" if it says nothing.\n\n{article}'
+        ),
+        Template('{article}\n\nQ: {question}\nAnswer, else "no answer":'),
+        Template(
+            'Find the words that answer the query. None? Enter "no answer".\n\n{title}: {section}\n\n{context}\n\nQuery: {question}'
         ),
         Template(
-            'Topic: {title}\nSection: {section}\nText: {context}\nQuestion: {question}\nAnswer from the text, or else "no answer":'
+            'talking about {title} and this came up: {question}\ncan you copy the answer from here? otherwise just "no answer"\n\n{context}'
         ),
         Template(
-            '{question}\n\nThe person who asks knows only that the talk is of {title}. You have this text to go by:\n\n{context}\n\nQuote the part of it that settles the matter. Where nothing does, write "no answer".'
+            'The question may say he, she or it for people in the text.\n\n{title}: {section}\n\n{context}\n\n{question}\n\nReturn a stretch of the text or "no answer".'
         ),
         Template(
-            'You are a teacher, and the encyclopedia page on {title} lies open before you. A student who cannot see it asks: {question}\n\nPick out what the page says on this. Should it be silent, tell the student "no answer".\n\n{article}'
-        ),
-        Template('{article}\n\nQ: {question}\nA ("no answer" if the lines above do not say):'),
-        Template(
-            'LOOKING THINGS UP\n\nFind the words that respond to the query and copy them. Where there are none, enter "no answer".\n\nSubject: {title}\nHeading: {section}\n\n{context}\n\nQuery: {question}'
-        ),
-        Template(
-            'Hello! A friend and I were talking about {title}, and this came up:\n{question}\nIf it can be found at all, it must be in the passage below. Would you copy out the right words for me? Otherwise just tell me "no answer".\n\n{context}'
-        ),
-        Template(
-            'Search the following part of an article for an answer to the question after it. Pronouns in the question may stand for the subject of the article or for somebody who plays a role in it. Return a stretch of the text or, failing that, "no answer".\n\n{title}: {section}\n\n{context}\n\n{question}'
-        ),
-        Template(
-            '{title}: {section}\n\n{context}\n\nA student talked with a teacher about this section, and one of the replies was as follows ("no answer" is what the teacher says when the section is silent).\n\n{answer}\n\nWhat had the student asked?',
+            "{title}: {section}\n\n{context}\n\nSomeone asked about this section and was told: {answer}\nWhat was the question?",
             "{question}",
             INVERTED,
         ),
         Template(
-            'Suppose that a reader of an article on {title} has come to the heading of its next section and no further. Ask a question that the reader may have, and answer it in words taken from the section. If the section cannot answer it, put "no answer".\n\nHeading: {section}\n\n{context}',
-            "Question: {question}\nAnswer: {answer}",
+            'Ask what a reader of the article on {title} might ask on seeing this heading. On the next line, answer in words from the section, or with "no answer".\n\nHeading: {section}\n\n{context}',
+            "{question}\n{answer}",
             INVERTED,
         ),
     ),
@@ -290,34 +278,37 @@ WIC = Dataset(
     ),
     templates=(
         Template(
-            'Example 1: {sentence1}\nExample 2: {sentence2}\nDoes "{word}" have the same meaning in both, or different meanings?\n{options}'
+            '1. {sentence1}\n2. {sentence2}\n\nDoes "{word}" have the same meaning or different meanings?\n{options}'
+        ),
+        Template('{sentence1}\n{sentence2}\n\n"{word}": different meanings or the same meaning?\n{options}'),
+        Template(
+            'Two dictionary examples of "{word}". Do they show the same meaning or different meanings?\n\n- {sentence1}\n- {sentence2}\n\n{options}'
         ),
         Template(
-            '{sentence1}\n{sentence2}\n\nThe word "{word}" occurs in each of these lines, perhaps with an ending. What do its two uses have?\n\n{options}'
+            "Word: {word}\nUse A: {sentence1}\nUse B: {sentence2}\nCompared:\n{options}",
+            open_input="Word: {word}\nUse A: {sentence1}\nUse B: {sentence2}\nThe same meaning or different meanings:",
         ),
         Template(
-            'A dictionary gives the senses of a word under separate numbers. Two examples of "{word}" are waiting to be filed.\n\n- {sentence1}\n- {sentence2}\n\nIf they belong under one number, the word has the same meaning in both. If not, it has different meanings. Which is it?\n\n{options}'
-        ),
-        Template("Word: {word}\nUse A: {sentence1}\nUse B: {sentence2}\nA and B compared:\n{options}"),
-        Template(
-            'I am learning English and have come across "{word}" twice today. First I saw it here:\n{sentence1}\nLater I saw it here:\n{sentence2}\nPlease tell me what the word has in these two places.\n{options}'
+            'came across "{word}" twice today:\n{sentence1}\n{sentence2}\nis that the same meaning or different meanings?\n{options}'
         ),
         Template(
-            "VOCABULARY IN CONTEXT\n\nTarget word: {word}\n\n(a) {sentence1}\n(b) {sentence2}\n\nComplete the statement: in (a) and (b), the target word has ...\n\n{options}"
+            "Target word: {word}\n\n(a) {sentence1}\n(b) {sentence2}\n\nIn both, the word has ...\n\n{options}",
+            open_input="Target word: {word}\n\n(a) {sentence1}\n(b) {sentence2}\n\nDoes the word have the same meaning or different meanings here?",
         ),
         Template(
-            'Think of what "{word}" stands for in the first line, and then of what it stands for in the second.\n\n1. {sentence1}\n2. {sentence2}\n\nWere those different meanings, or the same meaning?\n\n{options}'
+            'Think about what "{word}" stands for in each line.\n\n{sentence1}\n{sentence2}\n\nDifferent meanings, or the same meaning?\n{options}'
         ),
         Template(
-            "{word}\n\nMany words have several meanings. Say what this one has in the two quotations below.\n\nFirst quotation: {sentence1}\n\nSecond quotation: {sentence2}\n\n{options}"
+            "{word}\n{sentence1}\n{sentence2}\nMeanings?\n{options}",
+            open_input="{word}\n{sentence1}\n{sentence2}\nThe same meaning, or different meanings?",
         ),
         Template(
-            'Here "{word}" is used in a phrase or sentence:\n{sentence1}\n\nUse it again, in another phrase or sentence, {relation}.',
+            '"{word}" in use:\n{sentence1}\n\nUse it in another phrase or sentence, {relation}.',
             "{sentence2}",
             INVERTED,
         ),
         Template(
-            'Show a learner two short examples of "{word}", each on its own line. In the two of them, the word is to have {answer}.',
+            'Write two short examples of "{word}", one a line. The word should have {answer} in them.',
             "{sentence1}\n{sentence2}",
             INVERTED,
         ),
@@ -349,7 +340,10 @@ def _untokenized(text: Any) -> Any:
     text = tf.strings.regex_replace(one_line(text), r"`` ?", '"')
     text = tf.strings.regex_replace(text, r" ?''", '"')
     text = tf.strings.regex_replace(text, r" ('(?:s|re|ve|ll|d|m)|n't)\b", r"\1")
+    text = tf.strings.regex_replace(text, r"(^|[ (])' ([^']*) '( ?[?!.,;:]|$)", r"\1'\2'\3")
     text = tf.strings.regex_replace(text, r"s ' ", "s' ")
+    text = tf.strings.regex_replace(text, r"(^|[ (])' ([^']*) '", r"\1'\2'")
+    text = tf.strings.regex_replace(text, r"\( ([^()]*?) ?\)", r"(\1)")
     return tf.strings.regex_replace(text, r" ([?!.,;:])( |\"|$)", r"\1\2")
 
 
@@ -379,31 +373,39 @@ TREC = Dataset(
         "Question: {question}\nType of the answer (description, entity, abbreviation, human, numeric or location):"
     ),
     templates=(
-        Template("{question}\n\nWhat kind of answer does this call for?\n\n{options}"),
-        Template("Query: {question}\nType of answer:\n{options}"),
         Template(
-            "A search engine that is asked something must first know what sort of thing to look for. To which of six sorts does the answer to the following belong?\n\n{question}\n\n{options}"
+            "{question}\n\nWhat kind of answer does this call for?\n\n{options}",
+            open_input="{question}\n\nWhat kind of answer does this call for: description, entity, abbreviation, human, numeric or location?",
         ),
         Template(
-            'There are six drawers. A person or a group goes into "human", a place into "location", a number or a date into "numeric", a short form and its meaning into "abbreviation", any other thing into "entity", and an explanation or a definition into "description". Somebody asks:\n{question}\nWhich drawer holds what they want?\n{options}'
+            "Query: {question}\nType of answer:\n{options}",
+            open_input="Query: {question}\nType of answer (description, entity, abbreviation, human, numeric or location):",
         ),
         Template(
-            "Do not answer the question below. Only say to which category its answer would belong.\n\n{question}\n\n{options}"
+            "A search engine has to know what to look for. What type is the answer to this?\n\n{question}\n\n{options}",
+            open_input="A search engine has to know what to look for. What type is the answer to this: description, entity, abbreviation, human, numeric or location?\n\n{question}",
         ),
         Template(
-            "QUESTION ANALYSIS\n\nItem: {question}\n\nExpected answer type (choose one):\n\n{options}",
-            open_input="QUESTION ANALYSIS\n\nItem: {question}\n\nExpected answer type:",
+            "Classify the question: human for a person or group, location for a place, numeric for a number or date, abbreviation for a short form or its meaning, entity for any other thing, description for an explanation or definition.\n\n{question}\n\n{options}"
         ),
         Template(
-            "A quizmaster sorts her cards by what the contestants will have to come up with. The card that she has just drawn reads as follows.\n\n{question}\n\nOn which pile does she lay it?\n\n{options}"
+            "Don't answer this.\n\n{question}\n\nWhat is it asking for?\n{options}",
+            open_input="Don't answer this.\n\n{question}\n\nWhat is it asking for (description, entity, abbreviation, human, numeric or location)?",
         ),
-        Template("Suppose I asked you this:\n{question}\nOf which type would your reply be?\n{options}"),
-        Template("Ask a general knowledge question. The answer is to be {kind}.", "{question}", INVERTED),
         Template(
-            "What could a question be that is looking for {kind}, if it starts like this?\n{opening}",
-            "{question}",
-            INVERTED,
+            "Question: {question}\nExpected answer type:\n{options}",
+            open_input="Question: {question}\nExpected answer type (description, entity, abbreviation, human, numeric or location):",
         ),
+        Template(
+            "{question}\n\nAsks for:\n{options}",
+            open_input="{question}\n\nAsks for (description, entity, abbreviation, human, numeric or location):",
+        ),
+        Template(
+            "if i asked you this, what type of reply would you give?\n{question}\n{options}",
+            open_input="if i asked you this, what type of reply would you give, description, entity, abbreviation, human, numeric or location?\n{question}",
+        ),
+        Template("Ask a general knowledge question. The answer should be {kind}.", "{question}", INVERTED),
+        Template("Write a question that asks for {kind} and starts like this:\n{opening}", "{question}", INVERTED),
     ),
 )
 
@@ -436,34 +438,28 @@ COLA = Dataset(
     fields=_cola_fields,
     gpt3_prompt=Gpt3Prompt("Sentence: {sentence}\nIs the sentence grammatical?\nAnswer (yes or no):", ("no", "yes")),
     templates=(
+        Template("{sentence}\n\nIs this acceptable or unacceptable English grammar?\n\n{options}"),
         Template(
-            "{sentence}\n\nWould a native speaker of English find the grammar of this acceptable or unacceptable?\n\n{options}"
-        ),
-        Template("Sentence: {sentence}\nVerdict on its grammar:\n{options}"),
-        Template(
-            "Linguists put an asterisk before a sentence that breaks the rules of English. The next sentence comes from one of their books, and any asterisk has been rubbed out. How do you judge it?\n\n{sentence}\n\n{options}"
+            "Sentence: {sentence}\nGrammar:\n{options}",
+            open_input="Sentence: {sentence}\nGrammar (acceptable or unacceptable):",
         ),
         Template(
-            "Never mind whether it is true, likely or well put. As a piece of English grammar, what is the following?\n\n{sentence}\n\n{options}"
+            "Linguists mark a sentence with an asterisk if it breaks the rules of English. Would this one be unacceptable, or is it acceptable?\n\n{sentence}\n\n{options}"
         ),
         Template(
-            "English is not my first language, and I have written this line:\n{sentence}\nPlease be honest with me about its grammar.\n{options}"
+            "Never mind whether it's true or well put. Is the grammar acceptable or unacceptable?\n\n{sentence}\n\n{options}"
+        ),
+        Template("english isn't my first language, is this acceptable or unacceptable?\n{sentence}\n{options}"),
+        Template("Judge by grammar alone: acceptable or unacceptable.\n\n{sentence}\n\n{options}"),
+        Template("Acceptable or unacceptable?\n{sentence}\n{options}"),
+        Template(
+            "Take the words as they stand.\n\n{sentence}\n\nCould a careful speaker have put them together? Acceptable if so, unacceptable if not.\n{options}"
         ),
         Template(
-            "SYNTAX TEST\n\nJudge the sentence by its grammar alone, and tick one of the two boxes.\n\n1. {sentence}\n\n{options}",
-            open_input="SYNTAX TEST\n\nJudge the sentence by its grammar alone.\n\n1. {sentence}",
-        ),
-        Template("Is the grammar all right?\n{sentence}\n{options}"),
-        Template(
-            "Take the words one at a time, just as they stand here.\n\n{sentence}\n\nCould a careful speaker of English have put them together like that? If so, the sentence is acceptable; if not, it is unacceptable. Which is it?\n\n{options}"
+            "Write a sentence to test a grammar checker. The checker should call it {answer}.", "{sentence}", INVERTED
         ),
         Template(
-            "Make up a sentence to try out a grammar checker on. The checker ought to call it {answer}.",
-            "{sentence}",
-            INVERTED,
-        ),
-        Template(
-            "A sentence starts as follows: {start}\nWrite all of it, so that its grammar is {answer}.",
+            "A sentence starts like this: {start}\nWrite the whole sentence with {answer} grammar.",
             "{sentence}",
             INVERTED,
         ),
@@ -502,27 +498,17 @@ MATH_DATASET = Dataset(
     fields=_math_fields,
     gpt3_prompt=Gpt3Prompt("Q: {question}\nA:", stop=("\n",)),
     templates=(
-        Template("{question} The solution is an integer, so write just that."),
+        Template("{question} Write just the integer."),
         Template("{equation}\n\nWhat is {unknown}?"),
         Template("Equation: {equation}\nUnknown: {unknown}\nValue:"),
-        Template(
-            "Which number must take the place of the letter {unknown}, so that both sides of this come to the same?\n\n{equation}"
-        ),
-        Template("ALGEBRA\nWork it out on scratch paper, and hand in no more than the result.\n\n1. {question}"),
-        Template(
-            "Every time I try to solve {equation} I end up with something else. Could you tell me what {unknown} really is?"
-        ),
+        Template("Which number makes this true if you put it in for {unknown}?\n\n{equation}"),
+        Template("On paper, please.\n\n{question}\n\nHand in just the number."),
+        Template("keep getting {equation} wrong, what's {unknown}?"),
         Template("If {equation}, then {unknown} ="),
+        Template("Find the one value of {unknown} for which this linear equation holds, in digits.\n\n{equation}"),
+        Template("Write a linear equation that is true only for {unknown} = {answer}.", "{equation}", INVERTED),
         Template(
-            "Below is a linear equation with one unknown, in which an asterisk is a multiplication sign. It holds for exactly one value of {unknown}. Find that value and give it in digits.\n\n{equation}"
-        ),
-        Template(
-            "Think of a linear equation that is true for {unknown} = {answer} and for no other number.",
-            "{equation}",
-            INVERTED,
-        ),
-        Template(
-            'A mathematics teacher is short of one exercise, and its solution has to be {answer}. Write it for her as a single sentence that begins with "Solve" and ends with "for {unknown}".',
+            'Write an exercise whose solution is {answer}, as one sentence that starts with "Solve" and ends with "for {unknown}".',
             "{question}",
             INVERTED,
         ),
@@ -585,28 +571,24 @@ FIX_PUNCT = Dataset(
     gpt3_prompt=Gpt3Prompt("Without punctuation: {bare}\nWith punctuation:", stop=("\n",)),
     templates=(
         Template("Put the punctuation back in.\n\n{bare}"),
-        Template("{bare}\n\nAll punctuation has been taken out of this text. Write it as it was before."),
+        Template("{bare}\n\nThe punctuation is gone. Restore it."),
         Template("Unpunctuated: {bare}\nPunctuated:"),
         Template(
-            "When we moved our website, every comma, full stop, apostrophe, hyphen and so on got lost. Please repair the following line, and leave the letters as they are.\n\n{bare}"
+            "Our website lost every comma, full stop, apostrophe and hyphen. Repair this line, but keep the letters.\n\n{bare}"
         ),
         Template(
-            "COPY EDITING\n\nInsert what is missing (periods, commas, quotation marks, brackets, hyphens or other signs) and change nothing else.\n\nText: {bare}"
+            "Insert the missing signs (periods, commas, quotation marks, brackets, hyphens and so on) and change nothing else.\n\nText: {bare}"
         ),
         Template("How should this be punctuated?\n{bare}"),
+        Template("my phone took this down without punctuation:\n{bare}\ncan you add just the punctuation?"),
+        Template("{bare}\n\nAdd punctuation only."),
         Template(
-            "I dictated something to my phone, but it does not know about punctuation. Here is what came out:\n{bare}\nCan you turn it into something that I would be ready to publish?"
-        ),
-        Template(
-            "Nobody but you will see this text before it is printed. There is not one mark left in it, be it between the words or inside them:\n\n{bare}\n\nSet the marks again where they are needed."
-        ),
-        Template(
-            "Retype this in the manner of someone in a great hurry, in small letters and without any punctuation.\n\n{answer}",
+            "Retype this like someone in a hurry, in small letters without punctuation.\n\n{answer}",
             "{plain}",
             INVERTED,
         ),
         Template(
-            "{bare}\n\nWhich punctuation marks and other signs would have to be added to that? List them in order of appearance, a space between each and the next, and repeat those that are needed more than once.",
+            "{bare}\n\nWhich punctuation marks and other signs are missing? List them in order with spaces between them, repeats included.",
             "{marks}",
             INVERTED,
         ),
@@ -650,26 +632,18 @@ TRUE_CASE = Dataset(
     gpt3_prompt=Gpt3Prompt("In lower case: {lower}\nIn upper and lower case:", stop=("\n",)),
     templates=(
         Template("Restore the capital letters.\n\n{lower}"),
-        Template("{lower}\n\nEverything above is in lower case. Write it with capitals where they belong."),
+        Template("{lower}\n\nWrite that with capitals where they belong."),
         Template("lower case: {lower}\nnormal spelling:"),
+        Template("shift key is stuck, this came out:\n{lower}\nwhat did i mean, capitals and all?"),
         Template(
-            "My shift key is stuck, so what I typed looks like this:\n{lower}\nWhat did I mean to type, capitals and all?"
+            "Names, headings and sentence beginnings lost their capitals. Give them back and change nothing else.\n\nPassage: {lower}"
         ),
-        Template(
-            "Names, abbreviations, headings and beginnings of sentences have lost their capitals in the passage below. Give them back, and touch nothing else.\n\nPassage: {lower}"
-        ),
-        Template(
-            "FOR THE TYPESETTER\n\nThe manuscript uses no capitals:\n\n{lower}\n\nShow how the printed version should look."
-        ),
-        Template(
-            "A program that writes down speech knows small letters only. Turn its output into properly capitalized English: {lower}"
-        ),
-        Template(
-            "Which letters here ought to be upper-case ones? Answer by copying out the whole, with those letters put right.\n\n{lower}"
-        ),
+        Template("Uncapitalized manuscript:\n{lower}\n\nPrinted version:"),
+        Template("A speech program wrote this in small letters. Capitalize it properly: {lower}"),
+        Template("Fix the case: {lower}"),
         Template("{answer}\n\nCopy this in small letters.", "{lower}", INVERTED),
         Template(
-            "Find the words in this text that should have a capital letter. List them in order, spelled correctly and with commas between them.\n\n{lower}",
+            "Which words here need a capital letter? List them in order, spelled correctly, with commas between them.\n\n{lower}",
             "{capitalized}",
             INVERTED,
         ),
@@ -707,30 +681,18 @@ WORD_SEGMENT = Dataset(
     in_flan=False,
     gpt3_prompt=Gpt3Prompt("Without spaces: {joined}\nWith spaces:", stop=("\n",)),
     templates=(
-        Template("Insert the missing spaces.\n\n{joined}"),
-        Template("{joined}\n\nThe words of this text have run together. Separate them again."),
+        Template("Add the missing spaces.\n\n{joined}"),
+        Template("{joined}\n\nThese words ran together. Separate them."),
         Template("No spaces: {joined}\nSpaces:"),
+        Template("space bar's broken, can you type this with gaps between the words?\n\n{joined}"),
         Template(
-            "The space bar of my old typewriter is broken. Would you type this anew, with gaps between the words?\n\n{joined}"
+            "Where does each word end? Divide the string into English words without changing a character.\n\n{joined}"
         ),
-        Template(
-            "Where does one word end and the next begin? Divide the string of characters into the words of an English text, without altering a single character.\n\n{joined}"
-        ),
-        Template(
-            "WORD DIVISION\n\nRoman inscriptions often leave no room between words, and neither does this line:\n\n{joined}\n\nWrite it in the modern way."
-        ),
-        Template(
-            "The following was copied from a web page, and all the blanks disappeared on the way.\n{joined}\nWhat did it say on the page?"
-        ),
-        Template(
-            "Please read this carefully and tell me what it says, one word after another, with the punctuation it has: {joined}"
-        ),
-        Template("{answer}\n\nTake out every space.", "{joined}", INVERTED),
-        Template(
-            "How many words have been strung together here? Reply with a number.\n\n{joined}",
-            "{count}",
-            INVERTED,
-        ),
+        Template("Here's a line without gaps.\n\n{joined}\n\nNow write it in the usual way."),
+        Template("What did this say before the blanks disappeared?\n{joined}"),
+        Template("Read carefully and write out the words, punctuation included: {joined}"),
+        Template("{answer}\n\nRemove every space.", "{joined}", INVERTED),
+        Template("How many words are strung together here? Reply with a number.\n\n{joined}", "{count}", INVERTED),
     ),
 )
 

@@ -62,33 +62,21 @@ def _anli_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 # The contexts of the third round also come from fiction, speeches and instructions, so no template says "article".
 _ANLI_TEMPLATES = (
-    Template(
-        "{premise}\n\nOnly the text above counts, not what you may know from elsewhere. Is the statement below true?\n\n{hypothesis}\n\n{options}"
-    ),
+    Template("{premise}\n\nGoing only by this text, is the following true?\n\n{hypothesis}\n\n{options}"),
     Template("Context: {premise}\nStatement: {hypothesis}\nTrue?\n{options}"),
+    Template("{hypothesis}\n\nWould that be true, according to this?\n\n{premise}\n\n{options}"),
     Template(
-        "{hypothesis}\n\nIs that so? Consult the text before you reply, and be honest if it does not settle the matter.\n\n{premise}\n\n{options}"
+        "Careful, this may be a trick question.\n\nText: {premise}\n\nSentence: {hypothesis}\n\nGoing by the text, is the sentence true?\n{options}"
     ),
+    Template("{premise}\n\nTrue, if all of the above is? {hypothesis}\n{options}"),
     Template(
-        "Beware of traps: a sentence can share many words with a text and still be false, or share hardly any and be true.\n\nText: {premise}\n\nSentence: {hypothesis}\n\nIs the sentence true, if all of the text is?\n\n{options}"
+        "Check the claim against the source and say if it's true. If the source doesn't settle it, say that instead.\n\nClaim: {hypothesis}\nSource: {premise}\n\n{options}"
     ),
+    Template("so is this true or not?\n{hypothesis}\n\nall we have is this:\n{premise}\n\n{options}"),
+    Template("{premise}\n{hypothesis}\nTrue or not?\n{options}"),
+    Template("Write one tricky sentence that, going by this text, {relation}.\n\n{premise}", "{hypothesis}", INVERTED),
     Template(
-        "I am checking a summary against its source. The source reads as follows.\n\n{premise}\n\nIn the summary I find this:\n\n{hypothesis}\n\nIs the summary right on this point?\n{options}"
-    ),
-    Template(
-        "CRITICAL READING, PART B\n\nTake every word of the extract to be accurate. Is the remark underneath it accurate, too?\n\nExtract: {premise}\n\nRemark: {hypothesis}\n\n{options}"
-    ),
-    Template(
-        "These lines are all that Jun has ever read on the subject:\n\n{premise}\n\nNow someone would like to know from Jun whether the following is true. What is the only reply that can be defended?\n\n{hypothesis}\n\n{options}"
-    ),
-    Template("True or not? {hypothesis}\nSource: {premise}\n{options}"),
-    Template(
-        "{premise}\n\nWrite one sentence that is tricky to judge and that, as far as this text goes, {relation}.",
-        "{hypothesis}",
-        INVERTED,
-    ),
-    Template(
-        'For a reading test I need a statement about the text below. Asked if the statement is true, the candidates should choose the reply "{answer}".\n\n{premise}',
+        '{premise}\n\nWrite a statement about this text. If I ask "Is it true?", the right answer should be "{answer}".',
         "{hypothesis}",
         INVERTED,
     ),
@@ -173,32 +161,28 @@ CB = Dataset(
     ),
     templates=(
         Template(
-            "{premise}\n\nDoes the person whose words these are take the following to be true?\n\n{hypothesis}\n\n{options}"
+            "{premise}\n\nJudging from the passage, is the statement true?\n\nStatement: {hypothesis}\n\n{options}"
         ),
-        Template("Text: {premise}\nClaim: {hypothesis}\nTo judge by the text, is the claim true?\n{options}"),
+        Template("Text: {premise}\nClaim: {hypothesis}\nIs it true?\n{options}"),
+        Template("Here's a claim:\n{hypothesis}\n\nIs it true, given this?\n\n{premise}\n\n{options}"),
         Template(
-            "Consider this claim.\n{hypothesis}\n\nIs it the case? You will have to infer that from what is said here.\n{premise}\n\n{options}"
-        ),
-        Template(
-            "Read the passage to its end, for the last sentence matters most.\n\n{premise}\n\nWould whoever speaks or writes there call these words true?\n\n{hypothesis}\n\n{options}"
+            "Pay attention to the last sentence of the passage. After reading it, would you say the point below is true?\n\nPassage: {premise}\n\nPoint: {hypothesis}\n\n{options}"
         ),
         Template(
-            "What somebody supposes, asks or wishes need not be a fact. Bear that in mind and look at this text:\n\n{premise}\n\nAs far as the text is concerned, is the following a fact?\n\n{hypothesis}\n\n{options}"
+            "{hypothesis}\n\nTrue, as far as the text goes? Remember that people also wonder, doubt and pretend.\n\n{premise}\n\n{options}"
         ),
         Template(
-            "Hi! I came in late, and this is the only part of it that I caught:\n\n{premise}\n\nSo is this true now?\n{hypothesis}\n\nIt is all right if you cannot tell, either.\n{options}"
+            "came in late, this is all I heard:\n{premise}\n\nso is this true now?\n{hypothesis}\nit's fine if you can't tell\n\n{options}"
         ),
+        Template("Extract:\n{premise}\n\nTrue, given the extract?\n{hypothesis}\n\n{options}"),
+        Template("{premise}\n{hypothesis}\n\nIs that true?\n{options}"),
         Template(
-            "INFERENCE FROM CONTEXT\n\nMaterial:\n{premise}\n\nProposition:\n{hypothesis}\n\nIs the proposition true, given the material?\n\n{options}"
-        ),
-        Template("{premise}\n=> {hypothesis}\nCorrect?\n{options}"),
-        Template(
-            "Let someone tell part of a story, report something or talk to somebody else, and bring up the point below in the end. A reader has to gather from it that the point {relation}.\n\nPoint: {hypothesis}",
+            "Write a bit of a story, a conversation or the news from which readers gather that this point {relation}:\n\n{hypothesis}",
             "{premise}",
             INVERTED,
         ),
         Template(
-            'Write a few sentences, as they might be spoken in a conversation or printed in a book or a newspaper. Anyone who reads yours and is then asked if the words below are true must say "{answer}".\n\n{hypothesis}',
+            'Bring up the following in a few sentences, so that "Is it true?" has to be answered with "{answer}".\n\n{hypothesis}',
             "{premise}",
             INVERTED,
         ),
@@ -209,38 +193,27 @@ CB = Dataset(
 
 # "Is it true", never "does it follow": what is neutral does not follow either, so the latter would make "no" right twice.
 _MNLI_TEMPLATES = (
+    Template("Premise: {premise}\nHypothesis: {hypothesis}\nIf the premise is true, is the hypothesis?\n{options}"),
+    Template("{premise}\n\nKnowing only that, is the next sentence true?\n\n{hypothesis}\n\n{options}"),
+    Template("Is this sentence true?\n{hypothesis}\n\nAll you have to go on:\n{premise}\n\n{options}"),
+    Template("Fact: {premise}\nClaim: {hypothesis}\nTrue?\n{options}"),
     Template(
-        "Premise: {premise}\nHypothesis: {hypothesis}\nTaking the premise as fact, is the hypothesis true?\n{options}"
+        "My notes: {premise}\nMy friend says: {hypothesis}\nIf my notes are right, is my friend right too? Don't guess if it could go either way.\n\n{options}"
     ),
+    Template("Accept 1 as it stands.\n\n1. {premise}\n2. {hypothesis}\n\nIs 2 true?\n{options}"),
+    Template("True, going by the evidence alone?\n\nEvidence: {premise}\nSentence: {hypothesis}\n\n{options}"),
     Template(
-        "{premise}\n\nKnowing this and nothing more, would you say that the next sentence is true?\n\n{hypothesis}\n\n{options}"
-    ),
-    Template(
-        "Is the following true?\n{hypothesis}\n\nYour only source of information is this:\n{premise}\n\n{options}"
-    ),
-    Template("Given: {premise}\nClaim: {hypothesis}\nIs the claim true?\n{options}"),
-    Template(
-        'I came across this line: "{premise}"\nA colleague then told me: "{hypothesis}"\nIf the line I read is accurate, is my colleague right about that? Please do not guess where the line leaves it open.\n\n{options}'
-    ),
-    Template(
-        "LOGICAL REASONING\n\nEach item consists of a statement, which is to be accepted, and a conclusion. Select the entry that says whether the conclusion is true.\n\nStatement: {premise}\nConclusion: {hypothesis}\n\n{options}",
-        open_input="LOGICAL REASONING\n\nEach item consists of a statement, which is to be accepted, and a conclusion. Write down whether the conclusion is true.\n\nStatement: {premise}\nConclusion: {hypothesis}",
-    ),
-    Template(
-        "A fact checker has one piece of evidence:\n- {premise}\n\nThe sentence to be checked is this:\n- {hypothesis}\n\nGoing by the evidence, is the sentence true?\n\n{options}"
-    ),
-    Template(
-        "Somebody has just said or written this:\n{premise}\n\nMake up another sentence on the same matter, one that {relation} if they are right.",
+        "{premise}\n\nWrite another sentence on the same subject, one that {relation} if this is right.",
         "{hypothesis}",
         INVERTED,
     ),
     Template(
-        'Sentence A is the background, and B is about it. Asked whether B is true, a careful reader of A replies "{answer}".\n\nA: {premise}\nB:',
+        'A: {premise}\n\nWrite a sentence B to go with A. "Is B true, given A?" should get the answer "{answer}".',
         "{hypothesis}",
         INVERTED,
     ),
     Template(
-        "Here is a claim.\n\n{hypothesis}\n\nInvent a sentence or two such that, for anyone who believes them, the claim {relation}.",
+        "Make up some background for the claim below. Given that background, the claim {relation}.\n\n{hypothesis}",
         "{premise}",
         INVERTED,
     ),
@@ -302,35 +275,29 @@ QNLI = Dataset(
         "Question: {question}\nText: {sentence}\nDoes the text contain the answer to the question?\nAnswer (yes or no):"
     ),
     templates=(
-        Template("Question: {question}\nSentence: {sentence}\nDoes the sentence answer the question?\n{options}"),
+        Template("Sentence: {sentence}\nDoes it answer this question?\n{question}\n{options}"),
+        Template("{sentence}\n\nIs that enough to answer the following?\n\n{question}\n\n{options}"),
+        Template("I asked: {question}\nThe top search result says: {sentence}\nIs my answer in there?\n\n{options}"),
+        Template("Q: {question}\nText: {sentence}\nAnswered?\n{options}"),
         Template(
-            "{sentence}\n\nCould a reader of the sentence above work out the answer to the following from it alone?\n\n{question}\n\n{options}"
+            "Shared words alone don't count here.\n\nQuestion: {question}\nSentence: {sentence}\n\nDoes the sentence hold what the question asks for?\n{options}"
+        ),
+        Template("{question}\n\nDoes this encyclopedia sentence tell you?\n\n{sentence}\n\n{options}"),
+        Template(
+            "Reply yes if the sentence gives the answer and no if it doesn't.\n\nAsked: {question}\nFound: {sentence}\n\n{options}"
         ),
         Template(
-            'I would like to know this: {question}\nA search engine brought up one result: "{sentence}"\nIs what I wanted to know in there?\n\n{options}'
-        ),
-        Template("Q: {question}\nText: {sentence}\nIs the answer in the text?\n{options}"),
-        Template(
-            "Please check whether this sentence holds the information that was asked for, and not just words that look like it.\n\nAsked for: {question}\n\nSentence: {sentence}\n\n{options}"
-        ),
-        Template(
-            'SECTION 2: FINDING INFORMATION\n\nA candidate was asked "{question}" and quoted this sentence from an encyclopedia as evidence:\n\n{sentence}\n\nDoes the quotation contain what the candidate was asked for?\n\n{options}'
-        ),
-        Template(
-            "Suppose all you have been told is this:\n{sentence}\n\nCould you now answer somebody who asks you the following?\n{question}\n\n{options}"
-        ),
-        Template(
-            "Read the sentence and ask one question on its subject, namely one that it {relation}.\n\n{sentence}",
+            "Ask one question about the topic of this sentence, a question that it {relation}.\n\n{sentence}",
             "{question}",
             INVERTED,
         ),
         Template(
-            'A pupil is shown the sentence "{sentence}" and has to say whether a certain question can be answered from it. The correct response is "{answer}". Write that question.',
+            '{sentence}\n\nWrite a question on this subject. "Does the sentence answer it?" should get the reply "{answer}".',
             "{question}",
             INVERTED,
         ),
         Template(
-            "Keep to the subject, and write a sentence for an encyclopedia that {relation} the question below.\n\n{question}",
+            "Stay on topic and write one encyclopedia sentence that {relation} this question:\n\n{question}",
             "{sentence}",
             INVERTED,
         ),
@@ -365,31 +332,27 @@ RTE = Dataset(
         "{premise}\nStatement: {hypothesis}\nIs the statement true or false?\nAnswer:", ("true", "false")
     ),
     templates=(
-        Template(
-            "{premise}\n\nDoes it follow from the text above that the sentence below is true?\n\n{hypothesis}\n\n{options}"
-        ),
+        Template("{premise}\n\nIf that's so, must this be true?\n\n{hypothesis}\n\n{options}"),
         Template("Text: {premise}\nStatement: {hypothesis}\nDoes the text support the statement?\n{options}"),
-        Template(
-            "Before a newspaper prints a claim, an editor looks for a source that backs it up.\n\nClaim: {hypothesis}\n\nSource: {premise}\n\nDoes the source back up the claim?\n\n{options}"
-        ),
+        Template("Does the source back up the claim?\n\nClaim: {hypothesis}\n\nSource: {premise}\n\n{options}"),
         Template("Premise: {premise}\nConclusion: {hypothesis}\nValid?\n{options}"),
         Template(
-            'Hello! I read the following report this morning:\n\n{premise}\n\nMay I now tell people this, on the strength of the report?\n"{hypothesis}"\n\n{options}'
+            "read this in the news today:\n{premise}\n\ncan I safely tell people this?\n{hypothesis}\n\n{options}"
         ),
         Template(
-            "Would somebody who has read and believed this passage also have to accept the sentence that comes after it?\n\nPassage: {premise}\n\nSentence: {hypothesis}\n\n{options}"
+            "Say a reader believes the passage.\n\nPassage: {premise}\n\nSentence: {hypothesis}\n\nDo they have to accept the sentence as well?\n{options}"
+        ),
+        Template("{premise}\n{hypothesis}\nDoes it follow?\n{options}"),
+        Template(
+            "{hypothesis}\n\nDoes that follow from the report below? Don't rely on anything else you know.\n\n{premise}\n\n{options}"
         ),
         Template(
-            "QUESTION 4\n\nConsider the extract:\n\n{premise}\n\nA student infers from it: {hypothesis}\n\nDoes the extract justify the inference?\n\n{options}"
-        ),
-        Template("{hypothesis}\n\nCan that be concluded from this?\n\n{premise}\n\n{options}"),
-        Template(
-            "Here is a passage from the news.\n\n{premise}\n\nWrite one short sentence on what it talks about, such that the sentence {relation}.",
+            "{premise}\n\nTake this report and write one short sentence on its subject that {relation}.",
             "{hypothesis}",
             INVERTED,
         ),
         Template(
-            'A quiz shows a passage and a statement and asks whether the passage proves the statement. The solution for this statement is "{answer}".\n\nStatement: {hypothesis}\n\nWhat could the passage be?',
+            'Statement: {hypothesis}\n\nWrite a news passage on this subject. The answer to "Does the statement follow from the passage?" should be "{answer}".',
             "{premise}",
             INVERTED,
         ),
@@ -418,35 +381,23 @@ SNLI = Dataset(
         ("true", "neither", "false"),
     ),
     templates=(
+        Template("Photo: {premise}\nAlso true? {hypothesis}\n{options}"),
+        Template("One scene:\n\n1. {premise}\n2. {hypothesis}\n\nIf 1 is true, is 2?\n{options}"),
+        Template("{hypothesis}\n\nIs this true in the scene below?\n\n{premise}\n\n{options}"),
+        Template("Scene: {premise}\nDetail: {hypothesis}\nTrue?\n{options}"),
+        Template("can't see the photo, only the caption:\n{premise}\n\nis this true of it?\n{hypothesis}\n\n{options}"),
         Template(
-            'A photograph has this caption: "{premise}"\n\nHere is a second sentence about the same photograph:\n"{hypothesis}"\n\nIs the second sentence true?\n\n{options}'
+            "Trust the caption and say whether the description is true too.\n\nCaption: {premise}\nDescription: {hypothesis}\n\n{options}"
         ),
+        Template("{premise}\n{hypothesis}\n\nSay whether the lower line is true if the upper one is.\n{options}"),
+        Template("{premise}\n\nAdd a sentence that {relation} in this scene.", "{hypothesis}", INVERTED),
         Template(
-            "Premise: {premise}\nHypothesis: {hypothesis}\nBoth describe one scene. If the premise is true, is the hypothesis true as well?\n{options}"
-        ),
-        Template("{hypothesis}\n\nIs this true of the scene described next?\n\n{premise}\n\n{options}"),
-        Template("Scene: {premise}\nTrue of the scene? {hypothesis}\n{options}"),
-        Template(
-            "I cannot see the picture myself, but this is what I was told about it:\n{premise}\n\nPlease help me out. Going by that, is the following true of the picture?\n{hypothesis}\n\n{options}"
-        ),
-        Template(
-            "Exercise 7. Accept sentence (a) as a correct account of a situation. Is sentence (b) a correct account of the same situation?\n\n(a) {premise}\n(b) {hypothesis}\n\n{options}"
-        ),
-        Template(
-            'Two people are looking at one snapshot. The first, who is always right, says: "{premise}"\nThe second says: "{hypothesis}"\nIs the second one right too?\n\n{options}'
-        ),
-        Template(
-            "{premise}\n\nImagine that scene and write a sentence about it that, given the description, {relation}.",
+            'Caption: {premise}\n\nWrite a sentence about the picture. Going by the caption, "Is it true?" should get the answer "{answer}".',
             "{hypothesis}",
             INVERTED,
         ),
         Template(
-            'Caption: {premise}\nSomeone who knows only the caption is asked if another sentence about the picture is true, and says: "{answer}"\nThe other sentence:',
-            "{hypothesis}",
-            INVERTED,
-        ),
-        Template(
-            "Write the caption of a photograph about which the sentence below {relation}.\n\n{hypothesis}",
+            "Write a photo caption. Going by your caption, the sentence below {relation}.\n\n{hypothesis}",
             "{premise}",
             INVERTED,
         ),
@@ -486,29 +437,27 @@ WNLI = Dataset(
     fields=_wnli_fields,
     gpt3_prompt=Gpt3Prompt("{text}\nStatement: {reading}\nIs the statement true or false?\nAnswer:", ("false", "true")),
     templates=(
-        Template("{text}\n\nDoes that tell us the following?\n\n{reading}\n\n{options}"),
+        Template("{text}\n\nDoes that mean the following?\n\n{reading}\n\n{options}"),
         Template("Original: {text}\nReading: {reading}\nIs the reading right?\n{options}"),
         Template(
-            "What comes next has a pronoun in it that could be taken in more than one way.\n\n{text}\n\nSomebody takes it like this:\n\n{reading}\n\nHave they understood it?\n\n{options}"
+            "One pronoun in this text could refer to different things.\n\n{text}\n\nIs it understood correctly here?\n\n{reading}\n\n{options}"
         ),
         Template(
-            "Work out who or what the pronouns stand for, then say whether line 2 follows from line 1.\n\n1. {text}\n2. {reading}\n\n{options}"
+            "Work out what the pronouns refer to.\n\n1. {text}\n2. {reading}\n\nDoes line 2 follow from line 1?\n{options}"
         ),
+        Template("{text}\n\nI take this to mean: {reading}\nAm I right?\n{options}"),
+        Template("Given: {text}\nInferred: {reading}\nRight?\n{options}"),
         Template(
-            "My computer is learning to make sense of words like he, she, it and they. I typed in this:\n{text}\n\nIt drew the following conclusion:\n{reading}\n\nWas it correct to do so?\n{options}"
+            "Did the author of the first sentence mean the second?\n\nFirst: {text}\nSecond: {reading}\n\n{options}"
         ),
-        Template("WHO IS MEANT?\n\nGiven: {text}\nInferred: {reading}\n\nDoes the inference hold?\n\n{options}"),
+        Template("{reading}\n\nCan you tell that from this?\n\n{text}\n\n{options}"),
         Template(
-            "Would the author of the first text say that the second is what was meant?\n\nFirst: {text}\nSecond: {reading}\n{options}"
-        ),
-        Template("{reading}\n\nIs that what you learn from the following?\n\n{text}\n\n{options}"),
-        Template(
-            "{text}\n\nRepeat a part of this with a noun or a name in place of one of its pronouns. Choose the noun or name so that what you write {relation}.",
+            "{text}\n\nRewrite part of this with a noun or name in place of one pronoun, so that your sentence {relation}.",
             "{reading}",
             INVERTED,
         ),
         Template(
-            'Someone who knew exactly what each pronoun of a certain text referred to was asked if the line below could be concluded from it. The reply was "{answer}". What may the text have been?\n\n{reading}',
+            'Make up a text with a pronoun in it. Someone who understands it is asked whether the line below follows, and answers "{answer}".\n\n{reading}',
             "{text}",
             INVERTED,
         ),

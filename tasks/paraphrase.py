@@ -18,15 +18,26 @@ with epy.lazy_imports():  # the catalog is read by processes that need no Tensor
 
 # MRPC and PAWS come tokenized (`He said , `` I don 't know . ''`), each in its own dialect. Applied in order.
 _TOKENIZATION = (
+    (r"' '", ' " '),  # a quotation mark whose halves came apart
     (r"\s+", " "),
     (r"``\s?", '"'),
     (r"\s?''", '"'),
     (r'(^|[ (])" ([^"]*) "', r'\1"\2"'),  # straight quotation marks stand apart on both sides
+    (r'(^|[ (])"([^ "][^"]*) "', r'\1"\2"'),  # and the closing one of a pair
     (r'^" ([^"]*)$', r'"\1'),  # a quotation that the next sentence of the source would close
+    (r'^([^"]*(?::|\b(?:said|says|added|declared|wrote),)) ?" ', r'\1 "'),  # opened here and closed later
+    (r'^([^"]*[,.?!]) "( |$)', r'\1"\2'),  # and one that an earlier sentence opened
+    (r" ' s\b", "'s"),
+    (r"(^|[ (])' ([^']*) '( ?[,.;:?!)]|$)", r"\1'\2'\3"),
+    (r"s '([ ,.]|$)", r"s'\1"),  # "workers ' union"; a quotation may end so, too
+    (r"([,.?!]) '( [a-z]|$)", r"\1'\2"),
+    (r"(^|[ (])' ([^']*) '", r"\1'\2'"),
+    (r"(^|[ (])' (\S)", r"\1'\2"),
     (r" (n't|['’](?:s|re|ve|ll|d|m|t))\b", r"\1"),
     (r" n 't\b", "n't"),
     (r" ([,;:?!%)\]])", r"\1"),
-    (r' \.( |"|$)', r".\1"),
+    (r""" \.([ "',)]|$)""", r".\1"),
+    (r"\bO '(\w)", r"O'\1"),
     (r"([(\[$£]) ", r"\1"),
 )
 
@@ -70,31 +81,25 @@ MRPC = Dataset(
         "First sentence: {sentence1}\nSecond sentence: {sentence2}\nDo both sentences say the same?\nAnswer (yes or no):"
     ),
     templates=(
-        Template("Sentence 1: {sentence1}\nSentence 2: {sentence2}\nDo the two mean the same thing?\n{options}"),
-        Template("{sentence1}\n\n{sentence2}\n\nIs one of these a restatement of the other?\n\n{options}"),
-        Template(
-            "Two sentences have been taken from news reports. Leaving aside details of little weight, do they report the same thing?\n\nReport A: {sentence1}\nReport B: {sentence2}\n\n{options}"
-        ),
+        Template("Sentence 1: {sentence1}\nSentence 2: {sentence2}\nDo they mean the same thing?\n{options}"),
+        Template("{sentence1}\n\n{sentence2}\n\nIs one a restatement of the other?\n\n{options}"),
+        Template("Small details aside, do both reports say the same?\n\n- {sentence1}\n- {sentence2}\n\n{options}"),
         Template("A: {sentence1}\nB: {sentence2}\nParaphrase?\n{options}"),
         Template(
-            "An editor does not want to run the same piece of news twice. This line has already been printed:\n\n{sentence1}\n\nNow the next one lands on the desk:\n\n{sentence2}\n\nDoes it say the same?\n\n{options}"
+            "We've already run this line:\n{sentence1}\n\nWould this one just repeat it?\n{sentence2}\n\n{options}"
+        ),
+        Template("Original: {sentence1}\nReworded: {sentence2}\n\nWould you accept that as a paraphrase?\n{options}"),
+        Template("(a) {sentence1}\n(b) {sentence2}\n\nRoughly the same meaning?\n{options}"),
+        Template(
+            "could I swap line 1 for line 2 and still get the message across?\n1. {sentence1}\n2. {sentence2}\n\n{options}"
         ),
         Template(
-            "I gave my students a sentence from the news and told them to put it differently.\n\nThe sentence: {sentence1}\nOne attempt: {sentence2}\n\nWould you accept the attempt as a paraphrase?\n{options}"
-        ),
-        Template(
-            "COMPARING TEXTS\n\nAre (a) and (b) semantically equivalent?\n\n(a) {sentence1}\n(b) {sentence2}\n\n{options}"
-        ),
-        Template(
-            "Could the second of these lines take the place of the first, and would readers still come away with the same message?\n1. {sentence1}\n2. {sentence2}\n\n{options}"
-        ),
-        Template(
-            "{sentence1}\n\nKeep many of these words, and write a sentence that {relation} the one above.",
+            "{sentence1}\n\nReusing many of these words, write a sentence that {relation} the one above.",
             "{sentence2}",
             INVERTED,
         ),
         Template(
-            'When asked if two sentences from the news were paraphrases of each other, a reader said "{answer}". One of the two was this:\n\n{sentence2}\n\nWhat was the other?',
+            'Write a news sentence to go with this one. "Are the two paraphrases?" should get the answer "{answer}".\n\n{sentence2}',
             "{sentence1}",
             INVERTED,
         ),
@@ -142,34 +147,26 @@ QQP = Dataset(
         "First question: {question1}\nSecond question: {question2}\nDo both questions ask for the same thing?\nAnswer (yes or no):"
     ),
     templates=(
-        Template("{question1}\n{question2}\n\nAre these two asking the same thing?\n\n{options}"),
-        Template("Question A: {question1}\nQuestion B: {question2}\nDuplicates?\n{options}"),
+        Template("Q1: {question1}\nQ2: {question2}\n\nAre these asking the same thing?\n\n{options}"),
+        Template("{question1}\n{question2}\nDuplicates?\n{options}"),
+        Template("Should a Q&A site merge these questions?\n\n- {question1}\n- {question2}\n\n{options}"),
         Template(
-            "A website where anybody can ask anything merges the questions that amount to the same. Should it merge these?\n\n- {question1}\n- {question2}\n\n{options}"
+            "Someone already asked this:\n{question1}\n\nI was going to ask:\n{question2}\n\nWill their answers do for me too?\n{options}"
         ),
         Template(
-            "Someone has already asked this:\n{question1}\n\nAnd I was about to ask this:\n{question2}\n\nWill the answers to the former serve me just as well?\n{options}"
+            "Think of a perfect answer to the first question. Would it be just as good for the second?\n\nFirst: {question1}\nSecond: {question2}\n\n{options}"
         ),
         Template(
-            "Think of a perfect reply to the question on top. Would it also be a perfect reply to the one at the bottom?\n\nTop: {question1}\n\nBottom: {question2}\n\n{options}"
+            "Forum report: the new question repeats the old one.\n\nOld: {question1}\nNew: {question2}\n\nIs the report right?\n{options}"
         ),
+        Template("Input 1: {question1}\nInput 2: {question2}\nSame intent?\n{options}"),
+        Template("Compare what they want to know.\n\nAnn: {question1}\nBen: {question2}\n\nThe same thing?\n{options}"),
         Template(
-            "You moderate a forum, and a member has reported a new question as a repetition of an old one.\n\nOld: {question1}\nNew: {question2}\n\nIs the member right?\n\n{options}"
-        ),
-        Template("DUPLICATE DETECTION\nInput 1: {question1}\nInput 2: {question2}\nSame intent?\n{options}"),
-        Template(
-            "Ann wrote: {question1}\nBen wrote: {question2}\n\nPlease tell me if Ann and Ben are after the same information.\n\n{options}"
-        ),
-        Template(
-            "{question1}\n\nStay close to this subject, and think up a question that {relation} the one above.",
+            "{question1}\n\nStay close to this subject and ask a question that {relation} the one above.",
             "{question2}",
             INVERTED,
         ),
-        Template(
-            "Two questions from a website, with a note on whether they are duplicates. Fill in the first one.\n\nDuplicates: {answer}\nSecond question: {question2}\nFirst question:",
-            "{question1}",
-            INVERTED,
-        ),
+        Template("Two forum questions. Duplicates: {answer}\n\nSecond: {question2}\nFirst:", "{question1}", INVERTED),
     ),
 )
 
@@ -205,29 +202,27 @@ PAWS_WIKI = Dataset(
         "First sentence: {sentence1}\nSecond sentence: {sentence2}\nDo both sentences say the same?\nAnswer (yes or no):"
     ),
     templates=(
-        Template("{sentence1}\n\n{sentence2}\n\nDo the two statements above convey the same facts?\n\n{options}"),
-        Template(
-            "The sentences below share most of their words. Are they paraphrases of each other as well?\n\n1. {sentence1}\n2. {sentence2}\n\n{options}"
-        ),
+        Template("{sentence1}\n\n{sentence2}\n\nDo both statements give the same facts?\n\n{options}"),
+        Template("Nearly the same words. The same meaning, too?\n\n- {sentence1}\n- {sentence2}\n\n{options}"),
         Template("Text 1: {sentence1}\nText 2: {sentence2}\nSame meaning?\n{options}"),
         Template(
-            "A swap of two words can be harmless, or it can turn upside down who did what, and where, and when. Read slowly and decide whether the rewording is faithful.\n\nOriginal: {sentence1}\nRewording: {sentence2}\n\n{options}"
+            "Read slowly, since swapping two words can change who did what, where or when. Is the rewording faithful?\n\nOriginal: {sentence1}\nRewording: {sentence2}\n\n{options}"
         ),
         Template(
-            "Somebody has edited an encyclopedia. Until yesterday it said:\n{sentence1}\n\nSince then it has said:\n{sentence2}\n\nDo readers still get the same information?\n\n{options}"
+            "An encyclopedia article was edited.\n\nBefore: {sentence1}\nAfter: {sentence2}\n\nDoes it still say the same?\n{options}"
         ),
-        Template("{sentence1}\n\nIs this just another way to put that?\n\n{sentence2}\n\n{options}"),
-        Template("ITEM 12\n\nP: {sentence1}\nQ: {sentence2}\n\nAre P and Q equivalent?\n\n{options}"),
+        Template("{sentence1}\n\nIs the next sentence just another way to say that?\n\n{sentence2}\n\n{options}"),
+        Template("P: {sentence1}\nQ: {sentence2}\nEquivalent?\n{options}"),
         Template(
-            "Our software hunts for paraphrases and claims that it has caught one here:\n- {sentence1}\n- {sentence2}\n\nCould you check its catch for us? If the meaning differs in any point that matters, it is not a paraphrase.\n\n{options}"
+            "Our software calls these two paraphrases, is it right? if any fact differs, it isn't\n- {sentence1}\n- {sentence2}\n\n{options}"
         ),
         Template(
-            "Move the words of this sentence around, or exchange a few, so that it {relation}.\n\n{sentence1}",
+            "Move the words of this sentence around or swap a few, so that it {relation}.\n\n{sentence1}",
             "{sentence2}",
             INVERTED,
         ),
         Template(
-            'Make up a sentence from very nearly the words of the one below. To the question whether the two agree in meaning, the reply has to be "{answer}".\n\n{sentence2}',
+            'Use almost the same words in a sentence of your own. "Does it mean the same?" should get the answer "{answer}".\n\n{sentence2}',
             "{sentence1}",
             INVERTED,
         ),
@@ -278,34 +273,30 @@ STSB = Dataset(
     ),
     templates=(
         Template(
-            "On a scale from 0 (nothing in common) to 5 (the same meaning), how alike are these two in what they say?\n\n{sentence1}\n{sentence2}\n\n{options}"
+            "From 0 (nothing in common) to 5 (same meaning), how similar are these?\n\n{sentence1}\n{sentence2}\n\n{options}"
         ),
         Template("A: {sentence1}\nB: {sentence2}\nSimilarity (0 = unrelated, 5 = equivalent)?\n{options}"),
         Template(
-            "Compare the texts and grade how close they are, by this key.\n\n5: the same meaning\n4: the same, but for details of no importance\n3: much the same, though something important differs or is missing\n2: different, but with some details in common\n1: different, on the same topic\n0: different altogether\n\nText 1: {sentence1}\nText 2: {sentence2}\n\n{options}"
+            "Grade how close the two texts are.\n5: same meaning\n4: same, apart from minor details\n3: roughly the same, but something important differs\n2: different, with some details in common\n1: different, on the same topic\n0: unrelated\n\nText 1: {sentence1}\nText 2: {sentence2}\n\n{options}"
         ),
         Template(
-            "{sentence1}\n{sentence2}\n\nSay how near the two lines above come to each other in meaning. The lowest mark, 0, is for lines that have nothing to do with each other, and the highest, 5, for lines that amount to the same.\n\n{options}"
+            "{sentence1}\n{sentence2}\n\nHow much of their meaning do they share, from 0 (none) to 5 (all)?\n\n{options}"
+        ),
+        Template("0 = unrelated, 5 = same:\n- {sentence1}\n- {sentence2}\n{options}"),
+        Template(
+            "Ignore the wording and compare the content.\n\nFirst: {sentence1}\nSecond: {sentence2}\n\nEnter 0 for no relation, 5 for the same meaning or a number between them.\n{options}"
         ),
         Template(
-            "Five points if both say the same, none if they speak of entirely different things, and something in between for everything else: how many points does this pair get?\n\n- {sentence1}\n- {sentence2}\n\n{options}"
+            "I turned this:\n{sentence1}\n\ninto this:\n{sentence2}\n\nHow much of the meaning is left, from 0 (none) to 5 (all)?\n{options}"
         ),
+        Template("{sentence1}\n{sentence2}\n\nAlike? (5 yes, 0 no)\n{options}"),
         Template(
-            "We are looking for volunteers who judge pairs of short texts. What counts is the content and not the wording. Please enter one whole number, with 0 for no relation at all and 5 for full agreement in meaning.\n\nFirst text: {sentence1}\n\nSecond text: {sentence2}\n\n{options}"
-        ),
-        Template(
-            "I started from this:\n{sentence1}\n\nAnd I ended up with this:\n{sentence2}\n\nHow much of the meaning has come through? Give me a 5 if it is all there and unchanged, a 0 if it is another subject, or else a figure in the middle.\n{options}"
-        ),
-        Template(
-            "SEMANTIC SIMILARITY, from 0 (none) up to 5 (complete), rounded to a whole number\n(1) {sentence1}\n(2) {sentence2}\n{options}"
-        ),
-        Template(
-            "Several people compared the text below with a second one and rated the similarity in meaning, where 0 stands for unrelated and 5 for equivalent. Their average was {rating}. Write a text that might have been the second.\n\n{sentence1}",
+            "Write a text whose similarity in meaning to this one would be rated {rating}, on a scale from 0 (unrelated) to 5 (equivalent).\n\n{sentence1}",
             "{sentence2}",
             INVERTED,
         ),
         Template(
-            "{sentence2}\n\nAnother line is to be set beside this one. Asked how similar the two are in meaning, from 0 for not at all to 5 for completely, a judge should say {answer}. What could the other line be?",
+            "{sentence2}\n\nGive me another line. Its similarity to this one should be {answer}, where 0 is nothing in common and 5 is the same meaning.",
             "{sentence1}",
             INVERTED,
         ),

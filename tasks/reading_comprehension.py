@@ -48,33 +48,29 @@ BOOL_Q = Dataset(
     bare="{passage}\n{question}",
     gpt3_prompt=Gpt3Prompt("{passage}\nQuestion: {question}\nAnswer (yes or no):"),
     templates=(
-        Template(
-            'The paragraph below comes from an encyclopedia entry called "{title}".\n\n{passage}\n\nGoing by the paragraph alone, how would you answer this?\n{question}\n\n{options}'
-        ),
-        Template("{question}\n\nLook through this excerpt before you decide.\n\n{passage}\n\n{options}"),
+        Template('"{title}"\n\n{passage}\n\nOnly the paragraph counts: {question}\n{options}'),
+        Template("{question}\n\nCheck this excerpt before you decide.\n\n{passage}\n\n{options}"),
         Template("Text: {passage}\nYes or no: {question}\n{options}"),
         Template(
-            'Could you help me settle a small argument? It is about this: {question} All I have found is this passage, under the heading "{title}":\n\n{passage}\n\nPlease tell me what it comes down to.\n{options}'
+            "settle this for us please: {question}\nall we found is the entry on {title}\n\n{passage}\n\n{options}"
         ),
         Template(
-            'READING TEST\n\nStudy the extract and mark the correct reply to the item beneath it.\n\nExtract from "{title}":\n{passage}\n\nItem: {question}\n\n{options}'
+            "Read the passage about {title}, then answer the question with yes or no.\n\n{passage}\n\n{question}\n\n{options}"
         ),
+        Template("{passage}\n\n{question}\nAnswer yes or no.\n{options}"),
+        Template("Rely on these facts only.\n\n{passage}\n\n{question}\nYes or no?\n{options}"),
         Template(
-            'Amira: {question}\nTom: Wait, I will look it up. Here is what it says under "{title}":\n\n{passage}\n\nWhat should Tom tell Amira?\n\n{options}'
-        ),
-        Template("{passage}\n\nWith nothing to rely on but the facts above, give a verdict: {question}\n{options}"),
-        Template(
-            '{passage}\n\nAsk something about this text that can be settled by a plain yes or no, and for which the text says "{answer}".',
+            '{passage}\n\nAsk a yes-or-no question about this text. The answer should be "{answer}".',
             "{question}",
             INVERTED,
         ),
         Template(
-            'I am writing a quiz in which every reply is either yes or no. The next reply has to be "{answer}", and the players will be given the following lines on {title}. What shall I ask them?\n\n{passage}',
+            'Quiz topic: {title}\n\n{passage}\n\nWrite a question that this text answers with "{answer}".',
             "{question}",
             INVERTED,
         ),
         Template(
-            "Please contribute one yes-or-no question to our reader on {title}, and put the right reply under it. The text it goes with is this:\n\n{passage}",
+            "Write a yes-or-no question about the text on {title}, then its answer on the next line.\n\n{passage}",
             "{question}\n{answer}",
             INVERTED,
         ),
@@ -124,33 +120,19 @@ DROP = Dataset(
     gpt3_prompt=Gpt3Prompt("Passage: {passage}\nQuestion: {question}\nAnswer:", stop=("\n",)),
     templates=(
         Template("{passage}\n\nWork this out: {question}"),
-        Template(
-            "Passage: {passage}\nQuestion: {question}\nAnswer with a number, a date, or some words of the passage:"
-        ),
-        Template(
-            "To answer the question you may have to count, compare, add or subtract what the text mentions.\n\nQuestion: {question}\n\nText: {passage}"
-        ),
-        Template("{question}\n\nAll that you need is in here, though perhaps not in one place.\n\n{passage}"),
-        Template(
-            "I have to report one detail to my boss, and it is hidden in this text:\n\n{passage}\n\nHere is what she wants to know. Could you spare me the trouble of working it out?\n{question}"
-        ),
-        Template(
-            "READING WITH A SHARP PENCIL\n\n{passage}\n\nGive the result only, without your calculations or reasons.\n\n(1) {question}"
-        ),
-        Template(
-            "You keep records of all kinds and get a query about this one.\n\nRecord: {passage}\n\nQuery: {question}\n\nYour reply, in the fewest words:"
-        ),
+        Template("Passage: {passage}\nQuestion: {question}\nAnswer (a number, a date or words of the passage):"),
+        Template("You may have to count, compare, add or subtract.\n\nQuestion: {question}\n\nText: {passage}"),
+        Template("{question}\n\nIt's all in here, though perhaps not in one place.\n\n{passage}"),
+        Template("need one detail from this text:\n{question}\n\n{passage}"),
+        Template("Read closely.\n\n{passage}\n\n{question}\nGive the result only."),
+        Template("Record: {passage}\nQuery: {question}\nReply, in the fewest words:"),
         Template("{passage}\n{question}"),
         Template(
-            "Make up a question on the passage below for which one has to think a little, and whose solution is this: {answer}\n\n{passage}",
+            "Write a question about this passage that takes some thinking. Its answer is: {answer}\n\n{passage}",
             "{question}",
             INVERTED,
         ),
-        Template(
-            "{passage}\n\nWrite a question that a careful reader of this text can answer with {answer_type}.",
-            "{question}",
-            INVERTED,
-        ),
+        Template("{passage}\n\nAsk something about this that is answered with {answer_type}.", "{question}", INVERTED),
     ),
 )
 
@@ -198,35 +180,23 @@ MULTIRC = Dataset(
         "{paragraph}\n\nQuestion: {question}\nIs the following a right answer? {response}\nYes or no:"
     ),
     templates=(
+        Template("{paragraph}\n\nQuestion: {question}\nProposed answer: {response}\n\nIs it correct?\n{options}"),
         Template(
-            "{paragraph}\n\nQuestion: {question}\nProposed answer: {response}\n\nIs the proposed answer correct?\n{options}"
+            "Text: {paragraph}\n\nI asked: {question}\nA student said: {response}\n\nDo they get the point?\n{options}"
         ),
         Template(
-            "My class read the text below, and I put a question to them.\n\nText: {paragraph}\n\nWhat I asked: {question}\nWhat one of the pupils said: {response}\n\nMay I give the pupil a point for that?\n\n{options}"
-        ),
-        Template(
-            "Since a question can have several good answers, each is looked at by itself.\n\n{paragraph}\n\n{question}\n- {response}\n\nIs this one of the good ones?\n\n{options}"
+            "A question can have several good answers.\n\n{paragraph}\n\n{question}\n- {response}\n\nIs this one of them?\n{options}"
         ),
         Template("Text: {paragraph}\nQ: {question}\nA: {response}\nRight?\n{options}"),
+        Template("{question}\n{response}\n\nDoes the passage bear that out?\n\n{paragraph}\n\n{options}"),
+        Template("{paragraph}\n\n{question} {response}\n\nCorrect?\n{options}"),
         Template(
-            "Somebody who has read a certain passage is asked this:\n{question}\n\nThe reply is:\n{response}\n\nHere is the passage. Does it bear out the reply?\n\n{paragraph}\n\n{options}"
+            "Is the answer right? The evidence may be spread over several sentences.\n\nQuestion: {question}\nAnswer: {response}\n\n{paragraph}\n\n{options}"
         ),
+        Template('i\'d answer this with "{response}", agree?\n{question}\n\n{paragraph}\n\n{options}'),
+        Template("{paragraph}\n\n{question}\n\nGive an answer that {relation}.", "{response}", INVERTED),
         Template(
-            "PROOFS FOR THE ANSWER KEY\n\nPassage: {paragraph}\n\nItem: {question}\nKey: {response}\n\nMay the key be printed as it stands?\n\n{options}"
-        ),
-        Template(
-            "{question}\n{response}\n\nDoes the second line answer the first correctly? Use the following, and note that the evidence may be spread over several sentences.\n\n{paragraph}\n\n{options}"
-        ),
-        Template(
-            "Would you agree, after reading what is written below, with the answer that I am going to suggest? The question is: {question}\nMy suggestion is: {response}\n\n{paragraph}\n\n{options}"
-        ),
-        Template(
-            "{paragraph}\n\n{question}\n\nGive an answer to this that {relation}.",
-            "{response}",
-            INVERTED,
-        ),
-        Template(
-            "Put a question about the text to its readers. Somebody will reply with the line given here, and the reply has to be one that {relation}.\n\nText: {paragraph}\n\nReply: {response}",
+            "Text: {paragraph}\n\nReply: {response}\n\nWrite a question about the text to which this reply {relation}.",
             "{question}",
             INVERTED,
         ),
@@ -262,35 +232,22 @@ OPENBOOKQA = Dataset(
     gpt3_prompt=Gpt3Prompt("{fact}.\n{question}"),
     templates=(
         Template(
-            "{fact}\n\nWith this in mind, choose what answers the question or completes the sentence below.\n\n{question}\n\n{options}",
-            open_input="{fact}\n\nWith this in mind, answer the question or complete the sentence below.\n\n{question}",
+            "{fact}\n\nWith this in mind, choose the answer or completion.\n\n{question}\n\n{options}",
+            open_input="{fact}\n\nWith this in mind, answer the question or complete the sentence.\n\n{question}",
         ),
         Template("Fact: {fact}\nProblem: {question}\n{options}"),
         Template("{question}\n\n{options}\n\nHint: {fact}"),
+        Template("Science book: {fact}\n\n{question}\n\nAdd what everyone knows, then answer.\n{options}"),
+        Template("Open-book exam: {question}\n\nThe book says: {fact}\n\nWhat do you answer?\n{options}"),
+        Template("the hint on the board says: {fact}\nhow do we solve this?\n{question}\n{options}"),
+        Template("Remember: {fact}\nApply: {question}\n\n{options}"),
+        Template("Continue or answer this correctly:\n{question}\n\nIt helps to know:\n- {fact}\n\n{options}"),
         Template(
-            "This sentence comes from an introduction to the sciences:\n{fact}\n\nPut it together with what everybody knows, and find the line that is right.\n\n{question}\n\n{options}"
-        ),
-        Template(
-            "In the middle of an exam you come to this item:\n\n{question}\n\nIt is an open-book exam, and in the book you find the following:\n\n{fact}\n\nWhat do you mark?\n{options}",
-            open_input="In the middle of an exam you come to this item:\n\n{question}\n\nIt is an open-book exam, and in the book you find the following:\n\n{fact}\n\nWhat do you write?",
-        ),
-        Template(
-            "Our teacher wrote something on the blackboard and said that we were going to need it: {fact}\nNow we are stuck on this: {question}\nWould you show us which one to take?\n{options}"
-        ),
-        Template("ELEMENTARY SCIENCE\n\nRemember: {fact}\nApply: {question}\n\n{options}"),
-        Template(
-            "There are four ways to go on from here, but only one of them is correct.\n\n{question}\n\nTo find it you should know this:\n- {fact}\n\n{options}"
-        ),
-        Template(
-            "{fact}\n\nThink up a question, or the beginning of a sentence, that shows if someone can apply this. The correct choice will be the following: {answer}",
+            "{fact}\n\nWrite a question, or the start of a sentence, that tests this. The right answer should be: {answer}",
             "{question}",
             INVERTED,
         ),
-        Template(
-            "Test item: {question}\nCorrect choice: {answer}\n\nWhich general fact is behind it?",
-            "{fact}",
-            INVERTED,
-        ),
+        Template("Test item: {question}\nCorrect: {answer}\n\nWhat general fact is behind it?", "{fact}", INVERTED),
     ),
 )
 
@@ -324,33 +281,23 @@ SQUAD_V1 = Dataset(
     gpt3_prompt=Gpt3Prompt("{context}\n\nQ: {question}\nA:", stop=("\n",)),
     templates=(
         Template(
-            "Copy out the words of the passage that answer the question.\n\nPassage: {context}\n\nQuestion: {question}"
+            "Copy the words of the passage that answer the question.\n\nPassage: {context}\n\nQuestion: {question}"
         ),
-        Template("{context}\n\n{question}\nReply with the shortest phrase from the text that says enough."),
-        Template('{question}\n\nYou will find it somewhere in this extract from the article "{title}".\n\n{context}'),
-        Template("{context}\nQ: {question}\nA:"),
+        Template("{context}\n\n{question}\nReply with the shortest phrase that says enough."),
+        Template("looking for this: {question}\n\nit's somewhere in the article on {title}:\n\n{context}"),
+        Template("{context}\n\nQuestion on the text: {question}"),
+        Template("Here's something on {title}.\n\n{context}\n\n{question} A few words will do."),
+        Template("{context}\n\nKeep to the wording of the text: {question}"),
+        Template("Topic: {title}\n\n{context}\n\n{question}"),
+        Template("{context}\n\nWrite a question that these lines answer with: {answer}", "{question}", INVERTED),
         Template(
-            "I am reading up on the topic of {title}, and one point escapes me: {question} Would you kindly pick it out of this paragraph for me?\n\n{context}"
-        ),
-        Template(
-            "COMPREHENSION EXERCISE\nTopic: {title}\n\n{context}\n\nBe brief, and keep to the wording of the text.\n1. {question}"
-        ),
-        Template(
-            "A friend would like to know something: {question}\n\nBy luck you have these lines in front of you:\n\n{context}\n\nWhat do you tell your friend, in a few words?"
-        ),
-        Template(
-            "{context}\n\nThink of a question to which these lines give the following reply: {answer}",
+            'Test on {title}\n\n{context}\n\nThe answer key says "{answer}". What is the question?',
             "{question}",
             INVERTED,
         ),
         Template(
-            'A teacher is setting a test on {title} and wants the pupils to write "{answer}". What should she ask them about this paragraph?\n\n{context}',
-            "{question}",
-            INVERTED,
-        ),
-        Template(
-            "Make up one quiz question on the paragraph below and put its solution, taken from the paragraph, on the next line.\n\n{context}",
-            "Question: {question}\nSolution: {answer}",
+            "Write one quiz question about the paragraph. Put its answer, copied from the paragraph, on the next line.\n\n{context}",
+            "{question}\n{answer}",
             INVERTED,
         ),
     ),
@@ -398,32 +345,24 @@ SQUAD_V2 = Dataset(
     ),
     templates=(
         Template(
-            '{context}\n\nQuestion: {question}\n\nQuote the answer from the text above. If there is none, write "unanswerable".'
+            '{context}\n\nQuestion: {question}\n\nQuote the answer from the text, or write "unanswerable" if it isn\'t there.'
         ),
-        Template(
-            "{question}\n\nSearch this paragraph for the answer, and reply with the word unanswerable should it not be there.\n\n{context}"
-        ),
+        Template('{context}\n\n{question}\nAnswer or "unanswerable":'),
         Template("Article: {title}\nParagraph: {context}\nQuestion: {question}\nAnswer (or unanswerable):"),
         Template(
-            'Some questions merely sound as if a text answered them. Read an extract from the article "{title}", and then name the words that answer the question, or else give the verdict unanswerable.\n\nExtract: {context}\n\nQuestion: {question}'
+            "Some questions only sound as if the text answered them. Name the words that answer this one, or say unanswerable.\n\nExtract: {context}\n\nQuestion: {question}"
         ),
         Template(
-            "May I bother you with something?\n{question}\nI hope that these lines from an article called {title} say it in a few words. If they do not, just tell me that it is unanswerable, and I will look elsewhere.\n\n{context}"
+            "can you find this in the article on {title}? {question}\njust say unanswerable if it isn't in there\n\n{context}"
         ),
+        Template("{question}\n\nSearch the paragraph. If it doesn't say, reply unanswerable.\n\n{context}"),
+        Template("Never guess.\n\n{context}\n\n{question}\nA phrase from the text, or unanswerable:"),
         Template(
-            "COMPREHENSION TEST WITH TRICK QUESTIONS\n\n{context}\n\nCopy the shortest phrase that answers the item. A trick question gets the remark unanswerable.\n\nItem: {question}"
-        ),
-        Template(
-            'You work at a library and never guess. A caller asks:\n{question}\n\nYou open the only source you have:\n{context}\n\nAll that you may do is read out a phrase from it or say "unanswerable". What does the caller get to hear?'
-        ),
-        Template(
-            "{context}\n\nAsk something to which this text allows only one reply, which is: {answer}",
-            "{question}",
-            INVERTED,
+            "{context}\n\nAsk something to which the only answer from this text is: {answer}", "{question}", INVERTED
         ),
         Template("Topic: {title}\n\n{context}\n\nWrite a question that {relation}.", "{question}", INVERTED),
         Template(
-            "Contribute a question on the paragraph below to our test, with its solution on a second line. If the paragraph does not hold the answer, the solution is unanswerable.\n\n{context}",
+            "Add a question about this paragraph to our test, and its answer on a second line: a phrase from the paragraph, or unanswerable if it isn't there.\n\n{context}",
             "{question}\n{answer}",
             INVERTED,
         ),

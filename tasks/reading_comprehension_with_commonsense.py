@@ -57,37 +57,32 @@ COSMOS_QA = Dataset(
     gpt3_prompt=Gpt3Prompt("{context}\n\nQ: {question}\nA:"),
     templates=(
         Template(
-            "{context}\n\n{question}\n\nThis may not be said in so many words. Choose what is most plausible.\n\n{options}",
-            open_input="{context}\n\n{question}\n\nThis may not be said in so many words. Say what is most plausible.",
+            "{context}\n\n{question}\n\nIt may not be said outright. Choose what's most plausible.\n\n{options}",
+            open_input="{context}\n\n{question}\n\nIt may not be said outright. Say what's most plausible.",
         ),
-        Template("Story: {context}\nAbout the story: {question}\nBest guess:\n{options}"),
+        Template("Story: {context}\nAbout it: {question}\nBest guess:\n{options}"),
         Template(
-            "{question}\n\nThe above is asked about an extract from a story, which runs as follows.\n\n{context}\n\nRead between the lines and pick one reply.\n\n{options}",
-            open_input="{question}\n\nThe above is asked about an extract from a story, which runs as follows.\n\n{context}\n\nRead between the lines and reply.",
+            "{question}\n\nRead between the lines of this extract, then pick a reply.\n\n{context}\n\n{options}",
+            open_input="{question}\n\nRead between the lines of this extract, then reply.\n\n{context}",
         ),
+        Template("{context}\n\n{question}\nWhat's likely?\n{options}"),
         Template(
-            "This has been cut out of a blog or a story:\n\n{context}\n\nOn the back, someone has written a question about it.\n\n{question}\n\nWhich of these would you write below the question?\n\n{options}",
-            open_input="This has been cut out of a blog or a story:\n\n{context}\n\nOn the back, someone has written a question about it.\n\n{question}\n\nWhat would you write below the question?",
-        ),
-        Template(
-            "READING BETWEEN THE LINES\n\nIt will seldom do to copy words from the text. Ask yourself why people act as they do and what tends to come of it, and mark one choice.\n\n{context}\n\n1. {question}\n\n{options}",
-            open_input="READING BETWEEN THE LINES\n\nIt will seldom do to copy words from the text. Ask yourself why people act as they do and what tends to come of it, and then answer.\n\n{context}\n\n1. {question}",
+            "Copying words from the text won't do. Think about why people act as they do, then choose.\n\n{context}\n\n{question}\n\n{options}",
+            open_input="Copying words from the text won't do. Think about why people act as they do, then answer.\n\n{context}\n\n{question}",
         ),
         Template(
-            'Answer the question at the end from the text and from what you know of everyday life. If one of the choices says "None of the above choices", it is right only where all the others are wrong.\n\n{context}\n\n{question}\n\n{options}',
-            open_input='Answer the question at the end from the text and from what you know of everyday life. If none of the answers that come to mind is right, say "None of the above choices".\n\n{context}\n\n{question}',
+            'Use the text and everyday knowledge. "None of the above choices" is right only if all others are wrong.\n\n{context}\n\n{question}\n\n{options}',
+            open_input="Use the text and everyday knowledge.\n\n{context}\n\n{question}",
         ),
-        Template(
-            "In my book club we take a short extract and talk about what lies behind it. Here is the one for today:\n\n{context}\n\nThe point given to me is this: {question}\nWhat can I say that the others will agree with?\n{options}"
-        ),
+        Template("so in this story:\n{context}\n\n{question} any idea?\n{options}"),
         Template("{context}\n\nInfer: {question}\n{options}"),
         Template(
-            "{context}\n\nAsk about something in this that readers have to work out for themselves, such as a cause, a motive, a consequence or a feeling.",
+            "{context}\n\nAsk something that readers have to work out for themselves: a cause, motive, consequence or feeling.",
             "{question}",
             INVERTED,
         ),
         Template(
-            "Make up a passage of a few sentences, out of a diary or a story, that would lead a reader to ask the following.\n\n{question}",
+            "Write a few sentences from a diary or story that would make a reader ask this:\n\n{question}",
             "{context}",
             INVERTED,
         ),
@@ -152,35 +147,26 @@ RECORD = Dataset(
     fields=_record_fields,
     gpt3_prompt=Gpt3Prompt("{passage}\n- {lead}"),
     templates=(
-        Template("{passage}\n\nComplete a statement from the same report.\n\n{opening}\n\n{options}"),
+        Template("{passage}\n\nComplete this statement from the same report.\n\n{opening}\n\n{options}"),
         Template("News: {passage}\nStatement: {opening}\nCompletion:\n{options}"),
         Template(
-            "Below stand a news report and the beginning of one more sentence about the story. The endings that have been proposed differ in the name at their start. Choose one that is true to the report.\n\nReport: {passage}\n\nBeginning: {opening}\n\n{options}",
-            open_input="Below stand a news report and the beginning of one more sentence about the story. The ending starts with a name. Write one that is true to the report.\n\nReport: {passage}\n\nBeginning: {opening}",
+            "One more sentence about this story starts as below. Choose the ending that is true to the report.\n\nReport: {passage}\n\nStart: {opening}\n\n{options}",
+            open_input="One more sentence about this story starts as below, and a name comes next. Write the rest so that it is true to the report.\n\nReport: {passage}\n\nStart: {opening}",
         ),
-        Template("{opening}\n\nGo on from the dots in accordance with the following news.\n\n{passage}\n\n{options}"),
+        Template("{opening}\n\nGo on from the dots, based on this news.\n\n{passage}\n\n{options}"),
         Template(
-            "CLOZE TEST\n\nStudy the article, and then finish the sentence from where the dots are. It was written by a journalist who knew the whole story, so you may have to put two and two together.\n\nArticle:\n{passage}\n\nSentence:\n{opening}\n\n{options}"
+            "Study the article.\n\n{passage}\n\n{opening}\n\nFinish that sentence; you may have to put two and two together.\n{options}"
         ),
+        Template("missed the end, can you fill it in?\n{passage}\n\n{opening}\n{options}"),
         Template(
-            "The radio was on, and I heard all of this:\n\n{passage}\n\nThen came the words that follow, and a door slammed where I have put the dots.\n{opening}\n\nWhat did I miss?\n\n{options}"
+            "{passage}\n\n{opening}\n\nWhich ending puts the right name into the story?\n\n{options}",
+            open_input="{passage}\n\n{opening}\n\nEnd this with the right name from the story.",
         ),
+        Template("{passage}\n\n- {opening}\n{options}"),
+        Template("{passage}\n\nAdd one sentence to this report. It has to mention {entity}.", "{sentence}", INVERTED),
         Template(
-            "{passage}\n\n{opening}\n\nMost of the continuations listed here would put a wrong name into the story. Which would not?\n\n{options}",
-            open_input="{passage}\n\n{opening}\n\nMany a continuation would put a wrong name into the story. Write one that does not.",
-        ),
-        Template(
-            "Which ending agrees with the facts of the case?\n\nThe facts:\n{passage}\n\nTo be ended:\n{opening}\n\n{options}",
-            open_input="How can the second text be ended so that it agrees with the facts of the case?\n\nThe facts:\n{passage}\n\nTo be ended:\n{opening}",
-        ),
-        Template(
-            "{passage}\n\nThis report is one sentence short. It has to mention {entity}. Write the sentence.",
-            "{sentence}",
-            INVERTED,
-        ),
-        Template(
-            "Readers are to show that they have understood the news item below. Set them a sentence with one name left out (a line of underscores marks the gap), and add the missing name as the solution.\n\n{passage}",
-            "{query}\nSolution: {entity}",
+            "Write a quiz sentence about this news item with a name replaced by four underscores. Put the name on the next line.\n\n{passage}",
+            "{query}\n{entity}",
             INVERTED,
         ),
     ),

@@ -44,31 +44,20 @@ IMDB_REVIEWS = Dataset(
     gpt3_prompt=Gpt3Prompt("Review: {review}\nSentiment (negative or positive):"),
     templates=(
         Template("{review}\n\nOn the whole, is this review negative or positive?\n\n{options}"),
-        Template("Viewer's review: {review}\nVerdict:\n{options}"),
+        Template("Movie comment: {review}\nNegative or positive?\n{options}"),
+        Template("Say how the viewer felt about the film or show, positive or negative.\n\n{review}\n\n{options}"),
         Template(
-            "Somebody left the comment below on a website about films. Once you have read it all, what would you say is their opinion?\n\n{review}\n\n{options}"
+            "Most reviews mention good and bad points alike. Weigh them up and give the overall sentiment.\n\nReview:\n{review}\n\nSentiment, negative or positive:\n{options}"
         ),
+        Template("is this a positive or a negative review? just the one word please\n\n{review}\n\n{options}"),
         Template(
-            "You look after the reviews in a film database and tag each with the opinion that prevails in it. Most people mention good and bad points alike, so weigh them up.\n\nReview:\n{review}\n\nTag:\n{options}"
+            "Classify this review.\n\n{review}\n\n{options}",
+            open_input="Classify this review as negative or positive.\n\n{review}",
         ),
-        Template("Praise or a warning? Tell me what kind of review I have in front of me.\n\n{review}\n\n{options}"),
-        Template(
-            "MEDIA STUDIES, QUESTION 3\n\nWhich attitude to the work under discussion does the viewer express?\n\n{review}\n\n{options}"
-        ),
-        Template(
-            "A friend of yours has just watched something and sends you these thoughts on it:\n\n{review}\n\nHow would you describe your friend's reaction?\n{options}"
-        ),
-        Template("Classify the sentiment.\n\n{review}\n\n{options}"),
-        Template(
-            "Write a {answer} review of a film, the way a member of the audience would for a website.",
-            "{review}",
-            INVERTED,
-        ),
-        Template(
-            "Last night you watched a movie, and now you feel like telling the internet about it. Your judgement is {answer}. Give your reasons in a paragraph or more.",
-            "{review}",
-            INVERTED,
-        ),
+        Template("{review}\n\nPositive or negative?\n{options}"),
+        Template("What's the overall sentiment, negative or positive?\n\n{review}\n\n{options}"),
+        Template("Write a {answer} review of a film, as a viewer would post it online.", "{review}", INVERTED),
+        Template("Post your thoughts on a movie in a paragraph or more. Sentiment: {answer}", "{review}", INVERTED),
     ),
 )
 
@@ -109,23 +98,21 @@ SENTIMENT140 = Dataset(
     fields=_sentiment140_fields,
     gpt3_prompt=Gpt3Prompt("Tweet: {tweet}\nSentiment (negative or positive):"),
     templates=(
-        Template("{tweet}\n\nWhat mood does this tweet convey?\n\n{options}"),
-        Template("Tweet: {tweet}\nPolarity:\n{options}"),
-        Template("How does the person who posted the following seem to feel about things?\n\n{tweet}\n\n{options}"),
+        Template("{tweet}\n\nIs the mood of this tweet negative or positive?\n\n{options}"),
+        Template("Tweet: {tweet}\nPolarity:\n{options}", open_input="Tweet: {tweet}\nPolarity (negative or positive):"),
+        Template("Does this person sound negative or positive?\n\n{tweet}\n\n{options}"),
         Template(
-            "The language of tweets is full of slang, abbreviations and typing errors, but the feeling behind a tweet tends to be plain. Which feeling is it in this case?\n\n{tweet}\n\n{options}"
+            "Tweets are full of slang and typos, but the feeling is usually clear. Is it negative or positive here?\n\n{tweet}\n\n{options}"
         ),
         Template("Negative or positive?\n{tweet}\n{options}"),
-        Template("hey, quick question. my cousin just tweeted this:\n\n{tweet}\n\nhow would you take that?\n{options}"),
+        Template("my cousin tweeted this:\n{tweet}\n\nwould you call that negative or positive?\n{options}"),
         Template(
-            "INSTRUCTIONS FOR ANNOTATORS\n\nYou are shown one post from a social network. Label the attitude of its author, whether or not you share it.\n\nPost: {tweet}\n\n{options}"
+            "Label the author's attitude as negative or positive, whether or not you agree with it.\n\nPost: {tweet}\n\n{options}"
         ),
+        Template("Rate the feeling behind the post.\n\n{tweet}\n\nFeeling, positive or negative:\n{options}"),
+        Template("Compose a tweet. Tone: {answer}", "{tweet}", INVERTED),
         Template(
-            "Researchers who wanted to know if people were in good or bad spirits sorted what they wrote on Twitter. Into which group does this go?\n\n{tweet}\n\n{options}"
-        ),
-        Template("Compose a tweet whose tone is {answer}.", "{tweet}", INVERTED),
-        Template(
-            "Someone picks up their phone to post a line or two on their day, their plans, a product or whatever else is on their mind. Their feelings about it are {answer}. What do they write?",
+            "Post a line or two about your day, your plans or anything on your mind. The feeling is {answer}.",
             "{tweet}",
             INVERTED,
         ),
@@ -138,14 +125,10 @@ _SST2_LABELS = (("negative", "negative"), ("positive", "positive"))
 
 
 def _sst2_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields sentence, length (its number of words), options, answer. Sentences are as in the source: lower case, cut from reviews."""
-    sentence = one_line(record["sentence"])
-    # The source is tokenized: "it 's" and "does n't" count as one word each, punctuation as none.
-    bare = tf.strings.regex_replace(sentence, r"\s(?:'(?:s|re|ve|ll|d|m)|n't)\b|[^\w\s]+", "")
+    """Fields sentence, options, answer. Sentences are as in the source: lower case, cut from reviews, tokenized."""
     options = tf.constant([word for _, word in _SST2_LABELS])
     return {
-        "sentence": sentence,
-        "length": tf.strings.as_string(tf.size(tf.strings.split(bare))),
+        "sentence": one_line(record["sentence"]),
         "options": options,
         "answer": at(options, record["label"]),
     }
@@ -162,36 +145,21 @@ SST2 = Dataset(
     fields=_sst2_fields,
     gpt3_prompt=Gpt3Prompt("Review: {sentence}\nSentiment (negative or positive):"),
     templates=(
+        Template("{sentence}\n\nIs this line from a film review negative or positive?\n\n{options}"),
         Template(
-            "These words come from a film review.\n\n{sentence}\n\nIs the sentiment behind them negative or positive?\n\n{options}"
+            "Review: {sentence}\nSentiment?\n{options}",
+            open_input="Review: {sentence}\nSentiment, negative or positive?",
         ),
-        Template("Review: {sentence}\nSentiment?\n{options}"),
-        Template("What does the critic think of the film, to judge by this extract?\n\n{sentence}\n\n{options}"),
+        Template("Is the critic's view of the film negative or positive?\n\n{sentence}\n\n{options}"),
         Template(
-            'I am sorting cuttings from movie reviews into two piles, praise on the positive pile and complaints on the negative one. The one in my hand says:\n"{sentence}"\nWhich pile should it go on?\n{options}'
+            "Praise counts as positive, a complaint as negative. Label this snippet about a film.\n\n{sentence}\n\n{options}"
         ),
-        Template(
-            "TASK: Name the attitude expressed in the passage, which was taken from a review of a motion picture.\n\nPASSAGE: {sentence}\n\n{options}"
-        ),
-        Template(
-            "{sentence}\n\nSuppose the producers read this about their new movie. What kind of feedback are they getting?\n\n{options}"
-        ),
-        Template("Would you please label the tone of the following snippet about a film?\n- {sentence}\n\n{options}"),
-        Template(
-            "Write down a few words, a clause or a sentence that could stand in a {answer} film review. Number of words: {length}.",
-            "{sentence}",
-            INVERTED,
-        ),
-        Template(
-            "You have just come out of the cinema, and your opinion of the movie is {answer}. Put it into words.",
-            "{sentence}",
-            INVERTED,
-        ),
-        Template(
-            "Complete this record from a collection of extracts from movie reviews.\nSentiment: {answer}\nWords: {length}\nExtract:",
-            "{sentence}",
-            INVERTED,
-        ),
+        Template("Extract: {sentence}\nTone (negative or positive):\n{options}"),
+        Template("{sentence}\n\nFeedback:\n{options}", open_input="{sentence}\n\nPositive feedback, or negative?"),
+        Template("Please label the tone of this snippet.\n- {sentence}\n\nTone, positive or negative:\n{options}"),
+        Template("Write a few words, a clause or a sentence from a {answer} film review.", "{sentence}", INVERTED),
+        Template("How was the movie? Put a {answer} opinion into a phrase or a sentence.", "{sentence}", INVERTED),
+        Template("Sentiment: {answer}\nExtract from a movie review:", "{sentence}", INVERTED),
     ),
 )
 
@@ -225,28 +193,25 @@ YELP_POLARITY_REVIEWS = Dataset(
     gpt3_prompt=Gpt3Prompt("Review: {review}\nSentiment (negative or positive):"),
     templates=(
         Template("{review}\n\nIs that negative or positive feedback from a customer?\n\n{options}"),
-        Template("Customer review:\n{review}\n\nOverall impression:\n{options}"),
         Template(
-            "Find out whether the author of this text was content with a local business, and label the text accordingly.\n\n{review}\n\n{options}"
+            "Customer review:\n{review}\n\nOverall impression:\n{options}",
+            open_input="Customer review:\n{review}\n\nOverall impression (negative or positive):",
         ),
         Template(
-            "The owner of a business has no time to read every review on the internet and would like them sorted into two folders. Where do you put this one?\n\n{review}\n\n{options}"
+            "Was the customer happy with the business? Say positive if so and negative if not.\n\n{review}\n\n{options}"
         ),
+        Template("Sort this review: negative or positive?\n\n{review}\n\n{options}"),
         Template(
-            "On some sites people rate restaurants, shops and services of all kinds: they award one to five stars and add a few words. The stars of the review below have been removed. With few of them it would count as negative, with many as positive. Which is it?\n\n{review}\n\n{options}"
+            "The stars of this review got lost. Few would mean negative, many positive. What should it be?\n\n{review}\n\n{options}"
         ),
-        Template("What was this person's experience like?\n\n{review}\n\n{options}"),
+        Template("{review}\n\nVerdict:\n{options}", open_input="{review}\n\nVerdict (negative or positive):"),
+        Template("State the client's view of the business.\n\n{review}\n\nPositive or negative view?\n{options}"),
         Template(
-            "CUSTOMER SERVICE TRAINING, UNIT 1\n\nRead what a client has written, and identify the client's view of the business.\n\n{review}\n\n{options}"
+            "thinking of going here. can you sum up the review in one word, negative or positive?\n\n{review}\n\n{options}"
         ),
+        Template("Write a {answer} review of a restaurant, a shop or another local business.", "{review}", INVERTED),
         Template(
-            "Before I try a new place I look at what others say. Could you sum this up for me in one word?\n\n{review}\n\n{options}"
-        ),
-        Template("Write a {answer} review of a restaurant, a shop or any other business.", "{review}", INVERTED),
-        Template(
-            "Pick a place in town where one eats, buys something, gets something done or spends the night. You have been there and came away with a {answer} opinion of it. Let other customers know.",
-            "{review}",
-            INVERTED,
+            "Tell other customers about a place you've been to. Your opinion of it is {answer}.", "{review}", INVERTED
         ),
     ),
 )

@@ -65,31 +65,21 @@ COMMON_GEN = Dataset(
     fields=_common_gen_fields,
     gpt3_prompt=Gpt3Prompt("Words: {concepts}\nSentence:", stop=("\n",)),
     templates=(
-        Template(
-            "Join these words up into one sentence about something that could well happen on an ordinary day: {concepts}"
-        ),
-        Template("{concepts}\n\nFit every one of these into a single sentence."),
-        Template(
-            "Words to work with:\n{concept_list}\n\nCompose a short, sensible sentence around them. Their endings may change, but none may be left out."
-        ),
-        Template("I need a caption for a picture, and it has to bring in these words: {concepts}. What could it say?"),
+        Template("Join these words into one everyday sentence: {concepts}"),
+        Template("{concepts}\n\nFit all of these into a single sentence."),
+        Template("Words:\n{concept_list}\n\nWrite a short, sensible sentence. Endings may change, but use every word."),
+        Template("I need a picture caption with these words in it: {concepts}"),
         Template("{concepts} -> sentence"),
+        Template("Write a grammatical sentence that uses each word, in any order and form.\n\n{concept_list}"),
+        Template("Picture a simple scene with all of this. What's going on?\n{concept_list}\n\nOne sentence:"),
+        Template("word game: {concepts}\nyour sentence?"),
         Template(
-            "LANGUAGE EXERCISE\n\nForm a grammatical sentence from the words listed here. Each must be used, in any order and any form.\n\n{concept_list}"
-        ),
-        Template(
-            "Please picture a simple scene that has all of this in it, and tell me in one sentence what is going on there.\n{concept_list}"
-        ),
-        Template(
-            "My sister and I are playing a game: one of us calls out a few words and the other has to say a sentence that has them all. She has just called out: {concepts}. What can I say?"
-        ),
-        Template(
-            "{answer}\n\nWhich few words was the writer of this sentence told to use? Give their dictionary forms, separated by commas.",
+            "{answer}\n\nWhich few words was this sentence built from? Give dictionary forms, separated by commas.",
             "{concepts}",
             INVERTED,
         ),
         Template(
-            "The line below was written around a handful of given words, mostly nouns and verbs. Guess which words they were, and put each on a line of its own after a dash.\n\n{answer}",
+            "Guess the words that this line had to use, mostly nouns and verbs. Put each on its own line after a dash.\n\n{answer}",
             "{concept_list}",
             INVERTED,
         ),
@@ -126,29 +116,21 @@ DART = Dataset(
     fields=_dart_fields,
     gpt3_prompt=Gpt3Prompt("Facts: {triples}\nIn plain English:", stop=("\n",)),
     templates=(
-        Template("Put the following data into plain English: {triples}"),
-        Template(
-            "{triple_list}\n\nEach line above has a subject, a relation and a value, set apart by bars. Express it all as running text."
-        ),
+        Template("Put this data into plain English: {triples}"),
+        Template("{triple_list}\n\nEach line is subject, relation and value. Write it all as running text."),
         Template("Triples: {triples}\nSentence:"),
-        Template("A table has been taken apart into these pieces:\n\n{triple_list}\n\nWhat did it say, in words?"),
+        Template("A table was split into these pieces:\n\n{triple_list}\n\nWhat did it say, in words?"),
+        Template("in normal language, what does this mean?\n{triples}"),
+        Template("State every fact below (subject | relation | value) in a fluent sentence or two.\n\n{triple_list}"),
+        Template("Database entries:\n{triple_list}\n\nEncyclopedia text:"),
+        Template("{triples}\n\nSpell it out."),
         Template(
-            "I am hopeless at reading data. Would you be so kind as to tell me in normal language what this means?\n{triples}"
-        ),
-        Template(
-            "DATA TO TEXT\n\nThe input consists of facts in the form subject | relation | value. Produce a fluent sentence or two in which all of them are stated.\n\n{triple_list}"
-        ),
-        Template(
-            "Imagine an encyclopedia that is written by a machine, straight from a database. What would it print for these entries?\n\n{triple_list}"
-        ),
-        Template("{triples}\n\nVerbalize."),
-        Template(
-            "{answer}\n\nDivide what is said here into single facts, one a line after a dash, each of the form subject | relation | value.",
+            "{answer}\n\nSplit this into single facts, one a line after a dash: subject | relation | value",
             "{triple_list}",
             INVERTED,
         ),
         Template(
-            "Which entries of a knowledge base does the text below put into words? Write them as subject | relation | value, with semicolons in between.\n\n{answer}",
+            "Write the facts in this text as subject | relation | value, separated by semicolons.\n\n{answer}",
             "{triples}",
             INVERTED,
         ),
@@ -178,29 +160,21 @@ E2E_NLG = Dataset(
     fields=_e2e_nlg_fields,
     gpt3_prompt=Gpt3Prompt("Facts: {attributes}\nIn plain English:", stop=("\n",)),
     templates=(
-        Template("Turn this record of a place to eat or drink into plain English: {attributes}"),
-        Template(
-            "Fact sheet:\n{attribute_list}\n\nWrite what a guidebook would say about the place, leaving nothing out."
-        ),
-        Template("{attributes}\n\nSay all of that in a sentence or two."),
-        Template(
-            "We are adding a venue to our city guide, and these details are all we have:\n\n{attribute_list}\n\nCould you please write its description for us?"
-        ),
+        Template("Describe this place to eat or drink: {attributes}"),
+        Template("Fact sheet:\n{attribute_list}\n\nWrite what a guidebook would say, leaving nothing out."),
+        Template("{attributes}\n\nSay all that in a sentence or two."),
+        Template("Our city guide needs a short text on this venue, from these details only.\n\n{attribute_list}"),
         Template("Data: {attributes}\nText:"),
+        Template("Expand the notes into full sentences. Use every note and add nothing.\n\n{attribute_list}"),
+        Template("someone's asking about a place to eat, tell them this: {attributes}"),
+        Template("{attribute_list}\n\nIn prose:"),
         Template(
-            "WRITING TASK\n\nThe notes give the particulars of a coffee shop, pub or restaurant. Expand them into full sentences. Use every note and add nothing of your own.\n\n{attribute_list}"
-        ),
-        Template(
-            "You work at a tourist office, and a visitor asks about somewhere to eat. Your screen shows the following: {attributes}. What do you say about it?"
-        ),
-        Template("How would you describe a venue if this were all you knew about it?\n\n{attribute_list}"),
-        Template(
-            '{answer}\n\nNote down what this tells us about the venue, in the form "attribute = value", separated by commas. The attributes to choose from are name, eatType, food, priceRange, customer rating, area, familyFriendly and near.',
+            'List what this says about the venue as "attribute = value", separated by commas. Attributes: name, eatType, food, priceRange, customer rating, area, familyFriendly, near.\n\n{answer}',
             "{attributes}",
             INVERTED,
         ),
         Template(
-            'Fill in a database entry from the description below: one attribute a line, written like "- priceRange: £5".\n\n{answer}',
+            'Fill in a database entry from this description, one attribute a line, like "- priceRange: £5".\n\n{answer}',
             "{attribute_list}",
             INVERTED,
         ),
@@ -211,17 +185,17 @@ E2E_NLG = Dataset(
 
 
 def _web_nlg_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields category, triples ("Oslo, country, Norway; ..."), triple_list (one a line), answer, references.
+    """Fields category, triples ("Oslo | country | Norway; ..."), triple_list (one a line), answer, references.
 
     The names of things have underscores for spaces, and properties and categories are written in camel case.
     """
     things, properties, values = _triple_parts(filled(tf.strings.regex_replace(record["input"], "_", " ")))
     parts = [things, _plain_words(properties), values]
-    lines = tf.strings.join(["- ", tf.strings.join(parts, separator=" | ")])
+    triples = tf.strings.join(parts, separator=" | ")  # values may hold commas
     return {
         "category": _plain_words(record["category"]),
-        "triples": tf.strings.reduce_join(tf.strings.join(parts, separator=", "), separator="; "),
-        "triple_list": tf.strings.reduce_join(lines, separator="\n"),
+        "triples": tf.strings.reduce_join(triples, separator="; "),
+        "triple_list": tf.strings.reduce_join(tf.strings.join(["- ", triples]), separator="\n"),
         **_answer_and_references(record),
     }
 
@@ -236,29 +210,21 @@ WEB_NLG_EN = Dataset(
     bare="{triples}",
     gpt3_prompt=Gpt3Prompt("Facts: {triples}\nIn plain English:", stop=("\n",)),
     templates=(
-        Template("Topic: {category}\nWhat is known: {triples}\n\nWrite it up."),
-        Template(
-            "What can be learned from the data below? Tell it in complete sentences, and neither add nor omit anything.\n\n{triple_list}"
-        ),
-        Template("{triples}\n\nRephrase this so that it reads like a text by a human being."),
-        Template(
-            'You write for an online work of reference. The record on your desk is filed under "{category}" and holds nothing but this:\n\n{triple_list}\n\nSupply the text.'
-        ),
+        Template("Topic: {category}\nKnown: {triples}\n\nWrite it up."),
+        Template("Tell what the data says in complete sentences. Add nothing and leave nothing out.\n\n{triple_list}"),
+        Template("{triples}\n\nRephrase this the way a person would write it."),
+        Template("Filed under {category}:\n\n{triple_list}\n\nTurn this into an encyclopedia text."),
         Template("Facts ({category}): {triples}\nText:"),
+        Template("turn my notes into prose please\n{triple_list}"),
+        Template("Join what belongs together, so it doesn't sound like a list.\n\n{triple_list}"),
+        Template("How would you say this out loud? {triples}"),
         Template(
-            "Dear editor, could you please turn my notes into prose? Every note names a thing, a property that it has, and the value of the property.\n\n{triple_list}"
-        ),
-        Template(
-            "EXERCISE: FROM TRIPLES TO ENGLISH\n\nJoin what belongs together, so that the result does not sound like a list.\n\n{triple_list}"
-        ),
-        Template("How would one say this out loud? {triples}"),
-        Template(
-            "Extract the facts from this text and note each on a line of its own, in the form\n- thing | property | value\n\n{answer}",
+            "Extract the facts from this text, one a line, in the form\n- thing | property | value\n\n{answer}",
             "{triple_list}",
             INVERTED,
         ),
         Template(
-            "{answer}\n\nWhat data was this written from? Separate a thing, its property and the value by commas, and one such triple from the next by a semicolon.",
+            "{answer}\n\nWhat data was this written from? Write thing | property | value, with semicolons between facts.",
             "{triples}",
             INVERTED,
         ),

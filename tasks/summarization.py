@@ -60,22 +60,14 @@ AESLC = Dataset(
     gpt3_prompt=Gpt3Prompt("Email: {body}\n\nSubject of the email:", stop=("\n",)),
     templates=(
         Template("What should the subject line of this email be?\n\n{body}"),
-        Template("{body}\n\nSubject line for the above:"),
-        Template(
-            "Somebody is about to send this message without a subject. Please supply one, short enough to be taken in at a glance.\n\n{body}"
-        ),
-        Template(
-            "A mail program shows a few words for every message in the inbox. One message reads like this:\n\n{body}\n\nWhich words should the inbox show for it?"
-        ),
-        Template(
-            "OFFICE SKILLS, UNIT 3\n\nRead the email and name its topic as the subject field would. A full sentence is not needed.\n\nEmail: {body}"
-        ),
-        Template("Hey, I have written the email below and cannot think of a subject. Any idea?\n\n{body}"),
-        Template(
-            "While a mailbox was being moved, one email lost its heading. Restore the heading from what the email says.\n{body}"
-        ),
-        Template("Email: {body}\nTopic, in a handful of words:"),
-        Template("Write an email that could go out under the subject line below.\n\n{answer}", "{body}", INVERTED),
+        Template("{body}\n\nSubject line:"),
+        Template("Give this message a subject, short enough to take in at a glance.\n\n{body}"),
+        Template("An email in the inbox.\n\n{body}\n\nWhat few words would show as its subject?"),
+        Template("Name the email's topic as the subject field would.\n\nEmail: {body}"),
+        Template("can't think of a subject for this, any idea?\n\n{body}"),
+        Template("Restore the lost subject from the text.\n\n{body}"),
+        Template("Email: {body}\nTopic in a few words:"),
+        Template("Write an email to go with this subject line.\n\n{answer}", "{body}", INVERTED),
         Template("Subject: {answer}\nMessage:", "{body}", INVERTED),
     ),
 )
@@ -125,26 +117,41 @@ AG_NEWS_SUBSET = Dataset(
         "{title}\n{description}\nSection of the newspaper (World, Sports, Business or Science/Tech):"
     ),
     templates=(
-        Template("{title}\n{description}\n\nWhich section of a news site does this belong in?\n\n{options}"),
-        Template("File this news item under one heading.\n\nHeadline: {title}\nText: {description}\n\n{options}"),
-        Template("News: {description}\nTopic?\n{options}"),
         Template(
-            "I put together a newsletter of four pages, and every story has to go on one of them. Which page would you choose for this one?\n\n{title}\n\n{description}\n\n{options}",
-            open_input="I put together a newsletter, and every story has to go on the page for its subject. Which page would that be for this one?\n\n{title}\n\n{description}",
+            "{title}\n{description}\n\nWhich section does this belong in?\n\n{options}",
+            open_input="{title}\n{description}\n\nDoes this belong in World, Sports, Business or Science/Tech?",
         ),
         Template(
-            "Going by the headline alone, what kind of news would you expect to find below it?\n\n{title}\n\n{options}"
-        ),
-        Template("MEDIA STUDIES QUIZ\n\nName the category of the following report.\n\n{description}\n\n{options}"),
-        Template(
-            "Could you tag this story for our archive, please? One tag is enough.\n\nTitle: {title}\nAbstract: {description}\n{options}"
+            "File this news item.\n\nHeadline: {title}\nText: {description}\n\n{options}",
+            open_input="File this news item under World, Sports, Business or Science/Tech.\n\nHeadline: {title}\nText: {description}",
         ),
         Template(
-            "Somebody wants to know what sort of story this is before opening it. The screen shows no more than the following:\n\n{title}\n{description}\n\nWhat do you say?\n\n{options}"
+            "News: {description}\nTopic?\n{options}",
+            open_input="News: {description}\nTopic (World, Sports, Business or Science/Tech)?",
+        ),
+        Template(
+            "Our newsletter has four pages, and each story goes on one.\n\n{title}\n\n{description}\n\nWhich page?\n{options}",
+            open_input="Our newsletter has the pages World, Sports, Business and Science/Tech.\n\n{title}\n\n{description}\n\nWhere does this go?",
+        ),
+        Template(
+            "Going by the headline alone, what kind of news is this?\n\n{title}\n\n{options}",
+            open_input="Going by the headline alone, what kind of news is this, World, Sports, Business or Science/Tech?\n\n{title}",
+        ),
+        Template(
+            "Name the category of this report.\n\n{description}\n\n{options}",
+            open_input="Name the category of this report (World, Sports, Business or Science/Tech).\n\n{description}",
+        ),
+        Template(
+            "can you tag this story for our archive? one tag is enough\n\nTitle: {title}\nAbstract: {description}\n{options}",
+            open_input="can you tag this story for our archive? it's World, Sports, Business or Science/Tech\n\nTitle: {title}\nAbstract: {description}",
+        ),
+        Template(
+            "{title}\n{description}\n\nCategory:\n{options}",
+            open_input="{title}\n{description}\n\nCategory (World, Sports, Business or Science/Tech):",
         ),
         Template("Section: {answer}\nStory: {description}\nHeadline:", "{title}", INVERTED),
         Template(
-            'In its section "{answer}", a news site carries the headline below. Write the sentence or two that come after it.\n\n{title}',
+            'The headline below is in the section "{answer}". Write the sentence or two that come after it.\n\n{title}',
             "{description}",
             INVERTED,
         ),
@@ -184,24 +191,16 @@ CNN_DAILYMAIL = Dataset(
     fields=_cnn_dailymail_fields,
     gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:"),
     templates=(
-        Template("{article}\n\nWhat are the highlights of this article? Write each one on a line of its own."),
-        Template("Boil the news article down to its key points, one point a line.\n\n{article}"),
+        Template("{article}\n\nWhat are the highlights? Put each on its own line."),
+        Template("Boil this down to key points, one a line.\n\n{article}"),
         Template("Article: {article}\nHighlights:"),
+        Template("Write the box of main facts beside this article, one fact a line.\n\n{article}"),
+        Template("What should people remember? Use short sentences on separate lines.\n\n{article}"),
+        Template("only got half a minute, just the essentials line by line please\n\n{article}"),
+        Template("{article}\n\nKey points, line by line:"),
+        Template("Read the news below.\n\n{article}\n\nNow sum it up in a few short lines."),
         Template(
-            "An editor wants a box beside the text with the main facts, for readers in a hurry. Fill the box, and start a fresh line for every fact.\n\n{article}"
-        ),
-        Template(
-            "Please pick out the few things that people should remember from this story. Short sentences will do, each on a separate line.\n\n{article}"
-        ),
-        Template("I have half a minute. Just give me the essentials of this, line by line.\n\n{article}"),
-        Template(
-            "NEWS COMPREHENSION\n\nStudy the article, then set out the most important information in it as a list of brief statements. No numbers or dashes are needed.\n\n{article}"
-        ),
-        Template(
-            "You will find a piece of journalism between the two rules.\n\n---\n{article}\n---\n\nNow sum it up in a few short lines."
-        ),
-        Template(
-            "A news article was published together with the following highlights. Write its first few sentences.\n\n{answer}",
+            "These highlights came with a news article. Write its first few sentences.\n\n{answer}",
             "{opening}",
             INVERTED,
         ),
@@ -235,20 +234,16 @@ GIGAWORD = Dataset(
     fields=_gigaword_fields,
     gpt3_prompt=Gpt3Prompt("Article: {document}\nHeadline:", stop=("\n",)),
     templates=(
-        Template("Write a headline for the report that opens with this sentence.\n\n{document}"),
+        Template("Write a headline for the report that opens like this.\n\n{document}"),
         Template("{document}\n\nheadline:"),
-        Template("Condense this to a few words, in the clipped style of a news wire: {document}"),
-        Template(
-            "News agencies put a title over each dispatch. Guess the title of the one that begins as follows, and write it in lower case.\n\n{document}"
-        ),
+        Template("Condense to a few words, news-wire style: {document}"),
+        Template("A dispatch begins as follows. Write its title, in lower case.\n\n{document}"),
         Template("Say the same in as few words as you can.\n\n{document}"),
-        Template("My ticker has room for one short line. Could you please cut this to size?\n\n{document}"),
-        Template("SENTENCE COMPRESSION\n\nLong: {document}\nShort:"),
+        Template("ticker only fits one short line, can you cut this to size?\n\n{document}"),
+        Template("Long: {document}\nShort:"),
+        Template("From a newspaper story:\n\n{document}\n\nWhat would the headline be?"),
         Template(
-            "If the words below were the lead of a newspaper story, what might stand above them in bold type?\n\n{document}"
-        ),
-        Template(
-            "{answer}\n\nUnfold this headline into the first sentence of the report. Use lower case throughout, and put spaces around punctuation marks.",
+            "{answer}\n\nUnfold this headline into the report's first sentence, in lower case and with spaces around punctuation marks.",
             "{document}",
             INVERTED,
         ),
@@ -308,29 +303,19 @@ MULTI_NEWS = Dataset(
     # A few records have one article only, so the templates speak of coverage, material, sources in general.
     gpt3_prompt=Gpt3Prompt("{numbered}\n\nTL;DR:"),
     templates=(
-        Template("{numbered}\n\nWrite one summary that covers everything above."),
-        Template(
-            "What follows has been published on one and the same event. Bring it together in a single paragraph.\n\n{articles}"
-        ),
+        Template("{numbered}\n\nWrite one summary of everything above."),
+        Template("All of this is about one event. Bring it together in one paragraph.\n\n{articles}"),
         Template("Coverage:\n{articles}\n\nDigest:"),
+        Template("{numbered}\n\nTurn that material into a single news item."),
+        Template("my feed is full of this and I can't read it all, what's the whole story?\n\n{articles}"),
+        Template("Use all the sources, repeat nothing and add nothing.\n\n{numbered}\n\nSummary:"),
         Template(
-            "You write for a site that reads the news so that its visitors need not. Your material for the next item is this:\n\n{numbered}\n\nWrite the item."
+            "Who is involved, what happened and what are people saying? Give a full account from the texts below.\n\n{articles}"
         ),
+        Template("Merge these into one piece for the evening news.\n\n{numbered}"),
+        Template("{articles}\n\nSo what do we know?"),
         Template(
-            "My feed keeps coming back to one topic, and I cannot read all of it. Could you tell me the whole story in one go, please?\n\n{articles}"
-        ),
-        Template(
-            "MULTI-DOCUMENT SUMMARIZATION\n\nUse all of the material, say nothing twice, and add nothing.\n\n{numbered}\n\nSummary:"
-        ),
-        Template(
-            "Who is involved, what took place, and what is being said about it? Give a full account in continuous prose, based on what you find below and on nothing else.\n\n{articles}"
-        ),
-        Template(
-            "Editor: This is what we have on the subject.\n\n{numbered}\n\nEditor: Merge it into one piece for the evening bulletin, will you?\nWriter:"
-        ),
-        Template("{articles}\n\nSo what is known, all in all?"),
-        Template(
-            "{answer}\n\nThe above was pieced together from published articles. How may the first of them have begun?",
+            "{answer}\n\nThat was pieced together from published articles. How might the first of them have begun?",
             "{opening}",
             INVERTED,
         ),
@@ -365,25 +350,15 @@ NEWSROOM = Dataset(
     fields=_newsroom_fields,
     gpt3_prompt=Gpt3Prompt("{title}\n\n{text}\n\nTL;DR:"),
     templates=(
-        Template(
-            "Draft the short description that a search engine could show under the link to this article.\n\n{title}\n{text}"
-        ),
-        Template("{title}\n\n{text}\n\nIn a sentence or two, what is this about?"),
+        Template("Write the short description that a search engine would show for this article.\n\n{title}\n{text}"),
+        Template("{title}\n\n{text}\n\nIn a sentence or two, what's this about?"),
         Template("Title: {title}\nBody: {text}\nAbstract:"),
-        Template(
-            "We want to share this piece on social media and still need a line or two to go with the link. What do you suggest?\n\n{text}"
-        ),
-        Template(
-            "Our archive keeps a brief summary with each article, but there is none for the one below. Please add it.\n\nArticle:\n{text}"
-        ),
-        Template("READING TASK 2\n\nSkim the text and state its gist briefly.\n\n{title}\n\n{text}"),
+        Template("sharing this on social media, what line should go with the link?\n\n{text}"),
+        Template("Add a brief summary for our archive.\n\nArticle:\n{text}"),
+        Template("Skim this.\n\n{title}\n\n{text}\n\nState the gist briefly."),
         Template("{text}\n\nSynopsis:"),
-        Template(
-            "You leave a printout on a colleague's desk, with a note clipped to it that says in very few words what it contains. The printout:\n\n{title}\n{text}\n\nThe note:"
-        ),
-        Template(
-            "Give the article a title. All that you are told about it is this summary.\n\n{answer}", "{title}", INVERTED
-        ),
+        Template("Printout:\n{title}\n{text}\n\nSticky note saying what's in it:"),
+        Template("Give the article with this summary a title.\n\n{answer}", "{title}", INVERTED),
         Template(
             "Title: {title}\nIn short: {answer}\n\nWrite the first few sentences of this article.",
             "{opening}",
@@ -431,28 +406,16 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
     fields=_idebate_fields,
     gpt3_prompt=Gpt3Prompt("Debate: {debate}\nArguments:\n{arguments}\nTL;DR:", stop=("\n",)),
     templates=(
-        Template(
-            "Debate: {debate}\n\nOne speaker argues as follows.\n{arguments}\n\nState the claim that all of this is meant to support."
-        ),
-        Template("{passage}\n\nWhat point is being made here?"),
+        Template("Debate: {debate}\n\n{arguments}\n\nState the claim that these arguments support."),
+        Template("{passage}\n\nWhat point is being made?"),
         Template("Reasons:\n{arguments}\nTherefore:"),
-        Template(
-            "Some of the audience missed the start of a speech and caught only this part of it:\n\n{passage}\n\nPlease tell them in one sentence what the speaker wants to show."
-        ),
-        Template(
-            "Up for discussion: {debate}\n\nA debater has jotted down what she is going to say.\n{arguments}\n\nCompose the claim with which she should begin."
-        ),
-        Template("CRITICAL THINKING\n\nIdentify the conclusion of the argument. Leave the reasons out.\n\n{passage}"),
-        Template(
-            "I have written the body of a paragraph for my essay but not the sentence that says what it adds up to. Could you write that one for me?\n\n{passage}"
-        ),
-        Template("Topic: {debate}\nArgument: {passage}\nThe writer's position, put briefly:"),
-        Template("Find an argument for this claim, and put it into a sentence.\n\n{answer}", "{argument}", INVERTED),
-        Template(
-            "It is your turn to speak in a debate.\nDebate: {debate}\nYour claim: {answer}\n\nMake your case in numbered sentences.",
-            "{arguments}",
-            INVERTED,
-        ),
+        Template("Tell me in one sentence what this speaker wants to show.\n\n{passage}"),
+        Template("Up for debate: {debate}\n\nNotes for a speech:\n{arguments}\n\nWith what claim should it begin?"),
+        Template("Identify the conclusion and leave out the reasons.\n\n{passage}"),
+        Template("my paragraph still needs the sentence that says what it adds up to, can you write it?\n\n{passage}"),
+        Template("Topic: {debate}\nArgument: {passage}\nPosition, briefly:"),
+        Template("Give one argument for this claim, in a sentence.\n\n{answer}", "{argument}", INVERTED),
+        Template("Debate: {debate}\nClaim: {answer}\n\nMake the case in numbered sentences.", "{arguments}", INVERTED),
     ),
 )
 
@@ -481,29 +444,21 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
     fields=_rotten_tomatoes_fields,
     gpt3_prompt=Gpt3Prompt("Reviews of {movie}:\n{reviews}\nTL;DR:", stop=("\n",)),
     templates=(
-        Template("Film: {movie}\n\n{reviews}\n\nSum up what the critics make of it."),
-        Template("Critics have written the following about a movie.\n{reviews}\n\nWhat is the general verdict?"),
+        Template("Film: {movie}\n\n{reviews}\n\nSum up what the critics think."),
+        Template("Here's what critics wrote about a movie.\n{reviews}\n\nWhat's the general verdict?"),
         Template("Movie: {movie}\nReviews:\n{reviews}\nConsensus:"),
+        Template('Note how critics received "{movie}".\n\n{reviews}'),
+        Template('thinking of seeing "{movie}", what do reviewers say on the whole?\n\n{reviews}'),
+        Template("State how the film was received, and why.\n\n{reviews}"),
+        Template("{reviews}\n\nBlend these into one opinion."),
+        Template("{reviews}\n\nVerdict, in a sentence or so:"),
         Template(
-            'On a film site, a short note beside each title says how critics received it. Write the note for "{movie}" on the basis of these extracts.\n\n{reviews}'
-        ),
-        Template(
-            'My friends want to see "{movie}" tonight, and I have no time to go through all of this. What do the reviewers think on the whole?\n\n{reviews}'
-        ),
-        Template(
-            "FILM CLUB HANDOUT\n\nFrom the opinions below, draft a statement of how the picture was received, and why.\n\n{reviews}"
-        ),
-        Template("{reviews}\n\nBlend the above into one opinion."),
-        Template(
-            "Imagine that you had read out every one of these notices at dinner and were then asked for the upshot. What would you answer, in a sentence or so?\n\n{reviews}"
-        ),
-        Template(
-            'On the whole, this is what critics thought of the movie "{movie}":\n\n{answer}\n\nMake up a line from one of their reviews.',
+            'What critics thought of "{movie}": {answer}\n\nWrite a line from one of their reviews.',
             "{review}",
             INVERTED,
         ),
         Template(
-            "Critics' consensus: {answer}\n\nQuote a few of the reviews that may be behind it, and number them.",
+            "Critics' consensus: {answer}\n\nWrite a few of the reviews behind it and number them.",
             "{some_reviews}",
             INVERTED,
         ),
@@ -514,9 +469,9 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
 
 
 def _samsum_dialogue(dialogue: Any) -> Any:
-    """One message a line, without the marks of what was sent as a file and the messages that held nothing else."""
-    lines = tf.strings.regex_replace(_lines(dialogue), r"(?m)^[^:\n]{1,40}:(?: ?<[A-Za-z_]+>)+$", "")
-    return _lines(tf.strings.regex_replace(lines, r"<[A-Za-z_]+>", " "))
+    """One message a line; what was sent as a file is in brackets, such as "(photo)" for "<file_photo>"."""
+    lines = tf.strings.regex_replace(_lines(dialogue), r"<(?:file_)?other>", "(file)")
+    return _lines(tf.strings.regex_replace(lines, r"<(?:file_)?([A-Za-z_]+?)(?:_file)?>", r"(\1)"))
 
 
 def _samsum_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -540,26 +495,18 @@ SAMSUM = Dataset(
     templates=(
         Template("{dialogue}\n\nSummarize this conversation briefly."),
         Template("Chat:\n{dialogue}\nSummary:"),
-        Template("I was away from my phone and missed all of this. What did I miss?\n\n{dialogue}"),
-        Template("Retell the following exchange of messages in the third person, and keep it short.\n\n{dialogue}"),
+        Template("was away from my phone, what did i miss?\n\n{dialogue}"),
+        Template("Retell these messages in the third person, and keep it short.\n\n{dialogue}"),
+        Template("Report what came up in this chat, leaving out the details.\n\n{dialogue}"),
+        Template("Name the people, skip the greetings and don't quote.\n\n{dialogue}\n\nSummary of the dialogue:"),
+        Template("{dialogue}\n\nWhat happened in this chat?"),
+        Template("Sum up who said and decided what.\n\n{dialogue}"),
         Template(
-            "Here is a conversation from a messenger app. Please report what came up in it, as you would to somebody who does not need the details.\n\n{dialogue}"
-        ),
-        Template(
-            "DIALOGUE SUMMARY\n\nRules: name the people, skip greetings and small talk, do not quote.\n\n{dialogue}"
-        ),
-        Template(
-            "Someone is scrolling back through old chats in search of a certain one. What note on the chat below would help to recognize it?\n\n{dialogue}"
-        ),
-        Template("{dialogue}\n\nWho told whom what?"),
-        Template(
-            "Write the chat that this summary describes, one message a line, with the sender's name and a colon in front.\n\n{answer}",
+            "Write the chat that this summary describes, one message a line, each with the sender's name and a colon.\n\n{answer}",
             "{dialogue}",
             INVERTED,
         ),
-        Template(
-            "{answer}\n\nImagine the text messages in which that was said, and type them out.", "{dialogue}", INVERTED
-        ),
+        Template("{answer}\n\nType out the text messages in which that was said.", "{dialogue}", INVERTED),
     ),
 )
 
@@ -589,29 +536,17 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
     fields=_wiki_lingua_fields,
     gpt3_prompt=Gpt3Prompt("{article}\n\nTL;DR:"),
     templates=(
-        Template("{article}\n\nPut the steps of these instructions into short form."),
-        Template("Shorten this how-to guide until nothing but the bare instructions is left.\n\n{article}"),
+        Template("{article}\n\nPut these steps into short form."),
+        Template("Shorten this how-to guide to the bare instructions.\n\n{article}"),
         Template("Guide: {article}\nIn brief:"),
+        Template("What should I write on a reminder card about this?\n\n{article}"),
+        Template("Give the instruction that each part explains, one after the other.\n\n{article}"),
+        Template("Reduce to a series of commands, without reasons or examples.\n\n{article}"),
+        Template("just tell me what to do, no details\n\n{article}"),
+        Template("This how-to has lost its headings.\n\n{article}\n\nRewrite them as commands, one after another."),
+        Template("{answer}\n\nWrite how a beginner's guide with these steps begins.", "{opening}", INVERTED),
         Template(
-            "I would like to keep the core of the following advice on a card above my desk. What should I write on the card?\n\n{article}"
-        ),
-        Template(
-            "Go through the text part by part. For each part give the instruction that it explains, and string the instructions together in their order.\n\n{article}"
-        ),
-        Template(
-            "STUDY SKILLS\n\nReduce the passage to a series of commands. Reasons, examples and exceptions are to be left out.\n\n{article}"
-        ),
-        Template("Could you tell me what to do, without all the detail?\n\n{article}"),
-        Template(
-            "The headings of this article have been lost. Write them again as imperative sentences, one after the other.\n\n{article}"
-        ),
-        Template(
-            "{answer}\n\nTurn that into a proper guide for beginners, and write how the guide begins.",
-            "{opening}",
-            INVERTED,
-        ),
-        Template(
-            "A how-to article has the following steps. Explain the first one or two of them as the article might, with tips and reasons.\n\n{answer}",
+            "Explain the first one or two of these steps as a how-to article would, with tips and reasons.\n\n{answer}",
             "{opening}",
             INVERTED,
         ),
@@ -641,22 +576,14 @@ XSUM = Dataset(
     fields=_xsum_fields,
     gpt3_prompt=Gpt3Prompt("{document}\n\nTL;DR:"),
     templates=(
-        Template("Summarize the article in one sentence.\n\n{document}"),
-        Template(
-            "{document}\n\nThe first sentence of this text is missing. It told readers what the whole piece is about. Write it."
-        ),
+        Template("What happened? One sentence.\n\n{document}"),
+        Template("{document}\n\nThe first sentence, which says what the piece is about, is missing. Write it."),
         Template("Report: {document}\nSummary in one sentence:"),
-        Template(
-            "You have just finished reading this when someone looks up and asks what it says.\n\n{document}\n\nAnswer in a single sentence."
-        ),
-        Template("How would a newsreader announce the following in one breath?\n\n{document}"),
-        Template(
-            "QUESTION 1\n\nState the main point of the article in one sentence of your own. Do not copy its wording.\n\n{document}"
-        ),
-        Template("Please write the introductory sentence that is to be printed in bold above this text.\n\n{document}"),
-        Template(
-            "I want to post about this, and one sentence is my limit. Help me say what matters most!\n\n{document}"
-        ),
+        Template("someone just asked what this says, answer in a single sentence\n\n{document}"),
+        Template("What would a newsreader say about this, in one breath?\n\n{document}"),
+        Template("State the main point in a sentence of your own.\n\n{document}"),
+        Template("Write the sentence that goes in bold above this text.\n\n{document}"),
+        Template("I can post one sentence about this.\n\n{document}\n\nWhat matters most?"),
         Template("{document}\n\nIn one line:"),
         Template("An article starts with the sentence below. How does it go on?\n\n{answer}", "{opening}", INVERTED),
     ),

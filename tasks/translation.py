@@ -96,31 +96,23 @@ PARA_CRAWL_ENES = _pair(
     "es",
     "Spanish",
     (
-        Template("Translate this into {target_language}:\n\n{source}"),
+        Template("Translate into {target_language}:\n\n{source}"),
         Template("{source}\n\nHow would a web page in {target_language} put it?"),
-        Template(
-            "WEBSITE LOCALISATION\nFrom: {source_language}\nInto: {target_language}\n\nText: {source}\nTranslation:"
-        ),
-        Template(
-            "Our site is kept in English and in Spanish, but up to now the text below exists in {source_language} only. Please supply what is missing.\n\n{source}"
-        ),
+        Template("From: {source_language}\nInto: {target_language}\nText: {source}\nTranslation:"),
+        Template("This page exists in {source_language} only. Add the {target_language} version.\n\n{source}"),
         Template("{source}\n\n({source_language} to {target_language})"),
         Template(
-            "You translate between Spanish and English for a living. Your latest client hates texts that sound translated, but insists that nothing be left out or added. This has come in, in {source_language}, and should go out in {target_language}:\n\n{source}"
+            "Translate faithfully, leaving nothing out, but make it sound natural.\n\nIn {source_language}: {source}\n\nIn {target_language}:"
         ),
-        Template(
-            "While looking for something on the internet, I landed on a page that is all in {source_language}. Can you tell me in {target_language} what this bit says?\n\n{source}"
-        ),
+        Template("what does this bit of the website say in {target_language}?\n\n{source}"),
         Template("Say it in {target_language}.\n{source}"),
         Template(
-            "Write something in {source_language} that could stand on a website, be it a heading, a line from a menu or a few full sentences.",
+            "Write a heading, a menu line or a few sentences in {source_language}, as on a website.",
             "{source}",
             INVERTED,
         ),
         Template(
-            "These words have been translated out of {source_language}. Reconstruct the original.\n\n{answer}",
-            "{source}",
-            INVERTED,
+            "{answer}\n\nThis was translated from {source_language}. Reconstruct the original.", "{source}", INVERTED
         ),
     ),
     splits=Splits(test_size=1000),  # TFDS has a single split
@@ -134,25 +126,17 @@ WMT14_ENFR = _pair(
     "fr",
     "French",
     (
-        Template("What is the {target_language} for the following {source_language}?\n{source}"),
+        Template("What's the {target_language} for this {source_language}?\n{source}"),
         Template("{source_language}: {source}\n{target_language}:"),
-        Template("Put the passage below into {target_language}. It is written in {source_language}.\n\n{source}"),
-        Template(
-            "I speak {target_language}, and the lady next to me speaks {source_language}. She has just read this out to me from her newspaper:\n\n{source}\n\nWhat does it mean in my language?"
-        ),
-        Template(
-            "ENGLISH AND FRENCH, WRITTEN EXAMINATION\n\nRender the extract in {target_language}. Accuracy counts for more than elegance.\n\n{source}"
-        ),
-        Template(
-            "{source}\n\nThe words above were chosen for readers of {source_language}. Choose the words for readers of {target_language}, and let them say neither more nor less."
-        ),
-        Template("Would you mind translating a line or two for me? I need them in {target_language}.\n\n{source}"),
-        Template(
-            "Here is one half of a bilingual document, the {source_language} half:\n\n{source}\n\nNow produce the other half, which is in {target_language}."
-        ),
+        Template("Put this {source_language} passage into {target_language}.\n\n{source}"),
+        Template("saw this in a newspaper, can you give it to me in {target_language}?\n\n{source}"),
+        Template("Accuracy first, elegance second. Put the extract into {target_language}.\n\n{source}"),
+        Template("{source}\n\nWrite the same for readers of {target_language}, no more and no less."),
+        Template("A line or two to translate.\n\n{source}\n\nI need it in {target_language}."),
+        Template("Bilingual document, {source_language} half:\n{source}\n\nThe {target_language} half:"),
         Template("Is this French or English?\n\n{source}", "{source_language}", INVERTED),
         Template(
-            "{answer}\n\nThat is what came out of an interpreter's booth after somebody had said something in {source_language}. What had been said?",
+            "{answer}\n\nAn interpreter said this after hearing it in {source_language}. What did the interpreter hear?",
             "{source}",
             INVERTED,
         ),
@@ -170,26 +154,16 @@ WMT16_CSEN = _pair(
         Template("Provide the {target_language} translation.\n\n{source}"),
         Template("{source}\n\nIn {target_language}, please."),
         Template(
-            "A publisher in Prague prints every book twice, once in Czech and once in English. Somewhere in the {source_language} edition this is to be found:\n\n{source}\n\nWhat stands in its place in the {target_language} edition?"
+            "A book is out in Czech and English. Here's a piece of the {source_language} edition:\n\n{source}\n\nWhat does the {target_language} edition say?"
         ),
+        Template("Source language: {source_language}\nTarget language: {target_language}\nSource: {source}\nTarget:"),
+        Template("be our interpreter: {source_language} to {target_language}\n\n{source}"),
+        Template("Make sure you understand the text, then express it in {target_language}.\n\n{source}"),
+        Template("{source}\n\nTranslate that for someone who only knows {target_language}."),
+        Template("From {source_language} into {target_language}:\n{source}"),
+        Template("Write the {target_language} subtitle for these spoken words.\n\n{source}"),
         Template(
-            "TASK: translation\nSOURCE LANGUAGE: {source_language}\nTARGET LANGUAGE: {target_language}\nSOURCE TEXT: {source}\nTARGET TEXT:"
-        ),
-        Template(
-            "My neighbour has only Czech and I have only English. Please be our go-between and turn this from {source_language} into {target_language}.\n\n{source}"
-        ),
-        Template(
-            "Read the following, make sure that you see what is meant, and then express the same in {target_language}.\n\n{source}"
-        ),
-        Template(
-            "{source}\n\nOnly people who know {source_language} get anything out of this. Make it accessible to those who know {target_language} instead."
-        ),
-        Template("From {source_language} into {target_language}, if you would:\n{source}"),
-        Template(
-            "Imagine these words spoken in a film. Which subtitle would you show to an audience that follows nothing but {target_language}?\n\n{source}"
-        ),
-        Template(
-            "1. {source}\n2. {answer}\n\nName the language of the first line, then that of the second.",
+            "1. {source}\n2. {answer}\n\nName the language of line 1, then of line 2, separated by a comma.",
             "{source_language}, {target_language}",
             INVERTED,
         ),
@@ -208,25 +182,23 @@ WMT16_DEEN = _pair(
     "de",
     "German",
     (
-        Template("Translate from {source_language} to {target_language}: {source}"),
+        Template("Now in {target_language}: {source}"),
         Template("{source}\n\nWrite that in {target_language}."),
         Template(
-            "German and English often put their words in a different order. Mind this as you carry the text below over from {source_language} to {target_language}.\n\n{source}"
+            "Mind the word order, which often differs between German and English. Translate into {target_language}.\n\n{source}"
         ),
         Template(
-            "Dear colleague,\n\nOur report has to come out in English and in German, and one passage of the {target_language} version is still missing. In {source_language} it reads:\n\n{source}\n\nCould you fill the gap?"
+            "Our report is missing a passage in its {target_language} version. In {source_language} it says:\n\n{source}\n\nCan you fill the gap?"
         ),
         Template("{source_language} original\n{source}\n\n{target_language} translation"),
         Template("How do you say this in {target_language}?\n{source}"),
-        Template("Complete the second row of the table.\n\n{source_language} | {target_language}\n{source} |"),
+        Template("Complete the second row.\n\n{source_language} | {target_language}\n{source} |"),
+        Template("my friend only speaks {target_language}, what should I tell them this says?\n\n{source}"),
         Template(
-            "Suppose you had grown up with two languages, English and German. A friend who knows nothing but {target_language} points at some words and looks at you.\n\n{source}\n\nTell your friend what is written there."
+            "Translate word for word where {target_language} grammar lets you, freely where it doesn't.\n\n{source}"
         ),
         Template(
-            "It is in {source_language}, and I want it in {target_language}: word for word where the grammar lets you, freely where it does not.\n\n{source}"
-        ),
-        Template(
-            "Work backwards. The text at the bottom is the outcome of a translation between German and English; restore what the translator was given, which was in {source_language}.\n\n{answer}",
+            "{answer}\n\nThat's the result of a translation from {source_language}. What did the translator start from?",
             "{source}",
             INVERTED,
         ),
@@ -243,22 +215,14 @@ WMT16_FIEN = _pair(
     (
         Template("{source}\n\n{target_language} version:"),
         Template("Translation wanted. Target language: {target_language}.\n\n{source}"),
-        Template(
-            "I am making cards for a course that is given in both Finnish and English. On the front of this one I have put, in {source_language}:\n{source}\n\nWhat belongs on the back, in {target_language}?"
-        ),
-        Template(
-            "Whichever of the two languages this is in, Finnish or English, translate it into the other.\n\n{source}"
-        ),
-        Template(
-            "LANGUAGE SERVICE, HELSINKI\n\nOrder: translate out of {source_language}\nDeliver in: {target_language}\nText: {source}"
-        ),
-        Template(
-            "A text in {source_language} follows. Its meaning is to survive and its language is not: answer in {target_language}.\n\n{source}"
-        ),
-        Template("What would a native speaker of {target_language} write in order to convey this?\n\n{source}"),
+        Template("Flash card, front ({source_language}): {source}\nBack ({target_language}):"),
+        Template("Finnish or English, whichever this is, translate it into the other.\n\n{source}"),
+        Template("Translation order\nOut of: {source_language}\nInto: {target_language}\nText: {source}"),
+        Template("Keep the meaning of this text and translate it into {target_language}.\n\n{source}"),
+        Template("Write this as a native speaker of {target_language} would.\n\n{source}"),
         Template("{target_language} for: {source}"),
         Template(
-            "The members of the board speak either Finnish or English, so every paper reaches them in both. You have been handed a paper in {source_language}, which says among other things:\n\n{source}\n\nSupply the words for its {target_language} twin, please."
+            "The board gets every paper in Finnish and English.\n\n{source_language}: {source}\n\nNow supply the {target_language} text."
         ),
         Template("{source}\n\nWhat language is that?", "{source_language}", INVERTED),
     ),
@@ -274,24 +238,20 @@ WMT16_ROEN = _pair(
     (
         Template("Express the following in {target_language}.\n\n{source}"),
         Template("In ({source_language}): {source}\nOut ({target_language}):"),
+        Template("News item, {source_language}:\n{source}\n\nDraft it in {target_language} for our other readers."),
+        Template("{source}\n\ncan i have that in {target_language}? my {source_language} isn't good enough"),
         Template(
-            "A news agency in Bucharest serves its readers in Romanian and English. An item has arrived in {source_language}:\n\n{source}\n\nDraft it in {target_language} for the other half of the readers."
-        ),
-        Template("{source}\n\nCould I have that in {target_language}? My {source_language} is not good enough."),
-        Template(
-            "PART B: TRANSLATION\n\nThe passage is in {source_language}, and your answer should be in {target_language}. Do not comment on it, and do not shorten it.\n\n{source}"
+            "Translate from {source_language} to {target_language}. Don't comment on it or shorten it.\n\n{source}"
         ),
         Template(
-            "At a conference, half of the guests understand Romanian and the other half English. These lines appear on the screen in {source_language}, and half of the guests are lost. Help them with the {target_language}.\n\n{source}"
+            "This is on the screen in {source_language}, but half the audience needs {target_language}. Translate it for them.\n\n{source}"
         ),
-        Template("Find the {target_language} wording that matches this as closely as possible: {source}"),
-        Template(
-            "Do you happen to know both Romanian and English? Then let me know, in {target_language}, what I have here.\n{source}"
-        ),
+        Template("Find the {target_language} wording that comes closest: {source}"),
+        Template("If you know both Romanian and English, tell me what this is in {target_language}.\n{source}"),
         Template("{source}\n\nThe same again in {target_language}:"),
         Template(
-            "Below, the same thing is said twice.\n\n(a) {source}\n(b) {answer}\n\nIn which language is (a), and in which is (b)?",
-            "(a) is in {source_language}, (b) is in {target_language}",
+            '(a) {source}\n(b) {answer}\n\nWhich language is (a) in, and which (b)? Join the two names with "and".',
+            "{source_language} and {target_language}",
             INVERTED,
         ),
     ),
@@ -307,25 +267,21 @@ WMT16_RUEN = _pair(
     (
         Template("Translate: {source}\nLanguage of the translation: {target_language}"),
         Template("{source}\n\nGive the full sense of this in {target_language}."),
+        Template("Different alphabets, same meaning. Say this in {target_language}.\n\n{source}"),
+        Template("Before ({source_language}):\n{source}\n\nAfter translation ({target_language}):"),
         Template(
-            "English and Russian do not even share an alphabet, but whatever is said in one can be said in the other. Prove it by saying this in {target_language}.\n\n{source}"
-        ),
-        Template("Original ({source_language}):\n{source}\n\nTranslation ({target_language}):"),
-        Template(
-            "A museum in Moscow has answered my enquiry in {source_language}, and part of the letter is beyond me. What would it be in {target_language}?\n\n{source}"
+            "a museum wrote back in {source_language} and I can't read this part. what is it in {target_language}?\n\n{source}"
         ),
         Template(
-            "To try out a translation program, somebody has set {source_language} as the input language and {target_language} as the output language and entered the following. Type the output of a perfect program.\n\n{source}"
+            "Type what a perfect translation program would put out.\n\n{source_language} input: {source}\n{target_language} output:"
         ),
         Template(
-            "For a person who can read {target_language} but no {source_language}, write out what this means:\n\n{source}"
+            "Write out what this means for someone who reads {target_language} but no {source_language}.\n\n{source}"
         ),
-        Template("{source_language} -> {target_language}\n{source}"),
+        Template("{source_language} -> {target_language}\nText: {source}"),
+        Template("Sample of text:\n{source}\n\nIts language (Russian or English):", "{source_language}", INVERTED),
         Template(
-            "Sample of text:\n{source}\n\nLanguage of the sample (Russian or English):", "{source_language}", INVERTED
-        ),
-        Template(
-            "{answer}\n\nSo much for the {target_language}, which was made from a text in {source_language}. What might that text look like?",
+            "{answer}\n\nThis {target_language} was made from a text in {source_language}. Write that text.",
             "{source}",
             INVERTED,
         ),
@@ -344,30 +300,18 @@ WMT16_TREN = _pair(
     "tr",
     "Turkish",
     (
-        Template("Answer with the {target_language} translation of this and nothing else:\n{source}"),
+        Template("Translation into {target_language}, nothing else:\n{source}"),
         Template(
-            "The following is in {source_language}. Translate it in such a way that a reader of {target_language} learns exactly what the first readers learned.\n\n{source}"
+            "The text is in {source_language}. A reader of {target_language} should learn exactly the same from your translation.\n\n{source}"
         ),
-        Template(
-            "We have a dictionary here, Turkish to English and English to Turkish, and still we cannot agree on how this should run in {target_language}. What is your suggestion?\n\n{source}"
-        ),
-        Template("Q: How is the text below expressed in {target_language}?\n{source}\nA:"),
-        Template(
-            "EXERCISE 3. Translation from {source_language} into {target_language}. Keep to the tone of the original.\n\n{source}"
-        ),
-        Template(
-            "{source}\n\nThis has to be understood in an office where {target_language} is the only language. Lend them a hand."
-        ),
-        Template(
-            "As a sworn translator you certify that what you hand over in {target_language} corresponds in full to what was placed before you in {source_language}. The following has been placed before you:\n\n{source}"
-        ),
-        Template("Swap {source_language} for {target_language} and leave the content as it is.\n\n{source}"),
-        Template(
-            "I can see that this is {source_language}, but there my knowledge ends. Its meaning in {target_language}?\n{source}"
-        ),
-        Template(
-            "Is the speaker of these words using English, or is it Turkish?\n{source}", "{source_language}", INVERTED
-        ),
+        Template("our dictionary doesn't settle it, how would you put this in {target_language}?\n\n{source}"),
+        Template("Q: How do you express the text below in {target_language}?\n{source}\nA:"),
+        Template("Translate from {source_language} into {target_language} and keep the tone.\n\n{source}"),
+        Template("{source}\n\nOur office only speaks {target_language}. Translate for us."),
+        Template("This needs a certified translation into {target_language}, complete and exact.\n\n{source}"),
+        Template("Swap {source_language} for {target_language}, same content.\n\n{source}"),
+        Template("Meaning in {target_language}?\n{source}"),
+        Template("English, or is it Turkish?\n{source}", "{source_language}", INVERTED),
     ),
 )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flan_jax.data import examples
+from flan_jax.templates import Template
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -72,6 +73,74 @@ def test_train_step_refuses_in_one_line(arguments, message, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         train_step.main(arguments)
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def wording_of():
+    """Looks at one pattern as `benchmarks/templates.py` does."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+        yield __import__("templates")
+        del sys.modules["templates"]
+
+
+LOOKED_AT = {  # pattern: (instruction words, heading, role-play, placement, form)
+    "{text}\n\nIs this so?\n\n{options}": (3, False, "", "after", "question"),
+    "Text: {text}\nClaim: {claim}\nTrue?\n{options}": (3, False, "", "after", "question"),
+    "Text: {text}\nClaim: {claim}": (2, False, "", "none", "fields"),
+    "{text} -> {claim}": (0, False, "", "none", "cue"),
+    "Sum it up.\n\n{text}": (3, False, "", "before", "cue"),
+    "Is that so?\n\n{text}\n\nDon't guess.\n{options}": (5, False, "", "around", "question"),
+    "{text}\n\nNow this:\n\n{claim}\n{options}": (2, False, "", "between", "cue"),
+    "READING TEST\n\nSay what the text is about.\n\n{text}": (8, True, "", "before", "statement"),
+    "TASK: say what it is about.\n\nTEXT: {text}": (7, True, "", "before", "statement"),
+    "Give it back as JSON: {text}": (5, False, "", "before", "statement"),
+    "My niece asked me this:\n{text}\nWhat should I say?": (9, False, "My niece", "around", "question"),
+    "What does the speaker suppose, and who is supposed to act?\n{text}": (11, False, "", "before", "question"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "looks"), LOOKED_AT.items(), ids=range(len(LOOKED_AT)))
+def test_templates_looks_at_a_wording(pattern, looks, wording_of):
+    one = wording_of.Wording("d", 0, Template(pattern))
+    assert (len(one.words), one.has_heading, one.role_play, one.placement, one.form) == looks
+
+
+def test_templates_finds_repeats(wording_of, tmp_path):
+    patterns = (
+        "Is {a} much the same as {b}?",
+        "Is {x} much the same as {y}? Say so.",
+        "Q: {a}\nA:",
+        "Q: {b}\nA:",
+        "{a}",
+    )
+    listed = [wording_of.Wording(name, n, Template(p)) for name in "de" for n, p in enumerate(patterns)][1:-1]
+    found = [(share, a.number, b.number) for share, a, b in wording_of.near_duplicates(listed)]
+    assert {(a, b) for share, a, b in found if share == 1} >= {(1, 1), (2, 2), (2, 3), (3, 3)}
+    assert {(a, b) for share, a, b in found if share < 1} == {(1, 0), (0, 1)}
+    assert not {4} & {number for one in found for number in one[1:]}
+    (tmp_path / "theirs.txt").write_text("x is much the same AS that, y\nSay what the reader would have seen in it")
+    theirs = Template("{a}\n\nSay what the reader would have thought.")
+    assert wording_of.copied([wording_of.Wording("f", 7, theirs)], str(tmp_path)) == [
+        {"dataset": "f", "template": 7, "words": "say what the reader would have"}
+    ]
+
+
+def test_templates_of_the_catalog(wording_of, capsys):
+    wording_of.main(["--cluster=nli", "--json"])
+    *printed, last = capsys.readouterr().out.splitlines()
+    result = json.loads(last)
+    assert result["templates"] == sum(of["templates"] for of in result["of_datasets"].values()) >= 7 * 7
+    assert list(result["of_datasets"]) == ["anli_r1", "cb", "mnli_matched", "qnli", "rte", "snli", "wnli"]
+    missed = [f"{name}: {line}" for name, of in result["of_datasets"].items() for line in of["misses"]]
+    assert set(missed) <= set(printed)
+    for arguments, message in (
+        (["--dataset=snlii"], "snli"),
+        (["--against=nowhere"], "--against=nowhere is no folder"),
+    ):
+        with pytest.raises(SystemExit):
+            wording_of.main(arguments)
+        assert message in capsys.readouterr().err
 
 
 def test_stream():

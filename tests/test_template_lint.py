@@ -197,3 +197,144 @@ def test_without_options(pattern, open_input, expected):
         shown = template.without_options.input
         assert "{options}" not in shown and shown == shown.strip() and "\n\n\n" not in shown
         assert shown.split() == (open_input or pattern.replace("{options}", "")).split()
+
+
+THREE_WAY = ("yes", "it is not possible to tell", "no")
+SPOKEN = (
+    {  # case: (label words or None, pattern, open form, a part of the finding or None)
+        "a question": (("no", "yes"), "{premise}\nIs this so? {hypothesis}\n{options}", "", None),
+        "a bare one": (("no", "yes"), "{premise}\n{hypothesis}\nTrue?\n{options}", "", None),
+        "whether": (("no", "yes"), "Say whether it is so: {premise}\nWhat is it? {hypothesis}\n{options}", "", None),
+        "asks what": (
+            ("no", "yes"),
+            "{premise}\nWhat about this? {hypothesis}\n{options}",
+            "",
+            "asks 'What about this?'",
+        ),
+        "marks": (("no", "yes"), "{premise}\nMark the reply: {hypothesis}\n{options}", "", "choosing ('Mark the')"),
+        "one of two sentences": (("no", "yes"), "{premise}\nIs one of these so? {hypothesis}\n{options}", "", None),
+        "neutral": (THREE_WAY, "{premise}\nIs it true? {hypothesis}\n{options}", "", None),
+        "neutral is no": (THREE_WAY, "{premise}\nDoes this follow? {hypothesis}\n{options}", "", "\"no\": 'follow?'"),
+        "neutral after an arrow": (THREE_WAY, "{premise}\n=> {hypothesis}\nTrue?\n{options}", "", "\"no\": '=>'"),
+        "neutral is not meant": (
+            THREE_WAY,
+            "{premise}\nDoes that mean this? {hypothesis}\n{options}",
+            "",
+            "mean this?",
+        ),
+        "neutral cannot be told": (
+            THREE_WAY,
+            "{premise}\nCan you tell? {hypothesis}\n{options}",
+            "",
+            "'Can you tell?'",
+        ),
+        "follows of two": (("no", "yes"), "{premise}\nDoes this follow? {hypothesis}\n{options}", "", None),
+        "labels named": (("negative", "positive"), "Positive or negative?\n{premise}\n{options}", "", None),
+        "labels unnamed": (
+            ("negative", "positive"),
+            "Sentiment of {premise}\n{options}",
+            "",
+            "not name the labels (negative",
+        ),
+        "labels named where open": (
+            ("negative", "positive"),
+            "Sentiment: {premise}\n{options}",
+            "Sentiment, negative or positive: {premise}",
+            None,
+        ),
+        "other words": (
+            ("negative", "positive"),
+            "Good or bad? {premise}\n{options}",
+            "Positive or negative? {premise}",
+            "speaks of 'Good or bad'",
+        ),
+        "heads of the labels": (
+            ("different meanings", "the same meaning"),
+            "Same or different? {premise}\n{options}",
+            "The same meaning or different meanings? {premise}",
+            None,
+        ),
+        "yes or no of others": (
+            ("negative", "positive"),
+            "Did they like it?\n{premise}\n{options}",
+            "Positive or negative? {premise}",
+            "asks for yes or no ('Did they like it?')",
+        ),
+        "a polite request": (
+            ("negative", "positive"),
+            "Could you label this? {premise}\n{options}",
+            "Positive or negative? {premise}",
+            None,
+        ),
+        "the ends of a scale": (("0", "1", "2"), "From 0 to 2, how close are they? {premise}\n{options}", "", None),
+        "no scale": (
+            ("0", "1", "2"),
+            "How close are they? {premise}\n{options}",
+            "",
+            "does not name the labels (0, 2)",
+        ),
+    }
+    | {
+        words: (None, f"{words} {{premise}}\n{{options}}", "", "its open form speaks of choosing")
+        for words in (
+            "There are four ways to go on:",
+            "Which one is it?",
+            "Find the line that is right.",
+            "Mark the one ending that fits:",
+            "Into which group does it go?",
+            "On which pile does she lay it?",
+            "Which folder?",
+            "What is more likely?",
+            "Only one of them works:",
+            "Put this in a folder:",
+            "Decide between them:",
+            "Multiple-choice:",
+            "Which is the more sensible reply?",
+            "Give the letter.",
+        )
+    }
+    | {
+        words: (None, f"{words} {{premise}}\n{{options}}", "", None)
+        for words in (
+            "How does it go on?",
+            "What comes next?",
+            "Finish the sentence:",
+            "What should they do, and who helps?",
+            "Give the story an ending, in which nobody is surprised.",
+            "Give the ending.",
+            "Write the last sentence, and say more than that.",
+        )
+    }
+)
+
+
+@pytest.mark.parametrize(("labels", "pattern", "open_input", "expected"), SPOKEN.values(), ids=SPOKEN)
+def test_lint_of_wording(labels, pattern, open_input, expected):
+    of_labels = tuple((word, word) for word in labels or ())
+    record = dataclasses.replace(CLEAN, labels=of_labels, templates=(Template(pattern, open_input=open_input),))
+    found = template_lint.lint_wording(record)
+    assert found.keys() <= {0}
+    lines = found.get(0, [])
+    assert any(expected in line for line in lines) if expected else not lines, lines
+
+
+def test_lint_of_wording_looks_at_targets_and_fields():
+    target = "Question: {hypothesis}\n{answer}"
+    pair = (Template("Ask: {premise}", target, INVERTED), Template("Write a line (question: ...).", target, INVERTED))
+    found = template_lint.lint_wording(dataclasses.replace(CLEAN, templates=pair))
+    assert found == {0: ["the target has 'Question:', which the prompt does not announce"]}
+    triples = dataclasses.replace(CLEAN, templates=(Template("{triples}", "{answer}"),))
+    for joined, many in (("a, b, c; d, e, f", 1), ("a | b | c; d | e | f", 0)):
+        assert len(template_lint.lint_wording(triples, [FIELDS | {"triples": joined}]).get(None, ())) == many
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["He 's here.", "I do n't.", "in ( the film ) it", "so , he", "He left .", "``No'' it", "the workers ' union"],
+)
+def test_lint_of_wording_finds_what_a_tokenizer_left(text):
+    shown = tuple(Template(t.input, t.target, t.direction) for t in CLEAN.templates)
+    for name, many in (("paws_wiki", 1), ("cosmos_qa", 0)):  # the latter is shown as its source has it
+        record = dataclasses.replace(CLEAN, name=name, templates=shown, labels=(("n", "no"), ("y", "yes")))
+        assert len(template_lint.lint_wording(record, [FIELDS | {"premise": text}]).get(None, ())) == many
+        assert None not in template_lint.lint_wording(record, [FIELDS | {"premise": "He's (in '89) at 5, the 'Inn'."}])

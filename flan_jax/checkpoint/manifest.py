@@ -35,8 +35,8 @@ class Manifest:
       model: the fields of `DecoderConfig`.
       vocabulary: kind and fingerprint, and a digest of the folder's content, which an earlier version's has not.
       tuning: {"status", "datasets", "clusters", "text"}: all that was ever in its tuning mixture, inherited. Text says
-        which records these were: {"dataset", "style", "vocabulary", "digest", "records", "records_digest"} each, as
-        `data.stream.Stream.text` gives them; a manifest of an earlier version has none.
+        which records these were: {"dataset", "style", "vocabulary", "digest", "records", "records_digest", "wording"}
+        each, as `data.stream.Stream.text` gives them; a manifest of an earlier version has none, or no wording.
       separator: what stood between input and target in tuning: "eos" or "newline", of several that of most draws; None
         for a model never tuned here.
       history: one entry for each import, conversion and tuning.

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, protocol, styles
+from flan_jax.data import drafts, sources, tasks, token_store, trimming, usable, vocabularies
 from flan_jax.data import examples as example_files
-from flan_jax.data import sources, tasks, token_store, trimming, usable, vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.identity import Identities
 from flan_jax.data.training_records import Counts, Options, TrainingRecord, styled_records, without_problems
@@ -189,6 +189,7 @@ def token_key(
         "source": record.source,
         "data": str(source.builder.data_dir),
         "protocol": options.protocol_of(record).text_digest,
+        drafts.KEY: drafts.fingerprint(record, options.style),
         "fields": usable.code_digest(record),
         "vocabulary": tokenizer.fingerprint,
         **dataclasses.asdict(options),

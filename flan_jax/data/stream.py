@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data import packing
+from flan_jax.data import drafts, packing
 from flan_jax.data.fitting import Fitting, shuffled, sizes_of
 from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example, refuse_on_inputs
 from flan_jax.data.token_store import DatasetTokens, TokenStore
@@ -149,10 +149,11 @@ class Stream:
 
     @property
     def text(self) -> list[dict[str, Any]]:
-        """What is drawn from: {"dataset", "digest", "records", "records_digest"} of each part's token store.
+        """What is drawn from: {"dataset", "digest", "records", "records_digest", "wording"} of each part's token store.
 
         The digest names all that is stored, the records' digest the records alone, whatever their style or vocabulary;
-        it is None where the store does not say what its records are.
+        it is None where the store does not say what its records are. The wording is the fingerprint of the templates
+        (`drafts`), which is missing where the store does not say.
         """
         return [
             {
@@ -160,6 +161,7 @@ class Stream:
                 "digest": store.digest,
                 "records": store.num_records,
                 "records_digest": store.info["records_digest"] if len(store.records.hashes) else None,
+                **({drafts.KEY: store.info[drafts.KEY]} if drafts.KEY in store.info else {}),
             }
             for store in self._stores
         ]

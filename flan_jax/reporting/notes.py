@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog
+from flan_jax.data import drafts
 from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
@@ -119,6 +120,8 @@ def _of_mean(over: Any) -> Iterable[str]:
 def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
     results = run.results
     yield _what(run)
+    if draft := drafts.said_of(results):
+        yield f"{run.name} was tuned on {draft}."
     for names, why in ((n, w) for w, n in _by_reason(evidence.unusable[run.name]).items()):
         what = "no predictions of single examples" if why == NOT_AT_HAND else f"no values of single examples ({why})"
         yield (

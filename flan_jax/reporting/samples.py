@@ -89,8 +89,11 @@ class Sample:
         """
         if self.size == 1:
             return np.array([self.value])
-        without = [self.value_of(part.sum(0, keepdims=True) - part).mean(1) for part in self.parts]
-        return self.size * self.value - (self.size - 1) * np.mean(without, axis=0)
+        return self.size * self.value - (self.size - 1) * self.without_each().mean(1)
+
+    def without_each(self) -> np.ndarray:
+        """The figure of each template without each group: G x T, of two groups or more."""
+        return np.mean([self.value_of(part.sum(0, keepdims=True) - part) for part in self.parts], axis=0)
 
 
 def _summed(statistics_ExTxK: np.ndarray, groups_E: np.ndarray) -> np.ndarray:

@@ -137,14 +137,8 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
     if not has_options and summed is None and any("score" not in p for lines in rows.values() for p in lines):
         raise UnusableError("its metric has no value for a single example")
     measured = "accuracy" if has_options and summed is None else headline_metric(figures)
-    hashed = all("hash" in p for lines in rows.values() for p in lines)
-    keyed = {
-        number: dict(zip(numbered([str(p["hash" if hashed else "id"]) for p in lines]), lines, strict=True))
-        for number, lines in rows.items()
-    }
-    keys = [key for key in next(iter(keyed.values())) if all(key in lines for lines in keyed.values())]
-    if not keys:
-        raise UnusableError("its templates have no example in common")
+    keyed, keys = matched(rows)
+    hashed = _are_hashed(rows)
     listed = {t["template"]: t for t in figures["templates"]}
     same_options = has_options and len({frozenset(_words(p)) for lines in rows.values() for p in lines}) == 1
     values_TxE, statistics_TxE, answers, confidences, right = [], [], [], [], []
@@ -186,6 +180,33 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
             else {}
         ),
     )
+
+
+def matched(rows: Mapping[int, Sequence[Line]]) -> tuple[dict[int, dict[Any, Line]], list[Any]]:
+    """The predictions of each template by their record, and the records that all templates have, in their order.
+
+    Raises:
+      UnusableError: there is no such record.
+    """
+    name = "hash" if _are_hashed(rows) else "id"
+    keyed = {
+        number: dict(zip(numbered([str(p[name]) for p in lines]), lines, strict=True)) for number, lines in rows.items()
+    }
+    keys = [key for key in next(iter(keyed.values())) if all(key in lines for lines in keyed.values())]
+    if not keys:
+        raise UnusableError("its templates have no example in common")
+    return keyed, keys
+
+
+def _are_hashed(rows: Mapping[int, Sequence[Line]]) -> bool:
+    return all("hash" in p for lines in rows.values() for p in lines)
+
+
+def said(line: Line) -> str:
+    """What was answered: the option that is likeliest, in the dataset's own words, or the text that was generated."""
+    if "loglikelihood" not in line:
+        return str(line.get("prediction", "")).strip()
+    return str(_words(line)[ranked(line, "sum")])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.data import drafts
 from flan_jax.data.mixtures import Composition
 from flan_jax.data.stream import Stream
 from flan_jax.files import writable, write_atomic, written
@@ -73,6 +74,24 @@ def write(
         run.save(folder)
 
 
+def earlier_drafts(given: Materials, stream: Stream, composition: Composition) -> list[str]:
+    """Lines that say where the tuning text, or that of the checkpoint before, is worded by an earlier draft."""
+    found = []
+    if draft := drafts.said({"text": _text(given, stream, composition)}):
+        found.append(f"this run tunes on {draft}: run python -m flan_jax.prepare again, and give another MODEL_DIR.")
+    draft = drafts.said(given.manifest.tuning)
+    if draft and given.saved is None:
+        found.append(f"the run starts from a model that was tuned on {draft}.")
+    return found
+
+
+def _text(given: Materials, stream: Stream, composition: Composition) -> list[dict[str, Any]]:
+    """What a manifest says of the text of each part."""
+    vocabulary = {"vocabulary": given.tokenizer.fingerprint}
+    both = zip(stream.text, composition.members, strict=True)
+    return [one | {"style": member.style} | vocabulary for one, member in both]
+
+
 def _manifest(
     folder: Path, run: Run, given: Materials, composition: Composition, stream: Stream, step: int | None
 ) -> Manifest:
@@ -90,14 +109,12 @@ def _manifest(
     manifest = given.manifest
     if given.saved is not None or step is not None:  # every run has one entry, however often it was stopped
         manifest = _before_this_run(Manifest.load(folder), record) if (folder / "manifest.json").is_file() else manifest
-    vocabulary = {"vocabulary": given.tokenizer.fingerprint}
-    both = zip(stream.text, composition.members, strict=True)
     return manifest.inherit(
         datasets=composition.datasets,
         clusters=sorted(composition.cluster_shares),
         separator=composition.joint,
         record=record,
-        text=[one | {"style": member.style} | vocabulary for one, member in both],
+        text=_text(given, stream, composition),
     )
 
 

@@ -45,7 +45,15 @@ def fields(record, first="A.", second="B.", label=0):
         ("The `` Post '' bought the `` Star '' .", 'The "Post" bought the "Star".'),
         ("It ( a mill ) burned down [ sic ] .", "It (a mill) burned down [sic]."),
         ("Is it 3 : 1 ? Yes ! It rose .5 points ...", "Is it 3: 1? Yes! It rose .5 points ..."),
-        ("The players ' union and the 1980 's", "The players ' union and the 1980's"),
+        ("The players ' union and the 1980 's", "The players' union and the 1980's"),
+        (
+            "It was ' bigger than others ', the bishops ' office said.",
+            "It was 'bigger than others', the bishops' office said.",
+        ),
+        ("He yelled, ' What do you mean ? '", "He yelled, 'What do you mean?'"),
+        ("Fewer than ' ' 10 ' ' visits , he said .", 'Fewer than "10" visits, he said.'),
+        ("So it goes , ' ' he said .", 'So it goes," he said.'),
+        ("Mr O 'Neill said : \" It was close .", "Mr O'Neill said: \"It was close."),
         (" No change\there. ", "No change here."),
     ],
 )
@@ -153,7 +161,7 @@ def test_stsb_drops_what_has_no_score():
 
 def test_every_stsb_template_that_is_scored_says_what_both_ends_of_the_scale_stand_for():
     for template in STSB.templates:
-        text = template.input.replace("Five points", "5").replace("none if", "0 if")
+        text = template.input
         assert {"0", "5"} <= set(text.replace(":", " ").replace("(", " ").replace(",", " ").split()), text
 
 

@@ -102,10 +102,10 @@ def test_dart_joins_triples_on_a_line_and_as_a_list():
 @pytest.mark.parametrize(
     ("triple", "on_a_line", "in_a_list"),
     [
-        ("Oslo | isPartOf | Oslo_County", "Oslo, is part of, Oslo County", "- Oslo | is part of | Oslo County"),
-        ('A_B | ISSN_number | "00-0"', "A B, ISSN number, 00-0", "- A B | ISSN number | 00-0"),
-        ("A | runwayLength | 3500.0", "A, runway length, 3500.0", "- A | runway length | 3500.0"),
-        ("A | 1stRunwayName | B", "A, 1st runway name, B", "- A | 1st runway name | B"),
+        ("Oslo | isPartOf | Oslo_County", "Oslo | is part of | Oslo County", "- Oslo | is part of | Oslo County"),
+        ('A_B | ISSN_number | "00-0"', "A B | ISSN number | 00-0", "- A B | ISSN number | 00-0"),
+        ("A | runwayLength | 3500.0", "A | runway length | 3500.0", "- A | runway length | 3500.0"),
+        ("A | 1stRunwayName | B", "A | 1st runway name | B", "- A | 1st runway name | B"),
     ],
 )
 def test_web_nlg_names_are_legible(triple, on_a_line, in_a_list):
