@@ -184,20 +184,18 @@ PIQA = Dataset(
         ),
         Template(
             "Think about how everyday things behave, then select the line that goes with the prompt.\n\nPrompt: {goal}\n\n{options}",
-            open_input="Think about how everyday things behave, then write the line that goes with the prompt.\n\nPrompt: {goal}",
+            open_input="Think about how everyday things behave, then answer or complete the prompt.\n\nPrompt: {goal}",
         ),
         Template("Give sound advice.\n\n{goal}\n\n{options}"),
         Template(
             "{goal}\n\nOnly one of these would work. Which?\n{options}",
-            open_input="{goal}\n\nSay something about this that works or is true.",
+            open_input="{goal}\n\nHow would you answer that, or finish it?",
         ),
         Template("My note starts like this:\n{goal}\n\nHow should it end, to be true and useful?\n\n{options}"),
         Template(
             "{answer}\n\nWhat is this advice or fact about? Name the goal, question or thing.", "{goal}", INVERTED
         ),
-        Template(
-            "This would work: {answer}\nThis would not: {wrong}\n\nWhat is the goal or subject?", "{goal}", INVERTED
-        ),
+        Template("Right: {answer}\nWrong: {wrong}\n\nWhat goal or thing is this about?", "{goal}", INVERTED),
     ),
 )
 

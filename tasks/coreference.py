@@ -83,7 +83,7 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
         ),
         Template("Resolve the pronoun: {marked}\n{options}"),
         Template(
-            'Put these two into one sentence, followed by the pronoun "{pronoun}". The meaning should make clear that it isn\'t "{wrong}".\n\n- {first}\n- {second}',
+            'Put these two into one sentence, and refer back with the pronoun "{pronoun}". Make clear that it doesn\'t stand for "{wrong}".\n\n- {first}\n- {second}',
             "{sentence}",
             INVERTED,
         ),
@@ -140,7 +140,7 @@ WINOGRANDE = Dataset(
         Template("Which ending fits?\n{context} ...\n{options}", open_input="What ending fits?\n{context} ..."),
         Template(
             "The two endings are alike except for who or what they're about. Which agrees with the text?\n\n{context}\n\n{options}",
-            open_input="Who or what is this about? Write an ending that agrees with the text.\n\n{context}",
+            open_input="Write an ending that agrees with the text. Mind who or what it is about.\n\n{context}",
         ),
         Template("Text: {context}\nGoes on with:\n{options}"),
         Template(
@@ -157,7 +157,7 @@ WINOGRANDE = Dataset(
             INVERTED,
         ),
         Template(
-            "Write a beginning that leads to this end, so that it's clear who or what is meant.\n\n{answer}",
+            "Write the beginning of a sentence or two that ends like this:\n\n{answer}",
             "{context}",
             INVERTED,
         ),
@@ -224,14 +224,14 @@ WSC273 = Dataset(
         Template("First part: {context}\nSecond part:\n{options}"),
         Template("{gapped}\n\nRestore what is missing, with everything after it.\n\n{options}"),
         Template(
-            "Only one ending is sensible. Which?\n\n{context} ...\n\n{options}",
+            "Which ending makes more sense?\n\n{context} ...\n\n{options}",
             open_input="Find a sensible ending.\n\n{context} ...",
         ),
         Template(
             "Grammar won't help here, but knowing how the world works will.\n\n{context}\n\nWhat's the second half?\n{options}"
         ),
         Template("{first} or {second}?\n\n{gapped}\n\nReply with everything from the gap on.\n\n{options}"),
-        Template("Continue with the words that the author must have meant.\n\n{context}\n\n{options}"),
+        Template("Continue with the words that make the most sense.\n\n{context}\n\n{options}"),
         Template("this is all I could read:\n{context}\nwhat do you think it said after that?\n{options}"),
         Template("{context}\n\nThe writer avoided a pronoun here. Write on, naming the person or thing.\n\n{options}"),
         Template("{context} ...\n\nGo on:\n{options}"),

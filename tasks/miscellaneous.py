@@ -123,7 +123,7 @@ COQA = Dataset(
             "quizzing my son on this:\n{story}\n\nso far:\n{history}\n\nnow he's stuck, what's the answer? {question}\njust say unknown if we weren't told"
         ),
         Template(
-            'Mind who "she" or "there" refers to, and continue this dialogue about the passage. Reply unknown where the passage is silent.\n\n{history}\nQ: {question}\n\n{story}'
+            'Continue this dialogue about the passage. Words like "she" or "there" may refer to earlier turns. Reply unknown where the passage is silent.\n\n{history}\nQ: {question}\n\n{story}'
         ),
         Template(
             "{story}\n\n{history}\n\nThe next question got this answer: {answer}\nWhat was the question?",
@@ -212,7 +212,7 @@ QUAC = Dataset(
         "{title}\n\n{article}\n\nQ: {question} (Where the text does not tell: no answer.)\nA:", stop=("\n",)
     ),
     templates=(
-        Template('{title}: {section}\n\n{context}\n\n{question} (Or: "no answer")'),
+        Template('{title}: {section}\n\n{context}\n\n{question}\nAnswer from the text, else "no answer":'),
         Template('Topic: {title}\nSection: {section}\nText: {context}\nQuestion: {question}\nAnswer or "no answer":'),
         Template('{question}\n\nQuote this text on {title}, or write "no answer" if it doesn\'t say.\n\n{context}'),
         Template(
@@ -226,7 +226,7 @@ QUAC = Dataset(
             'talking about {title} and this came up: {question}\ncan you copy the answer from here? otherwise just "no answer"\n\n{context}'
         ),
         Template(
-            'The question may say he, she or it for people in the text.\n\n{title}: {section}\n\n{context}\n\n{question}\n\nReturn a stretch of the text or "no answer".'
+            'Words like "he" or "it" in the question may refer to people or things in the text.\n\n{title}: {section}\n\n{context}\n\n{question}\n\nReturn a stretch of the text or "no answer".'
         ),
         Template(
             "{title}: {section}\n\n{context}\n\nSomeone asked about this section and was told: {answer}\nWhat was the question?",
@@ -451,7 +451,7 @@ COLA = Dataset(
         ),
         Template("english isn't my first language, is this acceptable or unacceptable?\n{sentence}\n{options}"),
         Template("Judge by grammar alone: acceptable or unacceptable.\n\n{sentence}\n\n{options}"),
-        Template("Acceptable or unacceptable?\n{sentence}\n{options}"),
+        Template("Grammatically acceptable or unacceptable?\n{sentence}\n{options}"),
         Template(
             "Take the words as they stand.\n\n{sentence}\n\nCould a careful speaker have put them together? Acceptable if so, unacceptable if not.\n{options}"
         ),
@@ -577,7 +577,7 @@ FIX_PUNCT = Dataset(
             "Our website lost every comma, full stop, apostrophe and hyphen. Repair this line, but keep the letters.\n\n{bare}"
         ),
         Template(
-            "Insert the missing signs (periods, commas, quotation marks, brackets, hyphens and so on) and change nothing else.\n\nText: {bare}"
+            "Insert the missing signs (periods, commas, quotation marks, brackets, hyphens, currency signs and so on) and change nothing else.\n\nText: {bare}"
         ),
         Template("How should this be punctuated?\n{bare}"),
         Template("my phone took this down without punctuation:\n{bare}\ncan you add just the punctuation?"),

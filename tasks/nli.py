@@ -68,7 +68,7 @@ _ANLI_TEMPLATES = (
     Template(
         "Careful, this may be a trick question.\n\nText: {premise}\n\nSentence: {hypothesis}\n\nGoing by the text, is the sentence true?\n{options}"
     ),
-    Template("{premise}\n\nTrue, if all of the above is? {hypothesis}\n{options}"),
+    Template("{premise}\n\nIf all that is so, is this true?\n{hypothesis}\n{options}"),
     Template(
         "Check the claim against the source and say if it's true. If the source doesn't settle it, say that instead.\n\nClaim: {hypothesis}\nSource: {premise}\n\n{options}"
     ),
@@ -177,7 +177,7 @@ CB = Dataset(
         Template("Extract:\n{premise}\n\nTrue, given the extract?\n{hypothesis}\n\n{options}"),
         Template("{premise}\n{hypothesis}\n\nIs that true?\n{options}"),
         Template(
-            "Write a bit of a story, a conversation or the news from which readers gather that this point {relation}:\n\n{hypothesis}",
+            "Write a bit of a story, a conversation or the news. Going by it, this point {relation}:\n\n{hypothesis}",
             "{premise}",
             INVERTED,
         ),

@@ -182,7 +182,7 @@ MULTIRC = Dataset(
     templates=(
         Template("{paragraph}\n\nQuestion: {question}\nProposed answer: {response}\n\nIs it correct?\n{options}"),
         Template(
-            "Text: {paragraph}\n\nI asked: {question}\nA student said: {response}\n\nDo they get the point?\n{options}"
+            "Text: {paragraph}\n\nI asked: {question}\nA student said: {response}\n\nIs the student right?\n{options}"
         ),
         Template(
             "A question can have several good answers.\n\n{paragraph}\n\n{question}\n- {response}\n\nIs this one of them?\n{options}"
@@ -237,7 +237,7 @@ OPENBOOKQA = Dataset(
         ),
         Template("Fact: {fact}\nProblem: {question}\n{options}"),
         Template("{question}\n\n{options}\n\nHint: {fact}"),
-        Template("Science book: {fact}\n\n{question}\n\nAdd what everyone knows, then answer.\n{options}"),
+        Template("Science book: {fact}\n\n{question}\n\nUse the book and common knowledge to answer.\n{options}"),
         Template("Open-book exam: {question}\n\nThe book says: {fact}\n\nWhat do you answer?\n{options}"),
         Template("the hint on the board says: {fact}\nhow do we solve this?\n{question}\n{options}"),
         Template("Remember: {fact}\nApply: {question}\n\n{options}"),
@@ -286,7 +286,7 @@ SQUAD_V1 = Dataset(
         Template("{context}\n\n{question}\nReply with the shortest phrase that says enough."),
         Template("looking for this: {question}\n\nit's somewhere in the article on {title}:\n\n{context}"),
         Template("{context}\n\nQuestion on the text: {question}"),
-        Template("Here's something on {title}.\n\n{context}\n\n{question} A few words will do."),
+        Template("This is about {title}.\n\n{context}\n\n{question}\nA few words will do."),
         Template("{context}\n\nKeep to the wording of the text: {question}"),
         Template("Topic: {title}\n\n{context}\n\n{question}"),
         Template("{context}\n\nWrite a question that these lines answer with: {answer}", "{question}", INVERTED),

@@ -162,7 +162,7 @@ RECORD = Dataset(
             "{passage}\n\n{opening}\n\nWhich ending puts the right name into the story?\n\n{options}",
             open_input="{passage}\n\n{opening}\n\nEnd this with the right name from the story.",
         ),
-        Template("{passage}\n\n- {opening}\n{options}"),
+        Template("{passage}\n\nFill in: {opening}\n{options}"),
         Template("{passage}\n\nAdd one sentence to this report. It has to mention {entity}.", "{sentence}", INVERTED),
         Template(
             "Write a quiz sentence about this news item with a name replaced by four underscores. Put the name on the next line.\n\n{passage}",

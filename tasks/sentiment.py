@@ -202,7 +202,7 @@ YELP_POLARITY_REVIEWS = Dataset(
         ),
         Template("Sort this review: negative or positive?\n\n{review}\n\n{options}"),
         Template(
-            "The stars of this review got lost. Few would mean negative, many positive. What should it be?\n\n{review}\n\n{options}"
+            "The stars of this review got lost. Few meant negative, many meant positive. Was it negative or positive?\n\n{review}\n\n{options}"
         ),
         Template("{review}\n\nVerdict:\n{options}", open_input="{review}\n\nVerdict (negative or positive):"),
         Template("State the client's view of the business.\n\n{review}\n\nPositive or negative view?\n{options}"),

@@ -123,7 +123,7 @@ DART = Dataset(
         Template("in normal language, what does this mean?\n{triples}"),
         Template("State every fact below (subject | relation | value) in a fluent sentence or two.\n\n{triple_list}"),
         Template("Database entries:\n{triple_list}\n\nEncyclopedia text:"),
-        Template("{triples}\n\nSpell it out."),
+        Template("{triples}\n\nIn a sentence:"),
         Template(
             "{answer}\n\nSplit this into single facts, one a line after a dash: subject | relation | value",
             "{triple_list}",

@@ -411,7 +411,7 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
         Template("Reasons:\n{arguments}\nTherefore:"),
         Template("Tell me in one sentence what this speaker wants to show.\n\n{passage}"),
         Template("Up for debate: {debate}\n\nNotes for a speech:\n{arguments}\n\nWith what claim should it begin?"),
-        Template("Identify the conclusion and leave out the reasons.\n\n{passage}"),
+        Template("State the conclusion that these sentences argue for.\n\n{passage}"),
         Template("my paragraph still needs the sentence that says what it adds up to, can you write it?\n\n{passage}"),
         Template("Topic: {debate}\nArgument: {passage}\nPosition, briefly:"),
         Template("Give one argument for this claim, in a sentence.\n\n{answer}", "{argument}", INVERTED),
@@ -544,7 +544,7 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
         Template("Reduce to a series of commands, without reasons or examples.\n\n{article}"),
         Template("just tell me what to do, no details\n\n{article}"),
         Template("This how-to has lost its headings.\n\n{article}\n\nRewrite them as commands, one after another."),
-        Template("{answer}\n\nWrite how a beginner's guide with these steps begins.", "{opening}", INVERTED),
+        Template("{answer}\n\nWrite the opening of a beginner's guide with these steps.", "{opening}", INVERTED),
         Template(
             "Explain the first one or two of these steps as a how-to article would, with tips and reasons.\n\n{answer}",
             "{opening}",

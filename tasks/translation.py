@@ -193,7 +193,7 @@ WMT16_DEEN = _pair(
         Template("{source_language} original\n{source}\n\n{target_language} translation"),
         Template("How do you say this in {target_language}?\n{source}"),
         Template("Complete the second row.\n\n{source_language} | {target_language}\n{source} |"),
-        Template("my friend only speaks {target_language}, what should I tell them this says?\n\n{source}"),
+        Template("my friend only speaks {target_language}, what does this say?\n\n{source}"),
         Template(
             "Translate word for word where {target_language} grammar lets you, freely where it doesn't.\n\n{source}"
         ),
