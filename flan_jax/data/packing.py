@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-LEFT_OUT = 0.01  # of a block's draws, most that its rows may leave out
+LEFT_OUT = 0.02  # of a block's draws, most that its rows may leave out
 
 Rows = list[list[int]]
 

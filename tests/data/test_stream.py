@@ -225,7 +225,7 @@ def test_rates(store, rates):
 def test_share_of_the_report(store):
     share = wide(store, RATES).report(blocks=4)["share"]
     for name, rate in RATES.items():
-        assert share[name] == pytest.approx(rate / 7, abs=0.01)
+        assert share[name] == pytest.approx(rate / 7, abs=0.02)
 
 
 def test_an_epoch_meets_every_example_once(store):
@@ -331,7 +331,7 @@ def test_rows_hold_what_was_asked_for_where_packing_is_hard(tmp_path, long):
     found = [segment for step in range(128) for row in range(8) for segment in stream.segments(step, row)]
     drawn = collections.Counter(segment.part for segment in found)
     for name, rate in rates.items():
-        assert drawn[name] / len(found) == pytest.approx(rate / sum(rates.values()), abs=0.01)
+        assert drawn[name] / len(found) == pytest.approx(rate / sum(rates.values()), abs=0.02)
     assert stream.draws_per_step * 128 == pytest.approx(len(found), rel=0.02)
     # Hardly any example is passed over: the draws of a block go on about where those of the one before end.
     seen = collections.Counter(segment.example for segment in found if segment.part == "rte")
