@@ -226,6 +226,8 @@ def _other_format(head: bytes) -> str:
     for magic, problem in _OTHER_FORMATS:
         if head.startswith(magic):
             return problem
+    if head.strip() == b"[":
+        return "is one JSON list over many lines; write an object a line, as jq -c '.[]' does"
     if (head[:1] == b"\0") != (head[1:2] == b"\0"):  # an ASCII character in two bytes
         return "is text in UTF-16; save it as UTF-8"
     return ""

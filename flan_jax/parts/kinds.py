@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any
 
 from flan_jax import catalog, styles
+from flan_jax.catalog import ALL
 from flan_jax.errors import FlanError
 from flan_jax.protocol import EOS, NEWLINE
 from flan_jax.values import ByName, Either, Keyed, Named, Number, OneOf, Several, Unfit, Whole, or_none
 
-ALL = "all"  # the name of all parts
 OF = ":"  # between a dataset's name and its style's, in the name of a part
 TRAINED_JOINTS = (EOS, NEWLINE)  # what can stand between input and target in tuning
 _LEAST, _MOST = 1e-6, 1e6  # of a weight that is not 0
