@@ -81,13 +81,13 @@ def _prepared(definitions: str, names: str) -> dict[str, Dataset]:
     for one in own_data.definitions(definitions):
         if one.name in added_here.datasets:
             raise FlanError(
-                f"dataset {one.name!r} is prepared here from {one.origin}, and tasks {names} have another of that name: "
-                "give one of them another name."
+                f"dataset {one.name!r} is prepared here from {one.origin}, and tasks {names} have another of that "
+                "name: give one of them another."
             )
         if one.cluster not in known:
             raise FlanError(
-                f"dataset {one.name!r}, prepared from {one.origin}, is of cluster {one.cluster!r}, which is not known here: "
-                "give --tasks=MODULE, the module that has it."
+                f"dataset {one.name!r}, prepared from {one.origin}, is of cluster {one.cluster!r}, which is not known "
+                "here: give --tasks=MODULE, the module that has it."
             )
     return {
         one.name: Dataset(
@@ -357,6 +357,8 @@ def mixture(name: str) -> tuple[Dataset, ...]:
             return (known[candidate],)
     found = _MIXTURE.fullmatch(name)
     if found is None:
+        if name in {c.name for c in clusters()}:
+            raise FlanError(f"{name!r} is a cluster; the mixture of its datasets is {{'parts': [{{'of': {name!r}}}]}}.")
         raise unknown_name("mixture", name, [*mixture_names(), *(f"flan_{d}" for d in known)])
     members = tuple(d for d in datasets() if d.in_flan and d.splits.train)
     if found["without"]:

@@ -33,10 +33,31 @@ class _Weight:
 def _known(name: str) -> None:
     """Raises a FlanError where a name in weights is of nothing that there is."""
     head, of, style = name.partition(OF)
-    if head != ALL:
+    if head not in (ALL, catalog.UNKNOWN_CLUSTER.name):  # data of one's own may be of an unknown cluster
         catalog.named(head)
     if of:
         styles.parse(style)
+
+
+def split_of(name: str) -> tuple[str, str | None]:
+    """The dataset, cluster or mixture of an entry of "parts", and the style that its name has, as "rte:5_shots".
+
+    Raises:
+      FlanError: there is neither.
+    """
+    base, of, style = name.partition(OF)
+    if of:
+        _known_of(base)
+        return base, styles.parse(style).name
+    try:
+        _known_of(name)
+        return name, None
+    except FlanError:
+        base, named = styles.split_name(name)
+        if base == name:
+            raise
+    _known_of(base)
+    return base, named.name
 
 
 def _known_of(name: str) -> None:
@@ -67,7 +88,7 @@ BY_KEY = {
 }
 ENTRY = Keyed(
     {
-        "of": Named(_known_of, "the name of a dataset, a cluster or a mixture"),
+        "of": Named(split_of, "the name of a dataset, a cluster or a mixture"),
         "style": _STYLE,
         "rate": _ABOVE_0,
         "weight": _ABOVE_0,

@@ -16,7 +16,7 @@ from flan_jax.catalog import CLASSIFICATION, GENERATION, UNKNOWN_CLUSTER
 from flan_jax.data import examples as example_files
 from flan_jax.data import token_store, trimming
 from flan_jax.data.identity import Identities
-from flan_jax.data.own.records import ANSWER, DEV, INPUTS, TEST, TRAIN, Reading, Record, split
+from flan_jax.data.own.records import ANSWER, DEV, INPUTS, SHARE, TEST, TRAIN, Reading, Record, split
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.files import AnyPath, alone
@@ -124,12 +124,23 @@ def write(
         raise FlanError(
             f"there is a {definition.name!r} in {to} that came from {there.origin}: give --name, or --overwrite it."
         )
+    nothing_held = False
+    other_cluster = there is not None and there.cluster != definition.cluster
     parts = {TRAIN: reading.records, **reading.splits}
     if TEST not in parts or DEV not in parts:
         held = split(parts[TRAIN], 0 if DEV in parts else dev, 0 if TEST in parts else test)
+        nothing_held = test is None and TEST not in parts and not held[TEST] and len(reading.records) >= SHARE
         parts = {**held, **reading.splits}
     parts, changed = _as_text({name: parts.get(name, []) for name in (TRAIN, DEV, TEST)}, tokenizer)
     notes = [*reading.notes]
+    if nothing_held:
+        notes.append(
+            "no record is held back for test: those with the same prompt stay together, and most have the same"
+        )
+    if other_cluster:
+        notes.append(
+            f"its cluster was {there.cluster}, and is {definition.cluster} now; what was tuned on it keeps the former"
+        )
     if changed:
         notes.append(
             f"{counted(changed, 'records')} spell a control token of the vocabulary: a space of no width stands in it, "
