@@ -203,3 +203,11 @@ def test_a_file_that_holds_no_mixture(tmp_path, text):
     (tmp_path / "mine.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(FlanError, match=re.escape(str(tmp_path / "mine.json"))):
         parts.of(str(tmp_path / "mine.json"))
+
+
+def test_a_file_as_other_platforms_write_it(tmp_path):
+    (tmp_path / "mine.json").write_bytes(b'\xef\xbb\xbf{"mixture": "flan",\r\n "weights": {"all": 2}}\r\n')
+    assert parts.of(str(tmp_path / "mine.json")) == parts.of("flan", weights={"all": 2})
+    (tmp_path / "mine.json").write_text('{"mixture": "flan",\n "weights": {"all": 2},\n}')
+    with pytest.raises(FlanError, match=r"mine.json: not JSON \(.*, line 3\); mend it"):
+        parts.of(str(tmp_path / "mine.json"))
