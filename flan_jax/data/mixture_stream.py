@@ -71,8 +71,8 @@ def composed(
     for part in mixture.parts:
         if part.dataset in as_they_are and part.style != styles.PAPER.name:
             raise FlanError(
-                f"dataset {part.dataset} is text of your own, which has no other style than {styles.PAPER.name}, and mixture "
-                f"{mixture.name!r} has it in {part.style}: leave that out, in an entry of its own in 'parts'."
+                f"dataset {part.dataset} is text of your own, which has no other style than {styles.PAPER.name}: leave "
+                f"{part.style} out, in an entry of its own in 'parts'."
             )
     members = [record.name for record in mixture.datasets]
     for name in datasets:
