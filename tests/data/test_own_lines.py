@@ -1,5 +1,6 @@
 """Hostile JSON lines of a user's own: what is wrong is named by its line, and nothing is written."""
 
+import contextlib
 import json
 
 import pytest
@@ -8,10 +9,11 @@ import tokenizers_by_kind
 from flan_jax import own_data, prepare
 from flan_jax.data import examples as example_files
 from flan_jax.data import token_store
-from flan_jax.data.own import conversations, jsonl
+from flan_jax.data.own import conversations, jsonl, store
 from flan_jax.data.own.records import UnusableRecord
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
+from flan_jax.files import locks
 
 
 @pytest.fixture(autouse=True)
@@ -235,6 +237,27 @@ def test_a_prompt_that_most_records_share_stays_in_training(tmp_path, capsys):
 def test_a_prompt_that_all_share_cannot_be_held_back(tmp_path, capsys):
     refused, text = said(tmp_path, "\n".join(pair("write", f"poem {n}") for n in range(40)), capsys, "--test=5")
     assert refused and "none of 40 records can be held back for test" in text and "give --test=0" in text
+
+
+def test_two_commands_at_once_are_one_after_the_other(tmp_path, capsys, monkeypatch):
+    """What the second wants to write is looked at after the first has written."""
+    (tmp_path / "other.jsonl").write_text("\n".join(GOOD))
+    first, held = locks.alone, []
+
+    @contextlib.contextmanager
+    def alone(path, *more):
+        if not held:  # the other command is quicker, and ends before this one has its lock
+            held.append(path)
+            prepare.main([f"--jsonl={tmp_path / 'other.jsonl'}", "--name=mine", f"--to={tmp_path / 'to'}"])
+        with first(path, *more):
+            yield
+
+    monkeypatch.setattr(store, "alone", alone)
+    (tmp_path / "mine.jsonl").write_text("\n".join(GOOD[5:]))
+    with pytest.raises(SystemExit):
+        prepare.main([f"--jsonl={tmp_path / 'mine.jsonl'}", f"--to={tmp_path / 'to'}"])
+    assert "there is a 'mine'" in capsys.readouterr().err
+    assert own_data.use(tmp_path / "to")[0].origin == "jsonl:other.jsonl"
 
 
 def test_what_is_current_stays(tmp_path, capsys):
