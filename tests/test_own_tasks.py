@@ -154,6 +154,13 @@ def test_what_is_wrong_with_a_module_is_named(module, name, capsys):
     assert caught.value.code == 2 and re.search(line, said) and "\n" not in said, said
 
 
+def test_a_field_that_is_not_there_is_the_modules(module):
+    module.write_text(module.read_text().replace("Is this spam?\\n\\n{text}", "Is this spam?\\n\\n{txt}"))
+    own_tasks.use(str(module))
+    (found,) = examples.lint(["my_spam"])
+    assert "'txt'" in found and "mend the module that it is in" in found
+
+
 def test_lists_are_tuples_and_a_module_beside_is_found(module, monkeypatch):
     monkeypatch.setattr("sys.path", [*sys.path])
     (module.parent / "beside_my_tasks.py").write_text("LIST = list\n")

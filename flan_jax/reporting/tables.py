@@ -58,7 +58,9 @@ class Table:
 
     def rich(self) -> RichTable:
         """The table for a terminal."""
-        shown = RichTable(*map(Text, self.flat_head), box=None, header_style="bold")  # names of runs as they are
+        shown = RichTable(box=None, header_style="bold")
+        for head in self.flat_head:
+            shown.add_column(Text(head))  # names of runs are shown as they are
         for i, row in enumerate(self.rows):
             shown.add_row(*map(Text, row), style="bold" if i in self.means else "")
         return shown
