@@ -226,6 +226,8 @@ def _other_format(head: bytes) -> str:
     for magic, problem in _OTHER_FORMATS:
         if head.startswith(magic):
             return problem
+    if head.strip() == b"[":
+        return "is one JSON list over many lines; write an object a line, as jq -c '.[]' does"
     if (head[:1] == b"\0") != (head[1:2] == b"\0"):  # an ASCII character in two bytes
         return "is text in UTF-16; save it as UTF-8"
     return ""
@@ -250,7 +252,8 @@ def parse_json(line: bytes, strict: bool = True) -> Any:
     except json.JSONDecodeError as error:
         if _OLD_LINE_ENDS.search(line):
             raise ValueError("not JSON (several lines that end with CR alone: save the file with LF)") from None
-        raise ValueError(f"not JSON ({error.msg})") from None
+        where = f", line {error.lineno}" if error.lineno > 1 else ""
+        raise ValueError(f"not JSON ({error.msg}{where})") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError as error:  # of the hooks below, or a number of over 4,300 digits

@@ -65,6 +65,9 @@ def _imported(name: str) -> ModuleType:
         if not Path(name).is_file():
             raise FlanError(f"tasks {name}: there is no such file.")
         spec = importlib.util.spec_from_file_location(f"own_tasks_{Path(name).stem}", name)
+        beside = str(Path(name).parent)
+        if beside not in sys.path:  # last, so that no file beside it stands in for an installed module
+            sys.path.append(beside)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)

@@ -87,7 +87,7 @@ def chosen_styles(
 
 
 def _show(result: Mapping[str, Any], data: str) -> None:
-    console = Console(width=180)
+    console = Console(width=180, markup=False, emoji=False)  # names of files are shown as they are
     table = Table(box=None, header_style="bold")
     heads = (
         "dataset",

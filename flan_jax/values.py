@@ -62,9 +62,8 @@ def checked(name: str, kind: Kind, value: Any, meaning: str = "") -> Any:
     try:
         return kind.fit(value)
     except Unfit as error:
-        raise FlanError(
-            f"{name} is {shown(value)}: {_said(kind, error)}{f' ({meaning})' if meaning else ''}."
-        ) from error
+        said = f"{_said(kind, error)}{f' ({meaning})' if meaning else ''}"
+        raise FlanError(f"{name} is {shown(value)}: {said}{'' if said.endswith('?') else '.'}") from error
 
 
 def _said(kind: Kind, error: Unfit) -> str:

@@ -4,13 +4,14 @@ import dataclasses
 import json
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import gin
 import own_module
 import pytest
 
-from flan_jax import browse, catalog, configuration, own_tasks, parts, prepare, train
+from flan_jax import browse, catalog, configuration, own_data, own_tasks, parts, prepare, train
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import sources
 from flan_jax.errors import FlanError
@@ -119,6 +120,18 @@ WRONG = {
     "a cluster that there is": ('"spam", "Spam"', '"nli", "Spam"', "there is another cluster 'nli'"),
     "an unknown cluster": ('cluster="summarization"', 'cluster="sumarization"', "did you mean 'summarization'"),
     "held out with nothing": ('("nli",)', '("nly",)', "unknown cluster 'nly': did you mean 'nli'.*cluster spam"),
+    "a name of all": ('"my_spam",', '"all",', "there is one of that name already"),
+    "a name of several datasets": ('"my_spam",', '"anli",', "there is one of that name already"),
+    "a name of its cluster": ('"my_spam",', '"spam",', "'spam' is a dataset and a cluster"),
+    "a cluster with a dataset's name": ('"spam", "Spam"', '"rte", "Spam"', "'rte' means something else already"),
+    "an unknown cluster of one's own": (
+        '"spam", "Spam"',
+        '"unknown", "Spam"',
+        "'unknown' means something else already",
+    ),
+    "a cluster with the other's name": ('"spam", "Spam"', '"my_titles", "T"', "'my_titles' is a dataset and a cluster"),
+    "held out with a text": ('("nli",)', '"nli"', "held_out_with is a text; write it as a tuple, as \\('nli',\\)"),
+    "metrics that are a text": ('("accuracy",)', '"accuracy"', "metrics is 'accuracy'; write it as a tuple"),
     "no template": ("templates=(Template", "templates=() and (Template", "dataset 'my_titles' has no template"),
     "an unknown metric": ('("accuracy",)', '("acuracy",)', "'my_spam': unknown metric 'acuracy': did you mean"),
     "no metric": ('("accuracy",)', "()", "it has a metric"),
@@ -139,6 +152,39 @@ def test_what_is_wrong_with_a_module_is_named(module, name, capsys):
         browse.main([f"--tasks={module}", "--dataset=my_titles"])
     said = capsys.readouterr().err.strip()
     assert caught.value.code == 2 and re.search(line, said) and "\n" not in said, said
+
+
+def test_a_field_that_is_not_there_is_the_modules(module):
+    module.write_text(module.read_text().replace("Is this spam?\\n\\n{text}", "Is this spam?\\n\\n{txt}"))
+    own_tasks.use(str(module))
+    (found,) = examples.lint(["my_spam"])
+    assert "'txt'" in found and "mend the module that it is in" in found
+
+
+def test_lists_are_tuples_and_a_module_beside_is_found(module, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (module.parent / "beside_my_tasks.py").write_text("LIST = list\n")
+    text = module.read_text().replace('metrics=("rouge",)', 'metrics=LIST(("rouge",))')
+    module.write_text("from beside_my_tasks import LIST\n" + text.replace("templates=(Template", "templates=(Template"))
+    module.write_text(module.read_text() + "DATASETS = LIST(DATASETS)\nimport dataclasses\n")
+    module.write_text(
+        module.read_text() + "DATASETS[1] = dataclasses.replace(DATASETS[1], templates=[*DATASETS[1].templates])\n"
+    )
+    own_tasks.use(str(module))
+    assert catalog.dataset("my_titles").metrics == ("rouge",) and len({*catalog.datasets("summarization")}) > 1
+
+
+def test_a_prepared_dataset_of_the_same_name_is_refused(used, tmp_path, monkeypatch):
+    monkeypatch.setenv(own_data.VARIABLE, "")
+    for name, cluster, line in (
+        ("my_spam", "unknown", "'my_spam' is prepared here from jsonl:a.jsonl, and tasks .* have another"),
+        ("mine", "scam", "is of cluster 'scam', which is not known here: give --tasks"),
+    ):
+        folder = tmp_path / name
+        own_data.write(folder, own_data.Definition(name, cluster, "generation", ("rouge",), "jsonl:a.jsonl"))
+        own_data.use(folder)
+        with pytest.raises(FlanError, match=line):
+            catalog.dataset(name)
 
 
 def test_a_module_without_samples(module):

@@ -35,6 +35,7 @@ from flan_jax.templates import Gpt3Prompt, Template
 __all__ = ["CLASSIFICATION", "GENERATION", "VARIANT", "Cluster", "Dataset"]  # of the records, for whoever writes one
 
 RATE_CAP = 3_000  # examples-proportional mixing stops growing here (paper, section 2.4)
+ALL = "all"  # the name of all parts of a mixture, in its weights
 _OF = "/"  # between a dataset's name and its variant's
 
 # ------------------------------------------------------------------------------------------------------- lookups
@@ -61,13 +62,33 @@ def _papers() -> dict[str, Dataset]:
 @functools.cache
 def _own(names: str) -> Own:
     """What modules outside this package add."""
-    return added(names, {*_papers(), *(c.name for c in PAPER_CLUSTERS)}, lambda name: bool(_MIXTURE.fullmatch(name)))
+    papers = _papers().values()
+    taken = {
+        *(record.name for record in papers),
+        *(record.paper_dataset for record in papers),
+        UNKNOWN_CLUSTER.name,
+        ALL,
+    }
+    return added(names, {*taken, *(c.name for c in PAPER_CLUSTERS)}, lambda name: bool(_MIXTURE.fullmatch(name)))
 
 
 @functools.cache
 def _prepared(definitions: str, names: str) -> dict[str, Dataset]:
     """A user's own datasets, of `own_data.named`: their records are text already, so that one template shows it."""
-    own = {cluster.name: cluster for cluster in _own(names).clusters} if names else {}
+    added_here = _own(names) if names else Own({}, (), {})
+    own = {cluster.name: cluster for cluster in added_here.clusters}
+    known = {*own, UNKNOWN_CLUSTER.name, *(c.name for c in PAPER_CLUSTERS)}
+    for one in own_data.definitions(definitions):
+        if one.name in added_here.datasets:
+            raise FlanError(
+                f"dataset {one.name!r} is prepared here from {one.origin}, and tasks {names} have another of that "
+                "name: give one of them another."
+            )
+        if one.cluster not in known:
+            raise FlanError(
+                f"dataset {one.name!r}, prepared from {one.origin}, is of cluster {one.cluster!r}, which is not known "
+                "here: give --tasks=MODULE, the module that has it."
+            )
     return {
         one.name: Dataset(
             name=one.name,
@@ -112,6 +133,8 @@ def refuse_name(name: str) -> None:
         raise FlanError(f"{name!r} is a dataset of the catalog: give yours another name.")
     if name in {c.name for c in (*clusters(), UNKNOWN_CLUSTER)}:
         raise FlanError(f"{name!r} is a cluster: give your dataset another name.")
+    if name == ALL:
+        raise FlanError(f"{name!r} stands for all datasets in the weights of a mixture: give yours another name.")
     if _MIXTURE.fullmatch(name) or name.startswith("flan_"):
         raise FlanError(f"{name!r} begins as mixtures do: give your dataset another name.")
 
@@ -334,6 +357,8 @@ def mixture(name: str) -> tuple[Dataset, ...]:
             return (known[candidate],)
     found = _MIXTURE.fullmatch(name)
     if found is None:
+        if name in {c.name for c in clusters()}:
+            raise FlanError(f"{name!r} is a cluster; the mixture of its datasets is {{'parts': [{{'of': {name!r}}}]}}.")
         raise unknown_name("mixture", name, [*mixture_names(), *(f"flan_{d}" for d in known)])
     members = tuple(d for d in datasets() if d.in_flan and d.splits.train)
     if found["without"]:

@@ -46,6 +46,7 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
             raise FlanError(f"tasks {module.__name__}: it needs DATASETS, a list of flan_jax.catalog.Dataset.")
         for record in records:
             where = f"tasks {module.__name__}: dataset {record.name!r}"
+            record = _as_tuples(record, where)
             if not NAME.fullmatch(record.name):
                 raise FlanError(f"{where}: a name has small letters, digits and _, and begins with a letter.")
             if record.name in taken or record.name in datasets:
@@ -70,11 +71,35 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
                     raise FlanError(f"{where}: there is another cluster {cluster.name!r}; give yours another name.")
                 if not NAME.fullmatch(cluster.name):
                     raise FlanError(f"{where}: cluster {cluster.name!r} is no name of small letters, digits and _.")
+                if cluster.name in taken or is_mixture(cluster.name) or cluster.name.startswith("flan_"):
+                    raise FlanError(
+                        f"{where}: {cluster.name!r} means something else already; give its cluster another name."
+                    )
+                if isinstance(cluster.held_out_with, str):
+                    raise FlanError(
+                        f"{where}: held_out_with is a text; write it as a tuple, as ({cluster.held_out_with!r},)."
+                    )
             datasets[record.name] = dataclasses.replace(record, in_flan=False)
             samples[record.name] = own_tasks.samples_of(module)
+    if both := [name for name in datasets if name in clusters]:
+        raise FlanError(f"tasks {names}: {both[0]!r} is a dataset and a cluster; give one of them another name.")
     for cluster in clusters.values():
         for other in cluster.held_out_with:
             if other not in clusters and other not in {c.name for c in PAPER_CLUSTERS}:
                 known = (*clusters, *(c.name for c in PAPER_CLUSTERS))
                 raise unknown_name("cluster", other, known, f"(held out with cluster {cluster.name})")
     return Own(datasets, tuple(clusters.values()), samples)
+
+
+def _as_tuples(record: Dataset, where: str) -> Dataset:
+    """A record whose lists are tuples, as what is hashed has to be.
+
+    Raises:
+      FlanError: a text stands where several values belong.
+    """
+    several = {name: getattr(record, name) for name in ("templates", "metrics", "labels", "kin", "variants")}
+    for name, value in several.items():
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise FlanError(f"{where}: {name} is {value!r:.80}; write it as a tuple, as (VALUE,).")
+    several["labels"] = tuple(tuple(pair) for pair in several["labels"])
+    return dataclasses.replace(record, **{name: tuple(value) for name, value in several.items()})

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from flan_jax import own_data, parts, protocol
+from flan_jax import own_data, parts, protocol, styles
 from flan_jax.data import mixtures, token_store
 from flan_jax.data.layouts import capacities
 from flan_jax.data.stream import ROWS_PER_BATCH, Stream
@@ -67,6 +67,13 @@ def composed(
     """
     own_data.use(prepared_dir)
     mixture = parts.of(mixture)
+    as_they_are = {one.name for one in own_data.definitions(own_data.named())}
+    for part in mixture.parts:
+        if part.dataset in as_they_are and part.style != styles.PAPER.name:
+            raise FlanError(
+                f"dataset {part.dataset} is text of your own, which has no other style than {styles.PAPER.name}: leave "
+                f"{part.style} out, in an entry of its own in 'parts'."
+            )
     members = [record.name for record in mixture.datasets]
     for name in datasets:
         if name not in members:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from flan_jax import parts
 from flan_jax.errors import FlanError
@@ -105,7 +106,7 @@ class Composition:
 
     def table(self) -> Table:
         """One line a part and a last one with the sums, for printing; columns that say the same of all are left out."""
-        table = Table(box=None, header_style="bold", title=self.mixture, title_justify="left", show_footer=True)
+        table = Table(box=None, header_style="bold", title=Text(self.mixture), title_justify="left", show_footer=True)
         draws = "" if self.draws is None else f"{self.draws:,.0f}"
         has_styles = any(m.style != INSTRUCTIONS for m in self.members)
         has_weights = any(m.loss_weight != 1 for m in self.members)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterator
 
 import numpy as np
+
+LEFT_OUT = 0.02  # of a block's draws, most that its rows may leave out
 
 Rows = list[list[int]]
 
@@ -42,6 +45,44 @@ def pack(
     if sum(map(len, rows)) == len(lengths):
         return rows
     return max(rows, _evened_out(*arguments), key=lambda rows: sum(int(lengths[row].sum()) for row in rows))
+
+
+def pack_first(
+    lengths: np.ndarray,
+    targets: np.ndarray,
+    num_rows: int,
+    row_length: int,
+    target_length: int,
+    rng: np.random.Generator,
+) -> tuple[int, Rows]:
+    """Packs as many of the first examples as the rows have room for.
+
+    `pack` leaves out small examples, and others that are hard to combine. Where it leaves out many, what is in the rows
+    is another mixture than what was drawn. So the last draws go, whatever they are, until all but `LEFT_OUT` of the
+    others are in.
+
+    Args:
+      lengths: [n] slots of each example, in the order in which they were drawn.
+      targets: [n] target slots of each example.
+      num_rows: how many rows there are.
+      row_length: slots of a row.
+      target_length: target slots of a row.
+      rng: of the turns.
+
+    Returns:
+      How many of the first examples are packed, and the examples of each row.
+    """
+    # By the tighter capacity, the share of what is left out is about that of the draws to give up.
+    by_targets = int(targets.sum()) * row_length > int(lengths.sum()) * target_length
+    sizes = targets if by_targets else lengths
+    count = len(sizes)
+    while True:
+        rows = pack(lengths[:count], targets[:count], num_rows, row_length, target_length, rng)
+        left_out = count - sum(map(len, rows))
+        if left_out <= LEFT_OUT * count:
+            return count, rows
+        missing = 1 - sum(int(sizes[row].sum()) for row in rows) / int(sizes[:count].sum())
+        count -= max(1, math.ceil(missing * count))
 
 
 class _Pool:

@@ -114,8 +114,12 @@ def open_source(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     except (FlanError, StorageError, OSError, MemoryError):
         raise
     except Exception as error:  # whatever one dataset's data make a library raise, the others go on
-        reason = f"its data cannot be read ({first_line(error)})"
-        raise SourceError(record.name, reason, "get its data again, or leave the dataset out") from error
+        if catalog.own_samples(record.name) is None:
+            what, remedy = "data", "get its data again"
+        else:  # they are checked by way of its module's fields and templates
+            what, remedy = "data, fields or templates", "mend the module that it is in, or its data"
+        reason = f"its {what} cannot be read ({first_line(error)})"
+        raise SourceError(record.name, reason, f"{remedy}, or leave the dataset out") from error
 
 
 def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:

@@ -29,7 +29,7 @@ from flan_jax.values import PER_TOKEN
 
 FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
 BLOCK_ROWS = 512
-ORDER = 1  # version of the order of draws and rows: a run goes on only where it is the same
+ORDER = 2  # version of the order of draws and rows: a run goes on only where it is the same
 ROWS_PER_BATCH = 8
 
 
@@ -56,6 +56,7 @@ class _Block:
     rows: list[np.ndarray]
     dropped: int
     filled: int
+    given_up: int  # draws less than its tokens would fill, see `packing.pack_first`
 
 
 class Stream:
@@ -143,7 +144,7 @@ class Stream:
         mean_length = float(sum(p * (x.lengths / x.examples) for p, x in both))
         mean_target = float(sum(p * (x.targets / x.examples) for p, x in both))
         # Draws that fill a block on average, by whichever capacity is the tighter.
-        self._draws = FILL * self._block_rows * min(row_length / mean_length, target_length / mean_target)
+        self._full = FILL * self._block_rows * min(row_length / mean_length, target_length / mean_target)
         self._block = functools.lru_cache(maxsize=3)(self._packed_block)
         self._order = functools.lru_cache(maxsize=4 * len(self.parts))(self._permutation)
 
@@ -170,6 +171,12 @@ class Stream:
     def slots_per_step(self) -> int:
         """Slots of a step's rows, both sides of them where there is an encoder."""
         return self.rows_per_batch * self._layout.slots
+
+    @functools.cached_property
+    def _draws(self) -> float:
+        """Draws from the beginning of a block to that of the next: about those that are in its rows."""
+        first = self._block(0)
+        return float(len(first.parts)) if first.given_up else self._full
 
     @property
     def draws_per_step(self) -> float:
@@ -206,11 +213,11 @@ class Stream:
         offsets = rng.random(len(self.parts))
         places, owners, numbers = [], [], []
         for part, (probability, offset) in enumerate(zip(self._probabilities, offsets, strict=True)):
-            per_block = self._draws * probability
-            count = int(per_block * 1.25) + 16  # more than the cut-off leaves in
+            count = int(self._full * probability * 1.25) + 16  # more than the cut-off leaves in
+            first = int(block * self._draws * probability) if block else 0
             places.append((np.arange(count) + offset) / probability)
             owners.append(np.full(count, part))
-            numbers.append(self._drawn(part, int(block * per_block), count))
+            numbers.append(self._drawn(part, first, count))
         order = np.argsort(np.concatenate(places), kind="stable")
         parts, examples = np.concatenate(owners)[order], np.concatenate(numbers)[order]
         lengths, targets = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
@@ -221,12 +228,14 @@ class Stream:
             store.forget()  # each draw has touched other pages
         slots, target_slots = self._block_rows * self.row_length, self._block_rows * self.target_length
         inside = (np.cumsum(lengths) <= FILL * slots) & (np.cumsum(targets) <= FILL * target_slots)
-        parts, examples, lengths, targets = (x[inside] for x in (parts, examples, lengths, targets))
-        packed = packing.pack(lengths, targets, self._block_rows, self.row_length, self.target_length, rng)
+        drawn = int(inside.sum())
+        capacities = self._block_rows, self.row_length, self.target_length
+        count, packed = packing.pack_first(lengths[:drawn], targets[:drawn], *capacities, rng)
+        parts, examples, lengths, targets = (x[:count] for x in (parts, examples, lengths, targets))
         rows = [rng.permutation(np.array(row, np.int64)) for row in packed]
         kept = np.concatenate(rows)
         filled = self._layout.filled(lengths[kept], targets[kept])
-        return _Block(parts, examples, lengths, rows, len(parts) - len(kept), filled)
+        return _Block(parts, examples, lengths, rows, len(parts) - len(kept), filled, given_up=drawn - count)
 
     # ----------------------------------------------------------------------------------------------------- rows
 

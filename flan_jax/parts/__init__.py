@@ -255,15 +255,18 @@ def _listed(given: Mapping[str, Any]) -> tuple[str, list[Part], dict[str, Any]]:
         entry = values.checked(f"part {number}", kinds.ENTRY, one)
         if "of" not in entry:
             raise FlanError(f"part {number} has no 'of': name a dataset, a cluster or a mixture.")
-        style = styles.parse(entry.get("style", styles.INSTRUCTIONS)).name
+        what, style = kinds.split_of(entry["of"])
+        if style and "style" in entry:
+            raise FlanError(f"part {number}: {entry['of']!r} names a style already: leave its 'style' out.")
+        style = style or styles.parse(entry.get("style", styles.INSTRUCTIONS)).name
         own = {key: entry[key] for key in ("weight", "rate", "loss_weight", "joint") if key in entry}
-        for record in _members(entry["of"]):
+        for record in _members(what):
             if not record.splits.train:
                 raise FlanError(f"part {number}: dataset {record.name} has no training data.")
             if any((part.dataset, part.style) == (record.name, style) for part in found):
                 raise FlanError(f"part {number}: dataset {record.name} in style {style} is there already.")
             found.append(Part(record.name, record.name, style, **own))
-        entries.append({"of": entry["of"], "style": style, **own})
+        entries.append({"of": what, "style": style, **own})
     names = list(dict.fromkeys(entry["of"] for entry in entries))
     usual = "+".join(names[:_FEW]) + (f"+{len(names) - _FEW}_more" if len(names) > _FEW else "") + "_by_parts"
     name = values.checked("name", values.Word(), given.get("name", usual))

@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any
 
 from flan_jax import catalog, styles
+from flan_jax.catalog import ALL
 from flan_jax.errors import FlanError
 from flan_jax.protocol import EOS, NEWLINE
 from flan_jax.values import ByName, Either, Keyed, Named, Number, OneOf, Several, Unfit, Whole, or_none
 
-ALL = "all"  # the name of all parts
 OF = ":"  # between a dataset's name and its style's, in the name of a part
 TRAINED_JOINTS = (EOS, NEWLINE)  # what can stand between input and target in tuning
 _LEAST, _MOST = 1e-6, 1e6  # of a weight that is not 0
@@ -33,10 +33,31 @@ class _Weight:
 def _known(name: str) -> None:
     """Raises a FlanError where a name in weights is of nothing that there is."""
     head, of, style = name.partition(OF)
-    if head != ALL:
+    if head not in (ALL, catalog.UNKNOWN_CLUSTER.name):  # data of one's own may be of an unknown cluster
         catalog.named(head)
     if of:
         styles.parse(style)
+
+
+def split_of(name: str) -> tuple[str, str | None]:
+    """The dataset, cluster or mixture of an entry of "parts", and the style that its name has, as "rte:5_shots".
+
+    Raises:
+      FlanError: there is neither.
+    """
+    base, of, style = name.partition(OF)
+    if of:
+        _known_of(base)
+        return base, styles.parse(style).name
+    try:
+        _known_of(name)
+        return name, None
+    except FlanError:
+        base, named = styles.split_name(name)
+        if base == name:
+            raise
+    _known_of(base)
+    return base, named.name
 
 
 def _known_of(name: str) -> None:
@@ -67,7 +88,7 @@ BY_KEY = {
 }
 ENTRY = Keyed(
     {
-        "of": Named(_known_of, "the name of a dataset, a cluster or a mixture"),
+        "of": Named(split_of, "the name of a dataset, a cluster or a mixture"),
         "style": _STYLE,
         "rate": _ABOVE_0,
         "weight": _ABOVE_0,

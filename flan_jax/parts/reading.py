@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import codecs
 from typing import Any
 
 from flan_jax import values
@@ -24,11 +25,11 @@ def read(text: str) -> dict[str, Any]:
     elif text.endswith(_SUFFIX):
         path, where = user_path(text), text
         try:
-            found = parse_json(path.read_bytes())
+            found = parse_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
         except OSError as error:
             raise cannot("read the mixture", text, error) from error
         except ValueError as error:
-            raise FlanError(f"mixture {text} is no JSON ({' '.join(str(error).split())}): mend it.") from error
+            raise FlanError(f"mixture {text}: {' '.join(str(error).split())}; mend it.") from error
     else:
         return {"mixture": text}
     if not isinstance(found, dict):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from flan_jax import catalog
 from flan_jax.evaluation import clusters
@@ -57,9 +58,11 @@ class Table:
 
     def rich(self) -> RichTable:
         """The table for a terminal."""
-        shown = RichTable(*self.flat_head, box=None, header_style="bold")
+        shown = RichTable(box=None, header_style="bold")
+        for head in self.flat_head:
+            shown.add_column(Text(head))  # names of runs are shown as they are
         for i, row in enumerate(self.rows):
-            shown.add_row(*row, style="bold" if i in self.means else "")
+            shown.add_row(*map(Text, row), style="bold" if i in self.means else "")
         return shown
 
 

@@ -1,5 +1,6 @@
 """Hostile JSON lines of a user's own: what is wrong is named by its line, and nothing is written."""
 
+import contextlib
 import json
 
 import pytest
@@ -8,10 +9,11 @@ import tokenizers_by_kind
 from flan_jax import own_data, prepare
 from flan_jax.data import examples as example_files
 from flan_jax.data import token_store
-from flan_jax.data.own import conversations, jsonl
+from flan_jax.data.own import conversations, jsonl, store
 from flan_jax.data.own.records import UnusableRecord
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
+from flan_jax.files import locks
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +72,12 @@ CHATS = {
     "an empty answer": (chat(("user", "a"), ("assistant", "")), '"content of message 1" is empty'),
     "an image": (chat(("user", [{"type": "image_url"}]), ("assistant", "b")), "a part that is no text"),
     "no list": ('{"messages": "hello"}', 'line 2: "messages" has to be a list'),
+    "half a weight": (
+        json.dumps(
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}]}
+        ),
+        'line 2: "weight" of message 1 has to be 0 or 1',
+    ),
     "a role that is a number": (chat((1, "a"), ("assistant", "b")), '"role of message 0" is a number'),
 }
 
@@ -176,6 +184,80 @@ def test_a_name_is_not_taken_from_another_file(tmp_path, capsys):
             assert not refused
         except SystemExit:
             assert refused and "came from jsonl:mine.jsonl" in capsys.readouterr().err
+
+
+def test_messages_of_weight_0_are_context(tmp_path, capsys):
+    """As OpenAI's fine-tuning has it: an answer that is not to be learned."""
+    turns = [("user", "a"), ("assistant", "BAD"), ("user", "b"), ("assistant", "GOOD")]
+    messages = [dict(zip(("role", "content"), turn, strict=True)) for turn in turns]
+    messages[1]["weight"], messages[3]["weight"] = 0, 1
+    file = tmp_path / "chat.jsonl"
+    file.write_text(json.dumps({"messages": messages, "prompt": "a", "completion": "b"}))
+    found = jsonl.read(file)
+    assert [(one.identity, one.fields["answer"]) for one in found.records] == [("1#3", "GOOD")]
+    assert "Assistant: BAD" in found.records[0].fields["inputs"]
+    assert any("1 answer of weight 0" in note for note in found.notes)
+    assert any('"prompt/completion" stand beside the conversations' in note for note in found.notes)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_list_is_named_as_one(indent, tmp_path, capsys):
+    refused, text = said(tmp_path, json.dumps([json.loads(line) for line in GOOD], indent=indent), capsys)
+    assert refused and "write an object a line, as jq -c '.[]' does" in text
+
+
+@pytest.mark.parametrize("name", ["all", "anli"])
+def test_a_name_that_means_something_else_is_refused(name, tmp_path, capsys):
+    refused, text = said(tmp_path, "\n".join(GOOD), capsys, f"--name={name}")
+    assert refused and "another name" in text
+
+
+def test_the_name_of_a_file_is_shown_as_it_is(tmp_path, capsys):
+    file = tmp_path / "a [v2]:x:.jsonl"
+    file.write_text("\n".join(GOOD))
+    prepare.main([f"--jsonl={file}", f"--to={tmp_path / 'to'}"])
+    assert "jsonl:a [v2]:x:.jsonl" in capsys.readouterr().out
+
+
+def test_another_cluster_is_said(tmp_path, capsys):
+    said(tmp_path, "\n".join(GOOD), capsys, "--cluster=nli")
+    assert "its cluster was nli, and is unknown now" in said(tmp_path, "\n".join(GOOD), capsys)[1]
+
+
+def test_a_prompt_that_most_records_share_stays_in_training(tmp_path, capsys):
+    same = [pair("write", f"poem {n}") for n in range(40)]
+    refused, text = said(tmp_path, "\n".join(same), capsys)
+    assert not refused and "no record is held back for test" in text
+    refused, text = said(tmp_path, "\n".join(same + GOOD), capsys)
+    assert not refused and len(list((tmp_path / "to/examples/mine").glob("test.jsonl"))) == 1
+    held = [line for name in ("dev", "test") for line in (tmp_path / f"to/examples/mine/{name}.jsonl").open()]
+    assert 12 <= len(held) <= 20 and not any("poem" in line for line in held)
+
+
+def test_a_prompt_that_all_share_cannot_be_held_back(tmp_path, capsys):
+    refused, text = said(tmp_path, "\n".join(pair("write", f"poem {n}") for n in range(40)), capsys, "--test=5")
+    assert refused and "none of 40 records can be held back for test" in text and "give --test=0" in text
+
+
+def test_two_commands_at_once_are_one_after_the_other(tmp_path, capsys, monkeypatch):
+    """What the second wants to write is looked at after the first has written."""
+    (tmp_path / "other.jsonl").write_text("\n".join(GOOD))
+    first, held = locks.alone, []
+
+    @contextlib.contextmanager
+    def alone(path, *more):
+        if not held:  # the other command is quicker, and ends before this one has its lock
+            held.append(path)
+            prepare.main([f"--jsonl={tmp_path / 'other.jsonl'}", "--name=mine", f"--to={tmp_path / 'to'}"])
+        with first(path, *more):
+            yield
+
+    monkeypatch.setattr(store, "alone", alone)
+    (tmp_path / "mine.jsonl").write_text("\n".join(GOOD[5:]))
+    with pytest.raises(SystemExit):
+        prepare.main([f"--jsonl={tmp_path / 'mine.jsonl'}", f"--to={tmp_path / 'to'}"])
+    assert "there is a 'mine'" in capsys.readouterr().err
+    assert own_data.use(tmp_path / "to")[0].origin == "jsonl:other.jsonl"
 
 
 def test_what_is_current_stays(tmp_path, capsys):

@@ -62,6 +62,11 @@ TASKS = {
         "preprocessors": [],
         "output_features": AS_TEXT,
     },
+    "nothing": {
+        "source": source({name: tf.constant([], tf.string) for name in ("inputs", "targets")}),
+        "preprocessors": [],
+        "output_features": AS_TEXT,
+    },
     "no_targets": {"preprocessors": [], "output_features": {"inputs": FEATURES["inputs"]}},
     "targets_alone": {"preprocessors": [], "output_features": {"targets": FEATURES["targets"]}},
     "gives_no_targets": {"preprocessors": [lambda d: only(d, "inputs")]},
@@ -88,10 +93,11 @@ def _registered():
         )
     seqio.MixtureRegistry.add("hostile_mixture", [("hostile_text", 3.0), ("hostile_with_options", 0.0)])
     seqio.MixtureRegistry.add("hostile_rates", [("hostile_text", 3.0), ("hostile_some_empty", 1.0)])
+    seqio.MixtureRegistry.add("hostile_ends", [("hostile_text", 1.0), ("hostile_nothing", 1.0)])
     yield
     for name in TASKS:
         seqio.TaskRegistry.remove(f"hostile_{name}")
-    for name in ("hostile_mixture", "hostile_rates"):
+    for name in ("hostile_mixture", "hostile_rates", "hostile_ends"):
         seqio.MixtureRegistry.remove(name)
 
 
@@ -137,6 +143,25 @@ def test_a_mixture_is_drawn_by_its_rates_and_the_same_again():
     read = [seqio_tasks.read("hostile_rates", max_examples=40) for _ in range(2)]
     assert [one.fields for one in read[0].records] == [one.fields for one in read[1].records]
     assert len(read[0].records) + len(read[0].bad) == 40
+
+
+def test_a_mixture_that_ends_early_says_so():
+    found = seqio_tasks.read("hostile_ends", max_examples=40)
+    assert len(found.records) < 40 and any("the mixture ends after" in note for note in found.notes)
+
+
+def test_tasks_of_the_catalog_get_no_other_cluster():
+    from flan_jax.data import tasks
+
+    tasks.register()
+    seqio.MixtureRegistry.add("hostile_and_ours", [("flan_cb", 1), ("flan_rte", 1)])
+    for name, line in (
+        ("flan_rte", "flan_rte is of the catalog"),
+        ("hostile_and_ours", "draws from flan_cb, which is of"),
+    ):
+        with pytest.raises(FlanError, match=line):
+            seqio_tasks.read(name, max_examples=5)
+    seqio.MixtureRegistry.remove("hostile_and_ours")
 
 
 @pytest.mark.parametrize(("name", "bad"), [("some_empty", '"targets" is empty'), ("not_utf8", '"inputs" is no UTF-8')])

@@ -99,6 +99,26 @@ def test_parts_of_ones_own(tmp_path):
     assert found.name == "mine" and "nli" in {part.cluster for part in found.parts}
 
 
+def test_a_part_takes_the_names_that_a_mixture_has():
+    given = [{"of": "flan_without_nli_5_shots"}, {"of": "rte:5_shots"}, {"of": "cb_no_template"}, {"of": "cb"}]
+    plain = [{"of": "flan_without_nli", "style": "5_shots"}, {"of": "rte", "style": "5_shots"}]
+    plain += [{"of": "cb", "style": "no_template"}, {"of": "cb"}]
+    assert parts.of({"parts": given}) == parts.of({"parts": plain})
+    for wrong, line in (
+        ([{"of": "rte:5_shots", "style": "5_shots"}], "'rte:5_shots' names a style already"),
+        ([{"of": "rte:6_shotz"}], "6_shotz"),
+        ([{"of": "nope_5_shots"}], "unknown mixture 'nope'"),
+    ):
+        with pytest.raises(FlanError, match=line):
+            parts.of({"parts": wrong})
+    with pytest.raises(
+        FlanError, match="'nli' is a cluster; the mixture of its datasets is {'parts': \\[{'of': 'nli'}]}"
+    ):
+        parts.of("nli")
+    with pytest.raises(FlanError, match="did you mean 'rte'\\?$"):
+        parts.of("flan", weights={"Rte": 2})
+
+
 def test_macros_stand_over_a_file(tmp_path):
     file = tmp_path / "shared.json"
     file.write_text(json.dumps({"mixture": "flan", "styles": list(FOUR), "weights": {"nli": 0, "rte": 2}}))
@@ -182,4 +202,12 @@ def test_what_is_wrong_is_named(mixture, more, line):
 def test_a_file_that_holds_no_mixture(tmp_path, text):
     (tmp_path / "mine.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(FlanError, match=re.escape(str(tmp_path / "mine.json"))):
+        parts.of(str(tmp_path / "mine.json"))
+
+
+def test_a_file_as_other_platforms_write_it(tmp_path):
+    (tmp_path / "mine.json").write_bytes(b'\xef\xbb\xbf{"mixture": "flan",\r\n "weights": {"all": 2}}\r\n')
+    assert parts.of(str(tmp_path / "mine.json")) == parts.of("flan", weights={"all": 2})
+    (tmp_path / "mine.json").write_text('{"mixture": "flan",\n "weights": {"all": 2},\n}')
+    with pytest.raises(FlanError, match=r"mine.json: not JSON \(.*, line 3\); mend it"):
         parts.of(str(tmp_path / "mine.json"))

@@ -1,3 +1,4 @@
+import io
 import json
 
 import numpy as np
@@ -280,3 +281,14 @@ def test_turns_of_a_conversation_are_drawn_together(make_run):
     stderr = both[1].figures("coqa")["stderr"]
     spread = [np.std(p, ddof=1) / np.sqrt(120) for p in value.values_ExT.T]
     assert stderr == pytest.approx(np.mean(spread), rel=0.5) and stderr != pytest.approx(np.mean(spread), rel=1e-6)
+
+
+def test_a_terminal_shows_names_of_runs_as_they_are():
+    """Square brackets and colons in a name are no colours and pictures."""
+    from rich.console import Console
+
+    shown = Console(width=100, record=True, file=io.StringIO())
+    table = tables.Table((("", 1), ("a [v2]:x:", 1)), ("dataset", "mean"), [("rte", "[/50]")])
+    shown.print(table.rich())
+    text = shown.export_text()
+    assert "a [v2]:x:: mean" in text and "[/50]" in text

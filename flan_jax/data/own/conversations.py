@@ -24,6 +24,7 @@ _ROLES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "human": USER}
 _ROLES |= {"assistant": ASSISTANT, "gpt": ASSISTANT, "model": ASSISTANT, "bot": ASSISTANT}
 _SAID_BY = {SYSTEM: "System", USER: "User", ASSISTANT: "Assistant"}
 _BETWEEN = "\n\n"
+_WEIGHT = "weight"
 
 _FAR = 2  # the tokens of turns one by one are about those of them together; twice as many as fit never do
 
@@ -43,10 +44,7 @@ def turns_of(row: Mapping[str, Any]) -> list[Turn]:
       UnusableRecord: they are no messages; an unknown role; a content that is no text; no turn of the assistant after
         a user's.
     """
-    key = next((key for key in KEYS if key in row), None)
-    if key is None:
-        raise UnusableRecord(f'it has no "{KEYS[0]}"')
-    messages = row[key]
+    messages, key = _messages(row)
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise UnusableRecord(f'"{key}" has to be a list of objects with a "role" and a "content"')
     found = []
@@ -62,6 +60,27 @@ def turns_of(row: Mapping[str, Any]) -> list[Turn]:
     if not any(True for _ in answered(found)):
         raise UnusableRecord("no turn of the assistant follows one of the user")
     return found
+
+
+def _messages(row: Mapping[str, Any]) -> tuple[Any, str]:
+    """What the first of the usual keys holds, and that key."""
+    key = next((key for key in KEYS if key in row), None)
+    if key is None:
+        raise UnusableRecord(f'it has no "{KEYS[0]}"')
+    return row[key], key
+
+
+def without_loss(row: Mapping[str, Any]) -> frozenset[int]:
+    """Numbers of the messages that OpenAI's "weight" of 0 takes out of what is learned; they stay context.
+
+    Raises:
+      UnusableRecord: a weight other than 0 and 1.
+    """
+    weights = [message.get(_WEIGHT, 1) for message in _messages(row)[0]]
+    for number, weight in enumerate(weights):
+        if isinstance(weight, bool) or weight not in (0, 1):
+            raise UnusableRecord(f'"{_WEIGHT}" of message {number} has to be 0 or 1')
+    return frozenset(number for number, weight in enumerate(weights) if not weight)
 
 
 def _text(value: Any, name: str) -> str:

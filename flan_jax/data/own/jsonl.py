@@ -48,7 +48,7 @@ def read(
     """
     if bool(input_key) != bool(target_key):
         raise FlanError("--input_key and --target_key belong together: give both, or neither.")
-    found, keys, shorter, too_long = Reading(), (input_key, target_key), 0, 0
+    found, keys, shorter, too_long, unweighted = Reading(), (input_key, target_key), 0, 0, 0
     chat = False if input_key else None
     for line in read_json_lines(path):
         if max_examples is not None and len(found.records) >= max_examples:
@@ -56,18 +56,26 @@ def read(
         place = f"line {line.number}"
         try:
             row = line.value
+            if isinstance(row, list) and row and all(isinstance(one, dict) for one in row):
+                raise UnusableRecord("it is a list of objects; write an object a line, as jq -c '.[]' does")
             if line.problem or not isinstance(row, dict):
                 raise UnusableRecord(line.problem or "it is no JSON object")
             if chat is None:
                 chat = conversations.is_chat(row)
                 keys = keys if chat else _keys_of(row, f"{path} {place}")
+                if chat and (also := [pair for pair in PAIRS if all(isinstance(row.get(key), str) for key in pair)]):
+                    found.notes.append(f'"{"/".join(also[0])}" stand beside the conversations, and are not read')
             if not chat:
                 found.records.append(_pair(row, str(line.number), *keys))
                 continue
             turns = conversations.turns_of(row)
             opening = next(n for n, (role, _) in enumerate(turns) if role == conversations.USER)
             group = conversations.plain(turns[: opening + 1])
+            context_only = conversations.without_loss(row)
             for number, before in conversations.contexts(turns, room, count):
+                if number in context_only:
+                    unweighted += 1
+                    continue
                 if before is None:
                     too_long += 1
                     continue
@@ -83,6 +91,8 @@ def read(
         del found.records[max_examples:]
     if shorter:
         found.notes.append(f"of {counted(shorter, 'answers')} the conversation is too long: its oldest turns are gone")
+    if unweighted:
+        found.notes.append(f"{counted(unweighted, 'answers')} of weight 0: they are context, and carry no loss")
     if too_long:
         found.notes.append(f"{counted(too_long, 'answers')} left out: the message before is too long by itself")
     return found

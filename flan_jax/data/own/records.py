@@ -16,7 +16,7 @@ from flan_jax.wording import counted
 INPUTS, ANSWER = "inputs", "answer"
 TRAIN, DEV, TEST = "train", "dev", "test"
 
-_SHARE = 10  # of ten records one is held back for dev and one for test, up to 200 each
+SHARE = 10  # of ten records one is held back for dev and one for test, up to 200 each
 _NAMED = 3
 _TYPES = {
     bool: "true or false",
@@ -139,7 +139,8 @@ def record_of(identity: str, inputs: str, answer: str, options: Any = None, grou
 def split(records: Iterable[Record], dev: int | None, test: int | None) -> dict[str, list[Record]]:
     """Holds records back: those whose group's hash is smallest are "test", the next "dev"; the order stays.
 
-    Records of a group stay together, so that a part may be a few larger than it was asked to be.
+    Records of a group stay together, so that a part may be a few larger than it was asked to be. A group of which more
+    than half of all records would be held back stays in training: a prompt that nearly all share.
 
     Args:
       records: all of them.
@@ -153,13 +154,17 @@ def split(records: Iterable[Record], dev: int | None, test: int | None) -> dict[
     groups: dict[str, int] = {}
     for record in records:
         groups[record.group] = groups.get(record.group, 0) + 1
-    usual = min(DEV_SIZE, len(records) // _SHARE)
+    usual = min(DEV_SIZE, len(records) // SHARE)
     order = sorted(groups, key=lambda group: hashlib.sha256(f"held back {group}".encode()).digest())
     place: dict[str, str] = {}
     for name, wanted in ((TEST, usual if test is None else test), (DEV, usual if dev is None else dev)):
         taken = 0
-        while taken < wanted and order:
-            group = order.pop(0)
+        for group in list(order):
+            if taken >= wanted:
+                break
+            if taken + groups[group] > max(wanted, len(records) // 2):
+                continue
+            order.remove(group)
             place[group] = name
             taken += groups[group]
     parts: dict[str, list[Record]] = {TRAIN: [], DEV: [], TEST: []}
@@ -167,4 +172,10 @@ def split(records: Iterable[Record], dev: int | None, test: int | None) -> dict[
         parts[place.get(record.group, TRAIN)].append(record)
     if not parts[TRAIN]:
         raise FlanError(f"of {counted(len(records), 'records')} none is left to train on: give --dev and --test fewer.")
+    for name, asked in ((TEST, test), (DEV, dev)):
+        if asked and not parts[name]:
+            raise FlanError(
+                f"none of {counted(len(records), 'records')} can be held back for {name}: those with the same prompt "
+                f"stay together, and most of these have the same; give --{name}=0."
+            )
     return parts

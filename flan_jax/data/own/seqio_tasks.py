@@ -11,9 +11,11 @@ import seqio
 import tensorflow as tf
 
 from flan_jax.data.own.records import DEV, TEST, TRAIN, Reading, Record, UnusableRecord, record_of, text_of
+from flan_jax.data.tasks import CatalogTask
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.splits import DEV_SIZE
 from flan_jax.templates import OPTIONS
+from flan_jax.wording import counted
 
 MAX_RECORDS = 1_000_000  # of a source whose size is not known: it may have no end
 _INPUTS, _TARGETS = "inputs", "targets"
@@ -38,6 +40,7 @@ def read(name: str, module: str | None = None, *, max_examples: int | None = Non
     if module:
         _import(module)
     task = _task(name)
+    _refuse_ours(task)
     if isinstance(task, seqio.Mixture) and max_examples is None:
         raise FlanError(f"{name} is a mixture, which is drawn by its rates without end: give --max_examples=NUMBER.")
     features = task.output_features
@@ -52,6 +55,9 @@ def read(name: str, module: str | None = None, *, max_examples: int | None = Non
         )
     found = Reading()
     found.records = list(_records(task, TRAIN, max_examples, found))
+    read = len(found.records) + len(found.bad)
+    if isinstance(task, seqio.Mixture) and read < max_examples:
+        found.notes.append(f"the mixture ends after {counted(read, 'records')}, where one of its tasks has no more")
     if not isinstance(task, seqio.Mixture):
         own = [split for split in _OWN_SPLITS if split in splits]  # the last is for test: it may be the only one
         for part, split in zip((TEST, DEV), reversed(own), strict=False):
@@ -59,6 +65,18 @@ def read(name: str, module: str | None = None, *, max_examples: int | None = Non
             if records := list(_records(task, split, most, found)):
                 found.splits[part] = records
     return found
+
+
+def _refuse_ours(task: Any) -> None:
+    """Refuses tasks of the catalog, whose clusters are known, so that none gets another by this way."""
+    every = task.tasks if isinstance(task, seqio.Mixture) else [task]
+    ours = [one.name for one in every if isinstance(one, CatalogTask)]
+    if ours:
+        where = "is" if task.name in ours else f"draws from {ours[0]}, which is"
+        raise FlanError(
+            f"{task.name} {where} of the catalog, with its own cluster: prepare that by --datasets, and "
+            "list both among the 'parts' of a mixture."
+        )
 
 
 def _import(module: str) -> None:

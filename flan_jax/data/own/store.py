@@ -7,6 +7,7 @@ PREPARED_DIR/own/<name>.json               see `flan_jax.own_data`
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from flan_jax.catalog import CLASSIFICATION, GENERATION, UNKNOWN_CLUSTER
 from flan_jax.data import examples as example_files
 from flan_jax.data import token_store, trimming
 from flan_jax.data.identity import Identities
-from flan_jax.data.own.records import ANSWER, DEV, INPUTS, TEST, TRAIN, Reading, Record, split
+from flan_jax.data.own.records import ANSWER, DEV, INPUTS, SHARE, TEST, TRAIN, Reading, Record, split
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.files import AnyPath, alone
@@ -119,17 +120,18 @@ def write(
     Raises:
       FlanError: there is another dataset of that name, or nothing is left to train on.
     """
-    there = {one.name: one for one in own_data.use(to)}.get(definition.name)
-    if there is not None and there.origin != definition.origin and not overwrite:
-        raise FlanError(
-            f"there is a {definition.name!r} in {to} that came from {there.origin}: give --name, or --overwrite it."
-        )
+    nothing_held = False
     parts = {TRAIN: reading.records, **reading.splits}
     if TEST not in parts or DEV not in parts:
         held = split(parts[TRAIN], 0 if DEV in parts else dev, 0 if TEST in parts else test)
+        nothing_held = test is None and TEST not in parts and not held[TEST] and len(reading.records) >= SHARE
         parts = {**held, **reading.splits}
     parts, changed = _as_text({name: parts.get(name, []) for name in (TRAIN, DEV, TEST)}, tokenizer)
     notes = [*reading.notes]
+    if nothing_held:
+        notes.append(
+            "no record is held back for test: those with the same prompt stay together, and most have the same"
+        )
     if changed:
         notes.append(
             f"{counted(changed, 'records')} spell a control token of the vocabulary: a space of no width stands in it, "
@@ -141,6 +143,7 @@ def write(
             f"{counted(both, 'training records')} have a prompt that is held back too, by the source's own splits"
         )
     folder = token_store.folder_of(to, tokenizer.fingerprint) / definition.name
+    examples = to / "examples" / definition.name
     key = {
         "version": token_store.VERSION,
         "dataset": definition.name,
@@ -151,17 +154,22 @@ def write(
         **dataclasses.asdict(limits),
         "style": styles.PAPER.name,
     }
-    with alone(folder.with_name(f".{folder.name}.lock")):
+    _there(definition, to, overwrite)  # before anything is written
+    with contextlib.ExitStack() as stack:
+        for one in (to / "own" / definition.name, folder, examples):  # whoever prepares another of that name waits
+            stack.enter_context(alone(one.with_name(f".{one.name}.lock")))
+        there = _there(definition, to, overwrite)
+        if there is not None and there.cluster != definition.cluster:
+            was = f"its cluster was {there.cluster}, and is {definition.cluster} now"
+            notes.append(f"{was}; what was tuned on it keeps the former")
         info = token_store.read_info(folder)
         kept = not overwrite and info is not None and all(info.get(name) == value for name, value in key.items())
         if not kept:
             info = _write_tokens(folder, key, parts[TRAIN], tokenizer, limits)
-    examples = to / "examples" / definition.name
-    with alone(examples.with_name(f".{examples.name}.lock")):
         rows = {name: [(one.identity, one.fields) for one in parts[name]] for name in (DEV, TEST) if parts[name]}
         pool = [(one.identity, one.fields) for one in parts[TRAIN][: protocol.EXEMPLAR_POOL]]
         found = example_files.write_folder(examples, rows | {example_files.EXEMPLARS: pool}, {"key": key})
-    own_data.write(to, definition)
+        own_data.write(to, definition)
     names = (
         "renderings",
         "num_tokens",
@@ -184,6 +192,16 @@ def write(
         "bad_rows": len(reading.bad),
         "notes": notes,
     }
+
+
+def _there(definition: own_data.Definition, to: AnyPath, overwrite: bool) -> own_data.Definition | None:
+    """What is prepared under that name; refused where it came from elsewhere and is to stay."""
+    there = {one.name: one for one in own_data.use(to)}.get(definition.name)
+    if there is not None and there.origin != definition.origin and not overwrite:
+        raise FlanError(
+            f"there is a {definition.name!r} in {to} that came from {there.origin}: give --name, or --overwrite it."
+        )
+    return there
 
 
 def _write_tokens(
