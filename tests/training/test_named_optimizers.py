@@ -84,6 +84,22 @@ BESIDE_OPTAX = {
         optimizers.factory("optax:adabelief(eps=1e-8)", 1e-2, 3),
         optax.adabelief(RATE, eps=1e-8),
     ),
+    "adamw by its module, which decays by itself": (
+        optimizers.factory("optax:adamw", 1e-2),
+        optax.adamw(1e-2, weight_decay=0.0),
+    ),
+    "decay in brackets": (
+        optimizers.factory("optax:adamw(weight_decay=0.3)", 1e-2),
+        optax.adamw(1e-2, weight_decay=0.3, mask=_decays),
+    ),
+    "a mask of another name": (
+        optimizers.factory("optax:lars(momentum=0.8)", 1e-2, weight_decay=0.3),
+        optax.lars(1e-2, weight_decay=0.3, weight_decay_mask=_decays, momentum=0.8),
+    ),
+    "decay without a mask": (
+        optimizers.factory("optax.contrib:madgrad", 1e-2, weight_decay=0.3, no_decay=()),
+        optax.contrib.madgrad(1e-2, weight_decay=0.3),
+    ),
     "adamw by its module": (
         optimizers.factory("optax:adamw(b2=0.9)", 1e-2, weight_decay=0.3),
         optax.adamw(1e-2, b2=0.9, weight_decay=0.3, mask=_decays),
@@ -278,6 +294,7 @@ def test_optimizers_by_run_files(bindings, expected):
         (["OPTIMIZER = 'no_such_module:make'"], "is not on Python's path"),
         (["OPTIMIZER = 'optax:sgd(learning_rate=\"x\")'"], "OPTIMIZER: tracing a step of it failed"),
         (["OPTIMIZER = 'optax:sgd'", "WEIGHT_DECAY = 0.1"], "takes no weight_decay: leave WEIGHT_DECAY at 0"),
+        (["OPTIMIZER = 'optax.contrib:madgrad'", "WEIGHT_DECAY = 0.1"], "takes weight_decay and no mask"),
         (["SCHEDULE = 'cosin'"], "unknown schedule 'cosin': did you mean 'cosine'"),
         (["SCHEDULE = 'cosine(start=1)'"], "has no argument 'start'"),
         (["SCHEDULE = 'cosine(end=2)'"], "end is 2; it has to be a number of at least 0 and of at most 1"),
@@ -296,6 +313,9 @@ def test_optimizers_by_run_files(bindings, expected):
         (["FROZEN = 5"], "FROZEN is 5"),
         (["FROZEN = ('mpl',)"], "FROZEN: pattern 'mpl' fits no parameter: did you mean 'mlp'"),
         (["FROZEN = ('*',)"], "leaves no parameter to train"),
+        (["FROZEN = ('!mlp',)"], "FROZEN: '!mlp' takes out what no pattern before it has chosen: write ('*', '!mlp')"),
+        (["FROZEN = ('!mlp', '*')"], "takes out what no pattern before it has chosen"),
+        (["PROMPT_LENGTH = 3", "DROPOUT_RATE = 0.1"], "DROPOUT_RATE is 0.1, and a soft prompt is computed once"),
         (
             ["NO_DECAY = ('scal',)", "WEIGHT_DECAY = 0.1"],
             "NO_DECAY: pattern 'scal' fits no parameter: did you mean 'scale'",

@@ -18,6 +18,8 @@ from flan_jax.training.optimizers.factored import LEARNING_RATE, adafactor
 from flan_jax.training.optimizers.kinds import Known, Optimizer
 from flan_jax.values import shown
 
+_MASKS = ("mask", "weight_decay_mask")  # what functions call the parameters that decay
+
 
 @macros.checked
 def adamw(
@@ -143,7 +145,7 @@ def factory(
 ) -> Optimizer:
     """An optimizer that a function of optax, or of a user's own module, makes.
 
-    What the function takes of `learning_rate`, `weight_decay` and `mask` it is given, unless the text gives them.
+    What the function takes of `learning_rate`, `weight_decay` and a mask of it, it is given, unless the text gives it.
 
     Args:
       name: "module:function" or "module:function(argument=value)", as "optax:adabelief(eps=1e-8)".
@@ -151,11 +153,11 @@ def factory(
       warmup_steps: steps of linear warm-up.
       schedule: of the learning rate, `schedules.schedule`.
       steps: of the whole run, for the schedule.
-      weight_decay: where the function takes one.
-      no_decay: patterns of parameters that it leaves alone, where the function takes a mask.
+      weight_decay: where the function takes one; at 0, too, it counts more than the function's own default.
+      no_decay: patterns of parameters that decay leaves alone, also where the text gives it.
 
     Raises:
-      FlanError: there is no such function, or what it makes is no optimizer.
+      FlanError: there is no such function, what it makes is no optimizer, or its decay takes no mask.
     """
     start = f"OPTIMIZER: {shown(name)}"
     try:
@@ -173,12 +175,22 @@ def factory(
     if "learning_rate" in takes and "learning_rate" not in given:
         by_us["learning_rate"] = rate
         described |= schedules.described(learning_rate, warmup_steps, schedule, steps)
-    if weight_decay and "weight_decay" not in given:
+    own_decay = takes["weight_decay"].default if "weight_decay" in takes else None
+    if "weight_decay" not in given and (weight_decay or own_decay):  # at 0 too, where the function has a default
         if "weight_decay" not in takes:
             raise FlanError(f"{start} takes no weight_decay: leave WEIGHT_DECAY at 0.")
         by_us["weight_decay"] = weight_decay
-        described |= {"weight_decay": weight_decay, "no_decay": [*no_decay]}
-    masked = "weight_decay" in by_us and "mask" in takes and "mask" not in given
+        described |= {"weight_decay": weight_decay}
+    masked = next((name for name in _MASKS if name in takes), None)
+    if not (given | by_us).get("weight_decay") or masked in given:
+        masked = None
+    elif masked is None and no_decay and "weight_decay" in by_us:
+        raise FlanError(
+            f"{start} takes weight_decay and no mask, so all parameters would decay, those of NO_DECAY too: set "
+            "NO_DECAY=() if they should, or WEIGHT_DECAY=0."
+        )
+    if masked:
+        described |= {"no_decay": [*no_decay]}
 
     def made(**more: Any) -> Optimizer:
         found = by_name.made(start, maker, given | by_us | more)
@@ -197,7 +209,7 @@ def factory(
     described |= {"is": describe(first)}
 
     def make(axes: Any) -> optax.GradientTransformation:
-        one = made(mask=mask(no_decay, axes)) if masked else first
+        one = made(**{masked: mask(no_decay, axes)}) if masked else first
         tx = one if isinstance(one, optax.GradientTransformation) else one(axes)
         if not isinstance(tx, optax.GradientTransformation):
             raise FlanError(f"{start} gives {shown(tx)} for a model: it has to be an optax.GradientTransformation.")
