@@ -265,8 +265,9 @@ def _trained(
     place.check_room(folder, (saved_parts(network, state.params), state.opt_state, state.ema))
     if primary:
         whole = partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())
+        note = getattr(tuning.made, "note", "")
         records.show(
-            composition, run.train_steps * stream.draws_per_step, [*changes, *filter(None, [given.chosen, whole])]
+            composition, run.train_steps * stream.draws_per_step, [*changes, *filter(None, [given.chosen, whole, note])]
         )
         records.write(folder, run, given, composition, stream, start, config_text)
 

@@ -21,12 +21,14 @@ class Known:
       description: what run.json has of it.
       rate: the learning rate after so many steps; None where it is not known.
       foreign: whether the transformation is somebody else's.
+      note: a line for whoever starts a run with it.
     """
 
     make: Callable[[Any], optax.GradientTransformation]
     description: Mapping[str, Any]
     rate: optax.Schedule | None
     foreign: bool = False
+    note: str = ""
 
     def __call__(self, logical_axes: Any) -> optax.GradientTransformation:
         """The transformation for parameters of these axes."""

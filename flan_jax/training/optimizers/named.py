@@ -12,7 +12,7 @@ from flan_jax import macros
 from flan_jax.errors import FlanError, near_names
 from flan_jax.training import by_name
 from flan_jax.training.described import describe
-from flan_jax.training.optimizers import schedules
+from flan_jax.training.optimizers import layerwise, matrices, schedules
 from flan_jax.training.optimizers.decay import NO_DECAY, decayed, mask
 from flan_jax.training.optimizers.factored import LEARNING_RATE, adafactor
 from flan_jax.training.optimizers.kinds import Known, Optimizer
@@ -205,17 +205,40 @@ def factory(
             f"{start} gives {shown(found)}, which is no optimizer: it has to be an optax.GradientTransformation."
         )
 
-    first = made()  # wrong ones show before anything is opened
+    try:
+        first = made()  # wrong ones show before anything is opened
+    except FlanError:
+        if "learning_rate" in by_us and _is_made(maker, given | by_us | {"learning_rate": learning_rate}):
+            raise FlanError(
+                f"{start} takes a number for its learning rate, and no schedule: write learning_rate="
+                f"{learning_rate:g} in its brackets."
+            ) from None
+        raise
     described |= {"is": describe(first)}
+    how = layerwise.treated(first) if isinstance(first, optax.GradientTransformation) else layerwise.AS_IS
+    note = ""
+    if how == layerwise.BY_MATRIX:
+        described |= {"by_matrix": True}
+    elif how == layerwise.OTHERWISE:
+        note = f"{start}: layers are stacked here, and its step for a stack is another than for each layer alone."
 
     def make(axes: Any) -> optax.GradientTransformation:
         one = made(**{masked: mask(no_decay, axes)}) if masked else first
         tx = one if isinstance(one, optax.GradientTransformation) else one(axes)
         if not isinstance(tx, optax.GradientTransformation):
             raise FlanError(f"{start} gives {shown(tx)} for a model: it has to be an optax.GradientTransformation.")
-        return tx
+        return matrices.by_matrix(tx, axes) if how == layerwise.BY_MATRIX else tx
 
-    return Known(make, described, rate if "learning_rate" in by_us else None, foreign=True)
+    return Known(make, described, rate if "learning_rate" in by_us else None, foreign=True, note=note)
+
+
+def _is_made(maker: Callable[..., Any], arguments: dict[str, Any]) -> bool:
+    """Whether a function gives something for these arguments."""
+    try:
+        maker(**arguments)
+    except Exception:
+        return False
+    return True
 
 
 def _takes_axes(maker: Callable[..., Any]) -> bool:
