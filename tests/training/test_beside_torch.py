@@ -40,6 +40,7 @@ LORA = {"rank": 3, "alpha": 7, "targets": ("self_attention", "encoder_decoder_at
 CASES = {
     "adapters": (DECODER, {"lora": LORA | {"targets": ("self_attention", "mlp/wo")}}),
     "adapters of an encoder-decoder": (T5, {"lora": LORA}),
+    "soft prompt": (DECODER, {"prompt_length": 5}),
     "frozen": (DECODER, {"frozen": ("token_embedder", "self_attention/*/kernel", "!query", "!key")}),
     "head of its own": (dataclasses.replace(DECODER, tied_embeddings=False), {"frozen": ("mlp",)}),
 }
@@ -112,6 +113,8 @@ def _trained(model, examples, decays):
         adam.zero_grad()
         for asked, places, targets in found:
             logits_LxV = model(**asked).logits[0]
+            if "decoder_input_ids" not in asked:  # `peft` gives those of a soft prompt too
+                logits_LxV = logits_LxV[-asked["input_ids"].shape[1] :]
             (_minimised(logits_LxV[places], targets).mean() / len(found)).backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(named.values(), CLIP)))
         adam.step()
@@ -121,7 +124,7 @@ def _trained(model, examples, decays):
 
 
 def _spared(name):
-    return "norm" in name or "bias" in name or "embed" in name
+    return "norm" in name or "bias" in name or "embed" in name  # a soft prompt too
 
 
 def _assert_same(found, expected, start):
@@ -159,10 +162,11 @@ def test_weights_are_those_that_torch_trains(name, prepared, tmp_path):
     kind = transformers.AutoModelForSeq2SeqLM if config.num_encoder_layers else transformers.AutoModelForCausalLM
     theirs = kind.from_pretrained(tmp_path / "theirs", dtype=torch.float32).eval()
     form, weights = "huggingface", "model.safetensors"
-    if "lora" in what:
+    beside = "frozen" not in what
+    if beside:
         form, weights = "peft", folders.WEIGHTS
-        lora = optimizers.Lora(**what["lora"])
-        network = optimizers.Tuning(lora=lora).adapted(models.build(config))
+        lora = optimizers.Lora(**what["lora"]) if "lora" in what else None
+        network = optimizers.Tuning(lora=lora, prompt_length=what.get("prompt_length")).adapted(models.build(config))
         first = network.adapters(jax.random.key(0), arrays.load_model(base)[1])
         folders.write(native.read(base, 0), jax.device_get(first), "theirs", tmp_path / "start")
         theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "start", is_trainable=True).eval()
@@ -173,13 +177,14 @@ def test_weights_are_those_that_torch_trains(name, prepared, tmp_path):
             x.requires_grad_(not frozen)
 
     def written():
-        if "lora" in what:
+        if beside:
             return {k: x.numpy().copy() for k, x in peft.get_peft_model_state_dict(theirs).items()}
         return {k: x.detach().numpy().copy() for k, x in theirs.named_parameters()}
 
     start = written()
-    spared = (lambda parameter: False) if "lora" in what else _spared
-    mean, norms = _trained(theirs, _examples(config, prepared), lambda parameter: not spared(parameter))
+    mean, norms = _trained(
+        theirs, _examples(config, prepared), lambda parameter: "lora" in what or not _spared(parameter)
+    )
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     np.testing.assert_allclose([line["gradient_norm"] for line in lines], norms, rtol=1e-3)
     assert min(norms) > CLIP
