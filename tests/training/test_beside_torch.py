@@ -197,3 +197,44 @@ def test_weights_are_those_that_torch_trains(name, prepared, tmp_path):
         found = load_file(tmp_path / which / weights)
         _assert_same({k: found[k] for k in start}, written(), start)
     assert len(start) == len([*itertools.filterfalse(lambda k: k == "lm_head.weight" and k not in start, found)])
+
+
+def test_adafactor_with_factored_statistics_is_that_of_torch():
+    """Layers one at a time, kernels as matrices of 128 and more on both sides; gradients of several sizes."""
+    sizes = {"layers": 2, "embed": 130, "heads": 4, "kv": 40, "mlp": 150, "vocab": 160}
+    axes = {
+        "query": ("layers", "embed", "heads", "kv"),
+        "out": ("layers", "heads", "kv", "embed"),
+        "wo": ("layers", "mlp", "embed"),
+        "norm": ("layers", "embed"),
+        "table": ("vocab", "embed"),
+    }
+    rng = np.random.default_rng(0)
+
+    def random(scale):
+        return {k: (scale * rng.normal(size=[sizes[a] for a in names])).astype(np.float32) for k, names in axes.items()}
+
+    def apart(tree):
+        """By layers, as matrices."""
+        found = {"table": tree["table"]}
+        for key in tree.keys() - found:
+            for layer, x in enumerate(tree[key]):
+                of = {"query": (sizes["embed"], -1), "out": (-1, sizes["embed"])}.get(key, x.shape)
+                found[f"{key} {layer}"] = x.reshape(of)
+        return found
+
+    params = random(0.1)
+    theirs = {key: torch.tensor(x) for key, x in apart(params).items()}
+    adafactor = torch.optim.Adafactor(theirs.values(), lr=1e-2, eps=(1e-30, 1e-3), d=1.0, beta2_decay=-0.8)
+    tx = optimizers.for_parameters(optimizers.adafactor(1e-2), axes)
+    state = tx.init(params)
+    for scale in (1e-3, 10.0, 1.0, 1e-2):
+        gradient = random(scale)
+        updates, state = tx.update(gradient, state, params)
+        params = {key: np.asarray(x + updates[key]) for key, x in params.items()}
+        for key, x in apart(gradient).items():
+            theirs[key].grad = torch.tensor(x)
+        adafactor.step()
+    for key, x in apart(params).items():
+        np.testing.assert_allclose(x, theirs[key], rtol=2e-5, atol=1e-6, err_msg=key)
+    assert max(x.size for x in jax.tree.leaves(state)) < 1000  # rows and columns
