@@ -169,7 +169,14 @@ def test_weights_are_those_that_torch_trains(name, prepared, tmp_path):
         network = optimizers.Tuning(lora=lora, prompt_length=what.get("prompt_length")).adapted(models.build(config))
         first = network.adapters(jax.random.key(0), arrays.load_model(base)[1])
         folders.write(native.read(base, 0), jax.device_get(first), "theirs", tmp_path / "start")
-        theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "start", is_trainable=True).eval()
+        if lora is None:  # `peft` trains no prompt that it has loaded
+            slots = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=what["prompt_length"])
+            theirs = peft.get_peft_model(theirs, slots).eval()
+            with torch.no_grad():
+                (soft,) = load_file(tmp_path / "start" / weights).values()
+                theirs.prompt_encoder["default"].embedding.weight.copy_(torch.tensor(soft))
+        else:
+            theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "start", is_trainable=True).eval()
     else:
         for parameter, x in theirs.named_parameters():
             parts = parameter.split(".")
