@@ -139,7 +139,7 @@ def _assert_same(found, expected, start):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in ("adapters", "frozen") else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+    "name", [name if name == "adapters" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )
 def test_weights_are_those_that_torch_trains(name, prepared, tmp_path):
     config, what = CASES[name]

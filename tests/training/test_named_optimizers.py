@@ -89,6 +89,10 @@ BESIDE_OPTAX = {
         optimizers.factory("optax:adamw", 1e-2),
         optax.adamw(1e-2, weight_decay=0.0),
     ),
+    "a rate in brackets is the highest": (
+        optimizers.factory("optax:adam(learning_rate=0.01)", 1.0, 3),
+        optax.adam(RATE),
+    ),
     "decay in brackets": (
         optimizers.factory("optax:adamw(weight_decay=0.3)", 1e-2),
         optax.adamw(1e-2, weight_decay=0.3, mask=_decays),
@@ -338,6 +342,10 @@ def test_optimizers_by_run_files(bindings, expected):
             ["OPTIMIZER = 'optax:sm3'"],
             "takes a number for its learning rate, and no schedule: write learning_rate=3e-05",
         ),
+        (["OPTIMIZER = 'optax:sm3(learning_rate=0.1)'", "WARMUP_STEPS = 2"], "write learning_rate=0.1 in its brackets"),
+        (["OPTIMIZER = 'optax:polyak_sgd'", "SCHEDULE = 'rsqrt'"], "takes no learning rate that SCHEDULE and WARMUP"),
+        (["OPTIMIZER = 'sgd(nesterov=True)'"], "nesterov=True changes a momentum, and there is none"),
+        (["LORA = {'targets': 'mpl'}"], "LORA: pattern 'mpl' fits no parameter: did you mean 'mlp'"),
         (["OPTIMIZER = 'optax.contrib:madgrad'", "WEIGHT_DECAY = 0.1"], "takes weight_decay and no mask"),
         (["SCHEDULE = 'cosin'"], "unknown schedule 'cosin': did you mean 'cosine'"),
         (["SCHEDULE = 'cosine(start=1)'"], "has no argument 'start'"),

@@ -117,7 +117,12 @@ def sgd(
       nesterov: Nesterov's momentum.
       weight_decay: decoupled, times the learning rate.
       no_decay: patterns of parameters that it leaves alone.
+
+    Raises:
+      FlanError: Nesterov's momentum without one.
     """
+    if nesterov and not momentum:
+        raise FlanError("sgd: nesterov=True changes a momentum, and there is none: give one, as momentum=0.9.")
     rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
 
     def make(axes: Any) -> optax.GradientTransformation:
@@ -169,12 +174,17 @@ def factory(
         takes = inspect.signature(maker).parameters
     except (TypeError, ValueError):
         takes = {}
-    rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
     described = {"name": f"{module}:{function}", "arguments": given}
     by_us: dict[str, Any] = {}
-    if "learning_rate" in takes and "learning_rate" not in given:
-        by_us["learning_rate"] = rate
-        described |= schedules.described(learning_rate, warmup_steps, schedule, steps)
+    peak, rate = given.get("learning_rate", learning_rate), None
+    is_constant = not warmup_steps and schedules.named(schedule)[0] == schedules.CONSTANT
+    if "learning_rate" in takes and isinstance(peak, int | float):
+        rate = schedules.schedule(peak, warmup_steps, schedule, steps)
+        if "learning_rate" not in given or not is_constant:  # as ours do: a rate in brackets is the highest
+            by_us["learning_rate"] = rate
+            described |= schedules.described(peak, warmup_steps, schedule, steps)
+    elif not is_constant:
+        raise FlanError(f"{start} takes no learning rate that SCHEDULE and WARMUP_STEPS would change: leave them out.")
     own_decay = takes["weight_decay"].default if "weight_decay" in takes else None
     if "weight_decay" not in given and (weight_decay or own_decay):  # at 0 too, where the function has a default
         if "weight_decay" not in takes:
@@ -208,10 +218,10 @@ def factory(
     try:
         first = made()  # wrong ones show before anything is opened
     except FlanError:
-        if "learning_rate" in by_us and _is_made(maker, given | by_us | {"learning_rate": learning_rate}):
+        if "learning_rate" in by_us and _is_made(maker, given | by_us | {"learning_rate": peak}):
             raise FlanError(
-                f"{start} takes a number for its learning rate, and no schedule: write learning_rate="
-                f"{learning_rate:g} in its brackets."
+                f"{start} takes a number for its learning rate, and no schedule: write learning_rate={peak:g} in its "
+                "brackets, and leave SCHEDULE and WARMUP_STEPS out."
             ) from None
         raise
     described |= {"is": describe(first)}
@@ -229,7 +239,7 @@ def factory(
             raise FlanError(f"{start} gives {shown(tx)} for a model: it has to be an optax.GradientTransformation.")
         return matrices.by_matrix(tx, axes) if how == layerwise.BY_MATRIX else tx
 
-    return Known(make, described, rate if "learning_rate" in by_us else None, foreign=True, note=note)
+    return Known(make, described, rate, foreign=True, note=note)
 
 
 def _is_made(maker: Callable[..., Any], arguments: dict[str, Any]) -> bool:
