@@ -69,7 +69,9 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     config = shape.computed(**fixed)
     around = {name: train[name] for name in ("clip_norm", "frozen", "ema_decay", "prompt_length") if name in train}
     adapters = train.get("lora")
-    tuning = optimizers.Tuning(train.get("optimizer"), **around, lora=adapters and optimizers.Lora(**adapters))
+    tuning = optimizers.Tuning(
+        train.get("optimizer"), **around, lora=None if adapters is None else optimizers.Lora(**adapters)
+    )
     network = tuning.adapted(models.build(config))
     tuning.check(train.get("train_steps"), network.abstract_params(), network.logical_axes())
     program = run.Program.of(

@@ -46,7 +46,7 @@ class Base:
                 f"step {step} of {checkpoint} was saved without digests, by which adapters know the model that they "
                 "change: python -m flan_jax.convert makes a folder with them."
             )
-        return cls(str(path if is_remote(path) else path.absolute()), step, found)
+        return cls(_whole(path), step, found)
 
     def save(self, model_dir: AnyPath) -> None:
         """Writes MODEL_DIR/adapters.json, whole or not at all."""
@@ -68,12 +68,29 @@ class Base:
                 f"no checkpoint at {path}, whose parameters these adapters change: put it there, or, where it lies "
                 f"elsewhere now, write its place into {FILE}."
             )
+        if not digests.step_folder(path, self.step).is_dir():
+            raise FlanError(
+                f"step {self.step} of {path}, whose parameters these adapters change, is not there any more: copy it "
+                "back. A run that goes on removes its older steps; KEEP_EVERY has it keep some."
+            )
         if (found := weights(path, self.step)) != self.weights:
             raise FlanError(
                 f"step {self.step} of {path} holds other weights ({shown(found)}) than the adapters were trained with "
                 f"({self.weights}): give the checkpoint of then."
             )
         return path
+
+    def at(self, checkpoint: str | AnyPath) -> Base:
+        """The same model where it lies now.
+
+        Raises:
+          FlanError: as `check`.
+        """
+        return dataclasses.replace(self, checkpoint=_whole(self.check(checkpoint)))
+
+
+def _whole(path: AnyPath) -> str:
+    return str(path if is_remote(path) else path.absolute())
 
 
 def load(model_dir: str | Path) -> Base | None:

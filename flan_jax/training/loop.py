@@ -265,7 +265,8 @@ def _trained(
     place.check_room(folder, (saved_parts(network, state.params), state.opt_state, state.ema))
     if primary:
         whole = partitioning.undivided(mesh, network.logical_axes(), network.abstract_params())
-        lines = [*changes, *filter(None, [given.chosen, whole]), *records.earlier_drafts(given, stream, composition)]
+        said = filter(None, [given.chosen, whole, getattr(tuning.made, "note", "")])
+        lines = [*changes, *said, *records.earlier_drafts(given, stream, composition)]
         records.show(composition, run.train_steps * stream.draws_per_step, lines)
         records.write(folder, run, given, composition, stream, start, config_text)
 

@@ -22,7 +22,7 @@ from flan_jax.data import stream, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed, separators
 from flan_jax.data.mixtures import Member
 from flan_jax.errors import FlanError
-from flan_jax.files import write_atomic
+from flan_jax.files import user_path, write_atomic
 from flan_jax.models import automatic
 from flan_jax.models.config import COMPUTATION
 from flan_jax.parts import kinds
@@ -126,11 +126,16 @@ class Program:
         """The program of a model and a batch; what is None has its default.
 
         Raises:
-          FlanError: an objective that the model cannot have.
+          FlanError: an objective that the model, or what is trained of it, cannot have.
         """
         fields, lengths = config.to_dict(), {**LENGTHS, **(lengths or {})}
         objective.capacities(config, lengths["inputs"], lengths["targets"])
         tuning = optimizers.Tuning.of(optimizer)
+        if tuning.prompt_length is not None and objective.dropout_rate:
+            raise FlanError(
+                f"DROPOUT_RATE is {objective.dropout_rate:g}, and a soft prompt is computed once for all rows, which "
+                "drop different numbers: set DROPOUT_RATE=0 with PROMPT_LENGTH."
+            )
         return cls(
             model={name: value for name, value in fields.items() if name not in COMPUTATION},
             computation={name: fields[name] for name in COMPUTATION},
@@ -506,7 +511,10 @@ def resolve(
         )
     if taken.map is not None and not begun:
         starting.sources(network.abstract_params(), initial_checkpoint_path, start["step"], taken.map)
+    starting.refuse_offset(tuning.made, taken)
     if taken.optimizer_state and not begun:
+        before = Run.load(user_path(initial_checkpoint_path))
+        starting.refuse_another(initial_checkpoint_path, before and before.program.optimizer, program.optimizer)
         tx = optimizers.for_parameters(tuning, network.logical_axes())
         starting.refuse_unfit(
             initial_checkpoint_path, start["step"], jax.eval_shape(tx.init, network.abstract_params())

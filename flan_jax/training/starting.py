@@ -17,6 +17,8 @@ from flan_jax.files import AnyPath
 from flan_jax.models import nested
 from flan_jax.training.optimizers import patterns
 
+_ANEW = "leave INITIAL_OPTIMIZER_STATE at False, and the state begins anew"
+
 
 @functools.cache
 def _counters() -> tuple[type, ...]:
@@ -81,8 +83,7 @@ def base_of(checkpoint: str | None, start: Mapping[str, Any], begun: AnyPath | N
     if start.get("step") is None:
         raise FlanError(f"no checkpoint in {checkpoint}: checkpoints/ holds no step; convert or train one first.")
     if begun is not None and (base := adapters.load(begun)) is not None:
-        base.check(checkpoint)
-        return base
+        return base.at(checkpoint)
     return adapters.Base.of(checkpoint, start["step"])
 
 
@@ -204,7 +205,15 @@ def optimizer_state(checkpoint: str, step: int, fresh: Any, abstract: Any, shard
       FlanError: there is none, or it does not fit.
     """
     refuse_unfit(checkpoint, step, abstract)
-    items = arrays.restore_items(checkpoint, {stored.OPT_STATE: (abstract, shardings)}, step)
+    try:
+        items = arrays.restore_items(checkpoint, {stored.OPT_STATE: (abstract, shardings)}, step)
+    except FlanError as error:  # parts of it that hold no array stand elsewhere
+        if "structures do not match" not in str(error):
+            raise
+        raise FlanError(
+            f"the optimizer's state of step {step} of {checkpoint} is of another optimizer, or of one with other "
+            f"arguments: {_ANEW}."
+        ) from error
 
     def kept(new: Any, old: Any) -> Any:
         return new if isinstance(new, _counters()) else old
@@ -218,10 +227,9 @@ def refuse_unfit(checkpoint: str, step: int, abstract: Any) -> None:
     Raises:
       FlanError: likewise.
     """
-    remedy = "leave INITIAL_OPTIMIZER_STATE at False, and the state begins anew"
     saved = (digests.read(checkpoint, step) or {}).get(stored.OPT_STATE)
     if saved is None:
-        raise FlanError(f"step {step} of {checkpoint} has no optimizer's state: {remedy}.")
+        raise FlanError(f"step {step} of {checkpoint} has no optimizer's state: {_ANEW}.")
     leaves = jax.tree_util.tree_leaves_with_path(abstract)
     wanted = {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}
     there = {name: one.shape for name, one in saved.items()}
@@ -229,7 +237,40 @@ def refuse_unfit(checkpoint: str, step: int, abstract: Any) -> None:
         name = min(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
         raise FlanError(
             f"the optimizer's state of step {step} of {checkpoint} is of another optimizer or model ({name} is "
-            f"{there.get(name, 'absent')} there, and {wanted.get(name, 'absent')} here): {remedy}."
+            f"{there.get(name, 'absent')} there, and {wanted.get(name, 'absent')} here): {_ANEW}."
+        )
+
+
+def refuse_another(checkpoint: str, saved: Any, wanted: Any) -> None:
+    """Refuses the state of an optimizer of another name: where its arrays fit, they may mean something else.
+
+    Args:
+      checkpoint: the checkpoint folder.
+      saved: what its run.json has of its optimizer; None where it has none.
+      wanted: what this run's has.
+
+    Raises:
+      FlanError: likewise.
+    """
+    both = [one.get("name") if isinstance(one, Mapping) else None for one in (saved, wanted)]
+    if None not in both and both[0] != both[1]:
+        raise FlanError(
+            f"the optimizer's state of {checkpoint} is {both[0]}'s, and OPTIMIZER is {both[1]}: {_ANEW}, or take "
+            f"OPTIMIZER={both[0]!r}."
+        )
+
+
+def refuse_offset(optimizer: Any, start: Start) -> None:
+    """Refuses steps that Adafactor's average shall not count where it has counted none: it would not be a number.
+
+    Raises:
+      FlanError: likewise.
+    """
+    offset = getattr(optimizer, "description", {}).get("step_offset", 0)
+    if offset and not start.optimizer_state:
+        raise FlanError(
+            f"adafactor.step_offset is {offset}, and the average of a new run begins at 0: leave step_offset out, or "
+            "take the state that has counted these steps by INITIAL_OPTIMIZER_STATE=True."
         )
 
 

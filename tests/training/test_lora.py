@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import jax
@@ -233,7 +234,13 @@ def test_a_model_that_is_gone_or_another_is_said(tuned, prepared, base, tmp_path
         arrays.load_model(tmp_path / "run")
     point_to(tmp_path / "moved")
     jax.tree.map(np.testing.assert_array_equal, arrays.load_model(tmp_path / "run")[1], arrays.load_model(tuned)[1])
+    point_to(base)
     assert _tune(tmp_path / "run", prepared, tmp_path / "moved", 3).step == 3  # the same by content
+    written = json.loads((tmp_path / "run" / "adapters.json").read_text())
+    assert written == about | {"checkpoint": str(tmp_path / "moved")}  # what evaluates finds it there too
+    os.rename(tmp_path / "moved" / "checkpoints" / "0", tmp_path / "moved" / "checkpoints" / "7")
+    with pytest.raises(FlanError, match=r"step 0 of .*, whose parameters these adapters change, is not there any more"):
+        arrays.load_model(tmp_path / "run")
     shutil.rmtree(tmp_path / "moved" / "checkpoints")
     with arrays.Saver(tmp_path / "moved") as saver:
         saver.save(0, jax.jit(PLAIN.init)(jax.random.key(4)))

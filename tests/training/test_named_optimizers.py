@@ -1,6 +1,7 @@
 """Optimizers by name beside optax alone and T5X's formulas in NumPy, and what run files make of them."""
 
 import dataclasses
+import importlib
 import inspect
 import json
 
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from flan_jax import configuration, macros, precompile
+from flan_jax import configuration, macros, partitioning, precompile
 from flan_jax.errors import FlanError
 from flan_jax.training import configurables, optimizers
 from flan_jax.training.described import describe
@@ -84,6 +85,26 @@ BESIDE_OPTAX = {
         optimizers.factory("optax:adabelief(eps=1e-8)", 1e-2, 3),
         optax.adabelief(RATE, eps=1e-8),
     ),
+    "adamw by its module, which decays by itself": (
+        optimizers.factory("optax:adamw", 1e-2),
+        optax.adamw(1e-2, weight_decay=0.0),
+    ),
+    "a rate in brackets is the highest": (
+        optimizers.factory("optax:adam(learning_rate=0.01)", 1.0, 3),
+        optax.adam(RATE),
+    ),
+    "decay in brackets": (
+        optimizers.factory("optax:adamw(weight_decay=0.3)", 1e-2),
+        optax.adamw(1e-2, weight_decay=0.3, mask=_decays),
+    ),
+    "a mask of another name": (
+        optimizers.factory("optax:adadelta(rho=0.8)", 1e-2, weight_decay=0.3),
+        optax.adadelta(1e-2, 0.8, weight_decay=0.3, weight_decay_mask=_decays),
+    ),
+    "decay without a mask": (
+        optimizers.factory("optax.contrib:madgrad", 1e-2, weight_decay=0.3, no_decay=()),
+        optax.contrib.madgrad(1e-2, weight_decay=0.3),
+    ),
     "adamw by its module": (
         optimizers.factory("optax:adamw(b2=0.9)", 1e-2, weight_decay=0.3),
         optax.adamw(1e-2, b2=0.9, weight_decay=0.3, mask=_decays),
@@ -97,6 +118,45 @@ def test_steps_are_those_of_optax_alone(name):
     found, _ = _after(optimizers.for_parameters(ours, AXES))
     expected, _ = _after(theirs)
     _same(found, expected, rtol=1e-6, atol=2e-7)
+
+
+STACKED = {"wo": ("layers", "mlp", "embed"), "query": ("layers", "embed", "heads", "kv"), "norm": ("layers", "embed")}
+SIZES = {"layers": 2, "mlp": 9, "embed": 8, "heads": 2, "kv": 4}
+
+
+@pytest.mark.parametrize("name", ["lars", "muon", "adabelief"])
+def test_layers_that_are_stacked_take_the_steps_of_each_alone(name):
+    """LARS asks for the norm of a parameter, Muon for a matrix; beside them one that asks for neither."""
+    module = "optax.contrib" if name == "muon" else "optax"
+    ours = optimizers.factory(f"{module}:{name}", 1e-2)
+    theirs = getattr(importlib.import_module(module), name)(1e-2)
+    rng, layers = np.random.default_rng(0), range(SIZES["layers"])
+    trees = [{k: jnp.asarray(rng.normal(size=[SIZES[a] for a in axes])) for k, axes in STACKED.items()} for _ in "123"]
+    apart = [
+        {f"{k}{i}": x[i].reshape(SIZES["embed"], -1) if k == "query" else x[i] for k, x in tree.items() for i in layers}
+        for tree in trees
+    ]
+    found, expected = trees[0], apart[0]
+    tx = optimizers.for_parameters(ours, STACKED)
+    state, of_theirs = tx.init(found), theirs.init(expected)
+    for gradient, alone in zip(trees[1:], apart[1:], strict=True):
+        updates, state = tx.update(gradient, state, found)
+        found = optax.apply_updates(found, updates)
+        updates, of_theirs = theirs.update(alone, of_theirs, expected)
+        expected = optax.apply_updates(expected, updates)
+    for key, x in expected.items():
+        np.testing.assert_allclose(found[key[:-1]][int(key[-1])].reshape(x.shape), x, rtol=1e-5, atol=1e-6, err_msg=key)
+    assert ("by_matrix" in ours.description) == (name != "adabelief") and not ours.note
+    shapes = {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in trees[0].items()}
+    optimizers.state_shardings(partitioning.make_mesh(data=2, fsdp=4), ours, shapes, STACKED)
+
+
+def test_one_whose_steps_for_a_stack_are_others_says_so():
+    found = optimizers.factory("optax:sm3(learning_rate=0.01)")
+    assert found.note == (
+        "OPTIMIZER: 'optax:sm3(learning_rate=0.01)': layers are stacked here, and its step for a stack is another than "
+        "for each layer alone."
+    )
 
 
 def test_the_default_is_what_it_was():
@@ -278,6 +338,15 @@ def test_optimizers_by_run_files(bindings, expected):
         (["OPTIMIZER = 'no_such_module:make'"], "is not on Python's path"),
         (["OPTIMIZER = 'optax:sgd(learning_rate=\"x\")'"], "OPTIMIZER: tracing a step of it failed"),
         (["OPTIMIZER = 'optax:sgd'", "WEIGHT_DECAY = 0.1"], "takes no weight_decay: leave WEIGHT_DECAY at 0"),
+        (
+            ["OPTIMIZER = 'optax:sm3'"],
+            "takes a number for its learning rate, and no schedule: write learning_rate=3e-05",
+        ),
+        (["OPTIMIZER = 'optax:sm3(learning_rate=0.1)'", "WARMUP_STEPS = 2"], "write learning_rate=0.1 in its brackets"),
+        (["OPTIMIZER = 'optax:polyak_sgd'", "SCHEDULE = 'rsqrt'"], "takes no learning rate that SCHEDULE and WARMUP"),
+        (["OPTIMIZER = 'sgd(nesterov=True)'"], "nesterov=True changes a momentum, and there is none"),
+        (["LORA = {'targets': 'mpl'}"], "LORA: pattern 'mpl' fits no parameter: did you mean 'mlp'"),
+        (["OPTIMIZER = 'optax.contrib:madgrad'", "WEIGHT_DECAY = 0.1"], "takes weight_decay and no mask"),
         (["SCHEDULE = 'cosin'"], "unknown schedule 'cosin': did you mean 'cosine'"),
         (["SCHEDULE = 'cosine(start=1)'"], "has no argument 'start'"),
         (["SCHEDULE = 'cosine(end=2)'"], "end is 2; it has to be a number of at least 0 and of at most 1"),
@@ -296,6 +365,9 @@ def test_optimizers_by_run_files(bindings, expected):
         (["FROZEN = 5"], "FROZEN is 5"),
         (["FROZEN = ('mpl',)"], "FROZEN: pattern 'mpl' fits no parameter: did you mean 'mlp'"),
         (["FROZEN = ('*',)"], "leaves no parameter to train"),
+        (["FROZEN = ('!mlp',)"], "FROZEN: '!mlp' takes out what no pattern before it has chosen: write ('*', '!mlp')"),
+        (["FROZEN = ('!mlp', '*')"], "takes out what no pattern before it has chosen"),
+        (["PROMPT_LENGTH = 3", "DROPOUT_RATE = 0.1"], "DROPOUT_RATE is 0.1, and a soft prompt is computed once"),
         (
             ["NO_DECAY = ('scal',)", "WEIGHT_DECAY = 0.1"],
             "NO_DECAY: pattern 'scal' fits no parameter: did you mean 'scale'",

@@ -63,7 +63,8 @@ def test_what_run_json_has_of_them():
 def test_a_rate_is_told_where_it_is_known():
     assert optimizers.rate(optimizers.lion(0.2, 4), 0) == pytest.approx(0.05)
     assert optimizers.rate(optax.sgd(0.1), 0) is None
-    assert optimizers.rate(optimizers.factory("optax:sgd(learning_rate=0.1)"), 0) is None
+    assert optimizers.rate(optimizers.factory("optax:sgd(learning_rate=0.1)"), 0) == pytest.approx(0.1)
+    assert optimizers.rate(optimizers.factory("optax:identity"), 0) is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ A run is resolved and its first state restored, as `train` does both; no step is
 """
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +125,12 @@ def test_an_optimizer_without_a_state_goes_on(tmp_path):
         ({"initial_optimizer_state": 1}, "train.initial_optimizer_state is 1"),
         ({"initial_optimizer_state": True, "optimizer": optimizers.lion(1e-2)}, "is of another optimizer or model"),
         ({"initial_optimizer_state": True, "frozen": ("mlp",)}, "is of another optimizer or model"),
+        (
+            {"initial_optimizer_state": True, "optimizer": optimizers.adafactor(1e-2, step_offset=2)},
+            "is of another optimizer or model",
+        ),
+        ({"optimizer": optimizers.adafactor(1e-2, step_offset=2)}, "adafactor.step_offset is 2, and the average of"),
+        ({"initial_map": {"!logits_dense": None}}, "takes out what no pattern before it has chosen"),
         ({"initial_map": {}}, "has no decoder/logits_dense/kernel, from which decoder/logits_dense/kernel would be"),
         ({"initial_map": {"logits_dens": None}}, "INITIAL_MAP: pattern 'logits_dens' fits no parameter: did you mean"),
         ({"initial_map": {"logits_dense": "token_embedder"}}, "has no decoder/token_embedder/kernel"),
@@ -152,3 +159,27 @@ def test_a_checkpoint_without_an_optimizer_s_state_is_said(first, prepared, tmp_
     ByteTokenizer().save(tmp_path / "plain" / "vocabulary")
     with pytest.raises(FlanError, match="has no optimizer's state: leave INITIAL_OPTIMIZER_STATE at False"):
         _begin(tmp_path / "run", prepared, tmp_path / "plain", optimizer_state=True)
+
+
+def test_the_state_of_an_optimizer_that_only_looks_like_it_is_refused(first, prepared, tmp_path):
+    """By its name in run.json, since arrays of the same names and shapes may mean something else; by its parts."""
+    belief = optimizers.factory("optax:adabelief", 1e-2)
+    found, _ = run.resolve(
+        model_dir=tmp_path / "none",
+        mixture="sst2",
+        prepared_dir=str(prepared),
+        train_steps=9,
+        model=SMALL,
+        vocabulary="bytes",
+        batch_size=8,
+        feature_lengths=LENGTHS,
+        optimizer=optimizers.factory("optax:adam", 1e-2),
+    )
+    shutil.copytree(first, tmp_path / "named")
+    found.save(tmp_path / "named")
+    with pytest.raises(FlanError, match="is optax:adam's, and OPTIMIZER is optax:adabelief: leave INITIAL_OPTIMIZER"):
+        _begin(tmp_path / "run", prepared, tmp_path / "named", belief, optimizer_state=True)
+    nesterov = optimizers.factory("optax:nadamw", 1e-2, 1)  # no decay, and so no mask in its state
+    with pytest.raises(FlanError, match="is of another optimizer") as caught:
+        _begin(tmp_path / "run", prepared, first, nesterov, optimizer_state=True)
+    assert "damaged" not in str(caught.value)

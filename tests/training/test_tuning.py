@@ -65,7 +65,7 @@ def _same(found, expected, **close):
         np.testing.assert_allclose(x, y, **close)
 
 
-FROZEN = ("token_embedder", "*norm", "!mlp")
+FROZEN = ("token_embedder", "*norm", "mlp", "!mlp")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,24 @@ def test_patterns_that_leave_nothing_are_refused(frozen, says):
     with pytest.raises(FlanError, match="FROZEN") as caught:
         make_train_step(NETWORK, optimizers.Tuning(frozen=frozen), 1)
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_patterns_of_decay_may_fit_what_is_not_trained(params):
+    """A run file's NO_DECAY stays as it is where FROZEN or LORA is given; a wrong name is said all the same."""
+    no_decay = ("*norm", "token_embedder", "*", "!mlp", "!query")
+    for around in ({"frozen": FROZEN}, {"lora": optimizers.Lora(2, 2.0, ("key",))}):
+        tuning = optimizers.Tuning(optimizers.sgd(0.1, weight_decay=0.5, no_decay=no_decay), **around)
+        network = tuning.adapted(NETWORK)
+        whole = network.init(jax.random.key(0))
+        tx, wanted = optimizers.for_parameters(tuning, network.logical_axes()), tuning.trained(network.logical_axes())
+        trained = nested.part(whole, wanted)
+        updates, _ = tx.update(jax.tree.map(jnp.zeros_like, trained), tx.init(whole), whole)
+        for path, x in jax.tree_util.tree_leaves_with_path(updates):
+            names = {part.key for part in path}
+            assert bool(np.any(x)) == bool(names & {"mlp", "query"}), path
+        wrong = optimizers.Tuning(optimizers.sgd(0.1, weight_decay=0.5, no_decay=("mpl",)), **around)
+        with pytest.raises(FlanError, match="NO_DECAY: pattern 'mpl' fits no parameter: did you mean 'mlp'"):
+            optimizers.for_parameters(wrong, network.logical_axes())
 
 
 # ------------------------------------------------------------------------------------------ how the state is laid out

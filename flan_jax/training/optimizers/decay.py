@@ -20,19 +20,24 @@ def mask(no_decay: Sequence[str], logical_axes: Any) -> Callable[[Any], Any]:
     """A function from parameters to a tree that says which of them decay.
 
     Args:
-      no_decay: patterns (`patterns.matches`) of those that do not.
-      logical_axes: of all parameters.
-
-    Raises:
-      FlanError: a pattern fits nothing.
+      no_decay: patterns (`patterns.matches`) of those that do not; `refuse_unfit` says which fit nothing.
+      logical_axes: of the parameters that are trained.
     """
-    known = nested.paths(logical_axes)
-    spared = patterns.chosen("NO_DECAY", no_decay, known, lenient=tuple(no_decay) == NO_DECAY)
+    spared = patterns.chosen("NO_DECAY", no_decay, nested.paths(logical_axes), lenient=True)
 
     def of(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: partitioning.names(path) not in spared, params)
 
     return of
+
+
+def refuse_unfit(no_decay: Sequence[str], logical_axes: Any) -> None:
+    """Refuses a pattern that fits no parameter of a model, trained or not; the default may.
+
+    Raises:
+      FlanError: likewise.
+    """
+    patterns.chosen("NO_DECAY", no_decay, nested.paths(logical_axes), lenient=tuple(no_decay) == NO_DECAY)
 
 
 def decayed(

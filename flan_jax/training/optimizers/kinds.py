@@ -8,6 +8,8 @@ from typing import Any
 
 import optax
 
+from flan_jax.training.optimizers import decay
+
 # What an optimizer can depend on, beside arrays, is what their axes are called.
 Optimizer = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
 
@@ -21,15 +23,27 @@ class Known:
       description: what run.json has of it.
       rate: the learning rate after so many steps; None where it is not known.
       foreign: whether the transformation is somebody else's.
+      note: a line for whoever starts a run with it.
     """
 
     make: Callable[[Any], optax.GradientTransformation]
     description: Mapping[str, Any]
     rate: optax.Schedule | None
     foreign: bool = False
+    note: str = ""
 
-    def __call__(self, logical_axes: Any) -> optax.GradientTransformation:
-        """The transformation for parameters of these axes."""
+    def __call__(self, logical_axes: Any, of_model: Any = None) -> optax.GradientTransformation:
+        """The transformation for parameters of these axes.
+
+        Args:
+          logical_axes: of those that are trained.
+          of_model: of all; None where all are trained.
+
+        Raises:
+          FlanError: a pattern of NO_DECAY fits no parameter of the model.
+        """
+        whole = logical_axes if of_model is None else of_model
+        decay.refuse_unfit(self.description.get("no_decay", ()), whole)
         return self.make(logical_axes)
 
 

@@ -68,6 +68,14 @@ def by_matrix(inner: optax.GradientTransformation, logical_axes: Any) -> optax.G
             for (path, axes), x in zip(named, jax.tree.leaves(params), strict=True)
         }
 
+    def one_layer(params: Any) -> Any:
+        """Shapes as `inner` sees them."""
+
+        def of(axes: tuple[str, ...], x: jax.Array) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape[axes[:1] == ("layers",) :], x.dtype)
+
+        return jax.tree.map(of, logical_axes, params, is_leaf=partitioning.is_axes)
+
     def stacked(tree: Any, layers: dict[tuple[str, ...], int], number: int) -> Any:
         """For vmap: 0 at what stacks so many layers, None elsewhere."""
 
@@ -79,7 +87,7 @@ def by_matrix(inner: optax.GradientTransformation, logical_axes: Any) -> optax.G
     def init(params: Any) -> Any:
         params = matrices(params)
         layers = layers_by_path(params)
-        state = jax.eval_shape(inner.init, params)  # for its structure
+        state = jax.eval_shape(inner.init, one_layer(params))  # for its structure
         mapped = inner.init
         for number in sorted({*layers.values()} - {0}):
             axes = (stacked(tree, layers, number) for tree in (params, state))

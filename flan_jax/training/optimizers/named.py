@@ -12,11 +12,13 @@ from flan_jax import macros
 from flan_jax.errors import FlanError, near_names
 from flan_jax.training import by_name
 from flan_jax.training.described import describe
-from flan_jax.training.optimizers import schedules
+from flan_jax.training.optimizers import layerwise, matrices, schedules
 from flan_jax.training.optimizers.decay import NO_DECAY, decayed, mask
 from flan_jax.training.optimizers.factored import LEARNING_RATE, adafactor
 from flan_jax.training.optimizers.kinds import Known, Optimizer
 from flan_jax.values import shown
+
+_MASKS = ("mask", "weight_decay_mask")  # what functions call the parameters that decay
 
 
 @macros.checked
@@ -115,7 +117,12 @@ def sgd(
       nesterov: Nesterov's momentum.
       weight_decay: decoupled, times the learning rate.
       no_decay: patterns of parameters that it leaves alone.
+
+    Raises:
+      FlanError: Nesterov's momentum without one.
     """
+    if nesterov and not momentum:
+        raise FlanError("sgd: nesterov=True changes a momentum, and there is none: give one, as momentum=0.9.")
     rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
 
     def make(axes: Any) -> optax.GradientTransformation:
@@ -143,7 +150,7 @@ def factory(
 ) -> Optimizer:
     """An optimizer that a function of optax, or of a user's own module, makes.
 
-    What the function takes of `learning_rate`, `weight_decay` and `mask` it is given, unless the text gives them.
+    What the function takes of `learning_rate`, `weight_decay` and a mask of it, it is given, unless the text gives it.
 
     Args:
       name: "module:function" or "module:function(argument=value)", as "optax:adabelief(eps=1e-8)".
@@ -151,11 +158,11 @@ def factory(
       warmup_steps: steps of linear warm-up.
       schedule: of the learning rate, `schedules.schedule`.
       steps: of the whole run, for the schedule.
-      weight_decay: where the function takes one.
-      no_decay: patterns of parameters that it leaves alone, where the function takes a mask.
+      weight_decay: where the function takes one; at 0, too, it counts more than the function's own default.
+      no_decay: patterns of parameters that decay leaves alone, also where the text gives it.
 
     Raises:
-      FlanError: there is no such function, or what it makes is no optimizer.
+      FlanError: there is no such function, what it makes is no optimizer, or its decay takes no mask.
     """
     start = f"OPTIMIZER: {shown(name)}"
     try:
@@ -167,18 +174,33 @@ def factory(
         takes = inspect.signature(maker).parameters
     except (TypeError, ValueError):
         takes = {}
-    rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
     described = {"name": f"{module}:{function}", "arguments": given}
     by_us: dict[str, Any] = {}
-    if "learning_rate" in takes and "learning_rate" not in given:
-        by_us["learning_rate"] = rate
-        described |= schedules.described(learning_rate, warmup_steps, schedule, steps)
-    if weight_decay and "weight_decay" not in given:
+    peak, rate = given.get("learning_rate", learning_rate), None
+    is_constant = not warmup_steps and schedules.named(schedule)[0] == schedules.CONSTANT
+    if "learning_rate" in takes and isinstance(peak, int | float):
+        rate = schedules.schedule(peak, warmup_steps, schedule, steps)
+        if "learning_rate" not in given or not is_constant:  # as ours do: a rate in brackets is the highest
+            by_us["learning_rate"] = rate
+            described |= schedules.described(peak, warmup_steps, schedule, steps)
+    elif not is_constant:
+        raise FlanError(f"{start} takes no learning rate that SCHEDULE and WARMUP_STEPS would change: leave them out.")
+    own_decay = takes["weight_decay"].default if "weight_decay" in takes else None
+    if "weight_decay" not in given and (weight_decay or own_decay):  # at 0 too, where the function has a default
         if "weight_decay" not in takes:
             raise FlanError(f"{start} takes no weight_decay: leave WEIGHT_DECAY at 0.")
         by_us["weight_decay"] = weight_decay
-        described |= {"weight_decay": weight_decay, "no_decay": [*no_decay]}
-    masked = "weight_decay" in by_us and "mask" in takes and "mask" not in given
+        described |= {"weight_decay": weight_decay}
+    masked = next((name for name in _MASKS if name in takes), None)
+    if not (given | by_us).get("weight_decay") or masked in given:
+        masked = None
+    elif masked is None and no_decay and "weight_decay" in by_us:
+        raise FlanError(
+            f"{start} takes weight_decay and no mask, so all parameters would decay, those of NO_DECAY too: set "
+            "NO_DECAY=() if they should, or WEIGHT_DECAY=0."
+        )
+    if masked:
+        described |= {"no_decay": [*no_decay]}
 
     def made(**more: Any) -> Optimizer:
         found = by_name.made(start, maker, given | by_us | more)
@@ -193,17 +215,40 @@ def factory(
             f"{start} gives {shown(found)}, which is no optimizer: it has to be an optax.GradientTransformation."
         )
 
-    first = made()  # wrong ones show before anything is opened
+    try:
+        first = made()  # wrong ones show before anything is opened
+    except FlanError:
+        if "learning_rate" in by_us and _is_made(maker, given | by_us | {"learning_rate": peak}):
+            raise FlanError(
+                f"{start} takes a number for its learning rate, and no schedule: write learning_rate={peak:g} in its "
+                "brackets, and leave SCHEDULE and WARMUP_STEPS out."
+            ) from None
+        raise
     described |= {"is": describe(first)}
+    how = layerwise.treated(first) if isinstance(first, optax.GradientTransformation) else layerwise.AS_IS
+    note = ""
+    if how == layerwise.BY_MATRIX:
+        described |= {"by_matrix": True}
+    elif how == layerwise.OTHERWISE:
+        note = f"{start}: layers are stacked here, and its step for a stack is another than for each layer alone."
 
     def make(axes: Any) -> optax.GradientTransformation:
-        one = made(mask=mask(no_decay, axes)) if masked else first
+        one = made(**{masked: mask(no_decay, axes)}) if masked else first
         tx = one if isinstance(one, optax.GradientTransformation) else one(axes)
         if not isinstance(tx, optax.GradientTransformation):
             raise FlanError(f"{start} gives {shown(tx)} for a model: it has to be an optax.GradientTransformation.")
-        return tx
+        return matrices.by_matrix(tx, axes) if how == layerwise.BY_MATRIX else tx
 
-    return Known(make, described, rate if "learning_rate" in by_us else None, foreign=True)
+    return Known(make, described, rate, foreign=True, note=note)
+
+
+def _is_made(maker: Callable[..., Any], arguments: dict[str, Any]) -> bool:
+    """Whether a function gives something for these arguments."""
+    try:
+        maker(**arguments)
+    except Exception:
+        return False
+    return True
 
 
 def _takes_axes(maker: Callable[..., Any]) -> bool:

@@ -24,10 +24,10 @@ def chosen(what: str, patterns: Sequence[str], known: Collection[Path], lenient:
       what: the macro, for an error.
       patterns: see `matches`.
       known: all paths.
-      lenient: whether a pattern may fit nothing, as a default may.
+      lenient: whether a pattern may fit nothing, or take nothing out, as a default may.
 
     Raises:
-      FlanError: a pattern fits nothing; the line has near matches.
+      FlanError: a pattern fits nothing, and the line has near matches; or one takes out what none before it chose.
     """
     found: set[Path] = set()
     for pattern in patterns:
@@ -36,5 +36,10 @@ def chosen(what: str, patterns: Sequence[str], known: Collection[Path], lenient:
             names = {name for path in known for name in path} | {"/".join(path) for path in known}
             near = near_names(pattern.removeprefix("!").strip("/"), names)
             raise FlanError(f"{what}: pattern {pattern!r} fits no parameter: {near}")
+        if pattern.startswith("!") and fitting and not fitting & found and not lenient:
+            raise FlanError(
+                f"{what}: {pattern!r} takes out what no pattern before it has chosen: write ('*', {pattern!r}) for all "
+                "others, or leave it out."
+            )
         found = found - fitting if pattern.startswith("!") else found | fitting
     return frozenset(found)

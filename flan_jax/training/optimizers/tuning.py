@@ -170,7 +170,10 @@ class Tuning:
     def __call__(self, logical_axes: Any) -> optax.GradientTransformation:
         """The transformation: `init` takes all parameters, `update` the gradients of those that are trained."""
         wanted = self.trained(logical_axes)
-        tx = for_parameters(self.made, logical_axes if wanted is None else nested.part(logical_axes, wanted))
+        if wanted is not None and isinstance(self.made, Known):
+            tx = self.made(nested.part(logical_axes, wanted), logical_axes)
+        else:
+            tx = for_parameters(self.made, logical_axes if wanted is None else nested.part(logical_axes, wanted))
         if self.clip_norm is not None:
             tx = optax.chain(optax.clip_by_global_norm(self.clip_norm), tx)
         if wanted is None:
