@@ -238,6 +238,8 @@ def _trained(
     start = arrays.choose_step(folder, on_damage)
     run, changes = continued(folder, run, given.saved, start)
     if start is not None and start >= run.train_steps:
+        if on_damage != arrays.PREVIOUS:  # which has read it
+            arrays.refuse_damaged(folder, start)
         if primary:
             print(
                 f"nothing to do: {folder} is at step {start}, and TRAIN_STEPS is {run.train_steps}; give TRAIN_STEPS "
