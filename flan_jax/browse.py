@@ -143,6 +143,12 @@ def _refuse_beside_html(arguments: argparse.Namespace) -> None:
             raise FlanError(f"--html writes a page with all templates, or with the runs of --run: leave {option} out.")
 
 
+def _refuse_beside_run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    for name, value in vars(arguments).items():
+        if name not in ("run", "html", "json", "tasks") and value != parser.get_default(name):
+            raise FlanError(f"--run shows a run as its MODEL_DIR has it: leave --{name} out.")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and prints what it asks for."""
     parser = options.Parser(
@@ -155,7 +161,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     what.add_argument("--templates", help="one record through each template of a dataset")
     what.add_argument("--row", type=options.count_or_none, help="a packed row of --mixture")
     what.add_argument(
-        "--run", nargs="+", type=options.path, metavar="MODEL_DIR", help="the course of one or several training runs"
+        "--run",
+        nargs="+",
+        action="extend",  # also of those that write the option anew before each
+        type=options.path,
+        metavar="MODEL_DIR",
+        help="the course of one or several training runs",
     )
     parser.add_argument("--html", type=options.path, help="write a page with all templates, or with the runs of --run")
     parser.add_argument("--mixture", help="a mixture's composition; with --row, where the row is from")
@@ -191,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments.mixture = arguments.mixture or "flan_without_nli"
             result = _print_row(console, arguments)
         elif arguments.run:
+            _refuse_beside_run(parser, arguments)
             result = _print_runs(console, arguments)
         elif arguments.html:
             result = _write_page(console, arguments.html, pages.page())
