@@ -176,6 +176,12 @@ def _refuse_beside_html(arguments: argparse.Namespace) -> None:
             raise FlanError(f"--html writes a page with all templates, or with the runs of --run: leave {option} out.")
 
 
+def _refuse_beside_run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    for name, value in vars(arguments).items():
+        if name not in ("run", "html", "json", "tasks") and value != parser.get_default(name):
+            raise FlanError(f"--run shows a run as its MODEL_DIR has it: leave --{name} out.")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and prints what it asks for."""
     parser = options.Parser(
@@ -194,7 +200,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="how a model did with each template of an evaluation; --vocabulary counts tokens",
     )
     what.add_argument(
-        "--run", nargs="+", type=options.path, metavar="MODEL_DIR", help="the course of one or several training runs"
+        "--run",
+        nargs="+",
+        action="extend",  # also of those that write the option anew before each
+        type=options.path,
+        metavar="MODEL_DIR",
+        help="the course of one or several training runs",
     )
     parser.add_argument("--html", type=options.path, help="write a page with all templates, or with the runs of --run")
     parser.add_argument("--mixture", help="a mixture's composition; with --row, where the row is from")
@@ -232,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif arguments.template_report:
             result = _print_template_report(console, arguments)
         elif arguments.run:
+            _refuse_beside_run(parser, arguments)
             result = _print_runs(console, arguments)
         elif arguments.html:
             result = _write_page(console, arguments.html, pages.page())

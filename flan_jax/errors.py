@@ -74,7 +74,7 @@ _REMEDIES = {
     errno.EDQUOT: _ROOM,
     errno.EFBIG: "the system limits the size of a file (ulimit -f): raise it, then run the same command again",
     errno.EACCES: _RIGHTS,
-    errno.EPERM: _RIGHTS,
+    errno.EPERM: "choose a place where you may write, remove and rename files, or change its permissions",
     errno.EROFS: "choose a place that can be written to",
     errno.ENOTDIR: "a part of the path is a file: choose another path",
     errno.EISDIR: "give the path of a file",

@@ -26,9 +26,10 @@ class Parser(argparse.ArgumentParser):
         """Prints the line and ends."""
         head, _, rest = message.partition("unrecognized arguments: ")
         if not head and rest:
-            first = rest.split()[0].partition("=")[0]
+            first = (rest.split() or [""])[0].partition("=")[0]
             known = [name for name in self._option_string_actions if name.startswith("--")]
             near = difflib.get_close_matches(first, known, n=2, cutoff=0.6)
+            message += "" if rest.strip() else f"{rest!r}"
             message += f": did you mean {' or '.join(near)}?" if near else ""
         print(f"flan_jax: {' '.join(message.split()).rstrip('.')}; see {self.prog} --help.", file=sys.stderr)
         sys.exit(2)

@@ -206,7 +206,13 @@ def from_arguments(arguments: argparse.Namespace, elsewhere: bool = False) -> li
                 raise FlanError(f"--{option} is for --model_dir and --checkpoint, of which neither is given.")
         if not arguments.program:
             raise FlanError("nothing to launch: give --model_dir, --checkpoint with --clusters, or a program after --.")
-        return [program(_of_python(arguments.program))]
+        unit = program(_of_python(arguments.program))
+        if elsewhere and unit.output and not unit.output.startswith("/") and "://" not in unit.output:
+            raise FlanError(
+                f"{unit.output}: what the program writes there would lie on the machines alone, and go with them: give "
+                "gs://... or /... of a disk that they share."
+            )
+        return [unit]
     for given in (arguments.model_dir, arguments.output, *arguments.checkpoint) if elsewhere else ():
         path = (given or "/").partition("=")[2] if re.match(r"[^/=]+=", given or "") else (given or "/")
         if not path.startswith("/") and "://" not in path:

@@ -20,6 +20,7 @@ from flan_jax.errors import PREEMPTED, STALLED, FlanError
 
 TRAIN, EVAL, PROGRAM = "train", "eval", "program"
 MODULES = {TRAIN: "flan_jax.train", EVAL: "flan_jax.eval"}
+_PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 _LONGEST = 40  # of a unit's name: Kubernetes makes names of 63 characters of it
 
 
@@ -154,7 +155,11 @@ class Restarts:
 
 
 def run_here(unit: Unit, restarts: int) -> int:
-    """Runs a unit in a process of this machine; SIGTERM is passed on, and then nothing is started again."""
+    """Runs a unit in a process of this machine.
+
+    SIGTERM and SIGHUP are passed on. Then nothing is started again, nor the next unit: the program ends with the unit's
+    status, or as signals end one where the unit had just done its work. SIGHUP that nohup ignores stays ignored.
+    """
     counted, told = Restarts(restarts), []
     counted.last = unit.progress()
     while True:
@@ -165,16 +170,20 @@ def run_here(unit: Unit, restarts: int) -> int:
             told.append(number)
             process.send_signal(number)
 
-        before = signal.signal(signal.SIGTERM, tell)
+        heard = [one for one in _PASSED_ON if signal.getsignal(one) != signal.SIG_IGN]
+        before = {one: signal.signal(one, tell) for one in heard}
         try:
             status = process.wait()
         except KeyboardInterrupt:  # the terminal has told the program too
             process.wait()
             raise
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for one, handler in before.items():
+                signal.signal(one, handler)
         status = 128 - status if status < 0 else status
-        again = is_restarted(status) and not told
-        if not again or not counted.allows(unit.progress(), time.monotonic() - began):
+        if told:
+            print(f"{unit.name} was told to end, and ended with status {status}; nothing more is started", flush=True)
+            raise SystemExit(status or 128 + told[0])
+        if not is_restarted(status) or not counted.allows(unit.progress(), time.monotonic() - began):
             return status
         print(f"{unit.name} ended with status {status}; started again ({counted})", flush=True)

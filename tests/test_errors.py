@@ -127,3 +127,9 @@ def test_what_was_handled_is_not_the_reason():
 def test_net_lets_success_through():
     with one_line_errors():
         assert issubclass(FlanError, ValueError)
+
+
+def test_a_folder_where_nothing_may_be_removed():
+    """One with the sticky bit, or that takes additions alone: what was written cannot take its place by a rename."""
+    line = str(cannot("write", "runs/lock.json", PermissionError(errno.EPERM, os.strerror(errno.EPERM))))
+    assert "operation not permitted; choose a place where you may write, remove and rename files" in line

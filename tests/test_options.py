@@ -90,6 +90,7 @@ def test_unknown_and_missing_options(command, capsys):
     needed = COMMANDS[command][0]
     assert "unrecognized arguments: --hlep" in _run(command, [*needed, "--hlep"], capsys)
     assert "did you mean --help" in _run(command, [*needed, "--hlep"], capsys)
+    assert "unrecognized arguments: ' '" in _run(command, [*needed, " "], capsys)  # of a script, where a value is empty
     if needed:
         assert needed[0].partition("=")[0] in _run(command, needed[1:], capsys)
 

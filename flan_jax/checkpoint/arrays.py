@@ -322,6 +322,16 @@ def choose_step(model_dir: str | AnyPath, on_damage: str = STOP) -> int | None:
     return None
 
 
+def refuse_damaged(model_dir: str | AnyPath, step: int) -> None:
+    """Reads all of a step that nobody is going to restore. In a pod all processes call it, and each reads its share.
+
+    Raises:
+      FlanError: it is damaged.
+    """
+    if what := stored.fault(model_dir, step, together=True):
+        raise FlanError(distributed.decided(lambda: _damage(model_dir, step, what, stored.ITEMS, TRAIN)))
+
+
 def _mark_whole(folder: AnyPath, on_damage: str) -> list[tuple[int, str]]:
     """Marks steps that are whole and have no mark, for else they would be removed; what is wrong with the others.
 

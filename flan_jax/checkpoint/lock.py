@@ -153,12 +153,45 @@ class Lock:
             with self._guard, contextlib.suppress(OSError, FlanError, StorageError):
                 if self._end.is_set() or self._lost is not None:
                     return
-                began = _seconds()
-                self._lost = self._rival()
-                if self._lost is None:
-                    _write(self._path, self._record)
-                    if _seconds() - began > SILENCE / 2:  # suspended after the look: the file may have been removed
-                        self._lost = "it was suspended while it gave a sign of life"
+                with _Awake() as awake:
+                    self._lost = self._rival()
+                    if self._lost is None:
+                        _write(self._path, self._record)
+                if self._lost is None and awake.asleep > SILENCE / 2:
+                    # After the look: another may have come, removed the file that was written anew here, and gone.
+                    self._lost = "it was suspended while it gave a sign of life"
+                if self._lost is None and awake.took > SILENCE / 2:  # a slow disk, for which another may have come
+                    self._lost = self._rival()
+
+
+class _Awake:
+    """How long something took, and how much of that in one piece this whole process did not run.
+
+    Attributes:
+      took: seconds.
+      asleep: seconds; what waits for a disk or a network alone lets the thread here run.
+    """
+
+    def __enter__(self) -> _Awake:
+        self.asleep, self._began = 0.0, _seconds()
+        self._last, self._over = self._began, threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+        self.took = _seconds() - self._began
+
+    def _tick(self) -> None:
+        while not self._over.wait(SILENCE / 20):
+            self._look()
+
+    def _look(self) -> None:
+        now = _seconds()
+        self.asleep, self._last = max(self.asleep, now - self._last), now
 
 
 class _HeldElsewhere(Lock):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flan_jax.errors import FlanError, near_names
@@ -40,6 +42,8 @@ def parsed(text: str) -> tuple[str, str, dict[str, Any]]:
     module, colon, rest = text.partition(":")
     if not colon or not all(part.isidentifier() for part in module.strip().split(".")):
         raise ValueError("no module and name with a colon between them")
+    if module.strip().endswith(".py"):
+        raise ValueError(f"a module is named without its ending: {module.strip()[:-3]!r}")
     try:
         return (module.strip(), *call(rest))
     except ValueError as error:
@@ -60,7 +64,10 @@ def imported(start: str, module_name: str, name: str) -> Callable[..., Any]:
     if "" not in sys.path:  # as `python -m` has it; a command that was installed has it not
         sys.path.insert(0, "")
     try:
-        module = importlib.import_module(module_name)
+        with working_folder_kept(f"{start}: importing it"):
+            module = importlib.import_module(module_name)
+    except FlanError:
+        raise
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         what = "it" if missing == module_name else f"a module {missing!r}, which it imports,"
@@ -93,13 +100,39 @@ def made(start: str, maker: Callable[..., Any], arguments: Mapping[str, Any]) ->
     except ValueError:  # it does not say what it takes
         pass
     try:
-        return maker(**arguments)
+        with working_folder_kept("making it"):
+            return maker(**arguments)
     except FlanError as error:
         raise FlanError(f"{start}: {error}") from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise failed(f"{start}: making it", error) from error
+
+
+@contextlib.contextmanager
+def working_folder_kept(what: str) -> Iterator[None]:
+    """Around code of a user: MODEL_DIR and others may be relative to the working folder, which may not change.
+
+    Raises:
+      FlanError: it has changed; it is put back, so that the run can end where it began.
+    """
+    before = _working_folder()
+    yield
+    now = _working_folder()
+    if before is not None and now != before:
+        os.chdir(before)
+        raise FlanError(
+            f"{what} changed the working folder{f' to {now}' if now else ''}, to which paths of the run are relative: "
+            "leave os.chdir out."
+        )
+
+
+def _working_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
 
 
 def failed(what: str, error: BaseException) -> FlanError:

@@ -238,6 +238,8 @@ def _trained(
     start = arrays.choose_step(folder, on_damage)
     run, changes = continued(folder, run, given.saved, start)
     if start is not None and start >= run.train_steps:
+        if on_damage != arrays.PREVIOUS:  # which has read it
+            arrays.refuse_damaged(folder, start)
         if primary:
             print(
                 f"nothing to do: {folder} is at step {start}, and TRAIN_STEPS is {run.train_steps}; give TRAIN_STEPS "
@@ -298,6 +300,7 @@ def _trained(
     # ----------------------------------------------------------------------------------------------------- loop
     of_trained = tuning.shares(network)
     running: collections.deque[tuple[int, Mapping[str, jax.Array], Rows]] = collections.deque()
+    context.held = lambda: (state, [sums for _, sums, _ in running])
     with mesh, called, prefetch(stream, step, rows=rows) as batches:
         figures = Figures(stream.parts, stream.slots_per_step, Machine(mesh, program.config.dtype))
         while step < run.train_steps and context.stopped is None:

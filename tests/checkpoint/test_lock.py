@@ -310,6 +310,28 @@ def test_places_that_cannot_be_written(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_slow_disk_is_no_suspension(tmp_path, monkeypatch):
+    """What is written takes longer than half the silence; the process runs meanwhile."""
+    plain, done = lock._write, []
+
+    def slow(path, record):
+        time.sleep(0.7)
+        plain(path, record)
+        done.append(path)
+
+    with lock.held(tmp_path, "training") as mine:
+        monkeypatch.setattr(lock, "_write", slow)
+        while len(done) < 2:
+            time.sleep(0.05)
+        mine.check()
+        other = _elsewhere(tmp_path)  # holds it now
+        while mine._lost is None:
+            time.sleep(0.05)
+        with pytest.raises(FlanError, match="it was taken over by"):
+            mine.check()
+        other.unlink()
+
+
 def test_a_full_disk_of_the_holder_is_no_end(tmp_path, monkeypatch):
     with lock.held(tmp_path, "training") as mine:
 

@@ -51,6 +51,21 @@ def test_wrong_options_end_in_one_line(load, capsys, launcher, options, says):
     assert errors.startswith("flan_jax: ") and errors.count("\n") == 1 and says in errors, errors
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["-m", "flan_jax.train", "--gin.MODEL_DIR='runs/first'"],
+        ["python", "-m", "flan_jax.eval", "--gin.EVAL_OUTPUT_DIR='./nli'"],
+    ],
+)
+def test_what_would_go_with_the_machines_is_refused(load, capsys, program):
+    with pytest.raises(SystemExit) as ended:
+        load("tpu_vm").main([*TPU, "--dry_run", "--", *program])
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "") and errors.count("\n") == 1
+    assert "would lie on the machines alone, and go with them: give gs://..." in errors
+
+
 def test_an_error_is_a_program_s_too(load):
     command = [sys.executable, load("tpu_vm").__file__, *TPU, "--slices=0"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -215,16 +215,24 @@ def test_units_run_here_with_restarts(tmp_path):
     assert "started again (2 of 2 restarts" in done.stdout
 
 
-def test_sigterm_reaches_the_program_and_ends_the_sweep(tmp_path):
-    code = (
-        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("status", [75, 0])
+def test_a_signal_reaches_the_program_and_ends_the_sweep(tmp_path, number, status):
+    """Not only what runs: what would come next is not started."""
+    unit = (
+        f"import signal, sys, time\nsignal.signal({number.value}, lambda *_: sys.exit({status}))\n"
         f"open({str(tmp_path / 'ready')!r}, 'a').write('x')\ntime.sleep(60)"
     )
-    sweeping = subprocess.Popen([sys.executable, "-m", "flan_jax.launch.sweep", "--run", "--", "-c", code])
+    code = (
+        "import sys\nfrom flan_jax.launch import work\n"
+        f"units = [work.Unit(name, 'program', ('-c', {unit!r})) for name in 'ab']\n"
+        "sys.exit(work.run_all(units, lambda one: work.run_here(one, 3)))"
+    )
+    sweeping = subprocess.Popen([sys.executable, "-c", code])
     while not (tmp_path / "ready").exists():
         time.sleep(0.05)
-    sweeping.send_signal(signal.SIGTERM)
-    assert sweeping.wait(timeout=30) == 75 and (tmp_path / "ready").read_text() == "x"
+    sweeping.send_signal(number)
+    assert sweeping.wait(timeout=30) == (status or 128 + number) and (tmp_path / "ready").read_text() == "x"
 
 
 def test_a_missing_checkpoint_is_named_before_anything_runs(tmp_path, capsys):

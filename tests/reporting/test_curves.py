@@ -186,6 +186,8 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path, refused):
     run = _write(tmp_path / "run", BEGUN)
     assert f"runs in it: {begun}, {run}." in refused("--run", tmp_path)
     assert "stands twice" in refused("--run", run, run)
+    assert "leave --mixture out" in refused("--run", run, "--mixture=flan")
+    assert "leave --steps out" in refused("--run", run, "--steps=100")
     (empty / "metrics.jsonl").mkdir()
     assert "cannot read" in refused("--run", empty)
     assert "leave --dataset out" in refused("--dataset=rte", f"--html={tmp_path / 'x.html'}")
@@ -194,6 +196,9 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path, refused):
 def test_object_storage(shown):
     write_atomic(RemotePath("memory", "runs/one/metrics.jsonl"), json.dumps(BEGUN[0]) + "\n")
     assert shown("--run", "memory://runs/one")[0]["runs"][0]["last_step"] == 1
+    write_atomic(RemotePath("memory", "runs/two/metrics.jsonl"), json.dumps(BEGUN[0]) + "\n")
+    runs = shown("--run", "memory://runs/one", "--run", "memory://runs/two")[0]["runs"]
+    assert [one["name"] for one in runs] == ["one", "two"]
 
 
 def test_names_are_nothing_but_names(tmp_path, shown):

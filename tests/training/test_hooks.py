@@ -3,9 +3,11 @@
 import asyncio
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -22,6 +24,7 @@ from flan_jax.training import loop, optimizers
 from flan_jax.training.hooks import loading
 from flan_jax.training.hooks.calls import Hooks
 from flan_jax.training.hooks.context import Context
+from flan_jax.training.hooks.profiling import Profiling
 from flan_jax.training.state import Taken
 
 BYTES = ByteTokenizer()
@@ -291,7 +294,7 @@ class Bad:
         ({"value": {"a": np.float32("inf")}}, "mine/a is inf"),
         ({"measured": [1]}, "measure gave [1]: it has to return a dictionary"),
         ({"measured": {"a": "text"}}, "failed in measure: TypeError"),
-        ({"accepted": "no"}, "failed in accept: TypeError"),
+        ({"accepted": "no"}, "it has to return one True or False"),
         ({"accepted": np.ones(3)}, "it has to return one True or False"),
     ],
 )
@@ -393,12 +396,102 @@ def test_hooks_by_name(module):
         ("hooks_of_mine:Property", r"reading after_step failed \(OSError: no luck\)"),
         ("../hooks:Hook", "write 'module:Name'"),
         ("os:getcwd", "none of a hook's methods"),
+        ("my_hooks.py:Hook", "named without its ending: 'my_hooks'"),
     ],
 )
 def test_hooks_that_are_none(module, text, says):
     with pytest.raises(FlanError, match=says) as caught:
         loading.load([text])
     assert "\n" not in str(caught.value)
+
+
+class Rough:
+    """Does something to what it is given."""
+
+    def __init__(self, method, does):
+        self._does = does
+        setattr(self, method, self._called)
+
+    def _called(self, context, step=None, values=None):
+        self._does(context, step, values)
+
+    def pauses(self, context, step):
+        return step == 2
+
+
+def _zeroed(context, step, values):
+    """Changes everything that is a dictionary."""
+    if step == 2:
+        state = context.state()
+        state.params["decoder"] = jax.tree.map(jnp.zeros_like, state.params["decoder"])
+        state.params.popitem()
+    values["cluster_loss"].clear()
+
+
+def test_a_hook_cannot_change_the_run_by_what_it_is_given(recorded, prepared, tmp_path):
+    class Measures(Rough):
+        def measure(self, taken):
+            taken.params.clear()
+            taken.gradients.clear()
+            return {"loss": taken.loss}
+
+        def accept(self, taken):
+            assert taken.params and taken.gradients
+            taken.params.clear()
+            return True
+
+    _train(tmp_path / "run", prepared, [Measures("after_step", _zeroed)], steps=4)
+    for mine, plain in zip(_params(tmp_path / "run"), _params(recorded[0], 4), strict=True):
+        np.testing.assert_allclose(mine, plain, rtol=1e-6, atol=1e-7)
+    assert all(line["cluster_loss"] for line in _metrics(tmp_path / "run"))
+
+
+def _delete(tree):
+    for leaf in jax.tree.leaves(tree):
+        leaf.delete()
+
+
+@pytest.mark.parametrize(
+    ("method", "does", "says"),
+    [
+        ("after_step", lambda c, s, v: c.paused and _delete(c.state().params), "after_step has deleted or donated"),
+        ("after_step", lambda c, s, v: s == 2 and _delete(c.held()), "after_step has deleted or donated"),
+        ("before_save", lambda c, s, v: _delete(c.state().opt_state), "before_save has deleted or donated"),
+        ("after_step", lambda c, s, v: os.chdir("/"), "after_step changed the working folder to /, to which"),
+        ("after_step", lambda c, s, v: c.write("loss_of", 10**400), "the value has to be a number"),
+        ("after_step", lambda c, s, v: c.write("dataset_loss/sst2", 1), "a figure of several names already"),
+        ("start", lambda c, s, v: setattr(c, "folder", None), "context.folder can be read, and not set"),
+        ("start", lambda c, s, v: setattr(c, "primary", False), "context.primary can be read, and not set"),
+    ],
+)
+def test_a_hook_that_breaks_the_run_ends_it_in_one_line(prepared, tmp_path, monkeypatch, method, does, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FlanError, match=says) as caught:
+        _train("run", prepared, [Rough(method, does)], steps=2)
+    assert str(caught.value).startswith("hook test_hooks:Rough: ") and "\n" not in str(caught.value)
+    assert Path.cwd() == tmp_path
+
+
+def test_a_module_that_changes_the_working_folder_is_named(tmp_path, monkeypatch):
+    (tmp_path / "moves_away.py").write_text("import os\nos.chdir('/')\nclass Hook: ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(FlanError, match="importing it changed the working folder to /, .*leave os.chdir out"):
+        loading.load(["moves_away:Hook"])
+    assert Path.cwd() == tmp_path
+
+
+def test_a_profile_beside_tensorflow_or_another_profile(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorflow", sys)  # whether it is imported is all that is asked
+
+    def taken(folder):
+        raise RuntimeError("Only one profile may be run at a time.")
+
+    monkeypatch.setattr(jax.profiler, "start_trace", taken)
+    context = types.SimpleNamespace(primary=True, folder=tmp_path, first_step=0)
+    with pytest.raises(FlanError, match="PROFILE: Only one profile may be run at a time; does a hook profile too"):
+        Profiling((1, 2)).start(context)
+    assert "step 1: PROFILE: TensorFlow is in this process too" in capsys.readouterr().out
 
 
 def test_the_hook_of_the_documentation(prepared, tmp_path):

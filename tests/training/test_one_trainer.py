@@ -90,6 +90,8 @@ def test_a_damaged_newest_step(prepared, tmp_path, capsys):
     assert arrays.steps(folder) == [4, 6]
     largest = max((folder / "checkpoints" / "6").rglob("d/*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:1000])
+    line = _refused(_arguments(folder, prepared, 6), capsys)  # it has nothing left to do, and is not well
+    assert f"step 6 of {folder} is damaged: " in line
     line = _refused(_arguments(folder, prepared, 8), capsys)
     assert f"step 6 of {folder} is damaged: " in line
     assert "take step 4, which is whole: ON_DAMAGE='previous' goes on from it" in line

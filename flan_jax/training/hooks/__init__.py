@@ -20,7 +20,8 @@ The devices compute step n + 1 while the host calls `after_step` of step n, whos
   `memory_peak_bytes` (where the platform says it), `learning_rate` (where the optimizer says it), and `dataset_loss`
   and `cluster_loss` by name. `context.write(name, value)` adds to them.
 - `context.state()` gives the state after step n (step, parameters, optimizer's state, on the devices) where the hook
-  `pauses` after step n, and nowhere else. It must not be kept: the next step takes its memory.
+  `pauses` after step n, and nowhere else. It must not be kept: the next step takes its memory. Its dictionaries are
+  the hook's own; its arrays are the run's, and a hook that deletes or donates them ends the run.
 - What needs parameters or gradients at every step is computed on the devices: `measure` is traced into the step with a
   `Taken` (`flan_jax.training.state`): gradients of the mean loss, updates, and parameters from before the update, of
   what is trained. The arrays that it returns lie whole on every device, so they should be small; `context.measured`

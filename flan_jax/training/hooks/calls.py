@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import traceback
 import types
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flan_jax.errors import FlanError
-from flan_jax.training.hooks.context import Context
+from flan_jax.training import by_name
+from flan_jax.training.hooks.context import Context, containers_copied
 from flan_jax.training.state import Taken, TrainState
 
 
@@ -57,7 +59,7 @@ class Hooks:
         found = {}
         for number, hook in enumerate(self._hooks):
             if hasattr(hook, "measure"):
-                given = self._call(hook, "measure", taken)
+                given = self._call(hook, "measure", _own(taken))
                 with _naming(hook, "measure"):
                     if not isinstance(given, Mapping):
                         raise FlanError(f"measure gave {given!r:.60}: it has to return a dictionary {{name: array}}.")
@@ -74,9 +76,9 @@ class Hooks:
         accepted = jnp.bool_(True)
         for hook in self._hooks:
             if hasattr(hook, "accept"):
-                given = self._call(hook, "accept", taken)
+                given = self._call(hook, "accept", _own(taken))
                 with _naming(hook, "accept"):
-                    if given is None or jnp.shape(given) != ():
+                    if not isinstance(given, int | np.generic | np.ndarray | jax.Array) or jnp.shape(given) != ():
                         raise FlanError(f"accept gave {given!r:.60}: it has to return one True or False.")
                     accepted &= jnp.asarray(given).astype(bool)
         return accepted
@@ -106,7 +108,7 @@ class Hooks:
         self._context.at(step, values, state)
         for number, hook in enumerate(self._hooks):
             self._context.measured = measured.get(str(number), {})
-            self._call(hook, "after_step", self._context, step, types.MappingProxyType(self._context.values))
+            self._call(hook, "after_step", self._context, step, _read_only(self._context.values))
         self._context.at(step, self._context.values, None)  # the next step takes the state's memory
         self._context.logged = True
 
@@ -118,7 +120,29 @@ class Hooks:
         if not hasattr(hook, method):
             return None
         with _naming(hook, method):
-            return getattr(hook, method)(*arguments)
+            if _ours(hook):
+                return getattr(hook, method)(*arguments)
+            with by_name.working_folder_kept(method):
+                given = getattr(hook, method)(*arguments)
+            lost = () if method == "end" else jax.tree.leaves(self._context.held())
+            if any(x.is_deleted() for x in lost if isinstance(x, jax.Array)):
+                raise FlanError(
+                    f"{method} has deleted or donated arrays of the run's state, which the next step and checkpoints "
+                    "need: work on a copy, jax.tree.map(jnp.copy, context.state())."
+                )
+            return given
+
+
+def _own(taken: Taken) -> Taken:
+    """The same arrays in dictionaries of the hook's own, which it may change."""
+    trees = {name: containers_copied(getattr(taken, name)) for name in ("gradients", "updates", "params")}
+    return dataclasses.replace(taken, **trees)
+
+
+def _read_only(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Figures that cannot be changed; those of several names are copies, which JSON still takes."""
+    copied = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return types.MappingProxyType(copied)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,14 @@ from flan_jax.models import lora
 from flan_jax.training.run import Run
 from flan_jax.training.state import TrainState
 
+# What nobody sets anew: the log, the checkpoints and the other hooks go by it.
+_FIXED = frozenset(("run", "folder", "network", "mesh", "stream", "first_step", "primary"))
+
+
+def containers_copied(tree: Any) -> Any:
+    """The same arrays in dictionaries and tuples that may be changed without changing the given ones."""
+    return jax.tree.map(lambda leaf: leaf, tree)
+
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
@@ -52,6 +60,7 @@ class Context:
       alive: a hook that takes long says what it does, so that it is not taken for one that hangs.
       later: figures that hooks write at some steps only, as these have them; the numbers do not count.
       tell: calls a method of all hooks, by its name and with the step.
+      held: gives all arrays that the run needs to go on; hooks may not delete them.
     """
 
     def __init__(
@@ -76,8 +85,14 @@ class Context:
         self.alive: Callable[[str], None] = lambda doing: None  # `watchdog` its own
         self.later: dict[str, Any] = {}
         self.tell: Callable[[str, int], None] = lambda method, step: None  # and `calls`
+        self.held: Callable[[], Any] = lambda: ()  # the loop its own
         self.logged = True  # no step is accounted for yet
         self._state: TrainState | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and name in self.__dict__:
+            raise FlanError(f"context.{name} can be read, and not set.")
+        super().__setattr__(name, value)
 
     def at(self, step: int, values: dict[str, Any], state: TrainState | None) -> None:
         """For the loop: the step that is accounted for now, and its state where the devices wait."""
@@ -89,7 +104,7 @@ class Context:
         return self._state is not None
 
     def state(self) -> TrainState:
-        """The state after this step, on the devices.
+        """The state after this step, on the devices; its dictionaries are a copy, its arrays are the run's own.
 
         Raises:
           FlanError: the devices did not wait for this step.
@@ -99,7 +114,7 @@ class Context:
                 f"the state of step {self.step} is gone: the devices are a step ahead. A hook that wants it has to say "
                 "so: pauses(context, step) -> True for this step."
             )
-        return self._state
+        return containers_copied(self._state)
 
     def merged_params(self) -> Any:
         """The parameters after this step, with adapters, if there are any, taken in. A soft prompt stays among them.
@@ -128,6 +143,11 @@ class Context:
             raise FlanError(f"write({name!r}): no step's line is open; figures of a step are written in after_step.")
         if not isinstance(name, str) or not name or name in (*self.values, "step"):
             raise FlanError(f"write({name!r}): give a name that the step's figures do not have yet.")
+        group = next(
+            (one for one, x in self.values.items() if isinstance(x, dict) and name.startswith(f"{one}/")), None
+        )
+        if group is not None:  # TensorBoard, pages and KEEP_BEST could not tell it from one of them
+            raise FlanError(f"write({name!r}): {group!r} is a figure of several names already; give another name.")
         value = {str(key): _number(one) for key, one in value.items()} if isinstance(value, Mapping) else _number(value)
         if value is None or (isinstance(value, dict) and None in value.values()):
             raise FlanError(f"write({name!r}): the value has to be a number, or a dictionary from names to numbers.")
@@ -162,4 +182,8 @@ def _number(value: Any) -> int | float | None:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # TensorBoard cannot hold it
+        return None
+    return int(value) if isinstance(value, numbers.Integral) else number

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 
+from flan_jax.errors import FlanError
 from flan_jax.files import Mirror, make_folder, written
 from flan_jax.training.hooks.context import Context
 
@@ -40,8 +42,14 @@ class Profiling:
 
     def _begin(self, context: Context, step: int) -> None:
         if context.primary and step == self._first - 1 and self._first <= self._last:
+            if "tensorflow" in sys.modules:
+                print(
+                    f"step {step + 1}: PROFILE: TensorFlow is in this process too, by a hook or what it imports. Its "
+                    "profiler and JAX's have ended such processes; if this one ends here, leave one of the two out.",
+                    flush=True,
+                )
             self._mirror = Mirror(context.folder / "profile")  # JAX writes to disks alone
-            with written(make_folder(self._mirror.folder)):
+            with _only(), written(make_folder(self._mirror.folder)):
                 jax.profiler.start_trace(self._mirror.folder)
             self._running = True
 
@@ -49,5 +57,15 @@ class Profiling:
         """Ends, also where the run ends before the last of the steps."""
         if self._running:
             self._running = False
-            with written(context.folder / "profile"), contextlib.closing(self._mirror):
+            with _only(), written(context.folder / "profile"), contextlib.closing(self._mirror):
                 jax.profiler.stop_trace()
+
+
+@contextlib.contextmanager
+def _only() -> Iterator[None]:
+    """Around calls of the profiler, of which a process has one: a hook may have it."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200].rstrip(".")
+        raise FlanError(f"PROFILE: {said}; does a hook profile too? Leave one of the two out.") from error

@@ -39,6 +39,7 @@ class Progress:
             progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[figures]}"),
         )
+        self._bar.disable = not self._bar.console.is_terminal  # of a file it would be one line, cut to 80 characters
         total = context.run.train_steps
         self._task = self._bar.add_task("training", total=total, completed=context.first_step, figures="")
         self._bar.start()
