@@ -166,7 +166,7 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
     for template in figures["templates"]:
         path = run.output_dir / "predictions" / dataset / f"test_t{template['template']}.jsonl"
         try:
-            rows = read_lines(path)[1:]
+            header, *rows = read_lines(path)
         except NotFiniteNumber as error:
             raise FlanError(f"{path} holds no predictions ({error}): run python -m flan_jax.eval again.") from error
         except FileNotFoundError:
@@ -175,6 +175,8 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
             raise UnusableError(f"{path.name} is missing") from None
         except (OSError, ValueError) as error:
             raise UnusableError(f"{path.name} cannot be read: it was cut off or changed") from error
+        if template.get("key", header.get("key")) != header.get("key"):  # results of earlier versions have none
+            raise UnusableError(f"{path.name} is of another job or template than the results")
         if len(rows) != figures["examples"]:
             raise UnusableError(f"{path.name} has {len(rows)} of {figures['examples']} predictions")
         for number, row in enumerate(rows, 2):
