@@ -150,7 +150,8 @@ def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
     groups_P = a.groups(a_P)
     first, other = a.sample(a_P, groups_P), b.sample(b_P, groups_P)
     value = other.value - first.value
-    interval = Interval(value, statistics.differences(first, other, rng))
+    single = first.size == 1
+    interval = Interval(value, statistics.differences(first, other, rng), single)
     wider = None
     if max(first.templates, other.templates) > 1:
         alike = same_templates(a, b)
@@ -162,7 +163,7 @@ def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
         groups=first.size,
         means=(first.value, other.value),
         interval=interval,
-        over_templates=None if wider is None else Interval(value, wider),
+        over_templates=None if wider is None else Interval(value, wider, single),
         p=statistics.p_value(value, null) if first.size >= MIN_PAIRS else None,
         null=null,
     )

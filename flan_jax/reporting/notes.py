@@ -11,7 +11,7 @@ from flan_jax import catalog
 from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
-from flan_jax.reporting.runs import Run, common
+from flan_jax.reporting.runs import Run, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
 from flan_jax.reporting.tables import cluster_title
 from flan_jax.wording import counted
@@ -38,12 +38,14 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             "examples and templates of the mean of its runs, and take the runs as given."
         )
     found += [line for over in common(runs).values() for line in _of_mean(over)]
+    found += _of_examples(runs, evidence)
     if any(evidence.intervals.values()):
         found.append(
             f"Intervals are bootstraps with {REPLICATES:,} resamples, the central 95 %. Over examples they hold for "
             "these templates; over examples and templates, each resampled by itself, for other templates of the same "
             "make too. With a handful of templates the latter are rough, and too narrow rather than too wide."
         )
+    found += _of_certainty(evidence)
     found += _of_dependence(evidence)
     if any(c.datasets for c in evidence.comparisons):
         found.append(
@@ -77,6 +79,35 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             for why, names in _by_reason(comparison.apart).items()
         ]
     return found
+
+
+def _of_examples(runs: Sequence[Run], evidence: Evidence) -> Iterable[str]:
+    """Which datasets are not of the same examples in all runs."""
+    found = []
+    for name in dataset_names(runs):
+        counts = {run.name: figures["examples"] for run in runs if (figures := run.figures(name))}
+        shared = [c.datasets[name].examples for c in evidence.comparisons if name in c.datasets]
+        if len(set(counts.values())) > 1 or min(shared, default=max(counts.values())) < max(counts.values()):
+            found.append(f"{name} ({', '.join(f'{run} {count}' for run, count in counts.items())})")
+    if found:
+        yield (
+            f"The runs have other examples of {', '.join(found)}: their figures and means stand side by side, and are "
+            "not of the same examples; only the differences are."
+        )
+
+
+def _of_certainty(evidence: Evidence) -> Iterable[str]:
+    """Where an interval has no width."""
+    found = {
+        run: [name for name, (over_examples, _) in of.items() if over_examples.has_no_width]
+        for run, of in evidence.intervals.items()
+    }
+    if any(found.values()):
+        listed = "; ".join(f"{run}: {', '.join(names)}" for run, names in found.items() if names)
+        yield (
+            "An interval of no width is no certainty: where all examples have the same value, every resample has it "
+            f"too, and n examples do not rule out a true figure some 3/n away ({listed})."
+        )
 
 
 def _of_dependence(evidence: Evidence) -> Iterable[str]:

@@ -86,25 +86,34 @@ class Interval:
     Attributes:
       value: the mean, or the other run's less the first's.
       replicates: those of the resamples.
+      single: whether all of it is one example, or one passage, of which every resample is the same.
     """
 
     value: float
     replicates: np.ndarray
+    single: bool = False
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """The central 95 % of the replicates."""
+    def bounds(self) -> tuple[float, float] | None:
+        """The central 95 % of the replicates; None of a single example, which says nothing of others."""
+        if self.single:
+            return None
         low, high = np.percentile(self.replicates, (2.5, 97.5))
         return float(low), float(high)
 
     @property
-    def stderr(self) -> float:
-        """Standard deviation of the replicates."""
-        return float(self.replicates.std(ddof=1))
+    def has_no_width(self) -> bool:
+        """Whether all resamples have the same figure, though they are of several examples."""
+        return not self.single and bool(np.ptp(self.replicates) < _ROUNDING)
+
+    @property
+    def stderr(self) -> float | None:
+        """Standard deviation of the replicates; None of a single example."""
+        return None if self.single else float(self.replicates.std(ddof=1))
 
     def to_dict(self) -> dict[str, object]:
         """Bounds and standard error, for JSON."""
-        return {"interval": list(self.bounds), "stderr": self.stderr}
+        return {"interval": None if self.bounds is None else list(self.bounds), "stderr": self.stderr}
 
 
 def mean_of(intervals: Sequence[Interval]) -> Interval:
@@ -112,6 +121,7 @@ def mean_of(intervals: Sequence[Interval]) -> Interval:
     return Interval(
         float(np.mean([i.value for i in intervals])),
         np.mean([i.replicates for i in intervals], axis=0, dtype=np.float64),
+        any(i.single for i in intervals),
     )
 
 

@@ -70,7 +70,7 @@ def in_markdown(text: str) -> str:
 
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal, or a dash."""
-    return NONE if value is None else f"{100 * value:.1f}"
+    return NONE if value is None else f"{100 * value:z.1f}"
 
 
 def signed(value: float) -> str:

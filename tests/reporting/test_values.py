@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -99,6 +100,19 @@ def test_predictions_of_another_job_are_not_believed(make_run, rewrite):
     found = reporting.gather([run])
     assert found.values["tuned"] == {} and "different jobs" in found.unusable["tuned"]["rte"]
     assert "different jobs or versions" in reporting.markdown([run], found)
+
+
+def test_predictions_of_another_job_with_the_same_figures_are_not_believed(make_run):
+    run, other = make_run("tuned", {"rte": 9.0}), make_run("other", {"rte": 9.0}, seed=1)
+    assert run.figures("rte")["mean"] == other.figures("rte")["mean"] == 1  # so that figures tell nothing
+    for t in run.results["datasets"]["rte"]["templates"]:
+        t["key"] = "k"  # that of the fixture's files
+    assert _values(run, "rte").values_ExT.all()
+    path = _files(other, "rte")[2]
+    path.write_text(path.read_text().replace('{"key": "k"}', '{"key": "l"}'))
+    shutil.copy(path, _files(run, "rte")[2])
+    with pytest.raises(UnusableError, match="test_t2.jsonl is of another job or template than the results"):
+        runs.predictions(run, "rte")
 
 
 # ---------------------------------------------------------------------------------------------------------- pairing
