@@ -279,7 +279,7 @@ def test_texts_that_examples_share_are_passages(shared):
         files = [shared / "data" / record.folder / f"{split}.jsonl" for split in (record.splits.test, "validation")]
         if record.passage or record.expand or not (there := [file for file in files if file.is_file()]):
             continue
-        rows = [json.loads(line) for line in there[0].read_text().splitlines()[:1000]]
+        rows = [json.loads(line) for line in there[0].read_text().split("\n")[:1000] if line]
         for name in rows[0]:
             texts = [text for row in rows if isinstance(text := row.get(name), str) and len(text) > 40]
             if len(texts) > len(rows) / 2 and len(set(texts)) < 0.95 * len(texts):

@@ -162,8 +162,22 @@ def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
     if left:
         listed = ", ".join(f"{count} of {name}" for name, count in left.items())
         yield f"{run.name} left out test examples that could not be asked: {listed}. Its results say which and why."
+    if unfinished := list(_unfinished(run)):
+        yield (
+            f"{run.name} has answers that ended at the most tokens that were allowed, and might have gone on: "
+            f"{', '.join(unfinished)}."
+        )
     yield from (f"{run.name}: {line}" for line in _undefined(results["datasets"]))
-    yield from (f"{run.name} skipped {line}" for line in _skipped(results.get("skipped", ())))
+    yield from (f"{run.name} skipped {line}" for line in skipped(results.get("skipped", ())))
+
+
+def _unfinished(run: Run) -> Iterable[str]:
+    """How many answers of each dataset were cut off: "30 of 120 of xsum"."""
+    for name, figures in run.datasets.items():
+        count = sum(t.get("unfinished", 0) for t in figures["templates"])
+        of = figures["examples"] * len(figures["templates"]) * max(1, len(run.members))
+        if count:
+            yield f"{count} of {of} of {name}"
 
 
 def _what(run: Run) -> str:
@@ -204,10 +218,14 @@ def _undefined(datasets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
             yield f"{value} of {name} is undefined with {which}, where all answers are the same, and counts as 0 there."
 
 
-def _skipped(skipped: Iterable[Mapping[str, str]]) -> list[str]:
-    """A line for each reason that only differs in the dataset's name, with all names in the place of one."""
+def skipped(entries: Iterable[Mapping[str, str]]) -> list[str]:
+    """A line for each reason that only differs in the dataset's name, with all names in the place of one.
+
+    Args:
+      entries: {"dataset", "reason"} of each dataset without a result.
+    """
     names_by_reason: dict[str, list[str]] = {}
-    for one in skipped:
+    for one in entries:
         reason = re.sub(rf"\b{re.escape(one['dataset'])}\b", "\0", one["reason"])
         names_by_reason.setdefault(reason, []).append(one["dataset"])
     return [

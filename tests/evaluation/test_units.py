@@ -160,9 +160,6 @@ CHANGES = {
     "trim": lambda p, _: _asked(p, lambda one: dataclasses.replace(one, trim="start")),
     "engine": lambda p, ranked: p.setattr(evaluator, "scorer_version" if ranked else "generator_version", 99),
     "metric": lambda p, _: _another_metric(p),
-    "passage": lambda p, _: _asked(
-        p, lambda one: dataclasses.replace(one, record=dataclasses.replace(one.record, passage="goal"))
-    ),
 }
 
 
