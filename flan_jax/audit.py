@@ -378,6 +378,12 @@ def _row(
     about["passed_over"] = finder.passed_over[name]
     if words := seen.too_little(tiny, where.stop - where.start):
         reasons = [*reasons, f"{_shown(name)}: {words}"]
+    if common := int(finder.common[where].sum()):
+        reasons = [
+            *reasons,
+            f"{_shown(name)}: {common:,} records show only short texts that over {seen.COMMON:,} records have, which "
+            "tell nothing",
+        ]
     reason = "; ".join(reasons)
     return about | {"name": by_name, "kin": dict(kin)} | counts | {"checked": not reasons, "reason": reason}
 

@@ -13,6 +13,7 @@ from flan_jax.data import token_store
 from flan_jax.data.identity import Identities
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
+from flan_jax.overlap import seen
 
 BYTES = ByteTokenizer()
 LONG = "the castle on the hill above the river was taken down by monks in the year of the great flood"
@@ -147,6 +148,23 @@ def test_a_short_line_at_the_end_of_a_block(run, tmp_path, monkeypatch):
     for before in range(30, 70):
         plain.write_text("It begins.\n" + "z" * before + "\nWhere did the cart go?\nAnd it ends.\n")
         assert _json(run, "--tuned", plain, "--evaluated", mine)[1]["rows"][0]["text"] == 1, before
+
+
+@pytest.mark.parametrize("text", ["{}\ryes", "1. {}\n2. no", "(b) {}", "3) Question: {}", "{}<br>yes", "x<BR/>{}"])
+def test_a_short_text_on_a_line_of_its_own(run, tmp_path, text):
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": text.format("Where did the cart go?")})
+    mine = _lines(tmp_path / "mine.jsonl", {"text": "Where did the cart go?"})
+    assert _json(run, "--tuned", tuned, "--evaluated", mine)[1]["rows"][0]["text"] == 1
+
+
+def test_short_texts_of_very_many_records_are_not_clean(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(seen, "COMMON", 5)
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": "Where did the cart go?"}, {"text": OTHER})
+    mine = _lines(
+        tmp_path / "mine.jsonl", *[{"text": "Where did the cart go?", "n": i} for i in range(7)], {"text": LONG}
+    )
+    status, found = _json(run, "--tuned", tuned, "--evaluated", mine)
+    assert status == audit.INCOMPLETE and "7 records show only short texts" in found["rows"][0]["reason"]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", "-00000-of-00002"])

@@ -96,6 +96,7 @@ class Finder:
       places: the slice of each set's records among all.
       short: whether no text of the record has n words, so that no n-gram can see it and its texts are matched whole.
       tiny: whether the record has fewer words in all than a text that is evidence: only equal content finds it.
+      common: whether the record has texts, and all of them are such that tell nothing (`COMMON`).
       hashes: of all records.
       passed_over: by set, names of entries that are not looked for.
     """
@@ -143,6 +144,10 @@ class Finder:
         self._grams = {kind: _joined(found) for kind, found in grams.items()}
         self._owners = {kind: _joined(found) for kind, found in owners.items()}
         self._set_keys(keys)
+        having = np.array([record for _, record, _ in keys], np.int64)
+        self.common = np.bincount(having, minlength=len(hashes)) > 0
+        for found in (self._records, *self._owners.values()):
+            self.common[found] = False
 
     def _set_keys(self, keys: list[tuple[int, int, int]]) -> None:
         """Keys of texts in order, each with the records that have it."""

@@ -27,6 +27,8 @@ _NOT_SHOWN = re.compile(r"answer|label|target|output|completion|response|referen
 # A passage is shown, whatever stands before it: "reference_passage", "source_document".
 _SHOWN = re.compile(r"(passage|context|document|article|story|paragraph|premise|hypothesis|question|dialogue)s?$", re.I)
 _NAMED = re.compile(r"^[^\n:]{1,40}: *")  # "Question: ..." in a prompt
+_NUMBERED = re.compile(r"^\s*\(?(?:\d{1,3}|[A-Za-z])[.)] +")  # "2. ..." or "(b) ..." in a list
+_LINE_END = re.compile(r"\r\n?|\n|<br */?>", re.I)
 _DOCUMENTS_AT_ONCE = 2000
 
 
@@ -161,12 +163,14 @@ def _search_keys(search: seen.Search, keys: Sequence[set[int]]) -> None:
 
 
 def _whole_texts(texts: Sequence[str]) -> set[int]:
-    """Keys of texts, of their lines, and of lines without the name before a colon, as prompts have them."""
+    """Keys of texts, of their lines, and of lines without their number in a list or the name before a colon."""
     found = set(content.text_keys(texts))
     for text in texts:
-        lines = text.split("\n") if "\n" in text else [text]
-        for line in lines:
-            for part in (line, _NAMED.sub("", line)):
+        for line in _LINE_END.split(text) if any(end in text for end in "\n\r<") else [text]:
+            parts = [line, _NAMED.sub("", line)]
+            if (bare := _NUMBERED.sub("", line)) != line:
+                parts += [bare, _NAMED.sub("", bare)]
+            for part in dict.fromkeys(parts):
                 if part != text and (words := content.normalized_words(part)):
                     found.add(content.text_key(words))
     return found

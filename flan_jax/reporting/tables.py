@@ -211,7 +211,9 @@ def most_frequent(run: Run, name: str, evidence: Evidence | None) -> str:
         text += f" {_short(value.most)}"
     if value and value.constant:
         return f"{text} ({value.constant} of {len(value.answers)} constant)"
-    return text + (" (nearly constant)" if share >= ALMOST_ALWAYS else "")
+    if share < ALMOST_ALWAYS or run.figures(name)["examples"] == 1:  # of one example any answer is all there is
+        return text
+    return text + (" (constant)" if share == 1 else " (nearly constant)")
 
 
 def _short(text: str) -> str:
