@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax import catalog
 from flan_jax.evaluation import clusters
 from flan_jax.reporting import statistics
 from flan_jax.reporting.runs import Run, UnusableError, common, dataset_names
@@ -132,7 +133,8 @@ def _compare(
         if a.metric != b.metric or (a.metric != "accuracy" and measured[0] != measured[1]):
             found.apart[name] = f"measured by {measured[0]} in {first.name} and {measured[1]} in {other.name}"
             continue
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        # The directions of a translation have the same records, which are drawn alike: their mean varies with them.
+        rng = np.random.default_rng([seed, zlib.crc32(catalog.whole(name).encode())])
         try:
             found.datasets[name] = _difference(a, b, rng)
         except UnusableError as error:
@@ -170,7 +172,10 @@ def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
 
 
 def _of_cluster(parts: Sequence[Difference]) -> Difference:
-    """The mean of the datasets' differences. Each dataset's signs are drawn by themselves, as its resamples are."""
+    """The mean of the datasets' differences. Each dataset's signs are drawn by themselves, as its resamples are.
+
+    Of variants with the same records they are the same draws.
+    """
     interval = statistics.mean_of([d.interval for d in parts])
     count = min(d.groups for d in parts)
     null = np.mean([d.null for d in parts], axis=0)

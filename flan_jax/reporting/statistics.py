@@ -165,16 +165,18 @@ def permuted_means(differences_E: np.ndarray, rng: np.random.Generator, permutat
       rng: draws the signs.
       permutations: how many times.
     """
-    kept = differences_E[np.abs(differences_E) > _ROUNDING].astype(np.float64)  # a zero has no sign
+    size = len(differences_E)
+    some_E = np.abs(differences_E) > _ROUNDING  # a zero has no sign; one is drawn, so that others' do not depend on it
+    kept = differences_E[some_E].astype(np.float64)
     if not len(kept):
         return np.zeros(permutations)
     parts = []
-    at_once = max(1, _AT_ONCE // len(kept))
+    at_once = max(1, _AT_ONCE // size)
     for done in range(0, permutations, at_once):
         rows = min(at_once, permutations - done)
-        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-rows * len(kept) // 8)), np.uint8), count=rows * len(kept))
-        parts.append(2.0 * (bits.reshape(rows, len(kept)).astype(np.float32) @ kept) - kept.sum())
-    return np.concatenate(parts) / len(differences_E)
+        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-rows * size // 8)), np.uint8), count=rows * size)
+        parts.append(2.0 * (bits.reshape(rows, size)[:, some_E].astype(np.float32) @ kept) - kept.sum())
+    return np.concatenate(parts) / size
 
 
 def p_value(difference: float, null_P: np.ndarray) -> float:

@@ -237,6 +237,19 @@ def test_bleu_has_intervals_and_tests(make_run, stored):
     assert f"| {name} | bleu | 60 |" in text and f"{name} (bleu)" in text
 
 
+def test_directions_of_the_same_records_vary_together(make_run):
+    """The mean of two directions whose figures go up and down together is as uncertain as one of them."""
+    both = [make_run(name, {"rte": 1.0}) for name in ("untuned", "tuned")]
+    for name in ("wmt14_enfr/en-fr", "wmt14_enfr/fr-en"):  # the same texts, and so the same figures
+        both = [add_texts(run, name, seed, right=0.5 + 0.02 * seed) for seed, run in enumerate(both)]
+    (found,) = reporting.gather(both).comparisons
+    one, other = (found.datasets[f"wmt14_enfr/{direction}"] for direction in ("en-fr", "fr-en"))
+    mean = found.clusters["translation"]
+    assert one.interval.value == other.interval.value == mean.interval.value
+    assert mean.interval.stderr == pytest.approx(one.interval.stderr, rel=1e-6)  # and not less by the root of 2
+    assert mean.p == pytest.approx(one.p, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("name", "key"), [("cola", "matthews"), ("multirc", "f1a"), ("stsb", "pearson"), ("rte", "accuracy")]
 )
