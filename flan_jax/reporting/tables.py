@@ -148,7 +148,9 @@ def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run],
         ]
         without = f" (without {', '.join(invalid)})" if invalid else ""
         row += ["", percent(figures["mean"]) + spread + without, percent(figures["best_dev"]), "", ""]
-        row.append(figures["label"])
+        each = [run.figures(name).get("shots") for name in over.datasets]
+        shots = {"wanted": each[0]["wanted"], "mean": statistics.mean(s["mean"] for s in each)} if all(each) else None
+        row.append(label_cell({"label": figures["label"], "shots": shots}))
     means.add(len(rows))
     rows.append(tuple(row))
 
