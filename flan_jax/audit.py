@@ -293,9 +293,10 @@ def audit(
       progress: called with a line on what is being read.
 
     Returns:
-      {"ngram", "status", "left_out", "rows": [{"evaluated", "tuned", "records", "short", "tiny", "name": "dataset",
-      "cluster" or "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked", "reason"}]}. Of several
-      texts the last row of a set, with "tuned" "all", is their union. "left_out": what of `sets` has no row, and why.
+      {"ngram", "status", "left_out", "rows": [{"evaluated", "tuned", "records", "short", "tiny", "passed_over":
+      [names], "name": "dataset", "cluster" or "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked",
+      "reason"}]}. Of several texts the last row of a set, with "tuned" "all", is their union. "passed_over": entries of
+      files that are not looked for. "left_out": what of `sets` has no row, and why.
 
     Raises:
       FlanError: bad input.
@@ -374,8 +375,15 @@ def _row(
     counts = {way: int(getattr(part, way).sum()) for way in (*seen.WAYS, "seen")}
     short, tiny = (int(flags[where].sum()) for flags in (finder.short, finder.tiny))
     about = {"evaluated": name, "tuned": source, "records": where.stop - where.start, "short": short, "tiny": tiny}
+    about["passed_over"] = finder.passed_over[name]
     if words := seen.too_little(tiny, where.stop - where.start):
         reasons = [*reasons, f"{_shown(name)}: {words}"]
+    if common := int(finder.common[where].sum()):
+        reasons = [
+            *reasons,
+            f"{_shown(name)}: {common:,} records show only short texts that over {seen.COMMON:,} records have, which "
+            "tell nothing",
+        ]
     reason = "; ".join(reasons)
     return about | {"name": by_name, "kin": dict(kin)} | counts | {"checked": not reasons, "reason": reason}
 
@@ -416,6 +424,11 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"{name}: {row['short']:,} of {row['records']:,} records have no text of {n} words, so no {n}-gram "
                 "can see them; their texts are matched whole."
+            )
+        if row["passed_over"]:
+            lines.append(
+                f"{name}: {', '.join(row['passed_over'])} not compared, being named like answers, labels, titles and "
+                "ids; rename what a prompt shows."
             )
         if row["tiny"]:
             lines.append(

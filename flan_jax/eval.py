@@ -149,6 +149,10 @@ def evaluate(
                     print(f"{run.name} was tuned on {draft}")
                 for one in run.results["invalid"]:
                     print(f"{run.name}: {one['dataset']} has no result: {one['reason']}")
+                invalid = {one["dataset"] for one in run.results["invalid"]}
+                others = [one for one in run.results["skipped"] if one["dataset"] not in invalid]
+                for line in reporting.skipped(others):
+                    print(f"{run.name} skipped {line}")
             print(f"report: {paths['html']}", flush=True)
 
     if step != jobs.FOLLOW:

@@ -124,7 +124,7 @@ def read_lines(path: AnyPath) -> list[dict[str, Any]]:
         for line in file:
             found.update(line.rstrip(b"\r\n") + b"\n")  # a copy may come with other line ends
             lines.append(from_json(line))
-    if header.get("digest") not in (None, found.hexdigest()):
+    if header.get("digest", found.hexdigest()) != found.hexdigest():
         raise ChangedLines(f"{path} is not as it was written")
     return lines
 

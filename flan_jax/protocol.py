@@ -246,6 +246,7 @@ class Protocol:
                 "premises": [self.premises[number] for number in self.forward],
                 "ranked": self.ranked,
                 **({"asked": "every turn"} if self.asks_all else {}),
+                **({"passage": self.record.passage} if self.record.passage else {}),  # which predictions say
                 "new_tokens": self.new_tokens_limit if self.ranked else self.max_new_tokens,
                 "metrics": [[metric.name, sorted(metric.versions.items())] for metric in self.metrics],
             }

@@ -66,6 +66,7 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
     splits=Splits(test="test"),
     keep=_dpr_keep,
     fields=_dpr_fields,
+    passage="options",  # sentences come in pairs about the same two
     bare="{sentence}\n{pronoun}",
     gpt3_prompt=Gpt3Prompt('{sentence}\nIn this sentence, "{pronoun}" refers to', mid_sentence=True),
     templates=(
@@ -134,6 +135,7 @@ WINOGRANDE = Dataset(
     splits=Splits(train="train_xl", dev="train_xl"),
     keep=_winogrande_keep,
     fields=_winogrande_fields,
+    passage="context",  # as in WSC273
     gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
         Template("{context}\n\nContinue so that it makes sense.\n\n{options}"),
@@ -217,6 +219,7 @@ WSC273 = Dataset(
     splits=Splits(train=None, dev=None, test="test"),
     keep=_wsc273_keep,
     fields=_wsc273_fields,
+    passage="context",  # of a schema, whose sentences differ in their last words
     # All are forward: the data set is for testing only, and what is turned around is never evaluated.
     gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
@@ -293,6 +296,7 @@ WSC = Dataset(
     spellings=YES_NO_SPELLINGS,
     keep=_wsc_keep,
     fields=_wsc_fields,
+    passage="text",  # which is asked about with several candidates
     in_flan=False,
     bare="{text}\n{pronoun}\n{candidate}",
     gpt3_prompt=Gpt3Prompt("{text}\nDoes *{pronoun}* refer to {candidate}?\nAnswer (yes or no):"),

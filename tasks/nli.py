@@ -271,6 +271,7 @@ QNLI = Dataset(
     labels=_TWO_WAY,
     keep=has_label,
     fields=_qnli_fields,
+    passage="sentence",
     gpt3_prompt=Gpt3Prompt(
         "Question: {question}\nText: {sentence}\nDoes the text contain the answer to the question?\nAnswer (yes or no):"
     ),

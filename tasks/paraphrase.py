@@ -197,6 +197,7 @@ PAWS_WIKI = Dataset(
     splits=Splits(dev="validation", test="test"),
     labels=_PAWS_LABELS,
     fields=_paws_fields,
+    passage="sentence1",
     # Both sentences are made of nearly the same words whatever the label, and some templates warn of that.
     gpt3_prompt=Gpt3Prompt(
         "First sentence: {sentence1}\nSecond sentence: {sentence2}\nDo both sentences say the same?\nAnswer (yes or no):"

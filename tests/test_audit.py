@@ -13,6 +13,7 @@ from flan_jax.data import token_store
 from flan_jax.data.identity import Identities
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
+from flan_jax.overlap import seen
 
 BYTES = ByteTokenizer()
 LONG = "the castle on the hill above the river was taken down by monks in the year of the great flood"
@@ -140,6 +141,49 @@ def test_plain_text_and_text_over_blocks(run, tmp_path, monkeypatch):
     assert (row["ngram"], row["seen"]) == (1, 1)
 
 
+def test_a_short_line_at_the_end_of_a_block(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit.texts, "BLOCK_BYTES", 64)
+    plain = tmp_path / "book.txt"
+    mine = _lines(tmp_path / "mine.jsonl", {"text": "Where did the cart go?"})
+    for before in range(30, 70):
+        plain.write_text("It begins.\n" + "z" * before + "\nWhere did the cart go?\nAnd it ends.\n")
+        assert _json(run, "--tuned", plain, "--evaluated", mine)[1]["rows"][0]["text"] == 1, before
+
+
+@pytest.mark.parametrize("text", ["{}\ryes", "1. {}\n2. no", "(b) {}", "3) Question: {}", "{}<br>yes", "x<BR/>{}"])
+def test_a_short_text_on_a_line_of_its_own(run, tmp_path, text):
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": text.format("Where did the cart go?")})
+    mine = _lines(tmp_path / "mine.jsonl", {"text": "Where did the cart go?"})
+    assert _json(run, "--tuned", tuned, "--evaluated", mine)[1]["rows"][0]["text"] == 1
+
+
+def test_short_texts_of_very_many_records_are_not_clean(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(seen, "COMMON", 5)
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": "Where did the cart go?"}, {"text": OTHER})
+    mine = _lines(
+        tmp_path / "mine.jsonl", *[{"text": "Where did the cart go?", "n": i} for i in range(7)], {"text": LONG}
+    )
+    status, found = _json(run, "--tuned", tuned, "--evaluated", mine)
+    assert status == audit.INCOMPLETE and "7 records show only short texts" in found["rows"][0]["reason"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", "-00000-of-00002"])
+def test_all_shards_of_a_test_set_are_read(run, tmp_path, suffix):
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": LONG}, {"text": OTHER})
+    folder = tmp_path / "data" / "rte"
+    row = {"premise": LONG, "hypothesis": "It is so.", "label": 0}
+    path = _lines(folder / f"validation.jsonl{suffix}", row)
+    if suffix == ".gz":
+        folder.joinpath("validation.jsonl.gz").write_bytes(
+            gzip.compress(folder.joinpath("validation.jsonl.gz").read_bytes())
+        )
+    more = path.replace("-00000", "-00001") if "-" in suffix else f"{folder}/train.jsonl"
+    _lines(folder / more, row | {"premise": OTHER})
+    rows = _json(run, "--tuned", tuned, "--evaluated", "rte", "--data", tmp_path / "data")[1]["rows"]
+    expected = 2 if "-" in suffix else 1
+    assert (rows[0]["records"], rows[0]["seen"]) == (expected, expected)
+
+
 def test_the_same_file_twice_and_equal_records(run, tmp_path):
     tuned = _lines(tmp_path / "tuned.jsonl", *[{"text": LONG}] * 3)
     (tmp_path / "link.jsonl").symlink_to(tuned)
@@ -162,7 +206,26 @@ def test_records_too_short_are_said(run, tmp_path):
 def test_answers_of_plain_rows_are_no_evidence(run, tmp_path):
     tuned = _lines(tmp_path / "tuned.jsonl", {"text": "The University of Chicago"})
     rows = {"question": OTHER, "answers": {"text": ["The University of Chicago"]}, "title": "The University of Chicago"}
-    assert run("--tuned", tuned, "--evaluated", _lines(tmp_path / "mine.jsonl", rows))[0] == audit.NOTHING
+    status, lines, _ = run("--tuned", tuned, "--evaluated", _lines(tmp_path / "mine.jsonl", rows))
+    assert status == audit.NOTHING
+    assert any("answers, title not compared, being named like answers" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["reference_passage", "source_document", "answer_context", "title_question", "source"])
+def test_a_passage_is_looked_for_whatever_it_is_called(run, tmp_path, name):
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": LONG})
+    mine = _lines(tmp_path / "mine.jsonl", {name: LONG, "target": "Die Burg wurde abgetragen."})
+    row = _json(run, "--tuned", tuned, "--evaluated", mine)[1]["rows"][0]
+    assert row["seen"] == 1 and row["passed_over"] == ["target"]
+
+
+def test_what_is_not_looked_for_is_named(run, tmp_path):
+    tuned = _lines(tmp_path / "tuned.jsonl", {"text": LONG})
+    mine = _lines(
+        tmp_path / "mine.jsonl", {"labeled_sentence": LONG, "question": OTHER, "id": "a", "label": "entailment"}
+    )
+    row = _json(run, "--tuned", tuned, "--evaluated", mine)[1]["rows"][0]
+    assert row["seen"] == 0 and row["passed_over"] == ["labeled_sentence"]
 
 
 # ----------------------------------------------------------------------------------------------- names, checkpoints

@@ -133,6 +133,7 @@ def _changed(record, **changes):
         ("gpt3", lambda p: protocol.of(_changed(p.record, input="{question} ="), p.style), True),
         ("gpt3", lambda p: protocol.of(_changed(p.record, words=("a", "b")), p.style), True),
         ("instructions", lambda p: protocol.of(_changed(p.record, metrics=("squad",)), p.style), False),
+        ("instructions", lambda p: protocol.of(_changed(p.record, passage="question"), p.style), False),
         ("instructions", lambda p: p.limited(max_new_tokens=5), False),
         ("instructions", lambda p: p.limited(max_input_tokens=1000), True),
         ("instructions", lambda p: p.limited(max_target_tokens=100), True),

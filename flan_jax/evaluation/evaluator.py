@@ -271,6 +271,7 @@ def evaluate(
             results | {"clusters": {}},
         )
     rows = {(unit.builder.record, unit.split): unit.rows for unit in units}
+    keys = {unit.name: unit.key for unit in units}
     overlaps: dict[str, Any] = {}
     if distributed.is_primary():  # who alone writes the results
         tests = {record: rows[record, "test"] for record in evaluated if (record, "test") in rows}
@@ -302,7 +303,11 @@ def evaluate(
             "overlap": overlaps.get(record.name),
             "data": provenance.of_data({split: rows.get((record, split), ()) for split in by_split}),
             "cost": costs.of(record.name),
-            **provenance.with_wordings(summarize(record, lines["test"], lines["dev"]), how[record].templates),
+            **provenance.with_templates(
+                summarize(record, lines["test"], lines["dev"]),
+                how[record].templates,
+                {number: keys[record.name, "test", number] for number in lines["test"]},
+            ),
         }
     if not results["datasets"]:
         reasons = "; ".join(f"{s['dataset']}: {s['reason'].rstrip('.')}" for s in results["skipped"])

@@ -19,7 +19,9 @@ from flan_jax.errors import FlanError
 Prediction = Mapping[str, Any]
 
 _OF_OPTIONS = ("accuracy", "answer_shares")  # metrics of every dataset with options, beside its own
-_DRAWS = 20  # of random answers, for the baseline of a metric that has no value of single examples
+# Draws of random answers, for the baseline of a metric that has no value of single examples: more of a small set, whose
+# draws differ more.
+_FEWEST_DRAWS, _MOST_DRAWS, _DRAWN_ANSWERS = 20, 500, 20_000
 
 
 def ranked(prediction: Prediction, score: str) -> int:
@@ -270,7 +272,8 @@ def _random(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
     counts_E = [len(p["options"]) for p in rows]
     if headline(record).example is None:
         rng = np.random.default_rng(0)
-        return float(np.mean([_share(record, rows, rng.integers(counts_E)) for _ in range(_DRAWS)]))
+        draws = min(max(_DRAWN_ANSWERS // len(rows), _FEWEST_DRAWS), _MOST_DRAWS)
+        return float(np.mean([_share(record, rows, rng.integers(counts_E)) for _ in range(draws)]))
     total = 0.0
     for place in range(max(counts_E)):
         there = [p for p in rows if len(p["options"]) > place]

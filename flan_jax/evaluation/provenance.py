@@ -77,10 +77,18 @@ def of_data(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     }
 
 
-def with_wordings(figures: dict[str, Any], templates: Sequence[Template]) -> dict[str, Any]:
-    """A dataset's figures, each template's with the text that was shown: {"input", "target"}."""
+def with_templates(figures: dict[str, Any], templates: Sequence[Template], keys: Mapping[int, str]) -> dict[str, Any]:
+    """A dataset's figures, each template's with the text that was shown and the key of its test predictions.
+
+    Args:
+      figures: see `figures.summarize`.
+      templates: of the dataset.
+      keys: of the test predictions' files by template, as their first lines have them.
+    """
     listed = [
-        one | {"input": templates[one["template"]].input, "target": templates[one["template"]].target}
+        one
+        | {"input": templates[one["template"]].input, "target": templates[one["template"]].target}
+        | {"key": keys[one["template"]]}
         for one in figures["templates"]
     ]
     return figures | {"templates": listed}

@@ -145,6 +145,8 @@ class Unit:
             header, *lines = read_lines(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except IsADirectoryError as error:
+            raise FlanError(f"{self.path} is a folder, where a file of predictions belongs: move it away.") from error
         except ValueError:  # edited, no JSON, no UTF-8, empty, or with NaN
             if distributed.is_primary():
                 print(f"{self.path} was edited, damaged or cut off: predicted anew.", flush=True)

@@ -25,7 +25,8 @@ def corpus_bleu(targets: Sequence[Any], predictions: Sequence[str], tokenizer: s
     """
     found = [references(target) for target in targets]
     columns = [[r[i] if i < len(r) else None for r in found] for i in range(max(map(len, found)))]
-    return float(sacrebleu.corpus_bleu(list(predictions), columns, smooth_method="exp", tokenize=tokenizer).score)
+    score = sacrebleu.corpus_bleu(list(predictions), columns, smooth_method="exp", tokenize=tokenizer).score
+    return min(float(score), 100.0)  # of equal texts it is 100.00000000000004
 
 
 @functools.cache
@@ -49,7 +50,7 @@ def bleu_of_sums(sums: np.ndarray) -> np.ndarray:
     scored = (whole > 0).all(-1) & (found > 0).any(-1)
     logs = np.log(precisions, out=np.zeros_like(precisions), where=precisions > 0)
     brevity = np.exp(np.minimum(0.0, 1.0 - ratio(wanted, length)))
-    return np.where(scored, brevity * np.exp(logs.mean(-1)), 0.0)
+    return np.where(scored, np.minimum(brevity * np.exp(logs.mean(-1)), 1.0), 0.0)
 
 
 METRIC = Metric(

@@ -230,7 +230,9 @@ def blocks(file: CorpusFile, block_bytes: int) -> Iterator[tuple[bytes, int]]:
         ends = b"\n" if is_json else b" \n\t\r"
         rest: list[bytes] = []  # of earlier blocks without an end
         while block := content.read(block_bytes):
-            cut = max(block.rfind(ends[i : i + 1]) for i in range(len(ends))) + 1
+            # Where it can be, at the end of a line: a line is compared as a whole.
+            line_end = max(block.rfind(b"\n"), -1 if is_json else block.rfind(b"\r"))
+            cut = line_end + 1 or max(block.rfind(ends[i : i + 1]) for i in range(len(ends))) + 1
             if not cut and (len(rest) < _LONGEST_WORD or is_json):
                 rest.append(block)
                 continue

@@ -30,11 +30,13 @@ class Record:
       hash: of its content.
       texts: what a prompt shows of it, not its answer.
       listed: texts that stand in lists, such as options, which many records may share.
+      passed_over: names of entries with texts that are not looked for, since a prompt does not show them.
     """
 
     hash: str
     texts: tuple[str, ...]
     listed: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,9 @@ class Finder:
       places: the slice of each set's records among all.
       short: whether no text of the record has n words, so that no n-gram can see it and its texts are matched whole.
       tiny: whether the record has fewer words in all than a text that is evidence: only equal content finds it.
+      common: whether the record has texts, and all of them are such that tell nothing (`COMMON`).
       hashes: of all records.
+      passed_over: by set, names of entries that are not looked for.
     """
 
     def __init__(self, sets: Sequence[Evaluated], n: int) -> None:
@@ -103,6 +107,7 @@ class Finder:
         self.index = NgramIndex.build(_batches(sets, n))
         self.lengths = self.index.lengths
         self.places: dict[str, slice] = {}
+        self.passed_over: dict[str, list[str]] = {}
         hashes: list[str] = []
         keys: list[tuple[int, int, int]] = []  # (text's key, record, what it is good for)
         grams: dict[bool, list[np.ndarray]] = {True: [], False: []}  # by whether they are n-grams
@@ -111,7 +116,9 @@ class Finder:
         totals: list[int] = []  # of all texts
         for one in sets:
             first = len(hashes)
+            passed_over: set[str] = set()
             for record in one.records():
+                passed_over.update(record.passed_over)
                 number = len(hashes)
                 hashes.append(record.hash)
                 words, own = _words(record), {}
@@ -130,12 +137,17 @@ class Finder:
                 sizes.append(max((len(text) for text, _ in words), default=0))
                 totals.append(sum(len(text) for text, _ in words))
             self.places[one.name] = slice(first, len(hashes))
+            self.passed_over[one.name] = sorted(passed_over)
         self.hashes = np.array(hashes, "S16")
         sizes_R = np.array(sizes, np.int64)
         self.short, self.tiny = sizes_R < n, np.array(totals, np.int64) < content.FEWEST
         self._grams = {kind: _joined(found) for kind, found in grams.items()}
         self._owners = {kind: _joined(found) for kind, found in owners.items()}
         self._set_keys(keys)
+        having = np.array([record for _, record, _ in keys], np.int64)
+        self.common = np.bincount(having, minlength=len(hashes)) > 0
+        for found in (self._records, *self._owners.values()):
+            self.common[found] = False
 
     def _set_keys(self, keys: list[tuple[int, int, int]]) -> None:
         """Keys of texts in order, each with the records that have it."""

@@ -1,7 +1,7 @@
 """Text that an audit compares, wherever it lies: JSON lines of any form, plain text, prepared examples, a data folder.
 
 All of it is streamed. Of JSON lines every text counts as tuning text; what is evaluated is what a prompt shows, so
-entries named like answers, labels, titles and ids are left out there.
+entries named like answers, labels, titles and ids are left out there, and named.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ BLOCK_BYTES = 1 << 20
 JSON_SUFFIX = "jsonl"
 
 _NOT_SHOWN = re.compile(r"answer|label|target|output|completion|response|reference|title|^idx?$|_id$|^source$", re.I)
+# A passage is shown, whatever stands before it: "reference_passage", "source_document".
+_SHOWN = re.compile(r"(passage|context|document|article|story|paragraph|premise|hypothesis|question|dialogue)s?$", re.I)
 _NAMED = re.compile(r"^[^\n:]{1,40}: *")  # "Question: ..." in a prompt
+_NUMBERED = re.compile(r"^\s*\(?(?:\d{1,3}|[A-Za-z])[.)] +")  # "2. ..." or "(b) ..." in a list
+_LINE_END = re.compile(r"\r\n?|\n|<br */?>", re.I)
 _DOCUMENTS_AT_ONCE = 2000
 
 
@@ -159,12 +163,14 @@ def _search_keys(search: seen.Search, keys: Sequence[set[int]]) -> None:
 
 
 def _whole_texts(texts: Sequence[str]) -> set[int]:
-    """Keys of texts, of their lines, and of lines without the name before a colon, as prompts have them."""
+    """Keys of texts, of their lines, and of lines without their number in a list or the name before a colon."""
     found = set(content.text_keys(texts))
     for text in texts:
-        lines = text.split("\n") if "\n" in text else [text]
-        for line in lines:
-            for part in (line, _NAMED.sub("", line)):
+        for line in _LINE_END.split(text) if any(end in text for end in "\n\r<") else [text]:
+            parts = [line, _NAMED.sub("", line)]
+            if (bare := _NUMBERED.sub("", line)) != line:
+                parts += [bare, _NAMED.sub("", bare)]
+            for part in dict.fromkeys(parts):
                 if part != text and (words := content.normalized_words(part)):
                     found.add(content.text_key(words))
     return found
@@ -195,10 +201,22 @@ def of_files(name: str, files: Sequence[corpus.CorpusFile]) -> seen.Evaluated:
 def of_row(value: Mapping[str, Any]) -> seen.Record:
     """A row of any form as an evaluated record."""
     fields = value["fields"] if isinstance(value.get("fields"), Mapping) else value
-    shown = {name: part for name, part in fields.items() if not _NOT_SHOWN.search(name)}
+    shown = {name: part for name, part in fields.items() if _is_shown(name, fields)}
+    passed_over = tuple(name for name in fields if name not in shown and _says_something(fields[name]))
     texts = tuple(part for part in shown.values() if isinstance(part, str))
     listed = tuple(text for part in shown.values() if not isinstance(part, str) for text in content.texts_of(part))
-    return seen.Record(content.content_hash(fields), texts, listed)
+    return seen.Record(content.content_hash(fields), texts, listed, passed_over)
+
+
+def _is_shown(name: str, fields: Mapping[str, Any]) -> bool:
+    """Whether an entry is what a prompt shows, by its name. A source beside a target is a text that is translated."""
+    if name.lower() == "source" and any(other.lower() == "target" for other in fields):
+        return True
+    return bool(_SHOWN.search(name)) or not _NOT_SHOWN.search(name)
+
+
+def _says_something(value: Any) -> bool:
+    return any(len(content.normalized_words(text)) >= content.FEWEST for text in content.texts_of(value))
 
 
 def of_prepared(prepared_dir: str | AnyPath, dataset: catalog.Dataset) -> seen.Evaluated:
@@ -215,7 +233,10 @@ def of_data(data: str | AnyPath, dataset: catalog.Dataset) -> seen.Evaluated:
     """
     rules = dataset.splits
     files = data_files(data, dataset, (rules.test,) if rules.exact else (rules.test, "test", "validation"))
-    return of_files(dataset.name, open_files(files[:1]))
+    split = user_path(files[0]).name.partition(".")[0]  # the first that is there
+    own = [path for path in files if user_path(path).name.partition(".")[0] == split]
+    whole = [path for path in own if user_path(path).name == f"{split}.{JSON_SUFFIX}"]
+    return of_files(dataset.name, open_files(whole or own))  # shards, or a packed file
 
 
 def data_files(data: str | AnyPath, dataset: catalog.Dataset, splits: Sequence[str]) -> list[str]:

@@ -32,13 +32,13 @@ from flan_jax.reporting.details import (
     templates_table,
 )
 from flan_jax.reporting.evidence import Evidence, gather
-from flan_jax.reporting.notes import notes
+from flan_jax.reporting.notes import notes, skipped
 from flan_jax.reporting.page import page
 from flan_jax.reporting.runs import Run, common, grouped
 from flan_jax.reporting.statistics import quartiles
 from flan_jax.reporting.tables import answers, in_markdown, metrics_table, results_table
 
-__all__ = ["Run", "gather", "grouped", "load_run", "markdown", "page", "rich_table", "to_dict", "write"]
+__all__ = ["Run", "gather", "grouped", "load_run", "markdown", "page", "rich_table", "skipped", "to_dict", "write"]
 
 
 def load_run(name: str, folder: str | AnyPath) -> Run:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax import catalog
 from flan_jax.evaluation import clusters
 from flan_jax.reporting import statistics
 from flan_jax.reporting.runs import Run, UnusableError, common, dataset_names
@@ -132,7 +133,8 @@ def _compare(
         if a.metric != b.metric or (a.metric != "accuracy" and measured[0] != measured[1]):
             found.apart[name] = f"measured by {measured[0]} in {first.name} and {measured[1]} in {other.name}"
             continue
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        # The directions of a translation have the same records, which are drawn alike: their mean varies with them.
+        rng = np.random.default_rng([seed, zlib.crc32(catalog.whole(name).encode())])
         try:
             found.datasets[name] = _difference(a, b, rng)
         except UnusableError as error:
@@ -150,7 +152,8 @@ def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
     groups_P = a.groups(a_P)
     first, other = a.sample(a_P, groups_P), b.sample(b_P, groups_P)
     value = other.value - first.value
-    interval = Interval(value, statistics.differences(first, other, rng))
+    single = first.size == 1
+    interval = Interval(value, statistics.differences(first, other, rng), single)
     wider = None
     if max(first.templates, other.templates) > 1:
         alike = same_templates(a, b)
@@ -162,14 +165,17 @@ def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
         groups=first.size,
         means=(first.value, other.value),
         interval=interval,
-        over_templates=None if wider is None else Interval(value, wider),
+        over_templates=None if wider is None else Interval(value, wider, single),
         p=statistics.p_value(value, null) if first.size >= MIN_PAIRS else None,
         null=null,
     )
 
 
 def _of_cluster(parts: Sequence[Difference]) -> Difference:
-    """The mean of the datasets' differences. Each dataset's signs are drawn by themselves, as its resamples are."""
+    """The mean of the datasets' differences. Each dataset's signs are drawn by themselves, as its resamples are.
+
+    Of variants with the same records they are the same draws.
+    """
     interval = statistics.mean_of([d.interval for d in parts])
     count = min(d.groups for d in parts)
     null = np.mean([d.null for d in parts], axis=0)

@@ -68,7 +68,7 @@ def _difference_cells(found: Difference) -> tuple[str, ...]:
 
 def bounds(interval: Interval | None, *, difference: bool = True) -> str:
     """The ends of an interval, or a dash."""
-    if interval is None:
+    if interval is None or interval.bounds is None:
         return NONE
     low, high = interval.bounds
     return f"{signed(low)} to {signed(high)}" if difference else f"{percent(low)} to {percent(high)}"

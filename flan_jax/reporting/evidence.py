@@ -111,10 +111,11 @@ def _read(run: Run, name: str) -> tuple[Values, dict[int, list[dict[str, Any]]]]
 
 def _intervals(value: Values, rng: np.random.Generator) -> tuple[Interval, Interval | None]:
     sample = value.sample()
-    over_examples = Interval(sample.value, statistics.bootstrap(sample, rng))
+    single = sample.size == 1
+    over_examples = Interval(sample.value, statistics.bootstrap(sample, rng), single)
     if sample.templates == 1:
         return over_examples, None
-    return over_examples, Interval(sample.value, statistics.bootstrap(sample, rng, over_templates=True))
+    return over_examples, Interval(sample.value, statistics.bootstrap(sample, rng, over_templates=True), single)
 
 
 def record_of(prediction: Mapping[str, Any]) -> str:

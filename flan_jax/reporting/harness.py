@@ -151,8 +151,6 @@ def _task(
         )
     dataset = dataset_of(task)
     cluster = next((d.cluster for d in catalog.datasets() if d.name == dataset), CLUSTER)
-    number = whole.get("n-shot", {}).get(task, 0)
-    label = f"few-shot ({number})" if number else "zero-shot"
     version = (
         f"lm-evaluation-harness {whole.get('lm_eval_version', '')}, task version {whole.get('versions', {}).get(task)}"
     )
@@ -162,7 +160,7 @@ def _task(
         "cluster": cluster,
         "paper_dataset": dataset,
         "status": labels.UNKNOWN,
-        "label": f"{label}, {labels.UNKNOWN}",
+        "label": f"{_shots(task, whole)}, {labels.UNKNOWN}",
         "metric": metric,
         "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
         "examples": len(samples),
@@ -180,6 +178,18 @@ def _task(
         ],
     }
     return figures, found
+
+
+def _shots(task: str, whole: Mapping[str, Any]) -> str:
+    """How many exemplars a task had, wherever the version of the harness says so."""
+    of_task = whole["configs"].get(task)
+    said = (
+        whole["n-shot"].get(task),
+        of_task.get("num_fewshot") if isinstance(of_task, dict) else None,
+        whole["config"].get("num_fewshot"),
+    )
+    number = next((n for n in said if isinstance(n, int) and not isinstance(n, bool)), None)
+    return "exemplars unknown" if number is None else f"few-shot ({number})" if number else "zero-shot"
 
 
 def _problem(sample: Any) -> str:

@@ -12,7 +12,7 @@ from flan_jax.data import drafts
 from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
-from flan_jax.reporting.runs import Run, common
+from flan_jax.reporting.runs import Run, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
 from flan_jax.reporting.tables import cluster_title
 from flan_jax.wording import counted
@@ -39,12 +39,14 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             "examples and templates of the mean of its runs, and take the runs as given."
         )
     found += [line for over in common(runs).values() for line in _of_mean(over)]
+    found += _of_examples(runs, evidence)
     if any(evidence.intervals.values()):
         found.append(
             f"Intervals are bootstraps with {REPLICATES:,} resamples, the central 95 %. Over examples they hold for "
             "these templates; over examples and templates, each resampled by itself, for other templates of the same "
             "make too. With a handful of templates the latter are rough, and too narrow rather than too wide."
         )
+    found += _of_certainty(evidence)
     found += _of_dependence(evidence)
     if any(c.datasets for c in evidence.comparisons):
         found.append(
@@ -78,6 +80,35 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             for why, names in _by_reason(comparison.apart).items()
         ]
     return found
+
+
+def _of_examples(runs: Sequence[Run], evidence: Evidence) -> Iterable[str]:
+    """Which datasets are not of the same examples in all runs."""
+    found = []
+    for name in dataset_names(runs):
+        counts = {run.name: figures["examples"] for run in runs if (figures := run.figures(name))}
+        shared = [c.datasets[name].examples for c in evidence.comparisons if name in c.datasets]
+        if len(set(counts.values())) > 1 or min(shared, default=max(counts.values())) < max(counts.values()):
+            found.append(f"{name} ({', '.join(f'{run} {count}' for run, count in counts.items())})")
+    if found:
+        yield (
+            f"The runs have other examples of {', '.join(found)}: their figures and means stand side by side, and are "
+            "not of the same examples; only the differences are."
+        )
+
+
+def _of_certainty(evidence: Evidence) -> Iterable[str]:
+    """Where an interval has no width."""
+    found = {
+        run: [name for name, (over_examples, _) in of.items() if over_examples.has_no_width]
+        for run, of in evidence.intervals.items()
+    }
+    if any(found.values()):
+        listed = "; ".join(f"{run}: {', '.join(names)}" for run, names in found.items() if names)
+        yield (
+            "An interval of no width is no certainty: where all examples have the same value, every resample has it "
+            f"too, and n examples do not rule out a true figure some 3/n away ({listed})."
+        )
 
 
 def _of_dependence(evidence: Evidence) -> Iterable[str]:
@@ -134,8 +165,22 @@ def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
     if left:
         listed = ", ".join(f"{count} of {name}" for name, count in left.items())
         yield f"{run.name} left out test examples that could not be asked: {listed}. Its results say which and why."
+    if unfinished := list(_unfinished(run)):
+        yield (
+            f"{run.name} has answers that ended at the most tokens that were allowed, and might have gone on: "
+            f"{', '.join(unfinished)}."
+        )
     yield from (f"{run.name}: {line}" for line in _undefined(results["datasets"]))
-    yield from (f"{run.name} skipped {line}" for line in _skipped(results.get("skipped", ())))
+    yield from (f"{run.name} skipped {line}" for line in skipped(results.get("skipped", ())))
+
+
+def _unfinished(run: Run) -> Iterable[str]:
+    """How many answers of each dataset were cut off: "30 of 120 of xsum"."""
+    for name, figures in run.datasets.items():
+        count = sum(t.get("unfinished", 0) for t in figures["templates"])
+        of = figures["examples"] * len(figures["templates"]) * max(1, len(run.members))
+        if count:
+            yield f"{count} of {of} of {name}"
 
 
 def _what(run: Run) -> str:
@@ -176,10 +221,14 @@ def _undefined(datasets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
             yield f"{value} of {name} is undefined with {which}, where all answers are the same, and counts as 0 there."
 
 
-def _skipped(skipped: Iterable[Mapping[str, str]]) -> list[str]:
-    """A line for each reason that only differs in the dataset's name, with all names in the place of one."""
+def skipped(entries: Iterable[Mapping[str, str]]) -> list[str]:
+    """A line for each reason that only differs in the dataset's name, with all names in the place of one.
+
+    Args:
+      entries: {"dataset", "reason"} of each dataset without a result.
+    """
     names_by_reason: dict[str, list[str]] = {}
-    for one in skipped:
+    for one in entries:
         reason = re.sub(rf"\b{re.escape(one['dataset'])}\b", "\0", one["reason"])
         names_by_reason.setdefault(reason, []).append(one["dataset"])
     return [

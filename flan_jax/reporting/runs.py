@@ -20,6 +20,8 @@ from flan_jax.reporting import sound
 
 NOT_RECORDED = "not recorded"
 
+_COUNTS = ("cut_prompts", "unfinished")  # of a template's prompts
+
 
 class UnusableError(Exception):
     """Predictions that give no values of single examples; the text says why."""
@@ -166,7 +168,7 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
     for template in figures["templates"]:
         path = run.output_dir / "predictions" / dataset / f"test_t{template['template']}.jsonl"
         try:
-            rows = read_lines(path)[1:]
+            header, *rows = read_lines(path)
         except NotFiniteNumber as error:
             raise FlanError(f"{path} holds no predictions ({error}): run python -m flan_jax.eval again.") from error
         except FileNotFoundError:
@@ -175,6 +177,8 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
             raise UnusableError(f"{path.name} is missing") from None
         except (OSError, ValueError) as error:
             raise UnusableError(f"{path.name} cannot be read: it was cut off or changed") from error
+        if template.get("key", header.get("key")) != header.get("key"):  # results of earlier versions have none
+            raise UnusableError(f"{path.name} is of another job or template than the results")
         if len(rows) != figures["examples"]:
             raise UnusableError(f"{path.name} has {len(rows)} of {figures['examples']} predictions")
         for number, row in enumerate(rows, 2):
@@ -277,10 +281,17 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             {**{k: found[0][k] for k in ("input", "target") if k in found[0]}, "template": number}
             | {"value": average([template_value(t) for t in found]), "dev": average([t.get("dev") for t in found])}
             | {way: average([t[way] for t in found]) for way in ways_of if all(way in t for t in found)}
+            | {key: total for key in _COUNTS if (total := sum(t.get(key, 0) for t in found))}
+            | (
+                {"undefined": undefined}
+                if (undefined := sorted({m for t in found for m in t.get("undefined", ())}))
+                else {}
+            )
         )
     means = [figures["mean"] for figures in each]
     shared = [m for m in each[0].get("metrics", {}) if all(m in figures.get("metrics", {}) for figures in each)]
     counts = [figures["examples"] for figures in each]
+    versions = [figures.get("metric_versions", {}) for figures in each]
     return {
         **{k: each[0][k] for k in ("cluster", "paper_dataset", "metric", "headline_metric") if k in each[0]},
         "label": labels.joint(figures["label"] for figures in each),
@@ -295,7 +306,10 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "stderr": None,
         **of_ways,
         **({"shots": _shots_added(shots)} if all(shots := [figures.get("shots") for figures in each]) else {}),
+        "skipped_examples": max(figures.get("skipped_examples", 0) for figures in each),
+        "overlap": _overlaps_joined([figures.get("overlap") for figures in each]),
         "metrics": {m: float(np.mean([figures["metrics"][m] for figures in each])) for m in shared},
+        "metric_versions": {m: v for m, v in versions[0].items() if all(of.get(m) == v for of in versions)},
         "templates": templates,
     }
 
@@ -310,6 +324,20 @@ def _ways_averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         dev = {way: float(np.mean([of[way] for of in on_dev])) for way in shared}
         found |= {"dev_ways": dev, "best_dev_way": max(dev, key=lambda way: dev[way])}
     return found
+
+
+def _overlaps_joined(each: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """What the runs have seen of a dataset: the most that one of them has, and whether all were compared."""
+    found = [overlap for overlap in each if overlap]
+    if not found:
+        return None
+    most = max(found, key=lambda overlap: overlap.get("seen") or 0)
+    reasons = dict.fromkeys(reason for overlap in found if (reason := overlap.get("reason")))
+    if len(found) < len(each):
+        reasons["not checked: not all of the runs say"] = None
+    checked = not reasons and all(overlap.get("checked") for overlap in found)
+    kin = {name: how for overlap in found for name, how in (overlap.get("kin") or {}).items()}
+    return {**most, "checked": checked, "reason": "; ".join(reasons), "kin": kin}
 
 
 def _shots_added(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def problem_of_figures(figures: Any) -> str:
             return f"has no number {key!r}"
     if figures["examples"] < 1 or figures["examples"] != int(figures["examples"]):
         return f"has {figures['examples']} examples"
-    if not -1 <= figures["mean"] <= 1:
+    if not -1 - _ROUNDING <= figures["mean"] <= 1 + _ROUNDING:
         return f"has a mean of {figures['mean']}, which is no share"
     if figures["std"] < 0:
         return f"has a standard deviation of {figures['std']}"

@@ -86,25 +86,34 @@ class Interval:
     Attributes:
       value: the mean, or the other run's less the first's.
       replicates: those of the resamples.
+      single: whether all of it is one example, or one passage, of which every resample is the same.
     """
 
     value: float
     replicates: np.ndarray
+    single: bool = False
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """The central 95 % of the replicates."""
+    def bounds(self) -> tuple[float, float] | None:
+        """The central 95 % of the replicates; None of a single example, which says nothing of others."""
+        if self.single:
+            return None
         low, high = np.percentile(self.replicates, (2.5, 97.5))
         return float(low), float(high)
 
     @property
-    def stderr(self) -> float:
-        """Standard deviation of the replicates."""
-        return float(self.replicates.std(ddof=1))
+    def has_no_width(self) -> bool:
+        """Whether all resamples have the same figure, though they are of several examples."""
+        return not self.single and bool(np.ptp(self.replicates) < _ROUNDING)
+
+    @property
+    def stderr(self) -> float | None:
+        """Standard deviation of the replicates; None of a single example."""
+        return None if self.single else float(self.replicates.std(ddof=1))
 
     def to_dict(self) -> dict[str, object]:
         """Bounds and standard error, for JSON."""
-        return {"interval": list(self.bounds), "stderr": self.stderr}
+        return {"interval": None if self.bounds is None else list(self.bounds), "stderr": self.stderr}
 
 
 def mean_of(intervals: Sequence[Interval]) -> Interval:
@@ -112,6 +121,7 @@ def mean_of(intervals: Sequence[Interval]) -> Interval:
     return Interval(
         float(np.mean([i.value for i in intervals])),
         np.mean([i.replicates for i in intervals], axis=0, dtype=np.float64),
+        any(i.single for i in intervals),
     )
 
 
@@ -155,16 +165,18 @@ def permuted_means(differences_E: np.ndarray, rng: np.random.Generator, permutat
       rng: draws the signs.
       permutations: how many times.
     """
-    kept = differences_E[np.abs(differences_E) > _ROUNDING].astype(np.float64)  # a zero has no sign
+    size = len(differences_E)
+    some_E = np.abs(differences_E) > _ROUNDING  # a zero has no sign; one is drawn, so that others' do not depend on it
+    kept = differences_E[some_E].astype(np.float64)
     if not len(kept):
         return np.zeros(permutations)
     parts = []
-    at_once = max(1, _AT_ONCE // len(kept))
+    at_once = max(1, _AT_ONCE // size)
     for done in range(0, permutations, at_once):
         rows = min(at_once, permutations - done)
-        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-rows * len(kept) // 8)), np.uint8), count=rows * len(kept))
-        parts.append(2.0 * (bits.reshape(rows, len(kept)).astype(np.float32) @ kept) - kept.sum())
-    return np.concatenate(parts) / len(differences_E)
+        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-rows * size // 8)), np.uint8), count=rows * size)
+        parts.append(2.0 * (bits.reshape(rows, size)[:, some_E].astype(np.float32) @ kept) - kept.sum())
+    return np.concatenate(parts) / size
 
 
 def p_value(difference: float, null_P: np.ndarray) -> float:

@@ -73,7 +73,7 @@ def in_markdown(text: str) -> str:
 
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal, or a dash."""
-    return NONE if value is None else f"{100 * value:.1f}"
+    return NONE if value is None else f"{100 * value:z.1f}"
 
 
 def signed(value: float) -> str:
@@ -151,7 +151,9 @@ def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run],
         ]
         without = f" (without {', '.join(invalid)})" if invalid else ""
         row += ["", percent(figures["mean"]) + spread + without, percent(figures["best_dev"]), "", ""]
-        row.append(figures["label"])
+        each = [run.figures(name).get("shots") for name in over.datasets]
+        shots = {"wanted": each[0]["wanted"], "mean": statistics.mean(s["mean"] for s in each)} if all(each) else None
+        row.append(label_cell({"label": figures["label"], "shots": shots}))
     means.add(len(rows))
     rows.append(tuple(row))
 
@@ -214,7 +216,9 @@ def most_frequent(run: Run, name: str, evidence: Evidence | None) -> str:
         text += f" {_short(value.most)}"
     if value and value.constant:
         return f"{text} ({value.constant} of {len(value.answers)} constant)"
-    return text + (" (nearly constant)" if share >= ALMOST_ALWAYS else "")
+    if share < ALMOST_ALWAYS or run.figures(name)["examples"] == 1:  # of one example any answer is all there is
+        return text
+    return text + (" (constant)" if share == 1 else " (nearly constant)")
 
 
 def _short(text: str) -> str:

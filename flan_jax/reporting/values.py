@@ -23,6 +23,8 @@ from flan_jax.reporting.statistics import Calibration, option_probabilities
 
 Line = Mapping[str, Any]
 
+NOTHING = "(nothing)"  # an empty answer, where it is named
+
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
@@ -253,7 +255,7 @@ def _check(number: int, value: float, figures: Mapping[str, Any], is_headline: b
 
 def _answers(lines: Sequence[Line], choices: Sequence[int], same_options: bool) -> Answers:
     if not choices:
-        said = [str(p.get("prediction", "")).strip() for p in lines]
+        said = [str(p.get("prediction", "")).strip() or NOTHING for p in lines]
     elif same_options:
         said = [str(_words(p)[choice]) for p, choice in zip(lines, choices, strict=True)]
     else:

@@ -71,13 +71,12 @@ def test_the_data_is_what_was_evaluated():
     assert provenance.of_data({"test": rows[:1]})["test"]["digest"] != found["test"]["digest"]
 
 
-def test_wordings_stand_beside_their_figures():
+def test_wordings_and_keys_stand_beside_their_figures():
     record = catalog.dataset("rte")
     figures = {"mean": 0.5, "templates": [{"template": 3, "sum": 0.5}]}
-    found = provenance.with_wordings(figures, record.templates)
-    assert found["templates"] == [
-        {"template": 3, "sum": 0.5, "input": record.templates[3].input, "target": record.templates[3].target}
-    ]
+    found = provenance.with_templates(figures, record.templates, {3: "k"})
+    shown = {"input": record.templates[3].input, "target": record.templates[3].target}
+    assert found["templates"] == [{"template": 3, "sum": 0.5, "key": "k"} | shown]
     assert "input" not in figures["templates"][0]
 
 

@@ -187,6 +187,7 @@ def test_old_predictions_do_not_answer_for_a_changed_rule(scorer, generator, tmp
         lambda lines: [lines[0], *lines[1:3]],
         lambda lines: ["[]", *lines[1:]],
         lambda lines: [re.sub(r', "digest": "\w*"', "", lines[0]), *lines[1:]],  # as of an earlier version
+        lambda lines: [re.sub(r'"digest": "\w*"', '"digest": null', lines[0]), *lines[1:3], lines[3].replace("R", "T")],
     ],
 )
 def test_predictions_that_were_changed_are_made_anew(scorer, tmp_path, capsys, change):
@@ -207,6 +208,20 @@ def test_predictions_that_were_changed_are_made_anew(scorer, tmp_path, capsys, c
     said = capsys.readouterr().out
     earlier = changed.startswith("{") and "digest" not in changed
     assert said == ("" if earlier else f"{path} was edited, damaged or cut off: predicted anew.\n")
+
+
+def test_results_are_bound_to_the_files_of_their_predictions(scorer, tmp_path):
+    prepare(tmp_path / "prepared", rte=[RTE])
+    found = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["rte"])["datasets"]["rte"]["templates"]
+    keys = [predictions(tmp_path / "out", "rte", t["template"])[0]["key"] for t in found]
+    assert [t["key"] for t in found] == keys and len(set(keys)) == len(keys)
+
+
+def test_a_folder_in_the_place_of_predictions_is_named(scorer, tmp_path):
+    prepare(tmp_path / "prepared", rte=[RTE])
+    (tmp_path / "out" / "predictions" / "rte" / "test_t0.jsonl").mkdir(parents=True)
+    with pytest.raises(FlanError, match=r"rte/test_t0.jsonl is a folder, where a file .* belongs: move it away"):
+        evaluate(scorer, tmp_path / "prepared", tmp_path / "out", ["rte"])
 
 
 def test_predictions_say_which_passage_they_share(scorer, tmp_path):

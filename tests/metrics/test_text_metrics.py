@@ -131,6 +131,16 @@ def test_bleu_is_that_of_sacrebleu(name, tokenizer, hostile_texts):
     assert several > expected > 5
 
 
+@pytest.mark.parametrize("name", ["bleu", "bleu_13a"])
+def test_bleu_of_equal_texts_is_a_share(name):
+    texts = [f"the quick brown fox number {i} jumps over it" for i in range(60)]
+    assert sacrebleu.corpus_bleu(texts, [texts]).score > 100  # by rounding
+    found = metric(name)
+    assert found.share(found(texts, texts)) == 1
+    counts_ExK = found.statistics(texts, texts)
+    assert (found.of_sums(np.cumsum(counts_ExK, axis=0)) <= 1).all()
+
+
 def test_bleu_is_that_of_the_formula():
     rng = np.random.default_rng(7)
     text = "Das Haus, das kleine; Haus! am See: kostet 3.500 € – „viel“ mehr (als 1,5) erwartet 東京 ¿sí?"

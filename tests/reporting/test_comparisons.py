@@ -6,6 +6,7 @@ from scipy import stats
 
 from flan_jax import reporting
 from flan_jax.reporting import comparisons, details, runs, statistics
+from flan_jax.reporting.notes import notes
 
 
 def test_figures_follow_from_the_predictions(make_run):
@@ -53,6 +54,34 @@ def test_p_values_are_corrected_over_the_whole_report(make_run):
     assert [d.corrected for d in listed] == [expected[i] for i in range(len(listed))]
     assert any(d.p < 0.05 <= d.corrected and d.verdict == "" for d in listed)
     assert f"all {len(listed)} tests" in reporting.markdown(three, reporting.gather(three))
+
+
+def test_a_single_example_has_no_interval(make_run, tmp_path):
+    both = [make_run(name, {"rte": 0.3, "cola": 0.3, "anli_r1": 0.3}, count=1, seed=i) for i, name in enumerate("ab")]
+    evidence = reporting.gather(both)
+    found = reporting.to_dict(both, evidence)
+    for name in ("rte", "cola"):
+        of_run = found["values"]["a"][name]
+        assert of_run["over_examples"] == of_run["over_templates"] == {"interval": None, "stderr": None}
+        compared = found["comparisons"][0]["datasets"][name]
+        assert compared["interval"] is None and compared["verdict"] == "n < 50"
+    assert found["comparisons"][0]["clusters"]["nli"]["interval"] is None
+    assert " to " not in details.comparison_table(evidence.comparisons[0], runs.common(both)).markdown()
+    reporting.write(both, tmp_path / "out")  # plots too
+
+
+def test_an_interval_without_width_is_explained(make_run):
+    sure, other = make_run("sure", {"rte": 50.0}), make_run("other", {"rte": 0.0})
+    assert not [note for note in notes([other], reporting.gather([other])) if "no width" in note]
+    (note,) = [note for note in notes([sure, other], reporting.gather([sure, other])) if "no width" in note]
+    assert "sure: rte" in note and "other" not in note
+
+
+def test_runs_over_other_examples_are_named(make_run):
+    both = [make_run("a", {"rte": 1.0, "cb": 1.0}), make_run("b", {"rte": 1.0}, count=60)]
+    both[1].results["datasets"]["cb"] = both[0].results["datasets"]["cb"]
+    (note,) = [note for note in notes(both, reporting.gather(both)) if "other examples" in note]
+    assert "rte (a 40, b 60)" in note and "cb" not in note
 
 
 @pytest.mark.parametrize(("count", "verdict"), [(49, "n < 50"), (50, "higher")])

@@ -297,6 +297,11 @@ def test_logs_of_earlier_harnesses_are_read(log):
     results.write_text(json.dumps(whole | {"configs": None, "versions": None, "n-shot": None}))
     run = reporting.load_run("theirs", folder)
     assert run.lines["definite_pronoun_resolution"] == expected
+    assert run.figures("definite_pronoun_resolution")["label"] == "exemplars unknown, unknown"  # and never zero-shot
+    results.write_text(json.dumps(whole | {"n-shot": None, "config": {"num_fewshot": 5}, "configs": None}))
+    assert (
+        reporting.load_run("theirs", folder).figures("definite_pronoun_resolution")["label"].startswith("few-shot (5)")
+    )
     results.write_text(json.dumps(whole | {"results": {"definite_pronoun_resolution": 5}}))
     with pytest.raises(FlanError, match="definite_pronoun_resolution has no figures"):
         reporting.load_run("theirs", folder)

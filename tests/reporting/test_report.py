@@ -178,6 +178,10 @@ def test_how_many_exemplars_the_prompts_have_is_shown(make_run):
     assert said["rte"] == ("2.2 (90 of 400 without)", "few-shot (5), held out; 2.2 exemplars fit")
     assert said["qnli"] == ("0.0 (400 of 400 without)", "few-shot (5), held out; no exemplar fits")
     assert said["wnli"] == ("–", "few-shot (5), held out")  # of results that do not say it
+    del few.results["datasets"]["wnli"], few.results["datasets"]["snli"]
+    alone = tables.results_table([dataclasses.replace(few)]).rows[-1]
+    assert "mean" in alone[0] and alone[-1] == "few-shot (5), held out; 1.1 exemplars fit"  # of 2.25 and 0
+    few = dataclasses.replace(few)
     assert shown["snli"][f"{none.title}: shots"] == "–"
     page = reporting.page([none, few], found)
     assert '<td class="held">few-shot (5), held out; 2.2 exemplars fit</td>' in page

@@ -271,6 +271,27 @@ def test_a_group_is_mean_and_spread_over_its_runs(seeds):
     assert reporting.to_dict(shown, found)["runs"][1]["members"] == [f"tuned seed {i}" for i in range(3)]
 
 
+def test_a_group_says_what_its_runs_say(seeds):
+    """What one of the runs has seen, left out, cut or could not define is so of their mean."""
+    overlap = {"checked": True, "reason": "", "of": 60, "with": {"qnli": 3}, "kin": {}, "identical": 0}
+    for i, run in enumerate(seeds[1:]):
+        rte = run.results["datasets"]["rte"]
+        rte["overlap"] = overlap | {"seen": (3, 7, 0)[i]}
+        rte["skipped_examples"] = i
+        rte["templates"][0] |= {"cut_prompts": 2, "unfinished": 5, "undefined": ["macro_f1"][: i % 2]}
+    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    figures = shown[1].figures("rte")
+    assert (figures["overlap"]["seen"], figures["overlap"]["checked"], figures["skipped_examples"]) == (7, True, 2)
+    assert figures["metric_versions"] == seeds[1].figures("rte")["metric_versions"]
+    text = reporting.markdown(shown, reporting.gather(shown))
+    assert "7 of 60 records seen" in text and "2 of rte. Its results say which" in text
+    assert "6 prompts shortened" in text and "15 of 1440 of rte" in text and "macro_f1 of rte is undefined" in text
+    seeds[1].results["datasets"]["rte"]["overlap"] = None
+    del seeds[1].__dict__["datasets"]
+    figures = runs.grouped(seeds, {"tuned": ["tuned seed *"]})[1].figures("rte")
+    assert figures["overlap"]["seen"] == 7 and figures["overlap"]["reason"] == "not checked: not all of the runs say"
+
+
 def test_a_group_has_the_mean_of_every_way_to_score(seeds):
     """Of the sum alone there were means, and a dash for the others."""
     for number, run in enumerate(seeds[1:]):

@@ -259,7 +259,7 @@ def test_no_difference_has_p_1():
 def test_of_alike_runs_one_in_twenty_is_told_apart():
     rng = np.random.default_rng(6)
     found = []
-    for _ in range(400):
+    for _ in range(1200):
         skill = rng.random(80)  # examples are easy or hard for both
         a, b = (rng.random(80) < skill).astype(float), (rng.random(80) < skill).astype(float)
         null = statistics.permuted_means(b - a, rng, 500)

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -100,6 +101,19 @@ def test_predictions_of_another_job_are_not_believed(make_run, rewrite):
     found = reporting.gather([run])
     assert found.values["tuned"] == {} and "different jobs" in found.unusable["tuned"]["rte"]
     assert "different jobs or versions" in reporting.markdown([run], found)
+
+
+def test_predictions_of_another_job_with_the_same_figures_are_not_believed(make_run):
+    run, other = make_run("tuned", {"rte": 9.0}), make_run("other", {"rte": 9.0}, seed=1)
+    assert run.figures("rte")["mean"] == other.figures("rte")["mean"] == 1  # so that figures tell nothing
+    for t in run.results["datasets"]["rte"]["templates"]:
+        t["key"] = "k"  # that of the fixture's files
+    assert _values(run, "rte").values_ExT.all()
+    path = _files(other, "rte")[2]
+    path.write_text(path.read_text().replace('{"key": "k"}', '{"key": "l"}'))
+    shutil.copy(path, _files(run, "rte")[2])
+    with pytest.raises(UnusableError, match="test_t2.jsonl is of another job or template than the results"):
+        runs.predictions(run, "rte")
 
 
 # ---------------------------------------------------------------------------------------------------------- pairing
@@ -222,6 +236,19 @@ def test_bleu_has_intervals_and_tests(make_run, stored):
     assert difference.interval.value == pytest.approx(both[1].figures(name)["mean"] - both[0].figures(name)["mean"])
     text = reporting.markdown(both, found)
     assert f"| {name} | bleu | 60 |" in text and f"{name} (bleu)" in text
+
+
+def test_directions_of_the_same_records_vary_together(make_run):
+    """The mean of two directions whose figures go up and down together is as uncertain as one of them."""
+    both = [make_run(name, {"rte": 1.0}) for name in ("untuned", "tuned")]
+    for name in ("wmt14_enfr/en-fr", "wmt14_enfr/fr-en"):  # the same texts, and so the same figures
+        both = [add_texts(run, name, seed, right=0.5 + 0.02 * seed) for seed, run in enumerate(both)]
+    (found,) = reporting.gather(both).comparisons
+    one, other = (found.datasets[f"wmt14_enfr/{direction}"] for direction in ("en-fr", "fr-en"))
+    mean = found.clusters["translation"]
+    assert one.interval.value == other.interval.value == mean.interval.value
+    assert mean.interval.stderr == pytest.approx(one.interval.stderr, rel=1e-6)  # and not less by the root of 2
+    assert mean.p == pytest.approx(one.p, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
         if figures and figures["random"] is not None:
             axes.plot([100 * figures["random"]] * 2, [y - 0.42, y + 0.42], color="black", lw=1.2, ls=":", label=label)
             label = None
-    axes.set_xlim(0, 112)
+    lowest = min((100 * f["mean"] for of_run in means for f in of_run if f), default=0)  # a correlation can be below 0
+    axes.set_xlim(min(0, 1.2 * lowest), 112)
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel("mean over the datasets that all runs have, %")
     legend(axes, len(runs) + 1)

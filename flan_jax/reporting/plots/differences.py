@@ -24,7 +24,8 @@ def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
     for comparison, offset in zip(comparisons, offsets, strict=True):
         found = [(names.index(name) + offset, difference) for name, difference in comparison.datasets.items()]
         centres = np.array([100 * difference.interval.value for _, difference in found])
-        bounds = 100 * np.array([difference.interval.bounds for _, difference in found]).reshape(-1, 2)
+        ends = [d.interval.bounds or (d.interval.value, d.interval.value) for _, d in found]
+        bounds = 100 * np.array(ends).reshape(-1, 2)
         style = run_style(1 + [run.name for run in runs[1:]].index(comparison.other))
         axes.errorbar(
             centres,
