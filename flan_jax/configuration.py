@@ -389,6 +389,9 @@ def _reason(error: Exception) -> str:
         known = [name.partition(".")[2] for name in macros.BY_ARGUMENT if name.startswith(f"{found['function']}.")]
         return f"{found['function']} has no argument {found['name']!r}: {near_names(found['name'], known)}"
     if found := _NO_CONFIGURABLE.search(text):
+        if found["name"] in macros.FUNCTIONS:
+            program = "eval" if found["name"] == "evaluate" else "train"
+            return f"this program does not call {found['name']!r}: the file is one for python -m flan_jax.{program}."
         return f"nothing here is called {found['name']!r}: {near_names(found['name'], macros.FUNCTIONS)}"
     return text if text.endswith((".", "?")) else f"{text}."
 

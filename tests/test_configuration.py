@@ -304,3 +304,13 @@ def test_what_a_user_binds_of_a_run_is_not_lost_in_silence(tmp_path, bound, call
             parsed_here(tmp_path, "TRAIN_STEPS = 3\n")
         gin.clear_config()
         parsed_here(tmp_path, "TRAIN_STEPS = 3\n")  # and then another between two runs
+
+
+def test_a_run_file_of_another_program(tmp_path):
+    """Such as tune.gin given to `flan_jax.eval`, which has not made training known."""
+    import subprocess
+    import sys
+
+    code = "from flan_jax import configuration; configuration.parse(['runs/tune.gin'], [\"MODEL_DIR = 'm'\"])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert "this program does not call 'train': the file is one for python -m flan_jax.train." in done.stderr
