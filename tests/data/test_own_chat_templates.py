@@ -9,13 +9,14 @@ import small_training
 import tokenizers
 from tokenizers import decoders, pre_tokenizers, processors, trainers
 
+from flan_jax import catalog, own_data, partitioning, prepare, protocol, styles
 from flan_jax import eval as eval_binary
-from flan_jax import own_data, partitioning, prepare
 from flan_jax.checkpoint import arrays
 from flan_jax.data import token_store, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.decoding import generator
 from flan_jax.errors import FlanError
+from flan_jax.evaluation import prompt_store
 from flan_jax.formats import huggingface_tokenizer
 
 MARKS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
@@ -181,12 +182,11 @@ def test_from_prepare_through_train_to_evaluation(models, tmp_path):
     """The evaluated prompt is the template's, and the answer what the model says to transformers' own tokens."""
     theirs, ours, _ = models["gemma"]
     ours.save(tmp_path / "vocabulary")
-    talks = [
-        messages_of([("user", f"Say {word}"), ("assistant", word)]) for word in ["fox", "over", "the", "quick", "model"]
-    ]
+    words = ("fox", "over", "the", "quick", "model")
+    talks = [messages_of([("user", f"Say {word}"), ("assistant", word)]) for word in words]
     to = prepared(tmp_path, [{"messages": talk} for talk in talks], "--chat", "--test=2")
     model = dataclasses.replace(small_training.SMALL, vocab_size=304)
-    given = {"mixture": "talk", "model": model, "vocabulary": str(tmp_path / "vocabulary"), "loss_on_inputs": True}
+    given = {"mixture": "talk", "model": model, "vocabulary": str(tmp_path / "vocabulary")}
     small_training.train(tmp_path / "run", to, 2, **given, feature_lengths={"inputs": 48, "targets": 16})
     where = {"checkpoint_path": str(tmp_path / "run"), "output_dir": str(tmp_path / "out"), "prepared_dir": str(to)}
     asked = {"datasets": ("talk",), "allow_seen": True, "max_dev_examples": 0, "max_new_tokens": 4}
@@ -203,10 +203,14 @@ def test_from_prepare_through_train_to_evaluation(models, tmp_path):
         said = engine.generate([theirs_of(theirs, talk[:1], **more)[0]], 4)[0]
         assert line["prediction"] == tokenizer.decode(said.tokens).strip()
     assert len(lines) == 2
-    # A model of another vocabulary is not asked in these words.
-    small_training.train(tmp_path / "other", small_training.prepare(tmp_path / "bytes"), 1)
-    with pytest.raises(FlanError, match="talk was written by the chat template of another vocabulary"):
-        eval_binary.evaluate(**where | {"checkpoint_path": str(tmp_path / "other")}, **asked, mesh_shape=mesh)
+    # A model of another vocabulary is not asked in these words, nor this one in another style.
+    own_data.use(to)
+    record = catalog.dataset("talk")
+    for style, vocabulary in (("instructions", vocabularies.ByteTokenizer()), ("5_shots", tokenizer)):
+        with pytest.raises(FlanError, match="^talk was written by (the|a) chat template"):
+            prompt_store.read_records(to, protocol.of(record, styles.parse(style)), vocabulary, 2, 0, 0)
+    with pytest.raises(FlanError, match="this model has an encoder"):
+        protocol.of(record).joint(None, has_encoder=True)
 
 
 GOOD = {"messages": messages_of(CONVERSATIONS[1])}
