@@ -202,7 +202,23 @@ def _parse(files: Sequence[str], bindings: Sequence[str], kept: Collection[tuple
             if parsed != [name]:
                 raise SyntaxError("one value is set, not several")
             gin.parse_config(binding)
+    _refuse_unread_scopes(kept)
     _check({scope for scope, function, _ in kept if function == _MACRO})
+
+
+def _refuse_unread_scopes(kept: Collection[tuple[str, str, str]]) -> None:
+    """Refuses a value in a scope that nothing enters: it would never count.
+
+    Raises:
+      FlanError: the first.
+    """
+    entered = re.findall(r"@((?:\w+/)+)", gin.config_str(max_line_length=10_000))
+    for scope, function, name in (key for key in _bound() if key not in kept):
+        is_macro = function == _MACRO
+        outer, _, inner = scope.rpartition("/") if is_macro else (scope, "", function.rpartition(".")[2])
+        if outer and (is_macro or not any(one.startswith(f"{outer}/") for one in entered)):
+            called = inner if is_macro else f"{inner}.{name}"
+            raise FlanError(f"{outer}/{called} is set in a scope {outer!r}, which nothing enters: write {called}.")
 
 
 def _check(others: Collection[str]) -> None:

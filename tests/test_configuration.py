@@ -126,6 +126,7 @@ def _required(name):
         (b"TRAIN_STEPS = nan\n", "run.gin line 1"),
         (b"<html>\n", "run.gin line 1"),
         (b"TRAIN_STEPS: 3\n", "run.gin"),
+        (b"a/TRAIN_STEPS = 3\n", "a/TRAIN_STEPS is set in a scope 'a', which nothing enters: write TRAIN_STEPS."),
         (b'{"TRAIN_STEPS": 3}\n', "run.gin line 1"),
     ],
 )
@@ -304,6 +305,16 @@ def test_what_a_user_binds_of_a_run_is_not_lost_in_silence(tmp_path, bound, call
             parsed_here(tmp_path, "TRAIN_STEPS = 3\n")
         gin.clear_config()
         parsed_here(tmp_path, "TRAIN_STEPS = 3\n")  # and then another between two runs
+
+
+def test_scopes_are_entered_by_references_alone(tmp_path):
+    import flan_jax.training.configurables  # noqa: F401
+
+    scoped = "fast/adafactor.momentum = 0.5\n"
+    parsed_here(tmp_path, f"{scoped}train.optimizer = @fast/adafactor()\n")
+    assert configuration.arguments("train")["optimizer"].described["momentum"] == 0.5
+    with pytest.raises(FlanError, match="fast/adafactor.momentum is set in a scope 'fast', which nothing enters"):
+        parsed_here(tmp_path, f"{scoped}train.optimizer = @adafactor()\n")
 
 
 def test_a_run_file_of_another_program(tmp_path):

@@ -73,8 +73,9 @@ class Chat:
         self,
         messages: Sequence[Message],
         name: str | None = None,
+        /,
         *,
-        answer: bool = True,
+        add_generation_prompt: bool = True,
         **more: Any,
     ) -> str:
         """The text of a conversation.
@@ -82,7 +83,7 @@ class Chat:
         Args:
           messages: each with a "role" and mostly a "content".
           name: of the template; None takes the default, or "tool_use" where that exists and there are tools.
-          answer: whether the model's answer comes next; otherwise it goes on with the last message.
+          add_generation_prompt: whether the model's answer comes next; otherwise it goes on with the last message.
           **more: whatever else a template reads, such as `tools` and `documents`.
 
         Raises:
@@ -91,10 +92,10 @@ class Chat:
         if not messages:
             raise FlanError("a conversation needs a message: give one or more.")
         chat = [_message(message) for message in messages]
-        if not answer:
+        if not add_generation_prompt:
             chat[-1] = _open(chat[-1])
-        text = self._rendered(chat, name, answer, more)
-        if answer:
+        text = self._rendered(chat, name, add_generation_prompt, more)
+        if add_generation_prompt:
             return text
         if _HERE not in text:
             raise FlanError("the chat template leaves the last message out, so that it cannot be continued.")
@@ -102,7 +103,7 @@ class Chat:
         # A template that trims messages has taken the space away that followed the mark.
         return text[:at] if text[at + len(_HERE) :].startswith(" ") else text[:at].rstrip()
 
-    def whole(self, messages: Sequence[Message], name: str | None = None, **more: Any) -> str:
+    def whole(self, messages: Sequence[Message], name: str | None = None, /, **more: Any) -> str:
         """The text of a conversation that is over: its last message is ended, and nobody is asked to speak.
 
         Args:
