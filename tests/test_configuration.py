@@ -312,7 +312,7 @@ def test_scopes_are_entered_by_references_alone(tmp_path):
 
     scoped = "fast/adafactor.momentum = 0.5\n"
     parsed_here(tmp_path, f"{scoped}train.optimizer = @fast/adafactor()\n")
-    assert configuration.arguments("train")["optimizer"].described["momentum"] == 0.5
+    assert configuration.arguments("train")["optimizer"].description["momentum"] == 0.5
     with pytest.raises(FlanError, match="fast/adafactor.momentum is set in a scope 'fast', which nothing enters"):
         parsed_here(tmp_path, f"{scoped}train.optimizer = @adafactor()\n")
 

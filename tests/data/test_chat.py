@@ -132,7 +132,7 @@ def test_what_stands_beside_messages(theirs, more):
     assert Chat(templates).render(messages, **MORE[more]) == expected
     assert expected.startswith("with tools") == (more == "tools")
     of_line = chat.checked_settings({"tools": None} | MORE[more] | {"chat_template_kwargs": {"x": 1}}, "here")
-    assert of_line == {k: v for k, v in MORE[more].items() if k != "enable_thinking"} | {"x": 1}
+    assert of_line == {k: v for k, v in MORE[more].items() if k in ("tools", "documents")} | {"x": 1}
 
 
 @pytest.mark.parametrize(
