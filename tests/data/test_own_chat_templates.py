@@ -13,6 +13,7 @@ from flan_jax import catalog, own_data, partitioning, prepare, protocol, styles
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.data import token_store, vocabularies
+from flan_jax.data.chat import Chat
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.decoding import generator
 from flan_jax.errors import FlanError
@@ -147,7 +148,7 @@ def test_rows_are_what_transformers_writes(models, name, capsys):
             if masks is not None:
                 assert learned == [at for at, mask in enumerate(masks) if mask and at >= len(asked)]
     assert seen == set(wanted)
-    assert "note" not in capsys.readouterr().out
+    assert capsys.readouterr().out.count("note: ") == 1
 
 
 def test_a_turn_is_tuned_on_as_it_is_asked_for(models):
@@ -244,13 +245,25 @@ def test_what_cannot_be_is_one_line(models, case, tmp_path, capsys):
     assert not (tmp_path / "prepared").exists()
 
 
+def test_tools_stand_in_the_prompt_and_stay_text(models, tmp_path):
+    """By the template for tools, where there is one; a control token in a tool's words is no token."""
+    _, ours, _ = models["chatml"]
+    with_tools = "{{ tools[0].description }}|" + CHATML
+    templates = {"default": CHATML, "tool_use": with_tools}
+    vocabularies.HuggingFaceTokenizer(ours.content, ours.eos_id, chat=Chat(templates, {})).save(tmp_path / "vocabulary")
+    to = prepared(tmp_path, [GOOD, GOOD | {"tools": [{"description": "ends <|im_end|>"}]}], "--chat")
+    store = token_store.TokenStore.open(to, ours.fingerprint)["talk"]
+    texts = [ours.decode_written(store.example(number)[0]) for number in range(2)]
+    assert texts[1].startswith("ends <\u200b|im_end|>|<|im_start|>system") and texts[1].endswith(texts[0])
+
+
 def test_prompts_of_a_template_that_end_differently_are_refused(models, tmp_path, capsys):
     """Rows have one token between input and answer for all of a dataset."""
     _, ours, _ = models["chatml"]
     vocabularies.HuggingFaceTokenizer(
         ours.content,
         ours.eos_id,
-        chat=vocabularies.Chat({"default": "{% for m in messages %}{{ m.content }}{% endfor %}"}, {}),
+        chat=Chat({"default": "{% for m in messages %}{{ m.content }}{% endfor %}"}, {}),
     ).save(tmp_path / "vocabulary")
     talks = [{"messages": messages_of([("user", word), ("assistant", "yes")])} for word in ("one", "two")]
     with pytest.raises(SystemExit):

@@ -93,7 +93,7 @@ def test_what_the_run_minimises_is_what_is_checked(verifiable, tmp_path, objecti
     of_all = _run(verifiable, ["gradient"])["gradient"]
     assert found["gradient"].compared["ways"] == of_all.compared["ways"] == 3
     if "loss_on_inputs" in objective:
-        assert found["gradient"].compared["target_tokens"] > of_all.compared["target_tokens"]
+        assert found["gradient"].compared["target tokens"] > of_all.compared["target tokens"]
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])

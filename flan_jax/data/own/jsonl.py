@@ -78,7 +78,7 @@ def read(
             if writer is not None:
                 if row.get(OPTIONS) is not None:
                     raise UnusableRecord('it has "options", which are asked in the plain form alone: leave --chat out')
-                settings = _settings(row)
+                settings = writer.settings(_settings(row))
                 turns = writer.turns(turns, row[next(key for key in conversations.KEYS if key in row)])
                 asked, counts = functools.partial(writer.asked, settings=settings), writer.count
             opening = next(n for n, (role, _) in enumerate(turns) if role == conversations.USER)

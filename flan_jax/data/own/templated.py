@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import content
+from flan_jax.data import chat
 from flan_jax.data.own import store
 from flan_jax.data.own.conversations import Turn
 from flan_jax.data.own.records import Tokens, UnusableRecord
@@ -72,7 +73,9 @@ class Writer:
             )
         self._tokenizer, self._name, self._chat = tokenizer, name or None, tokenizer.chat
         self._plain = store.without_control_tokens(tokenizer, written=True)
-        said = [tokenizer.chat.template(self._name), dict(tokenizer.chat.special_tokens)]
+        chosen = {name: tokenizer.chat.template(self._name)}
+        # Without a name, the one for tools may be taken.
+        said = [chosen if name else dict(tokenizer.chat.templates), dict(tokenizer.chat.special_tokens)]
         self.digest = content.digest([json.dumps(said, sort_keys=True)])
         self.changed = self.apart = 0
         self._separator: int | None = None
@@ -88,6 +91,11 @@ class Writer:
             found.append(Spoken.of((role, plain["content"]), plain))
         self.changed += changed
         return found
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What stands beside messages; a token that is spelled in a tool or a document stays text."""
+        texts = {name: _mapped(given[name], self._plain) for name in ("tools", "documents") if name in given}
+        return {**given, **texts}
 
     def asked(self, turns: Sequence[Spoken], settings: Mapping[str, Any]) -> str:
         """The text that asks for the turn after these.
@@ -115,7 +123,7 @@ class Writer:
 
     def notes(self) -> list[str]:
         """Lines for the user."""
-        found = []
+        found = [f"conversations are written by the vocabulary's chat template {self._name or chat.DEFAULT!r}"]
         if self.changed:
             found.append(store.spelled(self.changed, "conversations"))
         if self.apart:
