@@ -24,7 +24,7 @@ setup(
     package_data={
         "flan_jax.inspection": ["page.html"],
         "flan_jax.tasks": ["samples/*/*.jsonl"],
-        "flan_jax.gin": ["*/*.gin"],
+        "flan_jax.gin": ["*/*.gin", "*/*/*.gin"],
         "flan_jax.launch": ["host.sh"],
     },
     install_requires=[

@@ -9,12 +9,16 @@ python -m flan_jax.browse --row=0                          a packed row and its 
 python -m flan_jax.browse --html=templates.html            a page with search over all templates
 python -m flan_jax.browse --summary | --lint               counts; what the linter finds
 python -m flan_jax.browse --template_report=EVAL_OUTPUT_DIR   how a model did with each template
+python -m flan_jax.browse --macros | --macros=LORA         what run files can set; one macro or function
 python -m flan_jax.browse --run MODEL_DIR [MODEL_DIR ...]   the course of training runs; with --html=FILE as a page
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +26,7 @@ from typing import Any
 from etils import epy
 from rich.console import Console
 
-from flan_jax import catalog, options, own_data
+from flan_jax import catalog, macros, options, own_data
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
@@ -32,7 +36,7 @@ from flan_jax.wording import counted
 with epy.lazy_imports():  # not before the command line is read
     from flan_jax import inspection
     from flan_jax.data import vocabularies
-    from flan_jax.inspection import examples, rows, tables
+    from flan_jax.inspection import examples, rows, settings, tables
     from flan_jax.inspection import page as pages
     from flan_jax.reporting import by_template
     from flan_jax.reporting import runs as finished
@@ -157,6 +161,34 @@ def _print_template_report(console: Console, arguments: argparse.Namespace) -> d
     }
 
 
+def configuration() -> settings.Reference:
+    """Everything that a run file can set."""
+    import gin
+
+    for module in ("flan_jax.training.configurables", "flan_jax.eval"):  # what they make known to gin is looked at
+        importlib.import_module(module)
+    functions = {}
+    for name in macros.FUNCTIONS:
+        with contextlib.suppress(ValueError):  # some macros are read by a program itself
+            functions[name] = gin.get_configurable(name)
+    return settings.reference(functions)
+
+
+def _print_macros(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
+    found = configuration()
+    if arguments.macros:
+        one = found.named(arguments.macros)
+        console.print(tables.setting_panel(one))
+        return dataclasses.asdict(one)
+    for file, members in found.files.items():
+        console.print(tables.macros_table(file, members))
+    if arguments.markdown:
+        file = user_path(arguments.markdown, "--markdown")
+        write_atomic(file, settings.page(found))
+        console.print(f"{file}: written", soft_wrap=True)
+    return found.to_dict()
+
+
 def _write_page(console: Console, name: str, text: str) -> dict[str, Any]:
     file = user_path(name, "--html")
     write_atomic(file, text)
@@ -166,11 +198,8 @@ def _write_page(console: Console, name: str, text: str) -> dict[str, Any]:
 
 def _refuse_beside_html(arguments: argparse.Namespace) -> None:
     given = {"--summary": arguments.summary, "--lint": arguments.lint, "--dataset": arguments.dataset}
-    given |= {
-        "--template_report": arguments.template_report,
-        "--templates": arguments.templates,
-        "--row": arguments.row is not None,
-    }
+    given |= {"--template_report": arguments.template_report, "--templates": arguments.templates}
+    given |= {"--row": arguments.row is not None, "--macros": arguments.macros is not None}
     for option, value in given.items():
         if value:
             raise FlanError(f"--html writes a page with all templates, or with the runs of --run: leave {option} out.")
@@ -207,6 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="MODEL_DIR",
         help="the course of one or several training runs",
     )
+    what.add_argument(
+        "--macros", nargs="?", const="", metavar="NAME", help="what run files can set, or one macro or function of it"
+    )
+    parser.add_argument("--markdown", type=options.path, metavar="FILE", help="write all of --macros as a page")
     parser.add_argument("--html", type=options.path, help="write a page with all templates, or with the runs of --run")
     parser.add_argument("--mixture", help="a mixture's composition; with --row, where the row is from")
     parser.add_argument("--style", default="", help="how records become text, for example no_template or 3_shots")
@@ -226,11 +259,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         arguments = parser.parse_args(argv)
         own_data.used_of(arguments.prepared)
+        if arguments.markdown and arguments.macros != "":
+            raise FlanError("--markdown writes the page of all macros: give --macros with it, without a name.")
+        if arguments.markdown:
+            ready(user_path(arguments.markdown, "--markdown"))
         if arguments.html:
             _refuse_beside_html(arguments)
             ready(user_path(arguments.html, "--html"))
         if arguments.summary:
             result = _print_summary(console)
+        elif arguments.macros is not None:
+            result = _print_macros(console, arguments)
         elif arguments.lint:
             result = _print_findings(console)
         elif arguments.dataset:

@@ -6,19 +6,22 @@ Only binaries import this. The functions they configure take plain arguments.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import re
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gin
-from gin import config_parser
+from gin import config, config_parser
 
 from flan_jax import macros, own_tasks, values
 from flan_jax.errors import FlanError, cannot, near_names, unknown_name
 from flan_jax.models.config import DecoderConfig
+
+_MACRO = "gin.macro"  # the function that gin makes of a macro, in a scope of the macro's name
 
 
 def search_paths() -> list[Path]:
@@ -120,9 +123,69 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
     A macro of the command line has to be declared in one of the files, so that a misspelt one is found. A file that is
     included several times is read once, so that a later file's include does not take back what an earlier one set.
 
+    Nothing of an earlier parse in this process counts, so that a second run in a notebook is what its own files and
+    options say. What a user has bound by gin for functions of his own stays.
+
     Raises:
-      FlanError: a missing file, an unknown macro or configurable, or a value that is not what is wanted.
+      FlanError: a missing file, an unknown macro or configurable, a value that is not what is wanted, or a macro or an
+        argument of this table that gin had a value for before.
     """
+    with gin.unlock_config():  # a project that finalized its own configuration may use this one too
+        kept = _start_anew()
+        try:
+            _parse(files, bindings, kept)
+        finally:
+            _last.bound = {key: value for key, value in _bound().items() if key not in kept}
+
+
+@dataclasses.dataclass
+class _Last:
+    """What the last parse in this process has left.
+
+    Attributes:
+      bound: values by gin's keys, (scope, function, argument).
+      tasks: modules that its TASKS has added.
+    """
+
+    bound: dict[tuple[str, str, str], Any] = dataclasses.field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+
+
+_last = _Last()
+
+
+def _bound() -> dict[tuple[str, str, str], Any]:
+    """All that gin has values for, which it can say as text only."""
+    return {(*key, name): value for key, values in config._CONFIG.items() for name, value in values.items()}
+
+
+def _start_anew() -> dict[tuple[str, str, str], Any]:
+    """Takes away what the last parse has left; returns what somebody else has bound, which stays.
+
+    Raises:
+      FlanError: somebody else has bound what the files and the command line are to say.
+    """
+    own_tasks.leave(_last.tasks)
+    kept = {k: v for k, v in _bound().items() if k not in _last.bound or _last.bound[k] is not v}
+    _last.bound, _last.tasks = {}, ()
+    for scope, function, name in kept:
+        is_macro, short = function == _MACRO, function.rpartition(".")[2]
+        ours = short in macros.FUNCTIONS and function.startswith(f"{__package__}.")
+        if scope in macros.BY_MACRO if is_macro else ours:
+            called = scope if is_macro else f"{short}.{name}"
+            raise FlanError(
+                f"{called} has a value in gin already, and a run is what its files and options say: write "
+                f"--gin.{called}=VALUE, or call gin.clear_config() before."
+            )
+    if not kept:
+        gin.clear_config()
+    else:
+        for scope, function, name in [key for key in _bound() if key not in kept]:
+            del config._CONFIG[scope, function][name]
+    return kept
+
+
+def _parse(files: Sequence[str], bindings: Sequence[str], kept: Collection[tuple[str, str, str]]) -> None:
     read: set[Path] = set()
     for name in files:
         _parse_file(name, (), read)
@@ -139,16 +202,35 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
             if parsed != [name]:
                 raise SyntaxError("one value is set, not several")
             gin.parse_config(binding)
-    check()
+    _refuse_unread_scopes(kept)
+    _check({scope for scope, function, _ in kept if function == _MACRO})
 
 
-def check() -> None:
+def _refuse_unread_scopes(kept: Collection[tuple[str, str, str]]) -> None:
+    """Refuses a value in a scope that nothing enters: it would never count.
+
+    Raises:
+      FlanError: the first.
+    """
+    entered = re.findall(r"@((?:\w+/)+)", gin.config_str(max_line_length=10_000))
+    for scope, function, name in (key for key in _bound() if key not in kept):
+        is_macro = function == _MACRO
+        outer, _, inner = scope.rpartition("/") if is_macro else (scope, "", function.rpartition(".")[2])
+        if outer and (is_macro or not any(one.startswith(f"{outer}/") for one in entered)):
+            called = inner if is_macro else f"{inner}.{name}"
+            raise FlanError(f"{outer}/{called} is set in a scope {outer!r}, which nothing enters: write {called}.")
+
+
+def _check(others: Collection[str]) -> None:
     """Checks the values of all macros, and of the arguments that are bound; whole numbers become int, `~` a folder.
+
+    Args:
+      others: macros that are not of these files.
 
     Raises:
       FlanError: a value that is not what is wanted, or two that do not fit each other.
     """
-    names = sorted(declared_macros())
+    names = sorted(declared_macros() - set(others))
     missing = [name for name in names if repr(macro(name)) == "%gin.REQUIRED"]
     if missing:
         raise FlanError(
@@ -161,7 +243,9 @@ def check() -> None:
         if name not in used and name not in macros.BY_MACRO:
             raise unknown_name("macro", name, macros.BY_MACRO, "Nothing reads it.")
     if "TASKS" in names and (modules := macros.check("tasks.modules", _resolved(macro("TASKS"), "TASKS"), "TASKS")):
-        own_tasks.use(modules)  # first, since other macros may name what they add
+        before = own_tasks.named().split(",")
+        # First, since other macros may name what they add.
+        _last.tasks = tuple(name for name in own_tasks.use(modules) if name not in before)
     where = _resolved(macro("PREPARED_DIR"), "PREPARED_DIR") if "PREPARED_DIR" in names else None
     called: dict[str, str] = {}  # what the user calls an argument: the macro that it is bound to
     given: dict[str, Any] = {}
@@ -211,7 +295,7 @@ def _resolved(value: Any, name: str, through: tuple[str, ...] = ()) -> Any:
     other = text[1:]
     if other in through:
         raise FlanError(f"{name} is %{other}, which is set to itself: {' -> '.join((*through, other))}.")
-    if value.config_key[1] != "gin.macro":
+    if value.config_key[1] != _MACRO:
         return value.scoped_configurable_fn()  # a constant
     if other not in declared_macros():
         raise FlanError(f"{name} is %{other}, and no file sets a macro {other}: {near_names(other, declared_macros())}")
@@ -321,6 +405,9 @@ def _reason(error: Exception) -> str:
         known = [name.partition(".")[2] for name in macros.BY_ARGUMENT if name.startswith(f"{found['function']}.")]
         return f"{found['function']} has no argument {found['name']!r}: {near_names(found['name'], known)}"
     if found := _NO_CONFIGURABLE.search(text):
+        if found["name"] in macros.FUNCTIONS:
+            program = "eval" if found["name"] == "evaluate" else "train"
+            return f"this program does not call {found['name']!r}: the file is one for python -m flan_jax.{program}."
         return f"nothing here is called {found['name']!r}: {near_names(found['name'], macros.FUNCTIONS)}"
     return text if text.endswith((".", "?")) else f"{text}."
 

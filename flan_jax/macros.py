@@ -286,6 +286,12 @@ SETTINGS = (
         ("train.mesh_shape", "evaluate.mesh_shape"),
     ),
     Setting(
+        "TOPOLOGY",
+        or_none(Text(), "what --topology says"),
+        "the TPU slice that MESH is for, which precompile plans for",
+        ("precompile.topology",),
+    ),
+    Setting(
         "COMPUTATION",
         or_none(Either((OneOf((AUTO,)), Keyed({name: _computed(name) for name in COMPUTATION}))), "its own way"),
         "how the model is computed, where it differs from its own way; 'auto' chooses by the devices",

@@ -31,7 +31,9 @@ class Definition:
       kind: "classification" where every example has options, otherwise "generation".
       metrics: names of `flan_jax.metrics`.
       origin: where its records came from, as "jsonl:chat.jsonl" or "seqio:my_task".
-      form: what its inputs are: "text", or "chat" for conversations in the plain form.
+      form: what its inputs are: "text", or "chat" for conversations.
+      template: a digest of the chat template that wrote them; empty for the plain form.
+      vocabulary: the fingerprint of the vocabulary whose template that is.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Definition:
     metrics: tuple[str, ...]
     origin: str
     form: str = "text"
+    template: str = ""
+    vocabulary: str = ""
 
     @classmethod
     def of(cls, values: Any) -> Definition:
@@ -56,7 +60,8 @@ class Definition:
             found = dataclasses.replace(found, metrics=tuple(found.metrics))
         except TypeError as error:
             raise ValueError(str(error)) from error
-        if not all(isinstance(one, str) for one in (*dataclasses.astuple(found)[:3], *found.metrics, found.origin)):
+        texts = [*found.metrics, *(one for name, one in vars(found).items() if name != "metrics")]
+        if not all(isinstance(one, str) for one in texts):
             raise ValueError("a value is no text")
         return found
 

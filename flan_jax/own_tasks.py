@@ -43,6 +43,17 @@ def use(names: str | Sequence[str]) -> tuple[str, ...]:
     return every
 
 
+def leave(names: Sequence[str]) -> None:
+    """Takes modules out of those that are used.
+
+    Args:
+      names: as `use` gave them back.
+    """
+    left = [name for name in named().split(",") if name and name not in names]
+    if left or VARIABLE in os.environ:
+        os.environ[VARIABLE] = ",".join(left)
+
+
 def named() -> str:
     """The modules that are used, with commas; nothing by default."""
     return os.environ.get(VARIABLE, "")

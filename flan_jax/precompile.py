@@ -2,6 +2,7 @@
 
 python -m flan_jax.precompile --model=lamda_pt_137b --topology=v3:8x8 --mesh=data=1,fsdp=8,tensor=16 --remat=save_dots
 
+A run file of `runs/sizes` has model, slice and mesh: --gin_file=runs/sizes/gemma3_1b.gin.
 Needs `pip install -e '.[tpu]'` and no TPU. Exit status: 0 it fits, 1 it does not, 2 bad input.
 """
 
@@ -31,7 +32,7 @@ with epy.lazy_imports():  # not before the command line is read
 
 # A run of the paper: 8 rows of 1,280 slots.
 DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1}
-DEFAULTS |= {"optimizer": None, "objective": None, "computation": {}, "parts": None}
+DEFAULTS |= {"optimizer": None, "objective": None, "computation": {}, "parts": None, "topology": None}
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -84,6 +85,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     )
     return {
         "model": train.get("initial_checkpoint_path") or configuration.macro("MODEL"),
+        "topology": configuration.macro("TOPOLOGY") if "TOPOLOGY" in configuration.declared_macros() else None,
         "config": program.config,
         "computation": computation,
         "rows": program.rows,
@@ -133,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", help="models/NAME.gin")
-    parser.add_argument("--topology", required=True, help="v3:8x8, v4:4x4x4, v5p:4x4x8, v5e:16x16, v6e:16x16, ...")
+    parser.add_argument(
+        "--topology", help="v3:8x8, v4:4x4x4, v5p:4x4x8, v5e:16x16, v6e:16x16, ...; a run file's TOPOLOGY by itself"
+    )
     parser.add_argument(
         "--slices", type=options.count, default=1, help="so many of them, joined by the data-centre network"
     )
@@ -165,6 +169,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = argparse.Namespace(**given | {k: v for k, v in defaults.items() if given.get(k) is None})
         if arguments.model is None:
             raise FlanError(f"precompile: give a --model ({', '.join(configuration.model_names())}) or a --gin_file.")
+        if arguments.topology is None:
+            raise FlanError("precompile: give a --topology, such as v5e:2x4, or a run file with TOPOLOGY.")
         where = topology.load(arguments.topology, arguments.slices)
         plan = plan_of(arguments, where)
         if arguments.sweep:

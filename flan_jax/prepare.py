@@ -3,6 +3,7 @@
 python -m flan_jax.prepare --data=samples --vocabulary=models/gemma3-270m/vocabulary --to=prepared
 python -m flan_jax.prepare --data=samples --style=instructions,5_shots --mixture=flan_without_nli --to=prepared
 python -m flan_jax.prepare --jsonl=chat.jsonl --name=my_chat --cluster=unknown --to=prepared
+python -m flan_jax.prepare --jsonl=chat.jsonl --chat --vocabulary=models/gemma3-270m/vocabulary --to=prepared
 python -m flan_jax.prepare --seqio=my_task --module=my_tasks --cluster=sentiment --to=prepared
 python -m flan_jax.prepare --evaluate --checkpoint=models/gemma3-270m --style=5_shots --datasets=nli --to=prepared
 
@@ -215,6 +216,13 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of a user's own data."""
     group = parser.add_argument_group("data of your own (docs/your_data.md)")
     group.add_argument("--jsonl", type=options.path, help="JSON lines of prompts and targets, or of conversations")
+    group.add_argument(
+        "--chat",
+        nargs="?",
+        const="",
+        metavar="TEMPLATE",
+        help="write conversations by the vocabulary's own chat template, or that of a name; the plain form by default",
+    )
     group.add_argument("--seqio", help="the name of a SeqIO task or mixture with inputs and targets")
     group.add_argument("--module", help="with --seqio: the module that registers it, as Python imports it")
     group.add_argument("--name", help="what the dataset is called; by default after the file or the task")

@@ -182,8 +182,16 @@ class Protocol:
           setting: "auto", or the joint that is wanted.
 
         Raises:
-          FlanError: no such joint, or another than "eos" for an encoder-decoder.
+          FlanError: no such joint, another than "eos" for an encoder-decoder, or an encoder for what a chat template
+            wrote.
         """
+        if self.record.written:
+            if has_encoder:
+                raise FlanError(
+                    f"{self.record.name} was written by a chat template, and this model has an encoder, which reads "
+                    "the prompt apart from the answer: prepare it without --chat."
+                )
+            return JOINED
         trained = None if self.style.words == styles.GPT3 else trained
         return joint(trained, has_encoder, setting, otherwise=self.untuned_joint)
 

@@ -20,7 +20,7 @@ from flan_jax import options
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
-from flan_jax.values import TOKENS
+from flan_jax.values import LOSS_AVERAGES, TOKENS
 from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED, Finding
 from flan_jax.verification.request import Request
@@ -94,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--huggingface", type=options.path, help="a folder of transformers with the same model")
     parser.add_argument("--attention", default="", help="how the checked side computes attention; the model's own way")
+    parser.add_argument(
+        "--loss_averaging", default="", help=f"{' or '.join(LOSS_AVERAGES)}; that of its run.json by default"
+    )
     parser.add_argument("--checks", default="", help=f"only these, with commas: {', '.join(checks.CHECKS)}")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")

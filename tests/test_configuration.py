@@ -126,6 +126,7 @@ def _required(name):
         (b"TRAIN_STEPS = nan\n", "run.gin line 1"),
         (b"<html>\n", "run.gin line 1"),
         (b"TRAIN_STEPS: 3\n", "run.gin"),
+        (b"a/TRAIN_STEPS = 3\n", "a/TRAIN_STEPS is set in a scope 'a', which nothing enters: write TRAIN_STEPS."),
         (b'{"TRAIN_STEPS": 3}\n', "run.gin line 1"),
     ],
 )
@@ -211,3 +212,116 @@ def test_hostile_models(tmp_path, content, says):
         configuration.model_config(str(path))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value).strip()
+
+
+# ------------------------------------------------------------------------------------------- two parses in one process
+
+
+def parsed_here(tmp_path, text, *bindings):
+    path = tmp_path / "run.gin"
+    path.write_text(text)
+    configuration.parse([str(path)], [*bindings])
+
+
+@gin.configurable
+def of_the_user(size=1, name=""):
+    return size, name
+
+
+def test_nothing_of_an_earlier_parse_counts(tmp_path):
+    """As in a notebook, where a cell with another run file is started next."""
+    import flan_jax.training.configurables  # noqa: F401
+
+    parsed_here(
+        tmp_path,
+        "TRAIN_STEPS = 3\nEMA_DECAY = 0.9\ntrain.ema_decay = %EMA_DECAY\nadafactor.momentum = 0.5\n",
+        "train.log_period = 7",
+    )
+    assert configuration.arguments("train") == {"ema_decay": 0.9, "log_period": 7}
+    parsed_here(tmp_path, "TRAIN_STEPS = 4\ntrain.train_steps = %TRAIN_STEPS\n")
+    assert configuration.declared_macros() == {"TRAIN_STEPS"}
+    assert configuration.arguments("train") == {"train_steps": 4}
+    assert configuration.arguments("adafactor") == {}
+    assert "EMA_DECAY" not in gin.config_str()
+
+
+def test_nor_of_one_that_failed(tmp_path):
+    with pytest.raises(FlanError, match="KEEP_CHECKPOINTS"):
+        parsed_here(tmp_path, "EMA_DECAY = 0.9\nKEEP_CHECKPOINTS = 0\n")
+    with pytest.raises(FlanError, match="unknown macro 'EMA_DECAY'"):
+        parsed_here(tmp_path, "TRAIN_STEPS = 4\n", "EMA_DECAY = 0.9")
+
+
+def test_a_required_macro_is_asked_for_again(run_file):
+    configuration.parse([run_file], ["MODEL_DIR = 'here'"])
+    with pytest.raises(FlanError, match="macro MODEL_DIR has no value"):
+        configuration.parse([run_file], [])
+
+
+def test_modules_of_an_earlier_run_are_gone(tmp_path, monkeypatch):
+    from flan_jax import own_tasks
+
+    monkeypatch.setenv(own_tasks.VARIABLE, "json")  # as --tasks leaves it
+    parsed_here(tmp_path, "TASKS = 'string'\n")
+    assert own_tasks.named() == "json,string"
+    parsed_here(tmp_path, "TASKS = None\n")
+    assert own_tasks.named() == "json"
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_what_a_user_binds_for_functions_of_his_own_stays(tmp_path, locked):
+    gin.parse_config("SIZE = 5\nof_the_user.size = %SIZE")
+    gin.bind_parameter("scope/of_the_user.name", "mine")
+    if locked:
+        gin.finalize()
+    for steps in (3, 4):
+        parsed_here(tmp_path, f"TRAIN_STEPS = {steps}\n")
+        assert configuration.macro("TRAIN_STEPS") == steps
+        assert of_the_user() == (5, "")
+        with gin.config_scope("scope"):
+            assert of_the_user() == (5, "mine")
+    assert gin.config_is_locked() == locked
+    parsed_here(tmp_path, "TRAIN_STEPS = %SIZE\n", "SIZE = 6")
+    assert configuration.macro("TRAIN_STEPS") == 6 and of_the_user() == (6, "")
+
+
+@pytest.mark.parametrize(
+    ("bound", "called"),
+    [
+        ("train.batch_size = 4", "train.batch_size"),
+        ("BATCH_SIZE = 4", "BATCH_SIZE"),
+        ("adafactor.momentum = 0.9", "adafactor.momentum"),
+        ("other/train.batch_size = 4", "train.batch_size"),
+        ("model_config.overrides = {}", "model_config.overrides"),
+    ],
+)
+def test_what_a_user_binds_of_a_run_is_not_lost_in_silence(tmp_path, bound, called):
+    """The run's files would overrule it, or it would be there for one run and gone for the next."""
+    import flan_jax.training.configurables  # noqa: F401
+
+    for _ in range(2):
+        gin.parse_config(bound)
+        with pytest.raises(FlanError, match=rf"^{called} has a value in gin already.*--gin.{called}=VALUE, or call"):
+            parsed_here(tmp_path, "TRAIN_STEPS = 3\n")
+        gin.clear_config()
+        parsed_here(tmp_path, "TRAIN_STEPS = 3\n")  # and then another between two runs
+
+
+def test_scopes_are_entered_by_references_alone(tmp_path):
+    import flan_jax.training.configurables  # noqa: F401
+
+    scoped = "fast/adafactor.momentum = 0.5\n"
+    parsed_here(tmp_path, f"{scoped}train.optimizer = @fast/adafactor()\n")
+    assert configuration.arguments("train")["optimizer"].description["momentum"] == 0.5
+    with pytest.raises(FlanError, match="fast/adafactor.momentum is set in a scope 'fast', which nothing enters"):
+        parsed_here(tmp_path, f"{scoped}train.optimizer = @adafactor()\n")
+
+
+def test_a_run_file_of_another_program(tmp_path):
+    """Such as tune.gin given to `flan_jax.eval`, which has not made training known."""
+    import subprocess
+    import sys
+
+    code = "from flan_jax import configuration; configuration.parse(['runs/tune.gin'], [\"MODEL_DIR = 'm'\"])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert "this program does not call 'train': the file is one for python -m flan_jax.train." in done.stderr

@@ -12,6 +12,7 @@ import own_module
 import pytest
 
 from flan_jax import browse, catalog, configuration, own_data, own_tasks, parts, prepare, train
+from flan_jax import eval as eval_binary
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import sources
 from flan_jax.errors import FlanError
@@ -98,6 +99,14 @@ def test_from_prepare_through_train_to_evaluation(module, tmp_path, capsys, monk
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
     assert {"my_spam", "my_titles", "sst2"} >= set(line["dataset_loss"]) >= {"my_spam"}
     assert set(line["eval"]) == {"my_spam", "rte"} and set(line["eval_cluster"]) == {"spam", "nli"}
+    monkeypatch.setenv(own_tasks.VARIABLE, "")
+    more = {"CHECKPOINT_PATH": f"{tmp_path}/run", "EVAL_OUTPUT_DIR": f"{tmp_path}/out", "MAX_DEV_EXAMPLES": 0}
+    more |= {name: given[name] for name in ("PREPARED_DIR", "TASKS", "GENERATE", "MAX_EXAMPLES")}
+    given_to_eval = [f"--gin.{name}={value!r}" for name, value in more.items()]
+    eval_binary.main(["--gin_file=runs/eval.gin", *given_to_eval, "--gin.DATASETS=('my_spam',)", "--allow_seen"])
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["datasets"]["my_spam"]["label"] == "zero-shot, seen"
+    assert (tmp_path / "out" / "report.html").is_file()
     manifest = Manifest.load(tmp_path / "run")
     assert manifest.tuning["clusters"] == ["sentiment", "spam", "summarization"]
     said = {name: labels.status(catalog.dataset(name), manifest) for name in ("my_spam", "rte", "bool_q", "xsum")}

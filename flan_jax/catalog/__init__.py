@@ -100,6 +100,7 @@ def _prepared(definitions: str, names: str) -> dict[str, Dataset]:
             metrics=one.metrics,
             gpt3_prompt=Gpt3Prompt("{inputs}"),
             in_flan=False,
+            written=one.vocabulary if one.template else "",
         )
         for one in own_data.definitions(definitions)
     }

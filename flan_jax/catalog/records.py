@@ -99,6 +99,8 @@ class Dataset:
       schema: the fields of a row of local JSONL, where TFDS has no such dataset: "text", "texts" (several), "int",
         "float", or the names of a label, in order.
       own_cluster: the record of its cluster, where that is none of the paper's.
+      written: of conversations that a chat template wrote, the fingerprint of its vocabulary. Inputs are then tokens as
+        they are written, BOS and control tokens too, and the answer follows at once.
       nested: maps a row of local JSONL in another form of the data, such as a whole dialogue, to rows of the TFDS
         schema; a row that is in this schema comes back alone.
     """
@@ -128,6 +130,7 @@ class Dataset:
     nested: Callable[[Mapping[str, Any]], list[Any]] | None = None
     schema: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
     own_cluster: Cluster | None = None
+    written: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.cluster, Cluster):

@@ -73,8 +73,9 @@ class Chat:
         self,
         messages: Sequence[Message],
         name: str | None = None,
+        /,
         *,
-        answer: bool = True,
+        add_generation_prompt: bool = True,
         **more: Any,
     ) -> str:
         """The text of a conversation.
@@ -82,7 +83,7 @@ class Chat:
         Args:
           messages: each with a "role" and mostly a "content".
           name: of the template; None takes the default, or "tool_use" where that exists and there are tools.
-          answer: whether the model's answer comes next; otherwise it goes on with the last message.
+          add_generation_prompt: whether the model's answer comes next; otherwise it goes on with the last message.
           **more: whatever else a template reads, such as `tools` and `documents`.
 
         Raises:
@@ -91,15 +92,36 @@ class Chat:
         if not messages:
             raise FlanError("a conversation needs a message: give one or more.")
         chat = [_message(message) for message in messages]
-        if not answer:
+        if not add_generation_prompt:
             chat[-1] = _open(chat[-1])
+        text = self._rendered(chat, name, add_generation_prompt, more)
+        if add_generation_prompt:
+            return text
+        if _HERE not in text:
+            raise FlanError("the chat template leaves the last message out, so that it cannot be continued.")
+        at = text.rindex(_HERE)
+        # A template that trims messages has taken the space away that followed the mark.
+        return text[:at] if text[at + len(_HERE) :].startswith(" ") else text[:at].rstrip()
+
+    def whole(self, messages: Sequence[Message], name: str | None = None, /, **more: Any) -> str:
+        """The text of a conversation that is over: its last message is ended, and nobody is asked to speak.
+
+        Args:
+          messages: see `render`; so are the next two.
+          name: ...
+          **more: ...
+
+        Raises:
+          FlanError: see `render`.
+        """
+        return self._rendered([_message(message) for message in messages], name, False, more)
+
+    def _rendered(self, chat: Sequence[Message], name: str | None, asks: bool, more: Mapping[str, Any]) -> str:
         if name is None and more.get("tools") is not None and _WITH_TOOLS in self.templates:
             name = _WITH_TOOLS
         read = {"tools": None, "documents": None, **self.special_tokens, **more}
         try:
-            text = _compiled(self.template(name)).render(
-                read | {"messages": chat, "add_generation_prompt": answer},
-            )
+            return _compiled(self.template(name)).render(read | {"messages": chat, "add_generation_prompt": asks})
         except FlanError:
             raise
         except Exception as error:  # a template is a program: it can fail in any way
@@ -108,13 +130,6 @@ class Chat:
                 f"the chat template refuses these messages ({reason[:200].rstrip('.')}): change the messages, or give "
                 "the text as a prompt without --chat."
             ) from error
-        if answer:
-            return text
-        if _HERE not in text:
-            raise FlanError("the chat template leaves the last message out, so that it cannot be continued.")
-        at = text.rindex(_HERE)
-        # A template that trims messages has taken the space away that followed the mark.
-        return text[:at] if text[at + len(_HERE) :].startswith(" ") else text[:at].rstrip()
 
     def save(self, folder: AnyPath) -> None:
         """Writes the templates, as files of transformers.

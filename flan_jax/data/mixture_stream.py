@@ -28,12 +28,14 @@ class Prepared:
       mixture: the mixture.
       composition: its parts that are there.
       digests: of all that is stored of each, by part.
+      separators: tokens that the prompts of a chat template end with, by part.
       stores: where their tokens are, by style.
     """
 
     mixture: parts.Mixture
     composition: mixtures.Composition
     digests: dict[str, str]
+    separators: dict[str, int]
     stores: dict[str, TokenStore]
 
     def tokens(self) -> dict[str, DatasetTokens]:
@@ -65,7 +67,7 @@ def composed(
     Raises:
       FlanError: as `open_mixture`.
     """
-    own_data.use(prepared_dir)
+    own = {one.name: one.template for one in own_data.use(prepared_dir)}
     mixture = parts.of(mixture)
     as_they_are = {one.name for one in own_data.definitions(own_data.named())}
     for part in mixture.parts:
@@ -97,7 +99,14 @@ def composed(
     _refuse_other_records(chosen, found, prepared_dir)
     examples = {part.dataset: int(found[part.name]["num_records"]) for part in chosen}
     digests = {part.name: str(found[part.name]["digest"]) for part in chosen}
-    return Prepared(mixture, mixtures.composition(mixture, examples), digests, stores)
+    for part in chosen:
+        if found[part.name].get(token_store.TEMPLATE, "") != own.get(part.dataset, ""):
+            raise FlanError(
+                f"dataset {part.dataset} in {prepared_dir} was prepared again in another form, for another vocabulary "
+                "than this: prepare it for this one too, under another name."
+            )
+    written = {name: info[token_store.SEPARATOR] for name, info in found.items() if token_store.SEPARATOR in info}
+    return Prepared(mixture, mixtures.composition(mixture, examples), digests, written, stores)
 
 
 def _arguments(mixture: parts.Mixture) -> str:
@@ -152,16 +161,26 @@ def _refuse_other_records(
             )
 
 
-def separators(composition: mixtures.Composition, tokenizer: Tokenizer, encoder_decoder: bool) -> dict[str, int]:
+def separators(prepared: Prepared, tokenizer: Tokenizer, encoder_decoder: bool) -> dict[str, int]:
     """The token between input and target, of the parts where it is not EOS.
 
     Raises:
       FlanError: the model has an encoder, which reads inputs apart; or the vocabulary has no token that a line break
-        is wherever it stands, so that an answer after one is other tokens than by itself.
+        is wherever it stands, so that an answer after one is other tokens than by itself; or a line break is asked for
+        where a chat template wrote what stands there.
     """
-    names = [m.part for m in composition.members if m.joint == protocol.NEWLINE]
+    names = [m.part for m in prepared.composition.members if m.joint == protocol.NEWLINE]
+    if encoder_decoder and prepared.separators:
+        raise FlanError(
+            f"{next(iter(prepared.separators))} was written by a chat template, and this model has an encoder, which "
+            "reads inputs apart: prepare it without --chat."
+        )
+    if both := [name for name in names if name in prepared.separators]:
+        raise FlanError(
+            f"JOINTS: {both[0]} was written by a chat template, which says what stands there: leave it out."
+        )
     if not names:
-        return {}
+        return dict(prepared.separators)
     if encoder_decoder:
         raise FlanError(f"JOINTS: {names[0]} has 'newline', and this model has an encoder, which reads inputs apart.")
     alone = tokenizer.encode(["\n"])[0]
@@ -172,7 +191,7 @@ def separators(composition: mixtures.Composition, tokenizer: Tokenizer, encoder_
             f"JOINTS: {names[0]} has 'newline', and this vocabulary writes an answer after a line break in other "
             "tokens than by itself: leave 'eos' between them."
         )
-    return dict.fromkeys(names, int(alone[0]))
+    return prepared.separators | dict.fromkeys(names, int(alone[0]))
 
 
 def open_mixture(
@@ -223,6 +242,6 @@ def open_mixture(
         loss_averaging=loss_averaging,
         loss_on_inputs=loss_on_inputs,
         loss_weights=composition.loss_weights,
-        separators=separators(composition, tokenizer, encoder_decoder),
+        separators=separators(prepared, tokenizer, encoder_decoder),
     )
     return composition, stream

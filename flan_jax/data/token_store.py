@@ -30,6 +30,8 @@ from flan_jax.files import AnyPath, RemotePath, staging_home, user_path, whole_f
 
 VERSION = 2  # of the folder's form; the first had no hashes
 
+# In the info of conversations that a chat template wrote: its digest, and the token that its prompts end with.
+TEMPLATE, SEPARATOR = "chat_template", "separator"
 _PART = 1 << 24  # bytes of a file that are read at once
 
 INDEX = np.dtype(

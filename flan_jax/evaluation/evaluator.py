@@ -166,7 +166,8 @@ def evaluate(
         "model_digest": manifest.digest(),
         "tuning": manifest.tuning,
         "settings": {**dataclasses.asdict(settings), "ways": list(settings.ways)},
-        "joint": next(iter(joints.values()), None),  # it depends on style and model alone
+        # It depends on style and model alone, but for what a chat template wrote.
+        "joint": next((joint for _, joint in sorted(joints.items(), key=lambda one: bool(one[0].written))), None),
         "weights": weights,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "provenance": provenance.of_run(seed=settings.seed),

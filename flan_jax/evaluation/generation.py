@@ -5,7 +5,7 @@ from __future__ import annotations
 from flan_jax.data import trimming
 from flan_jax.data.examples import UnusableError
 from flan_jax.data.vocabularies import Tokenizer
-from flan_jax.decoding.completion import complete
+from flan_jax.decoding.completion import complete, complete_tokens
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import NotFiniteError
 from flan_jax.evaluation.figures import example_score, example_statistics
@@ -25,7 +25,7 @@ def generate(generator: Generator, tokenizer: Tokenizer, unit: Unit, joint: str)
       InvalidError: the model's logits are NaN or infinite; nothing is written.
     """
     record, asked = unit.builder.record, unit.builder.protocol
-    texts, lines, left = [], [], []
+    texts, tokens, lines, left = [], [], [], []
     for row in unit.rows:
         try:
             prompt, example = unit.prompt(tokenizer, row)
@@ -33,17 +33,15 @@ def generate(generator: Generator, tokenizer: Tokenizer, unit: Unit, joint: str)
             left.append(Left(row["id"], unit.number, str(error)))
             continue
         texts.append(prompt.inputs)
+        tokens.append(prompt.tokens)
         references = list(row["fields"].get("references") or [row["fields"]["answer"]])
         lines.append(unit.line(row, prompt.inputs, example.shots, prompt.cut_tokens) | {"references": references})
+    settings = {"max_new_tokens": asked.max_new_tokens, "stops": () if record.written else asked.stops(joint)}
     try:
-        said = complete(
-            generator,
-            tokenizer,
-            texts,
-            joint=joint,
-            max_new_tokens=asked.max_new_tokens,
-            stops=asked.stops(joint),
-        )
+        if record.written:
+            said = complete_tokens(generator, tokenizer, tokens, **settings)
+        else:
+            said = complete(generator, tokenizer, texts, joint=joint, **settings)
     except NotFiniteError as error:
         raise InvalidError(unit, lines[error.number]["id"], "logits") from error
     predictions = []

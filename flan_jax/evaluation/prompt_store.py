@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import distributed, ways
+from flan_jax import distributed, styles, ways
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
@@ -71,6 +71,14 @@ def read_records(
       FlanError: nothing was prepared, or it is not as it was; see `data.examples.read`.
     """
     name, style = asked.record.name, asked.style
+    if written := asked.record.written:
+        if written != tokenizer.fingerprint:
+            raise FlanError(
+                f"{name} was written by the chat template of another vocabulary ({written[:8]}) than this model's "
+                f"({tokenizer.fingerprint[:8]}): prepare it for this one under another name."
+            )
+        if style != styles.PAPER:
+            raise FlanError(f"{name} was written by a chat template, and is asked so alone: style {style.name} is not.")
     test = example_files.read(prepared_dir, name, example_files.TEST, max_examples)
     dev = example_files.read(prepared_dir, name, example_files.DEV, max_dev_examples)
     pool = example_files.read(prepared_dir, name, example_files.EXEMPLARS) if style.shots else []

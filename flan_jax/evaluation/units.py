@@ -167,6 +167,8 @@ class Unit:
     def prompt(self, tokenizer: Tokenizer, row: Mapping[str, Any]) -> tuple[trimming.Fitted, Example]:
         """The prompt of a record, cut to the protocol's limit, and the example as it was before.
 
+        What a chat template wrote is never cut, and its tokens have BOS where the template has it.
+
         Raises:
           UnusableError: the record cannot be asked in any way.
           TooLongError: exemplars, instruction and options alone exceed the limit.
@@ -176,6 +178,11 @@ class Unit:
         example = self.builder.build(row["id"], row["fields"], self.number)
         room = asked.input_room(tokenizer.bos_id is not None)
         template = asked.templates[self.number]
+        if self.builder.record.written:
+            ids = tuple(tokenizer.encode_written([example.inputs])[0])
+            if len(ids) > asked.max_input_tokens:
+                raise trimming.TooLongError(f"it takes {len(ids)} tokens; there is room for {asked.max_input_tokens}")
+            return trimming.Fitted(example.inputs, ids, example.fields), example
         return trimming.fit(template, example.fields, example.prefix, tokenizer, room, asked.trim), example
 
     def line(self, row: Mapping[str, Any], prompt: str, shots: int, cut_tokens: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flan_jax import catalog
+from flan_jax.inspection import settings
 from flan_jax.inspection.examples import Shown, Span
 from flan_jax.inspection.rows import Row
 
@@ -105,3 +106,35 @@ def row_panel(row: Row) -> RenderableType:
     used = f"{row.filled} of {row.length} slots filled ({row.filled / row.length:.3f})"
     targets = f"{row.target_filled} of {row.target_length} target slots ({row.target_filled / row.target_length:.3f})"
     return Group(table, Panel(text, title=f"step {row.step}, row {row.number}", subtitle=f"{used}; {targets}"))
+
+
+def macros_table(file: str, members: Sequence[settings.Macro]) -> Table:
+    """The macros of a run file, under their headings."""
+    table = Table(box=box.SIMPLE, title=f"macros of {file}", title_justify="left")
+    for head in ("macro", "default", "what it is for"):
+        table.add_column(head, overflow="fold", no_wrap=head == "macro")
+    last = members[0].section
+    for macro in members:
+        if macro.section != last:
+            table.add_section()
+        last = macro.section
+        table.add_row(macro.name, Text(macro.default), Text(macro.meaning))
+    return table
+
+
+def setting_panel(one: settings.Macro | settings.Function) -> Panel:
+    """A macro, or a function with its arguments."""
+    table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    if isinstance(one, settings.Macro):
+        rows = [("default", one.default), ("may be", one.wanted), *((f"  {key}", of) for key, of in one.keys.items())]
+        rows += [("note", one.note)] * bool(one.note) + [("sets", ", ".join(one.arguments))]
+    else:
+        rows = [
+            (f"{argument.name} = {argument.default}", f"{argument.meaning} ({argument.macro or argument.wanted})")
+            for argument in one.arguments
+        ]
+    for name, text in rows:
+        table.add_row(Text(name, style=FIELD), Text(text))
+    return Panel(Group(Text(one.meaning), table), title=one.name, title_align="left")

@@ -151,12 +151,12 @@ class FlanJaxLM(LM):
           FlanError: the model has no template, or it refuses these messages.
         """
         try:
-            return self._chat.render(chat_history, self._template, answer=add_generation_prompt)
+            return self._chat.render(chat_history, self._template, add_generation_prompt=add_generation_prompt)
         except FlanError:
             others = [message for message in chat_history if message["role"] != "system"]
             if len(others) == len(chat_history):
                 raise
-            return self._chat.render(others, self._template, answer=add_generation_prompt)
+            return self._chat.render(others, self._template, add_generation_prompt=add_generation_prompt)
 
     @property
     def _chat(self) -> Chat:

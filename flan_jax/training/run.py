@@ -523,7 +523,7 @@ def resolve(
     refuse_undivided(mesh.shape, batch_size, microbatches, ("MESH", "BATCH_SIZE", "MICROBATCHES"))
     models.refuse_attention(config.attention, mesh.devices.flat[0].platform)
     prepared = composed(mixture, prepared_dir, tokenizer.fingerprint)
-    separators(prepared.composition, tokenizer, bool(config.num_encoder_layers))
+    separators(prepared, tokenizer, bool(config.num_encoder_layers))
     devices = mesh.devices.flat
     run = Run(
         mixture=prepared.mixture.name,

@@ -22,7 +22,7 @@ _STEPS = 16  # that are looked through
 
 
 def check(subject: Subject, tally: Tally) -> None:
-    """Compares the gradients of the stream's first batch whose rows differ in target tokens; see `SAYS`."""
+    """Compares the gradients of the stream's first batch whose rows differ in weight; see `SAYS`."""
     microbatches = subject.request.microbatches
     number = _step_of_unequal_rows(subject)
     batch = subject.stream.batch(number)
@@ -33,8 +33,8 @@ def check(subject: Subject, tally: Tally) -> None:
     if microbatches > 1:
         ways[f"{microbatches} microbatches"] = (microbatches, batch)
         ways[f"{microbatches} microbatches in another order"] = (microbatches, another)
-        if len(set(np.count_nonzero(batch["weights"], axis=1).tolist())) == 1:
-            tally.left_out.append("the weight of microbatches left out: all rows have as many target tokens")
+        if len(set(batch["weights"].sum(axis=1).tolist())) == 1:
+            tally.left_out.append("the weight of microbatches left out: all rows weigh the same")
     else:
         tally.left_out.append("microbatches and the order of rows left out: --microbatches=1")
     for way, (parts, rows) in ways.items():
@@ -46,12 +46,15 @@ def check(subject: Subject, tally: Tally) -> None:
 
 
 def _step_of_unequal_rows(subject: Subject) -> int:
-    """The first step whose rows differ in target tokens: rows that weigh the same by mistake show there only."""
+    """The first step whose rows differ in weight: rows that weigh the same by mistake show there only."""
     steps = range(_STEPS if subject.stream.rows_per_batch > 1 else 1)
     counts = (
         (
             step,
-            [sum(len(one.answer) for one in subject.drawn(step, row)) for row in range(subject.stream.rows_per_batch)],
+            [
+                round(sum(subject.weight(one) * len(one.answer) for one in subject.learned(step, row)), 3)
+                for row in range(subject.stream.rows_per_batch)
+            ],
         )
         for step in steps
     )
@@ -63,11 +66,11 @@ def _largest(tree: Any) -> float:
 
 
 def _alone(subject: Subject, step: int) -> tuple[Any, int, int]:
-    """The gradient of the weighted mean loss over all target tokens, one example at a time, and how many those are."""
+    """The gradient of the weighted mean of what is minimised, one example at a time; examples and target tokens."""
     total, examples, tokens, weights = None, 0, 0, 0.0
     for row in range(subject.stream.rows_per_batch):
-        for one in subject.drawn(step, row):
-            found, weight = subject.plain.gradient(one.prompt, one.answer), subject.stream.loss_weight(one.segment.part)
+        for one in subject.learned(step, row):
+            found, weight = subject.plain.gradient(one.prompt, one.answer), subject.weight(one)
             total = _add(jax.tree.map(jnp.zeros_like, found) if total is None else total, found, weight)
             examples, tokens, weights = examples + 1, tokens + len(one.answer), weights + weight * len(one.answer)
     return _divide(total, weights), examples, tokens
@@ -86,7 +89,7 @@ def _divide(sums: Any, by: jax.Array) -> Any:
 def _step(subject: Subject, microbatches: int) -> Callable[[Any, dict[str, np.ndarray]], Any]:
     """(params, batch) -> the gradient that a training step hands to its optimizer."""
     keep = optax.GradientTransformation(lambda params: None, lambda updates, state, params=None: (updates, updates))
-    step = make_train_step(subject.model, keep, len(subject.stream.parts), microbatches)
+    step = make_train_step(subject.model, keep, len(subject.stream.parts), microbatches, objective=subject.objective)
     return jax.jit(lambda params, batch: step(TrainState(jnp.int32(0), params, None), batch)[0].opt_state)
 
 

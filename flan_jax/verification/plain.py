@@ -30,11 +30,16 @@ class Plain:
     Args:
       config: the shape of the model.
       params: its parameters.
+      z_loss: coefficient of log(Z)^2 in what `gradient` is of.
+      label_smoothing: the share of a target's probability that all other tokens have there.
     """
 
-    def __init__(self, config: models.DecoderConfig, params: Any) -> None:
+    def __init__(
+        self, config: models.DecoderConfig, params: Any, z_loss: float = 0.0, label_smoothing: float = 0.0
+    ) -> None:
         self.model = models.build(config.computed(dtype="float32", attention="xla", remat="none"))
         self._params = params
+        self._knobs = (z_loss, label_smoothing)
 
     @property
     def has_encoder(self) -> bool:
@@ -60,13 +65,13 @@ class Plain:
         return np.concatenate(found)[: len(answer)]
 
     def gradient(self, prompt: Sequence[int], answer: Sequence[int]) -> Any:
-        """The gradient of the summed negative log-likelihood of an answer, as a tree like the parameters."""
+        """The gradient of an answer's summed loss, as a tree like the parameters."""
         arrays, first = self._row(prompt, answer, _GROWTH_OF_GRADIENT)
         size = _room(len(answer), _HEAD, _GROWTH_OF_GRADIENT)
         places, targets, weights = np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.float32)
         places[: len(answer)] = np.arange(first, first + len(answer))
         targets[: len(answer)], weights[: len(answer)] = answer, 1
-        return _gradient(self.model, self._params, arrays, places, targets, weights)
+        return _gradient(self.model, self._params, arrays, places, targets, weights, *self._knobs)
 
     def _row(self, prompt: Sequence[int], answer: Sequence[int], growth: int = 2) -> tuple[dict[str, np.ndarray], int]:
         """A row's arrays, and the slot that predicts the first token of the answer."""
@@ -111,13 +116,29 @@ def _head(model: models.Model, params: Any, hidden_LxD: jax.Array, places_A: jax
 
 
 def _loss(
-    model: models.Model, params: Any, arrays: dict, places_A: jax.Array, targets_A: jax.Array, weights_A: jax.Array
+    model: models.Model,
+    params: Any,
+    arrays: dict,
+    places_A: jax.Array,
+    targets_A: jax.Array,
+    weights_A: jax.Array,
+    z_loss: float,
+    label_smoothing: float,
 ) -> jax.Array:
-    logprobs_AxV = jax.nn.log_softmax(_head(model, params, _forward(model, params, arrays), places_A))
-    return -(jnp.take_along_axis(logprobs_AxV, targets_A[:, None], 1)[:, 0] * weights_A).sum()
+    """The sum over targets; less what does not depend on the parameters, the entropy of a smoothed target."""
+    logits_AxV = _head(model, params, _forward(model, params, arrays), places_A)
+    logprobs_AxV = jax.nn.log_softmax(logits_AxV)
+    of_target_A = jnp.take_along_axis(logprobs_AxV, targets_A[:, None], 1)[:, 0]
+    loss_A = -of_target_A
+    if label_smoothing:
+        of_others_A = (logprobs_AxV.sum(axis=1) - of_target_A) / (logprobs_AxV.shape[1] - 1)
+        loss_A = -(1 - label_smoothing) * of_target_A - label_smoothing * of_others_A
+    if z_loss:
+        loss_A += z_loss * jax.nn.logsumexp(logits_AxV, axis=1) ** 2
+    return (loss_A * weights_A).sum()
 
 
-_gradient = jax.jit(jax.grad(_loss, argnums=1), static_argnums=0)
+_gradient = jax.jit(jax.grad(_loss, argnums=1), static_argnums=(0, 6, 7))
 
 
 def log_likelihoods(logits_NxV: np.ndarray, answer: Sequence[int]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from flan_jax import values
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.errors import FlanError
 from flan_jax.values import SEEDS, TOKENS, Unfit, Whole
@@ -28,6 +29,7 @@ class Request:
       lengths: of inputs and targets, as in training.
       huggingface: a folder of transformers with the same model; without it nothing is compared with transformers.
       attention: how the checked side computes attention; "" takes the model's own way.
+      loss_averaging: what a target weighs, one of `values.LOSS_AVERAGES`; "" takes the run's own, or "per_token".
     """
 
     checkpoint: str
@@ -41,6 +43,7 @@ class Request:
     lengths: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(LENGTHS))
     huggingface: str | None = None
     attention: str = ""
+    loss_averaging: str = ""
 
     def __post_init__(self) -> None:
         given = [(name, getattr(self, name), kind) for name, kind in _KINDS.items()]
@@ -49,3 +52,5 @@ class Request:
                 kind.fit(value)
             except Unfit as error:
                 raise FlanError(f"--{name} is {value!r}: {str(error) or f'it has to be {kind.wanted}'}.") from error
+        if self.loss_averaging:
+            values.checked("--loss_averaging", values.OneOf(values.LOSS_AVERAGES), self.loss_averaging)

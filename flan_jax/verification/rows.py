@@ -38,7 +38,7 @@ def check(subject: Subject, tally: Tally) -> None:
     for place in ((step, row) for step in itertools.count() for row in range(subject.stream.rows_per_batch)):
         step, row = place
         batch = subject.stream.batch(step, slice(row, row + 1))
-        drawn = subject.drawn(step, row)
+        drawn = subject.learned(step, row)
         arrays = {name: array[0] for name, array in batch.items()}
         predicting = [
             _stands_as_it_should(tally, arrays, segment, one, numbers[one.segment.part], subject)
@@ -77,7 +77,7 @@ def _stands_as_it_should(
         expected = list(range(first, first + len(one.answer)))
         same &= _equal(tally, row["target_positions"][mine], expected, "target_positions", one.place)
     same &= _equal(tally, row["targets"][mine], one.answer, "targets", one.place)
-    weights = [subject.stream.loss_weight(one.segment.part)] * len(one.answer)
+    weights = [subject.weight(one)] * len(one.answer)
     same &= _equal(tally, row["weights"][mine], weights, "weights", one.place)
     same &= _equal(tally, row["dataset_ids"][mine], [part] * len(one.answer), "dataset_ids", one.place)
     return mine if same else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from flan_jax.data.stream import Segment, Stream
 from flan_jax.errors import FlanError
 from flan_jax.files import user_path
 from flan_jax.models.attention_switch import PLATFORMS
+from flan_jax.training.loss import CROSS_ENTROPY
+from flan_jax.training.run import Run
+from flan_jax.values import PER_EXAMPLE
 from flan_jax.verification.findings import Place
 from flan_jax.verification.plain import Plain
 from flan_jax.verification.request import Request
@@ -67,6 +71,7 @@ class Subject:
       model: as it trains and scores, in float32.
       params: its parameters.
       plain: the model called plainly.
+      objective: what its run minimises, without dropout; the mean cross entropy where it has no run.json.
     """
 
     def __init__(self, request: Request) -> None:
@@ -86,7 +91,12 @@ class Subject:
         self.model, self.params, self.tokenizer, _ = arrays.load_model(
             request.checkpoint, self.step, self.mesh, {"dtype": "float32", "attention": attention}
         )
-        self.plain = Plain(self.model.config, self.params)
+        run = Run.load(user_path(request.checkpoint))
+        objective = dataclasses.replace(run.program.objective if run else CROSS_ENTROPY, dropout_rate=0.0)
+        if request.loss_averaging:
+            objective = dataclasses.replace(objective, loss_averaging=request.loss_averaging)
+        self.objective = objective
+        self.plain = Plain(self.model.config, self.params, objective.z_loss, objective.label_smoothing)
         self.stream  # noqa: B018 (says what is wrong with the data before anything is computed)
 
     @property
@@ -110,8 +120,22 @@ class Subject:
             rows_per_batch=rows_per_batch,
             lengths=self.request.lengths,
             encoder_decoder=self.plain.has_encoder,
+            loss_averaging=self.objective.loss_averaging,
+            loss_on_inputs=self.objective.loss_on_inputs,
             datasets=self.request.datasets,
         )[1]
+
+    def weight(self, one: Drawn) -> float:
+        """What each target of an example weighs in a step's mean."""
+        by_part = self.stream.loss_weight(one.segment.part)
+        return by_part / len(one.answer) if self.objective.loss_averaging == PER_EXAMPLE else by_part
+
+    def learned(self, step: int, row: int) -> list[Drawn]:
+        """As `drawn`; where inputs carry loss too, all but an example's first token is its answer."""
+        found = self.drawn(step, row)
+        if not self.objective.loss_on_inputs:
+            return found
+        return [one._replace(prompt=one.prompt[:1], answer=[*one.prompt[1:], *one.answer]) for one in found]
 
     def drawn(self, step: int, row: int) -> list[Drawn]:
         """The examples of a row, in order, each alone: [BOS] inputs EOS (or another joint), then targets EOS."""

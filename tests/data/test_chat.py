@@ -86,10 +86,10 @@ def test_text_is_that_of_transformers(theirs, name, conversation, how):
     before = json.dumps(messages)
     if expected is None:
         with pytest.raises(FlanError) as caught:
-            ours.render(messages, answer=how == "answer")
+            ours.render(messages, add_generation_prompt=how == "answer")
         assert "\n" not in str(caught.value)
     else:
-        assert ours.render(messages, answer=how == "answer") == expected
+        assert ours.render(messages, add_generation_prompt=how == "answer") == expected
     assert json.dumps(messages) == before
 
 
@@ -116,9 +116,11 @@ MORE = {
     "tools": {"tools": [{"type": "function", "function": {"name": "add", "parameters": {"a": "<é>"}}}]},
     "documents": {"documents": [{"title": "a", "text": "b"}]},
     "settings": {"enable_thinking": False},
+    "settings with names of arguments here": {"name": "Ada", "answer": 42, "messages_": 1},
     "nothing": {},
 }
 READS = "{{ tools | tojson }}{{ documents | tojson }}{{ enable_thinking is defined }}{{ messages[0].content }}"
+READS += "{{ name }}{{ answer }}"
 
 
 @pytest.mark.parametrize("more", MORE)
@@ -130,7 +132,7 @@ def test_what_stands_beside_messages(theirs, more):
     assert Chat(templates).render(messages, **MORE[more]) == expected
     assert expected.startswith("with tools") == (more == "tools")
     of_line = chat.checked_settings({"tools": None} | MORE[more] | {"chat_template_kwargs": {"x": 1}}, "here")
-    assert of_line == {k: v for k, v in MORE[more].items() if k != "enable_thinking"} | {"x": 1}
+    assert of_line == {k: v for k, v in MORE[more].items() if k in ("tools", "documents")} | {"x": 1}
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 import dataclasses
 import itertools
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flan_jax import models
 from flan_jax.checkpoint import arrays, digests
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import layouts, stream
 from flan_jax.decoding import generator
 from flan_jax.errors import FlanError
@@ -16,6 +19,8 @@ from flan_jax.models import attention, attention_segments, cache
 from flan_jax.models.attention import Slots
 from flan_jax.scoring import encoder_packing, scorer, tree_packing, trees
 from flan_jax.training import loss, state
+from flan_jax.training.loss import Objective
+from flan_jax.training.run import Program, Run
 from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED
 from flan_jax.verification.request import Request
@@ -59,6 +64,47 @@ def test_other_ways_to_compute_attention_hold_too(verifiable):
     assert {finding.status for finding in found.values()} == {HOLDS}
     assert found["gradient"].compared["ways"] == 1
     assert "microbatches and the order of rows left out" in found["gradient"].line()
+
+
+def _with_objective(folder, to, **objective):
+    """A checkpoint of the same weights, as a run that minimises something else has left it."""
+    shutil.copytree(folder, to)
+    config = Manifest.load(folder).model
+    program = Program.of(models.DecoderConfig.from_dict(config), 8, None, 1, None, Objective(**objective))
+    entries = {"mixture": "flan", "datasets": (), "absent": (), "order": 1, "vocabulary": {}, "start": {"random": 0}}
+    Run(**entries, seed=0, program=program, train_steps=3, mesh={}, hosts={}).save(to)
+    return to
+
+
+PER_EXAMPLE = {"loss_averaging": "per_example"}
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [PER_EXAMPLE, PER_EXAMPLE | {"z_loss": 0.01, "label_smoothing": 0.1, "dropout_rate": 0.5, "loss_on_inputs": True}],
+)
+def test_what_the_run_minimises_is_what_is_checked(verifiable, tmp_path, objective):
+    folders = {**verifiable, "run": _with_objective(verifiable["decoder"], tmp_path / "run", **objective)}
+    subject = Subject(Request(str(folders["run"]), str(folders["prepared"]), examples=4, **SHORT))
+    weights = subject.stream.batch(0)["weights"]
+    assert 0 < weights[weights > 0].min() < 1
+    found = {finding.name: finding for finding in checks.run(subject, ["rows", "gradient"])}
+    assert {name: finding.status for name, finding in found.items()} == {"rows": HOLDS, "gradient": HOLDS}
+    of_all = _run(verifiable, ["gradient"])["gradient"]
+    assert found["gradient"].compared["ways"] == of_all.compared["ways"] == 3
+    if "loss_on_inputs" in objective:
+        assert found["gradient"].compared["target tokens"] > of_all.compared["target tokens"]
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_weights_of_examples_that_are_lost_are_found(verifiable, kind, monkeypatch):
+    """Rows whose targets weigh 1 each, where each example is to weigh 1."""
+    held = _run(verifiable, ["rows", "gradient"], kind, loss_averaging="per_example")
+    assert {finding.status for finding in held.values()} == {HOLDS}
+    monkeypatch.setattr(layouts, "_weight", lambda averaging, count, *rest: 1.0)
+    found = _run(verifiable, ["rows", "gradient"], kind, loss_averaging="per_example")
+    assert {finding.status for finding in found.values()} == {FAILS}
+    assert found["rows"].place["array"] == "weights"
 
 
 # ------------------------------------------------------------------------------------------------------- faults

@@ -8,11 +8,12 @@ from typing import Any
 
 from flan_jax.catalog import UNKNOWN_CLUSTER
 from flan_jax.data import vocabularies
-from flan_jax.data.own import jsonl, store
+from flan_jax.data.own import jsonl, store, templated
 from flan_jax.errors import FlanError
 from flan_jax.files import user_path
 
 _OWN = ("name", "cluster", "input_key", "target_key", "metric", "dev", "test", "leave_out", "module")
+_OWN += ("chat",)
 _CATALOG = ("datasets", "mixture", "check", "style", "workers", "seed", "shards", "beam_pipeline_options", "evaluate")
 _CATALOG += ("checkpoint", "max_dev_examples", "ways", "data", "joint")
 
@@ -44,6 +45,8 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
     if (arguments.module and not arguments.seqio) or (of_lines and not arguments.jsonl):
         wrong, right = ("module", "seqio") if arguments.module and not arguments.seqio else ("input_key", "jsonl")
         raise FlanError(f"--{wrong} is for --{right}: leave it out, or give both.")
+    if arguments.chat is not None and not arguments.jsonl:
+        raise FlanError("--chat is for conversations of --jsonl: leave it out with --seqio.")
     if not arguments.to:
         raise FlanError("prepare needs --to=PREPARED_DIR, where tokens and examples go.")
     to, cluster = user_path(arguments.to, "--to"), arguments.cluster or UNKNOWN_CLUSTER.name
@@ -53,6 +56,11 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
     store.check_name(name, cluster)
     tokenizer = vocabularies.load(arguments.vocabulary or "bytes")
     limits = store.Limits(arguments.max_input_length, arguments.max_target_length)
+    writer = None
+    if arguments.chat is not None:
+        if of_lines:
+            raise FlanError("--chat is for conversations: leave --input_key and --target_key out.")
+        writer = templated.Writer(tokenizer, arguments.chat)
     if file:
         plain = store.without_control_tokens(tokenizer)
         reading = jsonl.read(
@@ -61,6 +69,7 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
             target_key=arguments.target_key or "",
             max_examples=arguments.max_examples,
             room=limits.room(tokenizer),
+            writer=writer,
             count=lambda texts: [len(ids) for ids in tokenizer.encode([plain(text) for text in texts])],
         )
     else:
@@ -72,7 +81,13 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
         if reading.splits.get(part) and getattr(arguments, part) is not None:
             raise FlanError(f"{arguments.seqio} has a split for {part} of its own: leave --{part} out.")
     definition = store.definition_of(
-        name, cluster, f"{'jsonl' if file else 'seqio'}:{where}", reading, arguments.metric or ""
+        name,
+        cluster,
+        f"{'jsonl' if file else 'seqio'}:{where}",
+        reading,
+        arguments.metric or "",
+        writer.digest if writer else "",
+        tokenizer.fingerprint,
     )
     held = {"dev": arguments.dev, "test": arguments.test}
     figures = store.write(definition, reading, tokenizer, to, limits, **held, overwrite=arguments.overwrite)

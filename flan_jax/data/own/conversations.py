@@ -114,7 +114,9 @@ def _line(turn: Turn) -> str:
     return f"{_SAID_BY[role]}: {text}"
 
 
-def contexts(turns: Sequence[Turn], room: int, count: Count) -> Iterator[tuple[int, list[Turn] | None]]:
+def contexts(
+    turns: Sequence[Turn], room: int, count: Count, write: Callable[[Sequence[Turn]], str] = plain
+) -> Iterator[tuple[int, list[Turn] | None]]:
     """What stands before each answer that is learned, less the oldest turns where that is too long.
 
     System messages at the beginning stay, and what is left of the others begins with a turn of the user. A long
@@ -124,6 +126,7 @@ def contexts(turns: Sequence[Turn], room: int, count: Count) -> Iterator[tuple[i
       turns: of a conversation.
       room: most tokens of an input.
       count: how many tokens each of some texts has.
+      write: makes the text that asks for the turn after some.
 
     Yields:
       The number of an answer, and the turns before it; None where not even the last of them fits.
@@ -140,7 +143,7 @@ def contexts(turns: Sequence[Turn], room: int, count: Count) -> Iterator[tuple[i
             if start > head:
                 start = next((n for n in range(start, answer - 1) if turns[n][0] == USER), answer - 1)
             left = [*turns[:head], *turns[start:answer]]
-            if total <= room * _FAR and count([plain(left)])[0] <= room:
+            if total <= room * _FAR and count([write(left)])[0] <= room:
                 yield answer, left
                 break
             if start == answer - 1:

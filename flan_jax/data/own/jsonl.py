@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flan_jax.data.own import conversations
+from flan_jax.data.chat import checked_settings
+from flan_jax.data.own import conversations, templated
 from flan_jax.data.own.records import Reading, UnusableRecord, record_of, text_of
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath
@@ -21,6 +24,7 @@ PAIRS = (
     ("prompt", "completion"),
     ("question", "answer"),
 )
+Asked = Callable[[Sequence[Any]], str]
 _ALSO = "give --input_key and --target_key"
 
 
@@ -32,6 +36,7 @@ def read(
     max_examples: int | None = None,
     room: int = MAX_INPUT_TOKENS,
     count: conversations.Count = lambda texts: [len(text.split()) for text in texts],
+    writer: templated.Writer | None = None,
 ) -> Reading:
     """Reads a file.
 
@@ -42,6 +47,7 @@ def read(
       max_examples: the first so many records, turns of conversations counted; None for all.
       room: most tokens of an input; of a conversation that is too long, the oldest turns go.
       count: how many tokens each of some texts has; words by default.
+      writer: of a chat template, for conversations; None for the plain form.
 
     Raises:
       FlanError: the file cannot be read, or it cannot be told which keys are meant.
@@ -62,6 +68,8 @@ def read(
                 raise UnusableRecord(line.problem or "it is no JSON object")
             if chat is None:
                 chat = conversations.is_chat(row)
+                if writer is not None and not chat:
+                    raise FlanError(f"{path} {place}: --chat is for conversations, and this is none: leave it out.")
                 keys = keys if chat else _keys_of(row, f"{path} {place}")
                 if chat and (also := [pair for pair in PAIRS if all(isinstance(row.get(key), str) for key in pair)]):
                     found.notes.append(f'"{"/".join(also[0])}" stand beside the conversations, and are not read')
@@ -69,10 +77,18 @@ def read(
                 found.records.append(_pair(row, str(line.number), *keys))
                 continue
             turns = conversations.turns_of(row)
+            asked: Asked = conversations.plain
+            counts = count
+            if writer is not None:
+                if row.get(OPTIONS) is not None:
+                    raise UnusableRecord('it has "options", which are asked in the plain form alone: leave --chat out')
+                settings = writer.settings(_settings(row))
+                turns = writer.turns(turns, row[next(key for key in conversations.KEYS if key in row)])
+                asked, counts = functools.partial(writer.asked, settings=settings), writer.count
             opening = next(n for n, (role, _) in enumerate(turns) if role == conversations.USER)
-            group = conversations.plain(turns[: opening + 1])
+            group = asked(turns[: opening + 1])
             context_only = conversations.without_loss(row)
-            for number, before in conversations.contexts(turns, room, count):
+            for number, before in conversations.contexts(turns, room, counts, asked):
                 if number in context_only:
                     unweighted += 1
                     continue
@@ -81,14 +97,19 @@ def read(
                     continue
                 shorter += len(before) < number
                 identity = f"{line.number}#{number}"
-                found.records.append(
-                    record_of(identity, conversations.plain(before), turns[number][1], row.get(OPTIONS), group)
-                )
+                if writer is None:
+                    found.records.append(record_of(identity, asked(before), turns[number][1], row.get(OPTIONS), group))
+                    continue
+                answer = writer.answer(before, turns[number], settings)
+                record = record_of(identity, answer.inputs, answer.text, None, group)
+                found.records.append(dataclasses.replace(record, tokens=answer.tokens))
         except UnusableRecord as problem:
             found.bad.append((place, str(problem)))
     found.form = "chat" if chat else "text"
     if max_examples is not None:
         del found.records[max_examples:]
+    if writer is not None:
+        found.notes += writer.notes()
     if shorter:
         found.notes.append(f"of {counted(shorter, 'answers')} the conversation is too long: its oldest turns are gone")
     if unweighted:
@@ -104,6 +125,14 @@ def _pair(row: Mapping[str, Any], identity: str, input_key: str, target_key: str
             raise UnusableRecord(f'it has no "{key}"')
     inputs, target = text_of(row[input_key], input_key), text_of(row[target_key], target_key)
     return record_of(identity, inputs, target, row.get(OPTIONS))
+
+
+def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says to a chat template, as `infer --chat` reads it."""
+    try:
+        return checked_settings(row, "it")
+    except FlanError as error:
+        raise UnusableRecord(str(error).removeprefix("it: ").rstrip(".")) from error
 
 
 def _keys_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:

@@ -29,6 +29,21 @@ _TYPES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Tokens:
+    """An example as a chat template wrote it, in tokens.
+
+    Attributes:
+      inputs: what stands before the separator, without BOS.
+      separator: the last token of what asks for the answer.
+      targets: the answer with the template's own end, without EOS.
+    """
+
+    inputs: Sequence[int]
+    separator: int
+    targets: Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Record:
     """A record, whose inputs and answer are text.
 
@@ -37,11 +52,13 @@ class Record:
       fields: "inputs", "answer" and, of some datasets, "options", one of which is the answer.
       group: names what it shares with others, so that both are held back or neither: its prompt, or that of the
         conversation's first turn.
+      tokens: of a record that a chat template wrote; None where a vocabulary makes them of the fields.
     """
 
     identity: str
     fields: Mapping[str, Any]
     group: str
+    tokens: Tokens | None = None
 
     @property
     def hash(self) -> str:

@@ -65,7 +65,9 @@ def check_name(name: str, cluster: str) -> None:
         catalog.cluster(cluster)
 
 
-def definition_of(name: str, cluster: str, origin: str, reading: Reading, metric: str = "") -> own_data.Definition:
+def definition_of(
+    name: str, cluster: str, origin: str, reading: Reading, metric: str = "", template: str = "", vocabulary: str = ""
+) -> own_data.Definition:
     """What the catalog has to know of what was read.
 
     Args:
@@ -74,6 +76,8 @@ def definition_of(name: str, cluster: str, origin: str, reading: Reading, metric
       origin: where its records came from.
       reading: its records.
       metric: "exact_match", "f1", "rouge" or another metric, where there are no options; empty for the usual one.
+      template: a digest of the chat template that wrote the records; empty for none.
+      vocabulary: the fingerprint of the vocabulary whose template that is.
 
     Raises:
       FlanError: no such metric, one that needs more than two texts, or one for records with options.
@@ -88,7 +92,8 @@ def definition_of(name: str, cluster: str, origin: str, reading: Reading, metric
     able = {m for one in catalog.datasets() if one.kind == GENERATION for m in one.metrics if not metrics.needs([m])}
     if metric not in able:
         raise unknown_name("metric of generated answers", metric, [*METRICS, *sorted(able - {*METRICS})])
-    return own_data.Definition(name, cluster, GENERATION, (metric,), origin, reading.form)
+    written = {"template": template, "vocabulary": vocabulary if template else ""}
+    return own_data.Definition(name, cluster, GENERATION, (metric,), origin, reading.form, **written)
 
 
 def write(
@@ -133,10 +138,7 @@ def write(
             "no record is held back for test: those with the same prompt stay together, and most have the same"
         )
     if changed:
-        notes.append(
-            f"{counted(changed, 'records')} spell a control token of the vocabulary: a space of no width stands in it, "
-            "so that it stays text"
-        )
+        notes.append(spelled(changed, "records"))
     kept_back = {record.group for name in (DEV, TEST) for record in parts[name]}
     if both := sum(record.group in kept_back for record in parts[TRAIN]):
         notes.append(
@@ -154,6 +156,8 @@ def write(
         **dataclasses.asdict(limits),
         "style": styles.PAPER.name,
     }
+    if (tokens := parts[TRAIN][0].tokens) is not None:
+        key |= {token_store.TEMPLATE: definition.template, token_store.SEPARATOR: tokens.separator}
     _there(definition, to, overwrite)  # before anything is written
     with contextlib.ExitStack() as stack:
         for one in (to / "own" / definition.name, folder, examples):  # whoever prepares another of that name waits
@@ -197,6 +201,11 @@ def write(
 def _there(definition: own_data.Definition, to: AnyPath, overwrite: bool) -> own_data.Definition | None:
     """What is prepared under that name; refused where it came from elsewhere and is to stay."""
     there = {one.name: one for one in own_data.use(to)}.get(definition.name)
+    if there is not None and there.template != definition.template and not overwrite:
+        raise FlanError(
+            f"there is a {definition.name!r} in {to} in another form ({form_of(there)}; this one is "
+            f"{form_of(definition)}): give --name, or --overwrite it."
+        )
     if there is not None and there.origin != definition.origin and not overwrite:
         raise FlanError(
             f"there is a {definition.name!r} in {to} that came from {there.origin}: give --name, or --overwrite it."
@@ -221,6 +230,12 @@ def _tokenized(
     template = catalog.Template("{inputs}")
     for start in range(0, len(records), _BATCH):
         part = records[start : start + _BATCH]
+        if part[0].tokens is not None:
+            for number, record in enumerate(part):
+                targets = record.tokens.targets
+                counts["cut_targets"] += len(targets) > target_room
+                yield token_store.TokenizedExample(record.tokens.inputs, targets[:target_room], 0, start + number)
+            continue
         whole = [record.fields[INPUTS] for record in part]
         shown = [text[: room * _LETTERS_A_TOKEN] for text in whole]
         inputs = tokenizer.encode(shown)
@@ -234,9 +249,30 @@ def _tokenized(
             yield token_store.TokenizedExample(list(ids), target[:target_room], 0, start + number)
 
 
-def without_control_tokens(tokenizer: Tokenizer) -> Callable[[str], str]:
-    """Makes of a text one that no vocabulary takes for a control token: where it spells one, a space of no width."""
-    special = [text for text, number in tokenizer.control_ids.items() if number in tokenizer.encode([text])[0]]
+def form_of(definition: own_data.Definition) -> str:
+    """What a dataset's inputs are, in words."""
+    if definition.template:
+        return f"chat template {definition.template[:8]} of vocabulary {definition.vocabulary[:8]}"
+    return "conversations in the plain form" if definition.form == "chat" else "text"
+
+
+def spelled(number: int, what: str) -> str:
+    """A line about texts that spell a control token."""
+    return (
+        f"in {counted(number, what)} a control token of the vocabulary is spelled: a space of no width stands in it, "
+        "so that it stays text"
+    )
+
+
+def without_control_tokens(tokenizer: Tokenizer, *, written: bool = False) -> Callable[[str], str]:
+    """Makes of a text one that no vocabulary takes for a control token: where it spells one, a space of no width.
+
+    Args:
+      tokenizer: the vocabulary.
+      written: the text goes into what a chat template writes, where more of them are read.
+    """
+    encode = tokenizer.encode_written if written else tokenizer.encode
+    special = [text for text, number in tokenizer.control_ids.items() if number in encode([text])[0]]
 
     def plain(value: str) -> str:
         for text in special:
@@ -254,6 +290,9 @@ def _as_text(parts: Mapping[str, Sequence[Record]], tokenizer: Tokenizer) -> tup
     for name, records in parts.items():
         found[name] = []
         for record in records:
+            if record.tokens is not None:  # the template's own tokens are meant, and the messages are plain already
+                found[name].append(record)
+                continue
             fields = {k: plain(v) if isinstance(v, str) else list(map(plain, v)) for k, v in record.fields.items()}
             changed += fields != record.fields
             found[name].append(dataclasses.replace(record, fields=fields))

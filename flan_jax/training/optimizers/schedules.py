@@ -36,24 +36,51 @@ class _Span:
 
 
 def _constant(span: _Span) -> optax.Schedule:
+    """Stays at the highest."""
     return optax.constant_schedule(span.peak)
 
 
 def _linear(span: _Span, end: float = 0.0) -> optax.Schedule:
+    """Falls in a line until the last step.
+
+    Args:
+      span: to fill.
+      end: its last value, as a share of the highest.
+    """
     return optax.linear_schedule(span.peak, end * span.peak, span.steps - span.warmup)
 
 
 def _cosine(span: _Span, end: float = 0.0) -> optax.Schedule:
+    """Falls as half a cosine until the last step.
+
+    Args:
+      span: to fill.
+      end: its last value, as a share of the highest.
+    """
     return optax.cosine_decay_schedule(span.peak, span.steps - span.warmup, end)
 
 
 def _rsqrt(span: _Span, timescale: int | None = None) -> optax.Schedule:
+    """Falls as sqrt(timescale / (timescale + steps)), T5X's rsqrt_normalized_decay.
+
+    Args:
+      span: to fill.
+      timescale: in steps; None for the warm-up's.
+    """
     scale = float(timescale or max(span.warmup, 1))
     # It is computed during the warm-up too, though not taken.
     return lambda count: span.peak * jnp.sqrt(scale / (scale + jnp.maximum(count, 0)))
 
 
 def _stable_decay(span: _Span, decay: float = 0.1, end: float = 0.0, shape: str = "linear") -> optax.Schedule:
+    """Stays, and falls at the end of the run.
+
+    Args:
+      span: to fill.
+      decay: the share of all steps in which it falls.
+      end: its last value, as a share of the highest.
+      shape: of the fall; sqrt is 1 - sqrt(x).
+    """
     last = max(1, round(decay * span.steps))
     stable = span.steps - span.warmup - last
     if stable < 0:
@@ -70,7 +97,7 @@ def _stable_decay(span: _Span, decay: float = 0.1, end: float = 0.0, shape: str 
     return rate
 
 
-_MAKERS: dict[str, Callable[..., optax.Schedule]] = {
+MAKERS: dict[str, Callable[..., optax.Schedule]] = {
     CONSTANT: _constant,
     "linear": _linear,
     "cosine": _cosine,
@@ -78,8 +105,8 @@ _MAKERS: dict[str, Callable[..., optax.Schedule]] = {
     "stable_decay": _stable_decay,
 }
 _NEED_STEPS = ("linear", "cosine", "stable_decay")
-_KINDS = {"end": _SHARE, "decay": Number(above=0, most=1), "shape": OneOf(SHAPES), "timescale": Whole(1)}
-NAMES = tuple(_MAKERS)
+KINDS = {"end": _SHARE, "decay": Number(above=0, most=1), "shape": OneOf(SHAPES), "timescale": Whole(1)}
+NAMES = tuple(MAKERS)
 
 
 def named(text: str) -> tuple[str, dict[str, Any]]:
@@ -92,17 +119,17 @@ def named(text: str) -> tuple[str, dict[str, Any]]:
         name, given = by_name.call(text) if isinstance(text, str) else ("", {})
     except ValueError as error:
         raise FlanError(f"schedule {shown(text)} {error}; write a name, as 'cosine' or 'cosine(end=0.1)'.") from error
-    if name not in _MAKERS:
-        raise FlanError(f"unknown schedule {name or text!r}: {near_names(name, _MAKERS)}")
-    defaults = {key: one.default for key, one in list(inspect.signature(_MAKERS[name]).parameters.items())[1:]}
+    if name not in MAKERS:
+        raise FlanError(f"unknown schedule {name or text!r}: {near_names(name, MAKERS)}")
+    defaults = {key: one.default for key, one in list(inspect.signature(MAKERS[name]).parameters.items())[1:]}
     for key, value in given.items():
         if key not in defaults:
             takes = near_names(key, defaults) if defaults else "it takes none."
             raise FlanError(f"schedule {name!r} has no argument {key!r}: {takes}")
         try:
-            given[key] = None if value is None and defaults[key] is None else _KINDS[key].fit(value)
+            given[key] = None if value is None and defaults[key] is None else KINDS[key].fit(value)
         except Unfit as error:
-            said = str(error) or f"it has to be {_KINDS[key].wanted}"
+            said = str(error) or f"it has to be {KINDS[key].wanted}"
             raise FlanError(f"schedule {name!r}: {key} is {shown(value)}; {said}.") from error
     return name, defaults | given
 
@@ -152,7 +179,7 @@ def schedule(
                 f"schedule {name!r}: a warm-up of {warmup_steps} steps leaves none of {steps} to fall in; give a "
                 f"warm-up of at most {steps - 1}."
             )
-    rate = _MAKERS[name](_Span(learning_rate, max(warmup_steps, 0), steps), **arguments)
+    rate = MAKERS[name](_Span(learning_rate, max(warmup_steps, 0), steps), **arguments)
     if warmup_steps <= 0:
         return rate
     rising = optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps)

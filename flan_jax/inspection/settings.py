@@ -1,0 +1,331 @@
+"""The configuration reference: every macro, and every argument that gin can bind, with its default and what it is for.
+
+Nothing here is written twice: macros are those of `flan_jax.macros`, their defaults and sections those of the run files
+that are shipped, arguments those of the functions themselves, with the lines of their docstrings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import re
+import textwrap
+import tokenize
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from etils import epy
+
+from flan_jax import configuration, macros
+from flan_jax.errors import FlanError, unknown_name
+from flan_jax.models.config import DecoderConfig
+from flan_jax.values import ByName, Either, Keyed, Kind, Several
+
+with epy.lazy_imports():  # most of what is looked at needs no JAX
+    from flan_jax.training.optimizers import schedules
+
+TRAINING, EVALUATION = "runs/tune.gin", "runs/eval.gin"  # the run files that declare macros
+REQUIRED = "required"
+SCHEDULE = "schedule "  # before the name of one
+_GIN_REQUIRED = "%gin.REQUIRED"
+
+
+@dataclasses.dataclass(frozen=True)
+class Macro:
+    """A macro of a run file.
+
+    Attributes:
+      name: of the macro.
+      section: the heading that it stands under in the file.
+      default: as the file writes it; "required" where there is none.
+      wanted: what it may be, in words.
+      keys: of a dictionary, what each of its values may be.
+      meaning: what it is for.
+      note: what the file says beside it.
+      arguments: the arguments that it sets.
+    """
+
+    name: str
+    section: str
+    default: str
+    wanted: str
+    keys: Mapping[str, str]
+    meaning: str
+    note: str
+    arguments: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """An argument of a function.
+
+    Attributes:
+      name: of the argument.
+      default: as Python writes it; "required" where there is none.
+      wanted: what it may be, in words; empty where the table of macros does not say.
+      keys: of a dictionary, what each of its values may be.
+      meaning: its line in the docstring.
+      macro: the macro that a run file sets it by; empty for none.
+    """
+
+    name: str
+    default: str
+    wanted: str
+    keys: Mapping[str, str]
+    meaning: str
+    macro: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """What gin calls a function, its first line, and its arguments."""
+
+    name: str
+    meaning: str
+    arguments: tuple[Argument, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """All there is to configure.
+
+    Attributes:
+      files: the macros of each run file, in its order.
+      functions: what gin can bind arguments of.
+      schedules: learning rates by name, with the arguments that stand in brackets.
+      shape: a model's shape, the fields of `DecoderConfig`.
+    """
+
+    files: Mapping[str, tuple[Macro, ...]]
+    functions: tuple[Function, ...]
+    schedules: tuple[Function, ...]
+    shape: Function
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+    def named(self, name: str) -> Macro | Function:
+        """A macro, or a function with its arguments.
+
+        Raises:
+          FlanError: there is none of that name; the message has near ones.
+        """
+        found: dict[str, Macro | Function] = {one.name: one for one in (*self.functions, *self.schedules, self.shape)}
+        for members in reversed(self.files.values()):  # a macro of both files is shown as training has it
+            found |= {macro.name: macro for macro in members}
+        if name not in found:
+            raise unknown_name("macro or function", name, found)
+        return found[name]
+
+
+def reference(functions: Mapping[str, Callable[..., Any]]) -> Reference:
+    """The reference.
+
+    Args:
+      functions: what gin can bind arguments of, by the name that it has there.
+
+    Raises:
+      FlanError: a run file declares a macro that the table has not, or none declares one that it has.
+    """
+    files = {name: tuple(_macros_of(name)) for name in (TRAINING, EVALUATION)}
+    declared = {macro.name for members in files.values() for macro in members}
+    if missing := [name for name in macros.BY_MACRO if name not in declared]:
+        raise FlanError(f"macro {missing[0]} is in no run file: add it to {TRAINING} or {EVALUATION}.")
+    makers = {f"{SCHEDULE}{name}": maker for name, maker in schedules.MAKERS.items()}
+    return Reference(
+        files,
+        tuple(_function(name, function) for name, function in functions.items()),
+        tuple(_function(name, maker, own=schedules.KINDS, first=1) for name, maker in makers.items()),
+        _function(DecoderConfig.__name__, DecoderConfig, section="Attributes"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- what is there
+
+
+def _macros_of(name: str) -> list[Macro]:
+    """The macros of a run file, under the comments that stand before them."""
+    found, section, blank = [], "", True
+    for line in configuration.find_gin_file(name).read_text(encoding="utf-8").splitlines():
+        if head := re.fullmatch(r"# (.+)", line):
+            section = head[1] if blank else section
+        elif (statement := re.fullmatch(r"([A-Z_0-9]+) = (.+)", line)) is not None:
+            default, note = _without_comment(statement[2])
+            if (setting := macros.BY_MACRO.get(statement[1])) is None:
+                raise FlanError(f"{name} declares {statement[1]}, which the table of macros has not.")
+            found.append(
+                Macro(
+                    statement[1],
+                    section,
+                    REQUIRED if default == _GIN_REQUIRED else default,
+                    setting.kind.wanted,
+                    keys_of(setting.kind),
+                    setting.meaning,
+                    note,
+                    tuple(one for one in setting.arguments if _belongs(one, name)),
+                )
+            )
+        blank = not line.strip()
+    return found
+
+
+def _belongs(argument: str, file: str) -> bool:
+    """Whether an argument is one of the program that a run file is for."""
+    return argument.startswith("evaluate.") == (file == EVALUATION) or argument.startswith("tasks.")
+
+
+def _without_comment(text: str) -> tuple[str, str]:
+    """A value as it is written, and the comment after it."""
+    tokens = tokenize.generate_tokens(io.StringIO(text.replace(_GIN_REQUIRED, "None")).readline)
+    comment = next((token.string for token in tokens if token.type == tokenize.COMMENT), "")
+    return text.removesuffix(comment).strip(), comment.lstrip("# ")
+
+
+def _function(
+    name: str,
+    function: Callable[..., Any],
+    *,
+    own: Mapping[str, Kind] | None = None,
+    first: int = 0,
+    section: str = "Args",
+) -> Function:
+    doc = inspect.getdoc(function) or ""
+    lines = _lines(doc, section)
+    found = []
+    for argument, parameter in list(inspect.signature(function).parameters.items())[first:]:
+        setting = macros.BY_ARGUMENT.get(f"{name}.{argument}")
+        kind = setting.kind if setting else (own or {}).get(argument)
+        found.append(
+            Argument(
+                argument,
+                REQUIRED if parameter.default is parameter.empty else repr(parameter.default),
+                kind.wanted if kind else "",
+                keys_of(kind) if kind else {},
+                lines.get(argument) or (setting.meaning if setting else ""),
+                setting.macro if setting else "",
+            )
+        )
+    return Function(name, " ".join(doc.partition("\n\n")[0].split()), tuple(found))
+
+
+def _lines(doc: str, section: str) -> dict[str, str]:
+    """What a docstring says of each argument; "see ..., so are the next" stays as it is."""
+    _, _, rest = doc.partition(f"{section}:\n")
+    body = textwrap.dedent(re.split(r"\n\S", rest, maxsplit=1)[0])
+    entries = re.findall(r"^(\w+): (.+(?:\n[ \t]+.+)*)", body, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def keys_of(kind: Kind) -> dict[str, str]:
+    """What each value of a dictionary may be, where the kind, or one of several, knows its keys."""
+    if isinstance(kind, Keyed):
+        return {name: inner.wanted for name, inner in kind.kinds.items()}
+    if isinstance(kind, Either):
+        return {name: wanted for one in kind.kinds for name, wanted in keys_of(one).items()}
+    if isinstance(kind, Several | ByName):
+        return keys_of(kind.kind)
+    return {}
+
+
+# --------------------------------------------------------------------------------------------------------- the page
+
+_PAGE = "docs/configuration.md"
+COMMAND = f"python -m flan_jax.browse --macros --markdown={_PAGE}"
+_INTRODUCTION = f"""# Configuration
+
+Written by `{COMMAND}`; a test holds it to the code.
+`python -m flan_jax.browse --macros=LORA` shows one entry, `--macros --json` all of them for a program.
+
+A run is what its gin files and its command line say. `--gin_file=runs/tune.gin` may be given several times, and what
+comes later counts more; `--gin.NAME=VALUE` counts most. A value is a Python literal: a text has quotes of its own,
+inside the shell's (`--gin.MODEL_DIR="'runs/first'"`). A macro stands in capitals and sets arguments. An argument
+without a macro is bound by its function's name, in a file (`adafactor.momentum = 0.9`) or on the command line
+(`--gin.adafactor.momentum=0.9`). Names and values are checked before anything is opened.
+
+In a notebook, `train.main([...])` and `eval.main([...])` start from nothing each time: no value of an earlier run in
+the same process counts. What you bind by gin yourself, for functions of your own, stays. A macro or an argument of this
+page that gin has a value for from elsewhere is refused by its name: it belongs to the run's files or options.
+
+Run files for the published models, with meshes and TPU slices, are in [planning](planning.md#run-files).
+"""
+_HEADS = {
+    TRAINING: "Macros of training",
+    EVALUATION: "Macros of evaluation",
+}
+
+
+def page(found: Reference) -> str:
+    """The reference as Markdown."""
+    out = [_INTRODUCTION]
+    for file, members in found.files.items():
+        out.append(f"## {_HEADS[file]}\n\nThey stand in `gin/{file}`, with these defaults.\n")
+        for section in dict.fromkeys(macro.section for macro in members):
+            rows = [_macro_row(macro) for macro in members if macro.section == section]
+            out.append(f"### {section}\n\n" + _table(("macro", "default", "may be", "what it is for"), rows))
+    out.append("## Arguments\n\nWhere a macro sets an argument, its row above says what it may be.\n")
+    for function in found.functions:
+        rows = [_argument_row(one) for one in function.arguments]
+        heads = ("argument", "default", "may be, or macro", "what it is for")
+        out.append(f"### {function.name}\n\n{_cell(function.meaning)}\n\n" + _table(heads, rows))
+    out.append("## Schedules\n\nThey are written as `SCHEDULE=\"'cosine(end=0.1)'\"`.\n")
+    rows = []
+    for one in found.schedules:
+        inside = [f"`{a.name}={a.default}`: {_cell(a.meaning)} ({_cell(a.wanted)})" for a in one.arguments]
+        rows.append((f"`{one.name.removeprefix(SCHEDULE)}`", "<br>".join(inside), _cell(one.meaning)))
+    out.append(_table(("name", "arguments", "what it does"), rows))
+    rows = [(f"`{one.name}`", _code(one.default), _cell(one.meaning)) for one in found.shape.arguments]
+    out.append(
+        "## The shape of a model\n\nFields of `DecoderConfig`, one file a model in `gin/models`. The last six are "
+        "those of COMPUTATION: how a model is computed, not what it is.\n\n"
+        + _table(("field", "default", "what it is"), rows)
+    )
+    return "\n".join(out)
+
+
+def _macro_row(macro: Macro) -> tuple[str, ...]:
+    said = " ".join(map(_sentence, _apart(macro.meaning, macro.note)))
+    return f"`{macro.name}`", _code(macro.default), _may_be(macro.wanted, macro.keys), _cell(said)
+
+
+def _apart(*texts: str) -> list[str]:
+    """Texts, less those most of whose words another one has."""
+    words = [set(re.findall(r"\w+", text.lower())) for text in texts]
+    return [
+        text
+        for number, text in enumerate(texts)
+        if text
+        and not any(
+            4 * len(words[number] & others) >= 3 * len(words[number])
+            and (len(others), other) > (len(words[number]), number)
+            for other, others in enumerate(words)
+            if other != number
+        )
+    ]
+
+
+def _argument_row(one: Argument) -> tuple[str, ...]:
+    may_be = f"`{one.macro}`" if one.macro else _may_be(one.wanted, one.keys)
+    return f"`{one.name}`", _code(one.default), may_be, _cell(_sentence(one.meaning))
+
+
+def _may_be(wanted: str, keys: Mapping[str, str]) -> str:
+    return "<br>".join([_cell(wanted), *(f"`{name}`: {_cell(what)}" for name, what in keys.items())])
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "." if text and text[0].isalpha() else f"{text.rstrip('.')}."
+
+
+def _code(text: str) -> str:
+    return text if text == REQUIRED else f"`{text}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
