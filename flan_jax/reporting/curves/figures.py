@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from flan_jax.reporting.curves.reading import Course
 
 OF_CLUSTERS, OF_DATASETS, OF_PARTS = "cluster_loss/", "dataset_loss/", "part_loss/"
-_EVALUATED = ("eval/", "eval_cluster/")
+_OF_DEV = ("dev_loss/", "dev_loss_cluster/"), ("dev_score/", "dev_score_cluster/")  # by dataset and by cluster
+_OF_TEST = ("eval/", "eval_cluster/")  # of earlier versions
+_EVALUATED = (*_OF_DEV[0], *_OF_DEV[1], *_OF_TEST)
 _LAST_SHARE = 0.1  # of the steps, whose mean is what a noisy figure has come to
 _OWN = ("target_tokens", "skipped", "skipped_not_finite")  # which say nothing as a curve
 
@@ -32,10 +34,14 @@ class Group:
     sparse: bool = False
 
     def short(self, figure: str) -> str:
-        """What a figure is called under the heading."""
+        """What a figure is called under the heading: "rte, held out" of a dev figure."""
         prefixes = (OF_CLUSTERS, *_EVALUATED)
         prefix = next((one for one in prefixes if figure.startswith(one)), "") if self.name != "others" else ""
-        return figure.removeprefix(prefix) if prefix != _EVALUATED[1] else f"{figure.removeprefix(prefix)} (cluster)"
+        name = figure.removeprefix(prefix)
+        if prefix in (*_OF_DEV[0], *_OF_DEV[1]):
+            label, _, of = name.partition("/")
+            name = f"{of}, {label}"
+        return f"{name} (cluster)" if prefix.endswith("_cluster/") else name
 
 
 _FIXED = (
@@ -55,17 +61,24 @@ def groups(courses: Sequence[Course]) -> list[Group]:
     loss, *fixed = (Group(name, title, tuple(x for x in names if x in known)) for name, title, names in _FIXED)
     shown = {name for group in (loss, *fixed) for name in group.figures}
     clusters = tuple(sorted(name for name in known if name.startswith(OF_CLUSTERS)))
-    evaluated = tuple(sorted(name for name in known if name.startswith(_EVALUATED)))
-    shown |= {*clusters, *evaluated, *_OWN}
+    dev_losses, dev_scores, of_test = (_of(known, prefixes) for prefixes in (*_OF_DEV, _OF_TEST))
+    shown |= {*clusters, *dev_losses, *dev_scores, *of_test, *_OWN}
     others = tuple(sorted(x for x in known if x not in shown and not x.startswith((OF_DATASETS, OF_PARTS))))
     found = [
         loss,
         Group("clusters", "Loss by cluster", clusters),
-        Group("evaluation", "Evaluation", evaluated, sparse=True),
+        Group("dev_loss", "Loss on dev examples", dev_losses, sparse=True),
+        Group("dev_score", "Score on dev examples", dev_scores, sparse=True),
+        Group("evaluation", "Evaluation", of_test, sparse=True),
         *fixed,
         Group("others", "Other figures", others),
     ]
     return [group for group in found if group.figures]
+
+
+def _of(known: Iterable[str], prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """The figures that begin so; by dataset before by cluster, held out before seen."""
+    return tuple(name for prefix in prefixes for name in sorted(one for one in known if one.startswith(prefix)))
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
