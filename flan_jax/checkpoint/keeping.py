@@ -10,7 +10,9 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 Keeping = policies.PreservationPolicy
 LOWEST, HIGHEST = ORDERS = ("lowest", "highest")
-_HIGHER_IS_BETTER = ("accuracy", "dev_score", "dev_score_cluster")  # figures; of all others the lowest is the best
+DEV_LOSSES = ("dev_loss", "dev_loss_cluster")  # figures that an evaluation during training writes
+DEV_SCORES = ("dev_score", "dev_score_cluster")
+_HIGHER_IS_BETTER = ("accuracy", *DEV_SCORES)  # figures; of all others the lowest is the best
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,12 +14,13 @@ from typing import Any
 import jax
 
 from flan_jax import catalog, distributed, macros, models, partitioning
+from flan_jax.checkpoint import keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data.line_tokens import LineTokenizer
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import evaluator, jobs, labels, prompt_store
+from flan_jax.evaluation import evaluator, jobs, labels, prompt_store, same_examples
 from flan_jax.evaluation.clusters import is_extra
 from flan_jax.evaluation.dev_loss import DevLoss, DevRows, Found, layout_of, together
 from flan_jax.files import make_folder
@@ -28,8 +29,8 @@ from flan_jax.scoring.scorer import Scorer
 from flan_jax.training.hooks.context import Context
 
 FOLDER = "eval"  # in MODEL_DIR: the EVAL_OUTPUT_DIR of these evaluations
-LOSS, LOSS_OF_CLUSTERS = "dev_loss", "dev_loss_cluster"  # figures in metrics.jsonl, by dataset and by cluster
-SCORE, SCORE_OF_CLUSTERS = "dev_score", "dev_score_cluster"
+LOSS, LOSS_OF_CLUSTERS = keeping.DEV_LOSSES  # figures in metrics.jsonl, by dataset and by cluster
+SCORE, SCORE_OF_CLUSTERS = keeping.DEV_SCORES
 FIGURES = (LOSS, LOSS_OF_CLUSTERS, SCORE, SCORE_OF_CLUSTERS)
 MAX_DEV_EXAMPLES = 100
 _NAMED = 6  # datasets in a message
@@ -206,6 +207,7 @@ class Evaluating:
         """Says which figures there will be, and by which of them no step may be chosen."""
         later: dict[str, dict[str, float]] = {name: {} for name in FIGURES}
         status: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for asked in self._asked:
             with_loss = [one for one in asked.records if asked.loss.rows.counts[one.name]["prompts"]]
             averaged = [one for one in asked.scored if not is_extra(one.name)]
@@ -216,10 +218,22 @@ class Evaluating:
                 (SCORE_OF_CLUSTERS, averaged, lambda one: one.cluster),
             ):
                 for name in dict.fromkeys(key(one) for one in records):
-                    found = self._status(one for one in records if key(one) == name)
+                    own = [one for one in records if key(one) == name]
+                    found = self._status(own)
                     full = self._named(found, asked, name)
                     later[outer][full], status[f"{outer}/{full}"] = 0.0, found
+                    digests[f"{outer}/{full}"] = same_examples.digest(asked.records[one] for one in own)
         context.later.update(later)
+        folder = context.folder / FOLDER
+        others = same_examples.changed(folder, digests, context.first_step)
+        self._kept = lambda: same_examples.keep(folder, digests, others, context.first_step)
+        for name, step in others.items():
+            context.no_choice[name] = (
+                f"{name!r} was of other dev examples, or in another style, up to step {step}: its steps cannot be "
+                "compared. Choose by another figure, or give DATASETS, MAX_DEV_EXAMPLES and STYLE as they were."
+            )
+        if others and context.primary:
+            print(f"of other dev examples than up to step {max(others.values())}: {_listed([*others])}", flush=True)
         seen = [name for name, found in status.items() if found == labels.SEEN]
         instead = f"for example by {seen[0]!r}" if seen else "with one of the mixture's among DATASETS"
         for name, found in status.items():
@@ -271,13 +285,17 @@ class Evaluating:
             if figures:
                 context.write(name, figures)
         if context.primary:
+            self._kept()
+            self._kept = lambda: None
             shown = "; ".join(
                 f"{what}: " + ", ".join(f"{name} {value:.4g}" for name, value in found[which].items())
                 for what, which in (("dev loss", LOSS), ("dev score", SCORE))
                 if found[which]
             )
             seconds = time.perf_counter() - began
-            print(f"step {step} evaluated: {shown or 'no result'}; {seconds:.1f} s, {context.folder / FOLDER}")
+            print(
+                f"step {step} evaluated: {shown or 'no result'}; {seconds:.1f} s, {context.folder / FOLDER}", flush=True
+            )
 
     def _evaluated(self, context: Context, step: int, asked: _Asked) -> dict[str, dict[str, float]]:
         """Figures of a style, which it writes to the style's folder too."""

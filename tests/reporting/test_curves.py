@@ -86,6 +86,7 @@ def test_two_runs_of_other_mixtures(tmp_path, shown, open_page):
     ]
     lines[3] |= {"loss": None, "cluster_loss": {"nli": None}}
     lines[5] |= {"eval": {"rte": 55.5}, "eval_cluster": {"nli": 50.0}, "dataset_loss": {"rte": 0.25}}
+    lines[2] |= {"dev_loss": {"seen/sst2": 0.5, "held out/gpt3/rte": 2.0}, "dev_score_cluster": {"held out/nli": 0.5}}
     spike = {"step": 5, "loss": 9.0, "median": 1.0, "dataset_loss": {"rte": 9.5, "cb": 1.0}}
     first = _write(tmp_path / "first", lines, [CHANGE], [spike, {"step": 6, "loss": None}])
     second = _write(tmp_path / "second", [_line(s, 2.0, cluster_loss={"sentiment": 1.0}) for s in range(1, 4)], [])
@@ -104,7 +105,8 @@ def test_two_runs_of_other_mixtures(tmp_path, shown, open_page):
     text = (tmp_path / "page.html").read_text()
     captions = re.findall(r"<figcaption>([^<]*)</figcaption>", text)
     assert captions == [
-        *("loss", "nli", "sentiment", "rte", "nli (cluster)", "learning_rate", "tokens_per_second"),
+        *("loss", "nli", "sentiment", "gpt3/rte, held out", "sst2, seen", "nli, held out (cluster)"),
+        *("rte", "nli (cluster)", "learning_rate", "tokens_per_second"),
     ]
     for wanted in ("rte 9.5, cb 1", "not finite", "TRAIN_STEPS 5 -&gt; 9", "Loss by dataset"):
         assert wanted in text

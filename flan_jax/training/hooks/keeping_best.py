@@ -48,6 +48,8 @@ class KeepingBest:
           FlanError: the figure is none to choose by, or its better end is kept out.
         """
         name = self.best.figure
+        if name.partition("/")[0] in (*keeping.DEV_LOSSES, *keeping.DEV_SCORES) and not context.later:
+            raise FlanError(f"KEEP_BEST: {name!r} is a figure of an evaluation, and there is none: give EVAL_PERIOD.")
         if (why := context.no_choice.get(name)) is not None:
             raise FlanError(f"KEEP_BEST: {why}")
         if name.partition("/")[0] in context.later:
