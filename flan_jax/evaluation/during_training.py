@@ -192,15 +192,23 @@ class Evaluating:
     ) -> _Asked:
         layout = layout_of(context, list(records), self._manifest.separator)
         rows = DevRows.of(records, LineTokenizer(self._tokenizer), layout)
-        for name, count in rows.counts.items():
+        scored = tuple(one for one in records if self._generate or run.settings.protocol_of(one).ranked)
+        for record in records:
+            name, count = record.name, rows.counts[record.name]
             left = count["too_long"] + count["unusable"]
+            gives = count["prompts"] or (record in scored and count["too_long"])
+            if not gives and self._datasets is not None:
+                raise FlanError(
+                    f"EVAL_PERIOD: {name} cannot be evaluated: of {left} dev prompts {count['too_long']} do not fit "
+                    f"TASK_FEATURE_LENGTHS, and {count['unusable']} cannot be asked; prepare it again, give longer "
+                    "rows, or leave it out of DATASETS."
+                )
             if left and context.primary:
                 print(
                     f"dev loss of {name}: {left} of {left + count['prompts']} prompts are left out, as they do not fit "
                     f"TASK_FEATURE_LENGTHS or cannot be asked",
                     flush=True,
                 )
-        scored = tuple(one for one in records if self._generate or run.settings.protocol_of(one).ranked)
         return _Asked(run, records, scored, DevLoss(context, rows))
 
     def _announce(self, context: Context) -> None:

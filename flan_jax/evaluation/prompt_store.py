@@ -116,8 +116,8 @@ def read_dev(
     others = [row for row in dev if not tested & {row["id"], row["hash"], _shown_key(row["fields"], shown)}]
     if not others:
         raise FlanError(
-            f"all dev examples of {name} in {prepared_dir} are test examples too: mend its source's splits and prepare "
-            "it again, or leave it out of DATASETS."
+            f"all dev examples of {name} in {prepared_dir} are test examples too, or ask the same: mend its source's "
+            "splits and prepare it again, or leave it out of DATASETS."
         )
     builder = _builder(prepared_dir, asked, tokenizer, seed)
     chosen = others if max_dev_examples is None else others[:max_dev_examples]

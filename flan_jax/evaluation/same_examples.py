@@ -64,6 +64,6 @@ def keep(folder: AnyPath, digests: Mapping[str, str], changes: Mapping[str, int]
 def _read(path: AnyPath) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # what cannot be written either is said when it is written
         return {}
     return {name: one for name, one in found.items() if isinstance(one, dict)} if isinstance(found, dict) else {}

@@ -117,7 +117,11 @@ def test_no_test_example_gets_in(whole, prepared):
     ("dev", "test", "says"),
     [
         ([], [rte("x")], "rte has no dev examples in .*test data alone.*Leave it out of DATASETS"),
-        ([rte("x")], [rte("X", 1)], "all dev examples of rte in .* are test examples too: .*leave it out of DATASETS"),
+        (
+            [rte("x")],
+            [rte("X", 1)],
+            "all dev examples of rte in .* are test examples too, or ask the same: .*leave it out of DATASETS",
+        ),
     ],
 )
 def test_a_dataset_without_dev_examples_is_refused(whole, prepared, tmp_path, dev, test, says):
@@ -221,8 +225,8 @@ def test_eval_takes_what_is_there(whole, prepared, tmp_path):
     given = {"prepared_dir": str(prepared), "datasets": ("rte", "sst2"), "max_examples": 2, "max_dev_examples": 2}
     given |= {"allow_seen": True, "step": "follow", "style": (STYLE,)}
     eval_binary.evaluate(checkpoint_path=str(whole), output_dir=str(tmp_path / "eval"), **given)
-    same = {path for path, when in before.items() if path.stat().st_mtime_ns == when}
-    assert same == {path for path in before if path.parent.name == "sst2"} and len(before) == 8
+    anew = [path for path, when in before.items() if path.stat().st_mtime_ns != when]
+    assert len(before) == 8 and {path.parent.name for path in anew} == {"rte"}
     assert (tmp_path / "eval" / "report.html").is_file()
 
 
@@ -245,12 +249,12 @@ def test_evaluating_changes_nothing_and_takes_no_time_of_steps(whole, prepared, 
 
         def after_step(self, context, step, values):
             if step == 2:
-                time.sleep(2)
+                time.sleep(4)
 
     train(tmp_path, prepared, 4, hooks=[Slow()], feature_lengths=LONG, loss_averaging="per_example")
     same = ("loss", "parameter_norm", "gradient_norm")
     assert [[x[n] for n in same] for x in lines(tmp_path)] == [[x[n] for n in same] for x in lines(whole)]
-    assert lines(tmp_path)[2]["seconds"] < 2
+    assert lines(tmp_path)[2]["seconds"] < 4
 
 
 def test_a_run_that_is_told_to_end_breaks_off_and_saves(prepared, tmp_path, capfd):
