@@ -363,7 +363,7 @@ SETTINGS = (
         "MAX_EXAMPLES",
         or_none(Whole(1), "all"),
         "test examples a dataset",
-        ("evaluate.max_examples", "evaluating.max_examples"),
+        ("evaluate.max_examples",),
     ),
     Setting(
         "MAX_DEV_EXAMPLES",

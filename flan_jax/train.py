@@ -1,6 +1,6 @@
 """Tunes a model: `python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"`.
 
---gin.EVAL_PERIOD=1000 evaluates as it goes, by DATASETS, MAX_EXAMPLES, MAX_DEV_EXAMPLES, STYLE and GENERATE alone.
+--gin.EVAL_PERIOD=1000 evaluates as it goes, on dev examples alone, by DATASETS, MAX_DEV_EXAMPLES, STYLE and GENERATE.
 
 On a pod the same command runs on every host; see `flan_jax.distributed`.
 """

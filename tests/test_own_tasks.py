@@ -92,16 +92,17 @@ def test_from_prepare_through_train_to_evaluation(module, tmp_path, capsys, monk
     assert "my_titles" in capsys.readouterr().out
     monkeypatch.setenv(own_tasks.VARIABLE, "")
     given = {"MODEL_DIR": f"{tmp_path}/run", "PREPARED_DIR": str(to), "MIXTURE_OR_TASK_NAME": f"{tmp_path}/mine.json"}
-    given |= {"TRAIN_STEPS": 1, "EVAL_PERIOD": 1, "DATASETS": ("my_spam", "rte"), "GENERATE": False, "MAX_EXAMPLES": 4}
-    given |= {"TASKS": str(module), "TASK_FEATURE_LENGTHS": {"inputs": 512, "targets": 96}}
+    given |= {"TRAIN_STEPS": 1, "EVAL_PERIOD": 1, "DATASETS": ("my_spam", "rte"), "GENERATE": False}
+    given |= {"MAX_DEV_EXAMPLES": 4, "TASKS": str(module), "TASK_FEATURE_LENGTHS": {"inputs": 512, "targets": 96}}
     gin.clear_config()
     train.main(["--gin_file=runs/tune.gin", *(f"--gin.{name}={value!r}" for name, value in given.items())])
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
     assert {"my_spam", "my_titles", "sst2"} >= set(line["dataset_loss"]) >= {"my_spam"}
-    assert set(line["eval"]) == {"my_spam", "rte"} and set(line["eval_cluster"]) == {"spam", "nli"}
+    assert set(line["dev_score"]) == {"seen/my_spam", "seen/rte"}
+    assert set(line["dev_score_cluster"]) == {"seen/spam", "seen/nli"}
     monkeypatch.setenv(own_tasks.VARIABLE, "")
     more = {"CHECKPOINT_PATH": f"{tmp_path}/run", "EVAL_OUTPUT_DIR": f"{tmp_path}/out", "MAX_DEV_EXAMPLES": 0}
-    more |= {name: given[name] for name in ("PREPARED_DIR", "TASKS", "GENERATE", "MAX_EXAMPLES")}
+    more |= {"MAX_EXAMPLES": 4} | {name: given[name] for name in ("PREPARED_DIR", "TASKS", "GENERATE")}
     given_to_eval = [f"--gin.{name}={value!r}" for name, value in more.items()]
     eval_binary.main(["--gin_file=runs/eval.gin", *given_to_eval, "--gin.DATASETS=('my_spam',)", "--allow_seen"])
     results = json.loads((tmp_path / "out" / "results.json").read_text())

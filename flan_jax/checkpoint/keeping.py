@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from orbax.checkpoint import checkpoint_managers as policies
 
 Keeping = policies.PreservationPolicy
 LOWEST, HIGHEST = ORDERS = ("lowest", "highest")
+DEV_LOSSES = ("dev_loss", "dev_loss_cluster")  # figures that an evaluation during training writes
+DEV_SCORES = ("dev_score", "dev_score_cluster")
+_HIGHER_IS_BETTER = ("accuracy", *DEV_SCORES)  # figures; of all others the lowest is the best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +21,29 @@ class Best:
 
     Attributes:
       figure: its name, as `metrics.jsonl` has it; of a figure in another, "outer/inner".
-      best: "lowest" or "highest".
+      best: "lowest" or "highest"; empty for what is better of this figure.
       count: how many stay.
     """
 
     figure: str
-    best: str = LOWEST
+    best: str = ""
     count: int = 1
+
+    @property
+    def order(self) -> str:
+        """Which is better, "lowest" or "highest"."""
+        return self.best or better(self.figure)
+
+    def first(self, figures: Mapping[int, float | None]) -> list[int]:
+        """The steps that stay, the best first. Of equal ones the earlier is better; one without a figure is none."""
+        sign = 1 if self.order == LOWEST else -1
+        ranked = sorted((sign * figure, step) for step, figure in figures.items() if figure is not None)
+        return [step for _, step in ranked[: self.count]]
+
+
+def better(figure: str) -> str:
+    """Which is better of a figure of our own, "lowest" or "highest"; "lowest" of any other."""
+    return HIGHEST if figure.partition("/")[0] in _HIGHER_IS_BETTER else LOWEST
 
 
 def policy(
@@ -64,23 +83,13 @@ class _Any(policies.AnyPreservationPolicy):
 
 
 def _best(best: Best, figure_of: Callable[[int], float | None]) -> Keeping:
-    of_orbax = policies.BestN(
-        get_metric_fn=lambda metrics: metrics["figure"],
-        reverse=best.best == LOWEST,
-        n=best.count,
-        keep_checkpoints_without_metrics=False,
-    )
-
     class ByFigure(Keeping):
-        """Orbax's own, with the figures of a run: Orbax forgets those of an earlier start."""
+        """By the figures of a run: Orbax forgets those of an earlier start, and of equal ones takes the later."""
 
         def should_preserve(
             self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
         ) -> Sequence[bool]:
-            known = [(info, figure_of(info.step)) for info in checkpoints]
-            infos = [dataclasses.replace(i, metrics=None if x is None else {"figure": x}) for i, x in known]
-            kept = of_orbax.should_preserve(infos, context=context)
-            # Orbax keeps all where there are no more than `count`, those without a figure too.
-            return [keep and x is not None for keep, (_, x) in zip(kept, known, strict=True)]
+            kept = best.first({info.step: figure_of(info.step) for info in checkpoints})
+            return [info.step in kept for info in checkpoints]
 
     return ByFigure()

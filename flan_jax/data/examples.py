@@ -25,6 +25,7 @@ from flan_jax.templates import OPTIONS
 
 VERSION = 3  # of the folder's form; the first had no hashes, the second one example a record
 DEV, TEST, EXEMPLARS = "dev", "test", "exemplars"
+EVALUATED = (TEST, DEV)
 SPLITS = {DEV: "validation", TEST: "test", EXEMPLARS: "train"}  # and what `splits.resolve_splits` calls them
 
 _BLOCK = 1 << 20
@@ -120,6 +121,12 @@ def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | Non
             continue
         rows.append({"id": row["id"], "hash": row["hash"], "fields": row["fields"]})
     return rows
+
+
+def has(prepared_dir: str | AnyPath, dataset: str, split: str) -> bool:
+    """Whether a split of a dataset, or of the dataset that a variant belongs to, was prepared."""
+    folder = user_path(prepared_dir) / "examples" / catalog.whole(dataset)
+    return split in _files(read_info(folder)) or (folder / f"{split}.jsonl").exists()
 
 
 class UnusableError(FlanError):

@@ -168,6 +168,11 @@ class Stream:
         ]
 
     @property
+    def layout(self) -> DecoderLayout | EncoderDecoderLayout:
+        """Where the tokens of an example lie in a row."""
+        return self._layout
+
+    @property
     def slots_per_step(self) -> int:
         """Slots of a step's rows, both sides of them where there is an encoder."""
         return self.rows_per_batch * self._layout.slots

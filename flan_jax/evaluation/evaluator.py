@@ -15,6 +15,7 @@ from typing import Any
 from flan_jax import catalog, distributed, own_data, protocol, styles, ways
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.data import examples as example_files
 from flan_jax.data.line_tokens import LineTokenizer
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import VERSION as generator_version
@@ -31,6 +32,7 @@ from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.splits import DEV_SIZE
 
+_FILES = {example_files.TEST: "results.json", example_files.DEV: "dev.json"}  # by what figures are of
 _TREES_AT_ONCE = 256  # prompts scored together, so that batches are full; a job that is killed loses no more
 
 
@@ -122,6 +124,8 @@ def evaluate(
     weights: str | None = None,
     generator: Generator | None = None,
     allow_seen: bool = True,
+    read: Callable[[protocol.Protocol], prompt_store.Records] | None = None,
+    split: str = example_files.TEST,
     ending: Callable[[], bool] = lambda: False,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
@@ -139,6 +143,9 @@ def evaluate(
       weights: a digest of the parameters, which predictions are bound to; None computes it.
       generator: generates with the checkpoint's parameters; None skips the datasets without options.
       allow_seen: False refuses to score a dataset that is not held out.
+      read: gives the records of a dataset; None reads test and dev records from `prepared_dir`.
+      split: which of the records figures are of: "test", where dev chooses the best template; or "dev", which has no
+        best template, and whose results are in dev.json.
       ending: whether to break off; asked before each unit, in a pod by all processes together.
       progress: called with (unit, done, total).
 
@@ -171,10 +178,13 @@ def evaluate(
         "weights": weights,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "provenance": provenance.of_run(seed=settings.seed),
+        **({} if split == example_files.TEST else {"split": split}),
         "datasets": {},
         "skipped": [],
         "invalid": [],
     }
+    limits = (settings.max_examples, settings.max_dev_examples, settings.seed)
+    read = read or (lambda asked: prompt_store.read_records(prepared_dir, asked, tokenizer, *limits))
     units: list[Unit] = []
     for record in datasets:
         status = labels.status(record, manifest)
@@ -189,11 +199,10 @@ def evaluate(
                 {"dataset": record.name, "reason": "a generation dataset, and this job ranks options"}
             )
             continue
-        limits = (settings.max_examples, settings.max_dev_examples, settings.seed)
         try:
-            records = prompt_store.read_records(prepared_dir, asked, tokenizer, *limits)
-            if not records.splits[0][1]:
-                raise FlanError(f"no test example of {record.name} in {prepared_dir} can be used.")
+            records = read(asked)
+            if not dict(records.splits)[split]:
+                raise FlanError(f"no {split} example of {record.name} in {prepared_dir} can be used.")
         except FlanError as error:
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
@@ -202,11 +211,9 @@ def evaluate(
         bound = [weights, results["model_digest"], checkpoint, tokenizer.fingerprint, joints[record]]
         bound += [["scorer", scorer_version, ways_kept] if asked.ranked else ["generator", generator_version]]
         bound += [sorted(settings.computation.items())]
-        for split, rows in records.splits:
+        for name, rows in records.splits:
             shared = (rows, output, bound, rows_digest(rows))
-            units += [
-                Unit.create(records.builder, split, number, *shared) for number in (asked.forward if rows else ())
-            ]
+            units += [Unit.create(records.builder, name, number, *shared) for number in (asked.forward if rows else ())]
     if not units:
         reasons = "; ".join(f"{s['dataset']}: {s['reason']}" for s in results["skipped"]) or "no dataset given"
         raise FlanError(f"nothing to evaluate: {reasons.rstrip('.')}.")
@@ -229,10 +236,10 @@ def evaluate(
         waiting.clear()
 
     for done, unit in enumerate(units):
-        name, split, number = unit.name
+        name, of_split, number = unit.name
         if ending():
             raise BrokenOffError(f"the evaluation of {checkpoint} was broken off after {done} of {len(units)} units.")
-        progress(f"{name} {split} template {number}", done, len(units))
+        progress(f"{name} {of_split} template {number}", done, len(units))
         if name in invalid:
             continue
         kept = unit.kept()
@@ -265,7 +272,7 @@ def evaluate(
     _leave_out_everywhere(units, found)
     evaluated = dict.fromkeys(unit.builder.record for unit in units)
     if all(record.name in invalid for record in evaluated):
-        _remove_results(output)
+        _remove_results(output, split)
         raise NoResultError(
             f"no result is valid for {checkpoint}: {next(iter(invalid.values()))}; look for NaN or infinite numbers in "
             "its weights, or compute in float32.",
@@ -276,19 +283,19 @@ def evaluate(
     overlaps: dict[str, Any] = {}
     if distributed.is_primary():  # who alone writes the results
         tests = {record: rows[record, "test"] for record in evaluated if (record, "test") in rows}
-        overlaps = overlap.check(manifest.tuning, tokenizer, prepared_dir, tests, progress=progress)
+        overlaps = overlap.check(manifest.tuning, tokenizer, prepared_dir, tests, progress=progress) if tests else {}
     for record in evaluated:
         if record.name in invalid:
             continue
         by_split = {
-            split: {n: found[key] for n in how[record].forward if (key := (record.name, split, n)) in found}
-            for split in ("test", "dev")
+            name: {n: found[key] for n in how[record].forward if (key := (record.name, name, n)) in found}
+            for name in example_files.EVALUATED
         }
-        left = {split: next(iter(of.values())).left if of else () for split, of in by_split.items()}
-        lines = {split: {n: one.lines for n, one in of.items() if one.lines} for split, of in by_split.items()}
-        if not lines["test"]:
-            first = left["test"][0].reason.rstrip(".")
-            reason = f"no test example of {len(left['test'])} can be asked (first: {first})"
+        left = {name: next(iter(of.values())).left if of else () for name, of in by_split.items()}
+        lines = {name: {n: one.lines for n, one in of.items() if one.lines} for name, of in by_split.items()}
+        if not lines[split]:
+            first = left[split][0].reason.rstrip(".")
+            reason = f"no {split} example of {len(left[split])} can be asked (first: {first})"
             results["skipped"].append({"dataset": record.name, "reason": reason})
             continue
         results["datasets"][record.name] = {
@@ -298,21 +305,21 @@ def evaluate(
             "status": labels.status(record, manifest),
             "label": labels.label(style, labels.status(record, manifest)),
             "protocol": how[record].digest,
-            **({"shots": _shots(style.shots, lines["test"])} if style.shots else {}),
-            "skipped_examples": len(left["test"]),
-            "left_out": [{"split": split, **dataclasses.asdict(one)} for split, some in left.items() for one in some],
+            **({"shots": _shots(style.shots, lines[split])} if style.shots else {}),
+            "skipped_examples": len(left[split]),
+            "left_out": [{"split": name, **dataclasses.asdict(one)} for name, some in left.items() for one in some],
             "overlap": overlaps.get(record.name),
-            "data": provenance.of_data({split: rows.get((record, split), ()) for split in by_split}),
+            "data": provenance.of_data({name: rows.get((record, name), ()) for name in by_split}),
             "cost": costs.of(record.name),
             **provenance.with_templates(
-                summarize(record, lines["test"], lines["dev"]),
+                summarize(record, lines[split], lines["dev"] if split != "dev" else {}),
                 how[record].templates,
-                {number: keys[record.name, "test", number] for number in lines["test"]},
+                {number: keys[record.name, split, number] for number in lines[split]},
             ),
         }
     if not results["datasets"]:
         reasons = "; ".join(f"{s['dataset']}: {s['reason'].rstrip('.')}" for s in results["skipped"])
-        _remove_results(output)
+        _remove_results(output, split)
         raise NoResultError(f"there is no result for {checkpoint}: {reasons}.", results | {"clusters": {}})
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
@@ -341,13 +348,14 @@ def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int
             found[unit.name] = after
 
 
-def _remove_results(output_dir: Path) -> None:
+def _remove_results(output_dir: Path, split: str) -> None:
     """Removes an earlier evaluation's results: they would stand beside predictions that are not theirs."""
     if distributed.is_primary():
-        (output_dir / "results.json").unlink(missing_ok=True)
+        (output_dir / _FILES[split]).unlink(missing_ok=True)
 
 
 def write_results(results: dict[str, Any], output_dir: Path) -> None:
-    """Writes results.json, in one process."""
+    """Writes results.json, or dev.json where they are of dev examples, in one process."""
     if distributed.is_primary():
-        write_atomic(output_dir / "results.json", to_json(results, indent=1, what="results.json"))
+        name = _FILES[results.get("split", example_files.TEST)]
+        write_atomic(output_dir / name, to_json(results, indent=1, what=name))

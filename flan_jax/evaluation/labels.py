@@ -24,15 +24,14 @@ _EARLIER = {"zero-shot, held out": HELD_OUT}  # said of every style
 def status(record: catalog.Dataset, manifest: Manifest) -> str:
     """Whether a checkpoint was tuned on a dataset's clusters, by the paper's rule: "held out", "seen" or "unknown".
 
-    Where the dataset's cluster is not known, or one of those it was tuned on, only "seen" can be said for sure: of the
-    dataset itself, and of a cluster that was seen anyway.
+    Where the dataset's cluster is not known, or one of those it was tuned on, or not all of what it was tuned on, only
+    "seen" can be said for sure: of the dataset itself, and of a cluster that was seen anyway.
     """
     trained = manifest.trained_clusters
-    if trained is None:
-        return UNKNOWN
-    if catalog.is_held_out(record, trained):
+    if trained is not None and catalog.is_held_out(record, trained):
         return HELD_OUT
-    if catalog.shares_cluster(record, trained) or catalog.whole(record.name) in manifest.tuning["datasets"]:
+    known = manifest.tuning["clusters"] if trained is None else trained
+    if catalog.shares_cluster(record, known) or catalog.whole(record.name) in manifest.tuning["datasets"]:
         return SEEN
     return UNKNOWN
 

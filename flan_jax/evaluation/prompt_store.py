@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax import distributed, styles, ways
+from flan_jax import catalog, content, distributed, styles, ways
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import Tokenizer
@@ -31,9 +31,11 @@ from flan_jax.evaluation.units import Left, Unit, rows_digest
 from flan_jax.files import AnyPath, user_path
 from flan_jax.protocol import Protocol
 from flan_jax.scoring import tree_files
+from flan_jax.templates import OPTIONS
 
 VERSION = 2  # raised when the same records come to give other trees or lines
 _LIBRARIES = ("tokenizers", "sentencepiece")
+_ANSWER = "answer"  # the field that a prompt asks for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +44,13 @@ class Records:
 
     Attributes:
       builder: of the text.
-      splits: (name, records) of "test" and "dev".
+      splits: (name, records) of "test" and "dev", or of dev alone.
+      of_test: dev records that are not among these, since they are test records too.
     """
 
     builder: ExampleBuilder
     splits: tuple[tuple[str, list[dict[str, Any]]], ...]
+    of_test: int = 0
 
 
 def read_records(
@@ -70,6 +74,71 @@ def read_records(
     Raises:
       FlanError: nothing was prepared, or it is not as it was; see `data.examples.read`.
     """
+    name = asked.record.name
+    test = example_files.read(prepared_dir, name, example_files.TEST, max_examples)
+    dev = example_files.read(prepared_dir, name, example_files.DEV, max_dev_examples)
+    builder = _builder(prepared_dir, asked, tokenizer, seed)
+    return Records(builder, ((example_files.TEST, test), (example_files.DEV, dev)))
+
+
+def read_dev(
+    prepared_dir: str | AnyPath, asked: Protocol, tokenizer: Tokenizer, max_dev_examples: int | None, seed: int
+) -> Records:
+    """Reads the dev records of a dataset, and none that is a test record too.
+
+    A source may hold a record twice, in two splits. What counts is the id, the content, and the words that a prompt
+    shows, so that another answer, spelling or spacing does not let a test record in. Of the test records nothing else
+    is looked at, and none is given.
+
+    Args:
+      prepared_dir: what `flan_jax.prepare` wrote.
+      asked: the dataset's protocol.
+      tokenizer: the model's vocabulary.
+      max_dev_examples: the first so many; None for all.
+      seed: of exemplars and shuffled options.
+
+    Raises:
+      FlanError: there is no dev record, nothing was prepared, or it is not as it was; see `data.examples.read`.
+    """
+    name = asked.record.name
+    dev = example_files.read(prepared_dir, name, example_files.DEV)
+    if not dev:
+        raise FlanError(
+            f"{name} has no dev examples in {prepared_dir}: its source has test data alone, or too few training "
+            "records, of which dev would be cut. Leave it out of DATASETS, and evaluate it after training."
+        )
+    shown = {field for number in asked.forward for field in asked.shown_fields(number)} - {_ANSWER}
+    tested = {
+        key
+        for row in _test_rows(prepared_dir, name)
+        for key in (row["id"], row["hash"], _shown_key(row["fields"], shown))
+    }
+    others = [row for row in dev if not tested & {row["id"], row["hash"], _shown_key(row["fields"], shown)}]
+    if not others:
+        raise FlanError(
+            f"all dev examples of {name} in {prepared_dir} are test examples too, or ask the same: mend its source's "
+            "splits and prepare it again, or leave it out of DATASETS."
+        )
+    builder = _builder(prepared_dir, asked, tokenizer, seed)
+    chosen = others if max_dev_examples is None else others[:max_dev_examples]
+    return Records(builder, ((example_files.DEV, chosen),), len(dev) - len(others))
+
+
+def _test_rows(prepared_dir: str | AnyPath, name: str) -> list[dict[str, Any]]:
+    """Test records of a dataset and all its variants; none where the source has no test split."""
+    if not example_files.has(prepared_dir, name, example_files.TEST):
+        return []
+    return example_files.read(prepared_dir, catalog.whole(name), example_files.TEST)
+
+
+def _shown_key(fields: Mapping[str, Any], shown: Iterable[str]) -> int:
+    """Of the words that a prompt shows of a record, less its answer."""
+    values = [fields.get(name, "") for name in sorted(shown)]
+    texts = [*content.texts_of(values), *sorted(content.texts_of(fields.get(OPTIONS, [])))]
+    return content.text_key([word for text in texts for word in [*content.normalized_words(text), ""]])
+
+
+def _builder(prepared_dir: str | AnyPath, asked: Protocol, tokenizer: Tokenizer, seed: int) -> ExampleBuilder:
     name, style = asked.record.name, asked.style
     if written := asked.record.written:
         if written != tokenizer.fingerprint:
@@ -79,13 +148,10 @@ def read_records(
             )
         if style != styles.PAPER:
             raise FlanError(f"{name} was written by a chat template, and is asked so alone: style {style.name} is not.")
-    test = example_files.read(prepared_dir, name, example_files.TEST, max_examples)
-    dev = example_files.read(prepared_dir, name, example_files.DEV, max_dev_examples)
     pool = example_files.read(prepared_dir, name, example_files.EXEMPLARS) if style.shots else []
     shown = {name for number in asked.forward for name in asked.shown_fields(number)}
     drawn = [(row["id"], row["fields"]) for row in pool if _is_usable(row["fields"], shown, asked.ranked)]
-    builder = ExampleBuilder(asked.record, style, asked=asked, pool=drawn, tokenizer=tokenizer, seed=seed)
-    return Records(builder, ((example_files.TEST, test), (example_files.DEV, dev)))
+    return ExampleBuilder(asked.record, style, asked=asked, pool=drawn, tokenizer=tokenizer, seed=seed)
 
 
 def _is_usable(fields: Mapping[str, Any], shown: Iterable[str], ranked: bool) -> bool:

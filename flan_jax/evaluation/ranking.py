@@ -18,7 +18,7 @@ from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 from flan_jax.scoring.scorer import OptionScores, Scorer
 from flan_jax.scoring.trees import Tree, UnscorableError, build_tree, share_prefix
 
-_CANNOT_ASK = (UnusableError, trimming.TooLongError, UnscorableError, styles.TooManyOptionsError)
+CANNOT_ASK = (UnusableError, trimming.TooLongError, UnscorableError, styles.TooManyOptionsError)
 _BESIDE = 3  # most tokens that stand beside a prompt and what is scored: BOS, the joint, EOS
 
 
@@ -69,7 +69,7 @@ def render(
             scored = asked.scored(example.fields)
             tree = _tree(tokenizer, prompt.inputs, scored, joint, max_length)
             own = _further_trees(tokenizer, unit, row, example, joint, max_length, readings)
-        except _CANNOT_ASK as error:
+        except CANNOT_ASK as error:
             left.append(Left(row["id"], unit.number, str(error)))
             continue
         trees.append(tree)

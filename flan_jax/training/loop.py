@@ -24,6 +24,7 @@ from flan_jax.training.figures import Figures, Machine, Rows
 from flan_jax.training.hooks import loading
 from flan_jax.training.hooks.calls import Hooks
 from flan_jax.training.hooks.context import Context
+from flan_jax.training.hooks.keeping_best import KeepingBest
 from flan_jax.training.hooks.learning_rate import LearningRate
 from flan_jax.training.hooks.metrics_log import MetricsLog
 from flan_jax.training.hooks.not_finite import NotFinite, Skipping
@@ -154,7 +155,8 @@ def train(
       keep_checkpoints: how many of the last ones stay.
       keep_every: those of all multiples of so many steps stay for good.
       keep_best: {"figure": "loss", "best": "lowest", "count": 1}: so many stay whose steps have the best figure, which
-        is one of `metrics.jsonl`; "cluster_loss/nli" names one of several.
+        is one of `metrics.jsonl`; "cluster_loss/nli" names one of several. None that an evaluation has of what is held
+        out; see `hooks.keeping_best`.
       log_period: steps between printed lines where the output is no terminal.
       hooks: what else happens at a step, by name or made; see `flan_jax.training.hooks`.
       evaluation: a hook that evaluates, as `evaluation.during_training` makes it; None for none.
@@ -172,7 +174,8 @@ def train(
       FlanError: bad input, or a loss that is not finite.
     """
     folder = user_path(model_dir, "MODEL_DIR")
-    own_hooks, best = loading.load(hooks), keeping.Best(**keep_best) if keep_best else None
+    own_hooks = loading.load(hooks)
+    best = KeepingBest(keeping.Best(**keep_best), known=not own_hooks) if keep_best else None
     evaluations = loading.load([] if evaluation is None else [evaluation])
     place.check_shared(folder)
     with lock.held(folder, "training") as hold, notices.listening_if_nobody_does() as listener:
@@ -185,11 +188,12 @@ def train(
             LearningRate(optimizer if optimizer is not None else optimizers.adafactor()),
             *own_hooks,
             *evaluations,
+            *([best] if best else []),
             *([WandbLog(wandb)] if wandb else []),
             *(MetricsLog(), Progress(log_period)),
             *([Profiling(profile)] if profile else []),
             Preemption(grace_seconds),
-            Saving(checkpoint_period, keep_checkpoints, keep_every, best, known=not own_hooks, allowed=hold.check),
+            Saving(checkpoint_period, keep_checkpoints, keep_every, best, hold.check),
         ]
         run, given = resolve(
             model_dir=folder,

@@ -5,8 +5,9 @@ from flan_jax.evaluation import labels
 
 
 class _Manifest:
-    def __init__(self, clusters):
+    def __init__(self, clusters, known=(), datasets=()):
         self.trained_clusters = clusters
+        self.tuning = {"clusters": list(known), "datasets": list(datasets)}
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,19 @@ class _Manifest:
 )
 def test_status_follows_the_hold_out_rule(trained, expected):
     assert labels.status(catalog.dataset("rte"), _Manifest(trained)) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "datasets", "expected"),
+    [
+        (("nli",), (), labels.SEEN),
+        (("paraphrase",), (), labels.SEEN),
+        (("sentiment",), ("sst2",), labels.UNKNOWN),
+        (("unknown",), ("rte",), labels.SEEN),
+    ],
+)
+def test_what_a_model_of_unknown_history_was_tuned_on_here_is_seen(known, datasets, expected):
+    assert labels.status(catalog.dataset("rte"), _Manifest(None, known, datasets)) == expected
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def test_two_runs_of_other_mixtures(tmp_path, shown, open_page):
     ]
     lines[3] |= {"loss": None, "cluster_loss": {"nli": None}}
     lines[5] |= {"eval": {"rte": 55.5}, "eval_cluster": {"nli": 50.0}, "dataset_loss": {"rte": 0.25}}
+    lines[2] |= {"dev_loss": {"seen/sst2": 0.5, "held out/gpt3/rte": 2.0}, "dev_score_cluster": {"held out/nli": 0.5}}
+    lines[2] |= {"dev_loss_cluster": {"seen/sentiment": 0.5, "held out/nli": 2.5}}  # the first is sst2 alone
     spike = {"step": 5, "loss": 9.0, "median": 1.0, "dataset_loss": {"rte": 9.5, "cb": 1.0}}
     first = _write(tmp_path / "first", lines, [CHANGE], [spike, {"step": 6, "loss": None}])
     second = _write(tmp_path / "second", [_line(s, 2.0, cluster_loss={"sentiment": 1.0}) for s in range(1, 4)], [])
@@ -104,9 +106,18 @@ def test_two_runs_of_other_mixtures(tmp_path, shown, open_page):
     text = (tmp_path / "page.html").read_text()
     captions = re.findall(r"<figcaption>([^<]*)</figcaption>", text)
     assert captions == [
-        *("loss", "nli", "sentiment", "rte", "nli (cluster)", "learning_rate", "tokens_per_second"),
+        *("loss", "nli", "sentiment", "gpt3/rte, held out", "sst2, seen", "nli, held out (cluster)"),
+        "nli, held out (cluster)",  # the loss, and the score
+        *("rte", "nli (cluster)", "learning_rate", "tokens_per_second"),
     ]
-    for wanted in ("rte 9.5, cb 1", "not finite", "TRAIN_STEPS 5 -&gt; 9", "Loss by dataset"):
+    for wanted in (
+        "Nats a target token",
+        "dev.json",
+        "rte 9.5, cb 1",
+        "not finite",
+        "TRAIN_STEPS 5 -&gt; 9",
+        "Loss by dataset",
+    ):
         assert wanted in text
     assert 'src="http' not in text and "<script" not in text
     assert "What has happened" in open_page(tmp_path / "page.html", 400)

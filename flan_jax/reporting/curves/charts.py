@@ -33,7 +33,9 @@ def dashes(number: int) -> str:
     return _DASHES[number // (len(COLORS) - 1) % len(_DASHES)]
 
 
-def chart(courses: Sequence[Course], name: str, sparse: bool = False) -> tuple[bytes, int]:
+def chart(
+    courses: Sequence[Course], name: str, sparse: bool = False, span: tuple[float, float] | None = None
+) -> tuple[bytes, int]:
     """A figure of each run against the step, as SVG, and how many values are outside of what is shown.
 
     Lines are means of equal parts of the steps, a band their lowest and highest; a dotted line is a start with
@@ -43,6 +45,7 @@ def chart(courses: Sequence[Course], name: str, sparse: bool = False) -> tuple[b
       courses: the runs; those without the figure are left out.
       name: of the figure.
       sparse: whether every value is a point.
+      span: the values that the figure can have, all of which are shown.
     """
     shown = [(number, course) for number, course in enumerate(courses) if len(course.points(name)[0])]
     values = [course.points(name)[1] for _, course in shown]
@@ -66,12 +69,23 @@ def chart(courses: Sequence[Course], name: str, sparse: bool = False) -> tuple[b
                 axes.plot(course.skipped, at, "x", color=color(number), markersize=5, transform=bottom)
         if limits is not None:
             axes.set_ylim(*limits)
+        if span is not None and span[0] <= min(map(np.min, values)) and max(map(np.max, values)) <= span[1]:
+            axes.set_ylim(*span)
+        axes.set_xlim(*_ends(courses))
         _tidy(axes, np.concatenate(values))
         return figure
 
     found = np.concatenate(values)
     outside = 0 if limits is None else np.count_nonzero((found < limits[0]) | (found > limits[1]))
     return drawn(draw, tight=False) or b"", int(outside)
+
+
+def _ends(courses: Sequence[Course]) -> tuple[float, float]:
+    """Of the steps of all figures, so that charts can be read one below the other."""
+    first = min(float(course.steps[0]) for course in courses)
+    last = max(float(course.steps[-1]) for course in courses)
+    margin = max(0.03 * (last - first), 0.5)
+    return first - margin, last + margin
 
 
 def _limits(values: Sequence[np.ndarray]) -> tuple[float, float] | None:
@@ -97,4 +111,6 @@ def _tidy(axes: plt.Axes, values: np.ndarray) -> None:
     axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=_STEPS))
     if np.abs(values).max() >= 1e4:
         axes.yaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    else:
+        axes.ticklabel_format(axis="y", useOffset=False)  # not "+2.12024e3" above numbers that are none
     axes.set_xlabel("step")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from flan_jax.reporting.curves.reading import Course
 
 OF_CLUSTERS, OF_DATASETS, OF_PARTS = "cluster_loss/", "dataset_loss/", "part_loss/"
-_EVALUATED = ("eval/", "eval_cluster/")
+_OF_DEV = ("dev_loss/", "dev_loss_cluster/"), ("dev_score/", "dev_score_cluster/")  # by dataset and by cluster
+_OF_TEST = ("eval/", "eval_cluster/")  # of earlier versions
+_EVALUATED = (*_OF_DEV[0], *_OF_DEV[1], *_OF_TEST)
+_OF_FEW = "Of how many examples they are is in MODEL_DIR/eval/step_N/dev.json: with few of them, small steps are noise."
 _LAST_SHARE = 0.1  # of the steps, whose mean is what a noisy figure has come to
 _OWN = ("target_tokens", "skipped", "skipped_not_finite")  # which say nothing as a curve
 
@@ -24,18 +27,26 @@ class Group:
       title: its heading.
       figures: their full names, which one of the runs has at least.
       sparse: whether only some steps have them, so that each is shown as a point.
+      span: the values that they can have, all of which a chart shows; None where there is no end.
+      note: what a reader has to know of them.
     """
 
     name: str
     title: str
     figures: tuple[str, ...]
     sparse: bool = False
+    span: tuple[float, float] | None = None
+    note: str = ""
 
     def short(self, figure: str) -> str:
-        """What a figure is called under the heading."""
+        """What a figure is called under the heading: "rte, held out" of a dev figure."""
         prefixes = (OF_CLUSTERS, *_EVALUATED)
         prefix = next((one for one in prefixes if figure.startswith(one)), "") if self.name != "others" else ""
-        return figure.removeprefix(prefix) if prefix != _EVALUATED[1] else f"{figure.removeprefix(prefix)} (cluster)"
+        name = figure.removeprefix(prefix)
+        if prefix in (*_OF_DEV[0], *_OF_DEV[1]):
+            label, _, of = name.partition("/")
+            name = f"{of}, {label}"
+        return f"{name} (cluster)" if prefix.endswith("_cluster/") else name
 
 
 _FIXED = (
@@ -55,17 +66,38 @@ def groups(courses: Sequence[Course]) -> list[Group]:
     loss, *fixed = (Group(name, title, tuple(x for x in names if x in known)) for name, title, names in _FIXED)
     shown = {name for group in (loss, *fixed) for name in group.figures}
     clusters = tuple(sorted(name for name in known if name.startswith(OF_CLUSTERS)))
-    evaluated = tuple(sorted(name for name in known if name.startswith(_EVALUATED)))
-    shown |= {*clusters, *evaluated, *_OWN}
+    dev_losses, dev_scores, of_test = (_of(known, prefixes) for prefixes in (*_OF_DEV, _OF_TEST))
+    shown |= {*clusters, *dev_losses, *dev_scores, *of_test, *_OWN}
+    dev_losses, dev_scores = (_without_twins(courses, names) for names in (dev_losses, dev_scores))
     others = tuple(sorted(x for x in known if x not in shown and not x.startswith((OF_DATASETS, OF_PARTS))))
     found = [
         loss,
         Group("clusters", "Loss by cluster", clusters),
-        Group("evaluation", "Evaluation", evaluated, sparse=True),
+        Group("dev_loss", "Loss on dev examples", dev_losses, sparse=True, note=f"Nats a target token. {_OF_FEW}"),
+        Group("dev_score", "Score on dev examples", dev_scores, sparse=True, span=(0.0, 1.0), note=_OF_FEW),
+        Group("evaluation", "Evaluation", of_test, sparse=True),
         *fixed,
         Group("others", "Other figures", others),
     ]
     return [group for group in found if group.figures]
+
+
+def _of(known: Iterable[str], prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """The figures that begin so; by dataset before by cluster, held out before seen."""
+    return tuple(name for prefix in prefixes for name in sorted(one for one in known if one.startswith(prefix)))
+
+
+def _without_twins(courses: Sequence[Course], names: Sequence[str]) -> tuple[str, ...]:
+    """Without clusters that are one of the datasets, by their values and label in all runs."""
+
+    def same(one: str, other: str) -> bool:
+        if one.partition("/")[2].partition("/")[0] != other.partition("/")[2].partition("/")[0]:
+            return False
+        pairs = ((course.points(one), course.points(other)) for course in courses)
+        return all(np.array_equal(a, b) for pair in pairs for a, b in zip(*pair, strict=True))
+
+    datasets = [name for name in names if "_cluster/" not in name]
+    return tuple(name for name in names if name in datasets or not any(same(name, one) for one in datasets))
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -37,7 +37,8 @@ def page(courses: Sequence[Course]) -> str:
         named = f"<p>Not drawn: {text(', '.join(left))}.</p>" if left else ""
         kind = "charts small" if len(names) > _MOST_LARGE else "charts"
         legend = _legend(courses) if several else ""
-        sections.append((group.name, group.title, f'{legend}<div class="{kind}">{drawn}</div>{named}'))
+        note = f"<p>{text(group.note)}</p>" if group.note else ""
+        sections.append((group.name, group.title, f'{note}{legend}<div class="{kind}">{drawn}</div>{named}'))
     if happened := "".join(_happened(course, several) for course in courses):
         sections.append(("events", "What has happened", happened))
     for name, prefix in (("dataset", figures.OF_DATASETS), ("part", figures.OF_PARTS)):
@@ -52,7 +53,7 @@ def page(courses: Sequence[Course]) -> str:
 
 
 def _chart(courses: Sequence[Course], group: figures.Group, name: str) -> str:
-    svg, outside = charts.chart(courses, name, group.sparse)
+    svg, outside = charts.chart(courses, name, group.sparse, group.span)
     caption = group.short(name)
     if outside:
         caption += f" ({counted(outside, 'values')} outside)"

@@ -35,8 +35,8 @@ The devices compute step n + 1 while the host calls `after_step` of step n, whos
   true in one, which writes.
 
 The order is fixed: `watchdog`, `spikes`, `not_finite`, `learning_rate`, then yours in the order of HOOKS, then the
-evaluation, `wandb_log`, `metrics_log`, `progress`, `profiling`, `preemption`, `saving`. What yours write is in the log,
-and a save that they ask for is made.
+evaluation, `keeping_best`, `wandb_log`, `metrics_log`, `progress`, `profiling`, `preemption`, `saving`. What yours
+write is in the log, and a save that they ask for is made.
 
 A hook that takes long, such as an evaluation, should look at `context.ending()` now and then, and come to its end where
 the program was told to end: the step can only be saved afterwards. One process of a pod may know of it alone.

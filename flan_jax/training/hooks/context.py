@@ -59,6 +59,7 @@ class Context:
         so in one process of a pod alone.
       alive: a hook that takes long says what it does, so that it is not taken for one that hangs.
       later: figures that hooks write at some steps only, as these have them; the numbers do not count.
+      no_choice: figures by which no checkpoint may be chosen, and why; a hook that writes them says so in `start`.
       tell: calls a method of all hooks, by its name and with the step.
       held: gives all arrays that the run needs to go on; hooks may not delete them.
     """
@@ -84,6 +85,7 @@ class Context:
         self.ending: Callable[[], bool] = lambda: False  # `preemption` its own
         self.alive: Callable[[str], None] = lambda doing: None  # `watchdog` its own
         self.later: dict[str, Any] = {}
+        self.no_choice: dict[str, str] = {}
         self.tell: Callable[[str, int], None] = lambda method, step: None  # and `calls`
         self.held: Callable[[], Any] = lambda: ()  # the loop its own
         self.logged = True  # no step is accounted for yet
