@@ -83,7 +83,7 @@ def test_stream():
     small, large = results[1], results[3]
     assert large["anonymous"] - small["anonymous"] < 30  # MiB; each example's lengths alone would be 15 more
     for r in results:
-        assert r["seconds_to_first_batch"] < 5 and r["batches_per_second"] > 1
+        assert r["seconds_to_first_batch"] < 5 and r["rows_per_second"] > 8
 
 
 @pytest.mark.slow

@@ -91,16 +91,19 @@ def _a_window_is_too_wide(patch):
 def _positions_do_not_restart(patch):
     sound = layouts._write
 
-    def write(out, row, start, segment, tokens, prefix=""):
-        sound(out, row, start, segment, tokens, prefix)
-        out[f"{prefix}positions"][row, start : start + len(tokens)] += start
+    def write(out, row, starts, segments, lengths, prefix=""):
+        sound(out, row, starts, segments, lengths, prefix)
+        for number, start, length in zip(row, starts, lengths, strict=True):
+            out[f"{prefix}positions"][number, start : start + length] += start
 
     patch.setattr(layouts, "_write", write)
 
 
 def _segments_share_a_number(patch):
     sound = layouts._write
-    patch.setattr(layouts, "_write", lambda out, row, start, segment, *rest: sound(out, row, start, 1, *rest))
+    patch.setattr(
+        layouts, "_write", lambda out, row, starts, segments, *rest: sound(out, row, starts, segments**0, *rest)
+    )
 
 
 def _changed_batches(change):
