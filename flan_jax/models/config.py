@@ -139,7 +139,7 @@ class DecoderConfig:
                 raise FlanError(f"DecoderConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(allowed)}.")
         if self.num_heads % self.num_kv_heads:
             raise FlanError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}.")
-        if self.attention != "xla" and self.positions == "relative_bias":
+        if self.attention not in ("xla", "segments") and self.positions == "relative_bias":
             raise FlanError(f"DecoderConfig.attention {self.attention!r} takes no relative bias: leave it at 'xla'.")
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             raise FlanError(

@@ -215,6 +215,7 @@ class Attention(nn.Module):
             window=c.window,
             is_global=is_global,
             bias=None if bias is None else bias_of,
+            by_slot_SxHxLxL=None if bias is None else bias.by_slot_SxHxLxL,
             softcap=c.attention_softcap,
             block=c.attention_block,
             implementation=c.attention,
