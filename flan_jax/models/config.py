@@ -168,6 +168,11 @@ class DecoderConfig:
         every = self.global_every if self.global_every > 0 else self.num_layers + 1
         return tuple(i < self.global_first or (i + 1) % every == 0 for i in range(self.num_layers))
 
+    @property
+    def is_for_cpu(self) -> bool:
+        """Whether it is computed as suits one CPU device: by `segments`, and projections of one input as one product."""
+        return self.attention == "segments"
+
     def computed(self, **how: Any) -> DecoderConfig:
         """The same model computed in another way: other values of `COMPUTATION`.
 
