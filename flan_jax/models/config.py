@@ -81,8 +81,9 @@ class DecoderConfig:
       attention: how self-attention is computed: "xla" or "segments" anywhere, "splash" on TPU, "cudnn" on GPU; see
         `flan_jax.models.attention_switch`.
       attention_block: queries a block of the attention "xla" and "segments".
-      head_chunk: target slots of each row whose logits are alive at once in training. Each chunk adds a gradient as
-        large as the head, and a chunk without targets is skipped; where memory allows, all in one is fastest on GPU.
+      head_chunk: target slots of each row whose logits are alive at once in training, but no fewer than 256 of all rows
+        of a device. Each chunk adds a gradient as large as the head, and devices that share the parameters communicate
+        in each; chunks without targets are left out. Where memory allows, all in one is fastest on GPU.
       unroll: straight-line code instead of loops, so that a compiler counts every layer; slow to compile.
     """
 
@@ -170,7 +171,7 @@ class DecoderConfig:
 
     @property
     def is_for_cpu(self) -> bool:
-        """Whether it is computed as suits one CPU device: by `segments`, and projections of one input as one product."""
+        """Whether it is computed as suits one CPU device: by `segments`, projections of one input as one product."""
         return self.attention == "segments"
 
     def computed(self, **how: Any) -> DecoderConfig:
