@@ -1,13 +1,15 @@
 """The head's one pass against the plain form: all logits at once, and JAX's own gradient of them."""
 
+import contextlib
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax import configuration, models
+from flan_jax import configuration, models, partitioning
 from flan_jax.training import cross_entropy
 from flan_jax.training.loss import Objective
 
@@ -106,3 +108,23 @@ def test_targets_with_weight_come_first(used, monkeypatch):
     wanted, expected = jax.value_and_grad(lambda h: _plain(model, Objective(), params, h, targets, weights))(hidden)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_chunks_of_rows_on_several_devices(monkeypatch):
+    """Each device brings its own targets to the front; with uneven numbers of them, one waits for the other."""
+    monkeypatch.setattr(cross_entropy, "SLOTS", 16)
+    model = models.build(dataclasses.replace(TINY, head_chunk=1))
+    params, hidden, targets, weights = _given(TINY)
+    hidden, targets, weights = (np.concatenate([x, x[:1]]) for x in (hidden, targets, weights))
+    weights[:2] = 0  # a device without any
+    mesh = partitioning.make_mesh(2, 1, 2, jax.devices()[:4])
+
+    def total(head, hidden, spread):
+        with partitioning.layout(mesh) if spread else contextlib.nullcontext():
+            found = cross_entropy.token_cross_entropy(model, {**params, **head}, hidden, targets, weights)
+        return found.total, found[1:]
+
+    by = [jax.jit(jax.value_and_grad(functools.partial(total, spread=x), (0, 1), has_aux=True)) for x in (True, False)]
+    found, expected = (f(model.head(params), hidden) for f in by)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
