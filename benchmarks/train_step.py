@@ -1,16 +1,18 @@
 """Tokens a second of a training step: FLAN-JAX beside transformers on PyTorch, on the same packed rows, in one run.
 
+python benchmarks/train_step.py --table --json
 python benchmarks/train_step.py --rows=2 --json
 python benchmarks/train_step.py --layers=4 --ways=xla:256:full,segments:128:save_dots
 python benchmarks/train_step.py --dtype=bfloat16 --rows=16 --head-chunk=256 --ways=cudnn:256:save_dots   (on a GPU)
-python benchmarks/train_step.py --model=t5_1_1_small --rows=8 --row-length=512 --target-length=114 --ways=xla:256:full
+python benchmarks/train_step.py --model=t5_1_1_small --rows=8 --row-length=512 --target-length=114
 python benchmarks/train_step.py --prepared=DIR --vocabulary=smollm2-135m
 
 A step is forward, backward and an update by plain SGD, from the same parameters on both sides. PyTorch's is what a user
 of transformers gets: the same rows, positions restarted, a mask that keeps segments apart, the labels' cross entropy;
 its LM head runs at every slot. Ours is `flan_jax.training.state.make_train_step`, in one or several ways: attention,
 queries a block, and what layers keep for the backward pass (`--ways=ATTENTION:BLOCK:REMAT`); with `:unroll` at the end
-of a way, its layers are straight-line code.
+of a way, its layers are straight-line code, with `:lora` it trains adapters of rank 8 alone. `--table` measures
+SmolLM2-135M and T5 1.1 small, each by our step, by the same with adapters and by PyTorch's, and prints one table.
 
 Each side has a process of its own, which waits while the other works (OpenMP's threads too: OMP_WAIT_POLICY=PASSIVE);
 steps take turns, and a matrix product measures the device's peak in each round. `share of peak` counts the floating
@@ -51,6 +53,11 @@ from flan_jax.json_lines import to_json
 
 # Size of the square matrices whose product is the peak, and products in a row; on a GPU enough to hide the launch.
 PEAK_ON_CPU, PEAK = (2048, 1), (8192, 20)
+TABLE = {  # rows, slots, target slots; a way
+    "smollm2_135m": ((2, 1280, 256), "segments:128:save_dots"),
+    "t5_1_1_small": ((8, 512, 114), "segments:64:save_dots"),
+}
+AIMS = {"smollm2_135m": 1.5, "t5_1_1_small": 1.0, "lora": 1.3}  # times PyTorch's speed, and times our own full step
 LEARNING_RATE = 0.0  # the work of an update and no change, so that every step of every side has the same loss
 
 # ------------------------------------------------------------------------------------------------------------ rows
@@ -163,7 +170,7 @@ class JaxSide:
             leaves = jax.tree_util.tree_leaves_with_path(params)
             np.savez(folder / "parameters.npz", **{"/".join(k.key for k in path): x for path, x in leaves})
         self._batch = jax.device_put(dict(np.load(folder / "batch.npz")))
-        self._state = TrainState(jax.numpy.int32(0), params, optax.sgd(LEARNING_RATE).init(params))
+        self._states = {"": TrainState(jax.numpy.int32(0), params, optax.sgd(LEARNING_RATE).init(params))}
         self._steps: dict[str, Any] = {}
         self.about = {"device": jax.devices()[0].device_kind, "platform": jax.devices()[0].platform}
 
@@ -183,8 +190,9 @@ class JaxSide:
 
         def step() -> None:
             nonlocal sums
-            self._state, sums = self._steps[command](self._state, self._batch)
-            jax.block_until_ready((self._state, sums))
+            kind = "lora" if "lora" in command.split(":") else ""
+            self._states[kind], sums = self._steps[command](self._states[kind], self._batch)
+            jax.block_until_ready((self._states[kind], sums))
 
         return _timed(step) | {"loss": float(sums["loss"]) / float(sums["weight"])}
 
@@ -192,13 +200,22 @@ class JaxSide:
         import optax
 
         from flan_jax import models
-        from flan_jax.training.state import make_train_step
+        from flan_jax.models import nested
+        from flan_jax.training import optimizers
+        from flan_jax.training.state import TrainState, make_train_step
 
-        attention, block, remat, *unroll = way.split(":")
+        jax = self._jax
+        attention, block, remat, *more = way.split(":")
         models.refuse_attention(attention, self.about["platform"])
-        how = {"attention": attention, "attention_block": int(block), "remat": remat, "unroll": bool(unroll)}
-        model = models.build(dataclasses.replace(self._config, **how))
-        return self._jax.jit(make_train_step(model, optax.sgd(LEARNING_RATE), 1), donate_argnums=0)
+        how = {"attention": attention, "attention_block": int(block), "remat": remat, "unroll": "unroll" in more}
+        optimizer = optimizers.Tuning(optax.sgd(LEARNING_RATE), lora=optimizers.Lora() if "lora" in more else None)
+        model = optimizer.adapted(models.build(dataclasses.replace(self._config, **how)))
+        if "lora" in more and "lora" not in self._states:
+            params = jax.tree.map(jax.numpy.copy, self._states[""].params)
+            params = nested.merged(params, model.adapters(jax.random.key(0), params))
+            state = optimizers.for_parameters(optimizer, model.logical_axes()).init(params)
+            self._states["lora"] = TrainState(jax.numpy.int32(0), params, state)
+        return jax.jit(make_train_step(model, optimizer, 1), donate_argnums=0)
 
 
 class TorchSide:
@@ -344,6 +361,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--layers", type=int, default=0, help="fewer layers than the model has, on both sides of an encoder-decoder"
     )
+    parser.add_argument("--table", action="store_true", help="both models, with LoRA and with PyTorch, in one table")
     parser.add_argument("--rows", type=int, default=2)
     parser.add_argument("--row-length", type=int, default=1280, help="of the encoder, where there is one")
     parser.add_argument("--target-length", type=int, default=256)
@@ -366,27 +384,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         serve(arguments.serve, arguments.folder)
         return
     with one_line_errors():
-        result = _measured(arguments)
+        results = _table(arguments) if arguments.table else {arguments.model: _measured(arguments)}
+    for model, result in results.items():
+        _show(arguments.dtype, model, result)
+    if arguments.table:
+        _show_aims(results)
+    if arguments.json:
+        print(to_json({"models": results} if arguments.table else results[arguments.model]))
+
+
+def _show(dtype: str, model: str, result: Mapping[str, Any]) -> None:
+    """Prints what was measured of a model."""
     print(
-        f"{arguments.model}, {result['layers']} layers, {result['dtype']}: {arguments.rows} rows of "
-        f"{arguments.row_length}, {result['segments']} segments, {result['real_tokens']:,} tokens, "
+        f"{model}, {result['layers']} layers, {dtype}: {result['rows']} rows of "
+        f"{result['row_length']}, {result['segments']} segments, {result['real_tokens']:,} tokens, "
         f"{result['target_tokens']} of them targets; {result['device']}, "
         f"peak {result['peak_flops_per_second'] / 1e9:,.0f} GFLOP/s, load average {result['load_average'][1]:.1f}"
     )
+    heads = ("", "tokens a second", "slots", "GFLOP/s", "of peak", "mfu", "seconds", "processor", "loss", "ratio")
     table = Table(box=None, header_style="bold")
-    for head in (
-        "",
-        "tokens a second",
-        "slots",
-        "GFLOP/s",
-        "of peak",
-        "mfu",
-        "seconds",
-        "processor",
-        "loss",
-        "ratio",
-        "(processor)",
-    ):
+    for head in (*heads, "(processor)"):
         table.add_column(head, justify="right" if head else "left")
     sides = result["ways"] | ({"pytorch": result["pytorch"]} if "pytorch" in result else {})
     for name, side in sides.items():
@@ -397,8 +414,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         ratios = [f"{side[key]:.2f}" if key in side else "" for key in ("ratio", "ratio_by_processor_time")]
         table.add_row(name, *speed, *work, *cost, *ratios)
     Console(width=120).print(table)
-    if arguments.json:
-        print(to_json(result))
+
+
+def _show_aims(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints how often faster we are than what each side is compared with, beside the aims."""
+    table = Table(box=None, header_style="bold")
+    for head in ("", "times", "by the clock", "by processor time", "aim"):
+        table.add_column(head, justify="left" if head in ("", "times") else "right")
+    for model, result in results.items():
+        full, adapted = result["ways"].values()
+        pairs = [("our step", "PyTorch's", full, result.get("pytorch"), AIMS[model])]
+        pairs.append(("our step with LoRA", "our step", adapted, full, AIMS["lora"]))
+        for ours, theirs, one, other, aim in pairs:
+            if other is not None:
+                ratios = [f"{other[key] / one[key]:.2f}" for key in ("seconds", "processor_seconds")]
+                table.add_row(f"{model}, {ours}", theirs, *ratios, f"{aim:.1f}")
+    Console(width=120).print(table)
+
+
+def _table(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `--table` measures, by model."""
+    found = {}
+    for model, (size, way) in TABLE.items():
+        sizes = dict(zip(("rows", "row_length", "target_length"), size, strict=True))
+        given = vars(arguments) | sizes | {"model": model, "ways": f"{way},{way}:lora"}
+        found[model] = _measured(argparse.Namespace(**given))
+    return found
 
 
 def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -416,8 +457,8 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     ways = arguments.ways.split(",")
     for way in ways:
         parts = way.split(":")
-        if len(parts) not in (3, 4) or not parts[1].isdigit() or parts[3:] not in ([], ["unroll"]):
-            raise FlanError(f"--ways: {way!r} is no ATTENTION:BLOCK:REMAT or ATTENTION:BLOCK:REMAT:unroll.")
+        if len(parts) < 3 or not parts[1].isdigit() or parts[3:] not in ([], ["unroll"], ["lora"], ["unroll", "lora"]):
+            raise FlanError(f"--ways: {way!r} is no ATTENTION:BLOCK:REMAT, with :unroll or :lora behind it.")
         config.computed(attention=parts[0], attention_block=int(parts[1]), remat=parts[2])
     with_torch = not arguments.no_torch and all(importlib.util.find_spec(m) for m in ("torch", "transformers"))
     if with_torch and not (config.num_encoder_layers or _is_llama(config)):
@@ -427,7 +468,8 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
         batch = prepared_rows(config, arguments.prepared, arguments.vocabulary, *size)
     else:
         batch = synthetic_rows(config, *size, arguments.seed)
-    return benchmark(config, batch, ways, arguments.steps, with_torch, arguments.torch_compile)
+    found = benchmark(config, batch, ways, arguments.steps, with_torch, arguments.torch_compile)
+    return found | {"rows": arguments.rows, "row_length": arguments.row_length}
 
 
 def _is_llama(config: Any) -> bool:

@@ -34,7 +34,7 @@ def test_data():
     ("model", "ways", "slots"),
     [
         (["--model=tiny", "--layers=2"], ["xla:256:full", "segments:32:save_dots"], 2 * 192),
-        (["--model=tiny_t5"], ["xla:256:full"], 2 * (192 + 48)),
+        (["--model=tiny_t5"], ["xla:256:full", "segments:32:save_dots:lora"], 2 * (192 + 48)),
     ],
 )
 def test_train_step(model, ways, slots, tmp_path):
@@ -61,7 +61,7 @@ def test_train_step(model, ways, slots, tmp_path):
     [
         (["--ways=xla"], "'xla' is no ATTENTION:BLOCK:REMAT"),
         (["--ways=cudnn:1:full"], "'cudnn' computes in bfloat16"),
-        (["--model=tiny_t5"], "'segments' takes no relative bias"),
+        (["--model=tiny_t5", "--ways=splash:64:full"], "'splash' takes no relative bias"),
         (["--model=gemma3_270m"], "is neither Llama nor T5 1.1, which PyTorch's side has: add --no-torch"),
     ],
 )
@@ -152,7 +152,7 @@ def test_stream():
     small, large = results[1], results[3]
     assert large["anonymous"] - small["anonymous"] < 30  # MiB; each example's lengths alone would be 15 more
     for r in results:
-        assert r["seconds_to_first_batch"] < 5 and r["batches_per_second"] > 1
+        assert r["seconds_to_first_batch"] < 5 and r["rows_per_second"] > 8
 
 
 @pytest.mark.slow

@@ -77,9 +77,14 @@ class Fitting:
         if not self.excluded:
             return ranks
         block = np.searchsorted(self._before, ranks, side="right") - 1
-        counts = np.cumsum(np.unpackbits(self._bits[block], axis=1), axis=1, dtype=np.int16)
-        within = np.argmax(counts > (ranks - self._before[block])[:, None], axis=1)
-        return block * _BLOCK + within
+        bits = self._bits[block]
+        ranks = (ranks - self._before[block])[:, None]
+        counts = np.bitwise_count(bits)
+        upto = np.cumsum(counts, axis=1, dtype=np.int16)
+        byte = np.argmax(upto > ranks, axis=1)[:, None]  # the first one that reaches the rank
+        ranks -= np.take_along_axis(upto - counts, byte, 1)
+        upto = np.cumsum(np.unpackbits(np.take_along_axis(bits, byte, 1), axis=1), axis=1)
+        return block * _BLOCK + 8 * byte[:, 0] + np.argmax(upto > ranks, axis=1)
 
 
 def sizes_of(

@@ -11,6 +11,7 @@ weighs. It depends on the example alone, never on what shares its row.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -51,6 +52,59 @@ def refuse_on_inputs(encoder_decoder: bool, on_inputs: bool) -> None:
             "LOSS_ON_INPUTS is True, and an encoder-decoder predicts its targets alone: set LOSS_ON_INPUTS=False, or "
             "take a decoder."
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """The examples of some rows, one after another, so that all rows of a batch are written at once.
+
+    Attributes:
+      num_rows: B; a row may have none.
+      row: the row of each example, ascending.
+      dataset: the number of each example's dataset.
+      inputs: how many input tokens each has.
+      targets: how many target tokens each has.
+      tokens: of all of them, int32: the inputs of an example, its targets, the inputs of the next, ...
+    """
+
+    num_rows: int
+    row: np.ndarray
+    dataset: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
+    tokens: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[Example]]) -> Members:
+        """The examples of rows that are lists of examples."""
+        examples = list(itertools.chain.from_iterable(rows))
+        parts = [np.asarray(part, np.int32) for example in examples for part in example[1:]]
+        return cls(
+            len(rows),
+            np.repeat(np.arange(len(rows)), [len(row) for row in rows]),
+            np.array([example[0] for example in examples], np.int64),
+            np.array([len(part) for part in parts[::2]], np.int64),
+            np.array([len(part) for part in parts[1::2]], np.int64),
+            np.concatenate(parts) if parts else np.zeros(0, np.int32),
+        )
+
+    @property
+    def segments(self) -> np.ndarray:
+        """The number of each example in its row, from 1."""
+        return np.arange(1, len(self.row) + 1) - np.searchsorted(self.row, self.row)
+
+    def starts(self, lengths: np.ndarray, capacity: int) -> np.ndarray:
+        """The first slot of each example in its row, where they take so many slots of a row that has `capacity`.
+
+        Raises:
+          ValueError: a row has no room for its examples.
+        """
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        starts -= starts[np.searchsorted(self.row, self.row)]
+        if (starts + lengths > capacity).any():
+            raise ValueError(f"the examples of a row do not fit its {capacity} slots")
+        return starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +149,9 @@ class DecoderLayout:
         """How many of a row's `slots` examples of these sizes fill."""
         return int(lengths.sum())
 
-    def batch(self, rows: Sequence[Sequence[Example]], dataset_weights: Sequence[float] | None = None) -> Batch:
+    def batch(
+        self, rows: Sequence[Sequence[Example]] | Members, dataset_weights: Sequence[float] | None = None
+    ) -> Batch:
         """Tokens, positions and segments [B, L]; target_positions, targets, dataset_ids and weights [B, T].
 
         `target_positions` are the slots whose hidden state predicts.
@@ -104,24 +160,32 @@ class DecoderLayout:
           rows: the examples of each row.
           dataset_weights: what each dataset weighs, by number; None for 1 each.
         """
-        out = _zeros(len(rows), self.row_length, "tokens", "positions", "segments")
-        out |= _zeros(len(rows), self.target_length, "target_positions", "targets", "dataset_ids", "weights")
-        start = [] if self.bos_id is None else [self.bos_id]
-        for b, row in enumerate(rows):
-            used = used_targets = 0
-            for segment, (dataset, inputs, targets) in enumerate(row, 1):
-                between = [self.separators.get(dataset, self.eos_id)]
-                tokens = np.concatenate([start, inputs, between, targets, [self.eos_id]]).astype(np.int32)
-                _write(out, b, used, segment, tokens)
-                count = len(tokens) - 1 if self.on_inputs else len(targets) + 1
-                first = used + len(tokens) - count
-                place = slice(used_targets, used_targets + count)
-                out["target_positions"][b, place] = np.arange(first - 1, first - 1 + count)
-                out["targets"][b, place] = tokens[-count:]
-                out["dataset_ids"][b, place] = dataset
-                out["weights"][b, place] = _weight(self.averaging, count, dataset, dataset_weights)
-                used, used_targets = used + len(tokens), used_targets + count
+        members = rows if isinstance(rows, Members) else Members.of(rows)
+        out = _zeros(members.num_rows, self.row_length, "tokens", "positions", "segments")
+        out |= _zeros(members.num_rows, self.target_length, "target_positions", "targets", "dataset_ids", "weights")
+        lengths, counts = self.sizes(members.inputs, members.targets)
+        starts = members.starts(lengths, self.row_length)
+        _write(out, members.row, starts, members.segments, lengths)
+        first = members.row * self.row_length + starts  # slots of all rows, one row after another
+        begins = first + (self.bos_id is not None)
+        between = begins + members.inputs
+        tokens = out["tokens"].reshape(-1)
+        if self.bos_id is not None:
+            tokens[first] = self.bos_id
+        tokens[_runs(_alternating(begins, between + 1), _alternating(members.inputs, members.targets))] = members.tokens
+        tokens[between] = self._between(members.dataset)
+        tokens[first + lengths - 1] = self.eos_id
+        places = _write_targets(out, members, counts, self.target_length, self.averaging, dataset_weights)
+        slots = _runs(first + lengths - counts, counts)
+        out["targets"].reshape(-1)[places] = tokens[slots]
+        out["target_positions"].reshape(-1)[places] = slots - 1 - np.repeat(members.row * self.row_length, counts)
         return out
+
+    def _between(self, dataset: np.ndarray) -> np.ndarray | int:
+        """What stands between input and target of examples of these datasets."""
+        if not self.separators:
+            return self.eos_id
+        return np.array([self.separators.get(number, self.eos_id) for number in dataset.tolist()], np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +222,9 @@ class EncoderDecoderLayout:
         """How many of a row's `slots` examples of these sizes fill."""
         return int(lengths.sum() + targets.sum())
 
-    def batch(self, rows: Sequence[Sequence[Example]], dataset_weights: Sequence[float] | None = None) -> Batch:
+    def batch(
+        self, rows: Sequence[Sequence[Example]] | Members, dataset_weights: Sequence[float] | None = None
+    ) -> Batch:
         """encoder_tokens, encoder_positions and encoder_segments [B, S]; tokens, positions, segments, targets,
         dataset_ids and weights [B, T]. A segment has the same number on both sides.
 
@@ -166,38 +232,70 @@ class EncoderDecoderLayout:
           rows: the examples of each row.
           dataset_weights: what each dataset weighs, by number; None for 1 each.
         """
-        out = _zeros(len(rows), self.row_length, "encoder_tokens", "encoder_positions", "encoder_segments")
+        members = rows if isinstance(rows, Members) else Members.of(rows)
+        out = _zeros(members.num_rows, self.row_length, "encoder_tokens", "encoder_positions", "encoder_segments")
         names = ("tokens", "positions", "segments", "targets", "dataset_ids", "weights")
-        out |= _zeros(len(rows), self.target_length, *names)
-        start = [] if self.bos_id is None else [self.bos_id]
-        for b, row in enumerate(rows):
-            used = used_targets = 0
-            for segment, (dataset, inputs, targets) in enumerate(row, 1):
-                tokens = np.concatenate([start, inputs, [self.eos_id]]).astype(np.int32)
-                _write(out, b, used, segment, tokens, "encoder_")
-                count = len(targets) + 1
-                _write(out, b, used_targets, segment, np.concatenate([[0], targets]).astype(np.int32))
-                place = slice(used_targets, used_targets + count)
-                out["targets"][b, place] = np.concatenate([targets, [self.eos_id]])
-                out["dataset_ids"][b, place] = dataset
-                out["weights"][b, place] = _weight(self.averaging, count, dataset, dataset_weights)
-                used, used_targets = used + len(tokens), used_targets + count
+        out |= _zeros(members.num_rows, self.target_length, *names)
+        lengths, counts = self.sizes(members.inputs, members.targets)
+        starts = members.starts(lengths, self.row_length)
+        _write(out, members.row, starts, members.segments, lengths, "encoder_")
+        is_input = np.repeat(
+            np.resize([True, False], 2 * len(members.row)), _alternating(members.inputs, members.targets)
+        )
+        tokens = out["encoder_tokens"].reshape(-1)
+        first = members.row * self.row_length + starts
+        begins = first + (self.bos_id is not None)
+        if self.bos_id is not None:
+            tokens[first] = self.bos_id
+        tokens[_runs(begins, members.inputs)] = members.tokens[is_input]
+        tokens[first + lengths - 1] = self.eos_id
+        starts = members.starts(counts, self.target_length)
+        _write(out, members.row, starts, members.segments, counts)
+        _write_targets(out, members, counts, self.target_length, self.averaging, dataset_weights)
+        of_targets, first = members.tokens[~is_input], members.row * self.target_length + starts
+        out["tokens"].reshape(-1)[_runs(first + 1, members.targets)] = of_targets  # behind id 0, which starts all
+        targets = out["targets"].reshape(-1)
+        targets[_runs(first, members.targets)] = of_targets
+        targets[first + members.targets] = self.eos_id
         return out
-
-
-def _weight(averaging: str, count: int, dataset: int, dataset_weights: Sequence[float] | None) -> float:
-    """What each of an example's `count` targets weighs."""
-    weight = 1.0 if dataset_weights is None else dataset_weights[dataset]
-    return weight / count if averaging == PER_EXAMPLE else weight
 
 
 def _zeros(rows: int, length: int, *names: str) -> Batch:
     return {name: np.zeros((rows, length), np.float32 if name == "weights" else np.int32) for name in names}
 
 
-def _write(out: Batch, row: int, start: int, segment: int, tokens: np.ndarray, prefix: str = "") -> None:
-    """Writes the tokens, positions and segment number of one segment."""
-    place = slice(start, start + len(tokens))
-    out[f"{prefix}tokens"][row, place] = tokens
-    out[f"{prefix}positions"][row, place] = np.arange(len(tokens))
-    out[f"{prefix}segments"][row, place] = segment
+def _alternating(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The first of one, the first of the other, the second of one, ..."""
+    return np.stack([one, other], axis=1).reshape(-1)
+
+
+def _runs(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The numbers of runs, one run after another: `counts[i]` numbers from `starts[i]` on."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+
+
+def _write(
+    out: Batch, row: np.ndarray, starts: np.ndarray, segments: np.ndarray, lengths: np.ndarray, prefix: str = ""
+) -> None:
+    """Writes the positions and the segment number of each example: so many slots of its row from a first one on."""
+    slots = _runs(row * out[f"{prefix}segments"].shape[1] + starts, lengths)
+    out[f"{prefix}positions"].reshape(-1)[slots] = _runs(np.zeros_like(starts), lengths)
+    out[f"{prefix}segments"].reshape(-1)[slots] = np.repeat(segments, lengths)
+
+
+def _write_targets(
+    out: Batch,
+    members: Members,
+    counts: np.ndarray,
+    target_length: int,
+    averaging: str,
+    dataset_weights: Sequence[float] | None,
+) -> np.ndarray:
+    """Writes datasets and weights of each example's `counts` targets; returns their target slots, of all rows."""
+    places = _runs(members.row * target_length + members.starts(counts, target_length), counts)
+    ones = np.ones(len(counts), np.float32)
+    weight = ones if dataset_weights is None else np.asarray(dataset_weights)[members.dataset]
+    out["weights"].reshape(-1)[places] = np.repeat(weight / counts if averaging == PER_EXAMPLE else weight, counts)
+    out["dataset_ids"].reshape(-1)[places] = np.repeat(members.dataset, counts)
+    return places

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -101,10 +102,9 @@ class _Pool:
             at -= 1
         return (self._sizes[at], at) if at >= 0 else (-1, -1)
 
-    def take(self, place: int) -> int:
-        """Removes and returns the example at a place."""
-        del self._sizes[place], self._others[place]
-        return self._members.pop(place)
+    def take(self, place: int) -> tuple[int, int, int]:
+        """Removes the example at a place; returns it, its size and its other size."""
+        return self._members.pop(place), self._sizes.pop(place), self._others.pop(place)
 
 
 def _largest_first(
@@ -130,17 +130,18 @@ def _largest_first(
     other_room = [other_capacity] * num_rows
     rows: Rows = [[] for _ in range(num_rows)]
     for row in _turns(rows, rng):
-        (rich_size, rich_place), (lean_size, lean_place) = (p.largest(room[row], other_room[row]) for p in pools)
-        if max(rich_size, lean_size) < 0:
+        rich_size, rich_place = pools[0].largest(room[row], other_room[row])
+        lean_size, lean_place = pools[1].largest(room[row], other_room[row])
+        if rich_size < 0 and lean_size < 0:
             continue
         short = other_room[row] * left < other_left * room[row]
         lean = lean_size >= 0 and (short or lean_size > rich_size)
-        taken = pools[lean].take(lean_place if lean else rich_place)
+        taken, size, other = pools[lean].take(lean_place if lean else rich_place)
         rows[row].append(taken)
-        room[row] -= int(sizes[taken])
-        other_room[row] -= int(others[taken])
-        left -= int(sizes[taken])
-        other_left -= int(others[taken])
+        room[row] -= size
+        other_room[row] -= other
+        left -= size
+        other_left -= other
     return rows
 
 
@@ -159,7 +160,9 @@ def _evened_out(
     # Examples of the same two lengths are alike, so the choice is among pairs of lengths, each with its stock.
     pairs, kind = np.unique(np.stack([lengths, targets], axis=1), axis=0, return_inverse=True)
     by_kind = np.argsort(kind, kind="stable")
-    stock = [part.tolist() for part in np.split(by_kind, np.cumsum(np.bincount(kind))[:-1])]
+    by_kind, ends = by_kind.tolist(), np.cumsum(np.bincount(kind)).tolist()
+    stock = [by_kind[first:end] for first, end in itertools.pairwise([0, *ends])]
+    sizes = pairs[:, 0].tolist()  # ascending
     size, target_size = pairs.T.astype(np.float64)
     demand = lengths.sum() / row_length, targets.sum() / target_length
     weight, target_weight = (
@@ -168,18 +171,25 @@ def _evened_out(
     room = [row_length] * num_rows
     target_room = [target_length] * num_rows
     rows: Rows = [[] for _ in range(num_rows)]
+    gone = 0
     for row in _turns(rows, rng):
-        free, free_target = room[row] - size, target_room[row] - target_size
+        if 2 * gone > len(stock):  # fewer to look at
+            left = [i for i, members in enumerate(stock) if members]
+            stock, sizes = [stock[i] for i in left], [sizes[i] for i in left]
+            size, target_size, gone = size[left], target_size[left], 0
+        end = bisect.bisect_right(sizes, room[row])
+        free, free_target = room[row] - size[:end], target_room[row] - target_size[:end]
         badness = weight * free**2 + target_weight * free_target**2
-        badness[(free < 0) | (free_target < 0)] = np.inf
-        best = int(badness.argmin())
-        if badness[best] == np.inf:
+        badness[free_target < 0] = np.inf
+        best = int(badness.argmin()) if end else -1
+        if best < 0 or badness[best] == np.inf:
             continue
         rows[row].append(stock[best].pop())
-        room[row] -= int(size[best])
+        room[row] -= sizes[best]
         target_room[row] -= int(target_size[best])
         if not stock[best]:
-            size[best] = np.inf
+            target_size[best] = np.inf
+            gone += 1
     return rows
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from flan_jax.data import drafts, packing
 from flan_jax.data.fitting import Fitting, shuffled, sizes_of
-from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Example, refuse_on_inputs
-from flan_jax.data.token_store import DatasetTokens, TokenStore
+from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout, Members, refuse_on_inputs
+from flan_jax.data.token_store import INDEX, DatasetTokens, TokenStore
 from flan_jax.errors import FlanError
 from flan_jax.parts import dataset_of
 from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
@@ -48,11 +48,12 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """Packed draws: part, example and slots of each, and each row's members in order."""
+    """Packed draws: part, example, slots and entry in the part's index of each, and each row's members in order."""
 
     parts: np.ndarray
     examples: np.ndarray
     lengths: np.ndarray
+    entries: np.ndarray
     rows: list[np.ndarray]
     dropped: int
     filled: int
@@ -225,22 +226,22 @@ class Stream:
             numbers.append(self._drawn(part, first, count))
         order = np.argsort(np.concatenate(places), kind="stable")
         parts, examples = np.concatenate(owners)[order], np.concatenate(numbers)[order]
-        lengths, targets = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
+        entries = np.zeros(len(order), INDEX)
         for part, store in enumerate(self._stores):
             mine = parts == part
-            entries = store.index[examples[mine]]
-            lengths[mine], targets[mine] = sizes_of(entries, self._layout.sizes)
+            entries[mine] = store.index[examples[mine]]
             store.forget()  # each draw has touched other pages
+        lengths, targets = sizes_of(entries, self._layout.sizes)
         slots, target_slots = self._block_rows * self.row_length, self._block_rows * self.target_length
         inside = (np.cumsum(lengths) <= FILL * slots) & (np.cumsum(targets) <= FILL * target_slots)
         drawn = int(inside.sum())
         capacities = self._block_rows, self.row_length, self.target_length
         count, packed = packing.pack_first(lengths[:drawn], targets[:drawn], *capacities, rng)
-        parts, examples, lengths, targets = (x[:count] for x in (parts, examples, lengths, targets))
+        parts, examples, lengths, targets, entries = (x[:count] for x in (parts, examples, lengths, targets, entries))
         rows = [rng.permutation(np.array(row, np.int64)) for row in packed]
         kept = np.concatenate(rows)
         filled = self._layout.filled(lengths[kept], targets[kept])
-        return _Block(parts, examples, lengths, rows, len(parts) - len(kept), filled, given_up=drawn - count)
+        return _Block(parts, examples, lengths, entries, rows, len(parts) - len(kept), filled, given_up=drawn - count)
 
     # ----------------------------------------------------------------------------------------------------- rows
 
@@ -257,7 +258,7 @@ class Stream:
         for member in block.rows[first + row]:
             part, example = int(block.parts[member]), int(block.examples[member])
             length = int(block.lengths[member])
-            entry = self._stores[part].index[example]
+            entry = block.entries[member]
             name = self.parts[part]
             about = dataset_of(name), example, int(entry["record"]), int(entry["template"])
             found.append(Segment(name, *about, start, length))
@@ -295,17 +296,22 @@ class Stream:
           int32; weights [B, T], float32. For an encoder-decoder: encoder_tokens, encoder_positions and
           encoder_segments [B, S]; tokens, positions, segments, targets, dataset_ids and weights [B, T].
         """
-        chosen = np.arange(self.rows_per_batch)[rows]
-        number = {name: i for i, name in enumerate(self.parts)}
-
-        def members(row: int) -> list[Example]:
-            numbered = ((number[segment.part], segment.example) for segment in self.segments(step, row))
-            return [(part, *self._stores[part].example(example)) for part, example in numbered]
-
-        found = [members(row) for row in chosen]
-        for part in {example[0] for row in found for example in row}:
+        number, first = self._place(step)
+        block = self._block(number)
+        chosen = [block.rows[first + row] for row in np.arange(self.rows_per_batch)[rows]]
+        members = np.concatenate([*chosen, np.zeros(0, np.int64)])
+        parts, entries = block.parts[members], block.entries[members]
+        inputs, targets = (entries[name].astype(np.int64) for name in ("input_length", "target_length"))
+        sizes = inputs + targets
+        ends = np.cumsum(sizes)
+        tokens = np.empty(sizes.sum(), np.int32)
+        places = (x.tolist() for x in (parts, entries["offset"], sizes, ends))
+        for part, offset, size, end in zip(*places, strict=True):
+            tokens[end - size : end] = self._stores[part].tokens[offset : offset + size]
+        for part in set(parts.tolist()):
             self._stores[part].forget()
-        return self._layout.batch(found, self._loss_weights)
+        row = np.repeat(np.arange(len(chosen)), [len(x) for x in chosen])
+        return self._layout.batch(Members(len(chosen), row, parts, inputs, targets, tokens), self._loss_weights)
 
     def report(self, blocks: int = 2) -> dict[str, Any]:
         """How full rows are, over the first blocks, and how often each part is drawn.

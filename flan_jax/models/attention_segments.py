@@ -1,9 +1,10 @@
-"""Causal attention that computes little outside of segments: one row and one block of queries at a time.
+"""Attention that computes little outside of segments: one row and one block of queries at a time.
 
 A packed row holds many short segments, and a block of queries needs no key before the start of its first query's
-segment. Where that is differs from row to row and is known only when the rows are there; so a block takes the least of
-a few widths of keys that reaches it (`jax.lax.switch`). A loop over rows and blocks keeps the program small. Keys of a
-cache stand in front of those of each block.
+segment, and, where it may look ahead, none after the end of its last query's. Where that is differs from row to row and
+is known only when the rows are there; so a block takes the least of a few widths of keys that holds them
+(`jax.lax.switch`). A loop over rows and blocks keeps the program small. Keys of a cache stand in front of those of each
+block.
 
 The backward pass is written out (Dao et al. 2022, algorithm 4, with blocks of queries alone): it needs of the forward
 pass only the output and the logarithm of each softmax's denominator, where differentiating the switch would keep the
@@ -28,16 +29,18 @@ class How(NamedTuple):
     """What is known when a program is made.
 
     Attributes:
-      block: queries a block, a divisor of the row's length.
+      block: queries a block, a divisor of the row's length and of the number of keys.
       window: positions that a local layer sees back, itself included; 0 for no limit.
       cached: keys of a cache, which come before the row's own.
       softcap: bound of the scores; 0 for none.
+      causal: keys are those of the queries' own row, and none after a query is seen.
     """
 
     block: int
     window: int
     cached: int = 0
     softcap: float = 0.0
+    causal: bool = True
 
     def widths(self, length: int) -> tuple[int, ...]:
         """Widths of keys to choose from, in blocks: 1, 2, 3, 4, 6, 9, ... and the whole row."""
@@ -59,79 +62,125 @@ def attend_in_segments(
     is_global: jax.Array | bool,
     block: int,
     softcap: float = 0.0,
+    causal: bool = True,
+    bias_HxLxS: jax.Array | None = None,
 ) -> jax.Array:
     """See `flan_jax.models.attention.attend`. A segment's slots stand side by side; padding attends to nothing: 0.
 
-    Keys are those of a cache, if any, and then the queries' own.
+    Keys are those of a cache, if any, and then the queries' own; without `causal`, they may be an encoder's.
+    `bias_HxLxS` is added to the scores of every row; it goes with no cache.
     """
-    length = q_BxLxGxPxK.shape[1]
-    how = How(min(block, length), window, k_BxSxGxK.shape[1] - length, softcap)
-    padding = -length % how.block
+    length, num_keys = q_BxLxGxPxK.shape[1], k_BxSxGxK.shape[1]
+    block = min(block, length)
+    how = How(block, window, num_keys - length if causal else 0, softcap, causal)
 
-    def rows(x: jax.Array) -> jax.Array:
-        return jnp.pad(x, ((0, 0), (0, padding), *[(0, 0)] * (x.ndim - 2))) if padding else x
+    def padded(x: jax.Array, axes: tuple[int, ...] = (1,)) -> jax.Array:
+        pad = [(0, -x.shape[axis] % block if axis in axes else 0) for axis in range(x.ndim)]
+        return jnp.pad(x, pad) if any(map(any, pad)) else x
 
-    q_BxGxPxLxK = rows(q_BxLxGxPxK).transpose(0, 2, 3, 1, 4)
-    k_BxGxSxK, v_BxGxSxK = (rows(x).transpose(0, 2, 1, 3) for x in (k_BxSxGxK, v_BxSxGxK))
-    arrays = q_BxGxPxLxK, k_BxGxSxK, v_BxGxSxK, jax.tree.map(rows, queries), jnp.asarray(is_global)
+    def of_keys(x: jax.Array) -> jax.Array:  # those of a cache stand in front, in any number
+        return jnp.concatenate([x[:, : how.cached], padded(x[:, how.cached :])], 1) if how.cached else padded(x)
+
+    q_BxGxPxLxK = padded(q_BxLxGxPxK).transpose(0, 2, 3, 1, 4)
+    k_BxGxSxK, v_BxGxSxK = (of_keys(x).transpose(0, 2, 1, 3) for x in (k_BxSxGxK, v_BxSxGxK))
+    if bias_HxLxS is not None:
+        groups, per_group = q_BxGxPxLxK.shape[1:3]
+        bias_HxLxS = padded(bias_HxLxS, (1, 2)).reshape(groups, per_group, q_BxGxPxLxK.shape[3], k_BxGxSxK.shape[2])
+    own = jax.tree.map(padded, queries)
+    seen = own if causal else jax.tree.map(padded, keys)
+    arrays = q_BxGxPxLxK, k_BxGxSxK, v_BxGxSxK, own, seen, jnp.asarray(is_global), bias_HxLxS
     # Scoring and decoding alone have a cache, and take no gradient.
     out_BxGxPxLxK = _forward(how, *arrays, keys.part(slice(0, how.cached)))[0] if how.cached else _attend(how, *arrays)
     return out_BxGxPxLxK.transpose(0, 3, 1, 2, 4)[:, :length]
 
 
-def _choices(how: How, segments_BxL: jax.Array) -> jax.Array:
-    """The number of the width that each block takes, [B, blocks]."""
+def _choices(how: How, segments_BxL: jax.Array, of_keys_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The number of the width that each block takes, and the first key that it needs, [B, blocks]."""
     length = segments_BxL.shape[1]
     slot_L = jnp.arange(length)
-    begins_BxL = jnp.diff(segments_BxL, axis=1, prepend=-1) != 0
-    start_BxL = jax.lax.cummax(jnp.where(begins_BxL, slot_L, 0), axis=1)
-    # Padding needs nothing, so a block that begins with it needs what its first slot of a segment does: itself.
-    first_BxL = jnp.where(segments_BxL > 0, start_BxL, slot_L)
-    needed = slot_L[:: how.block] // how.block - first_BxL[:, :: how.block] // how.block + 1
-    return jnp.searchsorted(jnp.asarray(how.widths(length)), needed)
+    if how.causal:
+        begins_BxL = jnp.diff(segments_BxL, axis=1, prepend=-1) != 0
+        start_BxL = jax.lax.cummax(jnp.where(begins_BxL, slot_L, 0), axis=1)
+        # Padding needs nothing, so a block that begins with it needs what its first slot of a segment does: itself.
+        first_BxN = jnp.where(segments_BxL > 0, start_BxL, slot_L)[:, :: how.block]
+        needed_BxN = slot_L[:: how.block] // how.block - first_BxN // how.block + 1
+    else:
+        # All keys from the lowest to the highest number that a block has: none is missed, in whatever order they are.
+        of_blocks_BxNxQ = segments_BxL.reshape(len(segments_BxL), -1, how.block)
+        most = jnp.iinfo(segments_BxL.dtype).max
+        low_BxN = jnp.where(of_blocks_BxNxQ > 0, of_blocks_BxNxQ, most).min(axis=2)
+        keys_Bx1xS, bounds = of_keys_BxS[:, None], (low_BxN, of_blocks_BxNxQ.max(axis=2))
+        needed_BxNxS = (keys_Bx1xS >= bounds[0][..., None]) & (keys_Bx1xS <= bounds[1][..., None])
+        first_BxN = jnp.argmax(needed_BxNxS, axis=2)
+        last_BxN = of_keys_BxS.shape[1] - 1 - jnp.argmax(needed_BxNxS[..., ::-1], axis=2)
+        slots_BxN = jnp.where(needed_BxNxS.any(axis=2), last_BxN - first_BxN + 1, 1)
+        needed_BxN = -(-slots_BxN // how.block)
+    return jnp.searchsorted(jnp.asarray(how.widths(of_keys_BxS.shape[1])), needed_BxN), first_BxN
 
 
 def _seen(
-    how: How, slots: Slots, is_global: jax.Array, start_q: Any, start_k: Any, width: int, cached: Slots | None = None
+    how: How,
+    queries: Slots,
+    keys: Slots,
+    is_global: jax.Array,
+    start_q: Any,
+    start_k: Any,
+    width: int,
+    cached: Slots | None = None,
 ) -> jax.Array:
     """Which keys of a row the queries of a block see, [block, width], or [block, cached + width]."""
 
-    def part(start: Any, size: int) -> Slots:
+    def part(slots: Slots, start: Any, size: int) -> Slots:
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)[None], slots)
 
-    queries, keys, place_S = part(start_q, how.block), part(start_k, width), start_k + jnp.arange(width)
+    queries, keys, place_S = part(queries, start_q, how.block), part(keys, start_k, width), start_k + jnp.arange(width)
     if cached is not None:
         keys = jax.tree.map(lambda front, own: jnp.concatenate([front[None], own], 1), cached, keys)
         place_S = jnp.pad(place_S, (how.cached, 0), constant_values=-1)
     seen = visible(queries, keys)[0]
-    seen &= place_S[None, :] <= start_q + np.arange(how.block)[:, None]
+    if how.causal:
+        seen &= place_S[None, :] <= start_q + np.arange(how.block)[:, None]
     if how.window:
         seen &= is_global | (queries.positions[0, :, None] - keys.positions[0, None, :] < how.window)
     return seen
 
 
-def _scores(q_GxMxK: jax.Array, k_GxSxK: jax.Array, seen_QxS: jax.Array, softcap: float) -> jax.Array:
+def _scores(
+    q_GxMxK: jax.Array, k_GxSxK: jax.Array, bias_GxMxS: jax.Array | None, seen_QxS: jax.Array, softcap: float
+) -> jax.Array:
     """Masked scores [G, M, S] of M = P x Q queries, float32."""
     scores = soft_capped(product("gmk,gsk->gms", q_GxMxK, k_GxSxK), softcap)
+    if bias_GxMxS is not None:
+        scores += bias_GxMxS
     per_group = scores.shape[1] // seen_QxS.shape[0]
     return jnp.where(jnp.tile(seen_QxS, (per_group, 1)), scores, MASKED)
 
 
-def _over_blocks(how: How, length: int, choice_N: jax.Array, body: Any, carry: Any) -> tuple[Any, Any]:
-    """Scans a row's blocks: `body(carry, start of queries, start of keys, width of keys) -> (carry, output)`."""
-    widths = how.widths(length)
+def _of_scores(bias_GxPxLxS: jax.Array | None, start_q: Any, start_k: Any, shape: tuple[int, int]) -> jax.Array | None:
+    """The biases of a block's scores, [G, P x block, width]."""
+    if bias_GxPxLxS is None:
+        return None
+    starts, sizes = (0, 0, start_q, start_k), (*bias_GxPxLxS.shape[:2], *shape)
+    return jax.lax.dynamic_slice(bias_GxPxLxS, starts, sizes).reshape(sizes[0], -1, shape[1])
 
-    def step(carry: Any, x: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
-        number, choice = x
+
+def _over_blocks(how: How, num_keys: int, choices: tuple[jax.Array, jax.Array], body: Any, carry: Any) -> tuple:
+    """Scans a row's blocks: `body(carry, start of queries, start of keys, width of keys) -> (carry, output)`."""
+    choice_N, first_N = choices
+    widths = how.widths(num_keys)
+
+    def step(carry: Any, x: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        number, choice, first = x
 
         def taking(width: int) -> Any:
             slots = width * how.block
-            start_k = jnp.clip((number + 1) * how.block - slots, 0, length - slots)
+            start_k = (number + 1) * how.block - slots if how.causal else first
+            start_k = jnp.clip(start_k, 0, num_keys - slots)
             return lambda carry: body(carry, number * how.block, start_k, slots)
 
         return jax.lax.switch(choice, [taking(width) for width in widths], carry)
 
-    return jax.lax.scan(step, carry, (jnp.arange(length // how.block), choice_N))
+    return jax.lax.scan(step, carry, (jnp.arange(len(choice_N)), choice_N, first_N))
 
 
 def _block(x_GxPxLxK: jax.Array, start: jax.Array, block: int) -> jax.Array:
@@ -148,9 +197,9 @@ def _joined(x_NxGxMxK: jax.Array, per_group: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(how: How, q: jax.Array, k: jax.Array, v: jax.Array, slots: Slots, is_global: jax.Array) -> jax.Array:
-    """Queries [B, G, P, L, K], keys and values [B, G, L, K] -> [B, G, P, L, K]."""
-    return _forward(how, q, k, v, slots, is_global)[0]
+def _attend(how: How, q: jax.Array, k: jax.Array, v: jax.Array, *rest: Any) -> jax.Array:
+    """Queries [B, G, P, L, K], keys and values [B, G, S, K] -> [B, G, P, L, K]."""
+    return _forward(how, q, k, v, *rest)[0]
 
 
 def _forward(
@@ -159,25 +208,29 @@ def _forward(
     k: jax.Array,
     v: jax.Array,
     slots: Slots,
+    key_slots: Slots,
     is_global: jax.Array,
+    bias_GxPxLxS: jax.Array | None,
     cached: Slots | None = None,
 ) -> tuple:
-    length, per_group = q.shape[3], q.shape[2]
+    per_group = q.shape[2]
     # What depends on slots alone is the same for all layers: JAX would compute the masks of every block and every width
     # before the loop over layers and keep them, broadcast. So let them wait for the queries.
-    q, slots, is_global = jax.lax.optimization_barrier((q, slots, is_global))
+    q, slots, key_slots, is_global = jax.lax.optimization_barrier((q, slots, key_slots, is_global))
+    num_keys = key_slots.segments.shape[1]
 
     def row(xs: tuple) -> tuple[jax.Array, jax.Array]:
-        q_GxPxLxK, k_GxTxK, v_GxTxK, slots, choice_N, cached = xs
+        q_GxPxLxK, k_GxTxK, v_GxTxK, slots, key_slots, choices, cached = xs
 
         def body(_: None, start_q: jax.Array, start_k: jax.Array, width: int) -> tuple[None, tuple]:
             def part(x_GxTxK: jax.Array) -> jax.Array:
                 own = jax.lax.dynamic_slice_in_dim(x_GxTxK, how.cached + start_k, width, axis=1)
                 return jnp.concatenate([x_GxTxK[:, : how.cached], own], 1) if how.cached else own
 
-            seen = _seen(how, slots, is_global, start_q, start_k, width, cached)
+            seen = _seen(how, slots, key_slots, is_global, start_q, start_k, width, cached)
             k_GxSxK, v_GxSxK = part(k_GxTxK), part(v_GxTxK)
-            scores = _scores(_block(q_GxPxLxK, start_q, how.block), k_GxSxK, seen, how.softcap)
+            bias = _of_scores(bias_GxPxLxS, start_q, start_k, seen.shape)
+            scores = _scores(_block(q_GxPxLxK, start_q, how.block), k_GxSxK, bias, seen, how.softcap)
             top = scores.max(axis=-1)
             terms = jnp.exp(scores - top[..., None])
             total = terms.sum(axis=-1)
@@ -186,30 +239,37 @@ def _forward(
             scale = jnp.where(some, 1 / total, 0.0)[..., None]
             return None, ((out * scale).astype(v_GxSxK.dtype), jnp.where(some, top + jnp.log(total), 0.0))
 
-        _, (out, log_total) = _over_blocks(how, length, choice_N, body, None)
+        _, (out, log_total) = _over_blocks(how, num_keys, choices, body, None)
         return _joined(out, per_group), _joined(log_total, per_group)
 
-    out, log_total = jax.lax.map(row, (q, k, v, slots, _choices(how, slots.segments), cached))
+    choices = _choices(how, slots.segments, key_slots.segments)
+    out, log_total = jax.lax.map(row, (q, k, v, slots, key_slots, choices, cached))
     out, log_total = checkpoint_name(out, MIXED), checkpoint_name(log_total, MIXED)
-    return out, (q, k, v, slots, is_global, out, log_total)
+    return out, (q, k, v, slots, key_slots, is_global, bias_GxPxLxS, out, log_total)
 
 
 def _backward(how: How, kept: tuple, d_out: jax.Array) -> tuple:
-    q, k, v, slots, is_global, out, log_total = kept
-    length, per_group = q.shape[3], q.shape[2]
+    q, k, v, slots, key_slots, is_global, bias_GxPxLxS, out, log_total = kept
+    per_group, num_keys = q.shape[2], k.shape[2]
 
-    def row(xs: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
-        q_GxPxLxK, k_GxLxK, v_GxLxK, slots, choice_N, d_out_GxPxLxK, log_GxPxL, inner_GxPxL = xs
+    def row(d_bias_GxPxLxS: jax.Array | None, xs: tuple) -> tuple[jax.Array | None, tuple]:
+        q_GxPxLxK, *of_keys, slots, key_slots, choices, d_out_GxPxLxK, log_GxPxL, inner_GxPxL = xs
 
         def body(sums: tuple, start_q: jax.Array, start_k: jax.Array, width: int) -> tuple[tuple, jax.Array]:
-            seen = _seen(how, slots, is_global, start_q, start_k, width)
-            k_GxSxK, v_GxSxK = (jax.lax.dynamic_slice_in_dim(x, start_k, width, axis=1) for x in (k_GxLxK, v_GxLxK))
+            seen = _seen(how, slots, key_slots, is_global, start_q, start_k, width)
+            k_GxSxK, v_GxSxK = (jax.lax.dynamic_slice_in_dim(x, start_k, width, axis=1) for x in of_keys)
             queries = functools.partial(_block, start=start_q, block=how.block)
             q_GxMxK, d_out_GxMxK = queries(q_GxPxLxK), queries(d_out_GxPxLxK)
-            scores = _scores(q_GxMxK, k_GxSxK, seen, how.softcap)
+            bias = _of_scores(bias_GxPxLxS, start_q, start_k, seen.shape)
+            scores = _scores(q_GxMxK, k_GxSxK, bias, seen, how.softcap)
             weights = jnp.exp(scores - queries(log_GxPxL)[..., None])
             d_weights = product("gmk,gsk->gms", d_out_GxMxK, v_GxSxK)
             d_scores = weights * (d_weights - queries(inner_GxPxL)[..., None])
+            d_k_GxSxK, d_v_GxSxK, d_bias_GxPxLxS = sums
+            if bias is not None:
+                starts, shape = (0, 0, start_q, start_k), (*d_bias_GxPxLxS.shape[:2], *seen.shape)
+                more = jax.lax.dynamic_slice(d_bias_GxPxLxS, starts, shape) + d_scores.reshape(shape)
+                d_bias_GxPxLxS = jax.lax.dynamic_update_slice(d_bias_GxPxLxS, more, starts)
             if how.softcap:  # the derivative of c tanh(x / c); masked scores lie far beyond c, and count for nothing
                 d_scores *= 1 - jnp.square(jnp.clip(scores / how.softcap, -1, 1))
             d_v = product("gms,gmk->gsk", weights, d_out_GxMxK)
@@ -220,16 +280,21 @@ def _backward(how: How, kept: tuple, d_out: jax.Array) -> tuple:
                 return jax.lax.dynamic_update_slice_in_dim(total, x, start_k, axis=1)
 
             d_q = product("gms,gsk->gmk", d_scores, k_GxSxK).astype(q_GxMxK.dtype)
-            return (added(sums[0], d_k), added(sums[1], d_v)), d_q
+            return (added(d_k_GxSxK, d_k), added(d_v_GxSxK, d_v), d_bias_GxPxLxS), d_q
 
-        zeros = jnp.zeros(k_GxLxK.shape, jnp.float32)
-        (d_k, d_v), d_q = _over_blocks(how, length, choice_N, body, (zeros, zeros))
-        return _joined(d_q, per_group), d_k, d_v
+        zeros = jnp.zeros(of_keys[0].shape, jnp.float32)
+        sums = zeros, zeros, d_bias_GxPxLxS
+        (d_k, d_v, d_bias_GxPxLxS), d_q = _over_blocks(how, num_keys, choices, body, sums)
+        return d_bias_GxPxLxS, (_joined(d_q, per_group), d_k, d_v)
 
     inner = (d_out.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
-    d_q, d_k, d_v = jax.lax.map(row, (q, k, v, slots, _choices(how, slots.segments), d_out, log_total, inner))
-    nothing = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (slots, is_global))
-    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype), *nothing
+    choices = _choices(how, slots.segments, key_slots.segments)
+    d_bias = None if bias_GxPxLxS is None else jnp.zeros(bias_GxPxLxS.shape, jnp.float32)
+    xs = (q, k, v, slots, key_slots, choices, d_out, log_total, inner)
+    d_bias, (d_q, d_k, d_v) = jax.lax.scan(row, d_bias, xs)
+    nothing = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (slots, key_slots, is_global))
+    d_bias = None if d_bias is None else d_bias.astype(bias_GxPxLxS.dtype)
+    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype), *nothing, d_bias
 
 
 _attend.defvjp(_forward, _backward)

@@ -3,12 +3,13 @@
 | `attention` | where    | what                                                                                     |
 |-------------|----------|------------------------------------------------------------------------------------------|
 | `xla`       | anywhere | blocks of queries, each over all keys up to its end; does whatever a model asks for      |
-| `segments`  | anywhere | row by row, each block over its own segments' keys only; meant for CPU                   |
+| `segments`  | anywhere | row by row, each block over its own segments' keys only; meant for one CPU device        |
 | `splash`    | TPU      | JAX's Pallas kernel                                                                      |
 | `cudnn`     | GPU      | cuDNN's kernel, bfloat16 only                                                            |
 
-What one of the others cannot do, it refuses in one line: relative biases, and so LaMDA-PT and T5, take `xla`, and
-`cudnn` has no soft-cap of its scores (Gemma 2).
+What one of the kernels cannot do, it refuses in one line: relative biases, and so LaMDA-PT and T5, take `xla` or
+`segments`, and `cudnn` has no soft-cap of its scores (Gemma 2). `segments` leaves to `xla` what it has no form for:
+relative biases of trees, of caches and of a batch that several devices share, and trees that look at an encoder.
 """
 
 from __future__ import annotations
@@ -36,21 +37,29 @@ def attend(
     window: int = 0,
     is_global: jax.Array | bool = True,
     bias: Bias | None = None,
+    by_slot_SxHxLxL: jax.Array | None = None,
     softcap: float = 0.0,
     block: int = ATTENTION_BLOCK,
     implementation: str = "xla",
 ) -> jax.Array:
     """`flan_jax.models.attention.attend` by one of `DecoderConfig.attention`'s ways, equal to it but for rounding.
 
-    What stands at slots of padding is finite and differs between the implementations.
+    What stands at slots of padding is finite and differs between the implementations. `by_slot_SxHxLxL` are the biases
+    as an array, where they are one; see `relative.Biases`.
 
     Raises:
       FlanError: the implementation cannot do this.
     """
     arrays = q_BxQxGxPxK, k_BxSxGxK, v_BxSxGxK
     local = {"window": window, "is_global": is_global}
+    if implementation == "segments" and not _has_form(queries, keys, causal, bias, by_slot_SxHxLxL):
+        implementation = "xla"
     if implementation == "xla":
         return attention.attend(*arrays, queries, keys, causal=causal, bias=bias, softcap=softcap, block=block, **local)
+    if implementation == "segments":
+        bias_HxLxS = None if by_slot_SxHxLxL is None else by_slot_SxHxLxL[0]
+        local |= {"causal": causal, "bias_HxLxS": bias_HxLxS}
+        return attend_in_segments(*arrays, queries, keys, block=block, softcap=softcap, **local)
     if bias is not None:
         raise _refusal(implementation, "takes no relative bias")
     if implementation == "cudnn":
@@ -59,15 +68,21 @@ def attend(
         if q_BxQxGxPxK.dtype.itemsize != 2:
             raise _refusal("cudnn", f"computes in bfloat16, not in {q_BxQxGxPxK.dtype.name}", "dtype='bfloat16' or ")
         return attend_by_cudnn(*arrays, queries, keys, causal=causal, **local)
-    if not causal or (implementation == "splash" and queries is not keys):
+    if not causal or queries is not keys:
         raise _refusal(implementation, "is causal self-attention only")
-    if implementation == "segments":
-        return attend_in_segments(*arrays, queries, keys, block=block, softcap=softcap, **local)
     if queries.branches is not None:
         raise _refusal("splash", "knows no branches of scoring trees")
     from flan_jax.models.attention_splash import attend_by_splash  # Pallas is slow to import, and seldom wanted
 
     return attend_by_splash(*arrays, queries, softcap=softcap, **local)
+
+
+def _has_form(queries: Slots, keys: Slots, causal: bool, bias: Bias | None, by_slot: jax.Array | None) -> bool:
+    """Whether `segments` can compute this; see above."""
+    if bias is None and causal:
+        return True
+    plain = queries.branches is None and keys.branches is None
+    return plain and (bias is None or (queries is keys and by_slot is not None and len(by_slot) == 1))
 
 
 def _refusal(implementation: str, why: str, other: str = "") -> FlanError:

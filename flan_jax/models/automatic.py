@@ -108,10 +108,10 @@ def _dtype(device: Device) -> tuple[str, str]:
 
 
 def _attention(config: DecoderConfig, dtype: str, device: Device, step: Step | None) -> tuple[str, str]:
-    if config.positions == "relative_bias":
-        return "xla", "it alone takes relative biases"
     if device.platform == "cpu":
         return "segments", "it leaves out what lies between segments"
+    if config.positions == "relative_bias":
+        return "xla", "the kernels take no relative biases"
     if device.platform == "tpu":
         return ("splash", "JAX's kernel") if step else ("xla", "the kernel knows no scoring trees")
     widest = 256 if device.capability >= 9 else 128

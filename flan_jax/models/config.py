@@ -81,8 +81,9 @@ class DecoderConfig:
       attention: how self-attention is computed: "xla" or "segments" anywhere, "splash" on TPU, "cudnn" on GPU; see
         `flan_jax.models.attention_switch`.
       attention_block: queries a block of the attention "xla" and "segments".
-      head_chunk: target slots of each row whose logits are alive at once in training. Each chunk adds a gradient as
-        large as the head, and a chunk without targets is skipped; where memory allows, all in one is fastest on GPU.
+      head_chunk: target slots of each row whose logits are alive at once in training, but no fewer than 256 of all rows
+        of a device. Each chunk adds a gradient as large as the head, and devices that share the parameters communicate
+        in each; chunks without targets are left out. Where memory allows, all in one is fastest on GPU.
       unroll: straight-line code instead of loops, so that a compiler counts every layer; slow to compile.
     """
 
@@ -139,7 +140,7 @@ class DecoderConfig:
                 raise FlanError(f"DecoderConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(allowed)}.")
         if self.num_heads % self.num_kv_heads:
             raise FlanError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}.")
-        if self.attention != "xla" and self.positions == "relative_bias":
+        if self.attention not in ("xla", "segments") and self.positions == "relative_bias":
             raise FlanError(f"DecoderConfig.attention {self.attention!r} takes no relative bias: leave it at 'xla'.")
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             raise FlanError(
@@ -167,6 +168,11 @@ class DecoderConfig:
             return (True,) * self.num_layers
         every = self.global_every if self.global_every > 0 else self.num_layers + 1
         return tuple(i < self.global_first or (i + 1) % every == 0 for i in range(self.num_layers))
+
+    @property
+    def is_for_cpu(self) -> bool:
+        """Whether it is computed as suits one CPU device: by `segments`, projections of one input as one product."""
+        return self.attention == "segments"
 
     def computed(self, **how: Any) -> DecoderConfig:
         """The same model computed in another way: other values of `COMPUTATION`.

@@ -296,6 +296,13 @@ class Model:
         """Logits [..., V] in float32 of hidden states [..., D]."""
         return self._root(self.config).apply({"params": params}, hidden, method="logits")
 
+    def head(self, params: Any) -> dict[str, Any]:
+        """Those of the parameters that `logits` reads, as a tree that it takes."""
+        name = "token_embedder" if self.config.tied_embeddings else "logits_dense"
+        if name in params:  # an encoder-decoder's embedding
+            return {name: params[name]}
+        return {"decoder": {name: params["decoder"][name]}}
+
     def _boxed(self, rng: jax.Array) -> Any:
         tokens = jnp.zeros((1, 1), jnp.int32)
         return self._root(self.config).init(rng, tokens, method="everything")["params"]

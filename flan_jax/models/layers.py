@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
@@ -25,6 +26,8 @@ from flan_jax.models.remat import KEY, MIXED, QUERY, VALUE, policy
 WHOLE = ("batch", "length", "activation_embed")
 BETWEEN = ("batch", "block_length", "activation_embed")
 
+
+JOINED_SLOTS = 1024  # from which on projections of one input are one product, where that suits the platform
 
 LORA_A, LORA_B, LORA_SCALE = "lora_a", "lora_b", "lora_scale"  # beside a kernel that has an adapter; see `lora`
 
@@ -65,29 +68,53 @@ class Dense(nn.Module):
     contracted: int = 1
     use_bias: bool = False
 
-    @nn.compact
+    def setup(self) -> None:
+        """Declares the parameters."""
+        self.kernel = parameter(self, "kernel", self.shape, self.axes, nn.initializers.normal(self.fan_in**-0.5))
+        if self.use_bias:
+            axes = self.axes[self.contracted :]
+            self.bias = parameter(self, "bias", self.shape[self.contracted :], axes, nn.initializers.zeros)
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Contracts the last axes of x with the first of the kernel, `contracted` of them."""
-        init = nn.initializers.normal(self.fan_in**-0.5)
-        kernel = parameter(self, "kernel", self.shape, self.axes, init)
+        return self.finished(x, product(self._rows(x), self.matrix(x.dtype)))
+
+    def matrix(self, dtype: Any) -> jax.Array:
+        """The kernel [inputs, outputs] in a dtype, where it is used."""
         # Cast before it is gathered over fsdp, and so the gradient before it is scattered: half the bytes in bfloat16.
-        kernel = partitioning.constrain(kernel.astype(x.dtype), self.axes)
-        rows, outputs = x.shape[: x.ndim - self.contracted], self.shape[self.contracted :]
-        inner = math.prod(self.shape[: self.contracted])
-        x = x.reshape(*rows, inner)
-        out = product(x, kernel.reshape(inner, -1)).reshape(*rows, *outputs)
+        kernel = partitioning.constrain(self.kernel.astype(dtype), self.axes)
+        return kernel.reshape(math.prod(self.shape[: self.contracted]), -1)
+
+    def finished(self, x: jax.Array, out: jax.Array) -> jax.Array:
+        """The projection of x from its product with the kernel: with adapter and bias, in its own shape."""
+        outputs = self.shape[self.contracted :]
         if self.has_variable("params", LORA_A):
-            out += self._adapter(x).reshape(*rows, *outputs)
-        if self.use_bias:
-            bias = parameter(self, "bias", outputs, self.axes[self.contracted :], nn.initializers.zeros)
-            out += bias.astype(x.dtype)
-        return out
+            out += self._adapter(self._rows(x))
+        out = out.reshape(*out.shape[:-1], *outputs)
+        return out + self.bias.astype(x.dtype) if self.use_bias else out
+
+    def _rows(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[: x.ndim - self.contracted], -1)
 
     def _adapter(self, x: jax.Array) -> jax.Array:
         """What an adapter adds: [..., I] -> [..., O]."""
         a, b, scale = (self.get_variable("params", name) for name in (LORA_A, LORA_B, LORA_SCALE))
         low = product(x, a.astype(x.dtype).reshape(x.shape[-1], -1))
         return product(low * scale.astype(x.dtype), b.astype(x.dtype).reshape(low.shape[-1], -1))
+
+
+def projected(x: jax.Array, joined: bool, *projections: Dense) -> list[jax.Array]:
+    """Projections of the same x [..., D]; joined, their kernels are one, and so is the product.
+
+    On a CPU wide products take less time than narrow ones, and copying the kernels costs little beside many slots;
+    where there are few, as in decoding, it would cost more than the products, and they stay apart.
+    """
+    if not joined or math.prod(x.shape[:-1]) < JOINED_SLOTS:
+        return [projection(x) for projection in projections]
+    kernels = [projection.matrix(x.dtype) for projection in projections]
+    ends = np.cumsum([kernel.shape[1] for kernel in kernels])[:-1]
+    parts = jnp.split(product(x, jnp.concatenate(kernels, axis=1)), ends, axis=-1)
+    return [projection.finished(x, part) for projection, part in zip(projections, parts, strict=True)]
 
 
 @jax.custom_vjp
@@ -172,17 +199,23 @@ class Attention(nn.Module):
         y_BxSxD, key_slots = (x_BxLxD, slots) if memory is None else (memory[0], memory.slots)
         scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
 
-        def project(y_BxSxD: jax.Array, heads: int, name: str, fan_in: float) -> jax.Array:
+        def projection(name: str, heads: int, fan_in: float) -> Dense:
             axes = ("embed", "heads" if name == QUERY else "kv_heads", "kv")
-            dense = Dense((c.embed_dim, heads, c.head_dim), axes, fan_in, use_bias=c.qkv_bias, name=name)
-            return checkpoint_name(partitioning.constrain(dense(y_BxSxD), ("batch", "length", *axes[1:])), name)
+            return Dense((c.embed_dim, heads, c.head_dim), axes, fan_in, use_bias=c.qkv_bias, name=name)
+
+        def named(x_BxSxHxK: jax.Array, name: str) -> jax.Array:
+            axes = ("batch", "length", "heads" if name == QUERY else "kv_heads", "kv")
+            return checkpoint_name(partitioning.constrain(x_BxSxHxK, axes), name)
 
         # Whatever the scale, scores start with unit variance.
-        q_BxLxHxK = project(x_BxLxD, c.num_heads, QUERY, c.embed_dim * c.head_dim * scale**2)
-        if isinstance(memory, Keyed):
-            k_BxSxGxK, v_BxSxGxK = memory.keys, memory.values
+        query = projection(QUERY, c.num_heads, c.embed_dim * c.head_dim * scale**2)
+        of_keys = [] if isinstance(memory, Keyed) else [projection(name, groups, c.embed_dim) for name in (KEY, VALUE)]
+        if memory is None:
+            found = projected(x_BxLxD, c.is_for_cpu, query, *of_keys)
         else:
-            k_BxSxGxK, v_BxSxGxK = (project(y_BxSxD, groups, name, c.embed_dim) for name in (KEY, VALUE))
+            found = [query(x_BxLxD), *(projected(y_BxSxD, c.is_for_cpu, *of_keys) if of_keys else [])]
+        q_BxLxHxK, *keyed = (named(x, name) for x, name in zip(found, (QUERY, KEY, VALUE), strict=False))
+        k_BxSxGxK, v_BxSxGxK = keyed or (memory.keys, memory.values)
         if c.qk_norm:
             of_query, of_key = (("heads", "kv"), ("kv_heads", "kv")) if c.qk_norm_across_heads else (("kv",), ("kv",))
             q_BxLxHxK = RMSNorm(c.norm_epsilon, of_query, name="query_norm")(q_BxLxHxK)
@@ -215,6 +248,7 @@ class Attention(nn.Module):
             window=c.window,
             is_global=is_global,
             bias=None if bias is None else bias_of,
+            by_slot_SxHxLxL=None if bias is None else bias.by_slot_SxHxLxL,
             softcap=c.attention_softcap,
             block=c.attention_block,
             implementation=c.attention,
@@ -253,9 +287,9 @@ class Mlp(nn.Module):
         activation = nn.silu if c.activation == "silu" else nn.gelu
         x_BxLxD = partitioning.constrain(x_BxLxD, WHOLE)
         into = ((c.embed_dim, c.mlp_dim), ("embed", "mlp"), c.embed_dim)
+        both = projected(x_BxLxD, c.is_for_cpu, *(Dense(*into, name=name) for name in ("wi_0", "wi_1")))
         # The barriers have activation and gradient computed once, instead of in each product that takes them (XLA).
-        gate_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_0")(x_BxLxD))
-        up_BxLxF = jax.lax.optimization_barrier(Dense(*into, name="wi_1")(x_BxLxD))
+        gate_BxLxF, up_BxLxF = (jax.lax.optimization_barrier(x_BxLxF) for x_BxLxF in both)
         hidden = dropped(activation(gate_BxLxF) * up_BxLxF, dropout, ACTIVATIONS)
         hidden = partitioning.constrain(hidden, ("batch", "length", "mlp"))
         hidden = jax.lax.optimization_barrier(hidden)

@@ -29,8 +29,8 @@ def check(subject: Subject, tally: Tally) -> None:
     def packed(params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         hidden_1xTxD = loss.target_hidden(subject.model, params, batch)
         of_targets = (batch["targets"], batch["weights"])
-        loss_1xT, _ = loss.token_cross_entropy(subject.model, params, hidden_1xTxD, *of_targets)
-        return subject.model.logits(params, hidden_1xTxD[0]), loss_1xT[0]
+        found = loss.token_cross_entropy(subject.model, params, hidden_1xTxD, *of_targets)
+        return subject.model.logits(params, hidden_1xTxD[0]), found.loss_BxT[0]
 
     numbers = {name: number for number, name in enumerate(subject.stream.parts)}
     left = subject.request.examples

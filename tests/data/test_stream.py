@@ -359,7 +359,7 @@ def test_prefetch_raises_where_the_batch_is_taken(tmp_path):
     write(tmp_path, "rte", (20, uniform(9, 2)))
     stream = small(TokenStore.open(tmp_path, FINGERPRINT), {"rte": 1.0})
     good = stream.batch(0)
-    stream._stores[0]._tokens = None  # what the thread reads breaks after the stream is open
+    stream._stores[0].tokens = None  # what the thread reads breaks after the stream is open
     with prefetch(stream, start=0) as batches, pytest.raises(TypeError):
         next(batches)
     assert good["tokens"].shape == (4, 64)

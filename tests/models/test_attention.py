@@ -202,6 +202,50 @@ def test_segments_and_cudnn_after_a_cache(window, is_global):
     np.testing.assert_allclose(attended("cudnn"), attended("xla"), atol=2e-5)
 
 
+@pytest.mark.parametrize("block", [16, 33, 70, 256])
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "cross", "cross, unordered"])
+def test_segments_with_biases_and_without_order(kind, block):
+    """As `xla`, output and gradients, the biases' too: an encoder's rows, a decoder's, and from one to the other."""
+    slots = _slots()
+    q, k, v = _arrays(slots, groups=PER_GROUP, per_group=2)
+    keys = slots if kind in ("encoder", "decoder") else _slots(((30, 2, 1, 9), (3, 60), (8, 20, 30)), 90)
+    if kind == "cross, unordered":  # padding first, numbers that fall
+        keys = Slots(keys.positions, keys.segments[:, ::-1])
+    if keys is not slots:
+        _, k, v = _arrays(keys, 1, PER_GROUP, 2)
+    bias = np.random.default_rng(3).normal(size=(1, 2 * PER_GROUP, 70, 70)).astype(np.float32)
+    real = slots.segments > 0
+    weights = np.random.default_rng(9).normal(size=q.shape) * real[..., None, None, None]
+
+    def total(name, q, k, v, bias):
+        bias = bias if keys is slots else None
+
+        def between(asked, seen):
+            return bias[:, :, asked, seen].reshape(1, PER_GROUP, 2, asked.stop - asked.start, -1)
+
+        how = {"causal": kind == "decoder", "block": block, "implementation": name}
+        of_bias = {} if bias is None else {"bias": between, "by_slot_SxHxLxL": bias}
+        out = attend(q, k, v, slots, keys, **how, **of_bias)
+        return (out * weights).sum(), jnp.where(real[..., None, None, None], out, 0)
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(functools.partial(total, name), (0, 1, 2, 3), has_aux=True))(q, k, v, bias)
+        for name in ("segments", "xla")
+    )
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=3e-5)
+
+
+def test_segments_leave_what_they_have_no_form_for():
+    """Biases of trees: the same numbers as `xla`, which computes them."""
+    slots = _slots()._replace(branches=np.zeros((3, 70), np.int32))
+    arrays = _arrays(slots)
+    bias = jnp.ones((3, GROUPS, PER_GROUP, 70, 70))
+    how = {"causal": True, "bias": lambda asked, seen: bias[:, :, :, asked, seen]}
+    found = [attend(*arrays, slots, slots, **how, implementation=name) for name in ("segments", "xla")]
+    np.testing.assert_array_equal(*found)
+
+
 def test_widths_reach_the_whole_row():
     assert How(128, 0).widths(1280) == (1, 2, 3, 4, 6, 9, 10)
     assert How(256, 0).widths(256) == (1,)

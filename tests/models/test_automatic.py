@@ -34,7 +34,7 @@ def model(name):
         ("gemma2_2b", H100, "bfloat16", "xla"),  # soft-caps
         ("smollm2_135m", T4, "float32", "xla"),
         ("t5_1_1_small", V5E, "bfloat16", "xla"),
-        ("lamda_pt_422m", CPU, "float32", "xla"),
+        ("lamda_pt_422m", CPU, "float32", "segments"),
     ],
 )
 def test_dtype_and_attention(name, device, dtype, attention):

@@ -17,6 +17,9 @@ class LinearModel:
         del positions, segments, branches
         return params["embedding"][tokens]
 
+    def head(self, params):
+        return params
+
     def logits(self, params, hidden):
         return hidden @ params["embedding"].T
 

@@ -15,7 +15,7 @@ import pytest
 from flan_jax import configuration, models, partitioning
 from flan_jax.data.layouts import DecoderLayout, EncoderDecoderLayout
 from flan_jax.errors import FlanError
-from flan_jax.training import loss
+from flan_jax.training import cross_entropy, loss
 from flan_jax.training.loss import Objective
 from flan_jax.training.state import TrainState, make_train_step, state_shardings
 from flan_jax.values import PER_EXAMPLE, PER_TOKEN
@@ -129,7 +129,7 @@ def test_every_example_counts_the_same(params):
 
 
 def test_chunks_of_the_head_change_nothing(params, monkeypatch):
-    monkeypatch.setattr(loss, "SLOTS", 1)
+    monkeypatch.setattr(cross_entropy, "SLOTS", 1)
     network = models.build(dataclasses.replace(NETWORK.config, head_chunk=4))
     batch = _batch(ROWS, PER_EXAMPLE)
     total, metrics = jax.jit(lambda p: loss.target_loss(network, p, batch, DATASETS, ALL))(params)
@@ -142,6 +142,9 @@ class Given:
 
     config = NETWORK.config
 
+    def head(self, params):
+        return params
+
     def logits(self, params, hidden):
         return hidden
 
@@ -153,15 +156,14 @@ def test_numbers_at_the_edge(size, smoothing):
     logits = np.random.default_rng(0).normal(size=(1, 5, 50)) * size
     logits = logits.astype(np.float32).astype(np.float64)
     targets, ones = np.array([[0, 7, 49, 3, int(logits[0, 4].argmax())]]), np.ones((1, 5), np.float32)
-    of = Objective(z_loss=1e-4, label_smoothing=smoothing)
-    found = loss.token_cross_entropy(Given(), None, jnp.asarray(logits, jnp.float32), targets, ones, of)
+    found = loss.token_cross_entropy(Given(), None, jnp.asarray(logits, jnp.float32), targets, ones, smoothing, 1e-4)
     log_z = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
     picked = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
     wanted = np.where(np.arange(50) == targets[..., None], 1 - smoothing, smoothing / 49)
     entropy = -sum(p * np.log(p) for p in [1 - smoothing] + [smoothing / 49] * 49 if p > 0)
     expected = (wanted * (log_z[..., None] - logits)).sum(-1) - entropy + 1e-4 * log_z**2
-    np.testing.assert_allclose(found[0], log_z - picked, rtol=1e-5, atol=1e-5 * size + 1e-6)
-    np.testing.assert_allclose(found[2], expected, rtol=1e-5, atol=1e-5 * size + 1e-5)
+    np.testing.assert_allclose(found.loss_BxT, log_z - picked, rtol=1e-5, atol=1e-5 * size + 1e-6)
+    np.testing.assert_allclose(found.minimised_BxT, expected, rtol=1e-5, atol=1e-5 * size + 1e-5)
 
 
 @pytest.mark.parametrize("averaging", [PER_TOKEN, PER_EXAMPLE])

@@ -137,16 +137,19 @@ def _a_window_is_too_wide(patch):
 def _positions_do_not_restart(patch):
     sound = layouts._write
 
-    def write(out, row, start, segment, tokens, prefix=""):
-        sound(out, row, start, segment, tokens, prefix)
-        out[f"{prefix}positions"][row, start : start + len(tokens)] += start
+    def write(out, row, starts, segments, lengths, prefix=""):
+        sound(out, row, starts, segments, lengths, prefix)
+        for number, start, length in zip(row, starts, lengths, strict=True):
+            out[f"{prefix}positions"][number, start : start + length] += start
 
     patch.setattr(layouts, "_write", write)
 
 
 def _segments_share_a_number(patch):
     sound = layouts._write
-    patch.setattr(layouts, "_write", lambda out, row, start, segment, *rest: sound(out, row, start, 1, *rest))
+    patch.setattr(
+        layouts, "_write", lambda out, row, starts, segments, *rest: sound(out, row, starts, segments**0, *rest)
+    )
 
 
 def _changed_batches(change):
@@ -194,8 +197,8 @@ def _a_loss_is_skipped(patch):
     sound = loss.token_cross_entropy
 
     def cross_entropy(*a):
-        of_tokens, correct = sound(*a)
-        return of_tokens.at[:, 3].set(0.0), correct
+        found = sound(*a)
+        return found._replace(loss_BxT=found.loss_BxT.at[:, 3].set(0.0))
 
     patch.setattr(loss, "token_cross_entropy", cross_entropy)
 
