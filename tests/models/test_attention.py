@@ -342,8 +342,7 @@ def test_refusals():
     for name, keys, how, message in (
         ("splash", tree, {}, "'splash' knows no branches of scoring trees: set attention='xla'"),
         ("splash", slots, {"causal": False}, "is causal self-attention only"),
-        ("segments", slots, {"causal": False}, "is causal self-attention only"),
-        ("segments", slots, {"bias": lambda *_: 0.0}, "takes no relative bias"),
+        ("splash", slots, {"bias": lambda *_: 0.0}, "takes no relative bias"),
         ("cudnn", slots, {}, "computes in bfloat16, not in float32: set dtype='bfloat16' or attention='xla'"),
     ):
         with pytest.raises(FlanError, match=message):
