@@ -55,7 +55,7 @@ _ARC_TEMPLATES = (
     Template("Science quiz: {question}\n{options}"),
     Template(
         "Use what you know about nature and science to pick the right option.\n\nProblem: {question}\n\n{options}",
-        open_input="Use what you know about nature and science to solve the problem.\n\nProblem: {question}",
+        open_input="Use what you know about nature and science to answer or complete this.\n\n{question}",
     ),
     Template(
         "Take your time.\n\n{question}\n\nRule out the wrong options. What is left?\n{options}",

@@ -57,16 +57,18 @@ COPA = Dataset(
         Template("Event: {premise}\nLikely {relation}:\n{options}"),
         Template("Finish the sentence.\n\n{beginning} ...\n\n{options}"),
         Template(
-            "{premise}\n\nOf these two, which is the more natural {relation}?\n\n{options}",
-            open_input="{premise}\n\nWhat would be a natural {relation}?",
+            "{premise}\n\nOf these two, which is the more likely {relation}?\n\n{options}",
+            open_input="{premise}\n\nWhat would be a likely {relation}?",
         ),
         Template("I said: {premise}\nThey asked: {question}\nWhat should I answer?\n{options}"),
         Template("Give a plausible {relation} of the event.\n\nEvent: {premise}\n\n{options}"),
         Template("Use your common sense.\n\n{premise}\n\nWhat's the {relation}?\n{options}"),
         Template("Fill the gap: {beginning} ___\n{options}"),
-        Template("Think of something that could have this as its {relation}.\n\n{answer}", "{premise}", INVERTED),
+        Template("What could have this as its {relation}? Answer in a sentence.\n\n{answer}", "{premise}", INVERTED),
         Template(
-            "Likely {relation}: {answer}\nUnrelated: {wrong}\n\nIn one sentence, what happened?", "{premise}", INVERTED
+            "Something happened. Its likely {relation}: {answer}\nNothing to do with it: {wrong}\n\nSay in one sentence what happened.",
+            "{premise}",
+            INVERTED,
         ),
     ),
 )
@@ -230,7 +232,9 @@ STORY_CLOZE = Dataset(
     gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
         Template("{context}\n\nHow does the story end?\n\n{options}"),
-        Template("Story: {context}\nLast sentence:\n{options}"),
+        Template(
+            "Story: {context}\nLast sentence:\n{options}", open_input="Unfinished story: {context}\nIts last sentence:"
+        ),
         Template(
             "Four sentences of a five-sentence story. Add the last one so that it makes sense.\n\n{context}\n\n{options}"
         ),

@@ -75,7 +75,7 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
         Template("Read the sentence and say what its bracketed pronoun stands for.\n\n{marked}\n\n{options}"),
         Template(
             "Try each candidate in place of the brackets.\n\n{marked}\n\nWhich one makes sense?\n{options}",
-            open_input="Look at the people and things in the sentence.\n\n{marked}\n\nWhat makes sense in place of the brackets?",
+            open_input="Try the people and things in the sentence.\n\n{marked}\n\nWho or what does the pronoun in brackets stand for?",
         ),
         Template("sorry, who or what is [{pronoun}] here?\n{marked}\n{options}"),
         Template("Name the antecedent of the pronoun in square brackets.\n\n{marked}\n\n{options}"),
@@ -149,7 +149,8 @@ WINOGRANDE = Dataset(
             "Mentioned: {first}; {second}\n\n{context}\n\nWho or what comes next? Give the rest of the sentence.\n\n{options}"
         ),
         Template(
-            "The sentence breaks off.\n\n{context}\n\nAsk yourself who or what is meant, and give the rest.\n{options}"
+            "The sentence breaks off.\n\n{context}\n\nAsk yourself who or what is meant, and give the rest.\n{options}",
+            open_input="The sentence breaks off.\n\n{context}\n\nGive a rest that makes sense.",
         ),
         Template("i wrote this and lost the end:\n{context}\nhow did it go?\n{options}"),
         Template("{context} (continued overleaf)\n\nWhat will the next page say?\n\n{options}"),
@@ -223,7 +224,7 @@ WSC273 = Dataset(
     # All are forward: the data set is for testing only, and what is turned around is never evaluated.
     gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
-        Template("{context}\n\nAnd how does it end?\n\n{options}"),
+        Template("{context}\n\nAnd what comes next?\n\n{options}"),
         Template("First part: {context}\nSecond part:\n{options}"),
         Template("{gapped}\n\nRestore what is missing, with everything after it.\n\n{options}"),
         Template(

@@ -212,11 +212,11 @@ QUAC = Dataset(
         "{title}\n\n{article}\n\nQ: {question} (Where the text does not tell: no answer.)\nA:", stop=("\n",)
     ),
     templates=(
-        Template('{title}: {section}\n\n{context}\n\n{question}\nAnswer from the text, else "no answer":'),
+        Template('{title}: {section}\n\n{context}\n\n{question}\nIn the words of the text, else "no answer":'),
         Template('Topic: {title}\nSection: {section}\nText: {context}\nQuestion: {question}\nAnswer or "no answer":'),
         Template('{question}\n\nQuote this text on {title}, or write "no answer" if it doesn\'t say.\n\n{context}'),
         Template(
-            'Asked: {question}\n\nWhat does the page on {title} say? Reply "no answer" if it says nothing.\n\n{article}'
+            'Asked: {question}\n\nQuote what the page on {title} says, or reply "no answer" if it says nothing.\n\n{article}'
         ),
         Template('{article}\n\nQ: {question}\nAnswer, else "no answer":'),
         Template(
@@ -574,7 +574,7 @@ FIX_PUNCT = Dataset(
         Template("{bare}\n\nThe punctuation is gone. Restore it."),
         Template("Unpunctuated: {bare}\nPunctuated:"),
         Template(
-            "Our website lost every comma, full stop, apostrophe and hyphen. Repair this line, but keep the letters.\n\n{bare}"
+            "Our website lost every comma, full stop, apostrophe and other sign. Repair this line, but keep the letters.\n\n{bare}"
         ),
         Template(
             "Insert the missing signs (periods, commas, quotation marks, brackets, hyphens, currency signs and so on) and change nothing else.\n\nText: {bare}"
@@ -636,7 +636,7 @@ TRUE_CASE = Dataset(
         Template("lower case: {lower}\nnormal spelling:"),
         Template("shift key is stuck, this came out:\n{lower}\nwhat did i mean, capitals and all?"),
         Template(
-            "Names, headings and sentence beginnings lost their capitals. Give them back and change nothing else.\n\nPassage: {lower}"
+            "All capitals are gone. Give them back to names, headings, sentence beginnings and so on, and change nothing else.\n\nPassage: {lower}"
         ),
         Template("Uncapitalized manuscript:\n{lower}\n\nPrinted version:"),
         Template("A speech program wrote this in small letters. Capitalize it properly: {lower}"),

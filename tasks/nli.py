@@ -45,7 +45,7 @@ def _three_way_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 # "No" stands for what is false. Since what is left open must not count as "no" too, the templates ask what is true and
 # not, as one might, what follows.
 _ANLI_LABELS = (("e", "Yes"), ("n", "It's impossible to say"), ("c", "No"))
-_ANLI_RELATIONS = ("is true", "may be true or false", "is false")
+_ANLI_RELATIONS = ("is true", "can be neither confirmed nor ruled out", "is false")
 
 
 def _anli_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ _ANLI_TEMPLATES = (
         "Check the claim against the source and say if it's true. If the source doesn't settle it, say that instead.\n\nClaim: {hypothesis}\nSource: {premise}\n\n{options}"
     ),
     Template("so is this true or not?\n{hypothesis}\n\nall we have is this:\n{premise}\n\n{options}"),
-    Template("{premise}\n{hypothesis}\nTrue or not?\n{options}"),
+    Template("{premise}\n\nTrue or not: {hypothesis}\n{options}"),
     Template("Write one tricky sentence that, going by this text, {relation}.\n\n{premise}", "{hypothesis}", INVERTED),
     Template(
         '{premise}\n\nWrite a statement about this text. If I ask "Is it true?", the right answer should be "{answer}".',

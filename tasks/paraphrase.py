@@ -290,7 +290,7 @@ STSB = Dataset(
         Template(
             "I turned this:\n{sentence1}\n\ninto this:\n{sentence2}\n\nHow much of the meaning is left, from 0 (none) to 5 (all)?\n{options}"
         ),
-        Template("{sentence1}\n{sentence2}\n\nAlike? (5 yes, 0 no)\n{options}"),
+        Template("{sentence1}\n{sentence2}\n\nAlike in meaning, from 0 (no) to 5 (yes)?\n{options}"),
         Template(
             "Write a text whose similarity in meaning to this one would be rated {rating}, on a scale from 0 (unrelated) to 5 (equivalent).\n\n{sentence1}",
             "{sentence2}",

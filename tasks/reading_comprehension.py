@@ -52,10 +52,10 @@ BOOL_Q = Dataset(
         Template("{question}\n\nCheck this excerpt before you decide.\n\n{passage}\n\n{options}"),
         Template("Text: {passage}\nYes or no: {question}\n{options}"),
         Template(
-            "settle this for us please: {question}\nall we found is the entry on {title}\n\n{passage}\n\n{options}"
+            "settle this for us please: {question}\nall we found is the entry '{title}'\n\n{passage}\n\n{options}"
         ),
         Template(
-            "Read the passage about {title}, then answer the question with yes or no.\n\n{passage}\n\n{question}\n\n{options}"
+            "Read the passage from '{title}', then answer the question with yes or no.\n\n{passage}\n\n{question}\n\n{options}"
         ),
         Template("{passage}\n\n{question}\nAnswer yes or no.\n{options}"),
         Template("Rely on these facts only.\n\n{passage}\n\n{question}\nYes or no?\n{options}"),
@@ -70,7 +70,7 @@ BOOL_Q = Dataset(
             INVERTED,
         ),
         Template(
-            "Write a yes-or-no question about the text on {title}, then its answer on the next line.\n\n{passage}",
+            "Write a yes-or-no question about the text from '{title}', then its answer on the next line.\n\n{passage}",
             "{question}\n{answer}",
             INVERTED,
         ),
@@ -185,7 +185,7 @@ MULTIRC = Dataset(
             "Text: {paragraph}\n\nI asked: {question}\nA student said: {response}\n\nIs the student right?\n{options}"
         ),
         Template(
-            "A question can have several good answers.\n\n{paragraph}\n\n{question}\n- {response}\n\nIs this one of them?\n{options}"
+            "A question can have several good answers.\n\n{paragraph}\n\n{question}\n- {response}\n\nIs this a good one?\n{options}"
         ),
         Template("Text: {paragraph}\nQ: {question}\nA: {response}\nRight?\n{options}"),
         Template("{question}\n{response}\n\nDoes the passage bear that out?\n\n{paragraph}\n\n{options}"),
@@ -235,11 +235,11 @@ OPENBOOKQA = Dataset(
             "{fact}\n\nWith this in mind, choose the answer or completion.\n\n{question}\n\n{options}",
             open_input="{fact}\n\nWith this in mind, answer the question or complete the sentence.\n\n{question}",
         ),
-        Template("Fact: {fact}\nProblem: {question}\n{options}"),
+        Template("Fact: {fact}\nAnswer or complete: {question}\n{options}"),
         Template("{question}\n\n{options}\n\nHint: {fact}"),
         Template("Science book: {fact}\n\n{question}\n\nUse the book and common knowledge to answer.\n{options}"),
         Template("Open-book exam: {question}\n\nThe book says: {fact}\n\nWhat do you answer?\n{options}"),
-        Template("the hint on the board says: {fact}\nhow do we solve this?\n{question}\n{options}"),
+        Template("the hint on the board says: {fact}\nhow do we answer or complete this?\n{question}\n{options}"),
         Template("Remember: {fact}\nApply: {question}\n\n{options}"),
         Template("Continue or answer this correctly:\n{question}\n\nIt helps to know:\n- {fact}\n\n{options}"),
         Template(
@@ -284,9 +284,9 @@ SQUAD_V1 = Dataset(
             "Copy the words of the passage that answer the question.\n\nPassage: {context}\n\nQuestion: {question}"
         ),
         Template("{context}\n\n{question}\nReply with the shortest phrase that says enough."),
-        Template("looking for this: {question}\n\nit's somewhere in the article on {title}:\n\n{context}"),
+        Template('looking for this: {question}\n\nit\'s somewhere in the article "{title}":\n\n{context}'),
         Template("{context}\n\nQuestion on the text: {question}"),
-        Template("This is about {title}.\n\n{context}\n\n{question}\nA few words will do."),
+        Template('From the article "{title}".\n\n{context}\n\n{question}\nA few words will do.'),
         Template("{context}\n\nKeep to the wording of the text: {question}"),
         Template("Topic: {title}\n\n{context}\n\n{question}"),
         Template("{context}\n\nWrite a question that these lines answer with: {answer}", "{question}", INVERTED),
@@ -353,7 +353,7 @@ SQUAD_V2 = Dataset(
             "Some questions only sound as if the text answered them. Name the words that answer this one, or say unanswerable.\n\nExtract: {context}\n\nQuestion: {question}"
         ),
         Template(
-            "can you find this in the article on {title}? {question}\njust say unanswerable if it isn't in there\n\n{context}"
+            "can you find this in the article '{title}'? {question}\njust say unanswerable if it isn't in there\n\n{context}"
         ),
         Template("{question}\n\nSearch the paragraph. If it doesn't say, reply unanswerable.\n\n{context}"),
         Template("Never guess.\n\n{context}\n\n{question}\nA phrase from the text, or unanswerable:"),

@@ -159,7 +159,7 @@ RECORD = Dataset(
         ),
         Template("missed the end, can you fill it in?\n{passage}\n\n{opening}\n{options}"),
         Template(
-            "{passage}\n\n{opening}\n\nWhich ending puts the right name into the story?\n\n{options}",
+            "{passage}\n\n{opening}\n\nWhich of these puts the right name into the story?\n\n{options}",
             open_input="{passage}\n\n{opening}\n\nEnd this with the right name from the story.",
         ),
         Template("{passage}\n\nFill in: {opening}\n{options}"),

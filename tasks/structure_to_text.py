@@ -216,7 +216,9 @@ WEB_NLG_EN = Dataset(
         Template("Filed under {category}:\n\n{triple_list}\n\nTurn this into an encyclopedia text."),
         Template("Facts ({category}): {triples}\nText:"),
         Template("turn my notes into prose please\n{triple_list}"),
-        Template("Join what belongs together, so it doesn't sound like a list.\n\n{triple_list}"),
+        Template(
+            "Write this data as text. Join what belongs together, so it doesn't sound like a list.\n\n{triple_list}"
+        ),
         Template("How would you say this out loud? {triples}"),
         Template(
             "Extract the facts from this text, one a line, in the form\n- thing | property | value\n\n{answer}",

@@ -193,7 +193,7 @@ WMT16_DEEN = _pair(
         Template("{source_language} original\n{source}\n\n{target_language} translation"),
         Template("How do you say this in {target_language}?\n{source}"),
         Template("Complete the second row.\n\n{source_language} | {target_language}\n{source} |"),
-        Template("my friend only speaks {target_language}, what does this say?\n\n{source}"),
+        Template("my friend only speaks {target_language}, how do i tell them this?\n\n{source}"),
         Template(
             "Translate word for word where {target_language} grammar lets you, freely where it doesn't.\n\n{source}"
         ),
@@ -219,7 +219,7 @@ WMT16_FIEN = _pair(
         Template("Finnish or English, whichever this is, translate it into the other.\n\n{source}"),
         Template("Translation order\nOut of: {source_language}\nInto: {target_language}\nText: {source}"),
         Template("Keep the meaning of this text and translate it into {target_language}.\n\n{source}"),
-        Template("Write this as a native speaker of {target_language} would.\n\n{source}"),
+        Template("Write this in {target_language}, as a native speaker would.\n\n{source}"),
         Template("{target_language} for: {source}"),
         Template(
             "The board gets every paper in Finnish and English.\n\n{source_language}: {source}\n\nNow supply the {target_language} text."

@@ -262,7 +262,7 @@ def test_quac_references_are_the_different_answers_the_first_being_the_target(an
 
 
 def test_quac_templates_say_what_to_reply_where_the_text_is_silent():
-    assert all('"no answer"' in t.input for t in QUAC.templates)
+    assert all('"no answer"' in t.input for t in QUAC.templates if "{answer}" not in t.input)
 
 
 def test_quac_samples_point_at_their_answers():

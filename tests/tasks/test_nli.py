@@ -30,7 +30,7 @@ def test_cb_puts_no_before_it_is_impossible_to_say_and_anli_after_it(label):
     assert cb["answer"].decode() == ("Yes", "No", "It's impossible to say")[label]
     assert anli["answer"].decode() == ("Yes", "It's impossible to say", "No")[label]
     assert cb["relation"].decode() == ("is true", "is not true", "may or may not be true")[label]
-    assert anli["relation"].decode() == ("is true", "may be true or false", "is false")[label]
+    assert anli["relation"].decode() == ("is true", "can be neither confirmed nor ruled out", "is false")[label]
 
 
 @pytest.mark.parametrize("label", [0, 1])
