@@ -71,7 +71,10 @@ def _print_findings(console: Console) -> dict[str, Any]:
         console.print(line, markup=False, soft_wrap=True)
     many = counted(len(found), "findings") if found else "no findings"
     console.print(f"{many} in the templates of {counted(len(catalog.datasets()), 'datasets')}")
-    return {"findings": found}
+    wording = examples.lint_wording()
+    for line in wording:
+        console.print(f"wording, to look at: {line}", markup=False, soft_wrap=True)
+    return {"findings": found, "wording": wording}
 
 
 def _print_examples(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -218,7 +221,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--summary", action="store_true", help="a line a variant, and totals")
-    what.add_argument("--lint", action="store_true", help="what the linter finds; exit status 1 if anything")
+    what.add_argument(
+        "--lint", action="store_true", help="what the linter finds, and wordings to look at; exit status 1 for findings"
+    )
     what.add_argument("--dataset", help="rendered examples of a dataset")
     what.add_argument("--templates", help="one record through each template of a dataset")
     what.add_argument("--row", type=options.count_or_none, help="a packed row of --mixture")

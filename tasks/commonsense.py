@@ -64,7 +64,7 @@ COPA = Dataset(
         Template("Give a plausible {relation} of the event.\n\nEvent: {premise}\n\n{options}"),
         Template("Use your common sense.\n\n{premise}\n\nWhat's the {relation}?\n{options}"),
         Template("Fill the gap: {beginning} ___\n{options}"),
-        Template("What could have this as its {relation}? Answer in a sentence.\n\n{answer}", "{premise}", INVERTED),
+        Template("{answer}\n\nThat is the {relation}. Of what? Answer in a sentence.", "{premise}", INVERTED),
         Template(
             "Something happened. Its likely {relation}: {answer}\nNothing to do with it: {wrong}\n\nSay in one sentence what happened.",
             "{premise}",
@@ -191,7 +191,7 @@ PIQA = Dataset(
         Template("Give sound advice.\n\n{goal}\n\n{options}"),
         Template(
             "{goal}\n\nOnly one of these would work. Which?\n{options}",
-            open_input="{goal}\n\nHow would you answer that, or finish it?",
+            open_input="{goal}\n\nGive advice on that, or a fact about it.",
         ),
         Template("My note starts like this:\n{goal}\n\nHow should it end, to be true and useful?\n\n{options}"),
         Template(
@@ -233,7 +233,8 @@ STORY_CLOZE = Dataset(
     templates=(
         Template("{context}\n\nHow does the story end?\n\n{options}"),
         Template(
-            "Story: {context}\nLast sentence:\n{options}", open_input="Unfinished story: {context}\nIts last sentence:"
+            "Story: {context}\nLast sentence:\n{options}",
+            open_input="Story: {context}\nWrite the sentence that ends it:",
         ),
         Template(
             "Four sentences of a five-sentence story. Add the last one so that it makes sense.\n\n{context}\n\n{options}"

@@ -75,7 +75,7 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
         Template("Read the sentence and say what its bracketed pronoun stands for.\n\n{marked}\n\n{options}"),
         Template(
             "Try each candidate in place of the brackets.\n\n{marked}\n\nWhich one makes sense?\n{options}",
-            open_input="Try the people and things in the sentence.\n\n{marked}\n\nWho or what does the pronoun in brackets stand for?",
+            open_input="Who or what does the pronoun in brackets stand for? Try each person and thing in the sentence.\n\n{marked}",
         ),
         Template("sorry, who or what is [{pronoun}] here?\n{marked}\n{options}"),
         Template("Name the antecedent of the pronoun in square brackets.\n\n{marked}\n\n{options}"),
@@ -150,7 +150,7 @@ WINOGRANDE = Dataset(
         ),
         Template(
             "The sentence breaks off.\n\n{context}\n\nAsk yourself who or what is meant, and give the rest.\n{options}",
-            open_input="The sentence breaks off.\n\n{context}\n\nGive a rest that makes sense.",
+            open_input="The sentence breaks off.\n\n{context}\n\nWrite how it goes on, so that it makes sense.",
         ),
         Template("i wrote this and lost the end:\n{context}\nhow did it go?\n{options}"),
         Template("{context} (continued overleaf)\n\nWhat will the next page say?\n\n{options}"),

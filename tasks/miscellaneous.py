@@ -213,7 +213,9 @@ QUAC = Dataset(
     ),
     templates=(
         Template('{title}: {section}\n\n{context}\n\n{question}\nIn the words of the text, else "no answer":'),
-        Template('Topic: {title}\nSection: {section}\nText: {context}\nQuestion: {question}\nAnswer or "no answer":'),
+        Template(
+            'Topic: {title}\nSection: {section}\nText: {context}\nQuestion: {question}\nWords of the text that answer it, or "no answer":'
+        ),
         Template('{question}\n\nQuote this text on {title}, or write "no answer" if it doesn\'t say.\n\n{context}'),
         Template(
             'Asked: {question}\n\nQuote what the page on {title} says, or reply "no answer" if it says nothing.\n\n{article}'
@@ -686,7 +688,7 @@ WORD_SEGMENT = Dataset(
         Template("No spaces: {joined}\nSpaces:"),
         Template("space bar's broken, can you type this with gaps between the words?\n\n{joined}"),
         Template(
-            "Where does each word end? Divide the string into English words without changing a character.\n\n{joined}"
+            "Where does each word end? Put spaces between the English words without changing a character.\n\n{joined}"
         ),
         Template("Here's a line without gaps.\n\n{joined}\n\nNow write it in the usual way."),
         Template("What did this say before the blanks disappeared?\n{joined}"),

@@ -73,7 +73,7 @@ _ANLI_TEMPLATES = (
         "Check the claim against the source and say if it's true. If the source doesn't settle it, say that instead.\n\nClaim: {hypothesis}\nSource: {premise}\n\n{options}"
     ),
     Template("so is this true or not?\n{hypothesis}\n\nall we have is this:\n{premise}\n\n{options}"),
-    Template("{premise}\n\nTrue or not: {hypothesis}\n{options}"),
+    Template("{premise}\n\nIs it true? {hypothesis}\n{options}"),
     Template("Write one tricky sentence that, going by this text, {relation}.\n\n{premise}", "{hypothesis}", INVERTED),
     Template(
         '{premise}\n\nWrite a statement about this text. If I ask "Is it true?", the right answer should be "{answer}".',
@@ -383,7 +383,7 @@ SNLI = Dataset(
     ),
     templates=(
         Template("Photo: {premise}\nAlso true? {hypothesis}\n{options}"),
-        Template("One scene:\n\n1. {premise}\n2. {hypothesis}\n\nIf 1 is true, is 2?\n{options}"),
+        Template("One scene:\n\n1. {premise}\n2. {hypothesis}\n\nIf 1 is true, is 2 true?\n{options}"),
         Template("{hypothesis}\n\nIs this true in the scene below?\n\n{premise}\n\n{options}"),
         Template("Scene: {premise}\nDetail: {hypothesis}\nTrue?\n{options}"),
         Template("can't see the photo, only the caption:\n{premise}\n\nis this true of it?\n{hypothesis}\n\n{options}"),

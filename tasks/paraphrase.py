@@ -278,7 +278,7 @@ STSB = Dataset(
         ),
         Template("A: {sentence1}\nB: {sentence2}\nSimilarity (0 = unrelated, 5 = equivalent)?\n{options}"),
         Template(
-            "Grade how close the two texts are.\n5: same meaning\n4: same, apart from minor details\n3: roughly the same, but something important differs\n2: different, with some details in common\n1: different, on the same topic\n0: unrelated\n\nText 1: {sentence1}\nText 2: {sentence2}\n\n{options}"
+            "Grade how close the texts are.\n5: same meaning\n4: same, apart from minor details\n3: roughly the same, but something important differs\n2: different, with some details in common\n1: different, on the same topic\n0: unrelated\n\nText 1: {sentence1}\nText 2: {sentence2}\n\n{options}"
         ),
         Template(
             "{sentence1}\n{sentence2}\n\nHow much of their meaning do they share, from 0 (none) to 5 (all)?\n\n{options}"

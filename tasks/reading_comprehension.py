@@ -185,7 +185,7 @@ MULTIRC = Dataset(
             "Text: {paragraph}\n\nI asked: {question}\nA student said: {response}\n\nIs the student right?\n{options}"
         ),
         Template(
-            "A question can have several good answers.\n\n{paragraph}\n\n{question}\n- {response}\n\nIs this a good one?\n{options}"
+            "A question can have several right answers.\n\n{paragraph}\n\n{question}\n- {response}\n\nIs this a right answer?\n{options}"
         ),
         Template("Text: {paragraph}\nQ: {question}\nA: {response}\nRight?\n{options}"),
         Template("{question}\n{response}\n\nDoes the passage bear that out?\n\n{paragraph}\n\n{options}"),
@@ -237,7 +237,9 @@ OPENBOOKQA = Dataset(
         ),
         Template("Fact: {fact}\nAnswer or complete: {question}\n{options}"),
         Template("{question}\n\n{options}\n\nHint: {fact}"),
-        Template("Science book: {fact}\n\n{question}\n\nUse the book and common knowledge to answer.\n{options}"),
+        Template(
+            "Science book: {fact}\n\n{question}\n\nAnswer or complete that, using the book and common knowledge.\n{options}"
+        ),
         Template("Open-book exam: {question}\n\nThe book says: {fact}\n\nWhat do you answer?\n{options}"),
         Template("the hint on the board says: {fact}\nhow do we answer or complete this?\n{question}\n{options}"),
         Template("Remember: {fact}\nApply: {question}\n\n{options}"),

@@ -155,7 +155,7 @@ RECORD = Dataset(
         ),
         Template("{opening}\n\nGo on from the dots, based on this news.\n\n{passage}\n\n{options}"),
         Template(
-            "Study the article.\n\n{passage}\n\n{opening}\n\nFinish that sentence; you may have to put two and two together.\n{options}"
+            "Study the article.\n\n{passage}\n\n{opening}\n\nHow should that sentence go on? You may have to put two and two together.\n{options}"
         ),
         Template("missed the end, can you fill it in?\n{passage}\n\n{opening}\n{options}"),
         Template(

@@ -62,7 +62,7 @@ AESLC = Dataset(
         Template("What should the subject line of this email be?\n\n{body}"),
         Template("{body}\n\nSubject line:"),
         Template("Give this message a subject, short enough to take in at a glance.\n\n{body}"),
-        Template("An email arrived without a subject.\n\n{body}\n\nWrite one in a few words."),
+        Template("An email arrived without a subject.\n\n{body}\n\nWrite the subject in a few words."),
         Template("Name the email's topic as the subject field would.\n\nEmail: {body}"),
         Template("can't think of a subject for this, any idea?\n\n{body}"),
         Template("Restore the lost subject from the text.\n\n{body}"),
@@ -543,7 +543,9 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
         Template("Give the instructions in this text, one after the other, without explanations.\n\n{article}"),
         Template("Reduce to a series of commands, without reasons or examples.\n\n{article}"),
         Template("just tell me what to do, no details\n\n{article}"),
-        Template("This how-to has lost its headings.\n\n{article}\n\nWrite them as commands, one after another."),
+        Template(
+            "This how-to has lost its headings.\n\n{article}\n\nWrite the headings as commands, one after another."
+        ),
         Template("{answer}\n\nWrite the opening of a beginner's guide with these steps.", "{opening}", INVERTED),
         Template(
             "Explain the first one or two of these steps as a how-to article would, with tips and reasons.\n\n{answer}",

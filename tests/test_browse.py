@@ -68,7 +68,7 @@ def test_summary_is_the_papers_table(run):
 def test_the_linter_finds_nothing_and_reports_what_it_finds(run, monkeypatch):
     monkeypatch.setattr(catalog, "datasets", lambda *_: (RTE, catalog.dataset("squad_v1")))
     found, printed = run("--lint")
-    assert found == {"findings": []} and "no findings in the templates of 2 datasets" in printed
+    assert found == {"findings": [], "wording": []} and "no findings in the templates of 2 datasets" in printed
     broken = dataclasses.replace(RTE, templates=(templates.Template("{premise} {nothing}"), *RTE.templates[1:]))
     monkeypatch.setattr(catalog, "datasets", lambda *_: (broken,))
     with pytest.raises(SystemExit) as status:

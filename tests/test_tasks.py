@@ -17,10 +17,6 @@ from flan_jax.splits import resolve_splits
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
 DATASETS = catalog.datasets()
 MIN_TRAIN, MIN_OTHER = 12, 6
-TO_REWRITE = Path(__file__).parent / "templates_to_rewrite.txt"  # a line a dataset, its templates' numbers
-
-JOINED_WITH_COMMAS: set[str] = set()  # whose triples are joined by what their values hold: none
-
 # Their TFDS label is a boolean or a number, which has no names to compare.
 WITHOUT_LABEL_NAMES = {"bool_q", "sentiment140", "stsb"}
 
@@ -117,25 +113,10 @@ def test_templates_differ_between_datasets(variants):
     assert shared_inputs == {}
 
 
-def _to_rewrite():
-    """{dataset: numbers} of templates whose wording is still of the first draft."""
-    lines = TO_REWRITE.read_text().splitlines() if TO_REWRITE.exists() else []
-    named = (line.split(":") for line in lines if line and not line.startswith("#"))
-    return {name: {int(number) for number in numbers.split()} for name, numbers in named}
-
-
 @each_paper_dataset
 def test_wording(variants):
-    """A template that is clean, or gone, has to leave the list of those that are to be rewritten."""
-    for templates_of in {d.templates for d in variants}:
-        first = next(d for d in variants if d.templates == templates_of)
-        found, listed = template_lint.lint_wording(first), _to_rewrite().get(first.name, set())
-        assert {n: lines for n, lines in found.items() if n not in listed} == {}
-        assert listed - set(found) == set(), f"{TO_REWRITE.name} names {first.name} templates that are clean"
-
-
-def test_the_list_of_wordings_names_datasets():
-    assert set(_to_rewrite()) <= {d.name for d in DATASETS}
+    for dataset in variants:
+        assert template_lint.lint_wording(dataset) == {}
 
 
 def test_samples_are_not_copies(shared):
@@ -166,8 +147,7 @@ def test_samples_are_not_copies(shared):
 def test_lint_finds_nothing(dataset):
     every = [f for fields in sample_fields(dataset).values() for f in fields]
     assert template_lint.lint(dataset, every) == []
-    of_fields = template_lint.lint_wording(dataset, every).get(None, [])
-    assert bool(of_fields) == (dataset.name in JOINED_WITH_COMMAS), of_fields
+    assert template_lint.lint_wording(dataset, every) == {}
 
 
 @pytest.mark.slow

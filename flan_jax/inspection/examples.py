@@ -260,13 +260,30 @@ def summary() -> dict[str, Any]:
 
 def lint(names: Sequence[str] = ()) -> list[str]:
     """The linter's findings over the templates of datasets, all by default, on their bundled samples."""
+    return [line for record, fields in _sampled(names) for line in _or_why(record, fields)]
+
+
+def lint_wording(names: Sequence[str] = ()) -> list[str]:
+    """What a reader may stumble over in the templates of datasets, all by default; see `template_lint.lint_wording`."""
     found = []
+    for record, fields in _sampled(names):
+        if not isinstance(fields, str):
+            for number, lines in template_lint.lint_wording(record, fields).items():
+                place = record.name if number is None else f"{record.name} template {number}"
+                found += [f"{place}: {line}" for line in lines]
+    return found
+
+
+def _or_why(record: catalog.Dataset, fields: list[templates.Fields] | str) -> list[str]:
+    return [fields] if isinstance(fields, str) else template_lint.lint(record, fields)
+
+
+def _sampled(names: Sequence[str]) -> Iterator[tuple[catalog.Dataset, list[templates.Fields] | str]]:
+    """Datasets with the fields of their samples, or why there are none, which a dataset of one's own may not have."""
     for record in [catalog.dataset(name) for name in names] or catalog.datasets():
         try:
             splits = _open(record.name, sources.SAMPLES).splits
-        except sources.SourceError as error:  # of a dataset of one's own
-            found.append(str(error))
+        except sources.SourceError as error:
+            yield record, str(error)
             continue
-        fields = [f for split in splits for _, f in records(record.name, split)]
-        found += template_lint.lint(record, fields)
-    return found
+        yield record, [f for split in splits for _, f in records(record.name, split)]
