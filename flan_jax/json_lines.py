@@ -252,7 +252,8 @@ def parse_json(line: bytes, strict: bool = True) -> Any:
     except json.JSONDecodeError as error:
         if _OLD_LINE_ENDS.search(line):
             raise ValueError("not JSON (several lines that end with CR alone: save the file with LF)") from None
-        where = f", line {error.lineno}" if error.lineno > 1 else ""
+        within = b"\n" in line.strip()  # and not the end of the line itself
+        where = f", line {error.lineno}" if within and error.lineno > 1 else ""
         raise ValueError(f"not JSON ({error.msg}{where})") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None

@@ -49,6 +49,21 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
+_OF_A_FILE = ("FLAN_JAX_OWN_DATA", "FLAN_JAX_TASKS")  # where own_data and own_tasks keep what is used
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_datasets_are_dropped() -> Iterator[None]:
+    """Datasets of one's own that a file has used are not in the catalog of the next."""
+    patch = pytest.MonkeyPatch()
+    for name in _OF_A_FILE:
+        patch.delenv(name, raising=False)
+    yield
+    for name in _OF_A_FILE:
+        os.environ.pop(name, None)
+    patch.undo()
+
+
 _MANY_MAPS = 15_000  # of the 65,530 memory maps that Linux gives a process; a compiled program takes about 14
 
 

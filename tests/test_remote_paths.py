@@ -32,6 +32,7 @@ PACKAGE = Path(flan_jax.__file__).parent
 OURS = {
     "errors.py": {"Path(path)"},  # of an error that the system raised, for its message
     "decoding/prompt_files.py": set(),
+    "evaluation/dev_loss.py": {"Path()"},  # of a unit whose predictions are not written
     "evaluation/prompt_store.py": {"Path()"},
     "formats/gguf.py": {"Path(path)"},  # what `files.local` gave
     "formats/huggingface_backend.py": {"Path()"},

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax import models
+from flan_jax import models, values
 from flan_jax.checkpoint import arrays, digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import layouts, stream
@@ -101,7 +101,8 @@ def test_weights_of_examples_that_are_lost_are_found(verifiable, kind, monkeypat
     """Rows whose targets weigh 1 each, where each example is to weigh 1."""
     held = _run(verifiable, ["rows", "gradient"], kind, loss_averaging="per_example")
     assert {finding.status for finding in held.values()} == {HOLDS}
-    monkeypatch.setattr(layouts, "_weight", lambda averaging, count, *rest: 1.0)
+    sound = layouts._write_targets
+    monkeypatch.setattr(layouts, "_write_targets", lambda *a: sound(*a[:4], values.PER_TOKEN, a[5]))
     found = _run(verifiable, ["rows", "gradient"], kind, loss_averaging="per_example")
     assert {finding.status for finding in found.values()} == {FAILS}
     assert found["rows"].place["array"] == "weights"
@@ -338,7 +339,7 @@ def _draws_depend_on_the_process(patch):
 
     def permutation(self, *a):
         number = self.__dict__.setdefault("number", next(numbers))  # an address could be that of another stream
-        return np.roll(sound(self, *a), number)
+        return np.random.default_rng(number).permutation(sound(self, *a)[:])
 
     patch.setattr(stream.Stream, "_permutation", permutation)
 
@@ -387,7 +388,7 @@ FAULTS = {  # fault: (model, the checks that fail with a part of what they say, 
     _segments_share_a_number: ("decoder", {"rows": "slots of segments"}, ["trees"]),
     _the_separator_is_missing: ("decoder", {"rows": "array tokens"}, ["trees"]),
     _targets_are_one_off: ("decoder", {"rows": "array targets", "gradient": "in one batch"}, ["trees"]),
-    _an_input_carries_loss: ("decoder", {"rows": "slots that carry loss, found 64"}, []),
+    _an_input_carries_loss: ("decoder", {"rows": "slots that carry loss, found "}, []),
     _the_last_eos_carries_no_loss: ("decoder", {"rows": "slots that carry loss"}, []),
     _logits_are_one_off: ("decoder", {"rows": "target token", "gradient": "parameter"}, ["trees", "generation"]),
     _a_loss_is_skipped: ("decoder", {"rows": "loss of target token 3"}, ["trees"]),
@@ -402,7 +403,7 @@ FAULTS = {  # fault: (model, the checks that fail with a part of what they say, 
     _a_shared_prefix_is_shifted: ("decoder", {"trees": "behind an exemplar"}, []),
     _a_cache_loses_a_token: ("decoder", {"generation": "generated token"}, ["rows", "trees"]),
     _the_second_likeliest_is_taken: ("decoder", {"generation": "generated token"}, []),
-    _answers_are_cut_off: ("decoder", {"generation": "did not end, found 3, expected 16"}, []),
+    _answers_are_cut_off: ("decoder", {"generation": "did not end, found "}, []),
     _nothing_is_said: ("decoder", {"generation": "did not end, found 0, expected 16"}, []),
     _draws_depend_on_the_process: ("decoder", {"stream": "hosts"}, ["trees"]),
     _hosts_count_rows_from_zero: ("decoder", {"stream": "hosts 2"}, []),
