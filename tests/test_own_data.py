@@ -29,13 +29,17 @@ def _say(split, shuffle_files=False, seed=None):
     return tf.data.Dataset.from_tensor_slices({"inputs": [f"repeat {w}" for w in words], "targets": words})
 
 
-seqio.TaskRegistry.add(
-    "own_repeat",
-    source=seqio.FunctionDataSource(_say, splits=["train", "validation"]),
-    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
-    output_features=dict.fromkeys(("inputs", "targets"), seqio.Feature(seqio.ByteVocabulary())),
-    metric_fns=[],
-)
+def _register():
+    seqio.TaskRegistry.add(
+        "own_repeat",
+        source=seqio.FunctionDataSource(_say, splits=["train", "validation"]),
+        preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+        output_features=dict.fromkeys(("inputs", "targets"), seqio.Feature(seqio.ByteVocabulary())),
+        metric_fns=[],
+    )
+
+
+_register()  # as a module of tasks does when it is imported
 
 
 def write_lines(path, rows):
@@ -47,6 +51,8 @@ def write_lines(path, rows):
 def prepared(tmp_path_factory):
     """One PREPARED_DIR with the three of them."""
     folder = tmp_path_factory.mktemp("own")
+    if "own_repeat" not in seqio.TaskRegistry.names():  # another file of the process may have cleared the registry
+        _register()
     patch = pytest.MonkeyPatch()
     patch.setenv(own_data.VARIABLE, "")  # and as it was, at the end
     moods = [{"question": f"Is {w} {v} good?", "answer": "yes", "options": ["yes", "no"]} for w in WORDS for v in WORDS]
