@@ -31,7 +31,7 @@ import jax
 import numpy as np
 
 from flan_jax import models, options, partitioning
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -229,7 +229,7 @@ def _wait_for(there: Any, process: subprocess.Popen[bytes]) -> bool:
 def strike(training: Training, instant: Instant, draw: random.Random) -> dict[str, Any]:
     """Starts the run, kills it at the instant, and says what happened."""
     before, process = training.steps(), training.start(compiles=instant.where == WHERE[0])
-    saved = arrays.latest_step(training.folder) or 0
+    saved = choosing.latest_step(training.folder) or 0
     checkpoints = training.folder / "checkpoints"
     told = signal.SIGKILL
     try:
@@ -263,7 +263,7 @@ def strike(training: Training, instant: Instant, draw: random.Random) -> dict[st
         "seconds_to_end": round(time.monotonic() - began, 2),
         "from_step": saved,
         "steps_logged": training.steps(),
-        "step_saved": arrays.latest_step(training.folder) or 0,
+        "step_saved": choosing.latest_step(training.folder) or 0,
         "traceback": "Traceback" in text,
         "left": training.left_over(),
     }

@@ -28,7 +28,7 @@ import json, sys
 import jax
 import tensorstore
 from flan_jax import distributed, models, partitioning
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, saving
 from flan_jax.checkpoint.manifest import Manifest
 
 distributed.join()
@@ -54,7 +54,7 @@ open("/proc/self/clear_refs", "w").write("5")  # the peak counts from here
 before = read()
 params = arrays.restore_params(folder, abstract, shardings)
 if to:
-    with arrays.Saver(to) as saver:
+    with saving.Saver(to) as saver:
         saver.save(1, params)
 own = sum(shard.data.nbytes for x in jax.tree.leaves(params) for shard in x.addressable_shards)
 total = sum(x.nbytes for x in jax.tree.leaves(params))

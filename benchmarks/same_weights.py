@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import decoders, pre_tokenizers, trainers
 
 from flan_jax import configuration, models
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, saving
 from flan_jax.checkpoint.manifest import UNKNOWN, Manifest
 from flan_jax.data import vocabularies
 
@@ -33,7 +33,7 @@ def write_tiny(texts: Iterable[str], to: str | Path) -> None:
     params = models.build(config).init(jax.random.key(0))
     # Sharper than at initialization, so that the log-likelihoods of a random model differ.
     params["decoder"]["token_embedder"]["embedding"] *= 8
-    with arrays.Saver(to, keep=1) as saver:
+    with saving.Saver(to, keep=1) as saver:
         saver.save(0, params)
     tokenizer.save(Path(to) / "vocabulary")
     Manifest.create(config, tokenizer, UNKNOWN).save(to)

@@ -175,7 +175,7 @@ def verifiable(tmp_path_factory) -> dict[str, Path]:
     import jax
 
     from flan_jax import configuration, models, prepare
-    from flan_jax.checkpoint import arrays
+    from flan_jax.checkpoint import saving
     from flan_jax.checkpoint.manifest import UNTUNED, Manifest
     from flan_jax.data.vocabularies import ByteTokenizer
 
@@ -191,7 +191,7 @@ def verifiable(tmp_path_factory) -> dict[str, Path]:
         params = jax.jit(models.build(config).init)(jax.random.key(0))
         # Sharper than at random, so that who sees whom shows in the logits.
         params = jax.tree.map(lambda x: x * 2 if x.ndim > 2 else x, params)
-        with arrays.Saver(folder / name) as saver:
+        with saving.Saver(folder / name) as saver:
             saver.save(3, params)
         Manifest.create(config, tokenizer, UNTUNED).save(folder / name)
         tokenizer.save(folder / name / "vocabulary")

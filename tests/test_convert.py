@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flan_jax import catalog, configuration, convert, models
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -38,7 +38,7 @@ def _refused(capsys, *arguments):
 def test_the_folder_is_a_checkpoint(tiny):
     assert {path.name for path in tiny.iterdir()} == {"checkpoints", "manifest.json", "vocabulary"}
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny"]  # nothing half-made stays beside it
-    assert arrays.steps(tiny) == [0]
+    assert choosing.steps(tiny) == [0]
     model, params, tokenizer, manifest = arrays.load_model(tiny)
     assert tokenizer.fingerprint == ByteTokenizer().fingerprint
     assert model.config.vocab_size == tokenizer.vocab_size
@@ -73,7 +73,7 @@ def test_overwriting_replaces_all_of_it(tmp_path, capsys):
     convert.main(["--from=tiny", f"--to={folder}", "--tuning=sentiment, nli", "--overwrite"])
     assert "declared ['nli', 'sentiment']" in capsys.readouterr().out
     assert {path.name for path in folder.iterdir()} == {"checkpoints", "manifest.json", "vocabulary"}
-    assert arrays.steps(folder) == [0]
+    assert choosing.steps(folder) == [0]
     assert Manifest.load(folder).trained_clusters == {"nli", "sentiment"}
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 

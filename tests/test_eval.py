@@ -12,7 +12,7 @@ import pytest
 
 from flan_jax import catalog, configuration, content, models, reporting
 from flan_jax import eval as eval_binary
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import saving
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data import token_store
@@ -86,7 +86,7 @@ def network():
 @pytest.fixture(scope="module")
 def checkpoint(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "small"
-    with arrays.Saver(folder) as saver:
+    with saving.Saver(folder) as saver:
         saver.save(3, network[1])
     UNTUNED.save(folder)
     BYTES.save(folder / "vocabulary")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flan_jax import convert, files, prepare, report
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import choosing
 from flan_jax.training import loop
 
 STEPS, PERIOD = 12, 3
@@ -72,7 +72,7 @@ def test_everything_under_gs(bucket, server, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert process.returncode == -signal.SIGKILL
-    reached = arrays.latest_step(root / "tuned")
+    reached = choosing.latest_step(root / "tuned")
     assert PERIOD <= reached < STEPS and max(_losses(root / "tuned")) >= reached
     before = len(server.requests())
     done = subprocess.run(_train(root, prepared), **run)
@@ -94,7 +94,7 @@ def test_everything_under_gs(bucket, server, tmp_path):
             checkpoint_period=STEPS,
         )
     assert _losses(root / "tuned") == _losses(tmp_path / "tuned") and list(_losses(root / "tuned")) == [*range(1, 13)]
-    assert arrays.steps(root / "tuned") == [9, 12]
+    assert choosing.steps(root / "tuned") == [9, 12]
     there = {path.name for path in (root / "tuned").iterdir()}
     assert there == {path.name for path in (tmp_path / "tuned").iterdir()}
     assert len([path for path in (root / "tuned" / "tensorboard").iterdir() if path.name.startswith("events")]) == 2

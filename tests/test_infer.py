@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from flan_jax import configuration, infer, models
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.chat import Chat
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -35,7 +35,7 @@ def network():
 @pytest.fixture(scope="module")
 def checkpoint(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "small"
-    with arrays.Saver(folder) as saver:
+    with saving.Saver(folder) as saver:
         saver.save(3, network[1])
     Manifest.create(CONFIG, TOKENIZER, UNTUNED).save(folder)
     TOKENIZER.save(folder / "vocabulary")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import choosing
 from flan_jax.checkpoint.manifest import TUNED, Manifest
 
 
@@ -24,7 +24,7 @@ def test_end_to_end(tmp_path):
     assert {figures["label"] for figures in results["datasets"].values()} == {"zero-shot, held out"}
 
     tuned = Manifest.load(to / "tuned")
-    assert arrays.latest_step(to / "tuned") == 2
+    assert choosing.latest_step(to / "tuned") == 2
     assert tuned.tuning["status"] == TUNED
     assert not {"nli", "paraphrase"} & tuned.trained_clusters and "sentiment" in tuned.trained_clusters
 

@@ -16,7 +16,7 @@ import flan_jax.catalog
 import flan_jax.macros
 from flan_jax import audit, browse, configuration, contamination, convert, export, files, infer, prepare, report
 from flan_jax import eval as evaluation
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing, saving
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import sources, token_store, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
@@ -197,7 +197,7 @@ def test_folders_of_a_console_are_empty(folder, server):
     assert (folder / "made").is_dir() and not (folder / "made").is_file()
     assert list((folder / "made").iterdir()) == []
     assert _run(convert.main, "--from=tiny", f"--to={folder}/made", "--tuning=untuned")[0] == 0
-    assert arrays.steps(folder / "made") == [0]
+    assert choosing.steps(folder / "made") == [0]
 
 
 def test_what_must_not_be_lost(folder):
@@ -216,9 +216,9 @@ def test_odd_names_hold_checkpoints(folder):
     """gcsfs, etils and TensorStore each write names of objects in their own way."""
     place = folder / "ein Lauf" / "ü+&=~@,;!"
     weights = {"a": jnp.arange(6.0).reshape(2, 3)}
-    with arrays.Saver(place) as saver:
+    with saving.Saver(place) as saver:
         saver.save(3, weights)
-    assert arrays.steps(place) == [3]
+    assert choosing.steps(place) == [3]
     found = arrays.restore_params(place, {"a": weights["a"]}, {"a": weights["a"].sharding})
     np.testing.assert_array_equal(found["a"], weights["a"])
     assert _run(convert.main, "--from=tiny", f"--to={place}/m", "--tuning=untuned")[0] == 0
@@ -226,14 +226,14 @@ def test_odd_names_hold_checkpoints(folder):
     assert status == 0, err
     assert Manifest.load(place / "n").model["embed_dim"] == 128
     status, _, err = _run(convert.main, f"--from={place}/n", f"--to={place}/o", "--overwrite")
-    assert status == 0 and arrays.steps(place / "o") == [0], err
+    assert status == 0 and choosing.steps(place / "o") == [0], err
 
 
 @pytest.fixture
 def copied(folder):
     """A run of two steps whose copy ended before the last objects came, and their names by step."""
     weights = {"a": jnp.arange(6.0).reshape(2, 3)}
-    with arrays.Saver(folder) as saver:
+    with saving.Saver(folder) as saver:
         saver.save(3, weights)
         saver.save(6, weights)
     for name in folder.all_files():
@@ -246,11 +246,11 @@ def test_copied_steps_without_a_mark_are_not_lost(copied, capsys):
     """Orbax would remove them when a run starts, and the run would begin anew."""
     with pytest.raises(FlanError, match="step 6 of gs://.* has no commit_success.txt, which comes last: .* copy it"):
         arrays.restore_params(copied, {"a": jnp.zeros((2, 3))}, {"a": jnp.zeros(()).sharding})
-    assert arrays.choose_step(copied) == 6
+    assert choosing.choose_step(copied) == 6
     assert "step 3 of" in capsys.readouterr().out
-    with arrays.Saver(copied, keep=3) as saver:
+    with saving.Saver(copied, keep=3) as saver:
         saver.save(9, {"a": jnp.ones((2, 3))})
-    assert arrays.steps(copied) == [3, 6, 9]
+    assert choosing.steps(copied) == [3, 6, 9]
     found = arrays.restore_params(copied, {"a": jnp.zeros((2, 3))}, {"a": jnp.zeros(()).sharding}, step=6)
     np.testing.assert_array_equal(found["a"], jnp.arange(6.0).reshape(2, 3))
 
@@ -261,10 +261,10 @@ def test_copied_steps_that_are_not_whole_stop_a_run(copied):
         (step / name).unlink()
     before = set(copied.all_files())
     with pytest.raises(FlanError, match="step 6 of gs://.* its copy was not finished; copy it anew, or remove gs://"):
-        arrays.choose_step(copied)
+        choosing.choose_step(copied)
     assert set(copied.all_files()) == before
-    assert arrays.choose_step(copied, arrays.PREVIOUS) == 3
-    assert (copied / arrays.DAMAGED / "6").is_dir() and arrays.steps(copied) == [3]
+    assert choosing.choose_step(copied, choosing.PREVIOUS) == 3
+    assert (copied / choosing.DAMAGED / "6").is_dir() and choosing.steps(copied) == [3]
 
 
 def test_what_a_killed_run_has_half_saved_is_no_copy(folder):
@@ -272,7 +272,7 @@ def test_what_a_killed_run_has_half_saved_is_no_copy(folder):
     told = {"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": None}
     files.write_atomic(folder / "checkpoints" / "3" / "_CHECKPOINT_METADATA", json.dumps(told))
     files.write_atomic(folder / "checkpoints" / "6" / "_CHECKPOINT_METADATA", "{")
-    assert arrays.choose_step(folder) is None
+    assert choosing.choose_step(folder) is None
 
 
 def test_checkpoints_in_memory_are_refused(tmp_path, monkeypatch):
@@ -427,7 +427,7 @@ def test_a_save_that_the_storage_refuses(folder, monkeypatch, raised, says):
     def fail(*_, **__):
         raise ValueError(raised)
 
-    with arrays.Saver(folder) as saver:
+    with saving.Saver(folder) as saver:
         monkeypatch.setattr(saver._manager, "save", fail)
         monkeypatch.setattr(files.RemotePath, "glob", lambda *_: _refused(folder, b""))
         with pytest.raises(FlanError, match=f"{says}.*; which checkpoints are there cannot be seen now"):

@@ -16,7 +16,7 @@ import jax
 
 from flan_jax import catalog, distributed, files, models
 from flan_jax import styles as text_styles
-from flan_jax.checkpoint import adapters, arrays
+from flan_jax.checkpoint import adapters, arrays, choosing
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
@@ -193,7 +193,7 @@ def _a_part_each(
 
 def _steps(path: str, step: int | str | None) -> list[int]:
     Manifest.load(path)  # says what to do where there is no checkpoint at all
-    saved = arrays.steps(path)
+    saved = choosing.steps(path)
     if not saved:
         raise FlanError(f"no checkpoint in {path}: checkpoints/ holds no step yet.")
     if step == ALL:
@@ -339,7 +339,7 @@ def follow(
     done: list[int] = []
     last_news = time.monotonic()
     while True:
-        new = [step for step in arrays.steps(model_dir) if step not in done]
+        new = [step for step in choosing.steps(model_dir) if step not in done]
         if new:
             evaluate_step(new[-1])
             done.append(new[-1])

@@ -18,7 +18,7 @@ import tensorstore
 from orbax.checkpoint import future, type_handlers
 
 from flan_jax import models
-from flan_jax.checkpoint import adapters, arrays, digests, stored
+from flan_jax.checkpoint import adapters, choosing, digests, saving, stored
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, orbax_folder
@@ -113,7 +113,7 @@ def write(source: Source, manifest: Manifest, folder: AnyPath) -> None:
     handlers = {"params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry)}
     options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
     opened = ocp.CheckpointManager(orbax_folder(folder / "checkpoints"), options=options, item_handlers=handlers)
-    with arrays.quietly(), contextlib.closing(opened) as manager:
+    with saving.quietly(), contextlib.closing(opened) as manager:
         items = ocp.args.Composite(params=ocp.args.PyTreeSave(tree))
         manager.save(0, args=items, custom_metadata=digests.NOTE)
         manager.wait_until_finished()
@@ -138,7 +138,7 @@ def read(folder: AnyPath, step: int | None = None, which: str = stored.PARAMS) -
     manifest = Manifest.load(folder)
     config = models.DecoderConfig.from_dict(manifest.model)
     tokenizer = manifest.load_vocabulary(folder)
-    found = arrays.steps(folder)
+    found = choosing.steps(folder)
     step = (found or [0])[-1] if step is None else step
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
@@ -148,7 +148,7 @@ def read(folder: AnyPath, step: int | None = None, which: str = stored.PARAMS) -
     }
     kept: dict[str, Any] = {}  # the layers read last: they are mostly asked for in order
     items = (stored.PARAMS, stored.EMA) if averaged else (stored.PARAMS,)
-    with arrays.explained(folder, step, items):
+    with choosing.explained(folder, step, items):
         checked = {item: digests.Reading(folder, step, item) for item in items}
 
     def item_of(path: ParameterPath) -> str:
@@ -173,7 +173,7 @@ def read(folder: AnyPath, step: int | None = None, which: str = stored.PARAMS) -
         return kept["layers"][layer - start]
 
     def tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
-        with arrays.explained(folder, step, items):
+        with choosing.explained(folder, step, items):
             try:
                 found = stored_tensor(path, layer)
             except (ValueError, OSError) as error:
@@ -198,13 +198,13 @@ def adapters_of(folder: AnyPath, step: int | None, which: str = stored.PARAMS) -
     Raises:
       FlanError: it lacks the step, or is damaged.
     """
-    found = arrays.steps(folder)
+    found = choosing.steps(folder)
     step = (found or [0])[-1] if step is None else step
     if step not in found:
         raise FlanError(f"no step {step} in {folder}: there are {', '.join(map(str, found)) or 'none'}.")
     tree: dict[str, Any] = {}
     averaged = stored.averaged(folder, step) if which == stored.EMA else {}
-    with arrays.explained(folder, step, (stored.ADAPTERS,)):
+    with choosing.explained(folder, step, (stored.ADAPTERS,)):
         saved = digests.read(folder, step) or {}
         for item in (stored.ADAPTERS, stored.EMA) if averaged else (stored.ADAPTERS,):
             for name, one in saved.get(item, {}).items():

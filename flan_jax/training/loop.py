@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flan_jax import distributed, macros, models, partitioning, parts
-from flan_jax.checkpoint import arrays, digests, keeping, lock, place, stored
+from flan_jax.checkpoint import arrays, choosing, digests, keeping, lock, place, stored
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
 from flan_jax.files import AnyPath, user_path
@@ -237,13 +237,13 @@ def _trained(
     primary, program, mesh = distributed.is_primary(), run.program, given.mesh
 
     # -------------------------------------------------------------------------------- compare with what is there
-    if on_damage == arrays.PREVIOUS:  # another run is refused before a step of this one is moved aside
-        continued(folder, run, given.saved, distributed.decided(lambda: arrays.latest_step(folder)))
-    start = arrays.choose_step(folder, on_damage)
+    if on_damage == choosing.PREVIOUS:  # another run is refused before a step of this one is moved aside
+        continued(folder, run, given.saved, distributed.decided(lambda: choosing.latest_step(folder)))
+    start = choosing.choose_step(folder, on_damage)
     run, changes = continued(folder, run, given.saved, start)
     if start is not None and start >= run.train_steps:
-        if on_damage != arrays.PREVIOUS:  # which has read it
-            arrays.refuse_damaged(folder, start)
+        if on_damage != choosing.PREVIOUS:  # which has read it
+            choosing.refuse_damaged(folder, start)
         if primary:
             print(
                 f"nothing to do: {folder} is at step {start}, and TRAIN_STEPS is {run.train_steps}; give TRAIN_STEPS "
@@ -370,7 +370,7 @@ def _state(
         params = starting.restored(checkpoint, run.start["step"], found, params, of_plain)
     elif checkpoint:
         of_step = run.start.get("step")
-        params = arrays.restore_params(checkpoint, plain.abstract_params(), of_plain, of_step, arrays.START)
+        params = arrays.restore_params(checkpoint, plain.abstract_params(), of_plain, of_step, choosing.START)
     else:
         params = jax.jit(plain.init, out_shardings=of_plain)(jax.random.key(run.seed))
     if tuning.keeps_base:

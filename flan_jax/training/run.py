@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from flan_jax import models, partitioning, parts
-from flan_jax.checkpoint import adapters, arrays
+from flan_jax.checkpoint import adapters, choosing
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import stream, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed, separators
@@ -476,7 +476,7 @@ def resolve(
       FlanError: bad input, or values that do not fit each other, the data or the devices.
     """
     saved = Run.load(model_dir)
-    begun = saved is not None and arrays.latest_step(model_dir) is not None
+    begun = saved is not None and choosing.latest_step(model_dir) is not None
     starting.refuse(taken, initial_checkpoint_path, model)
     if (
         begun

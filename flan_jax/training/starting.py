@@ -11,7 +11,7 @@ import jax
 import optax
 
 from flan_jax import models
-from flan_jax.checkpoint import adapters, arrays, digests, stored
+from flan_jax.checkpoint import adapters, arrays, choosing, digests, stored
 from flan_jax.errors import FlanError, StorageError, near_names
 from flan_jax.files import AnyPath
 from flan_jax.models import nested
@@ -94,8 +94,8 @@ def step_of(checkpoint: str, start: Start) -> int | None:
       FlanError: the checkpoint has not this one.
     """
     if start.step is None:
-        return arrays.latest_step(checkpoint)
-    if start.step not in (found := arrays.steps(checkpoint)):
+        return choosing.latest_step(checkpoint)
+    if start.step not in (found := choosing.steps(checkpoint)):
         there = ", ".join(map(str, found)) or "none"
         raise FlanError(f"INITIAL_STEP {start.step} is not in {checkpoint}: there are {there}.")
     return start.step
@@ -172,7 +172,7 @@ def restored(
     folder = digests.step_folder(checkpoint, step) / stored.PARAMS
     saved = (digests.read(checkpoint, step) or {})[stored.PARAMS]
     found: dict[str, Any] = {}
-    with arrays.explained(checkpoint, step):
+    with choosing.explained(checkpoint, step):
         for path, name in taken.items():
             if name is not None:
                 x = _read(folder, name, _at(shardings, path), f"step {step} of {checkpoint}")

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from flan_jax import catalog, models, partitioning, parts, styles, templates
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples
 from flan_jax.data.builder import Example, ExampleBuilder
@@ -82,7 +82,7 @@ class Subject:
         """
         self.request = request
         self.manifest = Manifest.load(request.checkpoint)
-        self.step = arrays.latest_step(request.checkpoint) if request.step is None else request.step
+        self.step = choosing.latest_step(request.checkpoint) if request.step is None else request.step
         self.mesh = partitioning.make_mesh(devices=jax.devices()[:1])
         own = models.DecoderConfig.from_dict(self.manifest.model).attention
         platform = self.mesh.devices.flat[0].platform

@@ -14,7 +14,7 @@ import pytest
 import tokenizers
 
 from flan_jax import configuration, models, partitioning
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer, HuggingFaceTokenizer
 from flan_jax.errors import FlanError
@@ -55,7 +55,7 @@ def saved(state, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "saved"
     shardings = state_shardings(_mesh(2, 2, 2), NETWORK, TX)
     params, opt_state = state
-    with arrays.Saver(folder, keep=2) as saver:
+    with saving.Saver(folder, keep=2) as saver:
         for step, factor in ((1, 5), (3, 2), (12, 1)):
             scaled = jax.tree.map(lambda x, f=factor: (x * f).astype(x.dtype), params)
             saver.save(step, jax.device_put(scaled, shardings.params), jax.device_put(opt_state, shardings.opt_state))
@@ -85,7 +85,7 @@ def test_round_trip_onto_any_mesh(saved, state, sizes):
 
 
 def test_parameters_of_any_kept_step(saved, state):
-    assert arrays.steps(saved) == [3, 12]  # `keep` has removed step 1
+    assert choosing.steps(saved) == [3, 12]  # `keep` has removed step 1
     for step, factor in ((None, 1), (12, 1), (3, 2)):
         network, params, tokenizer, manifest = arrays.load_model(saved, step=step)
         jax.tree.map(lambda x, y, f=factor: np.testing.assert_array_equal(x, y * f), params, state[0])
@@ -96,7 +96,7 @@ def test_unfinished_steps_do_not_count(copy, state):
     folder = copy / "checkpoints"
     shutil.copytree(folder / "12", folder / "40.orbax-checkpoint-tmp-1")
     shutil.copytree(folder / "12" / "params", folder / "60.orbax-checkpoint-tmp" / "params")
-    assert arrays.latest_step(copy) == 12
+    assert choosing.latest_step(copy) == 12
     (step, params, _), _ = _restore_training(copy, _mesh())
     assert step == 12
     jax.tree.map(np.testing.assert_array_equal, params, state[0])
@@ -105,15 +105,15 @@ def test_unfinished_steps_do_not_count(copy, state):
 def test_saving_goes_on_beside_an_unfinished_step(copy, state):
     leftover = copy / "checkpoints" / "13.orbax-checkpoint-tmp"
     shutil.copytree(copy / "checkpoints" / "12", leftover)
-    with arrays.Saver(copy, keep=2) as saver:
+    with saving.Saver(copy, keep=2) as saver:
         saver.save(13, *state)
-    assert arrays.steps(copy) == [12, 13]
+    assert choosing.steps(copy) == [12, 13]
 
 
 def test_a_folder_without_checkpoints(tmp_path):
-    assert arrays.latest_step(tmp_path) is None and arrays.steps(tmp_path / "none") == []
+    assert choosing.latest_step(tmp_path) is None and choosing.steps(tmp_path / "none") == []
     (tmp_path / "checkpoints").mkdir()
-    assert arrays.latest_step(tmp_path) is None
+    assert choosing.latest_step(tmp_path) is None
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"]  # looking makes nothing
 
 
@@ -168,7 +168,7 @@ def test_damaged_arrays(copy):
 LATE = """
 import asyncio, sys
 import tensorstore
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing, saving
 
 def late():
     promise, future = tensorstore.Promise.new()
@@ -186,7 +186,7 @@ class Odd:
 
 hook = sys.unraisablehook
 if sys.argv[1] == "quietly":
-    with arrays.quietly():
+    with saving.quietly():
         late()
         Odd()
 else:
@@ -218,11 +218,11 @@ def test_what_one_step_says_of_itself_stops_no_other(damage, copy, state):
     about.unlink()
     if METADATA[damage] is not None:
         about.write_bytes(METADATA[damage])
-    assert arrays.steps(copy) == [3, 12] and arrays.latest_step(copy) == 12
+    assert choosing.steps(copy) == [3, 12] and choosing.latest_step(copy) == 12
     jax.tree.map(np.testing.assert_array_equal, arrays.load_model(copy)[1], state[0])
-    with arrays.Saver(copy, keep=2) as saver:  # a run goes on from step 12
+    with saving.Saver(copy, keep=2) as saver:  # a run goes on from step 12
         saver.save(13, state[0])
-    assert arrays.steps(copy) == [12, 13]
+    assert choosing.steps(copy) == [12, 13]
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_another_shape_is_refused(saved):
 
 
 def test_parameters_alone_cannot_continue_a_run(tmp_path, state):
-    with arrays.Saver(tmp_path, keep=1) as saver:
+    with saving.Saver(tmp_path, keep=1) as saver:
         saver.save(0, state[0])
     with pytest.raises(FlanError) as caught:
         _restore_training(tmp_path, _mesh())
@@ -264,7 +264,7 @@ def test_parameters_alone_cannot_continue_a_run(tmp_path, state):
 def test_statistics_of_another_adafactor_are_refused(tmp_path, state):
     """Runs of earlier versions kept the statistics of whole stacks."""
     whole = optax.adafactor(optimizers.schedule(3e-5), clipping_threshold=1.0)
-    with arrays.Saver(tmp_path, keep=1) as saver:
+    with saving.Saver(tmp_path, keep=1) as saver:
         saver.save(5, state[0], jax.tree.map(np.asarray, whole.init(state[0])))
     with pytest.raises(FlanError) as caught:
         _restore_training(tmp_path, _mesh())
@@ -307,7 +307,7 @@ def test_failed_save_is_noticed(make_disk, known):
     def state(size):
         return {"a": jnp.asarray(np.random.default_rng(0).random(size, np.float32))}
 
-    with pytest.raises(FlanError) as caught, arrays.Saver(disk, keep=1) as saver:
+    with pytest.raises(FlanError) as caught, saving.Saver(disk, keep=1) as saver:
         saver.save(1, state(10_000))
         saver.save(2, state(2_000_000))
         deadline = time.monotonic() + 60
@@ -319,12 +319,12 @@ def test_failed_save_is_noticed(make_disk, known):
     assert "no space left on device; make room" in str(caught.value)
     assert "the last whole checkpoint there is of step 1." in str(caught.value)
     assert [path.name for path in (disk / "checkpoints").iterdir()] == ["1"]
-    with arrays.Saver(disk, keep=1) as saver:
+    with saving.Saver(disk, keep=1) as saver:
         saver.save(2, state(10_000))
-    assert arrays.steps(disk) == [2]
+    assert choosing.steps(disk) == [2]
 
 
 def test_a_save_that_fails_otherwise_is_noticed_too(tmp_path):
     refused = pytest.raises(FlanError, match=r"cannot save step 1 in .*; no checkpoint is there yet")
-    with refused, arrays.Saver(tmp_path) as saver:
+    with refused, saving.Saver(tmp_path) as saver:
         saver.save(1, {"a": object()})

@@ -11,7 +11,7 @@ import pytest
 
 from flan_jax import convert, infer, models, partitioning
 from flan_jax import eval as eval_binary
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -72,7 +72,7 @@ def collected():
 def saved(tmp_path_factory):
     """Steps 3 and 12; names with what URLs read otherwise."""
     folder = tmp_path_factory.mktemp("damage") / "a model, 50%25 #1"
-    with arrays.Saver(folder, keep=2) as saver:
+    with saving.Saver(folder, keep=2) as saver:
         for step in (3, 12):
             saver.save(step, *_state(step))
     Manifest.create(SMALL, ByteTokenizer(), UNTUNED).save(folder)
@@ -94,7 +94,7 @@ def _stream(folder, step=None):
 
 
 def _resume(folder, step=None):
-    chosen = arrays.choose_step(folder) if step is None else step
+    chosen = choosing.choose_step(folder) if step is None else step
     _, params, opt_state = arrays.restore_training(folder, *_targets(), chosen)
     return {"params": params, "opt_state": opt_state}
 
@@ -183,31 +183,31 @@ def _data(folder, step, item="params"):
 )
 def test_going_on_from_the_step_before(copy, capsys, item, harm):
     HARM[harm](_data(copy, 12, item))
-    assert arrays.choose_step(copy, "previous") == 3
+    assert choosing.choose_step(copy, "previous") == 3
     line = capsys.readouterr().out.strip()
     assert f"step 12 of {copy} is damaged: " in line and "going on from step 3" in line and "\n" not in line
-    assert arrays.steps(copy) == [3] and (copy / "damaged" / "12").is_dir()
+    assert choosing.steps(copy) == [3] and (copy / "damaged" / "12").is_dir()
     assert _same(_resume(copy, 3), _wanted(3))
-    with arrays.Saver(copy) as saver:
+    with saving.Saver(copy) as saver:
         saver.save(12, *_state(12))
-    assert arrays.choose_step(copy, "previous") == 12 and _same(_resume(copy), _wanted(12))
+    assert choosing.choose_step(copy, "previous") == 12 and _same(_resume(copy), _wanted(12))
     _data(copy, 12).unlink()
-    assert arrays.choose_step(copy, "previous") == 3 and (copy / "damaged" / "12_again").is_dir()
+    assert choosing.choose_step(copy, "previous") == 3 and (copy / "damaged" / "12_again").is_dir()
 
 
 def test_none_is_whole(copy):
     for step in (3, 12):
         _data(copy, step).write_bytes(b"")
     with pytest.raises(FlanError, match="none of the steps there is whole: copy them anew, or start a new run"):
-        arrays.choose_step(copy, "previous")
-    assert arrays.steps(copy) == [3, 12]
+        choosing.choose_step(copy, "previous")
+    assert choosing.steps(copy) == [3, 12]
     for reader in READERS.values():
         with pytest.raises(FlanError, match="copy the checkpoint anew; there is no step before it that is whole"):
             reader(copy)
 
 
 def test_the_step_that_could_be_taken_is_whole_itself(saved, copy, tmp_path):
-    with arrays.Saver(copy, keep=3) as saver:
+    with saving.Saver(copy, keep=3) as saver:
         saver.save(20, *_state(20))
     for step in (20, 12):
         _data(copy, step).unlink()
@@ -227,29 +227,29 @@ def test_parameters_are_read_though_the_optimizer_s_state_is_damaged(copy):
 @pytest.mark.parametrize("value", ["before", None, 1])
 def test_other_ways_are_refused(copy, value):
     with pytest.raises(FlanError, match="ON_DAMAGE is .*: it has to be 'stop' or 'previous'"):
-        arrays.choose_step(copy, value)
+        choosing.choose_step(copy, value)
 
 
 def test_what_is_no_step(tmp_path):
     folder = tmp_path / "checkpoints"
-    assert arrays.choose_step(tmp_path) is None
+    assert choosing.choose_step(tmp_path) is None
     folder.mkdir()
-    assert arrays.choose_step(tmp_path, "previous") is None
+    assert choosing.choose_step(tmp_path, "previous") is None
     (folder / "7").write_text("a file")
     for name in ("08", "-3", "9 ", "11.5", "\u0661\u0662", "x", "20.orbax-checkpoint-tmp-1", "+4", "1e3"):
         (folder / name).mkdir()
-    assert arrays.steps(tmp_path) == [] and arrays.choose_step(tmp_path) is None
+    assert choosing.steps(tmp_path) == [] and choosing.choose_step(tmp_path) is None
     (tmp_path / "file").write_text("")
-    assert arrays.steps(tmp_path / "file") == []
+    assert choosing.steps(tmp_path / "file") == []
 
 
 def test_a_newest_step_that_is_empty(copy):
     (copy / "checkpoints" / "20").mkdir()
     with pytest.raises(FlanError, match=r"step 20 of .* is damaged: .*, or take step 12, which is whole"):
-        arrays.choose_step(copy)
+        choosing.choose_step(copy)
     with pytest.raises(FlanError, match=r"step 20 of .* is damaged: .*, or take step 12, which is whole"):
         _load(copy)
-    assert arrays.choose_step(copy, "previous") == 12
+    assert choosing.choose_step(copy, "previous") == 12
 
 
 def test_more_than_was_saved_does_no_harm(copy):
@@ -258,7 +258,7 @@ def test_more_than_was_saved_does_no_harm(copy):
     (copy / "checkpoints" / "12" / "more").mkdir()
     for name, reader in READERS.items():
         assert _same(reader(copy), _wanted(12)), name
-    assert arrays.choose_step(copy, "previous") == 12
+    assert choosing.choose_step(copy, "previous") == 12
 
 
 def _commands(folder, to):

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from flan_jax import models, partitioning
-from flan_jax.checkpoint import arrays, digests
+from flan_jax.checkpoint import arrays, choosing, digests, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -53,7 +53,7 @@ def trained(tmp_path_factory):
     shardings = state_shardings(mesh, NETWORK, TX)
     params = jax.device_put(NETWORK.init(jax.random.key(1)), shardings.params)
     opt_state = jax.jit(optimizers.for_parameters(TX, NETWORK.logical_axes()).init)(params)
-    with arrays.Saver(folder, keep=2) as saver:
+    with saving.Saver(folder, keep=2) as saver:
         for step in (1, 2, 5):
             saver.save(
                 step, jax.tree.map(lambda x, s=step: x * s, params), jax.device_put(opt_state, shardings.opt_state)
@@ -179,7 +179,7 @@ def test_a_flipped_bit_never_loads_other_numbers(kind, readers, request, tmp_pat
     In the middle of each file of a run's step, and for every reader of all of it: `test_damage`.
     """
     folder = request.getfixturevalue(kind)
-    last = arrays.steps(folder)[-1]
+    last = choosing.steps(folder)[-1]
     copy, wanted = _copy(folder, tmp_path), {reader: READERS[reader](folder) for reader in readers}
     rng, refused = np.random.default_rng(0), 0
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
@@ -268,7 +268,7 @@ def test_a_step_says_of_which_it_is(trained, tmp_path, change, step, saved_as, r
 
 def test_a_copy_loads_and_old_steps_take_their_digests_along(trained, tmp_path):
     copy = _copy(trained, tmp_path)
-    assert _same(_load(copy), _load(trained)) and arrays.steps(trained) == [2, 5]
+    assert _same(_load(copy), _load(trained)) and choosing.steps(trained) == [2, 5]
     assert {p.parts[-2] for p in trained.rglob("digests/metadata")} == {"digests"}
     assert sorted(p.parts[-3] for p in trained.rglob("digests/metadata")) == ["2", "5"]
     for step in (2, 5):
@@ -306,7 +306,7 @@ def test_a_checkpoint_of_an_earlier_version_is_loaded_with_a_line(converted, tmp
 @pytest.mark.parametrize("whole", [True, False], ids=["the folder", "the file"])
 def test_missing_digests_are_named(kind, whole, reader, request, tmp_path):
     copy = _copy(request.getfixturevalue(kind), tmp_path)
-    folder = copy / "checkpoints" / str(arrays.steps(copy)[-1]) / "digests"
+    folder = copy / "checkpoints" / str(choosing.steps(copy)[-1]) / "digests"
     if whole:
         shutil.rmtree(folder)
     else:
@@ -401,11 +401,11 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, number):
     params = jax.tree.map(np.array, NETWORK.init(jax.random.key(0)))
     params["decoder"]["decoder_norm"]["scale"][7] = number
     with (
-        arrays.Saver(tmp_path) as saver,
+        saving.Saver(tmp_path) as saver,
         pytest.raises(FlanError, match=r"step 3 is not saved: params: 1 of 32 .* decoder/decoder_norm/scale are"),
     ):
         saver.save(3, params)
-    assert arrays.steps(tmp_path) == []
+    assert choosing.steps(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -419,10 +419,10 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, number):
     ],
 )
 def test_optimizer_states_that_are_not_finite_are_not_saved(tmp_path, state, is_refused):
-    with arrays.Saver(tmp_path) as saver:
+    with saving.Saver(tmp_path) as saver:
         if is_refused:
             with pytest.raises(FlanError, match="step 1 is not saved: opt_state: 1 of"):
                 saver.save(1, {"w": np.ones(3, np.float32)}, state)
         else:
             saver.save(1, {"w": np.ones(3, np.float32)}, state)
-    assert arrays.steps(tmp_path) == ([] if is_refused else [1])
+    assert choosing.steps(tmp_path) == ([] if is_refused else [1])

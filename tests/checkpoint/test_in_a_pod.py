@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from flan_jax import distributed, partitioning
-from flan_jax.checkpoint import place, arrays, digests, lock, stored
+from flan_jax.checkpoint import arrays, choosing, digests, lock, place, saving, stored
 from flan_jax.errors import FlanError
 
 distributed.join()
@@ -65,30 +65,30 @@ def is_step(found, step):
     return all(np.array_equal(x.data, whole[x.index] * step) for x in found["w"].addressable_shards)
 
 
-told("no step", lambda: arrays.choose_step(shared))
-with arrays.Saver(shared, keep=3) as saver:
+told("no step", lambda: choosing.choose_step(shared))
+with saving.Saver(shared, keep=3) as saver:
     for step in (3, 12):
         saver.save(step, tree(step), tree(step))
-told("newest", lambda: arrays.choose_step(shared))
+told("newest", lambda: choosing.choose_step(shared))
 told("whole", lambda: [stored.fault(shared, step, together=True) for step in (3, 12)])
 
 
 def declined():
-    with arrays.Saver(shared, keep=3) as saver:
+    with saving.Saver(shared, keep=3) as saver:
         saver.save(4, tree(4), tree(4))
 
 
 told("declined", declined)
-told("as before", lambda: arrays.steps(shared))
+told("as before", lambda: choosing.steps(shared))
 
 # Process 1's host has an older copy, then one that process 0 has not, then the same one.
 shutil.copytree(shared, own, dirs_exist_ok=True)
 if number == 1:
     shutil.rmtree(own / "checkpoints" / "12")
-told("older", lambda: arrays.choose_step(own))
+told("older", lambda: choosing.choose_step(own))
 if number == 0:
     shutil.rmtree(own / "checkpoints")
-told("none", lambda: arrays.choose_step(own))
+told("none", lambda: choosing.choose_step(own))
 told("equal copies", lambda: arrays.restore_params(shared, tree(1), {"w": layout}, 3) and 3)
 
 if number == 0:
@@ -96,14 +96,14 @@ if number == 0:
     largest.write_bytes(largest.read_bytes()[:1000])
 multihost_utils.sync_global_devices("damaged")
 told("damaged", lambda: stored.fault(shared, 12, together=True))
-told("previous", lambda: arrays.choose_step(shared, "previous"))
+told("previous", lambda: choosing.choose_step(shared, "previous"))
 told("moved", lambda: sorted(str(p.relative_to(shared)) for p in shared.glob("*/[0-9]*")))
 abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree(1))
 found = arrays.restore_training(shared, (abstract, abstract), ({"w": layout}, {"w": layout}), 3)
 told("restored", lambda: found[0] == 3 and is_step(found[1], 3) and is_step(found[2], 3))
-with arrays.Saver(shared, keep=3) as saver:
+with saving.Saver(shared, keep=3) as saver:
     saver.save(12, tree(12), tree(12))
-told("again", lambda: [arrays.steps(shared), stored.fault(shared, 12, together=True)])
+told("again", lambda: [choosing.steps(shared), stored.fault(shared, 12, together=True)])
 (root / f"said.{number}").write_text(json.dumps(said))
 '''
 

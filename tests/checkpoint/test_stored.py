@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flan_jax import configuration, convert, models, partitioning
-from flan_jax.checkpoint import arrays, stored
+from flan_jax.checkpoint import saving, stored
 from flan_jax.formats.source import leaves
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "restore.py"
@@ -49,7 +49,7 @@ def test_each_of_16_hosts_reads_its_share_of_the_paper_s_model(sizes):
 
 def test_a_training_step_s_layers_stand_singly(tmp_path):
     tree = {"layers": {"kernel": jnp.ones((4, 512, 1024))}, "embedding": jnp.ones((2048, 512)), "count": jnp.int32(3)}
-    with arrays.Saver(tmp_path) as saver:
+    with saving.Saver(tmp_path) as saver:
         saver.save(1, tree, {"v_row": {"layers": {"scale": jnp.ones((4, 512), jnp.bfloat16)}}})
     chunks = {}
     for item, name in (("params", "layers/kernel"), ("params", "embedding"), ("params", "count")):

@@ -13,7 +13,7 @@ from small_training import SMALL, train
 from flan_jax import catalog, models, partitioning, protocol
 from flan_jax import eval as eval_binary
 from flan_jax import train as train_binary
-from flan_jax.checkpoint import arrays, keeping
+from flan_jax.checkpoint import arrays, choosing, keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import ExampleBuilder
@@ -268,7 +268,7 @@ def test_a_run_that_is_told_to_end_breaks_off_and_saves(prepared, tmp_path, capf
 
     found = train(tmp_path, prepared, 4, hooks=[Told()], evaluation=hook(prepared), feature_lengths=LONG)
     assert (found.step, found.status) == (2, 75)
-    assert arrays.steps(tmp_path) == [2] and not set(during_training.FIGURES) & set(lines(tmp_path)[1])
+    assert choosing.steps(tmp_path) == [2] and not set(during_training.FIGURES) & set(lines(tmp_path)[1])
     assert "was broken off in its loss, as the run is told to end" in capfd.readouterr().out
 
 
@@ -362,12 +362,12 @@ def test_the_best_step_is_saved_when_it_is_found_and_survives_a_resume(prepared,
     best = {"keep_best": {"figure": "dev_loss/seen/sst2"}, "evaluation": hook(prepared, 1)}
     measured(3.0, 2.0, 2.0, None, 2.5)  # a tie goes to the earlier; a step without a finite figure is none
     train(tmp_path, prepared, 5, **best, **KEEP)
-    assert arrays.steps(tmp_path) == [2, 5]
+    assert choosing.steps(tmp_path) == [2, 5]
     assert "best by dev_loss/seen/sst2, lowest: step 2 (2)" in capfd.readouterr().out
     measured(2.0, 9.0, 1.5, 3.0, 4.0)
     best |= {"keep_best": {"figure": "dev_loss/seen/sst2", "count": 2}}
     train(tmp_path, prepared, 10, **best, **(KEEP | {"checkpoint_period": 3, "keep_every": 9}))
-    assert arrays.steps(tmp_path) == [2, 8, 9, 10]
+    assert choosing.steps(tmp_path) == [2, 8, 9, 10]
 
 
 @pytest.mark.parametrize(

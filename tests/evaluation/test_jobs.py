@@ -12,7 +12,7 @@ import pytest
 
 from flan_jax import catalog, configuration, models, partitioning, reporting
 from flan_jax import eval as eval_binary
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import saving
 from flan_jax.checkpoint.manifest import DECLARED, Manifest
 from flan_jax.data import examples as example_files
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -29,7 +29,7 @@ SETTINGS = evaluator.Settings(max_input_tokens=1024, max_new_tokens=4)
 
 def _checkpoint(folder, steps, clusters=(), last_step=None):
     network = models.build(CONFIG)
-    with arrays.Saver(folder, keep=5) as saver:
+    with saving.Saver(folder, keep=5) as saver:
         for step in steps:
             saver.save(step, jax.jit(network.init)(jax.random.key(step)))
     manifest = Manifest.create(CONFIG, BYTES, DECLARED, clusters)

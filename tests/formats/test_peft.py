@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flan_jax import configuration, convert, models
-from flan_jax.checkpoint import adapters, arrays
+from flan_jax.checkpoint import adapters, arrays, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -46,7 +46,7 @@ def saved(request, tmp_path_factory):
     )
     plain = lora.merged({k: v for k, v in _without(params).items()})
     for name, tree in (("base", {"params": plain}), ("run", {"params": None, "adapters": _alone(params)})):
-        with arrays.Saver(folder / name) as saver:
+        with saving.Saver(folder / name) as saver:
             saver.save(2, **tree)
         Manifest.create(config, ByteTokenizer(), UNTUNED).save(folder / name)
         ByteTokenizer().save(folder / name / "vocabulary")

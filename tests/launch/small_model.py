@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from flan_jax import catalog, configuration, models
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import examples
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -18,7 +18,7 @@ def write(folder: Path) -> None:
         configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
     )
     vocabulary = ByteTokenizer()
-    with arrays.Saver(folder / "small") as saver:
+    with saving.Saver(folder / "small") as saver:
         saver.save(1, models.build(config).init(jax.random.key(0)))
     Manifest.create(config, vocabulary, UNTUNED, ()).save(folder / "small")
     vocabulary.save(folder / "small" / "vocabulary")

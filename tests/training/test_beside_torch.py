@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from small_training import LENGTHS, train
 
 from flan_jax import configuration, convert, models
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -47,7 +47,7 @@ CASES = {
 
 
 def _base(folder, config):
-    with arrays.Saver(folder) as saver:
+    with saving.Saver(folder) as saver:
         saver.save(0, jax.jit(models.build(config).init)(jax.random.key(3)))
     Manifest.create(config, ByteTokenizer(), UNTUNED).save(folder)
     ByteTokenizer().save(folder / "vocabulary")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from flan_jax import configuration
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -134,7 +134,7 @@ def test_hooks_are_called_in_order(recorded):
 
 def test_a_save_is_of_the_step_that_was_running(recorded):
     folder, _, _ = recorded
-    assert arrays.steps(folder) == [4, 6]
+    assert choosing.steps(folder) == [4, 6]
 
 
 def test_what_a_hook_writes_is_logged(recorded):

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from flan_jax import configuration, models, partitioning
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing
 from flan_jax.checkpoint.manifest import TUNED, UNTUNED, Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -119,7 +119,7 @@ def test_the_folder_is_complete(finished, prepared):
     folder, _ = finished
     assert (folder / "config.gin").read_text() == "TRAIN_STEPS = 24\n"
     assert any(path.stat().st_size > 0 for path in (folder / "tensorboard").iterdir())
-    assert arrays.steps(folder) == [16, STEPS]  # two are kept
+    assert choosing.steps(folder) == [16, STEPS]  # two are kept
     manifest = Manifest.load(folder)
     stores = token_store.TokenStore.open(prepared, BYTES.fingerprint)
     assert manifest.tuning.pop("text") == [
@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path, period):
         _train(tmp_path, prepared, 9, optimizer=_breaking_at(4), checkpoint_period=period, keep_checkpoints=9)
     message = str(caught.value)
     assert message.startswith("step 4 is not finite") and "\n" not in message
-    saved = arrays.steps(tmp_path)
+    saved = choosing.steps(tmp_path)
     assert saved == {1: [1, 2, 3], 100: []}[period]
     assert (f"is of step {saved[-1]}" if saved else "holds no checkpoint") in message
     for step in saved:

@@ -13,7 +13,7 @@ import pytest
 from small_training import LENGTHS, SMALL, train
 
 from flan_jax import convert, models, partitioning, precompile
-from flan_jax.checkpoint import adapters, arrays
+from flan_jax.checkpoint import adapters, arrays, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.compilation import estimate, program
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -118,7 +118,7 @@ def _multiplied(params):
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base") / "model"
-    with arrays.Saver(folder) as saver:
+    with saving.Saver(folder) as saver:
         saver.save(0, jax.jit(PLAIN.init)(jax.random.key(3)))
     Manifest.create(SMALL, ByteTokenizer(), UNTUNED).save(folder)
     ByteTokenizer().save(folder / "vocabulary")
@@ -242,7 +242,7 @@ def test_a_model_that_is_gone_or_another_is_said(tuned, prepared, base, tmp_path
     with pytest.raises(FlanError, match=r"step 0 of .*, whose parameters these adapters change, is not there any more"):
         arrays.load_model(tmp_path / "run")
     shutil.rmtree(tmp_path / "moved" / "checkpoints")
-    with arrays.Saver(tmp_path / "moved") as saver:
+    with saving.Saver(tmp_path / "moved") as saver:
         saver.save(0, jax.jit(PLAIN.init)(jax.random.key(4)))
     for read in (
         lambda: arrays.load_model(tmp_path / "run"),

@@ -12,7 +12,7 @@ import pytest
 
 from flan_jax import configuration, models, partitioning
 from flan_jax import train as train_binary
-from flan_jax.checkpoint import arrays, stored
+from flan_jax.checkpoint import arrays, choosing, stored
 from flan_jax.training import optimizers
 from flan_jax.training.state import abstract_state, state_shardings
 
@@ -61,16 +61,16 @@ def test_a_second_trainer_is_refused_and_a_killed_one_s_folder_taken_over(prepar
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 300
-        while not arrays.steps(folder) and time.monotonic() < deadline and first.poll() is None:
+        while not choosing.steps(folder) and time.monotonic() < deadline and first.poll() is None:
             time.sleep(0.05)
-        assert arrays.steps(folder)
+        assert choosing.steps(folder)
         line = _refused(_arguments(folder, prepared, 100_000), capsys)
         assert f"is in use by training (process {first.pid} on " in line
         assert first.poll() is None
     finally:
         first.kill()
         assert first.wait() == -signal.SIGKILL
-    reached = arrays.latest_step(folder)
+    reached = choosing.latest_step(folder)
     train_binary.main([*_arguments(folder, prepared, reached + 3), "--json"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["step"] == reached + 3
     assert not [path.name for path in folder.iterdir() if "lock" in path.name]
@@ -87,7 +87,7 @@ def test_a_damaged_newest_step(prepared, tmp_path, capsys):
     folder = tmp_path / "run"
     train_binary.main(_arguments(folder, prepared, 6))
     before = _steps(folder)
-    assert arrays.steps(folder) == [4, 6]
+    assert choosing.steps(folder) == [4, 6]
     largest = max((folder / "checkpoints" / "6").rglob("d/*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:1000])
     line = _refused(_arguments(folder, prepared, 6), capsys)  # it has nothing left to do, and is not well
@@ -101,4 +101,4 @@ def test_a_damaged_newest_step(prepared, tmp_path, capsys):
     again = _steps(folder)
     assert [one["step"] for one in again] == list(range(1, 9))
     assert [one["loss"] for one in again[:6]] == [one["loss"] for one in before]
-    assert [stored.fault(folder, step) for step in arrays.steps(folder)] == [None, None]
+    assert [stored.fault(folder, step) for step in choosing.steps(folder)] == [None, None]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flan_jax import train as train_binary
-from flan_jax.checkpoint import arrays, stored
+from flan_jax.checkpoint import choosing, stored
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
 
@@ -73,5 +73,5 @@ def test_one_process_and_then_four_go_on_with_the_same_stream(prepared, tmp_path
         np.testing.assert_allclose(list(one["dataset_loss"].values()), list(other["dataset_loss"].values()), rtol=2e-3)
         np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-3)
     for folder in ("alone", "moved"):
-        saved = arrays.steps(tmp_path / folder)
+        saved = choosing.steps(tmp_path / folder)
         assert [stored.fault(tmp_path / folder, step) for step in saved] == [None] * len(saved)

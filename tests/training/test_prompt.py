@@ -11,7 +11,7 @@ import pytest
 from small_training import SMALL, train
 
 from flan_jax import configuration, convert, models
-from flan_jax.checkpoint import adapters, arrays
+from flan_jax.checkpoint import adapters, arrays, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.decoding.generator import Generator
@@ -98,7 +98,7 @@ def test_scores_and_texts_are_those_of_one_text_at_a_time(params):
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base") / "model"
-    with arrays.Saver(folder) as saver:
+    with saving.Saver(folder) as saver:
         saver.save(0, jax.jit(models.build(SMALL).init)(jax.random.key(3)))
     Manifest.create(SMALL, ByteTokenizer(), UNTUNED).save(folder)
     ByteTokenizer().save(folder / "vocabulary")

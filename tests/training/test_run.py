@@ -15,7 +15,7 @@ import pytest
 
 from flan_jax import configuration
 from flan_jax import train as train_binary
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -289,7 +289,7 @@ def test_a_run_goes_on_at_step_ten_million(copied, prepared):
     tx = optimizers.for_parameters(optimizers.adafactor(1e-2), network.logical_axes())
     params = arrays.load_model(folder)[1]
     shutil.rmtree(folder / "checkpoints")
-    with arrays.Saver(folder) as saver:
+    with saving.Saver(folder) as saver:
         saver.save(step, params, tx.init(params))
     line = (folder / "metrics.jsonl").read_text()
     with (folder / "metrics.jsonl").open("a") as file:
@@ -299,7 +299,7 @@ def test_a_run_goes_on_at_step_ten_million(copied, prepared):
     assert clock.ready - began < 5  # of computation: this machine may be busy
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines[-3:]] == [step - 1, step, step + 1]
-    assert arrays.steps(folder) == [step, step + 1]
+    assert choosing.steps(folder) == [step, step + 1]
 
 
 # --------------------------------------------------------------------------------------------------- the file itself
@@ -384,7 +384,7 @@ def test_without_a_record_it_is_written(copied, prepared, capsys):
 
 def test_a_checkpoint_that_is_no_run_is_no_model_dir(prepared, tmp_path):
     network = loop.models.build(SMALL)
-    with arrays.Saver(tmp_path) as saver:
+    with saving.Saver(tmp_path) as saver:
         saver.save(0, network.init(jax.random.key(0)))
     Manifest.create(SMALL, BYTES, UNTUNED).save(tmp_path)
     BYTES.save(tmp_path / "vocabulary")

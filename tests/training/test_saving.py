@@ -3,7 +3,7 @@
 import pytest
 from small_training import train
 
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import choosing
 from flan_jax.errors import FlanError
 
 SCORES = {1: 3.0, 2: 9.0, 3: 8.0, 4: 1.0, 5: 2.0, 6: 0.5}
@@ -24,12 +24,12 @@ def test_the_last_the_best_and_every_so_many(prepared, tmp_path, capsys):
     keep = {"checkpoint_period": 1, "keep_checkpoints": 1, "keep_every": 5}
     keep |= {"keep_best": {"figure": "scores/dev", "best": "highest", "count": 2}}
     train(tmp_path, prepared, 4, hooks=[Scores({2: 9.0})], **keep)
-    assert arrays.steps(tmp_path) == [2, 4]
+    assert choosing.steps(tmp_path) == [2, 4]
     assert "KEEP_BEST: step 1 has no figure 'scores/dev'" in capsys.readouterr().out
     left = tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp-1"  # of a killed start
     left.mkdir()
     train(tmp_path, prepared, 7, hooks=[Scores({5: 1.0, 6: 0.5})], **keep)
-    assert arrays.steps(tmp_path) == [2, 5, 7]  # 2 is known to be the best from the start before
+    assert choosing.steps(tmp_path) == [2, 5, 7]  # 2 is known to be the best from the start before
     assert not left.exists()
 
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 from small_training import SMALL, train
 
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing
 from flan_jax.errors import FlanError
 from flan_jax.training import loss as loss_lib
 
@@ -109,7 +109,7 @@ def test_by_default_a_gradient_stops_it(prepared, tmp_path, break_steps):
     break_steps(1, loss=False)
     with pytest.raises(FlanError, match="^step 1 is not finite .* holds no checkpoint; lower the learning rate"):
         train(tmp_path, prepared, 3)
-    assert _metrics(tmp_path) == [] and arrays.steps(tmp_path) == []
+    assert _metrics(tmp_path) == [] and choosing.steps(tmp_path) == []
 
 
 def test_an_update_that_is_not_finite(prepared, tmp_path, capsys):
@@ -117,7 +117,7 @@ def test_an_update_that_is_not_finite(prepared, tmp_path, capsys):
     breaking = optax.sgd(lambda count: jnp.where(count < 2, 1e-2, jnp.inf))
     with pytest.raises(FlanError, match=r"^step 5 is not finite \(loss \d.*update_norm (inf|nan)\); ON_NAN is 2"):
         train(tmp_path, prepared, 8, optimizer=breaking, on_nan=2, checkpoint_period=1)
-    assert arrays.latest_step(tmp_path) == 4 and "step 3 is not finite" in capsys.readouterr().out
+    assert choosing.latest_step(tmp_path) == 4 and "step 3 is not finite" in capsys.readouterr().out
     assert all(np.isfinite(leaf).all() for leaf in _params(tmp_path))
 
 

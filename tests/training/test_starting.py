@@ -14,7 +14,7 @@ import pytest
 from small_training import LENGTHS, SMALL, train
 
 from flan_jax import models
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import arrays, choosing, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -34,7 +34,7 @@ def first(tmp_path_factory):
     """A folder as a run leaves it: steps 2 and 3, each of other numbers, with the state of `ADAM`."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     tx = optimizers.for_parameters(ADAM, PLAIN.logical_axes())
-    with arrays.Saver(folder, keep=9) as saver:
+    with saving.Saver(folder, keep=9) as saver:
         for step in (2, 3):
             params = PLAIN.init(jax.random.key(step))
             state = jax.tree.map(lambda x, step=step: jnp.full(x.shape, step, x.dtype), tx.init(params))
@@ -109,9 +109,9 @@ def test_an_optimizer_without_a_state_goes_on(tmp_path):
     """Its step is whole, though an item of it holds no array."""
     tx = optax.sgd(0.1)
     params = PLAIN.init(jax.random.key(0))
-    with arrays.Saver(tmp_path) as saver:
+    with saving.Saver(tmp_path) as saver:
         saver.save(1, params, tx.init(params))
-    assert arrays.choose_step(tmp_path) == arrays.choose_step(tmp_path, "previous") == 1
+    assert choosing.choose_step(tmp_path) == choosing.choose_step(tmp_path, "previous") == 1
     shardings = jax.tree.map(lambda x: x.sharding, params)
     step, found, state = arrays.restore_training(tmp_path, (params, tx.init(params)), (shardings, tx.init(params)))
     assert step == 1 and _same(found, params) and jax.tree.structure(state) == jax.tree.structure(tx.init(params))
@@ -153,7 +153,7 @@ def test_what_cannot_be_taken_leaves_nothing(first, prepared, tmp_path, changed,
 
 
 def test_a_checkpoint_without_an_optimizer_s_state_is_said(first, prepared, tmp_path):
-    with arrays.Saver(tmp_path / "plain") as saver:
+    with saving.Saver(tmp_path / "plain") as saver:
         saver.save(0, PLAIN.init(jax.random.key(0)))
     Manifest.load(first).save(tmp_path / "plain")
     ByteTokenizer().save(tmp_path / "plain" / "vocabulary")

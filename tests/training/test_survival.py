@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flan_jax import train as train_binary
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import choosing
 from flan_jax.errors import PREEMPTED, STALLED
 from flan_jax.training.notices import BROKEN_OFF
 
@@ -91,7 +91,7 @@ class Started:
 
     @property
     def saved(self):
-        return arrays.steps(self.folder)
+        return choosing.steps(self.folder)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flan_jax import parts
-from flan_jax.checkpoint import arrays, keeping
+from flan_jax.checkpoint import choosing, keeping
 from flan_jax.errors import FlanError, near_names
 from flan_jax.training.hooks import earlier
 from flan_jax.training.hooks.context import Context
@@ -61,7 +61,7 @@ class KeepingBest:
                     f"KEEP_BEST: {name!r} is better the other way round: write 'best': {keeping.better(name)!r}, or "
                     "leave it out."
                 )
-        known = earlier.figures_of(context, arrays.steps(context.folder))
+        known = earlier.figures_of(context, choosing.steps(context.folder))
         self._figures = {step: earlier.figure(figures, name) for step, figures in known.items()}
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ class KeepingBest:
         """Says which steps are the best; called when all saves are whole."""
         if context.error is not None or not context.primary:
             return
-        saved = set(arrays.steps(context.folder))
+        saved = set(choosing.steps(context.folder))
         there = {step: figure for step, figure in self._figures.items() if step in saved}
         if kept := self.best.first(there):
             found = ", ".join(f"step {step} ({there[step]:.4g})" for step in kept)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import choosing
 from flan_jax.errors import FlanError
 from flan_jax.json_lines import first_not_finite
 from flan_jax.training.hooks import earlier
@@ -94,7 +94,7 @@ def _stopping(
 ) -> FlanError:
     """The error that ends a run."""
     context.wait_for_saves()
-    folder, saved = context.folder, arrays.latest_step(context.folder)
+    folder, saved = context.folder, choosing.latest_step(context.folder)
     where = f"{folder} holds no checkpoint" if saved is None else f"The last checkpoint in {folder} is of step {saved}"
     remedy = "lower the learning rate and run again" + ("" if saved is None else " to go on from it")
     return FlanError(f"step {step} is not finite ({_shown(values, more)}){why}; stopped. {where}; {remedy}.")

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import choosing
 from flan_jax.errors import PREEMPTED
 from flan_jax.training import notices
 from flan_jax.training.hooks.context import Context
@@ -54,7 +54,7 @@ class Preemption:
         if self._listener is None:
             return
         if step == context.first_step + 1:
-            self._listener.train(self._grace, lambda: arrays.latest_step(context.folder))
+            self._listener.train(self._grace, lambda: choosing.latest_step(context.folder))
         if step == context.run.train_steps:
             return  # it ends here anyhow
         if context.paused and self.pauses(context, step):

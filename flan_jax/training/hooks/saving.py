@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flan_jax.checkpoint import arrays, keeping
+from flan_jax.checkpoint import keeping, saving
 from flan_jax.training.hooks.context import Context
 from flan_jax.training.hooks.keeping_best import KeepingBest
 from flan_jax.training.state import saved_parts
@@ -32,13 +32,13 @@ class Saving:
         """
         self._period, self._keep, self._every, self._best = period, keep, every, best
         self._allowed = allowed
-        self._saver: arrays.Saver | None = None
+        self._saver: saving.Saver | None = None
 
     def start(self, context: Context) -> None:
         """Opens the folder."""
         of_best = () if self._best is None else (self._best.best, self._best.figure_of)
         policy = keeping.policy(self._keep, self._every, *of_best)
-        self._saver = arrays.Saver(context.folder, keep=policy)
+        self._saver = saving.Saver(context.folder, keep=policy)
         context.wait_for_saves = self._saver.wait
 
     def pauses(self, context: Context, step: int) -> bool:

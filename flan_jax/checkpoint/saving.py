@@ -1,0 +1,199 @@
+"""Steps are written to a checkpoint folder, `checkpoints/<step>/`, by Orbax, while the run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from flan_jax.checkpoint import choosing, digests, keeping, stored
+from flan_jax.checkpoint.keeping import Keeping
+from flan_jax.errors import FlanError, StorageError, cannot
+from flan_jax.files import AnyPath, is_remote, orbax_folder, remove_folder, user_path, written
+
+_STAYS_AWAY, _PATIENCE = 0.5, 10.0  # seconds: what was removed is gone when it stays away so long; looked at so long
+
+
+def manager(model_dir: str | AnyPath, keep: Keeping | None = None) -> ocp.CheckpointManager:
+    """Orbax's view of a folder: to save into where `keep` says which checkpoints stay, or else to read."""
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=keep,
+        create=keep is not None,
+        cleanup_tmp_directories=keep is not None,  # what a killed run has left half-saved
+        lightweight_initialize=True,  # no look into what each step says of itself: damage must not stop the others
+    )
+    folder = orbax_folder(user_path(model_dir) / "checkpoints")
+    return ocp.CheckpointManager(folder, options=options, item_names=(*stored.ITEMS, digests.ITEM))
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Around writing: Orbax logs every failure that it raises, with its traceback, several times.
+
+    Where one array's write fails, Orbax closes its event loop, and TensorStore has Python print a traceback for each
+    other write that ends afterwards and finds nobody to tell.
+    """
+    log = logging.getLogger("absl")
+    level = log.level
+    told = sys.unraisablehook
+
+    def tell(what: Any) -> None:
+        if what.object is not None or str(what.exc_value) != "Event loop is closed":
+            told(what)
+
+    log.setLevel(logging.CRITICAL)
+    sys.unraisablehook = tell
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        if sys.unraisablehook is tell:
+            sys.unraisablehook = told
+
+
+class Saver:
+    """Saves training states; a context manager that waits for the last one at the end.
+
+    Arrays are written while the caller goes on, so that a full disk shows later: `check` says so as soon as it does.
+    What a save that failed has written is removed.
+    """
+
+    def __init__(self, model_dir: str | AnyPath, keep: Keeping | int = 2) -> None:
+        """Args.
+
+        model_dir: a checkpoint folder.
+        keep: which checkpoints stay, or how many of the last ones.
+        """
+        self._folder = user_path(model_dir)
+        self._step: int | None = None
+        self._quietly = contextlib.ExitStack()
+        self._quietly.enter_context(quietly())
+        with self._failing():
+            self._manager = manager(model_dir, keeping.policy(keep) if isinstance(keep, int) else keep)
+
+    def save(self, step: int, params: Any, opt_state: Any = None, ema: Any = None, adapters: Any = None) -> None:
+        """Starts saving; a step becomes visible when it is whole. Waits for the save before it.
+
+        Args:
+          step: its number.
+          params: the parameters; None where adapters alone are saved.
+          opt_state: the optimizer's state, if there is one.
+          ema: the mean of the trained parameters over steps, if there is one.
+          adapters: of a model that `adapters.Base` names.
+
+        Raises:
+          FlanError: an array holds numbers that are not finite: it is named, and nothing is saved. Or this save, or
+            the one before it, failed.
+        """
+        given = {stored.PARAMS: params, stored.ADAPTERS: adapters, stored.OPT_STATE: opt_state, stored.EMA: ema}
+        trees = {name: tree for name, tree in given.items() if tree is not None}
+        self.wait()
+        self._step = step
+        with self._failing():
+            found = {name: digests.measure(tree) for name, tree in trees.items()}
+        for name, by_path in found.items():
+            digests.refuse_not_finite(
+                by_path, f"step {step} is not saved: {name}", "lower the learning rate and run again"
+            )
+        items: dict[str, Any] = {
+            name: ocp.args.StandardSave(tree, save_args=stored.chunked(tree)) for name, tree in trees.items()
+        }
+        saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
+        items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(step, saved))
+        with self._failing():
+            is_taken = self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
+        if not is_taken:
+            there = choosing.steps(self._folder)
+            raise FlanError(
+                f"step {step} is not saved: {self._folder} already holds step {there[-1] if there else step}, from "
+                "which this run did not start; give another folder, or remove the steps that are not wanted."
+            )
+
+    def check(self) -> None:
+        """Returns at once.
+
+        Raises:
+          FlanError: what was started has failed in the meantime; it names the last step that is whole.
+        """
+        with self._failing():
+            self._manager.check_for_errors()
+            # Orbax's own thread may have taken the error first; it is told where one waits for that thread.
+            if not self._manager.is_saving_in_progress():
+                self._manager.wait_until_finished()
+
+    def wait(self) -> None:
+        """Returns when all that was started is saved.
+
+        Raises:
+          FlanError: it failed.
+        """
+        with self._failing():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        doing = "make checkpoints in" if self._step is None else f"save step {self._step} in"
+        try:
+            try:
+                with written(self._folder, doing):
+                    yield
+            except FlanError:
+                raise
+            except Exception as error:  # whatever it is, a timeout for one: what was to be saved is not there
+                raise cannot(doing, self._folder, error) from error
+        except FlanError as error:
+            self._abandon()
+            try:
+                whole = self._whole()
+                last = (
+                    f"the last whole checkpoint there is of step {max(whole)}"
+                    if whole
+                    else "no checkpoint is there yet"
+                )
+            except (OSError, StorageError):  # what ended the run is said, and not that this cannot be seen either
+                last = "which checkpoints are there cannot be seen now"
+            raise FlanError(f"{str(error).rstrip('.')}; {last}.") from error
+
+    def _whole(self) -> list[int]:
+        folder = self._folder / "checkpoints"
+        found = folder.glob("[0-9]*")
+        if is_remote(folder):  # where nothing is renamed when it is whole, and Orbax marks it
+            found = (path.parent for path in folder.glob(f"[0-9]*/{choosing.MARK}"))
+        return [int(path.name) for path in found if path.name.isdigit()]
+
+    def _abandon(self) -> None:
+        """Removes what a save that failed has written."""
+        if jax.process_count() > 1:
+            return  # the other processes may still be writing; Orbax removes it at the next start
+        with contextlib.suppress(Exception):
+            self._manager.close()  # which raises the same error once more
+        if is_remote(self._folder):
+            return  # nothing has a name of its own there while it is written; Orbax removes it at the next start
+        # Where one array could not be written, TensorStore still ends writes of others, and makes their folders anew.
+        gone_since, deadline = time.monotonic(), time.monotonic() + _PATIENCE
+        while gone_since + _STAYS_AWAY > time.monotonic() and time.monotonic() < deadline:
+            for left in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
+                remove_folder(left)
+                gone_since = time.monotonic()
+            time.sleep(0.02)
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            if error[0] is not None and jax.process_count() > 1:
+                return  # the other processes may be gone, and what is closed here would wait for them
+            # What ended the run is said, and not that a save failed as well.
+            with contextlib.suppress(FlanError) if error[0] is not None else contextlib.nullcontext():
+                self.wait()
+                with self._failing():
+                    self._manager.close()
+        finally:
+            self._quietly.close()
