@@ -28,7 +28,7 @@ with epy.lazy_imports():  # not before the command line is read
     from flan_jax import models
     from flan_jax.compilation import estimate, program, sweep, topology
     from flan_jax.models import automatic
-    from flan_jax.training import run
+    from flan_jax.training import resolving, run
 
 # A run of the paper: 8 rows of 1,280 slots.
 DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 256, "microbatches": 1}
@@ -63,7 +63,7 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     unneeded = [f"{name} = 'unused/{name}'" for name in ("MODEL_DIR", "PREPARED_DIR") if name not in given]
     configuration.parse(files, [*bindings, *unneeded])
     train = configuration.arguments("train")
-    manifest, _ = run.origin(*(train.get(name) for name in ("initial_checkpoint_path", "model", "vocabulary")))
+    manifest, _ = resolving.origin(*(train.get(name) for name in ("initial_checkpoint_path", "model", "vocabulary")))
     computation = automatic.asked(train.get("computation"))
     fixed = {name: value for name, value in computation.items() if value != AUTO}
     shape = DecoderConfig.from_dict(manifest.model) if train.get("initial_map") is None else train["model"]
@@ -110,7 +110,9 @@ def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate
         sizes = mesh | {"data": 1 if mesh["data"] == -1 else mesh["data"]}
         left = max(len(where.devices) // math.prod(sizes.values()), 1) if mesh["data"] == -1 else 1
         lengths = {"inputs": arguments.inputs, "targets": arguments.targets}
-        share = run.share_of(sizes | {"data": sizes["data"] * left}, arguments.rows, lengths, arguments.microbatches)
+        share = resolving.share_of(
+            sizes | {"data": sizes["data"] * left}, arguments.rows, lengths, arguments.microbatches
+        )
         device = automatic.Device("tpu", where.name, where.chip.hbm_bytes / where.chip.devices)
         computation, chosen = automatic.chosen(
             config, arguments.computation, device, None if arguments.score else share

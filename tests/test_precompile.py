@@ -12,7 +12,7 @@ from flan_jax.compilation import program, sweep, topology
 from flan_jax.configuration import model_config
 from flan_jax.errors import FlanError
 from flan_jax.training.described import describe
-from flan_jax.training.run import refuse_undivided
+from flan_jax.training.resolving import refuse_undivided
 
 NEEDS_COMPILER = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the tpu extra")
 

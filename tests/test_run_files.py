@@ -12,7 +12,7 @@ from flan_jax import configuration, models, partitioning, precompile
 from flan_jax.chips import chip
 from flan_jax.errors import FlanError
 from flan_jax.training import configurables  # noqa: F401 - what a run file configures
-from flan_jax.training.run import refuse_undivided
+from flan_jax.training.resolving import refuse_undivided
 from flan_jax.values import MESH_AXES
 
 FOLDER = Path(__file__).parents[1] / "gin" / "runs" / "sizes"

@@ -20,7 +20,7 @@ from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.training import optimizers
 from flan_jax.training.loss import CROSS_ENTROPY, Objective
-from flan_jax.training.run import refuse_undivided
+from flan_jax.training.resolving import refuse_undivided
 from flan_jax.training.state import abstract_state, make_train_step, state_shardings
 
 NUM_PARTS = 62  # the paper's datasets, in one style

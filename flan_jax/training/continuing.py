@@ -11,7 +11,8 @@ from typing import Any
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.models.config import COMPUTATION
-from flan_jax.training.run import FILE, Run, changed, differences, drawn, part_of
+from flan_jax.training.comparing import changed, differences, drawn, part_of
+from flan_jax.training.run import FILE, Run
 from flan_jax.values import shown
 
 _SHOWN = 6  # differences in a message

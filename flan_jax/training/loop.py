@@ -36,7 +36,8 @@ from flan_jax.training.hooks.spikes import DEVIATIONS, Spikes
 from flan_jax.training.hooks.wandb_log import WandbLog
 from flan_jax.training.hooks.watchdog import Watchdog
 from flan_jax.training.loss import Objective
-from flan_jax.training.run import Materials, Run, resolve
+from flan_jax.training.resolving import Materials, resolve
+from flan_jax.training.run import Run
 from flan_jax.training.state import (
     TrainState,
     abstract_state,

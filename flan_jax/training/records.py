@@ -14,7 +14,8 @@ from flan_jax.data import drafts
 from flan_jax.data.mixtures import Composition
 from flan_jax.data.stream import Stream
 from flan_jax.files import writable, write_atomic, written
-from flan_jax.training.run import Materials, Run
+from flan_jax.training.resolving import Materials
+from flan_jax.training.run import Run
 
 _WIDTH = 120  # columns of the printed composition, where the output has fewer or none
 

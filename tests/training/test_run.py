@@ -20,7 +20,7 @@ from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.training import loop, optimizers, run
+from flan_jax.training import comparing, loop, optimizers, run
 from flan_jax.training.described import describe
 
 BYTES = ByteTokenizer()
@@ -129,7 +129,7 @@ def test_the_record_is_complete(begun, prepared):
     assert found["hosts"] == {"platform": "cpu", "kind": "cpu", "devices": 8, "processes": 1}
     assert re.match(r"[0-9a-f]{40}|flan-jax", found["code"]) and found["changes"] == []
     loaded = run.Run.load(begun / "run")
-    assert loaded.to_dict() | {"digest": found["digest"]} == found and run.differences(loaded, loaded) == []
+    assert loaded.to_dict() | {"digest": found["digest"]} == found and comparing.differences(loaded, loaded) == []
     assert loaded.program.config == SMALL and loaded.program.lengths == LENGTHS
 
 

@@ -13,7 +13,7 @@ from flan_jax import configuration, models, partitioning, precompile
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.compilation import program
 from flan_jax.errors import FlanError
-from flan_jax.training import run
+from flan_jax.training import comparing, run
 from flan_jax.training.loss import CROSS_ENTROPY, Objective
 
 KNOBS = {
@@ -84,7 +84,7 @@ def test_a_record_of_an_earlier_version_was_the_cross_entropy(whole, tmp_path):
     del values["digest"], values["program"]["objective"]
     (tmp_path / "run.json").write_text(json.dumps(values))
     assert run.Run.load(tmp_path).program.objective == CROSS_ENTROPY
-    found = run.differences(run.Run.load(tmp_path), run.Run.load(whole))
+    found = comparing.differences(run.Run.load(tmp_path), run.Run.load(whole))
     assert {name for name, *_ in found} == {
         "LOSS_AVERAGING",
         "LOSS_ON_INPUTS",

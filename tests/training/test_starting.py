@@ -19,7 +19,7 @@ from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.models import nested
-from flan_jax.training import loop, optimizers, run
+from flan_jax.training import comparing, loop, optimizers, resolving
 from flan_jax.training.starting import Start
 from flan_jax.training.state import state_shardings
 
@@ -46,7 +46,7 @@ def first(tmp_path_factory):
 
 def _begin(folder, prepared, first, optimizer=ADAM, model=None, **taken):
     """(the resolved run, its manifest, its first state)."""
-    found, given = run.resolve(
+    found, given = resolving.resolve(
         model_dir=folder,
         mixture="sst2",
         prepared_dir=str(prepared),
@@ -73,7 +73,7 @@ def test_a_step_is_taken_and_compared(first, prepared, tmp_path):
     found, _, state = _begin(tmp_path, prepared, first, step=2)
     assert _same(state.params, PLAIN.init(jax.random.key(2)))
     assert found.start == {"checkpoint": str(first), "step": 2, "manifest": Manifest.load(first).digest()}
-    ((name, old, new),) = run.differences(last, found)
+    ((name, old, new),) = comparing.differences(last, found)
     assert name == "INITIAL_CHECKPOINT_PATH" and "(step 3, " in old and "(step 2, " in new
 
 
@@ -85,7 +85,7 @@ def test_the_optimizer_s_state_is_taken_and_its_schedules_begin_anew(first, prep
     assert len(rates) == 1 and rates[0].count == 0
     assert all(np.all(np.asarray(x) == 0) for x in jax.tree.leaves(fresh.opt_state))
     assert jax.tree.structure(state.opt_state) == jax.tree.structure(fresh.opt_state)
-    ((name, _, new),) = run.differences(plain, found)
+    ((name, _, new),) = comparing.differences(plain, found)
     assert name == "INITIAL_CHECKPOINT_PATH" and new.endswith(", with the optimizer's state)")
 
 
@@ -102,7 +102,7 @@ def test_parameters_go_into_another_model_by_a_map(first, prepared, tmp_path):
     assert _same(state.params["decoder"]["token_embedder"], before["decoder"]["token_embedder"])
     assert manifest.model["tied_embeddings"] is False and found.program.model["tied_embeddings"] is False
     other, _, _ = _begin(tmp_path, prepared, first, optax.sgd(0.1), HEADED, map={"logits_dense": None})
-    assert "by INITIAL_MAP" in str(run.differences(found, other))
+    assert "by INITIAL_MAP" in str(comparing.differences(found, other))
 
 
 def test_an_optimizer_without_a_state_goes_on(tmp_path):
@@ -164,7 +164,7 @@ def test_a_checkpoint_without_an_optimizer_s_state_is_said(first, prepared, tmp_
 def test_the_state_of_an_optimizer_that_only_looks_like_it_is_refused(first, prepared, tmp_path):
     """By its name in run.json, since arrays of the same names and shapes may mean something else; by its parts."""
     belief = optimizers.factory("optax:adabelief", 1e-2)
-    found, _ = run.resolve(
+    found, _ = resolving.resolve(
         model_dir=tmp_path / "none",
         mixture="sst2",
         prepared_dir=str(prepared),

@@ -16,7 +16,8 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.overlap import evaluated
 from flan_jax.training import loop, optimizers
-from flan_jax.training.run import Run, differences
+from flan_jax.training.comparing import differences
+from flan_jax.training.run import Run
 from flan_jax.verification import checks
 from flan_jax.verification.findings import HOLDS
 from flan_jax.verification.request import Request

@@ -15,7 +15,8 @@ from flan_jax.errors import FlanError
 from flan_jax.formats import native
 from flan_jax.models import nested
 from flan_jax.training import optimizers
-from flan_jax.training.run import Run, differences
+from flan_jax.training.comparing import differences
+from flan_jax.training.run import Run
 
 TUNED = {
     "optimizer": optimizers.adamw(1e-2, 1, "cosine", 3, weight_decay=0.1),

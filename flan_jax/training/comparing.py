@@ -1,0 +1,128 @@
+"""Two runs compared: what makes them different runs, and what may differ from one start to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flan_jax.models.config import COMPUTATION
+from flan_jax.parts import kinds
+from flan_jax.protocol import EOS
+from flan_jax.training.described import flat
+from flan_jax.training.run import Run
+from flan_jax.values import shown
+
+_COMPOSITION = "composition."  # before the name of a part, where runs are compared
+
+# What may differ from one start to the next, by name or by the beginning of one. Another way to compute the same
+# numbers is among them, up to rounding, as another mesh is; another dtype is not.
+MAY_CHANGE = ("train_steps", "mesh", "hosts", "hooks", "code", "changes", "format")
+MAY_CHANGE += tuple(f"program.computation.{name}" for name in COMPUTATION if name != "dtype")
+
+# What a user calls it, where that is something else.
+_NAMES = {
+    "mixture": "MIXTURE_OR_TASK_NAME",
+    **{f"recipe.{key}": key.upper() for key in kinds.BY_KEY},
+    "seed": "RANDOM_SEED",
+    "start": "INITIAL_CHECKPOINT_PATH",
+    "train_steps": "TRAIN_STEPS",
+    "mesh": "MESH",
+    "hooks": "HOOKS",
+    "program.model": "MODEL",
+    "program.computation": "COMPUTATION",
+    "program.rows": "BATCH_SIZE",
+    "program.inputs": "TASK_FEATURE_LENGTHS.inputs",
+    "program.targets": "TASK_FEATURE_LENGTHS.targets",
+    "program.microbatches": "MICROBATCHES",
+    "program.optimizer": "optimizer",
+    "program.objective.loss_averaging": "LOSS_AVERAGING",
+    "program.objective.loss_on_inputs": "LOSS_ON_INPUTS",
+    "program.objective.z_loss": "Z_LOSS",
+    "program.objective.label_smoothing": "LABEL_SMOOTHING",
+    "program.objective.dropout_rate": "DROPOUT_RATE",
+    "program.clip_norm": "CLIP_NORM",
+    "program.frozen": "FROZEN",
+    "program.ema_decay": "EMA_DECAY",
+    "program.lora": "LORA",
+    "program.prompt_length": "PROMPT_LENGTH",
+}
+
+
+def differences(old: Run, new: Run) -> list[tuple[str, Any, Any]]:
+    """What makes the two different runs: (name, old value, new value), by the names that a user gives."""
+    return [(_called(name), *pair) for name, pair in _compared(old, new).items() if not _may_change(name)]
+
+
+def changed(old: Run, new: Run) -> list[tuple[str, Any, Any]]:
+    """What differs and may; as `differences`."""
+    return [(_called(name), *pair) for name, pair in _compared(old, new).items() if _may_change(name)]
+
+
+def _may_change(name: str) -> bool:
+    return any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
+
+
+def _called(name: str) -> str:
+    """A field's name as a user knows it."""
+    for known in sorted(_NAMES, key=len, reverse=True):
+        if name == known or name.startswith(f"{known}."):
+            return _NAMES[known] + name[len(known) :]
+    return name
+
+
+def _compared(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two runs differ, by dotted name; a part is one field.
+
+    Two recipes for the same parts are the same.
+    """
+    before, after = _fields(old), _fields(new)
+    names = dict.fromkeys([*before, *after])
+    found = {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    if not _same_start(old.start, new.start):
+        found["start"] = _named_start(old.start), _named_start(new.start)
+    orders = [[part_of(one) for one in run.datasets] for run in (old, new)]
+    if orders[0] != orders[1] and set(orders[0]) == set(orders[1]):
+        found["order of datasets"] = tuple(orders)
+    if not any(name == "mixture" or name.startswith(_COMPOSITION) for name in found):
+        found = {name: pair for name, pair in found.items() if not name.startswith("recipe.")}
+    elif any(name.startswith("recipe.") for name in found):  # which says why parts are drawn otherwise
+        data = [{part_of(one): (one["examples"], one["digest"]) for one in run.datasets} for run in (old, new)]
+        same = {f"{_COMPOSITION}{part}" for part, one in data[0].items() if data[1].get(part) == one}
+        found = {name: pair for name, pair in found.items() if name not in same}
+    return found
+
+
+def part_of(entry: Mapping[str, Any]) -> str:
+    """The part of an entry of `Run.datasets`, by its name."""
+    return entry.get("part", entry["dataset"])
+
+
+def drawn(entry: Mapping[str, Any]) -> str:
+    """How a part is drawn and weighted, for comparing: of `Run.datasets`, or of a composition's members."""
+    weight, joint = entry.get("loss_weight", 1.0), entry.get("joint", EOS)
+    said = f"{entry['examples']} examples at rate {entry['rate']}"
+    return said + (f", loss weight {weight}" if weight != 1 else "") + (f", joint {joint}" if joint != EOS else "")
+
+
+def _fields(run: Run) -> dict[str, Any]:
+    values = run.to_dict()
+    for name in ("datasets", "absent", "start", "changes", "format", "hooks", *([] if run.recipe else ["recipe"])):
+        del values[name]
+    by_part = {f"{_COMPOSITION}{part_of(one)}": f"{drawn(one)}, data {one['digest'][:12]}" for one in run.datasets}
+    return flat(values) | by_part | {"hooks": [*map(str, run.hooks)]}
+
+
+def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether both start from the same parameters, by content, wherever they lie; two seeds differ as seeds."""
+    if "random" in old and "random" in new:
+        return True
+    names = ("manifest", "step", "optimizer_state", "map")
+    return old.get("manifest") is not None and all(old.get(name) == new.get(name) for name in names)
+
+
+def _named_start(start: Mapping[str, Any]) -> str | None:
+    if "random" in start:
+        return None
+    more = ", with the optimizer's state" if start.get("optimizer_state") else ""
+    more += f", by INITIAL_MAP {shown(start['map'])}" if "map" in start else ""
+    return f"{start.get('checkpoint')} (step {start.get('step')}, manifest {str(start.get('manifest'))[:12]}{more})"
