@@ -13,7 +13,7 @@ from flan_jax.data import token_store
 from flan_jax.data.identity import Identities
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.overlap import seen
+from flan_jax.overlap import audited, seen, texts
 
 BYTES = ByteTokenizer()
 LONG = "the castle on the hill above the river was taken down by monks in the year of the great flood"
@@ -68,7 +68,7 @@ def data(tmp_path):
 def test_xquad_is_in_squad_and_in_qnli(run, shared):
     files = str(shared / "data" / "xquad_parallel_*" / "*.jsonl")
     status, found = _json(run, "--tuned", files, "--evaluated", "squad_v1", "qnli", "--data", shared / "data")
-    assert status == audit.SEEN
+    assert status == audited.SEEN
     rows = {row["evaluated"]: row for row in found["rows"]}
     assert [rows["squad_v1"][key] for key in ("seen", "records")] == [1000, 1000]
     assert [rows["qnli"][key] for key in ("seen", "records")] == [115, 997]
@@ -81,7 +81,7 @@ def test_xquad_is_in_squad_and_in_qnli(run, shared):
 def test_one_table_says_how_each_set_was_seen(run, tmp_path, data):
     mine = _lines(tmp_path / "mine.jsonl", {"prompt": f"Read this.\n{OTHER}\nIs it so?", "target": "no"})
     status, lines, _ = run("--tuned", "sst2", mine, "--evaluated", "rte", "--data", data)
-    assert status == audit.SEEN
+    assert status == audited.SEEN
     assert lines[0].split()[:2] == ["evaluated", "tuned"] and "13-gram" in lines[0]
     rows = [line.split() for line in lines if line.startswith(" rte")]
     assert [row[1] for row in rows] == ["sst2", rows[1][1], "all"]
@@ -133,7 +133,7 @@ def test_records_that_differ_in_the_label_are_seen(run, tmp_path):
 
 
 def test_plain_text_and_text_over_blocks(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(audit.texts, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(texts, "BLOCK_BYTES", 64)
     plain = tmp_path / "book.txt"
     plain.write_text("It begins.\n" * 9 + LONG + "\n" + "And it ends.\n" * 9)
     mine = _lines(tmp_path / "mine.jsonl", {"text": LONG}, {"text": OTHER})
@@ -142,7 +142,7 @@ def test_plain_text_and_text_over_blocks(run, tmp_path, monkeypatch):
 
 
 def test_a_short_line_at_the_end_of_a_block(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(audit.texts, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(texts, "BLOCK_BYTES", 64)
     plain = tmp_path / "book.txt"
     mine = _lines(tmp_path / "mine.jsonl", {"text": "Where did the cart go?"})
     for before in range(30, 70):
@@ -164,7 +164,7 @@ def test_short_texts_of_very_many_records_are_not_clean(run, tmp_path, monkeypat
         tmp_path / "mine.jsonl", *[{"text": "Where did the cart go?", "n": i} for i in range(7)], {"text": LONG}
     )
     status, found = _json(run, "--tuned", tuned, "--evaluated", mine)
-    assert status == audit.INCOMPLETE and "7 records show only short texts" in found["rows"][0]["reason"]
+    assert status == audited.INCOMPLETE and "7 records show only short texts" in found["rows"][0]["reason"]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", "-00000-of-00002"])
@@ -198,7 +198,7 @@ def test_records_too_short_are_said(run, tmp_path):
     tuned = _lines(tmp_path / "tuned.jsonl", {"text": OTHER})
     mine = _lines(tmp_path / "mine.jsonl", {"q": "Who is it?"}, {"q": "  …"}, {"q": LONG}, {})
     status, lines, _ = run("--tuned", tuned, "--evaluated", mine)
-    assert status == audit.NOTHING
+    assert status == audited.NOTHING
     assert any("3 of 4 records have no text of 13 words" in line and "matched whole" in line for line in lines)
     assert any("2 records have under 3 words in all" in line for line in lines)
 
@@ -207,7 +207,7 @@ def test_answers_of_plain_rows_are_no_evidence(run, tmp_path):
     tuned = _lines(tmp_path / "tuned.jsonl", {"text": "The University of Chicago"})
     rows = {"question": OTHER, "answers": {"text": ["The University of Chicago"]}, "title": "The University of Chicago"}
     status, lines, _ = run("--tuned", tuned, "--evaluated", _lines(tmp_path / "mine.jsonl", rows))
-    assert status == audit.NOTHING
+    assert status == audited.NOTHING
     assert any("answers, title not compared, being named like answers" in line for line in lines)
 
 
@@ -263,7 +263,7 @@ def test_a_checkpoint(run, prepared):
     folder, model = prepared
     status, found = _json(run, "--tuned", model, "--evaluated", "rte", "sst2", "--prepared", folder)
     rte, sst2 = found["rows"]
-    assert status == audit.SEEN and (rte["name"], rte["ngram"], rte["checked"]) == ("", 1, True)
+    assert status == audited.SEEN and (rte["name"], rte["ngram"], rte["checked"]) == ("", 1, True)
     assert (sst2["name"], sst2["seen"], sst2["short"]) == ("dataset", 0, 1)
     _, found = _json(run, "--tuned", model, "--evaluated", folder, "--prepared", folder)
     assert {row["evaluated"] for row in found["rows"]} == {"rte", "sst2"}
@@ -282,7 +282,7 @@ def test_a_checkpoint_that_does_not_say(run, prepared, tmp_path, status):
     (model / "manifest.json").write_text(json.dumps(values))
     code, found = _json(run, "--tuned", model, "--evaluated", "rte", "--prepared", folder)
     (row,) = found["rows"]
-    assert code == audit.INCOMPLETE and not row["checked"] and row["reason"] and row["seen"] == 0
+    assert code == audited.INCOMPLETE and not row["checked"] and row["reason"] and row["seen"] == 0
     assert "no " in run("--tuned", model, "--evaluated", "rte", "--prepared", folder)[1][1]  # compared: no
 
 
@@ -290,7 +290,7 @@ def test_a_prepared_folder_a_mixture_and_a_cluster(run, prepared):
     folder, _ = prepared
     for given in (folder, "sentiment", "sst2", "flan_sst2"):
         status, found = _json(run, "--tuned", given, "--evaluated", "rte", "--prepared", folder)
-        assert status == audit.SEEN and found["rows"][0]["ngram"] == 1
+        assert status == audited.SEEN and found["rows"][0]["ngram"] == 1
     status, found = _json(run, "--tuned", "flan_without_nli", "--evaluated", "nli", "--prepared", folder)
     assert "not in" in found["rows"][0]["reason"] and found["rows"][0]["name"] == ""
 
@@ -298,7 +298,7 @@ def test_a_prepared_folder_a_mixture_and_a_cluster(run, prepared):
 def test_the_hold_out_rule_counts_as_a_name(run, data):
     _lines(data / "glue_mrpc" / "train.jsonl", {"sentence1": "a", "sentence2": "b", "label": 1})
     found = _json(run, "--tuned", "glue_mrpc", "--evaluated", "rte", "--data", data)[1]
-    assert found["rows"][0]["name"] == "cluster" and found["status"] == audit.SEEN
+    assert found["rows"][0]["name"] == "cluster" and found["status"] == audited.SEEN
 
 
 def test_tokens_of_another_vocabulary(run, prepared, tmp_path):
@@ -306,25 +306,25 @@ def test_tokens_of_another_vocabulary(run, prepared, tmp_path):
     place = next(folder.glob("tokens/*"))
     place.rename(place.with_name("0" * 16))
     status, found = _json(run, "--tuned", "sst2", "--evaluated", "rte", "--prepared", folder)
-    assert status == audit.INCOMPLETE and "give --vocabulary" in found["rows"][0]["reason"]
+    assert status == audited.INCOMPLETE and "give --vocabulary" in found["rows"][0]["reason"]
 
 
 # --------------------------------------------------------------------------------------------- no false "clean"
 
 ROW = json.dumps({"text": LONG})
 BESIDE = {  # what lies beside a clean file of JSON lines: (name, content, status)
-    "a folder": ("deep/er/more.jsonl", ROW.encode(), audit.SEEN),
-    "capitals": ("MORE.JSONL", ROW.encode(), audit.SEEN),
-    "another suffix": ("more.ndjson", ROW.encode(), audit.SEEN),
-    "one object": ("more.json", json.dumps({"data": [{"text": LONG}]}).encode(), audit.SEEN),
-    "a glob in its name": ("more [v2]*.jsonl", ROW.encode(), audit.SEEN),
-    "packed": ("more.jsonl.gz", gzip.compress(ROW.encode()), audit.SEEN),
-    "text": ("more.txt", LONG.encode(), audit.SEEN),
-    "CSV": ("more.csv", f"text,label\n{LONG},1\n".encode(), audit.SEEN),
-    "Parquet": ("more.parquet", b"PAR1" + bytes(99), audit.INCOMPLETE),
-    "UTF-16": ("more.txt", LONG.encode("utf-16"), audit.INCOMPLETE),
-    "of the system": (".DS_Store", bytes(99), audit.NOTHING),
-    "about it": ("README.md", b"# Data", audit.NOTHING),
+    "a folder": ("deep/er/more.jsonl", ROW.encode(), audited.SEEN),
+    "capitals": ("MORE.JSONL", ROW.encode(), audited.SEEN),
+    "another suffix": ("more.ndjson", ROW.encode(), audited.SEEN),
+    "one object": ("more.json", json.dumps({"data": [{"text": LONG}]}).encode(), audited.SEEN),
+    "a glob in its name": ("more [v2]*.jsonl", ROW.encode(), audited.SEEN),
+    "packed": ("more.jsonl.gz", gzip.compress(ROW.encode()), audited.SEEN),
+    "text": ("more.txt", LONG.encode(), audited.SEEN),
+    "CSV": ("more.csv", f"text,label\n{LONG},1\n".encode(), audited.SEEN),
+    "Parquet": ("more.parquet", b"PAR1" + bytes(99), audited.INCOMPLETE),
+    "UTF-16": ("more.txt", LONG.encode("utf-16"), audited.INCOMPLETE),
+    "of the system": (".DS_Store", bytes(99), audited.NOTHING),
+    "about it": ("README.md", b"# Data", audited.NOTHING),
 }
 
 
@@ -338,11 +338,11 @@ def test_nothing_in_a_folder_is_passed_over(run, tmp_path, what):
     evaluated = _lines(tmp_path / "set.jsonl", {"text": LONG})
     status, found = _json(run, "--tuned", tmp_path / "folder", "--evaluated", evaluated)
     assert status == expected
-    assert (name in found["rows"][0]["reason"]) == (expected == audit.INCOMPLETE)
+    assert (name in found["rows"][0]["reason"]) == (expected == audited.INCOMPLETE)
     # the other way round, with what is no JSON lines named
     status, found = _json(run, "--tuned", evaluated, "--evaluated", tmp_path / "folder")
-    readable = expected == audit.NOTHING or "json" in name.lower()
-    assert status == (expected if readable else audit.INCOMPLETE)
+    readable = expected == audited.NOTHING or "json" in name.lower()
+    assert status == (expected if readable else audited.INCOMPLETE)
     assert [str(path) in reason for reason in found["left_out"]] == ([] if readable else [True])
 
 
@@ -352,7 +352,7 @@ def test_a_link_to_the_folder_above_ends(run, tmp_path):
     _lines(tmp_path / "elsewhere" / "more.jsonl", {"text": LONG})
     (tmp_path / "folder" / "linked").symlink_to(tmp_path / "elsewhere")
     status, found = _json(run, "--tuned", tmp_path / "folder", "--evaluated", tmp_path / "elsewhere" / "more.jsonl")
-    assert status == audit.SEEN and found["rows"][0]["identical"] == 1
+    assert status == audited.SEEN and found["rows"][0]["identical"] == 1
 
 
 @pytest.mark.parametrize(
@@ -369,15 +369,15 @@ def test_other_scripts_within_a_text(run, tmp_path, text):
     evaluated = _lines(tmp_path / "set.jsonl", {"text": text})
     for around in (f"前{text}後", f"{text} {OTHER}", text[4:-4]):
         status, _ = _json(run, "--tuned", _lines(tmp_path / "tuned.jsonl", {"text": around}), "--evaluated", evaluated)
-        assert status == audit.SEEN
+        assert status == audited.SEEN
     status, _ = _json(run, "--tuned", _lines(tmp_path / "tuned.jsonl", {"text": text[::-1]}), "--evaluated", evaluated)
-    assert status == audit.NOTHING
+    assert status == audited.NOTHING
 
 
 def test_a_set_of_a_cluster_that_is_missing_is_said(run, tmp_path, data):
     tuned = _lines(tmp_path / "tuned.jsonl", {"text": "The weather was fine on all of the days that we had there."})
     status, found = _json(run, "--tuned", tuned, "--evaluated", "nli", "--data", data)
-    assert status == audit.INCOMPLETE and [row["evaluated"] for row in found["rows"]] == ["rte"]
+    assert status == audited.INCOMPLETE and [row["evaluated"] for row in found["rows"]] == ["rte"]
     assert any("of snli in" in reason for reason in found["left_out"])
     _, lines, _ = run("--tuned", tuned, "--evaluated", "nli", "--data", data)
     assert any(line.startswith("Not compared: no validation.jsonl") or "of snli in" in line for line in lines)
@@ -388,7 +388,7 @@ def test_a_set_without_words_is_not_clean(run, tmp_path, row):
     evaluated = _lines(tmp_path / "set.jsonl", row, {})
     tuned = _lines(tmp_path / "tuned.jsonl", {"text": LONG})
     status, found = _json(run, "--tuned", tuned, "--evaluated", evaluated)
-    assert status == audit.INCOMPLETE and "under 3 words" in found["rows"][0]["reason"]
+    assert status == audited.INCOMPLETE and "under 3 words" in found["rows"][0]["reason"]
 
 
 def test_what_is_read_is_not_overwritten(run, tmp_path, data):
@@ -455,8 +455,8 @@ def test_the_results_are_written(run, tmp_path, data):
 
 def test_without_jax_and_tensorflow(data):
     code = (
-        "import sys; from flan_jax import audit\n"
-        f"audit.audit(['sst2'], ['rte'], audit.Places(data={str(data)!r}))\n"
+        "import sys; from flan_jax.overlap import audited, given\n"
+        f"audited.audit(['sst2'], ['rte'], given.Places(data={str(data)!r}))\n"
         "print(sorted({'tensorflow', 'orbax', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from flan_jax import audit, browse, styles
+from flan_jax import browse, styles
 from flan_jax.data import token_store
 from flan_jax.data.identity import Identities
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
+from flan_jax.overlap import audited
+from flan_jax.overlap.given import Places
 
 BYTES = ByteTokenizer()
 RECIPE = {"mixture": "flan", "styles": {"instructions": 3, "5_shots": 1}, "weights": {"nli": 0, "rte": 2}}
@@ -54,8 +56,8 @@ def test_audit_compares_the_text_of_all_its_styles(prepared, tuned):
     }
     (prepared / "mine.jsonl").write_text(json.dumps(line) + "\n")
     tuned = str(prepared / tuned) if tuned.endswith(".json") else tuned
-    places = audit.Places(prepared=str(prepared / "prepared"))
-    (row,) = audit.audit([tuned], [str(prepared / "mine.jsonl")], places, n=8)["rows"]
+    places = Places(prepared=str(prepared / "prepared"))
+    (row,) = audited.audit([tuned], [str(prepared / "mine.jsonl")], places, n=8)["rows"]
     assert row["ngram"] == 1  # which stands in one style alone
     assert "cb is not in" not in row["reason"] and "sst2 is not in" in row["reason"]
 
@@ -64,8 +66,8 @@ def test_audit_names_a_mistake_in_it(prepared):
     (prepared / "wrong.json").write_text(json.dumps(RECIPE | {"weights": {"rtee": 1}}))
     (prepared / "mine.jsonl").write_text('{"text": "one two three four five six"}\n')
     with pytest.raises(FlanError, match="did you mean 'rte'"):
-        audit.audit(
+        audited.audit(
             [str(prepared / "wrong.json")],
             [str(prepared / "mine.jsonl")],
-            audit.Places(prepared=str(prepared / "prepared")),
+            Places(prepared=str(prepared / "prepared")),
         )

@@ -8,7 +8,7 @@ import seqio
 import small_training
 import tensorflow as tf
 
-from flan_jax import audit, browse, catalog, configuration, own_data, prepare
+from flan_jax import browse, catalog, configuration, own_data, prepare
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
@@ -16,6 +16,8 @@ from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, labels
+from flan_jax.overlap import audited
+from flan_jax.overlap.given import Places
 
 LENGTHS = {"inputs": 96, "targets": 16}
 LIMITS = ["--max_input_length=96", "--max_target_length=16"]
@@ -150,8 +152,8 @@ def test_of_the_catalog_nothing_is_held_out_for_sure_from_an_unknown_cluster(run
 
 def test_the_audit_compares_them_and_takes_no_unknown_cluster_for_seen(runs, prepared):
     own_data.use(prepared)
-    found = audit.audit([str(runs / "my_chat")], ["moods", "my_chat", "say"], audit.Places(str(prepared)))
-    rows = {row["evaluated"]: row for row in found["rows"] if row["evaluated"] != audit.ALL}
+    found = audited.audit([str(runs / "my_chat")], ["moods", "my_chat", "say"], Places(str(prepared)))
+    rows = {row["evaluated"]: row for row in found["rows"] if row["evaluated"] != audited.ALL}
     assert {name: row["name"] for name, row in rows.items()} == {"moods": "", "my_chat": "dataset", "say": "dataset"}
     assert all(row["seen"] == 0 for row in rows.values())
 
