@@ -17,7 +17,7 @@ from typing import Any
 import gin
 from gin import config, config_parser
 
-from flan_jax import macros, own_tasks, values
+from flan_jax import macro_checks, macros, own_tasks, values
 from flan_jax.errors import FlanError, cannot, near_names, unknown_name
 from flan_jax.models.config import DecoderConfig
 
@@ -242,7 +242,9 @@ def _check(others: Collection[str]) -> None:
     for name in names:
         if name not in used and name not in macros.BY_MACRO:
             raise unknown_name("macro", name, macros.BY_MACRO, "Nothing reads it.")
-    if "TASKS" in names and (modules := macros.check("tasks.modules", _resolved(macro("TASKS"), "TASKS"), "TASKS")):
+    if "TASKS" in names and (
+        modules := macro_checks.check("tasks.modules", _resolved(macro("TASKS"), "TASKS"), "TASKS")
+    ):
         before = own_tasks.named().split(",")
         # First, since other macros may name what they add.
         _last.tasks = tuple(name for name in own_tasks.use(modules) if name not in before)
@@ -252,7 +254,7 @@ def _check(others: Collection[str]) -> None:
     for name in names:
         value = _resolved(macro(name), name)
         if (setting := macros.BY_MACRO.get(name)) is not None and not _is_made(value, setting.arguments[0]):
-            value = macros.check(setting.arguments[0], value, name, where)
+            value = macro_checks.check(setting.arguments[0], value, name, where)
             gin.bind_parameter(f"%{name}", value)
     for function in macros.FUNCTIONS:
         try:
@@ -265,10 +267,10 @@ def _check(others: Collection[str]) -> None:
             called[argument] = reference[1:] if reference[:1] == "%" else argument
             value = _resolved(value, argument)
             if not isinstance(value, gin.config.ConfigurableReference):
-                given[argument] = macros.check(argument, value, called[argument], where)
+                given[argument] = macro_checks.check(argument, value, called[argument], where)
             elif not _is_made(value, argument):
-                macros.check(argument, value, called[argument])
-    macros.check_together(given, called)
+                macro_checks.check(argument, value, called[argument])
+    macro_checks.check_together(given, called)
 
 
 def _is_made(value: Any, argument: str) -> bool:

@@ -21,7 +21,7 @@ from etils import epy
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, macros, options, protocol
+from flan_jax import configuration, distributed, macro_checks, options, protocol
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import to_json
@@ -38,7 +38,7 @@ with epy.lazy_imports():  # not before the command line is read
     from flan_jax.scoring import items, scorer
 
 
-@macros.checked
+@macro_checks.checked
 def evaluate(
     *,
     checkpoint_path: str | Sequence[str] | Mapping[str, str],

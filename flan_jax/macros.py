@@ -1,21 +1,16 @@
 """Every macro of gin and every argument behind one: what it may be, and what it is for, in one table.
 
-`flan_jax.configuration` checks the macros of a run before anything is opened; `checked` checks the arguments of the
-functions themselves, for whoever calls them from Python.
+`flan_jax.macro_checks` checks by it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 from etils import epy
 
-from flan_jax import catalog, files, own_data, parts, styles, values, ways
-from flan_jax.errors import FlanError
+from flan_jax import catalog, parts, styles, ways
 from flan_jax.macro_kinds import Axis, Best, Hooks, OneMixture, PathMap, Patterns, Steps, WandbRun
 from flan_jax.models.config import AUTO, AUTOMATIC, CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.parts import kinds
@@ -70,7 +65,8 @@ _SHARE = Number(least=0, most=1)
 _DTYPE = OneOf(CHOICES["dtype"])
 
 
-def _each(argument: str, functions: tuple[str, ...] = _OPTIMIZERS) -> tuple[str, ...]:
+def each(argument: str, functions: tuple[str, ...] = _OPTIMIZERS) -> tuple[str, ...]:
+    """An argument of several functions: of all optimizers, if nothing else is said."""
     return tuple(f"{function}.{argument}" for function in functions)
 
 
@@ -183,12 +179,12 @@ SETTINGS = (
     ),
     Setting("DROPOUT_RATE", Number(least=0, below=1), "what is dropped in training", ("train.dropout_rate",)),
     Setting("OPTIMIZER", Either((Text(), _OPTIMIZER)), "how parameters are changed, by name", ("optimizer.name",)),
-    Setting("LEARNING_RATE", Number(above=0, most=1000), "the highest learning rate", _each("learning_rate")),
-    Setting("WARMUP_STEPS", Whole(0), "steps until the learning rate is reached", _each("warmup_steps")),
-    Setting("SCHEDULE", Text(), "of the learning rate after the warm-up", _each("schedule")),
-    Setting("", or_none(Whole(1), "unknown"), "steps of the whole run, for the schedule", _each("steps")),
-    Setting("WEIGHT_DECAY", Number(least=0, most=1000), "decoupled, times the learning rate", _each("weight_decay")),
-    Setting("NO_DECAY", Patterns(), "patterns of parameters that do not decay", _each("no_decay")),
+    Setting("LEARNING_RATE", Number(above=0, most=1000), "the highest learning rate", each("learning_rate")),
+    Setting("WARMUP_STEPS", Whole(0), "steps until the learning rate is reached", each("warmup_steps")),
+    Setting("SCHEDULE", Text(), "of the learning rate after the warm-up", each("schedule")),
+    Setting("", or_none(Whole(1), "unknown"), "steps of the whole run, for the schedule", each("steps")),
+    Setting("WEIGHT_DECAY", Number(least=0, most=1000), "decoupled, times the learning rate", each("weight_decay")),
+    Setting("NO_DECAY", Patterns(), "patterns of parameters that do not decay", each("no_decay")),
     Setting(
         "CLIP_NORM",
         or_none(Number(above=0, most=10**9), "no limit"),
@@ -320,9 +316,9 @@ SETTINGS = (
         "",
         or_none(Number(least=0, most=1 - 1e-9), "none"),
         "decay of the mean of updates",
-        _each("momentum", ("adafactor", "sgd")),
+        each("momentum", ("adafactor", "sgd")),
     ),
-    Setting("", _DTYPE, "of the momentum", _each("momentum_dtype", ("adafactor", "adamw", "lion"))),
+    Setting("", _DTYPE, "of the momentum", each("momentum_dtype", ("adafactor", "adamw", "lion"))),
     Setting(
         "",
         or_none(_SHARE, "none"),
@@ -331,10 +327,10 @@ SETTINGS = (
     ),
     Setting("", Whole(1), "matrices with a smaller dimension are not factored", ("adafactor.min_dim_size_to_factor",)),
     Setting("", Number(above=0, most=1000), "least size of a parameter in its scale", ("adafactor.least_scale",)),
-    Setting("", Number(least=0, most=1 - 1e-9), "decay of the mean of gradients", _each("b1", ("adamw", "lion"))),
-    Setting("", Number(least=0, most=1 - 1e-9), "decay of the second mean", _each("b2", ("adamw", "lion"))),
+    Setting("", Number(least=0, most=1 - 1e-9), "decay of the mean of gradients", each("b1", ("adamw", "lion"))),
+    Setting("", Number(least=0, most=1 - 1e-9), "decay of the second mean", each("b2", ("adamw", "lion"))),
     Setting("", Number(above=0, most=1), "added to the root of the mean square", ("adamw.eps",)),
-    Setting("", Switch(), "Nesterov's momentum", _each("nesterov", ("adamw", "sgd"))),
+    Setting("", Switch(), "Nesterov's momentum", each("nesterov", ("adamw", "sgd"))),
     Setting("", Text(), "'module:function' that makes an optimizer", ("factory.name",)),
     Setting(
         "CHECKPOINT_PATH",
@@ -406,132 +402,6 @@ SETTINGS = (
     Setting("JOINT", OneOf(JOINTS), "what stands between prompt and answer", ("evaluate.joint",)),
     Setting("", Switch(), "score datasets that are not held out too", ("evaluate.allow_seen",)),
 )
-# Folders that hold different things; a run that goes on may be its own INITIAL_CHECKPOINT_PATH by mistake, which
-# `training.continuing` says better.
-_APART = (
-    ("train.model_dir", "train.prepared_dir"),
-    ("evaluate.output_dir", "evaluate.prepared_dir"),
-    ("evaluate.output_dir", "evaluate.checkpoint_path"),
-)
 BY_MACRO = {setting.macro: setting for setting in SETTINGS if setting.macro}
 BY_ARGUMENT = {argument: setting for setting in SETTINGS for argument in setting.arguments}
 FUNCTIONS = tuple(dict.fromkeys(argument.partition(".")[0] for argument in BY_ARGUMENT))
-
-
-_OF_DATASETS = ("mixture", "datasets")  # arguments that may name a user's own
-
-
-def check(argument: str, value: Any, name: str | None = None, prepared_dir: Any = None) -> Any:
-    """A value of an argument, as it is to be used; those that are not in the table pass.
-
-    Args:
-      argument: for example "train.batch_size".
-      value: what it is.
-      name: what the user calls it; None for the argument itself.
-      prepared_dir: the value beside it. A name of a dataset that is not known is looked for among the user's own there.
-
-    Raises:
-      FlanError: it is of another kind; the line has the name, the value and what is wanted.
-    """
-    setting = BY_ARGUMENT.get(argument)
-    if setting is None:
-        return value
-    try:
-        return values.checked(name or argument, setting.kind, value, setting.meaning)
-    except FlanError:
-        if argument.partition(".")[2] not in _OF_DATASETS or not own_data.used_of(prepared_dir):
-            raise
-        return values.checked(name or argument, setting.kind, value, setting.meaning)
-
-
-def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
-    """Refuses values that fit by themselves but not each other.
-
-    Args:
-      given: by argument, as "train.batch_size"; those that are missing are not looked at.
-      names: what the user calls them, where that differs.
-
-    Raises:
-      FlanError: two that do not fit; the line names both.
-    """
-
-    def both(first: str, second: str) -> tuple[Any, Any, str, str] | None:
-        if first not in given or second not in given:
-            return None
-        return given[first], given[second], (names or {}).get(first, first), (names or {}).get(second, second)
-
-    if found := both("train.batch_size", "train.microbatches"):
-        rows, parts, rows_name, parts_name = found
-        if rows % parts:
-            raise FlanError(f"{rows_name} {rows} is no multiple of {parts_name} {parts}: each part has as many rows.")
-    for argument in _each("warmup_steps"):
-        if (found := both(argument, "train.train_steps")) and found[0] > found[1]:
-            warmup, steps, warmup_name, steps_name = found
-            raise FlanError(
-                f"{warmup_name} {warmup} is more than {steps_name} {steps}: the learning rate would never be reached; "
-                f"give {warmup_name} of at most {steps}."
-            )
-    if found := both("train.keep_every", "train.checkpoint_period"):
-        every, period, every_name, period_name = found
-        if every is not None and every % period:
-            raise FlanError(
-                f"{every_name} {every} is no multiple of {period_name} {period}: most of these steps would not be "
-                "saved at all."
-            )
-    if (found := both("train.profile", "train.train_steps")) and found[0] and found[0][0] > found[1]:
-        profile, steps, profile_name, steps_name = found
-        raise FlanError(f"{profile_name} {profile} begins after {steps_name} {steps}: give steps that are taken.")
-    for first, second in _APART:
-        if not (found := both(first, second)) or found[0] is None:
-            continue
-        path, others, path_name, other_name = found
-        if isinstance(others, Mapping):  # a checkpoint for each cluster
-            others = list(others.values())
-        for other in [others] if isinstance(others, str) else others or ():
-            if files.same_place(files.user_path(path, path_name), files.user_path(other, other_name)):
-                raise FlanError(f"{path_name} and {other_name} are one folder, {path}: give each its own.")
-    for argument in ("train.mesh_shape", "evaluate.mesh_shape"):
-        sizes = given.get(argument) or {}
-        if list(sizes.values()).count(-1) > 1:
-            name = (names or {}).get(argument, argument)
-            raise FlanError(f"{name} is {values.shown(sizes)}: only one axis can take what is left; give the others.")
-    if found := both("evaluate.step", "evaluate.checkpoint_path"):
-        step, path, step_name, path_name = found
-        if step == STEPS[1] and not isinstance(path, str) and (isinstance(path, Mapping) or len(path) > 1):
-            raise FlanError(f"{step_name} 'follow' follows one training run: give its folder as {path_name}.")
-        if step is not None and isinstance(path, Mapping):
-            raise FlanError(f"a checkpoint for each cluster is evaluated at its last step: leave {step_name} out.")
-    if found := both("evaluate.run_name", "evaluate.baseline_name"):
-        run, baseline, run_name, baseline_name = found
-        if given.get("evaluate.baseline_dir") and run == baseline:
-            raise FlanError(f"{run_name} and {baseline_name} are both {run!r}: a report needs names that differ.")
-
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def checked(function: _Function) -> _Function:
-    """A decorator: arguments are checked by the table, under the function's name, before the function runs.
-
-    Raises, from the function: FlanError for a value of another kind, or an argument that is missing.
-    """
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def wrapper(*positional: Any, **named: Any) -> Any:
-        bound = signature.bind_partial(*positional, **named)
-        for name, parameter in signature.parameters.items():
-            if parameter.default is parameter.empty and name not in bound.arguments:
-                setting = BY_ARGUMENT.get(f"{function.__name__}.{name}")
-                macro = f" ({setting.macro}: {setting.meaning})" if setting and setting.macro else ""
-                raise FlanError(f"{function.__name__} needs {name}{macro}.")
-        bound.apply_defaults()
-        where = bound.arguments.get("prepared_dir")
-        given = {f"{function.__name__}.{name}": value for name, value in bound.arguments.items()}
-        given = {argument: check(argument, value, None, where) for argument, value in given.items()}
-        check_together(given)
-        bound.arguments.update((argument.partition(".")[2], value) for argument, value in given.items())
-        return function(*bound.args, **bound.kwargs)
-
-    wrapper.__signature__ = signature  # which gin reads
-    return wrapper  # type: ignore[return-value]

@@ -22,6 +22,7 @@ FLOORS = (
     {"ways", "parts"},
     {"macro_kinds"},
     {"macros"},
+    {"macro_checks"},
     {"data", "configuration"},
     {"checkpoint", "mixtures"},
     {"overlap"},

@@ -10,7 +10,7 @@ import gin
 import numpy as np
 import pytest
 
-from flan_jax import configuration, eval, macros
+from flan_jax import configuration, eval, macro_checks, macros
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import during_training
 from flan_jax.training import configurables, loop, optimizers  # noqa: F401 - what a run file configures
@@ -211,7 +211,7 @@ def _needed(function):
 @pytest.mark.parametrize(("macro", "value", "used"), RIGHT, ids=lambda x: repr(x)[:30])
 def test_value_as_it_is_used(macro, value, used):
     argument = macros.BY_MACRO[macro].arguments[0]
-    found = macros.check(argument, value)
+    found = macro_checks.check(argument, value)
     assert found == used and type(found) is type(used)
     if isinstance(value, int | float | str | dict | None | list) and not isinstance(value, np.number):
         found = _parse(macro, repr(value))
@@ -324,12 +324,12 @@ def test_values_that_gin_gives_are_those_of_the_table():
 def test_a_number_in_quotes_is_told_of_all_that_fits():
     """A word of one kind must not hide that a number of another is wanted."""
     with pytest.raises(FlanError, match=r"^STEP is '3': it has to be a whole number of at least 0, 'all' or 'follow'"):
-        macros.check("evaluate.step", "3", "STEP")
+        macro_checks.check("evaluate.step", "3", "STEP")
     with pytest.raises(FlanError, match=r"^STEP is 'folow': did you mean 'follow'"):
-        macros.check("evaluate.step", "folow", "STEP")
+        macro_checks.check("evaluate.step", "folow", "STEP")
 
 
 @pytest.mark.parametrize("given", ["NLI", "Nli", "RTE"])
 def test_a_name_in_other_letters_is_near(given):
     with pytest.raises(FlanError, match=f"did you mean '{given.lower()}'"):
-        macros.check("evaluate.datasets", (given,))
+        macro_checks.check("evaluate.datasets", (given,))

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from flan_jax import catalog, distributed, macros, models, partitioning
+from flan_jax import catalog, distributed, macro_checks, models, partitioning
 from flan_jax.checkpoint import keeping
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import examples as example_files
@@ -42,7 +42,7 @@ _NOT_TO_CHOOSE_BY = {
 }
 
 
-@macros.checked
+@macro_checks.checked
 def evaluating(
     *,
     period: int | None,

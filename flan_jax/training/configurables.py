@@ -6,13 +6,13 @@ from typing import Any
 
 import gin
 
-from flan_jax import configuration, macros, parts
+from flan_jax import configuration, macro_checks, parts
 from flan_jax.training import by_name, loop, optimizers
 from flan_jax.training.optimizers import named
 from flan_jax.values import shown
 
 
-@macros.checked
+@macro_checks.checked
 def optimizer(name: str | optimizers.Optimizer = "adafactor") -> optimizers.Optimizer:
     """An optimizer by name, with the arguments that gin binds to it.
 

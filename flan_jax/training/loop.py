@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flan_jax import distributed, macros, models, partitioning, parts
+from flan_jax import distributed, macro_checks, models, partitioning, parts
 from flan_jax.checkpoint import arrays, choosing, digests, keeping, lock, place, stored
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
@@ -65,7 +65,7 @@ class RunResult:
     status: int = 0
 
 
-@macros.checked
+@macro_checks.checked
 def train(
     *,
     model_dir: str,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flan_jax import macros
+from flan_jax import macro_checks
 from flan_jax.data.layouts import capacities
 from flan_jax.models import DecoderConfig, Dropout, EncoderDecoder, Model
 from flan_jax.training.cross_entropy import token_cross_entropy
@@ -50,7 +50,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = macros.check(f"train.{field.name}", getattr(self, field.name))
+            value = macro_checks.check(f"train.{field.name}", getattr(self, field.name))
             object.__setattr__(self, field.name, value)
 
     @classmethod

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flan_jax import macros
+from flan_jax import macro_checks
 from flan_jax.training.optimizers import layout, matrices, schedules
 from flan_jax.training.optimizers.decay import NO_DECAY, decayed
 from flan_jax.training.optimizers.kinds import Known, Optimizer, differing
@@ -31,7 +31,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-@macros.checked
+@macro_checks.checked
 def adafactor(
     learning_rate: float = LEARNING_RATE,
     warmup_steps: int = 0,

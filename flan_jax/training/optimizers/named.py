@@ -8,7 +8,7 @@ from typing import Any
 
 import optax
 
-from flan_jax import macros
+from flan_jax import macro_checks
 from flan_jax.errors import FlanError, near_names
 from flan_jax.training import by_name
 from flan_jax.training.described import describe
@@ -21,7 +21,7 @@ from flan_jax.values import shown
 _MASKS = ("mask", "weight_decay_mask")  # what functions call the parameters that decay
 
 
-@macros.checked
+@macro_checks.checked
 def adamw(
     learning_rate: float = LEARNING_RATE,
     warmup_steps: int = 0,
@@ -61,7 +61,7 @@ def adamw(
     return Known(make, _described("adamw", learning_rate, warmup_steps, schedule, steps) | own, rate)
 
 
-@macros.checked
+@macro_checks.checked
 def lion(
     learning_rate: float = LEARNING_RATE,
     warmup_steps: int = 0,
@@ -95,7 +95,7 @@ def lion(
     return Known(make, _described("lion", learning_rate, warmup_steps, schedule, steps) | own, rate)
 
 
-@macros.checked
+@macro_checks.checked
 def sgd(
     learning_rate: float = LEARNING_RATE,
     warmup_steps: int = 0,
@@ -138,7 +138,7 @@ def sgd(
 OWN: dict[str, Callable[..., Optimizer]] = {"adafactor": adafactor, "adamw": adamw, "lion": lion, "sgd": sgd}
 
 
-@macros.checked
+@macro_checks.checked
 def factory(
     name: str,
     learning_rate: float = LEARNING_RATE,

@@ -1,0 +1,140 @@
+"""Arguments checked by the table of `flan_jax.macros`: each by itself, and those that have to fit each other.
+
+`flan_jax.configuration` checks the macros of a run before anything is opened; `checked` checks the arguments of the
+functions themselves, for whoever calls them from Python.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flan_jax import files, macros, own_data, values
+from flan_jax.errors import FlanError
+
+# Folders that hold different things; a run that goes on may be its own INITIAL_CHECKPOINT_PATH by mistake, which
+# `training.continuing` says better.
+_APART = (
+    ("train.model_dir", "train.prepared_dir"),
+    ("evaluate.output_dir", "evaluate.prepared_dir"),
+    ("evaluate.output_dir", "evaluate.checkpoint_path"),
+)
+_OF_DATASETS = ("mixture", "datasets")  # arguments that may name a user's own
+
+
+def check(argument: str, value: Any, name: str | None = None, prepared_dir: Any = None) -> Any:
+    """A value of an argument, as it is to be used; those that are not in the table pass.
+
+    Args:
+      argument: for example "train.batch_size".
+      value: what it is.
+      name: what the user calls it; None for the argument itself.
+      prepared_dir: the value beside it. A name of a dataset that is not known is looked for among the user's own there.
+
+    Raises:
+      FlanError: it is of another kind; the line has the name, the value and what is wanted.
+    """
+    setting = macros.BY_ARGUMENT.get(argument)
+    if setting is None:
+        return value
+    try:
+        return values.checked(name or argument, setting.kind, value, setting.meaning)
+    except FlanError:
+        if argument.partition(".")[2] not in _OF_DATASETS or not own_data.used_of(prepared_dir):
+            raise
+        return values.checked(name or argument, setting.kind, value, setting.meaning)
+
+
+def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
+    """Refuses values that fit by themselves but not each other.
+
+    Args:
+      given: by argument, as "train.batch_size"; those that are missing are not looked at.
+      names: what the user calls them, where that differs.
+
+    Raises:
+      FlanError: two that do not fit; the line names both.
+    """
+
+    def both(first: str, second: str) -> tuple[Any, Any, str, str] | None:
+        if first not in given or second not in given:
+            return None
+        return given[first], given[second], (names or {}).get(first, first), (names or {}).get(second, second)
+
+    if found := both("train.batch_size", "train.microbatches"):
+        rows, parts, rows_name, parts_name = found
+        if rows % parts:
+            raise FlanError(f"{rows_name} {rows} is no multiple of {parts_name} {parts}: each part has as many rows.")
+    for argument in macros.each("warmup_steps"):
+        if (found := both(argument, "train.train_steps")) and found[0] > found[1]:
+            warmup, steps, warmup_name, steps_name = found
+            raise FlanError(
+                f"{warmup_name} {warmup} is more than {steps_name} {steps}: the learning rate would never be reached; "
+                f"give {warmup_name} of at most {steps}."
+            )
+    if found := both("train.keep_every", "train.checkpoint_period"):
+        every, period, every_name, period_name = found
+        if every is not None and every % period:
+            raise FlanError(
+                f"{every_name} {every} is no multiple of {period_name} {period}: most of these steps would not be "
+                "saved at all."
+            )
+    if (found := both("train.profile", "train.train_steps")) and found[0] and found[0][0] > found[1]:
+        profile, steps, profile_name, steps_name = found
+        raise FlanError(f"{profile_name} {profile} begins after {steps_name} {steps}: give steps that are taken.")
+    for first, second in _APART:
+        if not (found := both(first, second)) or found[0] is None:
+            continue
+        path, others, path_name, other_name = found
+        if isinstance(others, Mapping):  # a checkpoint for each cluster
+            others = list(others.values())
+        for other in [others] if isinstance(others, str) else others or ():
+            if files.same_place(files.user_path(path, path_name), files.user_path(other, other_name)):
+                raise FlanError(f"{path_name} and {other_name} are one folder, {path}: give each its own.")
+    for argument in ("train.mesh_shape", "evaluate.mesh_shape"):
+        sizes = given.get(argument) or {}
+        if list(sizes.values()).count(-1) > 1:
+            name = (names or {}).get(argument, argument)
+            raise FlanError(f"{name} is {values.shown(sizes)}: only one axis can take what is left; give the others.")
+    if found := both("evaluate.step", "evaluate.checkpoint_path"):
+        step, path, step_name, path_name = found
+        if step == macros.STEPS[1] and not isinstance(path, str) and (isinstance(path, Mapping) or len(path) > 1):
+            raise FlanError(f"{step_name} 'follow' follows one training run: give its folder as {path_name}.")
+        if step is not None and isinstance(path, Mapping):
+            raise FlanError(f"a checkpoint for each cluster is evaluated at its last step: leave {step_name} out.")
+    if found := both("evaluate.run_name", "evaluate.baseline_name"):
+        run, baseline, run_name, baseline_name = found
+        if given.get("evaluate.baseline_dir") and run == baseline:
+            raise FlanError(f"{run_name} and {baseline_name} are both {run!r}: a report needs names that differ.")
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def checked(function: _Function) -> _Function:
+    """A decorator: arguments are checked by the table, under the function's name, before the function runs.
+
+    Raises, from the function: FlanError for a value of another kind, or an argument that is missing.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*positional: Any, **named: Any) -> Any:
+        bound = signature.bind_partial(*positional, **named)
+        for name, parameter in signature.parameters.items():
+            if parameter.default is parameter.empty and name not in bound.arguments:
+                setting = macros.BY_ARGUMENT.get(f"{function.__name__}.{name}")
+                macro = f" ({setting.macro}: {setting.meaning})" if setting and setting.macro else ""
+                raise FlanError(f"{function.__name__} needs {name}{macro}.")
+        bound.apply_defaults()
+        where = bound.arguments.get("prepared_dir")
+        given = {f"{function.__name__}.{name}": value for name, value in bound.arguments.items()}
+        given = {argument: check(argument, value, None, where) for argument, value in given.items()}
+        check_together(given)
+        bound.arguments.update((argument.partition(".")[2], value) for argument, value in given.items())
+        return function(*bound.args, **bound.kwargs)
+
+    wrapper.__signature__ = signature  # which gin reads
+    return wrapper  # type: ignore[return-value]
