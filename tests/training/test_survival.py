@@ -57,7 +57,7 @@ class Tells:
 class Started:
     """A run that has ended: of a process of its own, of a pod, or, where it may not end at once, of this process."""
 
-    def __init__(self, folder, prepared, hook, processes=1, steps=6, here=None, **macros):
+    def __init__(self, folder, prepared, hook, around, processes=1, steps=6, here=None, **macros):
         self.folder = folder / "run"
         (folder / "tells.py").write_text(HOOK)
         macros = {"MODEL_DIR": str(self.folder), "PREPARED_DIR": str(prepared), "TRAIN_STEPS": steps} | macros
@@ -71,7 +71,7 @@ class Started:
             return
         pod = [sys.executable, "-m", "flan_jax.launch.local_pod", f"--processes={processes}", "--grace=1", "--"]
         paths = [str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "XLA_FLAGS": ""}
+        environment = around | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         done = subprocess.run(
             [sys.executable, *train] if processes == 1 else [*pod, "python", *train],
             env=environment,
@@ -118,9 +118,11 @@ def here(monkeypatch, capfd):
         ("step=6, signals=(15,)", {}, 0, 6, "SIGTERM: the run saves"),  # it was at its end
     ],
 )
-def test_told_to_end(prepared, tmp_path, here, hook, macros, status, saved, words):
+def test_told_to_end(prepared, tmp_path, one_device, here, hook, macros, status, saved, words):
     alone = "hangs" in hook  # its process is ended at once
-    run = Started(tmp_path, prepared, hook, here=None if alone else here, **({"CHECKPOINT_PERIOD": 2} | macros))
+    run = Started(
+        tmp_path, prepared, hook, one_device, here=None if alone else here, **({"CHECKPOINT_PERIOD": 2} | macros)
+    )
     assert run.status == status, run.err
     assert any(words in line for line in run.said) and "Traceback" not in run.err
     if saved is None:  # the step that was running
@@ -132,17 +134,17 @@ def test_told_to_end(prepared, tmp_path, here, hook, macros, status, saved, word
         assert f"stopped after step {run.logged[-1]}" in run.out
 
 
-def test_a_process_of_a_pod_hangs(prepared, tmp_path):
+def test_a_process_of_a_pod_hangs(prepared, tmp_path, one_device):
     """The others wait for it, and say where."""
-    run = Started(tmp_path, prepared, "step=2, signals=(19,), process=1", processes=2, NO_STEP_SECONDS=1)
+    run = Started(tmp_path, prepared, "step=2, signals=(19,), process=1", one_device, processes=2, NO_STEP_SECONDS=1)
     assert run.status == STALLED, run.err
     assert any("no step for" in line for line in run.said) and "most recent call first" in run.err
     assert "loop.py" in (run.folder / "stacks.0.txt").read_text()
 
 
-def test_no_room_for_the_save(prepared, tmp_path, make_disk):
+def test_no_room_for_the_save(prepared, tmp_path, one_device, make_disk):
     disk = make_disk(16_000)
-    run = Started(tmp_path, prepared, "step=2, signals=(15,), fills=True", MODEL_DIR=str(disk / "run"))
+    run = Started(tmp_path, prepared, "step=2, signals=(15,), fills=True", one_device, MODEL_DIR=str(disk / "run"))
     assert run.status == 2 and "no space left on device" in run.said[-1] and "Traceback" not in run.err
     assert not list((disk / "run").glob("checkpoints/*"))
 
