@@ -22,6 +22,8 @@ from flan_jax.errors import FlanError
 from flan_jax.values import shown
 from flan_jax.wording import counted
 
+_KNOWN_TO_TEMPLATES = ("developer",)  # roles that stay as they are written, as transformers leaves them
+
 
 class Spoken(tuple):
     """A turn that keeps its whole message, for templates that read more than who says what."""
@@ -85,12 +87,18 @@ class Writer:
         found, changed = [], False
         for (role, text), given in zip(turns, messages, strict=True):
             rest = {name: value for name, value in given.items() if name not in ("role", "content", "from", "value")}
-            message = {"role": role, "content": text, **rest}
+            own = given.get("role") in _KNOWN_TO_TEMPLATES
+            message = {"role": given["role"] if own else role, "content": text, **rest}
             plain = _mapped(message, self._plain)
             changed = changed or plain != message
             found.append(Spoken.of((role, plain["content"]), plain))
         self.changed += changed
         return found
+
+    def reads(self, name: str) -> bool:
+        """Whether a template speaks of a key of messages."""
+        names = chat.REASONING if name in chat.REASONING else (name,)
+        return any(one in template for template in self._chat.templates.values() for one in names)
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What stands beside messages; a token that is spelled in a tool or a document stays text."""
