@@ -65,6 +65,18 @@ PAIRS = {
 }
 CHATS = {
     "an unknown role": (chat(("user", "a"), ("tool", "b"), ("assistant", "c")), "message 1 has the role 'tool'"),
+    "a call": (
+        json.dumps(
+            {"messages": [json.loads(chat(("user", "a")))["messages"][0], {"role": "assistant", "tool_calls": [{}]}]}
+        ),
+        'message 1 needs a "role" and a "content"',
+    ),
+    "a call with words": (
+        json.dumps(
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "tool_calls": [1]}]}
+        ),
+        'message 1 has "tool_calls", which --chat alone can write',
+    ),
     "no assistant": (chat(("user", "a"), ("user", "b")), "no turn of the assistant"),
     "an assistant alone": (chat(("system", "a"), ("assistant", "b")), "no turn of the assistant"),
     "no content": (json.dumps({"messages": [{"role": "user"}]}), 'message 0 needs a "role" and a "content"'),

@@ -18,14 +18,14 @@ from typing import Any
 
 from flan_jax.data.own.records import UnusableRecord, text_of
 
-SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
 KEYS = ("messages", "conversations")
 
 _ROLES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "human": USER}
 _ROLES |= {"assistant": ASSISTANT, "gpt": ASSISTANT, "model": ASSISTANT, "bot": ASSISTANT}
-_SAID_BY = {SYSTEM: "System", USER: "User", ASSISTANT: "Assistant"}
+_SAID_BY = {SYSTEM: "System", USER: "User", ASSISTANT: "Assistant", TOOL: "Tool"}
 _BETWEEN = "\n\n"
-_WEIGHT = "weight"
+_WEIGHT, CALLS = "weight", "tool_calls"
 _READ = {"role", "content", "from", "value", _WEIGHT}
 
 _FAR = 2  # the tokens of turns one by one are about those of them together; twice as many as fit never do
@@ -62,8 +62,12 @@ def unread_of(row: Mapping[str, Any]) -> set[str]:
     return {name for one in messages_of(row)[0] for name, value in one.items() if value is not None} - _READ
 
 
-def turns_of(row: Mapping[str, Any]) -> list[Turn]:
+def turns_of(row: Mapping[str, Any], tools: bool = False) -> list[Turn]:
     """The messages of an object.
+
+    Args:
+      row: the object.
+      tools: whether a tool may speak, and the assistant call one, which the plain form cannot write.
 
     Raises:
       UnusableRecord: they are no messages; an unknown role; a content that is no text; no turn of the assistant after
@@ -72,17 +76,21 @@ def turns_of(row: Mapping[str, Any]) -> list[Turn]:
     messages, key = messages_of(row)
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise UnusableRecord(f'"{key}" has to be a list of objects with a "role" and a "content"')
-    found = []
+    found, roles = [], _ROLES | ({TOOL: TOOL} if tools else {})
     for number, message in enumerate(messages):
         said_by, said = ("role", "content") if "role" in message else ("from", "value")
-        if said_by not in message or said not in message:
+        calls = tools and bool(message.get(CALLS))
+        if said_by not in message or (said not in message and not calls):
             raise UnusableRecord(f'message {number} needs a "role" and a "content"')
         role = text_of(message[said_by], f"{said_by} of message {number}")
-        if role not in _ROLES:
-            known = ", ".join(dict.fromkeys(_ROLES))
-            raise UnusableRecord(f"message {number} has the role {role[:40]!r}; it can be {known}")
-        blank = _ROLES[role] == SYSTEM  # many files have one that says nothing
-        found.append((_ROLES[role], _text(message[said], f"{said} of message {number}", blank)))
+        if role not in roles:
+            also = ", and with --chat tool" if not tools else ""
+            raise UnusableRecord(f"message {number} has the role {role[:40]!r}; it can be {', '.join(roles)}{also}")
+        if not tools and message.get(CALLS):
+            raise UnusableRecord(f'message {number} has "{CALLS}", which --chat alone can write')
+        blank = roles[role] == SYSTEM or calls  # many files have a system's message that says nothing
+        text = "" if calls and message.get(said) is None else message[said]
+        found.append((roles[role], _text(text, f"{said} of message {number}", blank)))
     if not any(True for _ in answered(found)):
         raise UnusableRecord("no turn of the assistant follows one of the user")
     return found

@@ -91,7 +91,7 @@ def read(
             row = conversations.with_system(row)
             messages, key = conversations.messages_of(row)
             unread |= given - read_keys - {key}
-            turns = conversations.turns_of(row)
+            turns = conversations.turns_of(row, tools=writer is not None)
             unread_of_messages |= conversations.unread_of(row)
             asked: Asked = conversations.plain
             counts = count

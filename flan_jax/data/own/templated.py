@@ -15,7 +15,7 @@ from typing import Any
 from flan_jax import content
 from flan_jax.data import chat
 from flan_jax.data.own import store
-from flan_jax.data.own.conversations import Turn
+from flan_jax.data.own.conversations import CALLS, Turn
 from flan_jax.data.own.records import Tokens, UnusableRecord
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
@@ -44,7 +44,7 @@ class Answer:
 
     Attributes:
       inputs: the conversation up to where the model speaks.
-      text: what it says.
+      text: what it says; of one that calls a tool, as the template writes it.
       tokens: of both, as a stream takes them.
     """
 
@@ -89,9 +89,11 @@ class Writer:
             rest = {name: value for name, value in given.items() if name not in ("role", "content", "from", "value")}
             own = given.get("role") in _KNOWN_TO_TEMPLATES
             message = {"role": given["role"] if own else role, "content": text, **rest}
+            if given.get(CALLS) and given.get("content", given.get("value")) is None:
+                del message["content"]
             plain = _mapped(message, self._plain)
             changed = changed or plain != message
-            found.append(Spoken.of((role, plain["content"]), plain))
+            found.append(Spoken.of((role, plain.get("content", "")), plain))
         self.changed += changed
         return found
 
@@ -127,7 +129,9 @@ class Writer:
                 "the chat template does not write the answer after what asks for it; settings of the template, such as "
                 "enable_thinking in chat_template_kwargs, may be why"
             )
-        return Answer(inputs, said[1], self._tokens(inputs, whole))
+        tokens = self._tokens(inputs, whole)
+        text = self._tokenizer.decode(tokens.targets).strip() if said.message.get(CALLS) else said[1]
+        return Answer(inputs, text, tokens)
 
     def notes(self) -> list[str]:
         """Lines for the user."""
