@@ -22,7 +22,7 @@ DEFAULT = "default"
 _WITH_TOOLS = "tool_use"  # transformers' name of the template for conversations with tools
 FILE, FOLDER = "chat_template.jinja", "additional_chat_templates"  # transformers' names
 _HERE = "FLAN_JAX_GOES_ON_HERE"  # stands where a message is to be continued; the same in any case, JSON or list
-_REASONING = ("reasoning_content", "thinking", "reasoning")  # the names under which messages carry it
+REASONING = ("reasoning_content", "thinking", "reasoning")  # the names under which messages carry it
 
 Message = Mapping[str, Any]
 
@@ -219,7 +219,7 @@ def checked_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _message(message: Message) -> dict[str, Any]:
     """A message as templates expect it: without nulls, its reasoning under the names that they read."""
     values = {key: value for key, value in message.items() if value is not None}
-    reasoning = next((values[name] for name in _REASONING if name in values), None)
+    reasoning = next((values[name] for name in REASONING if name in values), None)
     return values if reasoning is None else {"thinking": reasoning, **values, "reasoning_content": reasoning}
 
 

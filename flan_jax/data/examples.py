@@ -20,7 +20,7 @@ from flan_jax import catalog, content
 from flan_jax.data.token_store import read_info
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, local, user_path, whole_folder
-from flan_jax.json_lines import read_json_lines
+from flan_jax.json_lines import as_unicode, read_json_lines
 from flan_jax.templates import OPTIONS
 
 VERSION = 3  # of the folder's form; the first had no hashes, the second one example a record
@@ -48,6 +48,9 @@ def write_folder(
     Returns:
       The info: {"version", "files": {name: {"records", "sha256", "content"}}, "sizes": {name: records}, ...};
       `content` is a digest of the records' hashes.
+
+    Raises:
+      FlanError: a text that no file in UTF-8 can hold: it has a lone surrogate.
     """
     files = {}
     with whole_folder(folder) as building:
@@ -57,7 +60,7 @@ def write_folder(
                 for identity, fields in found:
                     hashes.append(content.content_hash(fields))
                     row = {"id": identity, "hash": hashes[-1], "fields": fields}
-                    line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+                    line = _line(row, f"{folder / name}.jsonl")
                     whole.update(line)
                     file.write(line)
             files[name] = {
@@ -69,6 +72,18 @@ def write_folder(
         info = {"version": VERSION, **(about or {}), "files": files, "sizes": sizes, **after()}
         (building / "info.json").write_text(json.dumps(info, indent=1) + "\n")
     return info
+
+
+def _line(row: Mapping[str, Any], place: str) -> bytes:
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError as error:
+        parts = {"id": row["id"], **{f"field {name!r}": value for name, value in row["fields"].items()}}
+        where = next(name for name, value in parts.items() if as_unicode(value) != value)
+        raise FlanError(
+            f"record {as_unicode(row['id'])!r} of {place}: its {where} has a lone surrogate "
+            f"({error.object[error.start]!a}), which UTF-8 cannot hold: mend that text, or leave the record out."
+        ) from error
 
 
 def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | None = None) -> list[dict[str, Any]]:

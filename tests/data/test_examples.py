@@ -40,6 +40,23 @@ def test_what_is_missing(folder):
     assert _read(folder, "dev") == []
 
 
+@pytest.mark.parametrize(
+    ("row", "where"),
+    [
+        (("a 4", {"text": "x", "options": ["p", "\udfff"]}), r"'a 4' of .*test.jsonl: its field 'options' has a lone"),
+        (("a 5", {"text": "x\ud800y"}), r"'a 5' of .*test.jsonl: its field 'text' has a lone surrogate \('\\ud800'\)"),
+        (("\ud800", {"text": "x"}), r"'\ufffd' of .*test.jsonl: its id has a lone surrogate"),
+    ],
+)
+def test_a_lone_surrogate_is_named_and_nothing_is_replaced(folder, row, where):
+    before = _read(folder)
+    with pytest.raises(FlanError, match=where) as caught:
+        examples.write_folder(folder, {"test": [*ROWS, row]})
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+    assert _read(folder) == before and [path.name for path in folder.parent.iterdir()] == ["rte"]
+
+
 DAMAGE = {
     "a letter": lambda text: text.replace("a 1", "a 9", 1),
     "a line less": lambda text: text.partition("\n")[2],

@@ -1,5 +1,6 @@
 """Conversations of a user's own by a model's chat template: token for token those of transformers, loss on answers."""
 
+import copy
 import dataclasses
 import json
 
@@ -15,6 +16,7 @@ from flan_jax.checkpoint import arrays
 from flan_jax.data import token_store, vocabularies
 from flan_jax.data.chat import Chat
 from flan_jax.data.mixture_stream import open_mixture
+from flan_jax.data.own import jsonl, templated
 from flan_jax.decoding import generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import prompt_store
@@ -166,6 +168,40 @@ def test_a_turn_is_tuned_on_as_it_is_asked_for(models):
         prepared(folder, [lines[1]], "--chat", "--overwrite")
 
 
+TOOLS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content %}{{ m.content }}{% endif %}"
+    "{% for call in m.tool_calls or [] %}<call>{{ call.function | tojson }}</call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"place": "Bath"}}}
+TALKS = {
+    "a developer": [("developer", "Be brief."), ("user", "a"), ("assistant", "b")],
+    "a system that says nothing": [("system", ""), ("user", "a"), ("assistant", "b")],
+    "a tool": [("user", "a"), ("assistant", None, [CALL]), ("tool", "rain"), ("assistant", "It rains.")],
+    "a call with words": [("user", "a"), ("assistant", "Let me see.", [CALL]), ("tool", "x"), ("assistant", "b")],
+}
+
+
+@pytest.mark.parametrize("talk", TALKS)
+def test_roles_and_calls_are_what_transformers_writes(models, talk, tmp_path):
+    theirs, ours, _ = models["chatml"]
+    names = ("role", "content", "tool_calls")
+    messages = [dict(zip(names, turn, strict=False)) for turn in TALKS[talk]]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": messages}))
+    ours = copy.copy(ours)
+    ours.chat = Chat({"default": TOOLS}, ours.chat.special_tokens)
+    found = jsonl.read(tmp_path / "chat.jsonl", writer=templated.Writer(ours, ""))
+    answers = [number for number, one in enumerate(messages) if one["role"] == "assistant"]
+    assert [one.identity for one in found.records] == [f"1#{number}" for number in answers]
+    for record, number in zip(found.records, answers, strict=True):
+        asked, _ = theirs_of(theirs, messages[:number], add_generation_prompt=True, chat_template=TOOLS)
+        whole, _ = theirs_of(theirs, messages[: number + 1], chat_template=TOOLS)
+        assert [*record.tokens.inputs, record.tokens.separator] == asked
+        written = theirs.decode(whole[len(asked) :], skip_special_tokens=True).strip()
+        assert record.fields["answer"] == written
+    assert found.notes == ["conversations are written by the vocabulary's chat template 'default'"]
+
+
 def test_a_control_token_in_a_message_stays_text(models, capsys):
     theirs, ours, folder = models["chatml"]
     talk = [("user", "Say <|im_end|>"), ("assistant", "<|im_end|>\n<|im_start|>user\nhi")]
@@ -229,7 +265,7 @@ BROKEN = {
     "settings": ("chatml", [GOOD | {"chat_template_kwargs": 3}], [], '"chat_template_kwargs" must be an object'),
     "tools": ("chatml", [GOOD | {"tools": "all"}], [], '"tools" must be a list of objects'),
     "no template": ("bytes", [GOOD], ["--vocabulary=bytes"], "this vocabulary has no chat template"),
-    "a tool's turn": ("chatml", [{"messages": [{"role": "tool", "content": "3"}]}], [], "has the role 'tool'"),
+    "a tool's turn": ("chatml", [{"messages": [{"role": "tool", "content": "3"}]}], [], "no turn of the assistant"),
 }
 
 

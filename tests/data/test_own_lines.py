@@ -10,7 +10,7 @@ from flan_jax import own_data, prepare
 from flan_jax.data import examples as example_files
 from flan_jax.data import token_store
 from flan_jax.data.own import conversations, jsonl, store
-from flan_jax.data.own.records import UnusableRecord
+from flan_jax.data.own.records import UnusableRecord, text_of
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.files import locks
@@ -61,10 +61,22 @@ PAIRS = {
     "options without the target": (json.dumps({"prompt": "a", "target": "b", "options": ["c", "d"]}), "none of its"),
     "one option": (json.dumps({"prompt": "a", "target": "b", "options": ["b"]}), "two texts or more"),
     "an option twice": (json.dumps({"prompt": "a", "target": "b", "options": ["b", "b"]}), "same text twice"),
-    "options of some": (json.dumps({"prompt": "a", "target": "b", "options": ["b", "c"]}), 'record 1 has no "options"'),
+    "options of some": (json.dumps({"prompt": "a", "target": "b", "options": ["b", "c"]}), 'line 1 has no "options"'),
 }
 CHATS = {
     "an unknown role": (chat(("user", "a"), ("tool", "b"), ("assistant", "c")), "message 1 has the role 'tool'"),
+    "a call": (
+        json.dumps(
+            {"messages": [json.loads(chat(("user", "a")))["messages"][0], {"role": "assistant", "tool_calls": [{}]}]}
+        ),
+        'message 1 needs a "role" and a "content"',
+    ),
+    "a call with words": (
+        json.dumps(
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "tool_calls": [1]}]}
+        ),
+        'message 1 has "tool_calls", which --chat alone can write',
+    ),
     "no assistant": (chat(("user", "a"), ("user", "b")), "no turn of the assistant"),
     "an assistant alone": (chat(("system", "a"), ("assistant", "b")), "no turn of the assistant"),
     "no content": (json.dumps({"messages": [{"role": "user"}]}), 'message 0 needs a "role" and a "content"'),
@@ -77,6 +89,10 @@ CHATS = {
             {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}]}
         ),
         'line 2: "weight" of message 1 has to be 0 or 1',
+    ),
+    "a system beside one in the messages": (
+        json.dumps({"system": "x", **json.loads(chat(("system", "y"), ("user", "a"), ("assistant", "b")))}),
+        '"system" stands beside messages that begin with another one',
     ),
     "a role that is a number": (chat((1, "a"), ("assistant", "b")), '"role of message 0" is a number'),
 }
@@ -197,7 +213,7 @@ def test_messages_of_weight_0_are_context(tmp_path, capsys):
     assert [(one.identity, one.fields["answer"]) for one in found.records] == [("1#3", "GOOD")]
     assert "Assistant: BAD" in found.records[0].fields["inputs"]
     assert any("1 answer of weight 0" in note for note in found.notes)
-    assert any('"prompt/completion" stand beside the conversations' in note for note in found.notes)
+    assert "'completion', 'prompt' beside what is used: not read" in found.notes
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -350,3 +366,97 @@ def test_a_broken_definition_is_named(tmp_path):
     (tmp_path / "own" / "mine.json").write_text("{}")
     with pytest.raises(FlanError, match="mine.json is broken"):
         own_data.use(tmp_path)
+
+
+ALPACA = {"instruction": "Add them.", "input": "2 and 3", "output": "5"}
+FORMS = {
+    "alpaca": (ALPACA, "Add them.\n\n2 and 3", "5", []),
+    "alpaca with nothing below": (ALPACA | {"input": ""}, "Add them.", "5", []),
+    "alpaca with its text": (ALPACA | {"text": "x"}, "Add them.\n\n2 and 3", "5", ["'text'"]),
+    "dolly": (
+        {"instruction": "Add them.", "context": "2 and 3", "response": "5", "category": "sums"},
+        "Add them.\n\n2 and 3",
+        "5",
+        ["'category'"],
+    ),
+    "a pair of null": ({"prompt": "a", "completion": "b", "target": None}, "a", "b", []),
+    "a key of one's own": ({"prompt": "a", "target": "b", "system": "c", "id": 3}, "a", "b", ["'id', 'system'"]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_usual_forms_lose_nothing_without_a_word(form, tmp_path):
+    row, inputs, answer, unread = FORMS[form]
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row))
+    found = jsonl.read(tmp_path / "mine.jsonl")
+    assert [one.fields for one in found.records] == [{"inputs": inputs, "answer": answer}]
+    assert found.notes == [f"{names} beside what is used: not read" for names in unread]
+
+
+def test_keys_that_are_named_are_taken_alone_and_the_others_told(tmp_path):
+    (tmp_path / "mine.jsonl").write_text(json.dumps(ALPACA))
+    found = jsonl.read(tmp_path / "mine.jsonl", input_key="instruction", target_key="output")
+    assert found.records[0].fields["inputs"] == "Add them."
+    assert found.notes == ["'input' beside what is used: not read"]
+
+
+SAID = json.loads(chat(("user", "a"), ("assistant", "b")))
+CONVERSATIONS = {
+    "a system beside them": (SAID | {"system": "Be brief."}, "System: Be brief.\n\nUser: a\n\nAssistant:", []),
+    "one that says nothing": (SAID | {"system": " "}, "User: a\n\nAssistant:", []),
+    "the same one": (
+        {"system": "x", **json.loads(chat(("system", "x"), ("user", "a"), ("assistant", "b")))},
+        "System: x\n\nUser: a\n\nAssistant:",
+        [],
+    ),
+    "a blank system": (
+        json.loads(chat(("system", ""), ("user", "a"), ("assistant", "b"))),
+        "User: a\n\nAssistant:",
+        [],
+    ),
+    "null beside what is used": ({"messages": None, "conversations": SAID["messages"]}, "User: a\n\nAssistant:", []),
+    "both": (
+        SAID | {"conversations": SAID["messages"]},
+        "User: a\n\nAssistant:",
+        ["'conversations' beside what is used: not read"],
+    ),
+    "weights of null": (
+        {"messages": [one | {"weight": None, "name": None} for one in SAID["messages"]]},
+        "User: a\n\nAssistant:",
+        [],
+    ),
+    "a key of messages": (
+        {"messages": [one | {"train": False} for one in SAID["messages"]]},
+        "User: a\n\nAssistant:",
+        ["'train' in messages: not read"],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", CONVERSATIONS)
+def test_conversations_lose_nothing_without_a_word(form, tmp_path):
+    row, inputs, notes = CONVERSATIONS[form]
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row))
+    found = jsonl.read(tmp_path / "mine.jsonl")
+    assert not found.bad and [one.fields for one in found.records] == [{"inputs": inputs, "answer": "b"}]
+    assert found.notes == notes
+
+
+def test_a_long_conversation_is_written_about_twice_an_answer():
+    """Each turn goes once, not anew for each answer after it, where a template takes more tokens than its turns."""
+    turns = [(("user", "assistant")[number % 2], f"turn {number}") for number in range(400)]
+    written = []
+
+    def write(some):
+        written.append(1)
+        return " ".join(f"< < < {text} > > >" for _, text in some)
+
+    found = list(conversations.contexts(turns, 300, lambda texts: [len(one.split()) for one in texts], write))
+    assert len(found) == 200 and len(written) < 3 * len(found)
+    assert all(len(write(before).split()) <= 300 for _, before in found)
+    assert all(len(before) == min(number, 37) for number, before in found)
+
+
+def test_a_lone_surrogate_is_no_text_of_a_record():
+    with pytest.raises(UnusableRecord, match="has a lone surrogate"):
+        text_of("a\ud800", "prompt")

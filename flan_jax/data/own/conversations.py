@@ -1,7 +1,8 @@
 """Conversations as examples: one for each turn of the assistant, with what stands before it as its input.
 
-Messages are OpenAI's, {"messages": [{"role", "content"}]}, or ShareGPT's, {"conversations": [{"from", "value"}]}. The
-plain form writes each with who says it, and ends where the assistant is to speak:
+Messages are OpenAI's, {"messages": [{"role", "content"}]}, or ShareGPT's, {"conversations": [{"from", "value"}]}. A
+"system" beside them is the first of them. The plain form writes each with who says it, and ends where the assistant is
+to speak:
 
     System: Answer briefly.
 
@@ -17,14 +18,15 @@ from typing import Any
 
 from flan_jax.data.own.records import UnusableRecord, text_of
 
-SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
 KEYS = ("messages", "conversations")
 
 _ROLES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "human": USER}
 _ROLES |= {"assistant": ASSISTANT, "gpt": ASSISTANT, "model": ASSISTANT, "bot": ASSISTANT}
-_SAID_BY = {SYSTEM: "System", USER: "User", ASSISTANT: "Assistant"}
+_SAID_BY = {SYSTEM: "System", USER: "User", ASSISTANT: "Assistant", TOOL: "Tool"}
 _BETWEEN = "\n\n"
-_WEIGHT = "weight"
+_WEIGHT, CALLS = "weight", "tool_calls"
+_READ = {"role", "content", "from", "value", _WEIGHT}
 
 _FAR = 2  # the tokens of turns one by one are about those of them together; twice as many as fit never do
 
@@ -34,37 +36,73 @@ Count = Callable[[Sequence[str]], list[int]]  # tokens of texts
 
 def is_chat(row: Mapping[str, Any]) -> bool:
     """Whether an object of a file is a conversation."""
-    return any(key in row for key in KEYS)
+    return any(row.get(key) is not None for key in KEYS)
 
 
-def turns_of(row: Mapping[str, Any]) -> list[Turn]:
+def with_system(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An object with the "system" that stands beside its messages as the first of them.
+
+    Raises:
+      UnusableRecord: it is no text, or the messages begin with another.
+    """
+    said, (messages, key) = row.get(SYSTEM), messages_of(row)
+    if said is None or not isinstance(messages, list):
+        return row
+    text_of(said, SYSTEM, blank=True)
+    first = messages[0] if messages and isinstance(messages[0], dict) else {}
+    if first.get("role", first.get("from")) in (SYSTEM, "developer"):
+        if said.strip() and said != first.get("content", first.get("value")):
+            raise UnusableRecord(f'"{SYSTEM}" stands beside messages that begin with another one')
+        return row
+    return row if not said.strip() else {**row, key: [{"role": SYSTEM, "content": said}, *messages]}
+
+
+def unread_of(row: Mapping[str, Any]) -> set[str]:
+    """Keys of messages that the plain form does not write."""
+    return {name for one in messages_of(row)[0] for name, value in one.items() if value is not None} - _READ
+
+
+def turns_of(row: Mapping[str, Any], tools: bool = False) -> list[Turn]:
     """The messages of an object.
+
+    Args:
+      row: the object.
+      tools: whether a tool may speak, and the assistant call one, which the plain form cannot write.
 
     Raises:
       UnusableRecord: they are no messages; an unknown role; a content that is no text; no turn of the assistant after
         a user's.
     """
-    messages, key = _messages(row)
+    messages, key = messages_of(row)
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise UnusableRecord(f'"{key}" has to be a list of objects with a "role" and a "content"')
-    found = []
+    found, roles = [], _ROLES | ({TOOL: TOOL} if tools else {})
     for number, message in enumerate(messages):
         said_by, said = ("role", "content") if "role" in message else ("from", "value")
-        if said_by not in message or said not in message:
+        calls = tools and bool(message.get(CALLS))
+        if said_by not in message or (said not in message and not calls):
             raise UnusableRecord(f'message {number} needs a "role" and a "content"')
         role = text_of(message[said_by], f"{said_by} of message {number}")
-        if role not in _ROLES:
-            known = ", ".join(dict.fromkeys(_ROLES))
-            raise UnusableRecord(f"message {number} has the role {role[:40]!r}; it can be {known}")
-        found.append((_ROLES[role], _text(message[said], f"{said} of message {number}")))
+        if role not in roles:
+            also = ", and with --chat tool" if not tools else ""
+            raise UnusableRecord(f"message {number} has the role {role[:40]!r}; it can be {', '.join(roles)}{also}")
+        if not tools and message.get(CALLS):
+            raise UnusableRecord(f'message {number} has "{CALLS}", which --chat alone can write')
+        blank = roles[role] == SYSTEM or calls  # many files have a system's message that says nothing
+        text = "" if calls and message.get(said) is None else message[said]
+        found.append((roles[role], _text(text, f"{said} of message {number}", blank)))
     if not any(True for _ in answered(found)):
         raise UnusableRecord("no turn of the assistant follows one of the user")
     return found
 
 
-def _messages(row: Mapping[str, Any]) -> tuple[Any, str]:
-    """What the first of the usual keys holds, and that key."""
-    key = next((key for key in KEYS if key in row), None)
+def messages_of(row: Mapping[str, Any]) -> tuple[Any, str]:
+    """What the first of the usual keys holds, and that key.
+
+    Raises:
+      UnusableRecord: there is none.
+    """
+    key = next((key for key in KEYS if row.get(key) is not None), None)
     if key is None:
         raise UnusableRecord(f'it has no "{KEYS[0]}"')
     return row[key], key
@@ -76,20 +114,20 @@ def without_loss(row: Mapping[str, Any]) -> frozenset[int]:
     Raises:
       UnusableRecord: a weight other than 0 and 1.
     """
-    weights = [message.get(_WEIGHT, 1) for message in _messages(row)[0]]
+    weights = [1 if message.get(_WEIGHT) is None else message[_WEIGHT] for message in messages_of(row)[0]]
     for number, weight in enumerate(weights):
         if isinstance(weight, bool) or weight not in (0, 1):
             raise UnusableRecord(f'"{_WEIGHT}" of message {number} has to be 0 or 1')
     return frozenset(number for number, weight in enumerate(weights) if not weight)
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: Any, name: str, blank: bool) -> str:
     """A message's content: text, or OpenAI's list of parts that are text."""
     if isinstance(value, list):
         if not all(isinstance(part, dict) and part.get("type", "text") == "text" for part in value):
             raise UnusableRecord(f'"{name}" has a part that is no text')
         value = "".join(text_of(part.get("text"), name, blank=True) for part in value)
-    return text_of(value, name)
+    return text_of(value, name, blank=blank)
 
 
 def answered(turns: Sequence[Turn]) -> Iterator[int]:
@@ -106,7 +144,8 @@ def answered(turns: Sequence[Turn]) -> Iterator[int]:
 
 def plain(turns: Sequence[Turn]) -> str:
     """What stands before an answer, in the plain form."""
-    return _BETWEEN.join([*map(_line, turns), f"{_SAID_BY[ASSISTANT]}:"])
+    said = [_line(turn) for turn in turns if turn[1].strip()]
+    return _BETWEEN.join([*said, f"{_SAID_BY[ASSISTANT]}:"])
 
 
 def _line(turn: Turn) -> str:
@@ -134,9 +173,10 @@ def contexts(
     sizes = count([_line(turn) + _BETWEEN for turn in turns])
     head = next(number for number, (role, _) in enumerate(turns) if role != SYSTEM)
     least = sum(sizes[:head]) + count([plain(())])[0]
+    oldest = head  # what was too much before one answer is so before the next
     for answer in answered(turns):
         start, total = answer, least
-        while start > head and (start == answer or total + sizes[start - 1] <= room):
+        while start > oldest and (start == answer or total + sizes[start - 1] <= room):
             start -= 1
             total += sizes[start]
         while True:
@@ -145,6 +185,7 @@ def contexts(
             left = [*turns[:head], *turns[start:answer]]
             if total <= room * _FAR and count([write(left)])[0] <= room:
                 yield answer, left
+                oldest = start
                 break
             if start == answer - 1:
                 yield answer, None

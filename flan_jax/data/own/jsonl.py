@@ -9,6 +9,7 @@ from typing import Any
 
 from flan_jax.data.chat import checked_settings
 from flan_jax.data.own import conversations, templated
+from flan_jax.data.own.conversations import SYSTEM
 from flan_jax.data.own.records import Reading, UnusableRecord, record_of, text_of
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath
@@ -22,9 +23,15 @@ PAIRS = (
     ("inputs", "targets"),
     ("input", "target"),
     ("prompt", "completion"),
+    ("prompt", "response"),
     ("question", "answer"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("input", "output"),
 )
+_INSTRUCTION, _BESIDE = "instruction", ("input", "context")  # what an instruction is about, as Alpaca and Dolly have it
 Asked = Callable[[Sequence[Any]], str]
+_SETTINGS = ("tools", "documents", "chat_template_kwargs")  # see `checked_settings`
 _ALSO = "give --input_key and --target_key"
 
 
@@ -54,7 +61,8 @@ def read(
     """
     if bool(input_key) != bool(target_key):
         raise FlanError("--input_key and --target_key belong together: give both, or neither.")
-    found, keys, shorter, too_long, unweighted = Reading(), (input_key, target_key), 0, 0, 0
+    found, keys, shorter, too_long, unweighted = Reading(unit="line"), (input_key, target_key), 0, 0, 0
+    read_keys, unread, unread_of_messages = {input_key, target_key, OPTIONS}, set(), set()
     chat = False if input_key else None
     for line in read_json_lines(path):
         if max_examples is not None and len(found.records) >= max_examples:
@@ -70,20 +78,28 @@ def read(
                 chat = conversations.is_chat(row)
                 if writer is not None and not chat:
                     raise FlanError(f"{path} {place}: --chat is for conversations, and this is none: leave it out.")
-                keys = keys if chat else _keys_of(row, f"{path} {place}")
-                if chat and (also := [pair for pair in PAIRS if all(isinstance(row.get(key), str) for key in pair)]):
-                    found.notes.append(f'"{"/".join(also[0])}" stand beside the conversations, and are not read')
+                if chat:
+                    read_keys = {SYSTEM, *(_SETTINGS if writer else [OPTIONS])}
+                else:
+                    keys = _keys_of(row, f"{path} {place}")
+                    read_keys = {*keys, OPTIONS}
+            given = {key for key, value in row.items() if value is not None}
             if not chat:
-                found.records.append(_pair(row, str(line.number), *keys))
+                found.records.append(_pair(row, str(line.number), *keys, alone=bool(input_key)))
+                unread |= given - read_keys - set(_beside(keys[0], bool(input_key)))
                 continue
-            turns = conversations.turns_of(row)
+            row = conversations.with_system(row)
+            messages, key = conversations.messages_of(row)
+            unread |= given - read_keys - {key}
+            turns = conversations.turns_of(row, tools=writer is not None)
+            unread_of_messages |= conversations.unread_of(row)
             asked: Asked = conversations.plain
             counts = count
             if writer is not None:
                 if row.get(OPTIONS) is not None:
                     raise UnusableRecord('it has "options", which are asked in the plain form alone: leave --chat out')
                 settings = writer.settings(_settings(row))
-                turns = writer.turns(turns, row[next(key for key in conversations.KEYS if key in row)])
+                turns = writer.turns(turns, messages)
                 asked, counts = functools.partial(writer.asked, settings=settings), writer.count
             opening = next(n for n, (role, _) in enumerate(turns) if role == conversations.USER)
             group = asked(turns[: opening + 1])
@@ -110,6 +126,10 @@ def read(
         del found.records[max_examples:]
     if writer is not None:
         found.notes += writer.notes()
+        unread_of_messages = {name for name in unread_of_messages if not writer.reads(name)}
+    for names, where in ((unread, "beside what is used"), (unread_of_messages, "in messages")):
+        if names:
+            found.notes.append(f"{_listed(names)} {where}: not read")
     if shorter:
         found.notes.append(f"of {counted(shorter, 'answers')} the conversation is too long: its oldest turns are gone")
     if unweighted:
@@ -119,11 +139,23 @@ def read(
     return found
 
 
-def _pair(row: Mapping[str, Any], identity: str, input_key: str, target_key: str) -> Any:
+def _listed(names: set[str]) -> str:
+    shown = [repr(name if len(name) <= 40 else f"{name[:40]}...") for name in sorted(names)]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more keys" if len(shown) > 8 else "")
+
+
+def _beside(input_key: str, alone: bool) -> Sequence[str]:
+    """Keys of what stands below a prompt."""
+    return _BESIDE if input_key == _INSTRUCTION and not alone else ()
+
+
+def _pair(row: Mapping[str, Any], identity: str, input_key: str, target_key: str, *, alone: bool) -> Any:
     for key in (input_key, target_key):
         if key not in row:
             raise UnusableRecord(f'it has no "{key}"')
     inputs, target = text_of(row[input_key], input_key), text_of(row[target_key], target_key)
+    below = [text_of(row[key], key, blank=True) for key in _beside(input_key, alone) if row.get(key) is not None]
+    inputs = "\n\n".join([inputs, *(text for text in below if text.strip())])
     return record_of(identity, inputs, target, row.get(OPTIONS))
 
 
@@ -137,7 +169,10 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _keys_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:
     """The pair of keys that the first object has."""
-    pairs = [pair for pair in PAIRS if all(key in row for key in pair)]
+    pairs = [pair for pair in PAIRS if all(row.get(key) is not None for key in pair)]
+    pairs = pairs or [pair for pair in PAIRS if all(key in row for key in pair)]
+    if any(pair[0] == _INSTRUCTION for pair in pairs):  # its "input" is what the instruction is about
+        pairs = [pair for pair in pairs if pair[0] not in _BESIDE]
     if len(pairs) == 1:
         return pairs[0]
     if pairs:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flan_jax import content
 from flan_jax.errors import FlanError
+from flan_jax.json_lines import as_unicode
 from flan_jax.splits import DEV_SIZE
 from flan_jax.templates import OPTIONS
 from flan_jax.wording import counted
@@ -80,6 +81,7 @@ class Reading:
       bad: (place, why) of those that cannot.
       notes: lines for the user.
       splits: names of records that their source gives to dev or test itself.
+      unit: what their identities count: "record", or "line" of a file.
     """
 
     records: list[Record] = dataclasses.field(default_factory=list)
@@ -87,6 +89,7 @@ class Reading:
     bad: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     splits: dict[str, list[Record]] = dataclasses.field(default_factory=dict)
+    unit: str = "record"
 
     def check(self, where: str, leave_out: bool) -> None:
         """Refuses what was read where some of it cannot be used, unless it is to be left out.
@@ -105,9 +108,9 @@ class Reading:
             raise FlanError(f"{where} has no record: there is nothing to prepare.")
         with_options = [OPTIONS in record.fields for record in self.records]
         if any(with_options) and not all(with_options):
-            first = self.records[with_options.index(False)]
+            number = self.records[with_options.index(False)].identity.partition("#")[0]
             raise FlanError(
-                f'{where} record {first.identity} has no "options", and others have: give all of them, or none.'
+                f'{where} {self.unit} {number} has no "options", and others have: give all of them, or none.'
             )
         doubled = len(self.records) - len({record.hash for record in self.records})
         if doubled:
@@ -125,12 +128,14 @@ def text_of(value: Any, name: str, *, blank: bool = False) -> str:
     """A value that has to be text.
 
     Raises:
-      UnusableRecord: it is of another kind, or blank.
+      UnusableRecord: it is of another kind, blank, or no text that UTF-8 can hold.
     """
     if not isinstance(value, str):
         raise UnusableRecord(f'"{name}" is {_TYPES.get(type(value), type(value).__name__)}, and has to be text')
     if not blank and not value.strip():
         raise UnusableRecord(f'"{name}" is empty')
+    if as_unicode(value) != value:
+        raise UnusableRecord(f'"{name}" has a lone surrogate, which UTF-8 cannot hold')
     return value
 
 

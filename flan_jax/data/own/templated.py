@@ -15,12 +15,14 @@ from typing import Any
 from flan_jax import content
 from flan_jax.data import chat
 from flan_jax.data.own import store
-from flan_jax.data.own.conversations import Turn
+from flan_jax.data.own.conversations import CALLS, Turn
 from flan_jax.data.own.records import Tokens, UnusableRecord
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
 from flan_jax.values import shown
 from flan_jax.wording import counted
+
+_KNOWN_TO_TEMPLATES = ("developer",)  # roles that stay as they are written, as transformers leaves them
 
 
 class Spoken(tuple):
@@ -42,7 +44,7 @@ class Answer:
 
     Attributes:
       inputs: the conversation up to where the model speaks.
-      text: what it says.
+      text: what it says; of one that calls a tool, as the template writes it.
       tokens: of both, as a stream takes them.
     """
 
@@ -85,12 +87,20 @@ class Writer:
         found, changed = [], False
         for (role, text), given in zip(turns, messages, strict=True):
             rest = {name: value for name, value in given.items() if name not in ("role", "content", "from", "value")}
-            message = {"role": role, "content": text, **rest}
+            own = given.get("role") in _KNOWN_TO_TEMPLATES
+            message = {"role": given["role"] if own else role, "content": text, **rest}
+            if given.get(CALLS) and given.get("content", given.get("value")) is None:
+                del message["content"]
             plain = _mapped(message, self._plain)
             changed = changed or plain != message
-            found.append(Spoken.of((role, plain["content"]), plain))
+            found.append(Spoken.of((role, plain.get("content", "")), plain))
         self.changed += changed
         return found
+
+    def reads(self, name: str) -> bool:
+        """Whether a template speaks of a key of messages."""
+        names = chat.REASONING if name in chat.REASONING else (name,)
+        return any(one in template for template in self._chat.templates.values() for one in names)
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What stands beside messages; a token that is spelled in a tool or a document stays text."""
@@ -119,7 +129,9 @@ class Writer:
                 "the chat template does not write the answer after what asks for it; settings of the template, such as "
                 "enable_thinking in chat_template_kwargs, may be why"
             )
-        return Answer(inputs, said[1], self._tokens(inputs, whole))
+        tokens = self._tokens(inputs, whole)
+        text = self._tokenizer.decode(tokens.targets).strip() if said.message.get(CALLS) else said[1]
+        return Answer(inputs, text, tokens)
 
     def notes(self) -> list[str]:
         """Lines for the user."""
