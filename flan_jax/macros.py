@@ -62,6 +62,8 @@ _HOOKS = Hooks()
 _OPTIMIZER = Made(lambda: (optax.GradientTransformation, Callable), "an optimizer, as @adafactor() makes it")
 _OPTIMIZERS = ("adafactor", "adamw", "lion", "sgd", "factory")  # functions that share arguments
 _SHARE = Number(least=0, most=1)
+_MOST_KEPT = 0.999999  # of a mean over steps; not far above, float32 rounds to 1, and such a mean never moves
+_DECAY = Number(least=0, most=_MOST_KEPT)
 _DTYPE = OneOf(CHOICES["dtype"])
 
 
@@ -194,7 +196,7 @@ SETTINGS = (
     Setting("FROZEN", Patterns(), "patterns of parameters that are not trained", ("train.frozen",)),
     Setting(
         "EMA_DECAY",
-        or_none(Number(above=0, most=1 - 1e-9), "no mean"),
+        or_none(Number(above=0, most=_MOST_KEPT), "no mean"),
         "of the mean of parameters over steps",
         ("train.ema_decay",),
     ),
@@ -314,7 +316,7 @@ SETTINGS = (
     ),
     Setting(
         "",
-        or_none(Number(least=0, most=1 - 1e-9), "none"),
+        or_none(_DECAY, "none"),
         "decay of the mean of updates",
         each("momentum", ("adafactor", "sgd")),
     ),
@@ -327,8 +329,8 @@ SETTINGS = (
     ),
     Setting("", Whole(1), "matrices with a smaller dimension are not factored", ("adafactor.min_dim_size_to_factor",)),
     Setting("", Number(above=0, most=1000), "least size of a parameter in its scale", ("adafactor.least_scale",)),
-    Setting("", Number(least=0, most=1 - 1e-9), "decay of the mean of gradients", each("b1", ("adamw", "lion"))),
-    Setting("", Number(least=0, most=1 - 1e-9), "decay of the second mean", each("b2", ("adamw", "lion"))),
+    Setting("", _DECAY, "decay of the mean of gradients", each("b1", ("adamw", "lion"))),
+    Setting("", _DECAY, "decay of the second mean", each("b2", ("adamw", "lion"))),
     Setting("", Number(above=0, most=1), "added to the root of the mean square", ("adamw.eps",)),
     Setting("", Switch(), "Nesterov's momentum", each("nesterov", ("adamw", "sgd"))),
     Setting("", Text(), "'module:function' that makes an optimizer", ("factory.name",)),

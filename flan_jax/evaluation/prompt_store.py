@@ -87,8 +87,8 @@ def read_dev(
     """Reads the dev records of a dataset, and none that is a test record too.
 
     A source may hold a record twice, in two splits. What counts is the id, the content, and the words that a prompt
-    shows, so that another answer, spelling or spacing does not let a test record in. Of the test records nothing else
-    is looked at, and none is given.
+    shows, so that another answer, spelling or spacing does not let a test record in, nor does a pair of sentences the
+    other way round. Of the test records nothing else is looked at, and none is given.
 
     Args:
       prepared_dir: what `flan_jax.prepare` wrote.
@@ -132,10 +132,13 @@ def _test_rows(prepared_dir: str | AnyPath, name: str) -> list[dict[str, Any]]:
 
 
 def _shown_key(fields: Mapping[str, Any], shown: Iterable[str]) -> int:
-    """Of the words that a prompt shows of a record, less its answer."""
-    values = [fields.get(name, "") for name in sorted(shown)]
-    texts = [*content.texts_of(values), *sorted(content.texts_of(fields.get(OPTIONS, [])))]
-    return content.text_key([word for text in texts for word in [*content.normalized_words(text), ""]])
+    """Of the words that a prompt shows of a record, less its answer, in whichever order its texts stand.
+
+    A text without words, such as a smile or three dots, counts as it is written.
+    """
+    texts = content.texts_of([fields.get(name, "") for name in shown] + [fields.get(OPTIONS, [])])
+    words = sorted(content.normalized_words(text) or text.split() for text in texts)
+    return content.text_key([word for one in words for word in [*one, ""]])
 
 
 def _builder(prepared_dir: str | AnyPath, asked: Protocol, tokenizer: Tokenizer, seed: int) -> ExampleBuilder:

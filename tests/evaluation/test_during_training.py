@@ -113,6 +113,33 @@ def test_no_test_example_gets_in(whole, prepared):
     assert not list((whole / "eval").rglob("results.json"))  # which a report would take for those of test
 
 
+def pair(one, other):
+    return {"sentence1": one, "sentence2": other, "options": ["no", "yes"], "answer": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dev", "test", "stays"),
+    [
+        ("glue_mrpc", [pair("it is late", "it grew late"), pair("a b", "c")], [pair("It grew late.", "it is late")], 1),
+        ("glue_mrpc", [pair("it is", "late")], [pair("it", "is late")], 0),  # other texts of the same words
+        (
+            "sst2",
+            [sst2("a") | {"sentence": text} for text in ("...", ";-)", "क्या")],
+            [sst2("a") | {"sentence": "!"}],
+            0,
+        ),
+        ("sst2", [sst2("a") | {"sentence": text} for text in (" ... ", "b")], [sst2("a") | {"sentence": "..."}], 1),
+    ],
+    ids=["the other way round", "cut otherwise", "no words", "the same marks"],
+)
+def test_what_asks_the_same(tmp_path, name, dev, test, stays):
+    """The dev examples from `stays` on are no test examples."""
+    write(tmp_path, name, dev, test)
+    found = prompt_store.read_dev(tmp_path, protocol.of(catalog.dataset(name), parse(STYLE)), ByteTokenizer(), None, 0)
+    assert [row["id"] for row in found.splits[0][1]] == [f"dev-{n}" for n in range(stays, len(dev))]
+    assert found.of_test == stays
+
+
 @pytest.mark.parametrize(
     ("dev", "test", "says"),
     [

@@ -103,6 +103,9 @@ def test_the_count_goes_on_after_a_start(prepared, tmp_path, break_steps):
     assert "\n" not in str(caught.value)
     train(tmp_path, prepared, 5, on_nan=2)  # which may change
     assert [line.get("skipped_not_finite") for line in _metrics(tmp_path)] == [0, 1, 1, 2, 2]
+    train(tmp_path, prepared, 6, on_nan="stop")  # a start that skips none does not forget those
+    train(tmp_path, prepared, 7, on_nan=3)
+    assert [line.get("skipped_not_finite") for line in _metrics(tmp_path)][5:] == [2, 2]
 
 
 def test_by_default_a_gradient_stops_it(prepared, tmp_path, break_steps):

@@ -97,7 +97,7 @@ def test_another_tuning_is_another_run(cut, prepared, changed, says):
         ({"frozen": ("*",)}, "leaves no parameter to train"),
         ({"frozen": "mpl"}, "did you mean 'mlp'"),
         ({"clip_norm": float("nan")}, "train.clip_norm is nan"),
-        ({"ema_decay": 1.0}, "train.ema_decay is 1.0"),
+        ({"ema_decay": 1.0}, "train.ema_decay is 1.0: it has to be a number above 0 and of at most 0.999999"),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing(prepared, tmp_path, changed, says):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -20,11 +21,14 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_watchdog import RUN, Steps, Context, Watchdog
 
-steps = Steps(Watchdog(1), Context(RUN, Path(sys.argv[1]), None, None, None, 0))
+steps = Steps(Watchdog({limit}), Context(RUN, Path(sys.argv[1]), None, None, None, 0))
 print("ready", flush=True)
 steps.take({steps})
 print("done", flush=True)
 """
+
+
+HANGS = 60.0  # seconds; nothing waits for so long
 
 
 class Steps:
@@ -36,33 +40,51 @@ class Steps:
 
     def take(self, *steps):
         for number, (seconds, hooks) in enumerate(steps, 1):
-            time.sleep(seconds)  # a step; the first of them compiles before it is handed over
+            self.passes(seconds)  # a step; the first of them compiles before it is handed over
             self.context.at(number, {}, None)
             self.dog.after_step(self.context, number, {"seconds": seconds + hooks})
-            time.sleep(hooks)
+            self.passes(hooks)
             self.dog.pauses(self.context, number + 1)
         self.dog.end(self.context)
+
+    def passes(self, seconds):
+        time.sleep(seconds)
 
 
 class Tells(Watchdog):
     """Says what it would end, instead of ending the tests."""
 
-    def _end_the_run(self):
-        self.said = getattr(self, "said", None) or (round(self._limit, 3), self._doing)
+    def __init__(self, seconds):
+        super().__init__(seconds)
+        self.said, self.ended = None, threading.Event()
+
+    def _end_the_run(self, wait):
+        self.said = self.said or (round(wait.limit, 3), wait.doing)
+        self.ended.set()
+
+
+class Counted(Steps):
+    """By the watchdog's own clock, which goes slower than any other where the machine has too much to do."""
+
+    def passes(self, seconds):
+        before = time.monotonic()
+        while self.dog._wait.seconds < seconds and time.monotonic() < before + HANGS:
+            if self.dog.ended.wait(0.01) and seconds == HANGS:
+                return
 
 
 def _said(tmp_path, *steps):
     dog = Tells(0.5)
-    Steps(dog, Context(RUN, tmp_path, None, None, None, 0)).take(*steps)
-    return getattr(dog, "said", None)
+    Counted(dog, Context(RUN, tmp_path, None, None, None, 0)).take(*steps)
+    return dog.said
 
 
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ([(2.6, 0)], (2.0, "compiling and running the first step")),
-        ([(0, 0), (0.01, 0), (1.2, 0)], (0.5, "waiting for step 3")),
-        ([(0, 0), (0.01, 2.6)], (2.0, "in what happens after step 2: saving, evaluating, reading rows")),
+        ([(HANGS, 0)], (2.0, "compiling and running the first step")),
+        ([(0, 0), (0.01, 0), (HANGS, 0)], (0.5, "waiting for step 3")),
+        ([(0, 0), (0.01, HANGS)], (2.0, "in what happens after step 2: saving, evaluating, reading rows")),
     ],
 )
 def test_a_run_that_hangs(tmp_path, steps, said):
@@ -72,17 +94,17 @@ def test_a_run_that_hangs(tmp_path, steps, said):
 @pytest.mark.parametrize(
     "steps",
     [
-        [(1.2, 0), (0.01, 0)],  # compiles for longer than a step may take
-        [(0, 0), (0.01, 1.2), (0.01, 0)],  # evaluates
-        [(0, 0), (0.1, 0), (0.1, 0), (1.2, 0), (0.1, 0)],  # is slow for once, and its steps are never quick
+        [(1.0, 0), (0.01, 0)],  # compiles for longer than a step may take
+        [(0, 0), (0.01, 1.0), (0.01, 0)],  # evaluates
+        [(0, 0), (0.1, 0), (0.1, 0), (1.0, 0), (0.1, 0)],  # is slow for once, and its steps are never quick
     ],
 )
 def test_a_run_that_is_slow(tmp_path, steps):
     assert _said(tmp_path, *steps) is None
 
 
-def _start(tmp_path, steps):
-    code = SCRIPT.format(tests=os.path.dirname(__file__), steps=steps)
+def _start(tmp_path, limit, steps):
+    code = SCRIPT.format(tests=os.path.dirname(__file__), limit=limit, steps=steps)
     command = [sys.executable, "-c", code, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n", process.communicate()[1]
@@ -90,7 +112,7 @@ def _start(tmp_path, steps):
 
 
 def test_its_end(tmp_path):
-    process = _start(tmp_path, "(0, 0), (0.01, 0), (60, 0)")
+    process = _start(tmp_path, 1, f"(0, 0), (0.01, 0), ({HANGS}, 0)")
     out, said = process.communicate(timeout=50)
     assert process.returncode == STALLED not in (0, 1, 2, 75) and out == ""
     for text in (said, (tmp_path / "stacks.0.txt").read_text()):
@@ -101,9 +123,9 @@ def test_its_end(tmp_path):
 
 def test_a_process_that_was_stopped_as_a_whole(tmp_path):
     """By Ctrl-Z, or with its machine."""
-    process = _start(tmp_path, "(0, 0), (0.01, 0), (0.8, 0)")
-    time.sleep(0.3)
+    process = _start(tmp_path, 2, "(0, 0), (0.01, 0), (0.8, 0)")
+    time.sleep(0.2)
     os.kill(process.pid, signal.SIGSTOP)
-    time.sleep(2.5)
+    time.sleep(3)
     os.kill(process.pid, signal.SIGCONT)
     assert process.communicate(timeout=50) == ("done\n", "") and not list(tmp_path.iterdir())

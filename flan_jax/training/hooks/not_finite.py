@@ -23,6 +23,10 @@ SKIPPED = "skipped_not_finite"  # the figure: batches that were skipped so far, 
 class NotFinite:
     """Stops at the first step with a NaN or an infinity, before it is logged or saved."""
 
+    def start(self, context: Context) -> None:
+        """Takes up the count of earlier starts that skipped, for later ones that skip again."""
+        self._skipped = _skipped_before(context)
+
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
         """Stops, naming the last checkpoint, all of which are finite.
 
@@ -31,6 +35,8 @@ class NotFinite:
         """
         if (broken := first_not_finite(values)) is not None:
             raise _stopping(context, step, values, dict([broken]))
+        if self._skipped:
+            context.values[SKIPPED] = self._skipped
 
 
 class Skipping:
@@ -48,8 +54,7 @@ class Skipping:
 
     def start(self, context: Context) -> None:
         """Goes on counting where earlier starts have stopped."""
-        last = earlier.figures_of(context, [context.first_step]).get(context.first_step, {})
-        self._skipped = int(earlier.figure(last, SKIPPED) or 0)
+        self._skipped = _skipped_before(context)
 
     def measure(self, taken: Taken) -> dict[str, jax.Array]:
         """What is looked at beside the step's figures."""
@@ -87,6 +92,12 @@ class Skipping:
         if context.primary and self._skipped:
             many = "1 batch was" if self._skipped == 1 else f"{self._skipped} batches were"
             print(f"{many} skipped, as a number was not finite (ON_NAN {self._budget}).", flush=True)
+
+
+def _skipped_before(context: Context) -> int:
+    """Batches that earlier starts have skipped, as the line of the step says from which this start goes on."""
+    last = earlier.figures_of(context, [context.first_step]).get(context.first_step, {})
+    return int(earlier.figure(last, SKIPPED) or 0)
 
 
 def _stopping(

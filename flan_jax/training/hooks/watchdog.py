@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import faulthandler
 import os
 import statistics
@@ -27,6 +28,18 @@ _WRITING = 10.0  # seconds for writing the stacks to MODEL_DIR, which may be wha
 _TOGETHER = 3.0  # seconds in which the other processes of a pod write theirs
 
 
+@dataclasses.dataclass
+class _Wait:
+    """What is waited for now, how long so far and how long at most; another wait is another object.
+
+    So the thread that looks never compares the time of one with the limit of another.
+    """
+
+    limit: float
+    doing: str
+    seconds: float = 0.0
+
+
 class Watchdog:
     """Ends the program with status `errors.STALLED` where it has waited for a step for too long.
 
@@ -41,8 +54,8 @@ class Watchdog:
         """
         self._seconds = seconds
         self._taken: deque[float] = deque(maxlen=_REMEMBERED)
-        self._waited, self._first_is_over = 0.0, False
-        self._limit, self._doing = seconds * _LONGER, "compiling and running the first step"
+        self._first_is_over = False
+        self._wait = _Wait(seconds * _LONGER, "compiling and running the first step")
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -74,21 +87,22 @@ class Watchdog:
             self._thread.join()
 
     def _begin(self, limit: float, doing: str) -> None:
-        self._limit, self._doing, self._waited = limit, doing, 0.0
+        self._wait = _Wait(limit, doing)
 
     def _look(self) -> None:
         every = min(self._seconds / _LOOKS, 5.0)
         before = time.monotonic()
         while not self._over.wait(every):
             now = time.monotonic()
-            self._waited += min(now - before, 2 * every)
+            wait = self._wait
+            wait.seconds += min(now - before, 2 * every)
             before = now
-            if self._waited > self._limit:
-                self._end_the_run()
+            if wait.seconds > wait.limit and wait is self._wait:
+                self._end_the_run(wait)
 
-    def _end_the_run(self) -> None:
-        doing, name = self._doing, f"stacks.{jax.process_index()}.txt"
-        line = f"no step for {self._limit:g} s (NO_STEP_SECONDS {self._seconds:g}), {doing}"
+    def _end_the_run(self, wait: _Wait) -> None:
+        name = f"stacks.{jax.process_index()}.txt"
+        line = f"no step for {wait.limit:g} s (NO_STEP_SECONDS {self._seconds:g}), {wait.doing}"
         print(f"flan_jax: {line}; the stacks of all threads:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
         writing = threading.Thread(target=self._write, args=(name, line), daemon=True)
