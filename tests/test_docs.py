@@ -9,7 +9,7 @@ import flan_jax
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-GIN = {"--gin_file", "--gin"}
+GIN = {"--gin_file", "--gin", "--help"}
 
 
 def _anchors(page):

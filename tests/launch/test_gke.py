@@ -18,6 +18,12 @@ def written(capsys):
     return of
 
 
+def test_it_goes_to_a_file(tmp_path, capsys):
+    gke.main([*SLICES, f"--write={tmp_path / 'first.yaml'}", "--", *TRAIN])
+    (manifest,) = yaml.safe_load_all((tmp_path / "first.yaml").read_text())
+    assert manifest["kind"] == "JobSet" and "kind: JobSet" not in capsys.readouterr().out
+
+
 def assert_published(manifest):
     """The manifest is of JobSet's published types, and none of its fields is unknown to them."""
     models = pytest.importorskip("kubeflow_trainer_api.models")
