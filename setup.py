@@ -1,9 +1,12 @@
 """Packaging: `tasks/`, `gin/` and `launch/` lie at the top of the tree and install inside `flan_jax`."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flan_jax" / "__init__.py").read_text(encoding="utf-8"))[1]
 PACKAGES = [
     *find_packages(include=["flan_jax", "flan_jax.*"]),
     "flan_jax.tasks",
@@ -13,9 +16,9 @@ PACKAGES = [
 
 setup(
     name="flan-jax",
-    version="0.1.0",
+    version=VERSION,
     description="FLAN instruction tuning in JAX: templates, streams, models and held-out evaluation",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -27,6 +30,7 @@ setup(
         "flan_jax.gin": ["*/*.gin", "*/*/*.gin"],
         "flan_jax.launch": ["host.sh"],
     },
+    entry_points={"console_scripts": ["flan-jax = flan_jax.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
         "tensorboardX>=2.6.2",
