@@ -70,6 +70,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
+            "mypy>=2.4,<3",
             "hypothesis>=6",
             "nbclient>=0.10",
             "ipykernel>=6",

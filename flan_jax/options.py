@@ -77,7 +77,7 @@ def _own_tasks(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
 
 
-TASKS = {
+TASKS: dict[str, Any] = {
     "type": _own_tasks,
     "metavar": "MODULE",
     "help": "modules of one's own with more datasets, with commas: my_tasks, or a file",
