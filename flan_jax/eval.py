@@ -142,17 +142,17 @@ def evaluate(
             together = {name: names for name, names in groups.items() if len(names) > 1}
             paths = reporting.write([*baseline, *finished], output_dir, contamination, together)
             Console(width=200).print(reporting.rich_table(reporting.grouped([*baseline, *finished], together)))
-            for error in failed:
-                print(error)
-            for run in finished:
-                if draft := drafts.said_of(run.results):
-                    print(f"{run.name} was tuned on {draft}")
-                for one in run.results["invalid"]:
-                    print(f"{run.name}: {one['dataset']} has no result: {one['reason']}")
-                invalid = {one["dataset"] for one in run.results["invalid"]}
-                others = [one for one in run.results["skipped"] if one["dataset"] not in invalid]
+            for failure in failed:
+                print(failure)
+            for done in finished:
+                if draft := drafts.said_of(done.results):
+                    print(f"{done.name} was tuned on {draft}")
+                for one in done.results["invalid"]:
+                    print(f"{done.name}: {one['dataset']} has no result: {one['reason']}")
+                invalid = {one["dataset"] for one in done.results["invalid"]}
+                others = [one for one in done.results["skipped"] if one["dataset"] not in invalid]
                 for line in reporting.skipped(others):
-                    print(f"{run.name} skipped {line}")
+                    print(f"{done.name} skipped {line}")
             print(f"report: {paths['html']}", flush=True)
 
     if step != jobs.FOLLOW:

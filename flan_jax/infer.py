@@ -17,6 +17,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from etils import epy
 
@@ -74,9 +75,9 @@ def load(arguments: argparse.Namespace) -> Answer:
     )
     engine = generator.Generator(network, params, tokenizer.stop_ids, mesh=mesh)
     joint = protocol.joint(manifest.separator, engine.has_encoder, arguments.joint)
-    settings = {"max_new_tokens": arguments.max_new_tokens, "choose": choose, "stops": stops}
+    settings: dict[str, Any] = {"max_new_tokens": arguments.max_new_tokens, "choose": choose, "stops": stops}
 
-    def answer(texts: Sequence[str | Conversation]) -> list[completion.Completion]:
+    def answer(texts: Sequence[Any]) -> list[completion.Completion]:
         if arguments.chat is None:
             return completion.complete(engine, tokenizer, texts, joint=joint, **settings)
         ids = completion.chat_tokens(tokenizer, texts, arguments.chat or None, encoder=engine.has_encoder)

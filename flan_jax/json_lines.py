@@ -35,6 +35,14 @@ def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True, w
 
     Raises:
       FlanError: a number is NaN or infinite; it is named by its place. JSON has no such numbers, and no result is one.
+
+    Example:
+      >>> to_json({"accuracy": 0.5})
+      '{"accuracy": 0.5}'
+      >>> to_json({"accuracy": float("nan")})
+      Traceback (most recent call last):
+      ...
+      flan_jax.errors.FlanError: a result is not finite (accuracy is nan): nothing is written.
     """
     try:
         return json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
@@ -65,11 +73,16 @@ def _finite_result(text: str) -> float:
 
 
 def first_not_finite(value: Any, place: str = "") -> tuple[str, float] | None:
-    """(place, number) of the first number that is NaN or infinite in dicts and lists; None where all are finite."""
+    """(place, number) of the first number that is NaN or infinite in dicts and lists; None where all are finite.
+
+    Example:
+      >>> first_not_finite({"a": [1.0, float("inf")]})
+      ('a/1', inf)
+    """
     if isinstance(value, float):
         return None if math.isfinite(value) else (place, value)
     if isinstance(value, Mapping):
-        inner = value.items()
+        inner: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, list | tuple):
         inner = enumerate(value)
     else:
@@ -79,7 +92,12 @@ def first_not_finite(value: Any, place: str = "") -> tuple[str, float] | None:
 
 
 def finite(value: Any) -> Any:
-    """The value with None for each number that is NaN or infinite."""
+    """The value with None for each number that is NaN or infinite.
+
+    Example:
+      >>> finite({"loss": float("nan"), "step": 3})
+      {'loss': None, 'step': 3}
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

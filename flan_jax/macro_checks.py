@@ -136,5 +136,5 @@ def checked(function: _Function) -> _Function:
         bound.arguments.update((argument.partition(".")[2], value) for argument, value in given.items())
         return function(*bound.args, **bound.kwargs)
 
-    wrapper.__signature__ = signature  # which gin reads
+    wrapper.__signature__ = signature  # type: ignore[attr-defined]  # which gin reads
     return wrapper  # type: ignore[return-value]

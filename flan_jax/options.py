@@ -6,11 +6,21 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from flan_jax import own_tasks, values
 from flan_jax.errors import FlanError
 from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole, Word
+
+_MODULE = "python -m flan_jax."
+AsWritten = argparse.RawDescriptionHelpFormatter  # for descriptions with lines of their own
+
+
+def as_started(text: str) -> str:
+    """A text with examples of commands, in the way in which this one was started: `flan-jax train`, or as a module."""
+    started = Path(sys.orig_argv[1]).stem if len(sys.orig_argv) > 1 else ""
+    return text.replace(_MODULE, "flan-jax ") if started == "flan-jax" else text
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +30,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{"allow_abbrev": False, **options})
+        shown = {name: as_started(text) for name, text in options.items() if isinstance(text, str)}
+        super().__init__(*arguments, **{"allow_abbrev": False, **options, **shown})
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and ends."""
@@ -66,7 +77,7 @@ def _own_tasks(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
 
 
-TASKS = {
+TASKS: dict[str, Any] = {
     "type": _own_tasks,
     "metavar": "MODULE",
     "help": "modules of one's own with more datasets, with commas: my_tasks, or a file",

@@ -70,7 +70,7 @@ class Definition:
         return {"version": _VERSION, **dataclasses.asdict(self), "metrics": list(self.metrics)}
 
 
-def use(prepared_dir: str | AnyPath) -> tuple[Definition, ...]:
+def use(prepared_dir: str | os.PathLike[str] | AnyPath) -> tuple[Definition, ...]:
     """Gives the catalog the own datasets of a PREPARED_DIR, in place of those of another.
 
     Raises:
@@ -78,7 +78,8 @@ def use(prepared_dir: str | AnyPath) -> tuple[Definition, ...]:
     """
     folder = user_path(prepared_dir) / _FOLDER
     found = []
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+    paths: list[Any] = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    for path in paths:
         try:
             found.append(Definition.of(json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError) as error:

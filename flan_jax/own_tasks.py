@@ -76,6 +76,7 @@ def _imported(name: str) -> ModuleType:
         if not Path(name).is_file():
             raise FlanError(f"tasks {name}: there is no such file.")
         spec = importlib.util.spec_from_file_location(f"own_tasks_{Path(name).stem}", name)
+        assert spec is not None and spec.loader is not None  # of a file whose name ends in .py
         beside = str(Path(name).parent)
         if beside not in sys.path:  # last, so that no file beside it stands in for an installed module
             sys.path.append(beside)
@@ -99,4 +100,4 @@ def _imported(name: str) -> ModuleType:
 
 def samples_of(module: ModuleType) -> Path:
     """The folder of a module's samples."""
-    return Path(getattr(module, "SAMPLES", None) or Path(module.__file__).parent / "samples")
+    return Path(getattr(module, "SAMPLES", None) or Path(module.__file__ or "").parent / "samples")

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flan_jax.errors import FlanError
 from flan_jax.values import MESH_AXES
@@ -140,7 +140,7 @@ def _laid_out_on_torus(sizes: Sequence[int], chips: Sequence[Any]) -> np.ndarray
     return grid.reshape(data, tensor // ring, fsdp, ring).swapaxes(1, 2).reshape(sizes)
 
 
-def partition_spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
+def partition_spec(mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
     """Where an array of these logical axes lies.
 
     Raises:
@@ -153,7 +153,7 @@ def partition_spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int])
     return PartitionSpec(*entries)
 
 
-def _targets(mesh: Mesh, axes: Sequence[str | None]) -> list[tuple[str, ...]]:
+def _targets(mesh: Mesh | AbstractMesh, axes: Sequence[str | None]) -> list[tuple[str, ...]]:
     """The mesh axes, of those that are split, on which each logical axis may lie."""
     used: dict[str, str] = {}
     found = []
@@ -292,7 +292,7 @@ def row_shards() -> int:
     return 1 if mesh.empty else rows_per_shard_of(mesh)
 
 
-def rows_per_shard_of(mesh: Mesh) -> int:
+def rows_per_shard_of(mesh: Mesh | AbstractMesh) -> int:
     """How many ways the rows of a batch are split: data x fsdp."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
@@ -319,7 +319,7 @@ def global_batch(
     """
 
     def of(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             wanted = range(num_rows)[index[0]]
             first = int(np.searchsorted(rows, wanted.start))
             return x[(slice(first, first + len(wanted)), *index[1:])]

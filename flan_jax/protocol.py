@@ -55,6 +55,10 @@ def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherw
 
     Raises:
       FlanError: no such joint, or another than "eos" for an encoder-decoder.
+
+    Example:
+      >>> joint(trained=None, has_encoder=False), joint("eos", False), joint("eos", False, "space")
+      ('newline', 'eos', 'space')
     """
     if setting not in JOINTS:
         raise FlanError(f"joint is {values.shown(setting)}; it can be {', '.join(map(repr, JOINTS))}.")
@@ -229,7 +233,7 @@ class Protocol:
         Raises:
           FlanError: one is no number of tokens.
         """
-        changed = {
+        changed: dict[str, Any] = {
             "max_input_tokens": max_input_tokens,
             "max_target_tokens": max_target_tokens,
             "new_tokens_limit": max_new_tokens,
@@ -277,7 +281,19 @@ class Protocol:
 
 @functools.cache
 def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
-    """The protocol of a dataset in a style."""
+    """The protocol of a dataset in a style.
+
+    Example:
+      >>> from flan_jax import catalog, styles
+      >>> asked = of(catalog.dataset("rte"), styles.parse("gpt3_5_shots"))
+      >>> print(asked.templates[0].input)
+      {premise}
+      Statement: {hypothesis}
+      Is the statement true or false?
+      Answer:
+      >>> asked.forward, asked.max_input_tokens
+      ((0,), 1024)
+    """
     in_gpt3 = style.words == styles.GPT3
     every = styles.templates(record, style)
     premises = tuple(_tail(template.input) for template in every)

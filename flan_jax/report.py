@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epy
 from rich.console import Console
@@ -26,7 +27,7 @@ with epy.lazy_imports():  # not before the command line is read
 
 
 def _runs(arguments: Sequence[str]) -> list[reporting.Run]:
-    found = []
+    found: list[Any] = []
     for argument in arguments:
         name, equals, folder = argument.partition("=")
         if not (name and equals and folder):

@@ -59,8 +59,10 @@ class HasSplits(Protocol):
       splits: the rules.
     """
 
-    name: str
-    splits: Splits
+    @property
+    def name(self) -> str: ...  # noqa: D102 - above
+    @property
+    def splits(self) -> Splits: ...  # noqa: D102 - above
 
 
 def resolve_splits(record: HasSplits, sizes: Mapping[str, int]) -> dict[str, SplitSlice]:
@@ -81,6 +83,12 @@ def resolve_splits(record: HasSplits, sizes: Mapping[str, int]) -> dict[str, Spl
 
     Raises:
       FlanError: neither train nor test data are there.
+
+    Example:
+      >>> from flan_jax import catalog
+      >>> found = resolve_splits(catalog.dataset("rte"), {"train": 2490, "validation": 277})
+      >>> {name: part.tfds for name, part in found.items()}
+      {'train': 'train[0:2290]', 'validation': 'train[2290:2490]', 'test': 'validation[0:277]'}
     """
     rules = record.splits
 

@@ -24,6 +24,7 @@ import hashlib
 import re
 import string
 from collections.abc import Sequence
+from typing import Any
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, cluster
 from flan_jax.errors import FlanError
@@ -42,7 +43,15 @@ _PARTS = (  # each group is named after the attribute that it sets, shared_shots
     r"(?P<shots>[0-9]+)_shots",
     r"(?P<shared_shots>[0-9]+)_shared_shots",
 )
-_EXAMPLES = (INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3, "without_options", "shuffled_options", "lettered_options")
+_EXAMPLES: tuple[str, ...] = (
+    INSTRUCTIONS,
+    NO_TEMPLATE,
+    DATASET_NAME,
+    GPT3,
+    "without_options",
+    "shuffled_options",
+    "lettered_options",
+)
 _EXAMPLES += ("4_templates", "5_shots", "5_shared_shots")
 _PART = re.compile("|".join(_PARTS))
 _SUFFIX = re.compile(f"_(?:{'|'.join(_PARTS)})$")
@@ -131,8 +140,17 @@ def parse(name: str) -> TextStyle:
 
     Raises:
       FlanError: it is no style.
+
+    Example:
+      >>> style = parse("without_options_5_shots")
+      >>> style.with_options, style.shots
+      (False, 5)
+      >>> parse("no_tempalte")
+      Traceback (most recent call last):
+      ...
+      flan_jax.errors.FlanError: unknown style 'no_tempalte': did you mean 'no_template' or '4_templates'? it is ...
     """
-    style: dict[str, object] = {}
+    style: dict[str, Any] = {}
     position = 0
     while position < len(name):
         found = _PART.match(name, position)
@@ -145,7 +163,8 @@ def parse(name: str) -> TextStyle:
                 "last joined by _."
             )
         position = found.end() + 1
-        part, value = found.lastgroup, found[found.lastgroup]
+        part = found.lastgroup or ""
+        value = found[part]
         if value.startswith("0"):
             written = value.lstrip("0")
             remedy = f"write {found.group().replace(value, written, 1)!r}" if written else "leave it out"
@@ -164,8 +183,14 @@ def split_name(name: str) -> tuple[str, TextStyle]:
 
     Raises:
       FlanError: parts of styles that exclude each other.
+
+    Example:
+      >>> base, style = split_name("flan_without_nli_5_shots")
+      >>> base, style.name
+      ('flan_without_nli', '5_shots')
     """
-    base, parts = name, []
+    base = name
+    parts: list[str] = []
     while found := _SUFFIX.search(base):
         parts.insert(0, found.group()[1:])
         base = base[: found.start()]
@@ -173,10 +198,15 @@ def split_name(name: str) -> tuple[str, TextStyle]:
 
 
 def templates(record: Dataset, style: TextStyle) -> tuple[Template, ...]:
-    """A dataset's templates in a style, by their numbers; without instructions there is one.
+    r"""A dataset's templates in a style, by their numbers; without instructions there is one.
 
     All of the dataset's own are there, so that a number names the same template in every style; `numbers` are those
     that the style uses.
+
+    Example:
+      >>> from flan_jax import catalog
+      >>> templates(catalog.dataset("rte"), parse("dataset_name"))[0].input
+      '[Natural language inference: rte] {premise}\n{hypothesis}'
     """
     if style.words == NO_TEMPLATE:
         return (Template(record.bare),)
@@ -195,6 +225,11 @@ def numbers(record: Dataset, style: TextStyle) -> tuple[int, ...]:
 
     Of the first n, about n times the share of inverted templates are inverted, and the first is forward: a study of the
     number of templates would otherwise be one of inverted templates, which stand last in the catalog.
+
+    Example:
+      >>> from flan_jax import catalog
+      >>> numbers(catalog.dataset("rte"), parse("4_templates"))
+      (0, 1, 8, 2)
     """
     every = range(min(style.num_wordings, len(record.templates)))  # datasets of one's own may have fewer
     if len(every) == len(record.templates) or style.words != INSTRUCTIONS:
@@ -274,7 +309,12 @@ _NO_NAMES = frozenset(
 
 
 def in_mid_sentence(text: str) -> str:
-    """A sentence as it goes on with another one: its first letter in lower case, unless it is "I" or may be a name."""
+    """A sentence as it goes on with another one: its first letter in lower case, unless it is "I" or may be a name.
+
+    Example:
+      >>> in_mid_sentence("The man left."), in_mid_sentence("Berlin was far.")
+      ('the man left.', 'Berlin was far.')
+    """
     first = re.match(r"[A-Za-z]+", text)
     word = first.group() if first else ""
     return text[0].lower() + text[1:] if word.lower() in _NO_NAMES and word[1:] == word[1:].lower() else text

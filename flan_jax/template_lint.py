@@ -317,7 +317,7 @@ def _lint_texts(dataset: Dataset, examples: Sequence[Fields]) -> list[str]:
     shown = {name for t in dataset.templates for name in placeholders(f"{t.input}{t.target}")}
     found = []
     for name in sorted(shown):
-        texts = [example[name] for example in examples if isinstance(example.get(name), str)]
+        texts = [text for example in examples if isinstance(text := example.get(name), str)]
         if "triple" in name and (joined := [text for text in texts if " | " not in text]):
             found.append(f"field {name!r} does not set its parts apart with bars: {joined[0][:60]!r}")
         for regex, what in _BROKEN_TOKENS if dataset.name in _DETOKENIZED else ():

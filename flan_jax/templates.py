@@ -29,7 +29,7 @@ TEMPLATES_PER_DATASET = 10
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
-Fields = Mapping[str, "str | Sequence[str]"]
+Fields = Mapping[str, Any]  # of a record: a str each, and options, a sequence of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,12 @@ class Template:
 
     @property
     def without_options(self) -> Template:
-        """The same template with the options not shown: its `open_input`, or its input less the block."""
+        r"""The same template with the options not shown: its `open_input`, or its input less the block.
+
+        Example:
+          >>> Template("{review}\n\n{options}\n\nGood or bad?").without_options.input
+          '{review}\n\nGood or bad?'
+        """
         bare = re.sub(r"\n*\{options\}\n*", "\n\n", self.input).strip()
         return dataclasses.replace(self, input=self.open_input or bare, open_input="")
 
@@ -99,7 +104,12 @@ class Gpt3Prompt:
 
 
 def placeholders(pattern: str) -> list[str]:
-    """The field names of a pattern, in order, with repeats."""
+    """The field names of a pattern, in order, with repeats.
+
+    Example:
+      >>> placeholders("{premise} So {premise}? {options}")
+      ['premise', 'premise', 'options']
+    """
     return PLACEHOLDER.findall(pattern)
 
 
@@ -112,7 +122,12 @@ def pieces(pattern: str) -> tuple[tuple[str, str | None], ...]:
 
 
 def options_block(options: Sequence[str]) -> str:
-    """The answer choices as the prompt shows them (paper, section 2.3)."""
+    r"""The answer choices as the prompt shows them (paper, section 2.3).
+
+    Example:
+      >>> options_block(["yes", "no"])
+      'OPTIONS:\n- yes\n- no'
+    """
     return "\n".join(["OPTIONS:", *(f"- {option}" for option in options)])
 
 
@@ -131,10 +146,14 @@ def _text(fields: Fields, name: str, pattern: str) -> str:
 
 
 def fill(pattern: str, fields: Fields) -> str:
-    """Renders one pattern in Python.
+    r"""Renders one pattern in Python.
 
     Raises:
       FlanError: a placeholder names no field, or a list other than `options`.
+
+    Example:
+      >>> fill("{premise}\n\n{options}", {"premise": "It rains.", "options": ["yes", "no"]})
+      'It rains.\n\nOPTIONS:\n- yes\n- no'
     """
     return "".join(
         literal + ("" if name is None else _text(fields, name, pattern)) for literal, name in pieces(pattern)
@@ -142,7 +161,7 @@ def fill(pattern: str, fields: Fields) -> str:
 
 
 def render(template: Template, fields: Fields) -> tuple[str, str]:
-    """Renders a template in Python: (inputs, targets).
+    r"""Renders a template in Python: (inputs, targets).
 
     Args:
       template: the template.
@@ -150,6 +169,20 @@ def render(template: Template, fields: Fields) -> tuple[str, str]:
 
     Raises:
       FlanError: a placeholder names no field.
+
+    Example:
+      >>> template = Template("Is this film good?\n\n{review}\n\n{options}")
+      >>> inputs, targets = render(template, {"review": "Dull.", "options": ["yes", "no"], "answer": "no"})
+      >>> print(inputs)
+      Is this film good?
+      <BLANKLINE>
+      Dull.
+      <BLANKLINE>
+      OPTIONS:
+      - yes
+      - no
+      >>> targets
+      'no'
     """
     return fill(template.input, fields), fill(template.target, fields)
 

@@ -58,6 +58,14 @@ def checked(name: str, kind: Kind, value: Any, meaning: str = "") -> Any:
 
     Raises:
       FlanError: it does not fit; the line has the name, the value and what is wanted.
+
+    Example:
+      >>> checked("BATCH_SIZE", Whole(1), 1e3)
+      1000
+      >>> checked("BATCH_SIZE", Whole(1), "many", "rows of a step")
+      Traceback (most recent call last):
+      ...
+      flan_jax.errors.FlanError: BATCH_SIZE is 'many': it has to be a whole number of at least 1 (rows of a step).
     """
     try:
         return kind.fit(value)
@@ -76,7 +84,12 @@ def _inner(key: Any, kind: Kind, error: Unfit) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a message: one short line."""
+    r"""A value for a message: one short line.
+
+    Example:
+      >>> shown("a\nb"), shown([0] * 1000)[-10:]
+      ("'a\\nb'", ', 0, 0, 0]')
+    """
     try:
         text = " ".join(repr(value).split())
     except ValueError:  # Python prints no number of thousands of digits
@@ -375,7 +388,7 @@ class Made:
       wanted: in words.
     """
 
-    types: Callable[[], tuple[type, ...]]
+    types: Callable[[], tuple[Any, ...]]
     wanted: str
 
     def fit(self, value: Any) -> Any:

@@ -19,11 +19,11 @@ from typing import Any
 from flan_jax import templates
 from flan_jax.errors import FlanError, near_names
 from flan_jax.protocol import Protocol
+from flan_jax.templates import Fields
 
 VERSION = 1  # raised when a prediction comes to keep other numbers for the ways; it is part of every key
 
 Prediction = Mapping[str, Any]
-Fields = Mapping[str, "str | Sequence[str]"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +144,10 @@ def way(name: str) -> Way:
 
     Raises:
       FlanError: there is none; the message has near matches.
+
+    Example:
+      >>> way("per_byte").needs
+      ('bytes',)
     """
     if name not in _BY_NAME:
         raise FlanError(f"no way to score {name!r}: {near_names(name, _BY_NAME)}")
@@ -160,6 +164,10 @@ def readings(names: Sequence[str]) -> tuple[Reading, ...]:
 
     Raises:
       FlanError: an unknown name.
+
+    Example:
+      >>> [reading.key for reading in readings(["sum", "pmi", "channel"])]
+      ['unconditional', 'channel']
     """
     wanted = {way(name).name for name in names}
     found = {one.reading.key: one.reading for one in ALL if one.name in wanted and one.reading}

@@ -13,6 +13,10 @@ def counted(number: int, plural: str) -> str:
     Args:
       number: how many.
       plural: what they are, such as "datasets" or "more rows"; a noun that ends regularly.
+
+    Example:
+      >>> counted(1, "datasets"), counted(1, "entries"), counted(2000, "rows")
+      ('1 dataset', '1 entry', '2,000 rows')
     """
     if number != 1:
         return f"{number:,} {plural}"

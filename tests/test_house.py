@@ -33,6 +33,7 @@ FLOORS = (
     # The binaries, thin.
     {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination", "audit"}
     | {"verify", "export", "study", "quickstart", "launch"},
+    {"__main__"},  # which starts them by name
 )
 MAX_SMALL = 3  # up to here a number is its own reason
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -92,7 +92,7 @@ def _prepared(definitions: str, names: str) -> dict[str, Dataset]:
     return {
         one.name: Dataset(
             name=one.name,
-            cluster=own.get(one.cluster, one.cluster),
+            cluster=own.get(one.cluster, one.cluster),  # type: ignore[arg-type]  # which takes a Cluster too
             source=one.origin,
             fields=dict,
             templates=(Template("{inputs}"),),
@@ -150,6 +150,10 @@ def cluster(name: str) -> Cluster:
 
     Raises:
       FlanError: there is none; the message has near matches.
+
+    Example:
+      >>> cluster("nli").title
+      'Natural language inference'
     """
     for candidate in (*clusters(), UNKNOWN_CLUSTER):
         if candidate.name == name:
@@ -162,6 +166,10 @@ def datasets(cluster_name: str | None = None) -> tuple[Dataset, ...]:
 
     Raises:
       FlanError: the cluster does not exist.
+
+    Example:
+      >>> [record.name for record in datasets("coreference")]
+      ['definite_pronoun_resolution', 'winogrande', 'wsc273', 'wsc']
     """
     if cluster_name is None:
         return tuple(_loaded().values())
@@ -174,6 +182,15 @@ def dataset(name: str) -> Dataset:
 
     Raises:
       FlanError: there is none; the message has near matches.
+
+    Example:
+      >>> record = dataset("rte")
+      >>> record.cluster, record.source, len(record.templates)
+      ('nli', 'super_glue/rte:1.0.2', 10)
+      >>> dataset("rtee")
+      Traceback (most recent call last):
+      ...
+      flan_jax.errors.FlanError: unknown dataset 'rtee': did you mean 'rte' or 'trec' or 'dart'?
     """
     known = _known()
     if name not in known:
@@ -197,7 +214,12 @@ def named(name: str) -> tuple[Dataset, ...]:
 
 
 def exists(name: str) -> bool:
-    """Whether there is a dataset or a variant of that name."""
+    """Whether there is a dataset or a variant of that name.
+
+    Example:
+      >>> exists("rte"), exists("wmt14_enfr/fr-en"), exists("nli")
+      (True, True, False)
+    """
     return name in _known()
 
 
@@ -219,7 +241,12 @@ def _known_with(names: str, definitions: str) -> dict[str, Dataset]:
 
 @functools.cache
 def variants(record: Dataset) -> tuple[Dataset, ...]:
-    """The records that evaluation asks and scores apart: those of a dataset's variants, or the dataset itself."""
+    """The records that evaluation asks and scores apart: those of a dataset's variants, or the dataset itself.
+
+    Example:
+      >>> [record.name for record in variants(dataset("wmt14_enfr"))]
+      ['wmt14_enfr/en-fr', 'wmt14_enfr/fr-en']
+    """
     if not record.variants:
         return (record,)
     return tuple(_variant(record, number) for number in range(len(record.variants)))
@@ -227,6 +254,7 @@ def variants(record: Dataset) -> tuple[Dataset, ...]:
 
 def _variant(record: Dataset, number: int) -> Dataset:
     def fields(row: Mapping[str, Any]) -> dict[str, Any]:
+        assert record.expand is not None  # as in all records that have variants
         return {name: value[number] for name, value in record.expand(row).items()}
 
     name = record.variants[number]
@@ -244,7 +272,12 @@ def evaluated(cluster_name: str | None = None) -> tuple[Dataset, ...]:
 
 
 def whole(name: str) -> str:
-    """The name of the dataset that a variant belongs to; any other name as it is."""
+    """The name of the dataset that a variant belongs to; any other name as it is.
+
+    Example:
+      >>> whole("wmt14_enfr/fr-en"), whole("rte")
+      ('wmt14_enfr', 'rte')
+    """
     base, _, variant = name.partition(_OF)
     return base if base in _loaded() and variant in _loaded()[base].variants else name
 
@@ -283,6 +316,10 @@ def held_out_together(cluster_name: str) -> frozenset[str]:
     """The clusters that leave the tuning mixture when `cluster_name` is evaluated, itself included.
 
     The paper's say so of each other; of a cluster of one's own it is enough that it names the other.
+
+    Example:
+      >>> sorted(held_out_together("nli"))
+      ['nli', 'paraphrase']
     """
     naming = (other.name for other in clusters() if cluster_name in other.held_out_with)
     return frozenset({cluster_name, *cluster(cluster_name).held_out_with, *naming})
@@ -309,6 +346,10 @@ def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
 
     Raises:
       FlanError: a cluster of somebody's own, which is not known here: nobody can tell what it holds out.
+
+    Example:
+      >>> is_held_out(dataset("rte"), ["sentiment"]), is_held_out(dataset("rte"), ["paraphrase"])
+      (True, False)
     """
     shared = shares_cluster(record, trained_clusters)
     return not shared and UNKNOWN_CLUSTER.name not in (record.cluster, *trained_clusters)
@@ -351,6 +392,10 @@ def mixture(name: str) -> tuple[Dataset, ...]:
 
     Raises:
       FlanError: nothing has that name; the message has near matches.
+
+    Example:
+      >>> "rte" in {record.name for record in mixture("flan_without_nli")}
+      False
     """
     known = _loaded()
     for candidate in (name, name.removeprefix("flan_")):
@@ -392,6 +437,10 @@ def mixing_rate(num_examples: int, cap: int | None = RATE_CAP, temperature: floa
     """Examples-proportional rate: min(n, cap) ** (1 / temperature), n counted after the cap of 30,000.
 
     The paper's cap is 3,000, and its temperature 1; a cap of 1 mixes all datasets evenly, None proportionally.
+
+    Example:
+      >>> mixing_rate(250), mixing_rate(30_000), mixing_rate(30_000, cap=None, temperature=2.0)
+      (250, 3000, 173.20508075688772)
     """
     rate = num_examples if cap is None else min(num_examples, cap)
     return rate if temperature == 1 else rate ** (1 / temperature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from etils import epy
 
@@ -97,9 +98,12 @@ def _as_tuples(record: Dataset, where: str) -> Dataset:
     Raises:
       FlanError: a text stands where several values belong.
     """
-    several = {name: getattr(record, name) for name in ("templates", "metrics", "labels", "kin", "variants")}
+    several: dict[str, Any] = {
+        name: getattr(record, name) for name in ("templates", "metrics", "labels", "kin", "variants")
+    }
     for name, value in several.items():
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise FlanError(f"{where}: {name} is {value!r:.80}; write it as a tuple, as (VALUE,).")
     several["labels"] = tuple(tuple(pair) for pair in several["labels"])
-    return dataclasses.replace(record, **{name: tuple(value) for name, value in several.items()})
+    tuples: dict[str, Any] = {name: tuple(value) for name, value in several.items()}
+    return dataclasses.replace(record, **tuples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, SupportsIndex
 
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.splits import Splits
@@ -106,7 +106,7 @@ class Dataset:
     """
 
     name: str
-    cluster: str | Cluster
+    cluster: str
     source: str
     fields: Callable[[Mapping[str, Any]], dict[str, Any]]
     templates: tuple[Template, ...]
@@ -121,7 +121,7 @@ class Dataset:
     manual: str = ""
     in_flan: bool = True
     bare: str = ""
-    gpt3_prompt: Gpt3Prompt | None = None
+    gpt3_prompt: Gpt3Prompt = None  # type: ignore[assignment]  # made below where none is given
     kin: tuple[tuple[str, str], ...] = ()
     expand: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     variants: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ class Dataset:
         if self.gpt3_prompt is None:
             object.__setattr__(self, "gpt3_prompt", Gpt3Prompt(f"Q: {self.bare}\nA:"))
 
-    def __reduce_ex__(self, version: int) -> Any:
+    def __reduce_ex__(self, version: SupportsIndex) -> Any:
         """A record of the catalog is pickled as its name: what it is made of is code, which pickle may refuse."""
         from flan_jax import catalog  # which is made of these
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 from flan_jax.checkpoint import digests, stored
 from flan_jax.errors import FlanError, cannot
@@ -93,7 +92,7 @@ def _whole(path: AnyPath) -> str:
     return str(path if is_remote(path) else path.absolute())
 
 
-def load(model_dir: str | Path) -> Base | None:
+def load(model_dir: str | AnyPath) -> Base | None:
     """Reads MODEL_DIR/adapters.json; None where there is none, and so no adapters.
 
     Raises:

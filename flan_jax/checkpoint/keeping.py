@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from orbax.checkpoint import checkpoint_managers as policies
 
-Keeping = policies.PreservationPolicy
+Keeping: TypeAlias = policies.PreservationPolicy
 LOWEST, HIGHEST = ORDERS = ("lowest", "highest")
 DEV_LOSSES = ("dev_loss", "dev_loss_cluster")  # figures that an evaluation during training writes
 DEV_SCORES = ("dev_score", "dev_score_cluster")

@@ -29,6 +29,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from flan_jax import distributed
 from flan_jax.errors import FlanError, StorageError
@@ -367,7 +368,7 @@ def _there(folder: AnyPath) -> dict[str, str]:
     """The lock files of a folder, by their names, and what they hold."""
     found: dict[str, str] = {}
     try:
-        listed = list(folder.iterdir())
+        listed: list[Any] = list(folder.iterdir())
     except FileNotFoundError:
         return found
     for path in listed:

@@ -10,13 +10,12 @@ import datetime
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from flan_jax import models
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
-from flan_jax.files import user_path, write_atomic
+from flan_jax.files import AnyPath, user_path, write_atomic
 
 UNTUNED = "declared untuned"  # its importer says that it never saw an instruction-tuning mixture
 DECLARED = "declared"  # its importer lists the clusters
@@ -74,7 +73,7 @@ class Manifest:
         )
 
     @classmethod
-    def load(cls, model_dir: str | Path) -> Manifest:
+    def load(cls, model_dir: str | AnyPath) -> Manifest:
         """Reads MODEL_DIR/manifest.json.
 
         Raises:
@@ -100,12 +99,12 @@ class Manifest:
             )
         return manifest
 
-    def save(self, model_dir: str | Path) -> None:
+    def save(self, model_dir: str | AnyPath) -> None:
         """Writes MODEL_DIR/manifest.json, whole or not at all."""
         text = json.dumps(dataclasses.asdict(self) | {_OWN: self.digest()}, indent=1)
         write_atomic(user_path(model_dir) / "manifest.json", text + "\n")
 
-    def load_vocabulary(self, model_dir: str | Path) -> vocabularies.Tokenizer:
+    def load_vocabulary(self, model_dir: str | AnyPath) -> vocabularies.Tokenizer:
         """Reads MODEL_DIR/vocabulary.
 
         Raises:

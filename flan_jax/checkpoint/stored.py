@@ -169,6 +169,7 @@ def _names(folder: AnyPath, saved: Mapping[str, Any] | None) -> list[str]:
         raise FlanError(f"{about} is missing") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FlanError(f"{about} is damaged ({str(error)[:100].rstrip('.')})") from error
+    beside: Any
     for beside in (folder / "_sharding", *sorted((folder / "array_metadatas").glob("*"))):
         try:
             said = json.loads(beside.read_bytes()) if beside.exists() else {}
@@ -178,8 +179,8 @@ def _names(folder: AnyPath, saved: Mapping[str, Any] | None) -> list[str]:
             raise FlanError(f"{beside} is damaged ({str(error)[:100].rstrip('.')})") from error
         for name in sorted(named - known):
             raise FlanError(f"{beside} is damaged (it speaks of {name})")
-    keys = tensorstore.KvStore.open(kvstore(folder)).result().list().result()
-    there = {key.decode(errors="replace").removesuffix(_ARRAY) for key in keys if key.decode().endswith(_ARRAY)}
+    names = tensorstore.KvStore.open(kvstore(folder)).result().list().result()
+    there = {key.decode(errors="replace").removesuffix(_ARRAY) for key in names if key.decode().endswith(_ARRAY)}
     wanted = known if saved is None else set(saved)
     for name in sorted(wanted ^ known):
         raise FlanError(f"{about} is damaged ({'lacks' if name in wanted else 'also has'} {name})")

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,8 @@ def _kind(operation: str) -> str | None:
 
 def _computations(text: str) -> tuple[str, dict[str, list[tuple[str, str, str, str]]]]:
     """The entry's name, and each computation's instructions as (name, shape, operation, the rest)."""
-    entry, current, found = "", "", {}
+    entry, current = "", ""
+    found: dict[str, Any] = {}
     for line in text.splitlines():
         if start := _COMPUTATION.match(line):
             current = start[1]

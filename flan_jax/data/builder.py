@@ -9,14 +9,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from flan_jax import catalog, protocol, styles, templates
 from flan_jax.catalog import VARIANT, Dataset
 from flan_jax.data.few_shot import Exemplars
 from flan_jax.data.vocabularies import Tokenizer
-
-Fields = Mapping[str, "str | Sequence[str]"]
+from flan_jax.templates import Fields
 
 
 @dataclasses.dataclass(frozen=True)

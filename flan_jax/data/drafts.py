@@ -34,7 +34,7 @@ def earlier(tuning: Mapping[str, Any]) -> list[str]:
     text = list(tuning.get("text", ()))
     told = {entry["dataset"] for entry in text}
     text += [{"dataset": name} for name in tuning.get("datasets", ()) if name not in told]
-    found = {}
+    found: dict[str, Any] = {}
     for entry in text:
         name = entry["dataset"]
         if name not in own and catalog.exists(name) and _is_earlier(entry):

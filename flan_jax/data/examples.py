@@ -124,7 +124,7 @@ def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | Non
         raise FlanError(f"{path} is missing, though info.json names it: {again} --overwrite.") from error
     if split not in _files(info) or _digest(here) != info["files"][split]["sha256"]:
         raise FlanError(f"{path} is not as it was prepared (its digest differs from info.json): {again} --overwrite.")
-    rows = []
+    rows: list[Any] = []
     for line in read_json_lines(here, str(path)):
         if limit is not None and len(rows) >= limit:
             break

@@ -12,16 +12,14 @@ import collections
 import functools
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from flan_jax import catalog
 from flan_jax.catalog import VARIANT
 from flan_jax.data.vocabularies import Tokenizer
-from flan_jax.templates import Template, render
+from flan_jax.templates import Fields, Template, render
 
 _ROOM = 0.9  # share of inputs that fit beside shared exemplars
-
-Fields = Mapping[str, "str | Sequence[str]"]
 
 
 class Exemplars:

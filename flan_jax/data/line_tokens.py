@@ -46,7 +46,7 @@ _PATTERNS = frozenset(
 _NORMALIZERS = frozenset(("NFC", "NFD", "NFKC", "NFKD"))  # a line break composes with nothing
 
 # Where a rule that holds by the settings would be refuted at once by the library.
-_TRIED = (
+_TRIED: tuple[str, ...] = (
     "A\n\nB",
     " a\n \n  b\n-c",
     "\n\n\nA",

@@ -126,8 +126,8 @@ class Composition:
         for m in self.members:
             run = ("", "") if m.draws is None else (f"{m.draws:,.0f}", f"{m.epochs:.2f}")
             more = [f"{m.loss_weight:g}"] * has_weights + [m.joint] * has_joints
-            head = (m.dataset, *[m.style] * has_styles, m.cluster)
-            table.add_row(*head, f"{m.examples:,}", _rate(m.rate), f"{m.share:.2%}", *more, *run)
+            start = (m.dataset, *[m.style] * has_styles, m.cluster)
+            table.add_row(*start, f"{m.examples:,}", _rate(m.rate), f"{m.share:.2%}", *more, *run)
         if self.absent:
             table.caption, table.caption_justify = f"not there: {', '.join(self.absent)}", "left"
         return table

@@ -305,7 +305,10 @@ def _write_examples(
     record: catalog.Dataset, source: sources.OpenSource, folder: AnyPath, overwrite: bool
 ) -> dict[str, Any]:
     """Writes dev, test and exemplars with the fields of every record, whole or not at all; see `prepare_examples`."""
-    key = {"data": str(source.builder.data_dir), "splits": {n: s.tfds for n, s in source.splits.items()}}
+    key: dict[str, Any] = {
+        "data": str(source.builder.data_dir),
+        "splits": {n: s.tfds for n, s in source.splits.items()},
+    }
     key |= {"source": record.source, "fields": usable.code_digest(record), "pool": protocol.EXEMPLAR_POOL}
     key["version"] = example_files.VERSION
     if not overwrite and (found := token_store.read_info(folder)) and found.get("key") == key:

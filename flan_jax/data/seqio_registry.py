@@ -106,5 +106,5 @@ def explain(unknown: Callable[[str], Exception | None]) -> None:
                 raise better from error
             raise
 
-    get_mixture_or_task.original = original
+    get_mixture_or_task.original = original  # type: ignore[attr-defined]
     dataset_providers.get_mixture_or_task = seqio.get_mixture_or_task = get_mixture_or_task

@@ -388,6 +388,6 @@ def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path)
     bad_rows = [row for file in found for row in file.bad_rows]
     if not splits:
         more = len(bad_rows) + sum(file.more for file in found) - 1
-        first = f" (first: {bad_rows[0]}, and {more:,} more)" if bad_rows else ""
-        raise SourceError(record.name, f"no usable row in {files[0].parent}{first}", "mend the files")
+        example = f" (first: {bad_rows[0]}, and {more:,} more)" if bad_rows else ""
+        raise SourceError(record.name, f"no usable row in {files[0].parent}{example}", "mend the files")
     return bad_rows, [note for file in found for note in file.notes()]

@@ -117,6 +117,7 @@ class Stream:
         self.row_length, self.target_length = row_length, target_length
         refuse_on_inputs(encoder_decoder, loss_on_inputs)
         common = (row_length, target_length, bos_id, eos_id, loss_averaging)
+        self._layout: Any
         if encoder_decoder:
             self._layout = EncoderDecoderLayout(*common)
         else:

@@ -129,7 +129,7 @@ def _base(record: catalog.Dataset) -> str:
 @functools.cache
 def _bases() -> dict[str, catalog.Dataset]:
     """Datasets, and the variants of those that have some, by the names of their tasks."""
-    found = {}
+    found: dict[str, catalog.Dataset] = {}
     for record in catalog.datasets():
         found |= {_base(one): one for one in (record, *catalog.variants(record))}
     return found

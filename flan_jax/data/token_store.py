@@ -273,7 +273,8 @@ class TokenStore:
         if isinstance(self._folder, RemotePath):  # a request for each would be slow
             folders = [path.parent for path in self._folder.glob(f"*/{staging.INFO}")]
         else:
-            folders = [path for path in self._folder.iterdir() if path.is_dir()]
+            every: list[Any] = list(self._folder.iterdir())
+        folders = [path for path in every if path.is_dir()]
         self._known = tuple(sorted(path.name for path in folders if not path.name.startswith(".")))
         return self._known
 

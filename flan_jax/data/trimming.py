@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from flan_jax import templates
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError
 from flan_jax.protocol import END, START
-from flan_jax.templates import Template
-
-Fields = Mapping[str, "str | Sequence[str]"]
+from flan_jax.templates import Fields, Template
 
 _WHOLE = (templates.OPTIONS, templates.LETTERED)  # fields that are never cut
 _LONGEST_WORD = 30  # characters; a text is cut between words where one ends within so many

@@ -45,7 +45,10 @@ class Tokenizer(Protocol):
     stop_ids: tuple[int, ...]
     bos_id: int | None
     pad_id: int
-    control_ids: Mapping[str, int]
+
+    @property
+    def control_ids(self) -> Mapping[str, int]: ...  # noqa: D102 - above
+
     chat: Chat | None
     fingerprint: str
 
@@ -70,7 +73,7 @@ class Tokenizer(Protocol):
         ...
 
 
-def _fingerprint(*parts: bytes | int | None) -> str:
+def _fingerprint(*parts: bytes | int | str | None) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part if isinstance(part, bytes) else repr(part).encode())
@@ -244,7 +247,14 @@ class SentencePieceTokenizer(_Stored):
 
 
 # What `clean_up_tokenization_spaces` of transformers takes away: the space before these.
-_CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"))
+_CLEANED: tuple[tuple[str, str], ...] = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+)
 _CLEANED += tuple((f" '{end}", f"'{end}") for end in ("m", "s", "ve", "re"))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from flan_jax import catalog, distributed, own_data, protocol, styles, ways
@@ -266,9 +265,9 @@ def evaluate(
     rank_waiting()
     progress("done", len(units), len(units))
 
-    for error in invalid.values():
-        results["invalid"].append(error.entry)
-        results["skipped"].append({"dataset": error.entry["dataset"], "reason": error.entry["reason"]})
+    for one in invalid.values():
+        results["invalid"].append(one.entry)
+        results["skipped"].append({"dataset": one.entry["dataset"], "reason": one.entry["reason"]})
     _leave_out_everywhere(units, found)
     evaluated = dict.fromkeys(unit.builder.record for unit in units)
     if all(record.name in invalid for record in evaluated):
@@ -348,13 +347,13 @@ def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int
             found[unit.name] = after
 
 
-def _remove_results(output_dir: Path, split: str) -> None:
+def _remove_results(output_dir: AnyPath, split: str) -> None:
     """Removes an earlier evaluation's results: they would stand beside predictions that are not theirs."""
     if distributed.is_primary():
         (output_dir / _FILES[split]).unlink(missing_ok=True)
 
 
-def write_results(results: dict[str, Any], output_dir: Path) -> None:
+def write_results(results: dict[str, Any], output_dir: AnyPath) -> None:
     """Writes results.json, or dev.json where they are of dev examples, in one process."""
     if distributed.is_primary():
         name = _FILES[results.get("split", example_files.TEST)]

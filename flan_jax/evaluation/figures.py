@@ -128,7 +128,7 @@ def headline_share(record: catalog.Dataset, predictions: Sequence[Prediction], s
     return _share(record, predictions, _chosen(record, predictions, score))
 
 
-def _share(record: catalog.Dataset, predictions: Sequence[Prediction], chosen: Sequence[int]) -> float:
+def _share(record: catalog.Dataset, predictions: Sequence[Prediction], chosen: Any) -> float:
     metric = headline(record)
     return metric.share(metric(*_compared(record, metric, predictions, chosen)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flan_jax.data import trimming
 from flan_jax.data.examples import UnusableError
 from flan_jax.data.vocabularies import Tokenizer
@@ -36,7 +38,10 @@ def generate(generator: Generator, tokenizer: Tokenizer, unit: Unit, joint: str)
         tokens.append(prompt.tokens)
         references = list(row["fields"].get("references") or [row["fields"]["answer"]])
         lines.append(unit.line(row, prompt.inputs, example.shots, prompt.cut_tokens) | {"references": references})
-    settings = {"max_new_tokens": asked.max_new_tokens, "stops": () if record.written else asked.stops(joint)}
+    settings: dict[str, Any] = {
+        "max_new_tokens": asked.max_new_tokens,
+        "stops": () if record.written else asked.stops(joint),
+    }
     try:
         if record.written:
             said = complete_tokens(generator, tokenizer, tokens, **settings)

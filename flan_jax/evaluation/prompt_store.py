@@ -236,7 +236,7 @@ class PromptStore:
                 self._once("write", f"tokenized prompts are not kept, and will be tokenized again ({error})")
         return made
 
-    def _path(self, unit: Unit, limits: Mapping[str, Any]) -> Path:
+    def _path(self, unit: Unit, limits: Mapping[str, Any]) -> AnyPath:
         asked, builder = unit.builder.protocol, unit.builder
         chosen = {**limits, "rows": len(unit.rows), "seed": builder.seed, "max_input_tokens": asked.max_input_tokens}
         folder = self._folder / f"{self._tokenizer.fingerprint[:16]}{builder.style.suffix}" / builder.record.name
@@ -317,7 +317,14 @@ def prepare(
     """
     records = read_records(prepared_dir, asked, tokenizer, max_examples, max_dev_examples, seed)
     store = PromptStore(prepared_dir, tokenizer, lambda line: None, must_write=True)
-    figures = {"dataset": asked.record.name, "units": 0, "kept": 0, "prompts": 0, "left_out": 0, "tokens": 0}
+    figures: dict[str, Any] = {
+        "dataset": asked.record.name,
+        "units": 0,
+        "kept": 0,
+        "prompts": 0,
+        "left_out": 0,
+        "tokens": 0,
+    }
     for split, rows in records.splits:
         digest = rows_digest(rows)
         for number in asked.forward if rows else ():

@@ -19,7 +19,17 @@ from flan_jax.revision import code_revision
 from flan_jax.templates import Template
 
 # What a result may depend on.
-LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "sacrebleu", "rouge-score", "nltk", "scipy", "scikit-learn")
+LIBRARIES: tuple[str, ...] = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "sacrebleu",
+    "rouge-score",
+    "nltk",
+    "scipy",
+    "scikit-learn",
+)
 LIBRARIES += ("tokenizers", "sentencepiece", "orbax-checkpoint", "tensorflow-datasets")
 UNKNOWN = "unknown"
 

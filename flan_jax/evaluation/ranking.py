@@ -58,7 +58,10 @@ def render(
       max_length: longest prompt with its longest option that the scorer takes, in tokens.
       readings: what is scored beside prompts and options.
     """
-    lines, trees, left, by_prefix = [], [], [], collections.defaultdict(list)
+    lines: list[Any] = []
+    trees: list[Any] = []
+    left: list[Any] = []
+    by_prefix: dict[Any, list[Any]] = collections.defaultdict(list)
     further: dict[str, list[list[Tree]]] = {reading.key: [] for reading in readings}
     asked = unit.builder.protocol
     kept = ("references", *metrics.needs(asked.record.metrics))

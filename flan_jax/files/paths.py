@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flan_jax.errors import FlanError
 from flan_jax.files import urls
 from flan_jax.files.remote import RemotePath
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs  # of typing from Python 3.13 on
 
 AnyPath = Path | RemotePath
 
@@ -69,7 +73,7 @@ def is_url(text: str) -> bool:
     return urls.URL.match(text) is not None and not _DRIVE.match(text)
 
 
-def is_remote(path: object) -> bool:
+def is_remote(path: object) -> TypeIs[RemotePath]:
     """Whether a path lies on object storage."""
     return isinstance(path, RemotePath)
 

@@ -38,9 +38,9 @@ def written(path: str | os.PathLike[str] | RemotePath, doing: str = "write") -> 
     except Exception as error:  # TensorStore, TensorFlow, safetensors and tokenizers each raise their own
         if not isinstance(error, OSError) and system_error_number(error) is None:
             raise
-        elsewhere = isinstance(error, OSError) and isinstance(error.filename, str)
-        if elsewhere and (isinstance(path, RemotePath) or not _near(Path(error.filename), path)):
-            raise cannot("read or write", error.filename, error) from error
+        elsewhere = error.filename if isinstance(error, OSError) else None
+        if isinstance(elsewhere, str) and (isinstance(path, RemotePath) or not _near(Path(elsewhere), path)):
+            raise cannot("read or write", elsewhere, error) from error
         raise cannot(doing, path, error) from error
 
 
@@ -129,8 +129,8 @@ def whole_folder(path: AnyPath, last: str = "info.json") -> Iterator[Path]:
         begun.
     """
     if isinstance(path, RemotePath):
-        with written(path), tempfile.TemporaryDirectory(prefix="flan_jax_") as folder:
-            building = Path(folder) / path.name
+        with written(path), tempfile.TemporaryDirectory(prefix="flan_jax_") as made:
+            building = Path(made) / path.name
             building.mkdir()
             yield building
             copy_folder(building, path, last)

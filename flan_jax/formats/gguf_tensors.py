@@ -25,7 +25,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {  # what their modules are; Mistral 
 _LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}
 _NO_PART = frozenset(("context_length", "vocab_size", "tensor_data_layout", "rope.scaling.finetuned"))
 _NO_PART |= {"rope.scaling.original_context_length", "rope.scaling.orig_ctx_len"}
-_LLAMA3 = {"rope_low_frequency_factor": 1.0, "rope_high_frequency_factor": 4.0, "rope_original_length": 8192}
+_LLAMA3: dict[str, Any] = {
+    "rope_low_frequency_factor": 1.0,
+    "rope_high_frequency_factor": 4.0,
+    "rope_original_length": 8192,
+}
 
 # Our path -> name; a number stands for the layer.
 _NAMES = {

@@ -26,7 +26,7 @@ class Parts:
 
     def __init__(self) -> None:
         self.vocabulary: Any = None  # {text: id}, or [(text, score)] of a unigram model
-        self.merges: list[tuple[str, str]] = []
+        self.merges: list[tuple[Any, ...]] = []  # of two pieces each
         self.unknown_id: int | None = None
         self.byte_fallback = False
         self.charsmap: bytes | None = None

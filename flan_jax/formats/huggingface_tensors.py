@@ -39,7 +39,7 @@ def _layout(kind: str, c: DecoderConfig) -> tuple[Callable, Callable]:
     d, k = c.embed_dim, c.head_dim
     heads = c.num_kv_heads if "kv_heads" in kind else c.num_heads
     scaled = c.scale_tied_logits  # a head of its own takes the scale in
-    return {
+    layouts: dict[str, tuple[Callable, Callable]] = {
         "": (lambda w: w, lambda w: w),
         "less one": (lambda w: w + 1, lambda w: w - 1),
         "transposed": (np.transpose, np.transpose),
@@ -49,7 +49,8 @@ def _layout(kind: str, c: DecoderConfig) -> tuple[Callable, Callable]:
         "each of heads": (lambda w: w.reshape(heads, k), np.ravel),
         "each of kv_heads": (lambda w: w.reshape(heads, k), np.ravel),
         "out": (lambda w: w.T.reshape(c.num_heads, k, d), lambda w: w.reshape(c.num_heads * k, d).T),
-    }[kind]
+    }
+    return layouts[kind]
 
 
 _Row = tuple[str, int | None, str, str]

@@ -155,7 +155,7 @@ def examples(
     builder = builder_of(record.name, style, tokenizer, data, split)
     if template is not None and not 0 <= template < len(builder.templates):
         raise FlanError(f"dataset {name} has templates 0 to {len(builder.templates) - 1}, not {template}.")
-    found = []
+    found: list[Any] = []
     for record_id, fields in records(record.name, split, data):
         if len(found) == count:
             break
@@ -228,7 +228,7 @@ def summary() -> dict[str, Any]:
 
     The totals count the paper's datasets, and a dataset's templates once for all its variants.
     """
-    lines = [
+    lines: list[dict[str, Any]] = [
         {
             "cluster": record.cluster,
             "dataset": record.paper_dataset,

@@ -113,7 +113,7 @@ class Reference:
           FlanError: there is none of that name; the message has near ones.
         """
         found: dict[str, Macro | Function] = {one.name: one for one in (*self.functions, *self.schedules, self.shape)}
-        for members in reversed(self.files.values()):  # a macro of both files is shown as training has it
+        for members in reversed([*self.files.values()]):  # a macro of both files is shown as training has it
             found |= {macro.name: macro for macro in members}
         if name not in found:
             raise unknown_name("macro or function", name, found)

@@ -287,8 +287,8 @@ class FlanJaxLM(LM):
             try:
                 scores = self._scorer.score(trees, lambda done, total: bar.update(done - bar.n))
             except NotFiniteError as error:
-                context = self._tokenizer.decode(trees[error.number].trunk)
-                raise FlanError(f"context {context[-60:]!r}: {error}") from error
+                text = self._tokenizer.decode(trees[error.number].trunk)
+                raise FlanError(f"context {text[-60:]!r}: {error}") from error
         for score, branches in zip(scores, by_context.values(), strict=True):
             for numbers, total, greedy in zip(branches.values(), score.loglikelihood, score.is_greedy, strict=True):
                 for number in numbers:

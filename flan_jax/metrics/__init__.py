@@ -143,7 +143,12 @@ class Metric:
 
 
 def names() -> list[str]:
-    """Of all metrics, which are the files of this package."""
+    """Of all metrics, which are the files of this package.
+
+    Example:
+      >>> "accuracy" in names()
+      True
+    """
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
@@ -153,6 +158,12 @@ def metric(name: str) -> Metric:
 
     Raises:
       FlanError: there is none, or its file does not define it.
+
+    Example:
+      >>> metric("accuracy")(["yes", "no"], ["yes", "yes"])
+      {'accuracy': 50.0}
+      >>> metric("squad")([["The Alps", "the Alps in Austria"]], ["Alps"])
+      {'f1': 100.0, 'em': 100.0}
     """
     if name not in names():
         raise unknown_name("metric", name, names())
@@ -163,7 +174,12 @@ def metric(name: str) -> Metric:
 
 
 def needs(names: Sequence[str]) -> tuple[str, ...]:
-    """The fields of a record that the metrics of these names take beside the references."""
+    """The fields of a record that the metrics of these names take beside the references.
+
+    Example:
+      >>> needs(["accuracy", "rating_correlation"])
+      ('rating',)
+    """
     return tuple(dict.fromkeys(field for name in names for field in metric(name).needs))
 
 
@@ -173,7 +189,12 @@ def library(name: str) -> str:
 
 
 def references(target: Any) -> list[Any]:
-    """The references of a target, of which the best counts."""
+    """The references of a target, of which the best counts.
+
+    Example:
+      >>> references("yes"), references({"references": ["a", "b"]})
+      (['yes'], ['a', 'b'])
+    """
     if isinstance(target, Mapping):
         target = target["references"]
     return [target] if isinstance(target, str) else list(target)

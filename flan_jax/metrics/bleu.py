@@ -24,7 +24,7 @@ def corpus_bleu(targets: Sequence[Any], predictions: Sequence[str], tokenizer: s
       tokenizer: sacrebleu's name of one.
     """
     found = [references(target) for target in targets]
-    columns = [[r[i] if i < len(r) else None for r in found] for i in range(max(map(len, found)))]
+    columns: list[Any] = [[r[i] if i < len(r) else None for r in found] for i in range(max(map(len, found)))]
     score = sacrebleu.corpus_bleu(list(predictions), columns, smooth_method="exp", tokenize=tokenizer).score
     return min(float(score), 100.0)  # of equal texts it is 100.00000000000004
 

@@ -124,7 +124,7 @@ def relative_buckets(distance: jax.Array, buckets: int, max_distance: int, bidir
       max_distance: from there on all share the last bucket.
       bidirectional: keys ahead have the upper half of the buckets; otherwise they share bucket 0.
     """
-    ahead = 0
+    ahead: jax.Array | int = 0
     if bidirectional:
         buckets //= 2
         ahead = (distance < 0).astype(jnp.int32) * buckets

@@ -14,6 +14,8 @@ relative biases of trees, of caches and of a batch that several devices share, a
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 from flan_jax.errors import FlanError
@@ -51,7 +53,7 @@ def attend(
       FlanError: the implementation cannot do this.
     """
     arrays = q_BxQxGxPxK, k_BxSxGxK, v_BxSxGxK
-    local = {"window": window, "is_global": is_global}
+    local: dict[str, Any] = {"window": window, "is_global": is_global}
     if implementation == "segments" and not _has_form(queries, keys, causal, bias, by_slot_SxHxLxL):
         implementation = "xla"
     if implementation == "xla":

@@ -45,15 +45,15 @@ class DecoderLayer(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD: jax.Array, of_layer: tuple, constants: tuple) -> tuple[jax.Array, tuple | None]:
+    def __call__(self, x_BxLxD: jax.Array, of_layer: Any, constants: Any) -> tuple[jax.Array, tuple | None]:
         """[B, L, D] -> [B, L, D]; with cached keys, the layer's own too, and those of the memory."""
         c = self.config
         norm = functools.partial(RMSNorm, c.norm_epsilon)
         is_global, cached, remembered, number = of_layer
         slots, bias, memory, cached_slots, memory_slots, dropout = constants
         dropout = dropout and dropout.within(number)
-        cached = None if cached is None else Keyed(*cached, cached_slots)
-        memory = memory if remembered is None else Keyed(*remembered, memory_slots)
+        cached = None if cached is None else Keyed(cached[0], cached[1], cached_slots)
+        memory = memory if remembered is None else Keyed(remembered[0], remembered[1], memory_slots)
         x_BxLxD = partitioning.constrain(x_BxLxD, BETWEEN)
         y_BxLxD = norm(name="pre_self_attention_layer_norm")(x_BxLxD) if c.pre_norms else x_BxLxD
         attention = Attention(c, name="self_attention")
@@ -165,8 +165,8 @@ class Decoder(nn.Module):
         x_BxLxD, computed = self.layers(x_BxLxD, of_layers, constants)
         if computed is not None:
             own, remembered = computed
-            of_memory = cache.memory if remembered is None else Cache(*remembered, memory.slots)
-            computed = Cache(*own, slots, of_memory)
+            of_memory = cache.memory if remembered is None else Cache(remembered[0], remembered[1], memory.slots)
+            computed = Cache(own[0], own[1], slots, of_memory)
         return partitioning.constrain(dropped(self.decoder_norm(x_BxLxD), dropout, FINAL), WHOLE), computed
 
     def logits(self, hidden: jax.Array) -> jax.Array:

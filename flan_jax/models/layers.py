@@ -34,7 +34,7 @@ LORA_A, LORA_B, LORA_SCALE = "lora_a", "lora_b", "lora_scale"  # beside a kernel
 
 def parameter(
     module: nn.Module, name: str, shape: Sequence[int], axes: Sequence[str], init: nn.initializers.Initializer
-):
+) -> Any:
     """Declares a float32 parameter with its logical axis names."""
     return module.param(name, nn.with_logical_partitioning(init, tuple(axes)), tuple(shape), jnp.float32)
 

@@ -103,12 +103,12 @@ def corpus_files(patterns: Sequence[str]) -> list[CorpusFile]:
     return [_recognized(path) for path in sorted(found, key=str)]
 
 
-def is_json_lines(path: Path) -> bool:
+def is_json_lines(path: AnyPath) -> bool:
     """Whether the name says JSON lines, however it is packed and in whatever case."""
     return _suffix(path) in _JSON_SUFFIXES
 
 
-def _recognized(path: Path) -> CorpusFile:
+def _recognized(path: AnyPath) -> CorpusFile:
     with reading(path), _unpacked(path) as (file, _):
         head = b""
         while len(head) < _HEAD and (more := file.read(_HEAD - len(head))):
@@ -125,7 +125,7 @@ def _recognized(path: Path) -> CorpusFile:
     return CorpusFile(path, JSON_LINES if is_json or _begins_with_object(start) else TEXT)
 
 
-def _suffix(path: Path) -> str:
+def _suffix(path: AnyPath) -> str:
     """The suffix before those of compression, in lower case."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in _PACKED_SUFFIXES:
@@ -161,7 +161,7 @@ def _no_text(head: bytes) -> str:
 
 
 @contextlib.contextmanager
-def _unpacked(path: Path) -> Iterator[tuple[Any, IO[bytes]]]:
+def _unpacked(path: AnyPath) -> Iterator[tuple[Any, IO[bytes]]]:
     """(the content, the file itself)."""
     with path.open("rb") as raw:
         magic = raw.read(6)
@@ -178,7 +178,7 @@ def _unpacked(path: Path) -> Iterator[tuple[Any, IO[bytes]]]:
             yield raw, raw
 
 
-def _suffix_is_lzma(path: Path) -> bool:
+def _suffix_is_lzma(path: AnyPath) -> bool:
     return path.suffix.lower() == ".lzma"  # the old format, which begins with nothing of its own
 
 
@@ -186,7 +186,8 @@ class _Zstd:
     """Reads frames of zstd; the library's own reader takes a file that was cut off for a whole one."""
 
     def __init__(self, raw: IO[bytes]) -> None:
-        self._raw, self._frame, self._rest = raw, None, b""
+        self._raw, self._rest = raw, b""
+        self._frame: zstandard.ZstdDecompressionObj | None = None  # that is open
 
     def read(self, size: int) -> bytes:
         """About `size` bytes; none at the end."""
@@ -207,7 +208,7 @@ class _Zstd:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: AnyPath) -> Iterator[None]:
     """Names the file of an error that reading or unpacking it raises.
 
     Raises:

@@ -75,7 +75,7 @@ def store_of(
 ) -> tuple[token_store.DatasetTokens | None, str]:
     """The token store with the records that a manifest's entry names, or why there is none."""
     name = entry["dataset"]
-    folders = sorted(user_path(prepared_dir).glob(f"tokens/{fingerprint[:16]}*/{name}"))
+    folders: list[Any] = sorted(user_path(prepared_dir).glob(f"tokens/{fingerprint[:16]}*/{name}"))
     infos = [(folder, token_store.read_info(folder) or {}) for folder in folders]
     # The very text first; the same records in another style tell what they are, but not with what words around them.
     for key in ("digest", "records_digest"):
@@ -165,7 +165,7 @@ def check(
     if not reasons and not stores:
         reasons.append("it was never tuned, so its manifest says")
     finder = None
-    results = {one.name: {} for one in sets}
+    results: dict[str, dict[str, Any]] = {one.name: {} for one in sets}
     digests = {one.name: _digest(one, n) for one in sets}
     total = sum(len(found) for found in stores.values())
     done = 0

@@ -121,7 +121,8 @@ class Finder:
                 passed_over.update(record.passed_over)
                 number = len(hashes)
                 hashes.append(record.hash)
-                words, own = _words(record), {}
+                words = _words(record)
+                own: dict[int, int] = {}
                 for text, fewest in words if sum(len(text) for text, _ in words) >= content.FEWEST else ():
                     if text:
                         key = content.text_key(text)

@@ -76,12 +76,12 @@ def folder_files(folder: AnyPath) -> tuple[list[AnyPath], list[AnyPath]]:
     return sorted(lines), sorted(others)
 
 
-def has_rows(path: Path) -> bool:
+def has_rows(path: AnyPath) -> bool:
     """Whether the name says an object a line: `.json` alone is as often the settings of a model."""
     return any(suffix.lower() in corpus.LINES_SUFFIXES for suffix in path.suffixes)
 
 
-def is_about(path: Path) -> bool:
+def is_about(path: AnyPath) -> bool:
     """Whether a file beside data is about it, such as a README, by its name."""
     return path.suffix.lower() in (".md", ".rst") or path.stem.upper() in ("README", "LICENSE", "SOURCES", "CITATION")
 

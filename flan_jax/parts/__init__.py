@@ -24,6 +24,7 @@ from flan_jax.errors import FlanError, near_names
 from flan_jax.parts import kinds, reading
 from flan_jax.parts.kinds import ALL, OF
 from flan_jax.protocol import EOS
+from flan_jax.styles import TextStyle
 
 _FEW = 3  # parts in the name of a mixture without one
 
@@ -56,7 +57,7 @@ class Part:
         return catalog.dataset(self.dataset).cluster
 
     @property
-    def text_style(self) -> styles.TextStyle:
+    def text_style(self) -> TextStyle:
         """Its style."""
         return styles.parse(self.style)
 
@@ -96,11 +97,11 @@ class Mixture:
         return tuple(catalog.dataset(name) for name in dict.fromkeys(part.dataset for part in self.parts))
 
     @property
-    def styles(self) -> tuple[styles.TextStyle, ...]:
+    def styles(self) -> tuple[TextStyle, ...]:
         """The styles of its parts."""
         return tuple(styles.parse(name) for name in dict.fromkeys(part.style for part in self.parts))
 
-    def styles_of(self, dataset: str) -> tuple[styles.TextStyle, ...]:
+    def styles_of(self, dataset: str) -> tuple[TextStyle, ...]:
         """The styles that a dataset has in it."""
         return tuple(part.text_style for part in self.parts if part.dataset == dataset)
 
@@ -118,7 +119,12 @@ def recorded(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dataset_of(part: str) -> str:
-    """The name of the dataset of a part, by the part's name."""
+    """The name of the dataset of a part, by the part's name.
+
+    Example:
+      >>> dataset_of("rte:5_shots")
+      'rte'
+    """
     return part.partition(OF)[0]
 
 
@@ -153,8 +159,21 @@ def of(
     Raises:
       FlanError: an unknown name, with near matches; a value that is of another kind; a name of nothing in the mixture;
         the same style or part twice; or nothing is left.
+
+    Example:
+      >>> recipe = of("flan_without_nli", styles={"instructions": 3, "5_shots": 1}, weights={"translation": 0})
+      >>> recipe.parts[0].name, recipe.parts[0].weight
+      ('copa:5_shots', 0.25)
+      >>> [part for part in recipe.parts if part.cluster == "translation"]
+      []
     """
-    more = {"styles": styles, "weights": weights, "rates": rates, "loss_weights": loss_weights, "joints": joints}
+    more: dict[str, Any] = {
+        "styles": styles,
+        "weights": weights,
+        "rates": rates,
+        "loss_weights": loss_weights,
+        "joints": joints,
+    }
     more = {key: value for key, value in more.items() if value is not None}
     if isinstance(mixture, Mixture):
         if not more:
@@ -200,8 +219,8 @@ def _made(given: Mapping[str, Any]) -> Mixture:
     left = tuple(part for part in made if part.weight > 0)
     if not left:
         raise FlanError(f"WEIGHTS take out all of mixture {name!r}: nothing is left to tune on.")
-    rates = {"cap": catalog.RATE_CAP, "temperature": 1.0} | dict(given.get("rates") or {})
-    usual = {"cap": catalog.RATE_CAP, "temperature": 1.0}
+    usual: dict[str, Any] = {"cap": catalog.RATE_CAP, "temperature": 1.0}
+    rates = usual | dict(given.get("rates") or {})
     recipe |= {
         "weights": _canonical(given.get("weights")),
         "rates": {key: value for key, value in rates.items() if value != usual[key]},

@@ -9,7 +9,6 @@ examples are shown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table as RichTable
@@ -156,7 +155,7 @@ def write(
     output_dir: str | AnyPath,
     contamination: str | AnyPath | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, Path]:
+) -> dict[str, AnyPath]:
     """Writes report.md, report.json and report.html; returns their paths by suffix.
 
     Args:

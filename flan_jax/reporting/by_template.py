@@ -152,7 +152,7 @@ def table(judged: Sequence[Judged], unit: str) -> Table:
       judged: the templates.
       unit: what prompts are counted in, such as "tokens".
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in judged:
         apart = NONE if one.difference is None else signed(one.difference)
         if one.standard_error is not None:

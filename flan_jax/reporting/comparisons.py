@@ -186,7 +186,7 @@ def _of_cluster(parts: Sequence[Difference]) -> Difference:
         metric="",
         examples=min(d.examples for d in parts),
         groups=count,
-        means=tuple(float(np.mean([d.means[i] for d in parts])) for i in (0, 1)),
+        means=(float(np.mean([d.means[0] for d in parts])), float(np.mean([d.means[1] for d in parts]))),
         interval=interval,
         over_templates=wider,
         p=statistics.p_value(interval.value, null) if count >= MIN_PAIRS else None,

@@ -37,14 +37,22 @@ def comparison_table(comparison: Comparison, over: Mapping[str, clusters.Common]
             if name in datasets.apart:
                 found = comparison.datasets[name]
                 rows.append((name + EXTRA, found.metric, *_difference_cells(found)))
-    head = ("dataset", "metric", "n", comparison.first, comparison.other, "difference", "95 %: examples")
+    head: tuple[str, ...] = (
+        "dataset",
+        "metric",
+        "n",
+        comparison.first,
+        comparison.other,
+        "difference",
+        "95 %: examples",
+    )
     head += ("95 %: examples and templates", "p", "p (Holm)", "verdict")
     return Table((("", len(head)),), head, rows, frozenset(means))
 
 
 def _clusters_of(comparison: Comparison, over: Mapping[str, clusters.Common]) -> dict[str, str]:
     """The cluster of each dataset that is compared."""
-    found = {}
+    found: dict[str, str] = {}
     for cluster, datasets in over.items():
         everywhere = (*datasets.datasets, *datasets.not_shared, *datasets.other_metric, *datasets.apart)
         found |= {name: cluster for name in everywhere if name in comparison.datasets}
@@ -146,8 +154,8 @@ def groups_table(runs: Sequence[Run]) -> Table:
                 )
             )
         for over in common(runs).values():
-            if all(found := [clusters.mean(one.datasets, over) for one in run.members]):
-                shares = [f["mean"] for f in found]
+            if all(of_members := [clusters.mean(one.datasets, over) for one in run.members]):
+                shares = [one["mean"] for one in of_members]
                 means.add(len(rows))
                 figure = f"{percent(statistics.fmean(shares))} ± {percent(statistics.stdev(shares))}"
                 each = ", ".join(map(percent, shares))

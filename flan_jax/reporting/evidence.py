@@ -7,7 +7,6 @@ import dataclasses
 import heapq
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,7 +143,7 @@ def worst_examples(rows: Mapping[int, Sequence[dict[str, Any]]], count: int = WO
     return [kept[record] for _, record in heapq.nsmallest(count, ((rank, record) for record, rank in lowest.items()))]
 
 
-def _clean_subsets(found: Mapping[str, Mapping[str, Values]], path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def _clean_subsets(found: Mapping[str, Mapping[str, Values]], path: AnyPath) -> dict[str, dict[str, dict[str, Any]]]:
     try:
         checked = from_json(path.read_text(encoding="utf-8"))["datasets"]
         split = {

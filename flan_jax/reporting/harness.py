@@ -12,7 +12,6 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,7 +97,7 @@ def dataset_of(task: str) -> str:
     return next((d.name for d in catalog.datasets() if letters(d.name) == letters(task)), task)
 
 
-def _results(path: Path) -> dict[str, Any]:
+def _results(path: AnyPath) -> dict[str, Any]:
     try:
         whole = json.loads(path.read_text(encoding="utf-8-sig"))  # its standard errors may be NaN
     except (OSError, ValueError) as error:
@@ -116,7 +115,7 @@ def _results(path: Path) -> dict[str, Any]:
 
 
 def _task(
-    task: str, results: Mapping[str, Any], whole: Mapping[str, Any], path: Path
+    task: str, results: Mapping[str, Any], whole: Mapping[str, Any], path: AnyPath
 ) -> tuple[dict[str, Any], list[dict[str, Any]]] | tuple[None, str]:
     """The figures and the predictions of a task, or None and why there are none."""
     samples = []
@@ -231,7 +230,7 @@ def _is_mean(metric: str, samples: Sequence[Sample], shown: Mapping[str, Any]) -
     return abs(float(np.mean(values)) - shown[metric]) <= TOLERANCE
 
 
-def _ranked(sample: Sample, path: Path) -> dict[str, Any] | None:
+def _ranked(sample: Sample, path: AnyPath) -> dict[str, Any] | None:
     """A prediction of ranked options; None where the sample's accuracy is not that of the likeliest one."""
     arguments = list(sample.get("arguments", {}).values())
     scores = []

@@ -6,7 +6,6 @@ import dataclasses
 import fnmatch
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ class Run:
 
     name: str
     results: Mapping[str, Any]
-    output_dir: Path | None = None
+    output_dir: AnyPath | None = None
     lines: Mapping[str, Mapping[int, list[dict[str, Any]]]] | None = None
     members: tuple[Run, ...] = ()
 
@@ -164,7 +163,7 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
     figures = run.figures(dataset)
     if run.output_dir is None or figures is None:
         return {}
-    found = {}
+    found: dict[int, Any] = {}
     for template in figures["templates"]:
         path = run.output_dir / "predictions" / dataset / f"test_t{template['template']}.jsonl"
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def mean_of(intervals: Sequence[Interval]) -> Interval:
     """The mean of several that were resampled by themselves, as of the datasets of a cluster."""
     return Interval(
         float(np.mean([i.value for i in intervals])),
-        np.mean([i.replicates for i in intervals], axis=0, dtype=np.float64),
+        np.asarray(np.mean([i.replicates for i in intervals], axis=0, dtype=np.float64)),
         any(i.single for i in intervals),
     )
 
@@ -189,7 +190,7 @@ def p_value(difference: float, null_P: np.ndarray) -> float:
     return float((1 + np.sum(np.abs(null_P) >= abs(difference) - _ROUNDING)) / (len(null_P) + 1))
 
 
-def holm(p_values: Mapping[object, float]) -> dict[object, float]:
+def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
     """p values after Holm's correction for as many tests as there are (Holm 1979), each by its key."""
     found, largest = {}, 0.0
     for rank, (key, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):

@@ -109,7 +109,7 @@ def results_table(runs: Sequence[Run], evidence: Evidence | None = None) -> Tabl
       evidence: of their predictions; without it shares of answers are those that the results have.
     """
     rows: list[tuple[str, ...]] = []
-    means = set()
+    means: set[Any] = set()
     over_all = common(runs)
     for cluster, names in by_cluster(runs).items():
         over = over_all[cluster]

@@ -157,7 +157,7 @@ def shapes(num_rows: int, length: int, shards: int, chunk: int) -> dict[str, tup
 def assemble(
     rows: Sequence[Row],
     trees: Sequence[Tree],
-    first_option: Sequence[int],
+    first_option: Sequence[int] | np.ndarray,
     array_shapes: Mapping[str, tuple[int, ...]],
 ) -> TreeBatch:
     """Writes rows into arrays.

@@ -30,7 +30,7 @@ def call(text: str) -> tuple[str, dict[str, Any]]:
         raise ValueError("cannot be read") from error
     if not isinstance(name, ast.Name) or None in arguments or (isinstance(node, ast.Call) and node.args):
         raise ValueError("is no name, with or without arguments by name")
-    return name.id, arguments
+    return name.id, {str(key): value for key, value in arguments.items()}
 
 
 def parsed(text: str) -> tuple[str, str, dict[str, Any]]:

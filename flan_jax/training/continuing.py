@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath
 from flan_jax.models.config import COMPUTATION
 from flan_jax.training.comparing import changed, differences, drawn, part_of
 from flan_jax.training.run import FILE, Run
@@ -18,7 +18,7 @@ from flan_jax.values import shown
 _SHOWN = 6  # differences in a message
 
 
-def continued(folder: Path, run: Run, saved: Run | None, step: int | None) -> tuple[Run, list[str]]:
+def continued(folder: AnyPath, run: Run, saved: Run | None, step: int | None) -> tuple[Run, list[str]]:
     """The record of a start, compared with what is there.
 
     Args:
@@ -55,7 +55,7 @@ def continued(folder: Path, run: Run, saved: Run | None, step: int | None) -> tu
     return run, lines
 
 
-def _refuse(folder: Path, found: Sequence[tuple[str, Any, Any]], step: int | None) -> None:
+def _refuse(folder: AnyPath, found: Sequence[tuple[str, Any, Any]], step: int | None) -> None:
     if not found:
         return
     remedy = (
@@ -76,7 +76,7 @@ def _value(value: Any) -> str:
     return "absent" if value is None else value if isinstance(value, str) and value.isprintable() else shown(value)
 
 
-def _unlike_manifest(manifest: Manifest, run: Run, folder: Path) -> list[tuple[str, Any, Any]]:
+def _unlike_manifest(manifest: Manifest, run: Run, folder: AnyPath) -> list[tuple[str, Any, Any]]:
     """In what a run differs from the last one that a manifest tells of, as far as it does.
 
     Raises:

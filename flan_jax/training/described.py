@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -36,6 +36,7 @@ def describe(value: Any) -> Any:
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
     """The leaves of a tree of dicts and lists by their dotted names."""
+    parts: Iterable[tuple[Any, Any]]
     if isinstance(value, Mapping) and value:
         parts = value.items()
     elif isinstance(value, list | tuple) and any(isinstance(one, Mapping | list | tuple) for one in value):

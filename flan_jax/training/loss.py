@@ -132,7 +132,7 @@ def target_hidden(
     model: Model | EncoderDecoder, params: Any, batch: Mapping[str, jax.Array], dropout: Dropout | None = None
 ) -> jax.Array:
     """Hidden states [B, T, D] that predict the targets; see `target_loss`."""
-    how = {} if dropout is None else {"dropout": dropout}
+    how: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
 
     def side(prefix: str) -> tuple[jax.Array, ...]:
         return tuple(batch[prefix + name] for name in ("tokens", "positions", "segments"))

@@ -16,7 +16,7 @@ from typing import Any
 from flan_jax import models
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.errors import FlanError
-from flan_jax.files import write_atomic
+from flan_jax.files import AnyPath, write_atomic
 from flan_jax.models.config import COMPUTATION
 from flan_jax.training import optimizers
 from flan_jax.training.described import describe
@@ -161,13 +161,13 @@ class Run:
         """As JSON holds it."""
         return json.loads(json.dumps({"format": FORMAT, **dataclasses.asdict(self)}))
 
-    def save(self, model_dir: Path) -> None:
+    def save(self, model_dir: AnyPath) -> None:
         """Writes MODEL_DIR/run.json, whole or not at all."""
         values = self.to_dict()
         write_atomic(model_dir / FILE, json.dumps(values | {_OWN: _digest(values)}, indent=1) + "\n")
 
     @classmethod
-    def load(cls, model_dir: Path) -> Run | None:
+    def load(cls, model_dir: AnyPath) -> Run | None:
         """Reads MODEL_DIR/run.json; None where there is none.
 
         Raises:

@@ -139,7 +139,8 @@ def _logged(folder: AnyPath, notes: list[str]) -> tuple[np.ndarray, dict[str, np
     path = folder / FILE
     if not path.exists():
         raise FlanError(f"{folder} is no run: it has no {FILE}{_remedy(folder)}")
-    steps, columns, problems, too_large = array("q"), {}, [], 0
+    columns: dict[str, Any] = {}
+    steps, problems, too_large = array("q"), [], 0
     for line in read_json_lines(path, strict=False):
         step = line.value.get("step") if isinstance(line.value, dict) else None
         if not _is_step(step):
@@ -176,7 +177,7 @@ def _is_step(value: Any) -> bool:
 def _remedy(folder: AnyPath) -> str:
     """What a user may have meant who gave the folder of several runs."""
     try:
-        inner = sorted(folder.iterdir(), key=str)[:_LOOKED_AT] if folder.is_dir() else []
+        inner: list[Any] = sorted(folder.iterdir(), key=str)[:_LOOKED_AT] if folder.is_dir() else []
         found = [str(one) for one in inner if (one / FILE).exists()]
     except OSError:
         found = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from flan_jax import distributed, models, partitioning
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath
 from flan_jax.json_lines import first_not_finite
 from flan_jax.models import lora
 from flan_jax.training.run import Run
@@ -67,7 +67,7 @@ class Context:
     def __init__(
         self,
         run: Run,
-        folder: Path,
+        folder: AnyPath,
         network: models.Model | models.EncoderDecoder,
         mesh: jax.sharding.Mesh,
         stream: Stream,

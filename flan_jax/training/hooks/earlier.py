@@ -18,7 +18,8 @@ def figures_of(context: Context, steps: Iterable[int]) -> dict[int, dict[str, An
 
     Lines stand in the order of their steps, so that each is found without reading a long log. Every process may ask.
     """
-    path, found = context.folder / "metrics.jsonl", {}
+    path = context.folder / "metrics.jsonl"
+    found: dict[int, Any] = {}
     wanted = sorted(step for step in steps if step <= context.first_step)
     if not wanted or not path.exists():
         return found
@@ -64,7 +65,8 @@ def last_values(context: Context, name: str, count: int) -> list[float]:
       name: as `figure` takes it.
       count: steps.
     """
-    path, found = context.folder / "metrics.jsonl", []
+    path = context.folder / "metrics.jsonl"
+    found: list[Any] = []
     if not context.first_step or not path.exists():
         return found
     with path.open("rb") as file:
@@ -77,7 +79,7 @@ def last_values(context: Context, name: str, count: int) -> list[float]:
     return found[::-1]
 
 
-def lines_from_the_end(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def lines_from_the_end(file: Any) -> Iterator[tuple[int, bytes]]:
     """(where it starts, line with its end) of each line of a file, the last first."""
     place, rest = file.seek(0, os.SEEK_END), b""
     while place > 0:

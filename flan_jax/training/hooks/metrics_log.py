@@ -10,10 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from pathlib import Path
 from typing import IO, Any
 
-from flan_jax.files import Mirror, make_folder, write_atomic, written
+from flan_jax.files import AnyPath, Mirror, make_folder, write_atomic, written
 from flan_jax.json_lines import finite, to_json
 from flan_jax.training.hooks import earlier
 from flan_jax.training.hooks.context import Context
@@ -159,7 +158,7 @@ class MetricsLog:
                 self._take(0)
 
 
-def _cut(path: Path, step: int) -> None:
+def _cut(path: AnyPath, step: int) -> None:
     """Takes off the lines after a step, from the end on: a long run's log is not read as a whole."""
     if step == 0 or not path.exists():
         write_atomic(path, "")
@@ -178,7 +177,7 @@ def _cut(path: Path, step: int) -> None:
         file.truncate(0)
 
 
-def _close(path: Path, opened: IO[str] | EventsWriter | None) -> None:
+def _close(path: AnyPath, opened: IO[str] | EventsWriter | None) -> None:
     if opened is not None:
         with written(path):
             opened.close()

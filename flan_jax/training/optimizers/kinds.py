@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import optax
 
 from flan_jax.training.optimizers import decay
 
 # What an optimizer can depend on, beside arrays, is what their axes are called.
-Optimizer = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
+Optimizer: TypeAlias = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import optax
 
 from flan_jax.errors import FlanError, near_names
 from flan_jax.training import by_name
-from flan_jax.values import Number, OneOf, Unfit, Whole, shown
+from flan_jax.values import Kind, Number, OneOf, Unfit, Whole, shown
 
 CONSTANT = "constant"
 SHAPES = ("linear", "cosine", "sqrt")  # of a decay: sqrt is 1 - sqrt(x) (Hägele et al. 2024)
@@ -105,7 +105,12 @@ MAKERS: dict[str, Callable[..., optax.Schedule]] = {
     "stable_decay": _stable_decay,
 }
 _NEED_STEPS = ("linear", "cosine", "stable_decay")
-KINDS = {"end": _SHARE, "decay": Number(above=0, most=1), "shape": OneOf(SHAPES), "timescale": Whole(1)}
+KINDS: dict[str, Kind] = {
+    "end": _SHARE,
+    "decay": Number(above=0, most=1),
+    "shape": OneOf(SHAPES),
+    "timescale": Whole(1),
+}
 NAMES = tuple(MAKERS)
 
 
