@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.files import AnyPath, make_folder, write_atomic
+from flan_jax.files import AnyPath, make_folder, whole_file, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.reporting import document as pages
 from flan_jax.reporting.tables import Table
@@ -69,7 +69,8 @@ def write(
     for figure in shown.figures:
         for suffix, content in (("svg", figure.svg()), ("png", figure.png())):
             path = folder / f"{figure.name}.{suffix}"
-            write_atomic(path, content)
+            with whole_file(path, "wb") as file:
+                file.write(content)
             paths[f"{figure.name}.{suffix}"] = path
         lines.append(f"![{figure.alternative}]({figure.name}.png)\n\n{figure.caption}")
         sections.append((figure.name, figure.title, pages.figure(figure.svg(), figure.alternative, figure.caption)))
