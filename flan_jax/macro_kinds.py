@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax import parts
@@ -141,3 +141,35 @@ class WandbRun:
         if "project" not in found:
             raise Unfit("it needs 'project'")
         return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Macros:
+    """A dictionary from macros of another program to their values, which are checked where the program is known."""
+
+    wanted: str = "a dictionary from macros to values"
+
+    def fit(self, value: Any) -> dict[str, Any]:
+        """See `values.Kind`."""
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise Unfit
+        return dict(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """What a study varies: one or more things that differ, of the kind that the study wants."""
+
+    wanted: str = "what the study varies, one or more in brackets"
+
+    def fit(self, value: Any) -> tuple[Any, ...]:
+        """See `values.Kind`."""
+        if value is None:
+            raise Unfit
+        if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+            value = (value,)
+        if not value:
+            raise Unfit("name one or more")
+        if any(one in value[:number] for number, one in enumerate(value)):
+            raise Unfit("one is there twice")
+        return tuple(value)

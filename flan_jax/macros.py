@@ -11,7 +11,7 @@ from collections.abc import Callable
 from etils import epy
 
 from flan_jax import catalog, parts, styles, ways
-from flan_jax.macro_kinds import Axis, Best, Hooks, OneMixture, PathMap, Patterns, Steps, WandbRun
+from flan_jax.macro_kinds import Axis, Best, Hooks, Macros, OneMixture, PathMap, Patterns, Points, Steps, WandbRun
 from flan_jax.models.config import AUTO, AUTOMATIC, CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.parts import kinds
 from flan_jax.protocol import JOINTS
@@ -109,7 +109,7 @@ SETTINGS = (
         "TASKS",
         or_none(Several(Text()), "the catalog alone"),
         "modules of one's own with more datasets",
-        ("tasks.modules",),
+        ("tasks.modules", "study.tasks"),
     ),
     Setting(
         "STYLES",
@@ -356,7 +356,7 @@ SETTINGS = (
         "DATASETS",
         or_none(Several(_DATASET), "all that are held out"),
         "what is evaluated on",
-        ("evaluate.datasets", "evaluating.datasets"),
+        ("evaluate.datasets", "evaluating.datasets", "study.datasets"),
     ),
     Setting("RUN_NAME", Text(), "the run's name in the report", ("evaluate.run_name",)),
     Setting("BASELINE_DIR", or_none(Where(), "show none"), "an earlier evaluation to show", ("evaluate.baseline_dir",)),
@@ -407,6 +407,16 @@ SETTINGS = (
     ),
     Setting("JOINT", OneOf(JOINTS), "what stands between prompt and answer", ("evaluate.joint",)),
     Setting("", Switch(), "score datasets that are not held out too", ("evaluate.allow_seen",)),
+    Setting("STUDY", Text(), "which study", ("study.name",)),
+    Setting("STUDY_DIR", Where(), "where studies of the same data keep what they make", ("study.study_dir",)),
+    Setting("DATA", Where(), "what is prepared: samples, tfds, or a folder", ("study.data",)),
+    Setting("MODELS", Several(Text()), "packaged models by name, or checkpoint folders", ("study.models",)),
+    Setting("CLUSTERS", Several(_CLUSTER), "what a study holds out and evaluates", ("study.clusters",)),
+    Setting("BASELINES", Several(_STYLE), "styles in which the untuned model is asked", ("study.baselines",)),
+    Setting("TUNING_SEEDS", Several(Whole(0, SEEDS)), "a tuned model each", ("study.seeds",)),
+    Setting("POINTS", or_none(Points(), "the study's own"), "what the study varies", ("study.points",)),
+    Setting("TRAIN", Macros(), "macros of a run file for every model that is tuned", ("study.train",)),
+    Setting("EVAL", Macros(), "macros of eval.gin for every evaluation", ("study.evaluate",)),
 )
 BY_MACRO = {setting.macro: setting for setting in SETTINGS if setting.macro}
 BY_ARGUMENT = {argument: setting for setting in SETTINGS for argument in setting.arguments}

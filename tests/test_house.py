@@ -29,10 +29,13 @@ FLOORS = (
     {"training", "formats", "scoring"},
     {"decoding", "compilation"},
     {"evaluation", "lm_eval", "inspection"},
-    {"reporting", "studies", "verification"},
+    {"reporting", "verification"},
+    {"studies"},
     # The binaries, thin.
     {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination", "audit"}
-    | {"verify", "export", "study", "quickstart", "launch"},
+    | {"verify", "export", "launch"},
+    # Those that start the others.
+    {"study", "quickstart"},
     {"__main__"},  # which starts them by name
 )
 MAX_SMALL = 3  # up to here a number is its own reason

@@ -25,7 +25,7 @@ from flan_jax.values import ByName, Either, Keyed, Kind, Several
 with epy.lazy_imports():  # most of what is looked at needs no JAX
     from flan_jax.training.optimizers import schedules
 
-TRAINING, EVALUATION = "runs/tune.gin", "runs/eval.gin"  # the run files that declare macros
+RUN_FILES = TRAINING, EVALUATION, STUDY = "runs/tune.gin", "runs/eval.gin", "studies/study.gin"  # which declare macros
 REQUIRED = "required"
 SCHEDULE = "schedule "  # before the name of one
 _GIN_REQUIRED = "%gin.REQUIRED"
@@ -129,10 +129,10 @@ def reference(functions: Mapping[str, Callable[..., Any]]) -> Reference:
     Raises:
       FlanError: a run file declares a macro that the table has not, or none declares one that it has.
     """
-    files = {name: tuple(_macros_of(name)) for name in (TRAINING, EVALUATION)}
+    files = {name: tuple(_macros_of(name)) for name in RUN_FILES}
     declared = {macro.name for members in files.values() for macro in members}
     if missing := [name for name in macros.BY_MACRO if name not in declared]:
-        raise FlanError(f"macro {missing[0]} is in no run file: add it to {TRAINING} or {EVALUATION}.")
+        raise FlanError(f"macro {missing[0]} is in no run file: add it to one of {', '.join(RUN_FILES)}.")
     makers = {f"{SCHEDULE}{name}": maker for name, maker in schedules.MAKERS.items()}
     return Reference(
         files,
@@ -173,7 +173,10 @@ def _macros_of(name: str) -> list[Macro]:
 
 def _belongs(argument: str, file: str) -> bool:
     """Whether an argument is one of the program that a run file is for."""
-    return argument.startswith("evaluate.") == (file == EVALUATION) or argument.startswith("tasks.")
+    program = argument.partition(".")[0]
+    if file == TRAINING:
+        return program not in ("evaluate", "study")
+    return program in ({"study"} if file == STUDY else {"evaluate", "tasks"})
 
 
 def _without_comment(text: str) -> tuple[str, str]:
@@ -253,6 +256,7 @@ Run files for the published models, with meshes and TPU slices, are in [planning
 _HEADS = {
     TRAINING: "Macros of training",
     EVALUATION: "Macros of evaluation",
+    STUDY: "Macros of studies",
 }
 
 

@@ -143,7 +143,7 @@ def _compare(
         parts = [found.datasets.get(name) for name in over.datasets]
         # A mean of some of its datasets would pass for the table's; of one dataset it would be tested twice.
         if len(parts) > 1 and all(parts):
-            found.clusters[cluster] = _of_cluster(parts)
+            found.clusters[cluster] = of_cluster(parts)
     return found
 
 
@@ -171,7 +171,7 @@ def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
     )
 
 
-def _of_cluster(parts: Sequence[Difference]) -> Difference:
+def of_cluster(parts: Sequence[Difference]) -> Difference:
     """The mean of the datasets' differences. Each dataset's signs are drawn by themselves, as its resamples are.
 
     Of variants with the same records they are the same draws.

@@ -19,7 +19,7 @@ from flan_jax.reporting.runs import Run
 # Okabe and Ito's palette: distinct for colour-blind readers; markers tell runs apart too.
 COLORS = ("#7f7f7f", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_SETTINGS = {
+SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "flan_jax",
     "font.family": "sans-serif",
@@ -43,7 +43,7 @@ def svg(
 
 def drawn(draw: Callable[[], Figure | None], tight: bool = True) -> bytes | None:
     """What `draw` makes, as SVG, cut to what is in it or as large as it says; None where it makes nothing."""
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(SETTINGS):
         if (figure := draw()) is None:
             return None
         buffer = io.BytesIO()

@@ -1,0 +1,123 @@
+"""What a study writes: study.md, study.json, study.html, and its figures as SVG and PNG."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flan_jax.files import AnyPath, make_folder, whole_file, write_atomic
+from flan_jax.json_lines import to_json
+from flan_jax.reporting import document as pages
+from flan_jax.reporting.tables import Table
+from flan_jax.revision import code_revision
+from flan_jax.studies.figures import Figure
+from flan_jax.studies.plan import Commands
+
+TABLE = """
+ul.said{padding-left:20px;color:var(--ink)}pre.run{font-size:12.5px}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What a study shows.
+
+    Attributes:
+      said: the plain reading, a sentence or two each.
+      tables: by heading.
+      figures: in order.
+      data: the same for programs; shares from 0 to 1.
+    """
+
+    said: tuple[str, ...]
+    tables: Mapping[str, Table]
+    figures: tuple[Figure, ...]
+    data: Mapping[str, Any]
+
+
+def write(
+    folder: AnyPath, name: str, question: str, source: str, commands: Commands, shown: Shown, again: Sequence[str]
+) -> dict[str, AnyPath]:
+    """Writes a study's tables and figures; returns the paths by suffix.
+
+    Args:
+      folder: the study's own.
+      name: of the study.
+      question: what it asks.
+      source: where the paper has it.
+      commands: what was run.
+      shown: its tables and figures.
+      again: the command line that makes all of it.
+    """
+    make_folder(folder)
+    settings = commands.settings
+    about = [
+        f"Models: {', '.join(settings.models)}. Data: {settings.data}. Seeds: {', '.join(map(str, settings.seeds))}.",
+        f"Tuned with {_macros(settings.train)}.",
+        f"Evaluated with {_macros(settings.evaluate)}." if settings.evaluate else "Evaluated on all test examples.",
+        f"Code {code_revision()}, written {time.strftime('%Y-%m-%d %H:%M')}.",
+    ]
+    lines = [f"# {_title(name)}", f"{question} ({source})", *(f"- {one}" for one in shown.said)]
+    body = [f"<p>{pages.text(question)} ({pages.text(source)})</p>"]
+    body.append("<ul class='said'>" + "".join(f"<li>{pages.text(one)}</li>" for one in shown.said) + "</ul>")
+    sections = [("answer", "The answer", "".join(body))]
+    paths: dict[str, AnyPath] = {}
+    for figure in shown.figures:
+        for suffix, content in (("svg", figure.svg()), ("png", figure.png())):
+            path = folder / f"{figure.name}.{suffix}"
+            with whole_file(path, "wb") as file:
+                file.write(content)
+            paths[f"{figure.name}.{suffix}"] = path
+        lines.append(f"![{figure.alternative}]({figure.name}.png)\n\n{figure.caption}")
+        sections.append((figure.name, figure.title, pages.figure(figure.svg(), figure.alternative, figure.caption)))
+    for number, (heading, table) in enumerate(shown.tables.items()):
+        lines.append(f"## {heading}\n\n{table.markdown()}")
+        sections.append((f"table_{number}", heading, _html(table)))
+    command = shlex.join(again)
+    lines.append("## How it was made\n\n" + "\n".join(f"- {one}" for one in about) + f"\n\n```bash\n{command}\n```")
+    made = "".join(f"<li>{pages.text(one)}</li>" for one in about)
+    made = f"<ul>{made}</ul><pre class='run'>{html.escape(command)}</pre>"
+    sections.append(("made", "How it was made", made))
+    contents = {
+        "md": "\n\n".join(lines) + "\n",
+        "html": pages.document(_title(name), sections, TABLE),
+        "json": to_json(
+            {"study": name, "question": question, "said": list(shown.said), **shown.data}
+            | {"about": _about(commands), "again": list(again)},
+            indent=1,
+            what="the study",
+        )
+        + "\n",
+    }
+    for suffix, text in contents.items():
+        paths[suffix] = folder / f"study.{suffix}"
+        write_atomic(paths[suffix], text)
+    return paths
+
+
+def _about(commands: Commands) -> dict[str, Any]:
+    settings = dataclasses.asdict(commands.settings)
+    return {key: str(value) if key == "folder" else value for key, value in settings.items()}
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _macros(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in values.items()) or "the defaults"
+
+
+def _html(table: Table) -> str:
+    head = "".join(
+        f"<th class='{'name' if not i else ''}'>{pages.text(one)}</th>" for i, one in enumerate(table.flat_head)
+    )
+    rows = []
+    for number, row in enumerate(table.rows):
+        cells = "".join(f"<td class='{'name' if not i else ''}'>{pages.text(one)}</td>" for i, one in enumerate(row))
+        rows.append(f"<tr{' class=mean' if number in table.means else ''}>{cells}</tr>")
+    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"

@@ -1,0 +1,180 @@
+"""Does tuning on other clusters help on one that was never seen? Paper, section 3: Table 1 and Figure 5.
+
+For each cluster a model is tuned on the others, by the paper's rule and without what shares text with what is
+evaluated; a model a seed. It stands beside the untuned model, asked with instructions and in GPT-3's manner.
+"""
+
+from __future__ import annotations
+
+from flan_jax import styles
+from flan_jax.reporting.tables import Table, cluster_title, percent, signed
+from flan_jax.studies import figures, paper
+from flan_jax.studies.document import Shown
+from flan_jax.studies.kinds import Study
+from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
+from flan_jax.studies.results import Gain, Results, Score, corrected
+from flan_jax.studies.settings import Settings
+
+TUNED = "tuned"
+
+
+def untuned_name(style: str) -> str:
+    """What the untuned model is called, asked in a style."""
+    return {styles.INSTRUCTIONS: "untuned", styles.GPT3: "untuned, GPT-3's manner"}.get(style, f"untuned, {style}")
+
+
+def tuned_name(cluster: str) -> str:
+    """What the models tuned without a cluster are called."""
+    return f"{TUNED} without {cluster}"
+
+
+def arms(settings: Settings) -> list[Arm]:
+    """The untuned model in each style, and for each cluster the models that were tuned without it."""
+    every = tuple(name for cluster in settings.clusters for name in settings.evaluated(cluster))
+    found = [Arm(untuned_name(style), settings.model, every, style) for style in settings.baselines]
+    for cluster in settings.clusters:
+        tunings = tuple(Tuning(settings.model, held_out_mixture(cluster), seed) for seed in settings.seeds)
+        found.append(Arm(tuned_name(cluster), settings.model, settings.evaluated(cluster), settings.style, tunings))
+    return found
+
+
+def plan(settings: Settings) -> Commands:
+    """The commands."""
+    return Commands(settings, arms(settings))
+
+
+def show(commands: Commands) -> Shown:
+    """Table 1 and Figure 5, with intervals, corrected tests, and what tuning harms."""
+    results, settings = Results(commands), commands.settings
+    baselines = [untuned_name(style) for style in settings.baselines]
+    whole: dict[str, Gain] = {}
+    each: dict[str, Gain] = {}
+    for cluster in settings.clusters:
+        found, of_datasets = results.gains(tuned_name(cluster), baselines, cluster)
+        if found is not None:
+            whole[cluster] = found
+            each |= {gain.name: gain for gain in of_datasets}
+    several = {c: gain for c, gain in whole.items() if len(_shared(results, c, baselines)) > 1}
+    tested = corrected([*several.values(), *each.values()])
+    by_name = {gain.name: gain for gain in tested}
+    means = {c: by_name[c] if c in several else by_name[_shared(results, c, baselines)[0]] for c in whole}
+    return Shown(
+        said=_said(means, by_name, len(tested)),
+        tables={"Held out clusters, zero-shot": _table(results, baselines, means, by_name)},
+        figures=_figures(results, baselines, means),
+        data={
+            "clusters": {
+                c: {"gain": gain.to_dict(), **_means(results, baselines, c)} | {"paper": paper.ZERO_SHOT.get(c)}
+                for c, gain in means.items()
+            },
+            "datasets": {name: gain.to_dict() for name, gain in by_name.items() if name in each},
+            "tests": len(tested),
+        },
+    )
+
+
+def _shared(results: Results, cluster: str, baselines: list[str]) -> tuple[str, ...]:
+    return results.shared(cluster, [tuned_name(cluster), *baselines])
+
+
+def _means(results: Results, baselines: list[str], cluster: str) -> dict[str, object]:
+    shared = _shared(results, cluster, baselines)
+    tuned = results.mean(tuned_name(cluster), shared, cluster)
+    untuned = {name: results.mean(name, shared, cluster).mean for name in baselines}
+    return {"tuned": tuned.mean, "tuned_of_seeds": list(tuned.runs), "untuned": untuned, "datasets": list(shared)}
+
+
+def _said(means: dict[str, Gain], by_name: dict[str, Gain], tests: int) -> tuple[str, ...]:
+    lines = []
+    for verdict, word in (("gain", "gain"), ("loss", "lose")):
+        found = [f"{cluster_title(c)} ({signed(g.value)})" for c, g in means.items() if g.verdict == verdict]
+        lines.append(f"Clusters that {word}: {', '.join(found)}." if found else f"No cluster {word}s for sure.")
+    harmed = [name for name, gain in by_name.items() if gain.verdict == "loss" and name not in means]
+    lines.append(
+        f"Datasets on which tuning hurts: {', '.join(harmed)}." if harmed else "Tuning hurts no dataset for sure."
+    )
+    lines.append(
+        "A gain is the mean over seeds less the better of the untuned model's two ways of being asked. It counts where "
+        f"an interval of 95 % for all {tests} comparisons together is above 0, Holm's p is below 5 %, and every seed "
+        "gains."
+    )
+    return tuple(lines)
+
+
+def _cell(score: Score) -> str:
+    spread = "" if score.std is None else f" ± {percent(score.std)}"
+    return f"{percent(score.mean)}{spread}"
+
+
+def gain_cells(gain: Gain) -> tuple[str, str, str]:
+    """A gain, its corrected interval, and the verdict with Holm's p, for a table."""
+    interval = "–" if gain.interval is None else f"{signed(gain.interval[0])} to {signed(gain.interval[1])}"
+    p = "" if gain.corrected is None else f"{gain.corrected:.3f}"
+    return signed(gain.value), interval, f"{gain.verdict} p={p}".strip() if p else gain.verdict
+
+
+def _table(results: Results, baselines: list[str], means: dict[str, Gain], by_name: dict[str, Gain]) -> Table:
+    head = ("dataset", "metric", "n", "guessing", *baselines, "tuned, mean ± std of seeds", "gain")
+    head += ("interval", "verdict", "beside", *("GPT-3 175B", "FLAN 137B"))
+    rows, bold = [], set()
+    for cluster, found in means.items():
+        shared = _shared(results, cluster, baselines)
+        for name in shared:
+            score = results.score(tuned_name(cluster), name)
+            untuned = [percent(results.score(one, name).mean) for one in baselines]
+            gain = by_name[name]
+            cells = (name, score.metric, str(score.examples), percent(score.random), *untuned, _cell(score))
+            rows.append((*cells, *gain_cells(gain), gain.beside, "", ""))
+        bold.add(len(rows))
+        score = results.mean(tuned_name(cluster), shared, cluster)
+        untuned = [percent(results.mean(one, shared, cluster).mean) for one in baselines]
+        theirs = paper.ZERO_SHOT.get(cluster, {})
+        printed = [f"{theirs[name]:.1f}" if name in theirs else "" for name in ("GPT-3 175B", "FLAN 137B")]
+        title = f"{cluster_title(cluster)}, mean of {len(shared)}"
+        cells = (title, "", "", percent(score.random), *untuned, _cell(score))
+        rows.append((*cells, *gain_cells(found), found.beside, *printed))
+    return Table((("", len(head)),), head, rows, frozenset(bold))
+
+
+def _figures(results: Results, baselines: list[str], means: dict[str, Gain]) -> tuple[figures.Figure, ...]:
+    names = list(means)
+    shared = {c: _shared(results, c, baselines) for c in names}
+    lanes = [f"{cluster_title(c)}\n{len(shared[c])} dataset{'s' * (len(shared[c]) != 1)}" for c in names]
+    series = [figures.Series(one, [100 * results.mean(one, shared[c], c).mean for c in names]) for one in baselines]
+    tuned = [results.mean(tuned_name(c), shared[c], c) for c in names]
+    half = [None if g.interval is None else 50 * (g.interval[1] - g.interval[0]) for g in means.values()]
+    series.append(figures.Series("tuned without the cluster", [100 * s.mean for s in tuned], half))
+    for name in ("GPT-3 175B", "FLAN 137B"):
+        printed = [paper.ZERO_SHOT.get(c, {}).get(name) for c in names]
+        if any(value is not None for value in printed):
+            series.append(figures.Series(f"{name} (paper)", printed, reference=True))
+    guess = [None if s.random is None else 100 * s.random for s in tuned]
+    gains = figures.Series("tuned less the better untuned", [100 * g.value for g in means.values()], half)
+    return (
+        figures.Figure(
+            "clusters",
+            "Clusters",
+            "Zero-shot means over each cluster's datasets. The line on a bar of the tuned models is the corrected 95 % "
+            "interval of their difference from the better untuned bar.",
+            "bars of each cluster: untuned twice, tuned, and the paper's",
+            lambda: figures.bars(lanes, series, "mean over datasets, %", guess),
+        ),
+        figures.Figure(
+            "gains",
+            "Gains",
+            "Tuned less the better of the untuned model's ways of being asked, points; intervals of 95 % for all "
+            "comparisons of this study together.",
+            "the difference that tuning makes to each cluster, with its interval",
+            lambda: figures.differences(lanes, [gains], "points"),
+        ),
+    )
+
+
+STUDY = Study(
+    name="held_out_clusters",
+    question="Does tuning on other clusters help on a cluster that was never seen?",
+    source="paper, section 3, Table 1 and Figure 5",
+    points="",
+    plan=plan,
+    show=show,
+)

@@ -1,0 +1,360 @@
+"""What a study has to run: models that it tunes, evaluations, and the commands for both, each with a folder of its own.
+
+A folder's name ends in a digest of all that makes its content what it is, so that another recipe never meets the
+results of the last one, and studies that need the same model share it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flan_jax import catalog, parts, styles
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import labels
+from flan_jax.files import AnyPath, user_path
+from flan_jax.formats import names
+from flan_jax.studies.settings import Settings, known_model
+
+CONVERT, PREPARE, TRAIN, EVAL = JOBS = ("convert", "prepare", "train", "eval")
+TINY = "tiny"  # a random model, for tests of the way
+_READY = (*names.PACKAGED, TINY)
+_WITHOUT = "flan_without_"
+_DIGITS = 8  # of a digest in a name
+_LONGEST = 40  # of a step's name: launchers take no longer ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """A model that a study tunes.
+
+    Attributes:
+      model: of MODELS, which it starts from.
+      mixture: MIXTURE_OR_TASK_NAME: a name, or what a file of a mixture holds.
+      seed: of the order of its rows.
+      macros: of `flan_jax.train`, over the study's TRAIN.
+      start: a model that is tuned further in place of `model` itself.
+    """
+
+    model: str
+    mixture: str | Mapping[str, Any]
+    seed: int
+    macros: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    start: Tuning | None = None
+
+    @property
+    def parts(self) -> parts.Mixture:
+        """The mixture's parts."""
+        return parts.of(self.mixture)
+
+    @property
+    def clusters(self) -> frozenset[str]:
+        """What it was tuned on, what it starts from included."""
+        own = frozenset(record.cluster for record in self.parts.datasets)
+        return own | (self.start.clusters if self.start else frozenset())
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One of the things that a study compares: a model, or one for each seed, asked in one style.
+
+    Attributes:
+      name: in tables and figures.
+      model: of MODELS.
+      datasets: names of clusters and datasets that it is evaluated on.
+      style: how records become prompts.
+      tunings: one for each seed; none for the model as it is.
+      status: what its scores have to be: "held out", or "seen" where a study is about that.
+      x: its place on the axis of what is varied.
+      evaluate: macros of `flan_jax.eval`, over the study's EVAL.
+    """
+
+    name: str
+    model: str
+    datasets: tuple[str, ...]
+    style: str = styles.INSTRUCTIONS
+    tunings: tuple[Tuning, ...] = ()
+    status: str = labels.HELD_OUT
+    x: float | None = None
+    evaluate: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def evaluations(self, settings: Settings) -> list[Evaluation]:
+        """Its evaluations: of each tuned model or of the model itself, a cluster or dataset each."""
+        macros = {**settings.evaluate, **self.evaluate}
+        return [
+            Evaluation(self.model, tuning, dataset, self.style, macros, self.status)
+            for tuning in self.tunings or (None,)
+            for dataset in self.datasets
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of one model on one cluster or dataset, in one style. See `Arm` for the attributes."""
+
+    model: str
+    tuning: Tuning | None
+    dataset: str
+    style: str
+    macros: Mapping[str, Any]
+    status: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A command of a plan.
+
+    Attributes:
+      name: of lower-case letters, digits and hyphens, with a digest.
+      job: "convert", "prepare", "train" or "eval".
+      argv: the arguments of Python.
+      output: the folder that it writes.
+      done: the file in it that is there when it is done; relative.
+      after: names of steps that have to be done before.
+      slots: slots of rows that a training computes; 0 for the others.
+      model: whose speed its time depends on.
+    """
+
+    name: str
+    job: str
+    argv: tuple[str, ...]
+    output: str
+    done: str
+    after: tuple[str, ...] = ()
+    slots: int = 0
+    model: str = ""
+
+
+def without_kin(mixture: str, evaluated: Iterable[str]) -> str | dict[str, Any]:
+    """A mixture less the datasets that share text with what is evaluated, as the catalog declares it.
+
+    Args:
+      mixture: its name.
+      evaluated: names of datasets and clusters.
+    """
+    records = [record for name in evaluated for record in catalog.named(name)]
+    kin = {other for record in records for other in catalog.kin_of(record.name)}
+    members = parts.of(mixture).datasets
+    out = sorted({r.name for r in members if {r.name, r.paper_dataset} & kin})
+    return {"mixture": mixture, "weights": dict.fromkeys(out, 0)} if out else mixture
+
+
+def held_out_mixture(cluster: str, ending: str = "") -> str | dict[str, Any]:
+    """FLAN without a cluster, what the paper holds out with it, and what shares text with it (paper, section 2.2)."""
+    return without_kin(f"{_WITHOUT}{cluster}{ending}", (cluster,))
+
+
+def digest(value: Any) -> str:
+    """Of anything that JSON can say."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def check(arms: Sequence[Arm]) -> None:
+    """Makes sure that no arm scores what its model was tuned on, unless the study says so.
+
+    Raises:
+      FlanError: an arm that would mix seen and held out; the line names the arm, the dataset and the mixture.
+    """
+    for arm in arms:
+        if arm.status != labels.HELD_OUT:
+            continue
+        for tuning in arm.tunings:
+            for record in (record for name in arm.datasets for record in catalog.named(name)):
+                if not catalog.is_held_out(record, tuning.clusters):
+                    raise FlanError(
+                        f"{arm.name}: {record.name} would be scored as held out, and mixture {tuning.parts.title} has "
+                        "clusters that the paper's rule counts with it: leave it out of one of the two."
+                    )
+                if shared := sorted(kin_in(record, tuning)):
+                    raise FlanError(
+                        f"{arm.name}: {record.name} would be scored as held out, and mixture {tuning.parts.title} has "
+                        f"{shared[0]}, which shares text with it: give it a weight of 0."
+                    )
+
+
+def kin_in(record: catalog.Dataset, tuning: Tuning) -> set[str]:
+    """The datasets of a tuned model's mixtures that share text with a dataset."""
+    kin = set(catalog.kin_of(record.name))
+    own = {member.name for member in tuning.parts.datasets if {member.name, member.paper_dataset} & kin}
+    return own | (kin_in(record, tuning.start) if tuning.start else set())
+
+
+class Commands:
+    """The steps of a study's arms, in an order in which nothing comes before what it needs."""
+
+    def __init__(self, settings: Settings, arms: Sequence[Arm], more: Sequence[Tuning] = ()) -> None:
+        """Plans.
+
+        Args:
+          settings: of the study.
+          arms: what is compared.
+          more: models that are tuned and not evaluated by themselves.
+
+        Raises:
+          FlanError: a model that there is not, or an arm that mixes seen and held out.
+        """
+        self.settings, self.arms = settings, tuple(arms)
+        check(arms)
+        for model in dict.fromkeys([*(arm.model for arm in arms), *(one.model for one in more)]):
+            known_model(model, _READY)
+        self._steps: dict[str, Step] = {}
+        self._tunings = [*more, *(tuning for arm in arms for tuning in arm.tunings)]
+        self._evaluations = [(arm, one) for arm in arms for one in arm.evaluations(settings)]
+        for model in dict.fromkeys([*(one.model for one in self._tunings), *(arm.model for arm in arms)]):
+            self._prepare(model)
+        for tuning in self._tunings:
+            self._train(tuning)
+        for _, evaluation in self._evaluations:
+            self._evaluate(evaluation)
+
+    @property
+    def steps(self) -> list[Step]:
+        """In order."""
+        return list(self._steps.values())
+
+    def output_of(self, evaluation: Evaluation) -> AnyPath:
+        """The folder of an evaluation's results."""
+        return self.settings.folder / "evals" / self._evaluation_name(evaluation)
+
+    def model_dir(self, tuning: Tuning) -> AnyPath:
+        """The folder of a tuned model."""
+        return self.settings.folder / "tuned" / self._tuning_name(tuning)
+
+    def checkpoint(self, model: str) -> AnyPath:
+        """The folder of a model that is not tuned here."""
+        return self.settings.folder / "models" / model if model in _READY else user_path(model, "MODELS")
+
+    # ------------------------------------------------------------------------------------------------------- names
+
+    def _model_key(self, model: str) -> str:
+        return model if model in _READY else f"{user_path(model).name}-{digest(str(user_path(model).absolute()))}"
+
+    def _tuning_key(self, tuning: Tuning) -> dict[str, Any]:
+        return {
+            "model": self._model_key(tuning.model),
+            "mixture": tuning.parts.value,
+            "seed": tuning.seed,
+            "macros": {**self.settings.train, **tuning.macros},
+            "start": self._tuning_key(tuning.start) if tuning.start else None,
+        }
+
+    def _tuning_name(self, tuning: Tuning) -> str:
+        return _name([tuning.parts.name, f"seed_{tuning.seed}"], self._tuning_key(tuning))
+
+    def _evaluation_name(self, evaluation: Evaluation) -> str:
+        tuned = self._tuning_key(evaluation.tuning) if evaluation.tuning else self._model_key(evaluation.model)
+        head = evaluation.tuning.parts.name if evaluation.tuning else "untuned"
+        seed = [f"seed_{evaluation.tuning.seed}"] if evaluation.tuning else []
+        key = [tuned, evaluation.dataset, evaluation.style, dict(evaluation.macros)]
+        return _name([head, *seed, evaluation.dataset.replace("/", "_"), evaluation.style], key)
+
+    # ------------------------------------------------------------------------------------------------------- steps
+
+    def _add(self, words: Sequence[str], job: str, argv: Sequence[str], output: AnyPath, done: str, **more: Any) -> str:
+        tasks = [f"--tasks={one}" for one in self.settings.tasks]
+        argv = ("-m", f"flan_jax.{job}", *argv, *tasks)
+        whole = _name(words, [self._told(argument) for argument in argv]).lower().replace("_", "-")
+        head, _, end = whole.rpartition("-")
+        name = f"{head[: _LONGEST - len(end) - 1].strip('-')}-{end}"
+        self._steps.setdefault(name, Step(name, job, argv, str(output), done, **more))
+        return name
+
+    def _told(self, argument: str) -> str:
+        """An argument without the place of this study, which may be moved."""
+        return argument.replace(str(self.settings.folder), "")
+
+    def _convert(self, model: str) -> tuple[str, ...]:
+        if model not in _READY:
+            return ()
+        to = self.checkpoint(model)
+        argv = (f"--from={model}", f"--to={to}")
+        argv += () if model == names.SMOLLM else ("--tuning=untuned",)  # of an instruct model nobody can say so
+        argv += ("--tuning=unknown",) if model == names.SMOLLM else ()
+        return (self._add([CONVERT, model], CONVERT, argv, to, "manifest.json", model=model),)
+
+    def _prepared(self, model: str) -> AnyPath:
+        return self.settings.folder / "prepared" / self._model_key(model)
+
+    def _prepare(self, model: str) -> None:
+        tunings = [one for one in self._tunings if one.model == model]
+        wanted = [record.name for one in tunings for record in one.parts.datasets]
+        asked = [evaluation for _, evaluation in self._evaluations if evaluation.model == model]
+        wanted += [catalog.whole(record.name) for one in asked for record in catalog.named(one.dataset)]
+        order = {record.name: number for number, record in enumerate(catalog.datasets())}
+        chosen = sorted(set(wanted), key=lambda name: order[name])
+        shown = [style.name for one in tunings for style in one.parts.styles] or [styles.INSTRUCTIONS]
+        shown += [one.style for one in asked if styles.parse(one.style).shots]  # their exemplars are from train
+        to = self._prepared(model)
+        argv = (
+            f"--data={self.settings.data}",
+            f"--datasets={','.join(chosen)}",
+            f"--style={','.join(dict.fromkeys(shown))}",
+            f"--vocabulary={self.checkpoint(model)}/vocabulary",
+            f"--to={to}",
+        )
+        self._add([PREPARE, model], PREPARE, argv, to, "", after=self._convert(model), model=model)
+
+    def _after(self, model: str) -> tuple[str, ...]:
+        return tuple(s.name for s in self.steps if s.job == PREPARE and s.output == str(self._prepared(model)))
+
+    def _train(self, tuning: Tuning) -> str:
+        start = self.checkpoint(tuning.model) if tuning.start is None else self.model_dir(tuning.start)
+        after = self._after(tuning.model) + (() if tuning.start is None else (self._train(tuning.start),))
+        bound = {
+            "MODEL_DIR": str(self.model_dir(tuning)),
+            "PREPARED_DIR": str(self._prepared(tuning.model)),
+            "INITIAL_CHECKPOINT_PATH": str(start),
+            "MIXTURE_OR_TASK_NAME": tuning.mixture if isinstance(tuning.mixture, str) else dict(tuning.mixture),
+            "RANDOM_SEED": tuning.seed,
+        }
+        macros = {**self.settings.train, **tuning.macros}
+        steps = macros.get("TRAIN_STEPS")
+        if steps is None:
+            raise FlanError("a study needs TRAIN with TRAIN_STEPS: say how long its models are tuned.")
+        lengths = macros.get("TASK_FEATURE_LENGTHS") or {}
+        slots = steps * macros.get("BATCH_SIZE", 1) * sum(lengths.get(k, n) for k, n in _USUAL_LENGTHS.items())
+        return self._add(
+            [TRAIN, tuning.parts.name, f"seed-{tuning.seed}"],
+            TRAIN,
+            ("--gin_file=runs/tune.gin", *_bindings(macros | bound)),
+            self.model_dir(tuning),
+            f"checkpoints/{steps}",
+            after=after,
+            slots=slots,
+            model=tuning.model,
+        )
+
+    def _evaluate(self, evaluation: Evaluation) -> None:
+        tuning, output = evaluation.tuning, self.output_of(evaluation)
+        checkpoint = self.checkpoint(evaluation.model) if tuning is None else self.model_dir(tuning)
+        trained = () if tuning is None else (self._train(tuning),)
+        bound = {
+            "CHECKPOINT_PATH": str(checkpoint),
+            "EVAL_OUTPUT_DIR": str(output),
+            "PREPARED_DIR": str(self._prepared(evaluation.model)),
+            "DATASETS": (evaluation.dataset,),
+            "STYLE": evaluation.style,
+            "RUN_NAME": "untuned" if tuning is None else f"{tuning.parts.name} seed {tuning.seed}",
+        }
+        argv = ["--gin_file=runs/eval.gin", *_bindings({**evaluation.macros} | bound)]
+        argv += ["--allow_seen"] if evaluation.status != labels.HELD_OUT else []
+        words = [EVAL, output.name.rpartition("-")[0]]
+        after = self._after(evaluation.model) + trained
+        self._add(words, EVAL, argv, output, "results.json", after=after, model=evaluation.model)
+
+
+_USUAL_LENGTHS = {"inputs": 1024, "targets": 256}
+
+
+def _bindings(macros: Mapping[str, Any]) -> list[str]:
+    return [f"--gin.{name}={value!r}" for name, value in macros.items()]
+
+
+def _name(words: Sequence[str], key: Any) -> str:
+    """Of a folder or a step: words that people know, and a digest."""
+    return "-".join([*(re.sub(r"[^\w.+]+", "_", word) for word in words), digest(key)])

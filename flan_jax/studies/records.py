@@ -1,0 +1,118 @@
+"""What a study's folder keeps of the steps that were taken: when, how long, by which code. And how long others take."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+
+from flan_jax.errors import FlanError
+from flan_jax.files import AnyPath, make_folder, user_path, write_atomic
+from flan_jax.json_lines import from_json, to_json
+from flan_jax.revision import code_revision
+from flan_jax.studies.plan import EVAL, TRAIN, Step
+
+_DATA = "data.json"  # in the folder: what all of it was made from
+_STEPS = "steps"
+
+
+def check_data(folder: AnyPath, data: str) -> None:
+    """Makes sure that a study's folder is of one kind of data.
+
+    Raises:
+      FlanError: it was made from other data.
+    """
+    path = folder / _DATA
+    if path.exists():
+        try:
+            kept = from_json(path.read_text(encoding="utf-8"))["data"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FlanError(f"{path} is damaged: give another STUDY_DIR.") from error
+        if kept != data:
+            raise FlanError(f"{folder} was made from DATA {kept}, not {data}: give another STUDY_DIR.")
+        return
+    make_folder(folder)
+    write_atomic(path, to_json({"data": data}) + "\n")
+
+
+def is_done(folder: AnyPath, step: Step) -> bool:
+    """Whether a step was taken with these arguments, and what it wrote is still there."""
+    kept = _kept(folder, step)
+    return kept is not None and (user_path(step.output) / step.done).exists()
+
+
+def keep(folder: AnyPath, step: Step, seconds: float) -> None:
+    """Writes down that a step is done."""
+    make_folder(folder / _STEPS)
+    about = {
+        "step": step.name,
+        "argv": list(step.argv),
+        "seconds": round(seconds, 1),
+        "slots": step.slots,
+        "model": step.model,
+        "job": step.job,
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "code": code_revision(),
+    }
+    write_atomic(folder / _STEPS / f"{step.name}.json", json.dumps(about, indent=1, default=str) + "\n")
+
+
+def _kept(folder: AnyPath, step: Step) -> dict | None:
+    path = folder / _STEPS / f"{step.name}.json"
+    try:
+        found = from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("step") == step.name else None
+
+
+# ---------------------------------------------------------------------------------------------------------- estimates
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """How long a step may take.
+
+    Attributes:
+      seconds: None where nothing like it was done yet in this folder.
+      of: how many steps that were done say so.
+    """
+
+    seconds: float | None
+    of: int
+
+
+def estimates(folder: AnyPath, steps: Sequence[Step]) -> dict[str, Estimate]:
+    """By the steps that this folder has done: a training by its slots, others by what their kind took.
+
+    Seconds are of the machine that did them, with whatever else it did.
+    """
+    path = folder / _STEPS
+    kept = []
+    for file in sorted(path.glob("*.json")) if path.exists() else ():
+        try:
+            found = from_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and isinstance(found.get("seconds"), int | float):
+            kept.append(found)
+    out = {}
+    for step in steps:
+        alike = [one for one in kept if one.get("job") == step.job and one.get("model") == step.model]
+        if step.job == EVAL:
+            same = [one for one in alike if _evaluated(one["argv"]) == _evaluated(step.argv)]
+            alike = same or alike
+        if not alike:
+            out[step.name] = Estimate(None, 0)
+        elif step.job == TRAIN:
+            slots = sum(one.get("slots", 0) for one in alike)
+            speed = slots / max(sum(one["seconds"] for one in alike), 1e-9)
+            out[step.name] = Estimate(step.slots / speed if speed else None, len(alike))
+        else:
+            out[step.name] = Estimate(sum(one["seconds"] for one in alike) / len(alike), len(alike))
+    return out
+
+
+def _evaluated(argv: Sequence[str]) -> str:
+    return next((one for one in argv if one.startswith("--gin.DATASETS=")), "")

@@ -1,0 +1,294 @@
+"""The scores of a study: of every arm, with what it is beside another arm, and nothing that mixes kinds of scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flan_jax import catalog, styles
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import clusters, labels
+from flan_jax.reporting import comparisons
+from flan_jax.reporting import runs as finished
+from flan_jax.reporting.comparisons import Difference
+from flan_jax.reporting.evidence import Evidence, gather
+from flan_jax.reporting.runs import Run
+from flan_jax.reporting.statistics import LEVEL, holm
+from flan_jax.studies.plan import Arm, Commands
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What an arm has on a dataset, or a cluster's mean.
+
+    Attributes:
+      name: of the dataset or cluster.
+      mean: over templates and seeds, 0 to 1.
+      runs: of each seed; one value for a model that is not tuned.
+      std: over seeds; None of a single run.
+      over_templates: standard deviation over templates, mean of the seeds; None of a cluster or a single template.
+      examples: test examples; of a cluster, of its smallest dataset.
+      metric: its name; empty for a cluster.
+      random: what guessing gives; None where nothing can be guessed.
+    """
+
+    name: str
+    mean: float
+    runs: tuple[float, ...]
+    std: float | None
+    over_templates: float | None
+    examples: int
+    metric: str
+    random: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """An arm beside the better of some others.
+
+    Attributes:
+      name: of the dataset or cluster.
+      beside: the arm that it is compared with, the better of them on these very examples.
+      difference: see `reporting.comparisons.Difference`; means over the seeds.
+      of_seeds: the difference of each seed by itself.
+      corrected: p after Holm's correction over all gains of the study; None where there is no test.
+      interval: of the difference, at a level of 95 % for all gains of the study together, over examples and templates.
+    """
+
+    name: str
+    beside: str
+    difference: Difference
+    of_seeds: tuple[float, ...]
+    corrected: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def value(self) -> float:
+        """The difference, -1 to 1."""
+        return self.difference.interval.value
+
+    @property
+    def verdict(self) -> str:
+        """ "gain" or "loss": where the interval is without 0, the corrected p below 5 %, and all seeds agree."""
+        if self.interval is None or self.corrected is None:
+            return comparisons.TOO_FEW
+        low, high = self.interval
+        alike = all(one > 0 for one in self.of_seeds) or all(one < 0 for one in self.of_seeds)
+        if low <= 0 <= high or self.corrected >= LEVEL or not alike:
+            return ""
+        return "gain" if self.value > 0 else "loss"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; shares from -1 to 1."""
+        return {
+            "name": self.name,
+            "beside": self.beside,
+            "difference": self.value,
+            "of_seeds": list(self.of_seeds),
+            "examples": self.difference.examples,
+            "p": self.difference.p,
+            "p_holm": self.corrected,
+            "interval": None if self.interval is None else list(self.interval),
+            "verdict": self.verdict,
+        }
+
+
+class Results:
+    """The finished evaluations of a study's arms."""
+
+    def __init__(self, commands: Commands) -> None:
+        """Reads them.
+
+        Raises:
+          FlanError: one is missing or broken; or a score is not of the kind that its arm is to have: held out or seen,
+            zero-shot or few-shot, of as many examples as the others.
+        """
+        self.arms: dict[str, Arm] = {arm.name: arm for arm in commands.arms}
+        if len(self.arms) < len(commands.arms):
+            raise FlanError("a study has two arms of one name.")
+        self._settings = commands.settings
+        self._runs: dict[str, list[Run]] = {}
+        for arm in commands.arms:
+            found = [self._load(commands, arm, number) for number in range(max(1, len(arm.tunings)))]
+            self._runs[arm.name] = found
+        self._check_examples()
+        self._pairs: dict[tuple[str, str], Evidence] = {}
+
+    def _load(self, commands: Commands, arm: Arm, number: int) -> Run:
+        """One seed's evaluations of an arm, all its datasets together."""
+        tuning = arm.tunings[number] if arm.tunings else None
+        each = [one for one in arm.evaluations(commands.settings) if one.tuning is tuning]
+        name = arm.name if len(arm.tunings) < 2 else f"{arm.name} seed {tuning.seed}"
+        loaded = [finished.load_run(name, commands.output_of(one)) for one in each]
+        for run in loaded:
+            self._check(arm, run)
+        datasets = {dataset: figures for run in loaded for dataset, figures in run.results["datasets"].items()}
+        whole = {**loaded[0].results, "datasets": datasets, "clusters": {}}
+        whole["invalid"] = [one for run in loaded for one in run.results.get("invalid", ())]
+        whole["skipped"] = [one for run in loaded for one in run.results.get("skipped", ())]
+        lines = {d: finished.predictions(run, d) for run in loaded for d in run.results["datasets"]}
+        return Run(name, whole, None, lines)
+
+    def _check(self, arm: Arm, run: Run) -> None:
+        asked = styles.parse(run.results.get("settings", {}).get("style", styles.INSTRUCTIONS))
+        if asked != styles.parse(arm.style):
+            raise FlanError(f"{arm.name}: {run.output_dir} was asked in the style {asked.name}, not {arm.style}.")
+        for dataset, figures in run.datasets.items():
+            if figures["status"] != arm.status:
+                raise FlanError(
+                    f"{arm.name}: {dataset} is {figures['status'] or 'of no known status'} for its model, and this "
+                    f"study has scores that are {arm.status}: nothing is reported."
+                )
+        if invalid := run.results.get("invalid"):
+            raise FlanError(f"{arm.name}: {invalid[0]['dataset']} has no result: {invalid[0]['reason']}")
+
+    def _check_examples(self) -> None:
+        counts: dict[str, dict[int, str]] = {}
+        for arm, runs in self._runs.items():
+            for run in runs:
+                for dataset, figures in run.datasets.items():
+                    counts.setdefault(dataset, {})[figures["examples"]] = arm
+        for dataset, found in counts.items():
+            if len(found) > 1:
+                said = " and ".join(f"{count} in {arm}" for count, arm in found.items())
+                raise FlanError(f"{dataset} was scored on {said} test examples: a study compares the same ones.")
+
+    # ------------------------------------------------------------------------------------------------------ figures
+
+    @property
+    def datasets(self) -> dict[str, list[str]]:
+        """The datasets that any arm has, by cluster, in the catalog's order."""
+        return finished.by_cluster([run for runs in self._runs.values() for run in runs])
+
+    def runs(self, arm: str) -> Sequence[Run]:
+        """The run of each seed."""
+        return self._runs[arm]
+
+    def has(self, arm: str, dataset: str) -> bool:
+        """Whether an arm has a dataset."""
+        return all(dataset in run.datasets for run in self._runs[arm])
+
+    def score(self, arm: str, dataset: str) -> Score:
+        """Of a dataset."""
+        each = [run.datasets[dataset] for run in self._runs[arm]]
+        means = tuple(figures["mean"] for figures in each)
+        spreads = [figures["std"] for figures in each if len(figures["templates"]) > 1]
+        return Score(
+            dataset,
+            statistics.fmean(means),
+            means,
+            statistics.stdev(means) if len(means) > 1 else None,
+            statistics.fmean(spreads) if spreads else None,
+            each[0]["examples"],
+            clusters.headline_metric(each[0]),
+            each[0].get("random"),
+        )
+
+    def shared(self, cluster: str, arms: Sequence[str]) -> tuple[str, ...]:
+        """The datasets of a cluster's mean: the paper's, that all these arms have."""
+        over = finished.common([run for arm in arms for run in self._runs[arm]])
+        return over[cluster].datasets if cluster in over else ()
+
+    def mean(self, arm: str, datasets: Sequence[str], name: str) -> Score:
+        """Of several datasets, as of a cluster."""
+        found = [self.score(arm, dataset) for dataset in datasets]
+        runs = tuple(statistics.fmean(values) for values in zip(*(one.runs for one in found), strict=True))
+        guessed = [one.random for one in found]
+        return Score(
+            name,
+            statistics.fmean(runs),
+            runs,
+            statistics.stdev(runs) if len(runs) > 1 else None,
+            None,
+            min(one.examples for one in found),
+            "",
+            None if None in guessed else statistics.fmean(guessed),
+        )
+
+    def best(self, arms: Sequence[str], datasets: Sequence[str]) -> str:
+        """The arm with the highest mean over datasets."""
+        return max(arms, key=lambda arm: self.mean(arm, datasets, "").mean)
+
+    # ------------------------------------------------------------------------------------------------------- gains
+
+    def gains(self, arm: str, others: Sequence[str], cluster: str) -> tuple[Gain | None, list[Gain]]:
+        """An arm beside the better of others, for a cluster's mean and for each of its datasets.
+
+        The better one is chosen for the mean and for each dataset by itself, on the test examples, which can only make
+        a gain smaller.
+
+        Returns:
+          (of the cluster's mean, of each dataset); the first is None where the arms share no dataset. Not corrected.
+        """
+        shared = self.shared(cluster, [arm, *others])
+        if not shared:
+            return None, []
+        each = [self._gain(arm, self.best(others, (name,)), name, (name,)) for name in shared]
+        beside = self.best(others, shared)
+        whole = self._gain(arm, beside, cluster, shared)
+        return whole, each
+
+    def _gain(self, arm: str, beside: str, name: str, datasets: Sequence[str]) -> Gain:
+        difference = self._difference(beside, self._together(arm), datasets, name)
+        base = self.mean(beside, datasets, name).mean
+        of_seeds = tuple(value - base for value in self.mean(arm, datasets, name).runs)
+        return Gain(name, beside, difference, of_seeds)
+
+    def _together(self, arm: str) -> Run:
+        runs = self._runs[arm]
+        return runs[0] if len(runs) == 1 else finished.as_one(arm, runs)
+
+    def _difference(self, beside: str, run: Run, datasets: Sequence[str], name: str) -> Difference:
+        key = (beside, run.name)
+        if key not in self._pairs:
+            first = self._together(beside)
+            other = run if run.name != first.name else dataclasses.replace(run, name=f"{run.name} (other)")
+            self._pairs[key] = gather([first, other])
+        comparison = self._pairs[key].comparisons[0]
+        for dataset in datasets:
+            if dataset in comparison.apart:
+                raise FlanError(
+                    f"{beside} and {run.name} cannot be compared on {dataset}: {comparison.apart[dataset]}."
+                )
+        if missing := [dataset for dataset in datasets if dataset not in comparison.datasets]:
+            raise FlanError(f"{missing[0]} has no predictions at hand in {beside} or {run.name}: run the study again.")
+        found = [comparison.datasets[dataset] for dataset in datasets]
+        return found[0] if len(found) == 1 else comparisons.of_cluster(found)
+
+
+def corrected(gains: Sequence[Gain]) -> list[Gain]:
+    """Gains with Holm's p over all of them, and intervals that hold for all together (Bonferroni).
+
+    An interval is the difference less and more z times its bootstrap standard error, over examples and templates where
+    there are several templates; z is that of a level of 5 % over the number of gains.
+    """
+    tested = {number: gain.difference.p for number, gain in enumerate(gains) if gain.difference.p is not None}
+    p_values = holm(tested)
+    z = statistics.NormalDist().inv_cdf(1 - LEVEL / 2 / max(1, len(tested)))
+    out = []
+    for number, gain in enumerate(gains):
+        wide = gain.difference.over_templates or gain.difference.interval
+        error = wide.stderr
+        if number not in tested or error is None:
+            out.append(gain)
+            continue
+        interval = (gain.value - z * error, gain.value + z * error)
+        out.append(dataclasses.replace(gain, corrected=p_values[number], interval=interval))
+    return out
+
+
+def cluster_of(name: str) -> str:
+    """The cluster of a dataset or its variant, or of a cluster itself."""
+    return next(iter(catalog.named(name))).cluster
+
+
+def held_out(arm: Arm) -> bool:
+    """Whether an arm's scores are of datasets that its model has not seen."""
+    return arm.status == labels.HELD_OUT
+
+
+def percent_of(scores: Mapping[str, Score]) -> dict[str, float]:
+    """Means in percent, by name."""
+    return {name: 100 * score.mean for name, score in scores.items()}

@@ -1,0 +1,177 @@
+"""What a study is run with, resolved and checked in one place; gin's macros of gin/studies/study.gin set it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gin
+
+from flan_jax import catalog, macros, styles, values
+from flan_jax.errors import FlanError, near_names, unknown_name
+from flan_jax.files import AnyPath, user_path
+
+# Macros that the study sets itself, of the runs that it tunes and of the evaluations.
+_OWN_TRAIN = ("MODEL_DIR", "PREPARED_DIR", "INITIAL_CHECKPOINT_PATH", "MIXTURE_OR_TASK_NAME", "RANDOM_SEED", "TASKS")
+_OWN_TRAIN += ("MODEL", "VOCABULARY", "DATASETS")
+_OWN_EVAL = ("CHECKPOINT_PATH", "EVAL_OUTPUT_DIR", "PREPARED_DIR", "DATASETS", "STYLE", "RUN_NAME", "BASELINE_DIR")
+_OWN_EVAL += ("BASELINE_NAME", "STEP", "TASKS", "CONTAMINATION")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a study is run with.
+
+    Attributes:
+      name: which study.
+      folder: where all studies of these data keep what they make.
+      data: as `flan_jax.prepare` takes it.
+      models: packaged models by name, or checkpoint folders; the first is used where a study has one.
+      clusters: what is held out and evaluated.
+      datasets: what is evaluated of these clusters; empty for all of it.
+      seeds: a tuned model each; the mean and its spread are over them.
+      points: what the study varies; None takes the study's own.
+      train: macros of `flan_jax.train` for every tuned model.
+      evaluate: macros of `flan_jax.eval` for every evaluation.
+      baselines: styles in which the untuned model is asked.
+      tasks: modules of the user's own with more datasets.
+    """
+
+    name: str
+    folder: AnyPath
+    data: str
+    models: tuple[str, ...]
+    clusters: tuple[str, ...]
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    points: tuple[Any, ...] | None
+    train: Mapping[str, Any]
+    evaluate: Mapping[str, Any]
+    baselines: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """The model of a study that has one."""
+        return self.models[0]
+
+    @property
+    def style(self) -> str:
+        """How tuned models are asked: in the first of the baselines' styles that has instructions."""
+        asked = [style for style in self.baselines if styles.parse(style).words == styles.INSTRUCTIONS]
+        return asked[0] if asked else styles.INSTRUCTIONS
+
+    def evaluated(self, cluster: str) -> tuple[str, ...]:
+        """What is evaluated of a cluster: the cluster itself, or those of DATASETS that are in it."""
+        if not self.datasets:
+            return (cluster,)
+        return tuple(name for name in self.datasets if catalog.named(name)[0].cluster == cluster)
+
+    def varied(self, usual: Sequence[Any]) -> tuple[Any, ...]:
+        """The points of the study, by default those."""
+        return tuple(usual) if self.points is None else self.points
+
+
+@gin.configurable(module="flan_jax.studies")
+@macros.checked
+def study(
+    *,
+    name: str,
+    study_dir: str,
+    data: str,
+    models: Sequence[str],
+    clusters: Sequence[str],
+    seeds: Sequence[int],
+    datasets: Sequence[str] | None = None,
+    points: Sequence[Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    evaluate: Mapping[str, Any] | None = None,
+    baselines: Sequence[str] = (styles.INSTRUCTIONS, styles.GPT3),
+    tasks: Sequence[str] | None = None,
+) -> Settings:
+    """The settings of a study.
+
+    Args:
+      name: of the study, as `kinds.names` lists them.
+      study_dir: where everything is written; several studies of the same data may share it.
+      data: "samples", "tfds", or a folder, as of `flan_jax.prepare`.
+      models: packaged models by name, "tiny", or checkpoint folders.
+      clusters: what is held out and evaluated.
+      seeds: of the tuned models, one each.
+      datasets: what is evaluated of these clusters; None for all of them.
+      points: what the study varies; None takes its own.
+      train: macros of `flan_jax.train` for every tuned model, by name.
+      evaluate: macros of `flan_jax.eval` for every evaluation, by name.
+      baselines: styles in which the untuned model is asked.
+      tasks: modules of your own with more datasets.
+
+    Raises:
+      FlanError: a value of another kind, a name that is there twice, or a macro that the study sets itself.
+    """
+    for what, listed in (("MODELS", models), ("CLUSTERS", clusters), ("TUNING_SEEDS", seeds), ("BASELINES", baselines)):
+        if twice := next((one for one in listed if list(listed).count(one) > 1), None):
+            raise FlanError(f"{what} has {twice!r} twice: leave one out.")
+    listed = {cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters}
+    if datasets is not None:
+        if stray := [name for name in datasets if not any(name in found for found in listed.values())]:
+            raise FlanError(f"DATASETS has {stray[0]!r}, which is in none of CLUSTERS {', '.join(clusters)}.")
+        if empty := [cluster for cluster, found in listed.items() if not found]:
+            raise FlanError(
+                f"CLUSTERS has {empty[0]!r}, of which DATASETS has nothing: leave it out, or DATASETS=None."
+            )
+    data_text = data if data in ("samples", "tfds") or "://" in data else str(user_path(data, "DATA").absolute())
+    return Settings(
+        name=name,
+        folder=user_path(study_dir, "STUDY_DIR").absolute() if "://" not in study_dir else user_path(study_dir),
+        data=data_text,
+        models=tuple(models),
+        clusters=tuple(catalog.cluster(cluster).name for cluster in clusters),
+        datasets=tuple(datasets or ()),
+        seeds=tuple(seeds),
+        points=None if points is None else tuple(points),
+        train=macro_values("TRAIN", train or {}, "train", _OWN_TRAIN),
+        evaluate=macro_values("EVAL", evaluate or {}, "evaluate", _OWN_EVAL),
+        baselines=tuple(styles.parse(style).name for style in baselines),
+        tasks=tuple(tasks or ()),
+    )
+
+
+def macro_values(of: str, given: Mapping[str, Any], function: str, own: Sequence[str] = ()) -> dict[str, Any]:
+    """Checked values of macros that are passed on to another program.
+
+    Args:
+      of: what the user calls the dictionary.
+      given: values by macro.
+      function: "train" or "evaluate": whose macros they have to be.
+      own: macros that the study sets itself.
+
+    Raises:
+      FlanError: a macro that there is not, that the study sets itself, or a value of another kind.
+    """
+    known = {m for m, s in macros.BY_MACRO.items() if any(_is_of(argument, function) for argument in s.arguments)}
+    found = {}
+    for name, value in given.items():
+        if name in own:
+            raise FlanError(f"{of} sets {name}, which the study sets itself: leave it out.")
+        if name not in known:
+            raise FlanError(
+                f"{of} has no macro {values.shown(name)}: {near_names(str(name), sorted(known - set(own)))}"
+            )
+        setting = macros.BY_MACRO[name]
+        values.checked(f"{of}[{name!r}]", setting.kind, value, setting.meaning)
+        found[name] = value
+    return found
+
+
+def _is_of(argument: str, function: str) -> bool:
+    head = argument.partition(".")[0]
+    if function == "train":
+        return head not in ("evaluate", "study", "tasks", "precompile")
+    return head == function
+
+
+def known_model(name: str, packaged: Sequence[str]) -> None:
+    """Raises a FlanError where a model is neither packaged nor a checkpoint folder."""
+    if name not in packaged and not (user_path(name, "MODELS") / "manifest.json").exists():
+        raise unknown_name("model", name, packaged, "(or a checkpoint folder, as python -m flan_jax.convert writes it)")

@@ -1,0 +1,225 @@
+"""Runs an experiment of the paper, from the data to its tables and figures.
+
+python -m flan_jax.study --gin_file=studies/held_out_clusters.gin --budget=small \
+  --gin.STUDY_DIR="'studies'" --gin.DATA="'data'"
+python -m flan_jax.study --list
+
+It plans what has to be tuned and evaluated, leaves out what is done, runs the rest one after another and writes
+STUDY_DIR/<study>/study.html. Interrupted, the same command goes on. --dry_run shows the plan with times and runs
+nothing; --units=FILE writes it for a launcher (--units of `flan_jax.launch.tpu_vm`, `gke`, `xm_launch`), after which
+the same command here collects. --budget is one of tiny, small and paper: files of gin/studies/budgets, read after the
+study's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+from etils import epy
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from flan_jax import configuration, options
+from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.files import user_path, write_atomic
+from flan_jax.json_lines import to_json
+from flan_jax.launch import work
+from flan_jax.quiet import quiet_loggers
+from flan_jax.values import Whole
+
+with epy.lazy_imports():  # not before the command line is read
+    from flan_jax.studies import document, kinds, records
+    from flan_jax.studies import plan as plans
+    from flan_jax.studies import settings as studied
+
+BUDGETS = ("tiny", "small", "paper")
+_DEFAULT_BUDGET = "small"
+
+
+def unit_of(step: plans.Step) -> work.Unit:
+    """A step as launchers start it."""
+    job = {plans.TRAIN: work.TRAIN, plans.EVAL: work.EVAL}.get(step.job, work.PROGRAM)
+    return work.Unit(step.name, job, step.argv, step.output, step.after)
+
+
+def run(
+    settings: studied.Settings,
+    again: Sequence[str],
+    *,
+    dry_run: bool = False,
+    units: str | None = None,
+    restarts: int = 0,
+    execute: Callable[[work.Unit, int], int] = work.run_here,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Plans a study, runs what is left, and writes its tables and figures.
+
+    Args:
+      settings: see `studies.settings.study`.
+      again: the command line, for whoever repeats it.
+      dry_run: show the plan and run nothing.
+      units: write the units that are left to this file, for a launcher, and run nothing.
+      restarts: how often a step that was preempted or hung is started again without progress.
+      execute: runs a unit; gives its exit status.
+      say: prints a line.
+
+    Returns:
+      What study.json holds; of a dry run, the plan.
+
+    Raises:
+      FlanError: bad input, a step that failed, or scores that do not belong together.
+    """
+    kind = kinds.study(settings.name)
+    if settings.points is not None and not kind.points:
+        raise FlanError(f"study {kind.name} varies nothing by POINTS: leave them out.")
+    commands = kind.plan(settings)
+    records.check_data(settings.folder, settings.data)
+    left = [step for step in commands.steps if not records.is_done(settings.folder, step)]
+    estimates = records.estimates(settings.folder, commands.steps)
+    plan = _planned(commands.steps, {step.name for step in left}, estimates)
+    if dry_run:
+        Console(width=160).print(_table(plan))
+        say(_summary(plan))
+        return {"study": kind.name, "steps": plan}
+    if units is not None:
+        content = {"units": [unit_of(step).__dict__ for step in left]}
+        write_atomic(user_path(units, "--units"), json.dumps(content, indent=1) + "\n")
+        say(f"{len(left)} units in {units}: start them with --units={units} of a launcher, then run this again.")
+        return {"study": kind.name, "steps": plan}
+    say(_summary(plan))
+    by_name = {step.name: step for step in left}
+
+    def take(unit: work.Unit) -> int:
+        began = time.monotonic()
+        status = execute(unit, restarts)
+        if not status:
+            step = by_name[unit.name]
+            if not (user_path(step.output) / step.done).exists():
+                say(f"{step.name} ended well and left no {step.done or 'folder'} in {step.output}")
+                return 1
+            records.keep(settings.folder, step, time.monotonic() - began)
+        return status
+
+    done = {step.name for step in commands.steps} - set(by_name)
+    todo = [unit_of(plans.Step(**{**step.__dict__, "after": tuple(set(step.after) - done)})) for step in left]
+    if status := work.run_all(todo, take):
+        raise FlanError(
+            f"study {kind.name}: a step ended with status {status}, above; mend what it says and run the same command, "
+            "which goes on."
+        )
+    shown = kind.show(commands)
+    paths = document.write(
+        settings.folder / kind.name, kind.name, kind.question, kind.source, commands, shown, list(again)
+    )
+    for line in shown.said:
+        say(line)
+    say(f"study: {paths['html']}")
+    return json.loads(paths["json"].read_text(encoding="utf-8"))
+
+
+def run_files(files: Sequence[str], bindings: Sequence[str], again: Sequence[str], **more: Any) -> dict[str, Any]:
+    """Runs the study that gin files and bindings describe; see `run` for the others.
+
+    Raises:
+      FlanError: see `run`.
+    """
+    from flan_jax.studies import settings as _  # noqa: F401 - makes `study` known to gin, which the files bind
+
+    configuration.parse(files, bindings)
+    return run(gin.get_configurable("study")(), again, **more)
+
+
+def _planned(steps: Sequence[plans.Step], left: set[str], estimates: dict) -> list[dict]:
+    return [
+        {
+            "name": step.name,
+            "job": step.job,
+            "done": step.name not in left,
+            "seconds": None if estimates[step.name].seconds is None else round(estimates[step.name].seconds),
+            "from": estimates[step.name].of,
+            "output": step.output,
+            "command": shlex.join(["python", *step.argv]),
+        }
+        for step in steps
+    ]
+
+
+def _table(plan: Sequence[dict]) -> RichTable:
+    table = RichTable(box=None, header_style="bold")
+    for head, justify in (("step", "left"), ("job", "left"), ("state", "left"), ("about", "right")):
+        table.add_column(head, justify=justify)
+    for step in plan:
+        about = "" if step["done"] else _time(step["seconds"])
+        table.add_row(step["name"], step["job"], "done" if step["done"] else "to do", about)
+    return table
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "not known yet"
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{seconds:.0f} s"
+    )
+
+
+def _summary(plan: Sequence[dict]) -> str:
+    left = [step for step in plan if not step["done"]]
+    known = [step["seconds"] for step in left if step["seconds"] is not None]
+    unknown = len(left) - len(known)
+    told = f", about {_time(sum(known))}" if known else ""
+    told += f", {unknown} of a kind that was not timed here yet" if unknown and known else ""
+    return f"{len(plan)} steps, {len(plan) - len(left)} done, {len(left)} to do{told}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line and the gin configuration, and runs the study."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = options.Parser(
+        prog="python -m flan_jax.study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="--gin_file=FILE and --gin.NAME=VALUE configure the study; macros are listed in gin/studies/study.gin.",
+    )
+    parser.add_argument(
+        "--budget", choices=BUDGETS, default=_DEFAULT_BUDGET, help="how much: a file of studies/budgets"
+    )
+    parser.add_argument("--dry_run", action="store_true", help="show the plan and run nothing")
+    parser.add_argument("--units", type=options.path, help="write what is left to do for a launcher, and run nothing")
+    parser.add_argument("--restarts", type=options.of(Whole(0)), default=0, help="of a step without progress")
+    parser.add_argument("--list", action="store_true", help="list the studies")
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
+    quiet_loggers()
+    with one_line_errors():
+        files, bindings, rest = configuration.split_arguments(given)
+        arguments = parser.parse_args(rest)
+        if arguments.list:
+            for one in kinds.studies().values():
+                print(f"{one.name}: {one.question} ({one.source})")
+            return
+        if not files:
+            raise FlanError("name the study: --gin_file=studies/held_out_clusters.gin; --list shows all.")
+        found = run_files(
+            [*files, f"studies/budgets/{arguments.budget}.gin"],
+            bindings,
+            ["python", "-m", "flan_jax.study", *given],
+            dry_run=arguments.dry_run,
+            units=arguments.units,
+            restarts=arguments.restarts,
+        )
+        if arguments.json:
+            print(to_json(found))
+
+
+if __name__ == "__main__":
+    main()
