@@ -413,6 +413,7 @@ SETTINGS = (
     Setting("BASELINES", Several(_STYLE), "styles in which the untuned model is asked", ("study.baselines",)),
     Setting("TUNING_SEEDS", Several(Whole(0, SEEDS)), "a tuned model each", ("study.seeds",)),
     Setting("POINTS", or_none(Points(), "the study's own"), "what the study varies", ("study.points",)),
+    Setting("MAX_POINTS", or_none(Whole(1), "all of them"), "how many of its points it keeps", ("study.max_points",)),
     Setting(
         "TRAIN",
         or_none(Macros(), "the budget's"),

@@ -329,7 +329,6 @@ class Commands:
         order = {record.name: number for number, record in enumerate(catalog.datasets())}
         chosen = sorted(set(wanted), key=lambda name: order[name])
         shown = [style.name for one in tunings for style in one.parts.styles] or [styles.INSTRUCTIONS]
-        shown += [one.style for one in asked if styles.parse(one.style).shots]  # their exemplars are from train
         to = self.prepared(model)
         argv = (
             f"--data={self.settings.data}",

@@ -189,7 +189,8 @@ class Results:
     def shared(self, cluster: str, arms: Sequence[str]) -> tuple[str, ...]:
         """The datasets of a cluster's mean: the paper's, that all these arms have."""
         over = finished.common([run for arm in arms for run in self._runs[arm]])
-        return over[cluster].datasets if cluster in over else ()
+        found = over[cluster].datasets if cluster in over else ()
+        return tuple(dataset for dataset in found if all(self.has(arm, dataset) for arm in arms))
 
     def mean(self, arm: str, datasets: Sequence[str], name: str) -> Score:
         """Of several datasets, as of a cluster."""
@@ -225,13 +226,12 @@ class Results:
         shared = self.shared(cluster, [arm, *others])
         if not shared:
             return None, []
-        each = [self.gain(arm, self.best(others, (name,)), name, (name,)) for name in shared]
-        beside = self.best(others, shared)
-        whole = self.gain(arm, beside, cluster, shared)
-        return whole, each
+        each = [self.gain(arm, others, name, (name,)) for name in shared]
+        return self.gain(arm, others, cluster, shared), each
 
-    def gain(self, arm: str, beside: str, name: str, datasets: Sequence[str]) -> Gain:
-        """An arm beside another, for the mean over datasets, as of a cluster; not corrected."""
+    def gain(self, arm: str, others: Sequence[str], name: str, datasets: Sequence[str]) -> Gain:
+        """An arm beside the better of others on the mean of some datasets, which all have. Not corrected."""
+        beside = self.best(others, datasets)
         difference = self._difference(beside, self.together(arm), datasets, name)
         base = self.mean(beside, datasets, name).mean
         of_seeds = tuple(value - base for value in self.mean(arm, datasets, name).runs)
@@ -258,6 +258,13 @@ class Results:
             raise FlanError(f"{missing[0]} has no predictions at hand in {beside} or {run.name}: run the study again.")
         found = [comparison.datasets[dataset] for dataset in datasets]
         return found[0] if len(found) == 1 else comparisons.of_cluster(found)
+
+
+def mean_gain(gains: Sequence[Gain], name: str) -> Gain:
+    """The mean of the gains of clusters, each beside its own better arm. Not corrected."""
+    beside = " and ".join(dict.fromkeys(gain.beside for gain in gains))
+    of_seeds = tuple(statistics.fmean(each) for each in zip(*(gain.of_seeds for gain in gains), strict=True))
+    return Gain(name, beside, comparisons.of_cluster([gain.difference for gain in gains]), of_seeds)
 
 
 def corrected(gains: Sequence[Gain]) -> list[Gain]:

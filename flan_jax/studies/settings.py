@@ -12,6 +12,7 @@ from flan_jax import catalog, macros, styles, values
 from flan_jax.errors import FlanError, near_names, unknown_name
 from flan_jax.files import AnyPath, user_path
 from flan_jax.studies import recipes
+from flan_jax.values import Kind, Several
 
 # Macros that the study sets itself, of the runs that it tunes and of the evaluations.
 OWN_TRAIN = ("MODEL_DIR", "PREPARED_DIR", "INITIAL_CHECKPOINT_PATH", "MIXTURE_OR_TASK_NAME", "RANDOM_SEED", "TASKS")
@@ -32,6 +33,7 @@ class Settings:
       clusters: what is held out and evaluated.
       seeds: a tuned model each; the mean and its spread are over them.
       points: what the study varies; None takes the study's own.
+      max_points: so many of them are kept, evenly spread, the first and the last among them; None keeps all.
       train: macros of `flan_jax.train` for every tuned model.
       evaluate: macros of `flan_jax.eval` for every evaluation.
       baselines: styles in which the untuned model is asked.
@@ -51,15 +53,35 @@ class Settings:
     baselines: tuple[str, ...]
     tasks: tuple[str, ...] = ()
     judged_by: tuple[str, ...] | None = None
+    max_points: int | None = None
 
     @property
     def model(self) -> str:
         """The model of a study that has one."""
         return self.models[0]
 
-    def varied(self, usual: Sequence[Any]) -> tuple[Any, ...]:
-        """The points of the study, by default those."""
-        return tuple(usual) if self.points is None else self.points
+    def has(self, record: catalog.Dataset) -> bool:
+        """Whether DATA has a folder of a dataset; of TFDS's own data, and of the samples, all of them count."""
+        if self.data in ("samples", "tfds"):
+            return True
+        folders = (record.folder, record.source.partition(":")[0])
+        return any((user_path(self.data, "DATA") / folder).is_dir() for folder in folders)
+
+    def varied(self, usual: Sequence[Any], kind: Kind | None = None) -> tuple[Any, ...]:
+        """The points of the study, by default those, as many as MAX_POINTS lets it have.
+
+        Args:
+          usual: the study's own.
+          kind: what each has to be; None where the study looks itself.
+
+        Raises:
+          FlanError: a point of another kind.
+        """
+        every = tuple(usual) if self.points is None else self.points
+        if kind is not None:
+            every = tuple(values.checked("POINTS", Several(kind), every, "what the study varies"))
+        most = len(every) if self.max_points is None else min(self.max_points, len(every))
+        return tuple(every[round(number * (len(every) - 1) / max(1, most - 1))] for number in range(most))
 
 
 @gin.configurable(module="flan_jax.studies")
@@ -73,6 +95,7 @@ def study(
     clusters: Sequence[str],
     seeds: Sequence[int],
     points: Sequence[Any] | None = None,
+    max_points: int | None = None,
     train: Mapping[str, Any] | None = None,
     evaluate: Mapping[str, Any] | None = None,
     baselines: Sequence[str] = (styles.INSTRUCTIONS, styles.GPT3),
@@ -91,6 +114,7 @@ def study(
       clusters: what is held out and evaluated.
       seeds: of the tuned models, one each.
       points: what the study varies; None takes its own.
+      max_points: so many of them are kept, evenly spread; None keeps all.
       train: macros of `flan_jax.train` for every tuned model, by name, in place of the budget's.
       evaluate: macros of `flan_jax.eval` for every evaluation, by name.
       baselines: styles in which the untuned model is asked.
@@ -121,6 +145,7 @@ def study(
         clusters=held_out,
         seeds=tuple(seeds),
         points=None if points is None else tuple(points),
+        max_points=max_points,
         train=own | chosen if train is None else chosen | own,
         evaluate=macro_values("EVAL", evaluate or {}, "evaluate", _OWN_EVAL),
         baselines=tuple(styles.parse(style).name for style in baselines),

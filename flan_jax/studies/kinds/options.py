@@ -89,10 +89,10 @@ def show(commands: Commands) -> Shown:
             continue
         shared[cluster] = over
         for style, (untuned, tuned) in names.items():
-            gains[cluster, style, TUNED] = results.gain(tuned, untuned, cluster, over)
+            gains[cluster, style, TUNED] = results.gain(tuned, [untuned], cluster, over)
             if style != every[0]:
-                gains[cluster, style, "style, untuned"] = results.gain(untuned, names[every[0]][0], cluster, over)
-                gains[cluster, style, "style, tuned"] = results.gain(tuned, names[every[0]][1], cluster, over)
+                gains[cluster, style, "style, untuned"] = results.gain(untuned, [names[every[0]][0]], cluster, over)
+                gains[cluster, style, "style, tuned"] = results.gain(tuned, [names[every[0]][1]], cluster, over)
     tested = dict(zip(gains, corrected(list(gains.values())), strict=True))
     return Shown(
         said=_said(tested, every),

@@ -15,7 +15,6 @@ from typing import Any
 from flan_jax import catalog
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
-from flan_jax.reporting import comparisons
 from flan_jax.reporting.tables import Table, percent
 from flan_jax.studies import figures, paper
 from flan_jax.studies import plan as plans
@@ -23,7 +22,7 @@ from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.kinds.held_out_clusters import TUNED, gain_cells
 from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
-from flan_jax.studies.results import Gain, Results, corrected
+from flan_jax.studies.results import Gain, Results, corrected, mean_gain
 from flan_jax.studies.settings import OWN_TRAIN, Settings, macro_values
 
 SUPER_GLUE = ("bool_q", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
@@ -61,7 +60,7 @@ def asked(settings: Settings) -> _Asked:
     if LENGTH in settings.train:
         raise FlanError(f"TRAIN has {LENGTH}, which this study trains itself: leave it out, or put it in POINTS.")
     macros = dict(MACROS)
-    names = []
+    names: list[str] = []
     for point in settings.varied(_usual(settings)):
         if isinstance(point, Mapping):
             macros |= macro_values("POINTS", point, "train", (*OWN_TRAIN, *_NOT_OURS))
@@ -80,9 +79,10 @@ def asked(settings: Settings) -> _Asked:
 
 
 def _usual(settings: Settings) -> list[str]:
-    found = [name for name in SUPER_GLUE if catalog.dataset(name).cluster in settings.clusters]
+    records = [catalog.dataset(name) for name in SUPER_GLUE]
+    found = [r.name for r in records if r.cluster in settings.clusters and settings.has(r)]
     if not found:
-        raise FlanError("no dataset of SuperGLUE is in CLUSTERS: name datasets of them by POINTS.")
+        raise FlanError("DATA has no dataset of SuperGLUE in CLUSTERS: name datasets of them by POINTS.")
     return found
 
 
@@ -139,9 +139,13 @@ def show(commands: Commands) -> Shown:
     for amount in AMOUNTS:
         for dataset, members in names.items():
             pair = [arm_name(start, amount, dataset) for start in (TUNED, UNTUNED)]
-            each[amount, dataset] = results.gain(*pair, dataset, members)
+            each[amount, dataset] = results.gain(pair[0], pair[1:], dataset, members)
     several = len(names) > 1
-    whole = {amount: _mean([each[amount, d] for d in names], amount) for amount in AMOUNTS} if several else {}
+    whole = (
+        {amount: mean_gain([each[amount, d] for d in names], f"mean, {_with(amount)}") for amount in AMOUNTS}
+        if several
+        else {}
+    )
     tested = corrected([*each.values(), *whole.values()])
     each = dict(zip(each, tested, strict=False))
     whole = dict(zip(whole, tested[len(each) :], strict=True)) or {a: each[a, wanted.datasets[0]] for a in AMOUNTS}
@@ -163,12 +167,6 @@ def show(commands: Commands) -> Shown:
             "prompts": dict(wanted.macros),
         },
     )
-
-
-def _mean(gains: Sequence[Gain], amount: str) -> Gain:
-    of_seeds = tuple(statistics.fmean(values) for values in zip(*(gain.of_seeds for gain in gains), strict=True))
-    difference = comparisons.of_cluster([gain.difference for gain in gains])
-    return Gain(f"mean, {_with(amount)}", UNTUNED, difference, of_seeds)
 
 
 def _with(amount: str) -> str:

@@ -76,9 +76,11 @@ def judged_by(settings: Settings) -> tuple[str, ...]:
     mixture = plans.resolved(Tuning(settings.model, plans.without(settings.clusters), 0), settings.train)
     tuned_on = {record.name for record in mixture.parts.datasets}
     if settings.judged_by is None:
-        found = tuple(name for name in JUDGED_BY if name in tuned_on)
+        found = tuple(name for name in JUDGED_BY if name in tuned_on and settings.has(catalog.dataset(name)))
         if not found:
-            raise FlanError("CLUSTERS hold out all that a recipe is usually judged by: name others by JUDGED_BY.")
+            raise FlanError(
+                "of what a recipe is usually judged by, CLUSTERS hold out all that DATA has: name others by JUDGED_BY."
+            )
         return found
     names = [catalog.whole(record.name) for name in settings.judged_by for record in catalog.named(name)]
     for name in names:
