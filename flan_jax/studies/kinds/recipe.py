@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax import catalog
+from flan_jax import catalog, values
 from flan_jax.errors import FlanError, near_names
 from flan_jax.reporting.tables import Table, cluster_title, percent
 from flan_jax.studies import figures, judging, recipes
@@ -39,12 +39,15 @@ _EXAMPLES = 100  # dev examples of a dataset where EVAL has no MAX_EXAMPLES
 
 def name_of(point: Mapping[str, Any]) -> str:
     """What a point is called."""
-    return ", ".join(f"{key.lower()} {_value(value)}" for key, value in point.items() if key != SEEDS) or "as it is"
+    words = (f"{key.lower().replace('_', ' ')} {_value(value)}" for key, value in point.items() if key != SEEDS)
+    return ", ".join(words) or "as it is"
 
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{key} {_value(one)}" for key, one in value.items())
+        return " + ".join(f"{key} {_value(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return " + ".join(map(_value, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -62,9 +65,13 @@ def points(settings: Settings) -> dict[str, dict[str, Any]]:
         macros = macro_values(f"POINTS[{number}]", own, "train", (*OWN_TRAIN, *judging.MACROS))
         if (name := name_of(macros)) in found:
             raise FlanError(f"POINTS has {name!r} twice: leave one out.")
-        seeds = point.get(SEEDS, settings.seeds[:1])
-        found[name] = {**macros, SEEDS: (seeds,) if isinstance(seeds, int) else tuple(seeds)}
+        found[name] = {**macros, SEEDS: _seeds(number, point.get(SEEDS, settings.seeds[:1]))}
     return found
+
+
+def _seeds(number: int, given: Any) -> tuple[int, ...]:
+    kind = values.Several(values.Whole(0, values.SEEDS))
+    return tuple(values.checked(f"POINTS[{number}][{SEEDS!r}]", kind, given, "a tuned model each"))
 
 
 def judged_by(settings: Settings) -> tuple[str, ...]:
@@ -166,15 +173,18 @@ def show(commands: Commands) -> Shown:
 def _said(settings: Settings, best: Judged, gains: Mapping[str, Gain], datasets: tuple[str, ...]) -> tuple[str, ...]:
     lines = [f"The best of {len(gains) + 1}: {best.name}, {percent(best.score(datasets))} on dev examples."]
     surely = [name for name, gain in gains.items() if gain.verdict == "gain"]
-    maybe = [name for name in gains if name not in surely]
+    level = [name for name, gain in gains.items() if gain.value == 0]
+    maybe = [name for name in gains if name not in (*surely, *level)]
     if surely:
         lines.append(f"It is better by more than the noise than {'; '.join(surely)}.")
+    if level:
+        lines.append(f"Level with it: {'; '.join(level)}.")
     if maybe:
         lines.append(f"Not for sure better than {'; '.join(maybe)}.")
     held_out = ", ".join(map(cluster_title, settings.clusters))
     lines.append(
         f"Scores are means over clusters, of dev examples of {len(datasets)} datasets that the models are tuned on. "
-        f"{held_out} were held out from tuning and choosing; no test example was scored."
+        f"Held out from tuning and choosing: {held_out}. No test example was scored."
     )
     lines.append(
         "Noise is that of examples and templates, not of seeds, and the best is chosen on the same examples: the "
