@@ -59,12 +59,12 @@ def asked(settings: Settings) -> _Asked:
     """
     if LENGTH in settings.train:
         raise FlanError(f"TRAIN has {LENGTH}, which this study trains itself: leave it out, or put it in POINTS.")
-    macros = dict(MACROS)
+    macros, given = dict(MACROS), settings.points or ()
+    for point in (one for one in given if isinstance(one, Mapping)):
+        macros |= macro_values("POINTS", point, "train", (*OWN_TRAIN, *_NOT_OURS))
+    named = tuple(one for one in given if not isinstance(one, Mapping)) or tuple(_usual(settings))
     names: list[str] = []
-    for point in settings.varied(_usual(settings)):
-        if isinstance(point, Mapping):
-            macros |= macro_values("POINTS", point, "train", (*OWN_TRAIN, *_NOT_OURS))
-            continue
+    for point in dataclasses.replace(settings, points=named).varied(()):
         record = catalog.dataset(str(point))
         if record.cluster not in settings.clusters:
             raise FlanError(
@@ -73,8 +73,6 @@ def asked(settings: Settings) -> _Asked:
         if not record.splits.train:
             raise FlanError(f"POINTS has {record.name}, which has no training data: leave it out.")
         names.append(record.name)
-    if not names:
-        names = _usual(settings)
     return _Asked(tuple(names), macros)
 
 
