@@ -30,7 +30,7 @@ def test_all_launchers_take_them(written, capsys):
         found = json.loads(capsys.readouterr().out)["units"]
         assert [(one["name"], one["after"]) for one in found] == [(one["name"], one["after"]) for one in UNITS]
     with pytest.raises(SystemExit) as caught:  # one JobSet does not wait for another
-        gke.main([written(), "--type=v5e", "--topology=2x4", "--image=i", "--name=n", "--dry_run"])
+        gke.main([written(), "--type=v5e", "--topology=2x4", "--image=i", "--dry_run"])
     assert caught.value.code == 2 and "does not wait for another" in capsys.readouterr().err
 
 

@@ -215,19 +215,21 @@ def _table(found: dict[str, Split]) -> Table:
 
 
 def _figures(found: dict[str, Split]) -> tuple[figures.Figure, ...]:
-    lanes = [f"{name}\n{percent(one.share)} % clean" for name, one in found.items()]
+    found = {name: one for name, one in found.items() if one.dirty} or found  # of the others all is clean
+    lanes = [f"{name}\n{one.dirty} of {one.examples} seen" for name, one in found.items()]
     series = [
         figures.Series(
             f"{TUNED}, {part}", [None if v is None else 100 * v for v in (o.tuned[i] for o in found.values())]
         )
         for i, part in enumerate(("all examples", "clean ones", "those of which text was seen"))
     ]
+    series = [one for one in series if any(value is not None for value in one.values)]
     return (
         figures.Figure(
             "clean",
             "Clean examples",
             "Scores of the models that were tuned without the cluster, on all examples, on those of which no text was "
-            "tuned on, and on the others.",
+            "tuned on, and on the others; of datasets that have some.",
             "scores on clean examples beside all",
             lambda: figures.bars(lanes, series, "score, %"),
         ),

@@ -23,6 +23,7 @@ from flan_jax.studies.kinds.held_out_clusters import TUNED, arms, tuned_name, un
 from flan_jax.studies.plan import Commands
 from flan_jax.studies.results import Results
 from flan_jax.studies.settings import Settings
+from flan_jax.wording import counted
 
 UNTUNED = untuned_name(styles.INSTRUCTIONS)
 ALL = "all clusters"
@@ -148,15 +149,16 @@ def _title(name: str) -> str:
 def _said(changes: dict[str, Change], tests: int) -> tuple[str, ...]:
     lines = []
     for word in ("narrower", "wider"):
-        names = [f"{_title(c)} ({signed(one.value)})" for c, one in changes.items() if one.verdict == word]
-        lines.append(f"The spread over templates is {word} after tuning in: {', '.join(names) or 'none, for sure'}.")
+        if names := [f"{_title(c)} ({signed(one.value)})" for c, one in changes.items() if one.verdict == word]:
+            lines.append(f"Tuning makes the spread over templates {word} in: {', '.join(names)}.")
+    lines = lines or ["Tuning changes the spread over templates nowhere for sure."]
     lines.append(
         "The spread is the standard deviation over a dataset's forward templates, in points. A model that gives the "
         "same answer whatever it is asked has none either, so read it beside the means."
     )
     if tests:
         lines.append(
-            f"Tested by swapping untuned and tuned at random in each dataset; Holm's correction is over {tests} tests."
+            f"Tested by swapping untuned and tuned at random in each dataset; Holm's correction is over {counted(tests, 'tests')}."
         )
     return tuple(lines)
 
