@@ -416,7 +416,25 @@ SETTINGS = (
     Setting("TUNING_SEEDS", Several(Whole(0, SEEDS)), "a tuned model each", ("study.seeds",)),
     Setting("POINTS", or_none(Points(), "the study's own"), "what the study varies", ("study.points",)),
     Setting("MAX_POINTS", or_none(Whole(1), "all of them"), "how many of its points it keeps", ("study.max_points",)),
-    Setting("TRAIN", Macros(), "macros of a run file for every model that is tuned", ("study.train",)),
+    Setting(
+        "TRAIN",
+        or_none(Macros(), "the budget's"),
+        "macros of a run file for every model that is tuned, in place of the budget's",
+        ("study.train",),
+    ),
+    Setting("BUDGET_TRAIN", Macros(), "the same, of a file of studies/budgets", ("study.budget",)),
+    Setting(
+        "RECIPE",
+        or_none(Where(), "the budget's macros alone"),
+        "the recipe.json of a study recipe: its macros count more than the budget's, and less than TRAIN",
+        ("study.recipe",),
+    ),
+    Setting(
+        "JUDGED_BY",
+        or_none(Several(_DATASET), "the study's own"),
+        "datasets and clusters whose dev data a recipe is chosen by",
+        ("study.judged_by",),
+    ),
     Setting("EVAL", Macros(), "macros of eval.gin for every evaluation", ("study.evaluate",)),
 )
 BY_MACRO = {setting.macro: setting for setting in SETTINGS if setting.macro}

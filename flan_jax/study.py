@@ -14,6 +14,7 @@ study's own.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -89,7 +90,9 @@ def run(
         say(_summary(plan))
         return {"study": kind.name, "steps": plan}
     if units is not None:
-        content = {"units": [unit_of(step).__dict__ for step in left]}
+        names = {step.name for step in left}
+        needed = [dataclasses.replace(step, after=tuple(n for n in step.after if n in names)) for step in left]
+        content = {"units": [dataclasses.asdict(unit_of(step)) for step in needed]}
         write_atomic(user_path(units, "--units"), json.dumps(content, indent=1) + "\n")
         say(f"{len(left)} units in {units}: start them with --units={units} of a launcher, then run this again.")
         return {"study": kind.name, "steps": plan}

@@ -6,7 +6,8 @@ python -m flan_jax.launch.sweep --checkpoint=runs/first --checkpoint=runs/second
 plans an evaluation for every checkpoint, cluster, number of exemplars and seed, and prints the units. --run does them
 here, one after another; `tpu_vm`, `gke` and `xm_launch` take the same options. With --model_dir=FOLDER it plans a
 training too, whose model is evaluated when it is trained. What has results is left out, so the same command goes on
-where a sweep stopped. A seed is only varied for styles that draw exemplars or shuffle options.
+where a sweep stopped. A seed is only varied for styles that draw exemplars or shuffle options. --units=FILE takes what
+`flan_jax.study --units=FILE` wrote in place of all of these.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import dataclasses
 import json
 import re
 import shlex
@@ -21,7 +23,7 @@ import sys
 from collections.abc import Sequence
 
 from flan_jax import files, options
-from flan_jax.errors import FlanError, one_line_errors
+from flan_jax.errors import FlanError, cannot, one_line_errors
 from flan_jax.launch.work import EVAL, MODULES, TRAIN, Unit, program, run_all, run_here, show, unit_name
 from flan_jax.values import SEEDS, Kind, Text, Unfit, Whole
 
@@ -177,6 +179,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--eval_arg", action="append", default=[], type=text, help="further argument of the evaluations; repeatable"
     )
+    group.add_argument(
+        "--units", type=options.path, help="run the units of a file that python -m flan_jax.study --units=FILE wrote"
+    )
     group.add_argument("--again", action="store_true", help="also what has results already")
 
 
@@ -200,6 +205,14 @@ def from_arguments(arguments: argparse.Namespace, elsewhere: bool = False) -> li
       FlanError: see `plan`.
     """
     swept = arguments.model_dir or arguments.checkpoint or arguments.clusters
+    if arguments.units:
+        for option in ("model_dir", "checkpoint", "clusters", "output", "train_arg", "eval_arg", "program"):
+            if given := getattr(arguments, option):
+                shown = "-- " + shlex.join(given) if option == "program" else f"--{option}"
+                raise FlanError(f"--units={arguments.units} says all that is to run: leave {shown[:200]} out.")
+        units = read_units(arguments.units)
+        _refuse_relative([unit.output for unit in units if unit.output], elsewhere)
+        return _left(units, arguments.again)
     if not swept:
         for option in ("output", "train_arg", "eval_arg"):
             if getattr(arguments, option):
@@ -213,10 +226,9 @@ def from_arguments(arguments: argparse.Namespace, elsewhere: bool = False) -> li
                 "gs://... or /... of a disk that they share."
             )
         return [unit]
-    for given in (arguments.model_dir, arguments.output, *arguments.checkpoint) if elsewhere else ():
-        path = (given or "/").partition("=")[2] if re.match(r"[^/=]+=", given or "") else (given or "/")
-        if not path.startswith("/") and "://" not in path:
-            raise FlanError(f"{path}: the machines cannot see a folder that is given from here: give gs://... or /....")
+    _refuse_relative(
+        [given or "/" for given in (arguments.model_dir, arguments.output, *arguments.checkpoint)], elsewhere
+    )
     if arguments.program[:1] == ["-m"]:
         raise FlanError(f"a sweep runs {' and '.join(MODULES.values())}: after -- stand further arguments of these.")
     units = plan(
@@ -229,10 +241,52 @@ def from_arguments(arguments: argparse.Namespace, elsewhere: bool = False) -> li
         train_arguments=[*arguments.program, *arguments.train_arg] if arguments.model_dir else arguments.train_arg,
         eval_arguments=[*arguments.program, *arguments.eval_arg],
     )
-    left = units if arguments.again else [unit for unit in units if not _seen_done(unit)]
+    return _left(units, arguments.again)
+
+
+def read_units(path: str | files.AnyPath) -> list[Unit]:
+    """The units of a file, as `flan_jax.study --units` writes them.
+
+    Raises:
+      FlanError: there is none, or it holds no units of programs of ours, each after what it needs.
+    """
+    file = files.user_path(path, "--units")
+    try:
+        found = [
+            Unit(one["name"], one["job"], tuple(one["argv"]), one["output"], tuple(one["after"]))
+            for one in json.loads(file.read_text(encoding="utf-8"))["units"]
+        ]
+    except OSError as error:
+        raise cannot("read the units", path, error) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise FlanError(f"{path} holds no units: write it with python -m flan_jax.study --units={path}.") from error
+    names: list[str] = []
+    for unit in found:
+        words = [unit.name, unit.job, unit.output, *unit.argv, *unit.after]
+        ours = unit.argv[:1] == ("-m",) and unit.argv[1:2] and str(unit.argv[1]).startswith("flan_jax.")
+        if not all(isinstance(word, str) for word in words) or not ours or unit.name in names:
+            raise FlanError(f"{path}: unit {len(names)} is none of a study: write it with python -m flan_jax.study.")
+        if missing := [name for name in unit.after if name not in names]:
+            raise FlanError(f"{path}: {unit.name} comes before {missing[0]}, which it needs: write it again.")
+        names.append(unit.name)
+    return found
+
+
+def _left(units: Sequence[Unit], again: bool) -> list[Unit]:
+    """The units that are not done yet, which wait for no other ones."""
+    left = list(units) if again else [unit for unit in units if not _seen_done(unit)]
     if len(left) < len(units):
         print(f"{len(units) - len(left)} of {len(units)} units have results; --again runs them too", file=sys.stderr)
-    return left
+    there = {unit.name for unit in left}
+    return [dataclasses.replace(unit, after=tuple(name for name in unit.after if name in there)) for unit in left]
+
+
+def _refuse_relative(given: Sequence[str], elsewhere: bool) -> None:
+    """Refuses paths that begin here, where programs run on other machines."""
+    for one in given if elsewhere else ():
+        path = one.partition("=")[2] if re.match(r"[^/=]+=", one) else one
+        if not path.startswith("/") and "://" not in path:
+            raise FlanError(f"{path}: the machines cannot see a folder that is given from here: give gs://... or /....")
 
 
 def _of_python(words: Sequence[str]) -> Sequence[str]:
@@ -276,7 +330,7 @@ def check_checkpoints(units: Sequence[Unit]) -> None:
     Raises:
       FlanError: a checkpoint's folder is missing, and no unit trains it.
     """
-    trained = {unit.output for unit in units if unit.job == TRAIN}
+    trained = {unit.output for unit in units if unit.job != EVAL}
     for folder in dict.fromkeys(_checkpoint(unit) for unit in units if unit.job == EVAL):
         if folder.startswith("/") and folder not in trained and not files.user_path(folder, "--checkpoint").is_dir():
             raise FlanError(f"--checkpoint: there is no folder {folder}: correct its name, or train it by --model_dir.")

@@ -22,9 +22,9 @@ class Fitting:
     Attributes:
       counts: how many fit, one number a rendering; a rendering without any is left out.
       excluded: how many do not fit.
-      lengths: sum of the slots of all examples.
+      lengths: sum of the slots of all examples that are chosen.
       targets: sum of their target slots.
-      examples: how many there are.
+      examples: how many they are.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Fitting:
         sizes: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
         row_length: int,
         target_length: int,
+        chosen: np.ndarray | None = None,
     ) -> None:
         """Args.
 
@@ -40,28 +41,33 @@ class Fitting:
         sizes: what examples of so many input and target tokens take, as `layouts` has it.
         row_length: slots of a row.
         target_length: target slots of a row.
+        chosen: whether each record is drawn from, bool [records]; None draws from all.
         """
         bits, rest, starts = [], np.zeros(0, bool), [0]
         self.examples = self.lengths = self.targets = 0
-        last = -1
+        last, place = -1, 0
         for entries in chunks:
             lengths, targets = sizes_of(entries, sizes)
-            self.lengths, self.targets = self.lengths + int(lengths.sum()), self.targets + int(targets.sum())
+            drawn = np.ones(len(entries), bool) if chosen is None else chosen[entries["record"]]
+            self.lengths += int(lengths[drawn].sum())
+            self.targets += int(targets[drawn].sum())
+            self.examples += int(drawn.sum())
             # Records ascend within a rendering, so each new rendering begins where they fall.
             records = np.concatenate([[last], entries["record"].astype(np.int64)])
-            starts += (self.examples + np.flatnonzero(np.diff(records) <= 0)).tolist()
+            starts += (place + np.flatnonzero(np.diff(records) <= 0)).tolist()
             last = int(records[-1])
-            fits = np.concatenate([rest, (lengths <= row_length) & (targets <= target_length)])
+            fits = np.concatenate([rest, drawn & (lengths <= row_length) & (targets <= target_length)])
             whole = len(fits) - len(fits) % _BLOCK
             bits.append(np.packbits(fits[:whole]))
             rest = fits[whole:]
-            self.examples += len(entries)
+            place += len(entries)
         bits.append(np.packbits(np.concatenate([rest, np.zeros(-len(rest) % _BLOCK, bool)])))
         self._bits = np.concatenate(bits).reshape(-1, _BLOCK // 8)
         self._before = np.concatenate([[0], np.cumsum(np.bitwise_count(self._bits).sum(axis=1, dtype=np.int64))])
         found = int(self._before[-1])
         self.excluded = self.examples - found
-        bounds = [self._rank(place) for place in [*starts, self.examples]]
+        self._all = found == place
+        bounds = [self._rank(one) for one in [*starts, place]]
         self._first = [first for first, end in itertools.pairwise(bounds) if first < end]
         self.counts = [end - first for first, end in itertools.pairwise(bounds) if first < end]
 
@@ -74,7 +80,7 @@ class Fitting:
     def numbers(self, rendering: int, ranks: np.ndarray) -> np.ndarray:
         """Example numbers of the fitting ones that have these ranks in a rendering, from 0; int64."""
         ranks = ranks + self._first[rendering]
-        if not self.excluded:
+        if self._all:
             return ranks
         block = np.searchsorted(self._before, ranks, side="right") - 1
         bits = self._bits[block]

@@ -243,5 +243,6 @@ def open_mixture(
         loss_on_inputs=loss_on_inputs,
         loss_weights=composition.loss_weights,
         separators=separators(prepared, tokenizer, encoder_decoder),
+        examples=prepared.mixture.examples,
     )
     return composition, stream

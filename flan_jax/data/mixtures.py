@@ -26,7 +26,7 @@ class Member:
       dataset: its dataset's.
       style: its style's.
       cluster: its dataset's cluster.
-      examples: its training records, after the cap.
+      examples: its training records that are drawn from, after the cap.
       rate: by the mixture's rates, min(examples, 3000) by default (paper, section 2.4), times its weight.
       share: of the mixture's draws.
       loss_weight: multiplies the loss of its target tokens.
@@ -148,6 +148,8 @@ def composition(mixture: str | parts.Mixture, examples: Mapping[str, int]) -> Co
       FlanError: an unknown mixture, or none of its datasets is there.
     """
     mixture = parts.of(mixture)
+    if mixture.examples is not None:
+        examples = {name: min(count, mixture.examples) for name, count in examples.items()}
     there = [part for part in mixture.parts if examples.get(part.dataset)]
     if not there:
         raise FlanError(f"mixture {mixture.name!r}: no dataset of its {len(mixture.datasets)} is there.")

@@ -88,6 +88,7 @@ class Stream:
         block_rows: int = BLOCK_ROWS,
         loss_weights: Mapping[str, float] | None = None,
         separators: Mapping[str, int] | None = None,
+        examples: int | None = None,
     ) -> None:
         """Args.
 
@@ -105,9 +106,11 @@ class Stream:
         block_rows: rows of a block, rounded up to whole batches.
         loss_weights: multiply the weights of a part's target tokens; 1 where a part has none.
         separators: the token between input and target, of parts where it is not EOS.
+        examples: so many records of each part are drawn from, the first by their content hashes; None draws from all.
 
         Raises:
-          FlanError: no rates, a part none of whose examples fits, or loss on an encoder's inputs.
+          FlanError: no rates, a part none of whose examples fits, loss on an encoder's inputs, or some of the records
+            are wanted of a token store that does not say what they are.
         """
         if not rates:
             raise FlanError("a stream needs at least one dataset.")
@@ -131,7 +134,8 @@ class Stream:
         self._fitting: list[Fitting] = []
         self.excluded: dict[str, int] = {}
         for name, tokens in zip(self.parts, self._stores, strict=True):
-            fitting = Fitting(tokens.entries(), self._layout.sizes, row_length, target_length)
+            chosen = None if examples is None else tokens.first(examples)
+            fitting = Fitting(tokens.entries(), self._layout.sizes, row_length, target_length, chosen)
             if not fitting.counts:
                 raise FlanError(
                     f"dataset {name}: no example of {fitting.examples} fits a row of {row_length} slots "

@@ -212,6 +212,25 @@ class DatasetTokens:
         tokens = self.tokens[entry["offset"] : middle + entry["target_length"]].astype(np.int32)
         return tokens[: entry["input_length"]], tokens[entry["input_length"] :]
 
+    def first(self, count: int) -> np.ndarray:
+        """Whether each record is among the first so many by content hash, bool [n].
+
+        The order is that of the hashes and, of equal records, of their numbers: it is the same on all hosts, in all
+        styles and vocabularies, and wherever the rows stood in a file.
+
+        Raises:
+          FlanError: it was not said what the records are.
+        """
+        hashes = np.asarray(self.records.hashes)
+        if not len(hashes):
+            raise FlanError(
+                f"token store of {self.name!r} does not say what its records are, so that none can be chosen: "
+                f"run python -m flan_jax.prepare --datasets={self.name} --overwrite, or leave 'examples' out of RATES."
+            )
+        chosen = np.zeros(len(hashes), bool)
+        chosen[np.argsort(hashes, kind="stable")[:count]] = True
+        return chosen
+
     def entries(self, count: int = 1 << 20) -> Iterator[np.ndarray]:
         """The index in its order, in parts of so many entries, read and not mapped."""
         with (self._here / "index.npy").open("rb") as file:

@@ -22,7 +22,7 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import generation, labels, prompt_store, provenance, ranking
 from flan_jax.evaluation.clusters import cluster_means
-from flan_jax.evaluation.figures import summarize
+from flan_jax.evaluation.figures import FILES, summarize
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit, rows_digest
 from flan_jax.files import AnyPath, user_path, write_atomic
 from flan_jax.json_lines import to_json
@@ -31,7 +31,6 @@ from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.splits import DEV_SIZE
 
-_FILES = {example_files.TEST: "results.json", example_files.DEV: "dev.json"}  # by what figures are of
 _TREES_AT_ONCE = 256  # prompts scored together, so that batches are full; a job that is killed loses no more
 
 
@@ -350,11 +349,11 @@ def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int
 def _remove_results(output_dir: AnyPath, split: str) -> None:
     """Removes an earlier evaluation's results: they would stand beside predictions that are not theirs."""
     if distributed.is_primary():
-        (output_dir / _FILES[split]).unlink(missing_ok=True)
+        (output_dir / FILES[split]).unlink(missing_ok=True)
 
 
 def write_results(results: dict[str, Any], output_dir: AnyPath) -> None:
     """Writes results.json, or dev.json where they are of dev examples, in one process."""
     if distributed.is_primary():
-        name = _FILES[results.get("split", example_files.TEST)]
+        name = FILES[results.get("split", example_files.TEST)]
         write_atomic(output_dir / name, to_json(results, indent=1, what=name))

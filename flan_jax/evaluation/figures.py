@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from flan_jax import catalog, metrics, ways
+from flan_jax.data.examples import DEV, TEST
 from flan_jax.errors import FlanError
 
 Prediction = Mapping[str, Any]
+
+FILES = {TEST: "results.json", DEV: "dev.json"}  # that figures are written to, by what they are of
 
 _OF_OPTIONS = ("accuracy", "answer_shares")  # metrics of every dataset with options, beside its own
 # Draws of random answers, for the baseline of a metric that has no value of single examples: more of a small set, whose

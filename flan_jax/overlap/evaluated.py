@@ -7,8 +7,11 @@ compared once is kept in PREPARED_DIR/overlap, under the digests of both sides.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -123,6 +126,82 @@ def _cluster(name: str) -> str | None:
     return catalog.dataset(name).cluster if catalog.exists(name) else None
 
 
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """What was found of some evaluation sets in the text that a checkpoint was tuned on.
+
+    Attributes:
+      found: by evaluation set and by dataset of the tuning, flags of the records.
+      reasons: why not all of the text was compared; nothing where it was.
+    """
+
+    found: Mapping[str, Mapping[str, seen.Found]]
+    reasons: tuple[str, ...]
+
+    def whole(self, name: str) -> seen.Found | None:
+        """Of an evaluation set, in any of the text; None where nothing was compared."""
+        parts = list(self.found[name].values())
+        return functools.reduce(operator.or_, parts) if parts else None
+
+
+def search(
+    tuning: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    prepared_dir: str | AnyPath,
+    evaluated: Mapping[catalog.Dataset, Sequence[Mapping[str, Any]]],
+    *,
+    n: int = N,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Overlap:
+    """Compares evaluated records with the text that a checkpoint was tuned on.
+
+    Args:
+      tuning: of the checkpoint's manifest.
+      vocabulary: the checkpoint's.
+      prepared_dir: PREPARED_DIR, with the token stores that it was tuned on.
+      evaluated: the records of each dataset, as `data.examples.read` gives them.
+      n: words of an n-gram.
+      progress: called with (what is read, done, total).
+    """
+    sets = [seen.Evaluated(d.name, lambda d=d, rows=rows: _records(d, rows)) for d, rows in evaluated.items()]
+    reasons = unrecorded(tuning)
+    stores: dict[str, list[token_store.DatasetTokens]] = {}
+    for entry in tuning.get("text", ()):
+        try:
+            tokens, reason = store_of(prepared_dir, entry, vocabulary.fingerprint)
+        except FlanError as error:
+            tokens, reason = None, str(error)
+        if tokens is None:
+            reasons.append(reason)
+        else:
+            stores.setdefault(entry["dataset"], []).append(tokens)
+    if not reasons and not stores:
+        reasons.append("it was never tuned, so its manifest says")
+    finder = None
+    results: dict[str, dict[str, seen.Found]] = {one.name: {} for one in sets}
+    digests = {one.name: _digest(one, n) for one in sets}
+    total = sum(len(found) for found in stores.values())
+    done = 0
+    for name, found in stores.items():
+        for tokens in found:
+            progress(f"overlap with {name}", done, total)
+            done += 1
+            keys = {one: f"{digest[:16]}_{tokens.digest[:16]}" for one, digest in digests.items()}
+            kept = {one: _kept(prepared_dir, key) for one, key in keys.items()}
+            if any(part is None for part in kept.values()):
+                finder = finder or seen.Finder(sets, n)
+                search = seen.Search(finder)
+                tokens.verify()
+                search_store(search, tokens, vocabulary)
+                all_found = search.found()
+                for one, where in finder.places.items():
+                    kept[one] = all_found.part(where)
+                    _keep(prepared_dir, keys[one], kept[one])
+            for one, part in kept.items():
+                results[one][name] = results[one][name] | part if name in results[one] else part
+    return Overlap(results, tuple(reasons))
+
+
 def check(
     tuning: Mapping[str, Any],
     vocabulary: Vocabulary,
@@ -150,44 +229,9 @@ def check(
       records seen in it}, "kin": {dataset of the tuning: how it is related}}. The numbers are of what was compared;
       where nothing was, they are None.
     """
-    sets = [seen.Evaluated(d.name, lambda d=d, rows=rows: _records(d, rows)) for d, rows in evaluated.items()]
-    reasons = unrecorded(tuning)
-    stores: dict[str, list[token_store.DatasetTokens]] = {}
-    for entry in tuning.get("text", ()):
-        try:
-            tokens, reason = store_of(prepared_dir, entry, vocabulary.fingerprint)
-        except FlanError as error:
-            tokens, reason = None, str(error)
-        if tokens is None:
-            reasons.append(reason)
-        else:
-            stores.setdefault(entry["dataset"], []).append(tokens)
-    if not reasons and not stores:
-        reasons.append("it was never tuned, so its manifest says")
-    finder = None
-    results: dict[str, dict[str, Any]] = {one.name: {} for one in sets}
-    digests = {one.name: _digest(one, n) for one in sets}
-    total = sum(len(found) for found in stores.values())
-    done = 0
-    for name, found in stores.items():
-        for tokens in found:
-            progress(f"overlap with {name}", done, total)
-            done += 1
-            keys = {one: f"{digest[:16]}_{tokens.digest[:16]}" for one, digest in digests.items()}
-            kept = {one: _kept(prepared_dir, key) for one, key in keys.items()}
-            if any(part is None for part in kept.values()):
-                finder = finder or seen.Finder(sets, n)
-                search = seen.Search(finder)
-                tokens.verify()
-                search_store(search, tokens, vocabulary)
-                all_found = search.found()
-                for one, where in finder.places.items():
-                    kept[one] = all_found.part(where)
-                    _keep(prepared_dir, keys[one], kept[one])
-            for one, part in kept.items():
-                results[one][name] = results[one][name] | part if name in results[one] else part
+    overlap = search(tuning, vocabulary, prepared_dir, evaluated, n=n, progress=progress)
     return {
-        d.name: _entry(results[d.name], list(_records(d, rows)), n, reasons) | {"kin": kin(d, tuning)}
+        d.name: _entry(overlap, list(_records(d, rows)), d.name, n) | {"kin": kin(d, tuning)}
         for d, rows in evaluated.items()
     }
 
@@ -196,12 +240,10 @@ def _records(dataset: catalog.Dataset, rows: Sequence[Mapping[str, Any]]) -> Ite
     return (record_of(dataset, row) for row in rows)
 
 
-def _entry(
-    found: Mapping[str, seen.Found], records: Sequence[seen.Record], n: int, reasons: Sequence[str]
-) -> dict[str, Any]:
+def _entry(overlap: Overlap, records: Sequence[seen.Record], name: str, n: int) -> dict[str, Any]:
     lengths = [[len(content.normalized_words(text)) for text in (*r.texts, *r.listed)] for r in records]
     tiny = sum(sum(each) < content.FEWEST for each in lengths)
-    reasons = [*reasons, *filter(None, [seen.too_little(tiny, len(records))])]
+    reasons = [*overlap.reasons, *filter(None, [seen.too_little(tiny, len(records))])]
     entry: dict[str, Any] = {
         "checked": not reasons,
         "reason": f"not checked: {'; '.join(reasons)}" if reasons else "",
@@ -212,13 +254,9 @@ def _entry(
         **dict.fromkeys((*seen.WAYS, "seen")),
         "with": {},
     }
-    if found:
-        parts = list(found.values())
-        whole = parts[0]
-        for part in parts[1:]:
-            whole |= part
+    if (whole := overlap.whole(name)) is not None:
         entry |= {way: int(getattr(whole, way).sum()) for way in (*seen.WAYS, "seen")}
-        entry["with"] = {name: int(part.seen.sum()) for name, part in found.items() if part.seen.any()}
+        entry["with"] = {other: int(part.seen.sum()) for other, part in overlap.found[name].items() if part.seen.any()}
     return entry
 
 

@@ -72,6 +72,8 @@ class Mixture:
       recipe: what makes it more than its name, by the keys of a file; nothing for a name alone.
       cap: examples of a dataset that count for its rate; None counts all.
       temperature: rates are raised to 1 / temperature.
+      examples: so many records of each dataset are drawn from, the first by their content hashes, which no file's
+        order and no seed changes; None draws from all.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Mixture:
     recipe: Mapping[str, Any]
     cap: int | None = catalog.RATE_CAP
     temperature: float = 1.0
+    examples: int | None = None
 
     @property
     def value(self) -> dict[str, Any]:
@@ -152,7 +155,8 @@ def of(
         what such a file holds (see the module).
       styles: the weight of each style: every dataset's draws are shared out by them. Several names weigh the same.
       weights: of clusters, datasets and parts; 0 leaves one out.
-      rates: {"cap": examples of a dataset that count, None for all; "temperature": rates are raised to 1 / so much}.
+      rates: {"cap": examples of a dataset that count, None for all; "temperature": rates are raised to 1 / so much;
+        "examples": so many records of each dataset are drawn from, None for all}.
       loss_weights: of the target tokens of clusters, datasets and parts.
       joints: what stands between input and target, for all, or by name: "eos" or "newline".
 
@@ -219,7 +223,7 @@ def _made(given: Mapping[str, Any]) -> Mixture:
     left = tuple(part for part in made if part.weight > 0)
     if not left:
         raise FlanError(f"WEIGHTS take out all of mixture {name!r}: nothing is left to tune on.")
-    usual: dict[str, Any] = {"cap": catalog.RATE_CAP, "temperature": 1.0}
+    usual: dict[str, Any] = {"cap": catalog.RATE_CAP, "temperature": 1.0, "examples": None}
     rates = usual | dict(given.get("rates") or {})
     recipe |= {
         "weights": _canonical(given.get("weights")),
@@ -228,7 +232,7 @@ def _made(given: Mapping[str, Any]) -> Mixture:
         "joints": _canonical(given.get("joints")),
     }
     recipe = {key: value for key, value in recipe.items() if value}
-    return Mixture(name, left, recipe, rates["cap"], rates["temperature"])
+    return Mixture(name, left, recipe, rates["cap"], rates["temperature"], rates["examples"])
 
 
 def _crossed(given: Mapping[str, Any]) -> tuple[str, list[Part], dict[str, Any]]:

@@ -71,11 +71,14 @@ _ABOVE_0 = Number(least=_LEAST, most=_MOST)
 _STYLE = Named(styles.parse, "a style, such as 'instructions' or '5_shots'")
 _NAMED = Named(_known, "the name of a dataset, a cluster or a part, as 'rte:5_shots'")
 _CAP = or_none(Whole(1), "all examples count")
+_EXAMPLES = or_none(Whole(1), "all of them are drawn from")
 _TEMPERATURE = Number(least=0.1, most=1e6)
 
 STYLES = or_none(Either((ByName(_STYLE, _ABOVE_0), Several(_STYLE))), "the one at the end of the name")
 WEIGHTS = or_none(ByName(_NAMED, _Weight()), "1 for all")
-RATES = or_none(Keyed({"cap": _CAP, "temperature": _TEMPERATURE}), "by examples, of which 3,000 count")
+RATES = or_none(
+    Keyed({"cap": _CAP, "temperature": _TEMPERATURE, "examples": _EXAMPLES}), "by examples, of which 3,000 count"
+)
 LOSS_WEIGHTS = or_none(ByName(_NAMED, _ABOVE_0), "1 for all")
 JOINT = OneOf(TRAINED_JOINTS)
 JOINTS = or_none(Either((JOINT, ByName(_NAMED, JOINT))), "'eos' for all")

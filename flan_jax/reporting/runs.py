@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from flan_jax import catalog, styles
+from flan_jax.data.examples import TEST
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
+from flan_jax.evaluation.figures import FILES
 from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import NotFiniteNumber, from_json, read_lines
 from flan_jax.reporting import sound
@@ -72,14 +74,19 @@ class Run:
         return self.datasets.get(dataset)
 
 
-def load_run(name: str, output_dir: str | AnyPath) -> Run:
-    """Reads the results.json of an earlier evaluation, of this version or another.
+def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
+    """Reads the results.json of an earlier evaluation, of this version or another; or dev.json of one on dev examples.
+
+    Args:
+      name: the run's.
+      output_dir: its folder.
+      split: "test" or "dev": which of the two.
 
     Raises:
       FlanError: there is none, it is broken, or lacks what a report needs.
     """
     folder = user_path(output_dir)
-    path = folder / "results.json"
+    path = folder / FILES[split]
     if folder.is_file():
         raise FlanError(f"{output_dir} is a file: give the folder that it is in.")
     try:
@@ -87,9 +94,11 @@ def load_run(name: str, output_dir: str | AnyPath) -> Run:
     except NotFiniteNumber as error:
         raise FlanError(f"{path} is no result ({error}): run python -m flan_jax.eval again.") from error
     except (OSError, ValueError) as error:
-        raise FlanError(f"no readable results.json in {output_dir}: run python -m flan_jax.eval first.") from error
+        raise FlanError(f"no readable {path.name} in {output_dir}: run python -m flan_jax.eval first.") from error
     if not isinstance(results, dict) or not {"checkpoint", "datasets", "clusters"} <= set(results):
         raise FlanError(f"{path} holds no results of an evaluation: run python -m flan_jax.eval again.")
+    if results.get("split", TEST) != split:
+        raise FlanError(f"{path} has figures of {results.get('split', TEST)} examples, not of {split}: evaluate again.")
     if not isinstance(results["datasets"], dict):
         raise FlanError(f"{path} holds no datasets by name: run python -m flan_jax.eval again.")
     if problem := sound.problem_of_results(results):
@@ -149,7 +158,7 @@ def wording(figures: Mapping[str, Any]) -> str:
 
 
 def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
-    """The test predictions behind a dataset's figures, by template.
+    """The predictions behind a dataset's figures, by template: of test examples, or of dev where the figures are.
 
     Returns:
       Nothing where there are none, as for a run of which only the results were kept.
@@ -164,14 +173,15 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
     if run.output_dir is None or figures is None:
         return {}
     found: dict[int, Any] = {}
+    split = run.results.get("split", TEST)
     for template in figures["templates"]:
-        path = run.output_dir / "predictions" / dataset / f"test_t{template['template']}.jsonl"
+        path = run.output_dir / "predictions" / dataset / f"{split}_t{template['template']}.jsonl"
         try:
             header, *rows = read_lines(path)
         except NotFiniteNumber as error:
             raise FlanError(f"{path} holds no predictions ({error}): run python -m flan_jax.eval again.") from error
         except FileNotFoundError:
-            if not found and not any(path.parent.glob("test_t*.jsonl")):
+            if not found and not any(path.parent.glob(f"{split}_t*.jsonl")):
                 return {}
             raise UnusableError(f"{path.name} is missing") from None
         except (OSError, ValueError) as error:
@@ -254,6 +264,7 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
         "checkpoint": distinct.pop() if len(distinct) == 1 else f"{len(members)} checkpoints",
         "tuning": first.results.get("tuning", {}),
         "runs": [run.name for run in members],
+        **({"split": first.results["split"]} if "split" in first.results else {}),
         "datasets": datasets,
         "skipped": skipped,
         "invalid": [one for run in members for one in run.results.get("invalid", ())],

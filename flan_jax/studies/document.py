@@ -31,12 +31,14 @@ class Shown:
       tables: by heading.
       figures: in order.
       data: the same for programs; shares from 0 to 1.
+      files: what is written besides, as JSON, by the file's name.
     """
 
     said: tuple[str, ...]
     tables: Mapping[str, Table]
     figures: tuple[Figure, ...]
     data: Mapping[str, Any]
+    files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def write(
@@ -93,6 +95,9 @@ def write(
         )
         + "\n",
     }
+    for file_name, value in shown.files.items():
+        paths[file_name] = folder / file_name
+        write_atomic(paths[file_name], to_json(value, indent=1, what=file_name) + "\n")
     for suffix, text in contents.items():
         paths[suffix] = folder / f"study.{suffix}"
         write_atomic(paths[suffix], text)

@@ -18,6 +18,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.files import AnyPath, user_path
 from flan_jax.formats import names
+from flan_jax.parts import kinds
 from flan_jax.studies.settings import Settings, known_model
 
 CONVERT, PREPARE, TRAIN, EVAL = JOBS = ("convert", "prepare", "train", "eval")
@@ -129,6 +130,38 @@ class Step:
     model: str = ""
 
 
+def resolved(tuning: Tuning, train: Mapping[str, Any]) -> Tuning:
+    """A tuning with all of its macros, the study's TRAIN among them; those that make its mixture are in the mixture.
+
+    Raises:
+      FlanError: they make no mixture.
+    """
+    found = {**train, **tuning.macros}
+    own = {key: found[key.upper()] for key in kinds.BY_KEY if found.get(key.upper()) is not None}
+    found |= {key.upper(): None for key in own}  # said once, also where this is done again
+    mixture = parts.of(tuning.mixture, **own).value if own else tuning.mixture
+    start = None if tuning.start is None else resolved(tuning.start, train)
+    return dataclasses.replace(tuning, mixture=mixture, macros=found, start=start)
+
+
+def without(evaluated: Iterable[str], mixture: str = "flan") -> dict[str, Any]:
+    """A mixture less what the paper's rule holds out with any of several, and what shares text with one of them.
+
+    Args:
+      evaluated: names of datasets and clusters.
+      mixture: its name.
+    """
+    records = [record for name in evaluated for record in catalog.named(name)]
+    kin = {other for record in records for other in catalog.kin_of(record.name)}
+    out = [
+        member.name
+        for member in parts.of(mixture).datasets
+        if {member.name, member.paper_dataset} & kin
+        or not all(catalog.is_held_out(record, (member.cluster,)) for record in records)
+    ]
+    return {"mixture": mixture, "weights": dict.fromkeys(sorted(out), 0)}
+
+
 def without_kin(mixture: str, evaluated: Iterable[str]) -> str | dict[str, Any]:
     """A mixture less the datasets that share text with what is evaluated, as the catalog declares it.
 
@@ -198,7 +231,9 @@ class Commands:
         Raises:
           FlanError: a model that there is not, or an arm that mixes seen and held out.
         """
-        self.settings, self.arms = settings, tuple(arms)
+        self.settings = settings
+        self.arms = arms = tuple(dataclasses.replace(a, tunings=tuple(map(self.resolved, a.tunings))) for a in arms)
+        more = tuple(map(self.resolved, more))
         check(arms)
         for model in dict.fromkeys([*(arm.model for arm in arms), *(one.model for one in more)]):
             known_model(model, _READY)
@@ -223,11 +258,19 @@ class Commands:
 
     def model_dir(self, tuning: Tuning) -> AnyPath:
         """The folder of a tuned model."""
-        return self.settings.folder / "tuned" / self._tuning_name(tuning)
+        return self.settings.folder / "tuned" / self._tuning_name(self.resolved(tuning))
 
     def checkpoint(self, model: str) -> AnyPath:
         """The folder of a model that is not tuned here."""
         return self.settings.folder / "models" / model if model in _READY else user_path(model, "MODELS")
+
+    def resolved(self, tuning: Tuning) -> Tuning:
+        """A tuning with the study's TRAIN in it."""
+        return resolved(tuning, self.settings.train)
+
+    def prepared(self, model: str) -> AnyPath:
+        """The folder of a model's tokens and examples, PREPARED_DIR."""
+        return self.settings.folder / "prepared" / self._model_key(model)
 
     # ------------------------------------------------------------------------------------------------------- names
 
@@ -239,7 +282,7 @@ class Commands:
             "model": self._model_key(tuning.model),
             "mixture": tuning.parts.value,
             "seed": tuning.seed,
-            "macros": {**self.settings.train, **tuning.macros},
+            "macros": dict(tuning.macros),
             "start": self._tuning_key(tuning.start) if tuning.start else None,
         }
 
@@ -247,8 +290,9 @@ class Commands:
         return _name([tuning.parts.name, f"seed_{tuning.seed}"], self._tuning_key(tuning))
 
     def _evaluation_name(self, evaluation: Evaluation) -> str:
-        tuned = self._tuning_key(evaluation.tuning) if evaluation.tuning else self._model_key(evaluation.model)
-        head = evaluation.tuning.parts.name if evaluation.tuning else "untuned"
+        tuning = self.resolved(evaluation.tuning) if evaluation.tuning else None
+        tuned = self._tuning_key(tuning) if tuning else self._model_key(evaluation.model)
+        head = tuning.parts.name if tuning else "untuned"
         seed = [f"seed_{evaluation.tuning.seed}"] if evaluation.tuning else []
         key = [tuned, evaluation.dataset, evaluation.style, dict(evaluation.macros)]
         return _name([head, *seed, evaluation.dataset.replace("/", "_"), evaluation.style], key)
@@ -277,9 +321,6 @@ class Commands:
         argv += ("--tuning=unknown",) if model == names.SMOLLM else ()
         return (self._add([CONVERT, model], CONVERT, argv, to, "manifest.json", model=model),)
 
-    def _prepared(self, model: str) -> AnyPath:
-        return self.settings.folder / "prepared" / self._model_key(model)
-
     def _prepare(self, model: str) -> None:
         tunings = [one for one in self._tunings if one.model == model]
         wanted = [record.name for one in tunings for record in one.parts.datasets]
@@ -288,7 +329,7 @@ class Commands:
         order = {record.name: number for number, record in enumerate(catalog.datasets())}
         chosen = sorted(set(wanted), key=lambda name: order[name])
         shown = [style.name for one in tunings for style in one.parts.styles] or [styles.INSTRUCTIONS]
-        to = self._prepared(model)
+        to = self.prepared(model)
         argv = (
             f"--data={self.settings.data}",
             f"--datasets={','.join(chosen)}",
@@ -299,19 +340,19 @@ class Commands:
         self._add([PREPARE, model], PREPARE, argv, to, "", after=self._convert(model), model=model)
 
     def _after(self, model: str) -> tuple[str, ...]:
-        return tuple(s.name for s in self.steps if s.job == PREPARE and s.output == str(self._prepared(model)))
+        return tuple(s.name for s in self.steps if s.job == PREPARE and s.output == str(self.prepared(model)))
 
     def _train(self, tuning: Tuning) -> str:
         start = self.checkpoint(tuning.model) if tuning.start is None else self.model_dir(tuning.start)
         after = self._after(tuning.model) + (() if tuning.start is None else (self._train(tuning.start),))
         bound = {
             "MODEL_DIR": str(self.model_dir(tuning)),
-            "PREPARED_DIR": str(self._prepared(tuning.model)),
+            "PREPARED_DIR": str(self.prepared(tuning.model)),
             "INITIAL_CHECKPOINT_PATH": str(start),
             "MIXTURE_OR_TASK_NAME": tuning.mixture if isinstance(tuning.mixture, str) else dict(tuning.mixture),
             "RANDOM_SEED": tuning.seed,
         }
-        macros = {**self.settings.train, **tuning.macros}
+        macros = dict(tuning.macros)
         steps = macros.get("TRAIN_STEPS")
         if steps is None:
             raise FlanError("a study needs TRAIN with TRAIN_STEPS: say how long its models are tuned.")
@@ -335,7 +376,7 @@ class Commands:
         bound = {
             "CHECKPOINT_PATH": str(checkpoint),
             "EVAL_OUTPUT_DIR": str(output),
-            "PREPARED_DIR": str(self._prepared(evaluation.model)),
+            "PREPARED_DIR": str(self.prepared(evaluation.model)),
             "DATASETS": (evaluation.dataset,),
             "STYLE": evaluation.style,
             "RUN_NAME": "untuned" if tuning is None else f"{tuning.parts.name} seed {tuning.seed}",

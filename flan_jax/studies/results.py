@@ -232,19 +232,20 @@ class Results:
     def gain(self, arm: str, others: Sequence[str], name: str, datasets: Sequence[str]) -> Gain:
         """An arm beside the better of others on the mean of some datasets, which all have. Not corrected."""
         beside = self.best(others, datasets)
-        difference = self._difference(beside, self._together(arm), datasets, name)
+        difference = self._difference(beside, self.together(arm), datasets, name)
         base = self.mean(beside, datasets, name).mean
         of_seeds = tuple(value - base for value in self.mean(arm, datasets, name).runs)
         return Gain(name, beside, difference, of_seeds)
 
-    def _together(self, arm: str) -> Run:
+    def together(self, arm: str) -> Run:
+        """The runs of an arm's seeds as one."""
         runs = self._runs[arm]
         return runs[0] if len(runs) == 1 else finished.as_one(arm, runs)
 
     def _difference(self, beside: str, run: Run, datasets: Sequence[str], name: str) -> Difference:
         key = (beside, run.name)
         if key not in self._pairs:
-            first = self._together(beside)
+            first = self.together(beside)
             other = run if run.name != first.name else dataclasses.replace(run, name=f"{run.name} (other)")
             self._pairs[key] = gather([first, other])
         comparison = self._pairs[key].comparisons[0]

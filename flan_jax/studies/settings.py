@@ -11,11 +11,12 @@ import gin
 from flan_jax import catalog, macros, styles, values
 from flan_jax.errors import FlanError, near_names, unknown_name
 from flan_jax.files import AnyPath, user_path
+from flan_jax.studies import recipes
 from flan_jax.values import Kind, Several
 
 # Macros that the study sets itself, of the runs that it tunes and of the evaluations.
-_OWN_TRAIN = ("MODEL_DIR", "PREPARED_DIR", "INITIAL_CHECKPOINT_PATH", "MIXTURE_OR_TASK_NAME", "RANDOM_SEED", "TASKS")
-_OWN_TRAIN += ("MODEL", "VOCABULARY", "DATASETS")
+OWN_TRAIN = ("MODEL_DIR", "PREPARED_DIR", "INITIAL_CHECKPOINT_PATH", "MIXTURE_OR_TASK_NAME", "RANDOM_SEED", "TASKS")
+OWN_TRAIN += ("MODEL", "VOCABULARY", "DATASETS")
 _OWN_EVAL = ("CHECKPOINT_PATH", "EVAL_OUTPUT_DIR", "PREPARED_DIR", "DATASETS", "STYLE", "RUN_NAME", "BASELINE_DIR")
 _OWN_EVAL += ("BASELINE_NAME", "STEP", "TASKS", "CONTAMINATION")
 
@@ -38,6 +39,7 @@ class Settings:
       evaluate: macros of `flan_jax.eval` for every evaluation.
       baselines: styles in which the untuned model is asked.
       tasks: modules of the user's own with more datasets.
+      judged_by: datasets and clusters whose dev data a recipe is chosen by; None takes the study's own.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Settings:
     evaluate: Mapping[str, Any]
     baselines: tuple[str, ...]
     tasks: tuple[str, ...] = ()
+    judged_by: tuple[str, ...] | None = None
     max_points: int | None = None
 
     @property
@@ -112,6 +115,9 @@ def study(
     evaluate: Mapping[str, Any] | None = None,
     baselines: Sequence[str] = (styles.INSTRUCTIONS, styles.GPT3),
     tasks: Sequence[str] | None = None,
+    budget: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    judged_by: Sequence[str] | None = None,
 ) -> Settings:
     """The settings of a study.
 
@@ -125,40 +131,51 @@ def study(
       datasets: what is evaluated of these clusters; None for all of them.
       points: what the study varies; None takes its own.
       max_points: so many of them are kept, evenly spread; None keeps all.
-      train: macros of `flan_jax.train` for every tuned model, by name.
+      train: macros of `flan_jax.train` for every tuned model, by name, in place of the budget's.
       evaluate: macros of `flan_jax.eval` for every evaluation, by name.
       baselines: styles in which the untuned model is asked.
       tasks: modules of your own with more datasets.
+      budget: those of a file of studies/budgets.
+      recipe: the recipe.json of a study `recipe`: its macros count more than the budget's, and less than `train`.
+      judged_by: datasets and clusters whose dev data a recipe is chosen by.
 
     Raises:
-      FlanError: a value of another kind, a name that is there twice, or a macro that the study sets itself.
+      FlanError: a value of another kind, a name that is there twice, a macro that the study sets itself, or a recipe
+        that was chosen on what is held out.
     """
     for what, listed in (("MODELS", models), ("CLUSTERS", clusters), ("TUNING_SEEDS", seeds), ("BASELINES", baselines)):
         if twice := next((one for one in listed if list(listed).count(one) > 1), None):
             raise FlanError(f"{what} has {twice!r} twice: leave one out.")
-    listed = {cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters}
+    of_clusters = {cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters}
     if datasets is not None:
-        if stray := [name for name in datasets if not any(name in found for found in listed.values())]:
+        if stray := [name for name in datasets if not any(name in found for found in of_clusters.values())]:
             raise FlanError(f"DATASETS has {stray[0]!r}, which is in none of CLUSTERS {', '.join(clusters)}.")
-        if empty := [cluster for cluster, found in listed.items() if not found]:
+        if empty := [cluster for cluster, found in of_clusters.items() if not found]:
             raise FlanError(
                 f"CLUSTERS has {empty[0]!r}, of which DATASETS has nothing: leave it out, or DATASETS=None."
             )
+    held_out = tuple(catalog.cluster(cluster).name for cluster in clusters)
+    chosen = (
+        {} if recipe is None else macro_values(f"recipe {recipe}", recipes.read(recipe, held_out), "train", OWN_TRAIN)
+    )
+    macros_of_budget = macro_values("BUDGET_TRAIN", budget or {}, "train", OWN_TRAIN)
+    own = macros_of_budget if train is None else macro_values("TRAIN", train, "train", OWN_TRAIN)
     data_text = data if data in ("samples", "tfds") or "://" in data else str(user_path(data, "DATA").absolute())
     return Settings(
         name=name,
         folder=user_path(study_dir, "STUDY_DIR").absolute() if "://" not in study_dir else user_path(study_dir),
         data=data_text,
         models=tuple(models),
-        clusters=tuple(catalog.cluster(cluster).name for cluster in clusters),
+        clusters=held_out,
         datasets=tuple(datasets or ()),
         seeds=tuple(seeds),
         points=None if points is None else tuple(points),
         max_points=max_points,
-        train=macro_values("TRAIN", train or {}, "train", _OWN_TRAIN),
+        train=own | chosen if train is None else chosen | own,
         evaluate=macro_values("EVAL", evaluate or {}, "evaluate", _OWN_EVAL),
         baselines=tuple(styles.parse(style).name for style in baselines),
         tasks=tuple(tasks or ()),
+        judged_by=None if judged_by is None else tuple(judged_by),
     )
 
 

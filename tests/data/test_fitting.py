@@ -62,6 +62,23 @@ def test_where_all_or_none_fit():
     assert _fitting(index[:0]).counts == [] and _fitting(index[:0]).examples == 0
 
 
+@pytest.mark.parametrize("chunk", [7, 4096])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 1.0])
+def test_some_records_alone_are_drawn_from(share, chunk):
+    index = _index(700, 3, seed=1)
+    chosen = np.random.default_rng(2).random(700) < share
+    chunks = (index[i : i + chunk] for i in range(0, len(index), chunk))
+    found = Fitting(chunks, LAYOUT.sizes, 100, 20, chosen)
+    expected = [part[chosen[index["record"][part]]] for part in _naive(index)]
+    expected = [part for part in expected if len(part)]
+    of_chosen = index[chosen[index["record"]]]
+    assert found.counts == [len(part) for part in expected]
+    assert found.examples == len(of_chosen) and found.excluded == len(of_chosen) - sum(found.counts)
+    assert found.lengths == fitting.sizes_of(of_chosen, LAYOUT.sizes)[0].sum()
+    for rendering, part in enumerate(expected):
+        np.testing.assert_array_equal(found.numbers(rendering, np.arange(len(part))), part)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 1000, 1023, 1024, 1025, 70_000])
 def test_an_order_holds_every_number_once(size):
     order = Order(np.random.default_rng(size), size)

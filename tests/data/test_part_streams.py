@@ -192,3 +192,45 @@ def test_a_composition_of_parts_says_all(prepared):
         **{"part": "rte:5_shots", "dataset": "rte", "style": "5_shots", "cluster": "nli", "examples": 60, "rate": 30},
         **{"share": 30 / 380, "loss_weight": 2.0, "joint": "eos", "draws": None, "epochs": None},
     }
+
+
+def records_of(stream, steps=30):
+    """What was drawn, by part: the ids of records."""
+    found = collections.defaultdict(set)
+    for step in range(steps):
+        for row in range(stream.rows_per_batch):
+            for segment in stream.segments(step, row):
+                found[segment.part].add(stream.record_id(segment))
+    return found
+
+
+def test_so_many_records_of_a_dataset_alone_are_drawn(prepared, tmp_path):
+    mixture = parts.of("flan", styles=TWO, weights={"bool_q": 0}, rates={"examples": 8})
+    composition, stream = open_mixture(mixture, prepared, BYTES, **SMALL)
+    found = records_of(stream)
+    assert {len(ids) for ids in found.values()} == {8} and {m.examples for m in composition.members} == {8}
+    assert found["rte:5_shots"] == found["rte:instructions"]  # of equal records, in all styles
+    assert set(composition.rates.values()) == {4.0} and mixture.recipe["rates"] == {"examples": 8}
+    # Whatever the seed, and wherever the records stand in a file.
+    assert records_of(open_mixture(mixture, prepared, BYTES, **SMALL | {"seed": 4})[1]) == found
+    for style in TWO:
+        for name, first in (("rte", 60), ("sst2", 200)):
+            count, half = first, first // 2
+            write(tmp_path, name, style, count)
+            shifted = [*range(half, count), *range(half)]
+            records = Identities.of((str(number), {"text": f"{name} {number}"}) for number in shifted)
+            where = token_store.folder_of(tmp_path, BYTES.fingerprint, styles.parse(style)) / name
+            examples = [token_store.TokenizedExample([5, 6], [7], 0, number) for number in range(count)]
+            info = {"num_records": count, "renderings": 1, "vocab_size": BYTES.vocab_size, "style": style}
+            token_store.write_dataset(where, info, examples, records=records)
+    assert records_of(open_mixture(mixture, tmp_path, BYTES, **SMALL)[1]) == found
+    every = open_mixture(parts.of("flan", weights={"bool_q": 0}, rates={"examples": 999}), prepared, BYTES, **SMALL)[0]
+    assert [m.examples for m in every.members] == [60, 200]
+
+
+def test_records_that_nobody_knows_cannot_be_chosen_among(tmp_path):
+    info = {"num_records": 2, "renderings": 1, "vocab_size": BYTES.vocab_size}
+    examples = [token_store.TokenizedExample([5, 6], [7], 0, number) for number in range(2)]
+    token_store.write_dataset(token_store.folder_of(tmp_path, BYTES.fingerprint) / "rte", info, examples)
+    with pytest.raises(FlanError, match="does not say what its records are"):
+        open_mixture(parts.of("flan_rte", rates={"examples": 1}), tmp_path, BYTES, **SMALL)

@@ -167,6 +167,7 @@ NAN = float("nan")
         ("flan", {"styles": {}}, "name one or more"),
         ("flan_5_shots", {"styles": ("instructions", "5_shots")}, "has a style at its end"),
         ("flan", {"rates": {"cap": 0}}, "'cap' has to be a whole number of at least 1 or None"),
+        ("flan", {"rates": {"examples": 0}}, "'examples' has to be a whole number of at least 1 or None"),
         ("flan", {"rates": {"temperature": 0}}, "'temperature' has to be a number of at least 0.1"),
         ("flan", {"rates": {"tempersture": 2}}, "did you mean 'temperature'"),
         ("flan", {"loss_weights": {"rte": 0}}, "LOSS_WEIGHTS.*'rte' has to be a number of at least"),

@@ -1,0 +1,62 @@
+"""A recipe that was chosen: macros of `flan_jax.train` in recipe.json, with what was seen in choosing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flan_jax import catalog
+from flan_jax.errors import FlanError, cannot
+from flan_jax.files import user_path
+from flan_jax.json_lines import from_json
+
+FILE = "recipe.json"
+
+
+def content(macros: Mapping[str, Any], seen: Iterable[catalog.Dataset], **more: Any) -> dict[str, Any]:
+    """What recipe.json holds.
+
+    Args:
+      macros: the chosen ones.
+      seen: the datasets that the models were tuned on among which it was chosen.
+      **more: how it was chosen, for people.
+    """
+    seen = list(seen)
+    clusters = list(dict.fromkeys(record.cluster for record in seen))
+    return {"macros": dict(macros), "seen": {"clusters": clusters, "datasets": [r.name for r in seen]}, **more}
+
+
+def read(path: str, held_out: Sequence[str]) -> dict[str, Any]:
+    """The macros of a recipe.
+
+    Args:
+      path: of recipe.json.
+      held_out: the clusters that it is to be used without having been chosen on.
+
+    Raises:
+      FlanError: there is no such file, it is damaged, or it was chosen on what is held out or shares text with that.
+    """
+    file = user_path(path, "RECIPE")
+    try:
+        found = from_json(file.read_text(encoding="utf-8"))
+        macros, seen = found["macros"], found["seen"]
+        clusters, datasets = list(seen["clusters"]), set(seen["datasets"])
+        if not isinstance(macros, dict):
+            raise TypeError
+    except OSError as error:
+        raise cannot("read the recipe", path, error) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FlanError(f"RECIPE {path} is not what python -m flan_jax.study writes: choose it again.") from error
+    for record in (record for name in held_out for record in catalog.named(name)):
+        if not catalog.is_held_out(record, clusters):
+            raise FlanError(
+                f"RECIPE {path} was chosen on clusters that the paper's rule counts with {record.cluster}, which this "
+                f"study holds out: choose it with CLUSTERS that have {record.cluster} too, or leave it out here."
+            )
+        kin = set(catalog.kin_of(record.name))
+        if shared := sorted(name for name in datasets if {name, catalog.dataset(name).paper_dataset} & kin):
+            raise FlanError(
+                f"RECIPE {path} was chosen on {shared[0]}, which shares text with {record.name} of {record.cluster}, "
+                f"which this study holds out: choose it with CLUSTERS that have {record.cluster} too."
+            )
+    return macros

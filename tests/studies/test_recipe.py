@@ -1,0 +1,166 @@
+"""The study recipe: chosen on dev data of what is tuned on, and nothing else."""
+
+import json
+
+import pytest
+
+from flan_jax import catalog
+from flan_jax.errors import FlanError
+from flan_jax.studies import judging, recipes
+from flan_jax.studies import plan as plans
+from flan_jax.studies.kinds import recipe
+from flan_jax.studies.plan import Tuning
+
+POINTS = ({"LEARNING_RATE": 1e-3}, {"LEARNING_RATE": 1e-2, "JOINTS": "newline"})
+ASKED = {"POINTS": POINTS, "JUDGED_BY": ("sst2", "trec")}
+
+
+def test_a_recipe_is_chosen_and_taken(run_study, settings_of):
+    found, folder = run_study("recipe", **ASKED)
+    scores = {name: one["score"] for name, one in found["points"].items()}
+    assert set(scores) == {"learning rate 0.001", "learning rate 0.01, joints newline"}
+    assert found["best"] == max(scores, key=scores.get) and all(one["dev_losses"] for one in found["points"].values())
+    assert {name for one in found["points"].values() for name in one["scores"]} == {"sentiment", "miscellaneous"}
+    assert (folder / "scores.png").stat().st_size > 5000 and (folder / "differences.svg").exists()
+    assert not list((folder.parent / "evals").glob("flan-seed_0*")), "no test example is scored"
+    chosen = json.loads((folder / "recipe.json").read_text())
+    assert chosen["held_out"] == ["nli"] and "nli" not in chosen["seen"]["clusters"]
+    # The others take it: it counts more than the budget's, and less than TRAIN.
+    path = str(folder / "recipe.json")
+    taken = settings_of("held_out_clusters", RECIPE=path, TRAIN=None)
+    assert taken.train | chosen["macros"] == taken.train and taken.train["TRAIN_STEPS"] == 2
+    assert settings_of("held_out_clusters", RECIPE=path, TRAIN={"LEARNING_RATE": 7e-3}).train["LEARNING_RATE"] == 7e-3
+    for cluster, why in (("sentiment", "counts with sentiment"), ("coreference", None), ("commonsense", "commonsense")):
+        if why is None:  # of the few datasets here none is of it, nor shares text with it
+            settings_of("held_out_clusters", RECIPE=path, CLUSTERS=(cluster,))
+            continue
+        with pytest.raises(FlanError, match=f"chosen on clusters that the paper's rule .*{why}"):
+            settings_of("held_out_clusters", RECIPE=path, CLUSTERS=("nli", cluster))
+
+
+@pytest.mark.parametrize(
+    ("macros", "said"),
+    [
+        ({"POINTS": ({"MODEL_DIR": "m"},)}, "sets MODEL_DIR, which the study sets itself"),
+        ({"POINTS": ({"MIXTURE_OR_TASK_NAME": "flan"},)}, "which the study sets itself"),
+        ({"POINTS": ({"EVAL_PERIOD": 1},)}, "sets EVAL_PERIOD, which the study sets itself"),
+        ({"POINTS": ({"DATASETS": ("cb",)},)}, "sets DATASETS, which the study sets itself"),
+        ({"POINTS": ({"STYLE": "gpt3"},)}, "sets STYLE, which the study sets itself"),
+        ({"POINTS": ({"LEARNING_RAT": 1},)}, "did you mean 'LEARNING_RATE'"),
+        ({"POINTS": ({"LEARNING_RATE": -1},)}, "LEARNING_RATE"),
+        ({"POINTS": ("instructions",)}, "a dictionary of macros"),
+        ({"POINTS": ({"SEEDS": (0, 0)},)}, "SEEDS"),
+        ({"POINTS": ({"SEEDS": "x"},)}, "SEEDS"),
+        ({"POINTS": ({"LEARNING_RATE": 1e-3}, {"LEARNING_RATE": 1e-3, "SEEDS": (1,)})}, "twice"),
+        ({"POINTS": ({"WEIGHTS": {"cb": 1}},)}, "would be scored as held out"),  # it holds out NLI no more
+        ({"POINTS": ({"WEIGHTS": {"common_gen": 1}},)}, "common_gen, which shares text with it"),
+        ({"JUDGED_BY": ("cb",)}, "JUDGED_BY has cb, which is held out"),
+        ({"JUDGED_BY": ("glue_mrpc",)}, "JUDGED_BY has glue_mrpc, which is held out"),  # with NLI, by the paper's rule
+        ({"JUDGED_BY": ("common_gen",)}, "JUDGED_BY has common_gen, which is held out"),  # shares text with SNLI
+        ({"JUDGED_BY": ("wsc273",)}, "JUDGED_BY has wsc273"),  # has no training data
+        ({"CLUSTERS": ("sentiment", "miscellaneous"), "JUDGED_BY": ("sst2",)}, "JUDGED_BY has sst2"),
+        ({"TRAIN": {"TRAIN_STEPS": 2, "WEIGHTS": {"sst2": 0}}}, "JUDGED_BY has sst2"),  # which is not tuned on then
+    ],
+)
+def test_what_a_recipe_must_not_be_chosen_by(settings_of, macros, said):
+    with pytest.raises(FlanError, match=said):
+        recipe.plan(settings_of("recipe", **ASKED | macros))
+
+
+def test_points_have_seeds_of_their_own(settings_of):
+    asked = settings_of(
+        "recipe", POINTS=({}, {"SEEDS": (3, 4)}, {"LEARNING_RATE": 2.0}), JUDGED_BY=("sst2",), MAX_POINTS=None
+    )
+    with pytest.raises(FlanError, match="'as it is' twice"):
+        recipe.points(asked)
+    found = recipe.tunings(
+        settings_of("recipe", POINTS=({}, {"SEEDS": (3, 4), "LOSS_AVERAGING": "per_example"}), JUDGED_BY=("sst2",))
+    )
+    assert {name: [one.seed for one in each] for name, each in found.items()} == {
+        "as it is": [0],
+        "loss averaging per_example": [3, 4],
+    }
+
+
+@pytest.fixture
+def figures(settings_of, tmp_path):
+    """(dev.json as it is to be read, what is called to read it)."""
+    commands = recipe.plan(settings_of("recipe", **ASKED, STUDY_DIR=str(tmp_path)))
+    name, (tuning,) = next(iter(recipe.tunings(commands.settings).items()))
+    folder = commands.model_dir(tuning) / judging.FOLDER / "step_2"
+    folder.mkdir(parents=True)
+    template = {"template": 0, "value": 0.5, "sum": 0.5, "dev": None, "input": "{a}", "stderr": None, "metrics": {}}
+    one = {"cluster": "sentiment", "status": "seen", "label": "zero-shot, seen", "examples": 2, "mean": 0.5, "std": 0.0}
+    one |= {
+        "best_dev": None,
+        "random": 0.5,
+        "majority": 0.5,
+        "stderr": None,
+        "templates": [template],
+        "metric": "accuracy",
+    }
+    found = {"checkpoint": "c", "split": "dev", "settings": {}, "clusters": {}, "datasets": {"sst2": one}}
+    return (
+        found,
+        lambda: (folder / "dev.json").write_text(json.dumps(found)) and judging.judged(commands, name, [tuning]),
+    )
+
+
+@pytest.mark.parametrize("status", ["held out", "unknown", "mixed"])
+def test_what_is_not_seen_chooses_nothing(figures, status):
+    found, read = figures
+    found["datasets"]["sst2"] |= {"status": status, "label": f"zero-shot, {status}"}
+    with pytest.raises(FlanError, match=f"sst2 is {status} for its model.*nothing is chosen"):
+        read()
+    found["datasets"]["sst2"] |= {"status": "seen", "label": "zero-shot, seen"}
+    found["dev_loss"] = {"datasets": {"cb": {"status": status}}}
+    with pytest.raises(FlanError, match=f"cb is {status} for its model"):
+        read()
+
+
+def test_figures_of_test_examples_choose_nothing(figures):
+    found, read = figures
+    del found["split"]
+    with pytest.raises(FlanError, match="has figures of test examples, not of dev"):
+        read()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"macros": 1, "seen": {"clusters": [], "datasets": []}}', '{"macros": {}}']
+)
+def test_a_damaged_recipe(tmp_path, text):
+    path = tmp_path / "recipe.json"
+    with pytest.raises(FlanError, match="cannot read the recipe"):
+        recipes.read(str(path), ())
+    path.write_text(text)
+    with pytest.raises(FlanError, match="is not what python -m flan_jax.study writes"):
+        recipes.read(str(path), ())
+
+
+def test_a_recipe_that_shares_text_is_refused(tmp_path):
+    content = recipes.content({"LEARNING_RATE": 1.0}, [catalog.dataset("common_gen")])
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(content))
+    assert recipes.read(str(path), ("translation",)) == {"LEARNING_RATE": 1.0}
+    with pytest.raises(FlanError, match="chosen on common_gen, which shares text with snli of nli"):
+        recipes.read(str(path), ("nli",))
+
+
+def test_macros_that_make_a_mixture_are_in_it():
+    """TRAIN may weigh and style; what that makes is what is tuned on, prepared, and checked."""
+    tuning = Tuning("tiny", plans.held_out_mixture("nli"), 0, {"STYLES": ["5_shots"], "WEIGHTS": {"sst2": 2.0}})
+    found = plans.resolved(
+        tuning, {"TRAIN_STEPS": 1, "WEIGHTS": {"sst2": 0}, "STYLES": ["instructions", "no_template"]}
+    )
+    assert {style.name for style in found.parts.styles} == {"5_shots"} and found.macros["TRAIN_STEPS"] == 1
+    assert next(part.weight for part in found.parts.parts if part.dataset == "sst2") == 2.0
+    assert plans.resolved(found, {"STYLES": ["no_template"], "WEIGHTS": {"sst2": 0}}) == found  # done once
+    bad = plans.resolved(plans.Tuning("tiny", plans.without(("nli",)), 0), {"WEIGHTS": {"rte": 1}})
+    with pytest.raises(FlanError, match="would be scored as held out"):
+        plans.check([plans.Arm("a", "tiny", ("rte",), tunings=(bad,))])
+
+
+def test_mixtures_without_several_clusters():
+    found = Tuning("tiny", plans.without(("nli", "commonsense")), 0)
+    assert not found.clusters & {"nli", "paraphrase", "commonsense", "reading_comprehension_with_commonsense"}
+    assert "sentiment" in found.clusters and "common_gen" not in {record.name for record in found.parts.datasets}
