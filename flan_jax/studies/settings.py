@@ -146,7 +146,9 @@ def study(
     for what, listed in (("MODELS", models), ("CLUSTERS", clusters), ("TUNING_SEEDS", seeds), ("BASELINES", baselines)):
         if twice := next((one for one in listed if list(listed).count(one) > 1), None):
             raise FlanError(f"{what} has {twice!r} twice: leave one out.")
-    of_clusters = {cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters}
+    of_clusters = {
+        cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters
+    }
     if datasets is not None:
         if stray := [name for name in datasets if not any(name in found for found in of_clusters.values())]:
             raise FlanError(f"DATASETS has {stray[0]!r}, which is in none of CLUSTERS {', '.join(clusters)}.")
