@@ -35,7 +35,8 @@ FLOORS = (
     {"prepare", "train", "eval", "infer", "browse", "convert", "precompile", "report", "contamination", "audit"}
     | {"verify", "export", "launch"},
     # Those that start the others.
-    {"study", "quickstart"},
+    {"study"},
+    {"quickstart"},
     {"__main__"},  # which starts them by name
 )
 MAX_SMALL = 3  # up to here a number is its own reason
