@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL in TFDS's field names"
     )
     parser.add_argument("--model", default="", help=f"{GEMMA}, {_TINY}, or a checkpoint folder")
+    parser.add_argument("--steps", type=options.count_or_none, help="tuning steps, in place of the file's")
+    parser.add_argument("--max_examples", type=options.count, help="test examples, in place of the file's")
     parser.add_argument("--to", default="runs/quickstart", type=options.path, help="where everything is written")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     quiet_loggers()
@@ -51,7 +53,16 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str], given: Sequence[
     began = time.time()
     model = arguments.model or _model()
     own = [f"STUDY_DIR = {arguments.to!r}", f"DATA = {arguments.data!r}", f"MODELS = ({model!r},)"]
-    found = study.run_files([FILE], [*own, *bindings], ["python", "-m", "flan_jax.quickstart", *given])
+    train: dict[str, Any] = {"TRAIN_STEPS": arguments.steps} if arguments.steps else {}
+    if model == _TINY:  # whose vocabulary is bytes: texts are four times as long
+        train |= {"TASK_FEATURE_LENGTHS": None, "BATCH_SIZE": 1}
+    settings = study.settings_of(
+        [FILE],
+        [*own, *bindings],
+        train,
+        {"MAX_EXAMPLES": arguments.max_examples} if arguments.max_examples else None,
+    )
+    found = study.run(settings, ["python", "-m", "flan_jax.quickstart", *given])
     print(f"{(time.time() - began) / 60:.1f} minutes; the same again: {shlex.join(found['again'])}")
     if model == _TINY:
         print("This was a random model, which learns nothing worth reporting.")

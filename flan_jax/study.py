@@ -19,7 +19,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -127,16 +127,32 @@ def run(
     return json.loads(paths["json"].read_text(encoding="utf-8"))
 
 
-def run_files(files: Sequence[str], bindings: Sequence[str], again: Sequence[str], **more: Any) -> dict[str, Any]:
-    """Runs the study that gin files and bindings describe; see `run` for the others.
+def settings_of(
+    files: Sequence[str],
+    bindings: Sequence[str],
+    train: Mapping[str, Any] | None = None,
+    evaluate: Mapping[str, Any] | None = None,
+) -> studied.Settings:
+    """The settings that gin files and bindings describe.
+
+    Args:
+      files: gin files.
+      bindings: of the command line.
+      train: macros over those of TRAIN.
+      evaluate: macros over those of EVAL.
 
     Raises:
-      FlanError: see `run`.
+      FlanError: bad input.
     """
     from flan_jax.studies import settings as _  # noqa: F401 - makes `study` known to gin, which the files bind
 
     configuration.parse(files, bindings)
-    return run(gin.get_configurable("study")(), again, **more)
+    given: dict[str, Any] = {}
+    if train:
+        given["train"] = {**(configuration.macro("TRAIN") or {}), **train}
+    if evaluate:
+        given["evaluate"] = {**(configuration.macro("EVAL") or {}), **evaluate}
+    return gin.get_configurable("study")(**given)
 
 
 def _planned(steps: Sequence[plans.Step], left: set[str], estimates: dict) -> list[dict]:
@@ -212,9 +228,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if not files:
             raise FlanError("name the study: --gin_file=studies/held_out_clusters.gin; --list shows all.")
-        found = run_files(
-            [*files, f"studies/budgets/{arguments.budget}.gin"],
-            bindings,
+        found = run(
+            settings_of([*files, f"studies/budgets/{arguments.budget}.gin"], bindings),
             ["python", "-m", "flan_jax.study", *given],
             dry_run=arguments.dry_run,
             units=arguments.units,

@@ -52,7 +52,8 @@ COMMANDS = {
         [("rows", "0"), ("mesh", "model=2"), ("remat", "all")],
         [],
     ),
-    "quickstart": ([], ["steps", "batch_size", "max_examples"], [("learning_rate", "nan")], ["data", "to"]),
+    "quickstart": ([], ["steps", "max_examples"], [], ["data", "to"]),
+    "study": ([], ["restarts"], [("budget", "large")], ["units"]),
     "train": ([], ["num_processes", "process_id"], [], []),
 }
 CASES = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import gin
 
-from flan_jax import catalog, macros, styles, values
+from flan_jax import catalog, macro_checks, macros, styles, values
 from flan_jax.errors import FlanError, near_names, unknown_name
 from flan_jax.files import AnyPath, user_path
 from flan_jax.studies import recipes
@@ -99,7 +99,7 @@ class Settings:
 
 
 @gin.configurable(module="flan_jax.studies")
-@macros.checked
+@macro_checks.checked
 def study(
     *,
     name: str,

@@ -27,7 +27,11 @@ KNOBS |= {
 }
 KNOBS |= {"FROZEN", "LORA", "PROMPT_LENGTH", "INITIAL_CHECKPOINT_PATH", "INITIAL_STEP", "INITIAL_OPTIMIZER_STATE"}
 KNOBS |= {"INITIAL_MAP", "MESH"}
-KEYS = {"LORA": {"rank", "alpha", "targets"}, "MESH": {"data", "fsdp", "tensor"}, "RATES": {"cap", "temperature"}}
+KEYS = {
+    "LORA": {"rank", "alpha", "targets"},
+    "MESH": {"data", "fsdp", "tensor"},
+    "RATES": {"cap", "examples", "temperature"},
+}
 SCHEDULES = {"constant", "linear", "cosine", "rsqrt", "stable_decay"}
 
 
