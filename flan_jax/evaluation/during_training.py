@@ -289,6 +289,7 @@ class Evaluating:
                     line = f"{str(error).rstrip('.')}, as the run is told to end; the step has no figures of it."
                     print(line, flush=True)
                 return
+        context.alive(f"in what happens after the evaluation of step {step}: saving, reading rows")
         for name, figures in found.items():
             if figures:
                 context.write(name, figures)

@@ -185,6 +185,11 @@ def resolve(
         starting.sources(network.abstract_params(), initial_checkpoint_path, start["step"], taken.map)
     starting.refuse_offset(tuning.made, taken)
     if taken.optimizer_state and not begun:
+        if tuning.keeps_base:
+            raise FlanError(
+                "LORA and PROMPT_LENGTH begin with adapters or a prompt of their own, of which no optimizer's state is "
+                "there: leave INITIAL_OPTIMIZER_STATE out. A run that goes on has its own."
+            )
         before = Run.load(user_path(initial_checkpoint_path))
         starting.refuse_another(initial_checkpoint_path, before and before.program.optimizer, program.optimizer)
         tx = optimizers.for_parameters(tuning, network.logical_axes())

@@ -218,9 +218,3 @@ def _check_types(run: Run) -> None:
 
 def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-# ------------------------------------------------------------------------------------------------------- comparing
-
-
-# ------------------------------------------------------------------------------------------------------- resolving

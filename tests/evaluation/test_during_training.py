@@ -452,6 +452,22 @@ def test_a_figure_of_an_evaluation_needs_one(whole):
         KeepingBest(keeping.Best("dev_loss/seen/sst2")).start(context)
 
 
+@pytest.mark.parametrize("log", [None, "", "{'step': 2, ", '{"step": 4, "loss": 1.0}\n'])
+def test_no_best_step_is_lost_with_the_log(whole, tmp_path, log):
+    """Without the figures of saved steps the best of them would be removed, and nobody would know."""
+    shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    context = Context(Run.load(whole), tmp_path, None, None, None, 4)
+    if log is not None:
+        (tmp_path / "metrics.jsonl").write_text(log)
+    with pytest.raises(
+        FlanError, match=r"^KEEP_BEST: .*metrics\.jsonl has no line of step 2.*put the log back"
+    ) as caught:
+        KeepingBest(keeping.Best("loss")).start(context)
+    assert "\n" not in str(caught.value)
+    shutil.copy(whole / "metrics.jsonl", tmp_path)
+    KeepingBest(keeping.Best("loss")).start(context)
+
+
 def test_a_model_of_unknown_history_chooses_by_what_the_run_is_tuned_on(whole):
     manifest = Manifest.load(whole)
     unknown = dataclasses.replace(manifest, tuning=manifest.tuning | {"status": "unknown"})

@@ -125,6 +125,8 @@ def test_an_optimizer_without_a_state_goes_on(tmp_path):
         ({"initial_optimizer_state": 1}, "train.initial_optimizer_state is 1"),
         ({"initial_optimizer_state": True, "optimizer": optimizers.lion(1e-2)}, "is of another optimizer or model"),
         ({"initial_optimizer_state": True, "frozen": ("mlp",)}, "is of another optimizer or model"),
+        ({"initial_optimizer_state": True, "lora": {}}, "leave INITIAL_OPTIMIZER_STATE out"),
+        ({"initial_optimizer_state": True, "prompt_length": 2}, "leave INITIAL_OPTIMIZER_STATE out"),
         (
             {"initial_optimizer_state": True, "optimizer": optimizers.adafactor(1e-2, step_offset=2)},
             "is of another optimizer or model",

@@ -45,23 +45,32 @@ class KeepingBest:
         """Reads what earlier starts have found.
 
         Raises:
-          FlanError: the figure is none to choose by, or its better end is kept out.
+          FlanError: the figure is none to choose by, or its better end is kept out, or nobody knows the figures of
+            saved steps any more, of which the best would be removed.
         """
-        name = self.best.figure
-        if name.partition("/")[0] in (*keeping.DEV_LOSSES, *keeping.DEV_SCORES) and not context.later:
+        name, outer = self.best.figure, self.best.figure.partition("/")[0]
+        of_evaluation = outer in (*keeping.DEV_LOSSES, *keeping.DEV_SCORES)
+        if of_evaluation and outer not in context.later:
             raise FlanError(f"KEEP_BEST: {name!r} is a figure of an evaluation, and there is none: give EVAL_PERIOD.")
         if (why := context.no_choice.get(name)) is not None:
             raise FlanError(f"KEEP_BEST: {why}")
-        if name.partition("/")[0] in context.later:
+        if outer in context.later:
             if earlier.figure(context.later, name) is None:
                 near = near_names(name, (one for one in earlier.names(context.later) if one not in context.no_choice))
-                raise FlanError(f"KEEP_BEST: the evaluation writes no figure {name!r}: {near}")
-            if self.best.order != keeping.better(name):
+                writes = "the evaluation writes" if of_evaluation else "HOOKS write"
+                raise FlanError(f"KEEP_BEST: {writes} no figure {name!r}: {near}")
+            if of_evaluation and self.best.order != keeping.better(name):
                 raise FlanError(
                     f"KEEP_BEST: {name!r} is better the other way round: write 'best': {keeping.better(name)!r}, or "
                     "leave it out."
                 )
-        known = earlier.figures_of(context, choosing.steps(context.folder))
+        saved = [step for step in choosing.steps(context.folder) if 0 < step <= context.first_step]
+        known = earlier.figures_of(context, saved)
+        if lost := [str(step) for step in saved if step not in known]:
+            raise FlanError(
+                f"KEEP_BEST: {context.folder / 'metrics.jsonl'} has no line of step {', '.join(lost)}, which may be "
+                "the best: put the log back, or leave KEEP_BEST out (KEEP_EVERY keeps steps without a figure)."
+            )
         self._figures = {step: earlier.figure(figures, name) for step, figures in known.items()}
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:

@@ -67,8 +67,8 @@ class Watchdog:
         self._thread.start()
 
     def pauses(self, context: Context, step: int) -> bool:
-        """Never; a step has been handed to the devices."""
-        if self._first_is_over:
+        """Never; a step has been handed to the devices, unless all of them are accounted for."""
+        if self._first_is_over and step > context.step:
             limit = max(self._seconds, _USUAL * statistics.median(self._taken or [0.0]))
             self._begin(limit, f"waiting for step {context.step + 1}")
         return False
