@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from flan_jax.checkpoint import digests, stored
+from flan_jax.checkpoint import digests, saved_digests, stored
 from flan_jax.errors import FlanError, cannot
 from flan_jax.files import AnyPath, is_remote, user_path, write_atomic
 from flan_jax.values import shown
@@ -67,7 +67,7 @@ class Base:
                 f"no checkpoint at {path}, whose parameters these adapters change: put it there, or, where it lies "
                 f"elsewhere now, write its place into {FILE}."
             )
-        if not digests.step_folder(path, self.step).is_dir():
+        if not saved_digests.step_folder(path, self.step).is_dir():
             raise FlanError(
                 f"step {self.step} of {path}, whose parameters these adapters change, is not there any more: copy it "
                 "back. A run that goes on removes its older steps; KEEP_EVERY has it keep some."
@@ -121,7 +121,7 @@ def weights(model_dir: str | AnyPath, step: int, which: str = stored.PARAMS) -> 
       FlanError: there are no such weights.
     """
     mean = stored.averaged(model_dir, step) if which == stored.EMA else {}
-    saved = digests.read(model_dir, step)
+    saved = saved_digests.read(model_dir, step)
     if saved is None:
         return None
     if stored.ADAPTERS in saved and (base := load(model_dir)) is not None:

@@ -10,7 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from flan_jax import distributed, models, partitioning
-from flan_jax.checkpoint import adapters, choosing, digests, saving, stored
+from flan_jax.checkpoint import adapters, choosing, saved_digests, saving, stored
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, StorageError
@@ -63,7 +63,7 @@ def restore_params(
             asked = {item: ocp.args.StandardRestore(_with_shardings(*pair)) for item, pair in wanted.items()}
             found = manager.restore(chosen, args=ocp.args.Composite(**asked))
             trees = {item: found[item] for item in wanted}
-        digests.verify(model_dir, chosen, trees)
+        saved_digests.verify(model_dir, chosen, trees)
     return next(iter(trees.values())) if len(trees) == 1 else nested.merged(*trees.values())
 
 
@@ -73,7 +73,7 @@ def _adapted(
     """The parameters of a model with its adapters taken in."""
     where = distributed.decided(lambda: str(base.check()))
     with choosing.explained(model_dir, step, (stored.ADAPTERS,), how):
-        saved = digests.read(model_dir, step) or {}
+        saved = saved_digests.read(model_dir, step) or {}
     items = (stored.ADAPTERS,)
     if which == stored.EMA:
         stored.averaged(model_dir, step)  # or it is said that there is none
@@ -144,7 +144,7 @@ def restore_items(model_dir: str | AnyPath, wanted: Mapping[str, tuple[Any, Any]
             asked = {item: ocp.args.StandardRestore(_with_shardings(*pair)) for item, pair in wanted.items()}
             found = manager.restore(chosen, args=ocp.args.Composite(**asked))
             items = {item: found[item] for item in wanted}
-        digests.verify(model_dir, chosen, items)
+        saved_digests.verify(model_dir, chosen, items)
     return items | empty
 
 
@@ -188,7 +188,7 @@ def load_model(
     if adapters.load(model_dir) is not None:
         step = choosing.chosen_step(model_dir, step)
         with choosing.explained(model_dir, step, (stored.ADAPTERS,)):
-            saved = digests.read(model_dir, step) or {}
+            saved = saved_digests.read(model_dir, step) or {}
         if (soft := saved.get(stored.ADAPTERS, {}).get("/".join(prompt.PATH))) is not None:
             model = prompt.prompted(model, soft.shape[0])
     abstract = model.abstract_params()

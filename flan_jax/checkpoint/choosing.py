@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from flan_jax import distributed
-from flan_jax.checkpoint import digests, place, stored
+from flan_jax.checkpoint import place, saved_digests, stored
 from flan_jax.errors import FlanError, cannot
 from flan_jax.files import AnyPath, is_remote, move_folder, user_path, write_atomic, written
 
@@ -73,7 +73,7 @@ def _unmarked(model_dir: str | AnyPath) -> list[int]:
 def _unfinished(folder: AnyPath, step: int) -> str:
     return (
         f"step {step} of {folder} has no {MARK}, which comes last: its copy was not finished; copy it anew, or "
-        f"remove {digests.step_folder(folder, step)}"
+        f"remove {saved_digests.step_folder(folder, step)}"
     )
 
 
@@ -150,8 +150,8 @@ def _mark_whole(folder: AnyPath, on_damage: str) -> list[tuple[int, str]]:
 
 
 def _mark(folder: AnyPath, step: int) -> None:
-    where = digests.step_folder(folder, step)
-    for item in (*stored.ITEMS, digests.ITEM):
+    where = saved_digests.step_folder(folder, step)
+    for item in (*stored.ITEMS, saved_digests.ITEM):
         if (where / item).is_dir():
             write_atomic(where / item / MARK, "")
     write_atomic(where / MARK, "")
@@ -164,7 +164,7 @@ def _move_aside(folder: AnyPath, damaged: Sequence[tuple[int, str]], step: int) 
         with written(place, "move a damaged step to"):
             while place.exists():
                 place = place.with_name(f"{place.name}_again")
-            move_folder(digests.step_folder(folder, number), place)
+            move_folder(saved_digests.step_folder(folder, number), place)
         print(f"step {number} of {folder} is damaged: {what}; moved to {place}, going on from step {step}.", flush=True)
 
 

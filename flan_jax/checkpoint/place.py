@@ -17,7 +17,7 @@ import jax
 from humanize import naturalsize
 
 from flan_jax import distributed
-from flan_jax.checkpoint import digests
+from flan_jax.checkpoint import saved_digests
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, make_folder, written
 
@@ -110,8 +110,10 @@ def _identity(folder: AnyPath, step: int | None) -> str:
         return (
             " ".join(sorted(x.name for x in checkpoints.iterdir() if x.name.isdigit())) if checkpoints.exists() else ""
         )
-    where = digests.step_folder(folder, step)
-    files = [path for path in (where / digests.ITEM / "metadata", where / "_CHECKPOINT_METADATA") if path.exists()]
+    where = saved_digests.step_folder(folder, step)
+    files = [
+        path for path in (where / saved_digests.ITEM / "metadata", where / "_CHECKPOINT_METADATA") if path.exists()
+    ]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest() if where.exists() else ""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from flan_jax.checkpoint import choosing, digests, keeping, stored
+from flan_jax.checkpoint import choosing, digests, keeping, saved_digests, stored
 from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.errors import FlanError, StorageError, cannot
 from flan_jax.files import AnyPath, is_remote, orbax_folder, remove_folder, user_path, written
@@ -29,7 +29,7 @@ def manager(model_dir: str | AnyPath, keep: Keeping | None = None) -> ocp.Checkp
         lightweight_initialize=True,  # no look into what each step says of itself: damage must not stop the others
     )
     folder = orbax_folder(user_path(model_dir) / "checkpoints")
-    return ocp.CheckpointManager(folder, options=options, item_names=(*stored.ITEMS, digests.ITEM))
+    return ocp.CheckpointManager(folder, options=options, item_names=(*stored.ITEMS, saved_digests.ITEM))
 
 
 @contextlib.contextmanager
@@ -105,9 +105,9 @@ class Saver:
             name: ocp.args.StandardSave(tree, save_args=stored.chunked(tree)) for name, tree in trees.items()
         }
         saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
-        items[digests.ITEM] = ocp.args.JsonSave(digests.to_dict(step, saved))
+        items[saved_digests.ITEM] = ocp.args.JsonSave(saved_digests.to_dict(step, saved))
         with self._failing():
-            is_taken = self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.NOTE)
+            is_taken = self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=saved_digests.NOTE)
         if not is_taken:
             there = choosing.steps(self._folder)
             raise FlanError(

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from flan_jax import distributed, files
-from flan_jax.checkpoint import digests
+from flan_jax.checkpoint import digests, saved_digests
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, user_path
 from flan_jax.values import WEIGHTS
@@ -80,9 +80,9 @@ def fault(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS, tog
     own: dict[str, Any] = {"fault": None, "sums": {}}
     saved: Mapping[str, Mapping[str, digests.Digest]] | None = None
     try:
-        saved = digests.read(model_dir, step)
+        saved = saved_digests.read(model_dir, step)
         for item in items:
-            folder = digests.step_folder(model_dir, step) / item
+            folder = saved_digests.step_folder(model_dir, step) / item
             if _is_there(folder, saved):
                 names = _names(folder, None if saved is None else saved.get(item, {}))
                 own["sums"][item] = {name: _summed(folder, name, number, count) for name in names}
@@ -104,9 +104,9 @@ def fault(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS, tog
 def unreadable(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS) -> str | None:
     """What is wrong with what a step says of itself, without a look at its numbers; None where nothing is."""
     try:
-        saved = digests.read(model_dir, step)
+        saved = saved_digests.read(model_dir, step)
         for item in items:
-            folder = digests.step_folder(model_dir, step) / item
+            folder = saved_digests.step_folder(model_dir, step) / item
             if _is_there(folder, saved):
                 _names(folder, None if saved is None else saved.get(item, {}))
     except Exception as error:
@@ -120,7 +120,7 @@ def averaged(model_dir: str | AnyPath, step: int) -> Mapping[str, digests.Digest
     Raises:
       FlanError: it has none.
     """
-    saved = digests.read(model_dir, step) or {}
+    saved = saved_digests.read(model_dir, step) or {}
     if EMA not in saved:
         raise FlanError(
             f"step {step} of {model_dir} has no mean of parameters ({EMA}): it was trained without EMA_DECAY; take "
@@ -132,7 +132,7 @@ def averaged(model_dir: str | AnyPath, step: int) -> Mapping[str, digests.Digest
 def has_shapes(model_dir: str | AnyPath, step: int, wanted: Mapping[str, Any]) -> bool:
     """Whether a step was saved with arrays of just these names and shapes; trees of shapes by item."""
     try:
-        saved = digests.read(model_dir, step) or {}
+        saved = saved_digests.read(model_dir, step) or {}
     except FlanError:
         return False
     return all(

@@ -24,17 +24,17 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import seqio
-import tensorflow as tf
 
 from flan_jax import catalog, files, metrics, protocol, styles, values
 from flan_jax.data import seqio_examples, seqio_registry, seqio_scoring, seqio_vocabulary, sources, vocabularies
+from flan_jax.data.catalog_tasks import CatalogTask, OpenMixture
 from flan_jax.data.records import choose_template, exemplar_pool, num_renderings, records, text_records
 from flan_jax.data.seqio_scoring import RANKED
-from flan_jax.data.seqio_source import MADE_OF, SPLITS, CatalogSource
+from flan_jax.data.seqio_source import CatalogSource
 from flan_jax.errors import FlanError, unknown_name
 
 __all__ = ["Settings", "choose_template", "exemplar_pool", "num_renderings", "records", "register", "text_records"]
@@ -144,145 +144,6 @@ def _mixture(name: str) -> tuple[catalog.Dataset, ...]:
         return ()
     is_task = len(members) == 1 and members[0].name in (base, base.removeprefix(_PREFIX))
     return () if is_task or base + style.suffix != name else members
-
-
-class CatalogTask(seqio.Task):
-    """A task of ours, which a source that cannot be opened does not end where there is an offline cache.
-
-    Where there is no cache either it has no splits, and the log says why: SeqIO's mixtures, its Evaluator and
-    `seqio_cache_tasks` then go on without it. Who asks for its records gets the error.
-    """
-
-    @functools.cached_property
-    def is_open(self) -> bool:
-        """Whether the source can be opened."""
-        try:
-            _ = self.source.source
-        except sources.SourceError as error:
-            how = "reads the cache of" if self.cache_dir else "goes on without"
-            logging.warning("SeqIO %s task %s: %s", how, self.name, error)
-            return False
-        return True
-
-    @property
-    def is_there(self) -> bool:
-        """Whether there are records, of the source or of a cache."""
-        return self.is_open or self.cache_dir is not None
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Those of train, validation (dev) and test that the source has, or else the cache."""
-        if self.is_open:
-            return self.source.splits
-        return tuple(split for split in SPLITS if self._num_cached(split) is not None)
-
-    @property
-    def rate(self) -> int:
-        """The mixing rate, as `CatalogSource.rate`; a cache holds usable records only."""
-        return self.source.rate if self.is_open else catalog.mixing_rate(self._num_cached("train") or 0)
-
-    def _num_cached(self, split: str) -> int | None:
-        """Examples of a split in the cache; None where it has no such split."""
-        try:
-            return int(self.get_cached_stats(split)["examples"]) if self.cache_dir else None
-        except ValueError:
-            return None
-
-    def _get_cached_source(self, split: str, file_shuffle_buffer_size: int | None = None) -> seqio.FileDataSource:
-        """SeqIO's, if the cache was made of the data and by the code that reading on the fly would use.
-
-        Raises:
-          FlanError: it was not.
-        """
-        found = super()._get_cached_source(split, file_shuffle_buffer_size)
-        row = next(tf.data.TFRecordDataset(found.list_shards(split)).take(1).as_numpy_iterator(), None)
-        if row is not None:
-            made_of = tf.train.Example.FromString(row).features.feature[MADE_OF].bytes_list.value
-            if not made_of or not self.source.is_made_of(made_of[0].decode()):
-                raise FlanError(
-                    f"SeqIO task {self.name}: the cache {self.cache_dir} is of other data or another version of "
-                    "FLAN-JAX; make it again by seqio_cache_tasks with --overwrite, or remove the folder."
-                )
-        return found
-
-    def get_dataset(
-        self,
-        sequence_length: Mapping[str, int] | None = None,
-        split: str = "train",
-        use_cached: bool = False,
-        *rest: Any,
-        **more: Any,
-    ) -> tf.data.Dataset:
-        """See SeqIO's; what cannot be read on the fly is read from its cache, if there is one."""
-        use_cached = use_cached or (not self.is_open and self.cache_dir is not None)
-        return super().get_dataset(sequence_length, split, use_cached, *rest, **more)
-
-
-class OpenMixture(seqio.Mixture):
-    """A mixture of the members whose source or cache can be opened; the others are named in the log."""
-
-    _built = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # A pass is over when every member is through, so that num_epochs=1 is each record once.
-        sample = functools.partial(tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=False)
-        super().__init__(*args, sample_fn=sample, **kwargs)
-        self._built = True
-
-    @functools.cached_property
-    def _open_tasks(self) -> list[seqio.Task]:
-        found = [task for task in super().tasks if task.is_there]
-        if not found:
-            raise FlanError(f"mixture {self.name}: none of its sources can be opened.")
-        return found
-
-    @property
-    def tasks(self) -> list[seqio.Task]:
-        """The members that are there; building the mixture opens none."""
-        return self._open_tasks if self._built else super().tasks
-
-    @property
-    def total_rate(self) -> float:
-        """Sum of the rates of the members that are there."""
-        return sum(map(self.get_rate, self.tasks))
-
-    def get_task_dataset(
-        self,
-        task: seqio.Task,
-        output_feature_keys: set[str],
-        sequence_length: Mapping[str, int] | None = None,
-        split: str = "train",
-        use_cached: bool = False,
-        shuffle: bool = True,
-        seed: int | None = None,
-        shard_info: seqio.ShardInfo | None = None,
-        num_epochs: int | None = None,
-        trim_output_features: bool = True,
-        try_in_mem_cache: bool = True,
-    ) -> tf.data.Dataset:
-        """A member's examples with the features that are wanted.
-
-        A task of SeqIO's shuffles 1,000 finished examples, so that a mixture of many tasks begins only when thousands
-        are made. Here the sources shuffle as many records before they are rendered, anew in each epoch, and the members
-        share the 1,000 examples.
-        """
-        dataset = task.get_dataset(
-            sequence_length=sequence_length,
-            split=split,
-            use_cached=use_cached,
-            shuffle=shuffle,
-            shuffle_buffer_size=max(2, seqio.SHUFFLE_BUFFER_SIZE // len(self.tasks)),
-            seed=seed,
-            shard_info=shard_info,
-            num_epochs=num_epochs,
-            trim_output_features=trim_output_features,
-            try_in_mem_cache=try_in_mem_cache and not shuffle,  # what is kept in memory is never shuffled again
-        )
-
-        def wanted(example: Mapping[str, Any]) -> dict[str, Any]:
-            return {name: value for name, value in example.items() if name in output_feature_keys}
-
-        return dataset.map(tf.autograph.experimental.do_not_convert(wanted))
 
 
 def _rate(task: CatalogTask) -> float:

@@ -18,7 +18,7 @@ import tensorstore
 from orbax.checkpoint import future, type_handlers
 
 from flan_jax import models
-from flan_jax.checkpoint import adapters, choosing, digests, saving, stored
+from flan_jax.checkpoint import adapters, choosing, digests, saved_digests, saving, stored
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, orbax_folder
@@ -115,9 +115,9 @@ def write(source: Source, manifest: Manifest, folder: AnyPath) -> None:
     opened = ocp.CheckpointManager(orbax_folder(folder / "checkpoints"), options=options, item_handlers=handlers)
     with saving.quietly(), contextlib.closing(opened) as manager:
         items = ocp.args.Composite(params=ocp.args.PyTreeSave(tree))
-        manager.save(0, args=items, custom_metadata=digests.NOTE)
+        manager.save(0, args=items, custom_metadata=saved_digests.NOTE)
         manager.wait_until_finished()
-    digests.write(folder, 0, {"params": {"/".join(name): value.digest for name, value in streamed.items()}})
+    saved_digests.write(folder, 0, {"params": {"/".join(name): value.digest for name, value in streamed.items()}})
     source.tokenizer.save(folder / "vocabulary")
     manifest.save(folder)
 
@@ -149,14 +149,14 @@ def read(folder: AnyPath, step: int | None = None, which: str = stored.PARAMS) -
     kept: dict[str, Any] = {}  # the layers read last: they are mostly asked for in order
     items = (stored.PARAMS, stored.EMA) if averaged else (stored.PARAMS,)
     with choosing.explained(folder, step, items):
-        checked = {item: digests.Reading(folder, step, item) for item in items}
+        checked = {item: saved_digests.Reading(folder, step, item) for item in items}
 
     def item_of(path: ParameterPath) -> str:
         return stored.EMA if path in averaged else stored.PARAMS
 
     def stored_tensor(path: ParameterPath, layer: int | None) -> np.ndarray:
         if kept.get("path") != path:
-            item = digests.step_folder(folder, step) / item_of(path)
+            item = saved_digests.step_folder(folder, step) / item_of(path)
             kept.update(path=path, store=stored.opened(item, "/".join(path)), at=None)
         store = kept["store"]
         if store.shape != (expected := shapes[path]):
@@ -205,15 +205,15 @@ def adapters_of(folder: AnyPath, step: int | None, which: str = stored.PARAMS) -
     tree: dict[str, Any] = {}
     averaged = stored.averaged(folder, step) if which == stored.EMA else {}
     with choosing.explained(folder, step, (stored.ADAPTERS,)):
-        saved = digests.read(folder, step) or {}
+        saved = saved_digests.read(folder, step) or {}
         for item in (stored.ADAPTERS, stored.EMA) if averaged else (stored.ADAPTERS,):
             for name, one in saved.get(item, {}).items():
                 try:
-                    x = np.asarray(stored.opened(digests.step_folder(folder, step) / item, name).read().result())
+                    x = np.asarray(stored.opened(saved_digests.step_folder(folder, step) / item, name).read().result())
                 except (ValueError, OSError) as error:
                     what = f"step {step} of {folder} cannot be read ({stored.reason(error, folder)})"
                     raise FlanError(f"{what}: it is damaged; copy it anew.") from error
-                digests.compare(folder, step, {name: one}, {name: digests.of_array(x)})
+                saved_digests.compare(folder, step, {name: one}, {name: digests.of_array(x)})
                 tree = nested.merged(tree, nested.at(name.split("/"), x))
     return step, tree
 

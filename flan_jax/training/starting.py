@@ -11,7 +11,7 @@ import jax
 import optax
 
 from flan_jax import models
-from flan_jax.checkpoint import adapters, arrays, choosing, digests, stored
+from flan_jax.checkpoint import adapters, arrays, choosing, digests, saved_digests, stored
 from flan_jax.errors import FlanError, StorageError, near_names
 from flan_jax.files import AnyPath
 from flan_jax.models import nested
@@ -115,7 +115,7 @@ def sources(
     Raises:
       FlanError: a pattern fits nothing, an array is not there or has another shape, or none is taken.
     """
-    saved = (digests.read(checkpoint, step) or {}).get(stored.PARAMS)
+    saved = (saved_digests.read(checkpoint, step) or {}).get(stored.PARAMS)
     if saved is None:
         what = "adapters" if adapters.load(checkpoint) is not None else "no digests"
         raise FlanError(
@@ -169,14 +169,16 @@ def restored(
     Raises:
       FlanError: an array cannot be read, or is not what was saved.
     """
-    folder = digests.step_folder(checkpoint, step) / stored.PARAMS
-    saved = (digests.read(checkpoint, step) or {})[stored.PARAMS]
+    folder = saved_digests.step_folder(checkpoint, step) / stored.PARAMS
+    saved = (saved_digests.read(checkpoint, step) or {})[stored.PARAMS]
     found: dict[str, Any] = {}
     with choosing.explained(checkpoint, step):
         for path, name in taken.items():
             if name is not None:
                 x = _read(folder, name, _at(shardings, path), f"step {step} of {checkpoint}")
-                digests.compare(checkpoint, step, {name: saved[name]}, digests.of_tree(nested.at(name.split("/"), x)))
+                saved_digests.compare(
+                    checkpoint, step, {name: saved[name]}, digests.of_tree(nested.at(name.split("/"), x))
+                )
                 found = nested.merged(found, nested.at(path, x))
     return nested.merged(params, found)
 
@@ -227,7 +229,7 @@ def refuse_unfit(checkpoint: str, step: int, abstract: Any) -> None:
     Raises:
       FlanError: likewise.
     """
-    saved = (digests.read(checkpoint, step) or {}).get(stored.OPT_STATE)
+    saved = (saved_digests.read(checkpoint, step) or {}).get(stored.OPT_STATE)
     if saved is None:
         raise FlanError(f"step {step} of {checkpoint} has no optimizer's state: {_ANEW}.")
     leaves = jax.tree_util.tree_leaves_with_path(abstract)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from flan_jax.checkpoint import digests, stored
+from flan_jax.checkpoint import digests, saved_digests, stored
 from flan_jax.verification.findings import Skip, Tally
 from flan_jax.verification.subject import Subject
 
@@ -14,7 +14,7 @@ SAYS = "the restored parameters have the digests that were saved, and are finite
 
 def check(subject: Subject, tally: Tally) -> None:
     """Compares the parameters in memory, array by array, on the device and on the host; see `SAYS`."""
-    saved = digests.read(subject.request.checkpoint, subject.step)
+    saved = saved_digests.read(subject.request.checkpoint, subject.step)
     if saved is None:
         raise Skip("the checkpoint was saved by a version that saved no digests: convert or train it anew")
     if stored.ADAPTERS in saved:

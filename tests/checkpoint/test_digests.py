@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from flan_jax import models, partitioning
-from flan_jax.checkpoint import arrays, choosing, digests, saving
+from flan_jax.checkpoint import arrays, choosing, digests, saved_digests, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -204,7 +204,7 @@ def _data_files(folder):
 @pytest.mark.parametrize("reader", ["load_model", "streaming"])
 def test_the_damaged_array_is_named(converted, tmp_path, reader):
     """A bit in the middle of each file of numbers: at commit 789d7e0 all of them loaded other weights."""
-    names = digests.read(converted, 0)["params"]
+    names = saved_digests.read(converted, 0)["params"]
     wanted, named = READERS[reader](converted), set()
     for number, data in enumerate(p for p in _data_files(converted) if p.stat().st_size > 2000):
         copy = _copy(converted, tmp_path)
@@ -272,7 +272,7 @@ def test_a_copy_loads_and_old_steps_take_their_digests_along(trained, tmp_path):
     assert {p.parts[-2] for p in trained.rglob("digests/metadata")} == {"digests"}
     assert sorted(p.parts[-3] for p in trained.rglob("digests/metadata")) == ["2", "5"]
     for step in (2, 5):
-        saved = digests.read(trained, step)
+        saved = saved_digests.read(trained, step)
         params = arrays.restore_params(
             trained, NETWORK.abstract_params(), state_shardings(MESH, NETWORK, TX).params, step
         )
@@ -280,14 +280,14 @@ def test_a_copy_loads_and_old_steps_take_their_digests_along(trained, tmp_path):
 
 
 def test_converted_and_loaded_digests_agree(converted):
-    assert digests.read(converted, 0)["params"] == digests.of_tree(_load(converted))
+    assert saved_digests.read(converted, 0)["params"] == digests.of_tree(_load(converted))
 
 
 def test_the_way_through_huggingface_keeps_the_digests(converted, tmp_path):
     huggingface.write(native.read(converted), tmp_path / "theirs")
     source = huggingface.read(tmp_path / "theirs")
     native.write(source, conversion.manifest_of(source, None, "flan_jax"), tmp_path / "ours")
-    assert digests.read(tmp_path / "ours", 0) == digests.read(converted, 0)
+    assert saved_digests.read(tmp_path / "ours", 0) == saved_digests.read(converted, 0)
 
 
 @pytest.mark.parametrize("reader", ["load_model", "streaming"])
@@ -345,9 +345,9 @@ def test_damaged_digests_are_named(damage, converted, tmp_path):
 
 def test_an_array_without_a_digest_is_named(converted, tmp_path):
     copy = _copy(converted, tmp_path)
-    saved = digests.read(copy, 0)
+    saved = saved_digests.read(copy, 0)
     del saved["params"]["decoder/decoder_norm/scale"]
-    (copy / "checkpoints" / "0" / "digests" / "metadata").write_text(json.dumps(digests.to_dict(0, saved)))
+    (copy / "checkpoints" / "0" / "digests" / "metadata").write_text(json.dumps(saved_digests.to_dict(0, saved)))
     for reader in ("load_model", "streaming"):
         with pytest.raises(FlanError, match=r"_METADATA is damaged \(also has decoder/decoder_norm/scale\)"):
             READERS[reader](copy)

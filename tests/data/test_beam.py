@@ -11,14 +11,20 @@ from flan_jax.data import preparation, token_store, vocabularies
 from flan_jax.data.preparation import Options
 from flan_jax.data.prepare_datasets import prepare_datasets
 
-pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
-from flan_jax.data import beam
-
 pytestmark = pytest.mark.slow
 
 BYTES = vocabularies.ByteTokenizer()
 NAMES = ("arc_easy", "squad_v1")  # arc_easy drops records, so a part's numbers depend on the parts before it
 RUNNER = "runner=DirectRunner"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def beam():
+    """The room that runs Beam, which only these tests import: it takes 5 s."""
+    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
+    from flan_jax.data import beam
+
+    return beam
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +43,7 @@ def files(folder):
 
 
 @pytest.mark.parametrize("style", ["instructions", "without_options_2_shots"])
-def test_the_store_is_byte_for_byte_that_of_prepare(tmp_path, style):
+def test_the_store_is_byte_for_byte_that_of_prepare(beam, tmp_path, style):
     chosen = [catalog.dataset(name) for name in NAMES]
     options = Options(0, 400, 60, preparation.styles.parse(style))  # tight, so that some are trimmed or left out
     prepare_datasets(chosen, "samples", BYTES, tmp_path / "one", options)
@@ -50,7 +56,7 @@ def test_the_store_is_byte_for_byte_that_of_prepare(tmp_path, style):
     assert len(list((tmp_path / "shards").rglob("*.npz"))) > 2 * len(NAMES)
 
 
-def test_what_is_there_is_kept_and_a_lost_shard_is_made_again(tmp_path):
+def test_what_is_there_is_kept_and_a_lost_shard_is_made_again(beam, tmp_path):
     chosen = [catalog.dataset("rte")]
     arguments = (chosen, "samples", "bytes", tmp_path / "to", Options(), str(tmp_path / "shards"), RUNNER)
     beam.prepare(*arguments, part_size=5)

@@ -16,7 +16,6 @@ from flan_jax.errors import FlanError
 from flan_jax.models import lora
 from flan_jax.training import optimizers
 
-peft = pytest.importorskip("peft")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -66,6 +65,7 @@ def _alone(tree):
 
 
 def test_peft_gives_our_logits(saved, tmp_path):
+    peft = pytest.importorskip("peft")  # here, for its import takes 2 s
     folder, config = saved
     convert.convert(str(folder / "base"), str(tmp_path / "base"), form="huggingface")
     written = convert.convert(str(folder / "run"), str(tmp_path / "adapters"), form="peft")

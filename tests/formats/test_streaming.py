@@ -17,7 +17,7 @@ SMALL = models.DecoderConfig(
     vocab_size=300, num_layers=2, embed_dim=32, num_heads=2, num_kv_heads=1, head_dim=16, mlp_dim=48, qk_norm=True
 )
 LARGE = models.DecoderConfig(
-    vocab_size=4000, num_layers=48, embed_dim=512, num_heads=8, num_kv_heads=4, head_dim=64, mlp_dim=1536, qk_norm=True
+    vocab_size=4000, num_layers=34, embed_dim=512, num_heads=8, num_kv_heads=4, head_dim=64, mlp_dim=1536, qk_norm=True
 )
 SHARD = 16 << 20
 
@@ -51,9 +51,7 @@ def _random(config):
     """A source that makes its tensors when they are asked for."""
     shapes = {leaf.path: leaf.shape for leaf in leaves(config)}
     rng = np.random.default_rng(0)
-    return Source(
-        config, lambda path, layer: rng.normal(size=shapes[path]).astype(np.float32), ByteTokenizer(), "random"
-    )
+    return Source(config, lambda path, layer: rng.random(shapes[path], np.float32), ByteTokenizer(), "random")
 
 
 @pytest.mark.slow
@@ -62,7 +60,7 @@ def test_peak_memory_is_a_fraction_of_the_model(tmp_path):
     for name, config in (("small", SMALL), ("large", LARGE)):
         huggingface.write(_random(config), tmp_path / name / "theirs", shard_bytes=SHARD)
     model = 4 * sum(leaf.size for leaf in leaves(LARGE))
-    assert model > 550e6 and len(list((tmp_path / "large" / "theirs").glob("*.safetensors"))) > 8
+    assert model > 420e6 and len(list((tmp_path / "large" / "theirs").glob("*.safetensors"))) > 8
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), str(SHARD)], capture_output=True, text=True, check=False
     )

@@ -72,7 +72,7 @@ def test_the_best_step_of_a_hook_s_own_figure_is_saved(prepared, tmp_path, capsy
     best = {"figure": "scores/dev", "best": "highest"}
     hooks = [Announced({1: 5.0, 3: 9.0}), Looks()]
     train(tmp_path, prepared, 4, hooks=hooks, keep_best=best, keep_checkpoints=1, no_step_seconds=500)
-    assert arrays.steps(tmp_path) == [3, 4]
+    assert choosing.steps(tmp_path) == [3, 4]
     assert "best by scores/dev, highest: step 3 (9)" in capsys.readouterr().out
     said = [(wait.limit, wait.doing.partition(":")[0]) for wait in waits]
     assert said == [(2000, f"in what happens after step {step}") for step in (1, 2, 3, 4, 4)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flan_jax import models, values
-from flan_jax.checkpoint import arrays, digests
+from flan_jax.checkpoint import arrays, digests, saved_digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import layouts, stream
 from flan_jax.decoding import generator
@@ -358,7 +358,7 @@ def _changed_parameters(change):
 
     def fault(patch):
         sound = arrays.restore_params
-        patch.setattr(digests, "verify", lambda *a: None)
+        patch.setattr(saved_digests, "verify", lambda *a: None)
         patch.setattr(arrays, "restore_params", lambda *a, **named: change(sound(*a, **named)))
 
     return fault
@@ -498,6 +498,6 @@ def test_every_check_can_fail():
 
 def test_a_damaged_checkpoint_is_not_loaded(verifiable, monkeypatch):
     sound = digests.of_tree
-    monkeypatch.setattr(digests, "of_tree", lambda tree: sound(jax.tree.map(lambda x: x + 1, tree)))
+    monkeypatch.setattr(saved_digests, "of_tree", lambda tree: sound(jax.tree.map(lambda x: x + 1, tree)))
     with pytest.raises(FlanError, match="step 3 of .*decoder"):
         _run(verifiable, ["rows"])

@@ -10,8 +10,9 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from flan_jax.data import tasks  # noqa: F401 - gives SeqIO our names, so that they are told from others
+from flan_jax.data.catalog_tasks import CatalogTask
 from flan_jax.data.own.records import DEV, TEST, TRAIN, Reading, Record, UnusableRecord, record_of, text_of
-from flan_jax.data.tasks import CatalogTask
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.splits import DEV_SIZE
 from flan_jax.templates import OPTIONS
