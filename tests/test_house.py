@@ -22,6 +22,7 @@ FLOORS = (
     {"ways", "parts"},
     {"macro_kinds"},
     {"macros"},
+    {"gin_files"},
     {"data", "configuration"},
     {"checkpoint", "overlap", "mixtures"},
     {"training", "formats", "scoring"},

@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epy
 
-from flan_jax import configuration, macros
+from flan_jax import gin_files, macros
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.models.config import DecoderConfig
 from flan_jax.values import ByName, Either, Keyed, Kind, Several
@@ -148,7 +148,7 @@ def reference(functions: Mapping[str, Callable[..., Any]]) -> Reference:
 def _macros_of(name: str) -> list[Macro]:
     """The macros of a run file, under the comments that stand before them."""
     found, section, blank = [], "", True
-    for line in configuration.find_gin_file(name).read_text(encoding="utf-8").splitlines():
+    for line in gin_files.find_gin_file(name).read_text(encoding="utf-8").splitlines():
         if head := re.fullmatch(r"# (.+)", line):
             section = head[1] if blank else section
         elif (statement := re.fullmatch(r"([A-Z_0-9]+) = (.+)", line)) is not None:
