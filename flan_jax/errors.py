@@ -34,6 +34,14 @@ class NotFiniteError(FlanError):
         self.number, self.found = number, found
 
 
+class PromptError(FlanError):
+    """A prompt that cannot be asked, or a limit that cannot be: `problem` says why, of prompt `number` of the call."""
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(f"prompt {number} {problem}")
+        self.number, self.problem = number, problem
+
+
 class StorageError(Exception):
     """Object storage that cannot be reached, or refuses. The message is one line.
 
