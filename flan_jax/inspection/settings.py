@@ -242,7 +242,11 @@ A run is what its gin files and its command line say. `--gin_file=runs/tune.gin`
 comes later counts more; `--gin.NAME=VALUE` counts most. A value is a Python literal: a text has quotes of its own,
 inside the shell's (`--gin.MODEL_DIR="'runs/first'"`). A macro stands in capitals and sets arguments. An argument
 without a macro is bound by its function's name, in a file (`adafactor.momentum = 0.9`) or on the command line
-(`--gin.adafactor.momentum=0.9`). Names and values are checked before anything is opened.
+(`--gin.adafactor.momentum=0.9`). Names and values are checked before anything is opened. A macro that nothing reads, or
+that such a binding overrules, is refused.
+
+`include 'base.gin'` in a file of your own finds what lies beside it, then in the folder you start from, then among the
+files that come with FLAN-JAX.
 
 In a notebook, `train.main([...])` and `eval.main([...])` start from nothing each time: no value of an earlier run in
 the same process counts. What you bind by gin yourself, for functions of your own, stays. A macro or an argument of this
