@@ -26,7 +26,7 @@ from typing import Any
 from etils import epy
 from rich.console import Console
 
-from flan_jax import catalog, macros, options, own_data
+from flan_jax import catalog, macros, options, own_data, styles
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
@@ -91,6 +91,10 @@ def _print_examples(console: Console, arguments: argparse.Namespace) -> dict[str
 
 def _print_templates(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
     name = arguments.templates + (f"_{arguments.style}" if arguments.style else "")
+    if arguments.prepared:
+        shown = examples.prepared_templates(name, arguments.prepared, split=arguments.split)
+        console.print(tables.examples_panels(shown))
+        return {"examples": [s.to_dict() for s in shown], "left_out": []}
     shown = examples.all_templates(name, split=arguments.split, data=arguments.data)
     return _print_shown(console, shown, name, arguments.data)
 
@@ -192,6 +196,21 @@ def _print_macros(console: Console, arguments: argparse.Namespace) -> dict[str, 
     return found.to_dict()
 
 
+# What is asked for, the most telling first, and what counts beside it.
+_COUNT_FOR = {
+    "run": ("html",),
+    "html": (),
+    "summary": (),
+    "macros": ("markdown",),
+    "lint": (),
+    "dataset": ("style", "split", "count", "template", "data", "vocabulary", "prepared"),
+    "templates": ("style", "split", "data", "prepared"),
+    "template_report": ("vocabulary",),
+    "row": ("mixture", "vocabulary", "prepared"),
+    "mixture": ("data", "vocabulary", "prepared", "steps"),
+}
+
+
 def _write_page(console: Console, name: str, text: str) -> dict[str, Any]:
     file = user_path(name, "--html")
     write_atomic(file, text)
@@ -199,19 +218,32 @@ def _write_page(console: Console, name: str, text: str) -> dict[str, Any]:
     return {"page": str(file), "bytes": len(text.encode())}
 
 
-def _refuse_beside_html(arguments: argparse.Namespace) -> None:
-    given = {"--summary": arguments.summary, "--lint": arguments.lint, "--dataset": arguments.dataset}
-    given |= {"--template_report": arguments.template_report, "--templates": arguments.templates}
-    given |= {"--row": arguments.row is not None, "--macros": arguments.macros is not None}
-    for option, value in given.items():
-        if value:
-            raise FlanError(f"--html writes a page with all templates, or with the runs of --run: leave {option} out.")
+def _refuse_without_effect(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuses what does not count for what is asked, and names that say nothing.
 
-
-def _refuse_beside_run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    for name, value in vars(arguments).items():
-        if name not in ("run", "html", "json", "tasks") and value != parser.get_default(name):
-            raise FlanError(f"--run shows a run as its MODEL_DIR has it: leave --{name} out.")
+    Raises:
+      FlanError: the first.
+    """
+    for name in ("dataset", "templates", "mixture"):
+        if getattr(arguments, name) == "":
+            raise FlanError(f"--{name} is empty: give a name, or leave it out.")
+    given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)} - {"json", "tasks"}
+    mode = next((mode for mode in _COUNT_FOR if mode in given), "")
+    about = f"with --{mode}" if mode else "without what it is about, as --dataset or --mixture"
+    if mode == "html":
+        about = "with --html, which writes a page with all templates, or with the runs of --run"
+    if mode == "run":
+        about = "with --run, which shows a run as its MODEL_DIR has it"
+    if wrong := sorted(given - {mode} - set(_COUNT_FOR.get(mode, ()))):
+        raise FlanError(f"--{wrong[0]} does not count {about}: leave --{wrong[0]} out.")
+    if arguments.prepared and "data" in given:
+        raise FlanError("--prepared has records of its own: leave --data out.")
+    if arguments.style:
+        styles.parse(arguments.style)
+    for name in (arguments.dataset, arguments.templates):
+        if name in {cluster.name for cluster in catalog.clusters()}:
+            own = [one.name for one in catalog.datasets(name)]
+            raise FlanError(f"{name!r} is a cluster: give one of its datasets: {', '.join(own)}.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -263,13 +295,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     with one_line_errors():
         arguments = parser.parse_args(argv)
-        own_data.used_of(arguments.prepared)
+        if not own_data.used_of(arguments.prepared):
+            own_data.leave()
         if arguments.markdown and arguments.macros != "":
             raise FlanError("--markdown writes the page of all macros: give --macros with it, without a name.")
+        _refuse_without_effect(parser, arguments)
         if arguments.markdown:
             ready(user_path(arguments.markdown, "--markdown"))
         if arguments.html:
-            _refuse_beside_html(arguments)
             ready(user_path(arguments.html, "--html"))
         if arguments.summary:
             result = _print_summary(console)
@@ -287,7 +320,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif arguments.template_report:
             result = _print_template_report(console, arguments)
         elif arguments.run:
-            _refuse_beside_run(parser, arguments)
             result = _print_runs(console, arguments)
         elif arguments.html:
             result = _write_page(console, arguments.html, pages.page())

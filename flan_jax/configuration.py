@@ -5,12 +5,9 @@ Only binaries import this. The functions they configure take plain arguments.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
 import re
-import tokenize
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +15,11 @@ import gin
 from gin import config, config_parser
 
 from flan_jax import macro_checks, macros, own_tasks, values
-from flan_jax.errors import FlanError, cannot, near_names, unknown_name
+from flan_jax.errors import FlanError, near_names, unknown_name
+from flan_jax.gin_files import Anything, find_gin_file, included_by, key_of, one_line, search_paths, text_of
 from flan_jax.models.config import DecoderConfig
 
 _MACRO = "gin.macro"  # the function that gin makes of a macro, in a scope of the macro's name
-
-
-def search_paths() -> list[Path]:
-    """Where gin files are looked for: the working folder, then the ones that come with FLAN-JAX."""
-    package = Path(__file__).parent  # gin/ lies inside it in a wheel, and beside it in a checkout
-    return [Path.cwd(), *(folder for folder in (package / "gin", package.parent / "gin") if folder.is_dir())]
-
-
-def find_gin_file(name: str) -> Path:
-    """The path of a gin file.
-
-    Raises:
-      FlanError: it is not in any search path; the message has near matches.
-    """
-    for folder in search_paths():
-        if (folder / name).is_file():
-            return folder / name
-    shipped = [str(path.relative_to(folder)) for folder in search_paths()[1:] for path in sorted(folder.rglob("*.gin"))]
-    near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.4) or shipped
-    raise FlanError(f"no gin file {name!r} here or among the shipped ones; there are: {', '.join(near)}.")
 
 
 def model_names() -> list[str]:
@@ -64,8 +42,8 @@ def model_config(name: str, overrides: Mapping[str, Any] | None = None) -> Decod
         raise unknown_name("model", name, names, "(one gin file each in models/)")
     file = name if name.endswith(".gin") else f"models/{name}.gin"
     fields: dict[str, Any] = {}
-    with _one_line(f"gin file {file}"):
-        for statement in config_parser.ConfigParser(_text_of(find_gin_file(file), file), _LiteralsOnly()):
+    with one_line(f"gin file {file}"):
+        for statement in config_parser.ConfigParser(text_of(find_gin_file(file), file), _LiteralsOnly()):
             if isinstance(statement, config_parser.BindingStatement) and statement.selector == DecoderConfig.__name__:
                 fields[statement.arg_name] = statement.value
             elif not isinstance(statement, config_parser.BlockDeclaration):
@@ -187,8 +165,13 @@ def _start_anew() -> dict[tuple[str, str, str], Any]:
 
 def _parse(files: Sequence[str], bindings: Sequence[str], kept: Collection[tuple[str, str, str]]) -> None:
     read: set[Path] = set()
-    for name in files:
-        _parse_file(name, (), read)
+    for number, name in enumerate(files):
+        if number and find_gin_file(name).resolve() in read:
+            raise FlanError(
+                f"--gin_file={name} counts already, as one that {' and '.join(files[:number])} has read: leave it out, "
+                "or give it before."
+            )
+        _parse_file(name, read)
     declared = declared_macros()
     for binding in bindings:
         name = binding.partition(" = ")[0]
@@ -197,12 +180,13 @@ def _parse(files: Sequence[str], bindings: Sequence[str], kept: Collection[tuple
     for binding in bindings:
         name = binding.partition(" = ")[0]
         shown = " ".join(f"--gin.{binding.replace(' = ', '=', 1)}".split())
-        with _one_line(shown, name):
-            parsed = [_key(statement) for statement in config_parser.ConfigParser(binding, _Anything())]
+        with one_line(shown, name):
+            parsed = [key_of(statement) for statement in config_parser.ConfigParser(binding, Anything())]
             if parsed != [name]:
                 raise SyntaxError("one value is set, not several")
             gin.parse_config(binding)
     _refuse_unread_scopes(kept)
+    _refuse_overruled(bindings)
     _check({scope for scope, function, _ in kept if function == _MACRO})
 
 
@@ -215,6 +199,8 @@ def _refuse_unread_scopes(kept: Collection[tuple[str, str, str]]) -> None:
     entered = re.findall(r"@((?:\w+/)+)", gin.config_str(max_line_length=10_000))
     for scope, function, name in (key for key in _bound() if key not in kept):
         is_macro = function == _MACRO
+        if is_macro and not scope:
+            raise FlanError(f"macro.{name} is of no macro: write --gin.NAME=VALUE.")
         outer, _, inner = scope.rpartition("/") if is_macro else (scope, "", function.rpartition(".")[2])
         if outer and (is_macro or not any(one.startswith(f"{outer}/") for one in entered)):
             called = inner if is_macro else f"{inner}.{name}"
@@ -270,7 +256,36 @@ def _check(others: Collection[str]) -> None:
                 given[argument] = macro_checks.check(argument, value, called[argument], where)
             elif not _is_made(value, argument):
                 macro_checks.check(argument, value, called[argument])
+        for macro_name in (one for one in names if one not in used and one in macros.BY_MACRO and bound):
+            mine = [one for one in macros.BY_MACRO[macro_name].arguments if one.startswith(f"{function}.")]
+            if mine:
+                raise FlanError(
+                    f"{macro_name} is set, and nothing reads it: include 'runs/tune.gin' or 'runs/eval.gin', or bind "
+                    f"{mine[0]} = %{macro_name}."
+                )
     macro_checks.check_together(given, called)
+
+
+def _refuse_overruled(bindings: Sequence[str]) -> None:
+    """Refuses a macro of the command line whose argument has another value, bound by its own name: that would count.
+
+    Raises:
+      FlanError: the first.
+    """
+    own = [binding.partition(" = ")[0] for binding in bindings]
+    for name in own:
+        for argument in macros.BY_MACRO[name].arguments if name in macros.BY_MACRO else ():
+            function, _, short = argument.partition(".")
+            try:
+                bound = gin.get_bindings(function, resolve_references=False)
+            except ValueError:  # what this program does not call
+                continue
+            value = bound.get(short, macro(name))
+            if not isinstance(value, gin.config.ConfigurableReference) and value != macro(name):
+                raise FlanError(
+                    f"--gin.{name} does not count, since {argument} is bound to {value!r}: write "
+                    f"--gin.{argument}=VALUE, or leave that binding out."
+                )
 
 
 def _is_made(value: Any, argument: str) -> bool:
@@ -304,17 +319,23 @@ def _resolved(value: Any, name: str, through: tuple[str, ...] = ()) -> Any:
     return _resolved(macro(other), name, (*through, other))
 
 
-_INCLUDE = re.compile(r"""^include\s+(['"])(?P<name>.+)\1\s*(?:#.*)?$""")
-
-
-def _parse_file(name: str, including: tuple[str, ...], read: set[Path]) -> None:
+def _parse_file(
+    name: str, read: set[Path], within: tuple[tuple[str, Path], ...] = (), beside: Path | None = None, said: str = ""
+) -> None:
     """Parses a gin file and, where they stand, its includes.
 
     gin's own includes also look for a Python package, and a folder `runs/` here, which every user has, passes for one.
+
+    Args:
+      name: as it was written.
+      read: files that count already.
+      within: (name, path) of the files that include it.
+      beside: the folder of the one that includes it.
+      said: where it is included, for errors.
     """
-    if name in including:
-        raise FlanError(f"gin file {name!r} includes itself: {' -> '.join((*including, name))}.")
-    path = find_gin_file(name)
+    path = find_gin_file(name, beside, said)
+    if path.resolve() in [one.resolve() for _, one in within]:
+        raise FlanError(f"gin file {name!r} includes itself: {' -> '.join((*(one for one, _ in within), name))}.")
     if path.resolve() in read:
         return
     waiting: list[str] = []
@@ -322,96 +343,26 @@ def _parse_file(name: str, including: tuple[str, ...], read: set[Path]) -> None:
 
     def parse_waiting() -> None:
         text = "".join(waiting)
-        with _one_line(f"gin file {name}"):
-            for statement in config_parser.ConfigParser(text, _Anything()):
+        with one_line(f"gin file {name}"):
+            for statement in config_parser.ConfigParser(text, Anything()):
                 if isinstance(statement, config_parser.IncludeStatement):
                     raise SyntaxError("an include stands on a line of its own", statement.location)
-                key, line = _key(statement), statement.location.line_num
+                key, line = key_of(statement), statement.location.line_num
                 if key in lines:
                     raise FlanError(f"gin file {name} line {line}: {key} is set in line {lines[key]} already.")
                 if key:
                     lines[key] = line
             gin.parse_config(text)
 
-    for number, line in enumerate(_text_of(path, name).splitlines(keepends=True), 1):
-        if found := _INCLUDE.match(line.rstrip()):
+    for number, line in enumerate(text_of(path, name).splitlines(keepends=True), 1):
+        if included := included_by(line):
             parse_waiting()
-            _parse_file(found["name"], (*including, name), read)
+            _parse_file(included, read, (*within, (name, path)), path.parent, f"gin file {name} line {number}: ")
             waiting = ["\n" * number]  # for the line numbers in errors
         else:
             waiting.append(line)
     parse_waiting()
     read.add(path.resolve())
-
-
-def _text_of(path: Path, name: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FlanError(f"gin file {name} is not UTF-8 text: save it as such.") from error
-    except OSError as error:
-        raise cannot("read the gin file", name, error) from error
-
-
-class _Anything(config_parser.ParserDelegate):
-    """Lets every value pass, to look at what is set where."""
-
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
-        """A stand-in."""
-        return scoped_configurable_name
-
-    def macro(self, macro_name: str) -> Any:
-        """A stand-in."""
-        return macro_name
-
-
-def _key(statement: Any) -> str:
-    """What a statement sets, as it is written; nothing for other statements."""
-    if not isinstance(statement, config_parser.BindingStatement):
-        return ""
-    whole = f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector
-    return f"{whole}.{statement.arg_name}" if statement.arg_name else whole
-
-
-@contextlib.contextmanager
-def _one_line(where: str, option: str = "") -> Iterator[None]:
-    """Around gin's parsing: what it raises, and what an imported module raises, becomes one line."""
-    try:
-        yield
-    except FlanError as error:  # gin adds lines about the place
-        raise FlanError(_first_line(error)) from error
-    except Exception as error:
-        text = str(error)
-        line = f"{where} line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno and not option else ""
-        if not line:
-            found = re.search(r"line (\d+)", text)
-            line = f"{where} line {found[1]}" if found and not option else where
-        if option and ("malformed node" in text or isinstance(error, SyntaxError | tokenize.TokenError)):
-            setting = macros.BY_MACRO.get(option) or macros.BY_ARGUMENT.get(option)
-            wanted = f"; {option} has to be {setting.kind.wanted}" if setting else ""
-            raise FlanError(
-                f"{where}: the value is no Python literal; a string needs its own quotes (--gin.{option}=\"'text'\")"
-                f"{wanted}."
-            ) from error
-        raise FlanError(f"{line}: {_reason(error)}") from error
-
-
-_NO_CONFIGURABLE = re.compile(r"No configurable matching '(?P<name>[^']+)'")
-_NO_ARGUMENT = re.compile(r"Configurable '(?P<function>[^']+)' doesn't have a parameter named '(?P<name>[^']+)'")
-
-
-def _reason(error: Exception) -> str:
-    """gin's reason, with near matches where it has none."""
-    text = _first_line(error)
-    if found := _NO_ARGUMENT.search(text):
-        known = [name.partition(".")[2] for name in macros.BY_ARGUMENT if name.startswith(f"{found['function']}.")]
-        return f"{found['function']} has no argument {found['name']!r}: {near_names(found['name'], known)}"
-    if found := _NO_CONFIGURABLE.search(text):
-        if found["name"] in macros.FUNCTIONS:
-            program = "eval" if found["name"] == "evaluate" else "train"
-            return f"this program does not call {found['name']!r}: the file is one for python -m flan_jax.{program}."
-        return f"nothing here is called {found['name']!r}: {near_names(found['name'], macros.FUNCTIONS)}"
-    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def declared_macros() -> set[str]:
@@ -424,11 +375,7 @@ def macro(name: str) -> Any:
     return gin.query_parameter(f"%{name}")
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 def arguments(function: str) -> dict[str, Any]:
     """The arguments that the parsed files bind to a function, with what they refer to made."""
-    with _one_line(function):
+    with one_line(function):
         return gin.get_bindings(function)

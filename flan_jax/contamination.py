@@ -35,7 +35,7 @@ def _check(arguments: argparse.Namespace) -> dict:
 
         datasets = evaluator.select(arguments.datasets.split(","))
     columns = (
-        rich_progress.TextColumn("{task.description}"),
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.DownloadColumn(),
         rich_progress.TransferSpeedColumn(),

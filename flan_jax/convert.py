@@ -65,7 +65,8 @@ def convert(
     to = user_path(to, "--to")
     if tuning is not None:
         conversion.declared(tuning)  # a misspelt cluster shows before anything is read
-    conversion.check_destination(to, overwrite)
+    read = None if source in configuration.model_names() else user_path(source, "--from")
+    conversion.check_destination(to, overwrite, read if read is not None and read.exists() else None)
     if form == names.PEFT:
         return _adapters(user_path(source, "--from"), to, tuning, step, which)
     found, checkpoint = _open(source, model, vocabulary, step, which)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+_LONGEST_NAME = 100  # letters of a name that nobody knows
 PREEMPTED = 75
 STALLED = 70  # exit status of a run that its watchdog has ended: a failure, EX_SOFTWARE of sysexits.h
 
@@ -33,6 +34,14 @@ class NotFiniteError(FlanError):
         self.number, self.found = number, found
 
 
+class PromptError(FlanError):
+    """A prompt that cannot be asked, or a limit that cannot be: `problem` says why, of prompt `number` of the call."""
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(f"prompt {number} {problem}")
+        self.number, self.problem = number, problem
+
+
 class StorageError(Exception):
     """Object storage that cannot be reached, or refuses. The message is one line.
 
@@ -51,8 +60,13 @@ def near_names(name: str, known: Iterable[str]) -> str:
       'there are: rte, sst2.'
     """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    near = [n for n in known if n.lower() == str(name).lower()] or near
+    lowered: dict[str, list[str]] = {}
+    for one in known:
+        lowered.setdefault(one.lower(), []).append(one)
+    asked = str(name)[:_LONGEST_NAME].lower()
+    near = lowered.get(asked) or difflib.get_close_matches(str(name)[:_LONGEST_NAME], known, n=3, cutoff=0.5)
+    if not near:  # in other letters
+        near = [one for low in difflib.get_close_matches(asked, lowered, n=3, cutoff=0.5) for one in lowered[low]][:3]
     if near:
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
     if len(known) <= 20:
@@ -73,7 +87,8 @@ def unknown_name(what: str, name: str, known: Iterable[str], hint: str = "") -> 
       >>> str(unknown_name("style", "gtp3", ["gpt3", "no_template"]))
       "unknown style 'gtp3': did you mean 'gpt3'?"
     """
-    return FlanError(" ".join(part for part in (f"unknown {what} {name!r}: {near_names(name, known)}", hint) if part))
+    shown = repr(name if len(str(name)) <= _LONGEST_NAME else f"{str(name)[:_LONGEST_NAME]}...")
+    return FlanError(" ".join(part for part in (f"unknown {what} {shown}: {near_names(name, known)}", hint) if part))
 
 
 # ------------------------------------------------------------------------------------- what the operating system says

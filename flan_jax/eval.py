@@ -166,7 +166,7 @@ def evaluate(
 def _progress(name: str) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar in a terminal, a line a unit elsewhere."""
     columns = (
-        rich_progress.TextColumn("{task.description}"),
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeRemainingColumn(),

@@ -150,7 +150,7 @@ def export(
     skipped: list[sources.Skipped] = []
     unused: dict[str, None] = {}  # each line once: variants may share a file
     bar = progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         console=Console(file=sys.stderr),

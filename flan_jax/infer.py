@@ -23,7 +23,7 @@ from etils import epy
 
 from flan_jax import options, protocol
 from flan_jax.data.chat import Conversation, Message
-from flan_jax.errors import FlanError, NotFiniteError, one_line_errors
+from flan_jax.errors import FlanError, NotFiniteError, PromptError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.values import MESH_AXES, Number, Whole
 
@@ -146,6 +146,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise FlanError("give --prompt or --input, not both.")
     if arguments.output:
         ready(user_path(arguments.output, "--output"), [arguments.input] if arguments.input else [])
+    if not (arguments.prompt or arguments.input) and sys.stdin is None:
+        raise FlanError("there is no standard input: give --prompt or --input.")
     if not (arguments.prompt or arguments.input) and sys.stdin.isatty():
         converse(load(arguments), chat=arguments.chat is not None)
         return
@@ -154,7 +156,9 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.input:
         questions = prompt_files.read(arguments.input, talks=arguments.chat is not None)
     else:
-        questions = prompt_files.parse(sys.stdin.buffer, "standard input", talks=arguments.chat is not None)
+        # A notebook's has no bytes.
+        given = getattr(sys.stdin, "buffer", None) or (line.encode("utf-8", "replace") for line in sys.stdin)
+        questions = prompt_files.parse(given, "standard input", talks=arguments.chat is not None)
     if arguments.chat is None:
         if talk := next((question for question in questions if question.messages), None):
             raise FlanError(f"the line with the id {talk.id!r} holds messages: add --chat.")
@@ -163,6 +167,10 @@ def run(arguments: argparse.Namespace) -> None:
         asked = [Conversation(one.messages or user_turn(one.prompt), one.settings) for one in questions]
     try:
         completions = load(arguments)(asked)
+    except PromptError as error:
+        question = questions[error.number]
+        where = f"the prompt with the id {question.id!r}" if not arguments.prompt else f"prompt {question.id}"
+        raise FlanError(f"{where} {error.problem}") from error
     except NotFiniteError as error:
         question = questions[error.number]
         shown = f" ({question.prompt[:40]!r})" if question.prompt else ""

@@ -17,6 +17,7 @@ from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, RemotePath, make_folder, user_path, write_atomic
 
 VARIABLE = "FLAN_JAX_OWN_DATA"
+JSONL, SEQIO = "jsonl", "seqio"  # what an origin begins with
 _FOLDER = "own"
 _VERSION = 1
 
@@ -87,8 +88,13 @@ def use(prepared_dir: str | os.PathLike[str] | AnyPath) -> tuple[Definition, ...
     if found:
         os.environ[VARIABLE] = json.dumps([one.to_dict() for one in found], sort_keys=True)
     else:
-        os.environ.pop(VARIABLE, None)
+        leave()
     return tuple(found)
+
+
+def leave() -> None:
+    """Forgets the own datasets of a PREPARED_DIR, as when a program starts."""
+    os.environ.pop(VARIABLE, None)
 
 
 def used_of(prepared_dir: Any) -> bool:
@@ -99,6 +105,11 @@ def used_of(prepared_dir: Any) -> bool:
         return bool(use(prepared_dir))
     except StorageError:  # whoever opens it says so
         return False
+
+
+def is_origin(source: str) -> bool:
+    """Whether a dataset's source is the origin of a user's own data, which nothing but a PREPARED_DIR holds."""
+    return source.partition(":")[0] in (JSONL, SEQIO)
 
 
 def named() -> str:

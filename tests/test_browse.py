@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from flan_jax import browse, catalog, styles, templates
+from flan_jax import browse, catalog, own_data, prepare, styles, templates
 from flan_jax.data import sources, tasks, vocabularies
 from flan_jax.data.builder import ExampleBuilder
+from flan_jax.errors import FlanError
 from flan_jax.inspection import examples
 from flan_jax.inspection.page import page
 
@@ -157,13 +158,28 @@ def test_a_row_and_a_mixture_that_are_prepared(run):
         (["--dataset=rtee"], "unknown dataset 'rtee': did you mean 'rte'"),
         (["--dataset=rte", "--template=10"], "has templates 0 to 9, not 10"),
         (["--dataset=wsc273"], "dataset wsc273 has no train split in its source; it has test"),
-        (["--dataset=rte", "--style=bare"], "unknown style 'rte_bare'|unknown dataset 'rte_bare'"),
+        (["--dataset=rte", "--style=bare"], "unknown style 'bare'"),
         (["--templates=copaa"], "did you mean 'copa'"),
         (["--mixture=flan_withuot_nli"], "did you mean 'flan_without_nli'"),
         (["--mixture=flan", "--steps=3"], "--steps needs --prepared"),
         (["--row=0", "--vocabulary=x"], "needs --prepared"),
         (["--row=-1", "--mixture=flan_rte"], "argument --row: -1: "),
         (["--row=0", "--prepared=nowhere"], "nothing prepared in nowhere"),
+        (["--dataset="], "--dataset is empty"),
+        (["--mixture="], "--mixture is empty"),
+        (["--dataset=nli"], "'nli' is a cluster: give one of its datasets: .*rte"),
+        (["--templates=nli"], "'nli' is a cluster"),
+        (["--dataset=rte", "--style=5_shot"], "unknown style '5_shot': did you mean '5_shots'"),
+        (["--dataset=RTEE"], "did you mean 'rte'"),
+        (["--dataset=" + "x" * 10_000], "unknown dataset 'x{100}\\.\\.\\.'"),
+        (["--dataset=rte", "--mixture=flan"], "--mixture does not count with --dataset: leave --mixture out"),
+        (["--dataset=rte", "--prepared=nowhere", "--data=tfds"], "--prepared has records of its own: leave --data out"),
+        (["--mixture=flan", "--style=5_shots"], "--style does not count with --mixture: leave --style out"),
+        (["--templates=rte", "--count=5"], "--count does not count with --templates: leave --count out"),
+        (["--summary", "--split=test"], "--split does not count with --summary: leave --split out"),
+        (["--row=0", "--steps=5"], "--steps does not count with --row"),
+        (["--count=5"], "--count does not count without what it is about, as --dataset or --mixture"),
+        (["--prepared=nowhere"], "--prepared does not count without what it is about"),
     ],
 )
 def test_errors_are_one_line(arguments, message, capsys):
@@ -172,6 +188,29 @@ def test_errors_are_one_line(arguments, message, capsys):
     assert status.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message, line)
+
+
+def test_data_of_ones_own(run, tmp_path, monkeypatch, capsys):
+    """Known by their PREPARED_DIR alone, and what is missing is made from where they came."""
+    monkeypatch.setenv(own_data.VARIABLE, "")
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "target": "b"}\n')
+    prepared = f"--prepared={tmp_path / 'to'}"
+    prepare.main([f"--jsonl={tmp_path / 'mine.jsonl'}", f"--to={tmp_path / 'to'}"])
+    (shown,), _ = map(lambda one: one if isinstance(one, str) else one["examples"], run("--templates=mine", prepared))
+    assert (shown["inputs"], shown["targets"]) == ("a", "b")
+    catalogue, _ = run()
+    assert "mine" not in json.dumps(catalogue)
+    refused = {
+        ("--dataset=mine", prepared, "--split=test"): r"prepare --jsonl=mine.jsonl --to=.* --overwrite --test=NUMBER",
+        ("--dataset=mine",): "unknown dataset 'mine'",
+    }
+    for arguments, message in refused.items():
+        with pytest.raises(SystemExit):
+            browse.main(arguments)
+        assert re.search(message, capsys.readouterr().err)
+    with pytest.raises(FlanError, match=r"it was prepared from jsonl:mine.jsonl.*give the PREPARED_DIR"):
+        own_data.use(tmp_path / "to")
+        browse.examples.examples("mine")
 
 
 # ------------------------------------------------------------------------------------------------------------ page

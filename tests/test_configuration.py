@@ -66,6 +66,49 @@ def test_folder_of_the_same_name_does_not_hide_an_include(tmp_path, monkeypatch)
     assert configuration.macro("TRAIN_STEPS") == 30_000
 
 
+def test_an_include_lies_beside_its_file(tmp_path, monkeypatch):
+    """Whatever folder one starts from, and whatever lies there under that name."""
+    for folder in ("here", "mine/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "mine/base.gin").write_text("TRAIN_STEPS = 5\n")
+    (tmp_path / "here/base.gin").write_text("TRAIN_STEPS = 6\n")
+    (tmp_path / "mine/run.gin").write_text("include 'base.gin'\nMODEL_DIR = 'm'\n")
+    (tmp_path / "mine/deep/run.gin").write_text("include '../run.gin'\n")
+    (tmp_path / "mine/deep/base.gin").write_text("include '../base.gin'\nMODEL_DIR = 'm'\n")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("../mine/run.gin", str(tmp_path / "mine/deep/run.gin"), "~/mine/run.gin", "../mine/deep/base.gin"):
+        configuration.parse([name], [])
+        assert configuration.macro("TRAIN_STEPS") == 5
+    with pytest.raises(FlanError, match=r"line 1: no gin file 'bas.gin' beside it, .*there are: .*base.gin"):
+        (tmp_path / "mine/run.gin").write_text("include 'bas.gin'\n")
+        configuration.parse(["../mine/run.gin"], [])
+
+
+def test_a_file_that_counts_already_is_refused(tmp_path):
+    path = tmp_path / "mine.gin"
+    path.write_text('include "runs/tune.gin"\nMODEL_DIR = "m"\nPREPARED_DIR = "p"\n')
+    configuration.parse(["runs/tune.gin", str(path)], [])
+    with pytest.raises(FlanError, match=r"--gin_file=runs/tune.gin counts already, as one that .*mine.gin has read"):
+        configuration.parse([str(path), "runs/tune.gin"], [])
+
+
+def test_what_is_set_is_what_runs(tmp_path):
+    """A macro that an argument's own binding overrules, or that nothing reads, is not passed over."""
+    import flan_jax.training.configurables  # noqa: F401
+
+    parsed_here(tmp_path, 'include "runs/tune.gin"\nMODEL_DIR = "m"\nPREPARED_DIR = "p"\ntrain.train_steps = 5\n')
+    with pytest.raises(FlanError, match="TRAIN_STEPS does not count, since train.train_steps is bound to 5: write"):
+        configuration.parse([str(tmp_path / "run.gin")], ["TRAIN_STEPS = 7"])
+    configuration.parse([str(tmp_path / "run.gin")], ["TRAIN_STEPS = 5"])
+    with pytest.raises(
+        FlanError, match=r"^TRAIN_STEPS is set, and nothing reads it: .* train.train_steps = %TRAIN_STE"
+    ):
+        parsed_here(tmp_path, 'train.model_dir = "m"\nTRAIN_STEPS = 5\n')
+    with pytest.raises(FlanError, match=r"macro.value is of no macro"):
+        parsed_here(tmp_path, "macro.value = 5\n")
+
+
 def test_include_of_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.gin").write_text("include 'b.gin'\n")
@@ -128,6 +171,21 @@ def _required(name):
         (b"TRAIN_STEPS: 3\n", "run.gin"),
         (b"a/TRAIN_STEPS = 3\n", "a/TRAIN_STEPS is set in a scope 'a', which nothing enters: write TRAIN_STEPS."),
         (b'{"TRAIN_STEPS": 3}\n', "run.gin line 1"),
+        (b"include 'no/such.gin'\n", "gin file run.gin line 1: no gin file 'no/such.gin' beside it, here or among"),
+        (b"MODEL = tiny\n", "run.gin line 1 (MODEL = tiny): tiny is no value: it has to be a Python literal"),
+        (b"\nLOSS_ON_INPUTS = true\n", "run.gin line 2 (LOSS_ON_INPUTS = true): true is no value"),
+        (b'MODEL = f"tiny"\n', 'f"tiny" is no value'),
+        (b'MODEL = "tiny\n', 'line 1 (MODEL = "tiny): there is no value that can be read'),
+        ("MODEL = \u201ctiny\u201d\n".encode(), "there is no value that can be read"),
+        (b"TRAIN_STEPS = 2 * 3\n", "line 1 (TRAIN_STEPS = 2 * 3): something follows where the line should end"),
+        (b"TRAIN_STEPS = 3; BATCH_SIZE = 2\n", "something follows where the line should end"),
+        (b"MESH = {'data': 1\n", "run.gin: a bracket, or a text in three quotes, is opened and never closed"),
+        (b"TRAIN_STEPS = " + b"9" * 5000 + b"\n", "a number has too many digits"),
+        (b"OPTIMIZER = @adafactorr()\n", "nothing here is called 'adafactorr': did you mean 'adafactor' or 'factory'?"),
+        (b"hello\n", "line 1 (hello): this is no line of a gin file: write NAME = VALUE"),
+        (b"include('other.gin')\n", "write include 'FILE', the file in quotes"),
+        (b"include '~/no_such.gin'\n", "no gin file '~/no_such.gin'"),
+        (b"include 'gs://bucket/run.gin'\n", "line 1: gin files are read from this machine: copy gs://bucket/run.gin"),
     ],
 )
 def test_hostile_files(tmp_path, monkeypatch, content, says):
@@ -234,7 +292,7 @@ def test_nothing_of_an_earlier_parse_counts(tmp_path):
 
     parsed_here(
         tmp_path,
-        "TRAIN_STEPS = 3\nEMA_DECAY = 0.9\ntrain.ema_decay = %EMA_DECAY\nadafactor.momentum = 0.5\n",
+        "EMA_DECAY = 0.9\ntrain.ema_decay = %EMA_DECAY\nadafactor.momentum = 0.5\n",
         "train.log_period = 7",
     )
     assert configuration.arguments("train") == {"ema_decay": 0.9, "log_period": 7}

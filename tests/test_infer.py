@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -285,6 +286,28 @@ def test_answers_that_could_not_be_told_apart(checkpoint, tmp_path, capsys, line
         infer.main([f"--checkpoint={checkpoint}", f"--input={tmp_path / 'in.jsonl'}", f"--output={tmp_path / 'out'}"])
     error = capsys.readouterr().err.strip().split("\n")
     assert caught.value.code == 2 and len(error) == 1 and message in error[0] and not (tmp_path / "out").exists()
+
+
+def test_a_prompt_that_does_not_fit_is_named_by_its_id(checkpoint, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"id": one, "prompt": "a" * 5000}) + "\n" for one in "xy"))
+    for given, name in (
+        (f"--input={tmp_path / 'in.jsonl'}", "the prompt with the id 'x'"),
+        ("--prompt=" + "a" * 5000, "prompt 0"),
+    ):
+        with pytest.raises(SystemExit):
+            infer.main([f"--checkpoint={checkpoint}", given])
+        assert re.fullmatch(rf"flan_jax: {name} has 500\d tokens; it can have 1 to \d+: .*\n", capsys.readouterr().err)
+
+
+def test_a_program_without_standard_input(checkpoint, file, expected, capsys, monkeypatch):
+    """As under `<&-`; and in a notebook, whose input has no bytes."""
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(SystemExit):
+        infer.main([f"--checkpoint={checkpoint}"])
+    assert capsys.readouterr().err == "flan_jax: there is no standard input: give --prompt or --input.\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text(encoding="utf-8")))
+    infer.main([f"--checkpoint={checkpoint}", FEW])
+    _check(capsys.readouterr().out, expected)
 
 
 def test_the_prompts_are_not_overwritten(checkpoint, tmp_path, capsys):

@@ -249,7 +249,7 @@ def test_the_table_is_complete():
         ("train.model = 'tiny'", "it has to be a DecoderConfig, as @model_config() makes it"),
         ("train.model = @model_config", "it has to be a DecoderConfig, as @model_config() makes it"),
         ("train.optimizer = 'adam'", "it has to be an optimizer, as @adafactor() makes it"),
-        ("train.optimizer = @adafactr()", "No configurable matching reference '@adafactr()'"),
+        ("train.optimizer = @adafactr()", "nothing here is called 'adafactr': did you mean 'adafactor' or 'factory'?"),
         ("train.keep_checkpoints = 0", "train.keep_checkpoints is 0: it has to be a whole number of at least 1"),
         ("KEEP_EVERY = 1500", "KEEP_EVERY 1500 is no multiple of CHECKPOINT_PERIOD 1000"),
         ("adafactor.parameter_scale = 1", "it has to be True or False"),

@@ -405,7 +405,9 @@ def mixture(name: str) -> tuple[Dataset, ...]:
     if found is None:
         if name in {c.name for c in clusters()}:
             raise FlanError(f"{name!r} is a cluster; the mixture of its datasets is {{'parts': [{{'of': {name!r}}}]}}.")
-        raise unknown_name("mixture", name, [*mixture_names(), *(f"flan_{d}" for d in known)])
+        raise unknown_name(
+            "mixture", name, [*mixture_names(), *(f"flan_{d}" if name.startswith("flan_") else d for d in known)]
+        )
     members = tuple(d for d in datasets() if d.in_flan and d.splits.train)
     if found["without"]:
         out = held_out_together(found["without"])

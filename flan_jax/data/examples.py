@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, content
+from flan_jax import catalog, content, own_data
 from flan_jax.data.token_store import read_info
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, local, user_path, whole_folder
@@ -107,11 +107,16 @@ def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | Non
     folder = user_path(prepared_dir) / "examples" / dataset
     path = folder / f"{split}.jsonl"
     again = f"run python -m flan_jax.prepare --datasets={dataset} --to={prepared_dir}"
+    if catalog.exists(dataset) and own_data.is_origin(origin := catalog.dataset(dataset).source):
+        kind, _, file = origin.partition(":")
+        again = f"run python -m flan_jax.prepare --{kind}={file} --to={prepared_dir}"
     info = read_info(folder)
     if split not in _files(info) and not path.exists():
         if split == DEV and folder.exists():
             return []
         what = "exemplars" if split == EXEMPLARS else f"{split} examples"
+        if split in EVALUATED and folder.exists() and "--datasets" not in again:
+            again += f" --overwrite --{split}=NUMBER, which holds so many back"
         raise FlanError(f"no {what} of {dataset!r} in {prepared_dir}: {again}.")
     if info is None or info.get("version") != VERSION:
         raise FlanError(

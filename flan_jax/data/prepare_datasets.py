@@ -59,7 +59,7 @@ def prepare_datasets(
     ready(to / "any")  # asked before the work, and nothing is made: --data may be wrong
     outcomes: dict[str, parallel.Outcome] = {}
     bar = progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         console=Console(file=sys.stdout),  # this very stream, since TFDS writes with another in its place

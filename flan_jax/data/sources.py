@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle as tfds_shuffle
 
 import flan_jax.tasks
-from flan_jax import catalog
+from flan_jax import catalog, own_data
 from flan_jax.data import left_out, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
 from flan_jax.errors import FlanError, StorageError, cannot, near_names, system_error_number
@@ -212,6 +212,10 @@ def builder_of(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.co
     if record.schema and data_dir is None:
         raise SourceError(
             record.name, "it is data of your own, which TFDS has not", "give --data=FOLDER with its JSONL"
+        )
+    if own_data.is_origin(record.source):
+        raise SourceError(
+            record.name, f"it was prepared from {record.source}", "give the PREPARED_DIR that holds it, as --prepared"
         )
     try:
         return tfds.builder(record.source, data_dir=None if data_dir is None else str(data_dir))

@@ -32,7 +32,7 @@ def staged(folder: RemotePath) -> Path:
       FlanError: the storage cannot be reached, the disk is full, or what came is not what its info says.
     """
     bar = progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.DownloadColumn(),
         progress.TimeRemainingColumn(),

@@ -74,7 +74,7 @@ def chat_tokens(
     """
     if tokenizer.chat is None:
         raise FlanError("this model has no chat template: leave --chat out, or import it again with its template.")
-    texts = [tokenizer.chat.render(one.messages, template, **one.settings) for one in conversations]
+    texts = [as_unicode(tokenizer.chat.render(one.messages, template, **one.settings)) for one in conversations]
     if not all(texts):
         raise FlanError(
             "the chat template writes nothing for these messages: give the text as a prompt without --chat."

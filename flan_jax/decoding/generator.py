@@ -22,7 +22,7 @@ from flan_jax import partitioning
 from flan_jax.decoding import beam, sampling
 from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.sampling import Sampling
-from flan_jax.errors import FlanError, NotFiniteError
+from flan_jax.errors import NotFiniteError, PromptError
 from flan_jax.models import Cache, Model
 
 VERSION = 1  # raised when the same weights and prompts come to give other texts: no older prediction is used then
@@ -168,7 +168,7 @@ class Generator:
           A continuation for each prompt.
 
         Raises:
-          FlanError: a prompt that is empty or too long, or a limit that is.
+          PromptError: a prompt that is empty or too long, or a limit that is.
           NotFiniteError: a prompt's logits are NaN or infinite, so that no token is the likeliest.
         """
         one = isinstance(max_new_tokens, int)
@@ -176,9 +176,9 @@ class Generator:
         for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
             if not 1 <= len(prompt) <= self.max_prompt:
                 remedy = "shorten it" if prompt else "give it some text"
-                raise FlanError(f"prompt {i} has {len(prompt)} tokens; it can have 1 to {self.max_prompt}: {remedy}.")
+                raise PromptError(i, f"has {len(prompt)} tokens; it can have 1 to {self.max_prompt}: {remedy}.")
             if not 1 <= limit <= self._rooms[-1]:
-                raise FlanError(f"prompt {i} asks for {limit} new tokens; it can be 1 to {self._rooms[-1]}.")
+                raise PromptError(i, f"asks for {limit} new tokens; it can be 1 to {self._rooms[-1]}.")
         seeds = sampling.row_seeds(prompts, choose.seed if isinstance(choose, Sampling) else 0)
         # As one row, so that no axis of the mesh divides it.
         ends_1xV = np.zeros((1, self._model.config.vocab_size), bool)

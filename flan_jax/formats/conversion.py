@@ -81,9 +81,9 @@ def open_source(
       FlanError: it is none of these, is broken or not covered, or what its format lacks was not given.
     """
     checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
-    if step is not None and (checkpoint is not None or not (path / "manifest.json").is_file()):
+    if step is not None and not _is_ours(path, checkpoint):
         raise FlanError(f"{path} is no checkpoint folder of FLAN-JAX with several steps: leave --step={step} out.")
-    if which != stored.PARAMS and (checkpoint is not None or not (path / "manifest.json").is_file()):
+    if which != stored.PARAMS and not _is_ours(path, checkpoint):
         raise FlanError(f"{path} is no checkpoint folder of FLAN-JAX with a mean of parameters: leave {which} out.")
     if checkpoint is not None:
         return _open_t5x(checkpoint, config, vocabulary)
@@ -101,6 +101,12 @@ def open_source(
         f"{path} is no folder that can be converted: there is no config.json (transformers), no checkpoint_<step> "
         "(T5X) and no manifest.json (FLAN-JAX) in it."
     )
+
+
+def _is_ours(path: AnyPath, checkpoint: AnyPath | None) -> bool:
+    """Whether `open_source` takes this for a checkpoint folder: other formats have a manifest of ours beside them."""
+    others = checkpoint is not None or path.is_file() or (path / "config.json").is_file()
+    return not others and (path / "manifest.json").is_file()
 
 
 def _open_t5x(checkpoint: AnyPath, config: models.DecoderConfig | None, vocabulary: str | None) -> Source:
@@ -152,11 +158,17 @@ def manifest_of(source: Source, tuning: str | None, to: str, origin: AnyPath | N
     return source.manifest.recorded({"converted": source.name, "format": to} | folder, source.tokenizer)
 
 
-def check_destination(to: AnyPath, overwrite: bool) -> None:
+def check_destination(to: AnyPath, overwrite: bool, source: AnyPath | None = None) -> None:
     """Refuses what must not be lost.
 
+    Args:
+      to: the folder to make.
+      overwrite: whether a checkpoint folder that is there may go.
+      source: what is read; None for what no path names.
+
     Raises:
-      FlanError: `to` is a file, or a folder with something in it that was not made here or is to be kept.
+      FlanError: `to` is a file, a folder with something in it that was not made here or is to be kept, or the source
+        or a folder that the source lies in.
     """
     with written(to, "make the folder"):
         if to.exists() and not to.is_dir():
@@ -165,6 +177,10 @@ def check_destination(to: AnyPath, overwrite: bool) -> None:
     if to.exists() and any(to.iterdir()):
         if not overwrite:
             raise FlanError(f"{to} is not empty: give another --to, or --overwrite to replace it.")
+        if source is not None and type(source) is type(to):
+            read, made = (one if is_remote(one) else one.resolve() for one in (source, to))
+            if str(read) == str(made) or str(read).startswith(f"{str(made).rstrip('/')}/"):
+                raise FlanError(f"{to} is read here, and what it holds would be lost: give another --to.")
         if not (to / "manifest.json").is_file():  # whatever it is, it must not be lost to a slip of the pen
             raise FlanError(f"{to} is no checkpoint folder, which --overwrite would replace: give another --to.")
 

@@ -180,6 +180,29 @@ def prepared_examples(
     Raises:
       FlanError: an unknown name, split or template, or nothing is prepared there.
     """
+    rows, builder = _prepared(name, prepared_dir, split, count, tokenizer)
+    numbers = builder.protocol.numbers if split == "train" else builder.protocol.forward
+    number = numbers[0] if template is None else template
+    if not 0 <= number < len(builder.templates):
+        raise FlanError(f"dataset {name} has templates 0 to {len(builder.templates) - 1}, not {template}.")
+    return [_rendered_row(builder, row, number, tokenizer) for row in rows]
+
+
+def prepared_templates(
+    name: str, prepared_dir: str | AnyPath, *, split: str = "train", tokenizer: vocabularies.Tokenizer | None = None
+) -> list[Shown]:
+    """The first record of a dataset in a PREPARED_DIR, a user's own too, through each of its templates.
+
+    Raises:
+      FlanError: see `prepared_examples`.
+    """
+    rows, builder = _prepared(name, prepared_dir, split, 1, tokenizer)
+    return [_rendered_row(builder, row, number, tokenizer) for row in rows for number in builder.protocol.numbers]
+
+
+def _prepared(
+    name: str, prepared_dir: str | AnyPath, split: str, count: int, tokenizer: vocabularies.Tokenizer | None
+) -> tuple[list[dict[str, Any]], ExampleBuilder]:
     base, style = styles.split_name(name)
     record = catalog.dataset(base.removeprefix("flan_"))
     tokenizer = tokenizer or vocabularies.ByteTokenizer()
@@ -187,12 +210,14 @@ def prepared_examples(
     rows = example_files.read(prepared_dir, record.name, file, count)
     pool = example_files.read(prepared_dir, record.name, example_files.EXEMPLARS) if style.shots else ()
     drawn = [(row["id"], row["fields"]) for row in pool]
-    builder = ExampleBuilder(record, style, pool=drawn, tokenizer=tokenizer)
-    numbers = builder.protocol.numbers if split == "train" else builder.protocol.forward
-    number = numbers[0] if template is None else template
-    if not 0 <= number < len(builder.templates):
-        raise FlanError(f"dataset {name} has templates 0 to {len(builder.templates) - 1}, not {template}.")
-    return [rendered(builder, r["id"], builder.build(r["id"], r["fields"], number), tokenizer) for r in rows]
+    return rows, ExampleBuilder(record, style, pool=drawn, tokenizer=tokenizer)
+
+
+def _rendered_row(
+    builder: ExampleBuilder, row: Mapping[str, Any], number: int, tokenizer: vocabularies.Tokenizer | None
+) -> Shown:
+    example = builder.build(row["id"], row["fields"], number)
+    return rendered(builder, row["id"], example, tokenizer or vocabularies.ByteTokenizer())
 
 
 def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str = "samples") -> list[Shown]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epy
 
-from flan_jax import configuration, macros
+from flan_jax import gin_files, macros
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.models.config import DecoderConfig
 from flan_jax.values import ByName, Either, Keyed, Kind, Several
@@ -148,7 +148,7 @@ def reference(functions: Mapping[str, Callable[..., Any]]) -> Reference:
 def _macros_of(name: str) -> list[Macro]:
     """The macros of a run file, under the comments that stand before them."""
     found, section, blank = [], "", True
-    for line in configuration.find_gin_file(name).read_text(encoding="utf-8").splitlines():
+    for line in gin_files.find_gin_file(name).read_text(encoding="utf-8").splitlines():
         if head := re.fullmatch(r"# (.+)", line):
             section = head[1] if blank else section
         elif (statement := re.fullmatch(r"([A-Z_0-9]+) = (.+)", line)) is not None:
@@ -245,7 +245,11 @@ A run is what its gin files and its command line say. `--gin_file=runs/tune.gin`
 comes later counts more; `--gin.NAME=VALUE` counts most. A value is a Python literal: a text has quotes of its own,
 inside the shell's (`--gin.MODEL_DIR="'runs/first'"`). A macro stands in capitals and sets arguments. An argument
 without a macro is bound by its function's name, in a file (`adafactor.momentum = 0.9`) or on the command line
-(`--gin.adafactor.momentum=0.9`). Names and values are checked before anything is opened.
+(`--gin.adafactor.momentum=0.9`). Names and values are checked before anything is opened. A macro that nothing reads, or
+that such a binding overrules, is refused.
+
+`include 'base.gin'` in a file of your own finds what lies beside it, then in the folder you start from, then among the
+files that come with FLAN-JAX.
 
 In a notebook, `train.main([...])` and `eval.main([...])` start from nothing each time: no value of an earlier run in
 the same process counts. What you bind by gin yourself, for functions of your own, stays. A macro or an argument of this

@@ -14,10 +14,10 @@ from flan_jax import catalog, own_data, partitioning, prepare, protocol, styles
 from flan_jax import eval as eval_binary
 from flan_jax.checkpoint import arrays
 from flan_jax.data import token_store, vocabularies
-from flan_jax.data.chat import Chat
+from flan_jax.data.chat import Chat, Conversation
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.own import jsonl, templated
-from flan_jax.decoding import generator
+from flan_jax.decoding import completion, generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import prompt_store
 from flan_jax.formats import huggingface_tokenizer
@@ -200,6 +200,14 @@ def test_roles_and_calls_are_what_transformers_writes(models, talk, tmp_path):
         written = theirs.decode(whole[len(asked) :], skip_special_tokens=True).strip()
         assert record.fields["answer"] == written
     assert found.notes == ["conversations are written by the vocabulary's chat template 'default'"]
+
+
+def test_a_lone_surrogate_in_a_message_is_asked_as_a_replacement_character(models):
+    """As an argument that is no UTF-8 arrives."""
+    _, ours, _ = models["chatml"]
+    asked = [Conversation([{"role": "user", "content": f"a{one}b"}]) for one in ("\udcff", "\ufffd")]
+    odd, plain = completion.chat_tokens(ours, asked, encoder=False)
+    assert odd == plain
 
 
 def test_a_control_token_in_a_message_stays_text(models, capsys):

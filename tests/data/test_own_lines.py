@@ -393,6 +393,20 @@ def test_usual_forms_lose_nothing_without_a_word(form, tmp_path):
     assert found.notes == [f"{names} beside what is used: not read" for names in unread]
 
 
+def test_records_that_go_are_told(tmp_path, capsys):
+    """Another file of the same name, or the same one with other lines."""
+    for folder, notes in (("a", 0), ("b", 1)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.jsonl").write_text(pair(folder) + "\n" + pair(folder * 2))
+        for once_more in range(2):
+            prepare.main([f"--jsonl={tmp_path / folder / 'mine.jsonl'}", f"--to={tmp_path / 'to'}"])
+            told = (
+                "2 training records that were prepared as 'mine' before are replaced by these"
+                in capsys.readouterr().out
+            )
+            assert told == bool(notes and not once_more)
+
+
 def test_keys_that_are_named_are_taken_alone_and_the_others_told(tmp_path):
     (tmp_path / "mine.jsonl").write_text(json.dumps(ALPACA))
     found = jsonl.read(tmp_path / "mine.jsonl", input_key="instruction", target_key="output")

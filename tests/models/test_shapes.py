@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from flan_jax import configuration, models
+from flan_jax import configuration, gin_files, models
 from flan_jax.errors import FlanError
 
 EXACT = {  # as the checkpoints on the Hugging Face hub have them; Gemma 3 from 4B on without the image model
@@ -151,7 +151,7 @@ def test_overrides():
 )
 def test_a_file_of_ones_own(tmp_path, monkeypatch, text, message):
     (tmp_path / "models").mkdir()
-    shipped = next(folder for folder in configuration.search_paths()[1:]) / "models" / "tiny.gin"
+    shipped = next(folder for folder in gin_files.search_paths()[1:]) / "models" / "tiny.gin"
     (tmp_path / "models" / "mine.gin").write_text(text)
     (tmp_path / "models" / "good.gin").write_text(Path(shipped).read_text())
     monkeypatch.chdir(tmp_path)

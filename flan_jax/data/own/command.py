@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import Any
 
+from flan_jax import own_data
 from flan_jax.catalog import UNKNOWN_CLUSTER
 from flan_jax.data import vocabularies
 from flan_jax.data.own import jsonl, store, templated
@@ -83,7 +84,7 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
     definition = store.definition_of(
         name,
         cluster,
-        f"{'jsonl' if file else 'seqio'}:{where}",
+        f"{own_data.JSONL if file else own_data.SEQIO}:{where}",
         reading,
         arguments.metric or "",
         writer.digest if writer else "",

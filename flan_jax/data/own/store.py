@@ -168,6 +168,9 @@ def write(
             notes.append(f"{was}; what was tuned on it keeps the former")
         info = token_store.read_info(folder)
         kept = not overwrite and info is not None and all(info.get(name) == value for name, value in key.items())
+        if not kept and there is not None and info is not None and info.get("data") != key["data"]:
+            was = counted(info.get("num_records", 0), "training records")
+            notes.append(f"{was} that were prepared as {definition.name!r} before are replaced by these")
         if not kept:
             info = _write_tokens(folder, key, parts[TRAIN], tokenizer, limits)
         rows = {name: [(one.identity, one.fields) for one in parts[name]] for name in (DEV, TEST) if parts[name]}
