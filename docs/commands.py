@@ -19,6 +19,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from flan_jax import options
 
+SHORT = 28  # characters, which fit a line of a telephone
+
 
 class _Found(Exception):
     """Ends a program where it would read its command line, and has its parser."""
@@ -93,7 +95,15 @@ class Command(SphinxDirective):
         return self.parse_text_to_nodes(as_markdown(self.arguments[0]))
 
 
+def _mark_short_code(_: Sphinx, document: nodes.document) -> None:
+    """Gives code of a few words the class `short`, for the style sheet: browsers break `--option` after its hyphens."""
+    for code in document.findall(nodes.literal):
+        if len(code.astext()) <= SHORT:
+            code["classes"].append("short")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.add_directive("command", Command)
+    app.connect("doctree-read", _mark_short_code)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

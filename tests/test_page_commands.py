@@ -21,6 +21,7 @@ OTHERS = {
     "kubectl": "needs a cluster",
     "gcloud": "needs an account",
     "python benchmarks/": "tests/test_benchmarks.py",
+    "python -m sphinx": "tests/test_site.py",
     "python -c": "one line of Python that prints JAX's devices",
     "python -": "the page's own records: test_the_dataset_of_the_guide",
     "pytest": "is what runs here",
