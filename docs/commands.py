@@ -79,7 +79,7 @@ def as_markdown(module: str) -> str:
             continue
         text = (action.help or "") % {**vars(action), "prog": parser.prog}
         default = action.default
-        said = default not in (None, False, argparse.SUPPRESS) and "default" not in text and not callable(default)
+        said = default not in (None, False, "", argparse.SUPPRESS) and "default" not in text and not callable(default)
         text += f" (default: {' '.join(map(str, default)) if isinstance(default, list | tuple) else default})" * said
         lines.append(f"```{{option}} {_option(parser, action)}\n{_escaped(text)}\n```")
     return "\n\n".join(lines)
