@@ -19,7 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from flan_jax import options
 
-SHORT = 28  # characters, which fit a line of a telephone
+SHORT = 28  # characters, which fit a line of a phone
 
 
 class _Found(Exception):
@@ -102,8 +102,18 @@ def _mark_short_code(_: Sphinx, document: nodes.document) -> None:
             code["classes"].append("short")
 
 
+def _keep_options_whole(_: Sphinx, __: str, ___: str, context: dict[str, Any], ____: nodes.document | None) -> None:
+    """Puts the names of options in commands into spans of class `short`."""
+
+    def kept(block: re.Match[str]) -> str:
+        return re.sub(r"(?<![\w-])--[\w.]+", lambda name: f'<span class="short">{name[0]}</span>', block[0])
+
+    context["body"] = re.sub(r'<div class="highlight-bash.*?</pre>', kept, context.get("body", ""), flags=re.DOTALL)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.add_directive("command", Command)
     app.connect("doctree-read", _mark_short_code)
+    app.connect("html-page-context", _keep_options_whole)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
