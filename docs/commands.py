@@ -19,6 +19,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from flan_jax import options
 
+SHORT = 28  # characters, which fit a line of a phone
+
 
 class _Found(Exception):
     """Ends a program where it would read its command line, and has its parser."""
@@ -77,7 +79,7 @@ def as_markdown(module: str) -> str:
             continue
         text = (action.help or "") % {**vars(action), "prog": parser.prog}
         default = action.default
-        said = default not in (None, False, argparse.SUPPRESS) and "default" not in text and not callable(default)
+        said = default not in (None, False, "", argparse.SUPPRESS) and "default" not in text and not callable(default)
         text += f" (default: {' '.join(map(str, default)) if isinstance(default, list | tuple) else default})" * said
         lines.append(f"```{{option}} {_option(parser, action)}\n{_escaped(text)}\n```")
     return "\n\n".join(lines)
@@ -93,7 +95,25 @@ class Command(SphinxDirective):
         return self.parse_text_to_nodes(as_markdown(self.arguments[0]))
 
 
+def _mark_short_code(_: Sphinx, document: nodes.document) -> None:
+    """Gives code of a few words the class `short`, for the style sheet: browsers break `--option` after its hyphens."""
+    for code in document.findall(nodes.literal):
+        if len(code.astext()) <= SHORT:
+            code["classes"].append("short")
+
+
+def _keep_options_whole(_: Sphinx, __: str, ___: str, context: dict[str, Any], ____: nodes.document | None) -> None:
+    """Puts the names of options in commands into spans of class `short`."""
+
+    def kept(block: re.Match[str]) -> str:
+        return re.sub(r"(?<![\w-])--[\w.]+", lambda name: f'<span class="short">{name[0]}</span>', block[0])
+
+    context["body"] = re.sub(r'<div class="highlight-bash.*?</pre>', kept, context.get("body", ""), flags=re.DOTALL)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.add_directive("command", Command)
+    app.connect("doctree-read", _mark_short_code)
+    app.connect("html-page-context", _keep_options_whole)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -47,3 +47,12 @@ def test_commands_and_their_options_exist(page):
         for option in re.findall(r"(?<=\s)--[a-z_]+", rest.partition(" -- ")[0].partition(" #")[0]):
             if module != "lm_eval":  # whose options are the harness's
                 assert option in GIN or f'"{option}"' in known, f"{page.name}: {module} has no {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_tables_have_heads(page):
+    """A blank line within a table makes text of its rest."""
+    lines = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL).splitlines()
+    for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
+        if line.startswith("|") and not before.startswith("|"):
+            assert re.fullmatch(r"\|[\s:|-]+\|", after), f"{page.name}: {line}"

@@ -21,6 +21,7 @@ OTHERS = {
     "kubectl": "needs a cluster",
     "gcloud": "needs an account",
     "python benchmarks/": "tests/test_benchmarks.py",
+    "python -m sphinx": "tests/test_site.py",
     "python -c": "one line of Python that prints JAX's devices",
     "python -": "the page's own records: test_the_dataset_of_the_guide",
     "pytest": "is what runs here",
@@ -58,6 +59,8 @@ def _ours(line):
     """(program, its arguments) of all programs of ours in a line, those after `--` too."""
     for part in re.split(r"\s(?:&&|\|)\s", line):
         words = shlex.split(part, comments=True)
+        if words[:1] == ["flan-jax"] and len(words) > 1:  # flan-jax train is python -m flan_jax.train
+            words[:2] = ["-m", f"flan_jax.{words[1]}"]
         while "-m" in words:
             at = words.index("-m")
             if words[at + 1].startswith("flan_jax."):

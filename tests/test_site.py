@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 pytest.importorskip("sphinx", reason="the site is built where the extra docs is installed")
 
 
@@ -23,6 +24,14 @@ def site(tmp_path_factory):
 def test_every_page_is_there(site):
     for page in DOCS.rglob("*.md"):
         assert (site / page.relative_to(DOCS).with_suffix(".html")).is_file(), page
+
+
+def test_every_command_is_on_its_page():
+    page = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
+    for path in [*(ROOT / "flan_jax").glob("*.py"), *(ROOT / "launch").glob("*.py")]:
+        if "\ndef main(" in path.read_text(encoding="utf-8") and path.stem != "__main__":
+            name = f"flan_jax.{'launch.' * (path.parent.name == 'launch')}{path.stem}"
+            assert f"```{{command}} {name}\n" in page, f"docs/reference/commands.md has no {name}"
 
 
 def test_every_command_has_its_options(site):
