@@ -71,6 +71,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.12",
             "mypy>=2.4,<3",
+            "setuptools>=75",  # a test builds the wheel
             "hypothesis>=6",
             "nbclient>=0.10",
             "ipykernel>=6",
