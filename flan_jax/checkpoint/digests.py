@@ -17,6 +17,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -137,7 +138,7 @@ def _mixed(words: Any) -> Any:
     return words ^ (words >> 16)
 
 
-def _hexadecimal(sums: Any) -> str:
+def _hexadecimal(sums: Sequence[Any]) -> str:
     return f"{int(sums[0]):08x}{int(sums[1]):08x}"
 
 
@@ -291,13 +292,13 @@ def _sha256(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def write(model_dir: str | AnyPath, step: int, digests: Mapping[str, Mapping[str, Digest]]) -> None:
+def write(model_dir: str | Path, step: int, digests: Mapping[str, Mapping[str, Digest]]) -> None:
     """Writes the file of a step that is not in use yet; a `Saver` has Orbax write it."""
     folder = step_folder(model_dir, step) / ITEM
     write_atomic(folder / _FILE, json.dumps(to_dict(step, digests)))
 
 
-def read(model_dir: str | AnyPath, step: int) -> dict[str, dict[str, Digest]] | None:
+def read(model_dir: str | Path, step: int) -> dict[str, dict[str, Digest]] | None:
     """The digests that were saved with a step, by item ("params", "opt_state") and path.
 
     Returns:
@@ -332,7 +333,7 @@ def read(model_dir: str | AnyPath, step: int) -> dict[str, dict[str, Digest]] | 
     return found
 
 
-def _says_digests(folder: AnyPath) -> bool:
+def _says_digests(folder: Path) -> bool:
     """Whether a step's own metadata says that it was saved with digests."""
     try:
         return bool(json.loads((folder / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"].get(ITEM))
@@ -340,7 +341,7 @@ def _says_digests(folder: AnyPath) -> bool:
         return False  # an old step, or damaged, and then the digests are there
 
 
-def verify(model_dir: str | AnyPath, step: int, trees: Mapping[str, Any]) -> None:
+def verify(model_dir: str | Path, step: int, trees: Mapping[str, Any]) -> None:
     """Compares arrays that were read with the digests that were saved with them. In a pod all processes must call it.
 
     Args:
@@ -371,7 +372,7 @@ class Reading:
       FlanError: the digests are missing or damaged.
     """
 
-    def __init__(self, model_dir: str | AnyPath, step: int, item: str = "params") -> None:
+    def __init__(self, model_dir: str | Path, step: int, item: str = "params") -> None:
         self._where = model_dir, step
         saved = read(model_dir, step)
         self._saved = None if saved is None else saved.get(item, {})
@@ -404,7 +405,7 @@ class Reading:
             compare(*self._where, self._saved, {name: found}, complete=False)
 
 
-def say_unchecked(model_dir: str | AnyPath, step: int) -> None:
+def say_unchecked(model_dir: str | Path, step: int) -> None:
     """Says that a step of an earlier version cannot be checked, in one line on standard error."""
     if distributed.is_primary():
         print(
@@ -415,7 +416,7 @@ def say_unchecked(model_dir: str | AnyPath, step: int) -> None:
 
 
 def compare(
-    model_dir: str | AnyPath, step: int, saved: Mapping[str, Digest], found: Mapping[str, Digest], complete: bool = True
+    model_dir: str | Path, step: int, saved: Mapping[str, Digest], found: Mapping[str, Digest], complete: bool = True
 ) -> None:
     """Compares the digests of a step, by path: those that were saved, and those of what was read.
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -103,7 +104,7 @@ def open_source(
     )
 
 
-def _open_t5x(checkpoint: AnyPath, config: models.DecoderConfig | None, vocabulary: str | None) -> Source:
+def _open_t5x(checkpoint: Path, config: models.DecoderConfig | None, vocabulary: str | None) -> Source:
     beside = next((f for f in (checkpoint, checkpoint.parent) if (f / "manifest.json").is_file()), None)
     if beside is not None:  # we wrote it
         if config is not None or vocabulary is not None:
