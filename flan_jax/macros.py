@@ -46,11 +46,7 @@ _MOST_AT_ONCE = 2**20  # rows of a batch and slots of a row: more is a slip of t
 _DATASET = Named(catalog.named, "the name of a dataset or a cluster")
 _CLUSTER = Named(catalog.cluster, "the name of a cluster")
 _STYLE = Named(styles.parse, "a style, such as 'instructions', 'gpt3' or '5_shots'")
-_COMPUTED: dict[str, Kind] = {
-    "attention_block": Whole(1, _MOST_AT_ONCE),
-    "head_chunk": Whole(1, _MOST_AT_ONCE),
-    "unroll": Switch(),
-}
+_COMPUTED = {"attention_block": Whole(1, _MOST_AT_ONCE), "head_chunk": Whole(1, _MOST_AT_ONCE), "unroll": Switch()}
 _SIZE = Whole(1, _MOST_AT_ONCE)
 
 

@@ -8,8 +8,10 @@ import pytest
 import flan_jax
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GIN = {"--gin_file", "--gin", "--help"}
+
+PAGES += [ROOT / name for name in ("AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 
 
 def _anchors(page):
@@ -36,7 +38,7 @@ def test_links_lead_somewhere(page):
 def test_commands_and_their_options_exist(page):
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     package = Path(flan_jax.__file__).parent
-    for module, rest in re.findall(r"(?:python -m flan_jax\.|flan-jax )([\w.]+)([^\n`|]*)", text):
+    for module, rest in re.findall(r"(?:python -m flan_jax\.|flan-jax (?=[a-z]))([\w.]+)([^\n`|]*)", text):
         name = module.rstrip(".").replace(".", "/")
         roots = (package, ROOT)  # launch/ lies beside the package in a checkout
         files = [f for r in roots for f in (r / f"{name}.py", r / name / "__main__.py") if f.is_file()]

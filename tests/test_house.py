@@ -38,11 +38,11 @@ FLOORS = (
     # Those that start the others.
     {"study"},
     {"quickstart"},
-    {"__main__"},  # which starts them by name
 )
 MAX_SMALL = 3  # up to here a number is its own reason
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGE, TASKS = Path(flan_jax.__file__).parent, Path(flan_jax.tasks.__file__).parent
+FLOOR["__main__"] = len(FLOORS)  # which starts the others by name
 FILES = {path: path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
 FILES |= {path: "tasks" for path in TASKS.rglob("*.py")}
 FILES.pop(PACKAGE / "__init__.py", None)

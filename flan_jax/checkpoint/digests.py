@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -126,7 +127,7 @@ def _mixed(words: Any) -> Any:
     return words ^ (words >> 16)
 
 
-def _hexadecimal(sums: Any) -> str:
+def _hexadecimal(sums: Sequence[Any]) -> str:
     return f"{int(sums[0]):08x}{int(sums[1]):08x}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -37,7 +38,7 @@ def show(composition: Composition, draws: float, lines: Sequence[str]) -> None:
 
 
 def write(
-    folder: AnyPath,
+    folder: Path,
     run: Run,
     given: Materials,
     composition: Composition,
@@ -93,7 +94,7 @@ def _text(given: Materials, stream: Stream, composition: Composition) -> list[di
 
 
 def _manifest(
-    folder: AnyPath, run: Run, given: Materials, composition: Composition, stream: Stream, step: int | None
+    folder: Path, run: Run, given: Materials, composition: Composition, stream: Stream, step: int | None
 ) -> Manifest:
     """The manifest of the model that this run makes."""
     record = {
