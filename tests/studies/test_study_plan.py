@@ -260,3 +260,11 @@ def test_only_some_datasets_and_templates_are_evaluated():
         asked = {dataclasses.replace(styles.parse(one.style), shots=0).name for one in arms}
         assert asked == {"gpt3", "2_templates"} | ({"dataset_name"} if study is role_of_instructions else set())
         assert {len(one.datasets) for one in arms if "without" in one.name} <= {1}
+
+
+def test_sizes_have_short_names_where_these_differ():
+    def names(*models):
+        return [size.name for size in scale.sizes(made(models=models))]
+
+    assert names("tiny", "/models/second") == ["tiny", "second"]
+    assert names("/models/one/last", "/models/two/last") == ["/models/one/last", "/models/two/last"]
