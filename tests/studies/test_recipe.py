@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from flan_jax import catalog
 from flan_jax.errors import FlanError
 from flan_jax.studies import judging, recipes
 from flan_jax.studies import plan as plans
@@ -138,7 +137,7 @@ def test_a_damaged_recipe(tmp_path, text):
 
 
 def test_a_recipe_that_shares_text_is_refused(tmp_path):
-    content = recipes.content({"LEARNING_RATE": 1.0}, [catalog.dataset("common_gen")])
+    content = recipes.content({"LEARNING_RATE": 1.0}, [{"datasets": ["common_gen"], "clusters": ["structure_to_text"]}])
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(content))
     assert recipes.read(str(path), ("translation",)) == {"LEARNING_RATE": 1.0}

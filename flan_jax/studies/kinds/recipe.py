@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flan_jax import catalog, values
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError, near_names
 from flan_jax.reporting.tables import Table, cluster_title, percent
 from flan_jax.studies import figures, judging, recipes
@@ -136,10 +137,10 @@ def show(commands: Commands) -> Shown:
         )
     )
     macros = {key: value for key, value in points(settings)[best.name].items() if key != SEEDS}
-    seen = {r.name: r for each in of_points.values() for one in each for r in commands.resolved(one).parts.datasets}
+    tuned = [Manifest.load(commands.model_dir(one)).tuning for each in of_points.values() for one in each]
     chosen = recipes.content(
         macros,
-        seen.values(),
+        tuned,
         model=settings.model,
         data=settings.data,
         held_out=list(settings.clusters),

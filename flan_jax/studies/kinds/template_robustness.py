@@ -158,7 +158,8 @@ def _said(changes: dict[str, Change], tests: int) -> tuple[str, ...]:
     )
     if tests:
         lines.append(
-            f"Tested by swapping untuned and tuned at random in each dataset; Holm's correction is over {counted(tests, 'tests')}."
+            "Tested by swapping untuned and tuned at random in each dataset; Holm's correction is over "
+            f"{counted(tests, 'tests')}."
         )
     return tuple(lines)
 
