@@ -354,7 +354,7 @@ SETTINGS = (
         "DATASETS",
         or_none(Several(_DATASET), "all that are held out"),
         "what is evaluated on",
-        ("evaluate.datasets", "evaluating.datasets"),
+        ("evaluate.datasets", "evaluating.datasets", "study.datasets"),
     ),
     Setting("RUN_NAME", Text(), "the run's name in the report", ("evaluate.run_name",)),
     Setting("BASELINE_DIR", or_none(Where(), "show none"), "an earlier evaluation to show", ("evaluate.baseline_dir",)),

@@ -20,6 +20,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import gin
 from etils import epy
@@ -126,6 +127,18 @@ def run(
     return json.loads(paths["json"].read_text(encoding="utf-8"))
 
 
+def run_files(files: Sequence[str], bindings: Sequence[str], again: Sequence[str], **more: Any) -> dict[str, Any]:
+    """Runs the study that gin files and bindings describe; see `run` for the others.
+
+    Raises:
+      FlanError: see `run`.
+    """
+    from flan_jax.studies import settings as _  # noqa: F401 - makes `study` known to gin, which the files bind
+
+    configuration.parse(files, bindings)
+    return run(gin.get_configurable("study")(), again, **more)
+
+
 def _planned(steps: Sequence[plans.Step], left: set[str], estimates: dict) -> list[dict]:
     return [
         {
@@ -199,11 +212,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if not files:
             raise FlanError("name the study: --gin_file=studies/held_out_clusters.gin; --list shows all.")
-        # Resolving settings makes `study` known to gin, which the files bind.
-        assert studied.study
-        configuration.parse([*files, f"studies/budgets/{arguments.budget}.gin"], bindings)
-        found = run(
-            gin.get_configurable("study")(),
+        found = run_files(
+            [*files, f"studies/budgets/{arguments.budget}.gin"],
+            bindings,
             ["python", "-m", "flan_jax.study", *given],
             dry_run=arguments.dry_run,
             units=arguments.units,

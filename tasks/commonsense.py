@@ -191,7 +191,7 @@ PIQA = Dataset(
         Template("Give sound advice.\n\n{goal}\n\n{options}"),
         Template(
             "{goal}\n\nOnly one of these would work. Which?\n{options}",
-            open_input="{goal}\n\nGive advice on that, or a fact about it.",
+            open_input="Answer this if it is a question. If it is the start of a sentence, finish it.\n\n{goal}",
         ),
         Template("My note starts like this:\n{goal}\n\nHow should it end, to be true and useful?\n\n{options}"),
         Template(

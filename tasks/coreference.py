@@ -75,7 +75,7 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
         Template("Read the sentence and say what its bracketed pronoun stands for.\n\n{marked}\n\n{options}"),
         Template(
             "Try each candidate in place of the brackets.\n\n{marked}\n\nWhich one makes sense?\n{options}",
-            open_input="Who or what does the pronoun in brackets stand for? Try each person and thing in the sentence.\n\n{marked}",
+            open_input="Say who or what in this sentence the pronoun in brackets stands for.\n\n{marked}",
         ),
         Template("sorry, who or what is [{pronoun}] here?\n{marked}\n{options}"),
         Template("Name the antecedent of the pronoun in square brackets.\n\n{marked}\n\n{options}"),

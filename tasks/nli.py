@@ -73,7 +73,10 @@ _ANLI_TEMPLATES = (
         "Check the claim against the source and say if it's true. If the source doesn't settle it, say that instead.\n\nClaim: {hypothesis}\nSource: {premise}\n\n{options}"
     ),
     Template("so is this true or not?\n{hypothesis}\n\nall we have is this:\n{premise}\n\n{options}"),
-    Template("{premise}\n\nIs it true? {hypothesis}\n{options}"),
+    Template(
+        "{premise}\n\nWith nothing else to go by, is this true? {hypothesis}\n{options}",
+        open_input="{premise}\n\nWith nothing else to go by, is this true, false or impossible to say? {hypothesis}",
+    ),
     Template("Write one tricky sentence that, going by this text, {relation}.\n\n{premise}", "{hypothesis}", INVERTED),
     Template(
         '{premise}\n\nWrite a statement about this text. If I ask "Is it true?", the right answer should be "{answer}".',

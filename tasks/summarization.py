@@ -544,7 +544,7 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
         Template("Reduce to a series of commands, without reasons or examples.\n\n{article}"),
         Template("just tell me what to do, no details\n\n{article}"),
         Template(
-            "This how-to has lost its headings.\n\n{article}\n\nWrite the headings as commands, one after another."
+            "This how-to has lost its headings.\n\n{article}\n\nWrite a short command for each part, all in one paragraph."
         ),
         Template("{answer}\n\nWrite the opening of a beginner's guide with these steps.", "{opening}", INVERTED),
         Template(

@@ -31,6 +31,7 @@ class Settings:
       data: as `flan_jax.prepare` takes it.
       models: packaged models by name, or checkpoint folders; the first is used where a study has one.
       clusters: what is held out and evaluated.
+      datasets: what is evaluated of these clusters; empty for all of it.
       seeds: a tuned model each; the mean and its spread are over them.
       points: what the study varies; None takes the study's own.
       max_points: so many of them are kept, evenly spread, the first and the last among them; None keeps all.
@@ -46,6 +47,7 @@ class Settings:
     data: str
     models: tuple[str, ...]
     clusters: tuple[str, ...]
+    datasets: tuple[str, ...]
     seeds: tuple[int, ...]
     points: tuple[Any, ...] | None
     train: Mapping[str, Any]
@@ -59,6 +61,18 @@ class Settings:
     def model(self) -> str:
         """The model of a study that has one."""
         return self.models[0]
+
+    @property
+    def style(self) -> str:
+        """How tuned models are asked: in the first of the baselines' styles that has instructions."""
+        asked = [style for style in self.baselines if styles.parse(style).words == styles.INSTRUCTIONS]
+        return asked[0] if asked else styles.INSTRUCTIONS
+
+    def evaluated(self, cluster: str) -> tuple[str, ...]:
+        """What is evaluated of a cluster: the cluster itself, or those of DATASETS that are in it."""
+        if not self.datasets:
+            return (cluster,)
+        return tuple(name for name in self.datasets if catalog.named(name)[0].cluster == cluster)
 
     def has(self, record: catalog.Dataset) -> bool:
         """Whether DATA has a folder of a dataset; of TFDS's own data, and of the samples, all of them count."""
@@ -94,6 +108,7 @@ def study(
     models: Sequence[str],
     clusters: Sequence[str],
     seeds: Sequence[int],
+    datasets: Sequence[str] | None = None,
     points: Sequence[Any] | None = None,
     max_points: int | None = None,
     train: Mapping[str, Any] | None = None,
@@ -113,6 +128,7 @@ def study(
       models: packaged models by name, "tiny", or checkpoint folders.
       clusters: what is held out and evaluated.
       seeds: of the tuned models, one each.
+      datasets: what is evaluated of these clusters; None for all of them.
       points: what the study varies; None takes its own.
       max_points: so many of them are kept, evenly spread; None keeps all.
       train: macros of `flan_jax.train` for every tuned model, by name, in place of the budget's.
@@ -136,6 +152,14 @@ def study(
     )
     macros_of_budget = macro_values("BUDGET_TRAIN", budget or {}, "train", OWN_TRAIN)
     own = macros_of_budget if train is None else macro_values("TRAIN", train, "train", OWN_TRAIN)
+    listed = {cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters}
+    if datasets is not None:
+        if stray := [name for name in datasets if not any(name in found for found in listed.values())]:
+            raise FlanError(f"DATASETS has {stray[0]!r}, which is in none of CLUSTERS {', '.join(clusters)}.")
+        if empty := [cluster for cluster, found in listed.items() if not found]:
+            raise FlanError(
+                f"CLUSTERS has {empty[0]!r}, of which DATASETS has nothing: leave it out, or DATASETS=None."
+            )
     data_text = data if data in ("samples", "tfds") or "://" in data else str(user_path(data, "DATA").absolute())
     return Settings(
         name=name,
@@ -143,6 +167,7 @@ def study(
         data=data_text,
         models=tuple(models),
         clusters=held_out,
+        datasets=tuple(datasets or ()),
         seeds=tuple(seeds),
         points=None if points is None else tuple(points),
         max_points=max_points,

@@ -30,10 +30,11 @@ def tuned_name(cluster: str) -> str:
 
 def arms(settings: Settings) -> list[Arm]:
     """The untuned model in each style, and for each cluster the models that were tuned without it."""
-    found = [Arm(untuned_name(style), settings.model, settings.clusters, style) for style in settings.baselines]
+    every = tuple(name for cluster in settings.clusters for name in settings.evaluated(cluster))
+    found = [Arm(untuned_name(style), settings.model, every, style) for style in settings.baselines]
     for cluster in settings.clusters:
         tunings = tuple(Tuning(settings.model, held_out_mixture(cluster), seed) for seed in settings.seeds)
-        found.append(Arm(tuned_name(cluster), settings.model, (cluster,), tunings=tunings))
+        found.append(Arm(tuned_name(cluster), settings.model, settings.evaluated(cluster), settings.style, tunings))
     return found
 
 
