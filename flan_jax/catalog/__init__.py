@@ -367,7 +367,7 @@ def mixture(name: str) -> tuple[Dataset, ...]:
         members = tuple(d for d in members if d.cluster not in out)
     elif found["first"]:
         members = _first_clusters(int(found["first"]), members)
-    return _first_datasets(int(found["datasets"]), members) if found["datasets"] else members
+    return first_datasets(int(found["datasets"]), members) if found["datasets"] else members
 
 
 def _first_clusters(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
@@ -377,7 +377,12 @@ def _first_clusters(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, 
     return tuple(d for d in members if d.cluster in wanted and (not wanted[d.cluster] or d.name in wanted[d.cluster]))
 
 
-def _first_datasets(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
+def first_datasets(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
+    """The first so many datasets of each cluster among some, with all their variants.
+
+    Raises:
+      FlanError: the count is 0.
+    """
     if not count:
         raise FlanError("a mixture needs 1 or more datasets a cluster, not 0.")
     taken: dict[str, dict[str, None]] = {}

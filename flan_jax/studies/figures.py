@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # matplotlib takes a second to import
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawn
 
+_BESIDE = 3  # panels in a row
+
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
@@ -143,10 +145,11 @@ def lines(
     ticks: Sequence[tuple[float, str]] = (),
     logarithmic: bool = False,
 ) -> Drawn:
-    """Panels beside each other, in each a line for each series, with bars for its intervals.
+    """Panels, three beside each other, in each a line for each series, with bars for its errors; one legend below.
 
     Args:
-      panels: (title, lines) of each; axes are their own, since 270M and 137B share no range.
+      panels: (title, lines) of each; lines of one name are of one number in all of them. Axes are the panels' own,
+        since 270M and 137B share no range.
       xlabel: of what is varied.
       ylabel: of the values.
       ticks: (place, name) on the horizontal axis.
@@ -156,12 +159,23 @@ def lines(
 
     from flan_jax.reporting.plots import drawing
 
-    figure, found = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), squeeze=False)
-    for axes, (title, series) in zip(found[0], panels, strict=True):
+    columns = min(len(panels), _BESIDE)
+    rows = -(-len(panels) // columns)
+    figure, found = plt.subplots(
+        rows, columns, figsize=(4.6 * columns, 3.3 * rows + 0.4), squeeze=False, layout="constrained"
+    )
+    for axes in found.flat[len(panels) :]:
+        axes.remove()
+    for number, (axes, (title, series)) in enumerate(zip(found.flat, panels, strict=False)):
         _panel(axes, title, series, drawing.run_style, ticks, logarithmic)
-        axes.set_xlabel(xlabel)
-    found[0][0].set_ylabel(ylabel)
-    figure.tight_layout()
+        if number + columns >= len(panels):  # nothing stands below it
+            axes.set_xlabel(xlabel)
+        if not number % columns:
+            axes.set_ylabel(ylabel)
+    named = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named, loc="outside lower left", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
@@ -176,7 +190,10 @@ def _panel(
     for number, one in enumerate(series):
         places = [(x, v, i) for i, (x, v) in enumerate(zip(one.x or (), one.values, strict=True)) if v is not None]
         errors = [(one.errors[i] or 0) if one.errors else 0 for _, _, i in places]
+        if not places:
+            continue
         style = style_of(number + 1) if not one.reference else {"color": "#777777", "marker": "x", "ls": "--"}
+        errors = errors if any(errors) else None
         axes.errorbar(
             [x for x, _, _ in places], [v for _, v, _ in places], yerr=errors, capsize=3, label=one.name, **style
         )
@@ -186,7 +203,6 @@ def _panel(
         axes.set_xticks([x for x, _ in ticks], [name for _, name in ticks])
         axes.minorticks_off()
     axes.set_title(title, fontsize=10, loc="left")
-    axes.legend(frameon=False, fontsize=8)
 
 
 def boxes(lanes: Sequence[str], series: Sequence[tuple[str, Sequence[Sequence[float]]]], label: str) -> Drawn:

@@ -7,6 +7,7 @@ results of the last one, and studies that need the same model share it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, parts, styles
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.files import AnyPath, user_path
@@ -47,7 +49,7 @@ class Tuning:
     macros: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     start: Tuning | None = None
 
-    @property
+    @functools.cached_property  # a plan asks hundreds of times
     def parts(self) -> parts.Mixture:
         """The mixture's parts."""
         return parts.of(self.mixture)
@@ -237,6 +239,8 @@ class Commands:
         check(arms)
         for model in dict.fromkeys([*(arm.model for arm in arms), *(one.model for one in more)]):
             known_model(model, _READY)
+        for arm in arms:
+            self._check_model(arm)
         self._steps: dict[str, Step] = {}
         self._tunings = [*more, *(tuning for arm in arms for tuning in arm.tunings)]
         self._evaluations = [(arm, one) for arm in arms for one in arm.evaluations(settings)]
@@ -246,6 +250,27 @@ class Commands:
             self._train(tuning)
         for _, evaluation in self._evaluations:
             self._evaluate(evaluation)
+
+    def _check_model(self, arm: Arm) -> None:
+        """Refuses a model that had seen what its arm scores as held out before the study began."""
+        if arm.status != labels.HELD_OUT:
+            return
+        if arm.model == names.SMOLLM:
+            raise FlanError(f"{arm.name}: nobody knows what {arm.model} was tuned on: leave it out of MODELS.")
+        if arm.model in _READY:
+            return
+        manifest = Manifest.load(self.checkpoint(arm.model))
+        for record in (record for name in arm.datasets for record in catalog.named(name)):
+            if (found := labels.status(record, manifest)) != labels.HELD_OUT:
+                raise FlanError(
+                    f"{arm.name}: {record.name} would be scored as held out, and is {found} for {arm.model}: leave one "
+                    "of the two out."
+                )
+            if shared := sorted(set(catalog.kin_of(record.name)) & set(manifest.tuning["datasets"])):
+                raise FlanError(
+                    f"{arm.name}: {record.name} would be scored as held out, and {arm.model} was tuned on {shared[0]}, "
+                    "which shares text with it: leave one of the two out."
+                )
 
     @property
     def steps(self) -> list[Step]:
@@ -319,7 +344,7 @@ class Commands:
         argv = (f"--from={model}", f"--to={to}")
         argv += () if model == names.SMOLLM else ("--tuning=untuned",)  # of an instruct model nobody can say so
         argv += ("--tuning=unknown",) if model == names.SMOLLM else ()
-        return (self._add([CONVERT, model], CONVERT, argv, to, "manifest.json", model=model),)
+        return (self._add([CONVERT, self._model_key(model)], CONVERT, argv, to, "manifest.json", model=model),)
 
     def _prepare(self, model: str) -> None:
         tunings = [one for one in self._tunings if one.model == model]
@@ -337,7 +362,7 @@ class Commands:
             f"--vocabulary={self.checkpoint(model)}/vocabulary",
             f"--to={to}",
         )
-        self._add([PREPARE, model], PREPARE, argv, to, "", after=self._convert(model), model=model)
+        self._add([PREPARE, self._model_key(model)], PREPARE, argv, to, "", after=self._convert(model), model=model)
 
     def _after(self, model: str) -> tuple[str, ...]:
         return tuple(s.name for s in self.steps if s.job == PREPARE and s.output == str(self.prepared(model)))

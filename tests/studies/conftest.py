@@ -24,12 +24,17 @@ TUNING = {
 EVALUATING = {"MAX_EXAMPLES": 2, "MAX_DEV_EXAMPLES": 0, "MAX_NEW_TOKENS": 2, "MESH": TUNING["MESH"]}
 
 
-def execute(unit, restarts):
-    """A step in this process, as `launch.work.run_here` runs it in another."""
+def _execute(unit, restarts):
     _, module, *arguments = unit.argv
     own = ["--workers=1"] if module == "flan_jax.prepare" else []  # another process would import TensorFlow again
     importlib.import_module(module).main([*arguments, *own])
     return 0
+
+
+@pytest.fixture(scope="session")
+def execute():
+    """(unit, restarts) -> 0: runs a step in this process, as `launch.work.run_here` runs it in another."""
+    return _execute
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +62,7 @@ def settings_of(studies_home):
 
 
 @pytest.fixture
-def run_study(settings_of, monkeypatch):
+def run_study(settings_of, monkeypatch, execute):
     """(study, macros) -> (study.json, its folder) after a run in this process."""
 
     def run(name, **macros):

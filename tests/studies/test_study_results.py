@@ -1,0 +1,284 @@
+"""A study's scores, its gains, and what it refuses to compare."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from written_evaluations import write_run
+
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import labels
+from flan_jax.reporting.comparisons import TOO_FEW, Difference
+from flan_jax.reporting.statistics import Interval
+from flan_jax.studies import results
+from flan_jax.studies.means import MEAN, Group, Means, of_one
+from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
+from flan_jax.studies.results import Gain, Results, corrected
+from flan_jax.studies.settings import Settings
+
+SKILLS = {"rte": 0.3, "cb": 0.5}
+
+
+@pytest.fixture
+def commands(tmp_path):
+    """The untuned model, and two seeds without NLI, on NLI."""
+    settings = Settings(
+        "any", tmp_path, "samples", ("tiny",), ("nli",), (0, 1), None, {"TRAIN_STEPS": 2}, {}, ("instructions",)
+    )
+    tunings = tuple(Tuning("tiny", held_out_mixture("nli"), seed) for seed in (0, 1))
+    arms = [Arm("untuned", "tiny", ("nli",)), Arm("tuned", "tiny", ("nli",), tunings=tunings)]
+    return Commands(settings, arms)
+
+
+def write(commands, arm, more=0.0, skills=None, seed=0, **options):
+    """Evaluations of an arm, each seed's of its own predictions."""
+    arm = next(one for one in commands.arms if one.name == arm)
+    better = {name: skill + more for name, skill in (skills or SKILLS).items()}
+    folders = [Path(commands.output_of(one)) for one in arm.evaluations(commands.settings)]
+    for number, folder in enumerate(folders):
+        write_run(folder.parent, folder.name, better, seed=seed + number, **({"style": arm.style} | options))
+    return folders
+
+
+def rewrite(folder, change):
+    path = folder / "results.json"
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+
+
+def accuracy_TxE(folder, dataset):
+    """Read off the predictions alone."""
+    return np.array(
+        [
+            [np.argmax(row["loglikelihood"]) == row["answer"] for row in map(json.loads, path.open().readlines()[1:])]
+            for path in sorted((folder / "predictions" / dataset).glob("test_t*.jsonl"))
+        ]
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ scores
+
+
+def test_scores_follow_from_the_predictions(commands):
+    write(commands, "untuned")
+    seeds = write(commands, "tuned", more=0.5, seed=5)
+    found = Results(commands)
+    of_seeds = [accuracy_TxE(folder, "rte") for folder in seeds]
+    score = found.score("tuned", "rte")
+    assert score.runs == pytest.approx([one.mean() for one in of_seeds])
+    assert score.mean == pytest.approx(np.mean([one.mean() for one in of_seeds]))
+    assert score.std == pytest.approx(np.std(score.runs, ddof=1))
+    assert score.over_templates == pytest.approx(np.mean([one.mean(1).std() for one in of_seeds]), rel=0.1)
+    whole = found.mean("tuned", ("rte", "cb"), "nli")
+    each = [[accuracy_TxE(folder, name).mean() for name in ("rte", "cb")] for folder in seeds]
+    assert whole.runs == pytest.approx(np.mean(each, 1)) and whole.random == pytest.approx((1 / 2 + 1 / 3) / 2)
+
+
+def test_gains_follow_from_the_predictions(commands):
+    """Of the mean over seeds, beside the untuned model, with an interval as wide as a paired one of all examples."""
+    (untuned,) = write(commands, "untuned", templates=(0,), count=200)
+    seeds = write(commands, "tuned", more=0.8, seed=5, templates=(0,), count=200)
+    found = Results(commands)
+    whole, each = found.gains("tuned", ["untuned"], "nli")
+    assert [gain.name for gain in each] == ["cb", "rte"]
+    for gain in each:
+        differences_SxE = [
+            accuracy_TxE(folder, gain.name)[0] - accuracy_TxE(untuned, gain.name)[0] * 1.0 for folder in seeds
+        ]
+        assert gain.value == pytest.approx(np.mean(differences_SxE))
+        assert gain.of_seeds == pytest.approx(np.mean(differences_SxE, 1))
+        (alone,) = corrected([gain])
+        width = 1.96 * np.mean(differences_SxE, 0).std(ddof=1) / np.sqrt(200)
+        assert alone.interval == pytest.approx((gain.value - width, gain.value + width), rel=0.15)
+    assert whole.value == pytest.approx(np.mean([gain.value for gain in each]))
+
+
+def test_the_better_of_several_is_chosen_for_each_dataset_and_for_the_mean(commands, tmp_path):
+    arms = [*commands.arms, Arm("untuned, GPT-3's manner", "tiny", ("nli",), "gpt3")]
+    commands = Commands(commands.settings, arms)
+    write(commands, "untuned", skills={"rte": 3.0, "cb": 0.1})
+    write(commands, "untuned, GPT-3's manner", skills={"rte": 0.1, "cb": 2.0}, templates=(0,), seed=3)
+    write(commands, "tuned", skills={"rte": 2.0, "cb": 1.0}, seed=5)
+    found = Results(commands)
+    others = ["untuned", "untuned, GPT-3's manner"]
+    whole, each = found.gains("tuned", others, "nli")
+    assert {gain.name: gain.beside for gain in each} == {"rte": others[0], "cb": others[1]}
+    assert whole.beside == max(others, key=lambda one: found.mean(one, ("rte", "cb"), "").mean)
+    assert whole.value >= np.mean([gain.value for gain in each])
+
+
+# ---------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_scores_of_another_status_are_refused(commands):
+    write(commands, "untuned")
+    write(commands, "tuned", status=labels.SEEN)
+    with pytest.raises(FlanError, match="tuned: .* is seen for its model, and this study has scores that are held out"):
+        Results(commands)
+
+
+def test_scores_of_no_known_status_are_refused(commands):
+    write(commands, "untuned")
+    folders = write(commands, "tuned")
+
+    def forget(found):
+        for figures in found["datasets"].values():
+            figures.pop("label"), figures.pop("status")
+
+    rewrite(folders[1], forget)
+    with pytest.raises(FlanError, match="is unknown for its model"):
+        Results(commands)
+
+
+@pytest.mark.parametrize("style", ["gpt3", "5_shots", "no_template"])
+def test_scores_of_another_style_are_refused(commands, style):
+    write(commands, "untuned")
+    write(commands, "tuned", style=style, templates=(0,))
+    with pytest.raises(FlanError, match=f"was asked in the style {style}, not instructions"):
+        Results(commands)
+
+
+def test_scores_on_other_numbers_of_examples_are_refused(commands):
+    write(commands, "untuned")
+    write(commands, "tuned", count=39)
+    with pytest.raises(FlanError, match="40 in untuned and 39 in tuned test examples: a study compares the same ones"):
+        Results(commands)
+
+
+def test_scores_of_other_examples_are_refused(commands):
+    """As many, but not the same: the test split was drawn from other records."""
+    write(commands, "untuned")
+    for folder in write(commands, "tuned"):
+        for path in (folder / "predictions").rglob("*.jsonl"):
+            path.write_text(path.read_text().replace('"id": "test-', '"id": "dev-').replace('"hash": "0', '"hash": "f'))
+    with pytest.raises(FlanError, match="cannot be compared"):
+        Results(commands).gains("tuned", ["untuned"], "nli")
+
+
+def test_an_evaluation_without_a_result_is_refused(commands):
+    write(commands, "untuned")
+    folders = write(commands, "tuned")
+    rewrite(folders[0], lambda found: found.update(invalid=[{"dataset": "rte", "reason": "its scores are not finite"}]))
+    with pytest.raises(FlanError, match="rte has no result: its scores are not finite"):
+        Results(commands)
+
+
+def test_a_missing_evaluation_is_refused(commands):
+    write(commands, "untuned")
+    with pytest.raises(FlanError, match="no readable results"):
+        Results(commands)
+
+
+def test_two_arms_of_one_name_are_refused(commands):
+    twice = Commands(commands.settings, [commands.arms[0], dataclasses.replace(commands.arms[0], style="gpt3")])
+    with pytest.raises(FlanError, match="two arms of one name"):
+        Results(twice)
+
+
+# ----------------------------------------------------------------------------------------------- datasets that differ
+
+
+def test_means_are_over_what_all_arms_have(commands):
+    """RTE alone, where the untuned model lacks CB: a mean of other datasets would not be a gain."""
+    write(commands, "untuned", skills={"rte": 0.3, "anli_r1": 0.2})
+    write(commands, "tuned", more=0.5, seed=5)
+    found = Results(commands)
+    assert found.shared("nli", ["tuned", "untuned"]) == ("rte",)
+    groups = [of_one(arm) for arm in commands.arms]
+    means = Means(found, groups)
+    assert means.datasets == {"nli": ("rte",)} and means.names == ["nli"] and means.whole == "nli"
+    assert means.score(groups[1], "nli").mean == pytest.approx(found.score("tuned", "rte").mean)
+
+
+def test_arms_that_share_nothing_are_refused(commands):
+    write(commands, "untuned", skills={"sst2": 0.3})
+    write(commands, "tuned")
+    with pytest.raises(FlanError, match="the data have no dataset of nli that was scored for all"):
+        Means(Results(commands), [of_one(arm) for arm in commands.arms])
+
+
+def test_a_mean_of_clusters_is_that_of_their_means(commands):
+    """Whatever their numbers of datasets; and its gain is the mean of their gains."""
+    arms = [
+        Arm("untuned", "tiny", ("nli", "sentiment")),
+        *(
+            Arm(f"tuned, without {c}", "tiny", (c,), tunings=(Tuning("tiny", held_out_mixture(c), 0),))
+            for c in ("nli", "sentiment")
+        ),
+    ]
+    commands = Commands(commands.settings, arms)
+    untuned = next(one for one in commands.arms if one.name == "untuned")
+    for number, evaluation in enumerate(untuned.evaluations(commands.settings)):
+        folder = Path(commands.output_of(evaluation))
+        write_run(folder.parent, folder.name, SKILLS if evaluation.dataset == "nli" else {"sst2": 0.2}, seed=number)
+    write(commands, "tuned, without nli", more=0.5, seed=7)
+    write(commands, "tuned, without sentiment", skills={"sst2": 1.0}, seed=9)
+    groups = [of_one(arms[0]), Group("tuned", {"nli": arms[1], "sentiment": arms[2]})]
+    means = Means(Results(commands), groups)
+    assert means.names == ["nli", "sentiment", MEAN] and means.count(MEAN) == 3
+    for group in groups:
+        each = [means.score(group, cluster).mean for cluster in ("nli", "sentiment")]
+        assert means.score(group, MEAN).mean == pytest.approx(np.mean(each))
+    gain = means.gain(groups[1], groups[:1], MEAN)
+    assert gain.value == pytest.approx(means.score(groups[1], MEAN).mean - means.score(groups[0], MEAN).mean)
+    assert gain.of_seeds == pytest.approx([gain.value])
+
+
+# ------------------------------------------------------------------------------------------------------- corrections
+
+
+def a_gain(value, stderr, p, of_seeds=None, groups=100):
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=2000)
+    replicates = value + stderr * (drawn - drawn.mean()) / drawn.std(ddof=1)
+    interval = Interval(value, replicates)
+    difference = Difference("accuracy", 100, groups, (0.5, 0.5 + value), interval, None, p, np.zeros(1))
+    return Gain("rte", "untuned", difference, of_seeds or (value,))
+
+
+def test_corrected_intervals_and_p_against_a_naive_computation():
+    p_values = [0.004, 0.03, 0.0005, 0.2, None]
+    gains = [a_gain(0.1 * (number + 1), 0.02 * (number + 1), p) for number, p in enumerate(p_values)]
+    found = corrected(gains)
+    z = stats.norm.ppf(1 - 0.05 / 2 / 4)  # four tests
+    for number, gain in enumerate(found[:4]):
+        value, error = 0.1 * (number + 1), 0.02 * (number + 1)
+        assert gain.interval == pytest.approx((value - z * error, value + z * error))
+    assert [gain.corrected for gain in found[:4]] == pytest.approx([3 * 0.004, 2 * 0.03, 4 * 0.0005, 0.2])
+    assert found[4].corrected is None and found[4].interval is None and found[4].verdict == TOO_FEW
+    assert [gain.verdict for gain in found[:4]] == ["gain", "", "gain", ""]
+
+
+def test_an_interval_over_templates_is_the_wider_one_where_there_are_several():
+    gain = a_gain(0.1, 0.02, 0.001)
+    wide = Interval(0.1, a_gain(0.1, 0.09, 0.001).difference.interval.replicates)
+    gain = dataclasses.replace(gain, difference=dataclasses.replace(gain.difference, over_templates=wide))
+    (found,) = corrected([gain])
+    assert found.interval == pytest.approx((0.1 - 1.96 * 0.09, 0.1 + 1.96 * 0.09), rel=1e-3)
+    assert found.verdict == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "of_seeds", "verdict"),
+    [
+        (0.1, (0.1, 0.1), "gain"),
+        (0.1, (0.21, -0.01), ""),
+        (-0.1, (-0.1, -0.1), "loss"),
+        (-0.1, (-0.3, 0.1), ""),
+        (0.1, (0.2, 0.0), ""),
+    ],
+)
+def test_a_gain_is_one_where_all_seeds_agree(value, of_seeds, verdict):
+    (found,) = corrected([a_gain(value, 0.01, 0.001, of_seeds)])
+    assert found.verdict == verdict
+
+
+def test_few_examples_are_not_tested(commands):
+    write(commands, "untuned", count=20)
+    write(commands, "tuned", more=9.0, count=20)
+    whole, each = Results(commands).gains("tuned", ["untuned"], "nli")
+    assert all(gain.verdict == TOO_FEW for gain in results.corrected([whole, *each]))
