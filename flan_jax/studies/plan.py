@@ -119,6 +119,7 @@ class Step:
       done: the file in it that is there when it is done; relative.
       after: names of steps that have to be done before.
       slots: slots of rows that a training computes; 0 for the others.
+      head_slots: those of them that may hold targets.
       model: whose speed its time depends on.
     """
 
@@ -129,6 +130,7 @@ class Step:
     done: str
     after: tuple[str, ...] = ()
     slots: int = 0
+    head_slots: int = 0
     model: str = ""
 
 
@@ -382,7 +384,8 @@ class Commands:
         if steps is None:
             raise FlanError("a study needs TRAIN with TRAIN_STEPS: say how long its models are tuned.")
         lengths = macros.get("TASK_FEATURE_LENGTHS") or {}
-        slots = steps * macros.get("BATCH_SIZE", 1) * sum(lengths.get(k, n) for k, n in _USUAL_LENGTHS.items())
+        rows = steps * macros.get("BATCH_SIZE", 1)
+        slots = {side: rows * lengths.get(side, usual) for side, usual in _USUAL_LENGTHS.items()}
         return self._add(
             [TRAIN, tuning.parts.name, f"seed-{tuning.seed}"],
             TRAIN,
@@ -390,7 +393,8 @@ class Commands:
             self.model_dir(tuning),
             f"checkpoints/{steps}",
             after=after,
-            slots=slots,
+            slots=sum(slots.values()),
+            head_slots=slots["targets"],
             model=tuning.model,
         )
 
