@@ -55,6 +55,11 @@ class Tuning:
         return parts.of(self.mixture)
 
     @property
+    def stages(self) -> tuple[Tuning, ...]:
+        """The model that it starts from, where that is tuned too, and itself."""
+        return (*(self.start.stages if self.start else ()), self)
+
+    @property
     def clusters(self) -> frozenset[str]:
         """What it was tuned on, what it starts from included."""
         own = frozenset(record.cluster for record in self.parts.datasets)
@@ -244,7 +249,8 @@ class Commands:
         for arm in arms:
             self._check_model(arm)
         self._steps: dict[str, Step] = {}
-        self._tunings = [*more, *(tuning for arm in arms for tuning in arm.tunings)]
+        every = [*more, *(tuning for arm in arms for tuning in arm.tunings)]
+        self._tunings = [one for tuning in every for one in tuning.stages]
         self._evaluations = [(arm, one) for arm in arms for one in arm.evaluations(settings)]
         for model in dict.fromkeys([*(one.model for one in self._tunings), *(arm.model for arm in arms)]):
             self._prepare(model)

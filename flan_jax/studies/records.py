@@ -38,9 +38,14 @@ def check_data(folder: AnyPath, data: str) -> None:
 
 
 def is_done(folder: AnyPath, step: Step) -> bool:
-    """Whether a step was taken with these arguments, and what it wrote is still there."""
-    kept = _kept(folder, step)
-    return kept is not None and (user_path(step.output) / step.done).exists()
+    """Whether what a step writes is there; here or on a launcher's machines, whoever took it.
+
+    Tuned models and evaluations lie in folders that are named by a digest of all that makes them so, and what
+    tells that they are there is written last. What is prepared grows in one folder: there the step has to have been
+    taken here, with these arguments.
+    """
+    there = (user_path(step.output) / step.done).exists()
+    return there and (bool(step.done) or _kept(folder, step) is not None)
 
 
 def keep(folder: AnyPath, step: Step, seconds: float) -> None:
