@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # matplotlib takes a second to import
 _BESIDE = 3  # panels in a row
 _HATCHES = ("////", "....", "xxxx")  # of bars that are not ours
 _ROOM = 1.07  # beside the longest bar, for its number
+_ASIDE = 0.008  # of the axis, between lines that have errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +168,7 @@ def lines(
 
     from flan_jax.reporting.plots import drawing
 
-    columns = min(len(panels), _BESIDE)
+    columns = 2 if len(panels) == 4 else min(len(panels), _BESIDE)
     rows = -(-len(panels) // columns)
     figure, found = plt.subplots(
         rows, columns, figsize=(4.6 * columns, 3.3 * rows + 0.4), squeeze=False, layout="constrained"
@@ -195,16 +196,20 @@ def _panel(
     ticks: Sequence[tuple[float, str]],
     logarithmic: bool,
 ) -> None:
+    every = [x for one in series for x in one.x or ()]
     for number, one in enumerate(series):
+        aside = _ASIDE * (number - (len(series) - 1) / 2)  # so that errors do not cover each other
         places = [(x, v, i) for i, (x, v) in enumerate(zip(one.x or (), one.values, strict=True)) if v is not None]
         errors = [(one.errors[i] or 0) if one.errors else 0 for _, _, i in places]
         if not places:
             continue
         style = style_of(number + 1) if not one.reference else {"color": "#777777", "marker": "x", "ls": "--"}
+        at = [x for x, _, _ in places]
+        if any(errors):
+            wide = max(every) / min(every) if logarithmic else max(every) - min(every)
+            at = [x * wide**aside if logarithmic else x + wide * aside for x in at]
         errors = errors if any(errors) else None
-        axes.errorbar(
-            [x for x, _, _ in places], [v for _, v, _ in places], yerr=errors, capsize=3, label=one.name, **style
-        )
+        axes.errorbar(at, [v for _, v, _ in places], yerr=errors, capsize=3, label=one.name, **style)
     if logarithmic:
         axes.set_xscale("log")
     if ticks:

@@ -128,6 +128,11 @@ class Means:
         """What stands for all: "mean", or the only cluster."""
         return self.names[-1]
 
+    @property
+    def mean_first(self) -> list[str]:
+        """The same, with the mean before its clusters, as figures have them."""
+        return [*self.names[len(self.datasets) :], *self.datasets]
+
     def count(self, name: str) -> int:
         """How many datasets a cluster's mean is over, or all clusters' together."""
         return sum(map(len, self.datasets.values())) if name == MEAN else len(self.datasets[name])
@@ -164,8 +169,9 @@ class Means:
         """A group beside the better of others: for "mean", the mean of the clusters' gains. Not corrected."""
         if name == MEAN:
             return mean_gain([self.gain(group, others, cluster) for cluster in self.datasets], MEAN)
-        beside = [other.arms[name].name for other in others]
-        return self._results.gain(group.arms[name].name, beside, name, self.datasets[name])
+        beside = {other.arms[name].name: other.name for other in others}
+        found = self._results.gain(group.arms[name].name, [*beside], name, self.datasets[name])
+        return dataclasses.replace(found, beside=beside[found.beside])
 
     def compared(self, pairs: Mapping[str, tuple[Group, Sequence[Group]]]) -> dict[str, dict[str, Gain]]:
         """Groups beside others, corrected for all clusters and pairs together.

@@ -12,7 +12,7 @@ from flan_jax.files import AnyPath, make_folder, user_path, write_atomic
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
 from flan_jax.studies import operations
-from flan_jax.studies.plan import EVAL, TRAIN, Step
+from flan_jax.studies.plan import CONVERT, EVAL, TRAIN, Step
 
 _DATA = "data.json"  # in the folder: what all of it was made from
 _STEPS = "steps"
@@ -38,14 +38,13 @@ def check_data(folder: AnyPath, data: str) -> None:
 
 
 def is_done(folder: AnyPath, step: Step) -> bool:
-    """Whether what a step writes is there; here or on a launcher's machines, whoever took it.
+    """Whether a step was taken with these arguments, and what it wrote is still there.
 
-    Tuned models and evaluations lie in folders that are named by a digest of all that makes them so, and what
-    tells that they are there is written last. What is prepared grows in one folder: there the step has to have been
-    taken here, with these arguments.
+    A conversion that was taken elsewhere, by a launcher for example, is done too: it is there as a whole or not at all,
+    and is not taken twice. Trainings and evaluations see by themselves that nothing of them is left.
     """
     there = (user_path(step.output) / step.done).exists()
-    return there and (bool(step.done) or _kept(folder, step) is not None)
+    return there and (step.job == CONVERT or _kept(folder, step) is not None)
 
 
 def keep(folder: AnyPath, step: Step, seconds: float) -> None:

@@ -98,21 +98,18 @@ def _pairs(plain: list[Group], found: dict[tuple[int, int], Group]) -> dict[str,
     """The last point beside the untuned model, the one with fewest datasets, and the one with fewest templates."""
     (datasets, templates), last = list(found.items())[-1]
     pairs = {f"{last.name}, beside the better untuned": (last, plain)}
-    fewer = {
-        "datasets": next(((d, t) for d, t in found if t == templates and d < datasets), None),
-        "templates": next(((d, t) for d, t in found if d == datasets and t < templates), None),
-    }
-    for what, point in fewer.items():
-        if point is not None:
-            pairs[f"More {what}: {last.name}, beside {found[point].name}"] = (last, [found[point]])
-    return pairs
+    fewer = (
+        next((group for (d, t), group in found.items() if t == templates and d < datasets), None),
+        next((group for (d, t), group in found.items() if d == datasets and t < templates), None),
+    )
+    return pairs | {f"{last.name}, beside {group.name}": (last, [group]) for group in fewer if group is not None}
 
 
 def _figure(means: Means, found: dict[tuple[int, int], Group]) -> figures.Figure:
     every = sorted({templates for _, templates in found})
     place = {templates: number for number, templates in enumerate(every)}
     panels = []
-    for name in reversed(means.names):
+    for name in means.mean_first:
         series = []
         for datasets in dict.fromkeys(datasets for datasets, _ in found):
             groups = [dataclasses.replace(g, x=place[t]) for (d, t), g in found.items() if d == datasets]

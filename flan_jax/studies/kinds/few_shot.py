@@ -130,7 +130,7 @@ def _placed(found: list[Point], way: int) -> list[Group]:
 
 def _figure(settings: Settings, scores: Means, found: list[Point]) -> figures.Figure:
     panels = []
-    for name in reversed(scores.names):
+    for name in scores.mean_first:
         series = [scores.line(title, _placed(found, way), name) for way, title in enumerate(_titles(settings))]
         if name in paper.FEW_SHOT and len(found) > 1:
             ends = [0, len(found) - 1]
@@ -150,7 +150,7 @@ def _figure(settings: Settings, scores: Means, found: list[Point]) -> figures.Fi
 
 def _spreads(settings: Settings, scores: Means, found: list[Point]) -> figures.Figure:
     panels = []
-    for name in reversed(scores.names):
+    for name in scores.mean_first:
         series = []
         for way, title in enumerate(_titles(settings)):
             groups = _placed(found, way)

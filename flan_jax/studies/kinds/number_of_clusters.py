@@ -71,13 +71,15 @@ def show(commands: Commands) -> Shown:
 
 def _figure(means: Means, plain: list[Group], varied: list[Group]) -> figures.Figure:
     points = [dataclasses.replace(plain[0], x=0), *varied]
-    ours = [means.line(tables.title(name), points, name) for name in reversed(means.names)]
+    ours = [means.line(tables.title(name), points, name) for name in means.mean_first]
     ends = [points[0].x, points[-1].x]
     for other in plain[1:]:
         value = 100 * means.score(other, means.whole).mean
-        ours.append(figures.Series(f"{other.name}, {tables.title(means.whole)}", [value] * 2, x=ends, reference=True))
+        ours.append(figures.Series(f"{other.name}, {tables.title(means.whole)}", [value] * 2, x=ends))
     theirs = paper.NUMBER_OF_CLUSTERS
-    of_paper = [figures.Series("mean of its three clusters", [*theirs.values()], x=[*theirs], reference=True)]
+    of_paper = [
+        figures.Series("FLAN 137B, mean of its three clusters", [*theirs.values()], x=[*theirs], reference=True)
+    ]
     held_out = ", ".join(map(cluster_title, means.datasets))
     return figures.Figure(
         "number_of_clusters",

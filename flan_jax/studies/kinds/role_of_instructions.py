@@ -89,7 +89,7 @@ def _capital(text: str) -> str:
 def _figure(scores: Means, groups: list[Group], theirs: dict[str, float]) -> figures.Figure:
     lanes = [group.name.replace(", ", "\n") for group in groups]
     series = []
-    for name in reversed(scores.names):
+    for name in scores.mean_first:
         found = [scores.score(group, name) for group in groups]
         errors = [None if score.std is None else 100 * score.std for score in found]
         series.append(figures.Series(tables.title(name), [100 * score.mean for score in found], errors))

@@ -81,7 +81,7 @@ def show(commands: Commands) -> Shown:
     found = sorted((size.at(counts[size.model]) for size in sizes(commands.settings)), key=lambda size: size.tuned.x)
     groups = [group for size in found for group in size.groups]
     scores = Means(Results(commands), groups)
-    pairs = {f"{size.name} ({_short(size.tuned.x)}), tuned": (size.tuned, size.plain) for size in found}
+    pairs = {f"{size.name} ({_short(size.tuned.x)}) tuned, beside untuned": (size.tuned, size.plain) for size in found}
     gains = scores.compared(pairs)
     return Shown(
         said=(
@@ -115,7 +115,7 @@ def _short(count: float) -> str:
 def _figure(scores: Means, found: list[Size]) -> figures.Figure:
     names = [means.untuned_name(arm.style) for group in found[0].plain for arm in group.each]
     panels = []
-    for name in reversed(scores.names):
+    for name in scores.mean_first:
         plain = [scores.line(title, [size.plain[i] for size in found], name) for i, title in enumerate(names)]
         panels.append((tables.title(name), [*plain, scores.line("tuned", [size.tuned for size in found], name)]))
     ticks = {size.tuned.x: _short(size.tuned.x) for size in found}

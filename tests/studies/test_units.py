@@ -1,25 +1,10 @@
-"""What a study's folder knows of steps."""
+"""Units that a study writes for launchers."""
 
 import json
 
 import pytest
 
 from flan_jax import study
-from flan_jax.studies import records
-from flan_jax.studies.plan import EVAL, PREPARE, Step
-
-
-def test_what_launchers_did_is_collected(tmp_path):
-    (tmp_path / "evals/a").mkdir(parents=True)
-    step = Step("eval-a", EVAL, ("-m", "flan_jax.eval"), str(tmp_path / "evals/a"), "results.json")
-    assert not records.is_done(tmp_path, step)
-    (tmp_path / "evals/a/results.json").write_text("{}")
-    assert records.is_done(tmp_path, step)  # nothing here has taken it
-    # What is prepared grows in one folder: its being there says nothing.
-    prepare = Step("prepare", PREPARE, ("-m", "flan_jax.prepare"), str(tmp_path / "evals"), "")
-    assert not records.is_done(tmp_path, prepare)
-    records.keep(tmp_path, prepare, 1.0)
-    assert records.is_done(tmp_path, prepare)
 
 
 @pytest.mark.parametrize("done", [0, 1])

@@ -1,0 +1,149 @@
+"""What was done stays done, and nothing else passes for it."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flan_jax import study
+from flan_jax.errors import FlanError
+from flan_jax.studies import kinds, plan, records
+from flan_jax.studies.plan import Step
+
+AGAIN = ["python", "-m", "flan_jax.study"]
+STEP = Step(
+    "train-any-1", plan.TRAIN, ("-m", "flan_jax.train", "--gin.TRAIN_STEPS=2"), "out", "checkpoints/2", slots=100
+)
+
+
+def taken(folder, step, seconds=10.0):
+    """A step whose output is there and which is written down."""
+    step = dataclasses.replace(step, output=str(folder / step.name))
+    (folder / step.name / step.done).mkdir(parents=True)
+    records.keep(folder, step, seconds)
+    return step
+
+
+def test_a_step_is_done_while_its_output_is_there(tmp_path):
+    step = taken(tmp_path, STEP)
+    assert records.is_done(tmp_path, step)
+    assert not records.is_done(tmp_path, dataclasses.replace(step, name="train-any-2"))
+    assert not records.is_done(tmp_path, dataclasses.replace(step, done="checkpoints/3"))
+    shutil.rmtree(step.output)
+    assert not records.is_done(tmp_path, step)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"step": "train-any-2"}', '{"step": null}', "\x00\xff"])
+def test_a_damaged_record_is_no_record(tmp_path, text):
+    step = taken(tmp_path, STEP)
+    (tmp_path / "steps" / f"{step.name}.json").write_text(text)
+    assert not records.is_done(tmp_path, step)
+    assert records.estimates(tmp_path, [step])[step.name].seconds is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"TRAIN": {"TRAIN_STEPS": 2, "LEARNING_RATE": 1e-5}},
+        {"TRAIN": {"TRAIN_STEPS": 2, "BATCH_SIZE": 16}},
+        {"EVAL": {"MAX_EXAMPLES": 3}},
+        {"TUNING_SEEDS": (3,)},
+        {"MODELS": ("gemma3-270m",)},
+    ],
+)
+def test_changed_arguments_are_not_taken_as_done(tmp_path, settings_of, changed):
+    """Of a plan that is done nothing passes for what another recipe would have made."""
+    kind = kinds.study("held_out_clusters")
+
+    def steps(**macros):
+        settings = settings_of("held_out_clusters", STUDY_DIR=str(tmp_path), **macros)
+        return kind.plan(settings).steps
+
+    for step in steps():
+        (Path(step.output) / step.done).mkdir(parents=True, exist_ok=True)
+        records.keep(tmp_path, step, 1.0)
+    assert all(records.is_done(tmp_path, step) for step in steps())
+    tuned = {step.name for step in steps(**changed) if step.job in (plan.TRAIN, plan.EVAL)}
+    left = {step.name for step in steps(**changed) if not records.is_done(tmp_path, step)}
+    of_tuned = {name for name in tuned if name.startswith("train-") or "seed" in name}
+    assert left >= (tuned if "EVAL" in changed or "MODELS" in changed else of_tuned)
+
+
+def test_other_data_are_refused(tmp_path, settings_of):
+    """Before anything runs, and whatever the study."""
+    records.check_data(tmp_path, "samples")
+    records.check_data(tmp_path, "samples")
+    settings = settings_of("number_of_clusters", STUDY_DIR=str(tmp_path))
+    with pytest.raises(FlanError, match="was made from DATA samples, not .*data: give another STUDY_DIR"):
+        study.run(settings, AGAIN, execute=lambda unit, restarts: pytest.fail("it ran"))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"data"'])
+def test_a_folder_of_unknown_data_is_refused(tmp_path, text):
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(FlanError, match="is damaged: give another STUDY_DIR"):
+        records.check_data(tmp_path, "samples")
+
+
+def test_a_training_is_estimated_by_its_slots(tmp_path):
+    """By those of its model, all together; an evaluation by the same cluster where there is one."""
+    for number, (seconds, slots) in enumerate([(10.0, 100), (30.0, 100)]):
+        taken(tmp_path, dataclasses.replace(STEP, name=f"train-{number}", slots=slots, model="tiny"), seconds)
+    for number, (seconds, cluster) in enumerate([(5.0, "nli"), (50.0, "sentiment")]):
+        argv = ("-m", "flan_jax.eval", f"--gin.DATASETS=('{cluster}',)")
+        taken(tmp_path, Step(f"eval-{number}", plan.EVAL, argv, "", "results.json", model="tiny"), seconds)
+    asked = [
+        dataclasses.replace(STEP, name="long", slots=1000, model="tiny"),
+        dataclasses.replace(STEP, name="other", slots=1000, model="gemma3-270m"),
+        Step("nli", plan.EVAL, ("--gin.DATASETS=('nli',)",), "", "", model="tiny"),
+        Step("coreference", plan.EVAL, ("--gin.DATASETS=('coreference',)",), "", "", model="tiny"),
+    ]
+    found = records.estimates(tmp_path, asked)
+    told = {name: estimate.seconds for name, estimate in found.items()}
+    assert told == {"long": pytest.approx(200.0), "other": None, "nli": 5.0, "coreference": pytest.approx(27.5)}
+
+
+@pytest.mark.slow
+def test_an_interrupted_study_goes_on(settings_of, run_study, execute, capsys):
+    """What failed is said, what needs it is left out, and the same command runs only what is left."""
+    run_study("held_out_clusters")
+    settings = settings_of("held_out_clusters", TUNING_SEEDS=(0, 5))
+    ran = []
+
+    def broken(unit, restarts):
+        ran.append(unit.job)
+        return 3 if unit.job == "train" else execute(unit, restarts)
+
+    with pytest.raises(FlanError, match="held_out_clusters: a step ended with status 3.*which goes on"):
+        study.run(settings, AGAIN, execute=broken)
+    assert ran == ["train"]  # the evaluation of what it should have made is left out
+    planned = study.run(settings, AGAIN, dry_run=True)["steps"]
+    assert [step["job"] for step in planned if not step["done"]] == ["train", "eval"]
+    assert "left out" in capsys.readouterr().out
+
+    def counted(unit, restarts):
+        ran.append(unit.job)
+        return execute(unit, restarts)
+
+    found = study.run(settings, AGAIN, execute=counted)
+    assert ran[1:] == ["train", "eval"]
+    assert len(found["clusters"]["nli"]["tuned_of_seeds"]) == 2
+    study.run(settings, AGAIN, execute=lambda unit, restarts: pytest.fail("it ran again"))
+
+
+def test_a_step_that_leaves_nothing_is_not_done(tmp_path, settings_of, capsys):
+    settings = settings_of("held_out_clusters", STUDY_DIR=str(tmp_path))
+    with pytest.raises(FlanError, match="a step ended with status 1"):
+        study.run(settings, AGAIN, execute=lambda unit, restarts: 0)
+    assert "ended well and left no manifest.json" in capsys.readouterr().out
+
+
+def test_a_plan_for_a_launcher_has_what_is_left(tmp_path, settings_of):
+    settings = settings_of("held_out_clusters", STUDY_DIR=str(tmp_path / "studies"))
+    steps = kinds.study("held_out_clusters").plan(settings).steps
+    study.run(settings, AGAIN, units=str(tmp_path / "units.json"))
+    units = json.loads((tmp_path / "units.json").read_text())["units"]
+    assert [unit["name"] for unit in units] == [step.name for step in steps]
+    assert [unit["job"] for unit in units] == ["program", "program", "train", "eval", "eval", "eval"]
