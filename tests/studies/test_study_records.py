@@ -102,7 +102,8 @@ def test_a_training_is_estimated_by_its_slots(tmp_path):
     ]
     found = records.estimates(tmp_path, asked)
     told = {name: estimate.seconds for name, estimate in found.items()}
-    assert told == {"long": pytest.approx(200.0), "other": None, "nli": 5.0, "coreference": pytest.approx(27.5)}
+    assert told.pop("other") > 0 and not found["other"].of  # by its operations
+    assert told == {"long": pytest.approx(200.0), "nli": 5.0, "coreference": pytest.approx(27.5)}
 
 
 @pytest.mark.slow
