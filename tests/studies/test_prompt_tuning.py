@@ -10,6 +10,7 @@ from flan_jax.studies.kinds import prompt_tuning
 ASKED = {"POINTS": ("cb",), "CLUSTERS": ("nli",)}
 
 
+@pytest.mark.slow
 def test_prompts_from_both_starts(run_study):
     found, folder = run_study("prompt_tuning", **ASKED)
     assert set(found["means"]) == {"32", "all"} and set(found["means"]["all"]) == {"untuned", "tuned"}

@@ -14,6 +14,7 @@ POINTS = ({"LEARNING_RATE": 1e-3}, {"LEARNING_RATE": 1e-2, "JOINTS": "newline"})
 ASKED = {"POINTS": POINTS, "JUDGED_BY": ("sst2", "trec")}
 
 
+@pytest.mark.slow
 def test_a_recipe_is_chosen_and_taken(run_study, settings_of):
     found, folder = run_study("recipe", **ASKED)
     scores = {name: one["score"] for name, one in found["points"].items()}
