@@ -17,6 +17,7 @@ from flan_jax.studies.kinds.held_out_clusters import TUNED, gain_cells
 from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, corrected
 from flan_jax.studies.settings import Settings
+from flan_jax.wording import counted
 
 STYLES = (styles.INSTRUCTIONS, "without_options", "shuffled_options", "lettered_options")
 UNTUNED = "untuned"
@@ -181,7 +182,7 @@ def _figure(results: Results, cluster: str, over: tuple[str, ...], every: tuple[
     return figures.Figure(
         f"options_{cluster}",
         cluster_title(cluster),
-        f"Means over {len(over)} datasets with options of {cluster_title(cluster)}, zero-shot.",
+        f"Means over {counted(len(over), 'datasets')} with options of {cluster_title(cluster)}, zero-shot.",
         f"accuracy on {cluster_title(cluster)} by how options are shown, untuned and tuned",
         lambda: figures.bars([called(style) for style in every], series, "mean over datasets, %", guess),
     )
