@@ -37,9 +37,13 @@ class Group:
         return list({arm.name: arm for arm in self.arms.values()}.values())
 
 
-def of_one(arm: Arm) -> Group:
-    """The group of an arm that is asked all its clusters."""
-    return Group(arm.name, dict.fromkeys(arm.datasets, arm), arm.x)
+def of_one(
+    settings: Settings, name: str, model: str, style: str, tunings: Sequence[Tuning] = (), x: float | None = None
+) -> Group:
+    """One arm for all clusters: the model as it is, or models that hold all of them out, a seed each."""
+    every = tuple(dataset for cluster in settings.clusters for dataset in settings.evaluated(cluster))
+    arm = Arm(name, model, every, style, tuple(tunings), x=x)
+    return Group(name, dict.fromkeys(settings.clusters, arm), x)
 
 
 def untuned_name(style: str) -> str:
@@ -56,9 +60,7 @@ def untuned(settings: Settings, model: str | None = None, before: str = "") -> l
       before: what their names begin with.
     """
     model = model or settings.model
-    return [
-        of_one(Arm(f"{before}{untuned_name(style)}", model, settings.clusters, style)) for style in settings.baselines
-    ]
+    return [of_one(settings, f"{before}{untuned_name(style)}", model, style) for style in settings.baselines]
 
 
 def held_out(
@@ -67,7 +69,7 @@ def held_out(
     *,
     model: str | None = None,
     ending: str = "",
-    style: str = styles.INSTRUCTIONS,
+    style: str | None = None,
     x: float | None = None,
 ) -> Group:
     """For each cluster the models that were tuned without it, a seed each.
@@ -77,14 +79,15 @@ def held_out(
       name: of the group; an arm is called so, and "without" its cluster.
       model: of MODELS; None takes the first.
       ending: of the mixtures' names, such as "_no_template".
-      style: in which they are asked.
+      style: in which they are asked; None takes the study's.
       x: its place on the axis of what is varied.
     """
     model = model or settings.model
     arms = {}
     for cluster in settings.clusters:
         tunings = tuple(Tuning(model, held_out_mixture(cluster, ending), seed) for seed in settings.seeds)
-        arms[cluster] = Arm(f"{name}, without {cluster}", model, (cluster,), style, tunings)
+        asked = (settings.evaluated(cluster), style or settings.style)
+        arms[cluster] = Arm(f"{name}, without {cluster}", model, *asked, tunings)
     return Group(name, arms, x)
 
 

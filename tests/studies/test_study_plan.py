@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from flan_jax import catalog, parts
+from flan_jax import catalog, parts, styles
 from flan_jax.checkpoint.manifest import TUNED, UNTUNED, Manifest
 from flan_jax.configuration import model_config
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.studies import kinds, plan
-from flan_jax.studies.kinds import datasets_and_templates, few_shot, number_of_clusters, role_of_instructions
+from flan_jax.studies.kinds import datasets_and_templates, few_shot, number_of_clusters, role_of_instructions, scale
 from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture, without_kin
 from flan_jax.studies.settings import Settings
 
@@ -27,6 +27,7 @@ def made(**changes):
         "data": "samples",
         "models": ("tiny",),
         "clusters": ("nli",),
+        "datasets": (),
         "seeds": (0, 1),
         "points": None,
         "train": {"TRAIN_STEPS": 2},
@@ -248,3 +249,22 @@ def test_kin_is_left_out_of_the_number_of_clusters():
         (tuned,) = group.each
         assert tuned.tunings[0].mixture == without_kin(f"flan_first_{tuned.x}_clusters", PAPERS)
         assert not {"squad_v1", "bool_q", "common_gen"} & {r.name for r in tuned.tunings[0].parts.datasets}
+
+
+def test_only_some_datasets_and_templates_are_evaluated():
+    """DATASETS and the first style of BASELINES with instructions hold for what every study asks."""
+    settings = made(clusters=("nli", "commonsense"), datasets=("rte", "copa"), baselines=("gpt3", "2_templates"))
+    for study in (number_of_clusters, role_of_instructions, few_shot, datasets_and_templates, scale):
+        arms = study.plan(settings).arms
+        assert {name for one in arms for name in one.datasets} == {"rte", "copa"}
+        asked = {dataclasses.replace(styles.parse(one.style), shots=0).name for one in arms}
+        assert asked == {"gpt3", "2_templates"} | ({"dataset_name"} if study is role_of_instructions else set())
+        assert {len(one.datasets) for one in arms if "without" in one.name} <= {1}
+
+
+def test_sizes_have_short_names_where_these_differ():
+    def names(*models):
+        return [size.name for size in scale.sizes(made(models=models))]
+
+    assert names("tiny", "/models/second") == ["tiny", "second"]
+    assert names("/models/one/last", "/models/two/last") == ["/models/one/last", "/models/two/last"]

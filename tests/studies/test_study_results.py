@@ -14,7 +14,7 @@ from flan_jax.evaluation import labels
 from flan_jax.reporting.comparisons import TOO_FEW, Difference
 from flan_jax.reporting.statistics import Interval
 from flan_jax.studies import results
-from flan_jax.studies.means import MEAN, Group, Means, of_one
+from flan_jax.studies.means import MEAN, Group, Means
 from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, corrected
 from flan_jax.studies.settings import Settings
@@ -26,7 +26,7 @@ SKILLS = {"rte": 0.3, "cb": 0.5}
 def commands(tmp_path):
     """The untuned model, and two seeds without NLI, on NLI."""
     settings = Settings(
-        "any", tmp_path, "samples", ("tiny",), ("nli",), (0, 1), None, {"TRAIN_STEPS": 2}, {}, ("instructions",)
+        "any", tmp_path, "samples", ("tiny",), ("nli",), (), (0, 1), None, {"TRAIN_STEPS": 2}, {}, ("instructions",)
     )
     tunings = tuple(Tuning("tiny", held_out_mixture("nli"), seed) for seed in (0, 1))
     arms = [Arm("untuned", "tiny", ("nli",)), Arm("tuned", "tiny", ("nli",), tunings=tunings)]
@@ -188,7 +188,7 @@ def test_means_are_over_what_all_arms_have(commands):
     write(commands, "tuned", more=0.5, seed=5)
     found = Results(commands)
     assert found.shared("nli", ["tuned", "untuned"]) == ("rte",)
-    groups = [of_one(arm) for arm in commands.arms]
+    groups = [Group(arm.name, {"nli": arm}) for arm in commands.arms]
     means = Means(found, groups)
     assert means.datasets == {"nli": ("rte",)} and means.names == ["nli"] and means.whole == "nli"
     assert means.score(groups[1], "nli").mean == pytest.approx(found.score("tuned", "rte").mean)
@@ -198,7 +198,7 @@ def test_arms_that_share_nothing_are_refused(commands):
     write(commands, "untuned", skills={"sst2": 0.3})
     write(commands, "tuned")
     with pytest.raises(FlanError, match="the data have no dataset of nli that was scored for all"):
-        Means(Results(commands), [of_one(arm) for arm in commands.arms])
+        Means(Results(commands), [Group(arm.name, {"nli": arm}) for arm in commands.arms])
 
 
 def test_a_mean_of_clusters_is_that_of_their_means(commands):
@@ -217,7 +217,10 @@ def test_a_mean_of_clusters_is_that_of_their_means(commands):
         write_run(folder.parent, folder.name, SKILLS if evaluation.dataset == "nli" else {"sst2": 0.2}, seed=number)
     write(commands, "tuned, without nli", more=0.5, seed=7)
     write(commands, "tuned, without sentiment", skills={"sst2": 1.0}, seed=9)
-    groups = [of_one(arms[0]), Group("tuned", {"nli": arms[1], "sentiment": arms[2]})]
+    groups = [
+        Group("untuned", dict.fromkeys(("nli", "sentiment"), arms[0])),
+        Group("tuned", {"nli": arms[1], "sentiment": arms[2]}),
+    ]
     means = Means(Results(commands), groups)
     assert means.names == ["nli", "sentiment", MEAN] and means.count(MEAN) == 3
     for group in groups:

@@ -18,7 +18,7 @@ from flan_jax.studies import figures, paper, tables
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.means import Group, Means, arms_of, gains_dict, of_one, untuned
-from flan_jax.studies.plan import Arm, Commands, Tuning, without_kin
+from flan_jax.studies.plan import Commands, Tuning, without_kin
 from flan_jax.studies.results import Results
 from flan_jax.studies.settings import Settings
 from flan_jax.templates import TEMPLATES_PER_DATASET
@@ -61,7 +61,7 @@ def tuned(settings: Settings) -> dict[tuple[int, int], Group]:
         made = mixture(settings, *point)
         name = f"{counted(point[0], 'datasets')}, {counted(point[1], 'templates')}"
         tunings = tuple(Tuning(settings.model, made, seed) for seed in settings.seeds)
-        found[tuple(point)] = of_one(Arm(name, settings.model, settings.clusters, tunings=tunings, x=point[1]))
+        found[tuple(point)] = of_one(settings, name, settings.model, settings.style, tunings, point[1])
     return dict(sorted(found.items()))
 
 

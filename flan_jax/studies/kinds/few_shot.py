@@ -59,14 +59,12 @@ def points(settings: Settings) -> list[Point]:
     for shots in sorted(settings.varied(_POINTS, Whole(0, styles.MAX_SHOTS))):
         told = counted(shots, "exemplars")
         asked = [with_shots(style, shots) for style in settings.baselines]
-        plain = []
-        for usual, style in zip(settings.baselines, asked, strict=True):
-            (group,) = means.untuned(dataclasses.replace(settings, baselines=(style,)))
-            name = f"{means.untuned_name(usual)}, {told}"
-            arms = {cluster: dataclasses.replace(arm, name=name) for cluster, arm in group.arms.items()}
-            plain.append(Group(name, arms, shots))
-        tuned = means.held_out(settings, f"{_TUNED}, {told}", style=with_shots(styles.INSTRUCTIONS, shots), x=shots)
-        found.append(Point(shots, tuple(plain), tuned))
+        plain = tuple(
+            means.of_one(settings, f"{means.untuned_name(usual)}, {told}", settings.model, style, x=shots)
+            for usual, style in zip(settings.baselines, asked, strict=True)
+        )
+        tuned = means.held_out(settings, f"{_TUNED}, {told}", style=with_shots(settings.style, shots), x=shots)
+        found.append(Point(shots, plain, tuned))
     return found
 
 

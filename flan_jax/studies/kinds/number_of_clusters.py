@@ -13,7 +13,7 @@ from flan_jax.studies import figures, paper, tables
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.means import Group, Means, arms_of, gains_dict, of_one, untuned
-from flan_jax.studies.plan import Arm, Commands, Tuning, without_kin
+from flan_jax.studies.plan import Commands, Tuning, without_kin
 from flan_jax.studies.results import Results
 from flan_jax.studies.settings import Settings
 from flan_jax.values import Whole
@@ -28,8 +28,8 @@ def tuned(settings: Settings) -> list[Group]:
     for count in sorted(settings.varied(_POINTS, Whole(min(_POINTS), max(_POINTS)))):
         mixture = without_kin(f"flan_first_{count}_clusters", settings.clusters)
         tunings = tuple(Tuning(settings.model, mixture, seed) for seed in settings.seeds)
-        arm = Arm(counted(count, "clusters"), settings.model, settings.clusters, tunings=tunings, x=count)
-        found.append(of_one(arm))
+        name = counted(count, "clusters")
+        found.append(of_one(settings, name, settings.model, settings.style, tunings, count))
     return found
 
 

@@ -40,7 +40,8 @@ def ways(settings: Settings) -> dict[tuple[str, str], Group]:
         if (tuning.name, asking.name) in found:
             raise FlanError(f"POINTS has {point!r} twice: leave one out.")
         name = f"tuned with {_words(tuning.name)}, asked with {_words(asking.name)}"
-        found[tuning.name, asking.name] = means.held_out(settings, name, ending=tuning.suffix, style=asking.name)
+        asked = settings.style if asking == styles.PAPER else asking.name
+        found[tuning.name, asking.name] = means.held_out(settings, name, ending=tuning.suffix, style=asked)
     return found
 
 

@@ -29,23 +29,20 @@ class Size:
 
     Attributes:
       model: of MODELS.
+      name: the same, without the folders that it lies in.
       plain: the model as it is, in each way of asking it.
       tuned: the models that were made of it, each without a cluster.
     """
 
     model: str
+    name: str
     plain: tuple[Group, ...]
     tuned: Group
-
-    @property
-    def name(self) -> str:
-        """The model's, short."""
-        return user_path(self.model).name
 
     def at(self, parameters: int) -> Size:
         """The same with its place on the axis of sizes."""
         placed = tuple(dataclasses.replace(one, x=parameters) for one in self.plain)
-        return Size(self.model, placed, dataclasses.replace(self.tuned, x=parameters))
+        return Size(self.model, self.name, placed, dataclasses.replace(self.tuned, x=parameters))
 
     @property
     def groups(self) -> list[Group]:
@@ -55,13 +52,16 @@ class Size:
 
 def sizes(settings: Settings) -> list[Size]:
     """A size for each of MODELS, in their order."""
+    short = {model: user_path(model).name for model in settings.models}
+    names = short if len({*short.values()}) == len(short) else {model: model for model in settings.models}
     return [
         Size(
             model,
-            tuple(means.untuned(settings, model, before=f"{model}, ")),
-            means.held_out(settings, f"{model}, tuned", model=model),
+            name,
+            tuple(means.untuned(settings, model, before=f"{name}, ")),
+            means.held_out(settings, f"{name}, tuned", model=model),
         )
-        for model in settings.models
+        for model, name in names.items()
     ]
 
 
