@@ -36,7 +36,7 @@ from flan_jax.quiet import quiet_loggers
 from flan_jax.values import Whole
 
 with epy.lazy_imports():  # not before the command line is read
-    from flan_jax.studies import document, kinds, records
+    from flan_jax.studies import document, kinds, operations, records
     from flan_jax.studies import plan as plans
     from flan_jax.studies import settings as studied
 
@@ -175,7 +175,7 @@ def _table(plan: Sequence[dict]) -> RichTable:
     for head, justify in (("step", "left"), ("job", "left"), ("state", "left"), ("about", "right")):
         table.add_column(head, justify=justify)
     for step in plan:
-        about = "" if step["done"] else _time(step["seconds"])
+        about = "" if step["done"] else ("over " if _counted(step) else "") + _time(step["seconds"])
         table.add_row(step["name"], step["job"], "done" if step["done"] else "to do", about)
     return table
 
@@ -192,12 +192,22 @@ def _time(seconds: float | None) -> str:
     )
 
 
+def _counted(step: dict) -> bool:
+    """Whether operations alone say how long a step takes."""
+    return step["seconds"] is not None and not step["from"]
+
+
 def _summary(plan: Sequence[dict]) -> str:
     left = [step for step in plan if not step["done"]]
     known = [step["seconds"] for step in left if step["seconds"] is not None]
     unknown = len(left) - len(known)
     told = f", about {_time(sum(known))}" if known else ""
     told += f", {unknown} of a kind that was not timed here yet" if unknown and known else ""
+    if counted := sum(_counted(step) for step in left):
+        told += (
+            f"; {counted} by operations alone, at {operations.rate() / 1e9:.0f} GFLOP/s of this machine's processor: "
+            "they take longer there, and less on an accelerator"
+        )
     return f"{len(plan)} steps, {len(plan) - len(left)} done, {len(left)} to do{told}"
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # matplotlib takes a second to import
     from matplotlib.figure import Figure as Drawn
 
 _BESIDE = 3  # panels in a row
+_HATCHES = ("////", "....", "xxxx")  # of bars that are not ours
+_ROOM = 1.07  # beside the longest bar, for its number
 _ASIDE = 0.008  # of the axis, between lines that have errors
 
 
@@ -90,7 +92,8 @@ def bars(lanes: Sequence[str], series: Sequence[Series], label: str, guess: Sequ
         found = [(y, value) for y, value in enumerate(one.values) if value is not None]
         style = {"color": drawing.run_style(number)["color"]}
         if one.reference:
-            style = {"facecolor": "white", "edgecolor": "#555555", "hatch": "////", "linewidth": 0.8}
+            hatch = _HATCHES[sum(other.reference for other in series[:number]) % len(_HATCHES)]
+            style = {"facecolor": "white", "edgecolor": "#555555", "hatch": hatch, "linewidth": 0.8}
         axes.barh(
             [y + offset for y, _ in found], [v for _, v in found], 0.72 / len(series), label=one.name, zorder=2, **style
         )
@@ -107,8 +110,13 @@ def bars(lanes: Sequence[str], series: Sequence[Series], label: str, guess: Sequ
             axes.plot([value] * 2, [y - 0.42, y + 0.42], color="black", lw=1.2, ls=":", label=label_of_guess, zorder=5)
             label_of_guess = None
     axes.set_xlabel(label)
-    lowest = min([0.0, *(v for one in series for v in one.values if v is not None)])
-    axes.set_xlim(lowest * 1.2, None)
+    places = [
+        v + (one.errors[y] or 0 if one.errors else 0)
+        for one in series
+        for y, v in enumerate(one.values)
+        if v is not None
+    ]
+    axes.set_xlim(min([0.0, *places]) * 1.2, max([1.0, *places]) * _ROOM)
     drawing.legend(axes, len(series) + 1)
     return figure
 

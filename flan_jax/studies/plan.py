@@ -55,6 +55,11 @@ class Tuning:
         return parts.of(self.mixture)
 
     @property
+    def stages(self) -> tuple[Tuning, ...]:
+        """The model that it starts from, where that is tuned too, and itself."""
+        return (*(self.start.stages if self.start else ()), self)
+
+    @property
     def clusters(self) -> frozenset[str]:
         """What it was tuned on, what it starts from included."""
         own = frozenset(record.cluster for record in self.parts.datasets)
@@ -119,6 +124,7 @@ class Step:
       done: the file in it that is there when it is done; relative.
       after: names of steps that have to be done before.
       slots: slots of rows that a training computes; 0 for the others.
+      head_slots: those of them that may hold targets.
       model: whose speed its time depends on.
     """
 
@@ -129,6 +135,7 @@ class Step:
     done: str
     after: tuple[str, ...] = ()
     slots: int = 0
+    head_slots: int = 0
     model: str = ""
 
 
@@ -242,7 +249,8 @@ class Commands:
         for arm in arms:
             self._check_model(arm)
         self._steps: dict[str, Step] = {}
-        self._tunings = [*more, *(tuning for arm in arms for tuning in arm.tunings)]
+        every = [*more, *(tuning for arm in arms for tuning in arm.tunings)]
+        self._tunings = [one for tuning in every for one in tuning.stages]
         self._evaluations = [(arm, one) for arm in arms for one in arm.evaluations(settings)]
         for model in dict.fromkeys([*(one.model for one in self._tunings), *(arm.model for arm in arms)]):
             self._prepare(model)
@@ -382,7 +390,8 @@ class Commands:
         if steps is None:
             raise FlanError("a study needs TRAIN with TRAIN_STEPS: say how long its models are tuned.")
         lengths = macros.get("TASK_FEATURE_LENGTHS") or {}
-        slots = steps * macros.get("BATCH_SIZE", 1) * sum(lengths.get(k, n) for k, n in _USUAL_LENGTHS.items())
+        rows = steps * macros.get("BATCH_SIZE", 1)
+        slots = {side: rows * lengths.get(side, usual) for side, usual in _USUAL_LENGTHS.items()}
         return self._add(
             [TRAIN, tuning.parts.name, f"seed-{tuning.seed}"],
             TRAIN,
@@ -390,7 +399,8 @@ class Commands:
             self.model_dir(tuning),
             f"checkpoints/{steps}",
             after=after,
-            slots=slots,
+            slots=sum(slots.values()),
+            head_slots=slots["targets"],
             model=tuning.model,
         )
 

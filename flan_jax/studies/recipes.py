@@ -13,17 +13,17 @@ from flan_jax.json_lines import from_json
 FILE = "recipe.json"
 
 
-def content(macros: Mapping[str, Any], seen: Iterable[catalog.Dataset], **more: Any) -> dict[str, Any]:
+def content(macros: Mapping[str, Any], tunings: Iterable[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
     """What recipe.json holds.
 
     Args:
       macros: the chosen ones.
-      seen: the datasets that the models were tuned on among which it was chosen.
+      tunings: what the manifests say of the models among which it was chosen.
       **more: how it was chosen, for people.
     """
-    seen = list(seen)
-    clusters = list(dict.fromkeys(record.cluster for record in seen))
-    return {"macros": dict(macros), "seen": {"clusters": clusters, "datasets": [r.name for r in seen]}, **more}
+    tunings = list(tunings)
+    seen = {key: sorted({name for one in tunings for name in one[key]}) for key in ("clusters", "datasets")}
+    return {"macros": dict(macros), "seen": seen, **more}
 
 
 def read(path: str, held_out: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, make_folder, user_path, write_atomic
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
-from flan_jax.studies.plan import EVAL, TRAIN, Step
+from flan_jax.studies import operations
+from flan_jax.studies.plan import CONVERT, EVAL, TRAIN, Step
 
 _DATA = "data.json"  # in the folder: what all of it was made from
 _STEPS = "steps"
@@ -37,9 +38,13 @@ def check_data(folder: AnyPath, data: str) -> None:
 
 
 def is_done(folder: AnyPath, step: Step) -> bool:
-    """Whether a step was taken with these arguments, and what it wrote is still there."""
-    kept = _kept(folder, step)
-    return kept is not None and (user_path(step.output) / step.done).exists()
+    """Whether a step was taken with these arguments, and what it wrote is still there.
+
+    A conversion that was taken elsewhere, by a launcher for example, is done too: it is there as a whole or not at all,
+    and is not taken twice. Trainings and evaluations see by themselves that nothing of them is left.
+    """
+    there = (user_path(step.output) / step.done).exists()
+    return there and (step.job == CONVERT or _kept(folder, step) is not None)
 
 
 def keep(folder: AnyPath, step: Step, seconds: float) -> None:
@@ -75,8 +80,8 @@ class Estimate:
     """How long a step may take.
 
     Attributes:
-      seconds: None where nothing like it was done yet in this folder.
-      of: how many steps that were done say so.
+      seconds: None where nothing like it was done yet in this folder, and operations do not say it either.
+      of: how many steps that were done say so; 0 of one that its operations alone say: it takes longer.
     """
 
     seconds: float | None
@@ -86,7 +91,8 @@ class Estimate:
 def estimates(folder: AnyPath, steps: Sequence[Step]) -> dict[str, Estimate]:
     """By the steps that this folder has done: a training by its slots, others by what their kind took.
 
-    Seconds are of the machine that did them, with whatever else it did.
+    Seconds are of the machine that did them, with whatever else it did. Of a training whose model was not trained here
+    yet they are those of its operations on this machine's processor, see `operations`.
     """
     path = folder / _STEPS
     kept = []
@@ -103,7 +109,11 @@ def estimates(folder: AnyPath, steps: Sequence[Step]) -> dict[str, Estimate]:
         if step.job == EVAL:
             same = [one for one in alike if _evaluated(one["argv"]) == _evaluated(step.argv)]
             alike = same or alike
-        if not alike:
+        if not alike and step.job == TRAIN:
+            config = operations.shape_of(step.model)
+            counted = None if config is None else operations.seconds(config, step.slots, step.head_slots)
+            out[step.name] = Estimate(counted, 0)
+        elif not alike:
             out[step.name] = Estimate(None, 0)
         elif step.job == TRAIN:
             slots = sum(one.get("slots", 0) for one in alike)

@@ -18,6 +18,7 @@ def drawn(folder, name):
     return (folder / f"{name}.png").stat().st_size > 5000 and (folder / f"{name}.svg").exists()
 
 
+@pytest.mark.slow
 def test_template_robustness(run_study):
     found, folder = run_study("template_robustness")
     (one,) = found["datasets"].values()
@@ -26,6 +27,7 @@ def test_template_robustness(run_study):
     assert drawn(folder, "templates_nli") and "cb" in (folder / "study.md").read_text()
 
 
+@pytest.mark.slow
 def test_contamination_takes_the_same_evaluations(run_study):
     found, folder = run_study("contamination")
     (one,) = found["datasets"].values()
@@ -35,6 +37,7 @@ def test_contamination_takes_the_same_evaluations(run_study):
     assert drawn(folder, "clean")
 
 
+@pytest.mark.slow
 def test_options(run_study):
     found, folder = run_study("options", POINTS=("instructions", "lettered_options"))
     assert set(found["means"]["nli"]) == {"instructions", "lettered_options"}

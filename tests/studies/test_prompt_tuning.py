@@ -10,6 +10,7 @@ from flan_jax.studies.kinds import prompt_tuning
 ASKED = {"POINTS": ("cb",), "CLUSTERS": ("nli",)}
 
 
+@pytest.mark.slow
 def test_prompts_from_both_starts(run_study):
     found, folder = run_study("prompt_tuning", **ASKED)
     assert set(found["means"]) == {"32", "all"} and set(found["means"]["all"]) == {"untuned", "tuned"}
@@ -56,3 +57,12 @@ def test_prompts_are_trained_by_macros_of_their_own(settings_of):
         if tuning.start is not None:  # it was tuned as TRAIN says
             assert tuning.start.macros["LORA"] == {"rank": 2, "alpha": 4} and "nli" not in tuning.start.clusters
             assert {part.weight for part in tuning.start.parts.parts if part.dataset == "sst2"} == {2.0}
+
+
+def test_what_the_starts_are_tuned_on_is_prepared(settings_of):
+    steps = prompt_tuning.plan(settings_of("prompt_tuning", **ASKED)).steps
+    (prepare,) = [step for step in steps if step.job == "prepare"]
+    datasets = next(word for word in prepare.argv if word.startswith("--datasets=")).partition("=")[2].split(",")
+    assert {"cb", "sst2", "trec"} <= set(datasets)
+    names = [step.name for step in steps]
+    assert all(names.index(needed) < names.index(step.name) for step in steps for needed in step.after)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from flan_jax import catalog
 from flan_jax.errors import FlanError
 from flan_jax.studies import judging, recipes
 from flan_jax.studies import plan as plans
@@ -15,6 +14,7 @@ POINTS = ({"LEARNING_RATE": 1e-3}, {"LEARNING_RATE": 1e-2, "JOINTS": "newline"})
 ASKED = {"POINTS": POINTS, "JUDGED_BY": ("sst2", "trec")}
 
 
+@pytest.mark.slow
 def test_a_recipe_is_chosen_and_taken(run_study, settings_of):
     found, folder = run_study("recipe", **ASKED)
     scores = {name: one["score"] for name, one in found["points"].items()}
@@ -138,7 +138,7 @@ def test_a_damaged_recipe(tmp_path, text):
 
 
 def test_a_recipe_that_shares_text_is_refused(tmp_path):
-    content = recipes.content({"LEARNING_RATE": 1.0}, [catalog.dataset("common_gen")])
+    content = recipes.content({"LEARNING_RATE": 1.0}, [{"datasets": ["common_gen"], "clusters": ["structure_to_text"]}])
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(content))
     assert recipes.read(str(path), ("translation",)) == {"LEARNING_RATE": 1.0}

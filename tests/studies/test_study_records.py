@@ -68,7 +68,8 @@ def test_changed_arguments_are_not_taken_as_done(tmp_path, settings_of, changed)
     tuned = {step.name for step in steps(**changed) if step.job in (plan.TRAIN, plan.EVAL)}
     left = {step.name for step in steps(**changed) if not records.is_done(tmp_path, step)}
     of_tuned = {name for name in tuned if name.startswith("train-") or "seed" in name}
-    assert left >= (tuned if "EVAL" in changed or "MODELS" in changed else of_tuned)
+    evaluated = {name for name in tuned if name.startswith("eval-")}
+    assert left >= (tuned if "MODELS" in changed else evaluated if "EVAL" in changed else of_tuned)
 
 
 def test_other_data_are_refused(tmp_path, settings_of):
@@ -102,7 +103,8 @@ def test_a_training_is_estimated_by_its_slots(tmp_path):
     ]
     found = records.estimates(tmp_path, asked)
     told = {name: estimate.seconds for name, estimate in found.items()}
-    assert told == {"long": pytest.approx(200.0), "other": None, "nli": 5.0, "coreference": pytest.approx(27.5)}
+    assert told.pop("other") > 0 and not found["other"].of  # by its operations
+    assert told == {"long": pytest.approx(200.0), "nli": 5.0, "coreference": pytest.approx(27.5)}
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from flan_jax.studies import figures
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.kinds.held_out_clusters import TUNED, tuned_name
-from flan_jax.studies.kinds.template_robustness import UNTUNED, plan
+from flan_jax.studies.kinds.template_robustness import plan, untuned
 from flan_jax.studies.plan import Commands
 from flan_jax.studies.results import Results
 
@@ -81,7 +81,7 @@ def show(commands: Commands) -> Shown:
     results, settings = Results(commands), commands.settings
     found: dict[str, Split] = {}
     for cluster in settings.clusters:
-        names = results.shared(cluster, [UNTUNED, tuned_name(cluster)])
+        names = results.shared(cluster, [untuned(settings), tuned_name(cluster)])
         found |= splits(commands, results, cluster, names) if names else {}
     p_values = holm({name: one.p for name, one in found.items() if one.p is not None})
     found = {name: dataclasses.replace(one, corrected=p_values.get(name)) for name, one in found.items()}
@@ -109,7 +109,7 @@ def splits(commands: Commands, results: Results, cluster: str, names: Sequence[s
         if record.name in names
     }
     overlap = evaluated.search(manifest.tuning, manifest.load_vocabulary(folder), prepared, rows)
-    values = [gather([results.together(one)]).values[one] for one in (UNTUNED, arm.name)]
+    values = [gather([results.together(one)]).values[one] for one in (untuned(commands.settings), arm.name)]
     found = {}
     for record, lines in rows.items():
         whole = overlap.whole(record.name)
@@ -118,28 +118,26 @@ def splits(commands: Commands, results: Results, cluster: str, names: Sequence[s
     return found
 
 
-def split(
-    name: str, untuned: Values | None, tuned: Values | None, seen: set[str], reasons: Sequence[str] = ()
-) -> Split:
+def split(name: str, before: Values | None, after: Values | None, seen: set[str], reasons: Sequence[str] = ()) -> Split:
     """A dataset's scores by whether the text of an example was seen.
 
     Args:
       name: of the dataset.
-      untuned: predictions in numbers; so are the tuned model's.
-      tuned: ...
+      before: the untuned model's predictions in numbers.
+      after: the tuned one's.
       seen: content hashes.
       reasons: why not all of the text was compared.
 
     Raises:
       FlanError: predictions are not at hand, or do not say of which records they are.
     """
-    both = [one for one in (untuned, tuned) if one is not None and one.hashes is not None]
+    both = [one for one in (before, after) if one is not None and one.hashes is not None]
     if len(both) < 2:
         raise FlanError(f"{name} has no predictions at hand that say what their records are: run the study again.")
     flags = [np.array([one in seen for one in values.hashes]) for values in both]
     means = [[_mean(v, flag | True), _mean(v, ~flag), _mean(v, flag)] for v, flag in zip(both, flags, strict=True)]
-    values_E = None if tuned.values_ExT is None else tuned.values_ExT.mean(1)
-    p = None if values_E is None or reasons else _p_value(values_E, flags[1], tuned.groups())
+    values_E = None if after.values_ExT is None else after.values_ExT.mean(1)
+    p = None if values_E is None or reasons else _p_value(values_E, flags[1], after.groups())
     reason = f"not checked: {'; '.join(reasons)}" if reasons else ""
     return Split(len(flags[1]), int(flags[1].sum()), reason, tuple(means[0]), tuple(means[1]), p)
 

@@ -17,6 +17,7 @@ from flan_jax.studies.kinds.held_out_clusters import TUNED, gain_cells
 from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, corrected
 from flan_jax.studies.settings import Settings
+from flan_jax.wording import counted
 
 STYLES = (styles.INSTRUCTIONS, "without_options", "shuffled_options", "lettered_options")
 UNTUNED = "untuned"
@@ -46,13 +47,18 @@ def asked(settings: Settings) -> tuple[str, ...]:
     return tuple(style.name for style in found)
 
 
-def with_options(cluster: str) -> tuple[str, ...]:
-    """What of a cluster has options, for an evaluation: the cluster where all of it has."""
-    records = catalog.evaluated(cluster)
+def with_options(settings: Settings, cluster: str) -> tuple[str, ...]:
+    """What of a cluster has options, for an evaluation: the cluster where all of it has.
+
+    Raises:
+      FlanError: nothing has.
+    """
+    named = settings.evaluated(cluster)
+    records = [record for name in named for record in catalog.named(name)]
     found = [record.name for record in records if record.kind == catalog.CLASSIFICATION]
     if not found:
         raise FlanError(f"CLUSTERS has {cluster}, none of whose datasets has options: leave it out.")
-    return (cluster,) if len(found) == len(records) else tuple(found)
+    return named if len(found) == len(records) else tuple(found)
 
 
 def untuned_name(style: str) -> str:
@@ -69,11 +75,13 @@ def plan(settings: Settings) -> Commands:
     """The commands."""
     arms = []
     for style in asked(settings):
-        datasets = tuple(name for cluster in settings.clusters for name in with_options(cluster))
+        datasets = tuple(name for cluster in settings.clusters for name in with_options(settings, cluster))
         arms.append(Arm(untuned_name(style), settings.model, datasets, style))
         for cluster in settings.clusters:
             tunings = tuple(Tuning(settings.model, held_out_mixture(cluster), seed) for seed in settings.seeds)
-            arms.append(Arm(tuned_name(cluster, style), settings.model, with_options(cluster), style, tunings))
+            arms.append(
+                Arm(tuned_name(cluster, style), settings.model, with_options(settings, cluster), style, tunings)
+            )
     return Commands(settings, arms)
 
 
@@ -174,7 +182,7 @@ def _figure(results: Results, cluster: str, over: tuple[str, ...], every: tuple[
     return figures.Figure(
         f"options_{cluster}",
         cluster_title(cluster),
-        f"Means over {len(over)} datasets with options of {cluster_title(cluster)}, zero-shot.",
+        f"Means over {counted(len(over), 'datasets')} with options of {cluster_title(cluster)}, zero-shot.",
         f"accuracy on {cluster_title(cluster)} by how options are shown, untuned and tuned",
         lambda: figures.bars([called(style) for style in every], series, "mean over datasets, %", guess),
     )

@@ -77,7 +77,7 @@ def asked(settings: Settings) -> _Asked:
 
 
 def _usual(settings: Settings) -> list[str]:
-    records = [catalog.dataset(name) for name in SUPER_GLUE]
+    records = [catalog.dataset(name) for name in settings.datasets or SUPER_GLUE]
     found = [r.name for r in records if r.cluster in settings.clusters and settings.has(r)]
     if not found:
         raise FlanError("DATA has no dataset of SuperGLUE in CLUSTERS: name datasets of them by POINTS.")

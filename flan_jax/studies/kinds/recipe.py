@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flan_jax import catalog, values
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError, near_names
 from flan_jax.reporting.tables import Table, cluster_title, percent
 from flan_jax.studies import figures, judging, recipes
@@ -34,7 +35,7 @@ POINTS = (
 JUDGED_BY = ("rte", "cb", "copa", "sst2", "glue_mrpc", "arc_easy", "natural_questions", "bool_q", "squad_v1")
 JUDGED_BY += ("cosmos_qa", "winogrande", "trec", "wmt16_translate_deen", "ag_news_subset", "samsum", "common_gen")
 SEEDS = "SEEDS"  # of a point: its own, in place of the first of TUNING_SEEDS
-_EXAMPLES = 100  # dev examples of a dataset where EVAL has no MAX_EXAMPLES
+_EXAMPLES = 50  # dev examples of a dataset, the fewest that are tested; fewer where EVAL has fewer
 
 
 def name_of(point: Mapping[str, Any]) -> str:
@@ -102,7 +103,8 @@ def judged_by(settings: Settings) -> tuple[str, ...]:
 def tunings(settings: Settings) -> dict[str, tuple[Tuning, ...]]:
     """The models of each point, one for each seed."""
     mixture, judged = plans.without(settings.clusters), judged_by(settings)
-    examples = settings.train.get("MAX_DEV_EXAMPLES") or settings.evaluate.get("MAX_EXAMPLES") or _EXAMPLES
+    fewest = min(_EXAMPLES, settings.evaluate.get("MAX_EXAMPLES") or _EXAMPLES)
+    examples = settings.train.get("MAX_DEV_EXAMPLES", fewest)
     found = {}
     for name, point in points(settings).items():
         macros = {key: value for key, value in point.items() if key != SEEDS}
@@ -136,10 +138,10 @@ def show(commands: Commands) -> Shown:
         )
     )
     macros = {key: value for key, value in points(settings)[best.name].items() if key != SEEDS}
-    seen = {r.name: r for each in of_points.values() for one in each for r in commands.resolved(one).parts.datasets}
+    tuned = [Manifest.load(commands.model_dir(one)).tuning for each in of_points.values() for one in each]
     chosen = recipes.content(
         macros,
-        seen.values(),
+        tuned,
         model=settings.model,
         data=settings.data,
         held_out=list(settings.clusters),

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flan_jax import styles
 from flan_jax.reporting.runs import template_value
 from flan_jax.reporting.statistics import LEVEL, holm, p_value, permuted_means
 from flan_jax.reporting.tables import NONE, Table, cluster_title, percent, signed
@@ -25,7 +24,6 @@ from flan_jax.studies.results import Results
 from flan_jax.studies.settings import Settings
 from flan_jax.wording import counted
 
-UNTUNED = untuned_name(styles.INSTRUCTIONS)
 ALL = "all clusters"
 _FEWEST = 6  # datasets of a test: of fewer, no swap of signs is rarer than 5 %
 
@@ -84,8 +82,12 @@ class Change:
 
 def plan(settings: Settings) -> Commands:
     """The commands of `held_out_clusters`, less those of GPT-3's manner."""
-    asked = dataclasses.replace(settings, baselines=(styles.INSTRUCTIONS,))
-    return Commands(settings, arms(asked))
+    return Commands(settings, arms(dataclasses.replace(settings, baselines=(settings.style,))))
+
+
+def untuned(settings: Settings) -> str:
+    """The arm of the untuned model."""
+    return untuned_name(settings.style)
 
 
 def spread(results: Results, arm: str, dataset: str) -> Spread:
@@ -100,7 +102,7 @@ def spread(results: Results, arm: str, dataset: str) -> Spread:
 
 def change(pairs: Sequence[tuple[Spread, Spread]]) -> Change:
     """Of datasets, each (untuned, tuned)."""
-    differences = np.array([tuned.std - untuned.std for untuned, tuned in pairs])
+    differences = np.array([after.std - before.std for before, after in pairs])
     p = None
     if len(pairs) >= _FEWEST:
         p = p_value(float(differences.mean()), permuted_means(differences, np.random.default_rng(len(pairs))))
@@ -113,8 +115,8 @@ def show(commands: Commands) -> Shown:
     results, settings = Results(commands), commands.settings
     found = {
         cluster: {
-            name: tuple(spread(results, arm, name) for arm in (UNTUNED, tuned_name(cluster)))
-            for name in results.shared(cluster, [UNTUNED, tuned_name(cluster)])
+            name: tuple(spread(results, arm, name) for arm in (untuned(settings), tuned_name(cluster)))
+            for name in results.shared(cluster, [untuned(settings), tuned_name(cluster)])
         }
         for cluster in settings.clusters
     }
@@ -130,7 +132,7 @@ def show(commands: Commands) -> Shown:
             "Spread over templates": _table(found),
             "Change of the spread": _changes(changes),
         },
-        figures=tuple(_figure(cluster, pairs) for cluster, pairs in found.items()),
+        figures=tuple(_figure(settings, cluster, pairs) for cluster, pairs in found.items()),
         data={
             "clusters": {name: dataclasses.asdict(one) | {"verdict": one.verdict} for name, one in changes.items()},
             "datasets": {
@@ -169,17 +171,17 @@ def _table(found: dict[str, dict[str, tuple[Spread, Spread]]]) -> Table:
     head += (f"{TUNED}, mean", f"{TUNED}, std", f"{TUNED}, worst to best", "change of std")
     rows = []
     for pairs in found.values():
-        for name, (untuned, tuned) in pairs.items():
+        for name, (before, after) in pairs.items():
             cells = [
                 text
-                for one in (untuned, tuned)
+                for one in (before, after)
                 for text in (
                     percent(one.mean),
                     percent(one.std),
                     f"{percent(min(one.values))} to {percent(max(one.values))}",
                 )
             ]
-            rows.append((name, str(len(untuned.values)), *cells, signed(tuned.std - untuned.std)))
+            rows.append((name, str(len(before.values)), *cells, signed(after.std - before.std)))
     return Table((("", len(head)),), head, rows, frozenset())
 
 
@@ -200,10 +202,10 @@ def _changes(changes: dict[str, Change]) -> Table:
     return Table((("", len(head)),), head, rows, means)
 
 
-def _figure(cluster: str, pairs: dict[str, tuple[Spread, Spread]]) -> figures.Figure:
+def _figure(settings: Settings, cluster: str, pairs: dict[str, tuple[Spread, Spread]]) -> figures.Figure:
     series = [
         (name, [[100 * value for value in pair[i].values] for pair in pairs.values()])
-        for i, name in enumerate((UNTUNED, tuned_name(cluster)))
+        for i, name in enumerate((untuned(settings), tuned_name(cluster)))
     ]
     return figures.Figure(
         f"templates_{cluster}",
