@@ -34,6 +34,7 @@ COMMANDS = {
         "contamination": "find test examples whose text is in a corpus",
         "lm_eval": "run lm-evaluation-harness on a checkpoint (extra lm_eval)",
     },
+    "experiments": {"study": "run an experiment of the paper, to its tables and figures"},
     "many machines": {
         "launch.local_pod": "try a pod here: several processes, on CPU",
         "launch.sweep": "plan trainings and evaluations as units, and run them here",

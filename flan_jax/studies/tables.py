@@ -69,7 +69,8 @@ def tuned_on(commands: Commands, groups: Iterable[Group]) -> dict[str, str]:
 def of_gains(found: Mapping[str, Mapping[str, Gain]]) -> Table:
     """A row a comparison and cluster, with its corrected interval and p."""
     head = ("comparison", "cluster", "beside", "examples", "difference", "interval", "p (Holm)", "verdict")
-    rows, bold = [], set()
+    rows: list[tuple[str, ...]] = []
+    bold: set[int] = set()
     for comparison, gains in found.items():
         for name, gain in gains.items():
             if name == MEAN:

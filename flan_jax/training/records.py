@@ -13,7 +13,7 @@ from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import drafts
 from flan_jax.data.mixtures import Composition
 from flan_jax.data.stream import Stream
-from flan_jax.files import AnyPath, writable, write_atomic, written
+from flan_jax.files import writable, write_atomic, written
 from flan_jax.training.resolving import Materials
 from flan_jax.training.run import Run
 

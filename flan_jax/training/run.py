@@ -160,13 +160,13 @@ class Run:
         """As JSON holds it."""
         return json.loads(json.dumps({"format": FORMAT, **dataclasses.asdict(self)}))
 
-    def save(self, model_dir: Path) -> None:
+    def save(self, model_dir: AnyPath) -> None:
         """Writes MODEL_DIR/run.json, whole or not at all."""
         values = self.to_dict()
         write_atomic(model_dir / FILE, json.dumps(values | {_OWN: _digest(values)}, indent=1) + "\n")
 
     @classmethod
-    def load(cls, model_dir: Path) -> Run | None:
+    def load(cls, model_dir: AnyPath) -> Run | None:
         """Reads MODEL_DIR/run.json; None where there is none.
 
         Raises:

@@ -50,7 +50,7 @@ def show(commands: Commands) -> Shown:
     found = means.compared(pairs)
     columns = {
         tables.TUNED_ON: tables.tuned_on(commands, varied),
-        "FLAN 137B, mean of its three": {g.name: f"{paper.NUMBER_OF_CLUSTERS[g.x]:.1f}" for g in varied},
+        "FLAN 137B, mean of its three": {g.name: f"{paper.NUMBER_OF_CLUSTERS[int(g.x or 0)]:.1f}" for g in varied},
     }
     best = max(varied, key=lambda group: means.score(group, means.whole).mean)
     return Shown(
