@@ -11,6 +11,7 @@ from flan_jax import catalog
 from flan_jax.data.examples import DEV
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
+from flan_jax.evaluation.during_training import FOLDER
 from flan_jax.json_lines import read_lines
 from flan_jax.reporting import comparisons
 from flan_jax.reporting import runs as finished
@@ -19,7 +20,6 @@ from flan_jax.reporting.runs import Run
 from flan_jax.studies.plan import Commands, Tuning
 from flan_jax.studies.results import Gain
 
-FOLDER = "eval"  # in MODEL_DIR, of the hook that evaluates as a model is tuned
 # Macros that the study sets to have its models judged.
 MACROS = ("EVAL_PERIOD", "DATASETS", "MAX_DEV_EXAMPLES", "STYLE", "KEEP_BEST", "INITIAL_STEP")
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from flan_jax.errors import FlanError
+from flan_jax.evaluation import during_training
 from flan_jax.studies import judging, recipes
 from flan_jax.studies import plan as plans
 from flan_jax.studies.kinds import recipe
@@ -87,7 +88,7 @@ def figures(settings_of, tmp_path):
     """(dev.json as it is to be read, what is called to read it)."""
     commands = recipe.plan(settings_of("recipe", **ASKED, STUDY_DIR=str(tmp_path)))
     name, (tuning,) = next(iter(recipe.tunings(commands.settings).items()))
-    folder = commands.model_dir(tuning) / judging.FOLDER / "step_2"
+    folder = commands.model_dir(tuning) / during_training.FOLDER / "step_2"
     folder.mkdir(parents=True)
     template = {"template": 0, "value": 0.5, "sum": 0.5, "dev": None, "input": "{a}", "stderr": None, "metrics": {}}
     one = {"cluster": "sentiment", "status": "seen", "label": "zero-shot, seen", "examples": 2, "mean": 0.5, "std": 0.0}
