@@ -23,17 +23,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epy
 from rich.console import Console
 
 from flan_jax import catalog, macros, options, own_data, styles
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
+from flan_jax.lazy import lazy_imports
 from flan_jax.quiet import quiet_loggers
 from flan_jax.wording import counted
 
-with epy.lazy_imports():  # not before the command line is read
+with lazy_imports():  # not before the command line is read
     from flan_jax import inspection
     from flan_jax.data import vocabularies
     from flan_jax.inspection import examples, rows, settings, tables

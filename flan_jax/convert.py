@@ -12,16 +12,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etils import epy
-
 from flan_jax import configuration, options
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import AnyPath, is_remote, local, user_path
 from flan_jax.formats import names
 from flan_jax.json_lines import to_json
+from flan_jax.lazy import lazy_imports
 from flan_jax.values import WEIGHTS
 
-with epy.lazy_imports():  # not before the command line is read
+with lazy_imports():  # not before the command line is read
     from flan_jax.checkpoint import adapters
     from flan_jax.checkpoint import manifest as manifests
     from flan_jax.data import vocabularies

@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epy
 
 from flan_jax import options
 from flan_jax.errors import PREEMPTED, FlanError, one_line_errors
+from flan_jax.lazy import lazy_imports
 from flan_jax.quiet import has_tpu
 
-with epy.lazy_imports():  # its options are part of every command line
+with lazy_imports():  # its options are part of every command line
     import jax
     from jax.experimental import multihost_utils
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
-from etils import epy
 from rich import progress as rich_progress
 from rich.console import Console
 
@@ -25,11 +24,12 @@ from flan_jax import configuration, distributed, macro_checks, options, protocol
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import to_json
+from flan_jax.lazy import lazy_imports
 from flan_jax.splits import DEV_SIZE
 from flan_jax.values import WEIGHTS
 from flan_jax.wording import counted
 
-with epy.lazy_imports():  # not before the command line is read
+with lazy_imports():  # not before the command line is read
     from flan_jax import partitioning, reporting
     from flan_jax.checkpoint import arrays
     from flan_jax.data import drafts, line_tokens

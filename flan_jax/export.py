@@ -19,7 +19,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-from etils import epy
 from rich import progress
 from rich.console import Console
 
@@ -28,10 +27,11 @@ from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path, whole_file
 from flan_jax.json_lines import to_json
+from flan_jax.lazy import lazy_imports
 from flan_jax.quiet import quiet_loggers
 from flan_jax.wording import counted
 
-with epy.lazy_imports():  # not before the command line is read
+with lazy_imports():  # not before the command line is read
     import tensorflow as tf
 
     from flan_jax.data import builder as builders

@@ -19,15 +19,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from etils import epy
-
 from flan_jax import options, protocol
 from flan_jax.data.chat import Conversation, Message
 from flan_jax.errors import FlanError, NotFiniteError, PromptError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
+from flan_jax.lazy import lazy_imports
 from flan_jax.values import MESH_AXES, Number, Whole
 
-with epy.lazy_imports():  # not before the command line is read
+with lazy_imports():  # not before the command line is read
     from flan_jax import partitioning
     from flan_jax.checkpoint import arrays
     from flan_jax.decoding import beam, completion, generator, prompt_files, sampling

@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from etils import epy
-
 from flan_jax import catalog, parts, styles, ways
+from flan_jax.lazy import lazy_imports
 from flan_jax.macro_kinds import Axis, Best, Hooks, Macros, OneMixture, PathMap, Patterns, Points, Steps, WandbRun
 from flan_jax.models.config import AUTO, AUTOMATIC, CHOICES, COMPUTATION, DecoderConfig
 from flan_jax.parts import kinds
@@ -38,7 +37,7 @@ from flan_jax.values import (
     or_none,
 )
 
-with epy.lazy_imports():  # what a command line takes is known without JAX
+with lazy_imports():  # what a command line takes is known without JAX
     import optax
 
 STEPS = ("all", "follow")  # words that STEP takes beside numbers

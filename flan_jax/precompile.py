@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epy
+from flan_jax.lazy import lazy_imports
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU is only compiled for
 
@@ -24,7 +24,7 @@ from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
 from flan_jax.models.config import AUTO, CHOICES, DecoderConfig
 
-with epy.lazy_imports():  # not before the command line is read
+with lazy_imports():  # not before the command line is read
     from flan_jax import models
     from flan_jax.compilation import estimate, program, sweep, topology
     from flan_jax.models import automatic

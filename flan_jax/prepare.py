@@ -21,7 +21,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etils import epy
 from rich.console import Console
 from rich.table import Table
 
@@ -33,12 +32,13 @@ from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import to_json
+from flan_jax.lazy import lazy_imports
 from flan_jax.parts import OF
 from flan_jax.quiet import quiet_loggers
 from flan_jax.values import TOKENS
 from flan_jax.wording import counted
 
-with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
+with lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.checkpoint import manifest
     from flan_jax.data import line_tokens, preparation, source_check
     from flan_jax.evaluation import evaluator, prompt_store

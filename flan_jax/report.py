@@ -14,15 +14,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epy
 from rich.console import Console
 
 from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import from_json, to_json
+from flan_jax.lazy import lazy_imports
 
-with epy.lazy_imports():  # not before the command line is read
+with lazy_imports():  # not before the command line is read
     from flan_jax import reporting
 
 

@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
-from etils import epy
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -32,10 +31,11 @@ from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.launch import work
+from flan_jax.lazy import lazy_imports
 from flan_jax.quiet import quiet_loggers
 from flan_jax.values import Whole
 
-with epy.lazy_imports():  # not before the command line is read
+with lazy_imports():  # not before the command line is read
     from flan_jax.studies import document, kinds, operations, records
     from flan_jax.studies import plan as plans
     from flan_jax.studies import settings as studied

@@ -14,11 +14,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from etils import epy
-
 from flan_jax.errors import FlanError
+from flan_jax.lazy import lazy_imports
 
-with epy.lazy_imports():  # rendering in Python, linting and training need no TensorFlow
+with lazy_imports():  # rendering in Python, linting and training need no TensorFlow
     import tensorflow as tf
 
 FORWARD = "forward"

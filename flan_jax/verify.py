@@ -14,18 +14,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from etils import epy
-
 from flan_jax import options
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
+from flan_jax.lazy import lazy_imports
 from flan_jax.values import LOSS_AVERAGES, TOKENS
 from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED, Finding
 from flan_jax.verification.request import Request
 
-with epy.lazy_imports():  # not before the command line is read
+with lazy_imports():  # not before the command line is read
     from flan_jax.verification import subject as subjects
 
 

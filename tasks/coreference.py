@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from etils import epy
-
 from flan_jax.catalog import CLASSIFICATION, Dataset
+from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
 from flan_jax.tasks.fields import YES_NO_SPELLINGS, at, has_label, one_line, pick
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
-with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
+with lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from etils import epy
+from flan_jax.lazy import lazy_imports
 
-with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
+with lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
 
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from etils import epy
-
 from flan_jax.catalog import GENERATION, VARIANT, Dataset
+from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
 from flan_jax.tasks.fields import one_line
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
-with epy.lazy_imports():  # the catalog is read by processes that need no TensorFlow
+with lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
 
 _HASH_KEY = (0x464C414E, 0x32303231)  # any constant does; another one would turn half of the records round

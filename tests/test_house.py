@@ -10,6 +10,7 @@ import flan_jax
 import flan_jax.tasks
 
 FLOORS = (
+    {"lazy"},
     {"errors"},
     {"files", "quiet", "revision", "wording", "chips"},
     {"json_lines", "own_tasks"},

@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from etils import epy
-
 from flan_jax import own_tasks
 from flan_jax.catalog.records import CLASSIFICATION, GENERATION, NAME, PAPER_CLUSTERS, Cluster, Dataset
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.lazy import lazy_imports
 from flan_jax.templates import TEMPLATES_PER_DATASET
 
-with epy.lazy_imports():  # launchers ask the catalog for names, in an environment without NumPy
+with lazy_imports():  # launchers ask the catalog for names, in an environment without NumPy
     from flan_jax import metrics
 
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etils import epy
 from rich import progress
 from rich.console import Console
 
@@ -16,10 +15,11 @@ from flan_jax import catalog, values
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, ready
+from flan_jax.lazy import lazy_imports
 from flan_jax.styles import TextStyle
 from flan_jax.wording import counted
 
-with epy.lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
+with lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
     from flan_jax.data import parallel, preparation
 
 _DATASETS_A_WORKER = 4  # a worker imports TensorFlow for some seconds before it does anything

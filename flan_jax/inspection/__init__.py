@@ -10,15 +10,15 @@ import functools
 import logging
 
 import numpy as np
-from etils import epy
 from rich.console import Console
 
 from flan_jax import parts
 from flan_jax.data import mixtures
 from flan_jax.files import user_path
 from flan_jax.inspection import examples, rows, tables
+from flan_jax.lazy import lazy_imports
 
-with epy.lazy_imports():  # what only looks at the catalog needs neither
+with lazy_imports():  # what only looks at the catalog needs neither
     from matplotlib import pyplot as plt
 
     from flan_jax.data import sources

@@ -7,16 +7,15 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from etils import epy
-
 from flan_jax import catalog, styles, template_lint, templates
 from flan_jax.data import examples as example_files
 from flan_jax.data import vocabularies
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath
+from flan_jax.lazy import lazy_imports
 
-with epy.lazy_imports():  # what only looks at the catalog needs no TensorFlow
+with lazy_imports():  # what only looks at the catalog needs no TensorFlow
     from flan_jax.data import sources, tasks
 
 

@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from etils import epy
-
 from flan_jax import parts
 from flan_jax.data import mixtures, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, open_mixture
@@ -15,8 +13,9 @@ from flan_jax.data.prepare_datasets import num_workers, prepare_datasets
 from flan_jax.data.stream import Stream
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, home
+from flan_jax.lazy import lazy_imports
 
-with epy.lazy_imports():  # what only looks at the catalog needs no TensorFlow
+with lazy_imports():  # what only looks at the catalog needs no TensorFlow
     from flan_jax.data import preparation, sources
 
 

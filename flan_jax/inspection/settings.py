@@ -15,14 +15,13 @@ import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from etils import epy
-
 from flan_jax import gin_files, macros
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.lazy import lazy_imports
 from flan_jax.models.config import DecoderConfig
 from flan_jax.values import ByName, Either, Keyed, Kind, Several
 
-with epy.lazy_imports():  # most of what is looked at needs no JAX
+with lazy_imports():  # most of what is looked at needs no JAX
     from flan_jax.training.optimizers import schedules
 
 RUN_FILES = TRAINING, EVALUATION, STUDY = "runs/tune.gin", "runs/eval.gin", "studies/study.gin"  # which declare macros

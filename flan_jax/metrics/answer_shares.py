@@ -6,11 +6,10 @@ import collections
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epy
-
+from flan_jax.lazy import lazy_imports
 from flan_jax.metrics import Metric, library, references
 
-with epy.lazy_imports():
+with lazy_imports():
     from sklearn import metrics as sklearn_metrics
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from etils import epy
 
+from flan_jax.lazy import lazy_imports
 from flan_jax.metrics import Metric, library, ratio, references
 
-with epy.lazy_imports():
+with lazy_imports():
     from sklearn import metrics as sklearn_metrics
 
 _YES = "yes"

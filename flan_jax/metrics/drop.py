@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from etils import epy
 
+from flan_jax.lazy import lazy_imports
 from flan_jax.metrics import Metric, percentage, references
 from flan_jax.metrics.squad import without_articles
 
-with epy.lazy_imports():
+with lazy_imports():
     from scipy import optimize
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -11,11 +11,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epy
-
+from flan_jax.lazy import lazy_imports
 from flan_jax.metrics import TEXT_TOKENS, Metric, library, references
 
-with epy.lazy_imports():
+with lazy_imports():
     from nltk.metrics import distance
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from etils import epy
 
 from flan_jax.errors import FlanError
+from flan_jax.lazy import lazy_imports
 from flan_jax.metrics import Metric, library, ratio, references
 
-with epy.lazy_imports():
+with lazy_imports():
     from scipy import stats
 
 _CONSTANT = 1e-12  # of a sum of squares: what remains of one after rounding, where all numbers are the same

@@ -6,11 +6,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epy
-
+from flan_jax.lazy import lazy_imports
 from flan_jax.metrics import TEXT_TOKENS, Metric, library, percentage, references
 
-with epy.lazy_imports():
+with lazy_imports():
     from rouge_score import rouge_scorer
 
 _KINDS = ("rouge1", "rouge2", "rougeLsum")

@@ -1,8 +1,8 @@
 """Decoders and encoder-decoders. Flax Linen lives here and nowhere else."""
 
-from etils import epy
+from flan_jax.lazy import lazy_api_imports
 
-with epy.lazy_api_imports(globals()):  # who wants a shape or its choices alone needs no JAX
+with lazy_api_imports(globals()):  # who wants a shape or its choices alone needs no JAX
     from flan_jax.models.attention_switch import refuse as refuse_attention
     from flan_jax.models.cache import Cache
     from flan_jax.models.config import DecoderConfig

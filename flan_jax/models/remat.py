@@ -22,9 +22,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from etils import epy
+from flan_jax.lazy import lazy_imports
 
-with epy.lazy_imports():  # a command line asks for the names
+with lazy_imports():  # a command line asks for the names
     import jax
 
 QUERY, KEY, VALUE, MIXED = ATTENTION = ("query", "key", "value", "mixed")  # what layers name for the policies

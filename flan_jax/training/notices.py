@@ -22,11 +22,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from etils import epy
-
 from flan_jax.errors import PREEMPTED, FlanError
+from flan_jax.lazy import lazy_imports
 
-with epy.lazy_imports():  # a pod is joined before JAX is asked for anything
+with lazy_imports():  # a pod is joined before JAX is asked for anything
     import jax
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from etils import epy
-
 from flan_jax.errors import unknown_name
+from flan_jax.lazy import lazy_imports
 from flan_jax.verification.findings import SKIPPED, Finding, Skip, Tally
 
-with epy.lazy_imports():  # a command line asks for the names
+with lazy_imports():  # a command line asks for the names
     import jax
 
     from flan_jax.verification import digests, generation, gradient, huggingface, rows, stream, subject, trees

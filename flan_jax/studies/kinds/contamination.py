@@ -114,7 +114,9 @@ def splits(commands: Commands, results: Results, cluster: str, names: Sequence[s
     for record, lines in rows.items():
         whole = overlap.whole(record.name)
         seen = set() if whole is None else {line["hash"] for line, flag in zip(lines, whole.seen, strict=True) if flag}
-        found[record.name] = split(record.name, values[0].get(record.name), values[1].get(record.name), seen, overlap.reasons)
+        found[record.name] = split(
+            record.name, values[0].get(record.name), values[1].get(record.name), seen, overlap.reasons
+        )
     return found
 
 
