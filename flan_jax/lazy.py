@@ -46,5 +46,5 @@ def _of_this_thread(block: contextlib.AbstractContextManager[Any]) -> Iterator[N
             def imported(*arguments: Any, **named: Any) -> ModuleType:
                 return (waiting if threading.get_ident() == own else usual)(*arguments, **named)
 
-            builtins.__import__ = imported  # type: ignore[assignment]
+            builtins.__import__ = imported
             yield
