@@ -81,7 +81,7 @@ def run(
     if settings.points is not None and not kind.points:
         raise FlanError(f"study {kind.name} varies nothing by POINTS: leave them out.")
     commands = kind.plan(settings)
-    records.check_data(settings.folder, settings.data)
+    records.check_data(settings.folder, settings.data, write=not dry_run)
     left = [step for step in commands.steps if not records.is_done(settings.folder, step)]
     estimates = records.estimates(settings.folder, commands.steps)
     plan = _planned(commands.steps, {step.name for step in left}, estimates)

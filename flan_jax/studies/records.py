@@ -18,8 +18,13 @@ _DATA = "data.json"  # in the folder: what all of it was made from
 _STEPS = "steps"
 
 
-def check_data(folder: AnyPath, data: str) -> None:
+def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
     """Makes sure that a study's folder is of one kind of data.
+
+    Args:
+      folder: of the study.
+      data: what it reads.
+      write: whether a new folder is made, and says so from then on.
 
     Raises:
       FlanError: it was made from other data.
@@ -33,8 +38,9 @@ def check_data(folder: AnyPath, data: str) -> None:
         if kept != data:
             raise FlanError(f"{folder} was made from DATA {kept}, not {data}: give another STUDY_DIR.")
         return
-    make_folder(folder)
-    write_atomic(path, to_json({"data": data}) + "\n")
+    if write:
+        make_folder(folder)
+        write_atomic(path, to_json({"data": data}) + "\n")
 
 
 def is_done(folder: AnyPath, step: Step) -> bool:
