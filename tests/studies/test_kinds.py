@@ -66,10 +66,10 @@ def test_scale(run_study, smaller):
     found, folder = run_study("scale", MODELS=("tiny", str(smaller)))
     check_folder(found, folder, "scale")
     assert found["parameters"]["tiny"] == 623_872
-    assert found["parameters"][str(smaller)] == 259 * 16 + 16 + 2 * (2 * 16 + 16 * (16 + 8 + 8) + 16 * 16 + 3 * 16 * 32)
+    assert found["parameters"][str(smaller)] == 384 * 16 + 16 + 2 * (2 * 16 + 16 * (16 + 8 + 8) + 16 * 16 + 3 * 16 * 32)
     places = [group["x"] for group in found["groups"].values()]
     assert places == sorted(places) and len(set(places)) == 2
-    assert list(found["gains"]) == ["smaller (8.83k) tuned, beside untuned", "tiny (624k) tuned, beside untuned"]
+    assert list(found["gains"]) == ["smaller (10.8k) tuned, beside untuned", "tiny (624k) tuned, beside untuned"]
 
 
 def test_role_of_instructions(run_study):
