@@ -130,7 +130,7 @@ def _figure(settings: Settings, scores: Means, found: list[Point]) -> figures.Fi
     panels = []
     for name in scores.mean_first:
         series = [scores.line(title, _placed(found, way), name) for way, title in enumerate(_titles(settings))]
-        if name in paper.FEW_SHOT and len(found) > 1:
+        if name in paper.FEW_SHOT and (found[0].shots, found[-1].shots) == (0, styles.MAX_SHOTS):
             ends = [0, len(found) - 1]
             series.append(figures.Series("FLAN 137B (paper)", paper.FEW_SHOT[name], x=ends, reference=True))
         panels.append((tables.title(name), series))
