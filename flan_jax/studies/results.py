@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from flan_jax import catalog, styles
+from flan_jax import styles
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import clusters, labels
+from flan_jax.evaluation import clusters
 from flan_jax.reporting import comparisons
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.comparisons import Difference
@@ -286,18 +286,3 @@ def corrected(gains: Sequence[Gain]) -> list[Gain]:
         interval = (gain.value - z * error, gain.value + z * error)
         out.append(dataclasses.replace(gain, corrected=p_values[number], interval=interval))
     return out
-
-
-def cluster_of(name: str) -> str:
-    """The cluster of a dataset or its variant, or of a cluster itself."""
-    return next(iter(catalog.named(name))).cluster
-
-
-def held_out(arm: Arm) -> bool:
-    """Whether an arm's scores are of datasets that its model has not seen."""
-    return arm.status == labels.HELD_OUT
-
-
-def percent_of(scores: Mapping[str, Score]) -> dict[str, float]:
-    """Means in percent, by name."""
-    return {name: 100 * score.mean for name, score in scores.items()}

@@ -66,6 +66,13 @@ def tuned_on(commands: Commands, groups: Iterable[Group]) -> dict[str, str]:
     return said
 
 
+def gain_cells(gain: Gain) -> tuple[str, str, str]:
+    """A gain, its corrected interval, and the verdict with Holm's p, for a table."""
+    interval = "–" if gain.interval is None else f"{signed(gain.interval[0])} to {signed(gain.interval[1])}"
+    p = "" if gain.corrected is None else f"{gain.corrected:.3f}"
+    return signed(gain.value), interval, f"{gain.verdict} p={p}".strip() if p else gain.verdict
+
+
 def of_gains(found: Mapping[str, Mapping[str, Gain]]) -> Table:
     """A row a comparison and cluster, with its corrected interval and p."""
     head = ("comparison", "cluster", "beside", "examples", "difference", "interval", "p (Holm)", "verdict")

@@ -6,21 +6,17 @@ evaluated; a model a seed. It stands beside the untuned model, asked with instru
 
 from __future__ import annotations
 
-from flan_jax import styles
 from flan_jax.reporting.tables import Table, cluster_title, percent, signed
 from flan_jax.studies import figures, paper
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
+from flan_jax.studies.means import untuned_name
 from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, Score, corrected
 from flan_jax.studies.settings import Settings
+from flan_jax.studies.tables import gain_cells
 
 TUNED = "tuned"
-
-
-def untuned_name(style: str) -> str:
-    """What the untuned model is called, asked in a style."""
-    return {styles.INSTRUCTIONS: "untuned", styles.GPT3: "untuned, GPT-3's manner"}.get(style, f"untuned, {style}")
 
 
 def tuned_name(cluster: str) -> str:
@@ -104,13 +100,6 @@ def _said(means: dict[str, Gain], by_name: dict[str, Gain], tests: int) -> tuple
 def _cell(score: Score) -> str:
     spread = "" if score.std is None else f" ± {percent(score.std)}"
     return f"{percent(score.mean)}{spread}"
-
-
-def gain_cells(gain: Gain) -> tuple[str, str, str]:
-    """A gain, its corrected interval, and the verdict with Holm's p, for a table."""
-    interval = "–" if gain.interval is None else f"{signed(gain.interval[0])} to {signed(gain.interval[1])}"
-    p = "" if gain.corrected is None else f"{gain.corrected:.3f}"
-    return signed(gain.value), interval, f"{gain.verdict} p={p}".strip() if p else gain.verdict
 
 
 def _table(results: Results, baselines: list[str], means: dict[str, Gain], by_name: dict[str, Gain]) -> Table:

@@ -13,10 +13,11 @@ from flan_jax.reporting.tables import Table, cluster_title, percent
 from flan_jax.studies import figures
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
-from flan_jax.studies.kinds.held_out_clusters import TUNED, gain_cells
+from flan_jax.studies.kinds.held_out_clusters import TUNED
 from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, corrected
 from flan_jax.studies.settings import Settings
+from flan_jax.studies.tables import gain_cells
 from flan_jax.wording import counted
 
 STYLES = (styles.INSTRUCTIONS, "without_options", "shuffled_options", "lettered_options")

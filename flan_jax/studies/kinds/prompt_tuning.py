@@ -20,10 +20,11 @@ from flan_jax.studies import figures, paper
 from flan_jax.studies import plan as plans
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
-from flan_jax.studies.kinds.held_out_clusters import TUNED, gain_cells
+from flan_jax.studies.kinds.held_out_clusters import TUNED
 from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, corrected, mean_gain
 from flan_jax.studies.settings import OWN_TRAIN, Settings, macro_values
+from flan_jax.studies.tables import gain_cells
 
 SUPER_GLUE = ("bool_q", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
 UNTUNED = "untuned"

@@ -18,10 +18,10 @@ from flan_jax.studies import plan as plans
 from flan_jax.studies.document import Shown
 from flan_jax.studies.judging import Judged
 from flan_jax.studies.kinds import Study
-from flan_jax.studies.kinds.held_out_clusters import gain_cells
 from flan_jax.studies.plan import Arm, Commands, Tuning
 from flan_jax.studies.results import Gain, corrected
 from flan_jax.studies.settings import OWN_TRAIN, Settings, macro_values
+from flan_jax.studies.tables import gain_cells
 
 POINTS = (
     {"LEARNING_RATE": 1e-5},

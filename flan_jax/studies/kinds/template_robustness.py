@@ -18,7 +18,8 @@ from flan_jax.reporting.tables import NONE, Table, cluster_title, percent, signe
 from flan_jax.studies import figures
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
-from flan_jax.studies.kinds.held_out_clusters import TUNED, arms, tuned_name, untuned_name
+from flan_jax.studies.kinds.held_out_clusters import TUNED, arms, tuned_name
+from flan_jax.studies.means import untuned_name
 from flan_jax.studies.plan import Commands
 from flan_jax.studies.results import Results
 from flan_jax.studies.settings import Settings
