@@ -135,7 +135,7 @@ def test_what_is_read_is_not_overwritten(tmp_path, capsys, monkeypatch):
     assert (folder / "manifest.json").read_text() == "{}"
     monkeypatch.chdir(tmp_path)
     convert.main(["--from=tiny", "--to=tiny", "--overwrite"])
-    assert arrays.steps(folder) == [0]
+    assert choosing.steps(folder) == [0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from flan_jax import configuration, models
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 
@@ -54,7 +54,7 @@ def smaller(tmp_path):
     """A checkpoint folder of a smaller random model than "tiny"."""
     shape = {"num_layers": 2, "embed_dim": 16, "head_dim": 8, "num_heads": 2, "num_kv_heads": 1, "mlp_dim": 32}
     config = dataclasses.replace(configuration.model_config("tiny"), **shape)
-    with arrays.Saver(tmp_path / "smaller") as saver:
+    with saving.Saver(tmp_path / "smaller") as saver:
         saver.save(0, jax.jit(models.build(config).init)(jax.random.key(0)))
     Manifest.create(config, ByteTokenizer(), UNTUNED).save(tmp_path / "smaller")
     ByteTokenizer().save(tmp_path / "smaller" / "vocabulary")
