@@ -258,7 +258,7 @@ def _check(others: Collection[str]) -> None:
                 macro_checks.check(argument, value, called[argument])
         for macro_name in (one for one in names if one not in used and one in macros.BY_MACRO and bound):
             mine = [one for one in macros.BY_MACRO[macro_name].arguments if one.startswith(f"{function}.")]
-            if mine:
+            if mine and not any(one.partition(".")[2] in bound for one in mine):  # nor is it bound by its own name
                 raise FlanError(
                     f"{macro_name} is set, and nothing reads it: include 'runs/tune.gin' or 'runs/eval.gin', or bind "
                     f"{mine[0]} = %{macro_name}."

@@ -9,8 +9,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from flan_jax.chips import Chip, chip
 from flan_jax.errors import FlanError
+
+_FLAGS, _OF_CPUS = "XLA_FLAGS", "--xla_cpu_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +66,21 @@ def load(name: str, slices: int = 1) -> Topology:
     if found.configuration:
         more["chip_config_name"] = found.configuration
     try:
+        _hide_flags_of_cpus()
         described = topologies.get_topology_desc(platform="tpu", topology_name=name, **more)
     except Exception as error:  # the plug-in's errors have no type of their own
         reason = str(error).strip().partition("\n")[0][:200]
         raise FlanError(f"--topology={name}: the TPU compiler knows no such slice ({reason}).") from error
     return Topology(name, found, tuple(int(n) for n in grid.split("x")), slices, described.devices)
+
+
+def _hide_flags_of_cpus() -> None:
+    """Takes what XLA_FLAGS says of CPUs away, for the TPU's compiler ends a process for a flag that it does not know.
+
+    It reads them when it first compiles. JAX's own backend reads them when it starts, so that it is started before.
+    """
+    flags = os.environ.get(_FLAGS, "").split()
+    others = [flag for flag in flags if not flag.startswith(_OF_CPUS)]
+    if len(others) < len(flags):
+        jax.devices("cpu")
+        os.environ[_FLAGS] = " ".join(others)

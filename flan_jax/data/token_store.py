@@ -289,11 +289,11 @@ class TokenStore:
     @property
     def names(self) -> tuple[str, ...]:
         """The datasets that are there."""
+        folders: list[Any]
         if isinstance(self._folder, RemotePath):  # a request for each would be slow
             folders = [path.parent for path in self._folder.glob(f"*/{staging.INFO}")]
         else:
-            every: list[Any] = list(self._folder.iterdir())
-        folders = [path for path in every if path.is_dir()]
+            folders = [path for path in self._folder.iterdir() if path.is_dir()]
         self._known = tuple(sorted(path.name for path in folders if not path.name.startswith(".")))
         return self._known
 
