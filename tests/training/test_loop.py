@@ -248,7 +248,7 @@ def test_a_start_that_is_not_finite_is_refused(prepared, tmp_path, number):
     ("changed", "message"),
     [
         ({"mixture": "flan_without_nil"}, "did you mean 'nli'"),
-        ({"mixture": "ss2"}, "did you mean 'flan_sst2'"),
+        ({"mixture": "ss2"}, "did you mean 'sst2'"),
         ({"mixture": "snli"}, "python -m flan_jax.prepare --mixture=snli"),
         ({"model": None}, "INITIAL_CHECKPOINT_PATH"),
         ({"vocabulary": "no/such"}, "no vocabulary at 'no/such'"),
