@@ -172,7 +172,11 @@ def configuration() -> settings.Reference:
     """Everything that a run file can set."""
     import gin
 
-    for module in ("flan_jax.training.configurables", "flan_jax.eval", "flan_jax.studies.settings"):  # what they make known to gin is looked at
+    for module in (
+        "flan_jax.training.configurables",
+        "flan_jax.eval",
+        "flan_jax.studies.settings",
+    ):  # what they make known to gin is looked at
         importlib.import_module(module)
     functions = {}
     for name in macros.FUNCTIONS:

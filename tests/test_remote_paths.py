@@ -45,11 +45,12 @@ OURS = {
     "compilation/program.py": {"Path(folder)"},  # a temporary folder
     "data/usable.py": {"Path(inspect.getfile(part))", "Path(__file__)"},
     "data/sources.py": {"Path(next(iter(flan_jax.tasks.__path__)))"},
-    "configuration.py": {"Path(__file__)"},
+    "gin_files.py": {"Path(__file__)"},
+    "options.py": {"Path(sys.orig_argv[1])"},  # the name that the program was started by
     "revision.py": {"Path(flan_jax.__file__)"},
     "own_tasks.py": {  # Python imports modules from this machine alone
-        "Path(getattr(module, 'SAMPLES', None) or Path(module.__file__).parent / 'samples')",
-        "Path(module.__file__)",
+        "Path(getattr(module, 'SAMPLES', None) or Path(module.__file__ or '').parent / 'samples')",
+        "Path(module.__file__ or '')",
         "Path(name)",
     },
     "checkpoint/lock.py": {"Path('/proc/sys/kernel/random/boot_id')", "Path(f'/proc/{pid}/stat')"},
