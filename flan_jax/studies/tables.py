@@ -66,11 +66,17 @@ def tuned_on(commands: Commands, groups: Iterable[Group]) -> dict[str, str]:
     return said
 
 
+def p_cell(gain: Gain) -> str:
+    """Holm's p: "p = 0.012", "p < 0.001", or nothing where there is no test."""
+    if gain.corrected is None:
+        return ""
+    return "p < 0.001" if gain.corrected < 0.001 else f"p = {gain.corrected:.3f}"
+
+
 def gain_cells(gain: Gain) -> tuple[str, str, str]:
     """A gain, its corrected interval, and the verdict with Holm's p, for a table."""
     interval = "–" if gain.interval is None else f"{signed(gain.interval[0])} to {signed(gain.interval[1])}"
-    p = "" if gain.corrected is None else f"{gain.corrected:.3f}"
-    return signed(gain.value), interval, f"{gain.verdict} p={p}".strip() if p else gain.verdict
+    return signed(gain.value), interval, f"{gain.verdict} {p_cell(gain)}".strip()
 
 
 def of_gains(found: Mapping[str, Mapping[str, Gain]]) -> Table:
@@ -83,7 +89,7 @@ def of_gains(found: Mapping[str, Mapping[str, Gain]]) -> Table:
             if name == MEAN:
                 bold.add(len(rows))
             interval = "–" if gain.interval is None else " to ".join(map(signed, gain.interval))
-            p = "" if gain.corrected is None else f"{gain.corrected:.3f}"
+            p = p_cell(gain).removeprefix("p = ").removeprefix("p ")
             count = str(gain.difference.examples)
             rows.append((comparison, title(name), gain.beside, count, signed(gain.value), interval, p, gain.verdict))
     return Table((("", len(head)),), head, rows, frozenset(bold))

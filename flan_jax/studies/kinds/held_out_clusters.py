@@ -6,6 +6,9 @@ evaluated; a model a seed. It stands beside the untuned model, asked with instru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from flan_jax.evaluation import clusters
 from flan_jax.reporting.tables import Table, cluster_title, percent, signed
 from flan_jax.studies import figures, paper
 from flan_jax.studies.document import Shown
@@ -55,7 +58,13 @@ def show(commands: Commands) -> Shown:
     by_name = {gain.name: gain for gain in tested}
     means = {c: by_name[c] if c in several else by_name[_shared(results, c, baselines)[0]] for c in whole}
     return Shown(
-        said=_said(means, by_name, len(tested)),
+        said=_said(
+            means,
+            by_name,
+            len(tested),
+            {c: _count(_shared(results, c, baselines), c) for c in means},
+            len(settings.seeds),
+        ),
         tables={"Held out clusters, zero-shot": _table(results, baselines, means, by_name)},
         figures=_figures(results, baselines, means),
         data={
@@ -73,6 +82,10 @@ def _shared(results: Results, cluster: str, baselines: list[str]) -> tuple[str, 
     return results.shared(cluster, [tuned_name(cluster), *baselines])
 
 
+def _count(shared: Sequence[str], cluster: str) -> str:
+    return f"{len(shared)} of {len(clusters.members(cluster))} datasets"
+
+
 def _means(results: Results, baselines: list[str], cluster: str) -> dict[str, object]:
     shared = _shared(results, cluster, baselines)
     tuned = results.mean(tuned_name(cluster), shared, cluster)
@@ -80,20 +93,41 @@ def _means(results: Results, baselines: list[str], cluster: str) -> dict[str, ob
     return {"tuned": tuned.mean, "tuned_of_seeds": list(tuned.runs), "untuned": untuned, "datasets": list(shared)}
 
 
-def _said(means: dict[str, Gain], by_name: dict[str, Gain], tests: int) -> tuple[str, ...]:
+def _said(
+    means: dict[str, Gain], by_name: dict[str, Gain], tests: int, counts: dict[str, str], seeds: int
+) -> tuple[str, ...]:
+    """The plain reading.
+
+    Args:
+      means: of each cluster.
+      by_name: of datasets and clusters.
+      tests: how many comparisons there are.
+      counts: of how many datasets each cluster's mean is, as "1 of 4 datasets".
+      seeds: tuned models of each cluster.
+    """
     lines = []
     for verdict, word in (("gain", "gain"), ("loss", "lose")):
-        found = [f"{cluster_title(c)} ({signed(g.value)})" for c, g in means.items() if g.verdict == verdict]
+        found = [
+            f"{cluster_title(c)} ({signed(g.value)} points, {counts[c]})"
+            for c, g in means.items()
+            if g.verdict == verdict
+        ]
         lines.append(f"Clusters that {word}: {', '.join(found)}." if found else f"No cluster {word}s for sure.")
     harmed = [name for name, gain in by_name.items() if gain.verdict == "loss" and name not in means]
     lines.append(
         f"Datasets on which tuning hurts: {', '.join(harmed)}." if harmed else "Tuning hurts no dataset for sure."
     )
+    together = (
+        f"an interval of 95 % for all {tests} comparisons together is" if tests > 1 else "its interval of 95 % is"
+    )
     lines.append(
         "A gain is the mean over seeds less the better of the untuned model's two ways of being asked. It counts where "
-        f"an interval of 95 % for all {tests} comparisons together is above 0, Holm's p is below 5 %, and every seed "
-        "gains."
+        f"{together} above 0, Holm's p is below 5 %, and every seed gains."
     )
+    if seeds == 1:
+        lines.append(
+            "One seed: another order of the rows may give another difference, which the interval does not hold."
+        )
     return tuple(lines)
 
 
@@ -119,7 +153,7 @@ def _table(results: Results, baselines: list[str], means: dict[str, Gain], by_na
         untuned = [percent(results.mean(one, shared, cluster).mean) for one in baselines]
         theirs = paper.ZERO_SHOT.get(cluster, {})
         printed = [f"{theirs[name]:.1f}" if name in theirs else "" for name in ("GPT-3 175B", "FLAN 137B")]
-        title = f"{cluster_title(cluster)}, mean of {len(shared)}"
+        title = f"{cluster_title(cluster)}, mean of {_count(shared, cluster)}"
         cells = (title, "", "", percent(score.random), *untuned, _cell(score))
         rows.append((*cells, *gain_cells(found), found.beside, *printed))
     return Table((("", len(head)),), head, rows, frozenset(bold))
@@ -128,7 +162,7 @@ def _table(results: Results, baselines: list[str], means: dict[str, Gain], by_na
 def _figures(results: Results, baselines: list[str], means: dict[str, Gain]) -> tuple[figures.Figure, ...]:
     names = list(means)
     shared = {c: _shared(results, c, baselines) for c in names}
-    lanes = [f"{cluster_title(c)}\n{len(shared[c])} dataset{'s' * (len(shared[c]) != 1)}" for c in names]
+    lanes = [f"{cluster_title(c)}\n{_count(shared[c], c)}" for c in names]
     series = [figures.Series(one, [100 * results.mean(one, shared[c], c).mean for c in names]) for one in baselines]
     tuned = [results.mean(tuned_name(c), shared[c], c) for c in names]
     half = [None if g.interval is None else 50 * (g.interval[1] - g.interval[0]) for g in means.values()]
