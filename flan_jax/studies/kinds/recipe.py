@@ -95,7 +95,7 @@ def judged_by(settings: Settings) -> tuple[str, ...]:
         if name not in tuned_on:
             raise FlanError(
                 f"JUDGED_BY has {name}, which is held out with CLUSTERS, shares text with them, or is not tuned on: a "
-                f"recipe is chosen by what its models are tuned on; {near_names(name, sorted(tuned_on))}."
+                f"recipe is chosen by what its models are tuned on; {near_names(name, sorted(tuned_on))}"
             )
     return tuple(dict.fromkeys(names))
 
