@@ -177,6 +177,7 @@ def cannot(doing: str, path: object, error: BaseException) -> FlanError:
 # ------------------------------------------------------------------------------------------------ what a storage says
 
 _CLIENTS = ("gcsfs", "google", "aiohttp", "botocore", "s3fs", "azure", "adlfs", "fsspec", "requests", "paramiko")
+_BACKENDS = "jax._src.xla_bridge"  # the module of JAX that starts devices
 # What a client's type or text says, and what it means.
 _STORAGE = (
     (
@@ -244,11 +245,27 @@ def one_line_errors() -> Iterator[None]:
         where = "the output, or a file that the system does not name" if path is None else path
         _end(str(cannot("read or write", where, error)), 2)
     except Exception as error:
+        if _raised_in(error) == _BACKENDS:
+            wanted = os.environ.get("JAX_PLATFORMS", "")
+            reason = str(error).strip().partition("\n")[0][:300] or "it is not installed"
+            _end(
+                f"JAX cannot start {f'JAX_PLATFORMS={wanted}' if wanted else 'its devices'} ({reason}): install what "
+                "drives them, as pip install -e '.[cuda]' does for NVIDIA's GPUs, or set JAX_PLATFORMS=cpu.",
+                2,
+            )
         if type(error).__module__.partition(".")[0] not in _CLIENTS:
             raise
         _end(f"cannot read or write object storage: {storage_reason(error)}.", 2)
     except KeyboardInterrupt:
         _end("stopped before it was done; the same command goes on where that is possible.", 130)
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the module that raised it; empty where nobody knows."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
 
 
 def _end(line: str, status: int) -> None:

@@ -133,3 +133,14 @@ def test_a_folder_where_nothing_may_be_removed():
     """One with the sticky bit, or that takes additions alone: what was written cannot take its place by a rename."""
     line = str(cannot("write", "runs/lock.json", PermissionError(errno.EPERM, os.strerror(errno.EPERM))))
     assert "operation not permitted; choose a place where you may write, remove and rename files" in line
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "tpus", "cuda,rocm"])
+def test_devices_that_jax_cannot_start(platforms):
+    """A build of JAX for CPUs, as most people have it first, ends in a line that names the variable."""
+    code = "from flan_jax.errors import one_line_errors\nwith one_line_errors():\n    import jax\n    jax.devices()"
+    environment = os.environ | {"JAX_PLATFORMS": platforms}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    said = [line for line in done.stderr.splitlines() if line.startswith("flan_jax: ")]
+    assert done.returncode == 2 and len(said) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert f"JAX_PLATFORMS={platforms}" in said[0] and "JAX_PLATFORMS=cpu" in said[0]
