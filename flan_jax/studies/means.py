@@ -11,7 +11,7 @@ from flan_jax import styles
 from flan_jax.errors import FlanError
 from flan_jax.studies import figures
 from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
-from flan_jax.studies.results import Gain, Results, Score, corrected, mean_gain
+from flan_jax.studies.results import Gain, Results, Score, corrected, mean_gain, mean_score
 from flan_jax.studies.settings import Settings
 
 MEAN = "mean"  # of all clusters, beside their names
@@ -144,19 +144,7 @@ class Means:
         """Of a cluster, or of "mean": the mean of the clusters' means."""
         if name != MEAN:
             return self._results.mean(group.arms[name].name, self.datasets[name], name)
-        each = [self.score(group, cluster) for cluster in self.datasets]
-        runs = tuple(statistics.fmean(values) for values in zip(*(one.runs for one in each), strict=True))
-        guessed = [one.random for one in each]
-        return Score(
-            MEAN,
-            statistics.fmean(runs),
-            runs,
-            statistics.stdev(runs) if len(runs) > 1 else None,
-            None,
-            min(one.examples for one in each),
-            "",
-            None if None in guessed else statistics.fmean(guessed),
-        )
+        return mean_score(MEAN, [self.score(group, cluster) for cluster in self.datasets])
 
     def over_templates(self, group: Group, name: str) -> float | None:
         """The standard deviation over templates, mean of a cluster's datasets, or of the clusters."""

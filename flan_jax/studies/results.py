@@ -95,6 +95,30 @@ class Gain:
         }
 
 
+def mean_score(name: str, scores: Sequence[Score]) -> Score:
+    """The mean of several scores: of a cluster's datasets, or of clusters.
+
+    Args:
+      name: of the mean.
+      scores: of the same seeds.
+
+    Returns:
+      Means and standard deviation over seeds, the fewest examples, and what guessing gives where it is known of all.
+    """
+    runs = tuple(statistics.fmean(values) for values in zip(*(one.runs for one in scores), strict=True))
+    guessed = [one.random for one in scores if one.random is not None]
+    return Score(
+        name,
+        statistics.fmean(runs),
+        runs,
+        statistics.stdev(runs) if len(runs) > 1 else None,
+        None,
+        min(one.examples for one in scores),
+        "",
+        statistics.fmean(guessed) if len(guessed) == len(scores) else None,
+    )
+
+
 class Results:
     """The finished evaluations of a study's arms."""
 
@@ -194,19 +218,7 @@ class Results:
 
     def mean(self, arm: str, datasets: Sequence[str], name: str) -> Score:
         """Of several datasets, as of a cluster."""
-        found = [self.score(arm, dataset) for dataset in datasets]
-        runs = tuple(statistics.fmean(values) for values in zip(*(one.runs for one in found), strict=True))
-        guessed = [one.random for one in found]
-        return Score(
-            name,
-            statistics.fmean(runs),
-            runs,
-            statistics.stdev(runs) if len(runs) > 1 else None,
-            None,
-            min(one.examples for one in found),
-            "",
-            None if None in guessed else statistics.fmean(guessed),
-        )
+        return mean_score(name, [self.score(arm, dataset) for dataset in datasets])
 
     def best(self, arms: Sequence[str], datasets: Sequence[str]) -> str:
         """The arm with the highest mean over datasets."""
