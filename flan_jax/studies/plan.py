@@ -16,6 +16,8 @@ from typing import Any
 
 from flan_jax import catalog, parts, styles
 from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.data.mixture_stream import LENGTHS
+from flan_jax.data.stream import ROWS_PER_BATCH
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.files import AnyPath, user_path
@@ -390,8 +392,8 @@ class Commands:
         if steps is None:
             raise FlanError("a study needs TRAIN with TRAIN_STEPS: say how long its models are tuned.")
         lengths = macros.get("TASK_FEATURE_LENGTHS") or {}
-        rows = steps * macros.get("BATCH_SIZE", 1)
-        slots = {side: rows * lengths.get(side, usual) for side, usual in _USUAL_LENGTHS.items()}
+        rows = steps * macros.get("BATCH_SIZE", ROWS_PER_BATCH)
+        slots = {side: rows * lengths.get(side, usual) for side, usual in LENGTHS.items()}
         return self._add(
             [TRAIN, tuning.parts.name, f"seed-{tuning.seed}"],
             TRAIN,
@@ -421,9 +423,6 @@ class Commands:
         words = [EVAL, output.name.rpartition("-")[0]]
         after = self._after(evaluation.model) + trained
         self._add(words, EVAL, argv, output, "results.json", after=after, model=evaluation.model)
-
-
-_USUAL_LENGTHS = {"inputs": 1024, "targets": 256}
 
 
 def _bindings(macros: Mapping[str, Any]) -> list[str]:

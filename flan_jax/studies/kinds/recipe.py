@@ -12,6 +12,7 @@ from typing import Any
 from flan_jax import catalog, values
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError, near_names
+from flan_jax.reporting.statistics import MIN_PAIRS
 from flan_jax.reporting.tables import Table, cluster_title, percent
 from flan_jax.studies import figures, judging, recipes
 from flan_jax.studies import plan as plans
@@ -35,7 +36,6 @@ POINTS = (
 JUDGED_BY = ("rte", "cb", "copa", "sst2", "glue_mrpc", "arc_easy", "natural_questions", "bool_q", "squad_v1")
 JUDGED_BY += ("cosmos_qa", "winogrande", "trec", "wmt16_translate_deen", "ag_news_subset", "samsum", "common_gen")
 SEEDS = "SEEDS"  # of a point: its own, in place of the first of TUNING_SEEDS
-_EXAMPLES = 50  # dev examples of a dataset, the fewest that are tested; fewer where EVAL has fewer
 
 
 def name_of(point: Mapping[str, Any]) -> str:
@@ -103,7 +103,7 @@ def judged_by(settings: Settings) -> tuple[str, ...]:
 def tunings(settings: Settings) -> dict[str, tuple[Tuning, ...]]:
     """The models of each point, one for each seed."""
     mixture, judged = plans.without(settings.clusters), judged_by(settings)
-    fewest = min(_EXAMPLES, settings.evaluate.get("MAX_EXAMPLES") or _EXAMPLES)
+    fewest = min(MIN_PAIRS, settings.evaluate.get("MAX_EXAMPLES") or MIN_PAIRS)
     examples = settings.train.get("MAX_DEV_EXAMPLES", fewest)
     found = {}
     for name, point in points(settings).items():
