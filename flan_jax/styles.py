@@ -150,6 +150,8 @@ def parse(name: str) -> TextStyle:
       ...
       flan_jax.errors.FlanError: unknown style 'no_tempalte': did you mean 'no_template' or '4_templates'? it is ...
     """
+    if not isinstance(name, str):
+        raise FlanError(f"unknown style {name!r}: a style is a name, such as {_EXAMPLES[0]!r} or {_EXAMPLES[-2]!r}.")
     style: dict[str, Any] = {}
     position = 0
     while position < len(name):

@@ -49,6 +49,10 @@ def test_units_for_a_launcher(tmp_path, capsys):
         ([*TINY, "--gin.TRAIN={'MODEL_DIR': 'here'}"], "MODEL_DIR"),
         ([*TINY, "--gin.TRAIN={'TRAIN_STEP': 3}"], "TRAIN_STEPS"),
         ([*TINY, "--gin.EVAL={'STYLE': 'gpt3'}"], "STYLE"),
+        ([*TINY, "--gin.DATA='no/such'"], "DATA is 'no/such': there is no such folder"),
+        ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(1,)"], "unknown style 1"),
+        ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(b'gpt3',)"], "unknown style b'gpt3'"),
+        ([*TINY, "--gin.STUDY='role_of_instructions'", "--gin.POINTS=((1, 2),)"], "unknown style 1"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path, capsys, arguments, said):
@@ -65,3 +69,24 @@ def test_another_kind_of_data_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         study.main([*TINY, f"--gin.STUDY_DIR='{tmp_path}'", "--dry_run"])
     assert "made from DATA tfds, not samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"clusters": ["sentiment"], "datasets": [1]},
+        {"clusters": ["sentiment"], "datasets": [None]},
+        {"clusters": "nli", "datasets": ["sst2"]},
+        {"clusters": [], "datasets": []},
+        {"clusters": ["nope"], "datasets": ["sst2"]},
+        {"clusters": ["sentiment"], "datasets": ["nope"]},
+        {"clusters": ["sentiment"], "datasets": ["rte"]},  # of what is held out
+    ],
+)
+def test_a_recipe_that_was_edited_is_refused(tmp_path, capsys, seen):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"macros": {}, "seen": seen}))
+    with pytest.raises(SystemExit):
+        study.main([*TINY, f"--gin.STUDY_DIR='{tmp_path / 'studies'}'", f"--gin.RECIPE='{recipe}'", "--dry_run"])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"RECIPE {recipe}" in said, said

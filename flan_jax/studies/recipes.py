@@ -40,15 +40,20 @@ def read(path: str, held_out: Sequence[str]) -> dict[str, Any]:
     try:
         found = from_json(file.read_text(encoding="utf-8"))
         macros, seen = found["macros"], found["seen"]
-        clusters, datasets = list(seen["clusters"]), set(seen["datasets"])
-        if not isinstance(macros, dict):
+        clusters, datasets = seen["clusters"], seen["datasets"]
+        listed = isinstance(clusters, list) and isinstance(datasets, list) and clusters and datasets
+        if not (isinstance(macros, dict) and listed and all(isinstance(name, str) for name in clusters + datasets)):
             raise TypeError
+        for name in clusters:
+            catalog.cluster(name)
+        for name in datasets:
+            catalog.dataset(name)
     except OSError as error:
         raise cannot("read the recipe", path, error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise FlanError(f"RECIPE {path} is not what python -m flan_jax.study writes: choose it again.") from error
     for record in (record for name in held_out for record in catalog.named(name)):
-        if not catalog.is_held_out(record, clusters):
+        if not catalog.is_held_out(record, {*clusters, *(catalog.dataset(name).cluster for name in datasets)}):
             raise FlanError(
                 f"RECIPE {path} was chosen on clusters that the paper's rule counts with {record.cluster}, which this "
                 f"study holds out: choose it with CLUSTERS that have {record.cluster} too, or leave it out here."

@@ -162,6 +162,8 @@ def study(
     )
     macros_of_budget = macro_values("BUDGET_TRAIN", budget or {}, "train", OWN_TRAIN)
     own = macros_of_budget if train is None else macro_values("TRAIN", train, "train", OWN_TRAIN)
+    if data not in ("samples", "tfds") and "://" not in data and not user_path(data, "DATA").is_dir():
+        raise FlanError(f"DATA is {data!r}: there is no such folder; give 'samples', 'tfds', or a folder of data.")
     data_text = data if data in ("samples", "tfds") or "://" in data else str(user_path(data, "DATA").absolute())
     return Settings(
         name=name,
