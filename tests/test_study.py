@@ -49,6 +49,15 @@ def test_units_for_a_launcher(tmp_path, capsys):
         ([*TINY, "--gin.TRAIN={'MODEL_DIR': 'here'}"], "MODEL_DIR"),
         ([*TINY, "--gin.TRAIN={'TRAIN_STEP': 3}"], "TRAIN_STEPS"),
         ([*TINY, "--gin.EVAL={'STYLE': 'gpt3'}"], "STYLE"),
+        ([*TINY, "--gin.BASELINES=('lettered_options_5_shots', '5_shots_lettered_options')"], "BASELINES has"),
+        (
+            [
+                *TINY,
+                "--gin.STUDY='options'",
+                "--gin.POINTS=('without_options_5_templates', '5_templates_without_options')",
+            ],
+            "POINTS has the style",
+        ),
         ([*TINY, "--gin.DATA='no/such'"], "DATA is 'no/such': there is no such folder"),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(1,)"], "unknown style 1"),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(b'gpt3',)"], "unknown style b'gpt3'"),

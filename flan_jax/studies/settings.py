@@ -143,7 +143,8 @@ def study(
       FlanError: a value of another kind, a name that is there twice, a macro that the study sets itself, or a recipe
         that was chosen on what is held out.
     """
-    for what, listed in (("MODELS", models), ("CLUSTERS", clusters), ("TUNING_SEEDS", seeds), ("BASELINES", baselines)):
+    asked = [styles.parse(style).name for style in baselines]  # one style may be written in two ways
+    for what, listed in (("MODELS", models), ("CLUSTERS", clusters), ("TUNING_SEEDS", seeds), ("BASELINES", asked)):
         if twice := next((one for one in listed if list(listed).count(one) > 1), None):
             raise FlanError(f"{what} has {twice!r} twice: leave one out.")
     of_clusters = {

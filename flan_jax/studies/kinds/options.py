@@ -45,6 +45,8 @@ def asked(settings: Settings) -> tuple[str, ...]:
     for style in found:
         if style.words != styles.INSTRUCTIONS or style.shots:
             raise FlanError(f"POINTS has {style.name}: the study compares instructions, such as {', '.join(STYLES)}.")
+        if found.count(style) > 1:
+            raise FlanError(f"POINTS has the style {style.name} twice: leave one out.")
     return tuple(style.name for style in found)
 
 
