@@ -1,9 +1,9 @@
 """Continuations of prompts: the prompt in one pass, then a token at a time with a cache of keys and values.
 
 Prompts of similar length share a batch. Rows, length of the prompt and room for new tokens come in a few sizes, and
-each combination is compiled once; the loop over tokens runs on the device. What a row gets depends on its own prompt
-alone, whatever else is in the batch (up to rounding). An encoder-decoder encodes the prompt; its decoder starts with
-id 0, as T5's does.
+each combination is compiled once; the loop over tokens runs on the device. When most rows of a large batch have ended,
+the others go on in a smaller one. What a row gets depends on its own prompt alone, whatever else is in the batch (up
+to rounding). An encoder-decoder encodes the prompt; its decoder starts with id 0, as T5's does.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ VERSION = 1  # raised when the same weights and prompts come to give other texts
 PROMPT_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)
 NEW_TOKENS = (16, 64, 256, 1024)
 ROWS = (1, 4, 16, 64)
+_FEWEST_ROWS_MOVED = 16  # on a shard; a smaller batch takes hardly less time, as each step reads all weights
 _STEPS_BETWEEN_CHECKS = 8  # tokens that a row may go on after the host's test would have ended it
 
 
@@ -80,6 +81,13 @@ class _State(NamedTuple):
     is_done_B: jax.Array
     is_finite_B: jax.Array
     step: jax.Array
+
+    def rows(self, numbers_R: jax.Array) -> _State:
+        """Rows by their numbers, in order."""
+        others = {
+            key: jnp.take(x, numbers_R, axis=0) for key, x in self._asdict().items() if key not in ("cache", "step")
+        }
+        return _State(cache=self.cache.rows(numbers_R), step=self.step, **others)
 
 
 class Generator:
@@ -140,7 +148,7 @@ class Generator:
 
     @property
     def compile_count(self) -> int:
-        """Programs compiled so far; at most two for each size of a batch and way to choose tokens."""
+        """Programs compiled so far; at most three for each size of a batch and way to choose tokens."""
         return len(self._compiled)
 
     def generate(
@@ -239,13 +247,21 @@ class Generator:
         def start(params: Any, *inputs: Any) -> _State:
             return self._started(params, room, choose.kind, *inputs)
 
-        def advance(params: Any, state: _State, until: jax.Array, ends_1xV: jax.Array, numbers: tuple) -> _State:
-            return self._advanced(params, choose.kind, state, until, ends_1xV, numbers)
+        def advance(
+            params: Any, state: _State, until: jax.Array, fewest: jax.Array, ends_1xV: jax.Array, numbers: tuple
+        ) -> _State:
+            return self._advanced(params, choose.kind, state, until, fewest, ends_1xV, numbers)
+
+        def move(params: Any, state: _State, numbers_R: jax.Array) -> _State:
+            del params
+            return state.rows(numbers_R)
 
         inputs = (*arrays, ends_1xV, choose.numbers)
-        key = (*arrays[0].shape, room, choose.kind)
-        state = self._program(("start", *key), start, *inputs)(self._params, *inputs)
+        num_rows, length = arrays[0].shape
+        state = self._program(("start", num_rows, length, room, choose.kind), start, *inputs)(self._params, *inputs)
         end = int(arrays[2].max())
+        standing = np.arange(num_rows)  # which row of the batch each row of the state is
+        found: list[Generation | None] = [None] * num_rows
         while True:
             shown = (state.step, state.tokens_BxT, state.counts_B, state.is_done_B, state.is_finite_B)
             step, tokens, counts, done, finite = jax.device_get(shown)
@@ -253,15 +269,30 @@ class Generator:
                 enough = [is_complete(tuple(row[:count].tolist())) for row, count in zip(tokens, counts, strict=True)]
                 done = done | np.array(enough)
                 state = state._replace(is_done_B=jax.device_put(done, state.is_done_B.sharding))
-            if done.all() or step >= end:
-                break
+            is_over = done.all() or step >= end
+            fewer = self._fewer_rows(len(standing))
+            if is_over or (~done).sum() <= fewer:
+                for b, row, count, ok in zip(standing, tokens, counts, finite, strict=True):
+                    found[b] = _generation(row[:count].tolist(), ends_1xV, is_finite=bool(ok))
+            if is_over:
+                return found
+            if (~done).sum() <= fewer:
+                numbers = np.argsort(done, kind="stable")[:fewer].astype(np.int32)  # those that go on come first
+                key = ("move", len(standing), fewer, length, room)
+                state, standing = (
+                    self._program(key, move, state, numbers)(self._params, state, numbers),
+                    standing[numbers],
+                )
+                fewer = self._fewer_rows(fewer)
             until = np.int32(end if is_complete is None else min(step + _STEPS_BETWEEN_CHECKS, end))
-            program = self._program(("advance", *key), advance, state, until, ends_1xV, choose.numbers, donated=1)
-            state = program(self._params, state, until, ends_1xV, choose.numbers)
-        return [
-            _generation(row[:count].tolist(), ends_1xV, is_finite=bool(ok))
-            for row, count, ok in zip(tokens, counts, finite, strict=True)
-        ]
+            more = (until, np.int32(fewer), ends_1xV, choose.numbers)
+            key = ("advance", len(standing), length, room, choose.kind)
+            state = self._program(key, advance, state, *more, donated=1)(self._params, state, *more)
+
+    def _fewer_rows(self, rows: int) -> int:
+        """Rows of the smaller batch in which the rest of a batch goes on; 0 where there is none."""
+        fewest = _FEWEST_ROWS_MOVED * partitioning.rows_per_shard_of(self._mesh)
+        return max((n for n in self._rows if fewest <= n < rows), default=0)
 
     def _search(
         self, arrays: tuple[np.ndarray, ...], ends_1xV: np.ndarray, room: int, choose: Beams
@@ -367,8 +398,16 @@ class Generator:
         )
 
     def _advanced(
-        self, params: Any, kind: str, state: _State, until: jax.Array, ends_1xV: jax.Array, numbers: tuple
+        self,
+        params: Any,
+        kind: str,
+        state: _State,
+        until: jax.Array,
+        fewest: jax.Array,
+        ends_1xV: jax.Array,
+        numbers: tuple,
     ) -> _State:
+        """More tokens, up to so many of a row, while more than the fewest rows go on."""
         room = state.tokens_BxT.shape[1]
 
         def advance(s: _State) -> _State:
@@ -387,7 +426,7 @@ class Generator:
                 step=s.step + 1,
             )
 
-        return jax.lax.while_loop(lambda s: (s.step < until) & ~s.is_done_B.all(), advance, state)
+        return jax.lax.while_loop(lambda s: (s.step < until) & ((~s.is_done_B).sum() > fewest), advance, state)
 
 
 def _generation(

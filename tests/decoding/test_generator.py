@@ -211,6 +211,41 @@ def test_a_mesh_generates_the_same(llama):
     )
 
 
+@pytest.mark.parametrize("config", [LLAMA, T5], ids=["decoder", "encoder_decoder"])
+def test_the_last_rows_of_a_large_batch_go_on_in_a_smaller_one(config):
+    model, params = _model(config)
+    prompts = _prompts(50, seed=5, longest=8)
+    limits = [int(n) for n in np.random.default_rng(6).choice([1, 3, 5, 24], 50, p=[0.3, 0.3, 0.2, 0.2])]
+    sizes = {"prompt_lengths": (8,), "new_tokens": (24,)}
+    alone = Generator(model, params, EOS, rows=(1,), **sizes).generate(prompts, limits)
+    large = Generator(model, params, EOS, rows=(1, 4, 16, 64), **sizes)
+    assert large.generate(prompts, limits) == alone
+    assert large.compile_count == 4  # first token, loop, the move, and the loop of the smaller batch
+    draws = Sampling(temperature=1.2, seed=2)
+    drawn = Generator(model, params, EOS, rows=(1,), **sizes).generate(prompts, limits, choose=draws)
+    assert [g.tokens for g in drawn].count(()) < 50 and drawn != alone
+    # The same prompt twice is another draw, by its place among all prompts and not by its batch.
+    assert large.generate(prompts, limits, choose=draws) == drawn
+
+
+def test_rows_that_are_complete_are_left_when_a_batch_is_moved(llama):
+    prompts, sizes = _prompts(60, seed=7, longest=8), {"prompt_lengths": (8,), "new_tokens": (40,)}
+    generator = Generator(*llama, EOS, rows=(16, 64), **sizes)
+    whole = Generator(*llama, EOS, rows=(1,), **sizes).generate(prompts, 40)
+    found = generator.generate(prompts, 40, is_complete=lambda tokens: len(tokens) >= 9 and tokens[2] % 8 > 0)
+    assert any(len(g.tokens) > 30 for g in found) and sum(len(g.tokens) < 20 for g in found) > 30
+    assert generator.compile_count == 4
+    assert [w.tokens[: len(g.tokens)] for g, w in zip(found, whole, strict=True)] == [g.tokens for g in found]
+
+
+def test_a_mesh_moves_the_last_rows_too(llama):
+    prompts, limits = _prompts(100, seed=8, longest=8), [2] * 80 + [12] * 20
+    sizes = {"prompt_lengths": (8,), "new_tokens": (12,), "rows": (16, 64)}
+    generator = Generator(*llama, EOS, mesh=partitioning.make_mesh(data=2, tensor=4), **sizes)
+    assert generator.generate(prompts, limits) == Generator(*llama, EOS, **sizes).generate(prompts, limits)
+    assert generator.compile_count == 4
+
+
 def test_what_cannot_be_generated(llama):
     generator = Generator(*llama, EOS, **SIZES)
     assert generator.generate([], 3) == []
