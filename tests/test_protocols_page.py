@@ -1,4 +1,4 @@
-"""docs/protocols.md: our own columns say what the code does."""
+"""docs/protocols.md and its tables: our own columns say what the code does."""
 
 import functools
 import json
@@ -10,23 +10,25 @@ import pytest
 from flan_jax import catalog, metrics, protocol, styles, ways
 from flan_jax.splits import resolve_splits
 
-PAGE = Path(__file__).parents[1] / "docs" / "protocols.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, DATASETS, PROMPTS = (DOCS / f"{name}.md" for name in ("protocols", "protocols_datasets", "protocols_prompts"))
 GPT3 = styles.parse("gpt3")
 NAMES = [record.name for record in catalog.datasets()]
 RECORDS = 100_000  # of every split, for what the split rules say
 
 
 @functools.cache
-def _rows(head):
-    """The cells of the table whose first line begins with these cells, without its head."""
-    lines = PAGE.read_text(encoding="utf-8").splitlines()
+def _rows(page, head, tables=1):
+    """The cells of a page's tables whose first lines begin with these cells, without their heads."""
+    lines = page.read_text(encoding="utf-8").splitlines()
     starts = [i for i, line in enumerate(lines) if line.startswith(head)]
-    assert len(starts) == 1, f"{PAGE.name} must have one table that begins with {head!r}"
+    assert len(starts) == tables, f"{page.name} must have {tables} tables that begin with {head!r}, not {len(starts)}"
     rows = []
-    for line in lines[starts[0] + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    for start in starts:
+        for line in lines[start + 2 :]:
+            if not line.startswith("|"):
+                break
+            rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
     return rows
 
 
@@ -79,21 +81,21 @@ def _named(rows):
 
 
 def test_every_dataset_has_one_row():
-    rows = _rows("| dataset | our test set |")
+    rows = _rows(DATASETS, "| dataset | our test set |")
     assert sorted(name for row in rows for name in _codes(row[0])) == sorted(NAMES)
     assert {len(row) for row in rows} == {9}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_our_test_sets_metrics_and_stops(name):
-    assert tuple(_named(_rows("| dataset | our test set |"))[name][1:5]) == own_cells(catalog.dataset(name))
+    assert tuple(_named(_rows(DATASETS, "| dataset | our test set |"))[name][1:5]) == own_cells(catalog.dataset(name))
 
 
 def test_our_prompts():
-    rows = _rows("| dataset | ours | released code |")
+    rows = _rows(PROMPTS, "| dataset | ours | released code |")
     assert {len(row) for row in rows} == {5}
     found = _named(rows)
-    only_ours = re.search(r"^Only we have a prompt .*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    only_ours = re.search(r"^Only we have a prompt .*$", PROMPTS.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted([*found, *_codes(only_ours.group())]) == sorted(NAMES)
     assert {name: row[1] for name, row in found.items()} == {name: prompt_cell(catalog.dataset(name)) for name in found}
 
@@ -146,7 +148,7 @@ def _in_general():
 
 
 def test_what_holds_for_all_datasets():
-    rows = _rows("| what | ours | paper |")
+    rows = _rows(PAGE, "| what | ours | paper |", tables=7)
     assert {len(cells) for cells in rows} == {6}
     expected = {row: list(map(str, codes)) for row, codes in _in_general().items()}
     assert {cells[0]: _codes(cells[1]) for cells in rows if cells[0] in expected} == expected
