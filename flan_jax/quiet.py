@@ -44,9 +44,15 @@ def has_tpu() -> bool:
 def quiet_tpu() -> None:
     """Keeps libtpu quiet on a machine without a TPU, where JAX tries it and goes on without; by `import flan_jax` too.
 
-    It complains that nobody tells it of which kind the TPU is and on which hosts; so it is told.
+    Where JAX_PLATFORMS names the platforms, JAX does not try it.
     """
-    if os.environ.get(_LEVEL) != "0" and not os.environ.get("JAX_PLATFORMS") and not has_tpu():
+    if not os.environ.get("JAX_PLATFORMS"):
+        describe_tpu()
+
+
+def describe_tpu() -> None:
+    """Tells libtpu the kind of the TPU and its hosts, where there is none: it complains of what it is not told."""
+    if os.environ.get(_LEVEL) != "0" and not has_tpu():
         for name, value in _NO_TPU.items():
             os.environ.setdefault(name, value)
 

@@ -47,7 +47,8 @@ _DEFAULT_BUDGET = "small"
 def unit_of(step: plans.Step) -> work.Unit:
     """A step as launchers start it."""
     job = {plans.TRAIN: work.TRAIN, plans.EVAL: work.EVAL}.get(step.job, work.PROGRAM)
-    return work.Unit(step.name, job, step.argv, step.output, step.after)
+    done = step.done if step.job == plans.CONVERT else ""  # there as a whole or not at all, and refused where it is
+    return work.Unit(step.name, job, step.argv, step.output, step.after, done)
 
 
 def run(
@@ -100,14 +101,16 @@ def run(
     by_name = {step.name: step for step in left}
 
     def take(unit: work.Unit) -> int:
-        began = time.monotonic()
+        step, began = by_name[unit.name], time.monotonic()
+        was_there = (
+            bool(step.done) and (user_path(step.output) / step.done).exists()
+        )  # made by a launcher: it takes no time here
         status = execute(unit, restarts)
         if not status:
-            step = by_name[unit.name]
             if not (user_path(step.output) / step.done).exists():
                 say(f"{step.name} ended well and left no {step.done or 'folder'} in {step.output}")
                 return 1
-            records.keep(settings.folder, step, time.monotonic() - began)
+            records.keep(settings.folder, step, None if was_there else time.monotonic() - began)
         return status
 
     done = {step.name for step in commands.steps} - set(by_name)

@@ -253,7 +253,7 @@ def read_units(path: str | files.AnyPath) -> list[Unit]:
     file = files.user_path(path, "--units")
     try:
         found = [
-            Unit(one["name"], one["job"], tuple(one["argv"]), one["output"], tuple(one["after"]))
+            Unit(one["name"], one["job"], tuple(one["argv"]), one["output"], tuple(one["after"]), one.get("done", ""))
             for one in json.loads(file.read_text(encoding="utf-8"))["units"]
         ]
     except OSError as error:
@@ -262,7 +262,7 @@ def read_units(path: str | files.AnyPath) -> list[Unit]:
         raise FlanError(f"{path} holds no units: write it with python -m flan_jax.study --units={path}.") from error
     names: list[str] = []
     for unit in found:
-        words = [unit.name, unit.job, unit.output, *unit.argv, *unit.after]
+        words = [unit.name, unit.job, unit.output, unit.done, *unit.argv, *unit.after]
         ours = unit.argv[:1] == ("-m",) and unit.argv[1:2] and str(unit.argv[1]).startswith("flan_jax.")
         if not all(isinstance(word, str) for word in words) or not ours or unit.name in names:
             raise FlanError(f"{path}: unit {len(names)} is none of a study: write it with python -m flan_jax.study.")

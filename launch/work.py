@@ -34,6 +34,8 @@ class Unit:
       argv: the arguments of Python.
       output: the folder that it writes to; "" if that is not known.
       after: names of units that have to be done before.
+      done: a file in the output folder that is there when nothing is left to do; "" if there is none but an
+        evaluation's results.
     """
 
     name: str
@@ -41,16 +43,18 @@ class Unit:
     argv: tuple[str, ...]
     output: str = ""
     after: tuple[str, ...] = ()
+    done: str = ""
 
     def is_done(self) -> bool:
-        """Whether nothing is left to do: an evaluation that has its results. A training run sees that by itself.
+        """Whether nothing is left to do: what says so is in its folder. A training run sees that by itself.
 
         Raises:
           FlanError: the output folder cannot be looked into.
         """
-        if self.job != EVAL:
+        done = "results.json" if self.job == EVAL else self.done
+        if not done:
             return False
-        found = files.user_path(self.output, "--output") / "results.json"
+        found = files.user_path(self.output, "--output") / done
         with files.written(found, "read"):
             return found.is_file()
 

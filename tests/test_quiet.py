@@ -147,3 +147,16 @@ def test_jax_without_a_tpu_is_quiet(level, silent, tmp_path):
     code = "import flan_jax, jax; assert jax.devices()[0].platform != 'tpu'"
     heard, status = stderr_of(tmp_path, "-c", code, level=level, JAX_PLATFORMS="")
     assert status == 0 and ("could not determine TPU" not in heard) == silent, heard
+
+
+def test_libtpu_is_told_of_a_tpu_where_it_is_asked_for(monkeypatch):
+    """A plan for a slice asks it, on any platform; JAX itself does not where the platforms are named."""
+    for name in quiet._NO_TPU:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(quiet, "has_tpu", lambda: False)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet.quiet_tpu()
+    assert not any(name in os.environ for name in quiet._NO_TPU)
+    quiet.describe_tpu()
+    assert {name: os.environ[name] for name in quiet._NO_TPU} == quiet._NO_TPU

@@ -13,6 +13,7 @@ import jax
 
 from flan_jax.chips import Chip, chip
 from flan_jax.errors import FlanError
+from flan_jax.quiet import describe_tpu
 
 _FLAGS, _OF_CPUS = "XLA_FLAGS", "--xla_cpu_"
 
@@ -59,6 +60,7 @@ def load(name: str, slices: int = 1) -> Topology:
         raise FlanError("the TPU compiler is not installed: pip install -e '.[tpu]' (libtpu; no TPU is needed).")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this is no TPU machine, so nobody would answer
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    describe_tpu()
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no device is held, so several may compile at once
     from jax.experimental import topologies
 

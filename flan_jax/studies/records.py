@@ -53,13 +53,13 @@ def is_done(folder: AnyPath, step: Step) -> bool:
     return there and (step.job == CONVERT or _kept(folder, step) is not None)
 
 
-def keep(folder: AnyPath, step: Step, seconds: float) -> None:
-    """Writes down that a step is done."""
+def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:
+    """Writes down that a step is done, and how long it took; None where it was done elsewhere."""
     make_folder(folder / _STEPS)
     about = {
         "step": step.name,
         "argv": list(step.argv),
-        "seconds": round(seconds, 1),
+        "seconds": None if seconds is None else round(seconds, 1),
         "slots": step.slots,
         "model": step.model,
         "job": step.job,

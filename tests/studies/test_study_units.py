@@ -5,6 +5,8 @@ import json
 import pytest
 
 from flan_jax import study
+from flan_jax.launch import sweep
+from flan_jax.studies import records
 
 
 @pytest.mark.parametrize("done", [0, 1])
@@ -23,3 +25,24 @@ def test_units_wait_for_no_step_that_is_done(settings_of, tmp_path, done):
     ]
     names = [unit["name"] for unit in units]
     assert all(name in names for unit in units for name in unit["after"])
+
+
+def test_a_conversion_that_a_launcher_made_is_not_made_again(settings_of, tmp_path, capsys):
+    """A stopped launcher is started again with the same file of units."""
+    study.run(
+        settings_of("held_out_clusters", STUDY_DIR=str(tmp_path / "s")), ["again"], units=str(tmp_path / "u.json")
+    )
+    first = len(sweep.read_units(tmp_path / "u.json"))
+    (tmp_path / "s/models/tiny").mkdir(parents=True)
+    (tmp_path / "s/models/tiny/manifest.json").write_text("{}")
+    sweep.main([f"--units={tmp_path}/u.json", "--dry_run", "--json"])
+    left = json.loads(capsys.readouterr().out.splitlines()[-1])["units"]
+    assert len(left) == first - 1 and not any(unit["name"].startswith("convert") for unit in left)
+    assert not any(name.startswith("convert") for unit in left for name in unit["after"])
+
+
+def test_a_step_that_found_all_done_says_nothing_of_time(settings_of, tmp_path):
+    asked = settings_of("held_out_clusters", STUDY_DIR=str(tmp_path))
+    step = next(one for one in study.kinds.study(asked.name).plan(asked).steps if one.job == "train")
+    records.keep(tmp_path, step, None)
+    assert records.estimates(tmp_path, [step])[step.name].of == 0
