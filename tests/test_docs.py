@@ -1,4 +1,4 @@
-"""README and the pages under docs/: short enough, and what they name exists."""
+"""README and the pages under docs/: short enough, and the commands that they name exist."""
 
 import re
 from pathlib import Path
@@ -14,24 +14,8 @@ GIN = {"--gin_file", "--gin", "--help"}
 PAGES += [ROOT / name for name in ("AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 
 
-def _anchors(page):
-    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
-
-
 def test_readme_is_a_page_and_a_half():
     assert len((ROOT / "README.md").read_text(encoding="utf-8")) <= 9_000
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-        if target.startswith("http"):
-            continue
-        name, _, anchor = target.partition("#")
-        path = (page.parent / name).resolve() if name else page
-        assert path.exists(), f"{page.name} links to {target}"
-        assert not anchor or anchor in _anchors(path), f"{page.name} links to {target}, which has no such heading"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
