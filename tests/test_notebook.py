@@ -5,6 +5,9 @@ import nbclient
 import nbformat
 import pytest
 
+from flan_jax import configuration, quickstart
+from flan_jax.studies import plan, settings  # noqa: F401 - gin files bind arguments of a study
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 # What stands in for the first model and its minutes: a random one, two steps, and the samples of two datasets.
@@ -43,6 +46,7 @@ def executed(tmp_path, monkeypatch, one_device):
     monkeypatch.setenv("XLA_FLAGS", one_device["XLA_FLAGS"])
 
     def run(notebook):
+        """Nothing that it shows may be a warning."""
         nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
         outputs = {cell.source: cell.outputs for cell in code(notebook)}
         assert not [o for of_cell in outputs.values() for o in of_cell if o.output_type == "error"]
@@ -56,6 +60,7 @@ def executed(tmp_path, monkeypatch, one_device):
             )
             for source, of_cell in outputs.items()
         }
+        assert not [text for text in shown.values() if "WARNING" in text or "deprecated" in text]
         return shown, {kind: kinds.count(kind) for kind in ("image/png", "image/svg+xml")}
 
     return run
@@ -74,6 +79,31 @@ def test_cells_are_short(name):
     """What is read in a sitting: nobody looks at a cell that is longer than the screen."""
     for cell in read(name).cells:
         assert len(cell.source.splitlines()) <= 22 and len(cell.source) <= 1600, cell.source
+
+
+def test_the_recipe_is_the_quickstarts():
+    """tune_and_score says so; every value that a study's file binds is one that a reader sees in a cell."""
+    given = {}
+    for cell in code(read("tune_and_score.ipynb")):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+                given[node.targets[0].id] = node.value
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "macros":
+                given = {word.arg: word.value for word in node.keywords} | given  # WEIGHTS=WEIGHTS says nothing
+
+    def value(name):
+        node = given[name]
+        return value(node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+    configuration.parse([quickstart.FILE], ["STUDY_DIR = 'x'", "DATA = 'samples'"])
+    recipe = configuration.macro("TRAIN") | configuration.macro("EVAL")
+    recipe |= {"MODEL": configuration.macro("MODELS")[0], "SCORED": configuration.macro("DATASETS")[0]}
+    assert {name: value(name) for name in recipe} == recipe
+    (cluster,) = configuration.macro("CLUSTERS")
+    mixture = {"mixture": value("TUNED_ON"), "weights": value("WEIGHTS")}
+    assert mixture == plan.held_out_mixture(cluster)
+    shown = "\n".join(cell.source for cell in read("tune_and_score.ipynb").cells)
+    assert all(f'"{style}"' in shown for style in configuration.macro("BASELINES"))
 
 
 @pytest.mark.slow
