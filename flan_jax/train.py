@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.Parser(
         prog="python -m flan_jax.train",
         description=__doc__,
+        formatter_class=options.AsWritten,
         epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; macros are listed in the file.",
     )
     parser.add_argument("--tasks", **options.TASKS)

@@ -1,5 +1,6 @@
 """README and the pages under docs/: short enough, and the commands that they name exist."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -42,3 +43,26 @@ def test_tables_have_heads(page):
     for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
         if line.startswith("|") and not before.startswith("|"):
             assert re.fullmatch(r"\|[\s:|-]+\|", after), f"{page.name}: {line}"
+
+
+def _extras():
+    """The extras of setup.py, which calls `setup` with what it holds."""
+    (call,) = (
+        node.value
+        for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    )
+    (given,) = (word.value for word in call.keywords if word.arg == "extras_require")
+    return set(ast.literal_eval(given))
+
+
+def test_extras_are_on_the_pages_and_those_on_the_pages_exist():
+    known, shown = _extras(), set()
+    for path in [*PAGES, *(ROOT / "flan_jax").rglob("*.py"), *(ROOT / "launch").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        named = [n for listed in re.findall(r"pip install [^\n`]*?\.\[([\w,]+)\]", text) for n in listed.split(",")]
+        named += re.findall(r"\bextra `(\w+)`", text)
+        assert set(named) <= known, f"{path.relative_to(ROOT)} names an extra that setup.py does not have"
+        if path in PAGES:
+            shown |= set(named)
+    assert shown == known, "each is told of on a page, with what it is for"
