@@ -65,4 +65,4 @@ def test_extras_are_on_the_pages_and_those_on_the_pages_exist():
         assert set(named) <= known, f"{path.relative_to(ROOT)} names an extra that setup.py does not have"
         if path in PAGES:
             shown |= set(named)
-    assert shown == known, "each is told of on a page, with what it is for"
+    assert shown | {"xmanager"} == known, "each is told of on a page; docs/launching.md installs XManager by its lock"
