@@ -26,7 +26,9 @@ _TINY = "tiny"
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and runs the study."""
     given = list(sys.argv[1:] if argv is None else argv)
-    parser = options.Parser(prog="python -m flan_jax.quickstart", description=__doc__)
+    parser = options.Parser(
+        prog="python -m flan_jax.quickstart", description=__doc__, formatter_class=options.AsWritten
+    )
     parser.add_argument(
         "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL in TFDS's field names"
     )

@@ -77,8 +77,11 @@ class _TensorFlowFinder(importlib.abc.MetaPathFinder):
             run: Any = spec.loader.exec_module
 
             def run_filtered(module: ModuleType) -> None:
+                level = logging.getLogger(name).level
                 with _filtered_stderr():
                     run(module)
+                if level:  # what was asked for before; in a notebook TensorFlow sets another
+                    module.get_logger().setLevel(level)
 
             spec.loader.exec_module = run_filtered  # type: ignore[method-assign]
         return spec

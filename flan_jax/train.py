@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and the gin configuration, then runs `loop.train`."""
     parser = options.Parser(
         prog="python -m flan_jax.train",
+        formatter_class=options.AsWritten,
         description=__doc__,
         epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; macros are listed in the file.",
     )

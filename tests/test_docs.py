@@ -1,5 +1,6 @@
-"""README and the pages under docs/: short enough, and what they name exists."""
+"""README and the pages under docs/: short enough, and the commands that they name exist."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -14,24 +15,8 @@ GIN = {"--gin_file", "--gin", "--help"}
 PAGES += [ROOT / name for name in ("AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 
 
-def _anchors(page):
-    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
-
-
 def test_readme_is_a_page_and_a_half():
     assert len((ROOT / "README.md").read_text(encoding="utf-8")) <= 9_000
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-        if target.startswith("http"):
-            continue
-        name, _, anchor = target.partition("#")
-        path = (page.parent / name).resolve() if name else page
-        assert path.exists(), f"{page.name} links to {target}"
-        assert not anchor or anchor in _anchors(path), f"{page.name} links to {target}, which has no such heading"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -58,3 +43,26 @@ def test_tables_have_heads(page):
     for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
         if line.startswith("|") and not before.startswith("|"):
             assert re.fullmatch(r"\|[\s:|-]+\|", after), f"{page.name}: {line}"
+
+
+def _extras():
+    """The extras of setup.py, which calls `setup` with what it holds."""
+    (call,) = (
+        node.value
+        for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    )
+    (given,) = (word.value for word in call.keywords if word.arg == "extras_require")
+    return set(ast.literal_eval(given))
+
+
+def test_extras_are_on_the_pages_and_those_on_the_pages_exist():
+    known, shown = _extras(), set()
+    for path in [*PAGES, *(ROOT / "flan_jax").rglob("*.py"), *(ROOT / "launch").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        named = [n for listed in re.findall(r"pip install [^\n`]*?\.\[([\w,]+)\]", text) for n in listed.split(",")]
+        named += re.findall(r"\bextra `(\w+)`", text)
+        assert set(named) <= known, f"{path.relative_to(ROOT)} names an extra that setup.py does not have"
+        if path in PAGES:
+            shown |= set(named)
+    assert shown | {"xmanager"} == known, "each is told of on a page; docs/launching.md installs XManager by its lock"

@@ -51,14 +51,17 @@ def test_what_is_held_back(line, silent):
 @pytest.mark.slow
 def test_importing_tensorflow_is_quiet_and_others_are_heard(tmp_path):
     code = """
-        import os, sys, threading
-        import flan_jax
+        import logging, os, sys, threading
+        from flan_jax.quiet import quiet_loggers
+        sys.ps1 = ">>> "  # as in a notebook, where TensorFlow would set its logger to INFO
+        quiet_loggers()
         threading.Timer(1, lambda: os.write(2, b"from a thread\\n")).start()
         import tensorflow as tf
         import tensorflow as again
         sys.stderr.write("python speaks\\n")
         os.write(2, b"so does the system\\n")
         assert float(tf.reduce_sum(tf.constant([1.0, 2.0]))) == 3 and again is tf
+        assert logging.getLogger("tensorflow").level == tf.get_logger().level == logging.ERROR
     """
     heard, status = stderr_of(tmp_path, "-c", textwrap.dedent(code))
     assert status == 0

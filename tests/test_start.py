@@ -1,6 +1,7 @@
 """A command line answers `--help` and refuses a wrong option before anything heavy is imported."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,10 @@ def test_help_imports_nothing_heavy(binary):
     found = start(binary, "--help")
     assert (found["code"], found["heavy"], found["err"]) == (0, [], ""), found
     assert "usage:" in found["out"] and found["seconds"] < SECONDS
+    said = [part for part in re.split(r"\n\s*\n", found["out"]) if not part.startswith("usage:")]
+    assert "\n" not in said[0] and len(said[0]) <= 120 and said[0].endswith("."), said[0]
+    command = re.escape("flan-jax COMMAND" if binary == "flan_jax.__main__" else f"python -m {binary}")
+    assert any(re.search(rf"{command}\b", part) for part in said), "no example"
 
 
 @pytest.mark.parametrize("options", [["--no_such_option=1"], ["--process_id=many"]])
@@ -90,6 +95,8 @@ def test_wrong_options_are_refused_before_anything_heavy_is_imported(binary, opt
     found = start(binary, *options)
     assert (found["code"], found["heavy"]) == (2, []), found
     assert found["seconds"] < SECONDS
+    if binary != "flan_jax.lm_eval":  # whose options are another program's
+        assert found["err"].startswith("flan_jax: ") and found["err"].count("\n") == 1
 
 
 def test_the_catalog_is_shown_without_tensorflow():

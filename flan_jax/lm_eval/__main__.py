@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from flan_jax import options
 from flan_jax.errors import FlanError, one_line_errors
 
 _COMMANDS = ("run", "ls", "validate")
@@ -19,12 +20,16 @@ _COMMANDS = ("run", "ls", "validate")
 def with_model(arguments: Sequence[str]) -> list[str]:
     """The harness's arguments, with `--model flan_jax` where they name no model."""
     named = any(a.partition("=")[0] in ("--model", "-M", "--config", "-C") for a in arguments)
-    wants_help = any(a in ("-h", "--help") for a in arguments)
+    wants_help = _wants_help(arguments)
     command = arguments[0] if arguments and arguments[0] in _COMMANDS else "run"
     if named or wants_help or not arguments or command != "run":
         return list(arguments)
     rest = arguments[1:] if arguments[0] == "run" else arguments
     return ["run", "--model", "flan_jax", *rest]
+
+
+def _wants_help(arguments: Sequence[str]) -> bool:
+    return any(a in ("-h", "--help") for a in arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise FlanError(f"{error.name} is not installed: pip install -e '.[lm_eval]'.") from error
         if "flan_jax" not in registry.model_registry:  # it is imported when the harness makes one
             registry.model_registry.register("flan_jax", target="flan_jax.lm_eval.model:FlanJaxLM")
-        sys.argv = ["lm-eval", *with_model(sys.argv[1:] if argv is None else argv)]
+        given = sys.argv[1:] if argv is None else argv
+        if _wants_help(given):  # the harness's help knows nothing of this model
+            print(options.as_started(__doc__ or ""))
+        sys.argv = ["lm-eval", *with_model(given)]
         cli_evaluate()
 
 
