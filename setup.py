@@ -22,6 +22,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
     packages=PACKAGES,
     package_dir={"flan_jax.tasks": "tasks", "flan_jax.gin": "gin", "flan_jax.launch": "launch"},
     package_data={
@@ -42,7 +47,7 @@ setup(
         "gin-config>=0.5",
         "humanize>=4",
         "importlib_resources>=6",
-        "jax>=0.10,<0.11",
+        "jax>=0.10,<0.13",  # 0.10 on Python 3.11, which no later one takes
         "Jinja2>=3.1.6",  # chat templates are other people's programs: older ones have ways out of its sandbox
         "matplotlib>=3.9",
         "ml_dtypes>=0.5",

@@ -1,12 +1,15 @@
 """Shared fixtures. Tests run on CPU, with 8 fake devices so that sharding is real."""
 
 import os
+from importlib import metadata
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Three quarters of XLA's seconds for a training step go into newer emitters than the tests need, and into cutting each
-# program into 32 parts for as many threads. What a user sets comes later, and overrules.
+# program into 32 parts for as many threads. What a user sets comes later, and overrules. XLA ends a program at a flag
+# that it does not know: jaxlib 0.11 has no other emitters, and a preset instead.
 os.environ["XLA_FLAGS"] = (
-    f"--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 {os.environ.get('XLA_FLAGS', '')} "
+    f"--xla_cpu_{'use_fusion_emitters=false' if metadata.version('jaxlib') < '0.11' else 'opt_preset=FAST_COMPILE'} "
+    f"--xla_cpu_parallel_codegen_split_count=1 {os.environ.get('XLA_FLAGS', '')} "
     "--xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -52,6 +52,7 @@ def test_a_wrong_command_is_one_line(given, said, capsys):
 
 
 def test_a_command_runs_as_its_module_does(monkeypatch, capsys, tmp_path):
+    monkeypatch.delitem(sys.modules, "flan_jax.report", raising=False)  # another test may have imported it
     monkeypatch.setattr(sys, "argv", ["flan-jax"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:

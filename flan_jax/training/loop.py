@@ -306,7 +306,7 @@ def _trained(
     of_trained = tuning.shares(network)
     running: collections.deque[tuple[int, Mapping[str, jax.Array], Rows]] = collections.deque()
     context.held = lambda: (state, [sums for _, sums, _ in running])
-    with mesh, called, prefetch(stream, step, rows=rows) as batches:
+    with called, prefetch(stream, step, rows=rows) as batches:
         figures = Figures(stream.parts, stream.slots_per_step, Machine(mesh, program.config.dtype))
         while step < run.train_steps and context.stopped is None:
             began = time.perf_counter()

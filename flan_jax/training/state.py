@@ -155,7 +155,7 @@ def make_train_step(
         before = part(state.params)
         trained = optax.apply_updates(before, updates)
         ema = None if tuning.ema_decay is None else _averaged(state.ema, trained, tuning.ema_decay)
-        metrics["gradient_norm"] = optax.global_norm(grads)
+        metrics["gradient_norm"] = optax.tree.norm(grads)
         loss = metrics["loss"] / jnp.maximum(metrics["weight"], loss_lib.NOTHING)
         taken = Taken(state.step, loss, metrics["gradient_norm"], grads, updates, before)
         if measure is not None:
@@ -167,7 +167,7 @@ def make_train_step(
             trained, opt_state, ema = jax.tree.map(keep, (trained, opt_state, ema), as_before)
             metrics["skipped"] = 1.0 - accepted.astype(jnp.float32)
         params = nested.merged(state.params, trained) if tuning.is_partial else trained
-        metrics["parameter_norm"] = optax.global_norm(params)  # tells a broken update before it is saved
+        metrics["parameter_norm"] = optax.tree.norm(params)  # tells a broken update before it is saved
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return train_step

@@ -7,8 +7,6 @@ import jax
 import numpy as np
 import pytest
 import sentencepiece
-import torch
-import transformers
 
 from flan_jax import catalog, convert, partitioning, protocol
 from flan_jax import eval as eval_binary
@@ -18,6 +16,9 @@ from flan_jax.decoding.generator import Generator
 from flan_jax.evaluation import evaluator
 from flan_jax.json_lines import read_lines
 from flan_jax.scoring.scorer import Scorer
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 TEXTS = [
     "Grass is green and the sky is blue.",

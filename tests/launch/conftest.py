@@ -98,8 +98,6 @@ class StandIn:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell starts what is in the background with SIGINT ignored, and so it would be for all that comes of it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self._launchers.append(launcher)
         return launcher

@@ -58,7 +58,7 @@ class Skipping:
 
     def measure(self, taken: Taken) -> dict[str, jax.Array]:
         """What is looked at beside the step's figures."""
-        return {"update_norm": optax.global_norm(taken.updates)}
+        return {"update_norm": optax.tree.norm(taken.updates)}
 
     def accept(self, taken: Taken) -> jax.Array:
         """Whether all is finite."""
