@@ -1,12 +1,14 @@
-"""Says which records of evaluation sets a model or a mixture has seen: by name, by kinship, as a record, by its text.
+"""Finds the evaluation records that a model or a mixture has seen: by name, by kinship, as a record, or by their text.
 
 python -m flan_jax.audit --tuned runs/without_nli --evaluated nli --prepared prepared
 python -m flan_jax.audit --tuned flan_without_nli more.jsonl --evaluated rte mine.jsonl --data data --json
 
---tuned: checkpoint folders, mixtures, datasets, clusters, prepared folders, folders of JSONL, files of JSON lines or
-plain text. --evaluated: datasets, clusters, prepared folders, folders of JSONL, files of JSON lines. The text of a name
-is taken from --prepared or --data. Exit status: 0 where nothing was seen, 1 where something was, 3 where nothing was
-but not all could be compared, 2 for an error.
+--tuned takes checkpoint folders, mixtures, datasets, clusters, prepared folders, folders of JSONL, and files of JSON
+lines or plain text. --evaluated takes datasets, clusters, prepared folders, folders of JSONL and files of JSON lines.
+The text of a name is read from --prepared or from --data.
+
+Exit status: 0 if nothing was seen, 1 if something was seen, 3 if nothing was seen but not everything could be
+compared, 2 for an error.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from flan_jax.values import Whole
 
 
 def table(results: Mapping[str, Any]) -> Table:
-    """The results as one table."""
+    """The results as a table for the terminal."""
     n = results["ngram"]
     shown = Table(box=None, header_style="bold")
     for head in ("evaluated", "tuned on", "by name", "kin"):
@@ -54,7 +56,7 @@ def table(results: Mapping[str, Any]) -> Table:
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:
-    """What the table cannot say."""
+    """Lines below the table, for what the table cannot show."""
     n, lines = results["ngram"], []
     own = [row for row in results["rows"] if row["tuned"] != ALL]
     for row in own:
@@ -82,7 +84,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line, compares and prints."""
+    """Parses the command line, compares the texts and prints what was seen."""
     parser = options.Parser(
         prog="python -m flan_jax.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

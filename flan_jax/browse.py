@@ -1,12 +1,12 @@
-"""Shows what the catalog holds: clusters, datasets, templates, mixtures, examples and packed rows; and training runs.
+"""Shows what the catalog holds and how training runs went.
 
 python -m flan_jax.browse                                  clusters, datasets and mixtures
 python -m flan_jax.browse --dataset=rte --count=3          rendered examples
-python -m flan_jax.browse --dataset=my_chat --prepared=prepared   as they were prepared, of your own data too
+python -m flan_jax.browse --dataset=my_chat --prepared=prepared   examples as they were prepared, your own data too
 python -m flan_jax.browse --templates=rte                  the ten templates on one record
 python -m flan_jax.browse --mixture=flan_without_nli       what a mixture consists of
 python -m flan_jax.browse --row=0                          a packed row and its segments
-python -m flan_jax.browse --html=templates.html            a page with search over all templates
+python -m flan_jax.browse --html=templates.html            a page with all templates, with search
 python -m flan_jax.browse --summary | --lint               counts; what the linter finds
 python -m flan_jax.browse --template_report=EVAL_OUTPUT_DIR   how a model did with each template
 python -m flan_jax.browse --macros | --macros=LORA         what run files can set; one macro or function
@@ -33,7 +33,7 @@ from flan_jax.lazy import lazy_imports
 from flan_jax.quiet import quiet_loggers
 from flan_jax.wording import counted
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import inspection
     from flan_jax.data import vocabularies
     from flan_jax.inspection import examples, rows, settings, tables
@@ -169,18 +169,18 @@ def _print_template_report(console: Console, arguments: argparse.Namespace) -> d
 
 
 def configuration() -> settings.Reference:
-    """Everything that a run file can set."""
+    """All macros and functions that a run file can set."""
     import gin
 
     for module in (
         "flan_jax.training.configurables",
         "flan_jax.eval",
         "flan_jax.studies.settings",
-    ):  # what they make known to gin is looked at
+    ):  # importing them makes their functions known to gin
         importlib.import_module(module)
     functions = {}
     for name in macros.FUNCTIONS:
-        with contextlib.suppress(ValueError):  # some macros are read by a program itself
+        with contextlib.suppress(ValueError):  # some macros are read by a program itself, not by gin
             functions[name] = gin.get_configurable(name)
     return settings.reference(functions)
 
@@ -200,7 +200,7 @@ def _print_macros(console: Console, arguments: argparse.Namespace) -> dict[str, 
     return found.to_dict()
 
 
-# What is asked for, the most telling first, and what counts beside it.
+# What can be asked for, the most specific first, and which other options then have an effect.
 _COUNT_FOR = {
     "run": ("html",),
     "html": (),
@@ -223,10 +223,10 @@ def _write_page(console: Console, name: str, text: str) -> dict[str, Any]:
 
 
 def _refuse_without_effect(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Refuses what does not count for what is asked, and names that say nothing.
+    """Refuses options that have no effect on what is asked for, and empty names.
 
     Raises:
-      FlanError: the first.
+      FlanError: for the first such option.
     """
     for name in ("dataset", "templates", "mixture"):
         if getattr(arguments, name) == "":
@@ -272,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     what.add_argument(
         "--run",
         nargs="+",
-        action="extend",  # also of those that write the option anew before each
+        action="extend",  # adds up when the option is repeated before each folder
         type=options.path,
         metavar="MODEL_DIR",
         help="the course of one or several training runs",

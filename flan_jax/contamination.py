@@ -3,7 +3,8 @@
 python -m flan_jax.contamination --prepared=prepared --corpus='corpus/**/*.jsonl.gz' --to=contamination.json
 python -m flan_jax.report --runs tuned=runs/without_nli/nli --contamination=contamination.json --output=report
 
-Words are in lower case without punctuation. Only what a prompt shows of an example is looked for, not its answer.
+Words are compared in lower case and without punctuation. Only the text that a prompt shows is searched for, not the
+answer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _check(arguments: argparse.Namespace) -> dict:
     own_data.used_of(arguments.prepared)
     datasets = contamination.prepared_datasets(arguments.prepared)
     if arguments.datasets:
-        from flan_jax.evaluation import evaluator  # it imports JAX, which workers do not need
+        from flan_jax.evaluation import evaluator  # imports JAX, which the workers do not need
 
         datasets = evaluator.select(arguments.datasets.split(","))
     columns = (

@@ -1,6 +1,6 @@
-"""Every macro of gin and every argument behind one: what it may be, and what it is for, in one table.
+"""One table of every gin macro and every argument behind one: what it may be and what it is for.
 
-`flan_jax.macro_checks` checks by it.
+`flan_jax.macro_checks` checks values by this table, and docs/configuration.md is generated from it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from flan_jax.values import (
     or_none,
 )
 
-with lazy_imports():  # what a command line takes is known without JAX
+with lazy_imports():  # the command line needs this table without JAX
     import optax
 
-STEPS = ("all", "follow")  # words that STEP takes beside numbers
-_MOST_AT_ONCE = 2**20  # rows of a batch and slots of a row: more is a slip of the keyboard
+STEPS = ("all", "follow")  # words that STEP takes besides numbers
+_MOST_AT_ONCE = 2**20  # rows of a batch, or slots of a row; a larger number is a typing error
 _DATASET = Named(catalog.named, "the name of a dataset or a cluster")
 _CLUSTER = Named(catalog.cluster, "the name of a cluster")
 _STYLE = Named(styles.parse, "a style, such as 'instructions', 'gpt3' or '5_shots'")
@@ -50,7 +50,7 @@ _SIZE = Whole(1, _MOST_AT_ONCE)
 
 
 def _computed(name: str) -> Kind:
-    """What a field of `COMPUTATION` can be."""
+    """The kind of a field of `COMPUTATION`."""
     kind = _COMPUTED.get(name)
     if name not in AUTOMATIC:
         return kind or OneOf(CHOICES[name])
@@ -59,15 +59,15 @@ def _computed(name: str) -> Kind:
 
 _HOOKS = Hooks()
 _OPTIMIZER = Made(lambda: (optax.GradientTransformation, Callable), "an optimizer, as @adafactor() makes it")
-_OPTIMIZERS = ("adafactor", "adamw", "lion", "sgd", "factory")  # functions that share arguments
+_OPTIMIZERS = ("adafactor", "adamw", "lion", "sgd", "factory")  # functions that share some arguments
 _SHARE = Number(least=0, most=1)
-_MOST_KEPT = 0.999999  # of a mean over steps; not far above, float32 rounds to 1, and such a mean never moves
+_MOST_KEPT = 0.999999  # of EMA_DECAY; above it, float32 rounds to 1, and the mean would never change
 _DECAY = Number(least=0, most=_MOST_KEPT)
 _DTYPE = OneOf(CHOICES["dtype"])
 
 
 def each(argument: str, functions: tuple[str, ...] = _OPTIMIZERS) -> tuple[str, ...]:
-    """An argument of several functions: of all optimizers, if nothing else is said."""
+    """An argument of several functions, by default of all optimizers, as "function.argument"."""
     return tuple(f"{function}.{argument}" for function in functions)
 
 
@@ -79,10 +79,10 @@ class Setting:
     """A row of the table.
 
     Attributes:
-      macro: its name in gin; empty for an argument that has none.
-      kind: what it may be.
+      macro: the macro's name in gin; empty for an argument without a macro.
+      kind: what values it takes.
       meaning: what it is for, in one line.
-      arguments: the arguments that it is bound to, as "function.argument".
+      arguments: the arguments that the macro is bound to, as "function.argument".
     """
 
     macro: str

@@ -2,8 +2,8 @@
 
 python -m flan_jax.precompile --model=lamda_pt_137b --topology=v3:8x8 --mesh=data=1,fsdp=8,tensor=16 --remat=save_dots
 
-A run file of `runs/sizes` has model, slice and mesh: --gin_file=runs/sizes/gemma3_1b.gin.
-Needs `pip install -e '.[tpu]'` and no TPU. Exit status: 0 it fits, 1 it does not, 2 bad input.
+A run file of `runs/sizes` names model, slice and mesh: --gin_file=runs/sizes/gemma3_1b.gin.
+This needs `pip install -e '.[tpu]'`, but no TPU. Exit status: 0 if it fits, 1 if it does not, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 from flan_jax.lazy import lazy_imports
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU is only compiled for
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported, so that it does not look for a TPU
 
 from flan_jax import configuration, options, parts
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
 from flan_jax.models.config import AUTO, CHOICES, DecoderConfig
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import models
     from flan_jax.compilation import estimate, program, sweep, topology
     from flan_jax.models import automatic
@@ -36,10 +36,12 @@ DEFAULTS |= {"optimizer": None, "objective": None, "computation": {}, "parts": N
 
 
 def parse_mesh(text: str) -> dict[str, int]:
-    """The sizes in "data=1,fsdp=8,tensor=16"; what is missing is 1, except data, which takes what is left.
+    """Reads sizes of mesh axes, such as "data=1,fsdp=8,tensor=16".
+
+    A missing axis is 1; a missing data takes what is left.
 
     Raises:
-      FlanError: another axis, or a size that is no number.
+      FlanError: another axis, or a size that is not a number.
     """
     sizes = {"data": -1, "fsdp": 1, "tensor": 1}
     for part in filter(None, text.split(",")):
@@ -51,10 +53,13 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 
 def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
-    """What a run's gin files say of the step, by the names of this command's options, and "config" for the model.
+    """What a run's gin files say about the training step.
+
+    Returns:
+      Values by the names of this command's options, and "config" for the model.
 
     Raises:
-      FlanError: a wrong file or binding, or a checkpoint that is not there.
+      FlanError: a wrong file or binding, or a missing checkpoint.
     """
     from flan_jax.training import configurables, optimizers  # noqa: F401 - what a run file configures
     from flan_jax.training.loss import Objective
@@ -99,10 +104,10 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
 
 
 def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate.Plan:
-    """The plan of a command line whose options all have values.
+    """The plan that the options describe. All options must have values.
 
     Raises:
-      FlanError: an unknown model, or a mesh that is none.
+      FlanError: an unknown model, or a wrong mesh.
     """
     config = arguments.config or configuration.model_config(arguments.model, {"dtype": "bfloat16"})
     mesh = parse_mesh(arguments.mesh)
@@ -129,7 +134,7 @@ def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line, compiles and prints."""
+    """Parses the command line, compiles and prints the report."""
     parser = options.Parser(
         prog="python -m flan_jax.precompile",
         description=__doc__,
@@ -184,7 +189,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def swept(arguments: argparse.Namespace, plan: estimate.Plan, where: topology.Topology) -> dict[str, Any]:
-    """Tries all candidates; the report has the ranking."""
+    """Tries all candidates, and returns a report with their ranking.
+
+    Raises:
+      FlanError: a run file is given, or no candidate fits the options.
+    """
     if arguments.config:
         raise FlanError("--sweep: name the model by --model, without a --gin_file.")
     keep = ("model", "topology", "slices", "rows", "inputs", "targets", "microbatches", "dtype", "attention")
@@ -206,7 +215,7 @@ def swept(arguments: argparse.Namespace, plan: estimate.Plan, where: topology.To
 
 
 def lines(report: dict[str, Any]) -> list[str]:
-    """The report for people."""
+    """The report as lines of text."""
     if "ranked" in report:
         return [f"{i:3d}. {lines(r)[0]}" for i, r in enumerate(report["ranked"], 1)]
     gb = 1e9

@@ -7,10 +7,10 @@ python -m flan_jax.prepare --jsonl=chat.jsonl --chat --vocabulary=models/gemma3-
 python -m flan_jax.prepare --seqio=my_task --module=my_tasks --cluster=sentiment --to=prepared
 python -m flan_jax.prepare --evaluate --checkpoint=models/gemma3-270m --style=5_shots --datasets=nli --to=prepared
 
-Several styles of a dataset take one pass over its source. --mixture takes the file of a mixture of parts, too.
+Several styles of a dataset are made in one pass over its source. --mixture also takes the file of a mixture of parts.
 
-With --evaluate it writes only what an evaluation needs: dev and test examples, and the prompts for a checkpoint,
-rendered and tokenized, so that no accelerator waits for that.
+--evaluate writes only what an evaluation needs: dev and test examples, and the rendered and tokenized prompts for a
+checkpoint. The accelerator then does not wait for that work.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from flan_jax.quiet import quiet_loggers
 from flan_jax.values import TOKENS
 from flan_jax.wording import counted
 
-with lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
+with lazy_imports():  # if workers prepare, this process needs no TensorFlow
     from flan_jax.checkpoint import manifest
     from flan_jax.data import line_tokens, preparation, source_check
     from flan_jax.evaluation import evaluator, prompt_store
@@ -49,7 +49,7 @@ _OF_EVALUATION = ("checkpoint", "max_examples", "max_dev_examples")
 
 
 def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
-    """The datasets of --datasets (names of datasets and clusters, with commas) and --mixture; all by default.
+    """The datasets of --datasets (datasets and clusters, separated by commas) and of --mixture; by default all.
 
     Raises:
       FlanError: an unknown name, with near matches.
@@ -65,15 +65,16 @@ def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
 def chosen_styles(
     names: str, mixture: str, chosen: Sequence[catalog.Dataset]
 ) -> dict[str, tuple[styles.TextStyle, ...]]:
-    """The styles of each dataset: those of --style, with commas, or those that --mixture has it in.
+    """The styles of each dataset: those of --style (separated by commas), or those that the mixture uses.
 
     Raises:
-      FlanError: an unknown style, the same one twice, or others than the mixture's.
+      FlanError: an unknown style, the same style twice, or styles that differ from the mixture's.
     """
     of_mixture = parts.of(mixture) if mixture else None
     if not names:
         own = {record.name: of_mixture.styles_of(record.name) if of_mixture else () for record in chosen}
-        usual = of_mixture.styles if of_mixture else (styles.PAPER,)  # of datasets that --datasets adds to a mixture
+        # For datasets that --datasets adds to those of a mixture.
+        usual = of_mixture.styles if of_mixture else (styles.PAPER,)
         return {name: found or usual for name, found in own.items()}
     found: list[styles.TextStyle] = []
     for name in names.split(","):
@@ -88,7 +89,7 @@ def chosen_styles(
 
 
 def _show(result: Mapping[str, Any], data: str) -> None:
-    console = Console(width=180, markup=False, emoji=False)  # names of files are shown as they are
+    console = Console(width=180, markup=False, emoji=False)  # file names are shown as they are
     table = Table(box=None, header_style="bold")
     heads = (
         "dataset",
@@ -114,7 +115,7 @@ def _show(result: Mapping[str, Any], data: str) -> None:
         start = (d["dataset"], d["cluster"], f"{d['train']:,}", str(d["renderings"]), f"{d['num_tokens']:,}")
         table.add_row(*start, *lengths, *counts, d["origin"] + (" (kept)" if d["kept"] else ""))
     console.print(table)
-    if data != "samples":  # ours have rows of every kind on purpose
+    if data != "samples":  # our samples have records of every kind on purpose
         for line in left_out.lines(result["bad_rows"], result["notes"]):
             print(f"left out: {line}")
     for s in result["skipped"]:
@@ -125,7 +126,7 @@ def _show(result: Mapping[str, Any], data: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line and prepares."""
+    """Parses the command line and prepares the datasets."""
     parser = options.Parser(
         prog="python -m flan_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -213,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a user's own data."""
+    """Adds the options for a user's own data."""
     group = parser.add_argument_group("data of your own (docs/your_data.md)")
     group.add_argument("--jsonl", type=options.path, help="JSON lines of prompts and targets, or of conversations")
     group.add_argument(
@@ -251,7 +252,7 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
     """Prints the state of each source.
 
     Raises:
-      FlanError: not one can be used.
+      FlanError: no source can be used.
     """
     states = []
     for state in source_check.check_all(chosen, arguments.data):
@@ -270,10 +271,10 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
 
 
 def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> None:
-    """Writes dev and test examples, and the tokenized prompts of those datasets whose options are ranked.
+    """Writes dev and test examples, and the tokenized prompts of datasets whose options are ranked.
 
     Raises:
-      FlanError: it is not said of which vocabulary and joint, or nothing could be prepared.
+      FlanError: vocabulary or joint is not given, or nothing could be prepared.
     """
     if arguments.shards or arguments.beam_pipeline_options:
         raise FlanError("--evaluate works in this process alone: leave --shards and --beam_pipeline_options out.")
@@ -298,7 +299,8 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
     )
     if arguments.max_dev_examples is not None:
         how = dataclasses.replace(how, max_dev_examples=arguments.max_dev_examples)
-    protocol.joint(trained, has_encoder, arguments.joint)  # one that cannot be is said before the work
+    # Before the work, so that an impossible joint is found at once.
+    protocol.joint(trained, has_encoder, arguments.joint)
     workers = num_workers(arguments.workers, len(chosen))
     limits = preparation.Options(arguments.seed, style=style)
     result = prepare_datasets(chosen, arguments.data, None, to, limits, arguments.overwrite, workers)
@@ -356,7 +358,7 @@ def _prepare_with_beam(
 
 
 def _one_style(of_each: Mapping[str, Sequence[styles.TextStyle]]) -> styles.TextStyle:
-    """The style of all datasets.
+    """The one style of all datasets.
 
     Raises:
       FlanError: there are several.
@@ -371,7 +373,7 @@ def _one_style(of_each: Mapping[str, Sequence[styles.TextStyle]]) -> styles.Text
 def packing_report(
     mixture: str, style: str, to: AnyPath, tokenizer: vocabularies.Tokenizer, settings: preparation.Options
 ) -> dict[str, Any]:
-    """How full the rows of a mixture are, in some styles or in its own; see `Stream.report`."""
+    """How full the packed rows of a mixture are, in the given styles or in its own; see `Stream.report`."""
     lengths = {"inputs": settings.max_input_length, "targets": settings.max_target_length}
     wanted = parts.of(mixture)
     if style and wanted.styles == (styles.PAPER,):

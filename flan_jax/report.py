@@ -3,8 +3,8 @@
 python -m flan_jax.report --runs untuned=runs/before tuned=runs/after 5_shots=runs/after_5_shots --output=runs/report
 python -m flan_jax.report --runs a=runs/a b1=runs/b1 b2=runs/b2 --group b=b1,b2 --output=runs/report
 
-The first run is the one that the others are compared with; the worst examples are the last run's. A folder may be one
-of ours (EVAL_OUTPUT_DIR), or what lm-evaluation-harness wrote with --output_path and --log_samples.
+The other runs are compared with the first one. The worst examples are those of the last run. A folder is an
+EVAL_OUTPUT_DIR, or what lm-evaluation-harness wrote with --output_path and --log_samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flan_jax.files import user_path
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.lazy import lazy_imports
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import reporting
 
 

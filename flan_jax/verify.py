@@ -1,11 +1,13 @@
-"""Verifies a checkpoint on your own data: that packing, trees, microbatches and caches change nothing.
+"""Verifies a checkpoint on your own data: packing, trees, microbatches and caches must not change its numbers.
 
 python -m flan_jax.verify --checkpoint=runs/first --prepared=prepared
 python -m flan_jax.verify --checkpoint=models/flan-t5-small --prepared=prepared --huggingface=downloads/flan-t5-small
 python -m flan_jax.verify --checkpoint=runs/first --prepared=prepared --checks=rows,trees --examples=4 --json
 
-Each check prints a line: the largest difference, what is allowed, where it was and how much was compared. Exit status:
-0 all hold (what was skipped says why), 1 one fails, 2 bad input, or a check that was asked for by name was skipped.
+Each check prints a line: the largest difference, what is allowed, where it was, and how much was compared.
+
+Exit status: 0 if all checks hold (a skipped check says why), 1 if one fails, 2 for bad input or if a check that was
+asked for by name was skipped.
 """
 
 from __future__ import annotations
@@ -24,19 +26,19 @@ from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED, Finding
 from flan_jax.verification.request import Request
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.verification import subject as subjects
 
 
 def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
-    """Runs checks and prints a line each.
+    """Runs the checks and prints a line for each.
 
     Args:
       request: what to verify, and on what.
-      names: of checks; all where none is named.
+      names: names of checks; by default all.
 
     Raises:
-      FlanError: bad input, or nothing could be checked, or not what was asked for by name.
+      FlanError: bad input, nothing could be checked, or a check that was asked for by name was skipped.
     """
     chosen = checks.chosen(names)
     subject = subjects.Subject(request)
@@ -52,7 +54,7 @@ def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
 
 
 def refuse_unverified(findings: Sequence[Finding], names: Sequence[str]) -> None:
-    """Refuses to call verified what was not.
+    """Makes sure that what was asked for was really checked.
 
     Raises:
       FlanError: a check that was asked for by name was skipped, or all were.
@@ -68,7 +70,7 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line and verifies."""
+    """Parses the command line and runs the checks."""
     parser = options.Parser(
         prog="python -m flan_jax.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

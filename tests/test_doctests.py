@@ -6,8 +6,8 @@ import importlib
 import pytest
 
 MODULES = (
-    *("catalog", "content", "errors", "json_lines", "metrics", "parts", "protocol", "splits", "styles", "templates"),
-    *("values", "ways", "wording"),
+    *("catalog", "chips", "configuration", "content", "errors", "gin_files", "json_lines", "metrics", "options"),
+    *("partitioning", "parts", "protocol", "splits", "styles", "templates", "values", "ways", "wording"),
 )
 
 
