@@ -1,1 +1,3 @@
-"""lm-evaluation-harness on our engine (extra `lm_eval`): its model `flan_jax`, and its command line with it."""
+"""Runs lm-evaluation-harness on our engine (extra `lm_eval`): our model `flan_jax` and the harness's command line with
+it.
+"""
