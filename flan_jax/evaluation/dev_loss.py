@@ -45,8 +45,9 @@ class Found:
 
     @property
     def mean(self) -> float | None:
-        """The mean loss in nats for each target token, by the run's weights; None if it is not finite or there are no
-        targets.
+        """The mean loss in nats for each target token, by the run's weights.
+
+        None if it is not finite or there are no targets.
         """
         found = self.loss / self.weight if self.weight else math.nan
         return found if math.isfinite(found) else None

@@ -96,8 +96,9 @@ class _Asked:
 
 
 class Evaluating:
-    """Writes loss and headline scores of the current parameters on dev examples to metrics.jsonl and
-    MODEL_DIR/eval/step_N.
+    """Measures loss and headline scores of the current parameters on dev examples.
+
+    The figures go to metrics.jsonl and MODEL_DIR/eval/step_N.
 
     Names of figures begin with "dev_loss" or "dev_score" for datasets, and "dev_loss_cluster" or "dev_score_cluster"
     for clusters. Then comes for example "held out/rte", "seen/sst2" or "unknown/mine"; with several styles, the style

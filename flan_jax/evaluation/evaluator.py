@@ -1,5 +1,6 @@
-"""Evaluates datasets with every forward template: mean, spread, and the template that is best on dev (paper, section
-2.2).
+"""Evaluates datasets with every forward template (paper, section 2.2).
+
+Figures are the mean and spread over templates, and the template that is best on dev.
 
 Datasets with options are scored by rank, the others by the text that the model generates. The work is divided into
 units (dataset, split, template). After an interruption, finished units are not computed again.
@@ -335,9 +336,7 @@ def _shots(wanted: int, lines: Mapping[int, Sequence[Mapping[str, Any]]]) -> dic
 
 
 def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int], Predictions]) -> None:
-    """If an example cannot be asked with one template, leaves it out of the others too, so that they stay
-    comparable.
-    """
+    """Leaves out of all templates an example that cannot be asked with one, so that templates stay comparable."""
     left: dict[tuple[str, str], list[Left]] = {}
     for (name, split, _), predictions in found.items():
         left.setdefault((name, split), []).extend(predictions.left)

@@ -295,8 +295,9 @@ def _random(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
 
 
 def _best_constant(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
-    """The highest figure of a constant answer: one label, or one place (the last option of an example with fewer
-    options).
+    """The highest figure of a constant answer.
+
+    That is one label, or one place among the options (the last one, for an example with fewer options).
     """
     if record.labels:
         words_ExN = [p.get("words", p["options"]) for p in rows]

@@ -153,8 +153,10 @@ class Costs:
         cost.tokens += tokens
 
     def of(self, name: str) -> dict[str, Any]:
-        """The cost of a dataset: {"seconds", "tokens", "units": computed ones, "reused": from an earlier job,
-        "device"}.
+        """The cost of a dataset.
+
+        Returns:
+          {"seconds", "tokens", "units": how many were computed, "reused": how many came from an earlier job, "device"}.
         """
         cost, where = self._cost(name), device()
         return {
