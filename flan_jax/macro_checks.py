@@ -139,5 +139,5 @@ def checked(function: _Function) -> _Function:
         bound.arguments.update((argument.partition(".")[2], value) for argument, value in given.items())
         return function(*bound.args, **bound.kwargs)
 
-    wrapper.__signature__ = signature  # gin reads it
+    wrapper.__signature__ = signature  # type: ignore[attr-defined]  # gin reads it
     return wrapper  # type: ignore[return-value]

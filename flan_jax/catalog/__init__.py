@@ -92,7 +92,7 @@ def _prepared(definitions: str, names: str) -> dict[str, Dataset]:
     return {
         one.name: Dataset(
             name=one.name,
-            cluster=own.get(one.cluster, one.cluster),  # it takes a Cluster too
+            cluster=own.get(one.cluster, one.cluster),  # type: ignore[arg-type]  # it takes a Cluster too
             source=one.origin,
             fields=dict,
             templates=(Template("{inputs}"),),

@@ -129,7 +129,7 @@ class Dataset:
     manual: str = ""
     in_flan: bool = True
     bare: str = ""
-    gpt3_prompt: Gpt3Prompt = None  # set below if none is given
+    gpt3_prompt: Gpt3Prompt = None  # type: ignore[assignment]  # set below if none is given
     kin: tuple[tuple[str, str], ...] = ()
     expand: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     variants: tuple[str, ...] = ()

@@ -48,8 +48,9 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """ "higher" or "lower" if the corrected p is below 5 %, "n < 50" if there is no test, otherwise an empty
-        text.
+        """The verdict of the test: "higher" or "lower" if the corrected p is below 5 %.
+
+        "n < 50" if there is no test; otherwise an empty text.
         """
         if self.p is None:
             return TOO_FEW

@@ -175,8 +175,9 @@ def groups_table(runs: Sequence[Run]) -> Table:
 
 
 def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
-    """The figure by every way to score options, the way that is best on dev, one template's standard error, and
-    calibration.
+    """The figures of every way to score options.
+
+    With the way that is best on dev, one template's standard error, and calibration.
     """
     found = [run.figures(name) or {} for run in runs for name in dataset_names(runs)]
     shown = [way for way in ways.ALL if way is ways.SUM or any(f"mean_{way.name}" in figures for figures in found)]

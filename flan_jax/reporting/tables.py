@@ -194,8 +194,9 @@ def shots_cell(figures: Mapping[str, Any]) -> str:
 
 
 def label_cell(figures: Mapping[str, Any]) -> str:
-    """The label, with a remark if fewer exemplars fit than it says, and how many records are in the text that was tuned
-    on.
+    """The label of a score.
+
+    It has a remark if fewer exemplars fit than it says, and if records are in the text that was tuned on.
     """
     overlap, shots = figures.get("overlap") or {}, figures.get("shots") or {}
     parts = [figures["label"]]

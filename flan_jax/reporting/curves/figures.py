@@ -120,8 +120,9 @@ def thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarra
 
 
 def summary(course: Course, name: str) -> dict[str, float] | None:
-    """The first, last, lowest and highest value, and the mean over the last tenth of the steps; None if there is no
-    value.
+    """The first, last, lowest and highest value of a figure, and the mean over the last tenth of the steps.
+
+    None if there is no value.
     """
     steps, values = course.points(name)
     if not len(steps):

@@ -14,8 +14,9 @@ from flan_jax.reporting.runs import Run, dataset_names, first_figures, template_
 
 
 def draw(runs: Sequence[Run], evidence: Evidence) -> Figure:
-    """One point for each template, hollow unless held out, with a bar at the mean and a dotted line at the random
-    baseline.
+    """One point for each template, hollow unless held out.
+
+    A bar marks the mean, a dotted line the random baseline.
     """
     names = dataset_names(runs)
     figure, axes, offsets = lanes(names, len(runs), 0.13)
