@@ -78,9 +78,7 @@ def write(
 
 
 def earlier_drafts(given: Materials, stream: Stream, composition: Composition) -> list[str]:
-    """Lines about text that was worded by an earlier draft of our templates, in this tuning or in the checkpoint
-    before.
-    """
+    """Lines about text that was worded by an earlier draft of our templates, here or in the checkpoint before."""
     found = []
     if draft := drafts.said({"text": _text(given, stream, composition)}):
         found.append(f"this run tunes on {draft}: run python -m flan_jax.prepare again, and give another MODEL_DIR.")

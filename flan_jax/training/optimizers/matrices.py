@@ -43,8 +43,9 @@ def shape(axes: Sequence[str], of: Sequence[int]) -> tuple[int, ...]:
 
 
 def parameter_of(path: Any, known: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The parameter that a leaf of an optimizer's state belongs to: its path ends the leaf's path. None if there is
-    none.
+    """The parameter that a leaf of an optimizer's state belongs to: its path ends the leaf's path.
+
+    None if there is none.
     """
     whole = partitioning.names(path)
     return next((whole[start:] for start in range(len(whole)) if whole[start:] in known), None)
