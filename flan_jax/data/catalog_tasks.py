@@ -59,8 +59,7 @@ class CatalogTask(seqio.Task):
             return None
 
     def _get_cached_source(self, split: str, file_shuffle_buffer_size: int | None = None) -> seqio.FileDataSource:
-        """SeqIO's cached source, if the cache was made from the same data by the same code that reading directly would
-        use.
+        """SeqIO's cached source, after checking that the cache was made from the same data by the same code.
 
         Raises:
           FlanError: it was not.

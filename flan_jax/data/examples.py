@@ -1,5 +1,4 @@
-"""Dev and test examples, prepared for the evaluator: one JSON line for each example, with its fields before any
-template.
+"""Dev and test examples for the evaluator: one JSON line for each example, with its fields before any template.
 
     PREPARED_DIR/examples/<dataset>/{dev,test,exemplars}.jsonl, info.json
 

@@ -158,14 +158,16 @@ class DecoderLayout:
     def batch(
         self, rows: Sequence[Sequence[Example]] | Members, dataset_weights: Sequence[float] | None = None
     ) -> Batch:
-        """Writes rows into arrays: tokens, positions and segments [B, L]; target_positions, targets, dataset_ids,
-        weights [B, T].
+        """Writes rows into arrays.
 
-        `target_positions` are the slots whose hidden states predict.
+
 
         Args:
-          rows: the examples of each row.
-          dataset_weights: the weight of each dataset, by number; None for 1 each.
+          rows: the examples of each row.  dataset_weights: the weight of each dataset, by number; None for 1 each.
+
+        Returns:
+          tokens, positions and segments [B, L]; target_positions, targets, dataset_ids and weights [B, T].
+          `target_positions` are the slots whose hidden states predict.
         """
         members = rows if isinstance(rows, Members) else Members.of(rows)
         out = _zeros(members.num_rows, self.row_length, "tokens", "positions", "segments")
@@ -303,9 +305,7 @@ def _write_targets(
     averaging: str,
     dataset_weights: Sequence[float] | None,
 ) -> np.ndarray:
-    """Writes datasets and weights of each example's `counts` targets; returns the flat numbers of their target
-    slots.
-    """
+    """Writes datasets and weights of each example's `counts` targets; returns their slots, counted over all rows."""
     places = _runs(members.row * target_length + members.starts(counts, target_length), counts)
     ones = np.ones(len(counts), np.float32)
     weight = ones if dataset_weights is None else np.asarray(dataset_weights)[members.dataset]

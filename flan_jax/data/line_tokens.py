@@ -59,10 +59,10 @@ _TRIED += tuple(f"a {run}{after}" for run in ("\r\n", "\n\n", " \n") for after i
 
 
 def cuts_after_line_breaks(tokenizer: Tokenizer) -> frozenset[str]:
-    """The characters before which a text can be cut after a line break, because the line break always ends a token
-    there.
+    """The characters before which a text can be cut after a line break.
 
-    Only what is certain counts. Empty for a vocabulary whose texts must not be cut.
+    The line break always ends a token there. Only what is certain counts. Empty for a vocabulary whose texts must not
+    be cut.
     """
     if isinstance(tokenizer, SentencePieceTokenizer) and _sentencepiece_cuts(tokenizer.content):
         return _AFTER
@@ -89,7 +89,7 @@ def _sentencepiece_cuts(content: bytes) -> bool:
 
 @functools.lru_cache(4)
 def _huggingface_cuts(content: bytes) -> frozenset[str]:
-    """The characters for byte-level BPE over parts with a known pattern, if no added token reaches over a line's
+    """The characters for byte-level BPE over parts with a known pattern; none if an added token reaches over a line's
     end.
     """
     nowhere: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Rows of a local JSONL file in the TFDS schema: yields usable rows one at a time, and reports what is wrong with
+"""Reads rows of a local JSONL file in the TFDS schema: the usable ones, one at a time, and what is wrong with
 others.
 """
 
@@ -70,9 +70,7 @@ class FileRows:
             self.more += len(problems) - len(kept)
 
     def _chunks(self) -> Iterator[tuple[list[tuple[_Place, dict[str, Any], bytes]], dict[_Place, str]]]:
-        """Some lines at a time: (place, row, serialized row) of rows that fit the schema, and the problems of the
-        others.
-        """
+        """Some lines at a time: (place, row, serialized row) of rows that fit the schema, and the others' problems."""
         rows: list[tuple[_Place, dict[str, Any], bytes]] = []
         problems: dict[_Place, str] = {}
         size = 0

@@ -291,10 +291,10 @@ def digest_of(key: Mapping[str, Any]) -> str:
 
 
 def _spread(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One example of each record, then another one of each, and so on, so that the first ones are from as many records
-    as possible.
+    """One example of each record, then another one of each, and so on.
 
-    A hash of the record's id chooses its first example, so that they are not all first turns.
+    So the first examples come from as many records as possible. A hash of the record's id chooses its first example, so
+    that they are not all first turns.
     """
     by_record: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for identity, fields in rows:

@@ -62,8 +62,9 @@ def to_examples(
     seed: int = 0,
     ranked: bool = False,
 ) -> tf.data.Dataset:
-    """Turns records into tokenized examples that fit: text fields of long inputs are cut, and long targets lose their
-    end.
+    """Turns records into tokenized examples that fit.
+
+    Text fields of long inputs are cut, and long targets lose their end.
 
     An input whose instruction, options and exemplars alone are too long is left out, and logged.
 

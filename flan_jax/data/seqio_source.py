@@ -95,8 +95,7 @@ class CatalogSource(seqio.DataSource):
         return [f"{self._record.name}:{_part(whole, i, count).tfds}" for i in range(count)]
 
     def num_input_examples(self, split: str) -> int:
-        """The number of records of a split, before filtering and before one record gives several examples in dev and
-        test.
+        """The number of records of a split, before filtering, and before a dev or test record gives several examples.
 
         Raises:
           FlanError: no dataset has such a split. A split that only this source lacks has 0 records.

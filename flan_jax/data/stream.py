@@ -158,8 +158,9 @@ class Stream:
 
     @property
     def text(self) -> list[dict[str, Any]]:
-        """Identifies what is drawn from: {"dataset", "digest", "records", "records_digest", "wording"} of each part's
-        token store.
+        """Identifies what is drawn from, by each part's token store.
+
+        An entry is {"dataset", "digest", "records", "records_digest", "wording"}.
 
         "digest" covers everything that is stored. "records_digest" covers the records alone, whatever their style or
         vocabulary; it is None if the store does not identify its records. "wording" is the fingerprint of the templates

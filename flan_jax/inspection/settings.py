@@ -1,7 +1,7 @@
-"""The configuration reference: every macro, and every argument that gin can bind, with its default and what it is for.
+"""The configuration reference: every macro and every argument that gin can bind, with its default and meaning.
 
-Nothing here is written twice: macros are those of `flan_jax.macros`, their defaults and sections those of the run files
-that are shipped, arguments those of the functions themselves, with the lines of their docstrings.
+Nothing is written twice. Macros come from `flan_jax.macros`, their defaults and sections from the shipped run files,
+arguments from the functions themselves, with the lines of their docstrings.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from flan_jax.lazy import lazy_imports
 from flan_jax.models.config import DecoderConfig
 from flan_jax.values import ByName, Either, Keyed, Kind, Several
 
-with lazy_imports():  # most of what is looked at needs no JAX
+with lazy_imports():  # most of it needs no JAX
     from flan_jax.training.optimizers import schedules
 
-RUN_FILES = TRAINING, EVALUATION, STUDY = "runs/tune.gin", "runs/eval.gin", "studies/study.gin"  # which declare macros
+# Files that declare macros.
+RUN_FILES = TRAINING, EVALUATION, STUDY = "runs/tune.gin", "runs/eval.gin", "studies/study.gin"
 REQUIRED = "required"
-SCHEDULE = "schedule "  # before the name of one
+SCHEDULE = "schedule "  # before the name of a schedule
 _GIN_REQUIRED = "%gin.REQUIRED"
 
 
@@ -35,13 +36,13 @@ class Macro:
     """A macro of a run file.
 
     Attributes:
-      name: of the macro.
-      section: the heading that it stands under in the file.
-      default: as the file writes it; "required" where there is none.
+      name: the macro's name.
+      section: its heading in the file.
+      default: its default as the file writes it; "required" if there is none.
       wanted: what it may be, in words.
-      keys: of a dictionary, what each of its values may be.
+      keys: for a dictionary, what each of its values may be.
       meaning: what it is for.
-      note: what the file says beside it.
+      note: the comment beside it in the file.
       arguments: the arguments that it sets.
     """
 
@@ -60,12 +61,12 @@ class Argument:
     """An argument of a function.
 
     Attributes:
-      name: of the argument.
-      default: as Python writes it; "required" where there is none.
-      wanted: what it may be, in words; empty where the table of macros does not say.
-      keys: of a dictionary, what each of its values may be.
+      name: the argument's name.
+      default: its default as Python writes it; "required" if there is none.
+      wanted: what it may be, in words; empty if the table of macros does not say.
+      keys: for a dictionary, what each of its values may be.
       meaning: its line in the docstring.
-      macro: the macro that a run file sets it by; empty for none.
+      macro: the macro of a run file that sets it; empty if there is none.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Argument:
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """What gin calls a function, its first line, and its arguments."""
+    """A function that gin can configure: its name in gin, its first line, and its arguments."""
 
     name: str
     meaning: str
@@ -87,12 +88,12 @@ class Function:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """All there is to configure.
+    """Everything that can be configured.
 
     Attributes:
       files: the macros of each run file, in its order.
-      functions: what gin can bind arguments of.
-      schedules: learning rates by name, with the arguments that stand in brackets.
+      functions: the functions whose arguments gin can bind.
+      schedules: learning-rate schedules by name, with the arguments in brackets.
       shape: a model's shape, the fields of `DecoderConfig`.
     """
 
@@ -102,17 +103,17 @@ class Reference:
     shape: Function
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The reference as values that JSON can hold."""
         return dataclasses.asdict(self)
 
     def named(self, name: str) -> Macro | Function:
         """A macro, or a function with its arguments.
 
         Raises:
-          FlanError: there is none of that name; the message has near ones.
+          FlanError: there is none with that name; the message has near matches.
         """
         found: dict[str, Macro | Function] = {one.name: one for one in (*self.functions, *self.schedules, self.shape)}
-        for members in reversed([*self.files.values()]):  # a macro of both files is shown as training has it
+        for members in reversed([*self.files.values()]):  # a macro of both files is shown as in training
             found |= {macro.name: macro for macro in members}
         if name not in found:
             raise unknown_name("macro or function", name, found)
@@ -120,13 +121,13 @@ class Reference:
 
 
 def reference(functions: Mapping[str, Callable[..., Any]]) -> Reference:
-    """The reference.
+    """Collects the reference.
 
     Args:
-      functions: what gin can bind arguments of, by the name that it has there.
+      functions: the functions whose arguments gin can bind, by their names in gin.
 
     Raises:
-      FlanError: a run file declares a macro that the table has not, or none declares one that it has.
+      FlanError: a run file declares a macro that is not in the table, or no run file declares one of the table.
     """
     files = {name: tuple(_macros_of(name)) for name in RUN_FILES}
     declared = {macro.name for members in files.values() for macro in members}
@@ -145,7 +146,7 @@ def reference(functions: Mapping[str, Callable[..., Any]]) -> Reference:
 
 
 def _macros_of(name: str) -> list[Macro]:
-    """The macros of a run file, under the comments that stand before them."""
+    """The macros of a run file, with the comments before them as headings."""
     found, section, blank = [], "", True
     for line in gin_files.find_gin_file(name).read_text(encoding="utf-8").splitlines():
         if head := re.fullmatch(r"# (.+)", line):
@@ -171,7 +172,7 @@ def _macros_of(name: str) -> list[Macro]:
 
 
 def _belongs(argument: str, file: str) -> bool:
-    """Whether an argument is one of the program that a run file is for."""
+    """Whether an argument belongs to the program that a run file is for."""
     program = argument.partition(".")[0]
     if file == TRAINING:
         return program not in ("evaluate", "study")
@@ -213,7 +214,7 @@ def _function(
 
 
 def _lines(doc: str, section: str) -> dict[str, str]:
-    """What a docstring says of each argument; "see ..., so are the next" stays as it is."""
+    """The lines of a docstring by argument."""
     _, _, rest = doc.partition(f"{section}:\n")
     body = textwrap.dedent(re.split(r"\n\S", rest, maxsplit=1)[0])
     entries = re.findall(r"^(\w+): (.+(?:\n[ \t]+.+)*)", body, re.MULTILINE)
@@ -221,7 +222,7 @@ def _lines(doc: str, section: str) -> dict[str, str]:
 
 
 def keys_of(kind: Kind) -> dict[str, str]:
-    """What each value of a dictionary may be, where the kind, or one of several, knows its keys."""
+    """What each value of a dictionary may be, if the kind (or one of several) knows its keys."""
     if isinstance(kind, Keyed):
         return {name: inner.wanted for name, inner in kind.kinds.items()}
     if isinstance(kind, Either):
@@ -297,7 +298,7 @@ def _macro_row(macro: Macro) -> tuple[str, ...]:
 
 
 def _apart(*texts: str) -> list[str]:
-    """Texts, less those most of whose words another one has."""
+    """The texts without those most of whose words are in another one."""
     words = [set(re.findall(r"\w+", text.lower())) for text in texts]
     return [
         text

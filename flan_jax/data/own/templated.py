@@ -1,5 +1,4 @@
-"""Conversations as a model's own chat template writes them: the text that asks for an answer, and the answer with its
-end.
+"""Conversations as a model's own chat template writes them.
 
 Each answer is written as it would be asked for: the conversation so far, then the text that makes the model speak. What
 the template adds for the answer is the target. Some templates, as those of thinking models, write earlier turns
