@@ -64,9 +64,7 @@ def _slice(device: object) -> int:
 
 
 def _links(places: set[tuple[int, ...]], topology: Topology) -> float:
-    """The number of links of a chip that a group of chips can use at the same time, over all axes that the group
-    spans.
-    """
+    """How many links of a chip a group of chips can use at the same time, over all axes that the group spans."""
     links = 0.0
     for axis, length in enumerate(topology.shape):
         values = sorted({place[axis] for place in places})

@@ -213,8 +213,9 @@ def _array_bytes(dtype: str, dims: str) -> float:
 
 
 def _groups(rest: str, devices: int) -> np.ndarray:
-    """The groups, which can be written in four ways: as a list, as a transposed count, as axes of a mesh, or not at all
-    (all devices).
+    """The groups of devices of a collective.
+
+    They can be written as a list, as a transposed count, as axes of a mesh, or not at all (all devices).
     """
     if found := _IOTA.search(rest):
         shape, dims, order = ([int(n) for n in (part or "").split(",") if n] for part in found.groups())

@@ -57,8 +57,9 @@ def ranked(
     jobs: int,
     done: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> list[dict[str, Any]]:
-    """Reports for precompile's command lines: those estimated in full, the fastest first; the others; those that do not
-    fit.
+    """Ranked reports for precompile's command lines.
+
+    First come those estimated in full, the fastest first, then the others, then those that do not fit.
 
     Args:
       commands: a list of options for each.
@@ -74,10 +75,10 @@ def ranked(
 def run(
     commands: Sequence[Sequence[str]], jobs: int, done: Callable[[dict[str, Any]], None] = lambda report: None
 ) -> list[dict[str, Any]]:
-    """Runs precompile's command lines, `jobs` at a time, and ranks their reports: first those that fit, the fastest
-    first.
+    """Runs precompile's command lines, `jobs` at a time, and ranks their reports.
 
-    A process that fails gives a report that does not fit, with its last line as the reason.
+    First come those that fit, the fastest first. A process that fails gives a report that does not fit, with its last
+    line as the reason.
     """
 
     def one(arguments: Sequence[str]) -> dict[str, Any]:

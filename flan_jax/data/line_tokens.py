@@ -89,8 +89,9 @@ def _sentencepiece_cuts(content: bytes) -> bool:
 
 @functools.lru_cache(4)
 def _huggingface_cuts(content: bytes) -> frozenset[str]:
-    """The characters for byte-level BPE over parts with a known pattern; none if an added token reaches over a line's
-    end.
+    """The characters for byte-level BPE over parts with a known pattern.
+
+    None if an added token reaches over a line's end.
     """
     nowhere: frozenset[str] = frozenset()
     settings = json.loads(content)

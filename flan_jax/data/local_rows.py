@@ -1,6 +1,4 @@
-"""Reads rows of a local JSONL file in the TFDS schema: the usable ones, one at a time, and what is wrong with
-others.
-"""
+"""Reads rows of a local JSONL file in the TFDS schema, and says what is wrong with those that cannot be used."""
 
 from __future__ import annotations
 

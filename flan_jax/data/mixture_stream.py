@@ -148,9 +148,7 @@ def _refuse_half(chosen: Sequence[parts.Part], there: Mapping[str, set[str]], pr
 def _refuse_other_records(
     chosen: Sequence[parts.Part], found: Mapping[str, Mapping[str, Any]], prepared_dir: str | AnyPath
 ) -> None:
-    """Refuses a dataset whose styles were prepared from different records, since its rates would be those of one
-    style.
-    """
+    """Refuses a dataset whose styles were prepared from different records: its rates would be those of one style."""
     first: dict[str, parts.Part] = {}
     for part in chosen:
         one = first.setdefault(part.dataset, part)

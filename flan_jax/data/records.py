@@ -15,12 +15,7 @@ _RENDERED_EXAMPLES = 30_000  # small datasets are rendered several times, up to 
 
 
 def num_renderings(num_records: int, style: styles.TextStyle = styles.PAPER) -> int:
-    """How many renderings of a training set are stored, so that later epochs show other templates.
-
-    Example:
-      >>> num_renderings(250), num_renderings(30_000)
-      (10, 1)
-    """
+    """How many renderings of a training set are stored, so that later epochs show other templates."""
     return min(style.num_wordings, max(1, _RENDERED_EXAMPLES // max(num_records, 1)))
 
 

@@ -90,8 +90,9 @@ class Parts:
 
 
 def merges_of(vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
-    """The merges that a SentencePiece BPE vocabulary implies: every split of a piece into two, in the order of the
-    pieces.
+    """The merges that a SentencePiece BPE vocabulary implies.
+
+    These are all splits of a piece into two pieces, in the order of the pieces.
 
     Example:
       >>> merges_of({"a": 0, "b": 1, "ab": 2})

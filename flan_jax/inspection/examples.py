@@ -69,12 +69,7 @@ class Shown:
 
 
 def spans(pattern: str, fields: Mapping[str, Any]) -> tuple[Span, ...]:
-    """A rendered pattern in parts.
-
-    Example:
-      >>> [(span.text, span.field) for span in spans("Is it {how}?", {"how": "good"})]
-      [('Is it ', None), ('good', 'how'), ('?', None)]
-    """
+    """A rendered pattern in parts."""
     found = []
     for literal, field in templates.pieces(pattern):
         found.append(Span(literal, None))
@@ -294,9 +289,7 @@ def lint(names: Sequence[str] = ()) -> list[str]:
 
 
 def lint_wording(names: Sequence[str] = ()) -> list[str]:
-    """What a reader may stumble over in the templates of datasets (by default all); see
-    `template_lint.lint_wording`.
-    """
+    """What a reader may stumble over in templates of datasets, by default all; see `template_lint.lint_wording`."""
     found = []
     for record, fields in _sampled(names):
         if not isinstance(fields, str):
@@ -311,9 +304,7 @@ def _or_why(record: catalog.Dataset, fields: list[templates.Fields] | str) -> li
 
 
 def _sampled(names: Sequence[str]) -> Iterator[tuple[catalog.Dataset, list[templates.Fields] | str]]:
-    """Datasets with the fields of their samples, or the reason why there are none: a user's own dataset may lack
-    them.
-    """
+    """Datasets with the fields of their samples, or the reason why there are none."""
     for record in [catalog.dataset(name) for name in names] or catalog.datasets():
         try:
             splits = _open(record.name, sources.SAMPLES).splits

@@ -36,8 +36,9 @@ def _of_sentences(tokenizer: str) -> sacrebleu.metrics.BLEU:
 
 
 def sentence_counts(targets: Sequence[Any], predictions: Sequence[str], tokenizer: str) -> np.ndarray:
-    """sacrebleu's counts for each text [E, 10]: n-grams found and in all for n from 1 to 4, length, and reference
-    length.
+    """sacrebleu's counts for each text, [E, 10].
+
+    These are the n-grams found and in all for n from 1 to 4, the length, and the reference length.
     """
     bleu = _of_sentences(tokenizer)
     found = (bleu.sentence_score(p, references(t)) for t, p in zip(targets, predictions, strict=True))

@@ -1,5 +1,6 @@
-"""Finds dev and test examples that share an n-gram with a corpus (Brown et al. 2020, appendix C; FLAN paper, appendix
-C).
+"""Finds dev and test examples that share an n-gram with a corpus.
+
+Brown et al. 2020, appendix C; FLAN paper, appendix C.
 
 The n-grams of the examples are in memory (about 10 bytes each, and their words once in each process). The corpus is
 read in blocks by several processes. In JSON lines, each line is a document. Any other file is one document, and n-grams

@@ -66,8 +66,10 @@ def _largest(tree: Any) -> float:
 
 
 def _alone(subject: Subject, step: int) -> tuple[Any, int, int]:
-    """The gradient of the minimised weighted mean, one example at a time; and the numbers of examples and target
-    tokens.
+    """The gradient of the minimised weighted mean, one example at a time.
+
+    Returns:
+      (gradient, number of examples, number of target tokens).
     """
     total, examples, tokens, weights = None, 0, 0, 0.0
     for row in range(subject.stream.rows_per_batch):

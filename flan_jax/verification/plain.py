@@ -125,8 +125,9 @@ def _loss(
     z_loss: float,
     label_smoothing: float,
 ) -> jax.Array:
-    """The summed loss of the targets, without the entropy of a smoothed target, which does not depend on the
-    parameters.
+    """The summed loss of the targets.
+
+    It lacks the entropy of a smoothed target, which does not depend on the parameters.
     """
     logits_AxV = _head(model, params, _forward(model, params, arrays), places_A)
     logprobs_AxV = jax.nn.log_softmax(logits_AxV)

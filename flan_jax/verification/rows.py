@@ -1,6 +1,4 @@
-"""Packed rows: a segment's tokens must be as the protocol says, and its targets must have the logits of the example
-alone.
-"""
+"""Packed rows: a segment's tokens must be as the protocol says, and its logits those of the example alone."""
 
 from __future__ import annotations
 
