@@ -97,12 +97,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 usage="flan-jax COMMAND [OPTION ...]",
                 description="FLAN-JAX tunes language models on instructions, and scores them on tasks that they never "
                 "saw.\n" + _listed(),
-                epilog="flan-jax COMMAND --help tells the options of one.",
+                epilog="flan-jax COMMAND --help lists the options of a command.",
                 formatter_class=options.AsWritten,
             )
             parser.add_argument("--version", action="version", version=f"flan-jax {flan_jax.__version__}")
             parser.add_argument(
-                "--completion", choices=SHELLS, help='completion of a shell: eval "$(flan-jax --completion=bash)"'
+                "--completion",
+                choices=SHELLS,
+                help='print the completion for a shell: eval "$(flan-jax --completion=bash)"',
             )
             arguments = parser.parse_args(given or ["--help"])
             print(completion(arguments.completion), end="")

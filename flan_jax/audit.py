@@ -88,13 +88,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.Parser(
         prog="python -m flan_jax.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tuned", nargs="+", required=True, type=options.path, help="what was tuned on")
+    parser.add_argument("--tuned", nargs="+", required=True, type=options.path, help="what the model was tuned on")
     parser.add_argument("--evaluated", nargs="+", required=True, type=options.path, help="evaluation sets")
-    parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR, with the text of names and checkpoints")
-    parser.add_argument("--data", type=options.path, help="folder of JSONL, with the text of names")
-    parser.add_argument("--vocabulary", help="of prepared tokens: a folder or file, or bytes; a checkpoint has its own")
-    parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=evaluated.N, help="words in an n-gram")
-    parser.add_argument("--to", type=options.path, help="JSON file to write the results to, too")
+    parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR with the text of names and checkpoints")
+    parser.add_argument("--data", type=options.path, help="folder of JSONL with the text of names")
+    parser.add_argument(
+        "--vocabulary", help="vocabulary of prepared tokens: a folder or file, or bytes; a checkpoint has its own"
+    )
+    parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=evaluated.N, help="words of an n-gram")
+    parser.add_argument("--to", type=options.path, help="JSON file for the results")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     with one_line_errors():

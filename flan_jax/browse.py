@@ -256,18 +256,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m flan_jax.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--summary", action="store_true", help="a line a variant, and totals")
+    what.add_argument("--summary", action="store_true", help="one line for each variant, and totals")
     what.add_argument(
-        "--lint", action="store_true", help="what the linter finds, and wordings to look at; exit status 1 for findings"
+        "--lint",
+        action="store_true",
+        help="what the linter finds, and wordings to look at; exit status 1 if it finds anything",
     )
-    what.add_argument("--dataset", help="rendered examples of a dataset")
-    what.add_argument("--templates", help="one record through each template of a dataset")
-    what.add_argument("--row", type=options.count_or_none, help="a packed row of --mixture")
+    what.add_argument("--dataset", help="show rendered examples of a dataset")
+    what.add_argument("--templates", help="show one record through each template of a dataset")
+    what.add_argument("--row", type=options.count_or_none, help="show the packed row with this number, of --mixture")
     what.add_argument(
         "--template_report",
         type=options.path,
         metavar="EVAL_OUTPUT_DIR",
-        help="how a model did with each template of an evaluation; --vocabulary counts tokens",
+        help="show how a model did with each template of an evaluation; --vocabulary counts tokens",
     )
     what.add_argument(
         "--run",
@@ -275,24 +277,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="extend",  # adds up when the option is repeated before each folder
         type=options.path,
         metavar="MODEL_DIR",
-        help="the course of one or several training runs",
+        help="show the course of one or several training runs",
     )
     what.add_argument(
-        "--macros", nargs="?", const="", metavar="NAME", help="what run files can set, or one macro or function of it"
+        "--macros",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="show all that run files can set, or one macro or function",
     )
-    parser.add_argument("--markdown", type=options.path, metavar="FILE", help="write all of --macros as a page")
+    parser.add_argument("--markdown", type=options.path, metavar="FILE", help="write all macros as a Markdown page")
     parser.add_argument("--html", type=options.path, help="write a page with all templates, or with the runs of --run")
-    parser.add_argument("--mixture", help="a mixture's composition; with --row, where the row is from")
+    parser.add_argument("--mixture", help="show a mixture's composition; with --row, the mixture of the row")
     parser.add_argument("--style", default="", help="how records become text, for example no_template or 3_shots")
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
-    parser.add_argument("--count", type=options.count, default=3, help="records")
+    parser.add_argument("--count", type=options.count, default=3, help="number of records")
     parser.add_argument(
-        "--template", type=options.count_or_none, help="its number; by default the one that training shows first"
+        "--template", type=options.count_or_none, help="number of a template; by default what training shows first"
     )
     parser.add_argument("--data", default="samples", type=options.path, help="samples, tfds, or a folder of data")
-    parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts tokens; of --prepared")
-    parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR")
-    parser.add_argument("--steps", type=options.count, help="expected draws and epochs of so many steps of 8 rows")
+    parser.add_argument(
+        "--vocabulary", default="bytes", type=options.path, help="counts tokens; with --prepared, its vocabulary"
+    )
+    parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR to read examples and tokens from")
+    parser.add_argument(
+        "--steps", type=options.count, help="show expected draws and epochs for so many steps of 8 rows"
+    )
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()

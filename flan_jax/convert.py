@@ -125,16 +125,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     source_help = f"a GGUF file, a folder of transformers, T5X or FLAN-JAX, or one of {known}"
     parser.add_argument("--from", dest="source", required=True, type=options.path, help=source_help)
     parser.add_argument("--to", required=True, type=options.path, help="the folder to make")
-    parser.add_argument("--format", dest="form", default=names.NATIVE, choices=names.FORMATS)
-    parser.add_argument("--tuning", help="untuned, unknown (the default), all, or the clusters it was tuned on")
+    parser.add_argument(
+        "--format", dest="form", default=names.NATIVE, choices=names.FORMATS, help="format to write; ours by default"
+    )
+    parser.add_argument(
+        "--tuning", help="what the model was tuned on: untuned, unknown (the default), all, or clusters"
+    )
     parser.add_argument("--model", help="the shape of a T5X checkpoint: a name of gin/models, or a gin file")
     parser.add_argument(
         "--vocabulary", type=options.path, help="the vocabulary of a T5X checkpoint: a SentencePiece .model, or bytes"
     )
-    parser.add_argument("--dtype", default="float32", choices=names.DTYPES, help="of huggingface's weights")
-    parser.add_argument("--step", type=options.count_or_none, help="of a folder of FLAN-JAX; the last by default")
+    parser.add_argument(
+        "--dtype", default="float32", choices=names.DTYPES, help="dtype of the weights with --format=huggingface"
+    )
+    parser.add_argument("--step", type=options.count_or_none, help="step of a FLAN-JAX folder; by default the last")
     options.add_parameters(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
         arguments = vars(parser.parse_args(argv))

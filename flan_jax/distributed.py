@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that `pod` reads to a parser."""
     group = parser.add_argument_group("several processes", "on TPU virtual machines none of these is needed")
     group.add_argument("--coordinator_address", help="HOST:PORT of process 0 (or JAX_COORDINATOR_ADDRESS)")
-    group.add_argument("--num_processes", type=options.count, help="processes in all (or JAX_NUM_PROCESSES)")
+    group.add_argument("--num_processes", type=options.count, help="number of all processes (or JAX_NUM_PROCESSES)")
     group.add_argument(
-        "--process_id", type=options.count_or_none, help="number of this one, from 0 (or JAX_PROCESS_ID)"
+        "--process_id", type=options.count_or_none, help="number of this process, from 0 (or JAX_PROCESS_ID)"
     )
 
 

@@ -222,19 +222,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m flan_jax.eval",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--gin_file=FILE and --gin.NAME=VALUE configure the job; macros are listed in the file.",
+        epilog="--gin_file=FILE and --gin.NAME=VALUE configure the evaluation; runs/eval.gin lists the macros.",
     )
-    parser.add_argument("--items", type=options.path, help='JSONL of {"id", "prompt", "options"}')
-    parser.add_argument("--checkpoint", type=options.path, help="checkpoint folder, with --items")
-    parser.add_argument("--step", type=options.count_or_none, help="its step, with --items; the last by default")
+    parser.add_argument(
+        "--items", type=options.path, help='score the items in a JSONL file of {"id", "prompt", "options"}'
+    )
+    parser.add_argument("--checkpoint", type=options.path, help="with --items: the checkpoint folder")
+    parser.add_argument(
+        "--step", type=options.count_or_none, help="with --items: the checkpoint's step; by default the last"
+    )
     options.add_parameters(parser)
-    parser.add_argument("--output", type=options.path, help="JSONL of log-likelihoods to write, with --items")
+    parser.add_argument("--output", type=options.path, help="with --items: the JSONL file of log-likelihoods to write")
     parser.add_argument(
         "--joint",
         default=protocol.AUTO,
         help=f"between prompt and option, with --items: {', '.join(protocol.JOINTS)}; auto takes the checkpoint's",
     )
-    parser.add_argument("--allow_seen", action="store_true", help="score datasets that are not held out, labelled so")
+    parser.add_argument(
+        "--allow_seen", action="store_true", help="score datasets that are not held out too; they are labelled as seen"
+    )
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     distributed.add_arguments(parser)

@@ -189,22 +189,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m flan_jax.infer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", required=True, type=options.path, help="checkpoint folder")
-    parser.add_argument("--step", type=options.count_or_none, help="its step; the last by default")
+    parser.add_argument("--step", type=options.count_or_none, help="step of the checkpoint; by default the last")
     options.add_parameters(parser)
-    parser.add_argument("--prompt", action="append", default=[], help="a prompt; can be given several times")
+    parser.add_argument("--prompt", action="append", default=[], help="a prompt; may be given several times")
     parser.add_argument(
-        "--input", type=options.path, help='JSONL of {"id", "prompt"}; with --chat, of {"id", "messages"} too'
+        "--input", type=options.path, help='JSONL file of {"id", "prompt"}; with --chat, also of {"id", "messages"}'
     )
     parser.add_argument(
-        "--chat", nargs="?", const="", metavar="TEMPLATE", help="render the model's chat template, or that of a name"
+        "--chat",
+        nargs="?",
+        const="",
+        metavar="TEMPLATE",
+        help="use the model's chat template, or the one with this name",
     )
-    parser.add_argument("--output", type=options.path, help="JSONL of answers to write; standard output by default")
-    parser.add_argument("--max_new_tokens", type=options.of(Whole(1, 2**20)), default=64)
+    parser.add_argument(
+        "--output", type=options.path, help="JSONL file of answers to write; by default standard output"
+    )
+    parser.add_argument(
+        "--max_new_tokens", type=options.of(Whole(1, 2**20)), default=64, help="most tokens of an answer"
+    )
     parser.add_argument(
         "--temperature",
         type=options.of(Number(least=0, most=1000)),
         default=0.0,
-        help="0 takes the likeliest token (default)",
+        help="0 (the default) takes the likeliest token; above 0, tokens are drawn",
     )
     parser.add_argument(
         "--top_k", type=options.count_or_none, default=0, help="draw from the k likeliest tokens; 0 for all"
@@ -213,11 +221,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--top_p",
         type=options.of(Number(above=0, most=1)),
         default=1.0,
-        help="draw from the likeliest tokens of this probability",
+        help="draw from the likeliest tokens that together have this probability",
     )
-    parser.add_argument("--seed", type=options.seed, default=0, help="of the draws")
+    parser.add_argument("--seed", type=options.seed, default=0, help="seed of the draws")
     parser.add_argument("--beams", type=options.of(Whole(1, 1024)), default=1, help="beam search with so many beams")
-    parser.add_argument("--stop", action="append", default=[], help=r"end before this text, \n and \t as such; several")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        help=r"end an answer before this text (\n, \t); may be given several times",
+    )
     parser.add_argument(
         "--joint", default=protocol.AUTO, help=f"between prompt and answer: {', '.join(protocol.JOINTS)}"
     )

@@ -85,7 +85,7 @@ def _own_tasks(text: str) -> str:
 TASKS: dict[str, Any] = {
     "type": _own_tasks,
     "metavar": "MODULE",
-    "help": "modules of one's own with more datasets, with commas: my_tasks, or a file",
+    "help": "your own modules with more datasets, separated by commas: my_tasks, or a file",
 }
 path = of(Where(wanted="the path or the URL of a file or folder"))
 count = of(Whole(1))
@@ -101,5 +101,5 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
         dest="which",
         default=values.WEIGHTS[0],
         choices=values.WEIGHTS,
-        help="of a checkpoint: the last parameters (params), or their mean over steps (ema), with EMA_DECAY",
+        help="weights of a checkpoint: the last (params), or their mean over steps (ema) of a run with EMA_DECAY",
     )

@@ -141,31 +141,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog="--gin_file=FILE and --gin.NAME=VALUE take a run's model, rows, loss and mesh; options count more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", help="models/NAME.gin")
+    parser.add_argument("--model", help="a model: NAME of models/NAME.gin")
     parser.add_argument(
-        "--topology", help="v3:8x8, v4:4x4x4, v5p:4x4x8, v5e:16x16, v6e:16x16, ...; a run file's TOPOLOGY by itself"
+        "--topology", help="v3:8x8, v4:4x4x4, v5p:4x4x8, v5e:16x16, v6e:16x16, ...; by default the run file's TOPOLOGY"
     )
     parser.add_argument(
-        "--slices", type=options.count, default=1, help="so many of them, joined by the data-centre network"
+        "--slices", type=options.count, default=1, help="number of slices, joined by the data-centre network"
     )
-    parser.add_argument("--mesh", help="data=1,fsdp=8,tensor=16; data takes what is left")
-    parser.add_argument("--rows", type=options.count, help="packed rows a step")
+    parser.add_argument("--mesh", help="for example data=1,fsdp=8,tensor=16; by default data takes what is left")
+    parser.add_argument("--rows", type=options.count, help="packed rows of a step")
     parser.add_argument("--inputs", type=options.count, help="slots of a row besides the target slots")
     parser.add_argument("--targets", type=options.count, help="target slots of a row")
-    parser.add_argument("--microbatches", type=options.count, help="gradient accumulation")
+    parser.add_argument(
+        "--microbatches", type=options.count, help="number of parts of a step, for gradient accumulation"
+    )
     parser.add_argument("--remat", choices=CHOICES["remat"], help="what layers keep for the backward pass")
     parser.add_argument(
-        "--dtype", choices=["bfloat16", "float32"], help="of the computation; bfloat16 without a run file"
+        "--dtype", choices=["bfloat16", "float32"], help="dtype of the computation; bfloat16 without a run file"
     )
     parser.add_argument("--attention", choices=["xla", "segments", "splash"], help="how attention is computed")
-    parser.add_argument("--score", action="store_true", help="a scorer's forward pass instead of the training step")
     parser.add_argument(
-        "--memory", action="store_true", help="one compilation of three: memory, communication, scheduled cycles"
+        "--score", action="store_true", help="compile a scorer's forward pass in place of the training step"
+    )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="compile once in place of three times: only memory, communication, scheduled cycles",
     )
     parser.add_argument(
         "--sweep", action="store_true", help="try meshes and, unless one is given, remat policies, and rank them"
     )
-    parser.add_argument("--jobs", type=options.count, default=1, help="compilations at once in a sweep")
+    parser.add_argument("--jobs", type=options.count, default=1, help="compilations at the same time in a sweep")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():

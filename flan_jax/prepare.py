@@ -133,43 +133,58 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL or TFDS data"
     )
-    parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all by default")
-    parser.add_argument("--mixture", default="", help="a mixture's datasets, or a file's; its packing is reported")
+    parser.add_argument("--datasets", default="", help="datasets and clusters, separated by commas; by default all")
+    parser.add_argument(
+        "--mixture", default="", help="a mixture, or a file with one: prepares its datasets and reports its packing"
+    )
     parser.add_argument(
         "--vocabulary", type=options.path, help="bytes (the default), a vocabulary folder, .model or tokenizer.json"
     )
     parser.add_argument("--to", type=options.path, help="PREPARED_DIR")
-    parser.add_argument("--check", action="store_true", help="only say in which state each source is")
+    parser.add_argument("--check", action="store_true", help="only show the state of each source")
     parser.add_argument(
-        "--style", default="", help="how records become text: no_template, 5_shots, ...; several with commas"
+        "--style", default="", help="how records become text: no_template, 5_shots, ...; several separated by commas"
     )
-    parser.add_argument("--workers", type=options.count_or_none, default=0, help="processes; one a core by default")
-    parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
     parser.add_argument(
-        "--max_input_length", type=options.of(TOKENS), default=protocol.MAX_INPUT_TOKENS, help="tokens of an input"
+        "--workers", type=options.count_or_none, default=0, help="number of processes; by default one for each core"
+    )
+    parser.add_argument(
+        "--seed", type=options.seed, default=0, help="seed of templates, exemplars and shuffled options"
+    )
+    parser.add_argument(
+        "--max_input_length", type=options.of(TOKENS), default=protocol.MAX_INPUT_TOKENS, help="most tokens of an input"
     )
     parser.add_argument(
         "--max_target_length",
         type=options.of(TOKENS),
         default=protocol.MAX_TARGET_TOKENS,
-        help="tokens of a target, EOS included",
+        help="most tokens of a target with its EOS",
     )
-    parser.add_argument("--shards", default="", help="prepare with Apache Beam, by way of this folder (gs://...)")
-    parser.add_argument("--beam_pipeline_options", default="", help="Beam's options, as runner=DirectRunner,...")
+    parser.add_argument("--shards", default="", help="prepare with Apache Beam, with shards in this folder (gs://...)")
+    parser.add_argument("--beam_pipeline_options", default="", help="options of Beam, such as runner=DirectRunner,...")
     parser.add_argument("--evaluate", action="store_true", help="write only what an evaluation needs")
-    parser.add_argument("--checkpoint", type=options.path, help="with --evaluate: whose vocabulary and joint count")
     parser.add_argument(
-        "--joint", default=protocol.AUTO, choices=protocol.JOINTS, help="with --evaluate: between prompt and answer"
+        "--checkpoint", type=options.path, help="with --evaluate: the checkpoint whose vocabulary and joint are used"
     )
     parser.add_argument(
-        "--max_examples", type=options.count, help="with --evaluate: test examples a dataset; of your own data: records"
+        "--joint",
+        default=protocol.AUTO,
+        choices=protocol.JOINTS,
+        help="with --evaluate: what stands between prompt and answer",
     )
-    parser.add_argument("--max_dev_examples", type=options.count_or_none, help="with --evaluate: dev examples")
     parser.add_argument(
-        "--ways", default="", help="with --evaluate: further ways to score, with commas, for example pmi,channel"
+        "--max_examples",
+        type=options.count,
+        help="with --evaluate: test examples of each dataset; for your own data: records",
+    )
+    parser.add_argument(
+        "--max_dev_examples", type=options.count_or_none, help="with --evaluate: dev examples of each dataset"
+    )
+    parser.add_argument(
+        "--ways", default="", help="with --evaluate: further ways to score, separated by commas, such as pmi,channel"
     )
     _add_own_arguments(parser)
-    parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+    parser.add_argument("--overwrite", action="store_true", help="prepare again what exists")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
@@ -222,20 +237,24 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="TEMPLATE",
-        help="write conversations by the vocabulary's own chat template, or that of a name; the plain form by default",
+        help="write conversations by the vocabulary's chat template, or the one with this name; not in the plain form",
     )
     group.add_argument("--seqio", help="the name of a SeqIO task or mixture with inputs and targets")
     group.add_argument("--module", help="with --seqio: the module that registers it, as Python imports it")
-    group.add_argument("--name", help="what the dataset is called; by default after the file or the task")
+    group.add_argument("--name", help="name of the dataset; by default from the file or the task")
     group.add_argument(
         "--cluster", help='a cluster of the catalog, or "unknown" (the default): nothing is then held out'
     )
-    group.add_argument("--input_key", help="of a line with other keys than the usual: its prompt's")
-    group.add_argument("--target_key", help="and its target's")
-    group.add_argument("--metric", help="exact_match, f1, rouge, or a metric's name, where there are no options")
-    group.add_argument("--dev", type=options.count_or_none, help="records held back for dev; a tenth, up to 200")
-    group.add_argument("--test", type=options.count_or_none, help="records held back for test; a tenth, up to 200")
-    group.add_argument("--leave_out", action="store_true", help="go on without the records that cannot be used")
+    group.add_argument("--input_key", help="key of the prompt, if a line has other keys than the usual ones")
+    group.add_argument("--target_key", help="key of the target, likewise")
+    group.add_argument("--metric", help="for records without options: exact_match, f1, rouge, or a metric's name")
+    group.add_argument(
+        "--dev", type=options.count_or_none, help="records held back for dev; by default a tenth, up to 200"
+    )
+    group.add_argument(
+        "--test", type=options.count_or_none, help="records held back for test; by default a tenth, up to 200"
+    )
+    group.add_argument("--leave_out", action="store_true", help="leave out the records that cannot be used")
 
 
 def _prepare_own(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

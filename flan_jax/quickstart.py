@@ -34,9 +34,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL in TFDS's field names"
     )
     parser.add_argument("--model", default="", help=f"{GEMMA}, {_TINY}, or a checkpoint folder")
-    parser.add_argument("--steps", type=options.count_or_none, help="tuning steps, in place of the file's")
-    parser.add_argument("--max_examples", type=options.count, help="test examples, in place of the file's")
-    parser.add_argument("--to", default="runs/quickstart", type=options.path, help="where everything is written")
+    parser.add_argument("--steps", type=options.count_or_none, help="tuning steps, in place of those in the gin file")
+    parser.add_argument("--max_examples", type=options.count, help="test examples, in place of those in the gin file")
+    parser.add_argument(
+        "--to", default="runs/quickstart", type=options.path, help="folder for everything that is written"
+    )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     quiet_loggers()
     with one_line_errors():

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=DIR", help="finished evaluations")
     parser.add_argument(
-        "--output", required=True, type=options.path, help="folder for report.md, report.json, report.html"
+        "--output", required=True, type=options.path, help="folder for report.md, report.json and report.html"
     )
     parser.add_argument(
         "--group",
@@ -66,10 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="extend",
         default=[],
         metavar="NAME=RUN,RUN",
-        help="show these runs as one, mean and standard deviation over them; a RUN may be a pattern, as 'tuned seed *'",
+        help="show these runs as one, with mean and standard deviation; a RUN may be a pattern, such as 'tuned seed *'",
     )
     parser.add_argument(
-        "--contamination", type=options.path, help="what flan_jax.contamination wrote: adds clean subsets"
+        "--contamination",
+        type=options.path,
+        help="the file that flan_jax.contamination wrote; adds scores on clean subsets",
     )
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
     with one_line_errors():

@@ -218,14 +218,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m flan_jax.study",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--gin_file=FILE and --gin.NAME=VALUE configure the study; macros are listed in gin/studies/study.gin.",
+        epilog="--gin_file=FILE and --gin.NAME=VALUE configure the study; gin/studies/study.gin lists the macros.",
     )
     parser.add_argument(
-        "--budget", choices=BUDGETS, default=_DEFAULT_BUDGET, help="how much: a file of studies/budgets"
+        "--budget", choices=BUDGETS, default=_DEFAULT_BUDGET, help="how much to compute: a file of studies/budgets"
     )
     parser.add_argument("--dry_run", action="store_true", help="show the plan and run nothing")
-    parser.add_argument("--units", type=options.path, help="write what is left to do for a launcher, and run nothing")
-    parser.add_argument("--restarts", type=options.of(Whole(0)), default=0, help="of a step without progress")
+    parser.add_argument(
+        "--units", type=options.path, help="write the remaining steps for a launcher to this file, and run nothing"
+    )
+    parser.add_argument(
+        "--restarts", type=options.of(Whole(0)), default=0, help="how often to start a step again that made no progress"
+    )
     parser.add_argument("--list", action="store_true", help="list the studies")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     quiet_loggers()

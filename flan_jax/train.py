@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.Parser(
         prog="python -m flan_jax.train",
         description=__doc__,
-        epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; macros are listed in the file.",
+        epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; runs/tune.gin lists the macros.",
     )
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the last step's figures as one JSON object")

@@ -76,29 +76,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     default = Request("", "")
     parser.add_argument("--checkpoint", required=True, type=options.path, help="checkpoint folder")
-    parser.add_argument("--step", type=options.count_or_none, help="its step; the last by default")
+    parser.add_argument("--step", type=options.count_or_none, help="step of the checkpoint; by default the last")
     parser.add_argument(
-        "--prepared", required=True, type=options.path, help="PREPARED_DIR, with the checkpoint's vocabulary"
+        "--prepared", required=True, type=options.path, help="PREPARED_DIR with the checkpoint's vocabulary"
     )
-    parser.add_argument("--mixture", default="", help="of the rows; the checkpoint's own by default, or flan")
-    parser.add_argument("--datasets", default="", help="only these of its datasets, with commas")
-    parser.add_argument("--examples", type=options.count, default=default.examples, help="that a check compares, about")
-    parser.add_argument("--seed", type=options.seed, default=default.seed, help="of the stream and of what is chosen")
+    parser.add_argument("--mixture", default="", help="mixture of the rows; by default the checkpoint's own, or flan")
+    parser.add_argument("--datasets", default="", help="only these of its datasets, separated by commas")
     parser.add_argument(
-        "--microbatches", type=options.count, default=default.microbatches, help="of the gradient, a row each"
+        "--examples", type=options.count, default=default.examples, help="about how many examples each check compares"
     )
     parser.add_argument(
-        "--inputs", type=options.of(TOKENS), default=LENGTHS["inputs"], help="tokens of inputs in a row"
+        "--seed", type=options.seed, default=default.seed, help="seed of the stream and of what is chosen"
     )
     parser.add_argument(
-        "--targets", type=options.of(TOKENS), default=LENGTHS["targets"], help="tokens of targets in a row"
+        "--microbatches",
+        type=options.count,
+        default=default.microbatches,
+        help="microbatches of the gradient, one row each",
+    )
+    parser.add_argument(
+        "--inputs", type=options.of(TOKENS), default=LENGTHS["inputs"], help="most tokens of inputs in a row"
+    )
+    parser.add_argument(
+        "--targets", type=options.of(TOKENS), default=LENGTHS["targets"], help="most tokens of targets in a row"
     )
     parser.add_argument("--huggingface", type=options.path, help="a folder of transformers with the same model")
-    parser.add_argument("--attention", default="", help="how the checked side computes attention; the model's own way")
     parser.add_argument(
-        "--loss_averaging", default="", help=f"{' or '.join(LOSS_AVERAGES)}; that of its run.json by default"
+        "--attention", default="", help="how the checked side computes attention; by default the model's own way"
     )
-    parser.add_argument("--checks", default="", help=f"only these, with commas: {', '.join(checks.CHECKS)}")
+    parser.add_argument(
+        "--loss_averaging", default="", help=f"{' or '.join(LOSS_AVERAGES)}; by default as in its run.json"
+    )
+    parser.add_argument(
+        "--checks", default="", help=f"only these checks, separated by commas: {', '.join(checks.CHECKS)}"
+    )
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():

@@ -238,22 +238,22 @@ _PAGE = "docs/configuration.md"
 COMMAND = f"python -m flan_jax.browse --macros --markdown={_PAGE}"
 _INTRODUCTION = f"""# Configuration
 
-Written by `{COMMAND}`; a test holds it to the code.
-`python -m flan_jax.browse --macros=LORA` shows one entry, `--macros --json` all of them for a program.
+Written by `{COMMAND}`; a test compares it with the code.
+`python -m flan_jax.browse --macros=LORA` shows one entry; `--macros --json` prints all for a program.
 
-A run is what its gin files and its command line say. `--gin_file=runs/tune.gin` may be given several times, and what
-comes later counts more; `--gin.NAME=VALUE` counts most. A value is a Python literal: a text has quotes of its own,
-inside the shell's (`--gin.MODEL_DIR="'runs/first'"`). A macro stands in capitals and sets arguments. An argument
-without a macro is bound by its function's name, in a file (`adafactor.momentum = 0.9`) or on the command line
-(`--gin.adafactor.momentum=0.9`). Names and values are checked before anything is opened. A macro that nothing reads, or
-that such a binding overrules, is refused.
+A run is described by its gin files and its command line. `--gin_file=runs/tune.gin` may be given several times; a
+later file overrides an earlier one, and `--gin.NAME=VALUE` overrides all files. A value is a Python literal. A text
+needs quotes of its own inside the shell's (`--gin.MODEL_DIR="'runs/first'"`). Names in capitals are macros; a macro
+sets one or more arguments. An argument without a macro is bound by its function's name: in a file with
+`adafactor.momentum = 0.9`, on the command line with `--gin.adafactor.momentum=0.9`. Names and values are checked before
+anything is opened. A macro is refused if nothing reads it, or if such a binding overrides it.
 
-`include 'base.gin'` in a file of your own finds what lies beside it, then in the folder you start from, then among the
-files that come with FLAN-JAX.
+`include 'base.gin'` in your own file is looked for beside that file, then in the folder where you start, then among the
+files of FLAN-JAX.
 
-In a notebook, `train.main([...])` and `eval.main([...])` start from nothing each time: no value of an earlier run in
-the same process counts. What you bind by gin yourself, for functions of your own, stays. A macro or an argument of this
-page that gin has a value for from elsewhere is refused by its name: it belongs to the run's files or options.
+In a notebook, `train.main([...])` and `eval.main([...])` start afresh each time: values of an earlier run in the same
+process do not count. Bindings that you made through gin for your own functions stay. A macro or argument on this page
+must not be bound through gin elsewhere; it is then refused by name. Set it in the run's files or options.
 
 Run files for the published models, with meshes and TPU slices, are in [planning](planning.md#run-files).
 """
@@ -268,11 +268,11 @@ def page(found: Reference) -> str:
     """The reference as Markdown."""
     out = [_INTRODUCTION]
     for file, members in found.files.items():
-        out.append(f"## {_HEADS[file]}\n\nThey stand in `gin/{file}`, with these defaults.\n")
+        out.append(f"## {_HEADS[file]}\n\n`gin/{file}` has them with these defaults.\n")
         for section in dict.fromkeys(macro.section for macro in members):
             rows = [_macro_row(macro) for macro in members if macro.section == section]
             out.append(f"### {section}\n\n" + _table(("macro", "default", "may be", "what it is for"), rows))
-    out.append("## Arguments\n\nWhere a macro sets an argument, its row above says what it may be.\n")
+    out.append("## Arguments\n\nIf a macro sets an argument, the macro's row above says what it may be.\n")
     for function in found.functions:
         rows = [_argument_row(one) for one in function.arguments]
         heads = ("argument", "default", "may be, or macro", "what it is for")
@@ -285,8 +285,8 @@ def page(found: Reference) -> str:
     out.append(_table(("name", "arguments", "what it does"), rows))
     rows = [(f"`{one.name}`", _code(one.default), _cell(one.meaning)) for one in found.shape.arguments]
     out.append(
-        "## The shape of a model\n\nFields of `DecoderConfig`, one file a model in `gin/models`. The last six are "
-        "those of COMPUTATION: how a model is computed, not what it is.\n\n"
+        "## The shape of a model\n\nThe fields of `DecoderConfig`. `gin/models` has one file for each model. The last "
+        "six are those of COMPUTATION: they say how a model is computed, not what it is.\n\n"
         + _table(("field", "default", "what it is"), rows)
     )
     return "\n".join(out)
