@@ -68,7 +68,9 @@ def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = N
     if found := both("train.batch_size", "train.microbatches"):
         rows, parts, rows_name, parts_name = found
         if rows % parts:
-            raise FlanError(f"{rows_name} {rows} is no multiple of {parts_name} {parts}: each part has as many rows.")
+            raise FlanError(
+                f"{rows_name} {rows} is no multiple of {parts_name} {parts}: all parts have the same number of rows."
+            )
     for argument in macros.each("warmup_steps"):
         if (found := both(argument, "train.train_steps")) and found[0] > found[1]:
             warmup, steps, warmup_name, steps_name = found

@@ -237,7 +237,8 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="TEMPLATE",
-        help="write conversations by the vocabulary's chat template, or the one with this name; not in the plain form",
+        help="write conversations by the vocabulary's chat template, or the one with this name; without --chat, in the "
+        "plain form",
     )
     group.add_argument("--seqio", help="the name of a SeqIO task or mixture with inputs and targets")
     group.add_argument("--module", help="with --seqio: the module that registers it, as Python imports it")

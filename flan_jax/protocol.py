@@ -64,7 +64,7 @@ def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherw
         raise FlanError(f"joint is {values.shown(setting)}; it can be {', '.join(map(repr, JOINTS))}.")
     if has_encoder and setting not in (AUTO, EOS):
         raise FlanError(
-            f"joint is {setting!r}, and this model has an encoder, which reads the prompt apart from the answer: "
+            f"joint is {setting!r}, and this model has an encoder, which reads the prompt without the answer: "
             "leave the joint out, or write 'eos'."
         )
     if setting != AUTO:
@@ -201,7 +201,7 @@ class Protocol:
             if has_encoder:
                 raise FlanError(
                     f"{self.record.name} was written by a chat template, and this model has an encoder, which reads "
-                    "the prompt apart from the answer: prepare it without --chat."
+                    "the prompt without the answer: prepare it without --chat."
                 )
             return JOINED
         trained = None if self.style.words == styles.GPT3 else trained

@@ -88,7 +88,7 @@ class TextStyle:
     def __post_init__(self) -> None:
         instructed = self.words == INSTRUCTIONS
         if not instructed and not (self.with_options and self.num_templates == TEMPLATES_PER_DATASET):
-            raise FlanError(f"style {self.words!r} has one wording and shows no options: leave the rest of it out.")
+            raise FlanError(f"style {self.words!r} has one template and shows no options: use it alone.")
         if self.shuffled_options and not (instructed and self.with_options):
             raise FlanError("shuffled_options needs instructions that show the options.")
         if self.lettered_options and not ((instructed or self.words == GPT3) and self.with_options):

@@ -52,7 +52,7 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
             if record.name in taken or record.name in datasets:
                 raise FlanError(f"{where}: there is one of that name already; give it another.")
             if is_mixture(record.name) or record.name.startswith("flan_"):
-                raise FlanError(f"{where}: names of mixtures begin so; give it another.")
+                raise FlanError(f"{where}: it begins like the name of a mixture; give it another.")
             if not 1 <= len(record.templates) <= TEMPLATES_PER_DATASET:
                 raise FlanError(f"{where} has {len(record.templates)} templates; give 1 to {TEMPLATES_PER_DATASET}.")
             if record.kind not in (CLASSIFICATION, GENERATION) or not record.metrics:

@@ -174,7 +174,7 @@ def separators(prepared: Prepared, tokenizer: Tokenizer, encoder_decoder: bool) 
     if encoder_decoder and prepared.separators:
         raise FlanError(
             f"{next(iter(prepared.separators))} was written by a chat template, and this model has an encoder, which "
-            "reads inputs apart: prepare it without --chat."
+            "reads inputs separately: prepare it without --chat."
         )
     if both := [name for name in names if name in prepared.separators]:
         raise FlanError(
@@ -183,7 +183,9 @@ def separators(prepared: Prepared, tokenizer: Tokenizer, encoder_decoder: bool) 
     if not names:
         return dict(prepared.separators)
     if encoder_decoder:
-        raise FlanError(f"JOINTS: {names[0]} has 'newline', and this model has an encoder, which reads inputs apart.")
+        raise FlanError(
+            f"JOINTS: {names[0]} has 'newline', and this model has an encoder, which reads inputs separately."
+        )
     alone = tokenizer.encode(["\n"])[0]
     texts = tokenizer.encode([f"Is it so?\n{probe}" for probe in _PROBES])
     apart = [[*tokenizer.encode(["Is it so?"])[0], *alone, *ids] for ids in tokenizer.encode(list(_PROBES))]

@@ -150,7 +150,9 @@ def _builder(prepared_dir: str | AnyPath, asked: Protocol, tokenizer: Tokenizer,
                 f"({tokenizer.fingerprint[:8]}): prepare it for this one under another name."
             )
         if style != styles.PAPER:
-            raise FlanError(f"{name} was written by a chat template, and is asked so alone: style {style.name} is not.")
+            raise FlanError(
+                f"{name} was written by a chat template, and has no other style: leave style {style.name} out."
+            )
     pool = example_files.read(prepared_dir, name, example_files.EXEMPLARS) if style.shots else []
     shown = {name for number in asked.forward for name in asked.shown_fields(number)}
     drawn = [(row["id"], row["fields"]) for row in pool if _is_usable(row["fields"], shown, asked.ranked)]

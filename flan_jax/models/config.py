@@ -25,7 +25,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "remat": tuple(POLICIES),
     "attention": ("xla", "segments", "splash", "cudnn"),
 }
-# Limits by the field's type, and by name if 0 or less is allowed. A number without an entry must be 1 or more.
+# The kind of a field by its type, and by its name if 0 or less has a meaning. A field without a default must be 1 or
+# more.
 _KINDS: dict[str, Kind] = {"int": Whole(0), "bool": Switch(), "float": Number(above=0)}
 _OWN_KINDS: dict[str, Kind] = {
     "global_every": Whole(-1),

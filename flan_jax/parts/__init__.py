@@ -247,7 +247,7 @@ def _crossed(given: Mapping[str, Any]) -> tuple[str, list[Part], dict[str, Any]]
     """A named mixture: each of its datasets in each of the styles."""
     name = values.checked("mixture", values.Text(), given["mixture"])
     if "name" in given:
-        raise FlanError(f"a mixture that is {name!r} has no other name: leave 'name' out.")
+        raise FlanError(f"the mixture {name!r} cannot have another name: leave 'name' out.")
     base, own = styles.split_name(name)
     members = catalog.mixture(base)
     weights = given.get("styles") or {own.name: 1.0}
@@ -314,7 +314,7 @@ def _members(name: str) -> tuple[catalog.Dataset, ...]:
     except FlanError:
         return catalog.mixture(name)
     if any(record.variant for record in found):
-        raise FlanError(f"{name!r} is scored by itself, but tuned on as a part of {catalog.whole(name)!r}: name that.")
+        raise FlanError(f"{name!r} is only scored separately; to tune on it, name {catalog.whole(name)!r}.")
     return tuple(record for record in found if record.splits.train) or found
 
 

@@ -27,7 +27,7 @@ def whole(tree: Tree) -> Tree:
       FlanError: a branch repeats tokens of the prompt.
     """
     if any(tree.unscored):
-        raise FlanError("an encoder-decoder reads prompt and options apart: score it with the joint 'eos'.")
+        raise FlanError("an encoder-decoder reads prompt and options separately: score it with the joint 'eos'.")
     return dataclasses.replace(tree, trunk=tree.prefix + tree.trunk, prefix=())
 
 

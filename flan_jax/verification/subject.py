@@ -157,7 +157,7 @@ class Subject:
         return list(itertools.islice(every, self.request.examples))
 
     def questions(self, *, with_options: bool) -> Iterator[Question]:
-        """Records of the parts in turn, by forward templates, in their styles. Records are repeated without end.
+        """Records of the parts in turn, by forward templates, in their styles. No record comes twice.
 
         Args:
           with_options: whether to take only those whose answers are chosen from options.

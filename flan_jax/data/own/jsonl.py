@@ -178,7 +178,7 @@ def _keys_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:
         return pairs[0]
     if pairs:
         shown = " and ".join("/".join(pair) for pair in pairs)
-        raise FlanError(f"{where} has {shown}, and it cannot be told which are meant: {_ALSO}.")
+        raise FlanError(f"{where} has {shown}, and it is unclear which are meant: {_ALSO}.")
     usual = ", ".join("/".join(pair) for pair in PAIRS)
     keys = ", ".join(list(row)[:8]) or "none"
     raise FlanError(f'{where} has the keys {keys}, and neither "messages" nor a usual pair ({usual}): {_ALSO}.')

@@ -60,7 +60,7 @@ def check_name(name: str, cluster: str) -> None:
     catalog.refuse_name(name)
     base, style = styles.split_name(name)
     if style != styles.PAPER:
-        raise FlanError(f"{name!r} ends as a style does ({style.name}): give your dataset another name, as {base!r}.")
+        raise FlanError(f"{name!r} ends like a style ({style.name}): give your dataset another name, such as {base!r}.")
     if cluster != UNKNOWN_CLUSTER.name:
         catalog.cluster(cluster)
 
