@@ -40,8 +40,7 @@ def content_hash(fields: Mapping[str, Any]) -> str:
 
     Args:
       fields: the record's fields, each a text or several texts. Their order has no effect. Every letter, every space
-          and
-        the label do.
+        and the label do.
 
     Example:
       >>> content_hash({"question": "Why?", "answer": "So."})

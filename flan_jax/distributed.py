@@ -88,7 +88,7 @@ def join(
 
     Raises:
       FlanError: some of the three are missing, the cluster's information is incomplete, or the coordinator does not
-          answer.
+        answer.
     """
     address = coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS")
     given: dict[str, Any] = {

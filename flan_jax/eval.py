@@ -72,8 +72,7 @@ def evaluate(
       prepared_dir: the folder that `flan_jax.prepare` wrote.
       datasets: names of clusters and datasets; None for all that the checkpoint holds out.
       step: the checkpoint's step. None takes the last one, as the paper does; "all" takes each saved step; "follow"
-          takes
-        each step that a running training saves, until that run ends.
+        takes each step that a running training saves, until that run ends.
       parameters: which weights of a checkpoint: the last ones ("params"), or their mean over steps ("ema").
       run_name: the run's name in the report.
       baseline_dir: the output of an earlier evaluation, shown beside this one.

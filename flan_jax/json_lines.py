@@ -263,8 +263,7 @@ def parse_json(line: bytes, strict: bool = True) -> Any:
     Args:
       line: the line.
       strict: whether to refuse some things that Python reads: NaN and infinite numbers, which are not JSON, and a key
-          that
-        stands twice in an object. If not, the last one counts.
+        that stands twice in an object. If not, the last one counts.
 
     Raises:
       ValueError: it cannot be read; the message says why in a few words.

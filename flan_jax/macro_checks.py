@@ -32,8 +32,7 @@ def check(argument: str, value: Any, name: str | None = None, prepared_dir: Any 
       value: its value.
       name: what the user calls it; None for the argument itself.
       prepared_dir: the value of prepared_dir in the same call. A dataset that the catalog does not know is looked for
-          among
-        the user's own datasets there.
+        among the user's own datasets there.
 
     Raises:
       FlanError: a value of the wrong kind; the message has the name, the value and what is wanted.

@@ -107,10 +107,9 @@ class Protocol:
       untuned_joint: the joint for a decoder that was never tuned here.
       untuned_stops: a generated answer ends before any of these texts, unless EOS marks its end.
       premises: for each template, the text before an option when its likelihood without the prompt is scored (PMI). It
-          may
-        hold placeholders.
+        may hold placeholders.
       evidence: the record's input without instruction and options. Its likelihood given an option is scored by
-          "channel".
+        "channel".
       new_tokens_limit: most new tokens, if this is less than the metric allows.
       version: the version of the protocol.
     """
@@ -188,14 +187,13 @@ class Protocol:
 
         Args:
           trained: the joint in the checkpoint's manifest, "eos" or "newline"; None for a model that was never tuned
-              here.
+            here.
           has_encoder: whether an encoder reads the prompt.
           setting: the joint that the user wants, or "auto".
 
         Raises:
           FlanError: an unknown joint, a joint other than "eos" for an encoder-decoder, or an encoder-decoder for a
-              dataset that
-            a chat template wrote.
+            dataset that a chat template wrote.
         """
         if self.record.written:
             if has_encoder:

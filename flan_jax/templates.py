@@ -84,8 +84,7 @@ class Gpt3Prompt:
       stop: the texts that end a generated answer: a blank line, as in the paper, or the next "Q:". The blank line also
         stands before the next exemplar. If a dataset's answers are one line, a line break ends them.
       premise: the text before an option when its likelihood without the prompt is scored (PMI). By default the end of
-          the
-        prompt after its last field.
+        the prompt after its last field.
       mid_sentence: whether the options continue a sentence of the prompt. They then begin in lower case where English
         wants it.
     """

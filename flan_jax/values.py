@@ -385,7 +385,7 @@ class Made:
 
     Attributes:
       types: returns the classes that it may have. It is only called when there is a value, because the imports are
-          slow.
+        slow.
       wanted: what is wanted, in words.
     """
 

@@ -69,9 +69,8 @@ class Dataset:
       cluster: the name of its cluster, or a `Cluster` that is the user's own.
       source: TFDS name, config and version, for example "super_glue/rte:1.0.2".
       fields: maps a record of tensors in the TFDS schema to string tensors. Templates use the scalars. Classification
-          also
-        has `options` (1-D) and `answer` (one of them). Generation has `answer` and, if there are several, `references`
-        (1-D).
+        also has `options` (1-D) and `answer` (one of them). Generation has `answer` and, if there are several,
+        `references` (1-D).
       templates: ten templates; a user's own dataset may have fewer.
       kind: "classification" (options are ranked) or "generation".
       metrics: names of `flan_jax.metrics`, the headline metric first.
@@ -85,32 +84,26 @@ class Dataset:
       manual: how to get the data, if TFDS cannot download them.
       in_flan: whether it is one of the paper's 62. The optional extras are not.
       bare: the input without any instruction: its fields, one on each line. By default the fields of the first
-          template.
+        template.
       gpt3_prompt: the prompt for a model that was never tuned; by default the bare input between "Q:" and "A:".
       kin: (another dataset, how the two share text by their making). The other dataset is named as here, as in the
-          paper,
-        or, if it is not here, by its usual name. One of the two records is enough; see `kin_of`.
+        paper, or, if it is not here, by its usual name. One of the two records is enough; see `kin_of`.
       expand: maps a record, as `fields` does, to all its examples that evaluation asks: the same fields, each with a
-          first
-        axis over the examples. `fields` gives one usable example of them, if there is any. None if evaluation asks the
-        same one example that training takes.
+        first axis over the examples. `fields` gives one usable example of them, if there is any. None if evaluation
+        asks the same one example that training takes.
       variants: names for the examples that `expand` gives, for example the directions of a translation. Each is then
-          scored
-        separately, and the field `variant` of every example says which it is. Without names, all examples count alike.
+        scored separately, and the field `variant` of every example says which it is. Without names, all examples count
+        alike.
       variant: which variant this record is. Only records that `variants` makes have it.
       passage: the field whose text several examples may share, such as the turns of a conversation, or the questions on
-          a
-        passage. Such examples are not independent, so intervals and tests draw them together. Empty if there is none.
+        a passage. Such examples are not independent, so intervals and tests draw them together. Empty if there is none.
       schema: the fields of a row of local JSONL, if TFDS has no such dataset: "text", "texts" (several), "int",
-          "float", or
-        the names of a label in order.
+        "float", or the names of a label in order.
       own_cluster: the record of its cluster, if the cluster is not one of the paper's.
       written: for conversations that a chat template wrote, the fingerprint of the vocabulary. Inputs are then
-          tokenized as
-        they are written, with BOS and control tokens in them, and the answer follows at once.
+        tokenized as they are written, with BOS and control tokens in them, and the answer follows at once.
       nested: maps a row of local JSONL in another form of the data, such as a whole dialogue, to rows of the TFDS
-          schema. A
-        row that already has this schema is returned alone.
+        schema. A row that already has this schema is returned alone.
     """
 
     name: str

@@ -179,7 +179,7 @@ def load_model(
 
     Raises:
       FlanError: the folder is no checkpoint, lacks the step or is damaged, or the model cannot be computed like this
-          here.
+        here.
     """
     manifest = Manifest.load(model_dir)
     tokenizer = manifest.load_vocabulary(model_dir)

@@ -89,15 +89,13 @@ def choose_step(model_dir: str | AnyPath, on_damage: str = STOP) -> int | None:
     Args:
       model_dir: a checkpoint folder.
       on_damage: what to do if the newest step is damaged. "stop" only checks the step's metadata; whoever restores the
-          step
-        checks its numbers. "previous" reads the whole step, once more than needed, and each process reads its share. If
-        it is damaged, the last complete step before it is taken. Damaged steps are moved to MODEL_DIR/damaged, because
-        the run could not save those steps again otherwise.
+        step checks its numbers. "previous" reads the whole step, once more than needed, and each process reads its
+        share. If it is damaged, the last complete step before it is taken. Damaged steps are moved to
+        MODEL_DIR/damaged, because the run could not save those steps again otherwise.
 
     Raises:
       FlanError: the newest step is damaged (the message says which step could be taken), no step is complete, or the
-          hosts
-        of the pod do not see the same folder.
+        hosts of the pod do not see the same folder.
     """
     if on_damage not in ON_DAMAGE:
         raise FlanError(f"ON_DAMAGE is {on_damage!r}: it has to be 'stop' or 'previous'.")

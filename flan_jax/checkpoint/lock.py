@@ -173,8 +173,7 @@ class _Awake:
     Attributes:
       took: seconds.
       asleep: seconds in one piece in which the process did not run. Waiting for a disk or network does not count,
-          because
-        the thread here still runs then.
+        because the thread here still runs then.
     """
 
     def __enter__(self) -> _Awake:

@@ -34,8 +34,7 @@ class Manifest:
       model: the fields of `DecoderConfig`.
       vocabulary: kind and fingerprint, and a digest of the folder's content, which earlier versions lack.
       tuning: {"status", "datasets", "clusters", "text"}: all that was ever in its tuning mixtures, inherited. "text"
-          says
-        which records these were; each entry is {"dataset", "style", "vocabulary", "digest", "records",
+        says which records these were; each entry is {"dataset", "style", "vocabulary", "digest", "records",
         "records_digest", "wording"} from `data.stream.Stream.text`. Manifests of earlier versions lack it, or its
         "wording".
       separator: the joint between input and target in tuning, "eos" or "newline"; the one of most draws if there were
@@ -111,7 +110,7 @@ class Manifest:
 
         Raises:
           FlanError: it is missing or broken, has more ids than the model has embeddings, or is not the one in the
-              manifest.
+            manifest.
         """
         folder = user_path(model_dir) / "vocabulary"
         tokenizer = vocabularies.load(folder)

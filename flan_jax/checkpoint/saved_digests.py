@@ -181,8 +181,7 @@ def compare(
 
     Raises:
       FlanError: they differ (the message names the first difference and counts the others); or, if `complete`, an array
-          was
-        not read.
+        was not read.
     """
     if what := difference(saved, found, complete):
         raise FlanError(f"step {step} of {model_dir} is damaged: {what}; copy the checkpoint anew.")

@@ -92,8 +92,7 @@ class Saver:
 
         Raises:
           FlanError: an array holds NaN or infinity (the message names it, and nothing is saved), or this save or the
-              one before
-            it failed.
+            one before it failed.
         """
         given = {stored.PARAMS: params, stored.ADAPTERS: adapters, stored.OPT_STATE: opt_state, stored.EMA: ema}
         trees = {name: tree for name, tree in given.items() if tree is not None}

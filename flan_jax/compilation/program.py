@@ -131,11 +131,9 @@ def compile_program(lowered: Any, held: dict[str, float], tpu: bool = False, str
       lowered: the program.
       held: bytes of its inputs by class.
       tpu: whether it is for TPUs. Their compiler then writes the program's text, because jaxlib cannot read what newer
-          TPUs'
-        compilers make for SparseCores.
+        TPUs' compilers make for SparseCores.
       straight: whether a TPU's compiler must not make loops of products that overlap the gathering of their operand, so
-          that
-        everything is counted.
+        that everything is counted.
 
     Raises:
       TooLargeError: the program needs more memory than a device has.

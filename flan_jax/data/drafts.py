@@ -24,8 +24,8 @@ def earlier(tuning: Mapping[str, Any]) -> list[str]:
 
     Args:
       tuning: as in a manifest: "text", with {"dataset", "style", "wording"} of each, and "datasets", their names. A
-          text
-        with templates but without a fingerprint is from the first draft, and so is a text that is not recorded: both
+        text with templates but without a fingerprint is from the first draft, and so is a text that is not recorded:
+        both
             are
         older than fingerprints.
 

@@ -48,7 +48,7 @@ def write_folder(
 
     Returns:
       The info: {"version", "files": {name: {"records", "sha256", "content"}}, "sizes": {name: records}, ...}; `content`
-          is a
+        is a
       digest of the records' hashes.
 
     Raises:
@@ -102,8 +102,7 @@ def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | Non
 
     Raises:
       FlanError: the file is missing, broken, has changed, or is of an earlier version. A missing dev file gives an
-          empty
-        list, since a source may have test data only.
+        empty list, since a source may have test data only.
     """
     wanted = catalog.dataset(dataset).variant if catalog.exists(dataset) else ""
     dataset = catalog.whole(dataset)

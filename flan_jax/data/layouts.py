@@ -121,8 +121,7 @@ class DecoderLayout:
     Attributes:
       row_length: L, the number of slots of a row.
       target_length: T, the number of target slots of a row, with the last EOS of each example; with `on_inputs` they
-          also
-        hold the inputs.
+        also hold the inputs.
       bos_id: the first token of each segment, or None if the vocabulary has none.
       eos_id: stands between input and target, and at the end.
       averaging: one of `values.LOSS_AVERAGES`.

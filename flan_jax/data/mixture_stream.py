@@ -166,9 +166,8 @@ def separators(prepared: Prepared, tokenizer: Tokenizer, encoder_decoder: bool) 
 
     Raises:
       FlanError: the model has an encoder, which reads inputs separately; or a line break is not one token in all
-          contexts, so
-        that an answer after it has other tokens than alone; or a line break is asked for where a chat template wrote
-        the text.
+        contexts, so that an answer after it has other tokens than alone; or a line break is asked for where a chat
+        template wrote the text.
     """
     names = [m.part for m in prepared.composition.members if m.joint == protocol.NEWLINE]
     if encoder_decoder and prepared.separators:
@@ -219,7 +218,7 @@ def open_mixture(
       seed: the seed of the stream.
       rows_per_batch: rows of a step.
       lengths: lengths of "inputs" and "targets" in tokens. A decoder's row holds both; an encoder-decoder has a row for
-          each.
+        each.
       encoder_decoder: whether rows have an encoder's and a decoder's side.
       loss_averaging: the weights of targets, one of `values.LOSS_AVERAGES`.
       loss_on_inputs: whether a decoder's inputs have a loss too; every slot of its rows is then a target slot.
@@ -230,8 +229,7 @@ def open_mixture(
 
     Raises:
       FlanError: an unknown mixture, a dataset that is not in it or is not prepared in one of its styles, nothing
-          prepared, or
-        a loss on an encoder's inputs.
+        prepared, or a loss on an encoder's inputs.
     """
     row_length, target_length = capacities(lengths["inputs"], lengths["targets"], encoder_decoder, loss_on_inputs)
     prepared = composed(mixture, prepared_dir, tokenizer.fingerprint, datasets)

@@ -100,7 +100,7 @@ def prepare_dataset(
       options: how examples are rendered and tokenized.
       overwrite: whether to prepare again what exists.
       styles: styles in place of that of the options. The tokens of several are made in one pass over the training
-          records.
+        records.
 
     Returns:
       Figures for the summary.

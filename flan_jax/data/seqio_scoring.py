@@ -35,8 +35,7 @@ def target(answer: str, example: Mapping[str, Any], needs: Sequence[str] = ()) -
 
     Args:
       answer: the target's text. For an inverted template it is the only reference, because the template does not ask
-          for the
-        record's answer.
+        for the record's answer.
       example: the example, with `references` if there are several.
       needs: further fields that the metrics need.
     """

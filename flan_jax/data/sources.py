@@ -104,8 +104,7 @@ def open_source(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     Args:
       record: the dataset.
       data: "samples", "tfds" (TFDS's own data folder; what is missing is downloaded), a TFDS data folder, or a folder
-          of
-        local JSONL: `<folder>/<split>.jsonl` with TFDS's field names.
+        of local JSONL: `<folder>/<split>.jsonl` with TFDS's field names.
 
     Raises:
       SourceError: it is missing, dead or manual, or its files cannot be read.

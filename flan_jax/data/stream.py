@@ -111,8 +111,7 @@ class Stream:
 
         Raises:
           FlanError: no rates, a part without any example that fits, a loss on an encoder's inputs, or `examples` with a
-              token
-            store that does not identify its records.
+            token store that does not identify its records.
         """
         if not rates:
             raise FlanError("a stream needs at least one dataset.")
@@ -302,7 +301,7 @@ class Stream:
 
         Returns:
           For a decoder: tokens, positions and segments [B, L]; target_positions, targets and dataset_ids [B, T], int32;
-              weights
+            weights
           [B, T], float32. For an encoder-decoder: encoder_tokens, encoder_positions and encoder_segments [B, S];
           tokens, positions, segments, targets, dataset_ids and weights [B, T].
         """

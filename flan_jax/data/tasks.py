@@ -281,8 +281,7 @@ def register(
       data: "samples", "tfds" or a folder, see `sources.open_source`.
       seed: the seed of templates, exemplars and shuffled options.
       names: further names for SeqIO to list, with a style or a number of datasets; `seqio_cache_tasks` only finds
-          listed
-        names. Code that asks for "flan_rte_5_shots" or "flan_first_7_clusters_2_datasets" finds it anyway.
+        listed names. Code that asks for "flan_rte_5_shots" or "flan_first_7_clusters_2_datasets" finds it anyway.
 
     Raises:
       FlanError: a vocabulary that cannot be used, a folder that does not exist, or an unknown name, with near matches.

@@ -24,8 +24,7 @@ class Counts:
       trimmed: inputs whose text fields were cut.
       cut_targets: targets that lost their end.
       overlong: examples that were left out, because instruction, options and exemplars alone were too long, or there
-          were
-        more options than letters.
+        were more options than letters.
       unusable: records that were left out, see `flan_jax.data.usable`.
       named: the first of these, with reasons.
     """

@@ -53,8 +53,7 @@ def fit(template: Template, fields: Fields, prefix: str, tokenizer: Tokenizer, r
       tokenizer: counts the tokens of everything.
       room: most tokens, without BOS and EOS.
       side: which end of the last field is cut, "start" or "end". It is "start" if an answer continues that field. All
-          other
-        fields lose their end in every style, because the first words of an article matter most.
+        other fields lose their end in every style, because the first words of an article matter most.
 
     Raises:
       TooLongError: it does not fit even with all its text fields empty.

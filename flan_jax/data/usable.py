@@ -80,8 +80,7 @@ def checked(record: Dataset, rows: tf.data.Dataset, every: bool = False) -> tf.d
       record: the dataset.
       rows: records in the TFDS schema, with `tfds_id`.
       every: whether to give all examples that evaluation asks of a record, one after the other. Their ids tell them
-          apart
-        (`catalog.PART`). Otherwise only the one that training takes.
+        apart (`catalog.PART`). Otherwise only the one that training takes.
     """
 
     keep, fields = _traced(record)

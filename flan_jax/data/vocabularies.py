@@ -283,8 +283,7 @@ class HuggingFaceTokenizer(_Stored):
 
         Args:
           tokenizer_json: the file's content. Its truncation and padding are removed; callers of transformers ask for
-              those
-            separately.
+            those separately.
           eos_id: see `Tokenizer`.
           bos_id: see `Tokenizer`.
           pad_id: see `Tokenizer`.
@@ -381,8 +380,7 @@ def load(where: str | AnyPath) -> Tokenizer:
 
     Args:
       where: "bytes", a folder that `save` wrote, a SentencePiece `.model` file, or a `tokenizer.json` with an
-          end-of-sequence
-        token of a usual name.
+        end-of-sequence token of a usual name.
 
     Raises:
       FlanError: there is no usable vocabulary.

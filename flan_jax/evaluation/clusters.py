@@ -152,8 +152,7 @@ def cluster_means(datasets: Mapping[str, Figures], invalid: Iterable[str] = ()) 
     Args:
       datasets: the run's figures, by dataset.
       invalid: datasets without figures, because the model's numbers for them were not finite. Their clusters' means
-          name
-        them as `left_out`.
+        name them as `left_out`.
     """
     left_out: dict[str, list[str]] = {}
     for name in invalid:

@@ -62,7 +62,7 @@ class DevRows:
       rows: the examples of each row.
       layout: the layout of the rows.
       counts: for each dataset, {"records", "prompts", "too_long", "unusable", "target_tokens"}; "prompts" are those in
-          rows.
+        rows.
     """
 
     names: tuple[str, ...]

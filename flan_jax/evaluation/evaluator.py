@@ -58,20 +58,17 @@ class Settings:
 
     Attributes:
       max_examples: how many test examples of each dataset and of each variant are used, the first ones; None for all.
-          Every
-        turn of a conversation is one.
+        Every turn of a conversation is one.
       max_dev_examples: dev examples of each dataset, which choose the best template; with 0 none is chosen.
       max_input_tokens: most tokens of a prompt with its exemplars; None takes the protocol's limit. Fields of longer
-          prompts
-        are cut.
+        prompts are cut.
       joint: what stands between prompt and answer; "auto" takes the protocol's, another value overrides it
         (`flan_jax.protocol`).
       style: how records become prompts, for example "instructions", "gpt3", "5_shots" or "5_shared_shots"
         (`flan_jax.styles`). Shared exemplars are the same for all examples of a template, and are computed once.
       max_new_tokens: most tokens of a generated answer; None takes the limit of the dataset's metric.
       ways: names of further ways to score options, such as "pmi" and "channel" (`flan_jax.ways`), which cost more. Ways
-          that
-        cost nothing are always computed.
+        that cost nothing are always computed.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for example its dtype.
       seed: the seed of exemplars and shuffled options.
     """

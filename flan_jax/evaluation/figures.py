@@ -51,8 +51,7 @@ def right_options(prediction: Prediction) -> list[int]:
 
     Args:
       prediction: a prediction with ranked options. References are in the dataset's own words; `words` has them if the
-          prompt
-        shows others.
+        prompt shows others.
     """
     answer = prediction["answer"]
     words = prediction.get("words", prediction["options"])

@@ -88,14 +88,13 @@ def plan(
       checkpoint_path: a checkpoint folder, several, or one for each cluster.
       step: the step of the checkpoints; None takes the last, "all" takes every saved step.
       datasets: names of clusters and datasets. If each cluster has a checkpoint, only datasets in those clusters count.
-          None
-        takes all that a checkpoint holds out, or all of those clusters.
+        None takes all that a checkpoint holds out, or all of those clusters.
       output_dir: EVAL_OUTPUT_DIR. If there are several runs, each has a folder in it.
       run_name: the heading of a single run; the headings of several begin with it.
       settings: what results depend on.
       styles: how records become prompts; each style is a run.
       seeds: seeds of exemplars and shuffled options. If a style has either, each seed is a run, and these are one
-          group.
+        group.
 
     Raises:
       FlanError: a seed is given twice, a name is unknown, a checkpoint is missing, or a dataset has no checkpoint.

@@ -31,8 +31,7 @@ class Rendered:
       lines: its predictions, without scores.
       trees: a tree for each line.
       further: the trees of each reading (`flan_jax.ways`) by its key: for each line, trees with branches in the
-          options'
-        order.
+        options' order.
       left: examples that cannot be asked; they have no line and no trees.
     """
 
@@ -152,8 +151,7 @@ def rank(scorer: Scorer, waiting: Sequence[Rendered], known: Known | None = None
       scorer: the scorer.
       waiting: the units; those of a dataset stand together.
       known: scores of readings' trees, which recur from template to template. The call adds its own and drops those
-          that do
-        not belong to the last unit's dataset.
+        that do not belong to the last unit's dataset.
 
     Returns:
       For each unit its predictions, or an error if a score is NaN or infinite. Nothing is written for such a unit.

@@ -35,8 +35,7 @@ def user_path(given: str | os.PathLike[str] | RemotePath, name: str = "") -> Any
 
     Raises:
       FlanError: it is empty, a web address, a whole bucket, has an unknown scheme or one without its library, or cannot
-          be a
-        path.
+        be a path.
     """
     if isinstance(given, RemotePath):
         return given

@@ -122,13 +122,11 @@ def whole_folder(path: AnyPath, last: str = "info.json") -> Iterator[Path]:
     Args:
       path: the folder.
       last: the file by which readers know that the folder is complete. On object storage it is removed before anything
-          is
-        changed, and uploaded at the end.
+        is changed, and uploaded at the end.
 
     Raises:
       FlanError: it cannot be written. An earlier folder is then unchanged, unless it is on object storage and the
-          upload had
-        begun.
+        upload had begun.
     """
     if isinstance(path, RemotePath):
         with written(path), tempfile.TemporaryDirectory(prefix="flan_jax_") as made:

@@ -140,8 +140,7 @@ def manifest_of(source: Source, tuning: str | None, to: str, origin: AnyPath | N
       tuning: see `declared`; None says nothing.
       to: the format.
       origin: what it was read from. The name of a folder of transformers is kept as `folder`, for `flan_jax.verify`.
-          Its
-        place is not kept, because manifests are passed on.
+        Its place is not kept, because manifests are passed on.
 
     Raises:
       FlanError: `tuning` contradicts the source's manifest.
@@ -172,8 +171,7 @@ def check_destination(to: AnyPath, overwrite: bool, source: AnyPath | None = Non
 
     Raises:
       FlanError: `to` is a file; or a folder with content that was not made here or must stay; or the source, or a
-          folder
-        that holds the source.
+        folder that holds the source.
     """
     with written(to, "make the folder"):
         if to.exists() and not to.is_dir():

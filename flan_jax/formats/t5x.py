@@ -40,8 +40,7 @@ class OptimizerState:
     Attributes:
       step: steps taken.
       param_states: nested dicts like T5X's parameters. For Adafactor each ends in {m, v, v_col, v_row}; what is not
-          kept is a
-        single zero.
+        kept is a single zero.
     """
 
     step: int
@@ -136,10 +135,9 @@ def write(source: Source, folder: Path, optimizer: OptimizerState | None = None,
       source: the model.
       folder: `checkpoint_<step>`, to be made.
       optimizer: the step and the statistics. Without them, T5X can still use the checkpoint for inference, and for
-          tuning
-        with a new optimizer. Missing statistics are not made up.
+        tuning with a new optimizer. Missing statistics are not made up.
       scanned: whether to stack layers on axis 1 under the name `layers`; all layers of one parameter are then in
-          memory.
+        memory.
     """
     folder.mkdir(parents=True)
     target: dict[str, Any] = {}

@@ -142,7 +142,7 @@ def examples(
       split: "train", "validation" (dev) or "test".
       count: number of records.
       template: the number of a template; None takes what the first epoch of training shows (in dev and test, a forward
-          one).
+        one).
       data: "samples", "tfds" or a folder.
       tokenizer: counts tokens; None counts bytes.
 

@@ -54,11 +54,9 @@ class FlanJaxLM(LM):
         Joints other than "joined" replace the white space between the two.
       max_gen_toks: new tokens of a generation whose task sets no limit.
       prefix_token_id: the token before an empty context and before a document; None takes the model's BOS, or its EOS
-          if it
-        has no BOS.
+        if it has no BOS.
       **unused: batch_size, max_batch_size and device, which the harness passes to every model. Rows are filled by
-          tokens, and
-        JAX chooses the device.
+        tokens, and JAX chooses the device.
 
     Raises:
       FlanError: no such checkpoint, an unknown argument, or a prefix that is not a token.

@@ -39,8 +39,7 @@ class Metric:
     Attributes:
       name: its name in a dataset's `metrics`; the name of its file.
       version: library and settings, for example "sacrebleu 2.5.1, intl"; or "flan_jax" with a number that is raised
-          when a
-        value changes.
+        when a value changes.
       headline: the key of the value that tables show, and that chooses the best template on dev.
       compute: (targets, predictions) -> values by key. Call the record itself, which checks both sides.
       secondary: keys of the other values. `headline` and these are all keys.
@@ -48,8 +47,7 @@ class Metric:
       example: (target, prediction) -> the headline value of one example, 0 to 1; its mean over examples is the headline
         value. None if a single example has no value.
       statistics: for metrics without `example`: (targets, predictions) -> numbers of each example [E, K]. `of_sums`
-          computes
-        the headline value from their sums over any examples, so that examples can be resampled for intervals.
+        computes the headline value from their sums over any examples, so that examples can be resampled for intervals.
       of_sums: sums [..., K] -> headline values [...], 0 to 1; 0 if the value is undefined.
       undefined: (targets, predictions) -> keys whose value is 0 because it is undefined for these.
       needs: further fields of a record that it needs. A target is then a mapping.

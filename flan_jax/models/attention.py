@@ -38,8 +38,7 @@ class Slots(NamedTuple):
       positions: positions within each segment, from 0.
       segments: the segment's number; 0 is padding. Slots see only their own segment.
       branches: 0 is the trunk; other numbers are the options of a scoring tree. None puts all slots on the trunk, and
-          says
-        that a segment's slots are next to each other, so that distances in the row are distances of positions.
+        says that a segment's slots are next to each other, so that distances in the row are distances of positions.
     """
 
     positions: jax.Array

@@ -54,18 +54,17 @@ class DecoderConfig:
       num_encoder_layers: 0 for a decoder alone. An encoder has the decoder's other dimensions, and relative biases.
       rope_theta: base of the rotary wavelengths in global layers.
       local_rope_theta: base in local layers, which are then not scaled (Gemma 3). None rotates them like global layers.
-          Not
-        used without a window.
+        Not used without a window.
       rope_scaling: scaling of the wavelengths in global layers: "none", "linear" (Gemma 3) or "llama3"; see `rotary`.
       rope_scaling_factor: factor by which scaled wavelengths are longer.
       rope_low_frequency_factor: for "llama3": wavelengths longer than the original length divided by it are fully
-          scaled.
+        scaled.
       rope_high_frequency_factor: for "llama3": wavelengths shorter than the original length divided by it are not
-          scaled.
+        scaled.
       rope_original_length: for "llama3": number of positions before the scaling.
       window: how many positions a local layer sees back, itself included; 0 for none.
       global_every: every layer with a number that is a multiple of it is global; 0 makes all layers global, -1 none
-          (Mistral).
+        (Mistral).
       global_first: the first so many layers are always global (Qwen 2 and 3 with a window).
       qkv_bias: whether queries, keys and values have a bias (Qwen 2).
       qk_norm: whether the queries and keys of each head are normalised (Gemma 3, Qwen 3).
@@ -83,8 +82,7 @@ class DecoderConfig:
       relative_max_distance: from this distance on, all keys are in the last bucket.
       dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
       remat: what layers keep for the backward pass: "full" (nothing), "save_attention", "save_dots" or "none"
-          (everything);
-        see `flan_jax.models.remat`.
+        (everything); see `flan_jax.models.remat`.
       attention: how self-attention is computed: "xla" or "segments" anywhere, "splash" on TPU, "cudnn" on GPU; see
         `flan_jax.models.attention_switch`.
       attention_block: queries in a block of the attention "xla" and "segments".

@@ -284,8 +284,7 @@ class Model:
           tokens_BxL: token ids.
           positions_BxL: positions within each segment; they continue those of the cache.
           segments_BxL: segment numbers; 0 is padding. Slots see their own segment, in the cache too, and the cache's
-              segment
-            `EVERY`.
+            segment `EVERY`.
           branches_BxL: 0 is the trunk; None puts all slots on it.
           cache: what came before, in B rows, or in one row for all of them; None for nothing.
           memory: for an encoder-decoder, the result of `encode`, unless the cache has its keys from an earlier call.

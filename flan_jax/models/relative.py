@@ -17,11 +17,9 @@ class Biases(NamedTuple):
 
     Attributes:
       by_distance_HxN: for trees and caches, by distance: from M back to M ahead, N = 2M + 1. Larger distances have the
-          bias
-        of the largest.
+        bias of the largest.
       by_slot_SxHxLxL: for rows without branches, whose slots in a segment are as far apart as their positions. There is
-          one
-        copy for each shard of the rows, so that the gradient is summed over shards once, and not in every layer.
+        one copy for each shard of the rows, so that the gradient is summed over shards once, and not in every layer.
     """
 
     by_distance_HxN: jax.Array | None

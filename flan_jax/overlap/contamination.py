@@ -240,7 +240,7 @@ def check(
       corpus: paths and globs of text and JSON-lines files, plain, .gz, .bz2, .xz or .zst; see `corpus.corpus_files`.
       n: words of an n-gram; `passages` says what happens to shorter examples.
       ignore_above: n-grams in more documents than this are common phrases and do not count (GPT-3: 10); None counts
-          all.
+        all.
       field: the field of a JSON line that holds the text.
       workers: number of processes.
       block_bytes: bytes of the corpus for each task.
@@ -256,8 +256,7 @@ def check(
 
     Raises:
       FlanError: bad options, missing examples, or a file of the corpus that cannot be read, or in which no line has a
-          text or
-        any words.
+        text or any words.
     """
     if n < 1 or workers < 1 or block_bytes < 1 or (ignore_above is not None and ignore_above < 0):
         raise FlanError("--ngram and --workers are 1 or more, --ignore_above is 0 or more.")

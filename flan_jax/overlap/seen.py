@@ -95,7 +95,7 @@ class Finder:
       n: words of an n-gram.
       places: for each set, the slice of its records among all.
       short: whether no text of the record has n words. Then no n-gram can find it, and its texts are compared as a
-          whole.
+        whole.
       tiny: whether the record has fewer words in all than a text that is evidence. Then only equal content finds it.
       common: whether the record has texts, and none of them shows anything (`COMMON`).
       hashes: the hashes of all records.

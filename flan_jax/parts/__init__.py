@@ -73,8 +73,7 @@ class Mixture:
       cap: most examples of a dataset that count for its rate; None counts all.
       temperature: rates are raised to 1 / temperature.
       examples: how many records of each dataset are drawn from; None takes all. They are chosen by content hash, so
-          neither
-        the order in a file nor a seed changes them.
+        neither the order in a file nor a seed changes them.
     """
 
     name: str
@@ -158,8 +157,7 @@ def of(
 
     Args:
       mixture: a name of `catalog.mixture`, with or without a style at its end; a .json file; the text of such a file;
-          or its
-        content as a dictionary (see the module).
+        or its content as a dictionary (see the module).
       styles: the weight of each style; they divide every dataset's draws. Names without weights weigh the same.
       weights: weights of clusters, datasets and parts; 0 leaves one out.
       rates: {"cap": most examples of a dataset that count, None for all; "temperature": rates are raised to
@@ -169,8 +167,7 @@ def of(
 
     Raises:
       FlanError: an unknown name, with near matches; a value of the wrong kind; a name that fits nothing in the mixture;
-          the
-        same style or part twice; or nothing is left.
+        the same style or part twice; or nothing is left.
 
     Example:
       >>> recipe = of("flan_without_nli", styles={"instructions": 3, "5_shots": 1}, weights={"translation": 0})

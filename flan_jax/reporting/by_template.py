@@ -31,12 +31,11 @@ class Judged:
       value: the figure, 0 to 1.
       difference: the figure minus the mean of its siblings' figures; None without siblings.
       standard_error: of the difference, by the jackknife over examples with all their templates; examples of one
-          passage are
-        left out together. None if there is only one example or no sibling.
+        passage are left out together. None if there is only one example or no sibling.
       share: how often the most frequent answer was given, 0 to 1.
       most: that answer; "option 2" if each example has its own options.
       agreement: how often its answer is the same as a sibling's, averaged over examples and siblings; None without
-          siblings.
+        siblings.
       loglikelihood: of the right option, in nats, averaged over examples; None if answers are generated.
       tokens: of the prompt, averaged over examples.
     """

@@ -27,7 +27,7 @@ class Difference:
       metric: the metric; empty for a cluster.
       examples: number of pairs; for a cluster, that of its smallest dataset.
       groups: number of groups of pairs that share a passage; they are drawn together. Without passages, each pair is a
-          group.
+        group.
       means: (first run, other run), means over the pairs.
       interval: the difference with its bootstrap over examples.
       over_templates: the same over examples and templates; None if neither run has several templates.

@@ -162,8 +162,7 @@ def permuted_means(differences_E: np.ndarray, rng: np.random.Generator, permutat
 
     Args:
       differences_E: other - first for each example. If the figure is not a mean over examples, for each group of
-          examples
-        what it contributes (`Sample.pseudo_values`).
+        examples what it contributes (`Sample.pseudo_values`).
       rng: the generator of the signs.
       permutations: how many times signs are drawn.
     """

@@ -131,8 +131,7 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
 
     Raises:
       UnusableError: the headline metric has neither values of single examples nor sums, or the figures were made from
-          other
-        predictions.
+        other predictions.
     """
     first = next(iter(rows.values()))
     has_options = "loglikelihood" in first[0]

@@ -44,8 +44,7 @@ def read_items(path: str | AnyPath) -> list[Item]:
 
     Raises:
       FlanError: the file cannot be read, a line is wrong, or two lines have the same id. The message names file, line
-          and
-        field.
+        and field.
     """
     try:
         with user_path(path).open("rb") as file:
@@ -111,7 +110,7 @@ def score_items(
 
     Raises:
       FlanError: bad input, found before scoring starts; scores that are not finite; or an output that cannot be
-          written.
+        written.
     """
     items = read_items(items_path)
     output = ready(user_path(output_path, "the output"), [items_path])

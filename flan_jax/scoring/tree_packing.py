@@ -48,8 +48,7 @@ def pieces_of(number: int, tree: Tree, lengths: Sequence[int]) -> list[Piece]:
       number: the tree's number.
       tree: the tree.
       lengths: the row lengths, ascending. Pieces are cut for the first length in which a repeated trunk is a small
-          part,
-        because longer rows cost more attention.
+        part, because longer rows cost more attention.
     """
     depth = len(tree.trunk)
     wanted = max(tree.longest, _TRUNK_SHARE * depth)
@@ -136,8 +135,7 @@ class TreeBatch:
 
     Attributes:
       arrays: tokens, positions, segments and branches, each [B, L]; predictors [S, P], the slots among the shard's rows
-          whose
-        hidden state predicts; targets [S, P, FAN_OUT], the tokens that are predicted there, -1 for none.
+        whose hidden state predicts; targets [S, P, FAN_OUT], the tokens that are predicted there, -1 for none.
       predictions: how many of the P are used on the fullest shard.
       index: flat places in [S, P, FAN_OUT] that hold a score.
       option: for each of these, the number of its option among all trees.

@@ -33,8 +33,7 @@ class Tree:
       trunk: the tokens that all options start from. Its last token predicts the first token of every branch.
       branches: the tokens of the K branches.
       unscored: for each branch, how many of its first tokens carry no score. They belong to the prompt: a token that
-          spans
-        prompt and option can make the prompt's own tokens depend on the option.
+        spans prompt and option can make the prompt's own tokens depend on the option.
       num_bytes: for each option, the length of its text in UTF-8.
       cut_tokens: how many tokens the prompt lost at its left end.
       prefix: tokens in front of the trunk. They are computed once for all trees with the same prefix.
@@ -121,8 +120,7 @@ def try_trees(
       options: the options of each prompt.
       joint: "joined", "newline", "space" or "eos"; the module explains them.
       max_length: most tokens of a prompt with its longest option; None sets no limit. Longer prompts lose their left
-          end, and
-        `cut_tokens` says how much.
+        end, and `cut_tokens` says how much.
       score_eos: with "eos", whether each option ends with an EOS that is scored.
 
     Raises:
@@ -162,7 +160,7 @@ def share_prefix(trees: Sequence[Tree], at_least: int = 32) -> list[Tree]:
     Args:
       trees: trees without prefixes.
       at_least: the least number of tokens that is worth a prefix. If less is common, the trees are returned as they
-          are.
+        are.
     """
     if len(trees) < 2:
         return list(trees)

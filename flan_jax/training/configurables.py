@@ -18,8 +18,7 @@ def optimizer(name: str | optimizers.Optimizer = "adafactor") -> optimizers.Opti
 
     Args:
       name: one of `optimizers.OWN`, or "module:function" for any other. Arguments in brackets override gin's. An
-          optimizer
-        object is returned as it is.
+        optimizer object is returned as it is.
 
     Raises:
       FlanError: an unknown name, an argument that it does not take, or no optimizer.

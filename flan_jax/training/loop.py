@@ -127,33 +127,28 @@ def train(
       initial_step: which step of it; None takes the last.
       initial_optimizer_state: whether to take the optimizer's state too. The learning rate's schedule begins anew.
       initial_map: says where in the checkpoint this model's parameters are, by patterns of their paths. A pattern with
-          None
-        starts at random. With a map, the model is `model`; see `starting.Start`.
+        None starts at random. With a map, the model is `model`; see `starting.Start`.
       model: the shape of the model; needed without an initial checkpoint, or with a map.
       vocabulary: see `vocabularies.load`; needed without an initial checkpoint.
       batch_size: rows of a step (paper: 8,192 tokens a batch).
       feature_lengths: {"inputs": 1024, "targets": 256}. Their sum is the length of a row; "targets" is the number of
-          target
-        slots. An encoder-decoder has two rows with these lengths.
+        target slots. An encoder-decoder has two rows with these lengths.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for this run. "auto", in
-          place of
-        the dictionary or of a value, lets `models.automatic` choose.
+        place of the dictionary or of a value, lets `models.automatic` choose.
       random_seed: the seed of the initial parameters and the stream.
       optimizer: an optax transformation, or a function that makes one for a model (`optimizers.for_parameters`); by
-          default
-        Adafactor with learning rate 3e-5.
+        default Adafactor with learning rate 3e-5.
       clip_norm: largest global norm of the gradient; None sets no limit.
       frozen: patterns of paths of parameters that are not trained; see `optimizers.patterns.matches`.
       ema_decay: decay of the mean of the trained parameters over steps, which checkpoints then hold too; None for no
-          mean.
+        mean.
       lora: for example {"rank": 8, "alpha": 16, "targets": ("self_attention",)}. Only adapters of these projections are
         trained, and checkpoints hold only these. None for no adapters; see `optimizers.Lora`.
       prompt_length: slots of a soft prompt, which is then all that is trained and saved; None for no prompt.
       microbatches: the number of parts of a batch, for gradient accumulation.
       loss_averaging: "per_token" as in the paper; with "per_example", the targets of an example together weigh 1.
       loss_on_inputs: whether a decoder's inputs have a loss too. Then all slots of a row are target slots, and the LM
-          head
-        runs over all of them. Not for an encoder-decoder.
+        head runs over all of them. Not for an encoder-decoder.
       z_loss: the coefficient of T5X's z-loss.
       label_smoothing: as in T5X.
       dropout_rate: the rate of dropout in training, at T5X's places; see `flan_jax.models.dropout`.

@@ -35,7 +35,7 @@ class Objective:
       loss_averaging: the weight of a target, one of `values.LOSS_AVERAGES`; see `flan_jax.data.layouts`.
       loss_on_inputs: whether a decoder's inputs are targets too.
       z_loss: the coefficient of log(Z)^2, where Z is the denominator of the softmax; T5X uses 1e-4. It keeps logits
-          near 0.
+        near 0.
       label_smoothing: the share of a target's probability that goes to all other ids, from 0 to below 1. As in T5X, the
         entropy of the smoothed target is subtracted, so that a perfect prediction has loss 0.
       dropout_rate: the share that is dropped in training, at the places of `flan_jax.models.dropout`.

@@ -37,8 +37,7 @@ class Start:
       step: the step of the checkpoint; None takes the last.
       optimizer_state: whether the optimizer's state is taken too.
       map: from patterns of this model's parameters to their place in the checkpoint: a path in place of a path, or None
-          to
-        start at random. Parameters that fit no pattern have the same path. None if the model is the checkpoint's.
+        to start at random. Parameters that fit no pattern have the same path. None if the model is the checkpoint's.
     """
 
     step: int | None = None

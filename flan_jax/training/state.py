@@ -109,15 +109,12 @@ def make_train_step(
       optimizer: an optimizer as `optimizers.for_parameters` takes it, or a `Tuning`.
       num_datasets: the number of datasets in the stream.
       microbatches: for gradient accumulation, the number of parts into which the batch is cut; they are computed one
-          after
-        another. The gradient is that of the weighted mean over all targets of the batch, whatever the cut.
+        after another. The gradient is that of the weighted mean over all targets of the batch, whatever the cut.
       shardings: the shardings of the state. Gradients are then laid out like their parameters, part by part, so that
-          their
-        sum over the rows arrives scattered and not whole. None leaves this to the compiler.
+        their sum over the rows arrives scattered and not whole. None leaves this to the compiler.
       measure: what else to compute from a step; its arrays are in the metrics as `measured`.
       accept: whether to take the update, a boolean scalar. If not, parameters and optimizer's state stay as they were,
-          bit
-        for bit, and `skipped` in the metrics is 1, not 0. The step counts.
+        bit for bit, and `skipped` in the metrics is 1, not 0. The step counts.
       objective: what is minimised.
       seed: the seed of dropout masks.
     """

@@ -71,8 +71,7 @@ def turns_of(row: Mapping[str, Any], tools: bool = False) -> list[Turn]:
 
     Raises:
       UnusableRecord: they are not messages, have an unknown role or a content that is not text, or no turn of the
-          assistant
-        follows one of the user.
+        assistant follows one of the user.
     """
     messages, key = messages_of(row)
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):

@@ -52,8 +52,7 @@ class Record:
       identity: its place: "12" for line 12, "12#3" for the third turn of its conversation.
       fields: "inputs", "answer" and in some datasets "options", one of which is the answer.
       group: what it shares with others: its prompt, or that of the conversation's first turn. Records of a group are
-          held
-        back together.
+        held back together.
       tokens: its tokens if a chat template wrote it; None if a vocabulary tokenizes the fields.
     """
 

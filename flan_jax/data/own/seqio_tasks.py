@@ -37,7 +37,7 @@ def read(name: str, module: str | None = None, *, max_examples: int | None = Non
 
     Raises:
       FlanError: the module fails, there is no such task, it has no inputs and targets, or it has no end and no limit is
-          given.
+        given.
     """
     if module:
         _import(module)

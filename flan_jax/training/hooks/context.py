@@ -56,8 +56,7 @@ class Context:
       error: in `end`, the exception that ended the run, or None.
       wait_for_saves: returns when all started saves are complete.
       ending: whether this process was told to end. A hook that takes long should ask, and finish. In a pod, other
-          processes
-        may not know it yet.
+        processes may not know it yet.
       alive: a hook that takes long calls this with what it does, so that the watchdog does not take it for hanging.
       later: figures that hooks write at some steps only, with the same names as these; the numbers do not matter.
       no_choice: figures that may not choose a checkpoint, and why. The hook that writes them sets this in `start`.

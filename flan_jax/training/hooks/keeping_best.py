@@ -46,8 +46,7 @@ class KeepingBest:
 
         Raises:
           FlanError: the figure may not choose, its better end is excluded, or the figures of saved steps are lost, so
-              that the
-            best of them would be removed.
+            that the best of them would be removed.
         """
         name, outer = self.best.figure, self.best.figure.partition("/")[0]
         of_evaluation = outer in (*keeping.DEV_LOSSES, *keeping.DEV_SCORES)

@@ -24,8 +24,7 @@ def load(hooks: Sequence[Any]) -> list[Any]:
 
     Args:
       hooks: hooks, or texts of the form "module:Name" or "module:Name(argument=value)", with values as Python writes
-          them.
-        The module is looked for as usual, first in the working folder.
+        them. The module is looked for as usual, first in the working folder.
 
     Raises:
       FlanError: the module or name does not exist, it does not take the arguments, or the result is not a hook.

@@ -55,7 +55,7 @@ class Watchdog:
 
         Args:
           seconds: the most time from the start of a step to its end; more is allowed if steps take long. Restoring is
-              not timed.
+            not timed.
         """
         self._seconds = seconds
         self._taken: deque[float] = deque(maxlen=_REMEMBERED)

@@ -21,7 +21,7 @@ def mask(no_decay: Sequence[str], logical_axes: Any) -> Callable[[Any], Any]:
 
     Args:
       no_decay: patterns (`patterns.matches`) of parameters that do not decay; `refuse_unfit` finds patterns that fit
-          nothing.
+        nothing.
       logical_axes: the logical axes of the trained parameters.
     """
     spared = patterns.chosen("NO_DECAY", no_decay, nested.paths(logical_axes), lenient=True)

@@ -56,7 +56,7 @@ def adafactor(
       learning_rate: the highest learning rate; the paper's is 3e-5.
       warmup_steps: steps of linear warm-up; the paper mentions none.
       parameter_scale: whether to scale each update by the root mean square of its parameter
-          (multiply_by_parameter_scale).
+        (multiply_by_parameter_scale).
       schedule: the schedule of the learning rate, see `schedules.schedule`.
       steps: steps of the whole run, for the schedule.
       factored: whether to keep mean squares for the rows and columns of a matrix, not for every element.

@@ -51,8 +51,7 @@ def declare(state: type, dims: Callable[[Statistic], Dims | None]) -> None:
     Args:
       state: the state's class, a named tuple.
       dims: for each array, the parameter's dimensions that its dimensions lie like (`partitioning.Along`); None for an
-          array
-        that lies whole, such as a placeholder.
+        array that lies whole, such as a placeholder.
     """
     _DECLARED[state] = dims
 

@@ -43,11 +43,9 @@ class Tuning:
       optimizer: the optimizer; None is Adafactor as in the paper.
       clip_norm: largest global norm of the gradient; a larger gradient is scaled down to it. None sets no limit.
       frozen: patterns (`patterns.matches`) of parameters that stay as they are. They have no gradient, no part in its
-          norm,
-        and no state of the optimizer.
+        norm, and no state of the optimizer.
       ema_decay: d in the mean of parameters over steps, d x mean + (1 - d) x parameters. The mean begins with the
-          parameters
-        of step 0. None for no mean.
+        parameters of step 0. None for no mean.
       lora: adapters, which are then all that is trained; None for none.
       prompt_length: slots of a soft prompt (`models.prompt`), which is then all that is trained; None for none.
     """
@@ -119,8 +117,7 @@ class Tuning:
 
         Raises:
           FlanError: a warm-up or schedule that does not fit the steps, patterns that do not fit the model, or an
-              optimizer that
-            cannot take a step.
+            optimizer that cannot take a step.
         """
         if isinstance(self.made, Known) and train_steps is not None:
             said = self.made.description
