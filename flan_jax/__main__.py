@@ -1,4 +1,4 @@
-"""All commands as one: `flan-jax train ...` is `python -m flan_jax.train ...`."""
+"""The command `flan-jax`: `flan-jax train ...` is the same as `python -m flan_jax.train ...`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import flan_jax
 from flan_jax import options
 from flan_jax.errors import one_line_errors, unknown_name
 
-# What stands in the help, in the order in which one needs them. `flan-jax NAME` runs the module flan_jax.NAME.
+# The order of the help follows the order of the work. `flan-jax NAME` runs the module flan_jax.NAME.
 COMMANDS = {
     "first": {"quickstart": "tune a real model in minutes, and score a cluster that it never saw"},
     "data": {
@@ -45,7 +45,7 @@ COMMANDS = {
 }
 SHELLS = ("bash", "zsh")
 
-# Options are those that a command's own help names, so that nothing is listed twice.
+# The options are read from each command's own help, so that they are written down in one place.
 _COMPLETION = """\
 _flan_jax() {
   local word=${COMP_WORDS[COMP_CWORD]} known
@@ -64,7 +64,13 @@ complete -o default -o nospace -F _flan_jax flan-jax
 
 
 def completion(shell: str) -> str:
-    """A script that completes commands, options and macros: `eval "$(flan-jax --completion=bash)"`."""
+    """A shell script that completes commands, options and macros.
+
+    A user loads it with `eval "$(flan-jax --completion=bash)"`.
+
+    Args:
+      shell: one of `SHELLS`.
+    """
     from flan_jax import macros
 
     names = [name for group in COMMANDS.values() for name in group]
@@ -82,7 +88,7 @@ def _listed() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command that the first argument names, with the arguments after it."""
+    """Runs the command that the first argument names, and passes it the other arguments."""
     given = list(sys.argv[1:] if argv is None else argv)
     with one_line_errors():
         if not given or given[0].startswith("-"):
@@ -91,12 +97,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 usage="flan-jax COMMAND [OPTION ...]",
                 description="FLAN-JAX tunes language models on instructions, and scores them on tasks that they never "
                 "saw.\n" + _listed(),
-                epilog="flan-jax COMMAND --help tells the options of one.",
+                epilog="flan-jax COMMAND --help lists the options of a command.",
                 formatter_class=options.AsWritten,
             )
             parser.add_argument("--version", action="version", version=f"flan-jax {flan_jax.__version__}")
             parser.add_argument(
-                "--completion", choices=SHELLS, help='completion of a shell: eval "$(flan-jax --completion=bash)"'
+                "--completion",
+                choices=SHELLS,
+                help='print the completion for a shell: eval "$(flan-jax --completion=bash)"',
             )
             arguments = parser.parse_args(given or ["--help"])
             print(completion(arguments.completion), end="")

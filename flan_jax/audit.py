@@ -1,12 +1,14 @@
-"""Says which records of evaluation sets a model or a mixture has seen: by name, by kinship, as a record, by its text.
+"""Finds the evaluation records that a model or a mixture has seen: by name, by kinship, as a record, or by their text.
 
 python -m flan_jax.audit --tuned runs/without_nli --evaluated nli --prepared prepared
 python -m flan_jax.audit --tuned flan_without_nli more.jsonl --evaluated rte mine.jsonl --data data --json
 
---tuned: checkpoint folders, mixtures, datasets, clusters, prepared folders, folders of JSONL, files of JSON lines or
-plain text. --evaluated: datasets, clusters, prepared folders, folders of JSONL, files of JSON lines. The text of a name
-is taken from --prepared or --data. Exit status: 0 where nothing was seen, 1 where something was, 3 where nothing was
-but not all could be compared, 2 for an error.
+--tuned takes checkpoint folders, mixtures, datasets, clusters, prepared folders, folders of JSONL, and files of JSON
+lines or plain text. --evaluated takes datasets, clusters, prepared folders, folders of JSONL and files of JSON lines.
+The text of a name is read from --prepared or from --data.
+
+Exit status: 0 if nothing was seen, 1 if something was seen, 3 if nothing was seen but not everything could be
+compared, 2 for an error.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from flan_jax.values import Whole
 
 
 def table(results: Mapping[str, Any]) -> Table:
-    """The results as one table."""
+    """The results as a table for the terminal."""
     n = results["ngram"]
     shown = Table(box=None, header_style="bold")
     for head in ("evaluated", "tuned on", "by name", "kin"):
@@ -54,7 +56,7 @@ def table(results: Mapping[str, Any]) -> Table:
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:
-    """What the table cannot say."""
+    """Lines below the table, for what the table cannot show."""
     n, lines = results["ngram"], []
     own = [row for row in results["rows"] if row["tuned"] != ALL]
     for row in own:
@@ -82,17 +84,19 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line, compares and prints."""
+    """Parses the command line, compares the texts and prints what was seen."""
     parser = options.Parser(
         prog="python -m flan_jax.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tuned", nargs="+", required=True, type=options.path, help="what was tuned on")
+    parser.add_argument("--tuned", nargs="+", required=True, type=options.path, help="what the model was tuned on")
     parser.add_argument("--evaluated", nargs="+", required=True, type=options.path, help="evaluation sets")
-    parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR, with the text of names and checkpoints")
-    parser.add_argument("--data", type=options.path, help="folder of JSONL, with the text of names")
-    parser.add_argument("--vocabulary", help="of prepared tokens: a folder or file, or bytes; a checkpoint has its own")
-    parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=evaluated.N, help="words in an n-gram")
-    parser.add_argument("--to", type=options.path, help="JSON file to write the results to, too")
+    parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR with the text of names and checkpoints")
+    parser.add_argument("--data", type=options.path, help="folder of JSONL with the text of names")
+    parser.add_argument(
+        "--vocabulary", help="vocabulary of prepared tokens: a folder or file, or bytes; a checkpoint has its own"
+    )
+    parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=evaluated.N, help="words of an n-gram")
+    parser.add_argument("--to", type=options.path, help="JSON file for the results")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     with one_line_errors():

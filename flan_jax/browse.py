@@ -1,12 +1,12 @@
-"""Shows what the catalog holds: clusters, datasets, templates, mixtures, examples and packed rows; and training runs.
+"""Shows what the catalog holds and how training runs went.
 
 python -m flan_jax.browse                                  clusters, datasets and mixtures
 python -m flan_jax.browse --dataset=rte --count=3          rendered examples
-python -m flan_jax.browse --dataset=my_chat --prepared=prepared   as they were prepared, of your own data too
+python -m flan_jax.browse --dataset=my_chat --prepared=prepared   examples as they were prepared, your own data too
 python -m flan_jax.browse --templates=rte                  the ten templates on one record
 python -m flan_jax.browse --mixture=flan_without_nli       what a mixture consists of
 python -m flan_jax.browse --row=0                          a packed row and its segments
-python -m flan_jax.browse --html=templates.html            a page with search over all templates
+python -m flan_jax.browse --html=templates.html            a page with all templates, with search
 python -m flan_jax.browse --summary | --lint               counts; what the linter finds
 python -m flan_jax.browse --template_report=EVAL_OUTPUT_DIR   how a model did with each template
 python -m flan_jax.browse --macros | --macros=LORA         what run files can set; one macro or function
@@ -33,7 +33,7 @@ from flan_jax.lazy import lazy_imports
 from flan_jax.quiet import quiet_loggers
 from flan_jax.wording import counted
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import inspection
     from flan_jax.data import vocabularies
     from flan_jax.inspection import examples, rows, settings, tables
@@ -169,18 +169,18 @@ def _print_template_report(console: Console, arguments: argparse.Namespace) -> d
 
 
 def configuration() -> settings.Reference:
-    """Everything that a run file can set."""
+    """All macros and functions that a run file can set."""
     import gin
 
     for module in (
         "flan_jax.training.configurables",
         "flan_jax.eval",
         "flan_jax.studies.settings",
-    ):  # what they make known to gin is looked at
+    ):  # importing them makes their functions known to gin
         importlib.import_module(module)
     functions = {}
     for name in macros.FUNCTIONS:
-        with contextlib.suppress(ValueError):  # some macros are read by a program itself
+        with contextlib.suppress(ValueError):  # some macros are read by a program itself, not by gin
             functions[name] = gin.get_configurable(name)
     return settings.reference(functions)
 
@@ -200,7 +200,7 @@ def _print_macros(console: Console, arguments: argparse.Namespace) -> dict[str, 
     return found.to_dict()
 
 
-# What is asked for, the most telling first, and what counts beside it.
+# What can be asked for, the most specific first, and which other options then have an effect.
 _COUNT_FOR = {
     "run": ("html",),
     "html": (),
@@ -223,10 +223,10 @@ def _write_page(console: Console, name: str, text: str) -> dict[str, Any]:
 
 
 def _refuse_without_effect(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Refuses what does not count for what is asked, and names that say nothing.
+    """Refuses options that have no effect on what is asked for, and empty names.
 
     Raises:
-      FlanError: the first.
+      FlanError: for the first such option.
     """
     for name in ("dataset", "templates", "mixture"):
         if getattr(arguments, name) == "":
@@ -256,43 +256,53 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m flan_jax.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--summary", action="store_true", help="a line a variant, and totals")
+    what.add_argument("--summary", action="store_true", help="one line for each variant, and totals")
     what.add_argument(
-        "--lint", action="store_true", help="what the linter finds, and wordings to look at; exit status 1 for findings"
+        "--lint",
+        action="store_true",
+        help="what the linter finds, and wordings to look at; exit status 1 if it finds anything",
     )
-    what.add_argument("--dataset", help="rendered examples of a dataset")
-    what.add_argument("--templates", help="one record through each template of a dataset")
-    what.add_argument("--row", type=options.count_or_none, help="a packed row of --mixture")
+    what.add_argument("--dataset", help="show rendered examples of a dataset")
+    what.add_argument("--templates", help="show one record through each template of a dataset")
+    what.add_argument("--row", type=options.count_or_none, help="show the packed row with this number, of --mixture")
     what.add_argument(
         "--template_report",
         type=options.path,
         metavar="EVAL_OUTPUT_DIR",
-        help="how a model did with each template of an evaluation; --vocabulary counts tokens",
+        help="show how a model did with each template of an evaluation; --vocabulary counts tokens",
     )
     what.add_argument(
         "--run",
         nargs="+",
-        action="extend",  # also of those that write the option anew before each
+        action="extend",  # adds up when the option is repeated before each folder
         type=options.path,
         metavar="MODEL_DIR",
-        help="the course of one or several training runs",
+        help="show the course of one or several training runs",
     )
     what.add_argument(
-        "--macros", nargs="?", const="", metavar="NAME", help="what run files can set, or one macro or function of it"
+        "--macros",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="show all that run files can set, or one macro or function",
     )
-    parser.add_argument("--markdown", type=options.path, metavar="FILE", help="write all of --macros as a page")
+    parser.add_argument("--markdown", type=options.path, metavar="FILE", help="write all macros as a Markdown page")
     parser.add_argument("--html", type=options.path, help="write a page with all templates, or with the runs of --run")
-    parser.add_argument("--mixture", help="a mixture's composition; with --row, where the row is from")
+    parser.add_argument("--mixture", help="show a mixture's composition; with --row, the mixture of the row")
     parser.add_argument("--style", default="", help="how records become text, for example no_template or 3_shots")
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
-    parser.add_argument("--count", type=options.count, default=3, help="records")
+    parser.add_argument("--count", type=options.count, default=3, help="number of records")
     parser.add_argument(
-        "--template", type=options.count_or_none, help="its number; by default the one that training shows first"
+        "--template", type=options.count_or_none, help="number of a template; by default what training shows first"
     )
     parser.add_argument("--data", default="samples", type=options.path, help="samples, tfds, or a folder of data")
-    parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts tokens; of --prepared")
-    parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR")
-    parser.add_argument("--steps", type=options.count, help="expected draws and epochs of so many steps of 8 rows")
+    parser.add_argument(
+        "--vocabulary", default="bytes", type=options.path, help="counts tokens; with --prepared, its vocabulary"
+    )
+    parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR to read examples and tokens from")
+    parser.add_argument(
+        "--steps", type=options.count, help="show expected draws and epochs for so many steps of 8 rows"
+    )
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()

@@ -1,4 +1,4 @@
-"""What chips can do: TPUs by generation, and the peak of a device by the name that JAX has for it; with sources."""
+"""What accelerators can do: TPUs by generation, and peak speeds by JAX's device name, with sources."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Chip:
     """One generation of TPU chips.
 
     Attributes:
-      peak_flops: bfloat16 multiply-adds x 2 a second, of a chip.
-      hbm_bytes: memory of a chip.
-      hbm_bandwidth: bytes a second between it and the cores.
+      peak_flops: bfloat16 operations a second of one chip; a multiply-add counts as two.
+      hbm_bytes: memory of one chip, in bytes.
+      hbm_bandwidth: bytes a second between that memory and the cores.
       link_bandwidth: bytes a second over one link to a neighbour, one way.
-      wraps: an axis of a slice is a ring if its length is a multiple of this, else a line.
-      devices: of a chip, as JAX counts them.
-      clock: cycles a second of a core; the peak follows from it and the published number of multipliers.
-      network_bandwidth: bytes a second and chip to other slices, one way.
-      source: where this is published.
-      configuration: the compiler's name for how a chip's cores work together, where it is not what it takes by itself.
+      wraps: an axis of a slice is a ring if its length is a multiple of this; otherwise it is a line.
+      devices: how many devices JAX counts for one chip.
+      clock: cycles a second of a core. It follows from the peak and the published number of multipliers.
+      network_bandwidth: bytes a second that one chip can send to other slices.
+      source: where these numbers are published.
+      configuration: the compiler's name for how the cores of a chip work together, if its default is another one.
     """
 
     peak_flops: float
@@ -38,8 +38,9 @@ class Chip:
     configuration: str | None = None
 
 
-# Links: the vendor's bidirectional ICI bandwidth of a chip, divided by its links (4 in a 2D torus, 6 in 3D) and by two
-# directions; v3: 656 Gbit/s a link and direction, which is also its 340 TB/s of all-reduce over 1,024 chips of 4 links.
+# The vendor gives the bidirectional ICI bandwidth of a chip. We divide it by its links (4 in a 2D torus, 6 in 3D) and
+# by two directions. For v3: 656 Gbit/s a link and direction, which also fits its 340 TB/s of all-reduce over 1,024
+# chips of 4 links.
 CHIPS = {
     "v3": Chip(
         *(123e12, 32 * GIB, 900 * GB, 82 * GB, 8, 2, 940e6, 6.25 * GB),
@@ -60,28 +61,33 @@ CHIPS = {
     ),
     "v6e": Chip(
         *(918e12, 32 * GIB, 1638 * GB, 100 * GB, 16, 1, 1750e6, 12.5 * GB),
-        # Versions of that page say 2 or 4 arrays of 256 x 256. By the compiler's cycles a large product runs at 409
-        # thousand operations a cycle, for which 2 would not suffice; so 4, and the clock from that and the peak.
+        # Versions of that page say 2 or 4 arrays of 256 x 256. By the compiler's cycles, a large product does 409
+        # thousand operations a cycle, and 2 arrays could not do that. So we take 4, and get the clock from that and the
+        # peak.
         "docs.cloud.google.com/tpu/docs/v6e (800 GB/s of 4 links); network: jax-ml.github.io/scaling-book/tpus",
     ),
 }
 
 
 def chip(generation: str) -> Chip:
-    """The chip of that generation.
+    """The chip of a TPU generation, for example "v5e".
 
     Raises:
-      FlanError: it is not in the table; the message has near matches.
+      FlanError: the generation is not in the table; the message has near matches.
+
+    Example:
+      >>> chip("v5e").devices
+      1
     """
     if generation not in CHIPS:
         raise unknown_name("TPU generation", generation, CHIPS)
     return CHIPS[generation]
 
 
-# What JAX calls the devices of a generation.
+# JAX's device names of each generation.
 _KINDS = {"TPU v3": "v3", "TPU v4": "v4", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v5 lite": "v5e", "TPU v5e": "v5e"}
 _KINDS |= {"TPU v6 lite": "v6e", "TPU v6e": "v6e"}
-# GPUs, dense, from the vendor's data sheets of each.
+# GPUs: dense speeds from the vendor's data sheets.
 _GPU_PEAKS = {
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
@@ -91,7 +97,20 @@ _GPU_PEAKS = {
 
 
 def peak_flops(kind: str) -> float | None:
-    """bfloat16 operations a second of a device, by its `device_kind`; None where it is not known."""
+    """The peak of a device in bfloat16 operations a second.
+
+    Args:
+      kind: the device's name in JAX, `jax.Device.device_kind`.
+
+    Returns:
+      Operations a second, or None for a device that is not in the table.
+
+    Example:
+      >>> peak_flops("NVIDIA H100 80GB HBM3") / 1e12
+      989.4
+      >>> peak_flops("cpu") is None
+      True
+    """
     if kind in _KINDS:
         found = CHIPS[_KINDS[kind]]
         return found.peak_flops / found.devices

@@ -1,6 +1,6 @@
-"""gin at the edge: `--gin_file`, `--gin.NAME=VALUE`, models by name, and errors that say what to do.
+"""Reads gin files and `--gin.NAME=VALUE`, finds models by name, and turns errors into one line that says what to do.
 
-Only binaries import this. The functions they configure take plain arguments.
+Only the binaries import this module. The functions that gin configures take plain arguments.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from flan_jax.errors import FlanError, near_names, unknown_name
 from flan_jax.gin_files import Anything, find_gin_file, included_by, key_of, one_line, search_paths, text_of
 from flan_jax.models.config import DecoderConfig
 
-_MACRO = "gin.macro"  # the function that gin makes of a macro, in a scope of the macro's name
+_MACRO = "gin.macro"  # gin calls this function for a macro, in a scope with the macro's name
 
 
 def model_names() -> list[str]:
-    """The models whose shapes are in a search path, as `models/NAME.gin`."""
+    """The names of all models: each has a file `models/NAME.gin` in a search path."""
     return sorted({path.stem for folder in search_paths() for path in (folder / "models").glob("*.gin")})
 
 
 def model_config(name: str, overrides: Mapping[str, Any] | None = None) -> DecoderConfig:
-    """The shape of a model by name, from `models/NAME.gin` alone: whatever else gin has parsed plays no part.
+    """The shape of a model, read from `models/NAME.gin` alone. Nothing else that gin has parsed has an effect.
 
     Args:
-      name: for example "lamda_pt_8b"; or a gin file of that kind, by its path.
+      name: a model, for example "lamda_pt_8b", or the path of a gin file like those in models/.
       overrides: fields of `DecoderConfig` to change.
 
     Raises:
@@ -52,7 +52,7 @@ def model_config(name: str, overrides: Mapping[str, Any] | None = None) -> Decod
 
 
 class _LiteralsOnly(config_parser.ParserDelegate):
-    """Refuses the values of a model's file that would need the rest of gin."""
+    """Refuses values in a model's file that refer to anything else in gin."""
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
         """Refuses @NAME."""
@@ -66,11 +66,15 @@ class _LiteralsOnly(config_parser.ParserDelegate):
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Splits a command line into gin files, gin bindings and the rest.
 
-    `--gin_file=F` (repeatable), `--gin.NAME=VALUE` and `--gin.module.argument=VALUE`, as in T5X. What comes later
-    counts more, as with every option.
+    The forms are T5X's: `--gin_file=F` (repeatable), `--gin.NAME=VALUE` and `--gin.module.argument=VALUE`. If two set
+    the same value, the later one counts.
 
     Raises:
-      FlanError: one without a value, or the same file twice.
+      FlanError: an option has no value, or the same file is given twice.
+
+    Example:
+      >>> split_arguments(["--gin_file=runs/tune.gin", "--gin.TRAIN_STEPS=10", "--json"])
+      (['runs/tune.gin'], ['TRAIN_STEPS = 10'], ['--json'])
     """
     files, bindings, rest = [], [], []
     arguments = iter(argv)
@@ -96,19 +100,19 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str], list[str
 
 
 def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Parses gin files, then the bindings of the command line over them, and checks every value by `flan_jax.macros`.
+    """Parses gin files, then the bindings of the command line, and checks every value by `flan_jax.macros`.
 
-    A macro of the command line has to be declared in one of the files, so that a misspelt one is found. A file that is
-    included several times is read once, so that a later file's include does not take back what an earlier one set.
+    A macro on the command line must be declared in one of the files, so that a misspelt one is found. A file that is
+    included several times is read once. Otherwise a later include would undo what an earlier file has set.
 
-    Nothing of an earlier parse in this process counts, so that a second run in a notebook is what its own files and
-    options say. What a user has bound by gin for functions of his own stays.
+    A second parse in the same process (in a notebook, say) starts afresh: nothing of the first one counts. Bindings
+    that a user made through gin for their own functions stay.
 
     Raises:
-      FlanError: a missing file, an unknown macro or configurable, a value that is not what is wanted, or a macro or an
-        argument of this table that gin had a value for before.
+      FlanError: a missing file, an unknown macro or configurable, a value of the wrong kind, or a macro or argument of
+        our table that was already bound through gin by somebody else.
     """
-    with gin.unlock_config():  # a project that finalized its own configuration may use this one too
+    with gin.unlock_config():  # a project that has finalized its own gin configuration can still call this
         kept = _start_anew()
         try:
             _parse(files, bindings, kept)
@@ -118,11 +122,11 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
 
 @dataclasses.dataclass
 class _Last:
-    """What the last parse in this process has left.
+    """What the last parse in this process has set.
 
     Attributes:
-      bound: values by gin's keys, (scope, function, argument).
-      tasks: modules that its TASKS has added.
+      bound: its values, by gin's keys (scope, function, argument).
+      tasks: the modules that its macro TASKS added.
     """
 
     bound: dict[tuple[str, str, str], Any] = dataclasses.field(default_factory=dict)
@@ -133,15 +137,15 @@ _last = _Last()
 
 
 def _bound() -> dict[tuple[str, str, str], Any]:
-    """All that gin has values for, which it can say as text only."""
+    """All values that are bound in gin. gin itself can only print them as text."""
     return {(*key, name): value for key, values in config._CONFIG.items() for name, value in values.items()}
 
 
 def _start_anew() -> dict[tuple[str, str, str], Any]:
-    """Takes away what the last parse has left; returns what somebody else has bound, which stays.
+    """Removes what the last parse has set, and returns what somebody else has bound, which stays.
 
     Raises:
-      FlanError: somebody else has bound what the files and the command line are to say.
+      FlanError: somebody else has bound a value that only the files and the command line may set.
     """
     own_tasks.leave(_last.tasks)
     kept = {k: v for k, v in _bound().items() if k not in _last.bound or _last.bound[k] is not v}
@@ -191,10 +195,10 @@ def _parse(files: Sequence[str], bindings: Sequence[str], kept: Collection[tuple
 
 
 def _refuse_unread_scopes(kept: Collection[tuple[str, str, str]]) -> None:
-    """Refuses a value in a scope that nothing enters: it would never count.
+    """Refuses a value in a scope that nothing enters, because it would have no effect.
 
     Raises:
-      FlanError: the first.
+      FlanError: for the first such value.
     """
     entered = re.findall(r"@((?:\w+/)+)", gin.config_str(max_line_length=10_000))
     for scope, function, name in (key for key in _bound() if key not in kept):
@@ -208,13 +212,13 @@ def _refuse_unread_scopes(kept: Collection[tuple[str, str, str]]) -> None:
 
 
 def _check(others: Collection[str]) -> None:
-    """Checks the values of all macros, and of the arguments that are bound; whole numbers become int, `~` a folder.
+    """Checks the values of all macros and bound arguments, and puts them into normal form (1000 for 1e3).
 
     Args:
-      others: macros that are not of these files.
+      others: macros that come from elsewhere than these files.
 
     Raises:
-      FlanError: a value that is not what is wanted, or two that do not fit each other.
+      FlanError: a value of the wrong kind, or two values that do not fit each other.
     """
     names = sorted(declared_macros() - set(others))
     missing = [name for name in names if repr(macro(name)) == "%gin.REQUIRED"]
@@ -232,10 +236,10 @@ def _check(others: Collection[str]) -> None:
         modules := macro_checks.check("tasks.modules", _resolved(macro("TASKS"), "TASKS"), "TASKS")
     ):
         before = own_tasks.named().split(",")
-        # First, since other macros may name what they add.
+        # First, because other macros may name datasets of those modules.
         _last.tasks = tuple(name for name in own_tasks.use(modules) if name not in before)
     where = _resolved(macro("PREPARED_DIR"), "PREPARED_DIR") if "PREPARED_DIR" in names else None
-    called: dict[str, str] = {}  # what the user calls an argument: the macro that it is bound to
+    called: dict[str, str] = {}  # argument -> the macro that it is bound to, which is what the user typed
     given: dict[str, Any] = {}
     for name in names:
         value = _resolved(macro(name), name)
@@ -245,7 +249,7 @@ def _check(others: Collection[str]) -> None:
     for function in macros.FUNCTIONS:
         try:
             bound = gin.get_bindings(function, resolve_references=False)
-        except ValueError:  # what this program does not call
+        except ValueError:  # this program does not use it
             continue
         for name, value in bound.items():
             argument = f"{function}.{name}"
@@ -258,7 +262,7 @@ def _check(others: Collection[str]) -> None:
                 macro_checks.check(argument, value, called[argument])
         for macro_name in (one for one in names if one not in used and one in macros.BY_MACRO and bound):
             mine = [one for one in macros.BY_MACRO[macro_name].arguments if one.startswith(f"{function}.")]
-            if mine and not any(one.partition(".")[2] in bound for one in mine):  # nor is it bound by its own name
+            if mine and not any(one.partition(".")[2] in bound for one in mine):  # unless it is bound by its own name
                 raise FlanError(
                     f"{macro_name} is set, and nothing reads it: include 'runs/tune.gin' or 'runs/eval.gin', or bind "
                     f"{mine[0]} = %{macro_name}."
@@ -267,10 +271,12 @@ def _check(others: Collection[str]) -> None:
 
 
 def _refuse_overruled(bindings: Sequence[str]) -> None:
-    """Refuses a macro of the command line whose argument has another value, bound by its own name: that would count.
+    """Refuses a macro of the command line whose argument is also bound by its own name.
+
+    That other value would count.
 
     Raises:
-      FlanError: the first.
+      FlanError: for the first such macro.
     """
     own = [binding.partition(" = ")[0] for binding in bindings]
     for name in own:
@@ -278,7 +284,7 @@ def _refuse_overruled(bindings: Sequence[str]) -> None:
             function, _, short = argument.partition(".")
             try:
                 bound = gin.get_bindings(function, resolve_references=False)
-            except ValueError:  # what this program does not call
+            except ValueError:  # this program does not use it
                 continue
             value = bound.get(short, macro(name))
             if not isinstance(value, gin.config.ConfigurableReference) and value != macro(name):
@@ -289,7 +295,7 @@ def _refuse_overruled(bindings: Sequence[str]) -> None:
 
 
 def _is_made(value: Any, argument: str) -> bool:
-    """Whether this is a call of a function, and what it makes may be the argument: a model or an optimizer."""
+    """Whether the value is a reference to a function whose result may be the argument: a model or an optimizer."""
     if not isinstance(value, gin.config.ConfigurableReference) or not value.evaluate:
         return False
     kinds = getattr(macros.BY_ARGUMENT[argument].kind, "kinds", ())
@@ -300,7 +306,7 @@ def _resolved(value: Any, name: str, through: tuple[str, ...] = ()) -> Any:
     """A value with its %MACROS filled in.
 
     Raises:
-      FlanError: a macro that is not there, or that comes back to itself.
+      FlanError: a macro that does not exist, or that refers to itself.
     """
     if isinstance(value, Mapping):
         return {_resolved(k, name, through): _resolved(v, name, through) for k, v in value.items()}
@@ -322,16 +328,20 @@ def _resolved(value: Any, name: str, through: tuple[str, ...] = ()) -> Any:
 def _parse_file(
     name: str, read: set[Path], within: tuple[tuple[str, Path], ...] = (), beside: Path | None = None, said: str = ""
 ) -> None:
-    """Parses a gin file and, where they stand, its includes.
+    """Parses a gin file; each include is parsed where it stands.
 
-    gin's own includes also look for a Python package, and a folder `runs/` here, which every user has, passes for one.
+    We do not use gin's own includes: they also look for a Python package, and would take a user's folder `runs/` for
+    one.
 
     Args:
-      name: as it was written.
-      read: files that count already.
-      within: (name, path) of the files that include it.
-      beside: the folder of the one that includes it.
-      said: where it is included, for errors.
+      name: the file as the user wrote it.
+      read: the files that have been read; they are skipped.
+      within: (name, path) of the files that include it, outermost first.
+      beside: the folder of the file that includes it.
+      said: where the include stands, for error messages.
+
+    Raises:
+      FlanError: the file is missing or wrong, includes itself, or sets a value twice.
     """
     path = find_gin_file(name, beside, said)
     if path.resolve() in [one.resolve() for _, one in within]:
@@ -358,7 +368,7 @@ def _parse_file(
         if included := included_by(line):
             parse_waiting()
             _parse_file(included, read, (*within, (name, path)), path.parent, f"gin file {name} line {number}: ")
-            waiting = ["\n" * number]  # for the line numbers in errors
+            waiting = ["\n" * number]  # keeps the line numbers right in error messages
         else:
             waiting.append(line)
     parse_waiting()
@@ -366,16 +376,16 @@ def _parse_file(
 
 
 def declared_macros() -> set[str]:
-    """The macros that the parsed files declare."""
+    """The names of the macros that the parsed files declare."""
     return set(re.findall(r"^([A-Za-z_]\w*) = ", gin.config_str(max_line_length=10_000), re.MULTILINE))
 
 
 def macro(name: str) -> Any:
-    """The value of a macro."""
+    """The value of a macro of the parsed files."""
     return gin.query_parameter(f"%{name}")
 
 
 def arguments(function: str) -> dict[str, Any]:
-    """The arguments that the parsed files bind to a function, with what they refer to made."""
+    """The arguments that the parsed files bind to a function. References are replaced by the objects that they make."""
     with one_line(function):
         return gin.get_bindings(function)

@@ -3,7 +3,8 @@
 python -m flan_jax.contamination --prepared=prepared --corpus='corpus/**/*.jsonl.gz' --to=contamination.json
 python -m flan_jax.report --runs tuned=runs/without_nli/nli --contamination=contamination.json --output=report
 
-Words are in lower case without punctuation. Only what a prompt shows of an example is looked for, not its answer.
+Words are compared in lower case and without punctuation. Only the text that a prompt shows is searched for, not the
+answer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _check(arguments: argparse.Namespace) -> dict:
     own_data.used_of(arguments.prepared)
     datasets = contamination.prepared_datasets(arguments.prepared)
     if arguments.datasets:
-        from flan_jax.evaluation import evaluator  # it imports JAX, which workers do not need
+        from flan_jax.evaluation import evaluator  # imports JAX, which the workers do not need
 
         datasets = evaluator.select(arguments.datasets.split(","))
     columns = (
@@ -93,23 +94,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--prepared", required=True, type=options.path, help="PREPARED_DIR, with the dev and test examples"
+        "--prepared", required=True, type=options.path, help="PREPARED_DIR with the dev and test examples"
     )
     parser.add_argument(
         "--corpus",
         required=True,
         nargs="+",
         type=options.path,
-        help="text or JSON-lines files, plain or compressed; globs",
+        help="text or JSON-lines files, plain or compressed, or globs",
     )
     parser.add_argument("--to", required=True, type=options.path, help="JSON file to write")
-    parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all prepared by default")
-    parser.add_argument("--field", default="text", help="of a JSON line that holds the text")
-    parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=contamination.N, help="words in an n-gram")
     parser.add_argument(
-        "--ignore_above", type=options.count, help="ignore n-grams in more documents than this (GPT-3: 10)"
+        "--datasets", default="", help="datasets and clusters, separated by commas; by default all prepared ones"
     )
-    parser.add_argument("--workers", type=options.count, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--field", default="text", help="the field of a JSON line that holds the text")
+    parser.add_argument("--ngram", type=options.of(Whole(1, 1000)), default=contamination.N, help="words of an n-gram")
+    parser.add_argument(
+        "--ignore_above", type=options.count, help="ignore n-grams that are in more documents than this (GPT-3: 10)"
+    )
+    parser.add_argument("--workers", type=options.count, default=os.cpu_count() or 1, help="number of processes")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
     with one_line_errors():

@@ -1,6 +1,7 @@
-"""What a record is, wherever it stands: a hash of its fields, and keys of its texts as a reader would compare them.
+"""Identifies a record by its content: a hash of its fields, and keys of its normalized texts.
 
-Pairing, caches, contamination and "seen" go by content; ids are for people, since equal ids of other data say nothing.
+Pairing, caches, contamination and "seen" all compare content. Ids are only for people: the same id can mean another
+record in another copy of the data.
 """
 
 from __future__ import annotations
@@ -16,29 +17,30 @@ from typing import Any
 
 from flan_jax.json_lines import as_unicode
 
-FEWEST = 3  # words of a text that is evidence by itself; "yes" or "New York" stands in any data
+FEWEST = 3  # a shorter text ("yes", "New York") is in any data, and shows nothing by itself
 
 _ASCII_MARKS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _DELETED = {ord(mark): None for mark in _ASCII_MARKS}
 _ENTITY = re.compile(r"&(?:#\d|#[xX][0-9a-fA-F]|[A-Za-z])")
-# Letters of scripts that put no spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese. As one
-# "word", a sentence of them would match the same sentence only.
+# Letters of scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese. Each letter
+# counts as a word. Otherwise a whole sentence would be one word, and match only an equal sentence.
 _UNSPACED = (
     "\\u0e00-\\u0fff\\u1000-\\u109f\\u1780-\\u17ff"
     "\\u3040-\\u30ff\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff\\U00020000-\\U0003ffff"
 )
 _LETTER = re.compile(f"[{_UNSPACED}]")
-_UNSEEN = ("P", "Cf")  # punctuation, and characters without a look of their own: zero-width spaces, soft hyphens, BOM
+_UNSEEN = ("P", "Cf")  # punctuation and invisible characters: zero-width spaces, soft hyphens, byte order marks
 
 
 # --------------------------------------------------------------------------------------------------------- records
 
 
 def content_hash(fields: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that name a record by its content, before any template.
+    """A hash that identifies a record by its content, before any template: 16 hexadecimal digits.
 
     Args:
-      fields: name to text or texts. Their order does not count; a letter, a space or the label does.
+      fields: the record's fields, each a text or several texts. Their order has no effect. Every letter, every space
+        and the label do.
 
     Example:
       >>> content_hash({"question": "Why?", "answer": "So."})
@@ -51,12 +53,12 @@ def content_hash(fields: Mapping[str, Any]) -> str:
 
 
 def digest(hashes: Iterable[str]) -> str:
-    """A digest of records in their order, from their hashes."""
+    """One digest of several records in their order, made from their hashes."""
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def numbered(hashes: Iterable[str]) -> Iterator[str]:
-    """Keys that tell equal records apart by how often they came before: "h", "h#2", "h#3", ...
+    """Makes keys unique: the second "h" becomes "h#2", the third "h#3", and so on.
 
     Example:
       >>> list(numbered(["a", "b", "a"]))
@@ -69,7 +71,12 @@ def numbered(hashes: Iterable[str]) -> Iterator[str]:
 
 
 def unnumbered(key: str) -> str:
-    """The hash of a key of `numbered`."""
+    """The hash in a key that `numbered` made.
+
+    Example:
+      >>> unnumbered("a#2")
+      'a'
+    """
     return key.partition("#")[0]
 
 
@@ -77,10 +84,10 @@ def unnumbered(key: str) -> str:
 
 
 def normalized_words(text: str) -> list[str]:
-    """The words of a text: lower case, punctuation removed, cut at white space (Brown et al. 2020, appendix C).
+    """The words of a text in lower case, without punctuation, split at white space (Brown et al. 2020, appendix C).
 
-    Spellings that look alike are one: HTML entities, composed and decomposed letters, full-width and ligature forms.
-    In scripts without spaces between words, such as Chinese, Japanese and Thai, every letter is a word.
+    Spellings that look alike become the same: HTML entities, composed and decomposed letters, full-width letters and
+    ligatures. In scripts without spaces between words, such as Chinese, Japanese and Thai, every letter is a word.
 
     Example:
       >>> normalized_words("It's a dog&amp;cat, isn't it?")
@@ -101,16 +108,16 @@ def normalized_words(text: str) -> list[str]:
         .translate(None, _ASCII_MARKS.encode())
         .decode(errors="surrogatepass")
         .split()
-    )  # str.translate takes ten times as long on text that is not ASCII
+    )  # ten times faster than str.translate on text that is not ASCII
 
 
 def text_key(words: Sequence[str]) -> int:
-    """A 64-bit number that is the same for texts of the same words; of a million texts, two meet by chance in 4e-8."""
+    """A 64-bit hash of a text's words. The chance that any two of a million different texts share one is about 3e-8."""
     return int.from_bytes(hashlib.sha256(" ".join(words).encode(errors="surrogatepass")).digest()[:8], "big")
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """All texts in a text, a list or a mapping, however deep.
+    """All texts in a text, a list or a mapping, at any depth.
 
     Example:
       >>> list(texts_of({"question": "Why?", "answers": ["So.", "For."]}))
@@ -127,7 +134,11 @@ def texts_of(value: Any) -> Iterator[str]:
 
 
 def text_keys(texts: Iterable[str]) -> dict[int, int]:
-    """Keys of a record's texts with their numbers of words, and of all of them together; empty texts have none."""
+    """Keys of a record's texts, and of all its texts together, each with its number of words. Empty texts have no key.
+
+    Returns:
+      {key: number of words}.
+    """
     found = [words for words in map(normalized_words, texts) if words]
     keys = {text_key(words): len(words) for words in found}
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""Turns other people's weights into a checkpoint folder with a manifest, and checkpoints into other people's formats.
+"""Converts other people's weights into a checkpoint folder with a manifest, and our checkpoints into other formats.
 
 python -m flan_jax.convert --from=gemma3-270m --to=models/gemma3-270m --tuning=untuned
 python -m flan_jax.convert --from=downloads/flan-t5-small --to=models/flan-t5-small --tuning=all
@@ -20,7 +20,7 @@ from flan_jax.json_lines import to_json
 from flan_jax.lazy import lazy_imports
 from flan_jax.values import WEIGHTS
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.checkpoint import adapters
     from flan_jax.checkpoint import manifest as manifests
     from flan_jax.data import vocabularies
@@ -40,30 +40,31 @@ def convert(
     step: int | None = None,
     which: str = WEIGHTS[0],
 ) -> Mapping[str, Any]:
-    """Writes `source` as a folder of another format.
+    """Converts `source` and writes the result as a new folder.
 
     Args:
       source: a GGUF file; a folder of transformers, T5X or FLAN-JAX; a name of `names.PACKAGED`; or a model of
-        `gin/models/` for random parameters with the byte vocabulary.
+        `gin/models/`, which gives random parameters with the byte vocabulary.
       to: the folder to make.
-      tuning: what is known of its tuning; nothing is guessed. A source with a manifest needs none.
-      overwrite: replace a folder that is there.
+      tuning: what the model was tuned on: "untuned", "unknown", "all", or clusters. Nothing is guessed. A source with a
+        manifest needs none.
+      overwrite: whether to replace an existing folder.
       form: one of `names.FORMATS`.
       model: the shape of a T5X checkpoint: a model of `gin/models/`, or a gin file.
       vocabulary: the vocabulary of a T5X checkpoint.
-      dtype: of the weights with form "huggingface".
-      step: which of a checkpoint folder of FLAN-JAX; None takes the last.
+      dtype: the dtype of the weights with form "huggingface".
+      step: which step of a FLAN-JAX checkpoint folder; None takes the last.
       which: its last parameters or their mean over steps: one of `values.WEIGHTS`.
 
     Returns:
-      What was written, for the user.
+      A summary of what was written.
 
     Raises:
-      FlanError: bad input; `to` is then as it was.
+      FlanError: bad input; `to` is then unchanged.
     """
     to = user_path(to, "--to")
     if tuning is not None:
-        conversion.declared(tuning)  # a misspelt cluster shows before anything is read
+        conversion.declared(tuning)  # before anything is read, so that a misspelt cluster is found at once
     read = None if source in configuration.model_names() else user_path(source, "--from")
     conversion.check_destination(to, overwrite, read if read is not None and read.exists() else None)
     if form == names.PEFT:
@@ -77,7 +78,7 @@ def convert(
 
 
 def _adapters(folder: AnyPath, to: AnyPath, tuning: str | None, step: int | None, which: str) -> Mapping[str, Any]:
-    """Writes what a run with LORA or PROMPT_LENGTH has trained, alone."""
+    """Writes only the weights that a run with LORA or PROMPT_LENGTH has trained."""
     base = adapters.load(folder) if folder.is_dir() else None
     if base is None:
         raise FlanError(
@@ -110,7 +111,7 @@ def _open(
         path = pretrained.locate(source)
     config = None if model is None else configuration.model_config(model)
     if is_remote(path) and not (path / "checkpoints").is_dir():
-        path = local(path)  # other people's formats are read by libraries that know disks alone
+        path = local(path)  # the libraries that read other people's formats only know local disks
     checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
     return conversion.open_source(path, config, vocabulary, step, which), checkpoint
 
@@ -124,16 +125,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     source_help = f"a GGUF file, a folder of transformers, T5X or FLAN-JAX, or one of {known}"
     parser.add_argument("--from", dest="source", required=True, type=options.path, help=source_help)
     parser.add_argument("--to", required=True, type=options.path, help="the folder to make")
-    parser.add_argument("--format", dest="form", default=names.NATIVE, choices=names.FORMATS)
-    parser.add_argument("--tuning", help="untuned, unknown (the default), all, or the clusters it was tuned on")
+    parser.add_argument(
+        "--format", dest="form", default=names.NATIVE, choices=names.FORMATS, help="format to write; ours by default"
+    )
+    parser.add_argument(
+        "--tuning", help="what the model was tuned on: untuned, unknown (the default), all, or clusters"
+    )
     parser.add_argument("--model", help="the shape of a T5X checkpoint: a name of gin/models, or a gin file")
     parser.add_argument(
         "--vocabulary", type=options.path, help="the vocabulary of a T5X checkpoint: a SentencePiece .model, or bytes"
     )
-    parser.add_argument("--dtype", default="float32", choices=names.DTYPES, help="of huggingface's weights")
-    parser.add_argument("--step", type=options.count_or_none, help="of a folder of FLAN-JAX; the last by default")
+    parser.add_argument(
+        "--dtype", default="float32", choices=names.DTYPES, help="dtype of the weights with --format=huggingface"
+    )
+    parser.add_argument("--step", type=options.count_or_none, help="step of a FLAN-JAX folder; by default the last")
     options.add_parameters(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
         arguments = vars(parser.parse_args(argv))

@@ -1,12 +1,12 @@
-"""A pod: several processes, one a host, that run the same program together.
+"""Pods: several processes, one on each host, that run the same program together.
 
-On TPU virtual machines the processes find each other, and so do the tasks of SLURM's `srun`, the ranks of Open MPI's
-`mpirun` and the pods of an indexed Kubernetes job, as JAX detects them. Elsewhere each is told by flags or by the
-environment: JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0 (which JAX reads too), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-`python -m flan_jax.launch.local_pod` starts such a pod on one machine.
+JAX itself finds the other processes on TPU virtual machines, in SLURM's `srun`, Open MPI's `mpirun` and an indexed
+Kubernetes job. Elsewhere, flags or the environment say where they are: JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0
+(JAX reads this one too), JAX_NUM_PROCESSES and JAX_PROCESS_ID. `python -m flan_jax.launch.local_pod` starts such a
+pod on one machine.
 
-Of several tasks on a host each takes the GPU of its own number, as JAX has it; a task that is alone on its host takes
-all of them. JAX_LOCAL_DEVICE_IDS=0,1 says otherwise.
+If several processes share a host, each takes the GPU with its own number, as JAX arranges it. A process that is alone
+on its host takes all GPUs. JAX_LOCAL_DEVICE_IDS=0,1 changes that.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from flan_jax.errors import PREEMPTED, FlanError, one_line_errors
 from flan_jax.lazy import lazy_imports
 from flan_jax.quiet import has_tpu
 
-with lazy_imports():  # its options are part of every command line
+with lazy_imports():  # these options are part of every command line, so the import must be fast
     import jax
     from jax.experimental import multihost_utils
 
-HEARTBEAT = "FLAN_JAX_HEARTBEAT_SECONDS"  # after so many without a sign of life a process counts as dead; default 100
+HEARTBEAT = "FLAN_JAX_HEARTBEAT_SECONDS"  # a process that is silent for so many seconds counts as dead; default 100
 _ADDRESS = re.compile(r"\S+:\d{1,5}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that `pod` reads."""
+    """Adds the flags that `pod` reads to a parser."""
     group = parser.add_argument_group("several processes", "on TPU virtual machines none of these is needed")
     group.add_argument("--coordinator_address", help="HOST:PORT of process 0 (or JAX_COORDINATOR_ADDRESS)")
-    group.add_argument("--num_processes", type=options.count, help="processes in all (or JAX_NUM_PROCESSES)")
+    group.add_argument("--num_processes", type=options.count, help="number of all processes (or JAX_NUM_PROCESSES)")
     group.add_argument(
-        "--process_id", type=options.count_or_none, help="number of this one, from 0 (or JAX_PROCESS_ID)"
+        "--process_id", type=options.count_or_none, help="number of this process, from 0 (or JAX_PROCESS_ID)"
     )
 
 
 @contextlib.contextmanager
 def pod(arguments: argparse.Namespace) -> Iterator[None]:
-    """Joins the processes of a run, if it has several, before the first JAX call; for the binaries.
+    """Joins the other processes of a run, if there are any. The binaries call it before their first JAX call.
 
-    A process that fails ends at once with its error, instead of waiting for the others, which wait for it.
+    A process that fails ends at once with its error. It does not wait for the others, because they wait for it.
 
     Raises:
       FlanError: incomplete flags, or no coordinator at that address.
@@ -65,7 +65,7 @@ def pod(arguments: argparse.Namespace) -> Iterator[None]:
         with one_line_errors():
             yield
     except BaseException as error:
-        if isinstance(error, SystemExit) and error.code in (None, 0, PREEMPTED):  # the others end so too
+        if isinstance(error, SystemExit) and error.code in (None, 0, PREEMPTED):  # the others end in the same way
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exc()
@@ -77,10 +77,18 @@ def pod(arguments: argparse.Namespace) -> Iterator[None]:
 def join(
     coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Calls `jax.distributed.initialize` where flags, environment, a cluster or a TPU say that there are others.
+    """Joins the other processes, if flags, the environment, a cluster or a TPU say that there are any.
+
+    It calls `jax.distributed.initialize`.
+
+    Args:
+      coordinator_address: HOST:PORT of process 0.
+      num_processes: how many processes there are.
+      process_id: which of them this one is, from 0.
 
     Raises:
-      FlanError: some of the three are missing, what a cluster says is incomplete, or nobody answers.
+      FlanError: some of the three are missing, the cluster's information is incomplete, or the coordinator does not
+        answer.
     """
     address = coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS")
     given: dict[str, Any] = {
@@ -96,7 +104,7 @@ def join(
     if jax.distributed.is_initialized() or (len(missing) == len(given) and found is None and not _on_tpu_vm()):
         return
     if given["num_processes"] == 1 and address is None:
-        return  # a task of its own, whatever else there is in the cluster
+        return  # this process works alone, even if the cluster has more tasks
     if missing and not (found is not None and found.finds_address) and not _on_tpu_vm():
         raise FlanError(
             f"a run of several processes also needs {' and '.join(f'--{name}' for name in missing)} "
@@ -110,7 +118,7 @@ def join(
         jax.distributed.initialize(
             **given, cluster_detection_method=method, heartbeat_timeout_seconds=_number(HEARTBEAT) or 100
         )
-    except Exception as error:  # a cluster's own client raises whatever it likes
+    except Exception as error:  # the cluster's own client can raise anything
         reason = str(error).strip().partition("\n")[0][:200].rstrip(".") or type(error).__name__
         who = "the process" if given["process_id"] is None else f"process {given['process_id']}"
         who += "" if given["num_processes"] is None else f" of {given['num_processes']}"
@@ -120,22 +128,22 @@ def join(
             "--coordinator_address, --num_processes and --process_id."
         ) from error
     if found is not None and found.is_alone_on_host and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
-        for platform in ("cuda", "rocm"):  # JAX has given it the first GPU only
+        for platform in ("cuda", "rocm"):  # JAX has given it only the first GPU
             jax.config.update(f"jax_{platform}_visible_devices", "all")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cluster:
-    """What started this process, together with others or not.
+    """What started this process, alone or with others.
 
     Attributes:
-      name: of it, for people.
-      method: JAX's name for it.
-      processes: in all; None where only JAX can ask.
-      process: which of them this is, or None.
-      finds_address: whether JAX finds process 0 by it.
-      lacks: what is missing for that, for people.
-      is_alone_on_host: whether no host has two of the processes.
+      name: its name for people.
+      method: its name in JAX.
+      processes: how many there are; None if only JAX can find out.
+      process: which of them this one is, or None.
+      finds_address: whether JAX can find process 0 through it.
+      lacks: what JAX would need for that, in words for people.
+      is_alone_on_host: whether every process has a host of its own.
     """
 
     name: str
@@ -152,9 +160,9 @@ _OF_OPEN_MPI = ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORL
 
 
 def _cluster() -> _Cluster | None:
-    """Which cluster has started this process as one of several, in JAX's order; None for none.
+    """The cluster that started this process as one of several, in JAX's order of detection; None if there is none.
 
-    In the shell of an allocation of SLURM (salloc, sbatch) there is a job, and no step: what is started there is alone.
+    The shell of a SLURM allocation (salloc, sbatch) has a job but no step. What is started there is alone.
     """
     environment = os.environ
     if (size := _number("OMPI_COMM_WORLD_SIZE")) is not None:
@@ -198,34 +206,34 @@ def _on_tpu_vm() -> bool:
 
 
 def is_primary() -> bool:
-    """Whether this process writes files and prints; there is one."""
+    """Whether this is the one process that writes files and prints."""
     return jax.process_index() == 0
 
 
 def everywhere(flag: bool) -> bool:
-    """Whether `flag` is true in all processes, which have to ask together."""
+    """Whether `flag` is true in all processes. All processes must call this together."""
     if jax.process_count() == 1:
         return flag
     return bool(np.all(multihost_utils.process_allgather(np.array(flag))))
 
 
 def gathered(text: str) -> list[str]:
-    """What each process says, by its number; all have to ask together."""
+    """The texts of all processes, in the order of their numbers. All processes must call this together."""
     if jax.process_count() == 1:
         return [text]
     own = np.frombuffer(text.encode(), np.uint8)
     sizes = np.asarray(multihost_utils.process_allgather(np.array(len(own), np.int32)))
-    padded = np.zeros(int(sizes.max()) + 1, np.uint8)  # gloo takes no array without elements
+    padded = np.zeros(int(sizes.max()) + 1, np.uint8)  # gloo cannot send an array without elements
     padded[: len(own)] = own
     rows = np.asarray(multihost_utils.process_allgather(padded))
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
 def decided(by_primary: Callable[[], Any]) -> Any:
-    """What process 0 decides, told to all, which have to ask together; only process 0 calls `by_primary`.
+    """Lets process 0 decide something and tells the result to all. All processes must call this together.
 
     Args:
-      by_primary: gives something that JSON can hold.
+      by_primary: called in process 0 only; returns a value that JSON can hold.
 
     Raises:
       FlanError: in all processes, if process 0 raises it.
@@ -237,7 +245,7 @@ def decided(by_primary: Callable[[], Any]) -> Any:
     if is_primary():
         try:
             said = {"value": by_primary()}
-        except Exception as error:  # the others wait, and are told before it goes on
+        except Exception as error:  # tell the others, which wait, before raising it
             failed, said = error, {"error": str(error)}
     said = json.loads(gathered(json.dumps(said))[0])
     if failed is not None:

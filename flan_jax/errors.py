@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend: one line that names the thing, the place and the remedy."""
+"""Errors that a user can cause and fix: one line with what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-_LONGEST_NAME = 100  # letters of a name that nobody knows
+_LONGEST_NAME = 100  # letters of an unknown name that a message shows
 PREEMPTED = 75
-STALLED = 70  # exit status of a run that its watchdog has ended: a failure, EX_SOFTWARE of sysexits.h
+STALLED = 70  # exit status of a run that its watchdog ended; EX_SOFTWARE of sysexits.h
 
 
 class FlanError(ValueError):
@@ -22,11 +22,11 @@ class FlanError(ValueError):
 
 
 class NotFiniteError(FlanError):
-    """A model gave a number that is NaN or infinite where a score or a next token was asked for.
+    """A model gave NaN or infinity where a score or a next token was asked for.
 
     Attributes:
-      number: of the first prompt of the call with which it happened.
-      found: what was found for each prompt, with None where it is not finite; or None where the call ended there.
+      number: the first prompt of the call with which it happened, from 0.
+      found: the result of each prompt, None for those that are not finite; or None if the call stopped there.
     """
 
     def __init__(self, message: str, number: int, found: Sequence[Any] | None = None) -> None:
@@ -35,7 +35,12 @@ class NotFiniteError(FlanError):
 
 
 class PromptError(FlanError):
-    """A prompt that cannot be asked, or a limit that cannot be: `problem` says why, of prompt `number` of the call."""
+    """A prompt that cannot be used, or a limit that makes no sense.
+
+    Attributes:
+      number: which prompt of the call it is, from 0.
+      problem: what is wrong with it.
+    """
 
     def __init__(self, number: int, problem: str) -> None:
         super().__init__(f"prompt {number} {problem}")
@@ -43,15 +48,15 @@ class PromptError(FlanError):
 
 
 class StorageError(Exception):
-    """Object storage that cannot be reached, or refuses. The message is one line.
+    """Object storage cannot be reached, or refuses the request. The message is one line.
 
-    It is no FlanError: whoever goes on without a thing that is missing or broken must not go on here, where nobody
-    knows whether it is there.
+    It is not a FlanError. Code that goes on without a missing or broken file catches FlanError. It must not go on here,
+    because nobody knows whether the file is there.
     """
 
 
 def near_names(name: str, known: Iterable[str]) -> str:
-    """What to do about a name that does not exist: its near matches, or the names that there are.
+    """Advice for a name that does not exist: the names that are like it, or else all names that exist.
 
     Example:
       >>> near_names("rtee", ["rte", "sst2"])
@@ -65,7 +70,7 @@ def near_names(name: str, known: Iterable[str]) -> str:
         lowered.setdefault(one.lower(), []).append(one)
     asked = str(name)[:_LONGEST_NAME].lower()
     near = lowered.get(asked) or difflib.get_close_matches(str(name)[:_LONGEST_NAME], known, n=3, cutoff=0.5)
-    if not near:  # in other letters
+    if not near:  # compare again without upper and lower case
         near = [one for low in difflib.get_close_matches(asked, lowered, n=3, cutoff=0.5) for one in lowered[low]][:3]
     if near:
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
@@ -75,13 +80,13 @@ def near_names(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], hint: str = "") -> FlanError:
-    """A FlanError for a name that does not exist, with its near matches.
+    """A FlanError for a name that does not exist, with the names that are like it.
 
     Args:
-      what: the sort of thing, for example "dataset".
-      name: the name that was asked for.
+      what: what kind of name it is, for example "dataset".
+      name: the unknown name.
       known: the names that exist.
-      hint: what else to do, appended to the message.
+      hint: further advice, appended to the message.
 
     Example:
       >>> str(unknown_name("style", "gtp3", ["gpt3", "no_template"]))
@@ -91,7 +96,7 @@ def unknown_name(what: str, name: str, known: Iterable[str], hint: str = "") -> 
     return FlanError(" ".join(part for part in (f"unknown {what} {shown}: {near_names(name, known)}", hint) if part))
 
 
-# ------------------------------------------------------------------------------------- what the operating system says
+# ----------------------------------------------------------------------------------- errors of the operating system
 
 _ROOM = "make room or choose another place, then run the same command again"
 _RIGHTS = "choose a place that you may write to, or change its permissions"
@@ -117,23 +122,23 @@ _REMEDIES = {
     errno.ENODEV: "check the path",
     errno.EINVAL: "choose another path",
 }
-# Libraries wrap the number in words of their own; of an arithmetic error or a lack of memory none of these is said.
+# Libraries put the number into texts of their own. None of these words is in arithmetic or out-of-memory errors.
 _NUMBER = re.compile(r"(?:[Oo][Ss] error|\[Errno|\bcode:)\s*(\d+)")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _WORDS = {os.strerror(number).lower(): number for number in _REMEDIES if number not in (errno.EINVAL, errno.ENOENT)}
 
 
 def system_error_number(error: BaseException) -> int | None:
-    """The operating system's number behind an exception, if that is why a file could not be read or written.
+    """The operating system's error number behind an exception, or None if no file operation failed.
 
-    Found in an OSError, in what caused an exception, or in its text, as TensorStore, TensorFlow, safetensors and
-    tokenizers put it there.
+    It is taken from an OSError, from the cause of an exception, or from its text. TensorStore, TensorFlow, safetensors
+    and tokenizers only put the number into their text.
     """
     if (number := _own_number(error)) is not None:
         return number
     if error.__cause__ is not None:
         return system_error_number(error.__cause__)
-    # What was being handled need not be the reason, unless nothing more could be written.
+    # The exception that was being handled may have nothing to do with it, unless the disk was full or read-only.
     number = _own_number(error.__context__) if error.__context__ is not None else None
     return number if number in _FULL else None
 
@@ -148,17 +153,17 @@ def _own_number(error: BaseException) -> int | None:
     if number := next((number for words, number in _WORDS.items() if words in lowered), None):
         return number
     if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", text):
-        return errno.ENOSPC  # numpy's tofile does not say why
+        return errno.ENOSPC  # numpy's tofile gives no error number
     return None
 
 
 def cannot(doing: str, path: object, error: BaseException) -> FlanError:
-    """The one line of a file or folder that could not be read or written.
+    """A FlanError for a file or folder that could not be read or written.
 
     Args:
-      doing: for example "write".
-      path: which one.
-      error: what was raised; see `system_error_number`.
+      doing: what failed, for example "write".
+      path: the file or folder.
+      error: the exception; `system_error_number` explains how its reason is found.
     """
     number = system_error_number(error)
     if number is None:
@@ -174,11 +179,11 @@ def cannot(doing: str, path: object, error: BaseException) -> FlanError:
     return FlanError(f"cannot {doing} {_shown(path)}: {reason[0].lower()}{reason[1:]}; {_REMEDIES[number]}.")
 
 
-# ------------------------------------------------------------------------------------------------ what a storage says
+# ------------------------------------------------------------------------------------------ errors of object storage
 
 _CLIENTS = ("gcsfs", "google", "aiohttp", "botocore", "s3fs", "azure", "adlfs", "fsspec", "requests", "paramiko")
-_BACKENDS = "jax._src.xla_bridge"  # the module of JAX that starts devices
-# What a client's type or text says, and what it means.
+_BACKENDS = "jax._src.xla_bridge"  # JAX's module that starts devices
+# A pattern of the exception's type or text, and what it means.
 _STORAGE = (
     (
         r"anonymous caller|credential|unauthenticated|\b401\b|invalid_token|login required",
@@ -203,7 +208,7 @@ _STORAGE = (
 
 
 def storage_reason(error: BaseException) -> str:
-    """Why a request to object storage failed, and what to do, in half a line without a full stop."""
+    """Why a request to object storage failed and what to do: a phrase without a full stop."""
     if isinstance(error, ImportError):
         return f"{' '.join(str(error).split())[:160].rstrip('.')}; install it, for gs:// by pip install 'flan-jax[gcs]'"
     text = " ".join(f"{type(error).__name__} {error}".split())
@@ -226,17 +231,17 @@ def _shown(path: object) -> str:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns what a user can mend into one line on standard error; for the binaries, around all that they do.
+    """Prints errors that a user can fix as one line on standard error, and ends the program. For the binaries.
 
-    Exit status: 2 for a FlanError, or for a file or folder that cannot be read or written; 130 where the user broke it
-    off; 141 where what reads our output has closed it, as `head` does.
+    Exit status: 2 for a FlanError, or a file or folder that cannot be read or written; 130 if the user interrupted the
+    program; 141 if the reader of our output has closed it, as `head` does.
     """
     try:
         yield
         if sys.stdout is not None and not sys.stdout.closed:
-            sys.stdout.flush()  # here, since Python would say at its end, in several lines, that it cannot
+            sys.stdout.flush()  # at its own exit, Python would print several lines if this failed
     except (FlanError, StorageError) as error:
-        # gin adds a line about the call to whatever passes through it.
+        # gin appends a line about the call to each exception that passes through it.
         _end(str(error).strip().partition("\n")[0], 2)
     except BrokenPipeError:
         _end("", 141)
@@ -261,7 +266,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _raised_in(error: BaseException) -> str:
-    """The name of the module that raised it; empty where nobody knows."""
+    """The name of the module that raised the exception; empty if that is unknown."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -273,7 +278,7 @@ def _end(line: str, status: int) -> None:
         print(f"flan_jax: {line}", file=sys.stderr)
     try:
         sys.stdout.flush()
-    except (OSError, ValueError):  # Python flushes again at its end: let it go nowhere
+    except (OSError, ValueError):  # Python flushes again at exit: send that to nowhere
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

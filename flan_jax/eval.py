@@ -1,10 +1,10 @@
-"""Scores clusters that a model never saw, by the likelihoods of the answer options.
+r"""Scores clusters that a model has never seen, by the likelihoods of the answer options.
 
 python -m flan_jax.eval --gin_file=runs/eval.gin --gin.CHECKPOINT_PATH="'runs/without_nli'" \
   --gin.EVAL_OUTPUT_DIR="'runs/without_nli/nli'"
 python -m flan_jax.eval --items=FILE.jsonl --checkpoint=FOLDER --output=SCORES.jsonl
 
-On a pod the same command runs on every host; see `flan_jax.distributed`.
+On a pod, run the same command on every host; see `flan_jax.distributed`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flan_jax.splits import DEV_SIZE
 from flan_jax.values import WEIGHTS
 from flan_jax.wording import counted
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import partitioning, reporting
     from flan_jax.checkpoint import arrays
     from flan_jax.data import drafts, line_tokens
@@ -64,35 +64,35 @@ def evaluate(
     computation: Mapping[str, Any] | str | None = None,
     mesh_shape: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Evaluates checkpoints by the paper's protocol and writes results and report.
+    """Evaluates checkpoints by the paper's protocol, and writes results and a report.
 
     Args:
-      checkpoint_path: a checkpoint folder (CHECKPOINT_PATH), several, or {cluster: folder} with one for each cluster.
-      output_dir: EVAL_OUTPUT_DIR; a job that was interrupted goes on there.
-      prepared_dir: what `flan_jax.prepare` wrote.
-      datasets: names of clusters and datasets; None for all that a checkpoint holds out.
-      step: the checkpoint's step; None takes the last (the paper selects none), "all" each that is saved, "follow" each
-        as a training run saves it, until the run ends.
-      parameters: which of a checkpoint's weights: the last ("params"), or their mean over steps ("ema").
+      checkpoint_path: a checkpoint folder (CHECKPOINT_PATH), several of them, or {cluster: folder}.
+      output_dir: EVAL_OUTPUT_DIR. An interrupted evaluation continues there.
+      prepared_dir: the folder that `flan_jax.prepare` wrote.
+      datasets: names of clusters and datasets; None for all that the checkpoint holds out.
+      step: the checkpoint's step. None takes the last one, as the paper does; "all" takes each saved step; "follow"
+        takes each step that a running training saves, until that run ends.
+      parameters: which weights of a checkpoint: the last ones ("params"), or their mean over steps ("ema").
       run_name: the run's name in the report.
-      baseline_dir: the output of an earlier evaluation to show beside this one.
-      baseline_name: its name.
-      max_examples: test examples a dataset; None for all.
-      max_dev_examples: dev examples a dataset.
-      max_input_tokens: longest prompt with its exemplars, in tokens (None: 1,024); of longer ones, fields are cut.
-      max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset's metric.
+      baseline_dir: the output of an earlier evaluation, shown beside this one.
+      baseline_name: the name of that evaluation in the report.
+      max_examples: test examples of each dataset; None for all.
+      max_dev_examples: dev examples of each dataset.
+      max_input_tokens: longest prompt with its exemplars, in tokens (None: 1,024). Fields of longer prompts are cut.
+      max_new_tokens: longest generated answer, in tokens; None takes the limit of the dataset's metric.
       joint: what stands between prompt and answer: "auto", "eos", "newline", "space" or "joined" (`flan_jax.protocol`).
-      style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`); several
-        give a run each.
-      seeds: of exemplars and shuffled options; where a style draws either, a run for each, and the report has their
-        mean and standard deviation.
-      ways: further ways to score options that cost more, "pmi" and "channel" (`flan_jax.ways`).
-      generate: evaluate the datasets without options too, by the text that the model generates.
-      allow_seen: score datasets that are not held out too, labelled so.
-      contamination: what `flan_jax.contamination` wrote, for scores on clean examples.
+      style: how records become prompts, for example "instructions", "gpt3" or "5_shots" (`flan_jax.styles`). Several
+        styles give one run each.
+      seeds: seeds of exemplars and shuffled options. If a style draws either, there is one run for each seed, and the
+        report shows their mean and standard deviation.
+      ways: further ways to score options, "pmi" and "channel" (`flan_jax.ways`). They cost more.
+      generate: whether to evaluate datasets without options too, by the text that the model generates.
+      allow_seen: whether to score datasets that are not held out too. They are labelled as seen.
+      contamination: the file that `flan_jax.contamination` wrote. It adds scores on clean examples.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own; "auto" lets
         `models.automatic` choose.
-      mesh_shape: sizes of the axes data, fsdp and tensor.
+      mesh_shape: sizes of the mesh axes data, fsdp and tensor.
 
     Returns:
       The results of the last run, as in results.json.
@@ -116,8 +116,8 @@ def evaluate(
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     baseline = [reporting.load_run(baseline_name, baseline_dir)] if baseline_dir else []
     finished: list[reporting.Run] = []
-    groups: dict[str, list[str]] = {}  # runs that differ in their seed alone
-    failed: list[evaluator.NoResultError] = []  # runs of checkpoints whose numbers are not finite
+    groups: dict[str, list[str]] = {}  # runs that differ only in their seed
+    failed: list[evaluator.NoResultError] = []  # runs whose checkpoint gave NaN or infinity
 
     def planned(step: int | str | None) -> list[jobs.Run]:
         runs = jobs.plan(checkpoint_path, step, datasets, output_dir, run_name, settings, styles, tuple(seeds))
@@ -164,7 +164,7 @@ def evaluate(
 
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar in a terminal, a line a unit elsewhere."""
+    """A progress bar in a terminal; elsewhere one line for each unit of work."""
     columns = (
         rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
@@ -189,7 +189,7 @@ gin.external_configurable(evaluate, "evaluate")
 def _score_items(arguments: argparse.Namespace) -> None:
     if not arguments.checkpoint or not arguments.output:
         raise FlanError("--items needs --checkpoint=FOLDER and --output=FILE.jsonl.")
-    protocol.joint(None, False, arguments.joint)  # an unknown one is said before the model is read
+    protocol.joint(None, False, arguments.joint)  # before the model is read, so that a wrong name is found at once
     mesh = partitioning.make_mesh()
     network, params, tokenizer, manifest = arrays.load_model(
         arguments.checkpoint, arguments.step, mesh, which=arguments.which
@@ -216,24 +216,30 @@ def _score_items(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line; scores plain items, or evaluates as gin says."""
+    """Parses the command line; then scores plain items, or evaluates as gin says."""
     parser = options.Parser(
         prog="python -m flan_jax.eval",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--gin_file=FILE and --gin.NAME=VALUE configure the job; macros are listed in the file.",
+        epilog="--gin_file=FILE and --gin.NAME=VALUE configure the evaluation; runs/eval.gin lists the macros.",
     )
-    parser.add_argument("--items", type=options.path, help='JSONL of {"id", "prompt", "options"}')
-    parser.add_argument("--checkpoint", type=options.path, help="checkpoint folder, with --items")
-    parser.add_argument("--step", type=options.count_or_none, help="its step, with --items; the last by default")
+    parser.add_argument(
+        "--items", type=options.path, help='score the items in a JSONL file of {"id", "prompt", "options"}'
+    )
+    parser.add_argument("--checkpoint", type=options.path, help="with --items: the checkpoint folder")
+    parser.add_argument(
+        "--step", type=options.count_or_none, help="with --items: the checkpoint's step; by default the last"
+    )
     options.add_parameters(parser)
-    parser.add_argument("--output", type=options.path, help="JSONL of log-likelihoods to write, with --items")
+    parser.add_argument("--output", type=options.path, help="with --items: the JSONL file of log-likelihoods to write")
     parser.add_argument(
         "--joint",
         default=protocol.AUTO,
         help=f"between prompt and option, with --items: {', '.join(protocol.JOINTS)}; auto takes the checkpoint's",
     )
-    parser.add_argument("--allow_seen", action="store_true", help="score datasets that are not held out, labelled so")
+    parser.add_argument(
+        "--allow_seen", action="store_true", help="score datasets that are not held out too; they are labelled as seen"
+    )
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     distributed.add_arguments(parser)

@@ -3,9 +3,10 @@
 python -m flan_jax.export --name=flan_without_nli --to=flan_without_nli.jsonl
 python -m flan_jax.export --name=rte_no_template --split=test --data=tfds --to=-
 
-A line is {"inputs", "targets", "dataset", "cluster", "template", "options", "record_id"}; options only where there are.
-In train an example goes through the template that epoch 0 of training takes, and so on for later epochs; in validation
-(dev) and test through a forward one, as in the SeqIO tasks. The datasets of a mixture follow each other.
+A line is {"inputs", "targets", "dataset", "cluster", "template", "options", "record_id"}. Only examples with options
+have "options". In the train split, an example gets the template that training takes in epoch 0, then epoch 1, and so
+on. In validation (dev) and test it gets a forward template, as in the SeqIO tasks. The datasets of a mixture are
+written one after another.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from flan_jax.lazy import lazy_imports
 from flan_jax.quiet import quiet_loggers
 from flan_jax.wording import counted
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     import tensorflow as tf
 
     from flan_jax.data import builder as builders
@@ -40,7 +41,13 @@ with lazy_imports():  # not before the command line is read
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What a name asks for: datasets, their style, and one template for all examples, or None."""
+    """What a name stands for.
+
+    Attributes:
+      datasets: the datasets, in order.
+      style: how their records become text.
+      template: the number of one template for all examples; None chooses one for each.
+    """
 
     datasets: tuple[catalog.Dataset, ...]
     style: styles.TextStyle
@@ -48,7 +55,7 @@ class Wanted:
 
 
 def wanted(name: str) -> Wanted:
-    """Reads a name: a dataset, a mixture, either with a style at its end, or `flan_<dataset>_t<k>`.
+    """Reads a name: a dataset or a mixture, with or without a style at its end, or `flan_<dataset>_t<k>`.
 
     Raises:
       FlanError: an unknown name, with near matches.
@@ -71,7 +78,7 @@ def examples(
     seed: int = 0,
     tokenizer: vocabularies.Tokenizer | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The lines of a dataset, epoch after epoch; one record is in memory at a time.
+    """Yields the lines of a dataset, epoch after epoch. Only one record is in memory at a time.
 
     Args:
       record: the dataset.
@@ -79,9 +86,9 @@ def examples(
       split: "train", "validation" or "test".
       style: how records become text.
       template: the number of one template for all; None chooses by hash.
-      epochs: how many times the split is gone through.
-      seed: of templates, exemplars and shuffled options.
-      tokenizer: counts what exemplars fit; None counts bytes.
+      epochs: how many times to go through the split.
+      seed: the seed of templates, exemplars and shuffled options.
+      tokenizer: counts how many exemplars fit; None counts bytes.
     """
     pool = tasks.exemplar_pool(record, source, split) if style.shots else ()
     tokenizer = tokenizer or vocabularies.ByteTokenizer()
@@ -98,7 +105,7 @@ def examples(
         for identity, fields in tasks.text_records(tasks.records(record, source, split).map(choose)):
             try:
                 example = builder.build(identity, fields, fields.pop("template"))
-            except styles.TooManyOptionsError:  # as the token store leaves it out
+            except styles.TooManyOptionsError:  # the token store leaves these records out too
                 continue
             ranked = templates.OPTIONS in example.fields
             line = {
@@ -124,23 +131,23 @@ def export(
     seed: int = 0,
     tokenizer: vocabularies.Tokenizer | None = None,
 ) -> dict[str, Any]:
-    """Writes a task or a mixture; a source that fails is skipped and named.
+    """Writes a task or a mixture. A source that fails is skipped, and the result names it.
 
     Args:
       name: see `wanted`.
       to: a file, which appears whole or not at all, or "-" for standard output.
       split: "train", "validation" or "test".
       data: "samples", "tfds" or a folder.
-      epochs: how many times each dataset is gone through.
+      epochs: how many times to go through each dataset.
       count: at most so many lines of each dataset; None for all.
-      seed: of templates, exemplars and shuffled options.
-      tokenizer: counts what exemplars fit; None counts bytes.
+      seed: the seed of templates, exemplars and shuffled options.
+      tokenizer: counts how many exemplars fit; None counts bytes.
 
     Returns:
       {"lines": lines by dataset, "skipped": [{dataset, reason, remedy}], "left_out": [what no split takes, and why]}.
 
     Raises:
-      FlanError: an unknown name, no source at all, or a file that cannot be written.
+      FlanError: an unknown name, no usable source, or a file that cannot be written.
     """
     asked = wanted(name)
     values.checked("epochs", values.Whole(1), epochs)
@@ -148,7 +155,7 @@ def export(
     values.checked("seed", values.Whole(0, values.SEEDS), seed)
     lines: dict[str, int] = {}
     skipped: list[sources.Skipped] = []
-    unused: dict[str, None] = {}  # each line once: variants may share a file
+    unused: dict[str, None] = {}  # a dict keeps each line once: variants may share a file
     bar = progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
@@ -195,7 +202,7 @@ def export(
 
 @contextlib.contextmanager
 def _whole(to: str) -> Iterator[IO[str]]:
-    """A text file that replaces `to` when all is written, or standard output for "-"."""
+    """A text file that replaces `to` when everything is written; standard output for "-"."""
     if to == "-":
         yield sys.stdout
         return
@@ -204,18 +211,20 @@ def _whole(to: str) -> Iterator[IO[str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line and exports."""
+    """Parses the command line and writes the lines."""
     parser = options.Parser(
         prog="python -m flan_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--name", required=True, help="a dataset, flan_<dataset>_t<k>, or a mixture; with a style")
+    parser.add_argument("--name", required=True, help="a dataset, flan_<dataset>_t<k> or a mixture; a style may follow")
     parser.add_argument("--to", required=True, type=options.path, help="file to write, or - for standard output")
-    parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
+    parser.add_argument("--split", default="train", choices=("train", "validation", "test"), help="validation is dev")
     parser.add_argument("--data", default="samples", type=options.path, help="samples, tfds, or a folder of data")
-    parser.add_argument("--epochs", type=options.count, default=1, help="times that each dataset is gone through")
-    parser.add_argument("--count", type=options.count, help="at most so many lines of each dataset")
-    parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
-    parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts what exemplars fit")
+    parser.add_argument("--epochs", type=options.count, default=1, help="how many times to go through each dataset")
+    parser.add_argument("--count", type=options.count, help="most lines of each dataset")
+    parser.add_argument(
+        "--seed", type=options.seed, default=0, help="seed of templates, exemplars and shuffled options"
+    )
+    parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts how many exemplars fit")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object, last line")
     quiet_loggers()

@@ -1,4 +1,4 @@
-"""gin files as a user writes them: where they lie, what they include, and what is wrong with one in a line."""
+"""gin files as a user writes them: where they are found, what they include, and one-line errors about them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flan_jax.errors import FlanError, cannot, near_names
 from flan_jax.files import is_remote, user_path
 
 _INCLUDE = re.compile(r"""^include\s+(['"])(?P<name>.+)\1\s*(?:#.*)?$""")
-_LONGEST_SHOWN = 60  # letters of a line
+_LONGEST_SHOWN = 60  # letters of a line of a file that a message shows
 _LITERAL = "it has to be a Python literal, and a text needs its own quotes"
 _NO_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'@?(?P<name>[^'()]+)(?:\(\))?'")
 _NO_ARGUMENT = re.compile(r"Configurable '(?P<function>[^']+)' doesn't have a parameter named '(?P<name>[^']+)'")
@@ -28,8 +28,8 @@ _TOKEN = re.compile(r"Failed to parse token '(?P<token>.*)'")
 
 
 def search_paths() -> list[Path]:
-    """Where gin files are looked for: the working folder, then the ones that come with FLAN-JAX."""
-    package = Path(__file__).parent  # gin/ lies inside it in a wheel, and beside it in a checkout
+    """The folders that are searched for gin files: the working folder, then the files that come with FLAN-JAX."""
+    package = Path(__file__).parent  # in a wheel, gin/ lies inside the package; in a checkout, beside it
     return [Path.cwd(), *(folder for folder in (package / "gin", package.parent / "gin") if folder.is_dir())]
 
 
@@ -37,9 +37,9 @@ def find_gin_file(name: str, beside: Path | None = None, said: str = "") -> Path
     """The path of a gin file.
 
     Args:
-      name: as a user writes it.
-      beside: the folder of the file that includes it, which is looked in first.
-      said: where it is included, for errors.
+      name: the file as the user wrote it.
+      beside: the folder of the file that includes it, which is searched first.
+      said: where the include stands, for error messages.
 
     Raises:
       FlanError: it is not in any search path; the message has near matches.
@@ -52,7 +52,7 @@ def find_gin_file(name: str, beside: Path | None = None, said: str = "") -> Path
         if (folder / given).is_file():
             return folder / given
     known = [str(path.relative_to(folder)) for folder in shipped for path in sorted(folder.rglob("*.gin"))]
-    with contextlib.suppress(OSError):  # a name that no folder can have
+    with contextlib.suppress(OSError):  # the name may be one that no file system allows
         own = [path for folder in dict.fromkeys(folders) for path in (folder / given).parent.glob("*.gin")]
         known = [*known, *sorted({str(given.parent / path.name) for path in own} - set(known))]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:20]
@@ -61,10 +61,14 @@ def find_gin_file(name: str, beside: Path | None = None, said: str = "") -> Path
 
 
 def text_of(path: Path, name: str) -> str:
-    """The text of a gin file.
+    """Reads a gin file.
+
+    Args:
+      path: the file.
+      name: the file as the user wrote it, for error messages.
 
     Raises:
-      FlanError: it cannot be read, or is no UTF-8.
+      FlanError: it cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -78,25 +82,30 @@ def text_of(path: Path, name: str) -> str:
 
 
 def included_by(line: str) -> str:
-    """The file that a line includes; empty for any other line."""
+    """The file that a line includes; empty if the line is no include.
+
+    Example:
+      >>> included_by("include 'runs/tune.gin'")
+      'runs/tune.gin'
+    """
     found = _INCLUDE.match(line.rstrip())
     return found["name"] if found else ""
 
 
 class Anything(config_parser.ParserDelegate):
-    """Lets every value pass, to look at what is set where."""
+    """Accepts every value, for code that only looks at which names a file sets."""
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
-        """A stand-in."""
+        """Accepts @NAME."""
         return scoped_configurable_name
 
     def macro(self, macro_name: str) -> Any:
-        """A stand-in."""
+        """Accepts %NAME."""
         return macro_name
 
 
 def key_of(statement: Any) -> str:
-    """What a statement sets, as it is written; nothing for other statements."""
+    """The name that a gin statement sets, as it is written; empty for other statements."""
     if not isinstance(statement, config_parser.BindingStatement):
         return ""
     whole = f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector
@@ -108,15 +117,15 @@ def key_of(statement: Any) -> str:
 
 @contextlib.contextmanager
 def one_line(where: str, option: str = "") -> Iterator[None]:
-    """Around gin's parsing: what it raises, and what an imported module raises, becomes one line.
+    """A block that parses gin. Exceptions of gin and of imported modules become a FlanError with one line.
 
     Args:
-      where: the file, or the option of a command line.
+      where: the file, or the option of the command line.
       option: the name that the option sets; empty for a file.
     """
     try:
         yield
-    except FlanError as error:  # gin adds lines about the place
+    except FlanError as error:  # gin has appended lines about the place
         raise FlanError(_first_line(error)) from error
     except Exception as error:
         text = str(error)
@@ -132,7 +141,7 @@ def one_line(where: str, option: str = "") -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """The line of a file that an error is about, and what stands there."""
+    """Where in the file an error is, and the text of that line."""
     if not isinstance(error, SyntaxError):
         found = re.search(r"line (\d+)", str(error))
         return f" line {found[1]}" if found else ""
@@ -142,7 +151,7 @@ def _line(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """gin's reason, with near matches or a remedy where it has none."""
+    """gin's reason; near matches or a remedy are added if it has none."""
     text = _first_line(error)
     if isinstance(error, tokenize.TokenError):
         return "a bracket, or a text in three quotes, is opened and never closed."

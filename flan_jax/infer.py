@@ -1,14 +1,16 @@
-"""Answers prompts: of the command line, a JSONL file or standard input; or one after another, interactively.
+r"""Answers prompts: from the command line, a JSONL file, standard input, or interactively.
 
-python -m flan_jax.infer --checkpoint=FOLDER --prompt="Is the sky blue?" --stop='\\n'
+python -m flan_jax.infer --checkpoint=FOLDER --prompt="Is the sky blue?" --stop='\n'
 python -m flan_jax.infer --checkpoint=FOLDER --input=PROMPTS.jsonl --output=ANSWERS.jsonl --beams=4
 python -m flan_jax.infer --checkpoint=FOLDER < PROMPTS.jsonl > ANSWERS.jsonl
 python -m flan_jax.infer --checkpoint=FOLDER --chat
 
-Lines in are {"id", "prompt"}; lines out {"id", "text", "finish", "tokens"}, finish being "eos", "stop" or "length".
---chat renders the model's own chat template: a prompt is a user's turn, a line can hold {"id", "messages"} instead,
-with "tools", "documents" and "chat_template_kwargs" (for example {"enable_thinking": false}), and an interactive
-session keeps its turns.
+An input line is {"id", "prompt"}. An output line is {"id", "text", "finish", "tokens"}; finish is "eos", "stop" or
+"length".
+
+--chat uses the model's own chat template. A prompt is then the user's turn. A line can hold {"id", "messages"}
+instead, with "tools", "documents" and "chat_template_kwargs" (for example {"enable_thinking": false}). An interactive
+session remembers its turns.
 """
 
 from __future__ import annotations
@@ -26,19 +28,19 @@ from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.lazy import lazy_imports
 from flan_jax.values import MESH_AXES, Number, Whole
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import partitioning
     from flan_jax.checkpoint import arrays
     from flan_jax.decoding import beam, completion, generator, prompt_files, sampling
 
-Answer = Callable[[Sequence[str | Conversation]], "list[completion.Completion]"]  # prompts; conversations with --chat
+Answer = Callable[[Sequence[str | Conversation]], "list[completion.Completion]"]  # --chat: conversations
 
 
 def parse_mesh(text: str) -> dict[str, int]:
-    """Sizes of mesh axes, as "data=2,tensor=4"; empty for the default.
+    """Reads the sizes of mesh axes from a text such as "data=2,tensor=4"; an empty text gives {}.
 
     Raises:
-      FlanError: it is none.
+      FlanError: the text has another form.
     """
     sizes = {}
     for part in filter(None, text.split(",")):
@@ -50,7 +52,7 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 
 def load(arguments: argparse.Namespace) -> Answer:
-    """A function that answers prompts as the arguments say.
+    """Loads the model and returns a function that answers prompts as the arguments say.
 
     Raises:
       FlanError: arguments that exclude each other, or no checkpoint.
@@ -66,7 +68,7 @@ def load(arguments: argparse.Namespace) -> Answer:
         choose = beam.Beams(arguments.beams)
     if arguments.chat is not None and arguments.joint != protocol.AUTO:
         raise FlanError("--chat writes what stands around a prompt: leave --joint out.")
-    protocol.joint(None, False, arguments.joint)  # an unknown one is said before the model is read
+    protocol.joint(None, False, arguments.joint)  # before the model is read, so that a wrong name is found at once
     stops = [stop.replace("\\n", "\n").replace("\\t", "\t") for stop in arguments.stop]
     mesh = partitioning.make_mesh(**parse_mesh(arguments.mesh))
     network, params, tokenizer, manifest = arrays.load_model(
@@ -87,26 +89,26 @@ def load(arguments: argparse.Namespace) -> Answer:
             raise FlanError(
                 f"{arguments.checkpoint} has no chat template: leave --chat out, or import the model again."
             )
-        tokenizer.chat.template(arguments.chat or None)  # a name that does not exist shows at once
+        tokenizer.chat.template(arguments.chat or None)  # so that a wrong name is found at once
     return answer
 
 
 def user_turn(text: str) -> list[Message]:
-    """A conversation of one message."""
+    """A conversation of one message by the user."""
     return [{"role": "user", "content": text}]
 
 
 def converse(answer: Answer, chat: bool = False) -> None:
-    """Asks for prompts until the input ends.
+    """Asks for prompts and answers them until the input ends.
 
     Args:
       answer: see `load`.
-      chat: whether what was said before is part of the next prompt.
+      chat: whether earlier turns are part of the next prompt.
     """
     print("One prompt a line; /new starts anew; end with Ctrl-D." if chat else "One prompt a line; end with Ctrl-D.")
     turns: list[Message] = []
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # what is typed or pasted may be no UTF-8
+        sys.stdin.reconfigure(errors="replace")  # typed or pasted text may not be UTF-8
     while True:
         try:
             text = input("> ")
@@ -126,7 +128,7 @@ def converse(answer: Answer, chat: bool = False) -> None:
                     said = answer([Conversation(asked)])[0].text
                 except NotFiniteError:
                     raise
-                except FlanError as error:  # too long, mostly: what was said so far is not lost by it
+                except FlanError as error:  # mostly a prompt that is too long; the conversation so far stays
                     print(f"{error} (/new starts anew)")
                     continue
                 turns = [*asked, {"role": "assistant", "content": said}]
@@ -136,7 +138,7 @@ def converse(answer: Answer, chat: bool = False) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Answers what the arguments ask.
+    """Answers the prompts that the arguments name.
 
     Raises:
       FlanError: bad input, found before the model answers.
@@ -155,7 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.input:
         questions = prompt_files.read(arguments.input, talks=arguments.chat is not None)
     else:
-        # A notebook's has no bytes.
+        # A notebook's standard input has no bytes.
         given = getattr(sys.stdin, "buffer", None) or (line.encode("utf-8", "replace") for line in sys.stdin)
         questions = prompt_files.parse(given, "standard input", talks=arguments.chat is not None)
     if arguments.chat is None:
@@ -182,27 +184,35 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line."""
+    """Parses the command line and answers."""
     parser = options.Parser(
         prog="python -m flan_jax.infer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", required=True, type=options.path, help="checkpoint folder")
-    parser.add_argument("--step", type=options.count_or_none, help="its step; the last by default")
+    parser.add_argument("--step", type=options.count_or_none, help="step of the checkpoint; by default the last")
     options.add_parameters(parser)
-    parser.add_argument("--prompt", action="append", default=[], help="a prompt; can be given several times")
+    parser.add_argument("--prompt", action="append", default=[], help="a prompt; may be given several times")
     parser.add_argument(
-        "--input", type=options.path, help='JSONL of {"id", "prompt"}; with --chat, of {"id", "messages"} too'
+        "--input", type=options.path, help='JSONL file of {"id", "prompt"}; with --chat, also of {"id", "messages"}'
     )
     parser.add_argument(
-        "--chat", nargs="?", const="", metavar="TEMPLATE", help="render the model's chat template, or that of a name"
+        "--chat",
+        nargs="?",
+        const="",
+        metavar="TEMPLATE",
+        help="use the model's chat template, or the one with this name",
     )
-    parser.add_argument("--output", type=options.path, help="JSONL of answers to write; standard output by default")
-    parser.add_argument("--max_new_tokens", type=options.of(Whole(1, 2**20)), default=64)
+    parser.add_argument(
+        "--output", type=options.path, help="JSONL file of answers to write; by default standard output"
+    )
+    parser.add_argument(
+        "--max_new_tokens", type=options.of(Whole(1, 2**20)), default=64, help="most tokens of an answer"
+    )
     parser.add_argument(
         "--temperature",
         type=options.of(Number(least=0, most=1000)),
         default=0.0,
-        help="0 takes the likeliest token (default)",
+        help="0 (the default) takes the likeliest token; above 0, tokens are drawn",
     )
     parser.add_argument(
         "--top_k", type=options.count_or_none, default=0, help="draw from the k likeliest tokens; 0 for all"
@@ -211,11 +221,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--top_p",
         type=options.of(Number(above=0, most=1)),
         default=1.0,
-        help="draw from the likeliest tokens of this probability",
+        help="draw from the likeliest tokens that together have this probability",
     )
-    parser.add_argument("--seed", type=options.seed, default=0, help="of the draws")
+    parser.add_argument("--seed", type=options.seed, default=0, help="seed of the draws")
     parser.add_argument("--beams", type=options.of(Whole(1, 1024)), default=1, help="beam search with so many beams")
-    parser.add_argument("--stop", action="append", default=[], help=r"end before this text, \n and \t as such; several")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        help=r"end an answer before this text (\n, \t); may be given several times",
+    )
     parser.add_argument(
         "--joint", default=protocol.AUTO, help=f"between prompt and answer: {', '.join(protocol.JOINTS)}"
     )

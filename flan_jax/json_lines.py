@@ -1,4 +1,4 @@
-"""JSON: results without NaN, written and read, and files of one value a line as users have them."""
+"""Reads and writes JSON: results without NaN, and users' files with one JSON value on each line."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from flan_jax.files import AnyPath, RemotePath, is_remote, user_path
 
 
 class NotFiniteNumber(ValueError):
-    """A number in JSON that is NaN or infinite, which no result of ours is."""
+    """A number in JSON is NaN or infinite. None of our results may hold one."""
 
 
 # ----------------------------------------------------------------------------------------------------------- results
 
 
 def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True, what: str = "a result") -> str:
-    """JSON in one line or indented. Whatever is a result goes through here.
+    """Writes JSON, on one line or indented. Every result goes through here.
 
     Args:
-      value: of dicts, lists, texts and numbers.
-      indent: spaces a level; None for one line.
-      ascii_only: whether other letters are written as escapes.
-      what: what this is, for the error.
+      value: dicts, lists, texts and numbers.
+      indent: spaces for each level; None for one line.
+      ascii_only: whether letters outside ASCII are written as escapes.
+      what: what the value is, for the error message.
 
     Raises:
-      FlanError: a number is NaN or infinite; it is named by its place. JSON has no such numbers, and no result is one.
+      FlanError: a number is NaN or infinite, which JSON does not have. The message says where it is.
 
     Example:
       >>> to_json({"accuracy": 0.5})
@@ -58,7 +58,11 @@ def from_json(text: str | bytes) -> Any:
 
     Raises:
       NotFiniteNumber: a number is NaN, infinite, or too large for a float.
-      ValueError: it is no JSON.
+      ValueError: the text is not JSON.
+
+    Example:
+      >>> from_json('{"accuracy": 0.5}')
+      {'accuracy': 0.5}
     """
     return json.loads(text, parse_constant=_no_result, parse_float=_finite_result)
 
@@ -73,7 +77,7 @@ def _finite_result(text: str) -> float:
 
 
 def first_not_finite(value: Any, place: str = "") -> tuple[str, float] | None:
-    """(place, number) of the first number that is NaN or infinite in dicts and lists; None where all are finite.
+    """The first number in dicts and lists that is NaN or infinite, as (place, number); None if all are finite.
 
     Example:
       >>> first_not_finite({"a": [1.0, float("inf")]})
@@ -92,7 +96,7 @@ def first_not_finite(value: Any, place: str = "") -> tuple[str, float] | None:
 
 
 def finite(value: Any) -> Any:
-    """The value with None for each number that is NaN or infinite.
+    """The value with each NaN or infinite number replaced by None.
 
     Example:
       >>> finite({"loss": float("nan"), "step": 3})
@@ -106,11 +110,13 @@ def finite(value: Any) -> Any:
 
 
 class ChangedLines(ValueError):
-    """A file of results that is not as it was written: cut off, edited or damaged."""
+    """A file of results was cut off, edited or damaged after it was written."""
 
 
 def bound_lines(header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], what: str) -> str:
-    """The text of a file of results: a header, then a line each. The header has a digest of all, as `digest`.
+    """The text of a file of results: a header, then one line for each result.
+
+    The header gets the key `digest`, a digest of the whole file. `read_lines` uses it to find changes.
 
     Raises:
       FlanError: a number is NaN or infinite.
@@ -123,24 +129,24 @@ def bound_lines(header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], w
 
 
 def read_lines(path: AnyPath) -> list[dict[str, Any]]:
-    """The JSON lines of a file that `bound_lines` has made, the header first.
+    """Reads a file that `bound_lines` made; the header is the first item.
 
-    Of an earlier version's file, whose header has no digest, nobody can say whether it was changed: whoever asks for
-    more than a look at it has to ask for `digest` in the header.
+    Files of earlier versions have no digest in their header, so changes in them are not found. A caller that must be
+    sure checks that the header has `digest`.
 
     Raises:
       NotFiniteNumber: a number is NaN or infinite.
-      ChangedLines: the lines are not those that the header is bound to.
-      ValueError: a line is no JSON, or the header is no header.
+      ChangedLines: the file differs from what its header's digest says.
+      ValueError: a line is not JSON, or the first line is not a header.
     """
-    # str.splitlines would also cut at U+2028 and U+0085 inside a text.
+    # str.splitlines would also split at U+2028 and U+0085 inside a text.
     with io.BytesIO(path.read_bytes()) if is_remote(path) else path.open("rb") as file:
         header = from_json(file.readline())
         if not isinstance(header, dict):
             raise ValueError(f"{path} begins with no header")
         found, lines = _start_of_digest(header), [header]
         for line in file:
-            found.update(line.rstrip(b"\r\n") + b"\n")  # a copy may come with other line ends
+            found.update(line.rstrip(b"\r\n") + b"\n")  # a copy may have other line ends
             lines.append(from_json(line))
     if header.get("digest", found.hexdigest()) != found.hexdigest():
         raise ChangedLines(f"{path} is not as it was written")
@@ -154,11 +160,11 @@ def _start_of_digest(header: Mapping[str, Any]) -> Any:
 
 # ---------------------------------------------------------------------------------------------------- lines of JSON
 
-_LONGEST_LINE = 64 * 2**20  # bytes; what is longer is not one record, and would fill the memory
+_LONGEST_LINE = 64 * 2**20  # bytes; a longer line is not one record, and would fill the memory
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")  # valid UTF-8 holds no surrogate but by an escape of JSON
-_OLD_LINE_ENDS = re.compile(rb"\}[ \t]*\r[ \t\r]*\{")  # two objects in what is one line
-# What a file may begin with that is not JSON lines in UTF-8, and what to say of it.
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")  # valid UTF-8 can only hold a surrogate as a JSON escape
+_OLD_LINE_ENDS = re.compile(rb"\}[ \t]*\r[ \t\r]*\{")  # two objects on what counts as one line
+# The first bytes of files that are not JSON lines in UTF-8, and what to say about each.
 _OTHER_FORMATS = (
     (b"\xff\xfe\x00\x00", "is text in UTF-32; save it as UTF-8"),
     (b"\x00\x00\xfe\xff", "is text in UTF-32; save it as UTF-8"),
@@ -176,12 +182,12 @@ _OTHER_FORMATS = (
 
 @dataclasses.dataclass(frozen=True)
 class JsonLine:
-    """A line of a file of JSON lines.
+    """One line of a file of JSON lines.
 
     Attributes:
-      number: counted from 1, blank lines too.
-      value: what it says; None where there is a problem.
-      problem: why it cannot be read, in a few words; empty where it can.
+      number: the line's number, from 1. Blank lines count.
+      value: the line's value; None if it cannot be read.
+      problem: why it cannot be read, in a few words; empty if it can.
     """
 
     number: int
@@ -192,18 +198,18 @@ class JsonLine:
 def read_json_lines(
     source: str | AnyPath | Iterable[bytes], where: str = "", strict: bool = True
 ) -> Iterator[JsonLine]:
-    """The lines of a file of JSON lines in UTF-8, one at a time; blank lines are passed over.
+    """Yields the lines of a file of JSON lines in UTF-8, one at a time. Blank lines are skipped.
 
-    A byte order mark goes, and a lone surrogate, which an escape can make and no encoding can hold, becomes U+FFFD. A
-    line that cannot be read comes with its problem, and the others go on.
+    A byte order mark is removed. A lone surrogate, which a JSON escape can make but UTF-8 cannot hold, becomes U+FFFD.
+    A line that cannot be read is yielded with its problem, and reading goes on.
 
     Args:
-      source: a file, or lines such as those of standard input.
-      where: what to call it in errors; by default the file's path.
+      source: a file, or lines, for example of standard input.
+      where: the file's name in error messages; by default its path.
       strict: see `parse_json`.
 
     Raises:
-      FlanError: the file cannot be read, or holds no text in UTF-8 at all: UTF-16, compressed, Parquet, ...
+      FlanError: the file cannot be read, or is not text in UTF-8 at all (UTF-16, compressed, Parquet and so on).
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -213,7 +219,7 @@ def read_json_lines(
             for number, line in enumerate(source, 1):
                 if number == 1 and (problem := _other_format(line)):
                     raise FlanError(f"{where} {problem}.")
-                line = line.removeprefix(_BYTE_ORDER_MARK)  # of every line: files with marks may have been joined
+                line = line.removeprefix(_BYTE_ORDER_MARK)  # on every line: joined files may have more marks
                 if len(line) > _LONGEST_LINE:
                     problem = f"longer than {_LONGEST_LINE / 2**20:.0f} MiB; write one object a line"
                     yield JsonLine(number, None, problem)
@@ -224,7 +230,7 @@ def read_json_lines(
 
 
 def _cut_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file; of one that is too long, only its beginning, which is too long too."""
+    """The lines of a file. Of a line that is too long, only the beginning, which is still too long."""
     while line := file.readline(_LONGEST_LINE + 1):
         end = line
         while len(end) > _LONGEST_LINE and not end.endswith(b"\n"):
@@ -240,27 +246,31 @@ def _json_line(number: int, line: bytes, strict: bool) -> JsonLine:
 
 
 def _other_format(head: bytes) -> str:
-    """What is wrong with a file that begins so; empty for nothing."""
+    """What is wrong with a file that begins with these bytes; empty if nothing is."""
     for magic, problem in _OTHER_FORMATS:
         if head.startswith(magic):
             return problem
     if head.strip() == b"[":
         return "is one JSON list over many lines; write an object a line, as jq -c '.[]' does"
-    if (head[:1] == b"\0") != (head[1:2] == b"\0"):  # an ASCII character in two bytes
+    if (head[:1] == b"\0") != (head[1:2] == b"\0"):  # UTF-16: two bytes for an ASCII character
         return "is text in UTF-16; save it as UTF-8"
     return ""
 
 
 def parse_json(line: bytes, strict: bool = True) -> Any:
-    """The value of one line of JSON in UTF-8; a lone surrogate in it becomes U+FFFD.
+    """Reads one line of JSON in UTF-8. A lone surrogate in it becomes U+FFFD.
 
     Args:
       line: the line.
-      strict: whether to refuse what Python reads though it is not JSON or has no one meaning: NaN, infinite numbers,
-        and a key that stands twice in an object (the last one counts).
+      strict: whether to refuse some things that Python reads: NaN and infinite numbers, which are not JSON, and a key
+        that stands twice in an object. If not, the last one counts.
 
     Raises:
       ValueError: it cannot be read; the message says why in a few words.
+
+    Example:
+      >>> parse_json(b'{"prompt": "Why?"}')
+      {'prompt': 'Why?'}
     """
     try:
         value = (_STRICT if strict else _LENIENT).decode(line.decode("utf-8"))
@@ -270,17 +280,17 @@ def parse_json(line: bytes, strict: bool = True) -> Any:
     except json.JSONDecodeError as error:
         if _OLD_LINE_ENDS.search(line):
             raise ValueError("not JSON (several lines that end with CR alone: save the file with LF)") from None
-        within = b"\n" in line.strip()  # and not the end of the line itself
+        within = b"\n" in line.strip()  # not counting the end of the line itself
         where = f", line {error.lineno}" if within and error.lineno > 1 else ""
         raise ValueError(f"not JSON ({error.msg}{where})") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    except ValueError as error:  # of the hooks below, or a number of over 4,300 digits
+    except ValueError as error:  # from the hooks below, or a number of over 4,300 digits
         raise ValueError(str(error) if isinstance(error, _NotJsonError) else "a number has too many digits") from None
 
 
 class _NotJsonError(ValueError):
-    """What Python reads and JSON does not know."""
+    """Something that Python reads although it is not JSON."""
 
 
 def _constant(name: str) -> Any:
@@ -308,11 +318,11 @@ _LENIENT = json.JSONDecoder()
 
 
 def as_unicode(value: Any) -> Any:
-    """A text, or the texts of a JSON value, without lone surrogates: U+FFFD stands for each."""
+    """A text or a JSON value with U+FFFD in place of each lone surrogate."""
     if isinstance(value, str):
         try:
             value.encode()
-        except UnicodeEncodeError:  # two escapes may make one character, a lone one makes none
+        except UnicodeEncodeError:  # a pair of surrogate escapes makes one character, a lone one makes none
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return value
     if isinstance(value, list):
@@ -326,14 +336,14 @@ def as_unicode(value: Any) -> Any:
 
 
 def refuse_same_ids(numbered: Iterable[tuple[int, Any]], where: str) -> None:
-    """Refuses ids by which two answers could not be told apart.
+    """Refuses ids that could not tell two answers apart.
 
     Args:
       numbered: (line number, id) of each line of a file; an id is any JSON value.
       where: the file, for the message.
 
     Raises:
-      FlanError: an id is null, or two lines have the same.
+      FlanError: an id is null, or two lines have the same id.
     """
     lines: dict[str, int] = {}
     for number, identity in numbered:

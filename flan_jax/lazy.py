@@ -1,7 +1,8 @@
-"""Modules that are imported when something of them is first used, in one thread.
+"""Imports modules only when they are first used, in one thread.
 
-`etils.epy` puts its own import in place of Python's, for all threads, while such a block is read. Another thread that
-imports at that moment, as one that draws a progress bar does, would get lazy modules too, or an error.
+`etils.epy` replaces Python's import while such a block runs, in all threads. Another thread that imports something at
+that moment (one that draws a progress bar, for example) would get lazy modules too, or an error. So we let the
+replacement act in the thread of the block alone.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @contextlib.contextmanager
 def lazy_imports() -> Iterator[None]:
-    """A block whose imports wait, those of this thread alone."""
+    """A block whose imports are delayed until first use. Other threads import as usual."""
     with _of_this_thread(epy.lazy_imports()):
         yield
 
 
 @contextlib.contextmanager
 def lazy_api_imports(names: dict[str, Any]) -> Iterator[None]:
-    """A block of `from ... import ...` in a package's __init__, whose imports wait, those of this thread alone.
+    """A block of `from ... import ...` in a package's __init__, delayed until first use. Other threads import as usual.
 
     Args:
       names: the package's globals().

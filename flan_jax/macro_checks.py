@@ -1,7 +1,7 @@
-"""Arguments checked by the table of `flan_jax.macros`: each by itself, and those that have to fit each other.
+"""Checks arguments by the table of `flan_jax.macros`: each one alone, and those that must fit each other.
 
-`flan_jax.configuration` checks the macros of a run before anything is opened; `checked` checks the arguments of the
-functions themselves, for whoever calls them from Python.
+`flan_jax.configuration` checks the macros of a run before anything is opened. The decorator `checked` checks the
+arguments of the functions themselves, for callers from Python.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from typing import Any, TypeVar
 from flan_jax import files, macros, own_data, values
 from flan_jax.errors import FlanError
 
-# Folders that hold different things; a run that goes on may be its own INITIAL_CHECKPOINT_PATH by mistake, which
-# `training.continuing` says better.
+# Folders that must differ. A run that goes on may by mistake be its own INITIAL_CHECKPOINT_PATH; `training.continuing`
+# has a better message for that.
 _APART = (
     ("train.model_dir", "train.prepared_dir"),
     ("evaluate.output_dir", "evaluate.prepared_dir"),
     ("evaluate.output_dir", "evaluate.checkpoint_path"),
 )
-_OF_DATASETS = ("mixture", "datasets")  # arguments that may name a user's own
+_OF_DATASETS = ("mixture", "datasets")  # arguments that may name a user's own datasets
 
 
 def check(argument: str, value: Any, name: str | None = None, prepared_dir: Any = None) -> Any:
-    """A value of an argument, as it is to be used; those that are not in the table pass.
+    """Checks the value of an argument and returns its normal form. Arguments that are not in the table pass unchanged.
 
     Args:
       argument: for example "train.batch_size".
-      value: what it is.
+      value: its value.
       name: what the user calls it; None for the argument itself.
-      prepared_dir: the value beside it. A name of a dataset that is not known is looked for among the user's own there.
+      prepared_dir: the value of prepared_dir in the same call. A dataset that the catalog does not know is looked for
+        among the user's own datasets there.
 
     Raises:
-      FlanError: it is of another kind; the line has the name, the value and what is wanted.
+      FlanError: a value of the wrong kind; the message has the name, the value and what is wanted.
     """
     setting = macros.BY_ARGUMENT.get(argument)
     if setting is None:
@@ -48,14 +49,14 @@ def check(argument: str, value: Any, name: str | None = None, prepared_dir: Any 
 
 
 def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
-    """Refuses values that fit by themselves but not each other.
+    """Refuses values that are right alone but do not fit each other.
 
     Args:
-      given: by argument, as "train.batch_size"; those that are missing are not looked at.
-      names: what the user calls them, where that differs.
+      given: values by argument, for example {"train.batch_size": 8}. Missing arguments are not checked.
+      names: what the user calls an argument, if it is called otherwise.
 
     Raises:
-      FlanError: two that do not fit; the line names both.
+      FlanError: two values that do not fit; the message names both.
     """
 
     def both(first: str, second: str) -> tuple[Any, Any, str, str] | None:
@@ -66,7 +67,9 @@ def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = N
     if found := both("train.batch_size", "train.microbatches"):
         rows, parts, rows_name, parts_name = found
         if rows % parts:
-            raise FlanError(f"{rows_name} {rows} is no multiple of {parts_name} {parts}: each part has as many rows.")
+            raise FlanError(
+                f"{rows_name} {rows} is no multiple of {parts_name} {parts}: all parts have the same number of rows."
+            )
     for argument in macros.each("warmup_steps"):
         if (found := both(argument, "train.train_steps")) and found[0] > found[1]:
             warmup, steps, warmup_name, steps_name = found
@@ -88,7 +91,7 @@ def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = N
         if not (found := both(first, second)) or found[0] is None:
             continue
         path, others, path_name, other_name = found
-        if isinstance(others, Mapping):  # a checkpoint for each cluster
+        if isinstance(others, Mapping):  # one checkpoint for each cluster
             others = list(others.values())
         for other in [others] if isinstance(others, str) else others or ():
             if files.same_place(files.user_path(path, path_name), files.user_path(other, other_name)):
@@ -114,9 +117,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def checked(function: _Function) -> _Function:
-    """A decorator: arguments are checked by the table, under the function's name, before the function runs.
+    """A decorator that checks a function's arguments by the table before the function runs.
 
-    Raises, from the function: FlanError for a value of another kind, or an argument that is missing.
+    The table's name of an argument is "function.argument". The function then also raises FlanError for a value of the
+    wrong kind and for a missing argument.
     """
     signature = inspect.signature(function)
 
@@ -136,5 +140,5 @@ def checked(function: _Function) -> _Function:
         bound.arguments.update((argument.partition(".")[2], value) for argument, value in given.items())
         return function(*bound.args, **bound.kwargs)
 
-    wrapper.__signature__ = signature  # type: ignore[attr-defined]  # which gin reads
+    wrapper.__signature__ = signature  # type: ignore[attr-defined]  # gin reads it
     return wrapper  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What macros may be that no kind of `flan_jax.values` says: hooks, mixtures, patterns of parameters and others."""
+"""Kinds of macro values beyond those of `flan_jax.values`: hooks, mixtures, patterns of parameter paths and others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class Axis(Whole):
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """Hooks by name, or made by Python; none by default. What they name is looked at when a run is resolved."""
+    """Hooks by name, or made in Python; the default is none.
+
+    What a name means is only checked when a run is resolved.
+    """
 
     wanted: str = "'module:Name', 'module:Name(argument=value)', or several in brackets"
 
@@ -49,12 +52,12 @@ class Hooks:
 
 @dataclasses.dataclass(frozen=True)
 class OneMixture:
-    """A mixture by its name, as a file, as what a file holds, or made by Python."""
+    """A mixture: its name, a file, the content of such a file, or an object made in Python."""
 
     wanted: str = "the name of a mixture, a .json file of one, or a dictionary"
 
     def fit(self, value: Any) -> Any:
-        """See `values.Kind`; the value stays as it is."""
+        """See `values.Kind`. The value is returned unchanged."""
         if not isinstance(value, str | Mapping | parts.Mixture) or not value:
             raise Unfit
         try:
@@ -66,7 +69,7 @@ class OneMixture:
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """A first and a last step."""
+    """A first and a last step of training."""
 
     wanted: str = "the first and the last step in brackets, as (10, 12)"
 
@@ -82,7 +85,7 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class Patterns:
-    """Patterns of parameters' paths; none too."""
+    """Patterns of parameter paths; there may be none."""
 
     wanted: str = "a pattern of parameters' paths, as 'token_embedder', or several or none in brackets"
 
@@ -99,7 +102,7 @@ class Patterns:
 
 @dataclasses.dataclass(frozen=True)
 class PathMap:
-    """From patterns of parameters' paths to other paths, or to None."""
+    """A dictionary from patterns of parameter paths to other paths, or to None."""
 
     wanted: str = "a dictionary from patterns of paths to other paths or None, as {'logits_dense': None}"
 
@@ -116,7 +119,7 @@ class PathMap:
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """By which figure checkpoints stay."""
+    """The figure that decides which checkpoints are kept."""
 
     wanted: str = "a dictionary such as {'figure': 'loss', 'best': 'lowest', 'count': 1}"
 
@@ -130,7 +133,7 @@ class Best:
 
 @dataclasses.dataclass(frozen=True)
 class WandbRun:
-    """A project of Weights & Biases, and a run in it."""
+    """A project of Weights & Biases, and settings of the run in it."""
 
     wanted: str = "a dictionary such as {'project': 'flan', 'name': 'first', 'mode': 'offline'}"
 
@@ -145,7 +148,7 @@ class WandbRun:
 
 @dataclasses.dataclass(frozen=True)
 class Macros:
-    """A dictionary from macros of another program to their values, which are checked where the program is known."""
+    """A dictionary of another program's macros and their values. They are checked when that program is known."""
 
     wanted: str = "a dictionary from macros to values"
 
@@ -158,7 +161,7 @@ class Macros:
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """What a study varies: one or more things that differ, of the kind that the study wants."""
+    """What a study varies: one or more different values, of the kind that the study wants."""
 
     wanted: str = "what the study varies, one or more in brackets"
 

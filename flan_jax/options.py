@@ -1,4 +1,4 @@
-"""Options of a command line: checked by the kinds of `flan_jax.values`, wrong ones in one line."""
+"""Command-line options: checked by the kinds of `flan_jax.values`, with errors in one line."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from flan_jax.errors import FlanError
 from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole, Word
 
 _MODULE = "python -m flan_jax."
-AsWritten = argparse.RawDescriptionHelpFormatter  # for descriptions with lines of their own
+AsWritten = argparse.RawDescriptionHelpFormatter  # keeps the line breaks of a description
 
 
 def as_started(text: str) -> str:
-    """A text with examples of commands, in the way in which this one was started: `flan-jax train`, or as a module."""
+    """Writes the commands in a text as this program was started: as `flan-jax train` or `python -m flan_jax.train`."""
     started = Path(sys.orig_argv[1]).stem if len(sys.orig_argv) > 1 else ""
     return text.replace(_MODULE, "flan-jax ") if started == "flan-jax" else text
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose errors are one line on standard error with exit status 2, and have near matches.
+    """An argparse parser whose errors are one line on standard error with near matches. The exit status is then 2.
 
-    Options are written in full: a beginning could mean another option than the one that was thought of.
+    Options must be written in full. The beginning of a name could mean another option than the user thought.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **{"allow_abbrev": False, **options, **shown})
 
     def error(self, message: str) -> NoReturn:
-        """Prints the line and ends."""
+        """Prints the message as one line and ends the program with status 2."""
         head, _, rest = message.partition("unrecognized arguments: ")
         if not head and rest:
             first = (rest.split() or [""])[0].partition("=")[0]
@@ -47,7 +47,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def of(kind: Kind) -> Callable[[str], Any]:
-    """The `type` of an option whose value is of a kind."""
+    """The `type` of an option whose value must fit a kind.
+
+    Example:
+      >>> of(Whole(1))("1e3")
+      1000
+    """
 
     def parsed(text: str) -> Any:
         value: Any = text
@@ -70,7 +75,7 @@ def of(kind: Kind) -> Callable[[str], Any]:
 
 
 def _own_tasks(text: str) -> str:
-    """The `type` of --tasks: the modules are used from here on."""
+    """The `type` of --tasks. The modules are in use from here on."""
     try:
         return ",".join(own_tasks.use(text))
     except FlanError as error:
@@ -80,7 +85,7 @@ def _own_tasks(text: str) -> str:
 TASKS: dict[str, Any] = {
     "type": _own_tasks,
     "metavar": "MODULE",
-    "help": "modules of one's own with more datasets, with commas: my_tasks, or a file",
+    "help": "your own modules with more datasets, separated by commas: my_tasks, or a file",
 }
 path = of(Where(wanted="the path or the URL of a file or folder"))
 count = of(Whole(1))
@@ -90,11 +95,11 @@ word = of(Word())
 
 
 def add_parameters(parser: argparse.ArgumentParser) -> None:
-    """Adds --parameters, which of a checkpoint's weights are read; parsed, it is `which`."""
+    """Adds the option --parameters, which weights of a checkpoint to read. The parsed value is called `which`."""
     parser.add_argument(
         "--parameters",
         dest="which",
         default=values.WEIGHTS[0],
         choices=values.WEIGHTS,
-        help="of a checkpoint: the last parameters (params), or their mean over steps (ema), with EMA_DECAY",
+        help="weights of a checkpoint: the last (params), or their mean over steps (ema) of a run with EMA_DECAY",
     )

@@ -1,9 +1,9 @@
-"""Datasets of a user's own that were prepared from JSON lines or a SeqIO task: what they are, beside their tokens.
+"""A user's own datasets, prepared from JSON lines or a SeqIO task: what is known of them besides their tokens.
 
     PREPARED_DIR/own/<name>.json
 
-The catalog has those of the PREPARED_DIR that is in use. They stand in an environment variable, so that every process
-which this one starts knows them too.
+The catalog shows the own datasets of the PREPARED_DIR that is in use. They are kept in an environment variable, so that
+every process that this one starts knows them too.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, RemotePath, make_folder, user_path, write_atomic
 
 VARIABLE = "FLAN_JAX_OWN_DATA"
-JSONL, SEQIO = "jsonl", "seqio"  # what an origin begins with
+JSONL, SEQIO = "jsonl", "seqio"  # the first part of an origin
 _FOLDER = "own"
 _VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """What the catalog has to know of a dataset.
+    """What the catalog needs to know about an own dataset.
 
     Attributes:
       name: its name.
-      cluster: one of the catalog's, or "unknown".
-      kind: "classification" where every example has options, otherwise "generation".
+      cluster: a cluster of the catalog, or "unknown".
+      kind: "classification" if every example has options, otherwise "generation".
       metrics: names of `flan_jax.metrics`.
       origin: where its records came from, as "jsonl:chat.jsonl" or "seqio:my_task".
-      form: what its inputs are: "text", or "chat" for conversations.
+      form: the form of its inputs: "text", or "chat" for conversations.
       template: a digest of the chat template that wrote them; empty for the plain form.
-      vocabulary: the fingerprint of the vocabulary whose template that is.
+      vocabulary: the fingerprint of the vocabulary that the chat template belongs to.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Definition:
 
     @classmethod
     def of(cls, values: Any) -> Definition:
-        """Of what `to_dict` gave.
+        """Reads what `to_dict` gave.
 
         Raises:
-          ValueError: these are no values of a definition.
+          ValueError: these are not the values of a definition.
         """
         if not isinstance(values, dict) or values.get("version") != _VERSION:
             raise ValueError("no definition of this version")
@@ -67,12 +67,12 @@ class Definition:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """The definition as values that JSON can hold."""
         return {"version": _VERSION, **dataclasses.asdict(self), "metrics": list(self.metrics)}
 
 
 def use(prepared_dir: str | os.PathLike[str] | AnyPath) -> tuple[Definition, ...]:
-    """Gives the catalog the own datasets of a PREPARED_DIR, in place of those of another.
+    """Shows the own datasets of a PREPARED_DIR in the catalog, in place of those of another PREPARED_DIR.
 
     Raises:
       FlanError: a definition is broken.
@@ -93,37 +93,37 @@ def use(prepared_dir: str | os.PathLike[str] | AnyPath) -> tuple[Definition, ...
 
 
 def leave() -> None:
-    """Forgets the own datasets of a PREPARED_DIR, as when a program starts."""
+    """Removes the own datasets from the catalog."""
     os.environ.pop(VARIABLE, None)
 
 
 def used_of(prepared_dir: Any) -> bool:
-    """As `use`, of a value that may be anything: whether own datasets are there."""
+    """Calls `use` if the value is a PREPARED_DIR, and says whether it holds own datasets."""
     if not prepared_dir or not isinstance(prepared_dir, str | os.PathLike | RemotePath):
         return False
     try:
         return bool(use(prepared_dir))
-    except StorageError:  # whoever opens it says so
+    except StorageError:  # whoever opens the folder reports it
         return False
 
 
 def is_origin(source: str) -> bool:
-    """Whether a dataset's source is the origin of a user's own data, which nothing but a PREPARED_DIR holds."""
+    """Whether a dataset's source is the origin of a user's own data. Such data are in a PREPARED_DIR only."""
     return source.partition(":")[0] in (JSONL, SEQIO)
 
 
 def named() -> str:
-    """The definitions that are in use, as text; nothing by default."""
+    """The definitions in use, as text; empty by default."""
     return os.environ.get(VARIABLE, "")
 
 
 def definitions(text: str) -> tuple[Definition, ...]:
-    """The definitions of `named`."""
+    """The definitions in a text that `named` gave."""
     return tuple(Definition.of(values) for values in json.loads(text)) if text else ()
 
 
 def write(prepared_dir: str | AnyPath, definition: Definition) -> None:
-    """Writes a dataset's definition, whole or not at all, and uses it and the others there."""
+    """Writes a dataset's definition, whole or not at all, and calls `use` for that PREPARED_DIR."""
     folder = user_path(prepared_dir) / _FOLDER
     make_folder(folder)
     write_atomic(folder / f"{definition.name}.json", json.dumps(definition.to_dict(), indent=1) + "\n")

@@ -1,8 +1,8 @@
-"""Modules outside this package that add datasets to the catalog: `--tasks=MODULE`, or the macro TASKS.
+"""A user's own modules that add datasets to the catalog: `--tasks=MODULE`, or the macro TASKS.
 
-Such a module is named as Python imports it (`my_tasks`, `lab.tasks`), or by its file (`tasks/mine.py`). It has
-DATASETS, a sequence of `catalog.Dataset`, and samples in a folder `samples` beside it, or in SAMPLES. The names stand
-in an environment variable, so that every process which this one starts knows them too.
+A module is named as Python imports it (`my_tasks`, `lab.tasks`) or by its file (`tasks/mine.py`). It has DATASETS, a
+sequence of `catalog.Dataset`. Its samples are in a folder `samples` beside it, or in the folder SAMPLES. The names are
+kept in an environment variable, so that every process that this one starts knows them too.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _FILE = ".py"
 
 
 def use(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Adds modules to those whose datasets the catalog has, in this process and in those that it starts.
+    """Adds the datasets of modules to the catalog, in this process and in those that it starts.
 
     Args:
-      names: names or files, as a sequence or with commas.
+      names: names or files, as a sequence or separated by commas.
 
     Returns:
-      All that are used, as they are named in the environment: files by their whole path.
+      All modules in use, as the environment names them: files by their full path.
 
     Raises:
-      FlanError: a module that is not there, or that cannot be imported.
+      FlanError: a module does not exist or cannot be imported.
     """
     given = names.split(",") if isinstance(names, str) else names
     found = [str(Path(name).resolve()) if name.endswith(_FILE) else name for name in (n.strip() for n in given) if name]
@@ -44,10 +44,10 @@ def use(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def leave(names: Sequence[str]) -> None:
-    """Takes modules out of those that are used.
+    """Removes the datasets of modules from the catalog.
 
     Args:
-      names: as `use` gave them back.
+      names: the modules, as `use` returned them.
     """
     left = [name for name in named().split(",") if name and name not in names]
     if left or VARIABLE in os.environ:
@@ -55,15 +55,15 @@ def leave(names: Sequence[str]) -> None:
 
 
 def named() -> str:
-    """The modules that are used, with commas; nothing by default."""
+    """The modules in use, separated by commas; empty by default."""
     return os.environ.get(VARIABLE, "")
 
 
 def modules(names: str) -> tuple[ModuleType, ...]:
-    """The modules of `named`, imported.
+    """Imports the modules that `named` lists.
 
     Raises:
-      FlanError: as `use`.
+      FlanError: a module does not exist or cannot be imported.
     """
     return tuple(_imported(name) for name in filter(None, names.split(",")))
 
@@ -76,9 +76,9 @@ def _imported(name: str) -> ModuleType:
         if not Path(name).is_file():
             raise FlanError(f"tasks {name}: there is no such file.")
         spec = importlib.util.spec_from_file_location(f"own_tasks_{Path(name).stem}", name)
-        assert spec is not None and spec.loader is not None  # of a file whose name ends in .py
+        assert spec is not None and spec.loader is not None  # since the file's name ends in .py
         beside = str(Path(name).parent)
-        if beside not in sys.path:  # last, so that no file beside it stands in for an installed module
+        if beside not in sys.path:  # last, so that a file beside it never replaces an installed module
             sys.path.append(beside)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
@@ -93,7 +93,7 @@ def _imported(name: str) -> ModuleType:
                 f"{name.replace('.', '/')}{_FILE}."
             ) from error
         raise FlanError(f"tasks {name}: it needs a module {error.name!r}, which is not installed.") from error
-    except Exception as error:  # whatever stands in a user's file
+    except Exception as error:  # a user's file can raise anything
         said = " ".join(str(error).split()) or "no reason"
         raise FlanError(f"tasks {name}: importing it fails ({type(error).__name__}: {said[:200]}).") from error
 

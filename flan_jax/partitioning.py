@@ -1,8 +1,8 @@
-"""Mesh, logical axis rules, and the shardings of parameters, optimizer state and batches.
+"""Meshes, rules for logical axes, and the shardings of parameters, optimizer state and batches.
 
-Sharding is data: one table says on which mesh axis each logical axis may lie. The same code runs on one CPU, one GPU,
-a pod slice and several slices; a dimension that its mesh axes do not divide stays whole, and `undivided` says where
-that is dear.
+Sharding is data: one table says on which mesh axes each logical axis may lie. The same code runs on one CPU, one GPU, a
+pod slice and several slices. If the size of a dimension is not divisible by its mesh axes, every device holds the whole
+dimension; `undivided` reports where that costs much memory.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from flan_jax.errors import FlanError
 from flan_jax.values import MESH_AXES
 from flan_jax.wording import counted
 
-# Logical axis -> mesh axes, in T5X's names. A name that is not here is an error; None keeps the axis whole.
+# Logical axis -> mesh axes. The names are T5X's. A name that is not here is an error; None keeps the axis whole.
 RULES: dict[str, str | tuple[str, ...] | None] = {
     # batches and activations
     "batch": ("data", "fsdp"),
     "length": None,
-    "block_length": "tensor",  # between attention and MLP, where slots know nothing of each other
+    "block_length": "tensor",  # between attention and MLP, where slots are independent of each other
     "activation_embed": None,
-    # parameters: one axis is sharded like the activations (tensor), the other gathered when used (fsdp)
+    # Parameters: one axis is split like the activations (tensor), another one is gathered when used (fsdp).
     "vocab": "tensor",
     "embed": "fsdp",
     "mlp": "tensor",
@@ -39,27 +39,27 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "relpos_buckets": None,
     "lora_rank": None,
     "prompt_length": None,
-    "layers": None,  # scanned over, never split
+    "layers": None,  # layers are scanned over and never split
 }
 
 
-LARGE_BYTES = 16 * 2**20  # of a parameter on one device, from which on `undivided` speaks of it
+LARGE_BYTES = 16 * 2**20  # bytes of a parameter on one device; `undivided` reports larger ones only
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of axes data, fsdp and tensor; one of the sizes may be -1 and takes the devices that are left.
+    """A mesh with the axes data, fsdp and tensor. One size may be -1: it takes the devices that are left.
 
-    Tensor is the innermost axis and lies on the nearest neighbours. Of several TPU slices, which only the data-centre
-    network joins, each holds a part of the data axis: nothing but the sum of gradients goes between them.
+    Tensor is the innermost axis and lies on nearest neighbours. If there are several TPU slices, joined by the
+    data-centre network, each slice holds a part of the data axis. Then only sums of gradients go between slices.
 
     Args:
-      data: copies of the parameters, each with its share of the rows.
-      fsdp: shards of parameters and rows; parameters are gathered where they are used.
-      tensor: shards of heads, feed-forward units and vocabulary.
-      devices: what to lay out; None takes all of the pod. The abstract devices of a TPU topology do too.
+      data: number of copies of the parameters; each copy works on its share of the rows.
+      fsdp: number of shards of parameters and rows. A parameter is gathered where it is used.
+      tensor: number of shards of heads, feed-forward units and vocabulary.
+      devices: the devices; None takes all devices of the pod. The abstract devices of a TPU topology work too.
 
     Raises:
-      FlanError: the sizes do not multiply to the number of devices, or cannot be laid out on them.
+      FlanError: the product of the sizes is not the number of devices, or they cannot be laid out on the devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [data, fsdp, tensor]
@@ -79,10 +79,10 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
 
 
 def _laid_out(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
-    """Devices as an array [data, fsdp, tensor]; slices are the outermost part of data."""
+    """The devices as an array [data, fsdp, tensor]; slices are the outermost part of data."""
     slices: dict[int, list[Any]] = {}
     for device in devices:
-        # A GPU's slice is its host, and the order of GPUs keeps hosts together as it is.
+        # A GPU's slice is its host. GPUs are ordered by host already.
         slices.setdefault(getattr(device, "slice_index", 0) if device.platform == "tpu" else 0, []).append(device)
     data, *inner = sizes
     if data % len(slices):
@@ -97,9 +97,9 @@ def _laid_out(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
 
 
 def _laid_out_in_slice(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
-    """Devices of one slice, neighbours in the mesh being neighbours in its torus."""
-    # v3 has two devices a chip. They are parts of fsdp where it is even: both then need the same parameters, which come
-    # over the chip's links once.
+    """The devices of one slice as an array [data, fsdp, tensor]. Neighbours in the mesh are neighbours in the torus."""
+    # v3 has two devices on each chip. If fsdp is even, they are two parts of fsdp: both then need the same parameters,
+    # which cross the chip's links once.
     cores = 2 if devices[0].device_kind == "TPU v3" and any(d.core_on_chip for d in devices) else 1
     split = next((axis for axis in (1, 2, 0) if sizes[axis] % cores == 0), None)
     try:
@@ -127,8 +127,10 @@ def _laid_out_in_slice(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarr
 
 
 def _laid_out_on_torus(sizes: Sequence[int], chips: Sequence[Any]) -> np.ndarray:
-    """Chips of a 2D slice as an array [data, fsdp, tensor]: tensor takes whole rings of x and steps along y, and fsdp
-    the chips between the steps, which are next to each other. jax's own layout of v3 follows the chips' numbers.
+    """The chips of a 2D slice as an array [data, fsdp, tensor].
+
+    Tensor takes whole rings of x, and steps along y. Fsdp takes the chips between those steps, which are next to each
+    other. JAX's own layout of v3 would follow the chips' numbers.
     """
     chips = sorted(chips, key=lambda chip: chip.coords[::-1])
     data, fsdp, tensor = sizes
@@ -141,7 +143,12 @@ def _laid_out_on_torus(sizes: Sequence[int], chips: Sequence[Any]) -> np.ndarray
 
 
 def partition_spec(mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
-    """Where an array of these logical axes lies.
+    """On which mesh axes the dimensions of an array lie.
+
+    Args:
+      mesh: the mesh.
+      axes: the logical axis of each dimension, or None.
+      shape: the array's shape.
 
     Raises:
       FlanError: a logical axis without a rule, or two axes of the array on one mesh axis.
@@ -154,7 +161,7 @@ def partition_spec(mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape:
 
 
 def _targets(mesh: Mesh | AbstractMesh, axes: Sequence[str | None]) -> list[tuple[str, ...]]:
-    """The mesh axes, of those that are split, on which each logical axis may lie."""
+    """The mesh axes on which each logical axis may lie; only axes of a size above 1."""
     used: dict[str, str] = {}
     found = []
     for name in axes:
@@ -174,9 +181,9 @@ def _targets(mesh: Mesh | AbstractMesh, axes: Sequence[str | None]) -> list[tupl
 
 
 def undivided(mesh: Mesh, logical_axes: Any, shapes: Any) -> str | None:
-    """One line about the large parameters that lie whole where the rules would split them, or None.
+    """One line about large parameters that the rules would split but that are not divisible; None if there are none.
 
-    A dimension that its mesh axes do not divide stays whole; for a small one that is right, for a large one a waste.
+    Such a dimension stays whole on every device. For a small parameter that is right. For a large one it wastes memory.
     """
     found = []
     leaves = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=is_axes)
@@ -199,12 +206,23 @@ def undivided(mesh: Mesh, logical_axes: Any, shapes: Any) -> str | None:
 
 
 def is_axes(value: Any) -> bool:
-    """Whether this is the tuple of logical axis names of one array."""
+    """Whether the value is the tuple of logical axis names of one array.
+
+    Example:
+      >>> is_axes(("embed", None)), is_axes({"kernel": ("embed",)})
+      (True, False)
+    """
     return isinstance(value, tuple) and all(isinstance(v, str) or v is None for v in value)
 
 
 def parameter_shardings(mesh: Mesh, logical_axes: Any, shapes: Any) -> Any:
-    """A NamedSharding for every parameter, as a tree like `shapes`."""
+    """The NamedSharding of every parameter.
+
+    Args:
+      mesh: the mesh.
+      logical_axes: a tree like `shapes` with each parameter's tuple of logical axes.
+      shapes: a tree of arrays or of their shapes and dtypes.
+    """
     return jax.tree.map(
         lambda axes, x: NamedSharding(mesh, partition_spec(mesh, axes, x.shape)), logical_axes, shapes, is_leaf=is_axes
     )
@@ -212,12 +230,12 @@ def parameter_shardings(mesh: Mesh, logical_axes: Any, shapes: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Along:
-    """How an array that belongs to a parameter lies: as some of the parameter's dimensions do.
+    """Says that an array of the optimizer's state lies like some dimensions of its parameter.
 
     Attributes:
       axes: the parameter's logical axes.
       shape: the parameter's shape.
-      dims: for every dimension of the array, the dimension of the parameter that it lies like; None for whole.
+      dims: for every dimension of the array, the dimension of the parameter that it lies like; None keeps it whole.
     """
 
     axes: tuple[str, ...]
@@ -226,15 +244,15 @@ class Along:
 
 
 def along_shardings(mesh: Mesh, along: Any, shapes: Any) -> Any:
-    """A NamedSharding for every array of an optimizer's state.
+    """The NamedSharding of every array of an optimizer's state.
 
     Args:
-      mesh: the devices.
-      along: a tree like `shapes` whose leaves are `Along`, or None for an array that lies whole.
+      mesh: the mesh.
+      along: a tree like `shapes` whose leaves are `Along`, or None for an array that stays whole.
       shapes: the arrays' shapes.
 
     Raises:
-      FlanError: an array has other dimensions than are declared, or one that its devices do not divide.
+      FlanError: an array has another number of dimensions than declared, or the devices do not divide one.
     """
 
     def sharding(path: Any, x: Any, declared: Along | None) -> NamedSharding:
@@ -262,7 +280,12 @@ def names(path: Any) -> tuple[str, ...]:
 
 
 def batch_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSharding]:
-    """Rows lie on (data, fsdp); everything else of a batch is whole."""
+    """The NamedSharding of every array of a batch: rows are split over data and fsdp, everything else is whole.
+
+    Args:
+      mesh: the mesh.
+      shapes: arrays [R, ...] by name, or their shapes and dtypes.
+    """
     return {
         name: NamedSharding(mesh, partition_spec(mesh, ("batch", *[None] * (len(x.shape) - 1)), x.shape))
         for name, x in shapes.items()
@@ -270,15 +293,18 @@ def batch_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSha
 
 
 def layout(mesh: Mesh) -> contextlib.AbstractContextManager:
-    """What is traced inside lies on this mesh as `constrain` says; without it, `constrain` does nothing."""
+    """A block in which `constrain` lays traced arrays out on this mesh.
+
+    Outside such a block `constrain` does nothing.
+    """
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """The array, laid out by its logical axes on the mesh of the `layout` around it, if there is one.
+    """Lays an array out by its logical axes, on the mesh of the `layout` around it, if there is one.
 
-    The gradient is laid out alike, so a constraint on a cast parameter scatters the sum of its gradient over the rows,
-    in the dtype of the cast.
+    The gradient is laid out in the same way. So a constraint on a cast parameter scatters the sum of its gradient over
+    the rows, in the dtype of the cast.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -287,18 +313,18 @@ def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
 
 
 def row_shards() -> int:
-    """How many ways the `layout` around splits the rows of a batch; 1 without one."""
+    """The number of parts into which the `layout` around splits the rows of a batch; 1 without a layout."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else rows_per_shard_of(mesh)
 
 
 def rows_per_shard_of(mesh: Mesh | AbstractMesh) -> int:
-    """How many ways the rows of a batch are split: data x fsdp."""
+    """The number of parts into which a mesh splits the rows of a batch: data x fsdp."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def local_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
-    """The rows of a batch that this process's devices hold, ascending; a host reads no others."""
+    """The rows of a batch that this process's devices hold, ascending. A host reads no others."""
     held = np.zeros(num_rows, bool)
     sharding = NamedSharding(mesh, partition_spec(mesh, ("batch",), (num_rows,)))
     for (rows,) in sharding.addressable_devices_indices_map((num_rows,)).values():
@@ -309,13 +335,13 @@ def local_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
 def global_batch(
     batch: Mapping[str, np.ndarray], shardings: Mapping[str, NamedSharding], rows: np.ndarray, num_rows: int
 ) -> dict[str, jax.Array]:
-    """The arrays of all processes' rows as one batch on the devices of all.
+    """Joins the rows of all processes into one batch on all devices.
 
     Args:
       batch: arrays [R, ...] of the rows `rows`.
-      shardings: by name, of the arrays [num_rows, ...].
-      rows: what `local_rows` gave.
-      num_rows: rows of all processes.
+      shardings: the shardings of the arrays [num_rows, ...], by name.
+      rows: the rows of this process, from `local_rows`.
+      num_rows: the number of rows of all processes.
     """
 
     def of(x: np.ndarray, sharding: NamedSharding) -> jax.Array:

@@ -2,8 +2,8 @@
 
 python -m flan_jax.precompile --model=lamda_pt_137b --topology=v3:8x8 --mesh=data=1,fsdp=8,tensor=16 --remat=save_dots
 
-A run file of `runs/sizes` has model, slice and mesh: --gin_file=runs/sizes/gemma3_1b.gin.
-Needs `pip install -e '.[tpu]'` and no TPU. Exit status: 0 it fits, 1 it does not, 2 bad input.
+A run file of `runs/sizes` names model, slice and mesh: --gin_file=runs/sizes/gemma3_1b.gin.
+This needs `pip install -e '.[tpu]'`, but no TPU. Exit status: 0 if it fits, 1 if it does not, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 from flan_jax.lazy import lazy_imports
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported: the TPU is only compiled for
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported, so that it does not look for a TPU
 
 from flan_jax import configuration, options, parts
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.json_lines import to_json
 from flan_jax.models.config import AUTO, CHOICES, DecoderConfig
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import models
     from flan_jax.compilation import estimate, program, sweep, topology
     from flan_jax.models import automatic
@@ -36,10 +36,12 @@ DEFAULTS |= {"optimizer": None, "objective": None, "computation": {}, "parts": N
 
 
 def parse_mesh(text: str) -> dict[str, int]:
-    """The sizes in "data=1,fsdp=8,tensor=16"; what is missing is 1, except data, which takes what is left.
+    """Reads sizes of mesh axes, such as "data=1,fsdp=8,tensor=16".
+
+    A missing axis is 1; a missing data takes what is left.
 
     Raises:
-      FlanError: another axis, or a size that is no number.
+      FlanError: another axis, or a size that is not a number.
     """
     sizes = {"data": -1, "fsdp": 1, "tensor": 1}
     for part in filter(None, text.split(",")):
@@ -51,10 +53,13 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 
 def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
-    """What a run's gin files say of the step, by the names of this command's options, and "config" for the model.
+    """What a run's gin files say about the training step.
+
+    Returns:
+      Values by the names of this command's options, and "config" for the model.
 
     Raises:
-      FlanError: a wrong file or binding, or a checkpoint that is not there.
+      FlanError: a wrong file or binding, or a missing checkpoint.
     """
     from flan_jax.training import configurables, optimizers  # noqa: F401 - what a run file configures
     from flan_jax.training.loss import Objective
@@ -99,10 +104,10 @@ def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
 
 
 def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate.Plan:
-    """The plan of a command line whose options all have values.
+    """The plan that the options describe. All options must have values.
 
     Raises:
-      FlanError: an unknown model, or a mesh that is none.
+      FlanError: an unknown model, or a wrong mesh.
     """
     config = arguments.config or configuration.model_config(arguments.model, {"dtype": "bfloat16"})
     mesh = parse_mesh(arguments.mesh)
@@ -129,38 +134,44 @@ def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line, compiles and prints."""
+    """Parses the command line, compiles and prints the report."""
     parser = options.Parser(
         prog="python -m flan_jax.precompile",
         description=__doc__,
         epilog="--gin_file=FILE and --gin.NAME=VALUE take a run's model, rows, loss and mesh; options count more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", help="models/NAME.gin")
+    parser.add_argument("--model", help="a model: NAME of models/NAME.gin")
     parser.add_argument(
-        "--topology", help="v3:8x8, v4:4x4x4, v5p:4x4x8, v5e:16x16, v6e:16x16, ...; a run file's TOPOLOGY by itself"
+        "--topology", help="v3:8x8, v4:4x4x4, v5p:4x4x8, v5e:16x16, v6e:16x16, ...; by default the run file's TOPOLOGY"
     )
     parser.add_argument(
-        "--slices", type=options.count, default=1, help="so many of them, joined by the data-centre network"
+        "--slices", type=options.count, default=1, help="number of slices, joined by the data-centre network"
     )
-    parser.add_argument("--mesh", help="data=1,fsdp=8,tensor=16; data takes what is left")
-    parser.add_argument("--rows", type=options.count, help="packed rows a step")
+    parser.add_argument("--mesh", help="for example data=1,fsdp=8,tensor=16; by default data takes what is left")
+    parser.add_argument("--rows", type=options.count, help="packed rows of a step")
     parser.add_argument("--inputs", type=options.count, help="slots of a row besides the target slots")
     parser.add_argument("--targets", type=options.count, help="target slots of a row")
-    parser.add_argument("--microbatches", type=options.count, help="gradient accumulation")
+    parser.add_argument(
+        "--microbatches", type=options.count, help="number of parts of a step, for gradient accumulation"
+    )
     parser.add_argument("--remat", choices=CHOICES["remat"], help="what layers keep for the backward pass")
     parser.add_argument(
-        "--dtype", choices=["bfloat16", "float32"], help="of the computation; bfloat16 without a run file"
+        "--dtype", choices=["bfloat16", "float32"], help="dtype of the computation; bfloat16 without a run file"
     )
     parser.add_argument("--attention", choices=["xla", "segments", "splash"], help="how attention is computed")
-    parser.add_argument("--score", action="store_true", help="a scorer's forward pass instead of the training step")
     parser.add_argument(
-        "--memory", action="store_true", help="one compilation of three: memory, communication, scheduled cycles"
+        "--score", action="store_true", help="compile a scorer's forward pass in place of the training step"
+    )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="compile once in place of three times: only memory, communication, scheduled cycles",
     )
     parser.add_argument(
         "--sweep", action="store_true", help="try meshes and, unless one is given, remat policies, and rank them"
     )
-    parser.add_argument("--jobs", type=options.count, default=1, help="compilations at once in a sweep")
+    parser.add_argument("--jobs", type=options.count, default=1, help="compilations at the same time in a sweep")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():
@@ -184,7 +195,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def swept(arguments: argparse.Namespace, plan: estimate.Plan, where: topology.Topology) -> dict[str, Any]:
-    """Tries all candidates; the report has the ranking."""
+    """Tries all candidates, and returns a report with their ranking.
+
+    Raises:
+      FlanError: a run file is given, or no candidate fits the options.
+    """
     if arguments.config:
         raise FlanError("--sweep: name the model by --model, without a --gin_file.")
     keep = ("model", "topology", "slices", "rows", "inputs", "targets", "microbatches", "dtype", "attention")
@@ -206,7 +221,7 @@ def swept(arguments: argparse.Namespace, plan: estimate.Plan, where: topology.To
 
 
 def lines(report: dict[str, Any]) -> list[str]:
-    """The report for people."""
+    """The report as lines of text."""
     if "ranked" in report:
         return [f"{i:3d}. {lines(r)[0]}" for i, r in enumerate(report["ranked"], 1)]
     gb = 1e9

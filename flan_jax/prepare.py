@@ -7,10 +7,10 @@ python -m flan_jax.prepare --jsonl=chat.jsonl --chat --vocabulary=models/gemma3-
 python -m flan_jax.prepare --seqio=my_task --module=my_tasks --cluster=sentiment --to=prepared
 python -m flan_jax.prepare --evaluate --checkpoint=models/gemma3-270m --style=5_shots --datasets=nli --to=prepared
 
-Several styles of a dataset take one pass over its source. --mixture takes the file of a mixture of parts, too.
+Several styles of a dataset are made in one pass over its source. --mixture also takes the file of a mixture of parts.
 
-With --evaluate it writes only what an evaluation needs: dev and test examples, and the prompts for a checkpoint,
-rendered and tokenized, so that no accelerator waits for that.
+--evaluate writes only what an evaluation needs: dev and test examples, and the rendered and tokenized prompts for a
+checkpoint. The accelerator then does not wait for that work.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from flan_jax.quiet import quiet_loggers
 from flan_jax.values import TOKENS
 from flan_jax.wording import counted
 
-with lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
+with lazy_imports():  # if workers prepare, this process needs no TensorFlow
     from flan_jax.checkpoint import manifest
     from flan_jax.data import line_tokens, preparation, source_check
     from flan_jax.evaluation import evaluator, prompt_store
@@ -49,7 +49,7 @@ _OF_EVALUATION = ("checkpoint", "max_examples", "max_dev_examples")
 
 
 def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
-    """The datasets of --datasets (names of datasets and clusters, with commas) and --mixture; all by default.
+    """The datasets of --datasets (datasets and clusters, separated by commas) and of --mixture; by default all.
 
     Raises:
       FlanError: an unknown name, with near matches.
@@ -65,15 +65,16 @@ def chosen_datasets(names: str, mixture: str) -> tuple[catalog.Dataset, ...]:
 def chosen_styles(
     names: str, mixture: str, chosen: Sequence[catalog.Dataset]
 ) -> dict[str, tuple[styles.TextStyle, ...]]:
-    """The styles of each dataset: those of --style, with commas, or those that --mixture has it in.
+    """The styles of each dataset: those of --style (separated by commas), or those that the mixture uses.
 
     Raises:
-      FlanError: an unknown style, the same one twice, or others than the mixture's.
+      FlanError: an unknown style, the same style twice, or styles that differ from the mixture's.
     """
     of_mixture = parts.of(mixture) if mixture else None
     if not names:
         own = {record.name: of_mixture.styles_of(record.name) if of_mixture else () for record in chosen}
-        usual = of_mixture.styles if of_mixture else (styles.PAPER,)  # of datasets that --datasets adds to a mixture
+        # For datasets that --datasets adds to those of a mixture.
+        usual = of_mixture.styles if of_mixture else (styles.PAPER,)
         return {name: found or usual for name, found in own.items()}
     found: list[styles.TextStyle] = []
     for name in names.split(","):
@@ -88,7 +89,7 @@ def chosen_styles(
 
 
 def _show(result: Mapping[str, Any], data: str) -> None:
-    console = Console(width=180, markup=False, emoji=False)  # names of files are shown as they are
+    console = Console(width=180, markup=False, emoji=False)  # file names are shown as they are
     table = Table(box=None, header_style="bold")
     heads = (
         "dataset",
@@ -114,7 +115,7 @@ def _show(result: Mapping[str, Any], data: str) -> None:
         start = (d["dataset"], d["cluster"], f"{d['train']:,}", str(d["renderings"]), f"{d['num_tokens']:,}")
         table.add_row(*start, *lengths, *counts, d["origin"] + (" (kept)" if d["kept"] else ""))
     console.print(table)
-    if data != "samples":  # ours have rows of every kind on purpose
+    if data != "samples":  # our samples have records of every kind on purpose
         for line in left_out.lines(result["bad_rows"], result["notes"]):
             print(f"left out: {line}")
     for s in result["skipped"]:
@@ -125,50 +126,65 @@ def _show(result: Mapping[str, Any], data: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line and prepares."""
+    """Parses the command line and prepares the datasets."""
     parser = options.Parser(
         prog="python -m flan_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL or TFDS data"
     )
-    parser.add_argument("--datasets", default="", help="datasets and clusters, with commas; all by default")
-    parser.add_argument("--mixture", default="", help="a mixture's datasets, or a file's; its packing is reported")
+    parser.add_argument("--datasets", default="", help="datasets and clusters, separated by commas; by default all")
+    parser.add_argument(
+        "--mixture", default="", help="a mixture, or a file with one: prepares its datasets and reports its packing"
+    )
     parser.add_argument(
         "--vocabulary", type=options.path, help="bytes (the default), a vocabulary folder, .model or tokenizer.json"
     )
     parser.add_argument("--to", type=options.path, help="PREPARED_DIR")
-    parser.add_argument("--check", action="store_true", help="only say in which state each source is")
+    parser.add_argument("--check", action="store_true", help="only show the state of each source")
     parser.add_argument(
-        "--style", default="", help="how records become text: no_template, 5_shots, ...; several with commas"
+        "--style", default="", help="how records become text: no_template, 5_shots, ...; several separated by commas"
     )
-    parser.add_argument("--workers", type=options.count_or_none, default=0, help="processes; one a core by default")
-    parser.add_argument("--seed", type=options.seed, default=0, help="of templates, exemplars and shuffled options")
     parser.add_argument(
-        "--max_input_length", type=options.of(TOKENS), default=protocol.MAX_INPUT_TOKENS, help="tokens of an input"
+        "--workers", type=options.count_or_none, default=0, help="number of processes; by default one for each core"
+    )
+    parser.add_argument(
+        "--seed", type=options.seed, default=0, help="seed of templates, exemplars and shuffled options"
+    )
+    parser.add_argument(
+        "--max_input_length", type=options.of(TOKENS), default=protocol.MAX_INPUT_TOKENS, help="most tokens of an input"
     )
     parser.add_argument(
         "--max_target_length",
         type=options.of(TOKENS),
         default=protocol.MAX_TARGET_TOKENS,
-        help="tokens of a target, EOS included",
+        help="most tokens of a target with its EOS",
     )
-    parser.add_argument("--shards", default="", help="prepare with Apache Beam, by way of this folder (gs://...)")
-    parser.add_argument("--beam_pipeline_options", default="", help="Beam's options, as runner=DirectRunner,...")
+    parser.add_argument("--shards", default="", help="prepare with Apache Beam, with shards in this folder (gs://...)")
+    parser.add_argument("--beam_pipeline_options", default="", help="options of Beam, such as runner=DirectRunner,...")
     parser.add_argument("--evaluate", action="store_true", help="write only what an evaluation needs")
-    parser.add_argument("--checkpoint", type=options.path, help="with --evaluate: whose vocabulary and joint count")
     parser.add_argument(
-        "--joint", default=protocol.AUTO, choices=protocol.JOINTS, help="with --evaluate: between prompt and answer"
+        "--checkpoint", type=options.path, help="with --evaluate: the checkpoint whose vocabulary and joint are used"
     )
     parser.add_argument(
-        "--max_examples", type=options.count, help="with --evaluate: test examples a dataset; of your own data: records"
+        "--joint",
+        default=protocol.AUTO,
+        choices=protocol.JOINTS,
+        help="with --evaluate: what stands between prompt and answer",
     )
-    parser.add_argument("--max_dev_examples", type=options.count_or_none, help="with --evaluate: dev examples")
     parser.add_argument(
-        "--ways", default="", help="with --evaluate: further ways to score, with commas, for example pmi,channel"
+        "--max_examples",
+        type=options.count,
+        help="with --evaluate: test examples of each dataset; for your own data: records",
+    )
+    parser.add_argument(
+        "--max_dev_examples", type=options.count_or_none, help="with --evaluate: dev examples of each dataset"
+    )
+    parser.add_argument(
+        "--ways", default="", help="with --evaluate: further ways to score, separated by commas, such as pmi,channel"
     )
     _add_own_arguments(parser)
-    parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+    parser.add_argument("--overwrite", action="store_true", help="prepare again what exists")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
@@ -213,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a user's own data."""
+    """Adds the options for a user's own data."""
     group = parser.add_argument_group("data of your own (docs/your_data.md)")
     group.add_argument("--jsonl", type=options.path, help="JSON lines of prompts and targets, or of conversations")
     group.add_argument(
@@ -221,20 +237,25 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="TEMPLATE",
-        help="write conversations by the vocabulary's own chat template, or that of a name; the plain form by default",
+        help="write conversations by the vocabulary's chat template, or the one with this name; without --chat, in the "
+        "plain form",
     )
     group.add_argument("--seqio", help="the name of a SeqIO task or mixture with inputs and targets")
     group.add_argument("--module", help="with --seqio: the module that registers it, as Python imports it")
-    group.add_argument("--name", help="what the dataset is called; by default after the file or the task")
+    group.add_argument("--name", help="name of the dataset; by default from the file or the task")
     group.add_argument(
         "--cluster", help='a cluster of the catalog, or "unknown" (the default): nothing is then held out'
     )
-    group.add_argument("--input_key", help="of a line with other keys than the usual: its prompt's")
-    group.add_argument("--target_key", help="and its target's")
-    group.add_argument("--metric", help="exact_match, f1, rouge, or a metric's name, where there are no options")
-    group.add_argument("--dev", type=options.count_or_none, help="records held back for dev; a tenth, up to 200")
-    group.add_argument("--test", type=options.count_or_none, help="records held back for test; a tenth, up to 200")
-    group.add_argument("--leave_out", action="store_true", help="go on without the records that cannot be used")
+    group.add_argument("--input_key", help="key of the prompt, if a line has other keys than the usual ones")
+    group.add_argument("--target_key", help="key of the target, likewise")
+    group.add_argument("--metric", help="for records without options: exact_match, f1, rouge, or a metric's name")
+    group.add_argument(
+        "--dev", type=options.count_or_none, help="records held back for dev; by default a tenth, up to 200"
+    )
+    group.add_argument(
+        "--test", type=options.count_or_none, help="records held back for test; by default a tenth, up to 200"
+    )
+    group.add_argument("--leave_out", action="store_true", help="leave out the records that cannot be used")
 
 
 def _prepare_own(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -251,7 +272,7 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
     """Prints the state of each source.
 
     Raises:
-      FlanError: not one can be used.
+      FlanError: no source can be used.
     """
     states = []
     for state in source_check.check_all(chosen, arguments.data):
@@ -270,10 +291,10 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
 
 
 def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> None:
-    """Writes dev and test examples, and the tokenized prompts of those datasets whose options are ranked.
+    """Writes dev and test examples, and the tokenized prompts of datasets whose options are ranked.
 
     Raises:
-      FlanError: it is not said of which vocabulary and joint, or nothing could be prepared.
+      FlanError: vocabulary or joint is not given, or nothing could be prepared.
     """
     if arguments.shards or arguments.beam_pipeline_options:
         raise FlanError("--evaluate works in this process alone: leave --shards and --beam_pipeline_options out.")
@@ -298,7 +319,8 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
     )
     if arguments.max_dev_examples is not None:
         how = dataclasses.replace(how, max_dev_examples=arguments.max_dev_examples)
-    protocol.joint(trained, has_encoder, arguments.joint)  # one that cannot be is said before the work
+    # Before the work, so that an impossible joint is found at once.
+    protocol.joint(trained, has_encoder, arguments.joint)
     workers = num_workers(arguments.workers, len(chosen))
     limits = preparation.Options(arguments.seed, style=style)
     result = prepare_datasets(chosen, arguments.data, None, to, limits, arguments.overwrite, workers)
@@ -356,7 +378,7 @@ def _prepare_with_beam(
 
 
 def _one_style(of_each: Mapping[str, Sequence[styles.TextStyle]]) -> styles.TextStyle:
-    """The style of all datasets.
+    """The one style of all datasets.
 
     Raises:
       FlanError: there are several.
@@ -371,7 +393,7 @@ def _one_style(of_each: Mapping[str, Sequence[styles.TextStyle]]) -> styles.Text
 def packing_report(
     mixture: str, style: str, to: AnyPath, tokenizer: vocabularies.Tokenizer, settings: preparation.Options
 ) -> dict[str, Any]:
-    """How full the rows of a mixture are, in some styles or in its own; see `Stream.report`."""
+    """How full the packed rows of a mixture are, in the given styles or in its own; see `Stream.report`."""
     lengths = {"inputs": settings.max_input_length, "targets": settings.max_target_length}
     wanted = parts.of(mixture)
     if style and wanted.styles == (styles.PAPER,):

@@ -1,17 +1,17 @@
-"""How a dataset is asked and scored in a style, as one record. No TensorFlow, no JAX.
+"""The protocol: how a dataset is asked and scored in a style, as one record. No TensorFlow, no JAX.
 
     protocol.of(catalog.dataset("rte"), styles.parse("5_shots"))
 
-Whatever makes text, tokens, scores or figures of a dataset reads it here: which templates, what stands around
-exemplars, what stands between prompt and answer, where an answer ends, how long a text may be and what is cut of it,
-which metrics count. Nothing else in the package has a default for any of these.
+All code that makes text, tokens, scores or figures of a dataset reads from the protocol: which templates it has, what
+stands around exemplars, what stands between prompt and answer, where an answer ends, how long a text may be, what is
+cut from a longer one, and which metrics count. No other module has a default for any of these.
 
 A *joint* is what stands between a prompt and its answer:
 
 - "eos": the end-of-sequence token, as in tuning; each answer ends with one too. An encoder-decoder always has it.
-- "newline": a line break, for a model that was never tuned here: it takes EOS for the end of a document. Mixtures may
-  be tuned on with it too (JOINTS).
-- "space": a space, as in GPT-3's prompts, whose answer goes on with the text.
+- "newline": a line break, for a model that was never tuned here. Such a model takes EOS for the end of a document.
+  Mixtures can be tuned on with this joint too (JOINTS).
+- "space": a space, as in GPT-3's prompts, where the answer continues the text.
 - "joined": nothing. Prompt and answer are one text as they are.
 """
 
@@ -35,26 +35,26 @@ VERSION = 2  # raised when the same record comes to mean something else; it is p
 AUTO, EOS, NEWLINE, SPACE, JOINED = "auto", "eos", "newline", "space", "joined"
 JOINTS = (AUTO, JOINED, EOS, NEWLINE, SPACE)
 
-START, END = "start", "end"  # of the field that a prompt ends with: where it is cut
+START, END = "start", "end"  # which end of a prompt's last field is cut if the prompt is too long
 
 EXEMPLAR_POOL = 1_000  # exemplars are drawn from the first so many training records
 _EXEMPLAR_BUDGET = 960  # tokens of exemplars and input together (paper, appendix)
 _EXEMPLAR_END = "\n\n"
 MAX_INPUT_TOKENS, MAX_TARGET_TOKENS = 1024, 256  # paper, section 2.4
-_STOPS = ("\n\n", "\nQ:")  # a model that was never tuned goes on after its answer, with what comes next
+_STOPS = ("\n\n", "\nQ:")  # a model that was never tuned does not stop after its answer
 
 
 def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherwise: str = NEWLINE) -> str:
-    """What stands between a prompt and its answer; see the module.
+    """The joint between prompt and answer; the module lists them.
 
     Args:
-      trained: the manifest's: "eos" or "newline", or None for a model that was never tuned here.
+      trained: the joint in the checkpoint's manifest, "eos" or "newline"; None for a model that was never tuned here.
       has_encoder: whether an encoder reads the prompt.
-      setting: "auto", or the joint that is wanted.
+      setting: the joint that the user wants, or "auto".
       otherwise: the joint of a decoder that was never tuned here.
 
     Raises:
-      FlanError: no such joint, or another than "eos" for an encoder-decoder.
+      FlanError: an unknown joint, or a joint other than "eos" for an encoder-decoder.
 
     Example:
       >>> joint(trained=None, has_encoder=False), joint("eos", False), joint("eos", False, "space")
@@ -64,7 +64,7 @@ def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherw
         raise FlanError(f"joint is {values.shown(setting)}; it can be {', '.join(map(repr, JOINTS))}.")
     if has_encoder and setting not in (AUTO, EOS):
         raise FlanError(
-            f"joint is {setting!r}, and this model has an encoder, which reads the prompt apart from the answer: "
+            f"joint is {setting!r}, and this model has an encoder, which reads the prompt without the answer: "
             "leave the joint out, or write 'eos'."
         )
     if setting != AUTO:
@@ -73,7 +73,12 @@ def joint(trained: str | None, has_encoder: bool, setting: str = AUTO, *, otherw
 
 
 def joint_line(joint: str, setting: str = AUTO) -> str:
-    """One line for a user whose own texts are scored: what stands between prompt and answer, and who said so."""
+    """One line that tells a user which joint their own texts are scored with, and who chose it.
+
+    Example:
+      >>> joint_line("space", "space")
+      'joint space: a space stands between prompt and answer (as asked for)'
+    """
     meaning = {
         EOS: "prompt and answer each end with EOS, as in tuning",
         NEWLINE: "a line break stands between prompt and answer",
@@ -85,28 +90,28 @@ def joint_line(joint: str, setting: str = AUTO) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a dataset is asked and scored in a style; made by `of`.
+    """How a dataset is asked and scored in a style. Made by `of`.
 
     Attributes:
       record: the dataset.
       style: how its records become text.
       templates: the dataset's templates in the style, by their numbers.
-      numbers: those that the style uses, in its order.
-      forward: those of them that are evaluated, ascending.
-      exemplar_joint: between an exemplar's input and its answer.
-      exemplar_end: after an exemplar.
+      numbers: the numbers of the templates that the style uses, in its order.
+      forward: the numbers of the templates that are evaluated, ascending.
+      exemplar_joint: what stands between an exemplar's input and its answer.
+      exemplar_end: what stands after an exemplar.
       exemplar_budget: most tokens of exemplars and input together.
-      max_input_tokens: longest input with its exemplars, BOS and EOS included; fields are cut to fit.
-      max_target_tokens: longest target with its EOS; its end is cut.
-      trim: which end is cut of the field that a prompt ends with, "start" or "end"; others lose their end.
-      untuned_joint: between prompt and answer, for a decoder that was never tuned here.
-      untuned_stops: a generated answer ends before any of these, where its end is not marked by EOS.
-      premises: what stands before an option where its likelihood without the prompt is asked for (PMI), by template.
-        It may hold placeholders.
-      evidence: the record's input without instruction and options, whose likelihood given an option is asked for
-        (channel).
-      new_tokens_limit: most new tokens, if less than the metric allows.
-      version: of the protocol.
+      max_input_tokens: most tokens of an input with its exemplars, BOS and EOS. Fields of longer inputs are cut.
+      max_target_tokens: most tokens of a target with its EOS. Longer targets lose their end.
+      trim: which end of a prompt's last field is cut, "start" or "end". Other fields always lose their end.
+      untuned_joint: the joint for a decoder that was never tuned here.
+      untuned_stops: a generated answer ends before any of these texts, unless EOS marks its end.
+      premises: for each template, the text before an option when its likelihood without the prompt is scored (PMI). It
+        may hold placeholders.
+      evidence: the record's input without instruction and options. Its likelihood given an option is scored by
+        "channel".
+      new_tokens_limit: most new tokens, if this is less than the metric allows.
+      version: the version of the protocol.
     """
 
     record: Dataset
@@ -136,18 +141,18 @@ class Protocol:
 
     @property
     def ranked(self) -> bool:
-        """Whether options are ranked by their likelihoods; otherwise the answer is generated."""
+        """Whether options are ranked by their likelihoods. Otherwise the answer is generated."""
         return self.record.kind == CLASSIFICATION
 
     @property
     def variants(self) -> tuple[Protocol, ...]:
-        """How each of the dataset's variants is asked and scored, by itself; the protocol alone where it has none."""
+        """The protocol of each of the dataset's variants; this protocol alone if there are none."""
         own = catalog.variants(self.record)
         return (self,) if own == (self.record,) else tuple(dataclasses.replace(self, record=one) for one in own)
 
     @property
     def asks_all(self) -> bool:
-        """Whether a record may give several examples, all of which are asked: the turns of a conversation."""
+        """Whether one record can give several examples that are all asked: the turns of a conversation."""
         return self.record.expand is not None and not self.record.variants
 
     @property
@@ -157,7 +162,7 @@ class Protocol:
 
     @property
     def headline(self) -> str:
-        """The name of the metric that stands in tables."""
+        """The name of the metric that tables show."""
         return self.record.metrics[0]
 
     @property
@@ -168,56 +173,60 @@ class Protocol:
 
     @property
     def exemplar_room(self) -> int:
-        """Most tokens of exemplars and input together: the budget, or what a shorter input leaves of it."""
+        """Most tokens of exemplars and input together: the budget, or less if the input limit is smaller."""
         return min(self.exemplar_budget, self.max_input_tokens - 2)
 
     def input_room(self, has_bos: bool) -> int:
-        """Most tokens of an input's text, beside EOS (or another joint) and BOS."""
+        """Most tokens of an input's text, not counting BOS and EOS (or another joint)."""
         return self.max_input_tokens - 1 - has_bos
 
     def joint(self, trained: str | None, has_encoder: bool, setting: str = AUTO) -> str:
-        """What stands between prompt and answer, "eos", "newline", "space" or "joined".
+        """The joint between prompt and answer: "eos", "newline", "space" or "joined".
 
-        A prompt in GPT-3's manner goes on after a space, whatever a decoder was tuned with.
+        A prompt in GPT-3's manner always takes a space by default, whatever joint the decoder was tuned with.
 
         Args:
-          trained: the manifest's: "eos" or "newline", or None for a model that was never tuned here.
+          trained: the joint in the checkpoint's manifest, "eos" or "newline"; None for a model that was never tuned
+            here.
           has_encoder: whether an encoder reads the prompt.
-          setting: "auto", or the joint that is wanted.
+          setting: the joint that the user wants, or "auto".
 
         Raises:
-          FlanError: no such joint, another than "eos" for an encoder-decoder, or an encoder for what a chat template
-            wrote.
+          FlanError: an unknown joint, a joint other than "eos" for an encoder-decoder, or an encoder-decoder for a
+            dataset that a chat template wrote.
         """
         if self.record.written:
             if has_encoder:
                 raise FlanError(
                     f"{self.record.name} was written by a chat template, and this model has an encoder, which reads "
-                    "the prompt apart from the answer: prepare it without --chat."
+                    "the prompt without the answer: prepare it without --chat."
                 )
             return JOINED
         trained = None if self.style.words == styles.GPT3 else trained
         return joint(trained, has_encoder, setting, otherwise=self.untuned_joint)
 
     def stops(self, joint: str) -> tuple[str, ...]:
-        """What a generated answer ends before; nothing where EOS ends it."""
+        """The texts that end a generated answer; none if EOS ends it."""
         return () if joint == EOS else self.untuned_stops
 
     def shown_fields(self, number: int) -> tuple[str, ...]:
-        """The names of a record's own text fields that a template shows, or what stands for it in PMI; no options."""
+        """The record's text fields that a template, or its premise for PMI, shows. The options are not among them."""
         patterns = (self.templates[number].input, self.templates[number].target, self.premises[number])
         names = dict.fromkeys(name for pattern in patterns for name in placeholders(pattern))
         return tuple(name for name in names if name not in (OPTIONS, LETTERED, LETTER))
 
     def premise(self, number: int) -> str:
-        """What stands before an option of a template without its prompt (PMI); it may hold placeholders."""
+        """The text before an option of a template when it is scored without the prompt (PMI).
+
+        It may hold placeholders.
+        """
         return self.premises[number]
 
     def scored(self, fields: Mapping[str, str | Sequence[str]]) -> tuple[str, ...]:
-        """The options that are scored after a prompt: the letters where the prompt letters them.
+        """The options that are scored after a prompt; their letters if the style letters them.
 
         Args:
-          fields: of a record, in the style.
+          fields: the record's fields in the style.
         """
         options = tuple(fields[OPTIONS])
         return tuple(styles.LETTERS[: len(options)]) if self.style.lettered_options else options
@@ -228,10 +237,10 @@ class Protocol:
         max_target_tokens: int | None = None,
         max_new_tokens: int | None = None,
     ) -> Protocol:
-        """The same protocol with other limits; None leaves one as it is.
+        """The same protocol with other limits. An argument that is None leaves its limit as it is.
 
         Raises:
-          FlanError: one is no number of tokens.
+          FlanError: a limit is not a number of tokens.
         """
         changed: dict[str, Any] = {
             "max_input_tokens": max_input_tokens,
@@ -242,12 +251,15 @@ class Protocol:
 
     @property
     def text_digest(self) -> str:
-        """Identifies what inputs and targets depend on, besides the records: for stores and files of text."""
+        """A digest of everything that inputs and targets depend on besides the records.
+
+        For token stores and files of text.
+        """
         return _digest(self._text())
 
     @property
     def digest(self) -> str:
-        """Identifies the whole protocol, its metrics' versions included: for scores and predictions."""
+        """A digest of the whole protocol with the versions of its metrics. For scores and predictions."""
         return _digest(
             self._text()
             | {
@@ -258,7 +270,7 @@ class Protocol:
                 "premises": [self.premises[number] for number in self.forward],
                 "ranked": self.ranked,
                 **({"asked": "every turn"} if self.asks_all else {}),
-                **({"passage": self.record.passage} if self.record.passage else {}),  # which predictions say
+                **({"passage": self.record.passage} if self.record.passage else {}),  # predictions hold it
                 "new_tokens": self.new_tokens_limit if self.ranked else self.max_new_tokens,
                 "metrics": [[metric.name, sorted(metric.versions.items())] for metric in self.metrics],
             }
@@ -297,7 +309,7 @@ def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
     in_gpt3 = style.words == styles.GPT3
     every = styles.templates(record, style)
     premises = tuple(_tail(template.input) for template in every)
-    continues = not style.lettered_options  # the options go on with the prompt, so that its end is of their sentence
+    continues = not style.lettered_options  # the options continue the prompt's last sentence
     return Protocol(
         record=record,
         style=style,
@@ -309,7 +321,7 @@ def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
         exemplar_budget=_EXEMPLAR_BUDGET,
         max_input_tokens=MAX_INPUT_TOKENS,
         max_target_tokens=MAX_TARGET_TOKENS,
-        trim=START if in_gpt3 else END,  # the answer continues that field, so that its end has to stay
+        trim=START if in_gpt3 else END,  # the answer continues that field, so its end must stay
         untuned_joint=SPACE if in_gpt3 else NEWLINE,
         untuned_stops=record.gpt3_prompt.stop if in_gpt3 else _STOPS,
         premises=(record.gpt3_prompt.premise,) if in_gpt3 and continues and record.gpt3_prompt.premise else premises,
@@ -318,7 +330,7 @@ def of(record: Dataset, style: styles.TextStyle = styles.PAPER) -> Protocol:
 
 
 def _tail(pattern: str) -> str:
-    """What a prompt ends with after its last field, without what belongs to that field's own line."""
+    """The end of a prompt after its last field, without the rest of that field's own line."""
     tail = PLACEHOLDER.split(pattern)[-1]
     if not tail.startswith("\n") and "\n" in tail:
         tail = tail[tail.index("\n") :]

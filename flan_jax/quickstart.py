@@ -1,7 +1,10 @@
-"""A study of minutes: `python -m flan_jax.quickstart`.
+"""A first study in a few minutes.
 
-Takes Gemma 3 270M, asks it to make sentences of words, tunes it on the bundled samples of all other clusters, asks
-again, and draws what has changed. It is `python -m flan_jax.study` with gin/studies/quickstart.gin.
+python -m flan_jax.quickstart
+
+It takes Gemma 3 270M and asks it to make sentences of given words. Then it tunes the model on the bundled samples of
+all other clusters, asks again, and draws what has changed. It is the same as `python -m flan_jax.study` with
+gin/studies/quickstart.gin.
 """
 
 from __future__ import annotations
@@ -33,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL in TFDS's field names"
     )
     parser.add_argument("--model", default="", help=f"{GEMMA}, {_TINY}, or a checkpoint folder")
-    parser.add_argument("--steps", type=options.count_or_none, help="tuning steps, in place of the file's")
-    parser.add_argument("--max_examples", type=options.count, help="test examples, in place of the file's")
-    parser.add_argument("--to", default="runs/quickstart", type=options.path, help="where everything is written")
+    parser.add_argument("--steps", type=options.count_or_none, help="tuning steps, in place of those in the gin file")
+    parser.add_argument("--max_examples", type=options.count, help="test examples, in place of those in the gin file")
+    parser.add_argument(
+        "--to", default="runs/quickstart", type=options.path, help="folder for everything that is written"
+    )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     quiet_loggers()
     with one_line_errors():
@@ -47,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: argparse.Namespace, bindings: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
-    """Runs the study; returns what its study.json holds.
+    """Runs the study.
+
+    Returns:
+      What the study's study.json holds.
 
     Raises:
       FlanError: bad input of any step.
@@ -56,7 +64,7 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str], given: Sequence[
     model = arguments.model or _model()
     own = [f"STUDY_DIR = {arguments.to!r}", f"DATA = {arguments.data!r}", f"MODELS = ({model!r},)"]
     train: dict[str, Any] = {"TRAIN_STEPS": arguments.steps} if arguments.steps else {}
-    if model == _TINY:  # whose vocabulary is bytes: texts are four times as long
+    if model == _TINY:  # its vocabulary is bytes, so texts are four times as long
         train |= {"TASK_FEATURE_LENGTHS": None, "BATCH_SIZE": 1}
     settings = study.settings_of(
         [FILE],
@@ -72,7 +80,7 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str], given: Sequence[
 
 
 def _model() -> str:
-    """The packaged model, where it is installed."""
+    """The packaged model, if it is installed."""
     from flan_jax.formats import pretrained
 
     try:

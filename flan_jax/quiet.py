@@ -1,7 +1,7 @@
-"""What TensorFlow and its friends say where nothing is wrong is not shown; what may matter is.
+"""Hides messages of TensorFlow, libtpu and Python loggers that mean nothing to the user, and shows the others.
 
 TensorFlow writes "Could not find cuda drivers" and the like straight to standard error while it is imported, before its
-own TF_CPP_MIN_LOG_LEVEL counts. So that variable decides here too: 0 shows all of it, as on any other program.
+own TF_CPP_MIN_LOG_LEVEL has an effect. So that variable decides here too: with 0, everything is shown.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from types import ModuleType
 from typing import Any
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-_QUIET = "3"  # at 2 it calls the lack of a GPU an error; what really fails raises an exception
+_QUIET = "3"  # 2 would not do: TensorFlow calls the lack of a GPU an error. Real failures raise an exception
 _NO_TPU = {"TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}
-# Information and warnings in both of its forms; and errors that its own build makes, not the machine or the user.
+# Information and warnings in both of its formats; and errors about its own build, not about the machine or the user.
 _NOTHING_WRONG = re.compile(
     rb"WARNING: All log messages before absl::|[IW]\d{4} |\d{4}-\d\d-\d\d [\d:.]+: [IW] |"
     rb".* Unable to register cu\w+ factory|To enable the following instructions"
@@ -31,7 +31,7 @@ _NOTHING_WRONG = re.compile(
 
 
 def quiet_tensorflow() -> None:
-    """Keeps TensorFlow's import quiet, whoever imports it first; `import flan_jax` calls this."""
+    """Keeps the import of TensorFlow quiet, whoever imports it first. `import flan_jax` calls this."""
     if os.environ.setdefault(_LEVEL, _QUIET) != "0" and "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, _TensorFlowFinder())
 
@@ -42,30 +42,33 @@ def has_tpu() -> bool:
 
 
 def quiet_tpu() -> None:
-    """Keeps libtpu quiet on a machine without a TPU, where JAX tries it and goes on without; by `import flan_jax` too.
+    """Keeps libtpu quiet on a machine without a TPU, where JAX tries it and goes on without.
 
-    Where JAX_PLATFORMS names the platforms, JAX does not try it.
+    `import flan_jax` calls this. If JAX_PLATFORMS names the platforms, JAX does not try it.
     """
     if not os.environ.get("JAX_PLATFORMS"):
         describe_tpu()
 
 
 def describe_tpu() -> None:
-    """Tells libtpu the kind of the TPU and its hosts, where there is none: it complains of what it is not told."""
+    """Tells libtpu which kind of TPU it has and on which hosts, on a machine without one. Otherwise it complains."""
     if os.environ.get(_LEVEL) != "0" and not has_tpu():
         for name, value in _NO_TPU.items():
             os.environ.setdefault(name, value)
 
 
 def quiet_loggers() -> None:
-    """Keeps warnings of Python's loggers quiet that no user can mend; for the binaries, since it is the process's."""
+    """Hides warnings of Python loggers that no user can act on.
+
+    Only the binaries call it, since it affects the whole process.
+    """
     if os.environ.get(_LEVEL) != "0":
         for library in ("absl", "tensorflow"):
             logging.getLogger(library).setLevel(logging.ERROR)
 
 
 class _TensorFlowFinder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow once, by the other finders, and has it run with standard error filtered."""
+    """Finds TensorFlow through the other finders, once, and runs its import with filtered standard error."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "tensorflow":
@@ -89,14 +92,14 @@ class _TensorFlowFinder(importlib.abc.MetaPathFinder):
 
 @contextlib.contextmanager
 def _filtered_stderr() -> Iterator[None]:
-    """Holds back what is written to standard error, by C++ too; afterwards shows what is not known to be harmless.
+    """Holds back standard error, also what C++ writes. Afterwards shows all lines that are not known to be harmless.
 
-    Where the import fails, all of it is shown.
+    If the import fails, everything is shown.
     """
     try:
         sys.stderr.flush()
         true_stderr = os.dup(2)
-    except (AttributeError, OSError, ValueError):  # there is none
+    except (AttributeError, OSError, ValueError):  # there is no standard error
         yield
         return
     with tempfile.TemporaryFile() as held:

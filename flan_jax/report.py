@@ -3,8 +3,8 @@
 python -m flan_jax.report --runs untuned=runs/before tuned=runs/after 5_shots=runs/after_5_shots --output=runs/report
 python -m flan_jax.report --runs a=runs/a b1=runs/b1 b2=runs/b2 --group b=b1,b2 --output=runs/report
 
-The first run is the one that the others are compared with; the worst examples are the last run's. A folder may be one
-of ours (EVAL_OUTPUT_DIR), or what lm-evaluation-harness wrote with --output_path and --log_samples.
+The other runs are compared with the first one. The worst examples are those of the last run. A folder is an
+EVAL_OUTPUT_DIR, or what lm-evaluation-harness wrote with --output_path and --log_samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flan_jax.files import user_path
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.lazy import lazy_imports
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import reporting
 
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=DIR", help="finished evaluations")
     parser.add_argument(
-        "--output", required=True, type=options.path, help="folder for report.md, report.json, report.html"
+        "--output", required=True, type=options.path, help="folder for report.md, report.json and report.html"
     )
     parser.add_argument(
         "--group",
@@ -66,10 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="extend",
         default=[],
         metavar="NAME=RUN,RUN",
-        help="show these runs as one, mean and standard deviation over them; a RUN may be a pattern, as 'tuned seed *'",
+        help="show these runs as one, with mean and standard deviation; a RUN may be a pattern, such as 'tuned seed *'",
     )
     parser.add_argument(
-        "--contamination", type=options.path, help="what flan_jax.contamination wrote: adds clean subsets"
+        "--contamination",
+        type=options.path,
+        help="the file that flan_jax.contamination wrote; adds scores on clean subsets",
     )
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object, last line")
     with one_line_errors():

@@ -1,4 +1,4 @@
-"""Which code runs."""
+"""The revision of the running code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import flan_jax
 
 @functools.cache
 def code_revision() -> str:
-    """The commit of the code that runs, with "+changes" where files differ from it; the version where it has none."""
+    """The commit of the running code; outside a repository, the package version.
+
+    "+changes" is appended if files differ from the commit.
+    """
     package = Path(flan_jax.__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -19,7 +22,7 @@ def code_revision() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        if not git("ls-files", "__init__.py"):  # installed into somebody else's repository
+        if not git("ls-files", "__init__.py"):  # it is installed into somebody else's repository
             raise ValueError(package)
         changes = git("status", "--porcelain", "--untracked-files=no", "--", "..")
         return git("rev-parse", "HEAD") + ("+changes" if changes else "")

@@ -1,4 +1,7 @@
-"""Which splits of a source are a dataset's train, dev and test, as rules and as what they come to. No TensorFlow."""
+"""Which records of a source are a dataset's train, dev and test sets: the rules and how they are resolved.
+
+No TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,25 @@ from typing import Protocol
 
 from flan_jax.errors import FlanError
 
-TRAIN_CAP = 30_000  # examples a dataset may give to training (paper, section 2.1)
+TRAIN_CAP = 30_000  # most examples that a dataset gives to training (paper, section 2.1)
 DEV_SIZE = 200  # examples of a dev set (paper, appendix); small datasets have fewer
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Which TFDS splits a dataset's train, dev and test come from, as rules (paper, appendix).
+    """The rules from which TFDS splits a dataset's train, dev and test sets come (paper, appendix).
 
-    The rules are resolved against the real sizes by `resolve_splits`. Where `dev` names the split of `train`, the last
-    `dev_size` training examples become dev; otherwise the first `dev_size` of that split. `test_size` cuts a test set
-    from the end of the split of `train`, for sources with a single split. `exact` forbids any other split to stand in
-    for `test`, for variants that differ by their test split alone.
+    `resolve_splits` resolves them against the real sizes.
+
+    Attributes:
+      train: the split of the training examples; None if there are none.
+      dev: the split of the dev examples. If it is the split of `train`, dev is the last `dev_size` examples of it.
+        Otherwise dev is the first `dev_size` examples of its split.
+      test: the split of the test examples.
+      dev_size: number of dev examples.
+      test_size: number of test examples, cut from the end of the split of `train`. For sources with a single split.
+      train_start: number of the first training example.
+      exact: whether no other split may stand in for `test`. For variants that differ only in their test split.
     """
 
     train: str | None = "train"
@@ -34,7 +44,7 @@ class Splits:
 
 @dataclasses.dataclass(frozen=True)
 class SplitSlice:
-    """A half-open range of one TFDS split."""
+    """A half-open range of the records of one TFDS split."""
 
     split: str
     start: int
@@ -52,7 +62,7 @@ class SplitSlice:
 
 
 class HasSplits(Protocol):
-    """A dataset, as far as its splits go.
+    """Anything that has a name and split rules.
 
     Attributes:
       name: its name.
@@ -68,21 +78,22 @@ class HasSplits(Protocol):
 def resolve_splits(record: HasSplits, sizes: Mapping[str, int]) -> dict[str, SplitSlice]:
     """Resolves a dataset's split rules against the real sizes of its source.
 
-    A split that the source lacks may be there under the first word of its name (`train_xl` as `train`), as in a
-    folder of local JSONL. A source without the test split is treated like the datasets whose labelled test data
-    are not public: its dev split, or else `validation`, becomes test, and dev is cut from train. A dev cut from a
-    small train set shrinks to a quarter of it. A train set that is no longer than `train_start`, like a few local rows,
-    is taken from its beginning.
+    - If the source lacks a split, the first word of its name is tried (`train` for `train_xl`), as in a folder of local
+      JSONL.
+    - If the source lacks the test split, the dev split, or else `validation`, becomes test, and dev is cut from train.
+      The paper does the same for datasets whose labelled test data are not public.
+    - A dev set that is cut from a small train set shrinks to a quarter of it.
+    - If the train set has no more than `train_start` records, as with a few local rows, it is taken from its beginning.
 
     Args:
       record: the dataset.
-      sizes: number of records by TFDS split name.
+      sizes: number of records of each TFDS split, by name.
 
     Returns:
-      `train`, `validation` (dev) and `test`, those that have records.
+      The slices of `train`, `validation` (dev) and `test` that have records.
 
     Raises:
-      FlanError: neither train nor test data are there.
+      FlanError: the source has neither train nor test data.
 
     Example:
       >>> from flan_jax import catalog

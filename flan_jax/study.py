@@ -1,14 +1,14 @@
-"""Runs an experiment of the paper, from the data to its tables and figures.
+r"""Runs an experiment of the paper, from the data to its tables and figures.
 
 python -m flan_jax.study --gin_file=studies/held_out_clusters.gin --budget=small \
   --gin.STUDY_DIR="'studies'" --gin.DATA="'data'"
 python -m flan_jax.study --list
 
-It plans what has to be tuned and evaluated, leaves out what is done, runs the rest one after another and writes
-STUDY_DIR/<study>/study.html. Interrupted, the same command goes on. --dry_run shows the plan with times and runs
-nothing; --units=FILE writes it for a launcher (--units of `flan_jax.launch.tpu_vm`, `gke`, `xm_launch`), after which
-the same command here collects. --budget is one of tiny, small and paper: files of gin/studies/budgets, read after the
-study's own.
+It plans what has to be tuned and evaluated, skips what is done, runs the rest one after another, and writes
+STUDY_DIR/<study>/study.html. After an interruption, the same command goes on. --dry_run shows the plan with times and
+runs nothing. --units=FILE writes the plan for a launcher (`flan_jax.launch.tpu_vm`, `gke` and `xm_launch` read it with
+--units); when the launcher is done, the same command here collects the results. --budget is tiny, small or paper: a
+file of gin/studies/budgets, which is read after the study's own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from flan_jax.lazy import lazy_imports
 from flan_jax.quiet import quiet_loggers
 from flan_jax.values import Whole
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.studies import document, kinds, operations, records
     from flan_jax.studies import plan as plans
     from flan_jax.studies import settings as studied
@@ -45,7 +45,7 @@ _DEFAULT_BUDGET = "small"
 
 
 def unit_of(step: plans.Step) -> work.Unit:
-    """A step as launchers start it."""
+    """A step of the plan as launchers start it."""
     job = {plans.TRAIN: work.TRAIN, plans.EVAL: work.EVAL}.get(step.job, work.PROGRAM)
     done = step.done if step.job == plans.CONVERT else ""  # there as a whole or not at all, and refused where it is
     return work.Unit(step.name, job, step.argv, step.output, step.after, done)
@@ -61,19 +61,19 @@ def run(
     execute: Callable[[work.Unit, int], int] = work.run_here,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Plans a study, runs what is left, and writes its tables and figures.
+    """Plans a study, runs what is left to do, and writes its tables and figures.
 
     Args:
       settings: see `studies.settings.study`.
-      again: the command line, for whoever repeats it.
-      dry_run: show the plan and run nothing.
-      units: write the units that are left to this file, for a launcher, and run nothing.
-      restarts: how often a step that was preempted or hung is started again without progress.
-      execute: runs a unit; gives its exit status.
+      again: the command line, for messages that say how to repeat it.
+      dry_run: whether to show the plan and run nothing.
+      units: a file to which the remaining units are written for a launcher; nothing is run then.
+      restarts: how often a step that was preempted or hung, and made no progress, is started again.
+      execute: runs a unit and returns its exit status.
       say: prints a line.
 
     Returns:
-      What study.json holds; of a dry run, the plan.
+      What study.json holds; for a dry run, the plan.
 
     Raises:
       FlanError: bad input, a step that failed, or scores that do not belong together.
@@ -136,13 +136,13 @@ def settings_of(
     train: Mapping[str, Any] | None = None,
     evaluate: Mapping[str, Any] | None = None,
 ) -> studied.Settings:
-    """The settings that gin files and bindings describe.
+    """Reads the settings of a study from gin files and bindings.
 
     Args:
       files: gin files.
-      bindings: of the command line.
-      train: macros over those of TRAIN.
-      evaluate: macros over those of EVAL.
+      bindings: the bindings of the command line.
+      train: macros that override those of TRAIN.
+      evaluate: macros that override those of EVAL.
 
     Raises:
       FlanError: bad input.
@@ -196,7 +196,7 @@ def _time(seconds: float | None) -> str:
 
 
 def _counted(step: dict) -> bool:
-    """Whether operations alone say how long a step takes."""
+    """Whether the number of operations alone decides how long a step takes."""
     return step["seconds"] is not None and not step["from"]
 
 
@@ -215,20 +215,24 @@ def _summary(plan: Sequence[dict]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line and the gin configuration, and runs the study."""
+    """Parses the command line and the gin files, and runs the study."""
     given = list(sys.argv[1:] if argv is None else argv)
     parser = options.Parser(
         prog="python -m flan_jax.study",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--gin_file=FILE and --gin.NAME=VALUE configure the study; macros are listed in gin/studies/study.gin.",
+        epilog="--gin_file=FILE and --gin.NAME=VALUE configure the study; gin/studies/study.gin lists the macros.",
     )
     parser.add_argument(
-        "--budget", choices=BUDGETS, default=_DEFAULT_BUDGET, help="how much: a file of studies/budgets"
+        "--budget", choices=BUDGETS, default=_DEFAULT_BUDGET, help="how much to compute: a file of studies/budgets"
     )
     parser.add_argument("--dry_run", action="store_true", help="show the plan and run nothing")
-    parser.add_argument("--units", type=options.path, help="write what is left to do for a launcher, and run nothing")
-    parser.add_argument("--restarts", type=options.of(Whole(0)), default=0, help="of a step without progress")
+    parser.add_argument(
+        "--units", type=options.path, help="write the remaining steps for a launcher to this file, and run nothing"
+    )
+    parser.add_argument(
+        "--restarts", type=options.of(Whole(0)), default=0, help="how often to start a step again that made no progress"
+    )
     parser.add_argument("--list", action="store_true", help="list the studies")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, last line")
     quiet_loggers()

@@ -1,15 +1,17 @@
-"""Styles of the text: with instructions, or as the studies want it (paper, sections 4.2 to 4.4). No TensorFlow.
+"""Styles: how records become text, with instructions or as the paper's studies need it (sections 4.2 to 4.4).
 
-A style is a choice of templates for a dataset, and of what is done to its options. It has a name, which stands at the
-end of the names of tasks, mixtures and prepared folders: `flan_rte_no_template`, `flan_without_nli_4_templates`.
+No TensorFlow.
+
+A style chooses templates of a dataset and says what is done to the options. Its name is the last part of the names of
+tasks, mixtures and prepared folders: `flan_rte_no_template`, `flan_without_nli_4_templates`.
 
 - `no_template`: bare inputs and outputs.
 - `dataset_name`: bare inputs, with the cluster and the dataset in front.
 - `without_options`: the instructions, without the block of answer options.
-- `<n>_templates`: only n of the templates: the first n of an order in which the inverted ones stand evenly spread.
+- `<n>_templates`: only n of the templates: the first n of an order in which the inverted ones are spread evenly.
 - `shuffled_options`: the options in an order that a hash of the record gives.
-- `lettered_options`: the options stand as "A. ..." in the prompt, and the answer is the letter, of up to 26 options.
-- `<k>_shots`: up to k exemplars in front of the input, as many as fit; each example has its own.
+- `lettered_options`: the prompt shows the options as "A. ...", and the answer is the letter; for up to 26 options.
+- `<k>_shots`: up to k exemplars in front of the input, as many as fit. Each example has its own.
 - `<k>_shared_shots`: the same, but all examples of a dataset and template have the same ones.
 - `gpt3`: prompts in GPT-3's manner, for a model that was never tuned.
 
@@ -34,7 +36,7 @@ INSTRUCTIONS, NO_TEMPLATE, DATASET_NAME, GPT3 = "instructions", "no_template", "
 MAX_SHOTS = 16  # paper, section 4.4
 LETTERS = string.ascii_uppercase
 
-_PARTS = (  # each group is named after the attribute that it sets, shared_shots after two
+_PARTS = (  # each group is named after the attribute that it sets; shared_shots sets two
     r"(?P<words>instructions|no_template|dataset_name|gpt3)",
     r"(?P<with_options>without_options)",
     r"(?P<shuffled_options>shuffled_options)",
@@ -68,9 +70,9 @@ class TextStyle:
     Attributes:
       words: "instructions", "no_template", "dataset_name" or "gpt3".
       with_options: whether instructions show the options.
-      shuffled_options: whether the options stand in an order of their own in each record.
+      shuffled_options: whether each record has its options in an order of its own.
       lettered_options: whether the options are lettered and the answer is a letter.
-      num_templates: so many templates are used, inverted ones among them in about their share (`numbers`).
+      num_templates: how many templates are used. About the usual share of them is inverted; see `numbers`.
       shots: most exemplars in front of an input.
       shared: whether all examples of a dataset and template have the same exemplars.
     """
@@ -86,7 +88,7 @@ class TextStyle:
     def __post_init__(self) -> None:
         instructed = self.words == INSTRUCTIONS
         if not instructed and not (self.with_options and self.num_templates == TEMPLATES_PER_DATASET):
-            raise FlanError(f"style {self.words!r} has one wording and shows no options: leave the rest of it out.")
+            raise FlanError(f"style {self.words!r} has one template and shows no options: use it alone.")
         if self.shuffled_options and not (instructed and self.with_options):
             raise FlanError("shuffled_options needs instructions that show the options.")
         if self.lettered_options and not ((instructed or self.words == GPT3) and self.with_options):
@@ -100,7 +102,7 @@ class TextStyle:
 
     @property
     def name(self) -> str:
-        """The style's name; "instructions" for the paper's own."""
+        """The style's name; "instructions" for the paper's own style."""
         parts = [
             "" if self.words == INSTRUCTIONS else self.words,
             "" if self.with_options else "without_options",
@@ -118,17 +120,17 @@ class TextStyle:
 
     @property
     def restyles_options(self) -> bool:
-        """Whether options differ from the fields', in order or in words, or are lettered."""
+        """Whether the style changes the options: their order, their words, or by letters."""
         return self.shuffled_options or self.lettered_options or self.words == GPT3
 
     @property
     def draws(self) -> bool:
-        """Whether something of a prompt is drawn by a seed: exemplars, or the order of options."""
+        """Whether a seed decides part of a prompt: the exemplars or the order of the options."""
         return bool(self.shots) or self.shuffled_options
 
     @property
     def suffix(self) -> str:
-        """What the style adds to a name: nothing for the paper's own."""
+        """What the style appends to a name; nothing for the paper's own style."""
         return "" if self.name == INSTRUCTIONS else f"_{self.name}"
 
 
@@ -136,10 +138,10 @@ PAPER = TextStyle()
 
 
 def parse(name: str) -> TextStyle:
-    """The style of a name, such as "no_template" or "without_options_5_shots".
+    """The style with a name such as "no_template" or "without_options_5_shots".
 
     Raises:
-      FlanError: it is no style.
+      FlanError: there is no such style.
 
     Example:
       >>> style = parse("without_options_5_shots")
@@ -181,10 +183,10 @@ def parse(name: str) -> TextStyle:
 
 
 def split_name(name: str) -> tuple[str, TextStyle]:
-    """A task's or mixture's name without its style, and the style.
+    """Splits a task's or mixture's name into the name without its style, and the style.
 
     Raises:
-      FlanError: parts of styles that exclude each other.
+      FlanError: the style has parts that exclude each other.
 
     Example:
       >>> base, style = split_name("flan_without_nli_5_shots")
@@ -200,10 +202,10 @@ def split_name(name: str) -> tuple[str, TextStyle]:
 
 
 def templates(record: Dataset, style: TextStyle) -> tuple[Template, ...]:
-    r"""A dataset's templates in a style, by their numbers; without instructions there is one.
+    r"""A dataset's templates in a style, by their numbers. Styles without instructions have one.
 
-    All of the dataset's own are there, so that a number names the same template in every style; `numbers` are those
-    that the style uses.
+    All templates of the dataset are there, so that a number means the same template in every style. `numbers` says
+    which of them the style uses.
 
     Example:
       >>> from flan_jax import catalog
@@ -223,28 +225,36 @@ def templates(record: Dataset, style: TextStyle) -> tuple[Template, ...]:
 
 
 def numbers(record: Dataset, style: TextStyle) -> tuple[int, ...]:
-    """Numbers of the templates that a style uses, in its order.
+    """The numbers of the templates that a style uses, in its order.
 
-    Of the first n, about n times the share of inverted templates are inverted, and the first is forward: a study of the
-    number of templates would otherwise be one of inverted templates, which stand last in the catalog.
+    The first template is forward. Among the first n, inverted templates have about the same share as among all. They
+    stand last in the catalog, so the catalog's order would make a study of the number of templates one of inverted
+    templates.
 
     Example:
       >>> from flan_jax import catalog
       >>> numbers(catalog.dataset("rte"), parse("4_templates"))
       (0, 1, 8, 2)
     """
-    every = range(min(style.num_wordings, len(record.templates)))  # datasets of one's own may have fewer
+    every = range(min(style.num_wordings, len(record.templates)))  # a user's own datasets may have fewer
     if len(every) == len(record.templates) or style.words != INSTRUCTIONS:
         return tuple(every)
     forward = list(record.forward_templates)
     inverted = [i for i, t in enumerate(record.templates) if not t.is_forward]
     whole = len(record.templates)
-    counts = [(2 * n * len(inverted) + whole) // (2 * whole) for n in range(len(every) + 1)]  # inverted, of the first n
+    # Number of inverted templates among the first n.
+    counts = [(2 * n * len(inverted) + whole) // (2 * whole) for n in range(len(every) + 1)]
     return tuple(inverted[counts[n]] if counts[n + 1] > counts[n] else forward[n - counts[n]] for n in every)
 
 
 def forward_templates(record: Dataset, style: TextStyle) -> tuple[int, ...]:
-    """Numbers of the templates that are evaluated, ascending."""
+    """The numbers of the templates that are evaluated, ascending.
+
+    Example:
+      >>> from flan_jax import catalog
+      >>> forward_templates(catalog.dataset("rte"), parse("4_templates"))
+      (0, 1, 2)
+    """
     every = templates(record, style)
     return tuple(sorted(number for number in numbers(record, style) if every[number].is_forward))
 
@@ -252,15 +262,15 @@ def forward_templates(record: Dataset, style: TextStyle) -> tuple[int, ...]:
 def restyled_options(
     record: Dataset, style: TextStyle, record_id: str, options: Sequence[str], answer: str, seed: int = 0
 ) -> tuple[list[str], str]:
-    """A record's options and answer as a style wants them.
+    """A record's options and answer as a style shows them.
 
     Args:
-      record: the dataset, of classification.
+      record: the dataset; it must be classification.
       style: the style.
-      record_id: names the record.
-      options: as `fields` gives them.
+      record_id: the record's id.
+      options: the options that `fields` gives.
       answer: one of them.
-      seed: of the shuffling.
+      seed: the seed of the shuffling.
 
     Returns:
       (options, answer): in another order, or in GPT-3's words.
@@ -276,14 +286,14 @@ def restyled_options(
 
 
 def lettered(style: TextStyle, options: Sequence[str], answer: str) -> dict[str, str]:
-    """The fields of lettered options: the block that a prompt shows, and the answer's letter.
+    """The fields for lettered options: the block that a prompt shows, and the letter of the answer.
 
-    In GPT-3's manner a space stands before every letter, as before the one that is scored, so that tokenizers see the
-    same token.
+    In GPT-3's manner a space stands before every letter in the block, as it does before the letter that is scored. So
+    tokenizers see the same token in both places.
 
     Args:
-      style: the style, with lettered options.
-      options: as the style wants them.
+      style: a style with lettered options.
+      options: the options in the style.
       answer: one of them.
 
     Raises:
@@ -296,8 +306,8 @@ def lettered(style: TextStyle, options: Sequence[str], answer: str) -> dict[str,
     return {LETTERED: "\n".join(lines), LETTER: LETTERS[list(options).index(answer)]}
 
 
-# Words that lose their capital letter in the middle of a sentence. Closed classes, so that no name is among them, and
-# the nouns without an article that choices of COPA begin with.
+# Words that lose their capital letter in the middle of a sentence: closed classes, which hold no names, and the nouns
+# without an article that choices of COPA begin with.
 _NO_NAMES = frozenset(
     """
     a an the this that these those he she it we you they there here his her hers its my mine our your their one no some
@@ -311,7 +321,7 @@ _NO_NAMES = frozenset(
 
 
 def in_mid_sentence(text: str) -> str:
-    """A sentence as it goes on with another one: its first letter in lower case, unless it is "I" or may be a name.
+    """A sentence as it continues another one: it starts in lower case, unless with "I" or with what may be a name.
 
     Example:
       >>> in_mid_sentence("The man left."), in_mid_sentence("Berlin was far.")

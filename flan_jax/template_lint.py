@@ -1,6 +1,6 @@
-"""Proves what can be proved of a dataset's templates: a linter, run by the tests and by `browse --lint`.
+"""The linter of templates, run by the tests and by `browse --lint`.
 
-`lint` finds what is wrong with certainty. `lint_wording` finds, by words, what a reader would stumble over: a question
+`lint` finds what is certainly wrong. `lint_wording` compares words to find what a reader would stumble over: a question
 that the options do not answer, a form of the answer that is not announced, talk of options that are not shown.
 """
 
@@ -23,14 +23,14 @@ from flan_jax.templates import (
     render,
 )
 
-MIN_FORWARD = 7  # of the templates of a dataset
+MIN_FORWARD = 7  # templates of a dataset
 
 
 def lint(dataset: Dataset, examples: Sequence[Fields]) -> list[str]:
-    """Proves what can be proved of a dataset's templates; returns the findings, one line each.
+    """Checks a dataset's templates and returns what is certainly wrong, one line for each finding.
 
     Args:
-      dataset: the record whose templates are checked.
+      dataset: the dataset whose templates are checked.
       examples: fields of a few records of the dataset, at least one.
     """
     found = _lint_set(dataset)
@@ -50,7 +50,7 @@ def lint(dataset: Dataset, examples: Sequence[Fields]) -> list[str]:
 def _lint_set(dataset: Dataset) -> list[str]:
     found = []
     templates = dataset.templates
-    is_own = own_samples(dataset.name) is not None  # which may have fewer, and need one to be evaluated
+    is_own = own_samples(dataset.name) is not None  # an own dataset may have fewer, and one to be evaluated is enough
     if len(templates) != TEMPLATES_PER_DATASET and not is_own:
         found.append(f"{dataset.name}: has {len(templates)} templates, not {TEMPLATES_PER_DATASET}")
     forward = sum(t.is_forward for t in templates)
@@ -111,7 +111,7 @@ _SPEAKS_OF_OPTIONS = re.compile(
 
 
 def _lint_open_input(template: Template) -> list[str]:
-    """Whether the template still makes sense where its options are not shown."""
+    """Whether the template still makes sense if its options are not shown."""
     found = []
     if template.open_input and OPTIONS not in placeholders(template.input):
         found.append("open_input is for templates that show options")
@@ -163,7 +163,11 @@ def _lint_fields(dataset: Dataset, example: Fields) -> list[str]:
 
 
 def lint_labels(dataset: Dataset, tfds_names: Sequence[str]) -> list[str]:
-    """Compares a dataset's labels with the ClassLabel names of its TFDS builder, in order."""
+    """Compares a dataset's labels with the ClassLabel names of its TFDS builder, in order.
+
+    Returns:
+      Findings, one line each; none if the labels agree.
+    """
     declared = [name for name, _ in dataset.labels]
     if declared != list(tfds_names):
         return [f"{dataset.name}: labels are declared as {declared}, but TFDS has {list(tfds_names)}"]
@@ -199,7 +203,7 @@ _SPEAKS_OF_MARKING = re.compile(
     r"\b(options?|choices?|choose|pick|select|tick|circle|listed|mark (the|one|a|your)|multiple[- ]choice)\b",
     re.IGNORECASE,
 )
-# What must not be asked where "it cannot be told" is an option: what is left open follows no more than what is false.
+# What must not be asked if "it cannot be told" is an option: neither an open nor a false statement follows.
 _ASKS_FOR_PROOF = re.compile(
     r"\b(follows?|concluded?|infer|inferred|impl(y|ies|ied)|entails?|entailed|prove|proven|proves|proof|support|supports"
     r"|supported|backs?( it| this| that)? up|a fact|certain|know for sure|take .{0,30}to be true|call .{0,30}true|valid"
@@ -231,20 +235,20 @@ _BROKEN_TOKENS = (
     (re.compile(r"``|(?<=\w) ''|'' (?=\w)"), "quotation marks of a tokenizer"),
     (re.compile(r"(?<=[\w.,]) ' (?=\w)"), "an apostrophe between spaces"),
 )
-# Whose source is tokenized, and whose `fields` undo that; others are shown as their source has them.
+# Datasets whose source is tokenized; their `fields` undo that. Other sources are shown as they are.
 _DETOKENIZED = frozenset({"glue_mrpc", "paws_wiki", "trec"})
-_ASKS_ITSELF = frozenset({"bool_q"})  # the record has a question of its own, to which the options are the answers
+_ASKS_ITSELF = frozenset({"bool_q"})  # the record has its own question, which the options answer
 
 
 def lint_wording(dataset: Dataset, examples: Sequence[Fields] = ()) -> dict[int | None, list[str]]:
-    """What a reader would stumble over, as far as it can be told by words; see the module.
+    """What a reader might stumble over, as far as comparing words can tell; the module says more.
 
     Args:
-      dataset: the record whose templates are read.
-      examples: fields of some of its records; without any, the fields themselves are not looked at.
+      dataset: the dataset whose templates are read.
+      examples: fields of some of its records; without them, the fields are not checked.
 
     Returns:
-      Findings by template number, and under None those about the fields; without findings nothing.
+      Findings by template number; findings about the fields are under None. Empty if there are none.
     """
     found: dict[int | None, list[str]] = {None: _lint_texts(dataset, examples)}
     for number, template in enumerate(dataset.templates):
@@ -255,7 +259,7 @@ def lint_wording(dataset: Dataset, examples: Sequence[Fields] = ()) -> dict[int 
 
 
 def _names(text: str, words: Iterable[str]) -> bool:
-    """Whether a text names all of some words, whatever their case."""
+    """Whether a text holds all of the words, in upper or lower case."""
     return all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in words)
 
 
@@ -264,7 +268,7 @@ def _answers_yes_or_no(dataset: Dataset) -> bool:
 
 
 def _lint_open_wording(dataset: Dataset, template: Template) -> list[str]:
-    """Whether the open form can be answered by someone who is shown no options."""
+    """Whether a person who is shown no options can answer the open form."""
     shown = template.without_options.input
     text = PLACEHOLDER.sub("_", shown)
     words = dataset.label_words if dataset.labels else ()
@@ -272,13 +276,13 @@ def _lint_open_wording(dataset: Dataset, template: Template) -> list[str]:
     if words and not _answers_yes_or_no(dataset):
         return [] if _names(text, ends) else [f"its open form does not name the labels ({', '.join(ends)})"]
     if {"first", "second"} <= set(placeholders(shown)):
-        return []  # the record's own two candidates are in sight
+        return []  # the prompt shows the record's two candidates
     spoken = (_SPEAKS_OF_MARKING if words else _SPEAKS_OF_CHOOSING).search(text)
     return [f"its open form speaks of choosing ({spoken.group().strip()!r})"] if spoken else []
 
 
 def _lint_question(dataset: Dataset, template: Template) -> list[str]:
-    """Whether the options are answers to what is asked."""
+    """Whether the options answer the question."""
     if not dataset.labels:
         return []
     found = []
@@ -299,21 +303,21 @@ def _lint_question(dataset: Dataset, template: Template) -> list[str]:
     either = _EITHER_OR.search(text)
     of_labels = " ".join(dataset.label_words)
     if either and all(word and _names(of_labels, [word]) for word in either.groups()[:2]):
-        return found  # "same or different", of "the same meaning" and "different meanings"
+        return found  # "same" or "different", next to "the same meaning" or "different meanings"
     if either and not any(_names(text, [word]) for word in dataset.label_words):
         found.append(f"speaks of {either.group()!r}, which are not the options")
     return found
 
 
 def _lint_target(template: Template) -> list[str]:
-    """Whether the prompt announces each label that the target has ("Question:")."""
+    """Whether the prompt announces each label ("Question:") that the target has."""
     literals = (piece.strip() for piece in PLACEHOLDER.split(template.target)[0::2])
     missing = [piece for piece in literals if re.search(r"\w", piece) and piece.lower() not in template.input.lower()]
     return [f"the target has {piece!r}, which the prompt does not announce" for piece in missing]
 
 
 def _lint_texts(dataset: Dataset, examples: Sequence[Fields]) -> list[str]:
-    """Fields that are joined so that they cannot be taken apart, or still look tokenized."""
+    """Fields that are joined so that they cannot be taken apart, or that still look tokenized."""
     shown = {name for t in dataset.templates for name in placeholders(f"{t.input}{t.target}")}
     found = []
     for name in sorted(shown):

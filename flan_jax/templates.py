@@ -1,8 +1,8 @@
-"""Instruction templates: parse and render.
+"""Instruction templates: parsing and rendering.
 
-A template is a pair of patterns over a dataset's fields (paper, section 2.1 and appendix G). `{field}` stands for
-a scalar field, `{options}` for the block of answer choices: the word `OPTIONS:` and one choice a line after `- `.
-A forward template asks for the answer; an inverted one turns the task around and is never evaluated.
+A template is a pair of patterns over a dataset's fields (paper, section 2.1 and appendix G). `{field}` stands for a
+text field. `{options}` stands for the block of answer options: the line `OPTIONS:`, then one option on each line, after
+`- `. A forward template asks for the answer. An inverted one turns the task around and is never evaluated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from flan_jax.errors import FlanError
 from flan_jax.lazy import lazy_imports
 
-with lazy_imports():  # rendering in Python, linting and training need no TensorFlow
+with lazy_imports():  # only rendering in TensorFlow needs it
     import tensorflow as tf
 
 FORWARD = "forward"
@@ -28,7 +28,7 @@ TEMPLATES_PER_DATASET = 10
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
-Fields = Mapping[str, Any]  # of a record: a str each, and options, a sequence of them
+Fields = Mapping[str, Any]  # of a record: texts, and under `options` a sequence of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Template:
       input: the prompt, with `{field}` placeholders and, for classification, `{options}`.
       target: what the model should say; `{answer}` in every forward template.
       direction: "forward" or "inverted".
-      open_input: the prompt's wording where the options are not shown, for a template that speaks of them ("which of
-        the choices ..."); empty where `input` without its block does.
+      open_input: the prompt for use without options, if `input` speaks of them ("which of the choices ..."). If it is
+        empty, `input` without its block is used.
     """
 
     input: str
@@ -50,12 +50,12 @@ class Template:
 
     @property
     def is_forward(self) -> bool:
-        """Whether the template asks for the answer (only these are evaluated)."""
+        """Whether the template asks for the answer. Only forward templates are evaluated."""
         return self.direction == FORWARD
 
     @property
     def without_options(self) -> Template:
-        r"""The same template with the options not shown: its `open_input`, or its input less the block.
+        r"""The same template with the options not shown: its `open_input`, or its input without the block.
 
         Example:
           >>> Template("{review}\n\n{options}\n\nGood or bad?").without_options.input
@@ -66,7 +66,7 @@ class Template:
 
     @property
     def lettered(self) -> Template:
-        """The same template with the options lettered, and the letter as the answer; an inverted one stays as it is."""
+        """The same template with lettered options and the letter as the answer. An inverted template stays as it is."""
         if not self.is_forward or "{options}" not in self.input:
             return self
         shown = self.input.replace("{options}", f"OPTIONS:\n{{{LETTERED}}}")
@@ -75,18 +75,18 @@ class Template:
 
 @dataclasses.dataclass(frozen=True)
 class Gpt3Prompt:
-    """How a model that was never tuned is asked, in GPT-3's manner: the answer is how the text goes on.
+    """A prompt in GPT-3's manner, for a model that was never tuned: the answer continues the text.
 
     Attributes:
-      input: the prompt; it has no `{options}` and does not end in white space. The continuation follows after a space.
-      words: for classification with label words, what stands for each of them as a continuation, in label order; empty
-        where the options themselves continue the prompt.
-      stop: where a generated continuation ends: as in the paper at a blank line, which also stands before the next
-        exemplar, or at the next "Q:"; a dataset whose answers are one line ends them at its end.
-      premise: what stands before an option where its likelihood without the prompt is asked for (PMI); default the
-        prompt's own end, after its last field.
-      mid_sentence: whether the options go on with a sentence of the prompt, so that they begin in lower case, where
-        English has it so.
+      input: the prompt. It has no `{options}` and does not end in white space; the answer follows after a space.
+      words: for classification, the text that continues the prompt for each label, in label order. Empty if the options
+        themselves continue it.
+      stop: the texts that end a generated answer: a blank line, as in the paper, or the next "Q:". The blank line also
+        stands before the next exemplar. If a dataset's answers are one line, a line break ends them.
+      premise: the text before an option when its likelihood without the prompt is scored (PMI). By default the end of
+        the prompt after its last field.
+      mid_sentence: whether the options continue a sentence of the prompt. They then begin in lower case where English
+        wants it.
     """
 
     input: str
@@ -97,13 +97,13 @@ class Gpt3Prompt:
 
     @property
     def lettered(self) -> Template:
-        """The prompt as a template that letters the options: they stand before "Answer:", which the letter follows."""
+        """The prompt as a template with lettered options. They stand before "Answer:", and the letter follows it."""
         question = re.sub(r"\n(Answer\b[^\n{}]*|Yes or no|A):$", "", self.input)
         return Template(f"{question}\n{{{LETTERED}}}\nAnswer:", f"{{{LETTER}}}")
 
 
 def placeholders(pattern: str) -> list[str]:
-    """The field names of a pattern, in order, with repeats.
+    """The field names in a pattern, in order, with repeats.
 
     Example:
       >>> placeholders("{premise} So {premise}? {options}")
@@ -114,14 +114,19 @@ def placeholders(pattern: str) -> list[str]:
 
 @functools.cache
 def pieces(pattern: str) -> tuple[tuple[str, str | None], ...]:
-    """Splits a pattern into (literal, field) pairs; the last field is None."""
+    """Splits a pattern into pairs of a literal text and the field after it; the last field is None.
+
+    Example:
+      >>> pieces("Review: {review} Good?")
+      (('Review: ', 'review'), (' Good?', None))
+    """
     parts = PLACEHOLDER.split(pattern)
     fields: list[str | None] = [*parts[1::2], None]
     return tuple(zip(parts[0::2], fields, strict=True))
 
 
 def options_block(options: Sequence[str]) -> str:
-    r"""The answer choices as the prompt shows them (paper, section 2.3).
+    r"""The answer options as the prompt shows them (paper, section 2.3).
 
     Example:
       >>> options_block(["yes", "no"])
@@ -145,7 +150,7 @@ def _text(fields: Fields, name: str, pattern: str) -> str:
 
 
 def fill(pattern: str, fields: Fields) -> str:
-    r"""Renders one pattern in Python.
+    r"""Fills a pattern with a record's fields, in Python.
 
     Raises:
       FlanError: a placeholder names no field, or a list other than `options`.
@@ -160,11 +165,14 @@ def fill(pattern: str, fields: Fields) -> str:
 
 
 def render(template: Template, fields: Fields) -> tuple[str, str]:
-    r"""Renders a template in Python: (inputs, targets).
+    r"""Renders a template in Python.
 
     Args:
       template: the template.
-      fields: scalar fields as str; `options` as a list of str.
+      fields: text fields as str; `options` as a list of str.
+
+    Returns:
+      (inputs, targets).
 
     Raises:
       FlanError: a placeholder names no field.
@@ -187,15 +195,18 @@ def render(template: Template, fields: Fields) -> tuple[str, str]:
 
 
 def render_tensors(templates: Sequence[Template], fields: Mapping[str, Any], template_index: Any) -> tuple[Any, Any]:
-    """Renders the chosen template in TensorFlow string operations: (inputs, targets), scalar string tensors.
+    """Renders the chosen template in TensorFlow.
 
-    All templates become one table of literals and field numbers, so the graph has no branch per template: it gathers
-    a row of the table, gathers the fields that the row names, and joins.
+    All templates become one table of literals and field numbers, so the graph has no branch for each template. It
+    gathers a row of the table and the fields that the row names, and joins them.
 
     Args:
       templates: the dataset's templates.
       fields: scalar string tensors, and `options` as a 1-D string tensor.
       template_index: scalar integer tensor.
+
+    Returns:
+      (inputs, targets), scalar string tensors.
 
     Raises:
       FlanError: a placeholder names no field.
@@ -213,7 +224,7 @@ def render_tensors(templates: Sequence[Template], fields: Mapping[str, Any], tem
 
 
 def _render_column(patterns: Sequence[str], names: list[str], values_F1: Any, template_index: Any) -> Any:
-    """Renders row `template_index` of the piece table of `patterns` from the values of F fields and ""."""
+    """Renders row `template_index` of the table of `patterns`; `values_F1` holds the F fields and ""."""
     number = {name: i for i, name in enumerate(names)}
     rows = [pieces(pattern) for pattern in patterns]
     width = max(len(row) for row in rows)
@@ -221,7 +232,7 @@ def _render_column(patterns: Sequence[str], names: list[str], values_F1: Any, te
     for pattern, row in zip(patterns, rows, strict=True):
         for _, name in row:
             if name is not None and name not in number:
-                _text({n: "" for n in names}, name, pattern)  # raises, naming the placeholder
+                _text({n: "" for n in names}, name, pattern)  # raises, and names the placeholder
         padded = [*row, *[("", None)] * (width - len(row))]
         literals.append([literal for literal, _ in padded])
         numbers.append([len(names) if name is None else number[name] for _, name in padded])
@@ -231,6 +242,6 @@ def _render_column(patterns: Sequence[str], names: list[str], values_F1: Any, te
 
 
 def digest(templates: Iterable[Template]) -> str:
-    """A fingerprint of the templates' text, for whatever was rendered with them."""
+    """A digest of the templates' text. What was rendered with them keeps it."""
     text = "\x1e".join(f"{t.direction}\x1f{t.input}\x1f{t.target}" for t in templates)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

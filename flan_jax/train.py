@@ -1,8 +1,11 @@
-"""Tunes a model: `python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"`.
+"""Tunes a model.
 
---gin.EVAL_PERIOD=1000 evaluates as it goes, on dev examples alone, by DATASETS, MAX_DEV_EXAMPLES, STYLE and GENERATE.
+python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"
 
-On a pod the same command runs on every host; see `flan_jax.distributed`.
+--gin.EVAL_PERIOD=1000 also evaluates during training, on dev examples only; DATASETS, MAX_DEV_EXAMPLES, STYLE and
+GENERATE say how.
+
+On a pod, run the same command on every host; see `flan_jax.distributed`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from flan_jax.json_lines import finite, to_json
 
 
 def _evaluation() -> Any:
-    """The hook that evaluates, by the macros that apply to it; None without EVAL_PERIOD."""
+    """The hook that evaluates during training, as its macros say; None without EVAL_PERIOD."""
     declared = configuration.declared_macros()
     if "EVAL_PERIOD" not in declared or configuration.macro("EVAL_PERIOD") is None:
         return None
@@ -31,12 +34,12 @@ def _evaluation() -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line and the gin configuration, then runs `loop.train`."""
+    """Parses the command line and the gin files, then runs `loop.train`."""
     parser = options.Parser(
         prog="python -m flan_jax.train",
         formatter_class=options.AsWritten,
         description=__doc__,
-        epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; macros are listed in the file.",
+        epilog="--gin_file=FILE (repeatable) and --gin.NAME=VALUE configure the run; runs/tune.gin lists the macros.",
     )
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the last step's figures as one JSON object")
@@ -50,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             configuration.parse(files or ["runs/flan_without_nli.gin"], bindings)
             result = gin.get_configurable("train")(config_text=gin.config_str(), evaluation=_evaluation())
             if arguments.json and distributed.is_primary():
-                print(to_json(finite({"step": result.step, **result.metrics})))  # of a skipped batch, some are not
+                # Some figures of a skipped batch are not finite.
+                print(to_json(finite({"step": result.step, **result.metrics})))
             if result.status:
                 sys.exit(result.status)
 

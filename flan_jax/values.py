@@ -1,7 +1,7 @@
-"""What a value may be: kinds that check a value and say in words what is wanted.
+"""Kinds of values: each kind checks a value and says in words what is wanted.
 
-Macros (`flan_jax.macros`), arguments of functions and options of command lines (`flan_jax.options`) share them. A kind
-gives the value back as it is to be used: 1e3 as 1000 where a whole number is wanted, `~/runs` with the home folder.
+Macros (`flan_jax.macros`), arguments of functions, and command-line options (`flan_jax.options`) use the same kinds. A
+kind also returns the value's normal form: 1000 for 1e3 if a whole number is wanted, the full path for `~/runs`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from flan_jax import files
 from flan_jax.errors import FlanError, near_names
 
 _BREAKS_LINE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
-LARGEST = 2**31 - 1  # steps, rows and lengths are int32 where they are computed with
-SEEDS = 2**32 - 1  # JAX takes 32 bits of a seed, and two that share them would be the same
+LARGEST = 2**31 - 1  # steps, rows and lengths are computed in int32
+SEEDS = 2**32 - 1  # JAX uses 32 bits of a seed; two seeds that share them would be the same
 
 
 class Unfit(ValueError):
-    """A value that is of another kind. Its text, if it has one, says what is wrong and wanted, in place of `wanted`."""
+    """A value of the wrong kind. Its text, if it has one, replaces the kind's `wanted` in the message."""
 
 
 class Kind(Protocol):
     """What a value may be.
 
     Attributes:
-      wanted: in words, as "a whole number of at least 1".
+      wanted: what is wanted in words, such as "a whole number of at least 1".
     """
 
     @property
@@ -39,16 +39,16 @@ class Kind(Protocol):
         ...
 
     def fit(self, value: Any) -> Any:
-        """The value as it is to be used.
+        """The normal form of the value.
 
         Raises:
-          Unfit: it is of another kind.
+          Unfit: the value is of another kind.
         """
         ...
 
 
 def checked(name: str, kind: Kind, value: Any, meaning: str = "") -> Any:
-    """A value that fits its kind, as it is to be used.
+    """Checks that a value fits a kind, and returns its normal form.
 
     Args:
       name: the macro, argument or option that has the value.
@@ -57,7 +57,7 @@ def checked(name: str, kind: Kind, value: Any, meaning: str = "") -> Any:
       meaning: what it is for, in a few words.
 
     Raises:
-      FlanError: it does not fit; the line has the name, the value and what is wanted.
+      FlanError: it does not fit; the message has the name, the value and what is wanted.
 
     Example:
       >>> checked("BATCH_SIZE", Whole(1), 1e3)
@@ -84,7 +84,7 @@ def _inner(key: Any, kind: Kind, error: Unfit) -> str:
 
 
 def shown(value: Any) -> str:
-    r"""A value for a message: one short line.
+    r"""A value as one short line for a message.
 
     Example:
       >>> shown("a\nb"), shown([0] * 1000)[-10:]
@@ -92,14 +92,14 @@ def shown(value: Any) -> str:
     """
     try:
         text = " ".join(repr(value).split())
-    except ValueError:  # Python prints no number of thousands of digits
+    except ValueError:  # Python refuses to print a number with thousands of digits
         text = "a number of too many digits"
     return text if len(text) <= 100 else f"{text[:70]}...{text[-20:]}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A whole number; 1e3 and 8.0 are some, True and "8" are not."""
+    """A whole number. 1e3 and 8.0 fit; True and "8" do not."""
 
     least: int = 0
     most: int = LARGEST
@@ -174,7 +174,7 @@ class Switch:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A text that is not empty, and stays on its line in tables and messages."""
+    """A text that is not empty and has no line breaks or control characters."""
 
     wanted: str = "a text in quotes, on one line"
 
@@ -187,7 +187,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A name that other programs take as an argument: without spaces, and no option."""
+    """A name that other programs take as an argument: it has no spaces and does not look like an option."""
 
     wanted: str = "a name without spaces that begins with a letter or a digit"
 
@@ -200,11 +200,11 @@ class Word:
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """A path of this machine or a URL of object storage; see `files.user_path`.
+    """A path on this machine or a URL of object storage; see `files.user_path`.
 
     Attributes:
-      names: words that stand for something else than a path.
-      wanted: in words.
+      names: words that are allowed in place of a path.
+      wanted: what is wanted, in words.
     """
 
     names: tuple[str, ...] = ()
@@ -224,7 +224,7 @@ class Where:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """One of some texts."""
+    """One of several given texts."""
 
     names: tuple[str, ...]
 
@@ -237,7 +237,7 @@ class OneOf:
         """See `Kind`."""
         if not isinstance(value, str):
             raise Unfit
-        if value not in self.names:  # a name that is near none may have been meant for another kind: see Either
+        if value not in self.names:  # if no name is near, the value may be meant for another kind; see Either
             said = near_names(value, self.names)
             raise Unfit(said if said.startswith("did you mean") else "")
         return value
@@ -245,11 +245,11 @@ class OneOf:
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A name that something knows.
+    """A name that must be known.
 
     Attributes:
-      known: raises a FlanError, with near matches, for a name that does not exist.
-      wanted: in words.
+      known: called with the name; raises a FlanError with near matches if it does not exist.
+      wanted: what is wanted, in words.
     """
 
     known: Callable[[str], Any]
@@ -268,7 +268,7 @@ class Named:
 
 @dataclasses.dataclass(frozen=True)
 class Several:
-    """One value of a kind, or several that differ; gives a tuple."""
+    """One value of a kind, or several different ones; the normal form is a tuple."""
 
     kind: Kind
 
@@ -289,7 +289,7 @@ class Several:
 
 @dataclasses.dataclass(frozen=True)
 class Keyed:
-    """A dictionary of known keys, each of which has a kind; not all of them need be there."""
+    """A dictionary with known keys, each with its own kind. Keys may be left out."""
 
     kinds: Mapping[str, Kind]
 
@@ -315,7 +315,7 @@ class Keyed:
 
 @dataclasses.dataclass(frozen=True)
 class ByName:
-    """A dictionary, not empty, whose keys are names and whose values are of one kind."""
+    """A dictionary with any names as keys and values of one kind. It may not be empty."""
 
     names: Named
     kind: Kind
@@ -342,7 +342,7 @@ class ByName:
 
 @dataclasses.dataclass(frozen=True)
 class Either:
-    """Any of some kinds; the first that fits."""
+    """A value of any of several kinds; the first that fits decides."""
 
     kinds: tuple[Kind, ...]
 
@@ -364,7 +364,7 @@ class Either:
 
 @dataclasses.dataclass(frozen=True)
 class Nothing:
-    """None, which stands for what `means` says."""
+    """None; `means` says what it stands for."""
 
     means: str = ""
 
@@ -381,11 +381,12 @@ class Nothing:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """Something that is made by Python, or by a reference in gin.
+    """An object that is made in Python or by a gin reference.
 
     Attributes:
-      types: gives the classes that it may be of; asked where there is a value: libraries take long.
-      wanted: in words.
+      types: returns the classes that it may have. It is only called when there is a value, because the imports are
+        slow.
+      wanted: what is wanted, in words.
     """
 
     types: Callable[[], tuple[Any, ...]]
@@ -398,14 +399,14 @@ class Made:
         return value
 
 
-TOKENS = Whole(2, 2**20)  # of an input or a target
-WEIGHTS = ("params", "ema")  # of a checkpoint: the last parameters, or their mean over steps (EMA_DECAY)
+TOKENS = Whole(2, 2**20)  # tokens of an input or a target
+WEIGHTS = ("params", "ema")  # a checkpoint's last parameters, or their mean over steps (EMA_DECAY)
 MESH_AXES = ("data", "fsdp", "tensor")
 PER_TOKEN, PER_EXAMPLE = LOSS_AVERAGES = ("per_token", "per_example")
 
 
 def or_none(kind: Kind, means: str = "") -> Either:
-    """A kind, or None."""
+    """A kind that also allows None."""
     return Either((kind, Nothing(means)))
 
 
@@ -414,7 +415,7 @@ def _is_finite(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # a whole number that is too large for a float
         return isinstance(value, int)
 
 

@@ -1,11 +1,13 @@
-"""Verifies a checkpoint on your own data: that packing, trees, microbatches and caches change nothing.
+"""Verifies a checkpoint on your own data: packing, trees, microbatches and caches must not change its numbers.
 
 python -m flan_jax.verify --checkpoint=runs/first --prepared=prepared
 python -m flan_jax.verify --checkpoint=models/flan-t5-small --prepared=prepared --huggingface=downloads/flan-t5-small
 python -m flan_jax.verify --checkpoint=runs/first --prepared=prepared --checks=rows,trees --examples=4 --json
 
-Each check prints a line: the largest difference, what is allowed, where it was and how much was compared. Exit status:
-0 all hold (what was skipped says why), 1 one fails, 2 bad input, or a check that was asked for by name was skipped.
+Each check prints a line: the largest difference, what is allowed, where it was, and how much was compared.
+
+Exit status: 0 if all checks hold (a skipped check says why), 1 if one fails, 2 for bad input or if a check that was
+asked for by name was skipped.
 """
 
 from __future__ import annotations
@@ -24,19 +26,19 @@ from flan_jax.verification import checks
 from flan_jax.verification.findings import FAILS, HOLDS, SKIPPED, Finding
 from flan_jax.verification.request import Request
 
-with lazy_imports():  # not before the command line is read
+with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.verification import subject as subjects
 
 
 def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
-    """Runs checks and prints a line each.
+    """Runs the checks and prints a line for each.
 
     Args:
       request: what to verify, and on what.
-      names: of checks; all where none is named.
+      names: names of checks; by default all.
 
     Raises:
-      FlanError: bad input, or nothing could be checked, or not what was asked for by name.
+      FlanError: bad input, nothing could be checked, or a check that was asked for by name was skipped.
     """
     chosen = checks.chosen(names)
     subject = subjects.Subject(request)
@@ -52,7 +54,7 @@ def verify(request: Request, names: Sequence[str] = ()) -> list[Finding]:
 
 
 def refuse_unverified(findings: Sequence[Finding], names: Sequence[str]) -> None:
-    """Refuses to call verified what was not.
+    """Makes sure that what was asked for was really checked.
 
     Raises:
       FlanError: a check that was asked for by name was skipped, or all were.
@@ -68,35 +70,46 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line and verifies."""
+    """Parses the command line and runs the checks."""
     parser = options.Parser(
         prog="python -m flan_jax.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = Request("", "")
     parser.add_argument("--checkpoint", required=True, type=options.path, help="checkpoint folder")
-    parser.add_argument("--step", type=options.count_or_none, help="its step; the last by default")
+    parser.add_argument("--step", type=options.count_or_none, help="step of the checkpoint; by default the last")
     parser.add_argument(
-        "--prepared", required=True, type=options.path, help="PREPARED_DIR, with the checkpoint's vocabulary"
+        "--prepared", required=True, type=options.path, help="PREPARED_DIR with the checkpoint's vocabulary"
     )
-    parser.add_argument("--mixture", default="", help="of the rows; the checkpoint's own by default, or flan")
-    parser.add_argument("--datasets", default="", help="only these of its datasets, with commas")
-    parser.add_argument("--examples", type=options.count, default=default.examples, help="that a check compares, about")
-    parser.add_argument("--seed", type=options.seed, default=default.seed, help="of the stream and of what is chosen")
+    parser.add_argument("--mixture", default="", help="mixture of the rows; by default the checkpoint's own, or flan")
+    parser.add_argument("--datasets", default="", help="only these of its datasets, separated by commas")
     parser.add_argument(
-        "--microbatches", type=options.count, default=default.microbatches, help="of the gradient, a row each"
+        "--examples", type=options.count, default=default.examples, help="about how many examples each check compares"
     )
     parser.add_argument(
-        "--inputs", type=options.of(TOKENS), default=LENGTHS["inputs"], help="tokens of inputs in a row"
+        "--seed", type=options.seed, default=default.seed, help="seed of the stream and of what is chosen"
     )
     parser.add_argument(
-        "--targets", type=options.of(TOKENS), default=LENGTHS["targets"], help="tokens of targets in a row"
+        "--microbatches",
+        type=options.count,
+        default=default.microbatches,
+        help="microbatches of the gradient, one row each",
+    )
+    parser.add_argument(
+        "--inputs", type=options.of(TOKENS), default=LENGTHS["inputs"], help="most tokens of inputs in a row"
+    )
+    parser.add_argument(
+        "--targets", type=options.of(TOKENS), default=LENGTHS["targets"], help="most tokens of targets in a row"
     )
     parser.add_argument("--huggingface", type=options.path, help="a folder of transformers with the same model")
-    parser.add_argument("--attention", default="", help="how the checked side computes attention; the model's own way")
     parser.add_argument(
-        "--loss_averaging", default="", help=f"{' or '.join(LOSS_AVERAGES)}; that of its run.json by default"
+        "--attention", default="", help="how the checked side computes attention; by default the model's own way"
     )
-    parser.add_argument("--checks", default="", help=f"only these, with commas: {', '.join(checks.CHECKS)}")
+    parser.add_argument(
+        "--loss_averaging", default="", help=f"{' or '.join(LOSS_AVERAGES)}; by default as in its run.json"
+    )
+    parser.add_argument(
+        "--checks", default="", help=f"only these checks, separated by commas: {', '.join(checks.CHECKS)}"
+    )
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     with one_line_errors():

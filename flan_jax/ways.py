@@ -1,12 +1,12 @@
-"""Ways to score options: from the numbers of a prediction to a value for each option. No TensorFlow, no JAX.
+"""Ways to score options: each turns the numbers of a prediction into a value for each option. No TensorFlow, no JAX.
 
     ways.way("per_character").values(prediction)
 
-A prediction keeps what every way needs, so that any of them can be computed later from the file alone. Most need only
-the tree of a prompt and its options. Some need a further *reading* of the record, texts that are scored too, and cost
-as much again or more; they are asked for by name (`WAYS`). Adding a way is adding a record here.
+A prediction keeps the numbers that the ways need, so any of them can be computed later from the file alone. Most ways
+need only the prompt and its options. Some need a further *reading* of the record: more texts that are scored. That
+costs as much again or more, so these ways must be asked for by name (`WAYS`). To add a way, add a record here.
 
-Whatever is asked for, the paper's and the headline is `sum`.
+The headline, as in the paper, is always `sum`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Asked:
 
     Attributes:
       prompt: what stands before them.
-      texts: what is scored.
+      texts: the texts.
     """
 
     prompt: str
@@ -44,12 +44,12 @@ class Record:
     """A record as a reading sees it.
 
     Attributes:
-      protocol: how it is asked.
-      number: of the template.
-      fields: of the record, in the style, whole.
+      protocol: how the record is asked.
+      number: the number of the template.
+      fields: the record's fields in the style, not cut.
       scored: the K options that are scored after the prompt.
       exemplars: the fields of the exemplars in front of the prompt, in their order.
-      cut: renders a pattern with fields cut, so that it fits after a prompt: cut(pattern, prompts).
+      cut: cut(pattern, prompts) renders a pattern with its fields cut, so that it fits after each prompt.
     """
 
     protocol: Protocol
@@ -65,8 +65,8 @@ class Reading:
     """Further texts of a record that are scored.
 
     Attributes:
-      key: under which a prediction keeps their K log-likelihoods, one for each option.
-      asked: the texts; K in all, in the order of the options.
+      key: the key of their K log-likelihoods in a prediction, one for each option.
+      asked: gives the K texts, in the order of the options.
     """
 
     key: str
@@ -78,11 +78,11 @@ class Way:
     """A way to score options.
 
     Attributes:
-      name: in settings, results and keys.
-      title: in tables.
-      needs: what it reads of a prediction, beside `loglikelihood`.
-      value: an option's value, from the log-likelihood and what is needed of that option.
-      reading: what has to be scored for it, beside prompt and options.
+      name: its name in settings, results and keys.
+      title: its name in tables.
+      needs: the keys of a prediction that it reads besides `loglikelihood`.
+      value: computes an option's value from its log-likelihood and the values of `needs`.
+      reading: what must be scored for it besides prompt and options.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Way:
     reading: Reading | None = None
 
     def values(self, prediction: Prediction) -> list[float]:
-        """The value of each option; the highest is chosen.
+        """The value of each option; the option with the highest value is chosen.
 
         Raises:
           FlanError: the prediction does not keep what this way needs.
@@ -113,12 +113,15 @@ def _over(total: float, length: float) -> float:
 
 
 def _alone(record: Record) -> list[Asked]:
-    """The options after the prompt's own end, without the record (Holtzman et al. 2021)."""
+    """The options after the end of the prompt alone, without the record (Holtzman et al. 2021)."""
     return [Asked(templates.fill(record.protocol.premise(record.number), record.fields), record.scored)]
 
 
 def _channel(record: Record) -> list[Asked]:
-    """The record's bare input after each option (Min et al. 2022); exemplars are answers with their inputs."""
+    """The record's bare input after each option (Min et al. 2022).
+
+    In exemplars, too, the answer comes before the input.
+    """
     asked = record.protocol
     joint, end = asked.exemplar_joint, asked.exemplar_end
     shown = "".join(f"{f['answer']}{joint}{templates.fill(asked.evidence, f)}{end}" for f in record.exemplars)
@@ -140,7 +143,7 @@ _BY_NAME = {way.name: way for way in ALL}
 
 
 def way(name: str) -> Way:
-    """The way of a name.
+    """The way with this name.
 
     Raises:
       FlanError: there is none; the message has near matches.
@@ -155,12 +158,12 @@ def way(name: str) -> Way:
 
 
 def kept(prediction: Prediction) -> tuple[Way, ...]:
-    """The ways for which a prediction keeps all that they need, `sum` first."""
+    """The ways that can be computed from a prediction, `sum` first."""
     return tuple(way for way in ALL if all(key in prediction for key in way.needs))
 
 
 def readings(names: Sequence[str]) -> tuple[Reading, ...]:
-    """What has to be scored for some ways beside prompts and options, each once, in the order of the table.
+    """The readings that the named ways need, each once, in the order of the table.
 
     Raises:
       FlanError: an unknown name.

@@ -1,18 +1,18 @@
-"""Numbers in the lines that people read: "1 way", "3 ways"."""
+"""Numbers in lines for people: "1 way", "3 ways"."""
 
 from __future__ import annotations
 
 import re
 
-_ENDS = (("ies", "y"), ("(ch|sh|x|ss)es", r"\1"), ("s", ""))  # of plurals, and of their singulars
+_ENDS = (("ies", "y"), ("(ch|sh|x|ss)es", r"\1"), ("s", ""))  # ends of plurals, and of their singulars
 
 
 def counted(number: int, plural: str) -> str:
-    """A number with what it counts.
+    """A number with the noun that it counts, in singular or plural.
 
     Args:
       number: how many.
-      plural: what they are, such as "datasets" or "more rows"; a noun that ends regularly.
+      plural: the noun with a regular plural, such as "datasets" or "more rows".
 
     Example:
       >>> counted(1, "datasets"), counted(1, "entries"), counted(2000, "rows")

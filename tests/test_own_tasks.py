@@ -124,7 +124,7 @@ WRONG = {
     "no DATASETS": ("DATASETS =", "OTHERS =", "it needs DATASETS"),
     "a name that there is": ('"my_spam",', '"rte",', "'rte': there is one of that name already"),
     "a name of a cluster": ('"my_spam",', '"nli",', "there is one of that name already"),
-    "a name of a mixture": ('"my_spam",', '"flan_mine",', "names of mixtures begin so"),
+    "a name of a mixture": ('"my_spam",', '"flan_mine",', "begins like the name of a mixture"),
     "no name": ('"my_spam",', '"My-spam",', "a name has small letters"),
     "the same twice": ('"my_titles",', '"my_spam",', "there is one of that name already"),
     "a cluster that there is": ('"spam", "Spam"', '"nli", "Spam"', "there is another cluster 'nli'"),

@@ -1,9 +1,9 @@
-"""What exists: clusters, datasets and mixtures, and the hold-out rule. No TensorFlow, no JAX.
+"""The catalog: clusters, datasets, mixtures and the hold-out rule. No TensorFlow, no JAX.
 
-A dataset is one record in its cluster's module under `tasks/`; adding one changes nothing else. Training takes one
-example of each of its records. Evaluation asks all that a record gives (`Dataset.expand`): every turn of a
-conversation, a translation in both directions. Directions are scored apart, so `evaluated` has a record for each, such
-as `wmt14_enfr/fr-en`.
+A dataset is one record in its cluster's module under `tasks/`. To add a dataset, add a record; nothing else changes.
+Training takes one example of each record of a dataset. Evaluation asks all examples that a record gives
+(`Dataset.expand`): every turn of a conversation, or a translation in both directions. Directions are scored
+separately, so `evaluated` has a record for each, such as `wmt14_enfr/fr-en`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from flan_jax.catalog.records import (
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.templates import Gpt3Prompt, Template
 
-__all__ = ["CLASSIFICATION", "GENERATION", "VARIANT", "Cluster", "Dataset"]  # of the records, for whoever writes one
+__all__ = ["CLASSIFICATION", "GENERATION", "VARIANT", "Cluster", "Dataset"]  # for modules that declare datasets
 
-RATE_CAP = 3_000  # examples-proportional mixing stops growing here (paper, section 2.4)
-ALL = "all"  # the name of all parts of a mixture, in its weights
-_OF = "/"  # between a dataset's name and its variant's
+RATE_CAP = 3_000  # examples-proportional mixing caps its rates here (paper, section 2.4)
+ALL = "all"  # the name of all parts of a mixture in its weights
+_OF = "/"  # between the name of a dataset and the name of its variant
 
 # ------------------------------------------------------------------------------------------------------- lookups
 
@@ -61,7 +61,7 @@ def _papers() -> dict[str, Dataset]:
 
 @functools.cache
 def _own(names: str) -> Own:
-    """What modules outside this package add."""
+    """The datasets and clusters that modules outside this package add."""
     papers = _papers().values()
     taken = {
         *(record.name for record in papers),
@@ -74,7 +74,7 @@ def _own(names: str) -> Own:
 
 @functools.cache
 def _prepared(definitions: str, names: str) -> dict[str, Dataset]:
-    """A user's own datasets, of `own_data.named`: their records are text already, so that one template shows it."""
+    """A user's own datasets in `own_data.named`. Their records are text already, so one template shows them."""
     added_here = _own(names) if names else Own({}, (), {})
     own = {cluster.name: cluster for cluster in added_here.clusters}
     known = {*own, UNKNOWN_CLUSTER.name, *(c.name for c in PAPER_CLUSTERS)}
@@ -92,7 +92,7 @@ def _prepared(definitions: str, names: str) -> dict[str, Dataset]:
     return {
         one.name: Dataset(
             name=one.name,
-            cluster=own.get(one.cluster, one.cluster),  # type: ignore[arg-type]  # which takes a Cluster too
+            cluster=own.get(one.cluster, one.cluster),  # type: ignore[arg-type]  # it takes a Cluster too
             source=one.origin,
             fields=dict,
             templates=(Template("{inputs}"),),
@@ -115,15 +115,15 @@ def _loaded() -> dict[str, Dataset]:
 
 
 def own_samples(name: str) -> Path | None:
-    """The folder of the samples of a dataset that a module outside this package adds; None for any other."""
+    """The folder of the samples of a dataset that a module outside this package adds; None for other datasets."""
     return _own(own_tasks.named()).samples.get(whole(name))
 
 
 def refuse_name(name: str) -> None:
-    """Refuses a name that a dataset of a user's own cannot have.
+    """Checks the name of a user's own dataset.
 
     Raises:
-      FlanError: it has other letters, or means something else already.
+      FlanError: it has forbidden characters, or it already means something else.
     """
     if not NAME.fullmatch(name):
         raise FlanError(
@@ -137,16 +137,16 @@ def refuse_name(name: str) -> None:
     if name == ALL:
         raise FlanError(f"{name!r} stands for all datasets in the weights of a mixture: give yours another name.")
     if _MIXTURE.fullmatch(name) or name.startswith("flan_"):
-        raise FlanError(f"{name!r} begins as mixtures do: give your dataset another name.")
+        raise FlanError(f"{name!r} begins like the name of a mixture: give your dataset another name.")
 
 
 def clusters() -> tuple[Cluster, ...]:
-    """All clusters, in the paper's order, and then those of one's own."""
+    """All clusters: the paper's in its order, then the user's own."""
     return (*PAPER_CLUSTERS, *_own(own_tasks.named()).clusters)
 
 
 def cluster(name: str) -> Cluster:
-    """The cluster of that name.
+    """The cluster with this name.
 
     Raises:
       FlanError: there is none; the message has near matches.
@@ -178,7 +178,7 @@ def datasets(cluster_name: str | None = None) -> tuple[Dataset, ...]:
 
 
 def dataset(name: str) -> Dataset:
-    """The dataset of that name, or the variant: "wmt14_enfr", "wmt14_enfr/fr-en".
+    """The dataset or variant with this name, such as "wmt14_enfr" or "wmt14_enfr/fr-en".
 
     Raises:
       FlanError: there is none; the message has near matches.
@@ -199,10 +199,13 @@ def dataset(name: str) -> Dataset:
 
 
 def named(name: str) -> tuple[Dataset, ...]:
-    """The dataset or variant of that name, or the datasets of the cluster of that name.
+    """The dataset or variant with this name, or all datasets of the cluster with this name.
 
     Raises:
       FlanError: there is neither; the message has near matches.
+
+    Example:  >>> [record.name for record in named("coreference")]  ['definite_pronoun_resolution', 'winogrande',
+    'wsc273', 'wsc']
     """
     names = [c.name for c in clusters()]
     if name in names:
@@ -214,7 +217,7 @@ def named(name: str) -> tuple[Dataset, ...]:
 
 
 def exists(name: str) -> bool:
-    """Whether there is a dataset or a variant of that name.
+    """Whether there is a dataset or variant with this name.
 
     Example:
       >>> exists("rte"), exists("wmt14_enfr/fr-en"), exists("nli")
@@ -241,7 +244,7 @@ def _known_with(names: str, definitions: str) -> dict[str, Dataset]:
 
 @functools.cache
 def variants(record: Dataset) -> tuple[Dataset, ...]:
-    """The records that evaluation asks and scores apart: those of a dataset's variants, or the dataset itself.
+    """The records that evaluation scores separately: the variants of a dataset, or the dataset itself if it has none.
 
     Example:
       >>> [record.name for record in variants(dataset("wmt14_enfr"))]
@@ -254,7 +257,7 @@ def variants(record: Dataset) -> tuple[Dataset, ...]:
 
 def _variant(record: Dataset, number: int) -> Dataset:
     def fields(row: Mapping[str, Any]) -> dict[str, Any]:
-        assert record.expand is not None  # as in all records that have variants
+        assert record.expand is not None  # all records with variants have it
         return {name: value[number] for name, value in record.expand(row).items()}
 
     name = record.variants[number]
@@ -263,7 +266,7 @@ def _variant(record: Dataset, number: int) -> Dataset:
 
 
 def evaluated(cluster_name: str | None = None) -> tuple[Dataset, ...]:
-    """What can be evaluated, of all clusters or of one: every dataset, or its variants in its place.
+    """All records that can be evaluated, or those of one cluster. A dataset with variants is replaced by them.
 
     Raises:
       FlanError: the cluster does not exist.
@@ -272,7 +275,7 @@ def evaluated(cluster_name: str | None = None) -> tuple[Dataset, ...]:
 
 
 def whole(name: str) -> str:
-    """The name of the dataset that a variant belongs to; any other name as it is.
+    """The name of the dataset that a variant belongs to. Any other name is returned as it is.
 
     Example:
       >>> whole("wmt14_enfr/fr-en"), whole("rte")
@@ -283,14 +286,23 @@ def whole(name: str) -> str:
 
 
 def record_id(example_id: str) -> str:
-    """The id of the record that an example is of."""
+    """The id of the record that an example was made from.
+
+    Example:
+      >>> record_id("12#fr-en")
+      '12'
+    """
     return example_id.partition(PART)[0]
 
 
 def kin_of(name: str) -> dict[str, str]:
-    """The datasets that share text with one by their making, whichever of the two says so, and how they are related.
+    """The datasets that were made from the same texts as this one, and how they are related.
 
-    Kin outside the catalog, such as xquad, has its own name; variants of a dataset are not their own kin.
+    It does not matter which of the two records says so. Kin outside the catalog, such as xquad, has its own name.
+    Variants of a dataset are not each other's kin.
+
+    Returns:
+      {name: how the two share text}.
     """
     return _kin_of(whole(name), own_tasks.named(), own_data.named())
 
@@ -315,7 +327,7 @@ def _kin_of(name: str, names: str, definitions: str) -> dict[str, str]:
 def held_out_together(cluster_name: str) -> frozenset[str]:
     """The clusters that leave the tuning mixture when `cluster_name` is evaluated, itself included.
 
-    The paper's say so of each other; of a cluster of one's own it is enough that it names the other.
+    The paper's clusters name each other. For a user's own cluster it is enough that it names the other one.
 
     Example:
       >>> sorted(held_out_together("nli"))
@@ -326,10 +338,10 @@ def held_out_together(cluster_name: str) -> frozenset[str]:
 
 
 def shares_cluster(record: Dataset, trained_clusters: Collection[str]) -> bool:
-    """Whether a cluster that the hold-out rule counts with `record` is among those, as far as clusters are known.
+    """Whether the hold-out rule counts `record` with any of the trained clusters, as far as clusters are known.
 
     Raises:
-      FlanError: a cluster of somebody's own, which is not known here: nobody can tell what it holds out.
+      FlanError: a trained cluster is somebody's own and not known here, so nobody can tell what it holds out.
     """
     if missing := sorted(set(trained_clusters) - {c.name for c in (*clusters(), UNKNOWN_CLUSTER)}):
         raise FlanError(
@@ -342,10 +354,10 @@ def shares_cluster(record: Dataset, trained_clusters: Collection[str]) -> bool:
 def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
     """Whether `record` is unseen by a model tuned on `trained_clusters` (paper, section 2.2 and appendix).
 
-    Where its own cluster is not known, or one of theirs, nobody can say so: that is no.
+    The answer is no if the record's cluster or a trained cluster is "unknown", because then nobody can tell.
 
     Raises:
-      FlanError: a cluster of somebody's own, which is not known here: nobody can tell what it holds out.
+      FlanError: a trained cluster is somebody's own and not known here, so nobody can tell what it holds out.
 
     Example:
       >>> is_held_out(dataset("rte"), ["sentiment"]), is_held_out(dataset("rte"), ["paraphrase"])
@@ -355,8 +367,8 @@ def is_held_out(record: Dataset, trained_clusters: Collection[str]) -> bool:
     return not shared and UNKNOWN_CLUSTER.name not in (record.cluster, *trained_clusters)
 
 
-# The study of how many clusters it takes (paper, section 4.1): NLI, closed-book QA and commonsense are held out, and
-# others join, largest first. The seventh is a part of a cluster of ours; what is too close to the three never joins.
+# The study of the number of clusters (paper, section 4.1). NLI, closed-book QA and commonsense are held out; the others
+# join, largest first. The seventh is a part of one of our clusters. What is too close to the three never joins.
 _STUDY_CLUSTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("summarization", ()),
     ("translation", ()),
@@ -375,7 +387,7 @@ _MIXTURE = re.compile(
 def mixture_names() -> tuple[str, ...]:
     """The names of the mixtures: `flan`, `flan_without_<cluster>`, and `flan_first_<n>_clusters` of the study.
 
-    Each may end in `_<n>_datasets`, for the first n datasets of each of its clusters.
+    Each name may end in `_<n>_datasets`, for the first n datasets of each of its clusters.
     """
     study = (f"flan_first_{n}_clusters" for n in range(1, len(_STUDY_CLUSTERS) + 1))
     return ("flan", *(f"flan_without_{c.name}" for c in PAPER_CLUSTERS), *study)
@@ -385,10 +397,13 @@ def mixture(name: str) -> tuple[Dataset, ...]:
     """The datasets of a mixture that can be trained on.
 
     Args:
-      name: "flan"; "flan_without_<cluster>", less what the hold-out rule takes out; "flan_first_<n>_clusters", the
-        paper's study of the number of clusters (section 4.1); any of these with "_<n>_datasets" at its end, for the
-        first n datasets of each cluster, in the catalog's order and with all their variants (paper, appendix B.1);
-        "flan_<dataset>" or "<dataset>". A style at the end of the name is for `styles.split_name` to take off.
+      name: one of these, without a style at its end (`styles.split_name` takes it off):
+        - "flan": all datasets;
+        - "flan_without_<cluster>": without the datasets that the hold-out rule takes out;
+        - "flan_first_<n>_clusters": the paper's study of the number of clusters (section 4.1);
+        - any of these with "_<n>_datasets" at its end: the first n datasets of each cluster, in the catalog's order and
+          with all their variants (paper, appendix B.1);
+        - "flan_<dataset>" or "<dataset>": one dataset.
 
     Raises:
       FlanError: nothing has that name; the message has near matches.
@@ -425,7 +440,7 @@ def _first_clusters(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, 
 
 
 def first_datasets(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
-    """The first so many datasets of each cluster among some, with all their variants.
+    """The first `count` datasets of each cluster among `members`, with all their variants.
 
     Raises:
       FlanError: the count is 0.
@@ -441,9 +456,12 @@ def first_datasets(count: int, members: tuple[Dataset, ...]) -> tuple[Dataset, .
 
 
 def mixing_rate(num_examples: int, cap: int | None = RATE_CAP, temperature: float = 1.0) -> int | float:
-    """Examples-proportional rate: min(n, cap) ** (1 / temperature), n counted after the cap of 30,000.
+    """The examples-proportional mixing rate: min(n, cap) ** (1 / temperature) (paper, section 2.4).
 
-    The paper's cap is 3,000, and its temperature 1; a cap of 1 mixes all datasets evenly, None proportionally.
+    Args:
+      num_examples: n, the number of training examples; at most 30,000.
+      cap: the paper's is 3,000. With 1, all datasets have the same rate; None sets no cap.
+      temperature: the paper's is 1.
 
     Example:
       >>> mixing_rate(250), mixing_rate(30_000), mixing_rate(30_000, cap=None, temperature=2.0)

@@ -13,13 +13,13 @@ from flan_jax.errors import FlanError, unknown_name
 from flan_jax.lazy import lazy_imports
 from flan_jax.templates import TEMPLATES_PER_DATASET
 
-with lazy_imports():  # launchers ask the catalog for names, in an environment without NumPy
+with lazy_imports():  # launchers ask for names in an environment without NumPy
     from flan_jax import metrics
 
 
 @dataclasses.dataclass(frozen=True)
 class Own:
-    """What modules outside this package add: datasets, their clusters, and the folder of each one's samples."""
+    """What modules outside this package add: datasets, their clusters, and the folder of each dataset's samples."""
 
     datasets: Mapping[str, Dataset]
     clusters: tuple[Cluster, ...]
@@ -27,15 +27,15 @@ class Own:
 
 
 def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool]) -> Own:
-    """What the modules of these names add. None of their datasets is one of the paper's, whatever it says.
+    """Reads and checks what modules add. None of their datasets counts as one of the paper's, whatever its record says.
 
     Args:
-      names: with commas.
+      names: the modules, separated by commas.
       taken: names that a dataset cannot have.
-      is_mixture: whether a name is that of a mixture.
+      is_mixture: whether a name is the name of a mixture.
 
     Raises:
-      FlanError: a module or a record that cannot be.
+      FlanError: a module or a record is wrong.
     """
     datasets: dict[str, Dataset] = {}
     clusters: dict[str, Cluster] = {}
@@ -52,7 +52,7 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
             if record.name in taken or record.name in datasets:
                 raise FlanError(f"{where}: there is one of that name already; give it another.")
             if is_mixture(record.name) or record.name.startswith("flan_"):
-                raise FlanError(f"{where}: names of mixtures begin so; give it another.")
+                raise FlanError(f"{where}: it begins like the name of a mixture; give it another.")
             if not 1 <= len(record.templates) <= TEMPLATES_PER_DATASET:
                 raise FlanError(f"{where} has {len(record.templates)} templates; give 1 to {TEMPLATES_PER_DATASET}.")
             if record.kind not in (CLASSIFICATION, GENERATION) or not record.metrics:
@@ -92,10 +92,10 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
 
 
 def _as_tuples(record: Dataset, where: str) -> Dataset:
-    """A record whose lists are tuples, as what is hashed has to be.
+    """The record with tuples in place of its lists, so that it can be hashed.
 
     Raises:
-      FlanError: a text stands where several values belong.
+      FlanError: a text stands in place of several values.
     """
     several: dict[str, Any] = {
         name: getattr(record, name) for name in ("templates", "metrics", "labels", "kin", "variants")

@@ -1,4 +1,4 @@
-"""The records of clusters and datasets, and the paper's clusters."""
+"""The records that describe clusters and datasets, and the paper's clusters."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from flan_jax.templates import OPTIONS, TEMPLATES_PER_DATASET, Gpt3Prompt, Templ
 CLASSIFICATION = "classification"
 GENERATION = "generation"
 
-VARIANT = "variant"  # the field of an example that says which variant of its dataset it belongs to
-_USUAL = Splits()  # of datasets whose labelled test data are not public
-NAME = re.compile(r"[a-z][a-z0-9_]*")  # of a dataset or a cluster of one's own
-PART = "#"  # between a record's id and which of its examples is meant: "12#3" is a third turn, "12#fr-en" a direction
+VARIANT = "variant"  # the field of an example that names the variant of its dataset
+_USUAL = Splits()  # for datasets whose labelled test data are not public
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # names of a user's own datasets and clusters
+PART = "#"  # in an example's id, after the record's id: "12#3" is a third turn, "12#fr-en" a direction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Cluster:
 
     Attributes:
       name: for example "nli".
-      title: for tables and plots.
+      title: its name in tables and plots.
       held_out_with: clusters that also leave the tuning mixture when this one is evaluated (paper, appendix).
     """
 
@@ -55,54 +55,55 @@ PAPER_CLUSTERS = (
 )
 
 
-# Of a dataset whose owner cannot say what it has in common with others: with it, nothing is held out for sure.
+# For a dataset whose owner cannot say what it shares with others. Once a model is tuned on it, nothing counts as held
+# out.
 UNKNOWN_CLUSTER = Cluster("unknown", "Cluster not known")
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One dataset, or one variant of a dataset, of the paper.
+    """A dataset, or a variant of a dataset, of the paper or of a user.
 
     Attributes:
       name: for example "rte"; a variant has its own, for example "mnli_matched".
-      cluster: the name of its cluster; a `Cluster` makes one of one's own.
+      cluster: the name of its cluster, or a `Cluster` that is the user's own.
       source: TFDS name, config and version, for example "super_glue/rte:1.0.2".
-      fields: maps a record of tensors in the true TFDS schema to string tensors: scalars for the templates; for
-        classification also `options` (1-D) and `answer` (one of them); for generation `answer` and, where there are
-        several, `references` (1-D).
-      templates: exactly ten.
-      kind: "classification" (scored by rank) or "generation".
-      metrics: names of `flan_jax.metrics`.
+      fields: maps a record of tensors in the TFDS schema to string tensors. Templates use the scalars. Classification
+        also has `options` (1-D) and `answer` (one of them). Generation has `answer` and, if there are several,
+        `references` (1-D).
+      templates: ten templates; a user's own dataset may have fewer.
+      kind: "classification" (options are ranked) or "generation".
+      metrics: names of `flan_jax.metrics`, the headline metric first.
       splits: the split rules.
-      keep: maps a record to a boolean tensor; records where it is false are dropped. None keeps all.
-      labels: (TFDS label name, label word) in TFDS's label order; empty where every example has its own options.
-      spellings: (how copies of the data write a label, what TFDS has for it: a name, or a number, -1 for no label), for
-        local JSONL.
+      keep: maps a record to a boolean tensor; records with False are dropped. None keeps all.
+      labels: (TFDS label name, label word) in TFDS's label order; empty if every example has its own options.
+      spellings: (spelling of a label in copies of the data, TFDS's label), for local JSONL. TFDS's label is a name or a
+        number; -1 means no label.
       paper_dataset: the dataset's name in the paper; variants share it.
-      folder: name of its folder in a folder of local JSONL data, and under `tasks/samples`; default `name`.
-      manual: how to get the data, where TFDS cannot download it.
-      in_flan: whether it is one of the paper's 62 (the optional extras are not).
-      bare: the input without any instruction: its fields, a line each; default the fields of the first template.
-      gpt3_prompt: how a model that was never tuned is asked; default the bare input between "Q:" and "A:".
-      kin: (another dataset, how the two share text by their making), by its name here, its name in the paper, or the
-        name of a dataset that is not here; said once of two, see `kin_of`.
-      expand: maps a record, as `fields` does, to all examples of it that evaluation asks: the same fields, each with a
-        first axis over the examples. `fields` gives one of them that can be used, if there is any. None where a record
-        gives evaluation the one example that it gives training.
-      variants: names for the examples that `expand` gives, as for the directions of a translation. Each is then scored
-        by itself, and the field `variant` of every example says which it is. Without names, the examples of a record
-        count as any others of their dataset.
-      variant: which of them this record is; only of the records that `variants` makes.
-      passage: the field whose text several examples may share, as the turns of a conversation do, or the questions on a
-        passage: such examples are not independent, and intervals and tests draw them together. Empty where examples
-        have nothing in common.
-      schema: the fields of a row of local JSONL, where TFDS has no such dataset: "text", "texts" (several), "int",
-        "float", or the names of a label, in order.
-      own_cluster: the record of its cluster, where that is none of the paper's.
-      written: of conversations that a chat template wrote, the fingerprint of its vocabulary. Inputs are then tokens as
-        they are written, BOS and control tokens too, and the answer follows at once.
+      folder: its folder's name in a folder of local JSONL data and under `tasks/samples`; by default `name`.
+      manual: how to get the data, if TFDS cannot download them.
+      in_flan: whether it is one of the paper's 62. The optional extras are not.
+      bare: the input without any instruction: its fields, one on each line. By default the fields of the first
+        template.
+      gpt3_prompt: the prompt for a model that was never tuned; by default the bare input between "Q:" and "A:".
+      kin: (another dataset, how the two share text by their making). The other dataset is named as here, as in the
+        paper, or, if it is not here, by its usual name. One of the two records is enough; see `kin_of`.
+      expand: maps a record, as `fields` does, to all its examples that evaluation asks: the same fields, each with a
+        first axis over the examples. `fields` gives one usable example of them, if there is any. None if evaluation
+        asks the same one example that training takes.
+      variants: names for the examples that `expand` gives, for example the directions of a translation. Each is then
+        scored separately, and the field `variant` of every example says which it is. Without names, all examples count
+        alike.
+      variant: which variant this record is. Only records that `variants` makes have it.
+      passage: the field whose text several examples may share, such as the turns of a conversation, or the questions on
+        a passage. Such examples are not independent, so intervals and tests draw them together. Empty if there is none.
+      schema: the fields of a row of local JSONL, if TFDS has no such dataset: "text", "texts" (several), "int",
+        "float", or the names of a label in order.
+      own_cluster: the record of its cluster, if the cluster is not one of the paper's.
+      written: for conversations that a chat template wrote, the fingerprint of the vocabulary. Inputs are then
+        tokenized as they are written, with BOS and control tokens in them, and the answer follows at once.
       nested: maps a row of local JSONL in another form of the data, such as a whole dialogue, to rows of the TFDS
-        schema; a row that is in this schema comes back alone.
+        schema. A row that already has this schema is returned alone.
     """
 
     name: str
@@ -121,7 +122,7 @@ class Dataset:
     manual: str = ""
     in_flan: bool = True
     bare: str = ""
-    gpt3_prompt: Gpt3Prompt = None  # type: ignore[assignment]  # made below where none is given
+    gpt3_prompt: Gpt3Prompt = None  # type: ignore[assignment]  # set below if none is given
     kin: tuple[tuple[str, str], ...] = ()
     expand: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     variants: tuple[str, ...] = ()
@@ -138,7 +139,7 @@ class Dataset:
             object.__setattr__(self, "cluster", self.cluster.name)
         if not self.templates:
             raise FlanError(f"dataset {self.name!r} has no template: give 1 to {TEMPLATES_PER_DATASET}.")
-        if isinstance(self.schema, Mapping):  # a record is hashed
+        if isinstance(self.schema, Mapping):  # a record must be hashable
             object.__setattr__(self, "schema", tuple(self.schema.items()))
         own = self.own_cluster is not None and self.own_cluster.name == self.cluster
         if not own and self.cluster not in {c.name for c in (*PAPER_CLUSTERS, UNKNOWN_CLUSTER)}:
@@ -151,15 +152,15 @@ class Dataset:
             object.__setattr__(self, "gpt3_prompt", Gpt3Prompt(f"Q: {self.bare}\nA:"))
 
     def __reduce_ex__(self, version: SupportsIndex) -> Any:
-        """A record of the catalog is pickled as its name: what it is made of is code, which pickle may refuse."""
-        from flan_jax import catalog  # which is made of these
+        """Pickles a record of the catalog as its name. Its functions are code, which pickle may refuse."""
+        from flan_jax import catalog  # which imports this module
 
         is_known = catalog.exists(self.name) and catalog.dataset(self.name) is self
         return (catalog.dataset, (self.name,)) if is_known else super().__reduce_ex__(version)
 
     @property
     def is_averaged(self) -> bool:
-        """Whether its scores are in its cluster's mean: one of the paper's, or in a cluster of one's own."""
+        """Whether its scores are part of its cluster's mean: it is one of the paper's, or in a user's own cluster."""
         return self.in_flan or self.own_cluster is not None
 
     @property
@@ -169,7 +170,7 @@ class Dataset:
 
     @property
     def forward_templates(self) -> tuple[int, ...]:
-        """Numbers of the forward templates, the ones that are evaluated."""
+        """The numbers of the forward templates. Only these are evaluated."""
         return tuple(i for i, t in enumerate(self.templates) if t.is_forward)
 
     @property

@@ -1,1 +1,1 @@
-"""A checkpoint folder: its manifest and its arrays."""
+"""Checkpoint folders: the manifest, the arrays and their digests, and the lock."""

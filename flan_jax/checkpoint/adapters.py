@@ -1,6 +1,6 @@
-"""Checkpoints that hold adapters alone: MODEL_DIR/adapters.json says whose they are.
+"""Checkpoints that hold only adapters. MODEL_DIR/adapters.json names the model that they change.
 
-{"format": 1, "checkpoint": the folder of the model that they change, "step", "weights": one digest of its weights}
+{"format": 1, "checkpoint": the folder of that model, "step", "weights": one digest of its weights}
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flan_jax.files import AnyPath, is_remote, user_path, write_atomic
 from flan_jax.values import shown
 
 FILE = "adapters.json"
-FORMAT = 1  # of the file
+FORMAT = 1  # version of the file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Base:
 
     Attributes:
       checkpoint: its folder.
-      step: of it.
-      weights: one digest of its weights, `weights`.
+      step: its step.
+      weights: one digest of its weights, from `weights`.
     """
 
     checkpoint: str
@@ -33,7 +33,7 @@ class Base:
 
     @classmethod
     def of(cls, checkpoint: str | AnyPath, step: int) -> Base:
-        """A checkpoint as it is now; of this machine, by its whole path.
+        """Describes a checkpoint as it is now. A folder on this machine is named by its full path.
 
         Raises:
           FlanError: it was saved without digests.
@@ -53,10 +53,10 @@ class Base:
         write_atomic(user_path(model_dir) / FILE, json.dumps(values, indent=1) + "\n")
 
     def check(self, checkpoint: str | AnyPath | None = None) -> AnyPath:
-        """The folder, which is there and holds the same weights.
+        """The folder of the model, after checking that it is there and holds the same weights.
 
         Args:
-          checkpoint: where it is now; None takes the place where it was.
+          checkpoint: where it is now; None for the place where it was.
 
         Raises:
           FlanError: it is not there, or holds other weights.
@@ -80,10 +80,10 @@ class Base:
         return path
 
     def at(self, checkpoint: str | AnyPath) -> Base:
-        """The same model where it lies now.
+        """The same model at its new place.
 
         Raises:
-          FlanError: as `check`.
+          FlanError: see `check`.
         """
         return dataclasses.replace(self, checkpoint=_whole(self.check(checkpoint)))
 
@@ -93,7 +93,7 @@ def _whole(path: AnyPath) -> str:
 
 
 def load(model_dir: str | AnyPath) -> Base | None:
-    """Reads MODEL_DIR/adapters.json; None where there is none, and so no adapters.
+    """Reads MODEL_DIR/adapters.json; None if there is none, so that the checkpoint has no adapters.
 
     Raises:
       FlanError: it is broken, or of a newer version.
@@ -115,7 +115,7 @@ def load(model_dir: str | AnyPath) -> Base | None:
 
 
 def weights(model_dir: str | AnyPath, step: int, which: str = stored.PARAMS) -> str | None:
-    """One digest of the weights that are read of a step; None where an earlier version saved none.
+    """One digest of the weights of a step; None if an earlier version saved no digests.
 
     Raises:
       FlanError: there are no such weights.

@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint folder, `checkpoints/<step>/`, read by Orbax and compared with what was saved."""
+"""Reads the arrays of a checkpoint folder, `checkpoints/<step>/`, by Orbax, and compares them with what was saved."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def restore_params(
     how: str = choosing.STEP,
     which: str = stored.PARAMS,
 ) -> Any:
-    """Reads the parameters, each leaf onto the devices that its sharding names.
+    """Reads the parameters, each leaf onto the devices of its sharding.
 
     Args:
       model_dir: a checkpoint folder.
       abstract_params: shapes and dtypes.
       shardings: a tree of shardings like it.
-      step: None takes the last.
-      how: another step is taken, for the error: `choosing.STEP` or `choosing.START`.
+      step: the step; None takes the last.
+      how: how the user can choose another step, for error messages: `choosing.STEP` or `choosing.START`.
       which: the last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
-      FlanError: there is no such checkpoint, it does not fit, or an array is not what was saved.
+      FlanError: there is no such checkpoint, it does not fit, or an array has changed since it was saved.
     """
     chosen = choosing.chosen_step(model_dir, step)
     if (base := adapters.load(model_dir)) is not None:
@@ -70,13 +70,13 @@ def restore_params(
 def _adapted(
     model_dir: str | AnyPath, base: adapters.Base, abstract: Any, shardings: Any, step: int, how: str, which: str
 ) -> Any:
-    """The parameters of a model with its adapters taken in."""
+    """The parameters of a model with its adapters merged in."""
     where = distributed.decided(lambda: str(base.check()))
     with choosing.explained(model_dir, step, (stored.ADAPTERS,), how):
         saved = saved_digests.read(model_dir, step) or {}
     items = (stored.ADAPTERS,)
     if which == stored.EMA:
-        stored.averaged(model_dir, step)  # or it is said that there is none
+        stored.averaged(model_dir, step)  # or reports that there is none
         items += (stored.EMA,)
     own = [path for path in nested.paths(abstract) if not lora.is_adapter(path)]
     params = restore_params(where, nested.part(abstract, own), nested.part(shardings, own), base.step, how)
@@ -109,10 +109,10 @@ def restore_training(
       model_dir: a checkpoint folder.
       abstract: shapes and dtypes of the two.
       shardings: trees of shardings like them.
-      step: what `choose_step` chose; None takes the last.
+      step: the result of `choose_step`; None takes the last.
 
     Raises:
-      FlanError: there is no checkpoint, it does not fit, or an array is not what was saved.
+      FlanError: there is no checkpoint, it does not fit, or an array has changed since it was saved.
     """
     both = dict(zip((stored.PARAMS, stored.OPT_STATE), zip(abstract, shardings, strict=True), strict=True))
     chosen = choosing.chosen_step(model_dir, step)
@@ -125,11 +125,11 @@ def restore_items(model_dir: str | AnyPath, wanted: Mapping[str, tuple[Any, Any]
 
     Args:
       model_dir: a checkpoint folder.
-      wanted: by item (`stored.ITEMS`), shapes and dtypes, and shardings.
-      step: what `choose_step` chose; None takes the last.
+      wanted: for each item (`stored.ITEMS`), shapes and dtypes, and shardings.
+      step: the result of `choose_step`; None takes the last.
 
     Raises:
-      FlanError: there is no checkpoint, it does not fit, or an array is not what was saved.
+      FlanError: there is no checkpoint, it does not fit, or an array has changed since it was saved.
     """
     chosen = choosing.chosen_step(model_dir, step)
     remedy = "give another folder, or start a new run from its parameters with INITIAL_CHECKPOINT_PATH"
@@ -154,7 +154,7 @@ def _readable(model_dir: str | AnyPath, step: int, remedy: str = "give another f
         yield
     except StorageError:
         raise
-    except Exception as error:  # tensorstore and Orbax raise whatever they like
+    except Exception as error:  # tensorstore and Orbax can raise anything
         raise FlanError(
             f"step {step} of {model_dir} cannot be read ({stored.reason(error)}): it is damaged, or was made with "
             f"another model or optimizer; {remedy}."
@@ -172,13 +172,14 @@ def load_model(
 
     Args:
       model_dir: a checkpoint folder.
-      step: which of its checkpoints; None takes the last.
+      step: the step; None takes the last.
       mesh: where the parameters are laid out; None takes all devices.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own.
       which: the last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
-      FlanError: the folder is no checkpoint, lacks the step or is damaged, or the model cannot be computed so here.
+      FlanError: the folder is no checkpoint, lacks the step or is damaged, or the model cannot be computed like this
+        here.
     """
     manifest = Manifest.load(model_dir)
     tokenizer = manifest.load_vocabulary(model_dir)

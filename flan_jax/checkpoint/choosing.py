@@ -1,4 +1,4 @@
-"""Which step of a checkpoint folder is read: the last that is whole, or the one before a damaged one."""
+"""Chooses which step of a checkpoint folder is read: the last complete one, or the one before a damaged one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from flan_jax.files import AnyPath, is_remote, move_folder, user_path, write_ato
 
 STOP, PREVIOUS = ON_DAMAGE = ("stop", "previous")  # what `choose_step` does about a damaged newest step
 STEP = "give --step={step}, or STEP={step} in gin"  # how the commands that read a checkpoint take another step
-START = "python -m flan_jax.convert --step={step} makes a folder to start from"  # how a new run does
-TRAIN = "ON_DAMAGE='previous' goes on from it"  # and how a run that goes on
-MARK = "commit_success.txt"  # of a step on object storage that is whole
-DAMAGED = "damaged"  # beside checkpoints/: steps that a run has gone on without
+START = "python -m flan_jax.convert --step={step} makes a folder to start from"  # how a new run takes another step
+TRAIN = "ON_DAMAGE='previous' goes on from it"  # how a run that continues takes another step
+MARK = "commit_success.txt"  # on object storage, marks a step that is complete
+DAMAGED = "damaged"  # beside checkpoints/: steps that a run has skipped because they were damaged
 
 
 def steps(model_dir: str | AnyPath) -> list[int]:
-    """The steps that are saved whole, in order. Any process may ask by itself, which it may not of Orbax.
+    """The steps that are completely saved, in order. Any process may call this alone, unlike Orbax's function.
 
     Raises:
       FlanError: the folder cannot be read.
@@ -32,7 +32,7 @@ def steps(model_dir: str | AnyPath) -> list[int]:
     try:
         named = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdecimal()]
 
-        # Orbax renames a step when it is whole, and where nothing can be renamed it writes this file last.
+        # Orbax renames a step when it is complete. Where nothing can be renamed, it writes this file last.
         def is_whole(path: AnyPath) -> bool:
             return (path / MARK).exists() if is_remote(path) else path.is_dir()
 
@@ -46,7 +46,7 @@ def steps(model_dir: str | AnyPath) -> list[int]:
 
 
 def _unmarked(model_dir: str | AnyPath) -> list[int]:
-    """Steps on object storage that were whole once and have no `commit_success.txt`, in order.
+    """Steps on object storage that were complete once but have no `commit_success.txt`, in order.
 
     Their copy was not finished or came from elsewhere, or the run was killed just before it wrote the mark. Orbax would
     take them for half-saved, and remove them.
@@ -55,7 +55,7 @@ def _unmarked(model_dir: str | AnyPath) -> list[int]:
     if not is_remote(folder):
         return []
 
-    def was_whole(path: AnyPath) -> bool:  # Orbax writes the time after all else, and then the mark
+    def was_whole(path: AnyPath) -> bool:  # Orbax writes the time after everything else, and then the mark
         try:
             told = json.loads((path / "_CHECKPOINT_METADATA").read_text())
             return bool(told.get("commit_timestamp_nsecs"))
@@ -78,24 +78,24 @@ def _unfinished(folder: AnyPath, step: int) -> str:
 
 
 def latest_step(model_dir: str | AnyPath) -> int | None:
-    """The last step that is saved whole, or None."""
+    """The last step that is completely saved, or None."""
     found = steps(model_dir)
     return found[-1] if found else None
 
 
 def choose_step(model_dir: str | AnyPath, on_damage: str = STOP) -> int | None:
-    """The step from which a run goes on, or None where there is none. In a pod process 0 decides, and tells the others.
+    """The step from which a run continues; None if there is none. In a pod, process 0 decides and tells the others.
 
     Args:
       model_dir: a checkpoint folder.
-      on_damage: what to do where the newest step is damaged. "stop" looks at what it says of itself, and leaves its
-        numbers to whoever restores them. "previous" reads all of it, once more than otherwise, each process its share;
-        where it is damaged, the one before that is whole is taken, and the damaged ones are moved to
-        MODEL_DIR/damaged, for else the run could not save those steps again.
+      on_damage: what to do if the newest step is damaged. "stop" only checks the step's metadata; whoever restores the
+        step checks its numbers. "previous" reads the whole step, once more than needed, and each process reads its
+        share. If it is damaged, the last complete step before it is taken. Damaged steps are moved to
+        MODEL_DIR/damaged, because the run could not save those steps again otherwise.
 
     Raises:
-      FlanError: the newest step is damaged, and which could be taken; or none is whole; or the hosts of the pod do not
-        see the same folder.
+      FlanError: the newest step is damaged (the message says which step could be taken), no step is complete, or the
+        hosts of the pod do not see the same folder.
     """
     if on_damage not in ON_DAMAGE:
         raise FlanError(f"ON_DAMAGE is {on_damage!r}: it has to be 'stop' or 'previous'.")
@@ -123,7 +123,7 @@ def choose_step(model_dir: str | AnyPath, on_damage: str = STOP) -> int | None:
 
 
 def refuse_damaged(model_dir: str | AnyPath, step: int) -> None:
-    """Reads all of a step that nobody is going to restore. In a pod all processes call it, and each reads its share.
+    """Reads the whole of a step that nobody will restore. In a pod all processes call it, and each reads its share.
 
     Raises:
       FlanError: it is damaged.
@@ -133,10 +133,10 @@ def refuse_damaged(model_dir: str | AnyPath, step: int) -> None:
 
 
 def _mark_whole(folder: AnyPath, on_damage: str) -> list[tuple[int, str]]:
-    """Marks steps that are whole and have no mark, for else they would be removed; what is wrong with the others.
+    """Marks complete steps without a mark, because Orbax would remove them; returns what is wrong with the others.
 
     Raises:
-      FlanError: one is not whole, and `on_damage` is "stop".
+      FlanError: a step is not complete, and `on_damage` is "stop".
     """
     damaged = []
     for step in reversed(distributed.decided(lambda: _unmarked(folder))):
@@ -169,10 +169,10 @@ def _move_aside(folder: AnyPath, damaged: Sequence[tuple[int, str]], step: int) 
 
 
 def chosen_step(model_dir: str | AnyPath, step: int | None) -> int:
-    """The step that is read, None for the last. In a pod process 0 decides, and tells the others.
+    """The step that is read; None stands for the last. In a pod, process 0 decides and tells the others.
 
     Raises:
-      FlanError: it is not there, or none is whole; or the hosts of the pod do not see the same folder.
+      FlanError: the step is not there, none is complete, or the hosts of the pod do not see the same folder.
     """
 
     def choose() -> int:
@@ -198,19 +198,19 @@ def explained(
     how: str = STEP,
     wanted: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
-    """Around reading a step: an error of damage says which step before it could be taken.
+    """A block that reads a step. If the step is damaged, the error says which earlier step could be taken.
 
     Args:
       model_dir: a checkpoint folder.
-      step: that is read.
-      items: of it that are read.
-      how: to take another, with {step} in it.
-      wanted: trees of shapes, by item: what was saved with just these and cannot be read, is damaged.
+      step: the step.
+      items: the items that are read.
+      how: how the user can take another step, with {step} in it.
+      wanted: trees of shapes, by item. A step that was saved with exactly these and cannot be read is damaged.
     """
     try:
         yield
     except FlanError as error:
-        # In a pod the others may be waiting: one process alone does not read all that there is.
+        # In a pod the others may be waiting, so one process alone does not read everything.
         look = stored.fault if jax.process_count() == 1 else stored.unreadable
         what = look(model_dir, step, items)
         if what is None and wanted is not None and stored.has_shapes(model_dir, step, wanted):

@@ -1,9 +1,9 @@
 """Digests of a checkpoint's arrays: saved with every step, and compared whenever it is read.
 
-Neither Orbax nor the file formats below it notice a bit that has flipped on a disk or on the way. A digest is an
-array's dtype, its shape and a checksum. The checksum is a sum over elements of a number that is mixed from the
-element's bits and its place in the whole array: it is computed where the array lies, shard by shard or layer by layer,
-and comes out the same for any mesh and any number of processes. No change of a single element leaves it as it was.
+Neither Orbax nor its file formats notice a bit that has flipped on a disk or on the way. A digest is an array's dtype,
+its shape and a checksum. The checksum is a sum over the elements; each adds a number that is mixed from its bits and
+its place in the whole array. It is computed where the array lies, shard by shard or layer by layer, and is the same for
+any mesh and any number of processes. Any change of a single element changes it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from flan_jax.errors import FlanError
 
-# Odd numbers, so that multiplying by them modulo 2^32 loses nothing.
+# Odd numbers, so that multiplying by them modulo 2^32 loses no information.
 _BY_SLICE, _BY_PLACE, _START = 0x9E3779B1, 0x85EBCA77, 0x27D4EB2F
 _MIX_1, _MIX_2 = 0x7FEB352D, 0x846CA68B  # the multipliers of Chris Wellons' "lowbias32"
-_BLOCK = 1 << 16  # elements at a time on the host: they stay in its cache
+_BLOCK = 1 << 16  # elements at a time on the host, so that they stay in its cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Digest:
-    """What identifies an array's content.
+    """Identifies the content of an array.
 
     Attributes:
-      dtype: its name.
-      shape: of the whole array.
-      checksum: of its elements' bits and places, 16 hexadecimal digits.
+      dtype: the name of its dtype.
+      shape: the shape of the whole array.
+      checksum: the checksum over its elements' bits and places, 16 hexadecimal digits.
     """
 
     dtype: str
@@ -50,7 +50,7 @@ class Measured:
 
     Attributes:
       digest: its digest.
-      nans: how many of its elements are no number.
+      nans: how many of its elements are NaN.
       infinities: how many are infinite.
     """
 
@@ -63,7 +63,7 @@ class Measured:
 
 
 class Sums:
-    """The checksum of an array that comes slice by slice of its first axis, in any order."""
+    """The checksum of an array that comes in slices of its first axis, in any order."""
 
     def __init__(self) -> None:
         self._sums = np.zeros(2, np.uint32)
@@ -73,13 +73,13 @@ class Sums:
 
         Args:
           x: one or more slices, [N, ...].
-          first: the place of the first one on the array's first axis.
+          first: the place of the first slice on the array's first axis.
         """
         words = _host_words(np.asarray(x))
         count, width = words.shape
         columns = max(1, min(width, _BLOCK))
         rows = max(1, _BLOCK // columns)
-        with np.errstate(over="ignore"):  # all is modulo 2^32
+        with np.errstate(over="ignore"):  # everything is modulo 2^32
             for start in range(0, width, columns):
                 place = np.arange(start, min(start + columns, width)).astype(np.uint32) * np.uint32(_BY_PLACE)
                 place += np.uint32(_START)
@@ -92,7 +92,7 @@ class Sums:
                     self._sums[1] += (mixed * (places | np.uint32(1))).sum(dtype=np.uint32)
 
     def add_layer(self, x: np.ndarray, layer: int | None) -> None:
-        """Adds one layer of a stacked array, or all of another one, for which `layer` is None."""
+        """Adds one layer of a stacked array; or, if `layer` is None, the whole of another array."""
         if layer is None:
             self.add(x if x.ndim else x[None])
         else:
@@ -100,12 +100,12 @@ class Sums:
 
     @property
     def checksum(self) -> str:
-        """Of what was added so far."""
+        """The checksum of what was added so far."""
         return _hexadecimal(self._sums)
 
 
 def of_array(x: np.ndarray) -> Digest:
-    """The digest of an array of the host."""
+    """The digest of an array on the host."""
     sums = Sums()
     sums.add_layer(x, None)
     return Digest(x.dtype.name, x.shape, sums.checksum)
@@ -118,7 +118,7 @@ def _host_words(x: np.ndarray) -> np.ndarray:
 
 
 def _mixed(words: Any) -> Any:
-    """Scrambles 32-bit words, each into another one."""
+    """Scrambles 32-bit words, each into a different one."""
     words = words ^ (words >> 16)
     words = words * np.uint32(_MIX_1)
     words = words ^ (words >> 15)
@@ -134,10 +134,10 @@ def _hexadecimal(sums: Sequence[Any]) -> str:
 
 
 def measure(tree: Any) -> dict[str, Measured]:
-    """Measures every array of a tree, by its path; nothing is gathered. In a pod all processes must call it.
+    """Measures every array of a tree, by its path. Nothing is gathered. In a pod all processes must call it.
 
     Args:
-      tree: of arrays, on one mesh or on the host.
+      tree: arrays on one mesh, or on the host.
     """
     leaves = [
         (jax.tree_util.keystr(path, simple=True, separator="/"), x)
@@ -160,21 +160,21 @@ def of_tree(tree: Any) -> dict[str, Digest]:
 
 
 def combined(found: Mapping[str, Digest]) -> str:
-    """One digest of many arrays, by their paths: of all weights of a model, 16 hexadecimal digits."""
+    """One digest of many arrays by their paths, such as all weights of a model: 16 hexadecimal digits."""
     listed = [[name, one.dtype, list(one.shape), one.checksum] for name, one in sorted(found.items())]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
 def refuse_not_finite(measured: Mapping[str, Measured], where: str, remedy: str) -> None:
-    """Refuses arrays that hold NaN or infinity. A scalar can be infinite: optax starts minima there.
+    """Refuses arrays that hold NaN or infinity. A scalar may be infinite, because optax starts minima there.
 
     Args:
-      measured: by path.
-      where: what they are, for the message.
+      measured: measurements by path.
+      where: what the arrays are, for the message.
       remedy: what to do.
 
     Raises:
-      FlanError: one does; the first is named.
+      FlanError: an array does; the first one is named.
     """
     for name, found in measured.items():
         bad = found.nans + (found.infinities if found.digest.shape else 0)
@@ -192,7 +192,10 @@ def _layout(x: Any) -> NamedSharding | None:
 
 @functools.lru_cache(maxsize=64)
 def _program(laid_out: tuple[NamedSharding | None, ...]) -> Any:
-    """Arrays laid out so -> uint32 [arrays, 4]: two sums, NaNs and infinities of each."""
+    """Compiles a function that measures arrays with these layouts.
+
+    It returns uint32 [arrays, 4]: two sums, NaNs and infinities of each.
+    """
 
     def measured(arrays: list[jax.Array]) -> jax.Array:
         return jnp.stack([_of_shards(x, layout) for x, layout in zip(arrays, laid_out, strict=True)])
@@ -203,7 +206,7 @@ def _program(laid_out: tuple[NamedSharding | None, ...]) -> Any:
 
 
 def _of_shards(x: jax.Array, layout: NamedSharding | None) -> jax.Array:
-    """[4] of a whole array. Each device sums its own shard: XLA would gather the array for such a reduction."""
+    """[4] of a whole array. Each device sums its own shard, because XLA would gather the array for such a reduction."""
     if layout is None:
         return _of_part(x, x.shape, (0,) * x.ndim)
     spec = (*layout.spec, *(None,) * (x.ndim - len(layout.spec)))
@@ -221,14 +224,14 @@ def _of_shards(x: jax.Array, layout: NamedSharding | None) -> jax.Array:
 
 
 def _of_part(x: jax.Array, shape: tuple[int, ...], starts: Sequence[Any]) -> jax.Array:
-    """[4] of a part of an array of `shape` that begins at `starts` of its axes."""
+    """[4] of a part of an array of `shape`; the part begins at `starts` on its axes."""
     if not x.ndim:
         x, shape, starts = x[None], (1,), (0,)
     is_float = jnp.issubdtype(x.dtype, jnp.inexact)
     nans, infinities = (jnp.isnan(x), jnp.isinf(x)) if is_float else (jnp.zeros(x.shape, bool),) * 2
     bits = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
     words = jax.lax.bitcast_convert_type(bits, jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")).astype(jnp.uint32)
-    halves = words.ndim - x.ndim  # 64 bits are two words, the lower first
+    halves = words.ndim - x.ndim  # 64 bits are two words, the lower one first
     shape, starts = (*shape, *(2,) * halves), (*starts, *(0,) * halves)
 
     def along(axis: int) -> jax.Array:
@@ -244,7 +247,7 @@ def _of_part(x: jax.Array, shape: tuple[int, ...], starts: Sequence[Any]) -> jax
     for found in (nans, infinities):
         spread = found[..., None] & (jnp.arange(2) == 0) if halves else found
         terms.append(spread.astype(jnp.uint32))
-    # One reduction of all four: the array is read once, 27 times as fast on CPU as sum by sum.
+    # One reduction for all four, so that the array is read once. That is 27 times as fast on CPU as four sums.
     zero = jnp.uint32(0)
     every = tuple(range(words.ndim))
     sums = jax.lax.reduce(
@@ -254,7 +257,7 @@ def _of_part(x: jax.Array, shape: tuple[int, ...], starts: Sequence[Any]) -> jax
 
 
 def difference(saved: Mapping[str, Digest], found: Mapping[str, Digest], complete: bool = True) -> str | None:
-    """In which array digests differ first, and in how many more; None where they do not. See `compare`."""
+    """The first array in which digests differ, and how many more do; None if they agree. See `compare`."""
     wrong = [name for name in found if found[name] != saved.get(name)]
     wrong += sorted(set(saved) - set(found)) if complete else []
     if not wrong:

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay: the last ones, some for good, the best by a figure."""
+"""Which checkpoints of a run stay: the last ones, some for good, and the best by a figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Keeping: TypeAlias = policies.PreservationPolicy
 LOWEST, HIGHEST = ORDERS = ("lowest", "highest")
 DEV_LOSSES = ("dev_loss", "dev_loss_cluster")  # figures that an evaluation during training writes
 DEV_SCORES = ("dev_score", "dev_score_cluster")
-_HIGHER_IS_BETTER = ("accuracy", *DEV_SCORES)  # figures; of all others the lowest is the best
+_HIGHER_IS_BETTER = ("accuracy", *DEV_SCORES)  # for all other figures, lower is better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Best:
     """The best checkpoints by a figure.
 
     Attributes:
-      figure: its name, as `metrics.jsonl` has it; of a figure in another, "outer/inner".
-      best: "lowest" or "highest"; empty for what is better of this figure.
+      figure: the figure's name in `metrics.jsonl`, "outer/inner" for one of several.
+      best: "lowest" or "highest"; empty for the default of this figure.
       count: how many stay.
     """
 
@@ -32,18 +32,26 @@ class Best:
 
     @property
     def order(self) -> str:
-        """Which is better, "lowest" or "highest"."""
+        """ "lowest" or "highest", whichever is better."""
         return self.best or better(self.figure)
 
     def first(self, figures: Mapping[int, float | None]) -> list[int]:
-        """The steps that stay, the best first. Of equal ones the earlier is better; one without a figure is none."""
+        """The steps that stay, the best first.
+
+        Of equal ones the earlier counts as better. Steps without a figure do not count.
+        """
         sign = 1 if self.order == LOWEST else -1
         ranked = sorted((sign * figure, step) for step, figure in figures.items() if figure is not None)
         return [step for _, step in ranked[: self.count]]
 
 
 def better(figure: str) -> str:
-    """Which is better of a figure of our own, "lowest" or "highest"; "lowest" of any other."""
+    """Whether "lowest" or "highest" is better for one of our figures; "lowest" for any other.
+
+    Example:
+      >>> better("accuracy"), better("loss")
+      ('highest', 'lowest')
+    """
     return HIGHEST if figure.partition("/")[0] in _HIGHER_IS_BETTER else LOWEST
 
 
@@ -53,13 +61,13 @@ def policy(
     best: Best | None = None,
     figure_of: Callable[[int], float | None] = lambda step: None,
 ) -> Keeping:
-    """A checkpoint stays where any of these says so; Orbax removes the others once a newer one is whole.
+    """A checkpoint stays if any of these says so. Orbax removes the others once a newer one is complete.
 
     Args:
-      last: so many of the last, at least 1.
-      every: those of all multiples of so many steps, for good.
-      best: the best ones, which have to have the figure.
-      figure_of: a saved step's figure, or None where it has none.
+      last: how many of the last ones stay; at least 1.
+      every: checkpoints at multiples of so many steps stay for good.
+      best: how many of the best stay; only checkpoints with the figure count.
+      figure_of: returns a saved step's figure, or None if it has none.
     """
     parts: list[Keeping] = [policies.LatestN(max(last, 1))]
     if every is not None:
@@ -70,13 +78,13 @@ def policy(
 
 
 class _Any(policies.AnyPreservationPolicy):
-    """What any of some policies keeps."""
+    """Keeps what any of several policies keeps."""
 
     def should_preserve(
         self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
     ) -> Sequence[bool]:
-        # Steps of earlier starts have a time without a zone, as they are not opened; at a preemption Orbax takes the
-        # time since the last one, cannot subtract such a time, and the save fails.
+        # Steps of earlier starts have a time without a zone, because they are not opened. At a preemption, Orbax
+        # computes the time since the last one, cannot subtract such a time, and the save fails.
         for info in checkpoints:
             if info.time.tzinfo is None:
                 info.time = info.time.replace(tzinfo=datetime.UTC)
@@ -85,7 +93,10 @@ class _Any(policies.AnyPreservationPolicy):
 
 def _best(best: Best, figure_of: Callable[[int], float | None]) -> Keeping:
     class ByFigure(Keeping):
-        """By the figures of a run: Orbax forgets those of an earlier start, and of equal ones takes the later."""
+        """Keeps the best by the run's own figures.
+
+        Orbax would forget those of an earlier start, and take the later of equal ones.
+        """
 
         def should_preserve(
             self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext

@@ -1,14 +1,14 @@
-"""A folder that one run at a time writes: it is held by files of their own, with a heartbeat.
+"""A lock on a folder that only one run may write. Files in the folder with a heartbeat hold it.
 
-Who wants the folder writes `lock-<name>.json` there, and then looks whose files there are. It holds the folder where
-there is no other's. Of two that come at the same instant, the one that looks last sees the other's file; who sees one
-that is only trying steps back for a moment chosen by chance. So nothing is asked of the storage but that a file that
-was written is listed: no exclusive creation, no rename and no lock of the operating system. Local and network disks
-and object storage are all alike in this.
+A process that wants the folder writes `lock-<name>.json` into it, and then looks at the files of others. If there are
+none, it holds the folder. If two come at the same instant, the one that looks last sees the other's file. A process
+that sees another one still trying steps back for a random moment. So the storage only needs to list files that were
+written: no exclusive creation, no rename, no lock of the operating system. Local disks, network disks and object
+storage can all do that.
 
-The holder writes its file anew every `BEAT` seconds. The folder of a dead one is taken over: on the same machine where
-its process is gone, and on another where its file has stayed as it is for `SILENCE` seconds, of which at least
-`WATCHED` are watched by this machine's own clock, whatever the clock of the other says.
+The holder writes its file again every `BEAT` seconds. The folder of a dead holder is taken over: on the same machine if
+its process is gone; on another one if its file has not changed for `SILENCE` seconds. At least `WATCHED` of these
+seconds are measured with this machine's own clock, because the other clock may be wrong.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, is_remote, make_folder, write_atomic
 
 BEAT = 10.0  # seconds between two signs of life
-SILENCE = 60.0  # seconds without one, after which a holder on another machine is dead
-WATCHED = 25.0  # of these, seconds that are watched even if its last sign is older
-_LOOK = 0.5  # seconds between two looks at a file that is watched
-_AT_ONCE = 0.2  # seconds, at most, that one of two steps back which try at once; more with every try
+SILENCE = 60.0  # after so many seconds without one, a holder on another machine counts as dead
+WATCHED = 25.0  # of these, seconds that are watched here even if its last sign is older
+_LOOK = 0.5  # seconds between two looks at a watched file
+_AT_ONCE = 0.2  # most seconds for which one of two steps back if they try at the same time; more with every try
 _TRYING, _HOLDING = "trying", "holding"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """What a file says of who wrote it.
+    """What a lock file says about the process that wrote it.
 
     Attributes:
-      what: it does with the folder, for example "training".
-      host: its machine's name.
-      machine: what tells one start of one machine, and one container on it, from all others.
-      pid: of its process.
-      started: when that process started, as the system counts; None where that is not known.
+      what: what it does with the folder, for example "training".
+      host: the name of its machine.
+      machine: identifies one start of one machine, and one container on it.
+      pid: the number of its process.
+      started: when that process started, as the system counts; None if unknown.
       since: when it came, for people.
       state: "trying" or "holding".
       beat: its last sign of life, in seconds of its own clock.
@@ -77,7 +77,7 @@ class _Record:
 
     @classmethod
     def parse(cls, text: str) -> _Record | None:
-        """What a file's text says; None where it is no record."""
+        """Reads a file's text; None if it is no record."""
         try:
             record = cls(**json.loads(text))
         except (ValueError, TypeError, RecursionError):
@@ -94,10 +94,10 @@ class _Record:
 
 
 class Lock:
-    """A folder that is held.
+    """A folder that this process holds.
 
     Attributes:
-      folder: which.
+      folder: the folder.
     """
 
     def __init__(self, folder: AnyPath, path: AnyPath, record: _Record, dead: set[str]) -> None:
@@ -110,14 +110,14 @@ class Lock:
         self._thread.start()
 
     def check(self) -> None:
-        """Looks whether the folder is still held; asked before every save.
+        """Checks that the folder is still held. Called before every save.
 
         Raises:
-          FlanError: another one has taken it, as this process was suspended for too long.
+          FlanError: another process has taken it, because this one was suspended for too long.
         """
         with self._guard:
             if self._lost is None:
-                with contextlib.suppress(OSError, StorageError):  # what cannot be read now is no proof
+                with contextlib.suppress(OSError, StorageError):  # a file that cannot be read now proves nothing
                     self._lost = self._rival()
         if self._lost is not None:
             raise FlanError(
@@ -126,11 +126,11 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Gives the folder back; a process that was forked from the holder cannot."""
+        """Releases the folder. A process that was forked from the holder cannot."""
         if os.getpid() != self._record.pid:
             return
         self._end.set()
-        # No sign of life is being written now, and none will be.
+        # From here on, no sign of life is written.
         with self._guard, contextlib.suppress(OSError, StorageError):
             self._path.unlink(missing_ok=True)
         self._thread.join(timeout=1.0)
@@ -150,7 +150,7 @@ class Lock:
 
     def _live(self) -> None:
         while not self._end.wait(BEAT):
-            # A full disk, or an outage of the storage: the next time.
+            # A full disk, or an outage of the storage: try again next time.
             with self._guard, contextlib.suppress(OSError, FlanError, StorageError):
                 if self._end.is_set() or self._lost is not None:
                     return
@@ -159,18 +159,21 @@ class Lock:
                     if self._lost is None:
                         _write(self._path, self._record)
                 if self._lost is None and awake.asleep > SILENCE / 2:
-                    # After the look: another may have come, removed the file that was written anew here, and gone.
+                    # After the look, because another process may have come, removed the file that was written here
+                    # again, and gone.
                     self._lost = "it was suspended while it gave a sign of life"
-                if self._lost is None and awake.took > SILENCE / 2:  # a slow disk, for which another may have come
+                # On a slow disk, another process may have come meanwhile.
+                if self._lost is None and awake.took > SILENCE / 2:
                     self._lost = self._rival()
 
 
 class _Awake:
-    """How long something took, and how much of that in one piece this whole process did not run.
+    """Measures how long something took, and how long this whole process was stopped meanwhile.
 
     Attributes:
       took: seconds.
-      asleep: seconds; what waits for a disk or a network alone lets the thread here run.
+      asleep: seconds in one piece in which the process did not run. Waiting for a disk or network does not count,
+        because the thread here still runs then.
     """
 
     def __enter__(self) -> _Awake:
@@ -196,13 +199,13 @@ class _Awake:
 
 
 class _HeldElsewhere(Lock):
-    """What the other processes of a pod have: process 0 holds the folder for them."""
+    """The lock of the other processes of a pod. Process 0 holds the folder for them."""
 
     def __init__(self, folder: AnyPath) -> None:
         self.folder = folder
 
     def check(self) -> None:
-        """Does nothing: process 0 looks."""
+        """Does nothing; process 0 checks."""
 
     def release(self) -> None:
         """Does nothing."""
@@ -210,14 +213,16 @@ class _HeldElsewhere(Lock):
 
 @contextlib.contextmanager
 def held(folder: AnyPath, what: str) -> Iterator[Lock]:
-    """Holds a folder, which is made if need be, for what is inside. In a pod all processes must call it; 0 holds it.
+    """Holds a folder during the block, and makes it if needed.
+
+    In a pod all processes must call it; process 0 holds the lock.
 
     Args:
-      folder: which.
-      what: is done with it, for the one who comes second: "training".
+      folder: the folder.
+      what: what is done with it, for the message to another process: "training".
 
     Raises:
-      FlanError: another process holds it, by name; or the folder cannot be written to.
+      FlanError: another process holds it (the message names it), or the folder cannot be written to.
     """
     made = False
     lock: Lock | None = None
@@ -236,7 +241,7 @@ def held(folder: AnyPath, what: str) -> Iterator[Lock]:
         if lock is not None:
             lock.release()
         if made and not is_remote(folder):
-            with contextlib.suppress(OSError):  # nothing came of it; if something did, the folder is not empty
+            with contextlib.suppress(OSError):  # if the block wrote nothing, the empty folder is removed
                 folder.rmdir()
 
 
@@ -253,7 +258,7 @@ def _take(folder: AnyPath, what: str) -> Lock:
             if not (_there(folder).keys() - dead - {path.name}):
                 record = dataclasses.replace(record, state=_HOLDING)
                 _write(path, record)
-                # Looked at once more: whoever is suspended between the look and this may be taken for dead.
+                # Check once more: a process that was suspended since the look may be taken for dead.
                 if _there(folder).keys() - dead == {path.name}:
                     break
                 record = dataclasses.replace(record, state=_TRYING)
@@ -269,7 +274,7 @@ def _take(folder: AnyPath, what: str) -> Lock:
 
 
 def _wait_for_others(folder: AnyPath, dead: set[str]) -> None:
-    """Returns when all whose files there are, are dead, and adds their files' names to `dead`.
+    """Returns when all processes with files there are dead, and adds the files' names to `dead`.
 
     Raises:
       FlanError: one is alive and holds the folder.
@@ -301,16 +306,16 @@ def _refused(folder: AnyPath, record: _Record | None) -> FlanError:
 
 
 def _gives_sign(path: AnyPath, text: str, record: _Record | None) -> bool | None:
-    """Whether the writer of a file lives, of which only the file can tell; None where it is gone or has changed hands.
+    """Whether the process that wrote a file is alive, if only the file can tell; None if it is gone or was replaced.
 
-    What is still missing of the silence of a dead one is waited for.
+    It waits for the rest of the silence that a dead process must show.
     """
-    age = 0.0 if record is None else max(0.0, time.time() - record.beat)  # a clock in the future says nothing
+    age = 0.0 if record is None else max(0.0, time.time() - record.beat)  # a clock in the future tells nothing
     wait = max(min(WATCHED, SILENCE), SILENCE - age)
     who = f"the lock file {path.name}, which cannot be read" if record is None else str(record)
     began, is_said = _seconds(), False
     while (waited := _seconds() - began) < wait:
-        if not is_said and waited > 4 * _LOOK:  # who only tries is gone by then
+        if not is_said and waited > 4 * _LOOK:  # a process that only tries is gone by then
             print(
                 f"{path.parent} was in use by {who}; waiting for a sign of life, up to {wait:.0f} s.",
                 file=sys.stderr,
@@ -328,7 +333,7 @@ def _gives_sign(path: AnyPath, text: str, record: _Record | None) -> bool | None
 
 
 def _is_alive(record: _Record) -> bool | None:
-    """Whether the process of a record lives; None where this machine cannot tell."""
+    """Whether the process of a record is alive; None if this machine cannot tell."""
     if record.machine != _machine():
         return None
     try:
@@ -336,7 +341,7 @@ def _is_alive(record: _Record) -> bool | None:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # another user's
+        pass  # it belongs to another user
     found = _process(record.pid)
     if found is None:
         return True
@@ -345,7 +350,7 @@ def _is_alive(record: _Record) -> bool | None:
 
 
 def _process(pid: int) -> tuple[str, int] | None:
-    """A process's state and when it started, in ticks since the start of the machine; None where that is not known."""
+    """A process's state and when it started, in ticks since the start of the machine; None if unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         fields = text[text.rindex(")") + 2 :].split()  # a program's name may hold spaces and parentheses
@@ -356,7 +361,7 @@ def _process(pid: int) -> tuple[str, int] | None:
 
 @functools.cache
 def _machine() -> str:
-    """Tells one start of one machine, and one container on it, from all others: in there a pid means one process."""
+    """Identifies one start of one machine, and one container on it. Inside, a pid means one process."""
     try:
         started = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{started} {os.readlink('/proc/self/ns/pid')}"
@@ -365,7 +370,7 @@ def _machine() -> str:
 
 
 def _there(folder: AnyPath) -> dict[str, str]:
-    """The lock files of a folder, by their names, and what they hold."""
+    """The lock files in a folder and their contents, by name."""
     found: dict[str, str] = {}
     try:
         listed: list[Any] = list(folder.iterdir())
@@ -377,7 +382,7 @@ def _there(folder: AnyPath) -> dict[str, str]:
                 found[path.name] = path.read_bytes()[:65536].decode(errors="replace")
             except FileNotFoundError:
                 continue  # removed in the meantime
-            except OSError as error:  # not ours to read, or no file at all
+            except OSError as error:  # we may not read it, or it is not a file
                 found[path.name] = f"cannot be read: {error.strerror}"
     return found
 
@@ -387,12 +392,12 @@ def _write(path: AnyPath, record: _Record) -> None:
 
 
 def _remove(path: AnyPath) -> None:
-    """Removes a lock file and what a process that was killed while it wrote it has left."""
+    """Removes a lock file, and what a process that was killed while writing it has left."""
     with contextlib.suppress(OSError, StorageError):
         for left in (path, *(x for x in path.parent.iterdir() if x.name.startswith(f".{path.name}."))):
             left.unlink(missing_ok=True)
 
 
 def _seconds() -> float:
-    """A clock that is never set, and that goes on while the machine sleeps."""
+    """A clock that nobody can set, and that goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,4 +1,4 @@
-"""A checkpoint folder and its manifest, which says what a model has ever been tuned on.
+"""A checkpoint folder and its manifest, which says what the model was ever tuned on.
 
 MODEL_DIR/{config.gin, manifest.json, checkpoints/<step>/, vocabulary/, metrics.jsonl, tensorboard/}
 """
@@ -22,8 +22,8 @@ DECLARED = "declared"  # its importer lists the clusters
 TUNED = "tuned"  # tuned here, from a known start
 UNKNOWN = "unknown"
 
-_OWN = "digest"  # of the manifest's other entries, in its file
-_CONTENT = "content"  # of the vocabulary's entry: its own digest
+_OWN = "digest"  # the key in the file for the digest of the other entries
+_CONTENT = "content"  # the key in the vocabulary's entry for its own digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,13 @@ class Manifest:
 
     Attributes:
       model: the fields of `DecoderConfig`.
-      vocabulary: kind and fingerprint, and a digest of the folder's content, which an earlier version's has not.
-      tuning: {"status", "datasets", "clusters", "text"}: all that was ever in its tuning mixture, inherited. Text says
-        which records these were: {"dataset", "style", "vocabulary", "digest", "records", "records_digest", "wording"}
-        each, as `data.stream.Stream.text` gives them; a manifest of an earlier version has none, or no wording.
-      separator: what stood between input and target in tuning: "eos" or "newline", of several that of most draws; None
-        for a model never tuned here.
+      vocabulary: kind and fingerprint, and a digest of the folder's content, which earlier versions lack.
+      tuning: {"status", "datasets", "clusters", "text"}: all that was ever in its tuning mixtures, inherited. "text"
+        says which records these were; each entry is {"dataset", "style", "vocabulary", "digest", "records",
+        "records_digest", "wording"} from `data.stream.Stream.text`. Manifests of earlier versions lack it, or its
+        "wording".
+      separator: the joint between input and target in tuning, "eos" or "newline"; the one of most draws if there were
+        several. None for a model that was never tuned here.
       history: one entry for each import, conversion and tuning.
     """
 
@@ -77,12 +78,12 @@ class Manifest:
         """Reads MODEL_DIR/manifest.json.
 
         Raises:
-          FlanError: it is missing, broken, or not as it was saved.
+          FlanError: it is missing, broken, or was changed.
         """
         path = user_path(model_dir) / "manifest.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            own = values.pop(_OWN, None)  # which a manifest of an earlier version has not
+            own = values.pop(_OWN, None)  # manifests of earlier versions have none
             is_whole = own is None or own == _digest(values)
             manifest = cls(**(values | {"history": tuple(values["history"])}))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -108,8 +109,8 @@ class Manifest:
         """Reads MODEL_DIR/vocabulary.
 
         Raises:
-          FlanError: it is missing or broken, has more ids than the model has embeddings, or is not the one that the
-            manifest names.
+          FlanError: it is missing or broken, has more ids than the model has embeddings, or is not the one in the
+            manifest.
         """
         folder = user_path(model_dir) / "vocabulary"
         tokenizer = vocabularies.load(folder)
@@ -131,7 +132,7 @@ class Manifest:
 
     @property
     def trained_clusters(self) -> frozenset[str] | None:
-        """The clusters it was ever tuned on; None where nobody knows."""
+        """The clusters that the model was ever tuned on; None if nobody knows."""
         return None if self.tuning["status"] == UNKNOWN else frozenset(self.tuning["clusters"])
 
     def inherit(
@@ -142,7 +143,7 @@ class Manifest:
         record: dict[str, Any],
         text: Sequence[dict[str, Any]] = (),
     ) -> Manifest:
-        """The manifest after tuning on `datasets` of `clusters`. What was unknown stays unknown, or not recorded."""
+        """The manifest after tuning on `datasets` of `clusters`. What was unknown stays unknown."""
         status = UNKNOWN if self.tuning["status"] == UNKNOWN else TUNED
         tuning = {
             "status": status,
@@ -155,7 +156,7 @@ class Manifest:
         )
 
     def recorded(self, record: dict[str, Any], tokenizer: vocabularies.Tokenizer) -> Manifest:
-        """The manifest after a conversion, with the vocabulary that goes along."""
+        """The manifest after a conversion, with the vocabulary that comes with it."""
         return dataclasses.replace(self, vocabulary=_of_vocabulary(tokenizer), history=(*self.history, _dated(record)))
 
     def digest(self) -> str:

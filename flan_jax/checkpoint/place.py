@@ -1,4 +1,4 @@
-"""Whether a folder can take a run: the same for all hosts, and with room. Asked before the first step, not after."""
+"""Checks before the first step whether a folder can take a run: all hosts see the same one, and it has room."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from flan_jax.checkpoint import saved_digests
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, make_folder, written
 
-_PATIENCE = 10.0  # seconds after which what process 0 wrote or saw is seen on every host, if ever
+_PATIENCE = 10.0  # seconds; by then every host sees what process 0 wrote or saw, or never will
 _LOOK = 0.2
-_COMPRESSED = 0.5  # float32 numbers that came from bfloat16; others take 0.92
+_COMPRESSED = 0.5  # for float32 numbers that came from bfloat16; others compress to 0.92
 
 
 def check_shared(folder: AnyPath, name: str = "MODEL_DIR") -> None:
-    """Checks that all processes see one folder: process 0 writes a small file, which each has to read.
+    """Checks that all processes see the same folder: process 0 writes a small file, which each has to read.
 
-    The folder is made; the file is removed. In one process nothing happens. All have to ask together.
+    The folder is made; the file is removed. With one process nothing happens. All processes must call this together.
 
     Args:
-      folder: which.
+      folder: the folder.
       name: what it is called, for the error.
 
     Raises:
-      FlanError: a host sees another folder, by its name; or process 0 cannot write there.
+      FlanError: a host sees another folder (the message names it), or process 0 cannot write there.
     """
     if jax.process_count() == 1:
         return
@@ -59,22 +59,24 @@ def check_shared(folder: AnyPath, name: str = "MODEL_DIR") -> None:
 
 
 def check_room(folder: AnyPath, trees: Any, name: str = "MODEL_DIR") -> None:
-    """Checks that a checkpoint can fit on the disk, where the system says how much is free. All have to ask together.
+    """Checks that a checkpoint can fit on the disk, if the system says how much is free.
+
+    All processes must call it together.
 
     Args:
-      folder: where checkpoints go; it is there.
-      trees: of arrays or their shapes, which a checkpoint holds.
+      folder: the folder of checkpoints, which must exist.
+      trees: arrays, or their shapes, that a checkpoint holds.
       name: what the folder is called, for the error.
 
     Raises:
-      FlanError: less is free than the best compression that is met with would need.
+      FlanError: there is less room than even the best compression would need.
     """
     needed = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(trees))
 
     def look() -> None:
         try:
             free = shutil.disk_usage(folder).free
-        except (OSError, TypeError, ValueError):  # object storage has no end
+        except (OSError, TypeError, ValueError):  # object storage has no limit
             return
         if free < _COMPRESSED * needed:
             raise FlanError(
@@ -86,10 +88,10 @@ def check_room(folder: AnyPath, trees: Any, name: str = "MODEL_DIR") -> None:
 
 
 def check_step(folder: AnyPath, step: int | None) -> None:
-    """Checks that all processes see the step that process 0 sees, or that none sees one. All have to ask together.
+    """Checks that all processes see the step that process 0 sees, or that none sees one. All must call it together.
 
     Raises:
-      FlanError: a host sees another folder, by its name.
+      FlanError: a host sees another folder; the message names it.
     """
     if jax.process_count() == 1:
         return
@@ -104,7 +106,7 @@ def check_step(folder: AnyPath, step: int | None) -> None:
 
 
 def _identity(folder: AnyPath, step: int | None) -> str:
-    """What tells a step, or an empty folder, from another."""
+    """Tells a step, or an empty folder, from another."""
     if step is None:
         checkpoints = folder / "checkpoints"
         return (

@@ -1,4 +1,4 @@
-"""Digests as they lie in a step's folder: written with the step, and compared with what is read of it.
+"""Digests in a step's folder: written with the step, and compared with what is read.
 
 The file is checkpoints/<step>/digests/metadata, and holds
 {"params": {path: [dtype, shape, checksum]}, "opt_state", ..., "step", "sha256"}.
@@ -20,15 +20,15 @@ from flan_jax.checkpoint.digests import Digest, Sums, difference, of_tree
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, user_path, write_atomic
 
-ITEM = "digests"  # Orbax's name for them, beside "params" and "opt_state"
-NOTE = {ITEM: True}  # in a step's own metadata: it was saved with digests, so that they must be there
-_FILE = "metadata"  # in the item's folder, as Orbax names the file of a JSON item
-_OWN = "sha256"  # of the file's other entries
-_STEP = "step"  # that was saved: a folder that is renamed, or copied over another, is another step's. Not in old files.
+ITEM = "digests"  # the name of the item in Orbax, beside "params" and "opt_state"
+NOTE = {ITEM: True}  # in a step's own metadata: it was saved with digests, so they must be there
+_FILE = "metadata"  # in the item's folder; Orbax calls the file of a JSON item so
+_OWN = "sha256"  # the key for the digest of the other entries
+_STEP = "step"  # the key for the step, since a folder may be renamed or copied over another; old files lack it
 
 
 def step_folder(model_dir: str | AnyPath, step: int) -> AnyPath:
-    """Where a step of a checkpoint folder lies."""
+    """The folder of a step."""
     return user_path(model_dir) / "checkpoints" / str(step)
 
 
@@ -36,8 +36,8 @@ def to_dict(step: int, digests: Mapping[str, Mapping[str, Digest]]) -> dict[str,
     """The content of the file, for Orbax or `write`.
 
     Args:
-      step: that is saved.
-      digests: by item ("params", "opt_state") and path.
+      step: the step.
+      digests: digests by item ("params", "opt_state") and path.
     """
     values: dict[str, Any] = {
         item: {path: [d.dtype, list(d.shape), d.checksum] for path, d in sorted(by_path.items())}
@@ -52,19 +52,19 @@ def _sha256(values: Mapping[str, Any]) -> str:
 
 
 def write(model_dir: str | Path, step: int, digests: Mapping[str, Mapping[str, Digest]]) -> None:
-    """Writes the file of a step that is not in use yet; a `Saver` has Orbax write it."""
+    """Writes the file for a step that is not in use yet. With a `Saver`, Orbax writes it."""
     folder = step_folder(model_dir, step) / ITEM
     write_atomic(folder / _FILE, json.dumps(to_dict(step, digests)))
 
 
 def read(model_dir: str | Path, step: int) -> dict[str, dict[str, Digest]] | None:
-    """The digests that were saved with a step, by item ("params", "opt_state") and path.
+    """Reads the digests of a step, by item ("params", "opt_state") and path.
 
     Returns:
       None for a step of a version that saved none.
 
     Raises:
-      FlanError: they are missing or damaged, or of another step.
+      FlanError: they are missing or damaged, or belong to another step.
     """
     path = step_folder(model_dir, step) / ITEM / _FILE
     remedy = "the arrays cannot be checked, and may be damaged too; copy the checkpoint anew"
@@ -97,11 +97,11 @@ def _says_digests(folder: Path) -> bool:
     try:
         return bool(json.loads((folder / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"].get(ITEM))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # an old step, or damaged, and then the digests are there
+        return False  # an old step; or a damaged one, and then the digests are there
 
 
 def verify(model_dir: str | Path, step: int, trees: Mapping[str, Any]) -> None:
-    """Compares arrays that were read with the digests that were saved with them. In a pod all processes must call it.
+    """Compares arrays that were read with the digests saved with them. In a pod all processes must call it.
 
     Args:
       model_dir: a checkpoint folder.
@@ -109,7 +109,7 @@ def verify(model_dir: str | Path, step: int, trees: Mapping[str, Any]) -> None:
       trees: what was read, by item ("params", "opt_state").
 
     Raises:
-      FlanError: an array differs, by name; or the digests are missing or damaged.
+      FlanError: an array differs (the message names it), or the digests are missing or damaged.
     """
     saved = read(model_dir, step)
     if saved is None:
@@ -120,11 +120,11 @@ def verify(model_dir: str | Path, step: int, trees: Mapping[str, Any]) -> None:
 
 
 class Reading:
-    """Compares arrays that are read a layer at a time with their digests: each when its last layer has come.
+    """Compares arrays that are read one layer at a time with their digests, each after its last layer.
 
     Args:
       model_dir: a checkpoint folder.
-      step: of it.
+      step: the step.
       item: "params" or "opt_state".
 
     Raises:
@@ -141,16 +141,16 @@ class Reading:
             say_unchecked(model_dir, step)
 
     def add(self, name: str, tensor: np.ndarray, layer: int | None, num_layers: int) -> None:
-        """Takes one layer, or an array that is in no layer; what came before is passed over.
+        """Takes one layer, or an array without layers. A layer that came before is skipped.
 
         Args:
           name: the array's path.
           tensor: what was read.
-          layer: which of the layers it is, or None.
-          num_layers: how many there are, or 0.
+          layer: the number of the layer, or None.
+          num_layers: how many layers there are, or 0.
 
         Raises:
-          FlanError: the array is whole now, and is not what was saved.
+          FlanError: the array is complete now, and differs from what was saved.
         """
         came = self._came.setdefault(name, set())
         if self._saved is None or layer in came:
@@ -165,7 +165,7 @@ class Reading:
 
 
 def say_unchecked(model_dir: str | Path, step: int) -> None:
-    """Says that a step of an earlier version cannot be checked, in one line on standard error."""
+    """Prints one line on standard error: this step of an earlier version cannot be checked."""
     if distributed.is_primary():
         print(
             f"step {step} of {model_dir} was saved without digests, by an earlier version: "
@@ -177,10 +177,11 @@ def say_unchecked(model_dir: str | Path, step: int) -> None:
 def compare(
     model_dir: str | Path, step: int, saved: Mapping[str, Digest], found: Mapping[str, Digest], complete: bool = True
 ) -> None:
-    """Compares the digests of a step, by path: those that were saved, and those of what was read.
+    """Compares two sets of digests of a step, by path: those that were saved, and those of what was read.
 
     Raises:
-      FlanError: they differ, by the name of the first that does and how many do; or, if `complete`, one was not read.
+      FlanError: they differ (the message names the first difference and counts the others); or, if `complete`, an array
+        was not read.
     """
     if what := difference(saved, found, complete):
         raise FlanError(f"step {step} of {model_dir} is damaged: {what}; copy the checkpoint anew.")

@@ -1,4 +1,4 @@
-"""Steps are written to a checkpoint folder, `checkpoints/<step>/`, by Orbax, while the run goes on."""
+"""Saves steps to a checkpoint folder, `checkpoints/<step>/`, by Orbax, while the run goes on."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from flan_jax.checkpoint.keeping import Keeping
 from flan_jax.errors import FlanError, StorageError, cannot
 from flan_jax.files import AnyPath, is_remote, orbax_folder, remove_folder, user_path, written
 
-_STAYS_AWAY, _PATIENCE = 0.5, 10.0  # seconds: what was removed is gone when it stays away so long; looked at so long
+# Seconds: what was removed is gone if it stays away for the first; it is watched for the second.
+_STAYS_AWAY, _PATIENCE = 0.5, 10.0
 
 
 def manager(model_dir: str | AnyPath, keep: Keeping | None = None) -> ocp.CheckpointManager:
-    """Orbax's view of a folder: to save into where `keep` says which checkpoints stay, or else to read."""
+    """Orbax's manager for a folder: to save, if `keep` says which checkpoints stay; otherwise only to read."""
     options = ocp.CheckpointManagerOptions(
         preservation_policy=keep,
         create=keep is not None,
-        cleanup_tmp_directories=keep is not None,  # what a killed run has left half-saved
-        lightweight_initialize=True,  # no look into what each step says of itself: damage must not stop the others
+        cleanup_tmp_directories=keep is not None,  # removes what a killed run has left half-saved
+        # Does not open each step's metadata, so that a damaged one does not stop the others.
+        lightweight_initialize=True,
     )
     folder = orbax_folder(user_path(model_dir) / "checkpoints")
     return ocp.CheckpointManager(folder, options=options, item_names=(*stored.ITEMS, saved_digests.ITEM))
@@ -34,10 +36,10 @@ def manager(model_dir: str | AnyPath, keep: Keeping | None = None) -> ocp.Checkp
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Around writing: Orbax logs every failure that it raises, with its traceback, several times.
+    """A block that writes. Without it, Orbax would log every failure several times, each with a traceback.
 
-    Where one array's write fails, Orbax closes its event loop, and TensorStore has Python print a traceback for each
-    other write that ends afterwards and finds nobody to tell.
+    If one array cannot be written, Orbax closes its event loop. TensorStore then makes Python print a traceback for
+    every other write that ends afterwards.
     """
     log = logging.getLogger("absl")
     level = log.level
@@ -58,17 +60,18 @@ def quietly() -> Iterator[None]:
 
 
 class Saver:
-    """Saves training states; a context manager that waits for the last one at the end.
+    """Saves training states. As a context manager, it waits for the last save at the end.
 
-    Arrays are written while the caller goes on, so that a full disk shows later: `check` says so as soon as it does.
-    What a save that failed has written is removed.
+    Arrays are written while the caller goes on, so a full disk is noticed later: `check` reports it as soon as
+    possible. What a failed save has written is removed.
     """
 
     def __init__(self, model_dir: str | AnyPath, keep: Keeping | int = 2) -> None:
-        """Args.
+        """Opens the folder.
 
-        model_dir: a checkpoint folder.
-        keep: which checkpoints stay, or how many of the last ones.
+        Args:
+          model_dir: a checkpoint folder.
+          keep: which checkpoints stay, or how many of the last ones.
         """
         self._folder = user_path(model_dir)
         self._step: int | None = None
@@ -78,18 +81,18 @@ class Saver:
             self._manager = manager(model_dir, keeping.policy(keep) if isinstance(keep, int) else keep)
 
     def save(self, step: int, params: Any, opt_state: Any = None, ema: Any = None, adapters: Any = None) -> None:
-        """Starts saving; a step becomes visible when it is whole. Waits for the save before it.
+        """Starts a save, after waiting for the one before. A step becomes visible when it is complete.
 
         Args:
-          step: its number.
-          params: the parameters; None where adapters alone are saved.
+          step: the step's number.
+          params: the parameters; None if only adapters are saved.
           opt_state: the optimizer's state, if there is one.
           ema: the mean of the trained parameters over steps, if there is one.
-          adapters: of a model that `adapters.Base` names.
+          adapters: adapters of the model that `adapters.Base` names.
 
         Raises:
-          FlanError: an array holds numbers that are not finite: it is named, and nothing is saved. Or this save, or
-            the one before it, failed.
+          FlanError: an array holds NaN or infinity (the message names it, and nothing is saved), or this save or the
+            one before it failed.
         """
         given = {stored.PARAMS: params, stored.ADAPTERS: adapters, stored.OPT_STATE: opt_state, stored.EMA: ema}
         trees = {name: tree for name, tree in given.items() if tree is not None}
@@ -116,22 +119,22 @@ class Saver:
             )
 
     def check(self) -> None:
-        """Returns at once.
+        """Reports a failure of a started save. Returns at once.
 
         Raises:
-          FlanError: what was started has failed in the meantime; it names the last step that is whole.
+          FlanError: a save has failed; the message names the last complete step.
         """
         with self._failing():
             self._manager.check_for_errors()
-            # Orbax's own thread may have taken the error first; it is told where one waits for that thread.
+            # Orbax's own thread may have taken the error first; waiting for that thread raises it.
             if not self._manager.is_saving_in_progress():
                 self._manager.wait_until_finished()
 
     def wait(self) -> None:
-        """Returns when all that was started is saved.
+        """Waits until all started saves are complete.
 
         Raises:
-          FlanError: it failed.
+          FlanError: a save failed.
         """
         with self._failing():
             self._manager.wait_until_finished()
@@ -145,7 +148,7 @@ class Saver:
                     yield
             except FlanError:
                 raise
-            except Exception as error:  # whatever it is, a timeout for one: what was to be saved is not there
+            except Exception as error:  # any error, even a timeout, means that the step was not saved
                 raise cannot(doing, self._folder, error) from error
         except FlanError as error:
             self._abandon()
@@ -156,26 +159,26 @@ class Saver:
                     if whole
                     else "no checkpoint is there yet"
                 )
-            except (OSError, StorageError):  # what ended the run is said, and not that this cannot be seen either
+            except (OSError, StorageError):  # the first error is reported, not that this cannot be read either
                 last = "which checkpoints are there cannot be seen now"
             raise FlanError(f"{str(error).rstrip('.')}; {last}.") from error
 
     def _whole(self) -> list[int]:
         folder = self._folder / "checkpoints"
         found = folder.glob("[0-9]*")
-        if is_remote(folder):  # where nothing is renamed when it is whole, and Orbax marks it
+        if is_remote(folder):  # nothing is renamed there; Orbax marks a complete step instead
             found = (path.parent for path in folder.glob(f"[0-9]*/{choosing.MARK}"))
         return [int(path.name) for path in found if path.name.isdigit()]
 
     def _abandon(self) -> None:
-        """Removes what a save that failed has written."""
+        """Removes what a failed save has written."""
         if jax.process_count() > 1:
             return  # the other processes may still be writing; Orbax removes it at the next start
         with contextlib.suppress(Exception):
-            self._manager.close()  # which raises the same error once more
+            self._manager.close()  # raises the same error once more
         if is_remote(self._folder):
-            return  # nothing has a name of its own there while it is written; Orbax removes it at the next start
-        # Where one array could not be written, TensorStore still ends writes of others, and makes their folders anew.
+            return  # nothing has its own name there while it is written; Orbax removes it at the next start
+        # If one array could not be written, TensorStore still ends the writes of others, and makes their folders again.
         gone_since, deadline = time.monotonic(), time.monotonic() + _PATIENCE
         while gone_since + _STAYS_AWAY > time.monotonic() and time.monotonic() < deadline:
             for left in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
@@ -189,8 +192,8 @@ class Saver:
     def __exit__(self, *error: Any) -> None:
         try:
             if error[0] is not None and jax.process_count() > 1:
-                return  # the other processes may be gone, and what is closed here would wait for them
-            # What ended the run is said, and not that a save failed as well.
+                return  # the other processes may be gone, and closing would wait for them
+            # The error that ended the run is reported, not that a save failed as well.
             with contextlib.suppress(FlanError) if error[0] is not None else contextlib.nullcontext():
                 self.wait()
                 with self._failing():

@@ -1,4 +1,4 @@
-"""A step as it lies in its files: read slice by slice, without a model, to see whether all of it is there and right."""
+"""Reads a step's files slice by slice, without a model, to check that all of it is there and right."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from flan_jax.values import WEIGHTS
 
 PARAMS, EMA = WEIGHTS
 OPT_STATE, ADAPTERS = "opt_state", "adapters"
-ITEMS = (PARAMS, ADAPTERS, OPT_STATE, EMA)  # of a step; not all need be there
+ITEMS = (PARAMS, ADAPTERS, OPT_STATE, EMA)  # the items of a step; some may be missing
 
-_AT_ONCE = 64 << 20  # bytes that are read at once, or one slice of an array's first axis
-_SMALL, _PARTS = 256 << 10, 16  # bytes of a chunk that is cut no further; parts of a dimension, at most
+_AT_ONCE = 64 << 20  # bytes that are read at a time, or one slice of an array's first axis
+_SMALL, _PARTS = 256 << 10, 16  # bytes below which a chunk is not cut further; most parts of a dimension
 _ARRAY = "/.zarray"
-_KINDS = {"jax.Array", "None", "Dict", "List", "NamedTuple", "scalar", "np.ndarray"}  # Orbax's names of what a leaf is
+# The kinds of leaves in Orbax's metadata.
+_KINDS = {"jax.Array", "None", "Dict", "List", "NamedTuple", "scalar", "np.ndarray"}
 
 
 def kvstore(folder: AnyPath) -> dict[str, Any]:
-    """What TensorStore calls the folder of one of a step's items, with all its arrays."""
+    """How TensorStore addresses the folder of one item of a step, with all its arrays."""
     return {"driver": "ocdbt", "base": files.kvstore(folder)}
 
 
 def opened(folder: AnyPath, name: str) -> tensorstore.TensorStore:
-    """One array of an item, by its path: `decoder/layers/mlp/wo/kernel`."""
+    """Opens one array of an item by its path, such as `decoder/layers/mlp/wo/kernel`."""
     spec = {"driver": "zarr", "kvstore": kvstore(folder) | {"path": f"{name.replace('/', '.')}/"}}
     return tensorstore.open(spec, read=True).result()
 
@@ -43,8 +44,8 @@ def opened(folder: AnyPath, name: str) -> tensorstore.TensorStore:
 def chunk(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
     """The part of an array, or of one layer of it, that is read as a whole.
 
-    Every dimension is cut into as many parts as a pod may have hosts that share it, so that each host reads its own:
-    up to `_PARTS`, and no further than the chunk is worth a request of its own.
+    Every dimension is cut into as many parts as hosts of a pod may share it, so that each host reads its own: up to
+    `_PARTS`, but only as long as a chunk is worth a request.
     """
     parts = [1] * len(shape)
     while itemsize * math.prod(n // p for n, p in zip(shape, parts, strict=True)) > _SMALL:
@@ -56,7 +57,7 @@ def chunk(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
 
 
 def chunked(tree: Any) -> Any:
-    """How Orbax has to cut each array of a tree when it saves it: layers stand singly, and each as `chunk` says."""
+    """How Orbax has to cut each array of a tree when it saves: layers separately, and each as `chunk` says."""
 
     def of(path: Any, x: Any) -> ocp.SaveArgs:
         is_stacked = "layers" in jax.tree_util.keystr(path, simple=True, separator="/").split("/") and x.ndim > 1
@@ -68,13 +69,13 @@ def chunked(tree: Any) -> Any:
 
 
 def fault(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS, together: bool = False) -> str | None:
-    """What is wrong with a step, all of which is read; None where it is whole.
+    """Reads the whole of a step and says what is wrong with it; None if nothing is.
 
     Args:
       model_dir: a checkpoint folder.
-      step: of it.
-      items: which of them matter; one that was not saved does not.
-      together: the processes of a pod share the reading. All have to ask, and see the same folder.
+      step: the step.
+      items: the items that matter; an item that was not saved does not count.
+      together: whether the processes of a pod share the reading. All must call it, and see the same folder.
     """
     number, count = (jax.process_index(), jax.process_count()) if together else (0, 1)
     own: dict[str, Any] = {"fault": None, "sums": {}}
@@ -86,7 +87,7 @@ def fault(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS, tog
             if _is_there(folder, saved):
                 names = _names(folder, None if saved is None else saved.get(item, {}))
                 own["sums"][item] = {name: _summed(folder, name, number, count) for name in names}
-    except Exception as error:  # TensorStore and json raise whatever they like
+    except Exception as error:  # TensorStore and json can raise anything
         own["fault"] = _said(error, model_dir)
     everyone = [json.loads(text) for text in distributed.gathered(json.dumps(own))] if together else [own]
     if said := next((one["fault"] for one in everyone if one["fault"]), None):
@@ -102,7 +103,7 @@ def fault(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS, tog
 
 
 def unreadable(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS) -> str | None:
-    """What is wrong with what a step says of itself, without a look at its numbers; None where nothing is."""
+    """What is wrong with a step's metadata, without reading its numbers; None if nothing is."""
     try:
         saved = saved_digests.read(model_dir, step)
         for item in items:
@@ -115,10 +116,10 @@ def unreadable(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS
 
 
 def averaged(model_dir: str | AnyPath, step: int) -> Mapping[str, digests.Digest]:
-    """The digests of a step's mean of parameters, by their paths: of those that were trained.
+    """The digests of a step's mean of the trained parameters, by their paths.
 
     Raises:
-      FlanError: it has none.
+      FlanError: the step has no mean.
     """
     saved = saved_digests.read(model_dir, step) or {}
     if EMA not in saved:
@@ -130,7 +131,7 @@ def averaged(model_dir: str | AnyPath, step: int) -> Mapping[str, digests.Digest
 
 
 def has_shapes(model_dir: str | AnyPath, step: int, wanted: Mapping[str, Any]) -> bool:
-    """Whether a step was saved with arrays of just these names and shapes; trees of shapes by item."""
+    """Whether a step was saved with arrays of exactly these names and shapes; `wanted` has trees of shapes by item."""
     try:
         saved = saved_digests.read(model_dir, step) or {}
     except FlanError:
@@ -144,15 +145,15 @@ def has_shapes(model_dir: str | AnyPath, step: int, wanted: Mapping[str, Any]) -
 
 
 def _is_there(folder: AnyPath, saved: Mapping[str, Any] | None) -> bool:
-    """Whether an item was saved; a step of an earlier version does not say, and has parameters at least."""
+    """Whether an item was saved. Steps of an earlier version do not say so, but have parameters at least."""
     return folder.exists() or (folder.name == PARAMS if saved is None else folder.name in saved)
 
 
 def _names(folder: AnyPath, saved: Mapping[str, Any] | None) -> list[str]:
-    """The arrays of an item.
+    """The names of an item's arrays.
 
     Raises:
-      FlanError: they are not those that were saved, or what Orbax says of them is damaged.
+      FlanError: they are not those that were saved, or Orbax's metadata are damaged.
     """
     about = folder / "_METADATA"
     try:
@@ -193,14 +194,14 @@ def _names(folder: AnyPath, saved: Mapping[str, Any] | None) -> list[str]:
 
 
 def _summed(folder: AnyPath, name: str, number: int, count: int) -> tuple[str, list[int], str]:
-    """dtype and shape of an array, and the checksum of one process's share of its slices."""
+    """An array's dtype and shape, and the checksum of one process's share of its slices."""
     store, sums = opened(folder, name), digests.Sums()
     dtype = store.dtype.numpy_dtype
     if not store.shape:
         if number == 0:
             sums.add_layer(np.asarray(store.read().result()), None)
         return dtype.name, [], sums.checksum
-    whole = max(1, store.chunk_layout.read_chunk.shape[0])  # slices that lie in one chunk
+    whole = max(1, store.chunk_layout.read_chunk.shape[0])  # slices in one chunk
     slices = max(1, _AT_ONCE // max(1, dtype.itemsize * math.prod(store.shape[1:])))
     slices = max(whole, slices - slices % whole) if whole <= slices else slices
     for index, start in enumerate(range(0, store.shape[0], slices)):
@@ -210,7 +211,7 @@ def _summed(folder: AnyPath, name: str, number: int, count: int) -> tuple[str, l
 
 
 def _total(checksums: Iterable[str]) -> str:
-    """The checksum of an array of whose slices each was added to one of several `digests.Sums`."""
+    """The checksum of an array from those of several `digests.Sums`, each with some of its slices."""
     halves = [(int(one[:8], 16), int(one[8:], 16)) for one in checksums]
     return "".join(f"{sum(half) % 2**32:08x}" for half in zip(*halves, strict=True))
 
@@ -220,9 +221,9 @@ def _said(error: Exception, model_dir: str | AnyPath) -> str:
 
 
 def reason(error: BaseException, model_dir: str | AnyPath | None = None) -> str:
-    """What a library says is wrong, in one short line; what it was caused by says it best.
+    """What a library says is wrong, in one short line. The exception's cause usually says it best.
 
-    A file of `model_dir` that it names stands at the end, in full.
+    If it names a file of `model_dir`, that is appended in full.
     """
     while isinstance(error.__cause__, Exception) and not isinstance(error, FlanError):
         error = error.__cause__
@@ -230,7 +231,7 @@ def reason(error: BaseException, model_dir: str | AnyPath | None = None) -> str:
     text = f"{first} {more[0]}" if first.endswith(":") and more else first
     if isinstance(error, FlanError):
         return text.rstrip(". ")
-    text = re.sub(r"\s*\[[a-z_]+='.*", "", text)  # where in TensorStore's source it was noticed
+    text = re.sub(r"\s*\[[a-z_]+='.*", "", text)  # the place in TensorStore's source
     file = None
     if model_dir is not None:
         base = re.escape(str(user_path(model_dir).absolute()))

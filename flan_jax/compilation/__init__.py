@@ -1,1 +1,1 @@
-"""What a step would cost on a TPU, from its compiler, without the TPU."""
+"""Estimates what a step would cost on a TPU, with the TPU's compiler but without a TPU."""

@@ -1,8 +1,8 @@
-"""How long collectives take over the links of a slice, one after another.
+"""The time that collectives take over the links of a slice, one after another.
 
-A group of devices whose chips form a box in the slice works along each axis of that box. An axis gives links both ways
-where the box spans a whole ring, and one link where it spans a part, because the chips at the ends have no other. Where
-the box has every s-th chip only, s groups share the links. With m chips and S bytes of the whole array:
+A group of devices whose chips form a box in the slice works along each axis of that box. If the box spans a whole ring
+of an axis, the axis has links in both directions; otherwise it has one link, because the chips at the ends have no
+other. If the box has only every s-th chip, s groups share the links. With m chips and S bytes of the whole array:
 
     all-gather, reduce-scatter     S (m - 1) / m / bandwidth
     all-reduce                     twice that
@@ -10,11 +10,11 @@ the box has every s-th chip only, s groups share the links. With m chips and S b
     collective-permute             S x the pairs whose way goes over the busiest link / one link
 
 where bandwidth is the sum over the axes of links x bytes a second. The way of a pair goes along one axis after another,
-the shorter way around a ring. Permutations that are each other's reverse, as in the loops by which the compiler
-overlaps a product with a gathering, take the two directions of the links at once. Where the two devices of a chip
-belong to different groups, both groups share the links, so S counts twice; devices of one chip and group pass on what
-they get without using a link. Groups that reach over several slices take the network's bandwidth for the part between
-slices. Latency is not counted.
+and the shorter way around a ring. Permutations that are each other's reverse use the two directions of the links at the
+same time; the compiler makes them in loops that overlap a product with a gathering. If the two devices of a chip belong
+to different groups, both groups share the links, so S counts twice. Devices of one chip and group pass on data without
+a link. Groups that reach over several slices take the network's bandwidth for the part between slices. Latency is not
+counted.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from flan_jax.compilation.topology import Topology
 
 
 def seconds(collective: Collective, devices: np.ndarray, topology: Topology) -> float:
-    """Time of one run of a collective.
+    """The seconds of one run of a collective.
 
     Args:
       collective: from `hlo.collectives`.
-      devices: the program's devices in the order of its numbers: a mesh's `devices.ravel()`.
+      devices: the program's devices in the order of their numbers: a mesh's `devices.ravel()`.
       topology: where they are.
     """
     if collective.kind == "collective-permute":
@@ -43,7 +43,7 @@ def seconds(collective: Collective, devices: np.ndarray, topology: Topology) -> 
     group = [devices[i] for i in collective.groups[0]]
     places = {(_slice(d), *d.coords) for d in group}
     slices = {place[0] for place in places}
-    shared = topology.chip.devices / (len(group) / len(places))  # groups that use the same links at once
+    shared = topology.chip.devices / (len(group) / len(places))  # groups that use the same links at the same time
     size = collective.size * (2 if collective.kind == "all-reduce" else 1) * shared
     time = 0.0
     if len(slices) > 1:  # each chip exchanges its share with its partners in other slices
@@ -64,7 +64,7 @@ def _slice(device: object) -> int:
 
 
 def _links(places: set[tuple[int, ...]], topology: Topology) -> float:
-    """Links of a chip that a group of chips can use at once, over all axes along which it reaches."""
+    """How many links of a chip a group of chips can use at the same time, over all axes that the group spans."""
     links = 0.0
     for axis, length in enumerate(topology.shape):
         values = sorted({place[axis] for place in places})
@@ -86,7 +86,7 @@ def _permute_seconds(collective: Collective, devices: np.ndarray, topology: Topo
 
 
 def _way(start: Sequence[int], end: Sequence[int], topology: Topology) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    """The links from chip to chip, each as (chip that it leaves, axis, direction)."""
+    """The links from chip to chip, each as (the chip that it leaves, axis, direction)."""
     place = list(start)
     for axis, length in enumerate(topology.shape):
         ahead = end[axis] - place[axis]
@@ -99,7 +99,7 @@ def _way(start: Sequence[int], end: Sequence[int], topology: Topology) -> Iterat
 
 
 def with_their_reverse(found: Sequence[Collective]) -> set[str]:
-    """Names of the permutations that run beside their reverse: as often, and with as many bytes.
+    """The names of permutations that run beside their reverse, equally often and with as many bytes.
 
     Args:
       found: all collectives of a program. A permutation that is its own reverse, a swap, does not count.

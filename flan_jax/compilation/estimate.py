@@ -1,4 +1,4 @@
-"""From compiled programs to what a step takes: memory, computation, communication, time."""
+"""From compiled programs to the cost of a step: memory, computation, communication and time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Plan:
     """What to compile.
 
     Attributes:
-      config: the model, with how it is computed.
+      config: the model, and how it is computed.
       mesh: sizes of data, fsdp and tensor.
-      shape: of the batch.
-      score: a scorer's forward pass instead of the training step.
+      shape: the shape of the batch.
+      score: whether to compile a scorer's forward pass and not the training step.
     """
 
     config: models.DecoderConfig
@@ -36,24 +36,23 @@ class Plan:
 
 
 def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[str, Any]:
-    """Compiles for the topology and reports, for one device where nothing else is said.
+    """Compiles for the topology and reports the costs. Unless it says otherwise, a figure is for one device.
 
-    The memory and the collectives are those of the whole program; the collectives in its loops are counted as often as
-    the loops run, and so are the cycles that the compiler schedules (`scheduled_seconds`). The compiler's FLOPs and
-    seconds count a loop once, so they are taken from programs of one and two layers without loops, and continued in a
-    straight line. Where the compiler gives no seconds, those of the scheduled cycles stand for them
-    (`compute_source`).
+    Memory and collectives are those of the whole program. Collectives in loops are counted as often as the loops run,
+    and so are the cycles that the compiler schedules (`scheduled_seconds`). The compiler's own FLOPs and seconds count
+    a loop only once. So they are taken from programs with one and two layers and without loops, and extrapolated
+    linearly. If the compiler gives no seconds, those of the scheduled cycles are used (`compute_source`).
 
     Args:
       plan: what to compile.
-      topology: for which devices.
-      memory_only: leave out FLOPs and the compiler's seconds, and so two of three compilations.
+      topology: the devices.
+      memory_only: whether to leave out FLOPs and the compiler's seconds, which saves two of three compilations.
 
     Returns:
-      A tree of figures as JSON holds it: bytes, seconds, FLOPs. `fits` says whether the device's memory suffices.
+      A tree of figures that JSON can hold: bytes, seconds, FLOPs. `fits` says whether the device has enough memory.
 
     Raises:
-      FlanError: the plan does not fit the devices' number or the model.
+      FlanError: the plan does not fit the number of devices or the model.
     """
     mesh = partitioning.make_mesh(**plan.mesh, devices=topology.devices)
     tpu = mesh.devices.flat[0].platform == "tpu"
@@ -91,10 +90,10 @@ def estimate(plan: Plan, topology: Topology, memory_only: bool = False) -> dict[
 
 
 def with_layers(config: models.DecoderConfig, number: int) -> models.DecoderConfig:
-    """The model with fewer layers, of each kind in its share, and without loops.
+    """The model with fewer layers, each kind in its share, and without loops.
 
     Raises:
-      FlanError: an encoder and a decoder of unlike depth, which one number of layers cannot stand for.
+      FlanError: encoder and decoder have different numbers of layers.
     """
     if config.num_encoder_layers not in (0, config.num_layers):
         raise FlanError("precompile: an encoder has to be as deep as its decoder.")
@@ -103,16 +102,21 @@ def with_layers(config: models.DecoderConfig, number: int) -> models.DecoderConf
 
 
 def extrapolated(one: float, two: float, layers: int) -> float:
-    """A quantity of so many layers from what one and two layers take."""
+    """The quantity for `layers` layers, from those for one and two layers.
+
+    Example:
+      >>> extrapolated(10.0, 13.0, 4)
+      19.0
+    """
     return one + (two - one) * (layers - 1)
 
 
 def computation(seconds: float, scheduled: float) -> dict[str, Any]:
-    """What a step's computation takes, in seconds, and which of two accounts says so.
+    """The seconds of a step's computation, and which of two sources they come from.
 
     Args:
-      seconds: the compiler's own, or not a number.
-      scheduled: by its cycles.
+      seconds: the compiler's own, or NaN.
+      scheduled: the seconds of its scheduled cycles.
     """
     if np.isnan(seconds):
         return {"compute_seconds": scheduled, "compute_source": "scheduled cycles"}
@@ -120,7 +124,7 @@ def computation(seconds: float, scheduled: float) -> dict[str, Any]:
 
 
 def by_kind(found: list[hlo.Collective], devices: np.ndarray, topology: Topology) -> dict[str, Any]:
-    """Counts, bytes and seconds of collectives a step by kind and size of group, and their sum in seconds."""
+    """Counts, bytes and seconds of a step's collectives by kind and size of group; and the sum of the seconds."""
     kinds: dict[str, dict[str, float]] = collections.defaultdict(lambda: {"count": 0, "bytes": 0.0, "seconds": 0.0})
     halved = communication.with_their_reverse(found)
     for collective in found:
@@ -135,7 +139,7 @@ def by_kind(found: list[hlo.Collective], devices: np.ndarray, topology: Topology
 
 
 def step_figures(report: dict[str, Any], plan: Plan, topology: Topology) -> dict[str, Any]:
-    """Times, rates and the share of the peak, from the computation's and the communication's seconds."""
+    """Times, rates and the share of the peak, from the seconds of computation and communication."""
     compute, network = report["compute_seconds"], report["communication"]["seconds"]
     overlapped, serial = max(compute, network), compute + network
     slots = plan.shape.rows * (plan.shape.inputs + plan.shape.targets)
@@ -151,9 +155,9 @@ def step_figures(report: dict[str, Any], plan: Plan, topology: Topology) -> dict
 
 
 def model_flops(plan: Plan) -> float:
-    """FLOPs that the model's definition asks for; see `models.costs`.
+    """The FLOPs that the model's definition needs; see `models.costs`.
 
-    Attention counts the slots before a query (all of them in an encoder), as if a row were one segment.
+    Attention counts the slots before a query (in an encoder all slots), as if a row were one segment.
     """
     shape, rows = plan.shape, plan.shape.rows
     inputs, targets = shape.inputs, shape.targets

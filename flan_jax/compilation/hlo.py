@@ -1,4 +1,4 @@
-"""Collectives in a compiled program's text, each counted as often as its loop runs."""
+"""Finds the collectives in a compiled program's text, and counts each as often as its loop runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from flan_jax.errors import FlanError
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
-# The TPU's compiler writes a reduce-scatter as a fusion of this name, of an all-reduce and a slice.
+# The TPU's compiler writes a reduce-scatter as a fusion with this name, of an all-reduce and a slice.
 _SCATTERED = "all-reduce-scatter"
-# Parts of asynchronous collectives: beside other work, and the last one.
+# Parts of asynchronous collectives: beside other work, and the last part.
 _STEP, _DONE = "async_collective_fusion", 'custom_call_target="AsyncCollectiveDone"'
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
@@ -41,10 +41,10 @@ class Collective:
 
     Attributes:
       kind: one of `KINDS`.
-      size: bytes on one device of the whole array: what a gather returns, what a reduction takes in.
-      groups: device numbers that take part together, [groups, members]; of a permutation (from, to) pairs.
+      size: bytes on one device of the whole array: the result of a gather, the input of a reduction.
+      groups: numbers of the devices that take part together, [groups, members]; for a permutation (from, to) pairs.
       count: how often a step runs it.
-      name: of the instruction.
+      name: the name of the instruction.
     """
 
     kind: str
@@ -57,8 +57,8 @@ class Collective:
 def collectives(text: str) -> list[Collective]:
     """The collectives of an optimized HLO module, with the trip counts of the loops around them.
 
-    A branch of a conditional counts as if it were always taken; a loop without a known trip count counts once. Of a
-    collective that the compiler spreads over fusions with other work, its start counts.
+    A branch of a conditional counts as if it were always taken. A loop without a known trip count counts once. If the
+    compiler spreads a collective over fusions with other work, its start counts.
     """
     entry, computations = _computations(text)
     calls = _call_counts(entry, computations)
@@ -79,8 +79,8 @@ def collectives(text: str) -> list[Collective]:
 def cycles(text: str) -> float:
     """The TPU compiler's estimates of all instructions' cycles, with the trip counts of the loops around them.
 
-    A core runs its instructions one after another, so the sum is its computation; collectives have no estimates, nor
-    has what SparseCores do beside it.
+    A core runs its instructions one after another, so the sum is its computation. Collectives have no estimates, and
+    neither has what SparseCores do meanwhile.
     """
     entry, computations = _computations(text)
     calls = _call_counts(entry, computations)
@@ -92,7 +92,7 @@ def cycles(text: str) -> float:
 
 
 def _continues(name: str, lines: Sequence[tuple[str, str, str, str]]) -> bool:
-    """Whether a computation is a later part of an asynchronous collective, which is written down in each part again."""
+    """Whether a computation is a later part of an asynchronous collective, which is repeated in each part."""
     return name.startswith(_STEP) or any(_DONE in rest for *_, rest in lines)
 
 
@@ -138,10 +138,10 @@ def _call_counts(entry: str, computations: dict[str, list[tuple[str, str, str, s
 
 
 def _trips(rest: str, computations: dict[str, list[tuple[str, str, str, str]]]) -> int:
-    """How often a loop runs: as noted at it, or, where its condition is that a counter from 0 is less, up to where.
+    """How often a loop runs: by its annotation, or by its condition, if that compares a counter from 0 with a limit.
 
-    The compiler unrolls the loops in which it overlaps a product with the gathering of its operand; their counter then
-    goes up by more than one.
+    The compiler unrolls loops in which it overlaps a product with the gathering of its operand. Their counter grows by
+    more than one.
     """
     if found := _TRIPS.search(rest):
         return int(found[1])
@@ -162,7 +162,7 @@ def _trips(rest: str, computations: dict[str, list[tuple[str, str, str, str]]]) 
 
 
 def _step(rest: str, computations: dict[str, list[tuple[str, str, str, str]]], index: int) -> int:
-    """By how much a turn of a loop changes the integer at this place of its state."""
+    """How much one turn of a loop adds to the integer at this place of its state."""
     body = computations.get(re.search(r"body=%?([\w.\-]+)", rest)[1], ())
     constants, lines = _constants(body), {name: (operation, text) for name, _, operation, text in body}
 
@@ -193,7 +193,7 @@ def _collective(line: tuple[str, str, str, str], count: int, devices: int) -> Co
     kind = _kind(operation)
     groups = _groups(rest, devices)
     arrays = [_array_bytes(*match) for match in _SHAPE.findall(shape)]
-    # An asynchronous start returns its operands too, and sometimes flags; the array that matters is the larger part.
+    # An asynchronous start also returns its operands, and sometimes flags. The array that matters is the larger part.
     if operation.endswith("-start") and kind in ("all-gather", "collective-permute") and len(arrays) > 1:
         size = max(arrays) if kind == "collective-permute" else sum(arrays) * groups.shape[1] / (groups.shape[1] + 1)
     else:
@@ -213,7 +213,10 @@ def _array_bytes(dtype: str, dims: str) -> float:
 
 
 def _groups(rest: str, devices: int) -> np.ndarray:
-    """Of the four ways to write them: as a list, as a transposed count, as axes of a mesh, or none for all devices."""
+    """The groups of devices of a collective.
+
+    They can be written as a list, as a transposed count, as axes of a mesh, or not at all (all devices).
+    """
     if found := _IOTA.search(rest):
         shape, dims, order = ([int(n) for n in (part or "").split(",") if n] for part in found.groups())
         numbers = np.arange(np.prod(dims)).reshape(dims)

@@ -1,4 +1,4 @@
-"""The step of a training run, or a scorer's forward pass, compiled for devices that are not here."""
+"""Compiles the step of a training run, or a scorer's forward pass, for devices that are not here."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Shape:
     """What a step computes.
 
     Attributes:
-      rows: packed rows a step.
-      inputs: slots of a row besides the target slots.
+      rows: packed rows of a step.
+      inputs: slots of a row besides its target slots.
       targets: target slots of a row.
-      microbatches: gradient accumulation.
-      optimizer: of the training step, or what else is trained and how; None is the paper's.
+      microbatches: the number of parts of a batch, for gradient accumulation.
+      optimizer: the optimizer of the training step, or a `Tuning`; None is the paper's.
       objective: what the training step minimises.
-      parts: of the mixture, whose losses are summed apart.
+      parts: the number of parts of the mixture, whose losses are summed separately.
     """
 
     rows: int = ROWS_PER_BATCH
@@ -51,19 +51,19 @@ class Shape:
     parts: int = NUM_PARTS
 
     def capacities(self, config: models.DecoderConfig) -> tuple[int, int]:
-        """Slots and target slots of a row."""
+        """The number of slots and target slots of a row."""
         return self.objective.capacities(config, self.inputs, self.targets)
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a program, for one device.
+    """What the compiler reports about a program, for one device.
 
     Attributes:
       memory: bytes by class; see `compile_program`.
-      flops: with every loop's body counted once.
-      seconds: the compiler's estimate of the computation, collectives left out; loops likewise. Not a number where it
-        gives none that can be: for v4 its sums are negative.
+      flops: with the body of every loop counted once.
+      seconds: the compiler's estimate of the computation without collectives, also with loops counted once. NaN if the
+        estimate is impossible: for v4 its sums are negative.
       text: the optimized program.
     """
 
@@ -74,7 +74,7 @@ class Compiled:
 
 
 class TooLargeError(Exception):
-    """A program does not fit; holds the bytes that it would need, or 0 where the compiler does not say."""
+    """A program does not fit. Holds the bytes that it would need, or 0 if the compiler does not say."""
 
     def __init__(self, needed: float, reason: str) -> None:
         super().__init__(reason)
@@ -118,22 +118,22 @@ def lower_scoring(config: models.DecoderConfig, mesh: jax.sharding.Mesh, shape: 
 
 
 def abstract_batch(config: models.DecoderConfig, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
-    """The arrays that a stream gives for this model."""
+    """The shapes of the arrays that a stream gives for this model."""
     layout = layouts.EncoderDecoderLayout if config.num_encoder_layers else layouts.DecoderLayout
     empty = layout(*shape.capacities(config), None, 1).batch([[]])
     return {name: jax.ShapeDtypeStruct((shape.rows, *x.shape[1:]), x.dtype) for name, x in empty.items()}
 
 
 def compile_program(lowered: Any, held: dict[str, float], tpu: bool = False, straight: bool = False) -> Compiled:
-    """Compiles, and reads the compiler's accounts.
+    """Compiles a program and reads the compiler's reports.
 
     Args:
       lowered: the program.
       held: bytes of its inputs by class.
-      tpu: whether it is for TPUs. Their compiler writes the program down itself: jaxlib's reader does not know what
-        newer ones make for SparseCores.
-      straight: whether a TPU's compiler must make no loop of a product that overlaps the gathering of its operand, so
-        that all is counted.
+      tpu: whether it is for TPUs. Their compiler then writes the program's text, because jaxlib cannot read what newer
+        TPUs' compilers make for SparseCores.
+      straight: whether a TPU's compiler must not make loops of products that overlap the gathering of their operand, so
+        that everything is counted.
 
     Raises:
       TooLargeError: the program needs more memory than a device has.
@@ -169,7 +169,10 @@ def _accounts(compiled: Any, held: dict[str, float], text: str) -> Compiled:
 
 
 def _needed(refusal: str, held: float) -> float:
-    """Bytes that the compiler says a program would take; 0 where it does not. `held` are those of the inputs."""
+    """The bytes that a program would need by the compiler's error; 0 if it does not say.
+
+    `held` are those of the inputs.
+    """
     found = re.search(r"(Used |HLO temporaries \()([\d.]+)([KMGT])", refusal)
     if not found:
         return 0.0
@@ -178,7 +181,7 @@ def _needed(refusal: str, held: float) -> float:
 
 
 def _bytes(tree: Any, shardings: Any) -> float:
-    """Bytes of a tree of arrays on one device."""
+    """The bytes of a tree of arrays on one device."""
 
     def one(x: Any, sharding: jax.sharding.Sharding) -> float:
         return float(np.prod(sharding.shard_shape(x.shape), initial=1)) * jnp.dtype(x.dtype).itemsize

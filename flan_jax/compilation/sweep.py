@@ -1,7 +1,7 @@
-"""Meshes and remat policies tried one after another, each compiled in a process of its own, and ranked.
+"""Tries meshes and remat policies one after another, each compiled in a process of its own, and ranks them.
 
-One compilation of three says whether a candidate fits, what it communicates and how many cycles are scheduled; the
-best by that are estimated in full.
+One compilation of three shows whether a candidate fits, what it communicates, and how many cycles are scheduled. The
+best ones by that are estimated in full.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from flan_jax.compilation.topology import Topology
 from flan_jax.models import costs
 
 COMMAND = (sys.executable, "-m", "flan_jax.precompile")
-POLICIES = ("save_dots", "save_attention", "full")  # from what computes least to what keeps least
-FINALISTS = 3  # estimated in full
+POLICIES = ("save_dots", "save_attention", "full")  # from least computation to least memory
+FINALISTS = 3  # how many are estimated in full
 
 
 def meshes(config: models.DecoderConfig, rows: int, topology: Topology) -> Iterator[dict[str, int]]:
-    """The meshes that divide the model and the rows: every device has rows, and heads and units to compute."""
+    """The meshes that divide the model and the rows, so that every device has rows, heads and units to compute."""
     total = len(topology.devices)
     for tensor in _divisors(total):
         if config.num_heads % tensor or config.mlp_dim % tensor:
@@ -35,7 +35,7 @@ def meshes(config: models.DecoderConfig, rows: int, topology: Topology) -> Itera
 
 
 def parameter_bytes(config: models.DecoderConfig, mesh: dict[str, int]) -> float:
-    """Bytes of parameters and their gradients on one device, in float32: the least that training holds."""
+    """The bytes of parameters and their gradients on one device, in float32. Training needs at least these."""
     return 8.0 * costs.parameters(config) / (mesh["fsdp"] * mesh["tensor"])
 
 
@@ -57,11 +57,13 @@ def ranked(
     jobs: int,
     done: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> list[dict[str, Any]]:
-    """Reports of precompile's command lines: those estimated in full, the fastest first; the others; what does not fit.
+    """Ranked reports for precompile's command lines.
+
+    First come those estimated in full, the fastest first, then the others, then those that do not fit.
 
     Args:
-      commands: a list of options each.
-      jobs: processes at a time.
+      commands: a list of options for each.
+      jobs: number of processes at a time.
       done: called with each report as it comes.
     """
     first = run([[*command, "--memory"] for command in commands], jobs, done)
@@ -73,9 +75,10 @@ def ranked(
 def run(
     commands: Sequence[Sequence[str]], jobs: int, done: Callable[[dict[str, Any]], None] = lambda report: None
 ) -> list[dict[str, Any]]:
-    """Runs precompile's command lines, `jobs` at a time, and ranks their reports: what fits first, then the fastest.
+    """Runs precompile's command lines, `jobs` at a time, and ranks their reports.
 
-    A process that fails is a report that does not fit, with its last line as the reason.
+    First come those that fit, the fastest first. A process that fails gives a report that does not fit, with its last
+    line as the reason.
     """
 
     def one(arguments: Sequence[str]) -> dict[str, Any]:

@@ -24,9 +24,9 @@ class Topology:
 
     Attributes:
       name: as given, for example "v3:8x8".
-      chip: what each of its chips can do.
-      shape: chips along each axis of one slice.
-      slices: how many there are, joined by the data-centre network.
+      chip: what each chip can do.
+      shape: number of chips along each axis of one slice.
+      slices: number of slices, joined by the data-centre network.
       devices: abstract devices, for a mesh.
     """
 
@@ -38,7 +38,7 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """Of all slices."""
+        """The number of chips in all slices."""
         return len(self.devices) // self.chip.devices
 
     def ring(self, axis: int) -> bool:
@@ -47,10 +47,10 @@ class Topology:
 
 
 def load(name: str, slices: int = 1) -> Topology:
-    """The topology of a name such as "v3:8x8" or "v5p:4x4x8".
+    """The topology with a name such as "v3:8x8" or "v5p:4x4x8".
 
     Raises:
-      FlanError: a name that is none, or no TPU compiler is installed.
+      FlanError: the name has another form, or no TPU compiler is installed.
     """
     generation, _, grid = name.partition(":")
     found = chip(generation)
@@ -58,10 +58,11 @@ def load(name: str, slices: int = 1) -> Topology:
         raise FlanError(f"--topology={name} --slices={slices}: write GENERATION:CHIPSxCHIPS[xCHIPS], such as v3:8x8.")
     if importlib.util.find_spec("libtpu") is None:
         raise FlanError("the TPU compiler is not installed: pip install -e '.[tpu]' (libtpu; no TPU is needed).")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this is no TPU machine, so nobody would answer
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this is no TPU machine, so nothing would answer
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     describe_tpu()
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no device is held, so several may compile at once
+    # No device is in use, so several processes may compile at the same time.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     more: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
@@ -77,9 +78,9 @@ def load(name: str, slices: int = 1) -> Topology:
 
 
 def _hide_flags_of_cpus() -> None:
-    """Takes what XLA_FLAGS says of CPUs away, for the TPU's compiler ends a process for a flag that it does not know.
+    """Removes CPU flags from XLA_FLAGS, because the TPU's compiler ends the process for a flag that it does not know.
 
-    It reads them when it first compiles. JAX's own backend reads them when it starts, so that it is started before.
+    It reads the flags when it first compiles. JAX's own backend reads them when it starts, so it is started before.
     """
     flags = os.environ.get(_FLAGS, "").split()
     others = [flag for flag in flags if not flag.startswith(_OF_CPUS)]

@@ -1,1 +1,1 @@
-"""Records to batches: sources, SeqIO tasks, token store, packing and the stream."""
+"""From records to batches: sources, SeqIO tasks, the token store, packing and the stream."""

@@ -1,12 +1,12 @@
-"""The record -> text -> token step as an Apache Beam pipeline, for corpora beyond one machine (extra `beam`).
+"""Renders and tokenizes as an Apache Beam pipeline, for corpora too large for one machine (extra `beam`).
 
 python -m flan_jax.prepare --data=tfds --vocabulary=gs://BUCKET/vocabulary --to=prepared --shards=gs://BUCKET/shards \
   --beam_pipeline_options=runner=DataflowRunner,project=PROJECT,region=REGION,temp_location=gs://BUCKET/temp,\
 setup_file=./setup.py,sdk_container_image=IMAGE
 
 Each element is a part of a dataset's training split. A worker opens the source, renders and tokenizes its part, and
-writes a shard; `join` then puts the shards of a dataset together, on the machine that started the pipeline, into the
-same token store that `prepare` writes on one machine, byte for byte. A shard that is there is not made again.
+writes a shard. On the machine that started the pipeline, `join` then joins a dataset's shards into the same token store
+that `prepare` writes on one machine, byte for byte. An existing shard is not made again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PART_SIZE = 2_000  # records of a shard
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Records start to stop of a dataset's training split, and the shard that is made of them."""
+    """Records start to stop of a dataset's training split, and the shard that is made from them."""
 
     dataset: str
     start: int
@@ -50,13 +50,13 @@ def parts_of(record: catalog.Dataset, source: sources.OpenSource, folder: epath.
 
 
 class TokenizePart(beam.DoFn):
-    """Writes the shard of a part, unless it is there; yields (dataset, records)."""
+    """Writes the shard of a part, unless it exists; yields (dataset, number of records)."""
 
     def __init__(self, data: str, vocabulary: str, options: preparation.Options) -> None:
         self._data, self._vocabulary, self._options = data, vocabulary, options
 
     def setup(self) -> None:
-        """Loads the vocabulary, once a worker."""
+        """Loads the vocabulary, once for each worker."""
         self._tokenizer = vocabularies.load(self._vocabulary)
         self._builders: dict[str, tuple[sources.OpenSource, ExampleBuilder]] = {}
 
@@ -118,7 +118,7 @@ def _write_shard(
             )
         building.replace(path)
     finally:
-        building.unlink(missing_ok=True)  # where there was no room for all of it
+        building.unlink(missing_ok=True)  # if there was not enough room for it
 
 
 class _Shard:
@@ -132,7 +132,7 @@ class _Shard:
         self.offsets = np.concatenate([[0], np.cumsum(self.index[:, 1] + self.index[:, 2])])
 
     def examples(self, rendering: int, first_record: int) -> Iterator[token_store.TokenizedExample]:
-        """Its examples of one rendering, their records numbered from `first_record`."""
+        """The examples of one rendering, with records numbered from `first_record`."""
         for number in np.flatnonzero(self.index[:, 0] == rendering):
             _, inputs, targets, template, record = self.index[number]
             start = self.offsets[number]
@@ -148,9 +148,10 @@ class _Shard:
 def join(
     parts: Sequence[Part], folder: AnyPath, key: dict[str, Any], tokenizer: vocabularies.Tokenizer
 ) -> dict[str, Any]:
-    """Puts the shards of a dataset together into its folder of the token store; returns its info.
+    """Joins the shards of a dataset into its folder of the token store, and returns its info.
 
-    Renderings follow each other, so each shard is read once for each of them, and one is in memory at a time.
+    Renderings come one after another. So each shard is read once for each rendering, and one shard is in memory at a
+    time.
     """
     opened = [(shard.about, shard.identities) for shard in (_Shard(part.shard) for part in parts)]
     abouts, identities = [about for about, _ in opened], [identity for _, identity in opened]
@@ -181,21 +182,21 @@ def prepare(
     overwrite: bool = False,
     part_size: int = PART_SIZE,
 ) -> list[parallel.Outcome]:
-    """Prepares datasets with a Beam pipeline; a source that cannot be opened is skipped and named.
+    """Prepares datasets with a Beam pipeline. A source that cannot be opened is skipped, and the result names it.
 
     Args:
       chosen: the datasets.
-      data: "samples", "tfds" or a folder that every worker sees.
-      vocabulary: as `vocabularies.load` takes it, for every worker.
+      data: "samples", "tfds" or a folder that every worker can read.
+      vocabulary: see `vocabularies.load`; every worker must be able to read it.
       to: PREPARED_DIR, on this machine.
       options: how examples are rendered and tokenized.
-      shards: a folder that every worker and this machine see, such as gs://BUCKET/shards.
-      pipeline_options: Beam's, as "runner=DirectRunner,direct_num_workers=2".
-      overwrite: prepare again what is there.
+      shards: a folder that every worker and this machine can access, such as gs://BUCKET/shards.
+      pipeline_options: Beam's options, as "runner=DirectRunner,direct_num_workers=2".
+      overwrite: whether to prepare again what exists.
       part_size: records of a shard.
 
     Returns:
-      What became of each dataset, in the order of `chosen`.
+      The outcome of each dataset, in the order of `chosen`.
     """
     tokenizer = vocabularies.load(vocabulary)
     store = token_store.folder_of(to, tokenizer.fingerprint, options.style)
@@ -212,7 +213,7 @@ def prepare(
             line = preparation.summary_line(record, source, {options.style.name: (True, there or {})}, examples)
             outcomes[record.name] = parallel.outcome(source, line)
             continue
-        # Shards of other templates, fields, vocabularies or limits never stand in for these.
+        # So shards of other templates, fields, vocabularies or limits are never used for these.
         folder = epath.Path(shards) / record.name / preparation.digest_of(key)
         if overwrite and folder.exists():
             folder.rmtree()
@@ -224,7 +225,7 @@ def prepare(
             _ = (
                 pipeline
                 | beam.Create(parts)
-                | beam.Reshuffle()  # or all parts would stay on the worker that made them
+                | beam.Reshuffle()  # otherwise all parts would stay on the worker that made them
                 | beam.ParDo(TokenizePart(data, vocabulary, options))
             )
     for name, (source, key, found) in work.items():

@@ -1,6 +1,6 @@
 """Builds the text of examples: a record's fields, a style and a template give inputs and targets. No TensorFlow.
 
-Every place that needs text takes it from here: the token store, export, browsing and the evaluator.
+All code that needs text uses this: the token store, export, browsing and the evaluator.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Example:
     """One record rendered through one template.
 
     Attributes:
-      inputs: the prompt, exemplars included.
+      inputs: the prompt, with its exemplars.
       targets: what the model should say.
-      template: number of the template.
+      template: the number of the template.
       prefix: the exemplars' part of `inputs`.
-      shots: how many exemplars there are.
-      fields: what was rendered, in the style; `options` and `answer` are as the prompt shows them.
+      shots: the number of exemplars.
+      fields: the rendered fields in the style; `options` and `answer` are as the prompt shows them.
     """
 
     inputs: str
@@ -45,10 +45,10 @@ class ExampleBuilder:
     Attributes:
       record: the dataset.
       style: the style.
-      seed: of exemplars and shuffled options.
-      protocol: how the dataset is asked in it.
+      seed: the seed of exemplars and shuffled options.
+      protocol: the dataset's protocol in this style.
       templates: the dataset's templates in the style, by their numbers.
-      digest: a fingerprint of what the text depends on, besides the records.
+      digest: identifies what the text depends on besides the records.
     """
 
     def __init__(
@@ -61,17 +61,18 @@ class ExampleBuilder:
         tokenizer: Tokenizer | None = None,
         seed: int = 0,
     ) -> None:
-        """Args.
+        """Sets the dataset and the style.
 
-        record: the dataset.
-        style: the style.
-        asked: their protocol, where it has other limits than the dataset's own.
-        pool: (record id, fields) of training records, for a style with shots.
-        tokenizer: counts the tokens of exemplars.
-        seed: of exemplars and shuffled options.
+        Args:
+          record: the dataset.
+          style: the style.
+          asked: their protocol, if it has other limits than the dataset's own.
+          pool: (record id, fields) of training records, for a style with shots.
+          tokenizer: counts the tokens of exemplars.
+          seed: the seed of exemplars and shuffled options.
 
         Raises:
-          ValueError: a style with shots without a tokenizer.
+          ValueError: a style with shots but no tokenizer.
         """
         self.record, self.style, self.seed = record, style, seed
         self.protocol = asked or protocol.of(record, style)
@@ -97,10 +98,10 @@ class ExampleBuilder:
             )
 
     def fields(self, record_id: str, fields: Fields) -> Fields:
-        """A record's fields with its options and answer as the style wants them.
+        """A record's fields, with options and answer as the style shows them.
 
         Raises:
-          TooManyOptionsError: a style that letters options has no letter for some of them.
+          TooManyOptionsError: the style letters options, and there are more options than letters.
         """
         if templates.OPTIONS not in fields or not self.style.restyles_options:
             return fields
@@ -111,26 +112,26 @@ class ExampleBuilder:
         return found | styles.lettered(self.style, options, answer) if self.style.lettered_options else found
 
     def _styled(self, pool: Sequence[tuple[str, Fields]]) -> Iterator[tuple[str, Fields]]:
-        """The records of a pool in the style, less those that have no letter for some option."""
+        """The records of a pool in the style, without those that have more options than letters."""
         for identity, fields in pool:
             with contextlib.suppress(styles.TooManyOptionsError):
                 yield identity, self.fields(identity, fields)
 
     def exemplars(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[Fields, ...]:
-        """The fields of the exemplars in front of a rendered input, in their order."""
+        """The fields of the exemplars in front of a rendered input, in order."""
         return self._exemplars.chosen(record_id, template, inputs, variant) if self._exemplars else ()
 
     def prefix(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[str, int]:
-        """The exemplars in front of a rendered input, and how many there are; see `Exemplars.prefix`."""
+        """The text of the exemplars in front of a rendered input, and their number; see `Exemplars.prefix`."""
         return self._exemplars.prefix(record_id, template, inputs, variant) if self._exemplars else ("", 0)
 
     def build(self, record_id: str, fields: Fields, template: int) -> Example:
         """Builds one example.
 
         Args:
-          record_id: names the record.
-          fields: as the dataset's `fields` gives them, as text.
-          template: number of the template.
+          record_id: the record's id.
+          fields: the record's fields as text, from the dataset's `fields`.
+          template: the number of the template.
 
         Raises:
           FlanError: the template does not fit the fields.

@@ -1,4 +1,4 @@
-"""A SeqIO task and a SeqIO mixture that go on where a source cannot be opened."""
+"""A SeqIO task and a SeqIO mixture that go on if a source cannot be opened."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from flan_jax.errors import FlanError
 
 
 class CatalogTask(seqio.Task):
-    """A task of ours, which a source that cannot be opened does not end where there is an offline cache.
+    """A task of ours. If its source cannot be opened, it reads its offline cache.
 
-    Where there is no cache either it has no splits, and the log says why: SeqIO's mixtures, its Evaluator and
-    `seqio_cache_tasks` then go on without it. Who asks for its records gets the error.
+    If there is no cache either, it has no splits, and the log says why. SeqIO's mixtures, its Evaluator and
+    `seqio_cache_tasks` then go on without it. Code that asks for its records gets the error.
     """
 
     @functools.cached_property
@@ -36,30 +36,30 @@ class CatalogTask(seqio.Task):
 
     @property
     def is_there(self) -> bool:
-        """Whether there are records, of the source or of a cache."""
+        """Whether there are records, from the source or from a cache."""
         return self.is_open or self.cache_dir is not None
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those of train, validation (dev) and test that the source has, or else the cache."""
+        """The splits of train, validation (dev) and test that the source has, or else the cache."""
         if self.is_open:
             return self.source.splits
         return tuple(split for split in SPLITS if self._num_cached(split) is not None)
 
     @property
     def rate(self) -> int:
-        """The mixing rate, as `CatalogSource.rate`; a cache holds usable records only."""
+        """The mixing rate, see `CatalogSource.rate`. A cache only holds usable records."""
         return self.source.rate if self.is_open else catalog.mixing_rate(self._num_cached("train") or 0)
 
     def _num_cached(self, split: str) -> int | None:
-        """Examples of a split in the cache; None where it has no such split."""
+        """The number of examples of a split in the cache; None if it does not have this split."""
         try:
             return int(self.get_cached_stats(split)["examples"]) if self.cache_dir else None
         except ValueError:
             return None
 
     def _get_cached_source(self, split: str, file_shuffle_buffer_size: int | None = None) -> seqio.FileDataSource:
-        """SeqIO's, if the cache was made of the data and by the code that reading on the fly would use.
+        """SeqIO's cached source, after checking that the cache was made from the same data by the same code.
 
         Raises:
           FlanError: it was not.
@@ -83,18 +83,18 @@ class CatalogTask(seqio.Task):
         *rest: Any,
         **more: Any,
     ) -> tf.data.Dataset:
-        """See SeqIO's; what cannot be read on the fly is read from its cache, if there is one."""
+        """See SeqIO. What cannot be read directly is read from the cache, if there is one."""
         use_cached = use_cached or (not self.is_open and self.cache_dir is not None)
         return super().get_dataset(sequence_length, split, use_cached, *rest, **more)
 
 
 class OpenMixture(seqio.Mixture):
-    """A mixture of the members whose source or cache can be opened; the others are named in the log."""
+    """A mixture of the members whose source or cache can be opened. The log names the others."""
 
     _built = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # A pass is over when every member is through, so that num_epochs=1 is each record once.
+        # A pass ends when every member is through, so that num_epochs=1 is each record once.
         sample = functools.partial(tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=False)
         super().__init__(*args, sample_fn=sample, **kwargs)
         self._built = True
@@ -108,12 +108,12 @@ class OpenMixture(seqio.Mixture):
 
     @property
     def tasks(self) -> list[seqio.Task]:
-        """The members that are there; building the mixture opens none."""
+        """The members that can be opened. Building the mixture opens none."""
         return self._open_tasks if self._built else super().tasks
 
     @property
     def total_rate(self) -> float:
-        """Sum of the rates of the members that are there."""
+        """The sum of the rates of the members that can be opened."""
         return sum(map(self.get_rate, self.tasks))
 
     def get_task_dataset(
@@ -130,10 +130,10 @@ class OpenMixture(seqio.Mixture):
         trim_output_features: bool = True,
         try_in_mem_cache: bool = True,
     ) -> tf.data.Dataset:
-        """A member's examples with the features that are wanted.
+        """A member's examples with the wanted features.
 
-        A task of SeqIO's shuffles 1,000 finished examples, so that a mixture of many tasks begins only when thousands
-        are made. Here the sources shuffle as many records before they are rendered, anew in each epoch, and the members
+        A task of SeqIO shuffles 1,000 finished examples, so a mixture of many tasks begins only after thousands of
+        examples. Here the sources shuffle as many records before they are rendered, anew in each epoch, and the members
         share the 1,000 examples.
         """
         dataset = task.get_dataset(

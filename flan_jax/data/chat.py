@@ -1,6 +1,6 @@
-"""Chat templates: messages to the text that an imported model was taught to read, rendered as transformers does.
+"""Chat templates: from messages to the text that a model was taught to read, rendered as in transformers.
 
-A vocabulary folder keeps them in transformers' own files, next to the special tokens that they may name:
+A vocabulary folder keeps templates in transformers' own files, next to the special tokens that they may use:
 
     vocabulary/chat_template.jinja                  the default
     vocabulary/additional_chat_templates/<name>.jinja
@@ -21,8 +21,9 @@ from flan_jax.files import AnyPath, is_remote, make_folder
 DEFAULT = "default"
 _WITH_TOOLS = "tool_use"  # transformers' name of the template for conversations with tools
 FILE, FOLDER = "chat_template.jinja", "additional_chat_templates"  # transformers' names
-_HERE = "FLAN_JAX_GOES_ON_HERE"  # stands where a message is to be continued; the same in any case, JSON or list
-REASONING = ("reasoning_content", "thinking", "reasoning")  # the names under which messages carry it
+# Marks the place where a message continues; unchanged by upper or lower case, JSON or lists.
+_HERE = "FLAN_JAX_GOES_ON_HERE"
+REASONING = ("reasoning_content", "thinking", "reasoning")  # the names under which messages hold it
 
 Message = Mapping[str, Any]
 
@@ -32,8 +33,8 @@ class Conversation:
     """What a chat template renders.
 
     Attributes:
-      messages: each with a "role" and mostly a "content".
-      settings: what else a template may read: "tools" and "documents", lists of objects, or for example
+      messages: each has a "role" and mostly a "content".
+      settings: other values that a template may read: "tools" and "documents" (lists of objects), or for example
         "enable_thinking".
     """
 
@@ -46,7 +47,7 @@ class Chat:
     """The chat templates of a model.
 
     Attributes:
-      templates: Jinja by name; "default" is taken where no name is given.
+      templates: Jinja texts by name; "default" is used if no name is given.
       special_tokens: texts that templates may use, for example {"bos_token": "<s>"}.
     """
 
@@ -57,10 +58,10 @@ class Chat:
         """The Jinja text of a template.
 
         Args:
-          name: None takes the default.
+          name: the template's name; None takes the default.
 
         Raises:
-          FlanError: there is none of that name, or no default.
+          FlanError: there is none with that name, or no default.
         """
         if name is None and DEFAULT not in self.templates:
             known = ", ".join(sorted(self.templates))
@@ -81,13 +82,13 @@ class Chat:
         """The text of a conversation.
 
         Args:
-          messages: each with a "role" and mostly a "content".
-          name: of the template; None takes the default, or "tool_use" where that exists and there are tools.
-          add_generation_prompt: whether the model's answer comes next; otherwise it goes on with the last message.
-          **more: whatever else a template reads, such as `tools` and `documents`.
+          messages: each has a "role" and mostly a "content".
+          name: the template's name; None takes the default, or "tool_use" if that exists and there are tools.
+          add_generation_prompt: whether the model's answer comes next. Otherwise the last message continues.
+          **more: whatever else the template reads, such as `tools` and `documents`.
 
         Raises:
-          FlanError: the template is broken, or refuses these messages; `__cause__` is what it said.
+          FlanError: the template is broken, or refuses these messages; `__cause__` has its own error.
         """
         if not messages:
             raise FlanError("a conversation needs a message: give one or more.")
@@ -100,16 +101,16 @@ class Chat:
         if _HERE not in text:
             raise FlanError("the chat template leaves the last message out, so that it cannot be continued.")
         at = text.rindex(_HERE)
-        # A template that trims messages has taken the space away that followed the mark.
+        # A template that trims messages has removed the space after the mark.
         return text[:at] if text[at + len(_HERE) :].startswith(" ") else text[:at].rstrip()
 
     def whole(self, messages: Sequence[Message], name: str | None = None, /, **more: Any) -> str:
-        """The text of a conversation that is over: its last message is ended, and nobody is asked to speak.
+        """The text of a finished conversation: its last message is closed, and no answer is asked for.
 
         Args:
-          messages: see `render`; so are the next two.
-          name: ...
-          **more: ...
+          messages: see `render`.
+          name: see `render`.
+          **more: see `render`.
 
         Raises:
           FlanError: see `render`.
@@ -132,10 +133,10 @@ class Chat:
             ) from error
 
     def save(self, folder: AnyPath) -> None:
-        """Writes the templates, as files of transformers.
+        """Writes the templates as files of transformers.
 
         Raises:
-          FlanError: a name that is no file name.
+          FlanError: a template's name cannot be a file name.
         """
         for name, template in self.templates.items():
             path = folder / FILE if name == DEFAULT else folder / FOLDER / f"{name}.jinja"
@@ -146,12 +147,12 @@ class Chat:
 
 
 def as_read(template: str) -> str:
-    """A template as it comes back from its file: what UTF-8 does not hold is "?", and lines end as Jinja ends them."""
+    """A template as it is read back from its file: "?" for what UTF-8 cannot hold, and lines that end as in Jinja."""
     return template.encode("utf-8", "replace").decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 def templates_in(folder: AnyPath) -> dict[str, str]:
-    """Templates by name in the files of a folder; empty where there are none.
+    """The templates in the files of a folder, by name; empty if there are none.
 
     Raises:
       FlanError: a file is not UTF-8.
@@ -170,14 +171,14 @@ def templates_in(folder: AnyPath) -> dict[str, str]:
 
 
 def checked_messages(values: Any, where: str) -> list[dict[str, Any]]:
-    """Messages of JSON.
+    """Checks messages from JSON and returns them.
 
     Args:
-      values: a list of objects with a "role" and a "content", or something else.
-      where: their place, for errors.
+      values: should be a list of objects with a "role" and a "content".
+      where: their place, for error messages.
 
     Raises:
-      FlanError: they are no messages.
+      FlanError: they are not messages.
     """
     shaped = isinstance(values, list) and values and all(isinstance(m, dict) for m in values)
     if not shaped or not all(isinstance(m.get("role"), str) for m in values):
@@ -190,14 +191,14 @@ def checked_messages(values: Any, where: str) -> list[dict[str, Any]]:
 
 
 def checked_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What a JSON object says to a chat template: "tools", "documents" and the fields of "chat_template_kwargs".
+    """The settings for a chat template in a JSON object: "tools", "documents" and the fields of "chat_template_kwargs".
 
     Args:
       values: the object.
-      where: its place, for errors.
+      where: its place, for error messages.
 
     Raises:
-      FlanError: one of them is of another shape.
+      FlanError: one of them has another form.
     """
     found = {}
     for name in ("tools", "documents"):
@@ -217,7 +218,7 @@ def checked_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    """A message as templates expect it: without nulls, its reasoning under the names that they read."""
+    """A message in the form that templates expect: without nulls, with its reasoning under the names that they read."""
     values = {key: value for key, value in message.items() if value is not None}
     reasoning = next((values[name] for name in REASONING if name in values), None)
     return values if reasoning is None else {"thinking": reasoning, **values, "reasoning_content": reasoning}
@@ -238,12 +239,12 @@ def _open(message: dict[str, Any]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=32)
 def _compiled(template: str) -> Any:
-    """A Jinja template in the sandbox and with the settings of transformers."""
-    import jinja2  # not above: most programs have no use for it
+    """A Jinja template in transformers' sandbox and with its settings."""
+    import jinja2  # not above, because most programs do not need it
     from jinja2 import ext, nodes, sandbox
 
     class Generation(ext.Extension):
-        """`{% generation %}` marks what the model says; the text is what stands inside."""
+        """`{% generation %}` marks what the model says. It renders as the text inside."""
 
         tags = {"generation"}  # noqa: RUF012 (Jinja reads it)
 

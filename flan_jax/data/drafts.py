@@ -1,4 +1,4 @@
-"""With which wording of the templates a text was made: today's, or an earlier draft's."""
+"""Tells whether a text was made with today's wording of the templates, or with an earlier draft."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from flan_jax import catalog, own_data, protocol, styles, templates
 from flan_jax.errors import FlanError
 from flan_jax.wording import counted
 
-KEY = "wording"  # of a token store's info and of a manifest's entry for a dataset's text
-_NAMED = 3  # datasets; the others are counted
+KEY = "wording"  # the key in a token store's info and in a manifest's entry for a dataset's text
+_NAMED = 3  # datasets that are named; the others are counted
 
 
 def fingerprint(record: catalog.Dataset, style: styles.TextStyle) -> str:
-    """Of the wordings that a dataset's text has in a style."""
+    """Identifies the wording of a dataset's text in a style."""
     asked = protocol.of(record, style)
     return templates.digest(asked.templates[number] for number in asked.numbers)
 
@@ -23,12 +23,14 @@ def earlier(tuning: Mapping[str, Any]) -> list[str]:
     """The datasets whose text has another wording than today's templates.
 
     Args:
-      tuning: "text", {"dataset", "style", "wording"} of each, and "datasets", names, as in a manifest. A text that
-        shows templates and has no fingerprint of them is the first draft's, as is one that is not recorded: both are
-        from before there were fingerprints.
+      tuning: as in a manifest: "text", with {"dataset", "style", "wording"} of each, and "datasets", their names. A
+        text with templates but without a fingerprint is from the first draft, and so is a text that is not recorded:
+        both
+            are
+        older than fingerprints.
 
     Returns:
-      Names in their order, each once; of datasets and styles that are not known here nothing is said.
+      Names in order, each once. Datasets and styles that are not known here are left out.
     """
     own = {one.name for one in own_data.definitions(own_data.named())}
     text = list(tuning.get("text", ()))
@@ -53,7 +55,7 @@ def _is_earlier(entry: Mapping[str, Any]) -> bool:
 
 
 def said(*tunings: Mapping[str, Any]) -> str:
-    """One line about texts of an earlier wording, without its beginning and its end; nothing where all is today's."""
+    """Part of a line about texts with an earlier wording; empty if there are none."""
     names = list(dict.fromkeys(name for tuning in tunings for name in earlier(tuning)))
     if not names:
         return ""
@@ -63,5 +65,5 @@ def said(*tunings: Mapping[str, Any]) -> str:
 
 
 def said_of(results: Mapping[str, Any]) -> str:
-    """The same of the model or the models of an evaluation."""
+    """The same for the model or the models of an evaluation."""
     return said(*(results.get("tunings") or {}).values(), results.get("tuning") or {})

@@ -1,11 +1,11 @@
-"""Dev and test examples as prepared for the evaluator: one JSON line an example, its fields before any template.
+"""Dev and test examples for the evaluator: one JSON line for each example, with its fields before any template.
 
     PREPARED_DIR/examples/<dataset>/{dev,test,exemplars}.jsonl, info.json
 
-A line is {"id", "hash", "fields"}: the id says where the example was (of the record "12" the third turn is "12#3", a
-direction "12#fr-en"), the hash what it is. The examples of all variants of a dataset stand in one file, and the field
-`variant` says which one each is of. `info.json` has a digest of each file, so that a file that was changed or belongs
-to other data is never taken for the one that was prepared.
+A line is {"id", "hash", "fields"}. The id says where the example was: "12#3" is the third turn of record "12",
+"12#fr-en" a direction. The hash identifies its content. All variants of a dataset are in one file, and the field
+`variant` says which one an example belongs to. `info.json` has a digest of each file, so that a changed file, or one of
+other data, is never used.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from flan_jax.files import AnyPath, local, user_path, whole_folder
 from flan_jax.json_lines import as_unicode, read_json_lines
 from flan_jax.templates import OPTIONS
 
-VERSION = 3  # of the folder's form; the first had no hashes, the second one example a record
+VERSION = 3  # version of the folder's form; the first had no hashes, the second one example for each record
 DEV, TEST, EXEMPLARS = "dev", "test", "exemplars"
 EVALUATED = (TEST, DEV)
-SPLITS = {DEV: "validation", TEST: "test", EXEMPLARS: "train"}  # and what `splits.resolve_splits` calls them
+# Names of files, and what `splits.resolve_splits` calls them.
+SPLITS = {DEV: "validation", TEST: "test", EXEMPLARS: "train"}
 
 _BLOCK = 1 << 20
 
@@ -37,20 +38,21 @@ def write_folder(
     about: Mapping[str, Any] | None = None,
     after: Callable[[], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
-    """Writes the examples of a dataset, whole or not at all, replacing what is there.
+    """Writes the examples of a dataset, whole or not at all, and replaces existing ones.
 
     Args:
       folder: PREPARED_DIR/examples/<dataset>.
-      rows: (id, fields) of the records of "dev", "test" and "exemplars", those that there are.
-      about: what else info.json keeps.
-      after: called when all are written; what it returns is added.
+      rows: (id, fields) of the records of "dev", "test" and "exemplars", as far as they exist.
+      about: further entries of info.json.
+      after: called when all are written; its result is added to info.json.
 
     Returns:
-      The info: {"version", "files": {name: {"records", "sha256", "content"}}, "sizes": {name: records}, ...};
-      `content` is a digest of the records' hashes.
+      The info: {"version", "files": {name: {"records", "sha256", "content"}}, "sizes": {name: records}, ...}; `content`
+        is a
+      digest of the records' hashes.
 
     Raises:
-      FlanError: a text that no file in UTF-8 can hold: it has a lone surrogate.
+      FlanError: a text has a lone surrogate, which no UTF-8 file can hold.
     """
     files = {}
     with whole_folder(folder) as building:
@@ -90,17 +92,17 @@ def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | Non
     """Reads PREPARED_DIR/examples/<dataset>/<split>.jsonl.
 
     Args:
-      prepared_dir: what `flan_jax.prepare` wrote.
-      dataset: the name of a dataset, or of a variant, whose examples alone are then read.
+      prepared_dir: the folder that `flan_jax.prepare` wrote.
+      dataset: the name of a dataset, or of a variant; then only its examples are read.
       split: "dev", "test" or "exemplars".
-      limit: the first so many of these; None for all.
+      limit: how many to read, from the first; None for all.
 
     Returns:
-      {"id": str, "hash": str, "fields": {name: str or list of str}} each.
+      {"id": str, "hash": str, "fields": {name: str or list of str}} for each example.
 
     Raises:
-      FlanError: the file is missing, broken, not as it was prepared, or of an earlier version. A missing dev file is an
-        empty list: a source may have test data only.
+      FlanError: the file is missing, broken, has changed, or is of an earlier version. A missing dev file gives an
+        empty list, since a source may have test data only.
     """
     wanted = catalog.dataset(dataset).variant if catalog.exists(dataset) else ""
     dataset = catalog.whole(dataset)
@@ -144,25 +146,25 @@ def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | Non
 
 
 def has(prepared_dir: str | AnyPath, dataset: str, split: str) -> bool:
-    """Whether a split of a dataset, or of the dataset that a variant belongs to, was prepared."""
+    """Whether a split of a dataset was prepared. A variant counts as its dataset."""
     folder = user_path(prepared_dir) / "examples" / catalog.whole(dataset)
     return split in _files(read_info(folder)) or (folder / f"{split}.jsonl").exists()
 
 
 class UnusableError(FlanError):
-    """An example that nothing can be asked of, or whose answer cannot be scored."""
+    """An example that cannot be asked, or whose answer cannot be scored."""
 
 
 def check(fields: Mapping[str, Any], shown: Iterable[str], ranked: bool) -> None:
-    """Refuses fields that no prompt or no score can be made of; files may be another program's.
+    """Checks that a prompt and a score can be made from fields. The files may come from another program.
 
     Args:
-      fields: of an example.
-      shown: the names of those that a prompt shows.
-      ranked: whether it has to have options.
+      fields: the example's fields.
+      shown: the names of the fields that a prompt shows.
+      ranked: whether it must have options.
 
     Raises:
-      UnusableError: a field that is shown is no text, no option is the answer, or there is no answer.
+      UnusableError: a shown field is not text, no option is the answer, or there is no answer.
     """
     for name, value in fields.items():
         texts = value if isinstance(value, list) else [value]

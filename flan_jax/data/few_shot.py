@@ -1,9 +1,9 @@
 """Exemplars: examples from train in front of an input, as many as fit (paper, section 4.4). No TensorFlow.
 
-instruct(x1) + y1 + ... + instruct(xk) + yk + instruct(x), all through one template. Which exemplars an example gets is
-a hash of (seed, dataset, record id): the same in training, in evaluation and in SeqIO, in any order and process. Shared
-exemplars are a hash of (seed, dataset, template), so that a scorer computes them once for all examples. Where a dataset
-has variants, such as the directions of a translation, exemplars are of the example's own.
+instruct(x1) + y1 + ... + instruct(xk) + yk + instruct(x), all through one template. A hash of (seed, dataset, record
+id) chooses the exemplars of an example: the same ones in training, in evaluation and in SeqIO, in any order and
+process. Shared exemplars come from a hash of (seed, dataset, template), so that a scorer computes them once for all
+examples. If a dataset has variants, such as the directions of a translation, exemplars have the example's own variant.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flan_jax.catalog import VARIANT
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.templates import Fields, Template, render
 
-_ROOM = 0.9  # share of inputs that fit beside shared exemplars
+_ROOM = 0.9  # share of inputs that must fit beside shared exemplars
 
 
 class Exemplars:
@@ -39,18 +39,19 @@ class Exemplars:
         end: str,
         seed: int = 0,
     ) -> None:
-        """Args.
+        """Prepares the pool.
 
-        dataset: its name, part of the hash.
-        templates: in the style of the examples.
-        pool: (record id, fields in that style) of training records, in a fixed order.
-        tokenizer: counts tokens.
-        shots: most exemplars of an example.
-        shared: whether all examples of a template have the same.
-        budget: most tokens of exemplars and input together.
-        joint: between an exemplar's input and its target.
-        end: after an exemplar.
-        seed: of the draws.
+        Args:
+          dataset: the dataset's name, a part of the hash.
+          templates: the templates in the style of the examples.
+          pool: (record id, fields in that style) of training records, in a fixed order.
+          tokenizer: counts tokens.
+          shots: most exemplars of an example.
+          shared: whether all examples of a template have the same exemplars.
+          budget: most tokens of exemplars and input together.
+          joint: what stands between an exemplar's input and its target.
+          end: what stands after an exemplar.
+          seed: the seed of the draws.
         """
         self._dataset, self._templates, self._pool = dataset, tuple(templates), list(pool)
         self._tokenizer, self._shots, self._budget, self._seed = tokenizer, shots, budget, seed
@@ -62,15 +63,16 @@ class Exemplars:
         self._room = functools.cache(self._room_for_inputs)
 
     def _render(self, number: int, template: int) -> tuple[str, str, int]:
-        """(input, input with its target, tokens) of an exemplar."""
+        """(input, input with its target, number of tokens) of an exemplar."""
         inputs, targets = render(self._templates[template], self._pool[number][1])
-        # A space goes with the answer's first word, as where the answer is scored; none stands before it as well.
+        # A space belongs to the answer's first word, as it does where the answer is scored; there is no second one
+        # before it.
         start = inputs.rstrip() if self._joint == " " else inputs
         text = start + self._joint + targets + self._end
         return inputs, text, len(self._tokenizer.encode([text])[0])
 
     def _candidates(self, name: str, variant: str) -> list[int]:
-        """Numbers of records in the order in which they are tried."""
+        """The numbers of the pool's records in the order in which they are tried."""
         key = hashlib.sha256(f"{self._seed}\x1f{self._dataset}\x1f{name}".encode("utf-8", "surrogatepass")).digest()
         if not variant and self._pool and variant not in self._of_variant:
             raise ValueError(f"exemplars of {self._dataset} are of its variants: say of which the example is")
@@ -78,39 +80,39 @@ class Exemplars:
         return random.Random(key).sample(numbers, min(len(numbers), 4 * self._shots + 2))
 
     def _room_for_inputs(self, template: int, variant: str) -> int:
-        """Tokens that most inputs of a template need, by the candidates for its shared exemplars."""
+        """How many tokens most inputs of a template need, estimated from the candidates for its shared exemplars."""
         inputs = [self._rendered(number, template)[0] for number in self._candidates(f"template {template}", variant)]
         lengths = sorted(map(len, self._tokenizer.encode(inputs)))
         return lengths[int(_ROOM * (len(lengths) - 1))] if lengths else 0
 
     def prefix(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[str, int]:
-        """What stands in front of an input.
+        """The exemplars in front of an input, as text.
 
-        The record itself is never drawn, nor a training record whose input reads the same. An exemplar that does not
-        fit is passed over for the next one drawn. Shared exemplars leave room for nine of ten inputs, whatever this one
-        takes; an example that is among them gets the next one instead.
+        The record itself is never drawn, nor a training record with the same input text. If an exemplar does not fit,
+        the next one drawn is tried. Shared exemplars leave room for nine of ten inputs, whatever this one needs. An
+        example that is itself a shared exemplar gets the next one instead.
 
         Args:
-          record_id: of the example.
-          template: its template's number, which all exemplars take.
+          record_id: the example's record id.
+          template: the number of its template, which all exemplars use.
           inputs: its rendered input.
-          variant: which variant of the dataset it is of, as the field of that name has it; "" where there are none.
+          variant: the example's variant, from the field of that name; "" if the dataset has none.
 
         Returns:
-          (text, number of exemplars); ("", 0) where not one fits.
+          (text, number of exemplars); ("", 0) if none fits.
 
         Raises:
-          ValueError: the pool is of variants, and the example of none.
+          ValueError: the pool has variants, but the example has none.
         """
         texts = [self._rendered(n, template)[1] for n in self._drawn(record_id, template, inputs, variant)]
         return "".join(texts), len(texts)
 
     def chosen(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[Fields, ...]:
-        """The fields of the exemplars that `prefix` shows, in their order."""
+        """The fields of the exemplars that `prefix` shows, in order."""
         return tuple(self._pool[number][1] for number in self._drawn(record_id, template, inputs, variant))
 
     def _drawn(self, record_id: str, template: int, inputs: str, variant: str) -> list[int]:
-        """Numbers of the records that stand in front of an input."""
+        """The numbers of the records that stand in front of an input."""
         tried = self._candidates(f"template {template}" if self._shared else record_id, variant)
         needed = self._room(template, variant) if self._shared else len(self._tokenizer.encode([inputs])[0])
         left, own = self._budget - needed, catalog.record_id(record_id)

@@ -1,6 +1,6 @@
-"""Which examples of a dataset fit a row, in a bit each, and the order of an epoch, which takes no memory if it is long.
+"""Which examples of a dataset fit a row (one bit each), and the order of an epoch, which needs no memory if it is long.
 
-A dataset may have hundreds of millions of examples, so nothing here is as long as it, but those bits.
+A dataset may have hundreds of millions of examples. Nothing here takes memory for each of them, except those bits.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-_BLOCK = 512  # bits whose number is counted together
-SHORT = 1 << 17  # an epoch of so many examples at most is shuffled as a whole
+_BLOCK = 512  # bits that are counted together
+SHORT = 1 << 17  # an epoch of at most so many examples is shuffled as a whole
 _ROUNDS = 8
 
 
@@ -20,11 +20,11 @@ class Fitting:
     """The examples of a dataset that fit a row, by rendering.
 
     Attributes:
-      counts: how many fit, one number a rendering; a rendering without any is left out.
+      counts: how many examples of each rendering fit; a rendering without any is left out.
       excluded: how many do not fit.
-      lengths: sum of the slots of all examples that are chosen.
-      targets: sum of their target slots.
-      examples: how many they are.
+      lengths: the sum of the slots of all chosen examples.
+      targets: the sum of their target slots.
+      examples: the number of chosen examples.
     """
 
     def __init__(
@@ -35,13 +35,14 @@ class Fitting:
         target_length: int,
         chosen: np.ndarray | None = None,
     ) -> None:
-        """Args.
+        """Finds the examples that fit.
 
-        chunks: the index in its order, as `token_store.INDEX` has it.
-        sizes: what examples of so many input and target tokens take, as `layouts` has it.
-        row_length: slots of a row.
-        target_length: target slots of a row.
-        chosen: whether each record is drawn from, bool [records]; None draws from all.
+        Args:
+          chunks: the index in its order, see `token_store.INDEX`.
+          sizes: maps input and target tokens of examples to the slots that they take, see `layouts`.
+          row_length: slots of a row.
+          target_length: target slots of a row.
+          chosen: whether each record is drawn from, bool [records]; None draws from all.
         """
         bits, rest, starts = [], np.zeros(0, bool), [0]
         self.examples = self.lengths = self.targets = 0
@@ -52,7 +53,7 @@ class Fitting:
             self.lengths += int(lengths[drawn].sum())
             self.targets += int(targets[drawn].sum())
             self.examples += int(drawn.sum())
-            # Records ascend within a rendering, so each new rendering begins where they fall.
+            # Records ascend within a rendering, so a new rendering begins where they fall.
             records = np.concatenate([[last], entries["record"].astype(np.int64)])
             starts += (place + np.flatnonzero(np.diff(records) <= 0)).tolist()
             last = int(records[-1])
@@ -78,7 +79,7 @@ class Fitting:
         return int(self._before[block] + inside)
 
     def numbers(self, rendering: int, ranks: np.ndarray) -> np.ndarray:
-        """Example numbers of the fitting ones that have these ranks in a rendering, from 0; int64."""
+        """The example numbers, int64, of the fitting examples with these ranks (from 0) in a rendering."""
         ranks = ranks + self._first[rendering]
         if self._all:
             return ranks
@@ -87,7 +88,7 @@ class Fitting:
         ranks = (ranks - self._before[block])[:, None]
         counts = np.bitwise_count(bits)
         upto = np.cumsum(counts, axis=1, dtype=np.int16)
-        byte = np.argmax(upto > ranks, axis=1)[:, None]  # the first one that reaches the rank
+        byte = np.argmax(upto > ranks, axis=1)[:, None]  # the first byte that reaches the rank
         ranks -= np.take_along_axis(upto - counts, byte, 1)
         upto = np.cumsum(np.unpackbits(np.take_along_axis(bits, byte, 1), axis=1), axis=1)
         return block * _BLOCK + 8 * byte[:, 0] + np.argmax(upto > ranks, axis=1)
@@ -96,20 +97,23 @@ class Fitting:
 def sizes_of(
     entries: np.ndarray, sizes: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slots and target slots of the examples of some entries of an index, int64."""
+    """The slots and target slots of the examples of index entries, int64."""
     return sizes(*(entries[name].astype(np.int64) for name in ("input_length", "target_length")))
 
 
 def shuffled(rng: np.random.Generator, size: int) -> Any:
-    """The numbers from 0 to size - 1 in a random order, to be sliced; a long order is computed where it is sliced."""
+    """The numbers from 0 to size - 1 in a random order, to be sliced.
+
+    A long order is only computed where it is sliced.
+    """
     return rng.permutation(size) if size <= SHORT else Order(rng, size)
 
 
 class Order:
-    """A random order of 0 to size - 1 that costs as much as is asked of it: a Feistel network over pairs of halves.
+    """A random order of 0 to size - 1 that only computes what is asked for: a Feistel network over pairs of halves.
 
-    A number is (left, right) in base `side`; each round adds a hash of one half to the other, which can be undone, so
-    that no two numbers meet. What falls outside goes through once more.
+    A number is (left, right) in base `side`. Each round adds a hash of one half to the other. That can be undone, so no
+    two numbers become the same. A result outside the range goes through once more.
     """
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
@@ -118,7 +122,7 @@ class Order:
         self._keys = rng.integers(0, 1 << 64, _ROUNDS, np.uint64)
 
     def __getitem__(self, places: slice) -> np.ndarray:
-        """The numbers at some places, int64."""
+        """The numbers at these places, int64."""
         found = np.arange(*places.indices(self._size), dtype=np.uint64)
         waiting = np.arange(len(found))
         while len(waiting):
@@ -134,7 +138,7 @@ class Order:
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """A hash of 64 bits; the finalizer of MurmurHash3."""
+    """A 64-bit hash: the finalizer of MurmurHash3."""
     x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return x ^ (x >> np.uint64(33))

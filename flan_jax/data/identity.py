@@ -1,4 +1,4 @@
-"""What the training records of a token store are: ids, content hashes, and keys of their texts, as arrays."""
+"""Identifies the training records of a token store: ids, content hashes, and keys of their texts, as arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Identities:
 
     Attributes:
       hashes: N content hashes.
-      ids: N record ids, as UTF-8.
+      ids: N record ids, in UTF-8.
       texts: one entry of `TEXT` for each distinct text of each record, see `content.text_keys`.
     """
 
@@ -30,7 +30,7 @@ class Identities:
 
     @classmethod
     def of(cls, records: Iterable[tuple[str, Mapping[str, Any]]]) -> Identities:
-        """Those of (id, fields) in their order."""
+        """The identities of (id, fields), in order."""
         hashes, ids, texts = [], [], []
         for number, (identity, fields) in enumerate(records):
             hashes.append(content.content_hash(fields))
@@ -41,7 +41,7 @@ class Identities:
 
     @classmethod
     def joined(cls, parts: Sequence[Identities]) -> Identities:
-        """Those of the records of several parts, one after the other."""
+        """The identities of several parts, one after the other."""
         texts, first = [np.zeros(0, TEXT)], 0
         for part in parts:
             moved = part.texts.copy()

@@ -1,11 +1,12 @@
-"""Where the tokens of an example lie in a packed row, for a decoder alone and for an encoder-decoder.
+"""Where the tokens of an example lie in a packed row, for a decoder and for an encoder-decoder.
 
-Both have two capacities: the row length and the target slots. Both write a batch whose hidden states at T places of
-each row predict `targets` [B, T] with `weights`; segments number a row's examples from 1, and 0 is padding.
+Both layouts have two capacities: the row length and the number of target slots. Both write a batch in which hidden
+states at T places of each row predict `targets` [B, T] with `weights`. Segments number a row's examples from 1; 0 is
+padding.
 
-A weight is how much a target counts in the mean that a step takes: 1 ("per_token"), or 1 / (targets of its example)
-("per_example", T5X's AVERAGE_PER_SEQUENCE), so that each example counts as much as any other; times what its dataset
-weighs. It depends on the example alone, never on what shares its row.
+A weight says how much a target counts in the mean of a step: 1 with "per_token"; 1 / (number of the example's targets)
+with "per_example" (T5X's AVERAGE_PER_SEQUENCE), so that all examples count the same. It is multiplied by the weight of
+the dataset. It depends only on the example, never on what else is in its row.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ Batch = dict[str, np.ndarray]
 
 
 def capacities(inputs: int, targets: int, encoder_decoder: bool, on_inputs: bool = False) -> tuple[int, int]:
-    """Slots and target slots of a row.
+    """The number of slots and of target slots of a row.
 
     Args:
       inputs: TASK_FEATURE_LENGTHS.inputs.
       targets: TASK_FEATURE_LENGTHS.targets.
-      encoder_decoder: whether rows have an encoder's side, which has its own length.
-      on_inputs: inputs carry loss too, so every slot of a row is a target slot.
+      encoder_decoder: whether rows have an encoder's side with its own length.
+      on_inputs: whether inputs have a loss too, so that every slot of a row is a target slot.
 
     Raises:
-      FlanError: loss on the inputs of an encoder, which predicts nothing.
+      FlanError: a loss on the inputs of an encoder, which predicts nothing.
+
+    Example:
+      >>> capacities(1024, 256, encoder_decoder=False), capacities(1024, 256, encoder_decoder=True)
+      ((1280, 256), (1024, 256))
     """
     refuse_on_inputs(encoder_decoder, on_inputs)
     if encoder_decoder:
@@ -42,10 +47,10 @@ def capacities(inputs: int, targets: int, encoder_decoder: bool, on_inputs: bool
 
 
 def refuse_on_inputs(encoder_decoder: bool, on_inputs: bool) -> None:
-    """Refuses loss on the inputs of an encoder.
+    """Refuses a loss on the inputs of an encoder.
 
     Raises:
-      FlanError: both.
+      FlanError: if both are true.
     """
     if encoder_decoder and on_inputs:
         raise FlanError(
@@ -59,12 +64,12 @@ class Members:
     """The examples of some rows, one after another, so that all rows of a batch are written at once.
 
     Attributes:
-      num_rows: B; a row may have none.
+      num_rows: B; a row may be empty.
       row: the row of each example, ascending.
       dataset: the number of each example's dataset.
-      inputs: how many input tokens each has.
-      targets: how many target tokens each has.
-      tokens: of all of them, int32: the inputs of an example, its targets, the inputs of the next, ...
+      inputs: the number of each example's input tokens.
+      targets: the number of each example's target tokens.
+      tokens: all tokens, int32: an example's inputs, its targets, the inputs of the next example, ...
     """
 
     num_rows: int
@@ -94,10 +99,10 @@ class Members:
         return np.arange(1, len(self.row) + 1) - np.searchsorted(self.row, self.row)
 
     def starts(self, lengths: np.ndarray, capacity: int) -> np.ndarray:
-        """The first slot of each example in its row, where they take so many slots of a row that has `capacity`.
+        """The first slot of each example in its row, if they take `lengths` slots of a row with `capacity` slots.
 
         Raises:
-          ValueError: a row has no room for its examples.
+          ValueError: the examples of a row do not fit.
         """
         ends = np.cumsum(lengths)
         starts = ends - lengths
@@ -109,19 +114,19 @@ class Members:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderLayout:
-    """A segment is [BOS] inputs EOS targets EOS; its targets and the last EOS carry loss.
+    """A segment is [BOS] inputs EOS targets EOS. The targets and the last EOS have a loss.
 
-    With `on_inputs` all of a segment but its first token does, which nothing stands before.
+    With `on_inputs`, all tokens of a segment have one, except the first, which nothing predicts.
 
     Attributes:
-      row_length: L, slots of a row.
-      target_length: T, target slots of a row, the last EOS of each example included; with `on_inputs` they hold the
-        inputs too.
-      bos_id: begins each segment, where the vocabulary wants it.
+      row_length: L, the number of slots of a row.
+      target_length: T, the number of target slots of a row, with the last EOS of each example; with `on_inputs` they
+        also hold the inputs.
+      bos_id: the first token of each segment, or None if the vocabulary has none.
       eos_id: stands between input and target, and at the end.
       averaging: one of `values.LOSS_AVERAGES`.
-      on_inputs: whether inputs carry loss too.
-      separators: what stands between input and target instead, by the number of the dataset.
+      on_inputs: whether inputs have a loss too.
+      separators: what stands between input and target in place of EOS, by the number of the dataset.
     """
 
     row_length: int
@@ -137,28 +142,31 @@ class DecoderLayout:
 
     @property
     def slots(self) -> int:
-        """Slots of a row that the model computes."""
+        """The number of slots of a row that the model computes."""
         return self.row_length
 
     def sizes(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What examples of so many input and target tokens take of the two capacities."""
+        """How many slots and target slots examples need that have so many input and target tokens."""
         lengths = inputs + targets + 2 + (self.bos_id is not None)
         return lengths, lengths - 1 if self.on_inputs else targets + 1
 
     def filled(self, lengths: np.ndarray, targets: np.ndarray) -> int:
-        """How many of a row's `slots` examples of these sizes fill."""
+        """How many of a row's `slots` are filled by examples of these sizes."""
         return int(lengths.sum())
 
     def batch(
         self, rows: Sequence[Sequence[Example]] | Members, dataset_weights: Sequence[float] | None = None
     ) -> Batch:
-        """Tokens, positions and segments [B, L]; target_positions, targets, dataset_ids and weights [B, T].
+        """Writes rows into arrays.
 
-        `target_positions` are the slots whose hidden state predicts.
+
 
         Args:
-          rows: the examples of each row.
-          dataset_weights: what each dataset weighs, by number; None for 1 each.
+          rows: the examples of each row.  dataset_weights: the weight of each dataset, by number; None for 1 each.
+
+        Returns:
+          tokens, positions and segments [B, L]; target_positions, targets, dataset_ids and weights [B, T].
+          `target_positions` are the slots whose hidden states predict.
         """
         members = rows if isinstance(rows, Members) else Members.of(rows)
         out = _zeros(members.num_rows, self.row_length, "tokens", "positions", "segments")
@@ -182,7 +190,7 @@ class DecoderLayout:
         return out
 
     def _between(self, dataset: np.ndarray) -> np.ndarray | int:
-        """What stands between input and target of examples of these datasets."""
+        """What stands between input and target, for examples of these datasets."""
         if not self.separators:
             return self.eos_id
         return np.array([self.separators.get(number, self.eos_id) for number in dataset.tolist()], np.int32)
@@ -190,12 +198,12 @@ class DecoderLayout:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoderLayout:
-    """An encoder's segment is [BOS] inputs EOS; the decoder's is 0 targets, which predicts targets EOS (T5).
+    """An encoder's segment is [BOS] inputs EOS. The decoder's is 0 targets, which predicts targets EOS (T5).
 
     Attributes:
-      row_length: S, slots of an encoder's row.
-      target_length: T, slots of a decoder's row, all of which predict.
-      bos_id: begins each of the encoder's segments, where the vocabulary wants it (T5's does not).
+      row_length: S, the number of slots of an encoder's row.
+      target_length: T, the number of slots of a decoder's row; all of them predict.
+      bos_id: the first token of each encoder's segment, or None if the vocabulary has none (like T5's).
       eos_id: ends inputs and targets.
       averaging: one of `values.LOSS_AVERAGES`.
     """
@@ -211,26 +219,29 @@ class EncoderDecoderLayout:
 
     @property
     def slots(self) -> int:
-        """Slots of a row that the model computes."""
+        """The number of slots of a row that the model computes."""
         return self.row_length + self.target_length
 
     def sizes(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What examples of so many input and target tokens take of the two capacities."""
+        """How many slots and target slots examples need that have so many input and target tokens."""
         return inputs + 1 + (self.bos_id is not None), targets + 1
 
     def filled(self, lengths: np.ndarray, targets: np.ndarray) -> int:
-        """How many of a row's `slots` examples of these sizes fill."""
+        """How many of a row's `slots` are filled by examples of these sizes."""
         return int(lengths.sum() + targets.sum())
 
     def batch(
         self, rows: Sequence[Sequence[Example]] | Members, dataset_weights: Sequence[float] | None = None
     ) -> Batch:
-        """encoder_tokens, encoder_positions and encoder_segments [B, S]; tokens, positions, segments, targets,
-        dataset_ids and weights [B, T]. A segment has the same number on both sides.
+        """Writes rows into arrays. A segment has the same number on both sides.
 
         Args:
           rows: the examples of each row.
-          dataset_weights: what each dataset weighs, by number; None for 1 each.
+          dataset_weights: the weight of each dataset, by number; None for 1 each.
+
+        Returns:
+          encoder_tokens, encoder_positions and encoder_segments [B, S]; tokens, positions, segments, targets,
+          dataset_ids and weights [B, T].
         """
         members = rows if isinstance(rows, Members) else Members.of(rows)
         out = _zeros(members.num_rows, self.row_length, "encoder_tokens", "encoder_positions", "encoder_segments")
@@ -253,7 +264,8 @@ class EncoderDecoderLayout:
         _write(out, members.row, starts, members.segments, counts)
         _write_targets(out, members, counts, self.target_length, self.averaging, dataset_weights)
         of_targets, first = members.tokens[~is_input], members.row * self.target_length + starts
-        out["tokens"].reshape(-1)[_runs(first + 1, members.targets)] = of_targets  # behind id 0, which starts all
+        # After id 0, which comes first everywhere.
+        out["tokens"].reshape(-1)[_runs(first + 1, members.targets)] = of_targets
         targets = out["targets"].reshape(-1)
         targets[_runs(first, members.targets)] = of_targets
         targets[first + members.targets] = self.eos_id
@@ -265,7 +277,7 @@ def _zeros(rows: int, length: int, *names: str) -> Batch:
 
 
 def _alternating(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The first of one, the first of the other, the second of one, ..."""
+    """The first of one, the first of the other, the second of one, and so on."""
     return np.stack([one, other], axis=1).reshape(-1)
 
 
@@ -278,7 +290,7 @@ def _runs(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _write(
     out: Batch, row: np.ndarray, starts: np.ndarray, segments: np.ndarray, lengths: np.ndarray, prefix: str = ""
 ) -> None:
-    """Writes the positions and the segment number of each example: so many slots of its row from a first one on."""
+    """Writes positions and segment number of each example into `lengths` slots of its row, from `starts` on."""
     slots = _runs(row * out[f"{prefix}segments"].shape[1] + starts, lengths)
     out[f"{prefix}positions"].reshape(-1)[slots] = _runs(np.zeros_like(starts), lengths)
     out[f"{prefix}segments"].reshape(-1)[slots] = np.repeat(segments, lengths)
@@ -292,7 +304,7 @@ def _write_targets(
     averaging: str,
     dataset_weights: Sequence[float] | None,
 ) -> np.ndarray:
-    """Writes datasets and weights of each example's `counts` targets; returns their target slots, of all rows."""
+    """Writes datasets and weights of each example's `counts` targets; returns their slots, counted over all rows."""
     places = _runs(members.row * target_length + members.starts(counts, target_length), counts)
     ones = np.ones(len(counts), np.float32)
     weight = ones if dataset_weights is None else np.asarray(dataset_weights)[members.dataset]

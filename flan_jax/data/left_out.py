@@ -1,4 +1,4 @@
-"""What lies in a user's folder of data and is not used, and why: so that nobody thinks that it is."""
+"""Says what in a user's data folder is not used, and why, so that nobody believes that it is."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from flan_jax.errors import FlanError
 from flan_jax.splits import SplitSlice, resolve_splits
 from flan_jax.wording import counted
 
-_SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # and what people call them
-_LIKE_DATA = (*_SPLITS, "dev", "json")  # parts of the names of files that someone may think are read
+_SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # and other names that people use for them
+_LIKE_DATA = (*_SPLITS, "dev", "json")  # parts of names of files that a user may expect to be read
 _SUFFIX = ".jsonl"
-_SHOWN_ROWS = 5  # bad rows of a file that are shown
-_SHOWN_FILES = 3  # of a folder without data
+_SHOWN_ROWS = 5  # how many bad rows of a file are shown
+_SHOWN_FILES = 3  # how many files of a folder without data are shown
 
 
 def lines(bad_rows: Iterable[str], notes: Iterable[str]) -> Iterator[str]:
-    """What to print: the first bad rows of each file and how many more it has, so that none hides another's; notes.
+    """The lines to print: the first bad rows of each file and how many more it has, then notes.
 
-    Each is said once: variants may share a file.
+    Each line is printed once, because variants may share a file.
     """
     by_place: dict[str, list[str]] = collections.defaultdict(list)
     for row in dict.fromkeys(bad_rows):
@@ -36,10 +36,10 @@ def lines(bad_rows: Iterable[str], notes: Iterable[str]) -> Iterator[str]:
 
 
 def split_files(record: catalog.Dataset, folder: Path) -> tuple[list[Path], list[Path]]:
-    """(files of splits, others) of a dataset's folder, in order.
+    """(files of splits, other files) in a dataset's folder, in order.
 
-    A split is what a dataset with that folder declares, or train, validation, test. Hidden files are nobody's data,
-    such as ._train.jsonl, and no others either.
+    A split is one that a dataset with that folder declares, or train, validation or test. Hidden files, such as
+    ._train.jsonl, are ignored.
     """
     seen = sorted(folder.iterdir()) if folder.is_dir() else []
     seen = [file for file in seen if not file.name.startswith(".")]
@@ -48,18 +48,18 @@ def split_files(record: catalog.Dataset, folder: Path) -> tuple[list[Path], list
 
 
 def foreign_files(record: catalog.Dataset, others: Sequence[Path]) -> list[str]:
-    """Notes on files that look like data, and that are no splits.
+    """Notes on files that look like data but are no splits.
 
     Args:
       record: the dataset.
-      others: what its folder has beside the files of splits.
+      others: the files in its folder that are no splits.
     """
     alike = [file for file in others if not file.is_dir() and _looks_like_data(file)]
     return [f"{_named(file)}, {_why_not(record, file)}" for file in sorted(alike, key=lambda f: f.suffix != _SUFFIX)]
 
 
 def but(record: catalog.Dataset, others: Sequence[Path]) -> str:
-    """What a folder without any file of a split has instead, for an error; empty for nothing."""
+    """What a folder without any split has instead, for an error message; empty if it has nothing."""
     shown = [file for file in others if not file.is_dir()]
     if not shown:
         return ""
@@ -84,21 +84,22 @@ def unread_rows(
     sizes: Mapping[str, int],
     splits: Mapping[str, SplitSlice],
 ) -> list[str]:
-    """Notes on usable rows that no split takes, be it of the dataset or of another that has the same folder.
+    """Notes on usable rows that no split uses, neither of this dataset nor of another one with the same folder.
 
     Args:
       record: the dataset.
-      given: the JSONL files of its folder.
-      sizes: usable rows of each file, by its name without suffix.
-      splits: what the dataset takes.
+      given: the JSONL files in its folder.
+      sizes: the number of usable rows of each file, by the file's name without suffix.
+      splits: what the dataset uses.
     """
     taken = [splits]
     for other in catalog.datasets():
         if other.folder == record.folder and other != record:
             with contextlib.suppress(FlanError):  # it has no data here
                 taken.append(resolve_splits(other, sizes))
-    sources: dict[str, dict[str, None]] = {}  # split: files that it comes from
-    parts: dict[str, list[tuple[int, int, str]]] = collections.defaultdict(list)  # file: rows from, to, and who takes
+    sources: dict[str, dict[str, None]] = {}  # split: the files that it comes from
+    # File: (first row, last row, user of these rows).
+    parts: dict[str, list[tuple[int, int, str]]] = collections.defaultdict(list)
     for split, shown in _SPLITS.items():
         for part in (of[split] for of in taken if split in of):
             sources.setdefault(shown, {})[part.split] = None
@@ -119,7 +120,7 @@ def unread_rows(
 
 
 def _length(ranges: Iterable[tuple[int, int]]) -> int:
-    """How many rows lie in any of some ranges."""
+    """How many rows are in any of the ranges."""
     total = reached = 0
     for start, stop in sorted(ranges):
         total += max(0, stop - max(start, reached))

@@ -1,15 +1,15 @@
-"""Texts tokenized by their lines, each line once: the same tokens as of the whole text, for less work.
+"""Tokenizes texts line by line, each distinct line once. The tokens are the same as for the whole text, with less work.
 
-Prompts of an evaluation share most of their lines: the options of a prompt share the prompt, few-shot prompts share
-exemplars, templates share records. Where a vocabulary never joins what stands before a line break with what stands
-after it, the tokens of a text are those of its lines, one after the other, and a line that was seen needs no tokenizer.
+Prompts of an evaluation share most of their lines: all options of a prompt share the prompt, few-shot prompts share
+exemplars, and templates share records. If a vocabulary never joins text before a line break with text after it, the
+tokens of a text are those of its lines, and a line that was seen before needs no tokenizer.
 
-That is so only at some places, and only for some vocabularies; `cuts_after_line_breaks` says where and for which. A
-text is cut between a line break and a printable ASCII character that is neither a digit nor the first of an added
-token: these may be taken out before the text is split, and white space before them is split as at the end of a text. A
-line is tokenized with a line break before it and a letter after it, whose tokens are known, so that it is never at a
-start or an end where it was not. Unigram models are never cut: they compare sums of float32 over the whole text, which
-round otherwise for a part of it. Their texts are remembered whole.
+That only holds at some places and for some vocabularies; `cuts_after_line_breaks` says which. A text is cut between a
+line break and a printable ASCII character that is neither a digit nor the first character of an added token. (Added
+tokens may be taken out before the text is split, and white space before them is split as at the end of a text.) A line
+is tokenized with a line break before it and a letter after it, whose tokens are known. So it is never at a start or end
+where it was not. Texts of unigram models are never cut: these models compare float32 sums over the whole text, which
+round differently for a part of it. They are remembered as a whole.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from sentencepiece import sentencepiece_model_pb2
 
 from flan_jax.data.vocabularies import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 
-_AFTER = frozenset(map(chr, range(33, 127))) - frozenset("0123456789")  # what may stand after a cut
-_BEFORE, _NEXT, _OTHER = "\n", "A", "B"  # what stands around a line that is tokenized; another next letter
+_AFTER = frozenset(map(chr, range(33, 127))) - frozenset("0123456789")  # what may come after a cut
+_BEFORE, _NEXT, _OTHER = "\n", "A", "B"  # what is put around a line that is tokenized, and another letter
 _WHOLE, _FIRST, _INNER, _LAST = range(4)
-_TOKENS = 2_000_000  # that are remembered: about 100 MB
+_TOKENS = 2_000_000  # tokens that are remembered: about 100 MB
 
-# Ways to split a text before BPE, none of which looks back, or joins a line break with what is no white space after it.
+# Known ways to split a text before BPE. None looks back, or joins a line break with something else than white space.
 _PATTERNS = frozenset(
     (
         # GPT-2
@@ -45,7 +45,7 @@ _PATTERNS = frozenset(
 )
 _NORMALIZERS = frozenset(("NFC", "NFD", "NFKC", "NFKD"))  # a line break composes with nothing
 
-# Where a rule that holds by the settings would be refuted at once by the library.
+# A case in which a rule that follows from the settings would at once be refuted by the library.
 _TRIED: tuple[str, ...] = (
     "A\n\nB",
     " a\n \n  b\n-c",
@@ -59,9 +59,10 @@ _TRIED += tuple(f"a {run}{after}" for run in ("\r\n", "\n\n", " \n") for after i
 
 
 def cuts_after_line_breaks(tokenizer: Tokenizer) -> frozenset[str]:
-    """The characters before which a line break always ends a token, and a text can be cut; only what is known for sure.
+    """The characters before which a text can be cut after a line break.
 
-    Empty for a vocabulary whose texts are not to be cut.
+    The line break always ends a token there. Only what is certain counts. Empty for a vocabulary whose texts must not
+    be cut.
     """
     if isinstance(tokenizer, SentencePieceTokenizer) and _sentencepiece_cuts(tokenizer.content):
         return _AFTER
@@ -72,7 +73,7 @@ def cuts_after_line_breaks(tokenizer: Tokenizer) -> frozenset[str]:
 
 @functools.lru_cache(4)  # a vocabulary of 262,144 pieces takes a moment to read
 def _sentencepiece_cuts(content: bytes) -> bool:
-    """BPE that leaves white space as it is and has no piece with a line break beside anything else."""
+    """Whether it is BPE that keeps white space, without a piece that has a line break beside something else."""
     model = sentencepiece_model_pb2.ModelProto()
     model.ParseFromString(content)
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
@@ -88,7 +89,10 @@ def _sentencepiece_cuts(content: bytes) -> bool:
 
 @functools.lru_cache(4)
 def _huggingface_cuts(content: bytes) -> frozenset[str]:
-    """Byte-level BPE over parts that a known pattern gives, with no added token that reaches over a line's end."""
+    """The characters for byte-level BPE over parts with a known pattern.
+
+    None if an added token reaches over a line's end.
+    """
     nowhere: frozenset[str] = frozenset()
     settings = json.loads(content)
     model, normalizer = settings["model"], settings.get("normalizer")
@@ -109,7 +113,7 @@ def _huggingface_cuts(content: bytes) -> frozenset[str]:
         return nowhere
     if any(step.get("type") not in ("Digits", "Split") for step in before):
         return nowhere
-    # NFKC and the like make an ASCII character of another one, so that any token may begin with the like of it.
+    # NFKC and the like turn some characters into ASCII, so a token may begin with such a character.
     texts = [unicodedata.normalize("NFKC", token["content"]) for token in added] + [t["content"] for t in added]
     after = _AFTER - {text[:1] for text in texts}
     reaching = any(text[i : i + 1] == "\n" and text[i + 1] in after for text in texts for i in range(len(text) - 1))
@@ -122,19 +126,20 @@ def _is_known(split: dict[str, Any]) -> bool:
 
 
 class LineTokenizer:
-    """A vocabulary that tokenizes each line once; its tokens are those of the vocabulary itself.
+    """A vocabulary that tokenizes each line once. Its tokens are those of the vocabulary itself.
 
-    Everything but `encode` is the vocabulary's own.
+    Everything except `encode` is the vocabulary's own.
     """
 
     def __init__(self, tokenizer: Tokenizer, at_most: int = _TOKENS) -> None:
-        """Args.
+        """Wraps a vocabulary.
 
-        tokenizer: the vocabulary.
-        at_most: tokens that are remembered.
+        Args:
+          tokenizer: the vocabulary.
+          at_most: how many tokens are remembered.
         """
         self._tokenizer, self._at_most = tokenizer, at_most
-        # Two generations: what was not asked for while one fills up is forgotten.
+        # Two generations: what was not asked for while one filled up is forgotten.
         self._young: tuple[dict[str, list[int]], ...] = ({}, {}, {}, {})
         self._old: tuple[dict[str, list[int]], ...] = ({}, {}, {}, {})
         self._size = 0
@@ -145,7 +150,7 @@ class LineTokenizer:
             one, other = tokenizer.encode([_BEFORE + _NEXT, _BEFORE + _OTHER])
             same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
             self._head, self._tail = one[:same], one[same:]
-            self._same_start = tokenizer.encode([_NEXT]) == [self._tail]  # no blank is put before a text
+            self._same_start = tokenizer.encode([_NEXT]) == [self._tail]  # no space is put before a text
             self._by_lines = self.encode(_TRIED) == tokenizer.encode(_TRIED)
             if not self._by_lines:
                 self._forget()
@@ -156,7 +161,7 @@ class LineTokenizer:
 
     @property
     def by_lines(self) -> bool:
-        """Whether texts are cut; otherwise they are remembered whole."""
+        """Whether texts are cut. Otherwise they are remembered as a whole."""
         return self._by_lines
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -203,7 +208,7 @@ class LineTokenizer:
         return ids
 
     def _remember(self, kind: int, text: str, ids: list[int]) -> list[int]:
-        self._size += len(ids) + 8  # and what the entry itself takes
+        self._size += len(ids) + 8  # with the memory for the entry itself
         if 2 * self._size > self._at_most:
             self._forget()
         self._young[kind][text] = ids
@@ -214,5 +219,5 @@ class LineTokenizer:
 
 
 def _around(kind: int, text: str) -> str:
-    """A line as it is given to the vocabulary."""
+    """A line in the form that is given to the vocabulary."""
     return (_BEFORE if kind in (_INNER, _LAST) else "") + text + (_NEXT if kind in (_FIRST, _INNER) else "")

@@ -1,4 +1,4 @@
-"""Rows of a file of local JSONL in the TFDS schema: the usable ones, one at a time, and what is wrong with others."""
+"""Reads rows of a local JSONL file in the TFDS schema, and says what is wrong with those that cannot be used."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from flan_jax.data import schema, usable
 from flan_jax.json_lines import read_json_lines
 from flan_jax.wording import counted
 
-_CHUNK_ROWS, _CHUNK_BYTES = 2048, 8 * 2**20  # that are in memory at once
-_KEPT_BAD_ROWS = 1000  # of a file; more are counted
+_CHUNK_ROWS, _CHUNK_BYTES = 2048, 8 * 2**20  # rows and bytes in memory at a time
+_KEPT_BAD_ROWS = 1000  # bad rows of a file that are kept; more are counted
 
-_Place = tuple[int, int]  # a line, and which of the rows in it, counted from 1; 0 where it holds one
+_Place = tuple[int, int]  # the line, and the number of the row in it from 1; 0 if the line holds one row
 
 
 @dataclasses.dataclass(frozen=True)
 class BadRow:
-    """A row of local JSONL that was left out: where it stands and what is wrong."""
+    """A row of local JSONL that was left out: its place, and what is wrong."""
 
     path: str
     line: int
@@ -35,11 +35,11 @@ class BadRow:
 
 
 class FileRows:
-    """A file's rows as they are read; afterwards, what is wrong with those that were left out.
+    """Reads a file's rows; afterwards it knows what is wrong with those that were left out.
 
     Attributes:
-      bad_rows: the first of them.
-      more: how many there are besides.
+      bad_rows: the first of these.
+      more: how many more there are.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class FileRows:
     ) -> None:
         self._record, self._file, self._features, self._needed = record, file, features, needed
         self._name = f"{file.parent.name}/{file.name}"
-        self._left_out: dict[str, tuple[int, int]] = {}  # why: (rows, the first one's line)
+        self._left_out: dict[str, tuple[int, int]] = {}  # reason: (rows, the first one's line)
         self._is_empty = True
         self.bad_rows: list[BadRow] = []
         self.more = 0
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """The rows to write, those that `keep` drops among them; raises FlanError where the file cannot be read."""
+        """Yields the rows to write, also those that `keep` drops. Raises FlanError if the file cannot be read."""
         for rows, problems in self._chunks():
             verdicts = usable.verdicts(self._record, self._features, [example for _, _, example in rows])
             for (place, row, _), verdict in zip(rows, verdicts, strict=True):
@@ -68,7 +68,7 @@ class FileRows:
             self.more += len(problems) - len(kept)
 
     def _chunks(self) -> Iterator[tuple[list[tuple[_Place, dict[str, Any], bytes]], dict[_Place, str]]]:
-        """Some lines at a time: (place, row, row serialized) of those that fit the schema, and the others' problems."""
+        """Some lines at a time: (place, row, serialized row) of rows that fit the schema, and the others' problems."""
         rows: list[tuple[_Place, dict[str, Any], bytes]] = []
         problems: dict[_Place, str] = {}
         size = 0
@@ -96,7 +96,7 @@ class FileRows:
         yield rows, problems
 
     def _problem(self, number: int, row: Mapping[str, Any], verdict: int) -> str:
-        """What is wrong with a row; nothing where `keep` drops it, which is noted."""
+        """What is wrong with a row; empty if only `keep` drops it, which is noted."""
         if verdict != usable.NOT_KEPT:
             problem = usable.problem_text(self._record, verdict)
             labels = schema.labels_of(row, self._features, self._needed) if problem == usable.NO_LABEL else ""
@@ -112,7 +112,7 @@ class FileRows:
         return ""
 
     def notes(self) -> list[str]:
-        """What else is not used, a line for each kind."""
+        """What else is not used, one line for each kind."""
         found = [
             f"{counted(count, 'rows')} of {self._name} {why} (first: line {first})"
             for why, (count, first) in sorted(self._left_out.items(), reverse=True)
@@ -125,7 +125,7 @@ class FileRows:
 
 
 def _unnested(record: catalog.Dataset, value: Any) -> list[Any]:
-    """The rows in a line's value; raises Misfit where they cannot be told."""
+    """The rows in a line's value. Raises Misfit if it does not hold any."""
     if record.nested is None or not isinstance(value, Mapping):
         return [value]
     try:
@@ -134,13 +134,13 @@ def _unnested(record: catalog.Dataset, value: Any) -> list[Any]:
         raise schema.Misfit("it holds no question")
     except schema.Misfit:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:  # any JSON may stand in a file
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:  # a file may hold any JSON
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise schema.Misfit(f"its turns cannot be read ({why})") from error
 
 
 class _Recorder(dict):
-    """Notes which fields are read."""
+    """Records which fields are read."""
 
     def __init__(self, values: Mapping[str, Any], read: set[str]) -> None:
         super().__init__(values)
@@ -153,7 +153,7 @@ class _Recorder(dict):
 
 @functools.cache
 def read_fields(record: catalog.Dataset, features: tfds.features.FeaturesDict) -> frozenset[str]:
-    """The top-level fields of the TFDS schema that `fields`, `expand` and `keep` read, found by tracing them."""
+    """The top-level fields of the TFDS schema that `fields`, `expand` and `keep` read; found by tracing them."""
     read: set[str] = set()
 
     def trace(row: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A prepared mixture opened for reading: what it consists of, and its stream. No TensorFlow."""
+"""Opens a prepared mixture: what it consists of, and its stream. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from flan_jax.files import AnyPath
 from flan_jax.values import PER_TOKEN
 
 LENGTHS = {"inputs": protocol.MAX_INPUT_TOKENS, "targets": protocol.MAX_TARGET_TOKENS}
-_PROBES = ("yes", "No, it is not.", "1", "(a)", "le chat")  # answers that a vocabulary is asked about
+_PROBES = ("yes", "No, it is not.", "1", "(a)", "le chat")  # answers that are tried with a vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What a mixture consists of here, without its tokens.
+    """What a prepared mixture consists of, without its tokens.
 
     Attributes:
       mixture: the mixture.
-      composition: its parts that are there.
-      digests: of all that is stored of each, by part.
-      separators: tokens that the prompts of a chat template end with, by part.
+      composition: its parts that are prepared.
+      digests: digests of everything that is stored of each part, by part.
+      separators: the tokens that prompts of a chat template end with, by part.
       stores: where their tokens are, by style.
     """
 
@@ -42,7 +42,7 @@ class Prepared:
         """The tokens of each part, verified when first opened.
 
         Raises:
-          FlanError: one is corrupt.
+          FlanError: a part is corrupt.
         """
         return {m.part: self.stores[m.style][m.dataset] for m in self.composition.members}
 
@@ -53,19 +53,19 @@ def composed(
     fingerprint: str,
     datasets: Collection[str] = (),
 ) -> Prepared:
-    """What a mixture consists of here, from what its datasets say of themselves; their tokens are not read.
+    """What a prepared mixture consists of, from the info of its datasets. Their tokens are not read.
 
-    A dataset of which nothing is there is absent. One that is there in some of its styles only is an error: its draws
-    would all be in these.
+    A dataset that is not prepared at all is absent. A dataset that is prepared in only some of its styles is an error,
+    because all its draws would be in these.
 
     Args:
-      mixture: as `parts.of` takes it.
+      mixture: see `parts.of`.
       prepared_dir: PREPARED_DIR.
-      fingerprint: the vocabulary's.
-      datasets: only these of its datasets; all by default.
+      fingerprint: the vocabulary's fingerprint.
+      datasets: only these of its datasets; by default all.
 
     Raises:
-      FlanError: as `open_mixture`.
+      FlanError: see `open_mixture`.
     """
     own = {one.name: one.template for one in own_data.use(prepared_dir)}
     mixture = parts.of(mixture)
@@ -118,9 +118,9 @@ def _arguments(mixture: parts.Mixture) -> str:
 
 
 def _info(store: TokenStore, prepared_dir: str | AnyPath, fingerprint: str, part: parts.Part) -> Mapping[str, Any]:
-    """What a part's tokens say of themselves."""
+    """The info of a part's tokens."""
     info = token_store.read_info(token_store.folder_of(prepared_dir, fingerprint, part.text_style) / part.dataset)
-    # What says nothing of itself, or not as today, says why when it is opened.
+    # If the info is missing or has an old form, opening the tokens says why.
     says = info and isinstance(info.get("num_records"), int) and isinstance(info.get("digest"), str)
     return info if says else store[part.dataset].info
 
@@ -148,7 +148,7 @@ def _refuse_half(chosen: Sequence[parts.Part], there: Mapping[str, set[str]], pr
 def _refuse_other_records(
     chosen: Sequence[parts.Part], found: Mapping[str, Mapping[str, Any]], prepared_dir: str | AnyPath
 ) -> None:
-    """Refuses a dataset whose styles were prepared from different records: its rates would be of one of them."""
+    """Refuses a dataset whose styles were prepared from different records: its rates would be those of one style."""
     first: dict[str, parts.Part] = {}
     for part in chosen:
         one = first.setdefault(part.dataset, part)
@@ -162,18 +162,18 @@ def _refuse_other_records(
 
 
 def separators(prepared: Prepared, tokenizer: Tokenizer, encoder_decoder: bool) -> dict[str, int]:
-    """The token between input and target, of the parts where it is not EOS.
+    """The token between input and target, for parts where it is not EOS.
 
     Raises:
-      FlanError: the model has an encoder, which reads inputs apart; or the vocabulary has no token that a line break
-        is wherever it stands, so that an answer after one is other tokens than by itself; or a line break is asked for
-        where a chat template wrote what stands there.
+      FlanError: the model has an encoder, which reads inputs separately; or a line break is not one token in all
+        contexts, so that an answer after it has other tokens than alone; or a line break is asked for where a chat
+        template wrote the text.
     """
     names = [m.part for m in prepared.composition.members if m.joint == protocol.NEWLINE]
     if encoder_decoder and prepared.separators:
         raise FlanError(
             f"{next(iter(prepared.separators))} was written by a chat template, and this model has an encoder, which "
-            "reads inputs apart: prepare it without --chat."
+            "reads inputs separately: prepare it without --chat."
         )
     if both := [name for name in names if name in prepared.separators]:
         raise FlanError(
@@ -182,7 +182,9 @@ def separators(prepared: Prepared, tokenizer: Tokenizer, encoder_decoder: bool) 
     if not names:
         return dict(prepared.separators)
     if encoder_decoder:
-        raise FlanError(f"JOINTS: {names[0]} has 'newline', and this model has an encoder, which reads inputs apart.")
+        raise FlanError(
+            f"JOINTS: {names[0]} has 'newline', and this model has an encoder, which reads inputs separately."
+        )
     alone = tokenizer.encode(["\n"])[0]
     texts = tokenizer.encode([f"Is it so?\n{probe}" for probe in _PROBES])
     apart = [[*tokenizer.encode(["Is it so?"])[0], *alone, *ids] for ids in tokenizer.encode(list(_PROBES))]
@@ -207,24 +209,27 @@ def open_mixture(
     loss_on_inputs: bool = False,
     datasets: Collection[str] = (),
 ) -> tuple[mixtures.Composition, Stream]:
-    """Opens those of a mixture's datasets that are prepared.
+    """Opens the prepared datasets of a mixture.
 
     Args:
-      mixture: as `parts.of` takes it: a name, with or without a style at its end, a file or a dictionary.
+      mixture: see `parts.of`: a name, with or without a style at its end, a file or a dictionary.
       prepared_dir: PREPARED_DIR.
       tokenizer: the model's vocabulary.
-      seed: of the stream.
+      seed: the seed of the stream.
       rows_per_batch: rows of a step.
-      lengths: of "inputs" and "targets", in tokens. A decoder's row has both together; an encoder-decoder's two rows
-        have one each.
+      lengths: lengths of "inputs" and "targets" in tokens. A decoder's row holds both; an encoder-decoder has a row for
+        each.
       encoder_decoder: whether rows have an encoder's and a decoder's side.
-      loss_averaging: what the targets weigh, one of `values.LOSS_AVERAGES`.
-      loss_on_inputs: a decoder's inputs carry loss too; every slot of its rows is then a target slot.
-      datasets: only these of its datasets; all by default.
+      loss_averaging: the weights of targets, one of `values.LOSS_AVERAGES`.
+      loss_on_inputs: whether a decoder's inputs have a loss too; every slot of its rows is then a target slot.
+      datasets: only these of its datasets; by default all.
+
+    Returns:
+      What the mixture consists of, and its stream.
 
     Raises:
-      FlanError: an unknown mixture, a dataset that is not in it, or not there in one of its styles, nothing of it is
-        there, or loss on an encoder's inputs.
+      FlanError: an unknown mixture, a dataset that is not in it or is not prepared in one of its styles, nothing
+        prepared, or a loss on an encoder's inputs.
     """
     row_length, target_length = capacities(lengths["inputs"], lengths["targets"], encoder_decoder, loss_on_inputs)
     prepared = composed(mixture, prepared_dir, tokenizer.fingerprint, datasets)

@@ -19,20 +19,20 @@ from flan_jax.wording import counted
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A part of a mixture, of a dataset that is there.
+    """A part of a mixture whose dataset is prepared.
 
     Attributes:
-      part: its name.
-      dataset: its dataset's.
-      style: its style's.
-      cluster: its dataset's cluster.
-      examples: its training records that are drawn from, after the cap.
-      rate: by the mixture's rates, min(examples, 3000) by default (paper, section 2.4), times its weight.
-      share: of the mixture's draws.
+      part: the part's name.
+      dataset: the name of its dataset.
+      style: the name of its style.
+      cluster: the cluster of its dataset.
+      examples: the number of training records that are drawn from, after the cap.
+      rate: its mixing rate, by default min(examples, 3000) (paper, section 2.4), times its weight.
+      share: its share of the mixture's draws.
       loss_weight: multiplies the loss of its target tokens.
-      joint: between input and target.
+      joint: what stands between input and target.
       draws: expected number of draws in the run; None without a run.
-      epochs: draws by examples; None without a run.
+      epochs: draws divided by examples; None without a run.
     """
 
     part: str
@@ -53,9 +53,9 @@ class Composition:
     """A mixture's members.
 
     Attributes:
-      mixture: its title: its name with its style, and which macros change it.
-      members: its parts that are there, in its order.
-      absent: datasets of the mixture that are not there.
+      mixture: its title: its name with its style, and the macros that change it.
+      members: its prepared parts, in order.
+      absent: its datasets that are not prepared.
       draws: expected number of draws in the run; None without a run.
     """
 
@@ -76,36 +76,36 @@ class Composition:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """The names of the datasets that are there."""
+        """The names of the prepared datasets."""
         return tuple(dict.fromkeys(m.dataset for m in self.members))
 
     @property
     def joint(self) -> str:
-        """What stands between input and target, in most of the draws."""
+        """What stands between input and target in most of the draws."""
         shares = {joint: sum(m.share for m in self.members if m.joint == joint) for joint in kinds.TRAINED_JOINTS}
         return max(shares, key=lambda joint: shares[joint])
 
     @property
     def cluster_shares(self) -> dict[str, float]:
-        """Share of the draws by cluster, in the catalog's order."""
+        """The share of the draws by cluster, in the catalog's order."""
         shares: dict[str, float] = {}
         for m in self.members:
             shares[m.cluster] = shares.get(m.cluster, 0.0) + m.share
         return shares
 
     def over(self, draws: float) -> Composition:
-        """The composition of a run of so many draws."""
+        """The composition for a run with so many draws."""
         members = tuple(
             dataclasses.replace(m, draws=m.share * draws, epochs=m.share * draws / m.examples) for m in self.members
         )
         return dataclasses.replace(self, members=members, draws=draws)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it; what the manifest keeps."""
+        """The composition as values that JSON can hold. The manifest keeps it."""
         return dataclasses.asdict(self)
 
     def table(self) -> Table:
-        """One line a part and a last one with the sums, for printing; columns that say the same of all are left out."""
+        """A table with one line for each part, and the sums. Columns with the same value for all parts are left out."""
         table = Table(box=None, header_style="bold", title=Text(self.mixture), title_justify="left", show_footer=True)
         draws = "" if self.draws is None else f"{self.draws:,.0f}"
         has_styles = any(m.style != INSTRUCTIONS for m in self.members)
@@ -138,14 +138,14 @@ def _rate(rate: int | float) -> str:
 
 
 def composition(mixture: str | parts.Mixture, examples: Mapping[str, int]) -> Composition:
-    """Composes a mixture of the datasets that are there.
+    """Composes a mixture from the prepared datasets.
 
     Args:
-      mixture: as `parts.of` takes it.
-      examples: number of training records by dataset, after the cap; a dataset that is not named is absent.
+      mixture: see `parts.of`.
+      examples: number of training records of each dataset, after the cap; a dataset that is not in it is absent.
 
     Raises:
-      FlanError: an unknown mixture, or none of its datasets is there.
+      FlanError: an unknown mixture, or none of its datasets is prepared.
     """
     mixture = parts.of(mixture)
     if mixture.examples is not None:

@@ -1,4 +1,4 @@
-"""Examples to rows under two capacities, slots and target slots."""
+"""Packs examples into rows under two capacities: slots and target slots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-LEFT_OUT = 0.02  # of a block's draws, most that its rows may leave out
+LEFT_OUT = 0.02  # most draws of a block, as a share, that its rows may leave out
 
 Rows = list[list[int]]
 
@@ -24,20 +24,20 @@ def pack(
 ) -> Rows:
     """Packs examples into a fixed number of rows.
 
-    Rows take turns, in a random order each round, and each takes one example that fits, so that all rows get the like
-    mix of large and small. It takes the largest; where that leaves examples out, the packing is compared with one in
-    which it takes the example that best evens out what it has left of the two capacities.
+    Rows take turns, in a random order each round, and each takes one example that fits. So all rows get a similar mix
+    of large and small examples. A row takes the largest one. If that leaves examples out, a second packing is tried, in
+    which a row takes the example that best balances its remaining slots and target slots. The better packing is used.
 
     Args:
       lengths: [n] slots of each example.
       targets: [n] target slots of each example.
-      num_rows: how many rows there are.
+      num_rows: the number of rows.
       row_length: slots of a row.
       target_length: target slots of a row.
-      rng: of the turns.
+      rng: the generator of the turns.
 
     Returns:
-      The examples of each row. An example for which no row had room is in none.
+      The examples of each row. An example that fits in no row is left out.
     """
     if not len(lengths) or not num_rows:
         return [[] for _ in range(num_rows)]
@@ -58,22 +58,22 @@ def pack_first(
 ) -> tuple[int, Rows]:
     """Packs as many of the first examples as the rows have room for.
 
-    `pack` leaves out small examples, and others that are hard to combine. Where it leaves out many, what is in the rows
-    is another mixture than what was drawn. So the last draws go, whatever they are, until all but `LEFT_OUT` of the
-    others are in.
+    `pack` leaves out small examples, and others that are hard to combine. If it left out many, the rows would hold
+    another mixture than what was drawn. So the last draws are given up, whatever they are, until all but `LEFT_OUT` of
+    the others are packed.
 
     Args:
-      lengths: [n] slots of each example, in the order in which they were drawn.
+      lengths: [n] slots of each example, in the order of the draws.
       targets: [n] target slots of each example.
-      num_rows: how many rows there are.
+      num_rows: the number of rows.
       row_length: slots of a row.
       target_length: target slots of a row.
-      rng: of the turns.
+      rng: the generator of the turns.
 
     Returns:
       How many of the first examples are packed, and the examples of each row.
     """
-    # By the tighter capacity, the share of what is left out is about that of the draws to give up.
+    # By the tighter capacity, the share of what is left out is about the share of draws to give up.
     by_targets = int(targets.sum()) * row_length > int(lengths.sum()) * target_length
     sizes = targets if by_targets else lengths
     count = len(sizes)
@@ -96,14 +96,14 @@ class _Pool:
         self._others = others[order].tolist()
 
     def largest(self, room: int, other_room: int) -> tuple[int, int]:
-        """(size, place) of the largest example that fits; (-1, -1) where none does."""
+        """(size, place) of the largest example that fits; (-1, -1) if none does."""
         at = bisect.bisect_right(self._sizes, room) - 1
         while at >= 0 and self._others[at] > other_room:
             at -= 1
         return (self._sizes[at], at) if at >= 0 else (-1, -1)
 
     def take(self, place: int) -> tuple[int, int, int]:
-        """Removes the example at a place; returns it, its size and its other size."""
+        """Removes the example at a place, and returns it with its two sizes."""
         return self._members.pop(place), self._sizes.pop(place), self._others.pop(place)
 
 
@@ -115,10 +115,10 @@ def _largest_first(
     target_length: int,
     rng: np.random.Generator,
 ) -> Rows:
-    """The largest example that fits, counted in whichever capacity is the tighter.
+    """Packs the largest example that fits, measured in the tighter capacity.
 
-    Examples come in two kinds, those that need more and those that need less of the other capacity for their size than
-    the average of what is left; a row that is short of the other capacity takes one of the second kind.
+    Examples are of two kinds: those that need more, and those that need less of the other capacity for their size than
+    the average of what is left. A row that is short of the other capacity takes one of the second kind.
     """
     sizes, others, capacity, other_capacity = lengths, targets, row_length, target_length
     if int(targets.sum()) * row_length > int(lengths.sum()) * target_length:
@@ -153,11 +153,11 @@ def _evened_out(
     target_length: int,
     rng: np.random.Generator,
 ) -> Rows:
-    """The example after which the squares of a row's shares of free slots and free target slots are smallest.
+    """Packs the example after which the squares of a row's free shares of slots and target slots have the smallest sum.
 
-    Each is weighted by how much of that capacity the examples fill, so that an ample one hardly counts.
+    Each capacity is weighted by how much of it the examples fill, so that an ample one hardly counts.
     """
-    # Examples of the same two lengths are alike, so the choice is among pairs of lengths, each with its stock.
+    # Examples with the same two lengths are alike, so the choice is among pairs of lengths, each with its stock.
     pairs, kind = np.unique(np.stack([lengths, targets], axis=1), axis=0, return_inverse=True)
     by_kind = np.argsort(kind, kind="stable")
     by_kind, ends = by_kind.tolist(), np.cumsum(np.bincount(kind)).tolist()
@@ -194,7 +194,7 @@ def _evened_out(
 
 
 def _turns(rows: Rows, rng: np.random.Generator) -> Iterator[int]:
-    """Row numbers, round after round; a row that took nothing in its turn gets no other."""
+    """Row numbers, round after round. A row that took nothing in its turn gets no other."""
     open_rows = np.arange(len(rows))
     while len(open_rows):
         still_open = []

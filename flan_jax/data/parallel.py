@@ -1,4 +1,4 @@
-"""Many datasets prepared, in this process or in one for each core; a source that fails is skipped and says why."""
+"""Prepares many datasets, in this process or in several. A source that fails is skipped, with the reason."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from flan_jax.styles import TextStyle
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a dataset.
+    """The outcome of preparing a dataset.
 
     Attributes:
       dataset: its name.
-      figures: for the summary; None where it was skipped.
-      skipped: why, and what to do; None where it was prepared.
-      bad_rows: rows that were left out, and what is wrong with them: all of local JSONL, the first of TFDS.
+      figures: figures for the summary; None if it was skipped.
+      skipped: the reason and the remedy; None if it was prepared.
+      bad_rows: rows that were left out, with reasons: all for local JSONL, the first ones for TFDS.
       notes: what else is not used.
     """
 
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def outcome(source: sources.OpenSource, figures: dict[str, Any]) -> Outcome:
-    """What became of a dataset that was prepared: its figures, and every row or record that was left out."""
+    """The outcome of a dataset that was prepared: its figures, and every row or record that was left out."""
     named = figures.pop("named")
     bad_rows = (*map(str, source.bad_rows), *named)
     more = figures["unusable"] - len(named)
@@ -59,7 +59,7 @@ def attempt(
     overwrite: bool = False,
     styles: Mapping[str, Sequence[TextStyle]] | None = None,
 ) -> Outcome:
-    """Opens and prepares a dataset; one whose source fails is skipped, and says why."""
+    """Opens and prepares a dataset. If its source fails, it is skipped with the reason."""
     own = (styles or {}).get(record.name, ())
     try:
         source = sources.open_source(record, data)
@@ -71,7 +71,7 @@ def attempt(
         return Outcome(record.name, skipped=sources.Skipped(record.name, reason, "get its data again"))
     except (FlanError, StorageError, OSError, MemoryError):
         raise
-    except Exception as error:  # of one dataset: the others go on
+    except Exception as error:  # only this dataset fails; the others go on
         reason = f"it cannot be prepared ({sources.first_line(error)})"
         return Outcome(record.name, skipped=sources.Skipped(record.name, reason, "look at its data, or leave it out"))
     return outcome(source, figures)
@@ -87,12 +87,12 @@ def attempt_all(
     workers: int = 1,
     styles: Mapping[str, Sequence[TextStyle]] | None = None,
 ) -> Iterator[Outcome]:
-    """Prepares datasets, yielding what became of each as it ends; in this process, or in several.
+    """Prepares datasets in this process or in several, and yields each outcome when it is there.
 
-    Styles are by dataset; one that is not there has that of the options.
+    Styles are given by dataset; a dataset without an entry has the style of the options.
 
     Raises:
-      FlanError: a worker died. What is finished stays.
+      FlanError: a worker died. Finished datasets stay.
     """
     if workers == 1:
         for record in chosen:
@@ -110,13 +110,13 @@ def attempt_all(
                 "with fewer --workers: what is finished is kept."
             ) from error
         finally:
-            for process in multiprocessing.active_children():  # of a run that was broken off
+            for process in multiprocessing.active_children():  # of an interrupted run
                 process.terminate()
             pool.shutdown(cancel_futures=True)
 
 
 def threads_of_a_worker(workers: int) -> dict[str, str]:
-    """Settings that keep the threads of all workers together at one a core."""
+    """Environment variables that limit the threads of all workers to one for each core."""
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     return {
         "TF_NUM_INTRAOP_THREADS": threads,
@@ -128,7 +128,10 @@ def threads_of_a_worker(workers: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables that processes started in the meantime inherit; the user's own settings go first."""
+    """A block with environment variables that new processes inherit.
+
+    Variables that the user has set are not changed.
+    """
     added = [name for name in settings if name not in os.environ]
     os.environ.update({name: settings[name] for name in added})
     try:
@@ -138,7 +141,7 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-_work: tuple[Any, ...] = ()  # a worker's arguments of `attempt`, the dataset apart
+_work: tuple[Any, ...] = ()  # a worker's arguments of `attempt`, without the dataset
 
 
 def _start_worker(*work: Any) -> None:
@@ -150,7 +153,7 @@ def _start_worker(*work: Any) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """Ends a worker whose parent was killed and could not say so."""
+    """Ends a worker whose parent was killed."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

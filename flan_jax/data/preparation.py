@@ -1,9 +1,9 @@
-"""Record -> text -> tokens: one dataset prepared for training, its dev and test examples for evaluation.
+"""Prepares one dataset: its tokens for training, and its dev and test examples for evaluation.
 
     PREPARED_DIR/tokens/<vocabulary>[_<style>]/<dataset>/   see `flan_jax.data.token_store`
     PREPARED_DIR/examples/<dataset>/{dev,test,exemplars}.jsonl
 
-What is there and current stays. A dataset is locked while it is prepared, so two processes never write the same one.
+What exists and is current stays. A dataset is locked while it is prepared, so two processes never write the same one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flan_jax.data.training_records import Counts, Options, TrainingRecord, styl
 from flan_jax.files import AnyPath, alone
 from flan_jax.styles import TextStyle
 
-BATCH = 512  # examples tokenized at once
+BATCH = 512  # examples that are tokenized together
 
 
 def tokenized_examples(
@@ -34,17 +34,17 @@ def tokenized_examples(
     tokenizer: vocabularies.Tokenizer,
     counts: Counts,
 ) -> Iterator[token_store.TokenizedExample]:
-    """Renders and tokenizes training examples; what is too long is cut, or left out where that cannot be, and counted.
+    """Renders and tokenizes training examples. Long ones are cut, or left out if that is impossible, and counted.
 
     Args:
-      builder: of the dataset's text; its protocol has the limits.
+      builder: makes the dataset's text; its protocol has the limits.
       rows: records, and which of their renderings.
       tokenizer: the vocabulary.
-      counts: is added to.
+      counts: the counts to add to.
     """
     asked = builder.protocol
     room = asked.input_room(tokenizer.bos_id is not None)
-    target_room = asked.max_target_tokens - 1  # EOS comes after it, and stays
+    target_room = asked.max_target_tokens - 1  # EOS comes after it
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
         built = list(_built(builder, part, counts))
@@ -68,7 +68,7 @@ def tokenized_examples(
 def _built(
     builder: ExampleBuilder, rows: Iterable[tuple[TrainingRecord, int]], counts: Counts
 ) -> Iterator[tuple[TrainingRecord, Example]]:
-    """Records with their examples; those that have no letter for some option are left out and counted."""
+    """Records with their examples. Those with more options than letters are left out and counted."""
     for row, epoch in rows:
         try:
             yield row, builder.build(row.identity, row.fields, row.chosen[epoch])
@@ -88,7 +88,7 @@ def prepare_dataset(
     overwrite: bool = False,
     styles: Sequence[TextStyle] = (),
 ) -> dict[str, Any]:
-    """Prepares one dataset: its tokens, and its dev and test examples. What is there and current stays.
+    """Prepares one dataset: its tokens, and its dev and test examples. What exists and is current stays.
 
     Without a vocabulary there are no tokens, only examples.
 
@@ -98,8 +98,9 @@ def prepare_dataset(
       tokenizer: the vocabulary, or None.
       to: PREPARED_DIR.
       options: how examples are rendered and tokenized.
-      overwrite: prepare again what is there.
-      styles: in place of that of the options; tokens of several take one pass over the training records.
+      overwrite: whether to prepare again what exists.
+      styles: styles in place of that of the options. The tokens of several are made in one pass over the training
+        records.
 
     Returns:
       Figures for the summary.
@@ -134,20 +135,20 @@ def summary_line(
     written: Mapping[str, tuple[bool, Mapping[str, Any]]],
     examples: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A prepared dataset's figures for the summary, of its tokens and of its examples.
+    """A prepared dataset's figures for the summary.
 
     Args:
       record: the dataset.
       source: its open source.
-      written: by style, whether its tokens were there already, and their info.
-      examples: what `prepare_examples` gave.
+      written: by style, whether its tokens existed already, and their info.
+      examples: the result of `prepare_examples`.
 
     Returns:
-      The figures; where there are several styles, those of the first, and those of each as "styles": {name: figures}.
+      The figures. With several styles, those of the first style, and those of each as "styles": {name: figures}.
     """
     sizes = examples["sizes"]
     of_styles = {style: {"kept": kept, **_figures(info)} for style, (kept, info) in written.items()}
-    first = next((info for _, info in written.values()), {})  # records that cannot be used are so in every style
+    first = next((info for _, info in written.values()), {})  # an unusable record is unusable in every style
     return {
         "dataset": record.name,
         "cluster": record.cluster,
@@ -163,17 +164,19 @@ def summary_line(
 
 
 def _figures(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What the summary shows of tokens."""
+    """What the summary shows about tokens."""
     names = ("renderings", "num_tokens", "mean_input_length", "mean_target_length", "trimmed", "cut_targets")
     return {name: info.get(name, 0) for name in (*names, "overlong")}
 
 
 @contextlib.contextmanager
 def locked(folder: AnyPath) -> Iterator[None]:
-    """A lock on a folder that is written aside and renamed, between processes; freed when its process dies.
+    """A block that holds a lock on a folder which is written beside its place and renamed.
+
+    The lock ends with its process.
 
     Raises:
-      FlanError: its place cannot be written to.
+      FlanError: the lock's file cannot be written.
     """
     with alone(folder.with_name(f".{folder.name}.lock")):
         yield
@@ -182,7 +185,7 @@ def locked(folder: AnyPath) -> Iterator[None]:
 def token_key(
     record: catalog.Dataset, source: sources.OpenSource, tokenizer: vocabularies.Tokenizer, options: Options
 ) -> dict[str, Any]:
-    """What a dataset's tokens depend on: while it is the same, they are current."""
+    """What a dataset's tokens depend on. While it is the same, they are current."""
     return {
         "version": token_store.VERSION,
         "dataset": record.name,
@@ -205,15 +208,16 @@ def _write_tokens(
     options: Sequence[Options],
     overwrite: bool,
 ) -> dict[str, tuple[bool, dict[str, Any]]]:
-    """Writes the token stores of some styles; returns of each whether what was there was kept, and its info.
+    """Writes the token stores of some styles; returns for each whether the existing one was kept, and its info.
 
-    The training records are read once for all of them.
+    The training records are read once for all styles.
     """
     if "train" not in source.splits:
         return {one.style.name: (True, {}) for one in options}
     folders = {one: token_store.folder_of(to, tokenizer.fingerprint, one.style) / record.name for one in options}
     with contextlib.ExitStack() as locks:
-        for folder in sorted(folders.values(), key=str):  # in one order, or two processes could wait for each other
+        # In one order, so that two processes never wait for each other.
+        for folder in sorted(folders.values(), key=str):
             locks.enter_context(locked(folder))
         keys = {one: token_key(record, source, tokenizer, one) for one in options}
         there = {one: None if overwrite else current_info(folders[one], keys[one]) for one in options}
@@ -250,12 +254,12 @@ def _write_style(
 
 
 def identities(rows: Sequence[TrainingRecord]) -> Identities:
-    """What training records are, by their content."""
+    """The identities of training records, by their content."""
     return Identities.of((row.identity, row.fields) for row in rows)
 
 
 def current_info(folder: AnyPath, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The info of tokens that are there and depend on the same; None otherwise."""
+    """The info of existing tokens with the same key; None if there are none."""
     info = token_store.read_info(folder)
     return info if info is not None and all(info.get(k) == v for k, v in key.items()) else None
 
@@ -269,7 +273,7 @@ def write_tokens(
     examples: Iterator[token_store.TokenizedExample],
     counts: Counts,
 ) -> dict[str, Any]:
-    """Writes the token store's folder of a dataset; returns its info.
+    """Writes a dataset's folder of the token store, and returns its info.
 
     Raises:
       SourceError: there is no record.
@@ -277,19 +281,20 @@ def write_tokens(
     if not (num_records := len(records.hashes)):
         raise sources.SourceError(key["dataset"], "no training record is left after filtering", "look at its source")
     about = {**key, "num_records": num_records, "renderings": renderings, "vocab_size": tokenizer.vocab_size}
-    # The counts are full only after the last example, so they are read when info is written.
+    # The counts are complete only after the last example, so they are read when the info is written.
     return token_store.write_dataset(folder, about, examples, lambda: dataclasses.asdict(counts), records)
 
 
 def digest_of(key: Mapping[str, Any]) -> str:
-    """A fingerprint of what tokens depend on."""
+    """Identifies what tokens depend on."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _spread(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One example of each record, then another of each, and so on: the first so many are of as many records as can be.
+    """One example of each record, then another one of each, and so on.
 
-    With which of its examples a record begins is a hash of its id, so that they are not all the first turns.
+    So the first examples come from as many records as possible. A hash of the record's id chooses its first example, so
+    that they are not all first turns.
     """
     by_record: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for identity, fields in rows:

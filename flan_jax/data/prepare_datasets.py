@@ -1,4 +1,4 @@
-"""Many datasets prepared, with their progress on the screen."""
+"""Prepares many datasets and shows the progress."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from flan_jax.lazy import lazy_imports
 from flan_jax.styles import TextStyle
 from flan_jax.wording import counted
 
-with lazy_imports():  # where workers prepare, the process that they work for needs no TensorFlow
+with lazy_imports():  # if workers prepare, this process needs no TensorFlow
     from flan_jax.data import parallel, preparation
 
-_DATASETS_A_WORKER = 4  # a worker imports TensorFlow for some seconds before it does anything
+_DATASETS_A_WORKER = 4  # a worker first spends some seconds on importing TensorFlow
 
 
 def prepare_datasets(
@@ -35,34 +35,34 @@ def prepare_datasets(
     workers: int = 1,
     styles: Mapping[str, Sequence[TextStyle]] | None = None,
 ) -> dict[str, Any]:
-    """Prepares datasets; a source that fails is skipped and named.
+    """Prepares datasets. A source that fails is skipped, and the result names it.
 
     Args:
       chosen: the datasets.
       data: "samples", "tfds" or a folder.
-      tokenizer: the vocabulary; None writes dev and test examples alone, and no tokens.
+      tokenizer: the vocabulary; None writes only dev and test examples, and no tokens.
       to: PREPARED_DIR.
       options: how examples are rendered and tokenized.
-      overwrite: prepare again what is there.
-      workers: processes; 1 works in this one.
-      styles: by dataset, in place of that of the options; tokens of several take one pass over the source.
+      overwrite: whether to prepare again what exists.
+      workers: number of processes; 1 works in this one.
+      styles: styles by dataset, in place of that of the options. The tokens of several are made in one pass.
 
     Returns:
       {"datasets": figures of each, "skipped": [{dataset, reason, remedy}], "bad_rows": [text], "notes": [text]}.
 
     Raises:
-      FlanError: not one dataset could be prepared, or a worker died.
+      FlanError: no dataset could be prepared, or a worker died.
     """
     values.checked("workers", values.Whole(1), workers)
     if not chosen:
         raise FlanError("no dataset is chosen: give --datasets or --mixture, or neither for all.")
-    ready(to / "any")  # asked before the work, and nothing is made: --data may be wrong
+    ready(to / "any")  # before the work; nothing is made, because --data may be wrong
     outcomes: dict[str, parallel.Outcome] = {}
     bar = progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        console=Console(file=sys.stdout),  # this very stream, since TFDS writes with another in its place
+        console=Console(file=sys.stdout),  # this very stream, because TFDS writes while another one is in its place
     )
     with bar:
         task = bar.add_task("opening sources", total=len(chosen))
@@ -75,10 +75,10 @@ def prepare_datasets(
 
 
 def result_of(outcomes: Sequence[parallel.Outcome], data: str) -> dict[str, Any]:
-    """The result of `prepare_datasets` from what became of each dataset.
+    """The result of `prepare_datasets`, from the outcomes of the datasets.
 
     Raises:
-      FlanError: not one dataset could be prepared.
+      FlanError: no dataset could be prepared.
     """
     done = [outcome.figures for outcome in outcomes if outcome.figures]
     skipped = [dataclasses.asdict(outcome.skipped) for outcome in outcomes if outcome.skipped]
@@ -108,6 +108,6 @@ def _progress_line(outcome: parallel.Outcome) -> str:
 
 
 def num_workers(wanted: int, datasets: int) -> int:
-    """How many processes prepare: as many as wanted; by default (0) one a core, where there is work for their start."""
+    """How many processes prepare. By default (0) one for each core, if there is enough work to start them."""
     values.checked("workers", values.Whole(0), wanted)
     return wanted or max(1, min(os.cpu_count() or 1, datasets // _DATASETS_A_WORKER))

@@ -1,4 +1,4 @@
-"""Records as text and the templates that they get: what preparing, evaluating, exporting and SeqIO share."""
+"""Records as text, and the choice of their templates. Preparing, evaluating, exporting and SeqIO share this."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import tensorflow as tf
 from flan_jax import catalog, protocol, styles
 from flan_jax.data import sources, usable
 
-_READ_BATCH = 512  # rows turned into Python text at once
+_READ_BATCH = 512  # rows that are turned into Python text together
 _RENDERED_EXAMPLES = 30_000  # small datasets are rendered several times, up to about so many examples
 
 
 def num_renderings(num_records: int, style: styles.TextStyle = styles.PAPER) -> int:
-    """How many renderings a training set stores, so that its later epochs meet other templates."""
+    """How many renderings of a training set are stored, so that later epochs show other templates."""
     return min(style.num_wordings, max(1, _RENDERED_EXAMPLES // max(num_records, 1)))
 
 
@@ -27,15 +27,15 @@ def choose_template(
     forward_only: bool = False,
     style: styles.TextStyle = styles.PAPER,
 ) -> Any:
-    """Which template an example gets: a hash of (seed, dataset, record id, epoch), without state.
+    """The number of an example's template: a hash of (seed, dataset, record id, epoch), without state.
 
     Args:
       record: the dataset.
       record_id: scalar string tensor.
-      epoch: integer tensor of any shape; the result has the same.
-      seed: of the choice.
-      forward_only: choose among the forward templates, as for evaluation.
-      style: whose templates they are.
+      epoch: integer tensor of any shape; the result has the same shape.
+      seed: the seed of the choice.
+      forward_only: whether to choose among forward templates only, as in evaluation.
+      style: the style of the templates.
     """
     allowed = styles.forward_templates(record, style) if forward_only else styles.numbers(record, style)
     key = tf.strings.join([str(seed), record.name, record_id, tf.strings.as_string(epoch)], separator="\x1f")
@@ -43,12 +43,15 @@ def choose_template(
 
 
 def records(record: catalog.Dataset, source: sources.OpenSource, split: str) -> tf.data.Dataset:
-    """The usable records of a split in reading order: `record_id`, and the fields; of dev and test all examples."""
+    """The usable records of a split in reading order: `record_id` and the fields.
+
+    For dev and test, all their examples.
+    """
     return usable.usable(record, source.read(split), every=split != "train")
 
 
 def text_records(rows: tf.data.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(record id, the rest as Python text) of each row of `records`, read in batches; integers stay integers."""
+    """(record id, other values as Python text) of each row of `records`, read in batches. Integers stay integers."""
     for batch in rows.ragged_batch(_READ_BATCH):
         columns = {name: _as_text(column) for name, column in batch.items()}
         identities = columns.pop("record_id")
@@ -67,7 +70,7 @@ def _as_text(column: Any) -> list[Any]:
 
 def decoded(value: bytes) -> str:
     """Bytes as text."""
-    return value.decode("utf-8", "replace")  # a corpus may hold bytes that are no UTF-8
+    return value.decode("utf-8", "replace")  # a corpus may hold bytes that are not UTF-8
 
 
 def exemplar_pool(
@@ -76,10 +79,10 @@ def exemplar_pool(
     """(record id, fields as text) of the training records that exemplars are drawn from.
 
     Args:
-      record: the dataset, or one of its variants, which has exemplars of its own only.
+      record: the dataset, or one of its variants, which only has exemplars of its own.
       source: its open source.
-      split: of the examples that they stand before. Before those of dev and test, every variant of the dataset has as
-        many as a dataset without variants; training has each record in the variant that it is trained in.
+      split: the split of the examples that the exemplars stand before. For dev and test, every variant has as many as a
+        dataset without variants. For train, each record has the variant that it is trained in.
     """
     if "train" not in source.splits:
         return []

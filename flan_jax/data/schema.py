@@ -1,4 +1,4 @@
-"""Rows of JSON as the TFDS schema wants them. Types are strict: a text is not made a number, nor a number a label."""
+"""Reads JSON rows in the TFDS schema. Types are strict: text does not become a number, nor a number a label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flan_jax import catalog
 from flan_jax.tasks.fields import is_blank
 from flan_jax.wording import counted
 
-_LABEL_NAMES = ("label", "polarity")  # fields that TFDS has as plain numbers, and that are labels
+_LABEL_NAMES = ("label", "polarity")  # fields that are plain numbers in TFDS, but mean labels
 _LONGEST = 60  # characters of a value that are shown
 
 
@@ -27,13 +27,13 @@ def row_of(
     """A JSON value as a row of the TFDS schema.
 
     Args:
-      record: the dataset, whose spellings of labels are read as what they mean.
+      record: the dataset; its `spellings` of labels are understood.
       given: the value.
       features: the schema.
-      needed: top-level fields that the dataset reads; others may be missing or null, and get an empty value.
+      needed: the top-level fields that the dataset reads. Others may be missing or null, and get an empty value.
 
     Raises:
-      Misfit: a field is missing, or does not fit.
+      Misfit: a field is missing or does not fit.
     """
     if not isinstance(given, Mapping):
         raise Misfit("not an object")
@@ -52,18 +52,18 @@ def row_of(
 
 
 def is_unlabelled(row: Mapping[str, Any], features: tfds.features.FeaturesDict) -> bool:
-    """Whether a label of a row is -1, TFDS's word for none."""
+    """Whether a label of a row is -1, which means no label in TFDS."""
     return any(row[name] == -1 for name, feature in features.items() if _is_label(feature, name))
 
 
 def blank_text(row: Mapping[str, Any], features: tfds.features.FeaturesDict, needed: frozenset[str]) -> str:
-    """The first top-level text field among `needed` of which nothing can be seen; "" for none."""
+    """The first top-level text field among `needed` that shows nothing; "" if there is none."""
     texts = [name for name, feature in features.items() if name in needed and _is_text(feature)]
     return next((name for name in texts if bool(is_blank(row[name]))), "")
 
 
 def labels_of(row: Mapping[str, Any], features: tfds.features.FeaturesDict, needed: frozenset[str]) -> str:
-    """The labels of a row, to be put after what is wrong with it: " (label is 7)", "" where it has none."""
+    """The labels of a row, appended to what is wrong with it: " (label is 7)"; "" if it has none."""
     names = [name for name, feature in features.items() if name in needed and _is_label(feature, name)]
     return f" ({', '.join(f'{name} is {row[name]}' for name in names)})" if names else ""
 
@@ -84,7 +84,7 @@ def _kind(feature: Any) -> str:
 
 
 def _fitted(value: Any, feature: Any, name: str, spellings: Sequence[tuple[Any, Any]]) -> Any:
-    """A value as a feature of the schema takes it; raises Misfit."""
+    """A value in the form of a schema's feature. Raises Misfit."""
     if isinstance(feature, tfds.features.FeaturesDict):
         if not isinstance(value, Mapping):
             raise Misfit("is not an object")
@@ -112,7 +112,7 @@ def _fitted(value: Any, feature: Any, name: str, spellings: Sequence[tuple[Any, 
         return value
     try:
         feature.encode_example(value)
-    except Exception as error:  # a feature that no dataset has yet; whatever it raises, the value does not fit
+    except Exception as error:  # a kind of feature that no dataset has yet; whatever it raises, the value does not fit
         raise Misfit(f"does not fit the schema ({str(error).partition(chr(10))[0][:80]})") from error
     return value
 
@@ -131,7 +131,7 @@ def _fitted_list(value: Any, feature: Any, name: str, spellings: Sequence[tuple[
 
 
 def _transposed(value: Mapping[str, Any], inner: Any) -> Iterator[dict[str, Any]]:
-    """The objects of an object of lists, which is how TFDS shows a list of objects."""
+    """The objects in an object of lists, which is TFDS's form of a list of objects."""
     for name in inner:
         if name not in value:
             raise Misfit(f"lacks {name!r}")
@@ -160,7 +160,7 @@ def _check_number(value: Any, dtype: np.dtype) -> None:
         fits = type(value) is int and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
         wanted = f"a whole number of {8 * dtype.itemsize} bits"
     else:
-        # Python compares a whole number of any size with its own floats; NumPy's raise OverflowError.
+        # Python compares whole numbers of any size with its own floats; NumPy's floats raise OverflowError.
         fits = type(value) in (int, float) and abs(value) <= float(np.finfo(dtype).max) and math.isfinite(value)
         wanted = "a number"
     if not fits:
@@ -168,7 +168,7 @@ def _check_number(value: Any, dtype: np.dtype) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value on one line, cut, as JSON names it."""
+    """A value on one line, cut, in JSON."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | Mapping):

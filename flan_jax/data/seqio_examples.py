@@ -1,7 +1,7 @@
-"""From records to examples as SeqIO wants them: a preprocessor that renders, trims and tokenizes in one pass.
+"""From records to examples in SeqIO: a preprocessor that renders, trims and tokenizes in one pass.
 
-It stands after the offline cache and after SeqIO's repeat, so that each epoch meets other templates, and every
-vocabulary and length can be asked for.
+It comes after the offline cache and after SeqIO's repeat. So each epoch shows other templates, and any vocabulary and
+length can be asked for.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from flan_jax.errors import FlanError
 
 EPOCH = "epoch"
 
-# Rewriting Python's control flow for TensorFlow would take half of the time in which a mixture is built.
+# Rewriting Python's control flow for TensorFlow would take half of the time to build a mixture.
 _as_it_is = tf.autograph.experimental.do_not_convert
 
 _NO_FIELD = ("record_id", IS_TRAIN, MADE_OF, EPOCH)
-_SCORED = "scored_options"  # what a model is asked about: the options, or their letters
+_SCORED = "scored_options"  # what a model scores: the options or their letters
 
 
 def with_epochs(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The same rows with the number of the pass that each is of, from 0, as `epoch`.
+    """The same rows with the number of their pass, from 0, as `epoch`.
 
-    SeqIO repeats a task's rows before the steps that may differ from pass to pass, and does not tell them which pass it
-    is. What it repeats is looked up here; rows that are not repeated are of pass 0. A count of rows would not do:
-    shards and filters leave a pass of any size.
+    SeqIO repeats a task's rows before steps that may differ from pass to pass, and does not tell them the pass. Here we
+    look up what it repeats; rows that are not repeated belong to pass 0. Counting rows would not do, because shards and
+    filters change the size of a pass.
     """
     if not isinstance(dataset, repeat_op._RepeatDataset):
         return dataset.map(_as_it_is(lambda row: {**row, EPOCH: tf.constant(0, tf.int64)}))
@@ -62,20 +62,22 @@ def to_examples(
     seed: int = 0,
     ranked: bool = False,
 ) -> tf.data.Dataset:
-    """Records to tokenized examples that fit: an input's text fields are cut, and the end of a target.
+    """Turns records into tokenized examples that fit.
 
-    An input whose instruction, options and exemplars alone take too much is left out, and logged.
+    Text fields of long inputs are cut, and long targets lose their end.
+
+    An input whose instruction, options and exemplars alone are too long is left out, and logged.
 
     Args:
       dataset: rows of `CatalogSource`, repeated or not.
-      output_features: of the task.
-      sequence_length: most tokens of a feature with its EOS; without one, nothing is cut.
+      output_features: the task's features.
+      sequence_length: most tokens of a feature with its EOS; without it, nothing is cut.
       record: the dataset.
       source: where its exemplars come from.
       style: how records become text.
-      number: of the template; None chooses one for each example.
-      seed: of the choice of templates, of exemplars and of shuffled options.
-      ranked: whether each option becomes an example, which a model scores; templates are then forward ones.
+      number: the number of the template; None chooses one for each example.
+      seed: the seed of templates, exemplars and shuffled options.
+      ranked: whether each option becomes an example that a model scores. Only forward templates are used then.
 
     Raises:
       FlanError: the lengths are too short for any example.
@@ -94,7 +96,10 @@ def to_examples(
 
 
 class _Renderer:
-    """Turns a row into an example, in TensorFlow but for exemplars, restyled options and inputs that are too long."""
+    """Turns a row into an example.
+
+    All in TensorFlow, except exemplars, restyled options and inputs that are too long.
+    """
 
     def __init__(
         self,
@@ -116,7 +121,7 @@ class _Renderer:
         self._room = None if most is None else most - output_features["inputs"].add_eos
         self._left_out = 0
         self._builder = self._builder_of("train")
-        # Of a dataset with variants, evaluation has exemplars that training has not.
+        # If a dataset has variants, exemplars in evaluation differ from those in training.
         self._evaluation = self._builder_of("test") if style.shots and record.variants else self._builder
         self._check_room()
 
@@ -128,7 +133,7 @@ class _Renderer:
         )
 
     def _checked(self, lengths: Mapping[str, Any], features: Mapping[str, seqio.Feature]) -> dict[str, int]:
-        """The lengths that are given. Refuses what is no length, also what SeqIO would stumble over."""
+        """The given lengths. Refuses wrong ones, also those that SeqIO itself could not use."""
         given = {name: length for name, length in lengths.items() if name in features and length is not None}
         for name, length in given.items():
             where = f"dataset {self._record.name}: length of {name}"
@@ -138,7 +143,7 @@ class _Renderer:
         return given
 
     def _check_room(self) -> None:
-        """Refuses a length at which every example would be left out: SeqIO would look for one for ever."""
+        """Refuses a length at which every example would be left out, because SeqIO would look for one forever."""
         if self._room is None:
             return
         words = self._record.label_words
@@ -161,7 +166,8 @@ class _Renderer:
         if self._style.restyles_options and templates.OPTIONS in fields:
             fields |= self._restyled_options(row["record_id"], fields)
         if self._style.lettered_options and templates.OPTIONS in fields:
-            kept = {"words": fields[templates.OPTIONS], **kept}  # in GPT-3's manner the dataset's own are there
+            # In GPT-3's manner, the dataset's own words are there already.
+            kept = {"words": fields[templates.OPTIONS], **kept}
             kept |= {"options": fields[_SCORED], "answer": fields[templates.LETTER]}
         else:
             kept |= {name: fields[name] for name in ("options", "answer") if name in fields}
@@ -185,14 +191,14 @@ class _Renderer:
         return example if self._ranked else self.with_targets({**example, "targets_pretokenized": targets})
 
     def with_targets(self, example: dict[str, Any]) -> dict[str, Any]:
-        """The example with the tokens of its target, whose end is cut where it is too long."""
+        """The example with the tokens of its target; a long target loses its end."""
         feature, length = self._features["targets"], self._lengths.get("targets")
         ids = feature.vocabulary.encode_tf(example["targets_pretokenized"])
         ids = ids if length is None else ids[: length - feature.add_eos]
         return {**example, "targets": _ended(ids, feature)}
 
     def _index(self, row: Mapping[str, Any]) -> Any:
-        """Which template the row gets."""
+        """The number of the row's template."""
         if self._number is not None:
             return tf.constant(self._number, tf.int64)
 
@@ -204,11 +210,11 @@ class _Renderer:
         return chosen(True) if self._ranked else tf.where(row[IS_TRAIN], chosen(False), chosen(True))
 
     def _kept(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What metrics take besides options and answer."""
+        """The values that metrics need besides options and answer."""
         needed = {name for metric in self._record.metrics for name in metrics.metric(metric).needs}
         kept = {name: fields[name] for name in ("references", catalog.VARIANT, *sorted(needed)) if name in fields}
         if self._style.words == styles.GPT3 and templates.OPTIONS in fields:
-            kept["words"] = fields[templates.OPTIONS]  # the dataset's own, in the order of the options
+            kept["words"] = fields[templates.OPTIONS]  # the dataset's own words, in the order of the options
         return kept
 
     def _restyled_options(self, record_id: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,7 +242,7 @@ class _Renderer:
         return builder.prefix(*shown)[0].encode()
 
     def _fitted(self, inputs: Any, fields: Mapping[str, Any], prefix: Any, index: Any) -> tuple[Any, Any, Any]:
-        """(text, ids with EOS, tokens that were cut) of an input; -1 cut tokens where it cannot be made to fit."""
+        """(text, ids with EOS, number of cut tokens) of an input; -1 cut tokens if it cannot be made to fit."""
         feature = self._features["inputs"]
         ids = feature.vocabulary.encode_tf(inputs)
         if self._room is None:
@@ -253,7 +259,7 @@ class _Renderer:
         return text, _ended(ids, feature), cut
 
     def _trimmed(self, names: list[str], index: int, prefix: bytes, *values: Any) -> tuple[bytes, np.int32]:
-        """The text of an input whose fields are cut until it fits, and how many tokens that took."""
+        """The text of an input whose fields are cut until it fits, and the number of cut tokens."""
         fields = {
             name: records.decoded(value) if isinstance(value, bytes) else [records.decoded(v) for v in value]
             for name, value in zip(names, values, strict=True)
@@ -276,7 +282,7 @@ def _ended(ids: Any, feature: seqio.Feature) -> Any:
 
 
 def _options(number: Any, example: Mapping[str, Any]) -> tf.data.Dataset:
-    """An example for each option, with its answer as target and `idx`, the numbers of example and option, as in T5."""
+    """An example for each option, with its answer as target. `idx` has the numbers of example and option, as in T5."""
     options = example[templates.OPTIONS]
 
     def of_option(index: Any, option: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""SeqIO's registries with names that are made when they are asked for.
+"""SeqIO's registries with names that are only made when they are asked for.
 
-A registry is a class with a dictionary. The dictionary is exchanged for one that lists our names, builds a task or
-mixture when it is first wanted, and knows the names of styles, of which there are too many to list.
+A registry is a class with a dictionary. We replace the dictionary by one that lists our names, and builds a task or
+mixture when it is first asked for. It also knows names with a style, of which there are too many to list.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flan_jax.errors import FlanError
 
 
 class LazyNames(dict):
-    """A registry's dictionary. What others register is kept as it is, and comes first."""
+    """A registry's dictionary. What others have registered stays, and comes first."""
 
     def __init__(self, others: dict[str, Any]) -> None:
         super().__init__(others)
@@ -28,11 +28,11 @@ class LazyNames(dict):
         self._make: Callable[[str], Any] = lambda name: None
 
     def offer(self, listed: Iterable[str], can_make: Callable[[str], bool], make: Callable[[str], Any]) -> None:
-        """Takes the place of what was offered before.
+        """Offers names, in place of those that were offered before.
 
         Args:
-          listed: names that `names()` shows.
-          can_make: whether a name, of these or another, can be made.
+          listed: the names that `names()` shows.
+          can_make: whether a name (of these or another one) can be made.
           make: makes it.
         """
         for name in self._made:
@@ -42,7 +42,7 @@ class LazyNames(dict):
 
     @property
     def made(self) -> frozenset[str]:
-        """Names of what was made of what is offered now."""
+        """The names among the current offer that have been made."""
         return frozenset(self._made)
 
     @property
@@ -65,7 +65,7 @@ class LazyNames(dict):
     def __delitem__(self, name: str) -> None:
         self._listed.pop(name, None)
         self._made.discard(name)
-        self._removed.add(name)  # someone else may register the name now
+        self._removed.add(name)  # others may register the name now
         if super().__contains__(name):
             super().__delitem__(name)
 
@@ -76,27 +76,27 @@ class LazyNames(dict):
         return sum(1 for _ in self)
 
     def keys(self) -> collections.abc.KeysView[str]:  # type: ignore[override]
-        """The names; a plain dictionary's view would not ask `__contains__`."""
+        """The names. A plain dictionary's view would not call `__contains__`."""
         return collections.abc.KeysView(self)
 
 
 def lazy(registry: type[seqio.dataset_providers.DatasetProviderRegistry]) -> LazyNames:
-    """A registry's dictionary as `LazyNames`, in whose place it is put if it is not there yet."""
+    """A registry's dictionary as `LazyNames`, which replaces the old one if needed."""
     if not isinstance(registry._REGISTRY, LazyNames):
         registry._REGISTRY = LazyNames(registry._REGISTRY)
     return registry._REGISTRY
 
 
 def explain(unknown: Callable[[str], Exception | None]) -> None:
-    """Has `seqio.get_mixture_or_task` say more of a name that it does not find.
+    """Makes `seqio.get_mixture_or_task` say more about a name that it does not find.
 
     Args:
-      unknown: (name) -> what to raise in place of SeqIO's own error, or None where the name is not ours.
+      unknown: maps a name to the error to raise in place of SeqIO's, or None if the name is not ours.
     """
     original = getattr(dataset_providers.get_mixture_or_task, "original", dataset_providers.get_mixture_or_task)
 
     def get_mixture_or_task(task_or_mixture_name: str) -> Any:
-        """See SeqIO's."""
+        """See SeqIO."""
         try:
             return original(task_or_mixture_name)
         except FlanError:

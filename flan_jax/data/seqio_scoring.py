@@ -13,7 +13,7 @@ from flan_jax.data import records
 from flan_jax.errors import FlanError
 from flan_jax.wording import counted
 
-RANKED = "_score_eval"  # at the end of a rank task's name, as in T5's and T0's
+RANKED = "_score_eval"  # at the end of a rank task's name, as in T5 and T0
 
 
 def _text(value: Any) -> str:
@@ -25,19 +25,19 @@ def _texts(example: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _own_word(answer: str, example: Mapping[str, Any]) -> str:
-    """An answer in the dataset's own words, which its metrics know, where the style has others."""
+    """An answer in the dataset's own words, which its metrics use, if the style has others."""
     words = dict(zip(_texts(example, "options"), _texts(example, "words"), strict=False))
     return words.get(answer.strip(), answer)
 
 
 def target(answer: str, example: Mapping[str, Any], needs: Sequence[str] = ()) -> Any:
-    """What the metrics of a dataset take as an example's target.
+    """The target of an example, in the form that the dataset's metrics take.
 
     Args:
-      answer: the target's text. Of an inverted template it is the only reference: it asks for something else than the
-        record's answer.
-      example: with `references` where there are several.
-      needs: fields that the metrics take besides.
+      answer: the target's text. For an inverted template it is the only reference, because the template does not ask
+        for the record's answer.
+      example: the example, with `references` if there are several.
+      needs: further fields that the metrics need.
     """
     is_forward = bool(example.get("is_forward", True))
     references = _texts(example, "references") if is_forward else []
@@ -48,7 +48,7 @@ def target(answer: str, example: Mapping[str, Any], needs: Sequence[str] = ()) -
 
 
 def needed(record: catalog.Dataset) -> list[str]:
-    """The fields that any metric of a dataset takes beside the references."""
+    """The fields that a dataset's metrics need besides the references."""
     return sorted({field for name in record.metrics for field in metrics.metric(name).needs})
 
 
@@ -60,7 +60,7 @@ def postprocess(
     record: catalog.Dataset,
     **_: Any,
 ) -> Any:
-    """SeqIO's post-processor of a task whose answers are generated."""
+    """SeqIO's post-processor for a task whose answers are generated."""
     if example is None:
         return output
     return target(output, example, needed(record)) if is_target else _own_word(output, example)
@@ -74,7 +74,7 @@ def postprocess_option(
     record: catalog.Dataset,
     **_: Any,
 ) -> Any:
-    """SeqIO's post-processor of a rank task: what `ranked` takes as the target of an option."""
+    """SeqIO's post-processor for a rank task: the target of an option that `ranked` takes."""
     if not is_target or example is None:
         return output
     number, option = (int(i) for i in example["idx"])
@@ -88,26 +88,26 @@ def postprocess_option(
 
 
 def ranked(name: str) -> Callable[..., dict[str, float]]:
-    """A metric over the options that a model scores highest, as SeqIO wants it: (targets, scores).
+    """A metric in SeqIO's form (targets, scores) over the options that a model scores highest.
 
     Args:
-      name: of a metric in `flan_jax.metrics`, which compares the best options with the answers.
+      name: a metric of `flan_jax.metrics`, which compares the best options with the answers.
     """
-    return functools.partial(_rank_classification, name=metrics.metric(name).name)  # tasks go through pickle
+    return functools.partial(_rank_classification, name=metrics.metric(name).name)  # tasks are pickled
 
 
 def _rank_classification(
     targets: Sequence[Mapping[str, Any]], scores: Sequence[float], name: str = "accuracy"
 ) -> dict[str, float]:
-    """A metric's values; of equal scores the first option counts.
+    """A metric's values. Of equal scores, the first option counts.
 
     Args:
-      targets: of each option, as `postprocess_option` makes them; an example's options stand together.
-      scores: log-likelihood of each option.
-      name: of the metric.
+      targets: for each option, the result of `postprocess_option`; an example's options stand together.
+      scores: the log-likelihood of each option.
+      name: the metric's name.
 
     Raises:
-      FlanError: a score that is not finite, or not one for each option.
+      FlanError: a score is not finite, or their number differs from that of the options.
     """
     if len(targets) != len(scores):
         raise FlanError(

@@ -1,8 +1,8 @@
-"""A dataset's records as `seqio.DataSource`: fields as text, before any template is chosen.
+"""A dataset's records as a `seqio.DataSource`: fields as text, before any template is chosen.
 
-That is also what an offline cache holds. One copy then serves every vocabulary, seed, style, length and epoch; a copy
-of tokens would have to be made again for each. Every row says which data and which code it was made of, so that a cache
-of others is not read without a word.
+An offline cache holds the same. So one copy serves every vocabulary, seed, style, length and epoch; a copy of tokens
+would be needed for each. Every row names the data and the code that made it, so that a cache of others is not used
+silently.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from flan_jax.errors import FlanError
 from flan_jax.files import home, written
 from flan_jax.splits import SplitSlice
 
-IS_TRAIN = "is_train"  # of a row: whether it is of train, where inverted templates are shown too
+IS_TRAIN = "is_train"  # of a row: whether it is from train, where inverted templates are shown too
 MADE_OF = "made_of"  # of a row: `CatalogSource.made_of`
 
 SPLITS = ("train", "validation", "test")
-_SHARD = 5_000  # records; so many are one unit of work for `seqio_cache_tasks`
+_SHARD = 5_000  # records in one unit of work for `seqio_cache_tasks`
 
 
 class CatalogSource(seqio.DataSource):
-    """A dataset's usable records, each once a pass: `record_id`, `is_train`, `made_of` and the fields.
+    """A dataset's usable records, each once in a pass: `record_id`, `is_train`, `made_of` and the fields.
 
-    Those of a variant, such as a direction of a translation, are what its dataset gives evaluation of it, in train too.
-    The source is opened when it is first read.
+    A variant, such as a direction of a translation, has the records that evaluation asks of it, in train too. The
+    source is opened when it is first read.
     """
 
     def __init__(self, record: catalog.Dataset, data: str | Path) -> None:
@@ -54,19 +54,22 @@ class CatalogSource(seqio.DataSource):
 
     @property
     def made_of(self) -> str:
-        """Digests of the data and of the code that makes fields of them, with a colon between."""
+        """Digests of the data and of the code that makes fields from them, separated by a colon."""
         splits = {name: part.tfds for name, part in self.source.splits.items()}
         return f"{_digest(self.source.content, json.dumps(splits, sort_keys=True))}:{usable.code_digest(self._record)}"
 
     def is_made_of(self, digests: str) -> bool:
-        """Whether rows of these digests are what reading gives; where the data are not at hand, the code decides."""
+        """Whether reading now would give rows with these digests.
+
+        If the data are not at hand, only the code is compared.
+        """
         if not self._is_at_hand:
             return digests.partition(":")[2] == usable.code_digest(self._record)
         return digests == self.made_of
 
     @property
     def _is_at_hand(self) -> bool:
-        """Whether it can be opened, without a download."""
+        """Whether it can be opened without a download."""
         try:
             if "source" not in vars(self) and str(self._data) == sources.TFDS:
                 return sources.builder_of(self._record).is_prepared()
@@ -77,25 +80,25 @@ class CatalogSource(seqio.DataSource):
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """Each shard reads its own part of the records, whatever their files."""
+        """True: each shard reads its own part of the records, whatever their files."""
         return True
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those of train, validation (dev) and test that the source has."""
+        """The splits of train, validation (dev) and test that the source has."""
         return tuple(self.source.splits)
 
     def list_shards(self, split: str) -> list[str]:
-        """Parts of a split, for pipelines that work on several at once."""
+        """The parts of a split, for pipelines that work on several at once."""
         whole = self._slice(split)
         count = max(1, -(-whole.size // _SHARD))
         return [f"{self._record.name}:{_part(whole, i, count).tfds}" for i in range(count)]
 
     def num_input_examples(self, split: str) -> int:
-        """Records of a split before any is filtered or, in dev and test, gives several examples.
+        """The number of records of a split, before filtering, and before a dev or test record gives several examples.
 
         Raises:
-          FlanError: no dataset has such a split. One that only this source lacks has 0 records.
+          FlanError: no dataset has such a split. A split that only this source lacks has 0 records.
         """
         return 0 if split in SPLITS and split not in self.source.splits else self._slice(split).size
 
@@ -103,15 +106,15 @@ class CatalogSource(seqio.DataSource):
     def rate(self) -> int:
         """The mixing rate: min(n, 3000) for n usable training records, as in training.
 
-        No more records are read than that takes: none at all where all of a split are known to be usable. The number is
-        kept in our own folder for the next time.
+        Only as many records are read as that needs: none if all of a split are known to be usable. The number is kept
+        in our own folder for the next time.
         """
         if "train" not in self.source.splits:
             return 0
         if self._record.keep is None and self.source.origin != sources.TFDS:
-            return catalog.mixing_rate(self.num_input_examples("train"))  # the import left out the others
+            return catalog.mixing_rate(self.num_input_examples("train"))  # the import has left out the others
         where = (str(self.source.builder.data_dir), self.source.splits["train"].tfds)
-        digest = _digest(*where, usable.code_digest(self._record))  # of what decides which records can be used
+        digest = _digest(*where, usable.code_digest(self._record))  # what decides which records are usable
         file = home() / "rates" / f"{self._record.name}-{digest}.json"
         with written(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +146,7 @@ class CatalogSource(seqio.DataSource):
             raise FlanError(f"dataset {self._record.name}: there is no {asked}; they count from 0.")
         if shard_info is not None and shard_info.num_shards > 1:
             part = _part(part, shard_info.index, shard_info.num_shards)
-        shown = part if part.size else self._slice(split)  # where there are more shards than records, some are empty
+        shown = part if part.size else self._slice(split)  # if there are more shards than records, some are empty
         read = dataclasses.replace(self.source, splits={split: shown}).read(split, shuffle, seed)
         read = read.shuffle(seqio.SHUFFLE_BUFFER_SIZE, seed) if shuffle else read
         rows = read if part.size else read.take(0)
@@ -158,6 +161,6 @@ def _digest(*parts: str) -> str:
 
 
 def _part(whole: SplitSlice, index: int, count: int) -> SplitSlice:
-    """One of so many parts of about the same size, in order."""
+    """One of `count` parts of about the same size, in order."""
     start, stop = (whole.start + whole.size * i // count for i in (index, index + 1))
     return SplitSlice(whole.split, start, stop)

@@ -1,4 +1,4 @@
-"""Vocabularies of FLAN-JAX as `seqio.Vocabulary`, and SeqIO's own as ours."""
+"""Our vocabularies as `seqio.Vocabulary`, and SeqIO's own as ours."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _PROBE = "A vocabulary, tried: it must give back 12 words."
 class SeqioVocabulary(seqio.Vocabulary):
     """Wraps any `vocabularies.Tokenizer`.
 
-    SeqIO's packing and feature converters take id 0 for padding. Where 0 is a real token (SmolLM2), use FLAN-JAX's own
-    stream for training; encoding and decoding here are right for it all the same.
+    SeqIO's packing and feature converters take id 0 for padding. If 0 is a real token (as in SmolLM2), use FLAN-JAX's
+    own stream for training. Encoding and decoding here are right in any case.
     """
 
     def __init__(self, tokenizer: vocabularies.Tokenizer) -> None:
@@ -34,22 +34,22 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     @property
     def tokenizer(self) -> vocabularies.Tokenizer:
-        """What does the work."""
+        """The wrapped tokenizer."""
         return self._tokenizer
 
     @property
     def bos_id(self) -> int | None:
-        """Beginning of sequence, or None."""
+        """The beginning-of-sequence id, or None."""
         return self._tokenizer.bos_id
 
     @property
     def eos_id(self) -> int:
-        """End of sequence."""
+        """The end-of-sequence id."""
         return self._tokenizer.eos_id
 
     @property
     def unk_id(self) -> int:
-        """There is no unknown text here; padding stands in."""
+        """The padding id, since no text is unknown here."""
         return self._tokenizer.pad_id
 
     @property
@@ -64,7 +64,8 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def encode_tf(self, s: Any) -> Any:
         """Scalar string -> [tokens] int32; [n] strings -> ragged [n, tokens]."""
-        if type(self._tokenizer) is vocabularies.ByteTokenizer:  # Python takes as long as all the rest of a pipeline
+        # In Python, this would take as long as the rest of a pipeline.
+        if type(self._tokenizer) is vocabularies.ByteTokenizer:
             valid = tf.strings.unicode_transcode(s, "UTF-8", "UTF-8", errors="replace")
             return _bytes(valid) if s.shape.rank == 0 else _bytes(valid, ragged=True)
 
@@ -106,7 +107,7 @@ class SeqioVocabulary(seqio.Vocabulary):
 
 
 def _bytes(texts: Any, ragged: bool = False) -> Any:
-    """Ids of UTF-8 text, as `vocabularies.ByteTokenizer` has them."""
+    """The ids of UTF-8 text, as in `vocabularies.ByteTokenizer`."""
     if not ragged:
         return tf.cast(tf.io.decode_raw(texts, tf.uint8), tf.int32) + _FIRST_BYTE
     flat = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8), tf.int32) + _FIRST_BYTE
@@ -121,7 +122,7 @@ class StockTokenizer:
     def __init__(self, vocabulary: seqio.Vocabulary) -> None:
         self.vocabulary = vocabulary
         self.eos_id: int = vocabulary.eos_id
-        self.bos_id: int | None = None  # SeqIO puts none in front
+        self.bos_id: int | None = None  # SeqIO adds none
         self.pad_id: int = vocabulary.pad_id
         self.vocab_size: int = vocabulary.vocab_size
 
@@ -135,13 +136,13 @@ class StockTokenizer:
 
 
 def of(vocabulary: Any) -> tuple[seqio.Vocabulary, vocabularies.Tokenizer | StockTokenizer]:
-    """What is given as a vocabulary, as SeqIO takes it and as our text takes it.
+    """What a user gives as a vocabulary, in SeqIO's form and in ours.
 
     Args:
-      vocabulary: a `seqio.Vocabulary`, a `vocabularies.Tokenizer`, or what `vocabularies.load` takes, a name or path.
+      vocabulary: a `seqio.Vocabulary`, a `vocabularies.Tokenizer`, or a name or path for `vocabularies.load`.
 
     Raises:
-      FlanError: it cannot turn text into ids, and what to give instead.
+      FlanError: it cannot turn text into ids; the message says what to give instead.
     """
     if isinstance(vocabulary, SeqioVocabulary):
         return vocabulary, vocabulary.tokenizer
@@ -159,12 +160,12 @@ def of(vocabulary: Any) -> tuple[seqio.Vocabulary, vocabularies.Tokenizer | Stoc
 
 
 def _check(vocabulary: seqio.Vocabulary) -> None:
-    """Refuses a vocabulary of SeqIO's that does not turn text into ids and back, in one line."""
+    """Refuses a SeqIO vocabulary that does not turn text into ids and back."""
     name = type(vocabulary).__name__
     try:
         ids, tensor = vocabulary.encode(_PROBE), vocabulary.encode_tf(tf.constant(_PROBE))
         problem = _problem(vocabulary, ids, tensor)
-    except Exception as error:  # whatever the library behind it raises
+    except Exception as error:  # the library behind it can raise anything
         first = str(error).strip().partition("\n")[0][:160].rstrip(".") or "no reason given"
         raise FlanError(f"vocabulary {name} cannot be used ({type(error).__name__}: {first}); {_GIVE}") from error
     if problem:

@@ -1,4 +1,4 @@
-"""The state of every source, without downloading a data set: ready, downloadable, manual, or dead."""
+"""The state of every source, found without downloading a dataset: ready, downloadable, manual, or dead."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from flan_jax.data import sources
 from flan_jax.files import AnyPath
 
 READY, DOWNLOADABLE, UNCHECKED, MANUAL, DEAD = "ready", "downloadable", "downloadable, not checked", "manual", "dead"
-_SECONDS = 10  # that an address has to answer in
+_SECONDS = 10  # seconds that an address has to answer
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceState:
-    """A dataset's source.
+    """The state of a dataset's source.
 
     Attributes:
       dataset: the dataset's name.
       source: TFDS name and version.
       state: "ready", "downloadable", "downloadable, not checked", "manual" or "dead".
-      detail: sizes, the address that answered, what to do, or why.
+      detail: sizes, the address that answered, what to do, or the reason.
       bad_rows: rows of local JSONL that cannot be used.
       notes: what else of local JSONL is not used.
     """
@@ -96,7 +96,7 @@ def _sizes(source: sources.OpenSource) -> str:
 
 
 def _address(builder: tfds.core.DatasetBuilder) -> str | None:
-    """An address that the builder downloads from: one that names its configuration, if any does, or the first."""
+    """An address that the builder downloads from: one that names its configuration, or else the first."""
     addresses = list(builder.url_infos or ())
     config = builder.builder_config.name.lower() if builder.builder_config else ""
     named = [url for url in addresses if config and config in url.lower()]
@@ -107,24 +107,24 @@ NO_NETWORK = "no network"
 
 
 def answer(url: str) -> str:
-    """Asks for the head of an address.
+    """Sends a HEAD request to an address.
 
     Returns:
-      "" where it is there, NO_NETWORK where nobody can be reached, or what is wrong.
+      "" if it answers, NO_NETWORK if there is no network, otherwise what is wrong.
     """
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "flan-jax"})
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS):
             return ""
     except urllib.error.HTTPError as error:
-        # Some servers answer no HEAD; that they are there is what counts.
+        # Some servers refuse HEAD. It is enough that they are there.
         return "" if error.code in (403, 405, 501) else f"answers {error.code} {error.reason}"
     except (OSError, http.client.HTTPException):
         return NO_NETWORK
 
 
 def table(states: Sequence[SourceState]) -> Table:
-    """One line a dataset."""
+    """A table with one line for each dataset."""
     found = Table(box=None, header_style="bold")
     for head in ("dataset", "source", "state", "detail"):
         found.add_column(head, overflow="fold")

@@ -1,6 +1,6 @@
-"""Where records come from: TFDS, a folder of local JSONL imported into TFDS's form, or the bundled samples.
+"""Where records come from: TFDS, a folder of local JSONL that is imported into TFDS's form, or the bundled samples.
 
-One dead source never stops the rest: `open_all` names it, with what to do.
+A dead source never stops the rest: `open_all` names it, with what to do.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from flan_jax.splits import SplitSlice, resolve_splits
 SAMPLES = "samples"
 TFDS = "tfds"
 
-# TFDS sorts the rows that it writes by a hash, a gigabyte at a time; in buckets on the disk it takes as long.
+# TFDS sorts the rows that it writes by a hash, a gigabyte at a time. In buckets on the disk it takes as long.
 tfds_shuffle.MAX_MEM_BUFFER_SIZE, tfds_shuffle.BUCKETS_NUMBER = 64 * 2**20, 256
 
-_SCHEMAS: dict[str, tfds.features.FeaturesDict] = {}  # of sources that were imported; TensorFlow traces each once
+_SCHEMAS: dict[str, tfds.features.FeaturesDict] = {}  # of imported sources; TensorFlow traces each once
 
-# A builder without data of its own looks for figures in a bucket that TFDS itself has switched off; each look leaves an
-# empty folder in the temporary folder.
+# A builder without own data looks for figures in a bucket that TFDS itself has switched off. Each look leaves an empty
+# temporary folder.
 tfds.core.DatasetInfo.initialize_from_bucket = lambda self: None
 
 
 class SourceError(FlanError):
-    """A source that cannot be opened: why, and what to do."""
+    """A source that cannot be opened, with the reason and the remedy."""
 
     def __init__(self, dataset: str, reason: str, remedy: str, refused: bool = False) -> None:
         super().__init__(f"dataset {dataset}: {reason}; {remedy}.")
@@ -58,7 +58,7 @@ class Skipped:
       dataset: its name.
       reason: why.
       remedy: what to do.
-      refused: whether its data are fine, but this machine's disk took no more, or no such file.
+      refused: whether its data are fine, but this machine's disk is full or refuses such a file.
     """
 
     dataset: str
@@ -75,9 +75,9 @@ class OpenSource:
       builder: the TFDS builder.
       splits: `train`, `validation` (dev) and `test`, those that exist.
       origin: where the data came from, for reports.
-      content: identifies the records, wherever they lie.
+      content: identifies the records, wherever they are.
       bad_rows: rows of local JSONL that were left out.
-      notes: what else of local JSONL is not used, a line for each file: rows without a label, an empty file.
+      notes: what else of local JSONL is not used, one line for each file: rows without a label, an empty file.
     """
 
     builder: tfds.core.DatasetBuilder
@@ -89,11 +89,11 @@ class OpenSource:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """What to print of the rows and files that are not used; nothing of our samples, which have some on purpose."""
+        """Lines about rows and files that are not used. None for our samples, which have such rows on purpose."""
         return () if self.origin == SAMPLES else tuple(left_out.lines(map(str, self.bad_rows), self.notes))
 
     def read(self, split: str, shuffle: bool = False, seed: int | None = None) -> tf.data.Dataset:
-        """Records of a split in the TFDS schema, with `tfds_id`, which names a record whatever the order."""
+        """The records of a split in the TFDS schema, with `tfds_id`, which names a record whatever the order."""
         config = tfds.ReadConfig(add_tfds_id=True, shuffle_seed=seed, try_autocache=False)
         return self.builder.as_dataset(split=self.splits[split].tfds, shuffle_files=shuffle, read_config=config)
 
@@ -103,7 +103,7 @@ def open_source(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
 
     Args:
       record: the dataset.
-      data: "samples", "tfds" (TFDS's own data folder, downloading what is not there), a TFDS data folder, or a folder
+      data: "samples", "tfds" (TFDS's own data folder; what is missing is downloaded), a TFDS data folder, or a folder
         of local JSONL: `<folder>/<split>.jsonl` with TFDS's field names.
 
     Raises:
@@ -113,10 +113,10 @@ def open_source(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
         return _opened(record, data)
     except (FlanError, StorageError, OSError, MemoryError):
         raise
-    except Exception as error:  # whatever one dataset's data make a library raise, the others go on
+    except Exception as error:  # one dataset's data can make a library raise anything; the others go on
         if catalog.own_samples(record.name) is None:
             what, remedy = "data", "get its data again"
-        else:  # they are checked by way of its module's fields and templates
+        else:  # the fields and templates of its module are checked in this way
             what, remedy = "data, fields or templates", "mend the module that it is in, or its data"
         reason = f"its {what} cannot be read ({first_line(error)})"
         raise SourceError(record.name, reason, f"{remedy}, or leave the dataset out") from error
@@ -128,7 +128,7 @@ def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     folder = samples_folder(record) if str(data) == SAMPLES else user_path(data, "--data")
     if isinstance(folder, RemotePath):
         folder = _staged(record, folder)
-    if str(data) == SAMPLES and not folder.is_dir():  # of a dataset of one's own: the others go on
+    if str(data) == SAMPLES and not folder.is_dir():  # of a user's own dataset; the others go on
         remedy = f"add {record.folder}/train.jsonl and so on, or give --data=FOLDER"
         raise SourceError(record.name, f"there is no folder of samples {folder}", remedy)
     if not folder.is_dir():
@@ -154,14 +154,14 @@ def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     splits = _resolved(record, builder)
     if given:
         notes = (*notes, *left_out.unread_rows(record, given, _sizes(builder), splits))
-    content = data_dir.name if given else _content(record, builder)  # the import is named after what it holds
+    content = data_dir.name if given else _content(record, builder)  # the import's folder is named after its content
     return OpenSource(builder, splits, origin, content, bad_rows, notes)
 
 
 def open_all(
     records: Sequence[catalog.Dataset], data: str | AnyPath
 ) -> Iterator[tuple[catalog.Dataset, OpenSource | Skipped]]:
-    """Opens one dataset after another; a source that fails yields a Skipped and the next one goes on."""
+    """Opens one dataset after another. A source that fails yields a Skipped, and the next one follows."""
     for record in records:
         try:
             yield record, open_source(record, data)
@@ -170,10 +170,10 @@ def open_all(
 
 
 def _staged(record: catalog.Dataset, folder: RemotePath) -> Path:
-    """A folder of this machine with what a folder of object storage has of a dataset.
+    """A folder on this machine with the files of a dataset from a folder on object storage.
 
     Raises:
-      SourceError: it has no JSONL of it.
+      SourceError: it has no JSONL of the dataset.
     """
     own = folder / record.folder
     if not any(own.glob("*.jsonl")):
@@ -194,7 +194,7 @@ def _resolved(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> dic
 
 
 def _content(record: catalog.Dataset, builder: tfds.core.DatasetBuilder) -> str:
-    """Identifies prepared data by their name, version and sizes; TFDS has no digest of them."""
+    """Identifies prepared data by name, version and sizes, since TFDS has no digest of them."""
     sizes = {name: [info.num_examples, info.num_bytes] for name, info in builder.info.splits.items()}
     return f"{record.source}-{hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:16]}"
 
@@ -204,7 +204,7 @@ def _sizes(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
 
 
 def builder_of(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.core.DatasetBuilder:
-    """A dataset's TFDS builder, at the version that its record names.
+    """A dataset's TFDS builder, in the version that its record names.
 
     Raises:
       SourceError: TFDS has no such builder.
@@ -219,7 +219,7 @@ def builder_of(record: catalog.Dataset, data_dir: Path | None = None) -> tfds.co
         )
     try:
         return tfds.builder(record.source, data_dir=None if data_dir is None else str(data_dir))
-    except Exception as error:  # an unknown name, a version that is gone, a builder that lacks a library
+    except Exception as error:  # an unknown name, a removed version, or a builder without its library
         raise SourceError(
             record.name,
             f"TFDS has no {record.source} ({first_line(error)})",
@@ -235,7 +235,7 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
         try:
             with _quietly():
                 builder.download_and_prepare()
-        except Exception as error:  # any failure of a download is a dead source, whatever it raises
+        except Exception as error:  # any failed download is a dead source, whatever it raises
             if system_error_number(error) is not None:
                 raise _refused(record, cannot("write", builder.data_dir, error)) from error
             raise SourceError(
@@ -248,14 +248,14 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps TFDS from printing a line and several bars for every data set that it writes."""
+    """Keeps TFDS from printing a line and several bars for every dataset that it writes."""
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def first_line(error: Exception) -> str:
-    """An exception on one line: its kind and the beginning of what it says."""
+    """An exception on one line: its kind and the beginning of its message."""
     reason = str(error).strip().partition("\n")[0][:160]
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
@@ -264,7 +264,7 @@ def first_line(error: Exception) -> str:
 
 
 def samples_folder(record: catalog.Dataset | None = None) -> Path:
-    """The bundled samples, a folder of local JSONL; of a dataset of one's own, those beside its module."""
+    """The bundled samples, a folder of local JSONL. For a user's own dataset, those beside its module."""
     if record is not None and (own := catalog.own_samples(record.name)) is not None:
         return own
     return Path(next(iter(flan_jax.tasks.__path__))) / "samples"
@@ -272,7 +272,7 @@ def samples_folder(record: catalog.Dataset | None = None) -> Path:
 
 @contextlib.contextmanager
 def _cache_of(record: catalog.Dataset) -> Iterator[None]:
-    """A full disk below FLAN_JAX_HOME costs the datasets that are not imported yet, and no others."""
+    """A full disk below FLAN_JAX_HOME stops datasets that are not imported yet, but no others."""
     folder = home() / "imported"
     try:
         with written(folder):
@@ -289,7 +289,7 @@ def _refused(record: catalog.Dataset, error: FlanError) -> SourceError:
 
 
 def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tuple[BadRow, ...], tuple[str, ...]]:
-    """The TFDS data folder that holds `folder`'s rows, made once for their content; its bad rows and notes."""
+    """The TFDS data folder with the files' rows, made once for their content; its bad rows and notes."""
     folder = files[0].parent
     digest = hashlib.sha256(f"{record.source} {usable.code_digest(record)}".encode())
     if record.schema:
@@ -305,7 +305,7 @@ def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tup
     notes = data_dir / "bad_rows.json"
     lock = home() / "locks" / f"{data_dir.name}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(lock):  # processes that prepare at once share the import
+    with filelock.FileLock(lock):  # processes that prepare at the same time share the import
         if not notes.exists():
             building = data_dir.with_name(f".{data_dir.name}.building")
             shutil.rmtree(building, ignore_errors=True)  # of a killed process
@@ -330,10 +330,10 @@ _FEATURES = {
 
 
 def _form(record: catalog.Dataset, data_dir: Path) -> tuple[str, str, str | None, tfds.features.FeaturesDict]:
-    """Name, version, config and schema of what local JSONL is written as.
+    """Name, version, config and schema in which local JSONL is written.
 
     Raises:
-      SourceError: TFDS has no such dataset, or its own schema has a kind of field that there is not.
+      SourceError: TFDS has no such dataset, or its own schema has an unknown kind of field.
     """
     if not record.schema:
         builder = builder_of(record, data_dir)
@@ -349,15 +349,15 @@ def _form(record: catalog.Dataset, data_dir: Path) -> tuple[str, str, str | None
 
 
 def import_jsonl(record: catalog.Dataset, files: Sequence[Path], data_dir: Path) -> tuple[list[BadRow], list[str]]:
-    """Writes local JSONL into TFDS's own form, so that TFDS and SeqIO read it exactly as a download.
+    """Writes local JSONL in TFDS's own form, so that TFDS and SeqIO read it exactly like a download.
 
-    A row that lacks a field which the dataset reads, whose value does not fit the schema, or that has no usable label,
-    answer or text, is left out and returned; a field that nothing reads is filled with an empty value. What `keep`
-    drops is written, and noted. A lone surrogate in a text becomes U+FFFD.
+    A row is left out and returned if it lacks a field that the dataset reads, if a value does not fit the schema, or if
+    it has no usable label, answer or text. A field that nothing reads gets an empty value. Rows that `keep` drops are
+    written, and noted. A lone surrogate in a text becomes U+FFFD.
 
     Args:
       record: the dataset.
-      files: `<split>.jsonl` with the field names of TFDS.
+      files: `<split>.jsonl` with TFDS's field names.
       data_dir: the TFDS data folder to write to.
 
     Returns:

@@ -1,10 +1,10 @@
-"""Prepared tokens of object storage on this machine's disk, where they can be memory-mapped.
+"""Copies prepared tokens from object storage to this machine's disk, where they can be memory-mapped.
 
     FLAN_JAX_HOME/staged/<digest of the URL>/content/<dataset>/   a copy of the dataset's folder
 
-Each dataset that a mixture draws from is staged once on each host, by one of its processes, and used while the digests
-in its `info.json` are those of the storage: of an unchanged dataset that one file is read. What has changed there takes
-the copy's place. Removing FLAN_JAX_HOME/staged while nothing runs gives the room back.
+Each dataset that a mixture draws from is staged once on each host, by one of its processes. The copy is used while the
+digests in its `info.json` are those on the storage; for an unchanged dataset, only that file is read. If the dataset
+changes, a new copy replaces the old one. To free the disk space, remove FLAN_JAX_HOME/staged while nothing runs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ INFO = "info.json"
 
 
 def staged(folder: RemotePath) -> Path:
-    """A dataset's folder of the token store on this machine, checked against its digests when it comes.
+    """A dataset's folder of the token store on this machine, checked against its digests after the download.
 
     Raises:
-      FileNotFoundError: nothing whole is there.
-      FlanError: the storage cannot be reached, the disk is full, or what came is not what its info says.
+      FileNotFoundError: there is no complete folder.
+      FlanError: the disk is full, or the download does not fit its info.
+      StorageError: the storage cannot be reached.
     """
     bar = progress.Progress(
         progress.TextColumn("{task.description}", markup=False),

@@ -1,9 +1,9 @@
-"""The stream: (mixture, seed, step) to a batch of packed rows, with no state but the step.
+"""The stream: from (mixture, seed, step) to a batch of packed rows. Its only state is the step.
 
-What it draws from and numbers are parts of a mixture (`flan_jax.parts`): a dataset in a style.
+It draws from the parts of a mixture (`flan_jax.parts`) and numbers them: a part is a dataset in a style.
 
-The stream is cut into blocks of rows. A block's draws depend on (seed, block) alone, are cut off where their tokens
-fill the block's slots, and are packed offline; so `batch(step)` costs the same at any step, on any number of hosts.
+The stream is cut into blocks of rows. A block's draws depend only on (seed, block). They end when their tokens fill the
+block's slots, and are packed together. So `batch(step)` costs the same at any step, on any number of hosts.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from flan_jax.parts import dataset_of
 from flan_jax.protocol import MAX_INPUT_TOKENS, MAX_TARGET_TOKENS
 from flan_jax.values import PER_TOKEN
 
-FILL = 0.995  # share of a block's slots, or target slots, at which its draws are cut off
+FILL = 0.995  # a block's draws end when they fill this share of its slots or target slots
 BLOCK_ROWS = 512
-ORDER = 2  # version of the order of draws and rows: a run goes on only where it is the same
+ORDER = 2  # version of the order of draws and rows; a run only continues with the same one
 ROWS_PER_BATCH = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """Where one example stands in a row (of the encoder, where there is one), and what it is."""
+    """One example in a row: its place (in the encoder's row, if there is one), and what it is."""
 
     part: str
     dataset: str
@@ -48,7 +48,7 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """Packed draws: part, example, slots and entry in the part's index of each, and each row's members in order."""
+    """Packed draws: the part, example, slots and index entry of each, and each row's members in order."""
 
     parts: np.ndarray
     examples: np.ndarray
@@ -57,18 +57,18 @@ class _Block:
     rows: list[np.ndarray]
     dropped: int
     filled: int
-    given_up: int  # draws less than its tokens would fill, see `packing.pack_first`
+    given_up: int  # draws fewer than its tokens would fill, see `packing.pack_first`
 
 
 class Stream:
     """The ordered rows of a run.
 
     Attributes:
-      parts: names, as `dataset_ids` numbers them.
-      row_length: L, slots of a row.
-      target_length: T, target slots of a row.
-      rows_per_batch: B, rows of a step.
-      excluded: examples longer than a row can hold, by part; they are never drawn.
+      parts: the names of the parts, as `dataset_ids` numbers them.
+      row_length: L, the number of slots of a row.
+      target_length: T, the number of target slots of a row.
+      rows_per_batch: B, the number of rows of a step.
+      excluded: the number of examples of each part that are longer than a row; they are never drawn.
     """
 
     def __init__(
@@ -90,27 +90,28 @@ class Stream:
         separators: Mapping[str, int] | None = None,
         examples: int | None = None,
     ) -> None:
-        """Args.
+        """Opens the stream.
 
-        store: the tokens of each part, by its name.
-        rates: relative mixing rate of each part, by examples.
-        seed: of the order.
-        row_length: slots of a row; of the encoder's, where there is one.
-        target_length: target slots of a row, the final EOS of each example included.
-        rows_per_batch: rows of a step.
-        bos_id: begins each segment, where the vocabulary wants it.
-        eos_id: stands between input and target, and at the end.
-        encoder_decoder: rows have an encoder's and a decoder's side; see `flan_jax.data.layouts`.
-        loss_averaging: what the targets weigh, one of `values.LOSS_AVERAGES`.
-        loss_on_inputs: a decoder's inputs carry loss, and take target slots, too.
-        block_rows: rows of a block, rounded up to whole batches.
-        loss_weights: multiply the weights of a part's target tokens; 1 where a part has none.
-        separators: the token between input and target, of parts where it is not EOS.
-        examples: so many records of each part are drawn from, the first by their content hashes; None draws from all.
+        Args:
+          store: the tokens of each part, by its name.
+          rates: the relative mixing rate of each part, by examples.
+          seed: the seed of the order.
+          row_length: slots of a row; of the encoder's row, if there is one.
+          target_length: target slots of a row, with the final EOS of each example.
+          rows_per_batch: rows of a step.
+          bos_id: the first token of each segment, or None if the vocabulary has none.
+          eos_id: stands between input and target, and at the end.
+          encoder_decoder: whether rows have an encoder's and a decoder's side; see `flan_jax.data.layouts`.
+          loss_averaging: the weights of targets, one of `values.LOSS_AVERAGES`.
+          loss_on_inputs: whether a decoder's inputs have a loss, and take target slots, too.
+          block_rows: rows of a block, rounded up to whole batches.
+          loss_weights: multiply the weights of a part's target tokens; by default 1.
+          separators: the token between input and target, for parts where it is not EOS.
+          examples: how many records of each part are drawn from, the first by content hash; None takes all.
 
         Raises:
-          FlanError: no rates, a part none of whose examples fits, loss on an encoder's inputs, or some of the records
-            are wanted of a token store that does not say what they are.
+          FlanError: no rates, a part without any example that fits, a loss on an encoder's inputs, or `examples` with a
+            token store that does not identify its records.
         """
         if not rates:
             raise FlanError("a stream needs at least one dataset.")
@@ -149,18 +150,20 @@ class Stream:
         both = list(zip(self._probabilities, self._fitting, strict=True))
         mean_length = float(sum(p * (x.lengths / x.examples) for p, x in both))
         mean_target = float(sum(p * (x.targets / x.examples) for p, x in both))
-        # Draws that fill a block on average, by whichever capacity is the tighter.
+        # The average number of draws that fill a block, by the tighter capacity.
         self._full = FILL * self._block_rows * min(row_length / mean_length, target_length / mean_target)
         self._block = functools.lru_cache(maxsize=3)(self._packed_block)
         self._order = functools.lru_cache(maxsize=4 * len(self.parts))(self._permutation)
 
     @property
     def text(self) -> list[dict[str, Any]]:
-        """What is drawn from: {"dataset", "digest", "records", "records_digest", "wording"} of each part's token store.
+        """Identifies what is drawn from, by each part's token store.
 
-        The digest names all that is stored, the records' digest the records alone, whatever their style or vocabulary;
-        it is None where the store does not say what its records are. The wording is the fingerprint of the templates
-        (`drafts`), which is missing where the store does not say.
+        An entry is {"dataset", "digest", "records", "records_digest", "wording"}.
+
+        "digest" covers everything that is stored. "records_digest" covers the records alone, whatever their style or
+        vocabulary; it is None if the store does not identify its records. "wording" is the fingerprint of the templates
+        (`drafts`), and is missing if the store does not have it.
         """
         return [
             {
@@ -180,7 +183,7 @@ class Stream:
 
     @property
     def slots_per_step(self) -> int:
-        """Slots of a step's rows, both sides of them where there is an encoder."""
+        """The number of slots in a step's rows; on both sides, if there is an encoder."""
         return self.rows_per_batch * self._layout.slots
 
     @functools.cached_property
@@ -191,7 +194,7 @@ class Stream:
 
     @property
     def draws_per_step(self) -> float:
-        """Expected number of examples in a step's rows."""
+        """The expected number of examples in a step's rows."""
         return self._draws * self.rows_per_batch / self._block_rows
 
     # ------------------------------------------------------------------------------------------------- drawing
@@ -203,7 +206,7 @@ class Stream:
         return shuffled(rng, counts[epoch % len(counts)])
 
     def _drawn(self, number: int, first: int, count: int) -> np.ndarray:
-        """Draws first, first + 1, ... of a part: example numbers."""
+        """The example numbers of `count` draws of a part, from draw `first` on."""
         found, position, epoch = [], first, 0
         sizes = self._fitting[number].counts
         epoch = len(sizes) * (position // sum(sizes))
@@ -224,7 +227,7 @@ class Stream:
         offsets = rng.random(len(self.parts))
         places, owners, numbers = [], [], []
         for part, (probability, offset) in enumerate(zip(self._probabilities, offsets, strict=True)):
-            count = int(self._full * probability * 1.25) + 16  # more than the cut-off leaves in
+            count = int(self._full * probability * 1.25) + 16  # more than will be needed
             first = int(block * self._draws * probability) if block else 0
             places.append((np.arange(count) + offset) / probability)
             owners.append(np.full(count, part))
@@ -235,7 +238,7 @@ class Stream:
         for part, store in enumerate(self._stores):
             mine = parts == part
             entries[mine] = store.index[examples[mine]]
-            store.forget()  # each draw has touched other pages
+            store.forget()  # each draw has read other pages
         lengths, targets = sizes_of(entries, self._layout.sizes)
         slots, target_slots = self._block_rows * self.row_length, self._block_rows * self.target_length
         inside = (np.cumsum(lengths) <= FILL * slots) & (np.cumsum(targets) <= FILL * target_slots)
@@ -256,7 +259,7 @@ class Stream:
         return first // self._block_rows, first % self._block_rows
 
     def segments(self, step: int, row: int) -> list[Segment]:
-        """What stands in row `row` of a step."""
+        """The examples in row `row` of a step."""
         number, first = self._place(step)
         block = self._block(number)
         found, start = [], 0
@@ -271,7 +274,7 @@ class Stream:
         return found
 
     def tokens(self, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of a segment, int32, without BOS and EOS."""
+        """The inputs and targets of a segment, int32, without BOS and EOS."""
         return self._stores[self.parts.index(segment.part)].example(segment.example)
 
     def separator(self, part: str) -> int:
@@ -279,27 +282,28 @@ class Stream:
         return self._separators.get(self.parts.index(part), self._layout.eos_id)
 
     def loss_weight(self, part: str) -> float:
-        """What multiplies the weights of a part's target tokens."""
+        """The factor on the weights of a part's target tokens."""
         return float(self._loss_weights[self.parts.index(part)])
 
     def record_id(self, segment: Segment) -> str:
-        """The id of a segment's record; its number where the token store does not say what its records are."""
+        """The id of a segment's record; its number if the token store does not identify its records."""
         ids = self._stores[self.parts.index(segment.part)].records.ids
         return ids[segment.record].decode(errors="replace") if segment.record < len(ids) else str(segment.record)
 
     def index(self, part: str) -> np.ndarray:
-        """The index of a part's examples, as `token_store.INDEX` has it."""
+        """The index of a part's examples, see `token_store.INDEX`."""
         return self._stores[self.parts.index(part)].index
 
     def batch(self, step: int, rows: slice | np.ndarray = slice(None)) -> dict[str, np.ndarray]:
-        """A step's rows, or a host's share of them by slice or by numbers, as the layout writes them.
+        """A step's rows, or some of them (by slice or by numbers), as the layout writes them.
 
         Only their tokens are read.
 
         Returns:
-          For a decoder: tokens, positions and segments [B, L]; target_positions, targets and dataset_ids [B, T],
-          int32; weights [B, T], float32. For an encoder-decoder: encoder_tokens, encoder_positions and
-          encoder_segments [B, S]; tokens, positions, segments, targets, dataset_ids and weights [B, T].
+          For a decoder: tokens, positions and segments [B, L]; target_positions, targets and dataset_ids [B, T], int32;
+            weights
+          [B, T], float32. For an encoder-decoder: encoder_tokens, encoder_positions and encoder_segments [B, S];
+          tokens, positions, segments, targets, dataset_ids and weights [B, T].
         """
         number, first = self._place(step)
         block = self._block(number)
@@ -322,8 +326,8 @@ class Stream:
         """How full rows are, over the first blocks, and how often each part is drawn.
 
         Returns:
-          `fill` (share of slots that hold tokens), `dropped` (draws that no row had room for), `draws`, `excluded`,
-          `rows`, and by part the share of draws.
+          `fill` (the share of slots that hold tokens), `dropped` (draws that no row had room for), `draws`, `excluded`,
+          `rows`, and the share of draws by part.
         """
         packed = [self._block(i) for i in range(blocks)]
         draws = np.bincount(np.concatenate([b.parts for b in packed]), minlength=len(self.parts))
@@ -341,9 +345,9 @@ class Stream:
 def prefetch(
     stream: Stream, start: int, size: int = 2, rows: slice | np.ndarray = slice(None)
 ) -> Iterator[Iterator[dict[str, np.ndarray]]]:
-    """Yields an iterator over the batches from step `start` on, or over some rows of them, made ahead in a thread.
+    """Yields an iterator over the batches from step `start` on, or over some of their rows. A thread makes them ahead.
 
-    An error in the thread is raised where the batch is taken; the thread ends with the context.
+    An error in the thread is raised where the batch is taken. The thread ends with the context.
     """
     batches: queue.Queue[Any] = queue.Queue(size)
     stopped = threading.Event()

@@ -1,20 +1,20 @@
-"""Catalog records as SeqIO tasks and mixtures.
+"""Datasets as SeqIO tasks and mixtures.
 
     import seqio
     from flan_jax.data import tasks
     tasks.register(data="tfds")
     seqio.get_mixture_or_task("flan_without_nli").get_dataset(...)
 
-`flan_<dataset>` shows every example through one template, chosen by hash anew for each epoch; `flan_<dataset>_t<k>`
-through template k. A variant that the evaluation scores by itself, such as `wmt14_enfr/fr-en`, has tasks too, with `_`
-for what SeqIO takes in no name: `flan_wmt14_enfr_fr_en`. With `_score_eval` at its end, a task has an example for each
-option of a record, for a model to score. All of these also exist in a style (`flan_rte_5_shots_t3_score_eval`; see
-`flan_jax.styles`), as do the mixtures of `catalog.mixture`. A name in a style, or with a number of datasets, is made
-when SeqIO asks for it.
+`flan_<dataset>` shows every example through one template, which a hash chooses anew for each epoch.
+`flan_<dataset>_t<k>` shows every example through template k. A variant that evaluation scores separately, such as
+`wmt14_enfr/fr-en`, has tasks too; characters that SeqIO does not allow become `_`: `flan_wmt14_enfr_fr_en`. A task with
+`_score_eval` at its end has an example for each option of a record, for a model to score. All of these also exist in a
+style (`flan_rte_5_shots_t3_score_eval`; see `flan_jax.styles`), and so do the mixtures of `catalog.mixture`. A name
+with a style, or with a number of datasets, is made when SeqIO asks for it.
 
-Importing this module gives SeqIO the names, with the defaults of `Settings`, unless `register` has been called. Neither
-opens a source: that happens when a dataset is asked for. T5X finds them by
-`MIXTURE_OR_TASK_MODULE = "flan_jax.mixtures"`, which takes settings from gin, too.
+Importing this module gives SeqIO the names, with the defaults of `Settings`, unless `register` was called. Neither
+opens a source; that happens when a dataset is asked for. T5X finds the names by `MIXTURE_OR_TASK_MODULE =
+"flan_jax.mixtures"`, which also takes settings from gin.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ __all__ = ["Settings", "choose_template", "exemplar_pool", "num_renderings", "re
 
 _PREFIX = "flan_"
 _TEMPLATE = re.compile(r"_t(\d+)$")
-_ENVIRONMENT = "FLAN_JAX_SEQIO_"  # and VOCABULARY, DATA or SEED
+_ENVIRONMENT = "FLAN_JAX_SEQIO_"  # followed by VOCABULARY, DATA or SEED
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What all tasks have in common.
+    """The settings that all tasks share.
 
     Attributes:
       vocabulary: of inputs and targets: a `seqio.Vocabulary`, a tokenizer of `flan_jax.data.vocabularies`, or a path.
-      data: "samples", "tfds" or a folder, as `sources.open_source` takes it.
-      seed: of the choice of templates, of exemplars and of shuffled options.
+      data: "samples", "tfds" or a folder, see `sources.open_source`.
+      seed: the seed of templates, exemplars and shuffled options.
     """
 
     vocabulary: Any = "bytes"
@@ -60,10 +60,10 @@ class Settings:
 
     @classmethod
     def of_environment(cls) -> Settings:
-        """The defaults, or what FLAN_JAX_SEQIO_VOCABULARY, FLAN_JAX_SEQIO_DATA and FLAN_JAX_SEQIO_SEED say.
+        """The defaults, or the values of FLAN_JAX_SEQIO_VOCABULARY, FLAN_JAX_SEQIO_DATA and FLAN_JAX_SEQIO_SEED.
 
         Raises:
-          FlanError: the seed is no number.
+          FlanError: the seed is not a number.
         """
         found = {field.name: os.environ.get(_ENVIRONMENT + field.name.upper()) for field in dataclasses.fields(cls)}
         given: dict[str, Any] = {name: value for name, value in found.items() if value}
@@ -74,12 +74,12 @@ class Settings:
         return cls(**given)
 
     def checked(self) -> Settings:
-        """The same, if data and seed are some that there are, with `~` as the home folder.
+        """The same settings after checking data and seed, with `~` replaced by the home folder.
 
-        A vocabulary is checked where it is read.
+        A vocabulary is checked when it is read.
 
         Raises:
-          FlanError: no such folder, or no such seed.
+          FlanError: a folder that does not exist, or an impossible seed.
         """
         seed = values.checked("seed", values.Whole(0, values.SEEDS), self.seed)
         if str(self.data) in (sources.SAMPLES, sources.TFDS):
@@ -92,7 +92,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class _TaskName:
-    """What the name of a task says."""
+    """The parts of a task's name."""
 
     record: catalog.Dataset
     style: styles.TextStyle
@@ -101,7 +101,7 @@ class _TaskName:
 
     @classmethod
     def parse(cls, name: str) -> _TaskName | None:
-        """The parts of a name; None where there is no such task."""
+        """The parts of a name; None if there is no such task."""
         rest = name.removesuffix(RANKED)
         number = _TEMPLATE.search(rest)
         try:
@@ -122,7 +122,7 @@ class _TaskName:
 
 
 def _base(record: catalog.Dataset) -> str:
-    """The name of a dataset's task, or a variant's, in the paper's style."""
+    """The name of a dataset's or variant's task in the paper's style."""
     return _PREFIX + re.sub(r"\W", "_", record.name)
 
 
@@ -136,7 +136,7 @@ def _bases() -> dict[str, catalog.Dataset]:
 
 
 def _mixture(name: str) -> tuple[catalog.Dataset, ...]:
-    """The datasets of a mixture, with or without a style at the end of its name; () where there is none."""
+    """The datasets of a mixture, with or without a style at the end of its name; () if there is none."""
     try:
         base, style = styles.split_name(name)
         members = catalog.mixture(base)
@@ -151,7 +151,7 @@ def _rate(task: CatalogTask) -> float:
 
 
 class _Maker:
-    """Makes the tasks and mixtures of some settings."""
+    """Makes the tasks and mixtures for some settings."""
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self._given = settings
@@ -167,7 +167,7 @@ class _Maker:
         return {name: seqio.Feature(vocabulary, add_eos=True) for name in ("inputs", "targets")}
 
     def task(self, name: str) -> seqio.Task:
-        """The task of that name."""
+        """The task with that name."""
         asked = _TaskName.parse(name)
         record, style = asked.record, asked.style
         source = self._sources.setdefault(record.name, CatalogSource(record, self._settings.data))
@@ -181,7 +181,7 @@ class _Maker:
             ranked=asked.is_ranked,
         )
         is_forward = asked.number is None or protocol.of(record, style).templates[asked.number].is_forward
-        scored = record.metrics if is_forward else ()  # what an inverted template asks for, no metric of ours measures
+        scored = record.metrics if is_forward else ()  # none of our metrics measures what an inverted template asks for
         after = seqio_scoring.postprocess_option if asked.is_ranked else seqio_scoring.postprocess
         return CatalogTask(
             name,
@@ -193,7 +193,7 @@ class _Maker:
         )
 
     def mixture(self, name: str) -> seqio.Mixture:
-        """The mixture of that name."""
+        """The mixture with that name."""
         style = styles.split_name(name)[1]
         members = [str(_TaskName(record, style, None, False)) for record in _mixture(name)]
         return OpenMixture(name, [(member, _rate) for member in members])
@@ -201,7 +201,7 @@ class _Maker:
 
 @functools.cache
 def _listed() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(tasks, mixtures) that SeqIO lists: those of the paper's style."""
+    """(tasks, mixtures) that SeqIO lists: those in the paper's style."""
     found = []
     for record in _bases().values():
         asked = protocol.of(record)
@@ -212,7 +212,7 @@ def _listed() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _unknown(name: str) -> FlanError | None:
-    """What to say of a name that nobody has registered, if it begins as ours do."""
+    """The error for a name that nobody has registered, if it begins like ours."""
     if not name.lower().startswith(_PREFIX.rstrip("_")):
         return None
     if _exists(name):
@@ -225,7 +225,7 @@ def _unknown(name: str) -> FlanError | None:
     base, style = styles.split_name(_TEMPLATE.sub("", rest))  # raises for styles that exclude each other
     ending = style.suffix + (number[0] if number else "") + name[len(rest) :]
     known = [known + ending for known in (*_bases(), *_listed()[1]) if _exists(known + ending)]
-    if base + ending not in known:  # such a template does not exist, or no style was recognized
+    if base + ending not in known:  # there is no such template, or no style was recognized
         known += [listed for listed in (*_listed()[0], *_listed()[1]) if number or not _TEMPLATE.search(listed)]
     return unknown_name("task or mixture", name, set(known))
 
@@ -234,11 +234,11 @@ def _exists(name: str) -> bool:
     return _TaskName.parse(name) is not None or bool(_mixture(name))
 
 
-_is_given = False  # whether `register` has been called
+_is_given = False  # whether `register` was called
 
 
 def offer(settings: Callable[[], Settings], names: Sequence[str] = ()) -> None:
-    """Gives SeqIO the names, unless `register` has; for modules that do so when they are imported.
+    """Gives SeqIO the names, unless `register` was called. For modules that do so when they are imported.
 
     Args:
       settings: called when the first task or mixture is asked for.
@@ -274,17 +274,17 @@ def register(
     seed: int = 0,
     names: Sequence[str] = (),
 ) -> None:
-    """Registers every dataset, template and mixture with SeqIO, replacing what an earlier call registered.
+    """Registers every dataset, template and mixture with SeqIO, in place of what an earlier call registered.
 
     Args:
       vocabulary: of inputs and targets, see `Settings`; None takes bytes.
-      data: "samples", "tfds" or a folder, as `sources.open_source` takes it.
-      seed: of the choice of templates, of exemplars and of shuffled options.
-      names: names in a style, or of so many datasets a cluster, that SeqIO lists besides; `seqio_cache_tasks` takes
-        only those. Whoever asks for "flan_rte_5_shots" or "flan_first_7_clusters_2_datasets" finds it anyway.
+      data: "samples", "tfds" or a folder, see `sources.open_source`.
+      seed: the seed of templates, exemplars and shuffled options.
+      names: further names for SeqIO to list, with a style or a number of datasets; `seqio_cache_tasks` only finds
+        listed names. Code that asks for "flan_rte_5_shots" or "flan_first_7_clusters_2_datasets" finds it anyway.
 
     Raises:
-      FlanError: a vocabulary that cannot be used, no such folder, or an unknown name, with near matches.
+      FlanError: a vocabulary that cannot be used, a folder that does not exist, or an unknown name, with near matches.
     """
     global _is_given
     vocabulary = seqio_vocabulary.of("bytes" if vocabulary is None else vocabulary)[0]

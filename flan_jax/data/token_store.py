@@ -1,11 +1,11 @@
-"""Tokenized training examples on disk, memory-mapped: rendered and tokenized once per dataset and vocabulary.
+"""The token store: training examples on disk, memory-mapped. They are rendered and tokenized once for each vocabulary.
 
     PREPARED_DIR/tokens/<vocabulary>[_<style>]/<dataset>/{tokens.bin, index.npy, hashes.npy, ids.npy, texts.npy,
       info.json}
 
-`tokens.bin` holds inputs then targets of every example, without BOS and EOS. Rendering r of record i of n stands at
-index r x n + i. Hashes, ids and texts say what the records are, see `identity`. Changing a mixture, a hold-out or a
-rate never tokenizes again.
+`tokens.bin` holds the inputs, then the targets of every example, without BOS and EOS. Rendering r of record i (of n
+records) is at index r x n + i. Hashes, ids and texts identify the records, see `identity`. Changing a mixture, a
+hold-out or a rate never tokenizes again.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from flan_jax.data.identity import Identities
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, RemotePath, staging_home, user_path, whole_folder
 
-VERSION = 2  # of the folder's form; the first had no hashes
+VERSION = 2  # version of the folder's form; the first had no hashes
 
-# In the info of conversations that a chat template wrote: its digest, and the token that its prompts end with.
+# In the info of conversations that a chat template wrote: its digest, and the last token of its prompts.
 TEMPLATE, SEPARATOR = "chat_template", "separator"
-_PART = 1 << 24  # bytes of a file that are read at once
+_PART = 1 << 24  # bytes of a file that are read at a time
 
 INDEX = np.dtype(
     [
@@ -56,7 +56,7 @@ class TokenizedExample:
 
 
 def folder_of(prepared_dir: str | AnyPath, fingerprint: str, style: styles.TextStyle = styles.PAPER) -> AnyPath:
-    """Where a vocabulary's datasets in a style lie."""
+    """The folder of a vocabulary's datasets in a style."""
     return user_path(prepared_dir) / "tokens" / f"{fingerprint[:16]}{style.suffix}"
 
 
@@ -67,22 +67,23 @@ def write_dataset(
     after: Callable[[], dict[str, Any]] = dict,
     records: Identities | None = None,
 ) -> dict[str, Any]:
-    """Writes one dataset, whole or not at all, replacing what is there. One process at a time writes a folder.
+    """Writes one dataset, whole or not at all, and replaces an existing one.
+
+    Only one process at a time may write a folder.
 
     Args:
       folder: .../tokens/<vocabulary>/<dataset>.
-      info: `num_records`, `renderings`, `vocab_size` and whatever else is worth keeping.
+      info: `num_records`, `renderings`, `vocab_size`, and other entries to keep.
       examples: renderings in the order of their index: all records of rendering 0, then of rendering 1, ...
-      after: called when all examples are written; what it returns is added to the info.
-      folder: where it lies.
-      records: what the records are; without it no text can be compared with them.
+      after: called when all examples are written; its result is added to the info.
+      records: the identities of the records; without them, no text can be compared with them.
 
     Returns:
-      The info as written, with counts, checksums, a `digest` of all files, and `records_digest`, of the records alone:
-      it is the same for every vocabulary, style and seed.
+      The written info, with counts, checksums, a `digest` of all files, and a `records_digest` of the records alone,
+      which is the same for every vocabulary, style and seed.
 
     Raises:
-      FlanError: the disk is full, or refuses it otherwise; what was there is as it was.
+      FlanError: the disk is full or refuses the files; an earlier folder is then unchanged.
     """
     folder = user_path(folder)
     with whole_folder(folder) as building:
@@ -123,7 +124,7 @@ def write_dataset(
 
 
 def read_info(folder: str | AnyPath) -> dict[str, Any] | None:
-    """A dataset's info.json, or None where there is none that can be read."""
+    """A dataset's info.json; None if there is none that can be read."""
     try:
         info = json.loads((user_path(folder) / "info.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -132,15 +133,18 @@ def read_info(folder: str | AnyPath) -> dict[str, Any] | None:
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
-    """A file as an array; an empty one, which cannot be mapped, as an empty array."""
+    """A file as an array. An empty file, which cannot be mapped, gives an empty array."""
     return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype)
 
 
 def _checksum(path: Path, array: np.ndarray) -> int:
-    """CRC-32 of what a file holds of an array, read in parts: mapped pages would count as memory of this process."""
+    """The CRC-32 of an array in a file.
+
+    It is read in parts, because mapped pages would count as memory of this process.
+    """
     found = 0
     with path.open("rb") as file:
-        file.seek(-array.nbytes, os.SEEK_END)  # behind the header
+        file.seek(-array.nbytes, os.SEEK_END)  # after the header
         while part := file.read(_PART):
             found = zlib.crc32(part, found)
     return found
@@ -150,14 +154,14 @@ class DatasetTokens:
     """The tokenized examples of one dataset.
 
     Attributes:
-      name: the dataset's.
+      name: the dataset's name.
       info: its info.json.
       num_records: n.
-      renderings: how many renderings each record has.
-      index: structured array of `INDEX`, one entry an example.
-      tokens: of all examples, as `index` says where.
-      folder: where it lies.
-      records: what the records are; of none where that was not said.
+      renderings: the number of renderings of each record.
+      index: structured array of `INDEX`, one entry for each example.
+      tokens: the tokens of all examples; `index` says where each lies.
+      folder: its folder.
+      records: the identities of the records; empty if they are unknown.
     """
 
     def __init__(self, folder: AnyPath) -> None:
@@ -184,7 +188,7 @@ class DatasetTokens:
             self.index = arrays.pop("index")
             self.records = Identities(**arrays)
             self._tokens = _mapped(folder / "tokens.bin", np.dtype(info["tokens_dtype"]))
-            self.tokens = self._tokens.view(np.ndarray)  # a slice of it costs a fifth of one of the map
+            self.tokens = self._tokens.view(np.ndarray)  # a slice of it costs a fifth of a slice of the map
             self._checksum = info["tokens_crc32"]
             self.num_records, self.renderings = int(info["num_records"]), int(info["renderings"])
             complete = len(self.index) == info["num_examples"] and len(self._tokens) == info["num_tokens"]
@@ -202,24 +206,24 @@ class DatasetTokens:
 
     @property
     def digest(self) -> str:
-        """A digest of all that is stored: tokens, index and records."""
+        """A digest of everything that is stored: tokens, index and records."""
         return self.info["digest"]
 
     def example(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of an example, int32, without BOS and EOS."""
+        """The inputs and targets of an example, int32, without BOS and EOS."""
         entry = self.index[number]
         middle = entry["offset"] + entry["input_length"]
         tokens = self.tokens[entry["offset"] : middle + entry["target_length"]].astype(np.int32)
         return tokens[: entry["input_length"]], tokens[entry["input_length"] :]
 
     def first(self, count: int) -> np.ndarray:
-        """Whether each record is among the first so many by content hash, bool [n].
+        """Whether each record is among the first `count` by content hash, bool [n].
 
-        The order is that of the hashes and, of equal records, of their numbers: it is the same on all hosts, in all
-        styles and vocabularies, and wherever the rows stood in a file.
+        Equal records are ordered by their numbers. The order is the same on all hosts, in all styles and vocabularies,
+        and wherever the rows were in a file.
 
         Raises:
-          FlanError: it was not said what the records are.
+          FlanError: the identities of the records are unknown.
         """
         hashes = np.asarray(self.records.hashes)
         if not len(hashes):
@@ -232,14 +236,14 @@ class DatasetTokens:
         return chosen
 
     def entries(self, count: int = 1 << 20) -> Iterator[np.ndarray]:
-        """The index in its order, in parts of so many entries, read and not mapped."""
+        """Yields the index in order, in parts of `count` entries, read and not mapped."""
         with (self._here / "index.npy").open("rb") as file:
             file.seek(-self.index.nbytes, os.SEEK_END)
             while len(part := np.fromfile(file, INDEX, count)):
                 yield part
 
     def forget(self) -> None:
-        """Gives back the memory of what was read of the mapped files; what is wanted again is read again."""
+        """Frees the memory for what was read of the mapped files. It is read again when needed."""
         for array in (self.index, self._tokens):
             if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
                 array.base.madvise(mmap.MADV_DONTNEED)
@@ -268,7 +272,7 @@ class TokenStore:
     def __init__(self, folder: AnyPath) -> None:
         self._folder = folder
         self._open: dict[str, DatasetTokens] = {}
-        self._known: tuple[str, ...] = ()  # of those that were there when it was last looked
+        self._known: tuple[str, ...] = ()  # names that were found when the folder was last listed
 
     @classmethod
     def open(cls, prepared_dir: str | AnyPath, fingerprint: str, style: styles.TextStyle = styles.PAPER) -> TokenStore:
@@ -288,9 +292,9 @@ class TokenStore:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The datasets that are there."""
+        """The datasets in the store."""
         folders: list[Any]
-        if isinstance(self._folder, RemotePath):  # a request for each would be slow
+        if isinstance(self._folder, RemotePath):  # one request for each would be slow
             folders = [path.parent for path in self._folder.glob(f"*/{staging.INFO}")]
         else:
             folders = [path for path in self._folder.iterdir() if path.is_dir()]

@@ -1,4 +1,4 @@
-"""The training records of a dataset: which can be used, and the templates that their renderings take in a style."""
+"""The usable training records of a dataset, and the templates of their renderings in a style."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flan_jax import catalog, protocol, styles, values
 from flan_jax.data import sources, tasks, usable
 from flan_jax.splits import SplitSlice
 
-NAMED = 20  # records that cannot be used, named one by one
-_TEMPLATES = "templates/"  # keys of a read record, beside its fields: the templates of each style
+NAMED = 20  # how many unusable records are named
+_TEMPLATES = "templates/"  # keys of a read record besides its fields: the templates of each style
 
 
 @dataclasses.dataclass
@@ -23,10 +23,10 @@ class Counts:
     Attributes:
       trimmed: inputs whose text fields were cut.
       cut_targets: targets that lost their end.
-      overlong: examples that were left out, since instruction, options and exemplars alone were too long, or
-        options more than letters.
+      overlong: examples that were left out, because instruction, options and exemplars alone were too long, or there
+        were more options than letters.
       unusable: records that were left out, see `flan_jax.data.usable`.
-      named: the first of these, and what is wrong with them.
+      named: the first of these, with reasons.
     """
 
     trimmed: int = 0
@@ -55,9 +55,9 @@ class Options:
     """How examples are rendered and tokenized.
 
     Attributes:
-      seed: of the choice of templates, exemplars and shuffled options.
-      max_input_length: tokens of an input (paper: 1,024); of longer ones, text fields are cut.
-      max_target_length: tokens of a target with its EOS (paper: 256); longer ones lose their end.
+      seed: the seed of templates, exemplars and shuffled options.
+      max_input_length: most tokens of an input (paper: 1,024); text fields of longer ones are cut.
+      max_target_length: most tokens of a target with its EOS (paper: 256); longer ones lose their end.
       style: how records become text.
     """
 
@@ -72,13 +72,13 @@ class Options:
         values.checked("max_target_length", values.TOKENS, self.max_target_length)
 
     def protocol_of(self, record: catalog.Dataset) -> protocol.Protocol:
-        """How a dataset's text is made, with these limits."""
+        """The protocol of a dataset with these limits."""
         return protocol.of(record, self.style).limited(self.max_input_length, self.max_target_length)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRecord:
-    """A kept training record: its number in reading order, its id, its fields, and the template of each rendering."""
+    """A training record: its number in reading order, its id, its fields, and the template of each rendering."""
 
     number: int
     identity: str
@@ -93,14 +93,14 @@ def training_records(
     part: slice = slice(None),
     counts: Counts | None = None,
 ) -> Iterator[TrainingRecord]:
-    """The usable training records of a dataset, with the templates that their renderings take.
+    """The usable training records of a dataset, with the templates of their renderings.
 
     Args:
       record: the dataset.
       source: its open source.
       options: seed and style.
-      part: of the training split, before `keep` drops any; the numbers of its records begin at 0.
-      counts: where to count the records that cannot be used.
+      part: a part of the training split, before `keep` drops records. The numbers of its records begin at 0.
+      counts: counts the unusable records.
     """
     for (row,) in styled_records(record, source, [options], part, counts):
         yield row
@@ -113,7 +113,7 @@ def styled_records(
     part: slice = slice(None),
     counts: Counts | None = None,
 ) -> Iterator[tuple[TrainingRecord, ...]]:
-    """The same for several styles, in one pass over the source: of each record one for each of `options`."""
+    """The same for several styles, in one pass over the source. Each record comes once for each of `options`."""
     whole = source.splits["train"]
     start, stop, _ = part.indices(whole.size)
     read = SplitSlice(whole.split, whole.start + start, whole.start + stop)
@@ -137,7 +137,7 @@ def styled_records(
 def without_problems(
     record: catalog.Dataset, rows: tf.data.Dataset, counts: Counts
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(record id, fields as text) of checked rows that can be used; the others are counted."""
+    """(record id, fields as text) of the usable ones among checked rows; the others are counted."""
     for identity, fields in tasks.text_records(rows):
         if problem := fields.pop(usable.PROBLEM):
             counts.leave_out(record, identity, problem)

@@ -1,7 +1,7 @@
-"""Inputs that are too long, made to fit: fields are cut, and nothing else. No TensorFlow.
+"""Makes inputs that are too long fit. Only text fields are cut. No TensorFlow.
 
-The token store, evaluation and the SeqIO tasks take it from here, so that the same record is cut at the same place in
-all of them. The instruction, the options and the exemplars stay whole.
+The token store, evaluation and the SeqIO tasks all use this, so a record is cut at the same place in all of them. The
+instruction, the options and the exemplars stay whole.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from flan_jax.protocol import END, START
 from flan_jax.templates import Fields, Template
 
 _WHOLE = (templates.OPTIONS, templates.LETTERED)  # fields that are never cut
-_LONGEST_WORD = 30  # characters; a text is cut between words where one ends within so many
+_LONGEST_WORD = 30  # characters; a text is cut between words if a word ends within so many
 
 
 class TooLongError(FlanError):
-    """Exemplars, instruction and options alone take more tokens than there is room for."""
+    """Exemplars, instruction and options alone have more tokens than there is room for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Fitted:
     """An input that fits.
 
     Attributes:
-      inputs: its text, the prefix included.
+      inputs: its text, with the prefix.
       tokens: its ids, without BOS and EOS.
-      fields: what was rendered, shortened.
-      cut_tokens: how many tokens it is shorter than it was.
+      fields: the rendered fields, shortened.
+      cut_tokens: how many tokens it has lost.
     """
 
     inputs: str
@@ -42,19 +42,21 @@ class Fitted:
 
 
 def fit(template: Template, fields: Fields, prefix: str, tokenizer: Tokenizer, room: int, side: str) -> Fitted:
-    """Renders an input, with its text fields cut until it fits; the longest loses first, until the next is as long.
+    """Renders an input, and cuts its text fields until it fits.
+
+    The longest field loses first, until the next one is as long.
 
     Args:
-      template: of the input.
-      fields: as the template shows them.
-      prefix: exemplars, which stand in front of the input.
-      tokenizer: counts the tokens of all of it.
+      template: the input's template.
+      fields: the fields as the template shows them.
+      prefix: the exemplars in front of the input.
+      tokenizer: counts the tokens of everything.
       room: most tokens, without BOS and EOS.
-      side: which end is cut of the field that the input ends with, "start" or "end"; it is "start" where an answer goes
-        on with that field. All others lose their end, whatever the style: of an article, its first words count most.
+      side: which end of the last field is cut, "start" or "end". It is "start" if an answer continues that field. All
+        other fields lose their end in every style, because the first words of an article matter most.
 
     Raises:
-      TooLongError: it does not fit with all its text fields empty.
+      TooLongError: it does not fit even with all its text fields empty.
       FlanError: a placeholder names no field.
     """
     left = dict(fields)
@@ -75,7 +77,7 @@ def fit(template: Template, fields: Fields, prefix: str, tokenizer: Tokenizer, r
                 f"{template.input[:50]!r}; there is room for {room}."
             )
         counts = dict(zip(names, map(len, tokenizer.encode([left[name] for name in names])), strict=True))
-        # How much of a text a token takes is estimated, so that later passes ask for a little more than is missing.
+        # How much text a token takes is estimated, so later passes ask for a little more than is missing.
         level = _level(counts, shown, (len(tokens) - room) * (1 + passes // 4))
         for name in names:
             if counts[name] > level:
@@ -84,7 +86,7 @@ def fit(template: Template, fields: Fields, prefix: str, tokenizer: Tokenizer, r
 
 
 def _level(counts: Mapping[str, int], times: Mapping[str, int], over: int) -> int:
-    """The most tokens that fields may keep for `over` to be saved; below the longest field, 0 or more."""
+    """The most tokens that a field may keep so that `over` tokens are saved; below the longest field, at least 0."""
     low, high = 0, max(counts.values()) - 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -96,12 +98,16 @@ def _level(counts: Mapping[str, int], times: Mapping[str, int], over: int) -> in
 
 
 def shortened(text: str, share: float, side: str) -> str:
-    """About that share of a text, in whole words where there are words; shorter than it was.
+    """About that share of a text, in whole words if there are words; always shorter than the text.
 
     Args:
       text: not empty.
       share: from 0 to 1.
       side: which end is lost, "start" or "end".
+
+    Example:
+      >>> shortened("It was a dark and stormy night.", 0.5, "end")
+      'It was a dark'
     """
     keep = min(int(len(text) * share), len(text) - 1)
     if side == START:

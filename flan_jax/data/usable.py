@@ -1,9 +1,9 @@
-"""Which records can be used: every path from records to text goes through here, so that all drop the same ones.
+"""Decides which records can be used. All code from records to text goes through here, so that all drop the same ones.
 
-`keep` drops what a dataset does not mean to have, such as a test set without labels, without a word. What is left must
-give every template something to show, and a classification one right answer among its options; a record that does not
-is left out and counted. Training takes one example of a record; evaluation all that it gives (`Dataset.expand`), and a
-bad one of these costs the others nothing.
+`keep` silently drops records that a dataset does not want, such as a test set without labels. The other records must
+give every template something to show, and a classification one right answer among its options. A record that does not
+is left out and counted. Training takes one example of a record; evaluation takes all of them (`Dataset.expand`), and a
+bad one does not affect the others.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from flan_jax import catalog, templates
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.tasks import fields as shared_fields
 
-PROBLEM = "problem"  # the key of a checked record's problem: its number, 0 for a usable one
-NOT_KEPT, FAILED = -1, -2  # what `verdicts` says of records that have no problem's number
+PROBLEM = "problem"  # the key of a checked record's problem: its number, 0 for a usable record
+NOT_KEPT, FAILED = -1, -2  # what `verdicts` says about records that have no problem's number
 
 NO_LABEL = "it has no usable label"
 
 _MIN_OPTIONS = 2
-_AT_ONCE = 32  # rows that TensorFlow works on at once
-# Rewriting Python's `if` and `for` for TensorFlow takes half of the time in which a pipeline is built. None is needed.
+_AT_ONCE = 32  # rows that TensorFlow works on at a time
+# Rewriting Python's `if` and `for` for TensorFlow takes half of the time to build a pipeline. None is needed.
 _as_it_is = tf.autograph.experimental.do_not_convert
 
 
@@ -53,11 +53,11 @@ def problem_text(record: Dataset, number: int) -> str:
 
 
 def problem(record: Dataset, fields: Mapping[str, Any]) -> Any:
-    """The number of what is wrong with a record's fields, 0 for nothing: scalar int32 tensor.
+    """The number of the problem with a record's fields, 0 for none; a scalar int32 tensor.
 
     Args:
       record: the dataset.
-      fields: string tensors, as its `fields` gives them.
+      fields: string tensors from its `fields`.
     """
     blank, none = shared_fields.is_blank, tf.constant(False)
     of_options, of_answers = [none, none], [none, none, none]  # in the order of `problem_text`
@@ -74,13 +74,13 @@ def problem(record: Dataset, fields: Mapping[str, Any]) -> Any:
 
 
 def checked(record: Dataset, rows: tf.data.Dataset, every: bool = False) -> tf.data.Dataset:
-    """The kept records in reading order: `record_id`, `problem`, and the fields.
+    """The kept records in reading order: `record_id`, `problem` and the fields.
 
     Args:
       record: the dataset.
-      rows: records in the TFDS schema with `tfds_id`.
-      every: whether all examples that evaluation asks of a record are wanted, one after the other; their ids say which
-        is which (`catalog.PART`). Otherwise the one that it gives training.
+      rows: records in the TFDS schema, with `tfds_id`.
+      every: whether to give all examples that evaluation asks of a record, one after the other. Their ids tell them
+        apart (`catalog.PART`). Otherwise only the one that training takes.
     """
 
     keep, fields = _traced(record)
@@ -108,7 +108,7 @@ def _without_id(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _traced(record: Dataset) -> tuple[Callable[[Any], Any] | None, Callable[[Any], dict[str, Any]]]:
-    """(`keep`, `fields` with the problem), which TensorFlow traces once, for all splits and paths."""
+    """(`keep`, `fields` with the problem), which TensorFlow traces once for all splits and paths."""
 
     def with_problem(row: Mapping[str, Any]) -> dict[str, Any]:
         fields = record.fields(row)
@@ -142,14 +142,14 @@ def usable(record: Dataset, rows: tf.data.Dataset, every: bool = False, **consta
 
 
 def verdict(record: Dataset, row: Mapping[str, Any]) -> Any:
-    """What becomes of a record in the TFDS schema: the number of its problem, 0, or NOT_KEPT; scalar int32 tensor."""
+    """The number of the problem with a record in the TFDS schema; 0 for none, or NOT_KEPT. A scalar int32 tensor."""
     keep, fields = _traced(record)
     kept = tf.constant(True) if keep is None else keep(row)
     return tf.cond(kept, lambda: fields(row)[PROBLEM], lambda: NOT_KEPT)
 
 
 def verdicts(record: Dataset, features: tfds.features.FeaturesDict, examples: Sequence[bytes]) -> np.ndarray:
-    """What becomes of rows [N] that fit the schema: the number of their problem, 0, NOT_KEPT or FAILED, int32.
+    """The verdicts on rows [N] that fit the schema: the number of their problem, 0, NOT_KEPT or FAILED; int32.
 
     Args:
       record: the dataset.
@@ -159,7 +159,7 @@ def verdicts(record: Dataset, features: tfds.features.FeaturesDict, examples: Se
     of_many = _traced_verdicts(record, features)
     try:
         return of_many(tf.constant(list(examples), tf.string)).numpy()
-    except tf.errors.OpError:  # the fields of a dataset fail on a record: find out on which
+    except tf.errors.OpError:  # the dataset's `fields` fail on a record; find out on which
         return np.array([_verdict_of_one(of_many, example) for example in examples], np.int32)
 
 
@@ -184,7 +184,10 @@ def _verdict_of_one(of_many: Callable[[Any], Any], example: bytes) -> int:
 
 
 def code_digest(record: Dataset) -> str:
-    """A fingerprint of the code behind a dataset's fields and `keep` and of this check: edits are done again."""
+    """Identifies the code of a dataset's `fields` and `keep` and of this check.
+
+    After an edit, the work is done again.
+    """
     fields = catalog.dataset(catalog.whole(record.name)).fields if record.variant else record.fields
     code = [Path(inspect.getfile(part)).read_bytes() for part in (fields, shared_fields)]
     return hashlib.sha256(b"\0".join([*code, Path(__file__).read_bytes()])).hexdigest()[:16]

@@ -29,14 +29,14 @@ class Tokenizer(Protocol):
 
     Attributes:
       kind: "sentencepiece", "huggingface" or "bytes".
-      vocab_size: the largest id and one.
+      vocab_size: the largest id plus one.
       eos_id: end of sequence, and the separator between input and target.
-      stop_ids: all ids that end what a model says; the first is `eos_id`.
-      bos_id: beginning of sequence, or None where the model wants none.
-      pad_id: what fills unused slots; a mask tells them from tokens, never the id.
-      control_ids: ids of the tokens that stand for no text, by how they are written; decoding leaves them out.
+      stop_ids: all ids that end a model's answer; the first is `eos_id`.
+      bos_id: beginning of sequence, or None if the model uses none.
+      pad_id: fills unused slots. A mask tells them from tokens, never the id.
+      control_ids: ids of tokens that stand for no text, by their written form; decoding leaves them out.
       chat: the model's chat templates, or None.
-      fingerprint: hex digest of what decides which ids a text becomes.
+      fingerprint: a hex digest of everything that decides which ids a text becomes.
     """
 
     kind: str
@@ -53,23 +53,23 @@ class Tokenizer(Protocol):
     fingerprint: str
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without BOS and EOS."""
+        """The token ids of each text, without BOS and EOS."""
         ...
 
     def encode_written(self, texts: Sequence[str]) -> list[list[int]]:
-        """As `encode`, of what a chat template wrote: a control token that is written out becomes its id."""
+        """Like `encode`, for text that a chat template wrote: a written control token becomes its id."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; BOS, EOS and padding are left out."""
+        """The text of ids. BOS, EOS and padding are left out."""
         ...
 
     def decode_written(self, ids: Sequence[int]) -> str:
-        """The text of ids, control tokens written out."""
+        """The text of ids, with control tokens written out."""
         ...
 
     def save(self, folder: str | AnyPath) -> None:
-        """Writes what `load` reads."""
+        """Writes the files that `load` reads."""
         ...
 
 
@@ -82,7 +82,7 @@ def _fingerprint(*parts: bytes | int | str | None) -> str:
 
 
 def digest(tokenizer: Tokenizer) -> str:
-    """A hex digest of all that a vocabulary folder decides: ids of texts, ends of answers, chat templates."""
+    """A hex digest of everything that a vocabulary folder decides: ids of texts, ends of answers, chat templates."""
     rest: dict[str, Any] = {"stop_ids": list(tokenizer.stop_ids)}
     if tokenizer.chat is not None and tokenizer.chat.templates:
         rest["templates"] = {name: chat.as_read(text) for name, text in tokenizer.chat.templates.items()}
@@ -91,15 +91,15 @@ def digest(tokenizer: Tokenizer) -> str:
 
 
 def check_fits(tokenizer: Tokenizer, num_embeddings: int, where: str) -> None:
-    """Refuses a vocabulary that a model has no embeddings for.
+    """Refuses a vocabulary with more ids than the model has embeddings.
 
     Args:
       tokenizer: the vocabulary.
       num_embeddings: rows of the model's table.
-      where: what holds both, for the error.
+      where: what holds both, for the error message.
 
     Raises:
-      FlanError: an id is beyond the table, where a look-up gives nothing of use.
+      FlanError: an id is beyond the table, where a look-up gives nothing useful.
     """
     if tokenizer.vocab_size > num_embeddings:
         raise FlanError(
@@ -109,7 +109,7 @@ def check_fits(tokenizer: Tokenizer, num_embeddings: int, where: str) -> None:
 
 
 class _Stored(abc.ABC):
-    """Saving, and leaving special ids out, for the classes below."""
+    """Saving, and leaving out special ids, for the classes below."""
 
     kind: str
     vocab_size: int
@@ -197,8 +197,11 @@ class SentencePieceTokenizer(_Stored):
         stop_ids: Sequence[int] = (),
         chat: Chat | None = None,
     ) -> None:
-        """Args: the serialized ModelProto; ids default to the model's own, but BOS to None; see `Tokenizer`."""
-        # Not an argument of the constructor: it takes empty bytes for no model, and dies of that later.
+        """Reads a serialized ModelProto.
+
+        Ids default to the model's own, except that BOS defaults to None; see `Tokenizer`.
+        """
+        # Not as an argument of the constructor, which takes empty bytes for no model, and crashes later.
         self._processor = sentencepiece.SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(model)
         eos = self._processor.eos_id() if eos_id is None else eos_id
@@ -217,7 +220,7 @@ class SentencePieceTokenizer(_Stored):
 
     @functools.cached_property
     def _written_ids(self) -> Mapping[str, int]:
-        """The control tokens, and the unknown one: as in llama.cpp and transformers, it can be written too."""
+        """The control tokens and the unknown token, which can be written too, as in llama.cpp and transformers."""
         unknown = self._processor.unk_id()
         return {**self.control_ids, **({} if unknown < 0 else {self._processor.id_to_piece(unknown): unknown})}
 
@@ -231,7 +234,7 @@ class SentencePieceTokenizer(_Stored):
         return self._processor.encode(list(texts))
 
     def encode_written(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokenizer`. What stands between control tokens is encoded by itself, as in llama.cpp."""
+        """See `Tokenizer`. Text between control tokens is encoded separately, as in llama.cpp."""
         found = []
         for text in texts:
             ids: list[int] = []
@@ -246,7 +249,7 @@ class SentencePieceTokenizer(_Stored):
         return self._processor.decode(self._plain(ids))
 
 
-# What `clean_up_tokenization_spaces` of transformers takes away: the space before these.
+# `clean_up_tokenization_spaces` of transformers removes the space before these.
 _CLEANED: tuple[tuple[str, str], ...] = (
     (" .", "."),
     (" ?", "?"),
@@ -276,18 +279,18 @@ class HuggingFaceTokenizer(_Stored):
         cleans_up: bool = False,
         splits_special: bool = False,
     ) -> None:
-        """A vocabulary.
+        """Reads a `tokenizer.json`.
 
         Args:
-          tokenizer_json: the file's content. Truncation and padding, which a caller of transformers asks for by
-            itself, are taken out.
-          eos_id: see `Tokenizer`; so are the next four.
-          bos_id: ...
-          pad_id: ...
-          stop_ids: ...
-          chat: ...
-          cleans_up: whether decoding takes away the space before punctuation.
-          splits_special: whether special tokens in a text are cut like any other text.
+          tokenizer_json: the file's content. Its truncation and padding are removed; callers of transformers ask for
+            those separately.
+          eos_id: see `Tokenizer`.
+          bos_id: see `Tokenizer`.
+          pad_id: see `Tokenizer`.
+          stop_ids: see `Tokenizer`.
+          chat: see `Tokenizer`.
+          cleans_up: whether decoding removes the space before punctuation.
+          splits_special: whether special tokens in a text are split like any other text.
         """
         self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode("utf-8"))
         if self._tokenizer.truncation is not None or self._tokenizer.padding is not None:
@@ -300,18 +303,18 @@ class HuggingFaceTokenizer(_Stored):
         self._cleans_up = cleans_up
         flags = {"cleans_up": cleans_up, "splits_special": splits_special}
         super().__init__(tokenizer_json, eos_id, bos_id, pad_id, stop_ids, chat, **flags)
-        # Not the number of entries: ids may have gaps.
+        # Not the number of entries, because ids may have gaps.
         self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
 
     def _is_no_token(self, pad_id: int) -> bool:
-        return False  # a pad that is a special token is left out by the library
+        return False  # the library leaves out a padding id that is a special token
 
     @functools.cached_property
     def control_ids(self) -> Mapping[str, int]:  # type: ignore[override]
         """See `Tokenizer`."""
         added = self._tokenizer.get_added_tokens_decoder()
         found = {token.content: number for number, token in added.items() if token.special}
-        # Not `id_to_token` first: of a token that is normalized, it gives the normalized text.
+        # Not `id_to_token` first: for a normalized token it gives the normalized text.
         texts = {number: token.content for number, token in added.items()}
         ends = (self.eos_id, self.bos_id)
         named = {i: texts.get(i) or self._tokenizer.id_to_token(i) for i in ends if i is not None}
@@ -330,7 +333,12 @@ class HuggingFaceTokenizer(_Stored):
 
 
 class ByteTokenizer(_Stored):
-    """UTF-8 bytes with the ids of `seqio.ByteVocabulary`: padding 0, EOS 1, unknown 2, then the bytes."""
+    """UTF-8 bytes with the ids of `seqio.ByteVocabulary`: padding 0, EOS 1, unknown 2, then the bytes.
+
+    Example:
+      >>> ByteTokenizer().encode(["Hi"])
+      [[75, 108]]
+    """
 
     kind = "bytes"
     _file = ""
@@ -350,12 +358,12 @@ class ByteTokenizer(_Stored):
 
 
 def of_settings(settings: Mapping[str, Any], content: bytes, folder: AnyPath) -> Tokenizer:
-    """A vocabulary of what `save` wrote.
+    """Reads a vocabulary that `save` wrote.
 
     Args:
-      settings: of vocabulary.json.
-      content: of the vocabulary's own file.
-      folder: where its chat templates lie.
+      settings: the content of vocabulary.json.
+      content: the content of the vocabulary's own file.
+      folder: the folder of its chat templates.
     """
     arguments = dict(settings)
     kind, special_tokens = arguments.pop("kind"), arguments.pop("special_tokens", None)
@@ -368,20 +376,20 @@ def of_settings(settings: Mapping[str, Any], content: bytes, folder: AnyPath) ->
 
 
 def load(where: str | AnyPath) -> Tokenizer:
-    """A vocabulary by name or path.
+    """Loads a vocabulary by name or path.
 
     Args:
-      where: "bytes", a folder that `save` wrote, a SentencePiece `.model` file, or a `tokenizer.json` whose end of
-        sequence is one of the usual names.
+      where: "bytes", a folder that `save` wrote, a SentencePiece `.model` file, or a `tokenizer.json` with an
+        end-of-sequence token of a usual name.
 
     Raises:
-      FlanError: nothing usable is there.
+      FlanError: there is no usable vocabulary.
     """
     try:
         return _loaded(where)
     except (FlanError, StorageError):
         raise
-    except Exception as error:  # the libraries raise bare Exception, RuntimeError and what not
+    except Exception as error:  # the libraries raise bare Exception, RuntimeError and others
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise FlanError(f"vocabulary {where} cannot be read ({reason}); get it again from where it came.") from error
 
@@ -412,7 +420,7 @@ def _loaded(where: str | AnyPath) -> Tokenizer:
 
 
 def _settings(folder: AnyPath) -> dict[str, Any] | None:
-    """What `save` has written of a vocabulary; None where it has not."""
+    """The vocabulary.json that `save` wrote; None if there is none."""
     try:
         return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,1 +1,1 @@
-"""Held-out clusters evaluated: jobs, units, options ranked, answers generated, and their figures."""
+"""Evaluation of held-out clusters: jobs, units, ranked options, generated answers, and figures."""

@@ -1,8 +1,8 @@
 """Means over the datasets of a cluster, as the paper prints them.
 
-Every variant counts by itself (ANLI's three rounds are three datasets, not a third of one each, and the directions of
-a translation are two): so the paper's tables give its printed means. Datasets that are not among the paper's 62 stand
-apart. Of several runs a mean is over the datasets that all of them have, and says of how many.
+Every variant counts as a dataset. ANLI's three rounds are three datasets, and the two directions of a translation are
+two. Only in this way do the paper's tables give its printed means. Datasets outside the paper's 62 are in no mean. If
+there are several runs, a mean is over the datasets that all of them have, and says how many these are.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Common:
     """The datasets of a cluster that a mean is over.
 
     Attributes:
-      cluster: its name.
-      datasets: those that all runs with anything of the cluster have, measured by the same metric.
-      of: how many the cluster has, variants counted.
+      cluster: the cluster's name.
+      datasets: the datasets that every run with anything of the cluster has, measured by the same metric.
+      of: how many datasets the cluster has; variants count separately.
       apart: evaluated datasets that are not among the paper's, and in no mean.
       not_shared: datasets that only some runs have.
-      other_metric: datasets whose headline metric is not the same in all runs.
+      other_metric: datasets whose headline metric differs between runs.
     """
 
     cluster: str
@@ -43,37 +43,38 @@ class Common:
 
     @property
     def partial(self) -> bool:
-        """Whether the cluster has datasets that the mean is without."""
+        """Whether the mean lacks datasets of the cluster."""
         return len(self.datasets) < self.of
 
     @property
     def count(self) -> str:
-        """For a table: "5 of 10"."""
+        """How many datasets the mean has, for a table: "5 of 10"."""
         return f"{len(self.datasets)} of {self.of}"
 
 
 def members(cluster: str) -> tuple[str, ...]:
-    """The datasets of a cluster that its mean is over when all are evaluated."""
+    """The datasets in a cluster's mean if all are evaluated."""
     return tuple(d.name for d in catalog.evaluated(cluster) if d.is_averaged)
 
 
 def is_extra(dataset: str) -> bool:
-    """Whether a dataset is not among the paper's, as `wsc` and whatever the catalog does not have.
+    """Whether a dataset is not one of the paper's, such as `wsc`, or is not in the catalog at all.
 
-    A figure of earlier results that is over all variants of a dataset is in no mean either: it is none of them.
+    Earlier results have one figure over all variants of a dataset. Such a figure is not one of the variants, so it is
+    an extra too.
     """
     return dataset not in {d.name for d in catalog.evaluated() if d.is_averaged}
 
 
 def headline_metric(figures: Figures) -> str:
-    """The key of a dataset's headline metric; results of the first versions had accuracy alone."""
+    """The key of a dataset's headline metric. Results of the first versions only had accuracy."""
     return figures.get("metric", "accuracy")
 
 
 def measured(figures: Figures) -> str:
-    """What a dataset's headline figure is, version included: only the same can be averaged and compared.
+    """Names what a headline figure measures, with the metric's version. Only equal names may be averaged or compared.
 
-    An accuracy is the same in all versions. Of other metrics earlier results do not record the version.
+    Accuracy is the same in all versions. For other metrics, earlier results do not record the version.
     """
     name = headline_metric(figures)
     version = (figures.get("headline_metric") or {}).get("version")
@@ -81,10 +82,13 @@ def measured(figures: Figures) -> str:
 
 
 def common(runs: Sequence[Mapping[str, Figures]]) -> dict[str, Common]:
-    """What the mean of each cluster is over.
+    """Finds the datasets that each cluster's mean is over.
 
     Args:
-      runs: the datasets' figures of each run. A run with no dataset of a cluster does not count there.
+      runs: the figures of each run, by dataset. A run without any dataset of a cluster does not count there.
+
+    Returns:
+      A `Common` for each cluster, by its name.
     """
     clusters = {d.name: d.cluster for d in catalog.evaluated()}
     evaluated: dict[str, list[str]] = {}
@@ -112,11 +116,15 @@ def common(runs: Sequence[Mapping[str, Figures]]) -> dict[str, Common]:
 
 
 def mean(run: Mapping[str, Figures], over: Common) -> dict[str, Any] | None:
-    """A run's means over the datasets of a cluster that all runs have; None where it lacks one, or there is none.
+    """A run's mean figures for a cluster; None if the run lacks one of the datasets, or there are none.
+
+    Args:
+      run: the run's figures, by dataset.
+      over: the datasets of the mean.
 
     Returns:
-      `mean`, `best_dev`, `random`, `majority` (None where a dataset has none); `datasets`, the names; `of`, how many
-      the cluster has; `partial`; `status` and `label`, "mixed" where they differ.
+      `mean`, `best_dev`, `random` and `majority` (None if a dataset has none); `datasets`, their names; `of`, how many
+      the cluster has; `partial`; `status` and `label`, "mixed" if they differ.
     """
     if not over.datasets or any(name not in run for name in over.datasets):
         return None
@@ -139,15 +147,12 @@ def mean(run: Mapping[str, Figures], over: Common) -> dict[str, Any] | None:
 
 
 def cluster_means(datasets: Mapping[str, Figures], invalid: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
-    """The means of one run.
+    """The means of one run, by cluster. A cluster of which only extras were evaluated has none.
 
     Args:
-      datasets: their figures.
-      invalid: datasets without figures, because the model's numbers for them were not finite. A cluster's entry names
-        its own as `left_out`.
-
-    Returns:
-      A `mean` by cluster. A cluster of which only extras were evaluated has none.
+      datasets: the run's figures, by dataset.
+      invalid: datasets without figures, because the model's numbers for them were not finite. Their clusters' means
+        name them as `left_out`.
     """
     left_out: dict[str, list[str]] = {}
     for name in invalid:

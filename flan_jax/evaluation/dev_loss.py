@@ -1,8 +1,8 @@
-"""Loss on dev examples while a run is tuned: right answers as the targets of packed rows, as the run trains on them.
+"""Loss on dev examples while a model is tuned: the right answers are targets of packed rows, as in training.
 
-Every dev record stands in it with every forward template, as in the ranking. Layout, lengths and weights of targets are
-the run's own: under "per_example" each prompt counts as much as any other, under "per_token" each target token. Dropout
-and label smoothing are of training alone. What does not fit a row is left out, as it is in training, and counted.
+Every dev record appears with every forward template, as in ranking. Layout, lengths and weights of targets are those of
+the run: with "per_example" each prompt counts the same, with "per_token" each target token. Dropout and label smoothing
+are switched off. Examples that do not fit a row are left out, as in training, and counted.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Found:
     """Sums over the dev targets of a dataset.
 
     Attributes:
-      loss: weight x nats.
-      weight: of all its targets.
+      loss: the sum of weight x loss, in nats.
+      weight: the sum of the weights.
     """
 
     loss: float
@@ -45,7 +45,10 @@ class Found:
 
     @property
     def mean(self) -> float | None:
-        """Nats a target token, by the run's weights; None where it is not finite, or there is nothing."""
+        """The mean loss in nats for each target token, by the run's weights.
+
+        None if it is not finite or there are no targets.
+        """
         found = self.loss / self.weight if self.weight else math.nan
         return found if math.isfinite(found) else None
 
@@ -55,10 +58,10 @@ class DevRows:
     """The dev examples of some datasets in packed rows.
 
     Attributes:
-      names: of the datasets, as `dataset_ids` numbers them.
+      names: the names of the datasets, as `dataset_ids` numbers them.
       rows: the examples of each row.
-      layout: of the rows.
-      counts: by dataset, its {"records", "prompts", "too_long", "unusable", "target_tokens"}; prompts are those in
+      layout: the layout of the rows.
+      counts: for each dataset, {"records", "prompts", "too_long", "unusable", "target_tokens"}; "prompts" are those in
         rows.
     """
 
@@ -69,12 +72,12 @@ class DevRows:
 
     @classmethod
     def of(cls, records: Mapping[catalog.Dataset, Records], tokenizer: Tokenizer, layout: Layout) -> DevRows:
-        """Renders, tokenizes and packs.
+        """Renders, tokenizes and packs dev examples.
 
         Args:
-          records: dev records alone, by dataset.
+          records: the dev records of each dataset.
           tokenizer: the model's vocabulary.
-          layout: of the rows; its separators are by the datasets' numbers.
+          layout: the layout of the rows; its separators go by the datasets' numbers.
         """
         examples: list[Example] = []
         counts = {}
@@ -85,19 +88,22 @@ class DevRows:
         return cls(tuple(record.name for record in records), rows, layout, counts)
 
     def batches(self, size: int, local: Sequence[int]) -> Iterator[Batch]:
-        """Batches of `size` rows; of each, the rows `local` alone. The last one is filled up with empty rows."""
+        """Yields batches of `size` rows, but of each batch only the rows `local`.
+
+        The last batch is filled up with empty rows.
+        """
         for start in range(0, len(self.rows), size):
             rows = [*self.rows[start : start + size], *[()] * size][:size]
             yield self.layout.batch([rows[i] for i in local])
 
 
 def layout_of(context: Context, records: Sequence[catalog.Dataset], joint: str | None) -> Layout:
-    """The run's own layout for some datasets: each with the token that the run puts before its answers.
+    """The run's own layout for some datasets, with the token that the run puts before the answers of each.
 
     Args:
-      context: of the run.
+      context: the run.
       records: the datasets, in the order of their numbers.
-      joint: that of most of the run's draws, for what it does not draw.
+      joint: the joint of most of the run's draws, for datasets that the run does not draw.
     """
     layout, names = context.stream.layout, context.stream.parts
     if isinstance(layout, EncoderDecoderLayout):
@@ -139,7 +145,7 @@ def _tokenized(
 
 
 def _packed(examples: Sequence[Example], layout: Layout) -> packing.Rows:
-    """Examples to rows; each of them fits one."""
+    """Packs examples into rows. Each of them must fit one."""
     of_each = [np.array([len(one[place]) for one in examples], np.int64) for place in (1, 2)]
     lengths, targets = layout.sizes(*of_each)
     left, rows, rng = np.arange(len(examples)), [], np.random.default_rng(0)
@@ -153,13 +159,14 @@ def _packed(examples: Sequence[Example], layout: Layout) -> packing.Rows:
 
 
 class DevLoss:
-    """Computes the loss of dev rows with a run's live parameters, on the run's devices."""
+    """Computes the loss of dev rows with a run's current parameters, on the run's devices."""
 
     def __init__(self, context: Context, rows: DevRows) -> None:
-        """Args.
+        """Prepares the computation.
 
-        context: of the run.
-        rows: the dev examples.
+        Args:
+          context: the run.
+          rows: the dev examples.
         """
         self.rows, program, mesh = rows, context.run.program, context.mesh
         self._mesh, self._size = mesh, program.rows // program.microbatches
@@ -174,11 +181,11 @@ class DevLoss:
         self._sums = jax.jit(sums, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def __call__(self, params: Any, alive: Callable[[int, int], None]) -> dict[str, Found]:
-        """By dataset, what its dev targets cost.
+        """The loss of the dev targets, by dataset.
 
         Args:
           params: the run's parameters, as its network takes them.
-          alive: called with (batches done, of so many) before each.
+          alive: called with (batches done, batches in all) before each batch.
         """
         total = np.zeros((2, len(self.rows.names)))
         number = -(-len(self.rows.rows) // self._size)
@@ -192,5 +199,5 @@ class DevLoss:
 
 
 def together(found: Sequence[Found]) -> Found:
-    """Several datasets as one, each target with its weight."""
+    """The sums of several datasets together."""
     return Found(math.fsum(one.loss for one in found), math.fsum(one.weight for one in found))

@@ -1,6 +1,6 @@
-"""The hook that evaluates a run on dev examples while it is tuned, with the parameters as they are on the devices.
+"""The hook that evaluates a run on dev examples during training, with the parameters as they are on the devices.
 
-Never on test examples: a run that is watched, and stopped or chosen by what is seen, would be chosen by them.
+It never reads test examples. A run that people watch, stop or choose by these figures would be chosen by test.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOSS, LOSS_OF_CLUSTERS = keeping.DEV_LOSSES  # figures in metrics.jsonl, by data
 SCORE, SCORE_OF_CLUSTERS = keeping.DEV_SCORES
 FIGURES = (LOSS, LOSS_OF_CLUSTERS, SCORE, SCORE_OF_CLUSTERS)
 MAX_DEV_EXAMPLES = 100
-_NAMED = 6  # datasets in a message
+_NAMED = 6  # datasets that a message names
 
 _NOT_TO_CHOOSE_BY = {
     labels.HELD_OUT: "is of what this run holds out",
@@ -53,16 +53,16 @@ def evaluating(
     generate: bool = True,
     computation: Mapping[str, Any] | str | None = None,
 ) -> Evaluating | None:
-    """The hook for `training.loop.train(evaluation=...)`, with the arguments of `flan_jax.eval` that apply.
+    """Makes the hook for `training.loop.train(evaluation=...)`; None without a period.
 
     Args:
-      period: EVAL_PERIOD, steps between evaluations; None for no evaluation, and then there is no hook.
-      prepared_dir: what `flan_jax.prepare` wrote.
+      period: EVAL_PERIOD, the number of steps between evaluations; None for no evaluation.
+      prepared_dir: the folder that `flan_jax.prepare` wrote.
       datasets: names of clusters and datasets; None for all prepared ones that the run holds out.
-      max_dev_examples: dev examples a dataset, and of each of its variants, the first ones.
-      style: how records become prompts; several give figures each.
-      generate: score the datasets without options too, by the text that the model generates.
-      computation: as of the training.
+      max_dev_examples: how many dev examples of each dataset and of each variant are used, the first ones.
+      style: how records become prompts. Several styles have figures of their own.
+      generate: whether to score datasets without options too, by the text that the model generates.
+      computation: as in training.
 
     Raises:
       FlanError: bad input.
@@ -83,10 +83,10 @@ class _Asked:
     """The dev records of some datasets in a style.
 
     Attributes:
-      run: the style's folder and settings.
-      records: by dataset.
+      run: the folder and settings for this style.
+      records: the records, by dataset.
       scored: the datasets that are ranked or generated.
-      loss: of their dev targets.
+      loss: computes the loss of their dev targets.
     """
 
     run: jobs.Run
@@ -96,12 +96,16 @@ class _Asked:
 
 
 class Evaluating:
-    """Loss and headline scores of the live parameters on dev examples, in metrics.jsonl and MODEL_DIR/eval/step_N.
+    """Measures loss and headline scores of the current parameters on dev examples.
 
-    A figure's name says what it is of: "dev_loss" by dataset and "dev_loss_cluster" by cluster, "dev_score" and
-    "dev_score_cluster"; in each "held out/rte", "seen/sst2" or "unknown/mine", of several styles with the style before
-    the dataset. No checkpoint can be chosen by one that is not "seen". All processes of a pod take part. A run that is
-    told to end breaks off after the unit at work, so that its step can be saved.
+    The figures go to metrics.jsonl and MODEL_DIR/eval/step_N.
+
+    Names of figures begin with "dev_loss" or "dev_score" for datasets, and "dev_loss_cluster" or "dev_score_cluster"
+    for clusters. Then comes for example "held out/rte", "seen/sst2" or "unknown/mine"; with several styles, the style
+    comes before the dataset. Only "seen" figures may choose a checkpoint.
+
+    All processes of a pod take part. If the run is told to end, the evaluation stops after the current unit, so that
+    the step can be saved.
     """
 
     def __init__(
@@ -113,14 +117,14 @@ class Evaluating:
         styles: Sequence[str],
         generate: bool,
     ) -> None:
-        """Args: see `evaluating`."""
+        """See `evaluating`."""
         self._period, self._prepared_dir, self._datasets = period, prepared_dir, datasets
         self._settings, self._styles, self._generate = settings, tuple(dict.fromkeys(styles)), generate
 
     # ---------------------------------------------------------------------------------------------- before the steps
 
     def start(self, context: Context) -> None:
-        """Reads the dev examples, and looks whether all is there.
+        """Reads the dev examples and checks that nothing is missing.
 
         Raises:
           FlanError: the first evaluation would come after the last step, nothing is held out, or data are missing.
@@ -131,7 +135,7 @@ class Evaluating:
                 f"EVAL_PERIOD {self._period} is more than TRAIN_STEPS {steps}: nothing would be evaluated; give "
                 f"EVAL_PERIOD of at most {steps}, or None."
             )
-        distributed.decided(lambda: None)  # the manifest is written by now
+        distributed.decided(lambda: None)  # after this, the manifest is written
         folder = context.folder
         if context.primary:
             make_folder(folder / FOLDER)
@@ -160,7 +164,7 @@ class Evaluating:
         """The dev records of the datasets that can be evaluated, by style.
 
         Raises:
-          FlanError: one that was named cannot be, or none can.
+          FlanError: a dataset that was named cannot be evaluated, or none can.
         """
         tokenizer, missing = LineTokenizer(self._tokenizer), {}
         found: dict[str, dict[catalog.Dataset, prompt_store.Records]] = {style: {} for style in self._styles}
@@ -212,7 +216,7 @@ class Evaluating:
         return _Asked(run, records, scored, DevLoss(context, rows))
 
     def _announce(self, context: Context) -> None:
-        """Says which figures there will be, and by which of them no step may be chosen."""
+        """Tells the user which figures there will be, and which of them may not choose a step."""
         later: dict[str, dict[str, float]] = {name: {} for name in FIGURES}
         status: dict[str, str] = {}
         digests: dict[str, str] = {}
@@ -262,11 +266,11 @@ class Evaluating:
     # ------------------------------------------------------------------------------------------------------ at a step
 
     def pauses(self, context: Context, step: int) -> bool:
-        """Whether this step is evaluated."""
+        """Whether there is an evaluation after this step."""
         return step % self._period == 0
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Evaluates, where it is time.
+        """Evaluates, if it is time.
 
         Raises:
           FlanError: the name of a figure is taken, or a file cannot be read or written.
@@ -307,7 +311,7 @@ class Evaluating:
             )
 
     def _evaluated(self, context: Context, step: int, asked: _Asked) -> dict[str, dict[str, float]]:
-        """Figures of a style, which it writes to the style's folder too."""
+        """The figures of a style. They are also written to the style's folder."""
         run, name = jobs.of_step(asked.run, step), f"{context.folder.name} step {step}"
 
         def alive(done: int, total: int) -> None:
@@ -336,7 +340,10 @@ class Evaluating:
         }
 
     def _scores(self, context: Context, run: jobs.Run, name: str, asked: _Asked) -> dict[str, Any]:
-        """Results of a style. The engines with the parameters end with it: the next step takes their memory."""
+        """The results of a style.
+
+        Its engines with their parameters are freed at the end, because the next step needs the memory.
+        """
         params = context.merged_params()
         try:
             return evaluator.evaluate(
@@ -358,7 +365,7 @@ class Evaluating:
             return error.results
 
     def _losses(self, context: Context, asked: _Asked, found: Mapping[str, Found]) -> dict[str, Any]:
-        """The loss as dev.json has it: by dataset and cluster, with what it is a mean of."""
+        """The loss as dev.json holds it: by dataset and cluster, with what each is a mean of."""
         objective, counts = context.run.program.objective, asked.loss.rows.counts
         there = {record: found[record.name] for record in asked.records if counts[record.name]["prompts"]}
         clusters: dict[str, list[catalog.Dataset]] = {}

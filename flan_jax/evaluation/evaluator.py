@@ -1,7 +1,9 @@
-"""Evaluates datasets (paper, sections 2.2 and 3; appendix): every forward template, mean and spread, best on dev.
+"""Evaluates datasets with every forward template (paper, section 2.2).
 
-Datasets with options are scored by rank, the others by the text that the model generates. The work is cut into units
-(dataset, split, template), which an interrupted job does not do twice.
+Figures are the mean and spread over templates, and the template that is best on dev.
+
+Datasets with options are scored by rank, the others by the text that the model generates. The work is divided into
+units (dataset, split, template). After an interruption, finished units are not computed again.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.splits import DEV_SIZE
 
-_TREES_AT_ONCE = 256  # prompts scored together, so that batches are full; a job that is killed loses no more
+_TREES_AT_ONCE = 256  # prompts that are scored together, so that batches are full; a killed job loses at most these
 
 
 class NoResultError(FlanError):
-    """For none of the datasets the model's numbers are finite.
+    """The model's numbers are finite for none of the datasets.
 
     Attributes:
-      results: as of an evaluation, with no dataset but `invalid` and `skipped`.
+      results: results as `evaluate` returns them, with `invalid` and `skipped` but without datasets.
     """
 
     def __init__(self, message: str, results: dict[str, Any]) -> None:
@@ -52,23 +54,23 @@ class BrokenOffError(FlanError):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a result depends on, besides checkpoint, templates, vocabulary and examples.
+    """What a result depends on besides checkpoint, templates, vocabulary and examples.
 
     Attributes:
-      max_examples: test examples a dataset, and of each of its variants, the first ones; None takes all. Every turn of
-        a conversation is one.
-      max_dev_examples: dev examples a dataset, for the best-dev template; 0 leaves it out.
-      max_input_tokens: longest prompt with its exemplars, in tokens; None takes the protocol's. Of longer ones, fields
-        are cut.
-      joint: what stands between prompt and answer: "auto" takes the protocol's, another forces one
+      max_examples: how many test examples of each dataset and of each variant are used, the first ones; None for all.
+        Every turn of a conversation is one.
+      max_dev_examples: dev examples of each dataset, which choose the best template; with 0 none is chosen.
+      max_input_tokens: most tokens of a prompt with its exemplars; None takes the protocol's limit. Fields of longer
+        prompts are cut.
+      joint: what stands between prompt and answer; "auto" takes the protocol's, another value overrides it
         (`flan_jax.protocol`).
-      style: how records become prompts, for example "instructions", "gpt3", "5_shots" or "5_shared_shots", whose
-        exemplars are the same for all examples of a template and are computed once (`flan_jax.styles`).
-      max_new_tokens: longest generated answer, in tokens; None leaves it to the dataset's metric.
-      ways: names of further ways to score options that cost more, such as "pmi" and "channel" (`flan_jax.ways`); what
-        costs nothing is always computed.
+      style: how records become prompts, for example "instructions", "gpt3", "5_shots" or "5_shared_shots"
+        (`flan_jax.styles`). Shared exemplars are the same for all examples of a template, and are computed once.
+      max_new_tokens: most tokens of a generated answer; None takes the limit of the dataset's metric.
+      ways: names of further ways to score options, such as "pmi" and "channel" (`flan_jax.ways`), which cost more. Ways
+        that cost nothing are always computed.
       computation: fields of `models.config.COMPUTATION` that differ from the model's own, for example its dtype.
-      seed: of exemplars and of shuffled options.
+      seed: the seed of exemplars and shuffled options.
     """
 
     max_examples: int | None = None
@@ -82,29 +84,29 @@ class Settings:
     seed: int = 0
 
     def protocol_of(self, record: catalog.Dataset) -> protocol.Protocol:
-        """How a dataset is asked and scored, with these limits.
+        """The protocol of a dataset with these limits.
 
         Raises:
-          FlanError: an unknown style, or a limit that is no number of tokens.
+          FlanError: an unknown style, or a limit that is not a number of tokens.
         """
         own = protocol.of(record, styles.parse(self.style))
         return own.limited(self.max_input_tokens, max_new_tokens=self.max_new_tokens)
 
 
 def select(names: Sequence[str]) -> list[catalog.Dataset]:
-    """What to evaluate of a list of names of clusters, datasets and variants, in the catalog's order, each once.
+    """The datasets for a list of names of clusters, datasets and variants, in the catalog's order, each once.
 
-    A dataset with variants, such as the directions of a translation, is all of them.
+    A dataset with variants, such as the directions of a translation, gives all its variants.
 
     Raises:
-      FlanError: a name that is none of these; the message has near matches.
+      FlanError: an unknown name; the message has near matches.
     """
     chosen = {one for name in names for record in catalog.named(name) for one in catalog.variants(record)}
     return [record for record in catalog.evaluated() if record in chosen]
 
 
 def held_out(manifest: Manifest) -> list[catalog.Dataset]:
-    """What the paper would evaluate of a checkpoint: all that is held out from what it is known to be tuned on."""
+    """What the paper would evaluate with a checkpoint: all datasets that are held out from what it was tuned on."""
     tuned_on = frozenset(manifest.tuning["clusters"])
     return [record for record in catalog.evaluated() if catalog.is_held_out(record, tuned_on)]
 
@@ -127,34 +129,34 @@ def evaluate(
     ending: Callable[[], bool] = lambda: False,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Evaluates datasets and writes predictions and results.json under `output_dir`.
+    """Evaluates datasets, and writes predictions and results.json under `output_dir`.
 
     Args:
-      scorer: the scoring engine with the checkpoint's parameters.
+      scorer: the scorer with the checkpoint's parameters.
       tokenizer: the checkpoint's vocabulary.
-      manifest: the checkpoint's manifest, from which held out or seen is told.
-      checkpoint: its folder and step, for the record.
-      datasets: what to evaluate, as `select` gives it.
+      manifest: the checkpoint's manifest, which says what is held out.
+      checkpoint: its folder and step, for the results.
+      datasets: what to evaluate, from `select`.
       prepared_dir: where `flan_jax.prepare` wrote dev and test examples.
       output_dir: EVAL_OUTPUT_DIR.
-      settings: limits.
+      settings: limits and style.
       weights: a digest of the parameters, which predictions are bound to; None computes it.
       generator: generates with the checkpoint's parameters; None skips the datasets without options.
-      allow_seen: False refuses to score a dataset that is not held out.
-      read: gives the records of a dataset; None reads test and dev records from `prepared_dir`.
-      split: which of the records figures are of: "test", where dev chooses the best template; or "dev", which has no
-        best template, and whose results are in dev.json.
-      ending: whether to break off; asked before each unit, in a pod by all processes together.
+      allow_seen: if False, a dataset that is not held out is refused.
+      read: returns the records of a dataset; None reads test and dev records from `prepared_dir`.
+      split: which records the figures are of. With "test", dev chooses the best template. With "dev" there is no best
+        template, and results go to dev.json.
+      ending: whether to stop. It is called before each unit; in a pod, by all processes together.
       progress: called with (unit, done, total).
 
     Returns:
-      The results, as in results.json. A dataset for which the model's numbers are not finite has none: `invalid` says
-      where that was, `skipped` that it is left out, and its cluster's mean what it leaves out.
+      The results, as in results.json. A dataset for which the model's numbers are not finite has no figures. `invalid`
+      says where that happened, `skipped` lists the dataset, and its cluster's mean says that it is left out.
 
     Raises:
-      FlanError: a dataset that was seen, without `allow_seen`; no dataset that can be evaluated; an unknown way.
-      NoResultError: for none of them the model's numbers are finite; nothing is written.
-      BrokenOffError: `ending` said so; the predictions that are done stay.
+      FlanError: a dataset was seen and `allow_seen` is False, no dataset can be evaluated, or a way is unknown.
+      NoResultError: the model's numbers are finite for none of the datasets; nothing is written.
+      BrokenOffError: `ending` said so; finished predictions stay.
     """
     output = user_path(output_dir)
     own_data.use(prepared_dir)
@@ -171,7 +173,7 @@ def evaluate(
         "model_digest": manifest.digest(),
         "tuning": manifest.tuning,
         "settings": {**dataclasses.asdict(settings), "ways": list(settings.ways)},
-        # It depends on style and model alone, but for what a chat template wrote.
+        # It depends only on style and model, except for what a chat template wrote.
         "joint": next((joint for _, joint in sorted(joints.items(), key=lambda one: bool(one[0].written))), None),
         "weights": weights,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -204,8 +206,8 @@ def evaluate(
         except FlanError as error:
             results["skipped"].append({"dataset": record.name, "reason": str(error)})
             continue
-        # What decides besides the protocol and the text. Each engine has a version of its own, since the same weights
-        # may come to give other numbers.
+        # What else predictions depend on. Each engine has its own version, because the same weights may come to give
+        # other numbers.
         bound = [weights, results["model_digest"], checkpoint, tokenizer.fingerprint, joints[record]]
         bound += [["scorer", scorer_version, ways_kept] if asked.ranked else ["generator", generator_version]]
         bound += [sorted(settings.computation.items())]
@@ -217,7 +219,7 @@ def evaluate(
         raise FlanError(f"nothing to evaluate: {reasons.rstrip('.')}.")
 
     found: dict[tuple[str, str, int], Predictions] = {}
-    invalid: dict[str, InvalidError] = {}  # the first of each dataset
+    invalid: dict[str, InvalidError] = {}  # the first error of each dataset
     waiting: list[ranking.Rendered] = []
     known: ranking.Known = {}
     costs = provenance.Costs()
@@ -241,7 +243,7 @@ def evaluate(
         if name in invalid:
             continue
         kept = unit.kept()
-        if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other for ever
+        if distributed.everywhere(kept is not None):  # processes that disagreed would wait for each other forever
             found[unit.name] = kept.without_prompts()
             costs.reused(name)
         elif unit.builder.protocol.ranked:
@@ -279,7 +281,7 @@ def evaluate(
     rows = {(unit.builder.record, unit.split): unit.rows for unit in units}
     keys = {unit.name: unit.key for unit in units}
     overlaps: dict[str, Any] = {}
-    if distributed.is_primary():  # who alone writes the results
+    if distributed.is_primary():  # only one process writes the results
         tests = {record: rows[record, "test"] for record in evaluated if (record, "test") in rows}
         overlaps = overlap.check(manifest.tuning, tokenizer, prepared_dir, tests, progress=progress) if tests else {}
     for record in evaluated:
@@ -325,13 +327,13 @@ def evaluate(
 
 
 def _shots(wanted: int, lines: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """How many exemplars the prompts of all templates have: as many as fit, which is none beside a long text."""
+    """How many exemplars the prompts of all templates have. Fewer fit beside a long text, perhaps none."""
     found = [line["shots"] for of_template in lines.values() for line in of_template]
     return {"wanted": wanted, "mean": sum(found) / len(found), "without": found.count(0), "of": len(found)}
 
 
 def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int], Predictions]) -> None:
-    """Leaves an example that could not be asked with one template out of the others too: they stay comparable."""
+    """Leaves out of all templates an example that cannot be asked with one, so that templates stay comparable."""
     left: dict[tuple[str, str], list[Left]] = {}
     for (name, split, _), predictions in found.items():
         left.setdefault((name, split), []).extend(predictions.left)
@@ -347,13 +349,13 @@ def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int
 
 
 def _remove_results(output_dir: AnyPath, split: str) -> None:
-    """Removes an earlier evaluation's results: they would stand beside predictions that are not theirs."""
+    """Removes the results of an earlier evaluation, because its predictions are being replaced."""
     if distributed.is_primary():
         (output_dir / FILES[split]).unlink(missing_ok=True)
 
 
 def write_results(results: dict[str, Any], output_dir: AnyPath) -> None:
-    """Writes results.json, or dev.json where they are of dev examples, in one process."""
+    """Writes results.json, or dev.json for dev examples. Only one process writes."""
     if distributed.is_primary():
         name = FILES[results.get("split", example_files.TEST)]
         write_atomic(output_dir / name, to_json(results, indent=1, what=name))

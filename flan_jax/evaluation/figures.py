@@ -1,8 +1,8 @@
-"""Figures of a dataset from its predictions (paper, section 2.2): every forward template, mean and spread, best on dev.
+"""Figures of a dataset from its predictions: every forward template, mean and spread, best on dev (paper, section 2.2).
 
-A prediction is a line of a predictions file. Where options are ranked it has `options`, `answer` (a number),
-`loglikelihood` and what the ways to score need beside it (lists over options; `flan_jax.ways`); where text is
-generated, `prediction`, `references` and, where the metric has one, the example's own `score`.
+A prediction is a line of a predictions file. If options are ranked, it has `options`, `answer` (a number),
+`loglikelihood`, and what the ways to score need besides (lists over options; `flan_jax.ways`). If text is generated, it
+has `prediction`, `references` and, for most metrics, the example's own `score`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,23 @@ from flan_jax.errors import FlanError
 
 Prediction = Mapping[str, Any]
 
-FILES = {TEST: "results.json", DEV: "dev.json"}  # that figures are written to, by what they are of
+FILES = {TEST: "results.json", DEV: "dev.json"}  # where figures are written
 
-_OF_OPTIONS = ("accuracy", "answer_shares")  # metrics of every dataset with options, beside its own
-# Draws of random answers, for the baseline of a metric that has no value of single examples: more of a small set, whose
-# draws differ more.
+_OF_OPTIONS = ("accuracy", "answer_shares")  # metrics of every dataset with options, besides its own
+# Draws of random answers, for the baseline of a metric without values of single examples. A small set gets more draws,
+# because they differ more.
 _FEWEST_DRAWS, _MOST_DRAWS, _DRAWN_ANSWERS = 20, 500, 20_000
 
 
 def ranked(prediction: Prediction, score: str) -> int:
-    """The option of the highest score, ties to the first.
+    """The option with the highest score; the first one if several are equal.
 
     Args:
-      prediction: of ranked options.
+      prediction: a prediction with ranked options.
       score: the name of a way to score (`flan_jax.ways`), for example "sum" or "per_character".
 
     Raises:
-      FlanError: a score is NaN or infinite, so that no option is the highest; there is no such way; or the prediction
-        lacks what it needs.
+      FlanError: a score is NaN or infinite, the way is unknown, or the prediction lacks what the way needs.
     """
     values = ways.way(score).values(prediction)
     if not all(map(math.isfinite, values)):
@@ -48,11 +47,11 @@ def ranked(prediction: Prediction, score: str) -> int:
 
 
 def right_options(prediction: Prediction) -> list[int]:
-    """The options that are right: the answer first, then those of the same text and those that are references.
+    """The numbers of the right options: the answer, then options with the same text, then options that are references.
 
     Args:
-      prediction: of ranked options. References are in the dataset's own words, which are `words` where the prompt has
-        others.
+      prediction: a prediction with ranked options. References are in the dataset's own words; `words` has them if the
+        prompt shows others.
     """
     answer = prediction["answer"]
     words = prediction.get("words", prediction["options"])
@@ -61,40 +60,43 @@ def right_options(prediction: Prediction) -> list[int]:
 
 
 def is_right(prediction: Prediction, score: str = "sum") -> bool:
-    """Whether the highest option is a right one."""
+    """Whether the option with the highest score is right."""
     return ranked(prediction, score) in right_options(prediction)
 
 
 def headline(record: catalog.Dataset) -> metrics.Metric:
-    """The metric whose headline value stands in the table."""
+    """The metric that tables show."""
     return metrics.metric(record.metrics[0])
 
 
 def all_of(record: catalog.Dataset) -> list[metrics.Metric]:
-    """The metrics of a dataset, headline first. Where options are ranked, accuracy and answer shares are among them."""
+    """The metrics of a dataset, the headline metric first.
+
+    With ranked options, accuracy and answer shares are among them.
+    """
     more = _OF_OPTIONS if record.kind == catalog.CLASSIFICATION else ()
     return [metrics.metric(name) for name in dict.fromkeys((*record.metrics, *more))]
 
 
 def example_score(record: catalog.Dataset, references: Sequence[str], prediction: str) -> float | None:
-    """One generated text's headline value, 0 to 1; None for BLEU, which a single text has not."""
+    """The headline value of one generated text, 0 to 1; None for BLEU, which has no value for a single text."""
     found = headline(record).example
     return None if found is None else found(list(references), prediction)
 
 
 def example_statistics(record: catalog.Dataset, references: Sequence[str], prediction: str) -> list[float] | None:
-    """What one generated text adds to the sums that the headline value follows from; None where it has a score."""
+    """What one generated text adds to the sums behind the headline value; None if the text has a score of its own."""
     metric = headline(record)
     return None if metric.statistics is None else metric.statistics([list(references)], [prediction])[0].tolist()
 
 
 def headline_statistics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> np.ndarray:
-    """What each prediction adds to the sums that the headline value follows from (`Metric.of_sums`): [E, K].
+    """What each prediction adds to the sums behind the headline value (`Metric.of_sums`): [E, K].
 
-    Of one run's predictions with all templates at once: which answers there are is told by all of them.
+    Pass the predictions of a run with all its templates at once, since they show together which answers there are.
 
     Raises:
-      FlanError: predictions of an earlier version, which lack a field that the metric needs.
+      FlanError: predictions of an earlier version that lack a field that the metric needs.
     """
     if all("statistics" in p for p in predictions):
         return np.array([p["statistics"] for p in predictions], np.float64)
@@ -103,14 +105,14 @@ def headline_statistics(record: catalog.Dataset, predictions: Sequence[Predictio
 
 
 def all_metrics(record: catalog.Dataset, predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Every metric of the dataset over the predictions of one template, as `metrics` gives them (mostly percent)."""
+    """Every metric of the dataset over the predictions of one template, in the metrics' own units (mostly percent)."""
     return _values(record, predictions, _chosen(record, predictions))[0]
 
 
 def _values(
     record: catalog.Dataset, predictions: Sequence[Prediction], chosen: Sequence[int]
 ) -> tuple[dict[str, float], list[str]]:
-    """(every metric's values by key, the keys of those that are 0 because they are undefined)."""
+    """(the values of all metrics by key, the keys of values that are 0 because they are undefined)."""
     found: dict[str, float] = {}
     undefined: list[str] = []
     for metric in all_of(record):
@@ -125,8 +127,8 @@ def headline_share(record: catalog.Dataset, predictions: Sequence[Prediction], s
 
     Args:
       record: the dataset.
-      predictions: of one template.
-      score: how options are ranked.
+      predictions: the predictions of one template.
+      score: the way to score options.
     """
     return _share(record, predictions, _chosen(record, predictions, score))
 
@@ -137,14 +139,14 @@ def _share(record: catalog.Dataset, predictions: Sequence[Prediction], chosen: A
 
 
 def _chosen(record: catalog.Dataset, predictions: Sequence[Prediction], score: str = "sum") -> list[int]:
-    """The options that are chosen; empty where text is generated."""
+    """The numbers of the chosen options; empty if text is generated."""
     return [ranked(p, score) for p in predictions] if record.kind == catalog.CLASSIFICATION else []
 
 
 def _compared(
     record: catalog.Dataset, metric: metrics.Metric, predictions: Sequence[Prediction], chosen: Sequence[int]
 ) -> tuple[list[Any], list[str]]:
-    """(targets, predictions) as the metric takes them."""
+    """(targets, predictions) in the form that the metric takes."""
     if record.kind != catalog.CLASSIFICATION:
         return [metric.target(p, p["references"]) for p in predictions], [p["prediction"] for p in predictions]
     targets, said = [], []
@@ -160,33 +162,36 @@ def _compared(
 def summarize(
     record: catalog.Dataset, test: Mapping[int, Sequence[Prediction]], dev: Mapping[int, Sequence[Prediction]]
 ) -> dict[str, Any]:
-    """The figures of one dataset.
+    """Computes the figures of one dataset.
 
-    Every dataset has a headline `metric`, of which the report shows `mean`, `std`, `best_dev`, `best_dev_template`,
-    `random`, `majority` (None where there is none) and, for each template, `value`; all from 0 to 1. Where options are
-    ranked, a template has the headline value under each way to score, by its name, and `value` is its `sum`;
-    `mean_<way>` are the means of the others. Which way is best on dev is `best_dev_way`: the mean over templates
-    counts, ties go to the first, and test has no say. A prediction line of generated text has `prompt`, `prediction`
-    and `references`, and its example's own `score`, 0 to 1, where the metric has one; for BLEU it has `statistics`,
-    which the corpus adds up. Lines that share a `passage` are not independent.
+    The headline `metric` has `mean`, `std`, `best_dev`, `best_dev_template`, `random`, `majority` (None if there is
+    none), and a `value` for each template, all from 0 to 1. If options are ranked, a template also has the headline
+    value under each way to score, by the way's name; `value` is the one of `sum`, and `mean_<way>` are the means of the
+    others. `best_dev_way` is the way with the highest mean over templates on dev; the first one if several are equal.
+    Test plays no part in that choice.
+
+    A prediction of generated text has `prompt`, `prediction` and `references`, and its own `score` from 0 to 1 if the
+    metric has one. For BLEU it has `statistics`, which are added up over the corpus. Lines that share a `passage` are
+    not independent.
 
     Args:
       record: the dataset.
-      test: predictions on test by template number.
-      dev: predictions on dev by template number; empty where there is no dev set.
+      test: predictions on test, by template number.
+      dev: predictions on dev, by template number; empty if there is no dev set.
 
     Returns:
-      `metric`, the headline's key; `headline_metric`, its name, key and version; `mean` and `std` (sample standard
-      deviation) over templates; `best_dev`, the test figure of the template that is best on dev (ties to the first);
-      `stderr` of one template's figure, of which examples that share a passage count together, a mean over templates
-      (None where a single example has no value); `random`, the
-      figure of answers drawn at random, and `majority`, that of the constant answer that does best; `metrics`, means
-      over templates of all metrics, and `metric_versions`, both by key; `templates`, a list of figures by template,
-      which names as `undefined` the metrics that are 0 because they are not defined, as where an answer or a target
-      never varies.
+      - `metric`: the headline's key; `headline_metric`: its name, key and version.
+      - `mean` and `std`: mean and sample standard deviation over templates.
+      - `best_dev`: the test figure of the template that is best on dev; the first one if several are equal.
+      - `stderr`: the standard error of one template's figure, averaged over templates. Examples that share a passage
+        count together. None if a single example has no value.
+      - `random`: the figure of random answers; `majority`: that of the best constant answer.
+      - `metrics`: means over templates of all metrics; `metric_versions`; both by key.
+      - `templates`: the figures of each template. `undefined` lists metrics that are 0 because they are undefined, for
+        example because no answer or no target ever varies.
 
     Raises:
-      FlanError: there are no predictions on test, or one of their scores is not finite.
+      FlanError: there are no predictions on test, or a score is not finite.
     """
     if not test or not all(test.values()):
         raise FlanError(f"dataset {record.name} has no test predictions, of which figures could be made.")
@@ -237,7 +242,10 @@ def _template(
 
 
 def _stderr(values: Sequence[float], passages: Sequence[str]) -> float | None:
-    """Of a mean, where values of one passage count together (Liang and Zeger 1986); None for a single passage."""
+    """The standard error of a mean; values of one passage count together (Liang and Zeger 1986).
+
+    None for a single passage.
+    """
     groups_E = np.unique(passages, return_inverse=True)[1]
     groups = int(groups_E.max()) + 1
     if groups < 2:
@@ -262,7 +270,7 @@ def _ranked_figures(
 
 
 def _example_values(record: catalog.Dataset, rows: Sequence[Prediction], chosen: Sequence[int]) -> list[float]:
-    """The headline value of each prediction; empty where a single example has none."""
+    """The headline value of each prediction; empty if single examples have none."""
     metric = headline(record)
     if metric.example is None:
         return []
@@ -271,7 +279,7 @@ def _example_values(record: catalog.Dataset, rows: Sequence[Prediction], chosen:
 
 
 def _random(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
-    """The expected figure of options that are drawn at random; without a value of single examples, a mean of draws."""
+    """The expected figure of random options; the mean of several draws if single examples have no value."""
     counts_E = [len(p["options"]) for p in rows]
     if headline(record).example is None:
         rng = np.random.default_rng(0)
@@ -286,7 +294,10 @@ def _random(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
 
 
 def _best_constant(record: catalog.Dataset, rows: Sequence[Prediction]) -> float:
-    """The highest figure of one answer to all: one label; or one place, the last of an example with fewer options."""
+    """The highest figure of a constant answer.
+
+    That is one label, or one place among the options (the last one, for an example with fewer options).
+    """
     if record.labels:
         words_ExN = [p.get("words", p["options"]) for p in rows]
         labels = dict.fromkeys(word for words in words_ExN for word in words)

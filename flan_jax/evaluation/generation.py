@@ -1,4 +1,4 @@
-"""Units whose answers are generated: prompts to texts (paper, section 2.2; greedy decoding)."""
+"""Units whose answers are generated: from prompts to texts by greedy decoding (paper, section 2.2)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 
 
 def generate(generator: Generator, tokenizer: Tokenizer, unit: Unit, joint: str) -> Predictions:
-    """Answers the prompts of a unit greedily and writes the predictions; returns them.
+    """Answers the prompts of a unit greedily, and writes and returns the predictions.
 
     Args:
       generator: the model.
       tokenizer: its vocabulary.
-      unit: of a dataset without options; its protocol says how long prompts and answers are, and where answers end.
+      unit: a unit of a dataset without options. Its protocol limits prompts and answers, and says where answers end.
       joint: what stands between prompt and answer.
 
     Raises:

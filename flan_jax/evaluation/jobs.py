@@ -1,7 +1,7 @@
-"""Evaluation jobs: one checkpoint or several, every step of a run or a run as it goes, one checkpoint a cluster.
+"""Evaluation jobs: one or several checkpoints, all steps of a run, a run in progress, or a checkpoint for each cluster.
 
-A job is a list of runs, each with a column of its own in the report. A run is evaluated by parts, since each cluster
-may have a checkpoint of its own (paper, section 2.2: to evaluate c clusters, c models are tuned).
+A job is a list of runs. Each run is a column of the report. A run has parts, because each cluster may have a checkpoint
+of its own (paper, section 2.2: to evaluate c clusters, c models are tuned).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _LOCK = ".lock"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Datasets that one checkpoint is evaluated on.
+    """Datasets that are evaluated with one checkpoint.
 
     Attributes:
       checkpoint: a checkpoint folder.
-      step: of it.
+      step: the step of the checkpoint.
       datasets: what to evaluate.
     """
 
@@ -47,7 +47,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Folder and step."""
+        """The folder and the step."""
         return f"{user_path(self.checkpoint).name} step {self.step}"
 
 
@@ -56,12 +56,12 @@ class Run:
     """A column of the report.
 
     Attributes:
-      name: its heading.
+      name: the heading.
       output_dir: where its predictions and results go.
       settings: what results depend on.
-      parts: one, or one for each cluster.
-      group: the name of the runs that differ in their seed alone, this one among them; empty for a run of its own.
-      which: of the checkpoints' weights, one of `values.WEIGHTS`.
+      parts: one part, or one for each cluster.
+      group: the name of the group of runs that differ only in their seed; empty for a run without a group.
+      which: which weights of the checkpoints, one of `values.WEIGHTS`.
     """
 
     name: str
@@ -82,22 +82,22 @@ def plan(
     styles: Sequence[str],
     seeds: Sequence[int] = (0,),
 ) -> list[Run]:
-    """The runs of a job.
+    """Lists the runs of a job.
 
     Args:
       checkpoint_path: a checkpoint folder, several, or one for each cluster.
-      step: of the checkpoints; None takes the last, "all" every one that is saved.
-      datasets: names of clusters and datasets; with a checkpoint for each cluster only those in its clusters count.
+      step: the step of the checkpoints; None takes the last, "all" takes every saved step.
+      datasets: names of clusters and datasets. If each cluster has a checkpoint, only datasets in those clusters count.
         None takes all that a checkpoint holds out, or all of those clusters.
-      output_dir: EVAL_OUTPUT_DIR; several runs have folders of their own in it.
-      run_name: the heading of a single run, and what the others' begin with.
+      output_dir: EVAL_OUTPUT_DIR. If there are several runs, each has a folder in it.
+      run_name: the heading of a single run; the headings of several begin with it.
       settings: what results depend on.
-      styles: how records become prompts; a run for each.
-      seeds: of exemplars and shuffled options; of a style that has either a run for each, which are one group.
+      styles: how records become prompts; each style is a run.
+      seeds: seeds of exemplars and shuffled options. If a style has either, each seed is a run, and these are one
+        group.
 
     Raises:
-      FlanError: a seed that stands twice, an unknown name, a checkpoint that is missing, or a dataset without a
-        checkpoint.
+      FlanError: a seed is given twice, a name is unknown, a checkpoint is missing, or a dataset has no checkpoint.
     """
     groups: list[tuple[str, tuple[Part, ...]]] = []
     if isinstance(checkpoint_path, Mapping):
@@ -118,10 +118,10 @@ def plan(
 
 
 def chosen_of(checkpoint: str | AnyPath, datasets: Sequence[str] | None) -> tuple[catalog.Dataset, ...]:
-    """What is evaluated of a checkpoint: datasets by name, or None for all that it holds out.
+    """The datasets to evaluate with a checkpoint: those named, or with None all that it holds out.
 
     Raises:
-      FlanError: an unknown name, no checkpoint, or one that holds nothing out.
+      FlanError: an unknown name, no checkpoint, or a checkpoint that holds nothing out.
     """
     if datasets is not None:
         return tuple(evaluator.select(datasets))
@@ -138,18 +138,18 @@ def columns(
     styles: Sequence[str],
     seeds: Sequence[int] = (0,),
 ) -> list[Run]:
-    """The runs of checkpoints, a column each, by style and seed.
+    """Lists the runs of checkpoints, one for each checkpoint, style and seed.
 
     Args:
-      groups: (heading, parts) of each checkpoint; of a single one the heading is empty.
-      output_dir: see `plan`, as the others.
-      run_name: ...
-      settings: ...
-      styles: ...
-      seeds: ...
+      groups: (heading, parts) of each checkpoint; the heading is empty if there is only one.
+      output_dir: see `plan`.
+      run_name: see `plan`.
+      settings: see `plan`.
+      styles: see `plan`.
+      seeds: see `plan`.
 
     Raises:
-      FlanError: a seed that stands twice.
+      FlanError: a seed is given twice.
     """
     if len(set(seeds)) < len(seeds):
         raise FlanError(f"a seed stands twice in {', '.join(map(str, seeds))}: give each once.")
@@ -168,7 +168,7 @@ def columns(
 
 
 def of_step(run: Run, step: int) -> Run:
-    """A run of one of the steps of a training run, which share a report."""
+    """The run for one step of a training run. All steps share a report."""
     group = f"{run.group} step {step}" if run.group else ""
     return dataclasses.replace(
         run, name=f"{run.name} step {step}", output_dir=run.output_dir / f"step_{step}", group=group
@@ -192,7 +192,7 @@ def _a_part_each(
 
 
 def _steps(path: str, step: int | str | None) -> list[int]:
-    Manifest.load(path)  # says what to do where there is no checkpoint at all
+    Manifest.load(path)  # reports a folder without any checkpoint
     saved = choosing.steps(path)
     if not saved:
         raise FlanError(f"no checkpoint in {path}: checkpoints/ holds no step yet.")
@@ -214,14 +214,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a run, part by part, and writes predictions and results.json.
 
-    Another job on the same folder is waited for; what it has done is not done again.
+    If another job works on the same folder, this one waits for it, and then does not repeat its work.
 
     Args:
       run: what to evaluate.
       prepared_dir: where `flan_jax.prepare` wrote dev and test examples.
       mesh: where rows and parameters are laid out.
-      allow_seen: score datasets that are not held out too, labelled so.
-      generate: evaluate the datasets without options too.
+      allow_seen: whether to score datasets that are not held out too; they are labelled as seen.
+      generate: whether to evaluate the datasets without options too.
       progress: called with (unit, done, total).
 
     Returns:
@@ -229,7 +229,7 @@ def evaluate(
 
     Raises:
       FlanError: bad input.
-      NoResultError: see `evaluator.evaluate`; of several parts, it is so for all.
+      NoResultError: see `evaluator.evaluate`; if there are several parts, only if it holds for all.
     """
     found, errors = [], []
     with alone(run.output_dir):
@@ -257,7 +257,7 @@ def evaluate(
                     allow_seen=allow_seen,
                     progress=progress,
                 )
-            except evaluator.NoResultError as error:  # other clusters have checkpoints of their own
+            except evaluator.NoResultError as error:  # other clusters have their own checkpoints
                 results = error.results
                 errors.append(error)
             found.append(results)
@@ -271,7 +271,7 @@ def evaluate(
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The results of a checkpoint for each cluster as those of one run."""
+    """Joins the results of one checkpoint for each cluster into those of one run."""
     datasets = {name: figures for part in parts for name, figures in part["datasets"].items()}
     invalid = [one for part in parts for one in part["invalid"]]
     joints = {part["joint"] for part in parts}
@@ -295,7 +295,10 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def alone(output_dir: AnyPath) -> Iterator[None]:
-    """Keeps other jobs out of a folder; one that died has left it. Where nothing came of the job, no folder stays."""
+    """Keeps other jobs out of a folder.
+
+    A job that died no longer counts. If the job produced nothing, the folder is removed.
+    """
     if not distributed.is_primary():
         yield
         return
@@ -320,15 +323,15 @@ def follow(
     poll_seconds: float = 30.0,
     patience_seconds: float = 3600.0,
 ) -> list[int]:
-    """Calls `evaluate_step` with each step of a training run as it is saved, until the run has reached its last.
+    """Calls `evaluate_step` with each step that a training run saves, until the run has reached its last step.
 
-    Steps that were deleted before their turn are passed over: the newest is always the next one.
+    It always takes the newest step next. Steps that were deleted before their turn are skipped.
 
     Args:
       model_dir: MODEL_DIR of the run, which may not have begun.
       evaluate_step: evaluates a saved step.
-      poll_seconds: between two looks.
-      patience_seconds: for so long without a new step it waits, then takes the run for dead.
+      poll_seconds: seconds between two looks.
+      patience_seconds: after so many seconds without a new step, the run counts as dead.
 
     Returns:
       The steps that were evaluated.
@@ -356,6 +359,6 @@ def follow(
 
 
 def _last_step(model_dir: str) -> int:
-    """The step at which a training run will end; 0 for a checkpoint that was converted."""
+    """The step at which a training run will end; 0 for a converted checkpoint."""
     history = Manifest.load(model_dir).history
     return int(history[-1].get("steps", 0)) if history else 0

@@ -1,7 +1,7 @@
-"""What a score is called: zero-shot or few-shot, of a dataset that was held out, seen, or neither for sure.
+"""Labels of scores: zero-shot or few-shot, and held out, seen or unknown.
 
-One label, of the style that asked and the status that the checkpoint's manifest gives, stands in tables, pages, JSON
-and plots: "zero-shot, held out", "few-shot (5), held out", "zero-shot, seen", "few-shot (5), unknown".
+The style gives the first part, the checkpoint's manifest the second. Tables, pages, JSON and plots show the same label:
+"zero-shot, held out", "few-shot (5), held out", "zero-shot, seen", "few-shot (5), unknown".
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from flan_jax.checkpoint.manifest import Manifest
 HELD_OUT = "held out"
 SEEN = "seen"
 UNKNOWN = "unknown"
-MIXED = "mixed"  # of several scores that differ
+MIXED = "mixed"  # the label of several scores that differ
 
 _STATUSES = (HELD_OUT, SEEN, UNKNOWN, MIXED)
-_EARLIER = {"zero-shot, held out": HELD_OUT}  # said of every style
+_EARLIER = {"zero-shot, held out": HELD_OUT}  # earlier versions used these words for every style
 
 
 def status(record: catalog.Dataset, manifest: Manifest) -> str:
-    """Whether a checkpoint was tuned on a dataset's clusters, by the paper's rule: "held out", "seen" or "unknown".
+    """Whether a checkpoint was tuned on a dataset's cluster, by the paper's rule: "held out", "seen" or "unknown".
 
-    Where the dataset's cluster is not known, or one of those it was tuned on, or not all of what it was tuned on, only
-    "seen" can be said for sure: of the dataset itself, and of a cluster that was seen anyway.
+    It is "unknown" if the dataset's cluster or part of what the model was tuned on is unknown, unless the dataset or
+    its cluster was certainly seen.
     """
     trained = manifest.trained_clusters
     if trained is not None and catalog.is_held_out(record, trained):
@@ -37,7 +37,7 @@ def status(record: catalog.Dataset, manifest: Manifest) -> str:
 
 
 def shots(style: styles.TextStyle) -> str:
-    """ "zero-shot", or "few-shot (5)" for up to five exemplars."""
+    """ "zero-shot", or for example "few-shot (5)" for up to five exemplars."""
     return f"few-shot ({style.shots})" if style.shots else "zero-shot"
 
 
@@ -52,11 +52,11 @@ def label(style: styles.TextStyle, found: str) -> str:
 
 
 def of_figures(figures: Mapping[str, Any], style: styles.TextStyle) -> str:
-    """The label of a dataset's figures, those of earlier versions too, whose status said "zero-shot" of few-shot runs.
+    """The label of a dataset's figures. Earlier versions wrote "zero-shot" for few-shot runs too; that is corrected.
 
     Args:
-      figures: of a dataset or a cluster, as results.json has them.
-      style: of the run.
+      figures: the figures of a dataset or a cluster in results.json.
+      style: the run's style.
     """
     found = figures.get("status")
     found = _EARLIER.get(found, found)
@@ -64,7 +64,7 @@ def of_figures(figures: Mapping[str, Any], style: styles.TextStyle) -> str:
 
 
 def joint(labels: Iterable[str]) -> str:
-    """The label of a mean: theirs where all are the same; otherwise "mixed" in what differs."""
+    """The label of a mean: the common label, with "mixed" in each part that differs."""
     parts = [one.rpartition(", ") for one in labels]
     asked, found = {head for head, _, _ in parts}, {tail for _, _, tail in parts}
     heads = asked.pop() if len(asked) == 1 else MIXED
@@ -73,6 +73,6 @@ def joint(labels: Iterable[str]) -> str:
 
 
 def status_of(words: str) -> str:
-    """The status in a label: "held out", "seen", "unknown" or "mixed"; empty where the text is no label."""
+    """The status in a label: "held out", "seen", "unknown" or "mixed"; empty if the text is no label."""
     tail = words.rpartition(", ")[2]
     return tail if tail in _STATUSES and (tail != words or words == MIXED) else ""

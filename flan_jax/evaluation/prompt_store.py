@@ -1,14 +1,14 @@
-"""Prompts of an evaluation, rendered and tokenized once, and read from then on.
+"""A store of rendered and tokenized prompts of an evaluation, so that they are only made once.
 
     PREPARED_DIR/trees/<vocabulary>[_<style>]/<dataset>/<split>_t<template>_<limits>.trees
 
-A file holds what `ranking.render` gives for a unit, and is bound to all that this depends on: vocabulary, protocol and
-template, exemplars, seed, records, joint, the limits, the versions of what tokenizes. What a user chooses for an
-evaluation is part of a file's name, so that evaluations of other limits lie side by side; what has changed underneath,
-such as records or templates, makes a file stale, and its unit is rendered anew and takes its place.
+A file holds what `ranking.render` gives for a unit. It is bound to everything that this depends on: vocabulary,
+protocol and template, exemplars, seed, records, joint, limits, and the versions of the code that tokenizes. The limits
+that a user chooses are part of the file's name, so evaluations with other limits do not disturb each other. If anything
+else has changed, such as records or templates, the file is stale; its unit is rendered again and replaces it.
 
-`python -m flan_jax.prepare --evaluate` fills the store, on a machine without an accelerator; an evaluation adds what it
-has to tokenize itself. Where nothing can be written, it goes on without.
+`python -m flan_jax.prepare --evaluate` fills the store on a machine without an accelerator. An evaluation adds what it
+has to tokenize itself. If nothing can be written, the evaluation goes on without the store.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Records:
     """The prepared records of a dataset, and what makes their text.
 
     Attributes:
-      builder: of the text.
-      splits: (name, records) of "test" and "dev", or of dev alone.
-      of_test: dev records that are not among these, since they are test records too.
+      builder: makes the text.
+      splits: (name, records) of "test" and "dev", or only of dev.
+      of_test: how many dev records were left out because they are test records too.
     """
 
     builder: ExampleBuilder
@@ -61,18 +61,18 @@ def read_records(
     max_dev_examples: int | None,
     seed: int,
 ) -> Records:
-    """Reads what is evaluated of a dataset.
+    """Reads the records of a dataset for an evaluation.
 
     Args:
-      prepared_dir: what `flan_jax.prepare` wrote.
+      prepared_dir: the folder that `flan_jax.prepare` wrote.
       asked: the dataset's protocol.
       tokenizer: the model's vocabulary.
-      max_examples: test records, the first ones; None for all.
-      max_dev_examples: dev records.
-      seed: of exemplars and shuffled options.
+      max_examples: how many test records to read, from the first; None for all.
+      max_dev_examples: how many dev records to read.
+      seed: the seed of exemplars and shuffled options.
 
     Raises:
-      FlanError: nothing was prepared, or it is not as it was; see `data.examples.read`.
+      FlanError: nothing was prepared, or the files have changed; see `data.examples.read`.
     """
     name = asked.record.name
     test = example_files.read(prepared_dir, name, example_files.TEST, max_examples)
@@ -84,21 +84,21 @@ def read_records(
 def read_dev(
     prepared_dir: str | AnyPath, asked: Protocol, tokenizer: Tokenizer, max_dev_examples: int | None, seed: int
 ) -> Records:
-    """Reads the dev records of a dataset, and none that is a test record too.
+    """Reads the dev records of a dataset, without those that are test records too.
 
-    A source may hold a record twice, in two splits. What counts is the id, the content, and the words that a prompt
-    shows, so that another answer, spelling or spacing does not let a test record in, nor does a pair of sentences the
-    other way round. Of the test records nothing else is looked at, and none is given.
+    A source may hold a record in two splits. Records count as the same if they have the same id, the same content, or
+    show the same words in a prompt. So a test record does not get in with another answer, spelling or spacing, or as a
+    pair of sentences in the other order. Nothing else of the test records is used, and none is returned.
 
     Args:
-      prepared_dir: what `flan_jax.prepare` wrote.
+      prepared_dir: the folder that `flan_jax.prepare` wrote.
       asked: the dataset's protocol.
       tokenizer: the model's vocabulary.
-      max_dev_examples: the first so many; None for all.
-      seed: of exemplars and shuffled options.
+      max_dev_examples: how many records to read, from the first; None for all.
+      seed: the seed of exemplars and shuffled options.
 
     Raises:
-      FlanError: there is no dev record, nothing was prepared, or it is not as it was; see `data.examples.read`.
+      FlanError: there is no dev record, nothing was prepared, or the files have changed; see `data.examples.read`.
     """
     name = asked.record.name
     dev = example_files.read(prepared_dir, name, example_files.DEV)
@@ -125,16 +125,16 @@ def read_dev(
 
 
 def _test_rows(prepared_dir: str | AnyPath, name: str) -> list[dict[str, Any]]:
-    """Test records of a dataset and all its variants; none where the source has no test split."""
+    """The test records of a dataset and all its variants; none if the source has no test split."""
     if not example_files.has(prepared_dir, name, example_files.TEST):
         return []
     return example_files.read(prepared_dir, catalog.whole(name), example_files.TEST)
 
 
 def _shown_key(fields: Mapping[str, Any], shown: Iterable[str]) -> int:
-    """Of the words that a prompt shows of a record, less its answer, in whichever order its texts stand.
+    """A key of the words that a prompt shows of a record without its answer, whatever the order of its texts.
 
-    A text without words, such as a smile or three dots, counts as it is written.
+    A text without words, such as a smiley or three dots, counts as it is written.
     """
     texts = content.texts_of([fields.get(name, "") for name in shown] + [fields.get(OPTIONS, [])])
     words = sorted(content.normalized_words(text) or text.split() for text in texts)
@@ -150,7 +150,9 @@ def _builder(prepared_dir: str | AnyPath, asked: Protocol, tokenizer: Tokenizer,
                 f"({tokenizer.fingerprint[:8]}): prepare it for this one under another name."
             )
         if style != styles.PAPER:
-            raise FlanError(f"{name} was written by a chat template, and is asked so alone: style {style.name} is not.")
+            raise FlanError(
+                f"{name} was written by a chat template, and has no other style: leave style {style.name} out."
+            )
     pool = example_files.read(prepared_dir, name, example_files.EXEMPLARS) if style.shots else []
     shown = {name for number in asked.forward for name in asked.shown_fields(number)}
     drawn = [(row["id"], row["fields"]) for row in pool if _is_usable(row["fields"], shown, asked.ranked)]
@@ -169,8 +171,8 @@ class PromptStore:
     """The rendered units of one vocabulary in a PREPARED_DIR.
 
     Attributes:
-      read: units that were there.
-      made: units that were rendered.
+      read: how many units were found.
+      made: how many units were rendered.
     """
 
     def __init__(
@@ -181,12 +183,13 @@ class PromptStore:
         *,
         must_write: bool = False,
     ) -> None:
-        """Args.
+        """Opens the store.
 
-        prepared_dir: where it lies.
-        tokenizer: the vocabulary.
-        say: called with a line where files are stale or cannot be written, once for each; None prints it.
-        must_write: a file that cannot be written is an error.
+        Args:
+          prepared_dir: where it is.
+          tokenizer: the vocabulary.
+          say: called with a line, once for each reason, if files are stale or cannot be written; None prints it.
+          must_write: whether a file that cannot be written is an error.
         """
         self._folder, self._tokenizer = user_path(prepared_dir) / "trees", tokenizer
         self._say = say or _print
@@ -196,16 +199,16 @@ class PromptStore:
         self.read, self.made = 0, 0
 
     def rendered(self, unit: Unit, joint: str, max_length: int, names: Sequence[str] = ()) -> ranking.Rendered:
-        """A unit as `ranking.render` gives it.
+        """A unit as `ranking.render` gives it, from the store if possible.
 
         Args:
-          unit: of a dataset with options.
+          unit: a unit of a dataset with options.
           joint: what stands between prompt and option.
-          max_length: longest prompt with its longest option that the scorer takes, in tokens.
+          max_length: most tokens of a prompt with its longest option that the scorer takes.
           names: further ways to score that are asked for (`flan_jax.ways`).
 
         Raises:
-          FlanError: it cannot be written, and has to be.
+          FlanError: it must be written and cannot be.
         """
         readings = ways.readings(names)
         limits = {"joint": joint, "max_length": max_length, "readings": [reading.key for reading in readings]}
@@ -243,7 +246,7 @@ class PromptStore:
         return folder / f"{unit.split}_t{unit.number}_{_digest(chosen)[:12]}.trees"
 
     def _key(self, unit: Unit, limits: Mapping[str, Any]) -> dict[str, Any]:
-        """All that the rendered unit depends on."""
+        """Everything that the rendered unit depends on."""
         return {
             "version": [VERSION, ways.VERSION],
             "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
@@ -299,18 +302,18 @@ def prepare(
     """Fills the store with the units of a dataset whose options are ranked.
 
     Args:
-      prepared_dir: what `flan_jax.prepare` wrote.
+      prepared_dir: the folder that `flan_jax.prepare` wrote.
       asked: the dataset's protocol.
       tokenizer: the model's vocabulary.
       joint: what stands between prompt and option.
-      max_length: longest prompt with its longest option that the scorer takes, in tokens.
-      max_examples: test records; None for all.
-      max_dev_examples: dev records.
-      seed: of exemplars and shuffled options.
+      max_length: most tokens of a prompt with its longest option that the scorer takes.
+      max_examples: how many test records to use; None for all.
+      max_dev_examples: how many dev records to use.
+      seed: the seed of exemplars and shuffled options.
       names: further ways to score that are asked for (`flan_jax.ways`).
 
     Returns:
-      {"dataset", "units", "kept": of them, those that were there, "prompts", "left_out", "tokens"}.
+      {"dataset", "units", "kept", "prompts", "left_out", "tokens"}; "kept" counts the units that were there before.
 
     Raises:
       FlanError: nothing was prepared, or the store cannot be written.

@@ -1,4 +1,4 @@
-"""Where a result comes from: libraries, code, device, data, wordings, and what it cost."""
+"""Where a result comes from: libraries, code, device, data and wordings; and what it cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flan_jax import content
 from flan_jax.revision import code_revision
 from flan_jax.templates import Template
 
-# What a result may depend on.
+# The libraries that a result may depend on.
 LIBRARIES: tuple[str, ...] = (
     "jax",
     "jaxlib",
@@ -35,7 +35,7 @@ UNKNOWN = "unknown"
 
 
 class Trees(Protocol):
-    """A prompt's tokens and its options'; see `scoring.trees.Tree`."""
+    """The tokens of a prompt and its options; see `scoring.trees.Tree`."""
 
     prefix: Sequence[int]
     trunk: Sequence[int]
@@ -47,7 +47,7 @@ class Trees(Protocol):
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """The versions of this package, of Python and of the libraries that are installed."""
+    """The versions of this package, of Python and of the installed libraries that matter."""
     found = {"flan-jax": flan_jax.__version__, "python": platform.python_version()}
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def device() -> dict[str, Any]:
-    """What computes: {"platform", "kind", "count", "processes"}."""
+    """The device that computes: {"platform", "kind", "count", "processes"}."""
     devices = jax.devices()
     return {
         "platform": devices[0].platform,
@@ -67,10 +67,10 @@ def device() -> dict[str, Any]:
 
 
 def of_run(seed: int) -> dict[str, Any]:
-    """{"versions", "code", "device", "seed"} of an evaluation.
+    """Where an evaluation comes from: {"versions", "code", "device", "seed"}.
 
     Args:
-      seed: of exemplars and shuffled options.
+      seed: the seed of exemplars and shuffled options.
     """
     return {"versions": versions(), "code": code_revision(), "device": device(), "seed": seed}
 
@@ -79,7 +79,7 @@ def of_run(seed: int) -> dict[str, Any]:
 
 
 def of_data(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """{split: {"records", "digest"}}: the digest is that of the records' hashes, of those that were evaluated."""
+    """The records that were evaluated: {split: {"records": how many, "digest": of their hashes}}."""
     return {
         split: {"records": len(found), "digest": content.digest(row["hash"] for row in found)}
         for split, found in rows.items()
@@ -88,12 +88,12 @@ def of_data(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
 
 
 def with_templates(figures: dict[str, Any], templates: Sequence[Template], keys: Mapping[int, str]) -> dict[str, Any]:
-    """A dataset's figures, each template's with the text that was shown and the key of its test predictions.
+    """Adds to each template's figures the text that was shown and the key of its test predictions.
 
     Args:
       figures: see `figures.summarize`.
-      templates: of the dataset.
-      keys: of the test predictions' files by template, as their first lines have them.
+      templates: the dataset's templates.
+      keys: the keys of the test predictions' files, by template; each file's first line has its key.
     """
     listed = [
         one
@@ -113,7 +113,7 @@ class _Cost:
 
 
 class Costs:
-    """Wall time and tokens of each dataset, as an evaluation goes."""
+    """Wall time and tokens of each dataset, counted while an evaluation runs."""
 
     def __init__(self) -> None:
         self._of: dict[str, _Cost] = {}
@@ -123,7 +123,11 @@ class Costs:
 
     @contextlib.contextmanager
     def over(self, names: Collection[str]) -> Iterator[None]:
-        """Around work on units of some datasets, a name each; the time is shared out over them evenly."""
+        """A block of work on units. Its time is divided evenly among them.
+
+        Args:
+          names: for each unit, the name of its dataset.
+        """
         began = time.perf_counter()
         try:
             yield
@@ -133,11 +137,11 @@ class Costs:
                 self._cost(name).seconds += spent / len(names)
 
     def reused(self, name: str) -> None:
-        """Counts a unit whose predictions were there."""
+        """Counts a unit whose predictions were there already."""
         self._cost(name).reused += 1
 
     def trees(self, name: str, trees: Iterable[Trees]) -> None:
-        """Counts the tokens of a unit's prompts and options, prompts once."""
+        """Counts the tokens of a unit's prompts and options; each prompt counts once."""
         cost = self._cost(name)
         cost.units += 1
         cost.tokens += sum(len(t.prefix) + len(t.trunk) + sum(map(len, t.branches)) for t in trees)
@@ -149,7 +153,11 @@ class Costs:
         cost.tokens += tokens
 
     def of(self, name: str) -> dict[str, Any]:
-        """{"seconds", "tokens", "units": computed, "reused": taken from an earlier job, "device"}."""
+        """The cost of a dataset.
+
+        Returns:
+          {"seconds", "tokens", "units": how many were computed, "reused": how many came from an earlier job, "device"}.
+        """
         cost, where = self._cost(name), device()
         return {
             "seconds": round(cost.seconds, 3),

@@ -1,4 +1,4 @@
-"""Units whose options are ranked by their likelihoods: prompts to trees, scores to predictions."""
+"""Units whose options are ranked by their likelihoods: from prompts to trees, from scores to predictions."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from flan_jax.scoring.scorer import OptionScores, Scorer
 from flan_jax.scoring.trees import Tree, UnscorableError, build_tree, share_prefix
 
 CANNOT_ASK = (UnusableError, trimming.TooLongError, UnscorableError, styles.TooManyOptionsError)
-_BESIDE = 3  # most tokens that stand beside a prompt and what is scored: BOS, the joint, EOS
+_BESIDE = 3  # most tokens besides a prompt and what is scored: BOS, the joint and EOS
 
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """A unit that waits to be scored.
+    """A unit that is ready to be scored.
 
     Attributes:
       unit: the unit.
-      lines: its predictions, without their scores.
-      trees: a tree for each.
-      further: by the key of a reading (`flan_jax.ways`), each line's trees, whose branches are in the options' order.
-      left: examples that cannot be asked, which have none of these.
+      lines: its predictions, without scores.
+      trees: a tree for each line.
+      further: the trees of each reading (`flan_jax.ways`) by its key: for each line, trees with branches in the
+        options' order.
+      left: examples that cannot be asked; they have no line and no trees.
     """
 
     unit: Unit
@@ -42,7 +43,7 @@ class Rendered:
 
     @property
     def of_readings(self) -> list[Tree]:
-        """The trees of readings, each once."""
+        """The trees of all readings, each once."""
         return list(dict.fromkeys(t for lines in self.further.values() for trees in lines for t in trees))
 
 
@@ -53,10 +54,10 @@ def render(
 
     Args:
       tokenizer: the model's vocabulary.
-      unit: of a dataset with options.
+      unit: a unit of a dataset with options.
       joint: what stands between prompt and option.
-      max_length: longest prompt with its longest option that the scorer takes, in tokens.
-      readings: what is scored beside prompts and options.
+      max_length: most tokens of a prompt with its longest option that the scorer takes.
+      readings: what is scored besides prompts and options.
     """
     lines: list[Any] = []
     trees: list[Any] = []
@@ -80,7 +81,7 @@ def render(
             further[key].append(found)
         line = unit.line(row, prompt.inputs, example.shots, prompt.cut_tokens)
         line |= {"options": list(scored), "answer": options.index(answer)}
-        if asked.style.words == styles.GPT3:  # the metrics know the dataset's own words, which stand in the same order
+        if asked.style.words == styles.GPT3:  # metrics use the dataset's own words, in the same order
             line["words"] = list(row["fields"][templates.OPTIONS])
         elif asked.style.lettered_options:
             line["words"] = options
@@ -114,7 +115,7 @@ def _further_trees(
     max_length: int,
     readings: Sequence[ways.Reading],
 ) -> dict[str, list[Tree]]:
-    """The trees of a record's further readings, by key."""
+    """The trees of a record's further readings, by the reading's key."""
     if not readings:
         return {}
     asked, has_bos = unit.builder.protocol, tokenizer.bos_id is not None
@@ -140,20 +141,20 @@ def _further_trees(
     }
 
 
-Known = dict[bytes, tuple[float, ...] | None]  # log-likelihoods of a reading's trees by their digest
+Known = dict[bytes, tuple[float, ...] | None]  # log-likelihoods of readings' trees, by the trees' digests
 
 
 def rank(scorer: Scorer, waiting: Sequence[Rendered], known: Known | None = None) -> list[Predictions | InvalidError]:
-    """Scores units together, so that batches are full, and writes their predictions.
+    """Scores several units together, so that batches are full, and writes their predictions.
 
     Args:
-      scorer: the scoring engine.
-      waiting: units, those of a dataset one after another.
-      known: what was found for the trees of readings, which recur from template to template. It is added to, and what
-        is not of the last unit's dataset is forgotten.
+      scorer: the scorer.
+      waiting: the units; those of a dataset stand together.
+      known: scores of readings' trees, which recur from template to template. The call adds its own and drops those
+        that do not belong to the last unit's dataset.
 
     Returns:
-      The predictions of each unit; or, where a score is NaN or infinite, which, and then nothing is written of it.
+      For each unit its predictions, or an error if a score is NaN or infinite. Nothing is written for such a unit.
     """
     every = iter(_scored(scorer, [tree for rendered in waiting for tree in rendered.trees]))
     known = {} if known is None else known
@@ -188,7 +189,7 @@ def rank(scorer: Scorer, waiting: Sequence[Rendered], known: Known | None = None
 
 
 def _digest(tree: Tree) -> bytes:
-    """Identifies a tree by what its scores depend on."""
+    """Identifies a tree by everything that its scores depend on."""
     tokens = (tree.prefix + tree.trunk, tree.branches, tree.unscored)
     return hashlib.blake2b(repr(tokens).encode(), digest_size=16).digest()
 
@@ -205,5 +206,5 @@ def _scores(line: Mapping[str, Any], score: OptionScores) -> dict[str, list[floa
         "loglikelihood": list(score.loglikelihood),
         "tokens": list(score.tokens),
         "bytes": list(score.num_bytes),
-        "characters": [len(option) for option in line["options"]],  # code points, as lm-evaluation-harness counts them
+        "characters": [len(option) for option in line["options"]],  # code points, as in lm-evaluation-harness
     }

@@ -1,9 +1,9 @@
-"""Whether a figure is of the same dev examples over all starts of a run; otherwise its steps cannot be compared.
+"""Checks that a figure is measured on the same dev examples in all starts of a run. Otherwise steps cannot be compared.
 
     MODEL_DIR/eval/figures.json: {figure: {"digest", "changed_at": a step, or null}}
 
-A start may name other datasets, more examples or another style. Its figures are then right, each by itself, and a
-curve has a bend; but the best step of such a figure says nothing.
+A later start may name other datasets, more examples or another style. Each figure is then still right, but a curve has
+a bend, and the best step of such a figure means nothing.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ def digest(records: Iterable[Records]) -> str:
 
 
 def changed(folder: AnyPath, digests: Mapping[str, str], first_step: int) -> dict[str, int]:
-    """The figures that were of other examples before, with the step from which on they are of these.
+    """The figures that were measured on other examples before.
 
     Args:
       folder: MODEL_DIR/eval.
-      digests: of this start's figures.
+      digests: digests of this start's figures.
       first_step: steps taken before this start.
+
+    Returns:
+      {figure: the step from which on it is measured on these examples}.
     """
     before, found = _read(folder / FILE) if first_step else {}, {}
     for name, own in digests.items():
@@ -48,12 +51,12 @@ def changed(folder: AnyPath, digests: Mapping[str, str], first_step: int) -> dic
 
 
 def keep(folder: AnyPath, digests: Mapping[str, str], changes: Mapping[str, int], first_step: int) -> None:
-    """Writes what later starts compare with; one process does, when the first figures of a start are there.
+    """Writes what later starts compare with. One process calls it when a start has its first figures.
 
     Args:
       folder: MODEL_DIR/eval.
-      digests: of this start's figures.
-      changes: what `changed` gave.
+      digests: digests of this start's figures.
+      changes: the result of `changed`.
       first_step: steps taken before this start.
     """
     before = _read(folder / FILE) if first_step else {}
@@ -64,6 +67,6 @@ def keep(folder: AnyPath, digests: Mapping[str, str], changes: Mapping[str, int]
 def _read(path: AnyPath) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):  # what cannot be written either is said when it is written
+    except (OSError, ValueError):  # if it cannot be written either, that is reported then
         return {}
     return {name: one for name, one in found.items() if isinstance(one, dict)} if isinstance(found, dict) else {}

@@ -1,10 +1,10 @@
-"""One unit of evaluation, (dataset, split, template): its prompts, and the file of its predictions.
+"""A unit of evaluation, (dataset, split, template): its prompts, and the file of its predictions.
 
-The file is JSON lines, written whole or not at all. Its first line binds it by a digest to all that decides what is
-predicted (the protocol, the weights, the vocabulary, the engine, the template's text, the examples and the settings),
-so that an interrupted job goes on where it stopped and a stale file never answers. It also names the examples that
-could not be asked, and has a digest of the lines: where one was edited, damaged or cut off, the whole unit is done
-anew, and a line says so.
+The file is JSON lines, written whole or not at all. Its first line has a digest of everything that decides the
+predictions: the protocol, the weights, the vocabulary, the engine, the template's text, the examples and the settings.
+So an interrupted job goes on where it stopped, and a stale file is never used. The first line also names the examples
+that could not be asked, and has a digest of the other lines. If a line was edited, damaged or cut off, the whole unit
+is computed again, and a message says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flan_jax.json_lines import bound_lines, read_lines
 
 
 class InvalidError(FlanError):
-    """The model's numbers for a unit are not finite: nothing of its dataset is a result.
+    """The model's numbers for a unit are not finite, so its dataset has no result.
 
     Attributes:
       entry: {"dataset", "split", "template", "example", "reason"}, for the results.
@@ -41,12 +41,12 @@ class InvalidError(FlanError):
 
 @dataclasses.dataclass(frozen=True)
 class Left:
-    """An example that is left out, since it cannot be asked: an option has no tokens, or it is too long.
+    """An example that cannot be asked and is left out: an option has no tokens, or it is too long.
 
     Attributes:
       example: its id.
       template: the number of the template with which it could not be asked.
-      reason: in one line.
+      reason: why, in one line.
     """
 
     example: Any
@@ -56,24 +56,27 @@ class Left:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What became of the examples of a unit.
+    """The predictions of a unit, and the examples without one.
 
     Attributes:
-      lines: a prediction for each that was asked.
-      left: those that were left out.
+      lines: a prediction for each example that was asked.
+      left: the examples that were left out.
     """
 
     lines: list[dict[str, Any]]
     left: tuple[Left, ...] = ()
 
     def without(self, left: Sequence[Left]) -> Predictions:
-        """The predictions less further examples."""
+        """The predictions without some further examples."""
         own = {one.example for one in self.left}
         more = {one.example: one for one in left if one.example not in own}
         return Predictions([line for line in self.lines if line["id"] not in more], (*self.left, *more.values()))
 
     def without_prompts(self) -> Predictions:
-        """What figures are computed from. The file has the prompts, which with exemplars are most of a run's memory."""
+        """The predictions without their prompts.
+
+        Figures do not need them, and with exemplars they are most of a run's memory.
+        """
         lines = [{name: value for name, value in line.items() if name != "prompt"} for line in self.lines]
         return Predictions(lines, self.left)
 
@@ -90,10 +93,10 @@ class Unit:
     Attributes:
       builder: makes the examples of its dataset.
       split: "test" or "dev".
-      number: of the template.
-      rows: the records, as `data.examples.read` gives them.
-      rows_digest: of these.
-      key: digest of all that the predictions depend on.
+      number: the number of the template.
+      rows: the records, as `data.examples.read` returns them.
+      rows_digest: a digest of the records.
+      key: a digest of everything that the predictions depend on.
       path: the file of the predictions.
     """
 
@@ -116,16 +119,16 @@ class Unit:
         bound: Sequence[Any],
         digest_of_rows: str | None = None,
     ) -> Unit:
-        """A unit with its key.
+        """Makes a unit with its key.
 
         Args:
           builder: makes the examples of its dataset.
           split: "test" or "dev".
-          number: of the template.
+          number: the number of the template.
           rows: the records.
           output_dir: EVAL_OUTPUT_DIR.
           bound: what predictions depend on besides protocol, text and records: weights, vocabulary, engine, joint.
-          digest_of_rows: `rows_digest`, where it is known: all templates of a split have the same.
+          digest_of_rows: `rows_digest`, if it is known already. All templates of a split have the same.
         """
         asked = builder.protocol
         of_rows = rows_digest(rows) if digest_of_rows is None else digest_of_rows
@@ -140,14 +143,14 @@ class Unit:
         return self.builder.record.name, self.split, self.number
 
     def kept(self) -> Predictions | None:
-        """The predictions of an earlier job, where they are as they were written and bound to the same key."""
+        """The predictions of an earlier job, if they have the same key and have not been changed since."""
         try:
             header, *lines = read_lines(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except IsADirectoryError as error:
             raise FlanError(f"{self.path} is a folder, where a file of predictions belongs: move it away.") from error
-        except ValueError:  # edited, no JSON, no UTF-8, empty, or with NaN
+        except ValueError:  # edited, not JSON, not UTF-8, empty, or with NaN
             if distributed.is_primary():
                 print(f"{self.path} was edited, damaged or cut off: predicted anew.", flush=True)
             return None
@@ -157,7 +160,7 @@ class Unit:
         return found if len(found.lines) + len(found.left) == len(self.rows) else None
 
     def write(self, predictions: Predictions) -> None:
-        """Writes the predictions, in one process."""
+        """Writes the predictions. Only one process writes."""
         if distributed.is_primary():
             header: dict[str, Any] = {"key": self.key, "examples": len(predictions.lines)}
             if predictions.left:
@@ -165,9 +168,9 @@ class Unit:
             write_atomic(self.path, bound_lines(header, predictions.lines, str(self.path)))
 
     def prompt(self, tokenizer: Tokenizer, row: Mapping[str, Any]) -> tuple[trimming.Fitted, Example]:
-        """The prompt of a record, cut to the protocol's limit, and the example as it was before.
+        """The prompt of a record, cut to the protocol's limit, and the uncut example.
 
-        What a chat template wrote is never cut, and its tokens have BOS where the template has it.
+        What a chat template wrote is never cut. Its tokens have BOS only if the template writes it.
 
         Raises:
           UnusableError: the record cannot be asked in any way.
@@ -186,7 +189,7 @@ class Unit:
         return trimming.fit(template, example.fields, example.prefix, tokenizer, room, asked.trim), example
 
     def line(self, row: Mapping[str, Any], prompt: str, shots: int, cut_tokens: int) -> dict[str, Any]:
-        """What every prediction of the unit says, whatever was done with the prompt."""
+        """The part of a prediction that does not depend on the model's answer."""
         variant, shared = self.builder.record.variant, row["fields"].get(self.builder.record.passage)
         return {
             "id": row["id"],

@@ -1,9 +1,9 @@
-"""Paths that a user gives, of this machine or of object storage; what is written whole or not at all; our own folder.
+"""Paths on this machine or on object storage, and files that are written whole or not at all.
 
-This is the only room that knows where a path lies. `user_path` gives an object with the interface of pathlib; what
-needs a file of this machine (a memory map, sentencepiece, safetensors, matplotlib) asks `local` for one; what writes
-goes through `whole_file`, `write_atomic`, `whole_folder` and `make_folder`; `alone` keeps other processes out of a
-folder. What the operating system or the storage refuses ends in one line.
+Only this package knows where a path lies. `user_path` returns an object with pathlib's interface. Code that needs a
+file on this machine (a memory map, sentencepiece, safetensors, matplotlib) gets one from `local`. Code that writes uses
+`whole_file`, `write_atomic`, `whole_folder` and `make_folder`. `alone` keeps other processes out of a folder. If the
+operating system or the storage refuses something, the error is one line.
 """
 
 from flan_jax.files.arrays import kvstore, orbax_folder

@@ -1,4 +1,4 @@
-"""Where arrays lie, as Orbax and TensorStore take it: they write and read disks, gs:// and s3:// by themselves."""
+"""Folders in the form of Orbax and TensorStore, which themselves read and write disks, gs:// and s3://."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SCHEMES = ("gs", "s3")
 
 
 def orbax_folder(path: AnyPath) -> epath.Path:
-    """A folder as Orbax takes it.
+    """A folder in the form that Orbax takes.
 
     Raises:
-      FlanError: it lies where arrays cannot be written.
+      FlanError: arrays cannot be written there.
     """
     from etils import epath
 
@@ -27,13 +27,13 @@ def orbax_folder(path: AnyPath) -> epath.Path:
 
 
 def kvstore(path: AnyPath) -> str | dict[str, str]:
-    """A folder as TensorStore takes it: one of object storage by the URL that Orbax has, names as they are.
+    """A folder in the form that TensorStore takes. On object storage it is the same URL that Orbax has.
 
     Raises:
-      FlanError: it lies where arrays cannot be written.
+      FlanError: arrays cannot be written there.
     """
     _refuse(path)
-    # A URL of this machine would have to escape what is no sign of one, such as a blank.
+    # A URL for this machine would have to escape spaces and similar characters.
     return f"{path}/" if isinstance(path, RemotePath) else {"driver": "file", "path": f"{path.absolute()}/"}
 
 

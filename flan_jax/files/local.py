@@ -1,10 +1,12 @@
-"""What lies on object storage, on this machine's disk: staged once, and found again while it is the same there.
+"""Copies of files from object storage on this machine's disk ("staged").
 
-    FLAN_JAX_HOME/staged/<digest of the URL>/...   a file or folder, and what it is of
+A copy is made once, and reused while the original is the same.
 
-It is downloaded aside and renamed, under a lock: processes of one host stage once, and a folder that is half there is
-never used. What has changed on the storage takes the place of what was staged. Removing the folder while no process
-runs gives the room back.
+    FLAN_JAX_HOME/staged/<digest of the URL>/...   a file or folder, and where it comes from
+
+A copy is downloaded beside its place and renamed, under a lock. So the processes of a host stage it once, and a
+half-finished folder is never used. If the original changes, a new copy replaces the old one. To free the disk space,
+remove the folder while no process runs.
 """
 
 from __future__ import annotations
@@ -35,22 +37,24 @@ Progress = Callable[[int, int], None]  # bytes that are there, bytes in all
 
 
 def staging_home() -> Path:
-    """The folder of all that is staged."""
+    """The folder of all staged files."""
     return home() / "staged"
 
 
 def local(given: str | os.PathLike[str] | RemotePath, progress: Progress | None = None) -> Path:
-    """A file or folder on this machine's disk: itself, or what is staged of it.
+    """A file or folder on this machine's disk: itself, or a staged copy of it.
 
-    On object storage it is asked for its version each time (a request; for a folder one for a thousand objects).
+    On object storage, its version is asked for each time. That is one request; for a folder, one for a thousand
+    objects.
 
     Args:
       given: a path as `user_path` takes it.
-      progress: called while it is downloaded.
+      progress: called during the download.
 
     Raises:
-      FileNotFoundError: nothing is there, on object storage.
-      FlanError: the storage cannot be reached, what came is not what was sent, or the disk is full.
+      FileNotFoundError: there is nothing at that URL.
+      FlanError: the download is damaged, or the disk is full.
+      StorageError: the storage cannot be reached.
     """
     path = user_path(given)
     if not isinstance(path, RemotePath):
@@ -64,17 +68,18 @@ def local(given: str | os.PathLike[str] | RemotePath, progress: Progress | None 
 def staged_folder(
     path: RemotePath, marker: str, check: Callable[[Path], Any], progress: Progress | None = None
 ) -> Path:
-    """A folder on this machine's disk that was written by `whole_folder`: staged while its marker file is the same.
+    """A staged copy of a folder that `whole_folder` wrote. It is reused while the folder's marker file is the same.
 
     Args:
-      path: where it lies.
-      marker: the file that identifies its content by digests, and was written last.
-      check: called with the downloaded folder before it is used; raises what is wrong with it.
-      progress: called while it is downloaded.
+      path: where the folder is.
+      marker: the file that identifies the content by digests, and was written last.
+      check: called with the downloaded folder before it is used; raises if something is wrong with it.
+      progress: called during the download.
 
     Raises:
-      FileNotFoundError: there is no marker: nobody has finished writing it.
-      FlanError: the storage cannot be reached, or the check fails.
+      FileNotFoundError: there is no marker, so nobody has finished writing the folder.
+      FlanError: the check fails.
+      StorageError: the storage cannot be reached.
     """
     wanted = (path / marker).read_bytes()
     place = _place(path)
@@ -106,7 +111,7 @@ def _place(path: RemotePath) -> Path:
 def _staged(
     path: RemotePath, folder: RemotePath, found: Mapping[str, dict[str, Any]], progress: Progress | None
 ) -> Path:
-    """What is found below a folder, staged as `path`; the copy of the folder."""
+    """Stages the found files below a folder as `path`, and returns the copy of the folder."""
     versions = {name: _version(info) for name, info in sorted(found.items())}
     place = _place(path)
 
@@ -133,7 +138,7 @@ def _version(info: Mapping[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _replacing(place: Path, path: RemotePath, versions: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder to download into, which takes the place of what was staged. Maps of the old one stay valid."""
+    """A folder to download into, which then replaces the staged one. Memory maps of the old one stay valid."""
     building, old = place / "building", place / "old"
     try:
         with written(place, "stage in"):
@@ -176,7 +181,7 @@ def _download(path: RemotePath, found: Mapping[str, dict[str, Any]], to: Path, p
         return name
 
     to.mkdir(parents=True, exist_ok=True)
-    if odd := [name for name in sizes if {"..", ""} & set(name.split("/"))]:  # they would be written elsewhere
+    if odd := [name for name in sizes if {"..", ""} & set(name.split("/"))]:  # they would be written to another folder
         raise FlanError(f"{path} holds an object {odd[0]!r}, which cannot be a file here: rename it.")
     with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         for name in pool.map(one, sizes):
@@ -186,7 +191,7 @@ def _download(path: RemotePath, found: Mapping[str, dict[str, Any]], to: Path, p
 
 
 def _is_same(file: Path, info: Mapping[str, Any]) -> bool:
-    """Whether a file has the MD5 that the storage says, where it says one."""
+    """Whether a file has the MD5 that the storage reports, if it reports one."""
     if not isinstance(wanted := info.get("md5Hash"), str):
         return True
     with file.open("rb") as opened:

@@ -1,10 +1,10 @@
-"""Keeping other processes out of a folder, wherever it lies.
+"""Locks that keep other processes out of a folder, on disks and on object storage.
 
-On this machine, and on network disks that have locks, the system frees a lock when its process dies. Object storage
-has no locks: there one is an object that is created only where none is (see `RemotePath.create`), and that its holder
-writes anew now and then. Whoever waits takes it over when it has not changed for `STALE_SECONDS` by its own clock, and
-removes it only in the version that it has seen. A holder that was cut off for longer finds another's object in place
-of its own, and ends with an error instead of writing on.
+On this machine, and on network disks with locks, the system frees a lock when its process dies. Object storage has no
+locks. There a lock is an object that is only created if none exists (see `RemotePath.create`), and that its holder
+writes again now and then. A waiting process takes it over if it has not changed for `STALE_SECONDS` by that process's
+own clock, and removes it only in the version that it saw. A holder that was cut off for longer finds another object in
+its place, and ends with an error.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from flan_jax.files.paths import AnyPath
 from flan_jax.files.remote import RemotePath
 from flan_jax.files.writing import make_folder, written
 
-BEAT_SECONDS = 20.0  # between two writings of a lock on object storage
-STALE_SECONDS = 120.0  # a lock that has not changed for so long is a dead process's
-_LOOK_SECONDS = 2.0  # between two looks of one who waits
+BEAT_SECONDS = 20.0  # seconds between two writings of a lock on object storage
+STALE_SECONDS = 120.0  # a lock that has not changed for so long belongs to a dead process
+_LOOK_SECONDS = 2.0  # seconds between two looks while waiting
 
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """Who holds a lock, as far as is known: on this machine's disks nothing is.
+    """The holder of a lock, as far as known. On this machine's disks nothing is known.
 
     Attributes:
       host: its host.
-      pid: its process there.
+      pid: its process on that host.
     """
 
     host: str = ""
@@ -48,7 +48,7 @@ class Held:
 
 
 def create(path: AnyPath, text: str) -> bool:
-    """Writes a file where none is, whole, and says whether it did: of several that try at once one succeeds."""
+    """Writes a file if there is none, and says whether it did. If several try at once, only one succeeds."""
     if isinstance(path, RemotePath):
         return path.create(text.encode())
     make_folder(path.parent)
@@ -66,14 +66,14 @@ def create(path: AnyPath, text: str) -> bool:
 
 @contextlib.contextmanager
 def alone(path: AnyPath, waiting: Callable[[Held], None] = lambda holder: None) -> Iterator[None]:
-    """Holds a lock.
+    """A block that holds a lock.
 
     Args:
-      path: the lock's file; folders above are made.
-      waiting: called once, with the holder, where another process holds it.
+      path: the lock's file; folders above it are made.
+      waiting: called once, with the holder, if another process holds it.
 
     Raises:
-      FlanError: its place cannot be written to; or, at the end, it was lost to another process.
+      FlanError: the file cannot be written; or, at the end, another process has taken the lock.
     """
     if isinstance(path, RemotePath):
         with _alone_remotely(path, waiting):
@@ -109,7 +109,7 @@ def _alone_remotely(path: RemotePath, waiting: Callable[[Held], None]) -> Iterat
                     return
                 path.write_bytes(json.dumps(own | {"beats": beats}).encode())
             except StorageError:
-                continue  # the network may come back; if not, others see a lock that does not change
+                continue  # the network may come back; if not, other processes see a lock that does not change
 
     thread = threading.Thread(target=beat, name="lock", daemon=True)
     thread.start()
@@ -118,7 +118,7 @@ def _alone_remotely(path: RemotePath, waiting: Callable[[Held], None]) -> Iterat
     finally:
         ended.set()
         thread.join()
-        with contextlib.suppress(StorageError):  # one that stays is taken over
+        with contextlib.suppress(StorageError):  # if it stays, it is taken over
             if _token(path) == own["token"]:
                 path.unlink(missing_ok=True)
     if lost.is_set():

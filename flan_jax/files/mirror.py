@@ -1,4 +1,4 @@
-"""Files that grow, such as logs: nothing can be appended to an object, so they grow on a disk of this machine."""
+"""Files that grow, such as logs. Object storage cannot append, so they grow on this machine's disk and are uploaded."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from flan_jax.files.paths import AnyPath, home
 from flan_jax.files.remote import RemotePath
 from flan_jax.files.writing import make_folder, remove_folder
 
-_SHARE = 0.05  # of the time is the most that uploads take: they grow with the files
+_SHARE = 0.05  # uploads take at most this share of the time, since they grow with the files
 
 
 class Mirror:
-    """A folder of this machine whose files are uploaded now and then, each whole, by a thread.
+    """A folder on this machine whose files a thread uploads now and then, each as a whole.
 
-    Of a folder of this machine it is that folder itself, and its methods do nothing. One process at a time writes one.
+    For a folder that is on this machine anyway, it is that folder, and its methods do nothing. Only one process may
+    write it.
 
     Attributes:
       folder: where to write.
     """
 
     def __init__(self, there: AnyPath, names: Sequence[str] = ()) -> None:
-        """Args.
+        """Makes the folder.
 
-        there: where the files belong.
-        names: files that go on; they are fetched.
+        Args:
+          there: where the files belong.
+          names: existing files that go on; they are downloaded.
 
         Raises:
           StorageError: the storage cannot be reached.
@@ -38,7 +40,7 @@ class Mirror:
             self.folder: Path = there
             return
         self.folder = home() / "mirrors" / hashlib.sha256(str(there).encode()).hexdigest()[:20]
-        remove_folder(self.folder)  # of a killed process
+        remove_folder(self.folder)  # from a killed process
         make_folder(self.folder)
         self._pool = futures.ThreadPoolExecutor(1, "mirror")
         self._running: futures.Future[None] | None = None
@@ -51,27 +53,27 @@ class Mirror:
                 continue
 
     def begin(self) -> None:
-        """Uploads in the background what is new, unless that still goes on or went on lately."""
+        """Uploads new content in the background, unless an upload is running or has just ended."""
         if not isinstance(self._there, RemotePath) or (self._running is not None and not self._running.done()):
             return
         if time.monotonic() >= self._rests_until:
-            self._running = self._pool.submit(self._upload)  # if it fails, `wait` tries once more and says so
+            self._running = self._pool.submit(self._upload)  # if it fails, `wait` tries again and reports it
 
     def wait(self) -> None:
-        """Uploads what is new, and returns when all is there.
+        """Uploads new content, and returns when everything is there.
 
         Raises:
-          StorageError: it cannot be written there.
+          StorageError: it cannot be written.
         """
         if isinstance(self._there, RemotePath):
             futures.wait([self._running] if self._running is not None else [])
             self._upload()
 
     def close(self) -> None:
-        """Uploads what is new, ends the thread and removes the folder.
+        """Uploads new content, ends the thread and removes the folder.
 
         Raises:
-          StorageError: it cannot be written there.
+          StorageError: it cannot be written.
         """
         if isinstance(self._there, RemotePath):
             try:

@@ -1,4 +1,4 @@
-"""Paths as a user gives them."""
+"""Paths as a user writes them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from flan_jax.files import urls
 from flan_jax.files.remote import RemotePath
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeIs  # of typing from Python 3.13 on
+    from typing_extensions import TypeIs  # in typing from Python 3.13 on
 
 AnyPath = Path | RemotePath
 
-_DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")  # Path has already taken the slash of C:/
+_DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")  # Path has already turned C:// into C:/
 
 
 def home() -> Path:
-    """Where FLAN-JAX keeps what it makes for itself, on this machine: $FLAN_JAX_HOME, or ~/.cache/flan_jax."""
+    """The folder for what FLAN-JAX makes for itself on this machine: $FLAN_JAX_HOME, or ~/.cache/flan_jax."""
     return local_path(os.environ.get("FLAN_JAX_HOME") or Path.home() / ".cache" / "flan_jax", "FLAN_JAX_HOME")
 
 
 def user_path(given: str | os.PathLike[str] | RemotePath, name: str = "") -> AnyPath:
-    """A path that a user gives, with `~` for the home folder. Every such path goes through here; nothing is asked yet.
+    """The path that a user's text means, with `~` for the home folder.
+
+    Nothing is read. Every path of a user goes through here.
 
     Args:
-      given: a path of this machine, or a URL of object storage (gs://BUCKET/FOLDER, or another scheme of fsspec).
-      name: what it is called where it was given, for the error.
+      given: a path on this machine, or a URL of object storage (gs://BUCKET/FOLDER, or another scheme of fsspec).
+      name: what the user calls it, for the error.
 
     Raises:
-      FlanError: it is empty, an address of the web, of a scheme that is not known or not installed, a whole bucket, or
-        nothing that a path can be.
+      FlanError: it is empty, a web address, a whole bucket, has an unknown scheme or one without its library, or cannot
+        be a path.
     """
     if isinstance(given, RemotePath):
         return given
@@ -62,27 +64,32 @@ def user_path(given: str | os.PathLike[str] | RemotePath, name: str = "") -> Any
 
 
 def same_place(first: AnyPath, second: AnyPath) -> bool:
-    """Whether two paths are one file or folder, as far as names and links tell."""
+    """Whether two paths are the same file or folder, as far as names and links tell."""
     if isinstance(first, Path) and isinstance(second, Path):
         return os.path.realpath(first) == os.path.realpath(second)
     return str(first).rstrip("/") == str(second).rstrip("/")
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is meant as a URL: `user_path` says whether it is one."""
+    """Whether a text is meant as a URL; `user_path` says whether it is a valid one.
+
+    Example:
+      >>> is_url("gs://bucket/runs"), is_url("runs/first")
+      (True, False)
+    """
     return urls.URL.match(text) is not None and not _DRIVE.match(text)
 
 
 def is_remote(path: object) -> TypeIs[RemotePath]:
-    """Whether a path lies on object storage."""
+    """Whether a path is on object storage."""
     return isinstance(path, RemotePath)
 
 
 def local_path(given: str | os.PathLike[str] | RemotePath, name: str = "", why: str = "") -> Path:
-    """A path that a user gives and that has to be of this machine.
+    """A user's path that must be on this machine.
 
     Raises:
-      FlanError: it is none, or lies on object storage; `why` says what needs it here.
+      FlanError: it is no path, or is on object storage; `why` says what needs it here.
     """
     path = user_path(given, name)
     if isinstance(path, RemotePath):

@@ -1,12 +1,12 @@
-"""Paths on object storage: gs://, s3:// and whatever else fsspec knows, with the interface of pathlib.
+"""Paths on object storage (gs://, s3:// and all other schemes of fsspec), with pathlib's interface.
 
-A `RemotePath` is no `os.PathLike`: whatever takes it for a path of this machine (`open`, `Path`, `os`) raises a
-TypeError instead of making a folder named `gs:`. What fails at the storage raises a `StorageError`, one line; only a
-missing object is a FileNotFoundError, as on a disk. Retries are the client library's: gcsfs tries six times, which
+A `RemotePath` is not an `os.PathLike`. Code that takes it for a path on this machine (`open`, `Path`, `os`) gets a
+TypeError, and does not make a folder called `gs:`. Failures of the storage raise a `StorageError` with one line. Only a
+missing object is a FileNotFoundError, as on a disk. The client library retries by itself: gcsfs tries six times, which
 takes about half a minute.
 
-Object storage knows whole objects: nothing is appended, renamed or locked, a folder is there when an object is below
-it, and an object is there when all of it has come. `writing` and `locks` say what follows.
+Object storage only has whole objects. Nothing is appended, renamed or locked. A folder exists if an object is below it,
+and an object exists when all of it has arrived. `writing` and `locks` work within these limits.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from flan_jax.errors import FlanError, StorageError, storage_reason
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# Orbax reaches storage by etils, which would import TensorFlow for it, seven seconds long, wherever it is installed.
+# Orbax reaches storage through etils, which would import TensorFlow for it if installed: seven seconds.
 os.environ.setdefault("EPATH_USE_TF", "false")
-# gcsfs would ask each bucket for its layout first, by another protocol; what it gains is a kind of bucket of one zone.
+# gcsfs would first ask each bucket for its layout, by another protocol; that only helps for single-zone buckets.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 MEMORY = "memory"
-_AT_ONCE = 1 << 25  # bytes that are read by one request
-_NO_FOLDERS = ("gs", "s3", MEMORY, "az", "abfs", "abfss")  # what is written needs no folder there
+_AT_ONCE = 1 << 25  # bytes that one request reads
+_NO_FOLDERS = ("gs", "s3", MEMORY, "az", "abfs", "abfss")  # on these schemes, writing needs no folder
 
 
 _NUMBERS = {
@@ -44,9 +44,9 @@ _NUMBERS = {
 
 
 class RemotePath:
-    """A path on object storage, as `files.user_path` gives it.
+    """A path on object storage, made by `files.user_path`.
 
-    Equal paths are equal and sort by their text, which `str` gives back as a URL.
+    Paths compare and sort by their text. `str` gives the URL.
     """
 
     __slots__ = ("_key", "scheme")
@@ -109,7 +109,7 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        """See pathlib; a bucket is its own."""
+        """See pathlib; the parent of a bucket is the bucket."""
         return RemotePath(self.scheme, self._key.rpartition("/")[0] or self._key)
 
     @property
@@ -130,10 +130,10 @@ class RemotePath:
         return self.with_name(self.stem + suffix)
 
     def relative_to(self, other: RemotePath) -> str:
-        """What follows `other`, as text.
+        """The part after `other`, as text.
 
         Raises:
-          ValueError: it does not lie below.
+          ValueError: it is not below `other`.
         """
         if self == other:
             return "."
@@ -142,13 +142,13 @@ class RemotePath:
         return str(self)[len(str(other)) + 1 :]
 
     def absolute(self) -> RemotePath:
-        """Itself, like `resolve` and `expanduser`."""
+        """The path itself; so do `resolve` and `expanduser`."""
         return self
 
     resolve = expanduser = absolute
 
     def is_symlink(self) -> bool:
-        """There are no links."""
+        """False; there are no links."""
         return False
 
     def samefile(self, other: Any) -> bool:
@@ -169,14 +169,14 @@ class RemotePath:
 
     @property
     def key(self) -> str:
-        """Bucket and names, as the client takes them."""
+        """Bucket and names, in the form that the client takes."""
         return f"/{self._key}" if self.scheme == MEMORY else self._key
 
     def info(self) -> dict[str, Any]:
-        """What the storage says of it: "type", "size" and more.
+        """What the storage reports about it: "type", "size" and more.
 
         Raises:
-          FileNotFoundError: nothing is there.
+          FileNotFoundError: there is nothing.
         """
         with self._asked("look at"):
             return self.fs.info(self.key)
@@ -188,7 +188,7 @@ class RemotePath:
             return None
 
     def exists(self) -> bool:
-        """See pathlib; one or two requests, like `is_file` and `is_dir`."""
+        """See pathlib. One or two requests; so do `is_file` and `is_dir`."""
         return self._type() is not None
 
     def is_file(self) -> bool:
@@ -200,16 +200,16 @@ class RemotePath:
         return self._type() == "directory"
 
     def stat(self) -> os.stat_result:
-        """Its size; nothing else is known of every storage."""
+        """Its size. Other values are not known on every storage."""
         return os.stat_result((0, 0, 0, 0, 0, 0, int(self.info().get("size") or 0), 0, 0, 0))
 
     def open(self, mode: str = "r", encoding: str | None = None, **_: Any) -> IO[Any]:
-        """Opens it to read: text, which is of moderate size, by one request; bytes block by block.
+        """Opens it for reading: text by one request, bytes block by block.
 
-        What is written goes through `writing`, whole.
+        To write, use `writing`, which writes whole objects.
 
         Raises:
-          FileNotFoundError: nothing is there.
+          FileNotFoundError: there is nothing.
         """
         if mode not in ("r", "rb"):
             raise ValueError(f"{self}: object storage takes whole objects; use files.whole_file, not mode {mode!r}")
@@ -232,7 +232,7 @@ class RemotePath:
         with self._asked("list"):
             found = self.fs.ls(self.key, detail=False)
         names = (path.rstrip("/").rpartition("/")[2] for path in found if path.strip("/") != self._key.strip("/"))
-        return (self / name for name in names if name)  # a console's folders are objects of no name
+        return (self / name for name in names if name)  # web consoles make folders as objects with an empty name
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
         """See pathlib."""
@@ -245,44 +245,48 @@ class RemotePath:
         return self.glob(f"**/{pattern}")
 
     def all_files(self) -> dict[str, dict[str, Any]]:
-        """What lies below it, by its name from here, with what the storage says of each; one request for a thousand."""
+        """All objects below it by their relative names, with what the storage reports about each.
+
+        That takes one request for a thousand objects.
+        """
         with self._asked("list"):
             found = self.fs.find(self.key, detail=True)
         start = len(self.key.strip("/")) + 1
         files = {path.lstrip("/")[start:]: info for path, info in found.items() if info["type"] == "file"}
-        return {name: info for name, info in files.items() if name and not name.endswith("/")}  # a console's folders
+        # Folders made by web consoles.
+        return {name: info for name, info in files.items() if name and not name.endswith("/")}
 
     # ---------------------------------------------------------------------------------------------- writing
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing where objects need no folder."""
+        """Does nothing on storage that needs no folders."""
         if self.scheme not in _NO_FOLDERS:
             with self._asked("make the folder"):
                 self.fs.makedirs(self.key, exist_ok=exist_ok)
 
     def write_bytes(self, content: bytes) -> int:
-        """Writes it whole."""
+        """Writes the object as a whole."""
         with self._asked("write"):
             self.parent.mkdir(parents=True, exist_ok=True)
             self.fs.pipe_file(self.key, content)
         return len(content)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> int:
-        """Writes it whole."""
+        """Writes the object as a whole."""
         return self.write_bytes(text.encode(encoding))
 
     def upload(self, path: os.PathLike[str]) -> None:
-        """Writes a file of this machine here, whole."""
+        """Uploads a file of this machine as this object."""
         with self._asked("write"):
             self.parent.mkdir(parents=True, exist_ok=True)
             self.fs.put_file(os.fspath(path), self.key)
 
     def download(self, path: os.PathLike[str], size: int) -> None:
-        """Writes it to a file of this machine, which is whole only when this returns.
+        """Downloads the object to a file of this machine. The file is complete only when this returns.
 
         Args:
           path: the file.
-          size: of it, in bytes: for a small one, the client's two requests about it are spared.
+          size: the object's size in bytes. For small ones, two extra requests of the client are avoided.
         """
         if size <= _AT_ONCE:
             Path(path).write_bytes(self.read_bytes())
@@ -300,7 +304,7 @@ class RemotePath:
                 raise
 
     def remove_below(self) -> None:
-        """Removes all objects below it, and itself; nothing need be there."""
+        """Removes the object and all objects below it, if there are any."""
         if "/" not in self._key:
             raise FlanError(f"{self} is a whole bucket, which is never removed.")
         try:
@@ -310,7 +314,7 @@ class RemotePath:
             pass
 
     def create(self, content: bytes) -> bool:
-        """Writes it where nothing is there, and says whether it did: of several that try at once one succeeds.
+        """Writes the object if there is none, and says whether it did. If several try at once, only one succeeds.
 
         gs:// and s3:// have a precondition for that (if_generation_match=0, If-None-Match).
         """
@@ -323,20 +327,20 @@ class RemotePath:
         return True
 
     def version(self) -> str:
-        """What changes with every writing of the object.
+        """Identifies the object's content: it changes with every write.
 
         Raises:
-          FileNotFoundError: nothing is there.
+          FileNotFoundError: there is nothing.
         """
         info = self.info()
         names = ("generation", "ETag", "etag", "created", "mtime", "LastModified", "last_modified", "md5Hash")
         return "|".join([str(info.get("size")), *(str(info[name]) for name in names if name in info)])
 
     def remove_version(self, version: str) -> bool:
-        """Removes it if it still is of that version, and says whether it did.
+        """Removes the object if it still has that version, and says whether it did.
 
-        On gs:// the storage compares (ifGenerationMatch). On others we do, just before: two that do this within the
-        same moment may both succeed.
+        On gs:// the storage compares (ifGenerationMatch). On others we compare just before; two that do so at the same
+        moment may both succeed.
         """
         try:
             if self.scheme == "gs":
@@ -350,7 +354,7 @@ class RemotePath:
             if self.version() != version:
                 return False
             self.unlink()
-        except (FileNotFoundError, FileExistsError):  # gcsfs says the latter of any precondition that fails
+        except (FileNotFoundError, FileExistsError):  # gcsfs raises the latter for any failed precondition
             return False
         return True
 
@@ -359,7 +363,10 @@ class RemotePath:
 
 
 class _Asked:
-    """Around a request: what the client raises becomes a StorageError, except what pathlib would raise too."""
+    """A block that makes a request.
+
+    What the client raises becomes a StorageError, unless pathlib would raise the same.
+    """
 
     def __init__(self, path: RemotePath, doing: str) -> None:
         self._path, self._doing = path, doing
@@ -391,9 +398,9 @@ def _client(scheme: str) -> AbstractFileSystem:
 
 @functools.cache
 def configure() -> None:
-    """Tells every client of this process, those of Orbax and TFDS among them, to keep no listings and to log nothing.
+    """Tells every client of this process, also those of Orbax and TFDS, to cache no listings and to log nothing.
 
-    What another process has written since must be seen. gcsfs logs each error that it raises with its traceback.
+    We must see what other processes have written since. gcsfs logs each error that it raises with its traceback.
     """
     from fsspec.config import conf
 

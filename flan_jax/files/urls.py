@@ -1,4 +1,4 @@
-"""What a URL means as a path, and which can be one."""
+"""Which URLs can be paths, and which path each means."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import re
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.files.remote import MEMORY, RemotePath, configure
 
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")  # Path has already made one slash of two
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")  # Path has already turned two slashes into one
 _LOCAL = ("file", "local")
-_PLAIN = {"gcs": "gs", "s3a": "s3"}  # other names of the same
+_PLAIN = {"gcs": "gs", "s3a": "s3"}  # other names for the same scheme
 _WEB = ("http", "https", "ftp", "data", "github", "git")
 _EXTRAS = {"gcsfs": "pip install 'flan-jax[gcs]'"}
-_WILD = re.compile(r"[*?\[\]#%]")  # fsspec takes some for patterns, TensorStore others for parts of a URL
+# Fsspec takes some of these for patterns, TensorStore takes others for parts of a URL.
+_WILD = re.compile(r"[*?\[\]#%]")
 
 
 def parsed(text: str, start: str) -> RemotePath | str:
-    """A URL as a remote path; one of this machine, file:///x, as its text.
+    """A URL as a remote path; a URL of this machine, file:///x, as its path in text.
 
     Args:
-      text: what `URL` matches.
-      start: of the error.
+      text: a text that `URL` matches.
+      start: the start of an error message.
 
     Raises:
-      FlanError: a scheme that cannot be used, or a place that is none.
+      FlanError: a scheme that cannot be used, or a place that cannot be a path.
     """
     scheme, _, rest = text.partition(":")
     given, scheme = scheme, _PLAIN.get(scheme.lower(), scheme.lower())
@@ -68,7 +69,7 @@ def _check_scheme(scheme: str, given: str, start: str) -> None:
     configure()
     known = {*known_implementations, *registry} - {*_WEB}
     if scheme not in known:
-        # Others, such as datasets, add schemes for files that are compressed.
+        # Other libraries, such as datasets, add schemes for compressed files.
         near = (f"{name}://" for name in known_implementations if name not in _WEB)
         error = unknown_name("scheme", f"{given}://", near)
         raise FlanError(f"{start}{error}")

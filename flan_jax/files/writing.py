@@ -1,8 +1,8 @@
 """Files and folders that are written whole or not at all.
 
-On this machine what is written takes its place by a rename. Object storage has no rename: a file is made here and
-uploaded, where it appears with its last byte; of a folder, the file that says it is whole (`last`) goes away first and
-comes last, so that whoever reads by it never takes a half-written folder for a whole one.
+On this machine, new content takes its place by a rename. Object storage has no rename. A file is made here and
+uploaded, and appears there with its last byte. Of a folder, the file that marks it as complete (`last`) is removed
+first and written last. Readers wait for it, so they never take a half-written folder for a complete one.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from flan_jax.files.remote import RemotePath
 
 @contextlib.contextmanager
 def written(path: str | os.PathLike[str] | RemotePath, doing: str = "write") -> Iterator[None]:
-    """Around what writes `path`, by us or by a library: what the operating system refuses becomes one line.
+    """A block that writes `path`, by our code or a library. If the operating system refuses, the error is one line.
 
-    Other exceptions pass as they are.
+    Other exceptions pass unchanged.
 
     Raises:
-      FlanError: no room, no permission and the like; it names the path, the reason and the remedy.
+      FlanError: no room, no permission and the like; the message has the path, the reason and the remedy.
     """
     try:
         yield
     except (FlanError, StorageError, BrokenPipeError):
         raise
-    except Exception as error:  # TensorStore, TensorFlow, safetensors and tokenizers each raise their own
+    except Exception as error:  # TensorStore, TensorFlow, safetensors and tokenizers each raise their own errors
         if not isinstance(error, OSError) and system_error_number(error) is None:
             raise
         elsewhere = error.filename if isinstance(error, OSError) else None
@@ -45,23 +45,23 @@ def written(path: str | os.PathLike[str] | RemotePath, doing: str = "write") -> 
 
 
 def _near(named: Path, path: str | os.PathLike[str]) -> bool:
-    """Whether an error about one path is about the writing of the other: above it, below it or beside it."""
+    """Whether an error about one path belongs to writing the other: the path is above it, below it or beside it."""
     named, path = named.absolute(), Path(path).absolute()
     return named in path.parents or path.parent in named.parents
 
 
 @contextlib.contextmanager
 def whole_file(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write, which takes the place of `path` when all is written; folders above are made.
+    """A file to write, which replaces `path` when everything is written. Folders above are made.
 
-    A device or a pipe, such as /dev/stdout, is written to as it is, and a link keeps pointing where it does.
+    A device or a pipe, such as /dev/stdout, is written directly. A link keeps pointing to its target.
 
     Args:
-      path: where it will be.
+      path: the file.
       mode: "w" for UTF-8 text, "wb" for bytes.
 
     Raises:
-      FlanError: it cannot be written; what was there is as it was.
+      FlanError: it cannot be written; an earlier file is then unchanged.
     """
     if isinstance(path, RemotePath):
         with _uploaded(path, mode) as file:
@@ -73,11 +73,11 @@ def whole_file(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
         with written(path):
             if path.is_dir():
                 raise FlanError(f"cannot write {path}: it is a folder; give a file name.")
-            if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing may take its place
+            if path.exists() and not path.is_file():  # /dev/stdout or a pipe cannot be replaced
                 with path.open(mode, encoding=encoding) as file:
                     yield file
                 return
-            place = path.resolve() if path.is_symlink() else path  # a link stays one
+            place = path.resolve() if path.is_symlink() else path  # a link stays a link
             temporary = place.with_name(f".{place.name[:60]}.{os.getpid()}")  # a name may have 255 bytes
             place.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open(mode, encoding=encoding) as file:
@@ -90,10 +90,10 @@ def whole_file(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_atomic(path: AnyPath, text: str) -> None:
-    """Writes a file whole or not at all.
+    """Writes a text file whole or not at all.
 
     Raises:
-      FlanError: it cannot be written; what was there is as it was.
+      FlanError: it cannot be written; an earlier file is then unchanged.
     """
     if isinstance(path, RemotePath):
         with written(path):
@@ -105,7 +105,7 @@ def write_atomic(path: AnyPath, text: str) -> None:
 
 @contextlib.contextmanager
 def _uploaded(path: RemotePath, mode: str) -> Iterator[IO[Any]]:
-    """A file of this machine to write, which is uploaded when all is written."""
+    """A file on this machine to write, which is uploaded when everything is written."""
     with written(path), tempfile.TemporaryDirectory(prefix="flan_jax_") as folder:
         building = Path(folder) / "file"
         with building.open(mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -115,18 +115,18 @@ def _uploaded(path: RemotePath, mode: str) -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def whole_folder(path: AnyPath, last: str = "info.json") -> Iterator[Path]:
-    """A folder of this machine to fill, which takes the place of `path` when all is written; folders above are made.
+    """A folder on this machine to fill, which replaces `path` when everything is written. Folders above are made.
 
-    One process at a time may do so: it removes what a process that was killed has left.
+    Only one process at a time may do this, because it removes what a killed process has left.
 
     Args:
-      path: where it will be.
-      last: the file by which readers know that a folder is whole. On object storage it is removed before anything is
-        changed and uploaded at the end: until then there is none.
+      path: the folder.
+      last: the file by which readers know that the folder is complete. On object storage it is removed before anything
+        is changed, and uploaded at the end.
 
     Raises:
-      FlanError: it cannot be written; what was there is as it was, unless it lies on object storage and its upload had
-        begun.
+      FlanError: it cannot be written. An earlier folder is then unchanged, unless it is on object storage and the
+        upload had begun.
     """
     if isinstance(path, RemotePath):
         with written(path), tempfile.TemporaryDirectory(prefix="flan_jax_") as made:
@@ -135,7 +135,7 @@ def whole_folder(path: AnyPath, last: str = "info.json") -> Iterator[Path]:
             yield building
             copy_folder(building, path, last)
         return
-    path = path.resolve() if path.is_symlink() else path  # a link stays one
+    path = path.resolve() if path.is_symlink() else path  # a link stays a link
     building, replaced = (path.with_name(f".{path.name}.{state}") for state in ("building", "replaced"))
     try:
         with written(path):
@@ -152,7 +152,7 @@ def whole_folder(path: AnyPath, last: str = "info.json") -> Iterator[Path]:
 
 
 def copy_folder(building: Path, path: RemotePath, last: str) -> None:
-    """Puts a folder of this machine in the place of one on object storage; see `whole_folder`."""
+    """Replaces a folder on object storage by one of this machine; see `whole_folder`."""
     names = sorted(str(file.relative_to(building)) for file in building.rglob("*") if file.is_file())
     (path / last).unlink(missing_ok=True)
     before = path.all_files()
@@ -166,7 +166,7 @@ def copy_folder(building: Path, path: RemotePath, last: str) -> None:
 
 
 def remove_folder(path: AnyPath) -> None:
-    """Removes a folder with all that is in it, where it is there. What cannot be removed on this machine stays."""
+    """Removes a folder with its content, if it exists. What cannot be removed on this machine stays."""
     if isinstance(path, RemotePath):
         path.remove_below()
     else:
@@ -174,7 +174,7 @@ def remove_folder(path: AnyPath) -> None:
 
 
 def move_folder(path: AnyPath, to: AnyPath) -> None:
-    """Moves a folder to where nothing is. On object storage each object is copied, then removed.
+    """Moves a folder to a new place. On object storage each object is copied, then removed.
 
     Raises:
       OSError: it cannot be moved.
@@ -189,7 +189,7 @@ def move_folder(path: AnyPath, to: AnyPath) -> None:
 
 
 def make_folder(path: AnyPath) -> AnyPath:
-    """Makes a folder and those above it, unless it is there; returns it.
+    """Makes a folder and those above it, unless they exist, and returns it.
 
     Raises:
       FlanError: it cannot be made.
@@ -200,14 +200,14 @@ def make_folder(path: AnyPath) -> AnyPath:
 
 
 def ready(path: AnyPath, read: Sequence[str | os.PathLike[str] | RemotePath] = ()) -> AnyPath:
-    """A file that can be written, asked before hours of work that end in it; nothing is made or changed.
+    """Checks that a file can be written, before hours of work whose result it takes. Nothing is made or changed.
 
     Args:
-      path: where it will be.
-      read: paths and globs of files that are read for it, which it must not replace.
+      path: the file.
+      read: paths and globs of files that the work reads; the file may not replace one of them.
 
     Raises:
-      FlanError: it is a folder, its place takes no file, or it is one of the files that are read.
+      FlanError: it is a folder, cannot be written, or is one of the files that are read.
     """
     if isinstance(path, RemotePath):
         if any(str(one) == str(path) or _means(one, path) for one in read):
@@ -229,7 +229,7 @@ def ready(path: AnyPath, read: Sequence[str | os.PathLike[str] | RemotePath] = (
         try:
             with tempfile.TemporaryFile(dir=above):
                 pass
-        except OSError as error:  # it names the probe, of which nobody knows
+        except OSError as error:  # the exception names our probe, which the user does not know
             raise cannot("write", path, error) from error
     return path
 
@@ -243,14 +243,14 @@ def _probe(folder: RemotePath, wanted: RemotePath) -> None:
     """Writes an object below a folder and removes it.
 
     Raises:
-      StorageError: it cannot be written; it names what is wanted, since nobody knows of the probe.
+      StorageError: it cannot be written. The message names the wanted path, because the user does not know the probe.
     """
     probe = folder / f".probe.{os.getpid()}"
     try:
         probe.write_bytes(b"\0")
     except StorageError as error:
         raise StorageError(str(error).replace(str(probe), str(wanted), 1)) from error
-    with contextlib.suppress(StorageError):  # who may write need not be allowed to remove
+    with contextlib.suppress(StorageError):  # a user may be allowed to write but not to remove
         probe.unlink(missing_ok=True)
 
 
@@ -263,7 +263,7 @@ def _matches(given: str | os.PathLike[str] | RemotePath) -> Iterator[Path]:
 
 
 def writable(path: AnyPath) -> AnyPath:
-    """A folder that is made if need be and that takes a file: asked before hours of work that end in it.
+    """Makes a folder if needed and checks that files can be written there, before hours of work whose result it takes.
 
     Raises:
       FlanError: it cannot be made or written to.

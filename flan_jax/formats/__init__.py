@@ -1,1 +1,1 @@
-"""Other people's checkpoints."""
+"""Checkpoints in other programs' formats: transformers, GGUF, T5X and peft."""

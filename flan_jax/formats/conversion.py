@@ -1,4 +1,4 @@
-"""From any format to any other: a source is opened, its manifest carried, and written one tensor at a time."""
+"""Converts from any format to any other: opens a source, carries its manifest over, and writes one tensor at a time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from flan_jax.formats.source import Source, leaves, of_tree
 
 
 def declared(tuning: str) -> tuple[str, tuple[str, ...]]:
-    """What the importer says of earlier tuning: (status, clusters).
+    """What the importer says about earlier tuning: (status, clusters).
 
     Args:
-      tuning: "untuned", "unknown", "all", or cluster names with commas.
+      tuning: "untuned", "unknown", "all", or names of clusters separated by commas.
 
     Raises:
       FlanError: a cluster that does not exist.
@@ -42,8 +42,8 @@ def declared(tuning: str) -> tuple[str, tuple[str, ...]]:
 
 
 def random(config: models.DecoderConfig, name: str) -> Source:
-    """Random parameters, with the byte vocabulary; made one layer's tensor at a time, and the same each time."""
-    # A model of one layer has the same shapes and scales. Of its arrays, XLA makes the one that is asked for.
+    """Random parameters with the byte vocabulary, made one layer's tensor at a time. They are the same each time."""
+    # A model with one layer has the same shapes and scales. Of its arrays, XLA only makes the one that is asked for.
     one = models.build(dataclasses.replace(config, num_layers=1, num_encoder_layers=min(1, config.num_encoder_layers)))
     seed = jax.random.key(0)
     traced, shapes = jax.make_jaxpr(one.init, return_shape=True)(seed)
@@ -68,17 +68,17 @@ def open_source(
     step: int | None = None,
     which: str = stored.PARAMS,
 ) -> Source:
-    """Opens a GGUF file, a folder of transformers, one of T5X, or a checkpoint folder of ours.
+    """Opens a GGUF file, a folder of transformers or T5X, or one of our checkpoint folders.
 
     Args:
       path: the file or folder.
-      config: the shape, where the format has none (T5X).
-      vocabulary: likewise; see `vocabularies.load`.
-      step: which of a checkpoint folder of ours; None takes the last.
-      which: the last parameters of a checkpoint folder of ours, or their mean; one of `values.WEIGHTS`.
+      config: the shape, if the format does not hold it (T5X).
+      vocabulary: the vocabulary, if the format does not hold it; see `vocabularies.load`.
+      step: the step of our own checkpoint folder; None takes the last.
+      which: its last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
-      FlanError: it is none of these, is broken or not covered, or what its format lacks was not given.
+      FlanError: it is none of these, is broken or not supported, or something that its format lacks was not given.
     """
     checkpoint = t5x.locate(path) if not is_remote(path) and path.is_dir() else None
     if step is not None and not _is_ours(path, checkpoint):
@@ -104,7 +104,10 @@ def open_source(
 
 
 def _is_ours(path: AnyPath, checkpoint: AnyPath | None) -> bool:
-    """Whether `open_source` takes this for a checkpoint folder: other formats have a manifest of ours beside them."""
+    """Whether `open_source` takes this for our checkpoint folder.
+
+    Folders in other formats may have our manifest beside them.
+    """
     others = checkpoint is not None or path.is_file() or (path / "config.json").is_file()
     return not others and (path / "manifest.json").is_file()
 
@@ -130,17 +133,17 @@ def _open_t5x(checkpoint: AnyPath, config: models.DecoderConfig | None, vocabula
 
 
 def manifest_of(source: Source, tuning: str | None, to: str, origin: AnyPath | None = None) -> Manifest:
-    """The manifest of what `source` is converted to: inherited where it has one, declared otherwise.
+    """The manifest of a conversion's result: the source's own if it has one, otherwise a declared one.
 
     Args:
       source: the model.
       tuning: see `declared`; None says nothing.
       to: the format.
-      origin: what it was read from. The name of a folder of transformers is kept as `folder`, for `flan_jax.verify`:
-        of where it lay, a manifest that is passed on says nothing.
+      origin: what it was read from. The name of a folder of transformers is kept as `folder`, for `flan_jax.verify`.
+        Its place is not kept, because manifests are passed on.
 
     Raises:
-      FlanError: `tuning` contradicts the manifest that the source has.
+      FlanError: `tuning` contradicts the source's manifest.
     """
     of_transformers = origin is not None and (origin / "config.json").is_file()
     folder = {"folder": origin.absolute().name} if of_transformers else {}
@@ -159,16 +162,16 @@ def manifest_of(source: Source, tuning: str | None, to: str, origin: AnyPath | N
 
 
 def check_destination(to: AnyPath, overwrite: bool, source: AnyPath | None = None) -> None:
-    """Refuses what must not be lost.
+    """Refuses to replace what must not be lost.
 
     Args:
       to: the folder to make.
-      overwrite: whether a checkpoint folder that is there may go.
-      source: what is read; None for what no path names.
+      overwrite: whether an existing checkpoint folder may be replaced.
+      source: what is read; None if it has no path.
 
     Raises:
-      FlanError: `to` is a file, a folder with something in it that was not made here or is to be kept, or the source
-        or a folder that the source lies in.
+      FlanError: `to` is a file; or a folder with content that was not made here or must stay; or the source, or a
+        folder that holds the source.
     """
     with written(to, "make the folder"):
         if to.exists() and not to.is_dir():
@@ -181,7 +184,7 @@ def check_destination(to: AnyPath, overwrite: bool, source: AnyPath | None = Non
             read, made = (one if is_remote(one) else one.resolve() for one in (source, to))
             if str(read) == str(made) or str(read).startswith(f"{str(made).rstrip('/')}/"):
                 raise FlanError(f"{to} is read here, and what it holds would be lost: give another --to.")
-        if not (to / "manifest.json").is_file():  # whatever it is, it must not be lost to a slip of the pen
+        if not (to / "manifest.json").is_file():  # anything else must not be lost by a typing error
             raise FlanError(f"{to} is no checkpoint folder, which --overwrite would replace: give another --to.")
 
 
@@ -200,20 +203,20 @@ def write(
 
     Args:
       source: the model.
-      to: the folder, which is replaced if it is there: see `check_destination`.
-      manifest: of the result.
+      to: the folder; an existing one is replaced, see `check_destination`.
+      manifest: the manifest of the result.
       form: one of `names.FORMATS`.
-      dtype: of the weights in "huggingface"; the other two are float32.
-      optimizer: what T5X keeps beside the parameters, for "t5x".
+      dtype: dtype of the weights in "huggingface"; the other two are float32.
+      optimizer: what T5X keeps besides the parameters, for "t5x".
       scanned: whether layers are stacked in "t5x".
-      adapters: which are all that is written as "peft".
-      base: what the model is called that they change.
+      adapters: adapters, which are all that is written as "peft".
+      base: the name of the model that they change.
 
     Returns:
-      What was written, for the user.
+      A summary of what was written.
 
     Raises:
-      FlanError: the source is damaged, or the format has no such model; `to` is then as it was.
+      FlanError: the source is damaged, or the format has no such model; `to` is then unchanged.
     """
     with _in_place_of(to, form) as building:
         if form == HUGGINGFACE:
@@ -243,10 +246,10 @@ def write(
 
 @contextlib.contextmanager
 def _in_place_of(to: AnyPath, form: str) -> Iterator[AnyPath]:
-    """A folder to write, which takes the place of `to` at the end.
+    """A folder to write, which replaces `to` at the end.
 
-    On object storage our own form is written where it will be, since it may be larger than a disk, and its manifest
-    comes last: without one it is no checkpoint. The other forms are made on this machine and uploaded.
+    On object storage our own format is written directly, since it may be larger than a disk. Its manifest comes last;
+    without it the folder is no checkpoint. Other formats are made on this machine and uploaded.
     """
     if not is_remote(to):
         building = to.absolute().with_name(f".{to.absolute().name}.{os.getpid()}")

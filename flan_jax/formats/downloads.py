@@ -1,4 +1,4 @@
-"""What a download leaves in place of a file: a pointer of Git LFS."""
+"""Finds files that were not really downloaded: pointers of Git LFS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_pointer(path: Path) -> None:
-    """Refuses a file whose content was never fetched; one that is missing or cannot be read is left to its reader.
+    """Refuses a file whose content was never fetched. Missing and unreadable files are left to their reader.
 
     Raises:
       FlanError: `path` is a pointer of Git LFS.

@@ -1,4 +1,4 @@
-"""GGUF in: a file's shape, parameters and vocabulary. Parsing and dequantization are the gguf package's."""
+"""Reads GGUF: a file's shape, parameters and vocabulary. The gguf package parses and dequantizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flan_jax.models import DecoderConfig
 
 @dataclasses.dataclass(frozen=True)
 class Gguf:
-    """What a GGUF file holds.
+    """The content of a GGUF file.
 
     Attributes:
       config: the decoder's shape.
@@ -30,11 +30,10 @@ class Gguf:
 
 
 def read(path: str | Path) -> Gguf:
-    """Reads a GGUF file, or one that was split of which any part is given, dequantized to float32.
+    """Reads a GGUF file, or any part of one that was split, dequantized to float32.
 
     Raises:
-      FlanError: the file is missing, broken, or of an architecture, a variant of one, or a vocabulary that is not
-        covered.
+      FlanError: the file is missing or broken, or its architecture, variant or vocabulary is not supported.
     """
     contents = gguf_files.read(Path(path))
     path = contents.path

@@ -1,4 +1,4 @@
-"""A GGUF model's metadata and tensors, from one file or from the parts of one that was split."""
+"""A GGUF model's metadata and tensors, from one file or from the parts of a split one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NUMBER, _COUNT, _TENSORS = "split.no", "split.count", "split.tensors.count"
 
 
 class Contents(NamedTuple):
-    """What the file or the files hold.
+    """The content of one or several files.
 
     Attributes:
-      fields: metadata.
-      tensors: by name, as they are stored.
+      fields: the metadata.
+      tensors: the tensors by name, as they are stored.
       path: the file, or the first part.
     """
 
@@ -35,7 +35,7 @@ class Contents(NamedTuple):
         """A tensor, dequantized to float32.
 
         Raises:
-          FlanError: it is not there, damaged, or of a kind that is not covered.
+          FlanError: it is missing, damaged, or of a kind that is not supported.
         """
         if name not in self.tensors:
             raise FlanError(f"{self.path} lacks the tensor {name}; download it again.")
@@ -52,10 +52,10 @@ class Contents(NamedTuple):
 
 
 def read(path: Path) -> Contents:
-    """Opens a file, and the other parts where it is one of several.
+    """Opens a file, and its other parts if it was split.
 
     Raises:
-      FlanError: a file is missing or broken, or the parts are not of one model.
+      FlanError: a file is missing or broken, or the parts belong to different models.
     """
     reader = _reader(path)
     count = _number(reader, _COUNT, 1)
@@ -121,7 +121,7 @@ def _number(reader: gguf.GGUFReader, name: str, default: int) -> int:
 
 
 class Fields(dict):
-    """Metadata; a field that is missing or of a wrong kind is the file's fault and ends in one line.
+    """Metadata. A missing field, or one of the wrong kind, is an error of the file in one line.
 
     Args:
       path: the file, for messages.
@@ -137,7 +137,7 @@ class Fields(dict):
         raise FlanError(f"{self.path} lacks the field {name}; download it again.")
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """A whole number above zero; a list of equal ones, one a layer, counts as one of them."""
+        """A whole number above zero. A list of equal numbers, one for each layer, counts as one number."""
         value = self._value(name, default)
         if isinstance(value, list) and value and all(one == value[0] for one in value):
             value = value[0]
@@ -146,25 +146,25 @@ class Fields(dict):
         return int(value)
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A finite number above zero, as the file's float32 has it."""
+        """A finite number above zero, rounded to the file's float32."""
         value = self._value(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise FlanError(f"{self.path}: {name} is {str(value)[:60]}; it has to be a number above zero.")
         return float(np.float32(value))
 
     def text(self, name: str, default: str) -> str:
-        """A word."""
+        """A field that is text."""
         return str(self._value(name, default))
 
     def finish(self, prefix: str, no_part: frozenset[str]) -> None:
-        """Refuses the fields of an architecture that nobody asked for.
+        """Refuses the fields of an architecture that were never read.
 
         Args:
-          prefix: of their names.
-          no_part: the rest of the names of those that play no part.
+          prefix: the start of their names.
+          no_part: the rest of the names of fields without any effect.
 
         Raises:
-          FlanError: there is one; it may change the computation.
+          FlanError: there is such a field; it may change the computation.
         """
         for name in sorted(set(self) - self._asked):
             if name.startswith(prefix) and name.removeprefix(prefix) not in no_part and self[name]:

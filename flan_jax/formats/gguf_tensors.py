@@ -13,7 +13,7 @@ from flan_jax.formats.source import Leaf, leaves
 from flan_jax.models import DecoderConfig, rotary
 
 _GEMMA = {"activation": "gelu", "post_norms": True, "scale_embeddings": True}
-ARCHITECTURES: dict[str, dict[str, Any]] = {  # what their modules are; Mistral is a llama
+ARCHITECTURES: dict[str, dict[str, Any]] = {  # the modules of each; Mistral is a llama
     "llama": {},
     "qwen2": {"qkv_bias": True},
     "qwen3": {"qk_norm": True},
@@ -21,7 +21,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {  # what their modules are; Mistral 
     "gemma3": _GEMMA | {"qk_norm": True},
     "olmo2": {"qk_norm": True, "qk_norm_across_heads": True, "pre_norms": False, "post_norms": True},
 }
-# llama.cpp knows the 27B models of Gemma 2 and 3, whose attention is scaled by D / H, by their number of layers.
+# llama.cpp recognizes the 27B models of Gemma 2 and 3, whose attention is scaled by D / H, by their number of layers.
 _LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}
 _NO_PART = frozenset(("context_length", "vocab_size", "tensor_data_layout", "rope.scaling.finetuned"))
 _NO_PART |= {"rope.scaling.original_context_length", "rope.scaling.orig_ctx_len"}
@@ -57,12 +57,12 @@ _HEAD, _EMBEDDING, _FREQUENCIES = "output.weight", "token_embd.weight", "rope_fr
 
 
 def config(architecture: str, fields: Fields, contents: Contents) -> DecoderConfig:
-    """The shape that a file's fields give.
+    """The shape in a file's fields.
 
     Args:
       architecture: one of `ARCHITECTURES`.
       fields: the metadata.
-      contents: whose tensors say whether there is a head of its own, and how rotary positions are scaled.
+      contents: the tensors; they show whether there is a separate head, and how rotary positions are scaled.
 
     Raises:
       FlanError: a field is missing, wrong, or unknown here.
@@ -100,7 +100,7 @@ def config(architecture: str, fields: Fields, contents: Contents) -> DecoderConf
     if architecture in _LAYERS_OF_27B:
         large = layers == _LAYERS_OF_27B[architecture]
         values["attention_scale"] = (embed_dim // heads if large else head_dim) ** -0.5
-    # What llama.cpp takes for Gemma where a file is silent.
+    # What llama.cpp assumes for Gemma if a file says nothing.
     if architecture == "gemma2":
         values["window"] = fields.whole(name("attention.sliding_window"), 4096)
         values["global_every"] = fields.whole(name("attention.sliding_window_pattern"), 2)
@@ -120,13 +120,13 @@ def config(architecture: str, fields: Fields, contents: Contents) -> DecoderConf
 
 
 def _rows(fields: Fields, contents: Contents) -> int:
-    """Rows of the table of embeddings; the file can have fewer tokens."""
+    """The number of rows of the embedding; the file can have fewer tokens."""
     table = contents.tensors.get(_EMBEDDING)
     return len(fields["tokenizer.ggml.tokens"]) if table is None else int(table.shape[-1])
 
 
 def _is_tied(contents: Contents) -> bool:
-    """Whether the head is the embedding: there is none, or an equal one."""
+    """Whether the head is the embedding: there is no head, or an equal one."""
     if _HEAD not in contents.tensors or _EMBEDDING not in contents.tensors:
         return True
     head, embedding = contents.tensors[_HEAD], contents.tensors[_EMBEDDING]
@@ -134,7 +134,7 @@ def _is_tied(contents: Contents) -> bool:
 
 
 def _with_frequencies(c: DecoderConfig, contents: Contents) -> DecoderConfig:
-    """Llama 3's scaling, of which a file has the factors alone, one for each pair of dimensions."""
+    """Adds Llama 3's scaling. A file only has its factors, one for each pair of dimensions."""
     if _FREQUENCIES not in contents.tensors:
         return c
     factors = contents.load(_FREQUENCIES).ravel()
@@ -156,7 +156,7 @@ def params(architecture: str, c: DecoderConfig, contents: Contents) -> dict[str,
     """The parameters, layers stacked on axis 0.
 
     Raises:
-      FlanError: a tensor is missing, damaged or of another shape, or there are others.
+      FlanError: a tensor is missing, damaged or of another shape, or there are further tensors.
     """
     if c.num_layers > len(contents.tensors):
         raise FlanError(f"{contents.path} says {c.num_layers} layers, and has {len(contents.tensors)} tensors in all.")
@@ -177,7 +177,7 @@ def params(architecture: str, c: DecoderConfig, contents: Contents) -> dict[str,
                 f"{contents.path}: {name} has shape {array.shape}; by the file's fields it should be {expected}."
             )
         if architecture == "llama" and leaf.path[-2] in ("query", "key"):
-            # Stored interleaved, pairs (0, 1), (2, 3), ..., which are halves here.
+            # Stored interleaved, as pairs (0, 1), (2, 3), ...; here they are halves.
             array = array.reshape(-1, c.head_dim // 2, 2, c.embed_dim).swapaxes(1, 2).reshape(array.shape)
         return (array.T if leaf.path[-1] == "kernel" else array).reshape(leaf.shape)
 
@@ -189,7 +189,7 @@ def params(architecture: str, c: DecoderConfig, contents: Contents) -> dict[str,
             inner = inner.setdefault(part, {})
         arrays = [load(leaf, layer) for layer in leaf.layers]
         inner[last] = np.stack(arrays) if leaf.num_layers else arrays[0]
-    if unread:  # biases, frequencies of another rotary embedding: without them the model would be a different one
+    if unread:  # biases, or frequencies of another rotary embedding; without them it would be another model
         raise FlanError(
             f"{contents.path} holds tensors that a plain {architecture} has not: {', '.join(sorted(unread)[:3])}; "
             "this variant cannot be converted."

@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file, by the rules of llama.cpp: what a file leaves out, its kind decides."""
+"""The vocabulary of a GGUF file, by the rules of llama.cpp. What a file does not say follows from its kind."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from flan_jax.data import chat, vocabularies
 from flan_jax.data.chat import Chat
 from flan_jax.errors import FlanError
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # token types, as SentencePiece numbers them
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # token types, numbered as in SentencePiece
 _PREFIX = "tokenizer.ggml."
 
-# Tokens that end a generation by their text, whatever the file says of EOS: chat models end their turns with them.
+# Tokens whose text ends a generation, whatever the file says about EOS. Chat models end their turns with them.
 # fmt: off
 _ENDS = frozenset((
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
@@ -28,14 +28,14 @@ _ENDS = frozenset((
 
 
 def read(meta: Mapping[str, Any], path: str | Path) -> vocabularies.Tokenizer:
-    """The vocabulary that a file's metadata describe.
+    """The vocabulary in a file's metadata.
 
     Args:
       meta: all fields of the file whose names start with "tokenizer."; looking up a missing one raises.
-      path: the file, for errors.
+      path: the file, for error messages.
 
     Raises:
-      FlanError: a kind or a setting that is not covered.
+      FlanError: a kind or a setting that is not supported.
     """
     kind = meta[f"{_PREFIX}model"]
     if kind not in ("llama", "gpt2"):
@@ -45,16 +45,17 @@ def read(meta: Mapping[str, Any], path: str | Path) -> vocabularies.Tokenizer:
     texts, kinds = list(meta[f"{_PREFIX}tokens"]), list(meta[f"{_PREFIX}token_type"])
     if len(texts) != len(kinds):
         raise FlanError(f"{path} has {len(texts)} tokens and {len(kinds)} token types; download it again.")
-    # llama.cpp takes these for control tokens whatever their type: files of older converters call them plain words.
-    # It does so with "</s>" too; here that stays text, since Gemma has it for HTML.
+    # llama.cpp takes these for control tokens whatever their type, because older converters wrote them as plain words.
+    # It does the same with "</s>"; here that stays text, since Gemma has it for HTML.
     kinds = [
         _CONTROL if text in _ENDS and text.startswith("<|") else kind for text, kind in zip(texts, kinds, strict=True)
     ]
-    texts = [text or f"[EMPTY_{number}]" for number, text in enumerate(texts)]  # as llama.cpp names them
+    texts = [text or f"[EMPTY_{number}]" for number, text in enumerate(texts)]  # llama.cpp names them so
     if len(set(texts)) < len(texts):
         twice = next(text for number, text in enumerate(texts) if text in texts[:number])
         raise FlanError(f"{path} has the token {twice!r} twice; download it again.")
-    # Defaults of llama.cpp for a SentencePiece vocabulary. For BPE they would be GPT-2's, and wrong for all others.
+    # Defaults of llama.cpp for a SentencePiece vocabulary. For BPE they would be GPT-2's, and wrong for all other
+    # models.
     defaults = {"bos": 1, "eos": 2, "unknown": 0} if kind == "llama" else {}
 
     def special(name: str) -> int | None:
@@ -87,7 +88,7 @@ def read(meta: Mapping[str, Any], path: str | Path) -> vocabularies.Tokenizer:
 
 
 def _chat(meta: Mapping[str, Any], special_tokens: Mapping[str, str], path: str | Path) -> Chat | None:
-    """The chat templates of a file: one, and further ones by name."""
+    """The chat templates of a file: a default one, and others by name."""
     prefix = "tokenizer.chat_template"
     found = {}
     for name, text in meta.items():
@@ -101,7 +102,7 @@ def _chat(meta: Mapping[str, Any], special_tokens: Mapping[str, str], path: str 
 def _sentencepiece(
     meta: Mapping[str, Any], texts: list[str], kinds: list[int], special: Mapping[str, int | None]
 ) -> bytes:
-    """The SentencePiece model that the file's pieces, scores and types came from."""
+    """The SentencePiece model from which the file's pieces, scores and types came."""
     proto = sentencepiece_model_pb2.ModelProto()
     for number, (text, score, kind) in enumerate(zip(texts, meta[f"{_PREFIX}scores"], kinds, strict=True)):
         if kind == _USER_DEFINED:
@@ -149,7 +150,7 @@ def _cut_by(pattern: str) -> Callable[[], list[Any]]:
     return lambda: [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(**as_bytes)]
 
 
-# How text is cut before the merges, by the name in `tokenizer.ggml.pre`.
+# How text is split before the merges, by the name in `tokenizer.ggml.pre`.
 _PRE_TOKENIZERS: dict[str, Callable[[], list[Any]]] = {"smollm": _with_digits, "starcoder": _with_digits}
 _PRE_TOKENIZERS |= {"refact": _with_digits, "command-r": _with_digits}
 _PRE_TOKENIZERS |= {"gpt-2": _gpt2, "olmo": _gpt2, "mpt": _gpt2, "phi-2": _gpt2}
@@ -159,7 +160,7 @@ _PRE_TOKENIZERS |= dict.fromkeys(
     ("qwen2", "deepseek-r1-qwen", "kormo", "megrez", "stablelm2"), _cut_by(_WORDS.replace("DIGITS", r"\p{N}"))
 )
 _PRE_TOKENIZERS["tekken"] = _cut_by(_TEKKEN)
-# These begin texts with BOS where the file says nothing, and take a word that is a token as it is.
+# With these, texts begin with BOS if the file says nothing, and a word that is a token stays whole.
 _WITH_BOS = _WHOLE_WORDS = {*_LLAMA3, "tekken"}
 
 
@@ -174,7 +175,7 @@ def _byte_level_bpe(
     tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(texts)}, merges=merges, **whole))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_PRE_TOKENIZERS[pre]())
     tokenizer.decoder = decoders.ByteLevel()
-    # Both are found in a text before it is cut; only control tokens stand for no text.
+    # Both are found in a text before it is split; only control tokens stand for no text.
     for wanted, is_special in ((_CONTROL, True), (_USER_DEFINED, False)):
         found = [text for text, kind in zip(texts, kinds, strict=True) if kind == wanted]
         tokenizer.add_tokens([AddedToken(text, special=is_special, normalized=False) for text in found])

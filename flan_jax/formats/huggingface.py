@@ -1,4 +1,4 @@
-"""Folders of transformers, both ways: config.json, safetensors (in one file or sharded) and the tokenizer."""
+"""Reads and writes folders of transformers: config.json, safetensors (one file or shards) and the tokenizer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(folder: Path) -> Source:
     """Opens a folder of one of `huggingface_fields.FAMILIES`.
 
     Raises:
-      FlanError: a file is missing or broken, or the model is not covered.
+      FlanError: a file is missing or broken, or the model is not supported.
     """
     for file in sorted(folder.iterdir()):
         if file.suffix in (".json", ".model", ".txt", ".jinja"):
@@ -49,9 +49,9 @@ def read(folder: Path) -> Source:
         raise FlanError(f"{path} says {layers} layers, and the weights are {len(files.names)} tensors in all.")
     config, placed = place(config, family, files, folder)
     left = sorted(set(files.names) - {tensor.name for tensor in placed.values()} - redundant(config, family, files))
-    if values["model_type"] == GEMMA3_MULTIMODAL:  # pictures are left out
+    if values["model_type"] == GEMMA3_MULTIMODAL:  # its image part is left out
         left = [name for name in left if "vision_tower" not in name and "multi_modal_projector" not in name]
-    if left:  # biases, adapters, experts: without them the model would be a different one
+    if left:  # biases, adapters, experts; without them it would be another model
         raise FlanError(f"{folder} holds tensors that are not covered: {', '.join(left[:3])}.")
     shapes = {leaf.path: leaf.shape for leaf in leaves(config)}
     for (parameter, _), tensor in placed.items():
@@ -80,13 +80,13 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def write(source: Source, folder: Path, dtype: str = "float32", shard_bytes: int = SHARD_BYTES) -> None:
-    """Writes a folder that transformers loads, one shard in memory at a time.
+    """Writes a folder that transformers can load. One shard is in memory at a time.
 
     Args:
-      source: the model; its tokenizer is there.
-      folder: to write into.
-      dtype: of the weights, "float32" or "bfloat16".
-      shard_bytes: a file is closed before it gets larger, unless one tensor is.
+      source: the model, with its tokenizer.
+      folder: the folder to write into.
+      dtype: dtype of the weights, "float32" or "bfloat16".
+      shard_bytes: a file is closed before it gets larger, unless a single tensor is larger.
 
     Raises:
       FlanError: transformers has no such architecture.
@@ -113,7 +113,7 @@ def write(source: Source, folder: Path, dtype: str = "float32", shard_bytes: int
         for (path, layer), tensor in shard:
             name = tensor.name if tensor.name == "lm_head.weight" else prefix + tensor.name
             array = tensor.to_theirs(source.tensor(path, layer)).astype(_DTYPES[dtype])
-            as_float32(array, f"{source.name}: {name} in {dtype}")  # what is not finite would be lost on its reader
+            as_float32(array, f"{source.name}: {name} in {dtype}")  # finds numbers that bfloat16 would make infinite
             content[name] = np.ascontiguousarray(array)
             weight_map[name] = file
         save_file(content, folder / file, metadata={"format": "pt"})

@@ -1,7 +1,7 @@
-"""The pipeline that transformers builds from a folder's tokenizer files: by its class, or as tokenizer.json has it.
+"""The pipeline that transformers builds from a folder's tokenizer files: by its class, or from tokenizer.json.
 
-Some of its classes take vocabulary, merges and post-processor from tokenizer.json and set the rest themselves; others
-run the file as it is. Which one it takes depends on `tokenizer_class` and on the model.
+Some classes of transformers take vocabulary, merges and post-processor from tokenizer.json and set the rest themselves;
+others run the file as it is. `tokenizer_class` and the model decide which one is used.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from flan_jax.formats.huggingface_pipelines import (
     sentinels,
 )
 
-# The class that transformers has for a model; others run tokenizer.json as it is.
+# The class that transformers has for a model. Models without one run tokenizer.json as it is.
 _OF_MODEL = {"qwen2": QWEN2, "qwen3": QWEN2, "t5": T5, "mt5": T5}
 _OF_MODEL |= dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), GEMMA)
 _WHATEVER_THE_FOLDER_SAYS = {"qwen2"}
-_UNREGISTERED = {"llama"}  # transformers has none: it takes the class that the folder names
+_UNREGISTERED = {"llama"}  # transformers has no class for it and takes the one that the folder names
 _OTHER_NAMES = {"PreTrainedTokenizer": AS_IT_IS, "PythonBackend": AS_IT_IS, "BloomTokenizer": AS_IT_IS}
 _OTHER_NAMES |= {"MT5Tokenizer": T5}
 
-# The tokens that a class has where nothing is said.
+# The tokens of a class if the files say nothing.
 _STANDARD = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _END = "<|endoftext|>"
 _DEFAULT_TOKENS: dict[str, dict[str, str]] = {
@@ -58,13 +58,13 @@ _DEFAULT_TOKENS: dict[str, dict[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """A pipeline and the tokens that have a name.
+    """A pipeline and its named tokens.
 
     Attributes:
-      tokenizer: encodes as transformers' tokenizer of the folder does, its post-processor too.
-      kind: the class of transformers.
+      tokenizer: encodes like transformers' tokenizer of the folder, with its post-processor.
+      kind: the class in transformers.
       special_tokens: texts by name, for example {"eos_token": "</s>"}.
-      content: tokenizer.json, as it came where the pipeline is the file's own.
+      content: tokenizer.json; unchanged if the pipeline is the file's own.
     """
 
     tokenizer: Tokenizer
@@ -74,7 +74,7 @@ class Backend:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty where there is none.
+    """The content of a JSON file; empty if there is no file.
 
     Raises:
       FlanError: the file is broken, or holds something else.
@@ -92,13 +92,13 @@ def read(folder: Path, model_type: str, config: Mapping[str, Any], settings: Map
     """Reads tokenizer.json, a SentencePiece model, or vocab.json with merges.txt, in transformers' order.
 
     Args:
-      folder: where they lie.
-      model_type: of config.json.
+      folder: the folder of these files.
+      model_type: the model_type in config.json.
       config: config.json.
       settings: tokenizer_config.json.
 
     Raises:
-      FlanError: none of them is there, or the class of the tokenizer is not covered.
+      FlanError: none of them exists, or the class of the tokenizer is not supported.
     """
     settings = dict(settings)
     fast = folder / "tokenizer.json"
@@ -143,7 +143,7 @@ def read(folder: Path, model_type: str, config: Mapping[str, Any], settings: Map
 
 
 def _parsed(content: bytes, path: Path, kind: str) -> Tokenizer:
-    """tokenizer.json as it is, but for truncation and padding: who calls transformers' tokenizer asks for those."""
+    """tokenizer.json as it is, but without truncation and padding, which callers of transformers ask for separately."""
     model = json.loads(content).get("model") or {}
     wanted = {AS_IT_IS: None, T5: "Unigram"}.get(kind, "BPE")
     if wanted not in (None, model.get("type", wanted)):
@@ -157,7 +157,7 @@ def _parsed(content: bytes, path: Path, kind: str) -> Tokenizer:
 
 
 def _class_of(folder: Path, model_type: str, declared: Any, content: bytes | None) -> str:
-    """The class that transformers takes."""
+    """The class that transformers uses."""
     of_model = _OF_MODEL.get(model_type, AS_IT_IS)
     if declared is None or model_type in _WHATEVER_THE_FOLDER_SAYS:
         return of_model
@@ -174,7 +174,7 @@ def _class_of(folder: Path, model_type: str, declared: Any, content: bytes | Non
 
 
 def runs_as_it_is(model_type: str, tokenizer: Tokenizer) -> bool:
-    """Whether transformers runs this tokenizer.json in the folder of such a model as it is."""
+    """Whether transformers runs this tokenizer.json unchanged, in the folder of such a model."""
     if model_type not in _WHATEVER_THE_FOLDER_SAYS:
         return True
     values = json.loads(tokenizer.to_str())
@@ -211,7 +211,7 @@ def _is_token(value: Any) -> bool:
 
 
 def _joined(tokens: list[Any], more: list[Any]) -> list[Any]:
-    """Tokens of tokenizer_config.json, and those of special_tokens_map.json that are not among them."""
+    """The tokens of tokenizer_config.json, and further ones of special_tokens_map.json."""
     found = list(tokens)
     for token in (_token(value, special=True) if isinstance(value, dict) else value for value in more):
         found += [] if token in found else [token]
@@ -221,7 +221,7 @@ def _joined(tokens: list[Any], more: list[Any]) -> list[Any]:
 def _tokens(
     folder: Path, kind: str, settings: dict[str, Any], parts: Parts, content: bytes | None
 ) -> tuple[dict[str, AddedToken | str], list[AddedToken | str], dict[int, AddedToken]]:
-    """(tokens with a name, further special ones, added ones by id), from all files that can hold them."""
+    """(named tokens, further special ones, added ones by id), from all files that can hold them."""
     values = dict(settings)
     if "additional_special_tokens" in values and not values.get("extra_special_tokens"):
         values["extra_special_tokens"] = values.pop("additional_special_tokens")
@@ -245,7 +245,7 @@ def _tokens(
             elif isinstance(value, dict) and "content" in value:
                 value = _token(value, special=True)
             values[name] = value
-        # Only texts count here: transformers does not look into tokens that tokenizer_config.json spells out.
+        # Only texts count here: transformers does not look into tokens that tokenizer_config.json describes as objects.
         stated = [values.get(name) for name in _STANDARD] + _as_list(values.get("extra_special_tokens"))
         special = {str(value) for value in stated if value and not isinstance(value, dict)}
         for text, number in json_object(folder / "added_tokens.json").items():
@@ -256,7 +256,7 @@ def _tokens(
             added[token["id"]] = _token(token)
     by_text = {token.content: token for token in added.values()}
 
-    # Those with a name: the class's own, then the SentencePiece model's, then the files'.
+    # Named tokens: the class's own, then the SentencePiece model's, then the files'.
     named: dict[str, Any] = dict(_DEFAULT_TOKENS[kind])
     if parts.proto is not None and kind == AS_IT_IS:
         trainer = parts.proto.trainer_spec
@@ -264,7 +264,7 @@ def _tokens(
             if getattr(trainer, f"{name}_id") >= 0:
                 named[f"{name}_token"] = getattr(trainer, f"{name}_piece")
     extra = values.get("extra_special_tokens")
-    if isinstance(extra, dict):  # of special_tokens_map.json
+    if isinstance(extra, dict):  # from special_tokens_map.json
         of_dict = of_dict | values.pop("extra_special_tokens")
     for name, value in {**values, **of_dict}.items():
         if name in _STANDARD or name in of_dict or (name.endswith("_token") and _is_token(value)):
@@ -283,7 +283,7 @@ def _tokens(
 
 
 def _that_fit(tokenizer: Tokenizer, extra: list[AddedToken | str], config: Mapping[str, Any]) -> list[AddedToken | str]:
-    """The tokens without sentinels that nobody trained: transformers makes up 100, whatever the model has."""
+    """The tokens without untrained sentinels: transformers adds 100 of them, whatever the model has."""
     room = config.get("vocab_size", 1 << 30) - tokenizer.get_vocab_size()
     kept = []
     for token in extra:
@@ -307,7 +307,7 @@ def _add(
     extra: list[AddedToken | str],
     added: Mapping[int, AddedToken],
 ) -> None:
-    """Adds what the model's vocabulary lacks, and sets the flags of what it has: in transformers' order."""
+    """Adds tokens that the vocabulary lacks, and sets the flags of those that it has, in transformers' order."""
     tokens: list[AddedToken | str] = [added[number] for number in sorted(added)]
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()} | {str(t) for t in tokens}
     tokens += [token for token in named.values() if str(token) not in known]
@@ -324,7 +324,7 @@ def _add(
 def _post_process(
     tokenizer: Tokenizer, kind: str, has_json: bool, settings: Mapping[str, Any], named: Mapping[str, Any]
 ) -> None:
-    """Sets what is added around a text."""
+    """Sets the tokens that are added around a text."""
     begins = bool(settings.get("add_bos_token")) and "bos_token" in named
     ends = bool(settings.get("add_eos_token")) and "eos_token" in named
     if kind == T5:

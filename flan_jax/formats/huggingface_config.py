@@ -1,4 +1,7 @@
-"""config.json of transformers, both ways. What would change the computation and is not covered here is refused."""
+"""Reads and writes config.json of transformers.
+
+Fields that would change the computation and are not supported are refused.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ from flan_jax.formats.huggingface_fields import (
 )
 from flan_jax.models import DecoderConfig
 
-_MAX_POSITIONS = 8192  # what tools of the ecosystem cut texts at; a rotary or relative model has no such number
-_MOST_LAYERS = 100_000  # more is no model, and would take long to say so
+_MAX_POSITIONS = 8192  # other tools cut texts at this length; a rotary or relative model has no such limit
+_MOST_LAYERS = 100_000  # no model has more, and the error message would take long
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
-# What the modules of a family are.
+# The modules of each family.
 _TRAITS = ("activation", "qkv_bias", "qk_norm", "qk_norm_across_heads", "pre_norms", "post_norms", "scale_embeddings")
 _DECODERS: dict[str, tuple[Any, ...]] = {
     LLAMA: ("silu", False, False, False, True, False, False),
@@ -41,15 +44,15 @@ _DECODERS: dict[str, tuple[Any, ...]] = {
 
 
 def read(values: Mapping[str, Any], tensors: Collection[str], path: str) -> tuple[str, DecoderConfig]:
-    """The family and the shape that a config.json names.
+    """The family and the shape in a config.json.
 
     Args:
       values: its content.
-      tensors: names of the weights, which say whether T5 has a head of its own.
-      path: the file, for errors.
+      tensors: names of the weights, which show whether T5 has a separate head.
+      path: the file, for error messages.
 
     Raises:
-      FlanError: a family, a variant or a field that is not covered, or a value that no model can have.
+      FlanError: a family, variant or field that is not supported, or a value that no model can have.
     """
     if not isinstance(values, Mapping):
         raise FlanError(f"{path} holds no fields but a {type(values).__name__}; get it again from where it came.")
@@ -111,7 +114,7 @@ def _read_decoder(f: Fields, family: str) -> DecoderConfig:
 
 
 def _read_caps(f: Fields, family: str) -> dict[str, Any]:
-    """What the activation is checked for, and the scale and the bounds of attention and logits."""
+    """Checks the activation, and reads the scale and the bounds of attention and logits."""
     if family not in (GEMMA2, GEMMA3):
         f.only("hidden_act", "silu", "swish")
         for name in ("final_logit_softcapping", "attn_logit_softcapping"):
@@ -120,7 +123,7 @@ def _read_caps(f: Fields, family: str) -> dict[str, Any]:
     f.only("hidden_activation", "gelu_pytorch_tanh")
     f.only("hidden_act", "gelu_pytorch_tanh")
     if family == GEMMA3:
-        f.only("attn_logit_softcapping", None)  # transformers reads it and does nothing
+        f.only("attn_logit_softcapping", None)  # transformers reads it but does nothing
     return {
         "attention_scale": f.number("query_pre_attn_scalar") ** -0.5,
         "attention_softcap": f.number("attn_logit_softcapping", 0.0),
@@ -129,7 +132,7 @@ def _read_caps(f: Fields, family: str) -> dict[str, Any]:
 
 
 def _read_windows(f: Fields, family: str, layers: int) -> dict[str, Any]:
-    """Which layers see how far."""
+    """How far each layer sees."""
     kinds = f.names("layer_types")
     if family in (LLAMA, OLMO2):
         f.only("sliding_window", None)
@@ -146,7 +149,7 @@ def _read_windows(f: Fields, family: str, layers: int) -> dict[str, Any]:
         if family == GEMMA3:
             every = f.whole("sliding_window_pattern")
         default = [_FULL if (i + 1) % every == 0 else _SLIDING for i in range(layers)]
-    if family in (LLAMA, OLMO2, MISTRAL):  # where layer_types says something else, transformers goes by the window
+    if family in (LLAMA, OLMO2, MISTRAL):  # if layer_types says something else, transformers follows the window
         default = [_SLIDING if expected else _FULL] * layers
         if kinds is not None and kinds != default:
             raise f.refusal("layer_types", kinds)
@@ -169,9 +172,9 @@ def _read_windows(f: Fields, family: str, layers: int) -> dict[str, Any]:
 
 
 def _read_rope(f: Fields) -> dict[str, Any]:
-    """Rotary settings, as transformers 4 wrote them (rope_theta, rope_scaling) or 5 does (rope_parameters).
+    """Rotary settings, as written by transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters).
 
-    Where a file has both, rope_scaling counts, as in transformers.
+    If a file has both, rope_scaling counts, as in transformers.
     """
     place = "rope_scaling" if f.table("rope_scaling") else "rope_parameters"
     scaling = f.table(place)
@@ -183,7 +186,7 @@ def _read_rope(f: Fields) -> dict[str, Any]:
 
 
 def _read_gemma3_rope(f: Fields) -> dict[str, Any]:
-    """The same of Gemma 3, whose local layers have a base of their own and are not scaled."""
+    """The same for Gemma 3, whose local layers have a base of their own and are not scaled."""
     parameters, old = f.table("rope_parameters"), f.table("rope_scaling")
     for name in sorted(set(parameters) - {_FULL, _SLIDING}):
         raise f.refusal(f"rope_parameters.{name}", parameters[name])
@@ -199,7 +202,7 @@ def _read_gemma3_rope(f: Fields) -> dict[str, Any]:
     place = f"rope_parameters.{_FULL}"
     scaling, theta = both[_FULL]
     if old:
-        if "rope_type" not in old:  # transformers 5 then overlooks it
+        if "rope_type" not in old:  # transformers 5 would then ignore it
             raise f.refusal("rope_scaling", old, "it has to name its rope_type")
         place, scaling = "rope_scaling", {**scaling, **old}
         theta = f.positive("rope_scaling.rope_theta", old.get("rope_theta", theta))
@@ -245,8 +248,8 @@ def _read_t5(f: Fields, has_head: bool) -> DecoderConfig:
     f.only("dense_act_fn", {"gated-gelu": "gelu_new"}.get(gate, "silu"))
     f.only("is_gated_act", True)
     f.only("tie_encoder_decoder", False)
-    f.only("decoder_start_token_id", 0)  # what decoding starts with here
-    # Up to transformers 4 tie_word_embeddings says both; 5 ties whatever has no weights of its own.
+    f.only("decoder_start_token_id", 0)  # decoding starts with it here
+    # Up to transformers 4, tie_word_embeddings means both. Version 5 ties whatever has no weights of its own.
     tied = f.flag("tie_word_embeddings", True)
     f.refuse_null("scale_decoder_outputs")
     scaled = f.flag("scale_decoder_outputs", tied)
@@ -277,7 +280,7 @@ def _read_t5(f: Fields, has_head: bool) -> DecoderConfig:
 
 
 def _is_possible(c: DecoderConfig, family: str) -> bool:
-    """Whether a family that has this model's modules has its numbers and windows too."""
+    """Whether a family with this model's modules also allows its numbers and windows."""
     scaled = c.rope_scaling != "none"
     own_base = bool(c.window) and c.local_rope_theta is not None and (scaled or c.local_rope_theta != c.rope_theta)
     if family == GEMMA3:  # local layers are never scaled
@@ -288,13 +291,13 @@ def _is_possible(c: DecoderConfig, family: str) -> bool:
     if own_base or c.attention_softcap or c.logits_softcap or c.attention_scale not in (None, c.head_dim**-0.5):
         return False
     sliding = c.global_layers.count(False)
-    if family in (QWEN2, QWEN3):  # the last layers have a window, if any
+    if family in (QWEN2, QWEN3):  # only the last layers have a window, if any
         return not any(c.global_layers[c.num_layers - sliding :])
     return not sliding or family == MISTRAL
 
 
 def family_of(c: DecoderConfig) -> str:
-    """The family of transformers that computes what a model of this shape computes.
+    """The family of transformers that computes the same as a model of this shape.
 
     Raises:
       FlanError: there is none.
@@ -331,12 +334,12 @@ _ARCHITECTURES = {
 
 
 def write(c: DecoderConfig, tokenizer: vocabularies.Tokenizer, dtype: str) -> dict[str, Any]:
-    """The content of a config.json that transformers 4 and 5 read.
+    """The content of a config.json that transformers 4 and 5 can read.
 
     Args:
       c: the shape.
-      tokenizer: its special ids are named.
-      dtype: of the weights, "float32" or "bfloat16".
+      tokenizer: the vocabulary; its special ids are written.
+      dtype: dtype of the weights, "float32" or "bfloat16".
 
     Raises:
       FlanError: transformers has no such architecture.

@@ -1,4 +1,4 @@
-"""The fields of a config.json, each of its type, and what transformers takes where a file is silent."""
+"""The fields of a config.json with their types, and transformers' defaults for missing ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LLAMA, MISTRAL, QWEN2, QWEN3 = "llama", "mistral", "qwen2", "qwen3"
 GEMMA2, GEMMA3, GEMMA3_MULTIMODAL, OLMO2, T5 = "gemma2", "gemma3_text", "gemma3", "olmo2", "t5"
 FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, GEMMA3_MULTIMODAL, OLMO2, T5)
 
-# What transformers takes where a file is silent. Other sizes have to be there: transformers has defaults for them too,
-# and loads no weights of another shape.
+# transformers' defaults. Other sizes must be in the file: transformers has defaults for them too, but would not load
+# weights with other shapes.
 _SILU = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "hidden_act": "silu", "rope_theta": 10_000.0}
 _QWEN = {"vocab_size": 151_936, "num_key_value_heads": 32, "max_position_embeddings": 32_768, "sliding_window": 4096}
 _QWEN |= {"use_sliding_window": False, "max_window_layers": 28}
@@ -62,7 +62,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What says nothing of how logits are computed from weights, or only what is checked elsewhere.
+# Fields that do not say how logits are computed from weights, or that are checked elsewhere.
 _NO_PART = (
     "architectures model_type torch_dtype dtype transformers_version use_cache bos_token_id eos_token_id pad_token_id "
     "decoder_start_token_id max_position_embeddings n_positions initializer_range initializer_factor attention_dropout "
@@ -70,24 +70,24 @@ _NO_PART = (
     "output_past max_window_layers is_llama_config id2label label2id problem_type return_dict chunk_size_feed_forward "
     "unsloth_version unsloth_fixed is_decoder output_attentions output_hidden_states tokenizer_class finetuning_task "
     "torchscript use_bfloat16 tf_legacy_loss sep_token_id prefix "
-    # How answers are drawn: transformers 4 wrote these into every nested configuration, and into all of old models.
+    # How answers are drawn. transformers 4 wrote these into every nested configuration, and into all of old models.
     "max_length do_sample early_stopping num_return_sequences temperature top_k top_p typical_p length_penalty "
     "diversity_penalty output_scores return_dict_in_generate remove_invalid_values"
 )
-# The same where another value changes which answer is the likeliest.
+# Similar fields, but another value changes which answer is the likeliest.
 _AS_IT_IS = {"repetition_penalty": 1.0, "num_beams": 1, "num_beam_groups": 1}
 _REQUIRED = object()
 
 
 class Fields:
-    """Fields of a file; those that nobody asked for are found at the end.
+    """The fields of a file. Fields that were never read are found at the end.
 
-    A field that is missing has the family's default, or else the one that is asked with. One that is null has the
-    latter: that is how transformers' files say "none".
+    A missing field has the family's default, or else the one in the call. A field that is null has the latter, because
+    transformers' files write "none" in this way.
 
     Args:
       values: the file's content.
-      family: whose defaults there are.
+      family: the family, for its defaults.
       path: the file, for messages.
     """
 
@@ -96,7 +96,7 @@ class Fields:
         self._unread = set(values)
 
     def refuse_null(self, name: str) -> None:
-        """Refuses a null where transformers takes it for something else than a missing field."""
+        """Refuses a null if transformers treats it differently from a missing field."""
         if name in self._values and self._values[name] is None:
             raise self.refusal(name, None)
 
@@ -111,7 +111,7 @@ class Fields:
         return default
 
     def whole(self, name: str, default: Any = _REQUIRED, least: int = 1, most: int = 2**31 - 1) -> int:
-        """A whole number of at least `least`; without a default, the field has to be there."""
+        """A whole number of at least `least`. Without a default, the field must exist."""
         value = self.get(name, default)
         if value is default and default is not _REQUIRED:
             return value
@@ -120,51 +120,51 @@ class Fields:
         return value
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
-        """A finite number above zero; without a default, the field has to be there."""
+        """A finite number above zero. Without a default, the field must exist."""
         value = self.get(name, default)
         return value if value is default and default is not _REQUIRED else self.positive(name, value)
 
     def positive(self, name: str, value: Any) -> float:
-        """The value of a field inside another, as a finite number above zero."""
+        """The value of a field inside another one, as a finite number above zero."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise self.refusal(name, value, "it has to be a number above zero")
         return float(value)
 
     def flag(self, name: str, default: Any = _REQUIRED) -> bool:
-        """True or false; without a default, the field has to be there."""
+        """True or False. Without a default, the field must exist."""
         value = self.get(name, default)
         if not isinstance(value, bool) and value is not default:
             raise self.refusal(name, value, "it has to be true or false")
         return value
 
     def table(self, name: str) -> dict[str, Any]:
-        """An object, empty where there is none."""
+        """An object; empty if there is none."""
         value = self.get(name, {})
         if not isinstance(value, dict):
             raise self.refusal(name, value, "it has to be an object")
         return value
 
     def names(self, name: str) -> list[str] | None:
-        """A list of words, or None where there is none."""
+        """A list of words; None if there is none."""
         value = self.get(name)
         if value is not None and not (isinstance(value, list) and all(isinstance(word, str) for word in value)):
             raise self.refusal(name, value, "it has to be a list of words")
         return value
 
     def only(self, name: str, *covered: Any) -> Any:
-        """The value, which has to be one of `covered`; the first is the default."""
+        """The value, which must be one of `covered`; the first of these is the default."""
         value = self.get(name, covered[0])
         if not any(value == known and type(value) in (type(known), int, float) for known in covered):
             raise self.refusal(name, value)
         return value
 
     def refusal(self, name: str, value: Any, wanted: str = "") -> FlanError:
-        """The error that names file, field and value, and what is wanted where that can be said."""
+        """The error with file, field and value, and what is wanted if that can be said."""
         why = f"; {wanted}." if wanted else ", which is not covered: this variant cannot be converted."
         return FlanError(f"{self.path}: {name} is {_shown(value)}{why}")
 
     def finish(self) -> None:
-        """Refuses fields that nobody asked for, unless they play no part."""
+        """Refuses fields that were never read, unless they have no effect."""
         for name in sorted(self._unread - set(_NO_PART.split())):
             plain = name in _AS_IT_IS and self._values[name] == _AS_IT_IS[name]
             if self._values[name] and not plain and not name.startswith(("_", "transformers.")):

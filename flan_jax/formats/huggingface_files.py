@@ -1,4 +1,4 @@
-"""The weights of a folder of transformers: one safetensors file, or shards with an index."""
+"""The weights in a folder of transformers: one safetensors file, or shards with an index."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATION = "generation_config.json"
 _ADAPTER = "adapter_config.json"
 _SHARD = re.compile(r"-\d+-of-\d+")
-_ROWS_AT_ONCE = 1 << 24  # numbers of a tensor that are compared at once
+_ROWS_AT_ONCE = 1 << 24  # numbers of a tensor that are compared at a time
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
 class WeightFiles:
-    """Tensors by name in the files of a folder; one file is open at a time, so that its pages can go.
+    """The tensors in a folder's files, by name. One file is open at a time, so that its memory can be freed.
 
-    Of a single file and shards side by side transformers reads the single one, and so it is here.
+    If a single file and shards are both there, the single file is read, as in transformers.
 
     Args:
-      folder: of transformers.
+      folder: a folder of transformers.
 
     Attributes:
-      names: every tensor, and the file that has it.
+      names: every tensor and its file.
 
     Raises:
       FlanError: there are no weights, a file is damaged, or the files contradict their index.
@@ -87,11 +87,11 @@ class WeightFiles:
             self.names[name] = file
 
     def where(self, name: str) -> str:
-        """A tensor, for messages."""
+        """Names a tensor and its file, for messages."""
         return f"{self._folder / self.names[name]}: {name}"
 
     def load(self, name: str) -> np.ndarray:
-        """A tensor, in float32.
+        """A tensor in float32.
 
         Raises:
           FlanError: it is damaged, or not finite.
@@ -99,10 +99,10 @@ class WeightFiles:
         return as_float32(self._read(name, ...), self.where(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """What the file's header says.
+        """The shape in the file's header.
 
         Raises:
-          FlanError: the tensor has a dtype that is not covered.
+          FlanError: the tensor has a dtype that is not supported.
         """
         part = self._opened(self.names[name]).get_slice(name)
         dtype = part.get_dtype()
@@ -110,7 +110,7 @@ class WeightFiles:
         return tuple(part.get_shape())
 
     def equal(self, name: str, other: str) -> bool:
-        """Whether two tensors hold the same numbers; some rows of both are in memory at a time."""
+        """Whether two tensors hold the same numbers. Only some rows of both are in memory at a time."""
         shape = self.shape(name)
         if shape != self.shape(other):
             return False
@@ -130,7 +130,7 @@ class WeightFiles:
             path = self._folder / file
             refuse_pointer(path)
             try:
-                # Not mapped: pages of a map stay with the process until somebody else wants the memory.
+                # Not mapped, because mapped pages stay with the process until other programs need the memory.
                 self._file, self._open = file, safetensors.safe_open(path, "np", backend="pread")
             except (safetensors.SafetensorError, OSError) as error:
                 raise FlanError(f"{path} cannot be read ({_reason(error)}); get it again.") from error
@@ -138,8 +138,8 @@ class WeightFiles:
 
 
 def _instead(folder: Path) -> str:
-    """What a folder without weights has in their place, and what to do."""
-    for name in (WEIGHTS, INDEX):  # as a copy of the hub's cache has them, whose files are links into another folder
+    """What a folder without weights holds in their place, and what to do."""
+    for name in (WEIGHTS, INDEX):  # in a copy of the hub's cache, files are links into another folder
         if (folder / name).is_symlink():
             return (
                 f"{name} is a link to {(folder / name).readlink()}, which is not there; copy what it points to (cp -rL)"

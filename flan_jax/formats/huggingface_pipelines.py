@@ -25,8 +25,8 @@ class Parts:
     """What the classes take from a folder's files."""
 
     def __init__(self) -> None:
-        self.vocabulary: Any = None  # {text: id}, or [(text, score)] of a unigram model
-        self.merges: list[tuple[Any, ...]] = []  # of two pieces each
+        self.vocabulary: Any = None  # {text: id}; for a unigram model [(text, score)]
+        self.merges: list[tuple[Any, ...]] = []  # pairs of pieces
         self.unknown_id: int | None = None
         self.byte_fallback = False
         self.charsmap: bytes | None = None
@@ -34,7 +34,7 @@ class Parts:
         self.own_tokens: list[AddedToken] = []  # control and user-defined pieces
 
     def of_json(self, values: dict[str, Any]) -> None:
-        """Takes them from the content of tokenizer.json."""
+        """Reads them from the content of tokenizer.json."""
         model = values.get("model") or {}
         self.vocabulary = model.get("vocab")
         if isinstance(self.vocabulary, list):
@@ -48,14 +48,14 @@ class Parts:
                 self.charsmap = base64.b64decode(part["precompiled_charsmap"])
 
     def of_sentencepiece(self, path: Path) -> None:
-        """Takes them from a SentencePiece model.
+        """Reads them from a SentencePiece model.
 
         Raises:
-          FlanError: it is none, or of a kind that is not covered.
+          FlanError: it is not one, or of a kind that is not supported.
         """
         try:
             self.proto = proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
-        except Exception:  # protobuf's own, which differs between its implementations
+        except Exception:  # protobuf's own error, which differs between its implementations
             proto = None
         if proto is None or not proto.pieces:
             raise FlanError(
@@ -81,7 +81,7 @@ class Parts:
         ]
 
     def of_merges(self, folder: Path) -> None:
-        """Takes them from vocab.json and merges.txt."""
+        """Reads them from vocab.json and merges.txt."""
         self.vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         for line in (folder / "merges.txt").read_text(encoding="utf-8").split("\n"):
             line = line.strip()
@@ -90,7 +90,14 @@ class Parts:
 
 
 def merges_of(vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
-    """The merges that a SentencePiece BPE vocabulary implies: every cut of a piece into two, pieces in their order."""
+    """The merges that a SentencePiece BPE vocabulary implies.
+
+    These are all splits of a piece into two pieces, in the order of the pieces.
+
+    Example:
+      >>> merges_of({"a": 0, "b": 1, "ab": 2})
+      [('a', 'b')]
+    """
     found = []
     for text, number in vocabulary.items():
         for at in range(1, len(text)):
@@ -101,7 +108,7 @@ def merges_of(vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
 
 
 def sentinels(settings: Mapping[str, Any]) -> int:
-    """How many `<extra_id_...>` a T5 has, as transformers sets it where nothing is said."""
+    """The number of `<extra_id_...>` tokens of a T5, with transformers' default if the files say nothing."""
     return int(settings.get("extra_ids", 100))
 
 
@@ -113,7 +120,7 @@ def built(
     named: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> Tokenizer:
-    """The pipeline of a class, or of a SentencePiece model for which there is none."""
+    """The pipeline of a class, or of a SentencePiece model without a class."""
     if kind not in (AS_IT_IS, T5) and isinstance(parts.vocabulary, list):
         raise FlanError(f"{folder} has a SentencePiece unigram model, which transformers' {kind} cannot run.")
     if kind == T5 and not isinstance(parts.vocabulary, list):
@@ -166,7 +173,7 @@ def _t5(parts: Parts, settings: Mapping[str, Any], config: Mapping[str, Any]) ->
     if parts.proto is not None:
         further = [(f"<extra_id_{i}>", 0.0) for i in reversed(range(sentinels(settings)))]
         pieces += further[: max(0, config.get("vocab_size", len(pieces) + 100) - len(pieces))]
-    # transformers writes 2 and False here; other T5 models (MADLAD) have their own, which their files say.
+    # transformers writes 2 and False here. Other T5 models (MADLAD) have their own values, which their files say.
     unknown = 2 if parts.unknown_id is None else parts.unknown_id
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=unknown, byte_fallback=parts.byte_fallback))
     if parts.charsmap is not None:

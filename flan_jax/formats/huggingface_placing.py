@@ -1,8 +1,7 @@
-"""Which tensor of a folder is which parameter, as transformers 5 decides it where tensors repeat each other.
+"""Which tensor of a folder is which parameter, by transformers 5's rules for tied and repeated tensors.
 
-A tensor that is there is used. One that is missing and tied takes what it is tied to, in either direction: of an
-embedding and a head, a file may have either alone. Where both are there and differ, the file's word that they are tied
-counts for nothing.
+A tensor that exists is used. A missing tensor that is tied takes the tensor that it is tied to, in either direction: a
+file may have only the embedding or only the head. If both exist and differ, they are not tied, whatever the file says.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from flan_jax.formats.source import Path as ParameterPath
 from flan_jax.models import DecoderConfig, rotary
 
 _HEAD, _EMBEDDING = "lm_head.weight", "embed_tokens.weight"
-_FIRST = "layers.0.mlp.gate_proj.weight"  # that the text model of every family of decoders has
+_FIRST = "layers.0.mlp.gate_proj.weight"  # every family of decoders has it in its text model
 _T5_EMBEDDINGS = ("shared.weight", f"encoder.{_EMBEDDING}", f"decoder.{_EMBEDDING}", _HEAD)
 _T5_UNREAD = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"  # transformers never reads it
 _FREQUENCIES = "rotary_emb.inv_freq"
-_HALF = 2e-2  # relative error of a number in bfloat16, and some more
+_HALF = 2e-2  # relative error of a number in bfloat16, with some margin
 
 Key = tuple[ParameterPath, int | None]
 
@@ -32,10 +31,10 @@ Key = tuple[ParameterPath, int | None]
 def place(
     config: DecoderConfig, family: str, files: WeightFiles, folder: Path
 ) -> tuple[DecoderConfig, dict[Key, Tensor]]:
-    """The tensor of every parameter, and the configuration with a head of its own where the files have one.
+    """The tensor of every parameter, and the configuration with a separate head if the files have one.
 
     Raises:
-      FlanError: a tensor is missing, or the files leave open which one counts.
+      FlanError: a tensor is missing, or the files do not decide which one counts.
     """
     if family == T5:
         prefix, embedding, head = "", *_t5_embeddings(config, files, folder)
@@ -50,16 +49,16 @@ def place(
         if name not in files.names:
             raise FlanError(f"{folder} lacks the tensor {name}: the weights are not those of config.json.")
         placed[path, layer] = tensor._replace(name=name)
-    if head is not None:  # the scale is in it
+    if head is not None:  # it includes the scale
         config = dataclasses.replace(config, scale_tied_logits=False)
     return config, placed
 
 
 def redundant(config: DecoderConfig, family: str, files: WeightFiles) -> set[str]:
-    """The tensors that need not be read, since they repeat what is read or transformers never does.
+    """The tensors that need not be read: they repeat others, or transformers never reads them.
 
     Raises:
-      FlanError: frequencies of the rotary positions that are not those of config.json.
+      FlanError: frequencies of the rotary positions differ from those of config.json.
     """
     if family == T5:
         return {*_T5_EMBEDDINGS, _T5_UNREAD}
@@ -78,7 +77,7 @@ def redundant(config: DecoderConfig, family: str, files: WeightFiles) -> set[str
 
 
 def _prefix(files: WeightFiles, folder: Path) -> str:
-    """What stands before the names of the text model."""
+    """The prefix of the text model's tensors."""
     found = sorted(name.removesuffix(_FIRST) for name in files.names if name.endswith(_FIRST))
     if len(found) > 1:
         raise FlanError(f"{folder} holds several models ({found[0]}*, {found[1]}*): keep the weights of one.")
@@ -86,7 +85,7 @@ def _prefix(files: WeightFiles, folder: Path) -> str:
 
 
 def _decoder_embeddings(config: DecoderConfig, files: WeightFiles, folder: Path, prefix: str) -> tuple[str, str | None]:
-    """The names of the embedding, and of the head where it is another tensor."""
+    """The names of the embedding, and of the head if it is another tensor."""
     embedding = prefix + _EMBEDDING
     heads = sorted(name for name in files.names if name == _HEAD or name.endswith(f".{_HEAD}"))
     if len(heads) > 1:
@@ -107,7 +106,7 @@ def _decoder_embeddings(config: DecoderConfig, files: WeightFiles, folder: Path,
 
 
 def _t5_embeddings(config: DecoderConfig, files: WeightFiles, folder: Path) -> tuple[str, str | None]:
-    """The same of T5, whose encoder, decoder and head may each have a copy of the shared embedding, or their own."""
+    """The same for T5, whose encoder, decoder and head may each have a copy of the shared embedding, or their own."""
     shared = next((name for name in _T5_EMBEDDINGS if name in files.names), None)
     if shared is None:
         raise FlanError(f"{folder} lacks the tensor {_T5_EMBEDDINGS[0]}: the weights are not those of config.json.")
@@ -118,5 +117,5 @@ def _t5_embeddings(config: DecoderConfig, files: WeightFiles, folder: Path) -> t
             "cannot be converted."
         )
     if head == _HEAD and not config.scale_tied_logits and encoder != _HEAD:
-        return encoder, head  # T5 1.1: a head of its own even where it holds the same numbers
+        return encoder, head  # T5 1.1 has a separate head, even if it holds the same numbers
     return encoder, None if head == encoder or files.equal(encoder, head) else head

@@ -1,4 +1,4 @@
-"""Names and layouts of parameters in transformers: linear layers are [out, in], Gemma's norms are stored less one."""
+"""Names and layouts of parameters in transformers. Linear layers are [out, in]; Gemma's norms are stored minus one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flan_jax.models import DecoderConfig
 
 
 class Tensor(NamedTuple):
-    """One tensor of transformers.
+    """A tensor of transformers.
 
     Attributes:
-      name: there, without the prefix that some folders have. Where tensors are tied, files may have another instead.
-      to_ours: its layout -> ours.
-      to_theirs: the way back.
+      name: its name without the prefix that some folders have. If tensors are tied, files may have the other one.
+      to_ours: converts its layout to ours.
+      to_theirs: converts ours to its layout.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Tensor(NamedTuple):
 
 
 def tensors(c: DecoderConfig, family: str) -> dict[tuple[Path, int | None], Tensor]:
-    """(our path, layer) -> the tensor of transformers, layer after layer as it stores them."""
+    """(our path, layer) -> the tensor of transformers, layer after layer as transformers stores them."""
     found = {}
     for path, layer, name, layout in _t5(c) if family == T5 else _decoder(c, family in (GEMMA2, GEMMA3)):
         suffix = "bias" if path.endswith("/bias") else "weight"
@@ -38,7 +38,7 @@ def tensors(c: DecoderConfig, family: str) -> dict[tuple[Path, int | None], Tens
 def _layout(kind: str, c: DecoderConfig) -> tuple[Callable, Callable]:
     d, k = c.embed_dim, c.head_dim
     heads = c.num_kv_heads if "kv_heads" in kind else c.num_heads
-    scaled = c.scale_tied_logits  # a head of its own takes the scale in
+    scaled = c.scale_tied_logits  # a separate head includes the scale
     layouts: dict[str, tuple[Callable, Callable]] = {
         "": (lambda w: w, lambda w: w),
         "less one": (lambda w: w + 1, lambda w: w - 1),

@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face folders, both ways: what transformers' AutoTokenizer makes of a folder is what is kept."""
+"""Reads and writes tokenizers of Hugging Face folders, so that they do the same as transformers' AutoTokenizer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from flan_jax.formats.huggingface_config import GEMMA3, T5
 from flan_jax.formats.huggingface_fields import GEMMA2
 from flan_jax.formats.huggingface_files import GENERATION
 
-_BYTES = "ByT5Tokenizer"  # has the ids of our bytes
-_PICTURE = "<image_soft_token>"  # Gemma 3 has one id for pictures, for which text-only models have no embedding
+_BYTES = "ByT5Tokenizer"  # has the same ids as our bytes
+_PICTURE = "<image_soft_token>"  # Gemma 3's id for pictures, for which text-only models have no embedding
 
 
 def read(folder: Path, family: str, config: dict[str, Any]) -> vocabularies.Tokenizer:
-    """The vocabulary of a folder, with what ends a generation and the chat templates.
+    """The vocabulary of a folder, with the ids that end a generation and the chat templates.
 
     Raises:
-      FlanError: no tokenizer that can be read is there, or a setting of its files is not covered.
+      FlanError: there is no readable tokenizer, or a setting of its files is not supported.
     """
     settings = huggingface_backend.json_object(folder / "tokenizer_config.json")
     ours = huggingface_backend.json_object(folder / vocabularies.SETTINGS)
@@ -40,13 +40,13 @@ def read(folder: Path, family: str, config: dict[str, Any]) -> vocabularies.Toke
         return _as_in_transformers(folder, family, config, settings)
     except FlanError:
         raise
-    except Exception as error:  # the libraries raise bare Exception, RuntimeError and what not
+    except Exception as error:  # the libraries raise bare Exception, RuntimeError and others
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise FlanError(f"the tokenizer in {folder} cannot be read ({reason}); get it again.") from error
 
 
 def _written_here(folder: Path, ours: dict[str, Any]) -> vocabularies.Tokenizer:
-    """What `write` wrote: the content under transformers' names, our settings beside it."""
+    """Reads what `write` wrote: the content under transformers' names, our settings beside it."""
     names = {"sentencepiece": ("spiece.model", "tokenizer.model"), "huggingface": ("tokenizer.json",)}
     paths = [folder / name for name in names.get(ours["kind"], ())]
     content = next((path.read_bytes() for path in paths if path.is_file()), None)
@@ -97,12 +97,12 @@ def _as_in_transformers(
         cleans_up=bool(settings.get("clean_up_tokenization_spaces") and (forced or not is_bpe)),
         splits_special=bool(settings.get("split_special_tokens")),
     )
-    found.decode(found.encode(["a\u0001\u2603 "])[0])  # a vocabulary that cannot say "unknown" fails here, not later
+    found.decode(found.encode(["a\u0001\u2603 "])[0])  # a vocabulary without an unknown token fails here and not later
     return found
 
 
 def _added_around(tokens: tokenizers.Tokenizer, folder: Path, family: str, eos: int) -> int | None:
-    """The BOS that transformers puts before a text, if any; refuses what cannot be put around texts here."""
+    """The BOS that transformers puts before a text, if any. Refuses other tokens around texts."""
     encoding = tokens.encode("a")
     is_added = [bool(mask) for mask in encoding.special_tokens_mask]
     count = len(tokens.encode("a", add_special_tokens=False).ids)
@@ -122,19 +122,19 @@ def _added_around(tokens: tokenizers.Tokenizer, folder: Path, family: str, eos: 
 
 
 def _stop_ids(folder: Path, config: Mapping[str, Any]) -> list[int]:
-    """All EOS of generation_config.json, or of config.json where that names none: as transformers generates."""
+    """All EOS ids of generation_config.json, or of config.json if it names none, as in transformers."""
     for name, values in ((GENERATION, huggingface_backend.json_object(folder / GENERATION)), ("config.json", config)):
         numbers = values.get("eos_token_id")
         found = numbers if isinstance(numbers, list) else [] if numbers is None else [numbers]
         if not all(isinstance(number, int) and not isinstance(number, bool) for number in found):
             raise FlanError(f"{folder / name}: eos_token_id is {numbers!r}; it must be a token id, or a list of them.")
-        if found := [number for number in found if number >= 0]:  # -1 is an old way to say that there is none
+        if found := [number for number in found if number >= 0]:  # -1 is an old way to write that there is none
             return list(dict.fromkeys(found))
     return []
 
 
 def _chat(folder: Path, settings: Mapping[str, Any], special_tokens: Mapping[str, str]) -> Chat | None:
-    """The chat templates of a folder: files go before tokenizer_config.json."""
+    """The chat templates of a folder: files come before tokenizer_config.json."""
     templates = chat.templates_in(folder)
     given = settings.get("chat_template")
     if not templates:
@@ -160,7 +160,7 @@ def _chat(folder: Path, settings: Mapping[str, Any], special_tokens: Mapping[str
 
 
 def _without_picture(content: bytes, family: str, config: Mapping[str, Any]) -> bytes:
-    """tokenizer.json without Gemma 3's token for pictures, where the model has no embedding for it."""
+    """tokenizer.json without Gemma 3's token for pictures, if the model has no embedding for it."""
     if family != GEMMA3 or _PICTURE.encode() not in content:
         return content
     values = json.loads(content)
@@ -174,8 +174,8 @@ def _without_picture(content: bytes, family: str, config: Mapping[str, Any]) -> 
 
 
 def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
-    """Writes what AutoTokenizer reads and gives the same ids, and our special ids beside it."""
-    tokenizer.save(folder)  # vocabulary.json, the content under our names, the chat templates under transformers'
+    """Writes files that AutoTokenizer reads with the same ids, and our special ids beside them."""
+    tokenizer.save(folder)  # vocabulary.json, the content under our names, the chat templates under transformers' names
     settings: dict[str, Any] = {"clean_up_tokenization_spaces": False}
     if tokenizer.kind == "bytes":
         settings |= {"tokenizer_class": _BYTES, "extra_ids": 0}
@@ -184,7 +184,7 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
         (folder / "sentencepiece.model").replace(folder / name)
         proto = sentencepiece_model_pb2.ModelProto.FromString((folder / name).read_bytes())
         unigram = proto.trainer_spec.model_type == sentencepiece_model_pb2.TrainerSpec.UNIGRAM
-        if unigram != (family == T5):  # transformers would read the pieces and cut text in another way
+        if unigram != (family == T5):  # transformers would read the pieces but split text differently
             raise FlanError(
                 f"transformers has no tokenizer for a SentencePiece {'unigram' if unigram else 'BPE'} vocabulary with "
                 f"{family}: this model cannot be exported."
@@ -213,7 +213,7 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
         ours = huggingface_backend.json_object(folder / vocabularies.SETTINGS)
         settings["clean_up_tokenization_spaces"] = ours.get("cleans_up", False)
         settings["split_special_tokens"] = ours.get("splits_special", False)
-    if tokenizer.chat is not None:  # its templates may name these, and say other things where there is one more
+    if tokenizer.chat is not None:  # its templates may use these, and may behave differently with one more
         named = dict(tokenizer.chat.special_tokens)
         for name in {"bos_token", "pad_token"} - set(named):
             settings.pop(name, None)
@@ -227,6 +227,9 @@ def write(tokenizer: vocabularies.Tokenizer, folder: Path, family: str) -> None:
 
 
 def _special_tokens(tokenizer: vocabularies.Tokenizer, texts: Mapping[int, str], eos: str) -> dict[str, str]:
-    """Special tokens by name; a BOS or padding that is text otherwise has none, since a name takes it out of texts."""
+    """The special tokens by name.
+
+    A BOS or padding that is also text is left out, because a name removes it from texts.
+    """
     named = {"bos_token": texts.get(tokenizer.bos_id), "pad_token": texts.get(tokenizer.pad_id)}
     return {"eos_token": eos} | {name: text for name, text in named.items() if text is not None}

@@ -1,5 +1,5 @@
-"""What a command line calls formats, kinds of numbers and packaged models: known without what reads and writes them."""
+"""Names of formats, dtypes and packaged models for command lines, which need no code that reads or writes them."""
 
 NATIVE, HUGGINGFACE, T5X, PEFT = FORMATS = ("flan_jax", "huggingface", "t5x", "peft")
-DTYPES = ("float32", "bfloat16")  # of the weights in huggingface's format
+DTYPES = ("float32", "bfloat16")  # of the weights in the format of huggingface
 PACKAGED = GEMMA, SMOLLM = ("gemma3-270m", "smollm2-135m-instruct")

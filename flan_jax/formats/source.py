@@ -1,6 +1,6 @@
-"""What every format is read as: a shape, a vocabulary, and parameters one tensor at a time.
+"""The common form of a model in any format: a shape, a vocabulary, and parameters one tensor at a time.
 
-A model need not fit into memory: a writer asks for one layer's tensor after another, in the order that suits its files.
+A model need not fit into memory. A writer asks for one layer's tensor after another, in the order that suits its files.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Leaf(NamedTuple):
 
     Attributes:
       path: its place in the tree.
-      shape: of one layer's tensor.
-      num_layers: how many are stacked on axis 0; 0 for a parameter outside the layers.
+      shape: the shape of one layer's tensor.
+      num_layers: how many layers are stacked on axis 0; 0 for a parameter outside the layers.
     """
 
     path: Path
@@ -43,12 +43,12 @@ class Leaf(NamedTuple):
 
     @property
     def layers(self) -> tuple[int | None, ...]:
-        """The layers that there are; (None,) outside the layers."""
+        """The numbers of its layers; (None,) outside the layers."""
         return tuple(range(self.num_layers)) if self.num_layers else (None,)
 
     @property
     def size(self) -> int:
-        """Numbers in all layers."""
+        """How many numbers it has in all layers."""
         return math.prod(self.shape) * max(self.num_layers, 1)
 
 
@@ -58,11 +58,11 @@ class Source:
 
     Attributes:
       config: its shape.
-      tensor: (path, layer) -> a float32 array of `Leaf.shape`; layer None outside the layers.
-      tokenizer: its vocabulary, or None where the format has none.
-      name: what it is, for its history.
-      manifest: what it was tuned on, if that travels with it.
-      step: steps that it was trained, if that is known.
+      tensor: maps (path, layer) to a float32 array of `Leaf.shape`; layer is None outside the layers.
+      tokenizer: its vocabulary, or None if the format has none.
+      name: what it is, for the history.
+      manifest: what it was tuned on, if that is known.
+      step: steps that it was trained, if known.
 
     Raises:
       FlanError: the vocabulary has ids for which the model has no embeddings.
@@ -92,11 +92,11 @@ def leaves(config: models.DecoderConfig) -> tuple[Leaf, ...]:
 
 
 def refuse_dtype(dtype: np.dtype | str, where: str) -> None:
-    """Refuses weights whose numbers mean something only with scales that are kept elsewhere, or nothing here.
+    """Refuses weights whose numbers need scales that are stored elsewhere, or mean nothing here.
 
     Args:
-      dtype: of the file.
-      where: the file and the tensor.
+      dtype: the dtype in the file.
+      where: the file and the tensor, for messages.
 
     Raises:
       FlanError: it is none of float32, float16, bfloat16 and float64.
@@ -109,14 +109,14 @@ def refuse_dtype(dtype: np.dtype | str, where: str) -> None:
 
 
 def as_float32(array: np.ndarray, where: str) -> np.ndarray:
-    """The same numbers as float32.
+    """The same numbers in float32.
 
     Args:
-      array: of a file.
-      where: the file and the tensor.
+      array: an array from a file.
+      where: the file and the tensor, for messages.
 
     Raises:
-      FlanError: float32 does not hold them exactly, they are not all finite, or their dtype is not covered.
+      FlanError: float32 cannot hold them exactly, some are not finite, or their dtype is not supported.
     """
     refuse_dtype(array.dtype, where)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -134,7 +134,7 @@ def as_float32(array: np.ndarray, where: str) -> np.ndarray:
 
 
 def tree_of(source: Source) -> dict:
-    """All parameters, in memory, layers stacked on axis 0."""
+    """All parameters in memory, layers stacked on axis 0."""
     params: dict = {}
     for leaf in leaves(source.config):
         *above, last = leaf.path
@@ -147,7 +147,7 @@ def tree_of(source: Source) -> dict:
 
 
 def of_tree(params: dict) -> Callable[[Path, int | None], np.ndarray]:
-    """`Source.tensor` of parameters that are in memory."""
+    """`Source.tensor` for parameters in memory."""
 
     def tensor(path: Path, layer: int | None) -> np.ndarray:
         leaf = params

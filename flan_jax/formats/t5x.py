@@ -1,11 +1,11 @@
-"""T5X's native checkpoints, both ways and without T5X: a msgpack file of TensorStore specs beside zarr folders.
+"""Reads and writes T5X's native checkpoints, without T5X: a msgpack file of TensorStore specs beside zarr folders.
 
     checkpoint_<step>/checkpoint                                {version, optimizer: {state: {...}, target: {...}}}
     checkpoint_<step>/target.decoder.layers_0.mlp.wo.kernel/    zarr v2
     checkpoint_<step>/state.param_states.decoder.[...].v/       Adafactor's statistics
 
-Parameters have T5X's paths here too; T5X keeps layers apart (`layers_0`), or stacks them on axis 1 when it scans
-(`layers`), and joins heads and their dimensions in attention kernels.
+Parameters have T5X's paths here too. T5X keeps layers separate (`layers_0`), or stacks them on axis 1 when it scans
+(`layers`), and merges heads and their dimensions in attention kernels.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _SCAN_AXIS = 1
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerState:
-    """What T5X keeps beside the parameters, under T5X's own names and in its own shapes.
+    """What T5X keeps besides the parameters, with T5X's names and shapes.
 
     Attributes:
       step: steps taken.
-      param_states: nested dicts like T5X's parameters; for Adafactor each ends in {m, v, v_col, v_row}, where what is
-        not kept is a single zero.
+      param_states: nested dicts like T5X's parameters. For Adafactor each ends in {m, v, v_col, v_row}; what is not
+        kept is a single zero.
     """
 
     step: int
@@ -48,7 +48,7 @@ class OptimizerState:
 
 
 def locate(folder: Path) -> Path | None:
-    """The folder of the msgpack file: `folder` itself, or its last `checkpoint_<step>`; None if neither has one."""
+    """The folder with the msgpack file: `folder` itself, or its last `checkpoint_<step>`; None if neither has one."""
     if (folder / "checkpoint").is_file():
         return folder
     found = [(int(m[1]), p.parent) for p in folder.glob("*/checkpoint") if (m := _STEP.fullmatch(p.parent.name))]
@@ -64,13 +64,13 @@ def read(
     tokenizer: vocabularies.Tokenizer | None = None,
     manifest: Manifest | None = None,
 ) -> Source:
-    """Opens the parameters of a checkpoint; layers may be apart or scanned.
+    """Opens the parameters of a checkpoint. Layers may be separate or scanned.
 
     Args:
-      folder: of the msgpack file.
+      folder: the folder with the msgpack file.
       config: the shape, which T5X keeps in gin files elsewhere.
-      tokenizer: likewise.
-      manifest: what the model was tuned on, if that is known.
+      tokenizer: the vocabulary, which T5X keeps elsewhere too.
+      manifest: what the model was tuned on, if known.
 
     Raises:
       FlanError: it is damaged, or its parameters are not those of `config`.
@@ -129,14 +129,15 @@ def read_optimizer(folder: Path) -> OptimizerState:
 
 
 def write(source: Source, folder: Path, optimizer: OptimizerState | None = None, scanned: bool = False) -> None:
-    """Writes a checkpoint of T5X: the same names, specs, shapes and chunks as its own.
+    """Writes a checkpoint of T5X with the same names, specs, shapes and chunks as its own.
 
     Args:
       source: the model.
       folder: `checkpoint_<step>`, to be made.
-      optimizer: the step and the statistics. Without them T5X can read the checkpoint for inference and for tuning with
-        a new optimizer; statistics that nobody has are not made up.
-      scanned: stack layers on axis 1 under the name `layers`; holds one parameter's layers in memory.
+      optimizer: the step and the statistics. Without them, T5X can still use the checkpoint for inference, and for
+        tuning with a new optimizer. Missing statistics are not made up.
+      scanned: whether to stack layers on axis 1 under the name `layers`; all layers of one parameter are then in
+        memory.
     """
     folder.mkdir(parents=True)
     target: dict[str, Any] = {}
@@ -153,14 +154,14 @@ def write(source: Source, folder: Path, optimizer: OptimizerState | None = None,
     state: dict[str, Any] = {"step": np.asarray(optimizer.step, np.int32)}
     for name, array in _flat(optimizer.param_states).items():
         whole = f"state/param_states/{name}"
-        # What has no axes to shard, such as Adafactor's place-holders, T5X keeps in the msgpack file.
+        # T5X keeps arrays without axes to shard, such as Adafactor's placeholders, in the msgpack file.
         _put(state, f"param_states/{name}", array if array.shape in ((), (1,)) else _store(folder, whole, array))
     contents = {"version": VERSION, "optimizer": _sorted({"state": state, "target": target})}
     (folder / "checkpoint").write_bytes(serialization.msgpack_serialize(contents, in_place=True))
 
 
 def t5x_shape(leaf: Leaf, scanned: bool = False) -> tuple[int, ...]:
-    """The shape that a parameter has in T5X: heads and their dimensions joined, scanned layers on axis 1."""
+    """The shape of a parameter in T5X: heads and their dimensions merged, scanned layers on axis 1."""
     shape = leaf.shape
     if leaf.path[-1] == "kernel" and len(shape) == 3:
         out = leaf.path[-2] == "out"
@@ -171,7 +172,7 @@ def t5x_shape(leaf: Leaf, scanned: bool = False) -> tuple[int, ...]:
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int) -> list[int]:
-    """T5X's chunks: the longest axis gives way, from divisor to divisor, until a chunk has 64 MiB at most."""
+    """T5X's chunks: the longest axis is divided by larger and larger divisors until a chunk has at most 64 MiB."""
     chunk = list(shape)
     while math.prod(chunk) * itemsize > _CHUNK_BYTES:
         axis = int(np.argmax(chunk))
@@ -192,7 +193,7 @@ def _contents(folder: Path) -> dict[str, Any]:
             raise KeyError("target")
     except FileNotFoundError as error:
         raise FlanError(f"no T5X checkpoint at {folder}: the file checkpoint is missing.") from error
-    except Exception as error:  # msgpack raises ValueErrors of its own, and TypeErrors on other content
+    except Exception as error:  # msgpack raises ValueErrors of its own, and TypeErrors for other content
         raise FlanError(f"{path} cannot be read as a T5X checkpoint ({type(error).__name__}); copy it anew.") from error
     return optimizer
 
@@ -228,11 +229,11 @@ def _shape(stored: Any) -> tuple[int, ...]:
 
 
 def _load(folder: Path, stored: Any, part: Any = ...) -> np.ndarray:
-    """An array of the msgpack file, or the one that a spec there names."""
+    """An array in the msgpack file, or the one that a spec there names."""
     if not isinstance(stored, Mapping):
         return np.asarray(stored)[part]
-    # Specs name the bucket that they were written to, and older ones have the path beside the store. Whatever folders
-    # it names, the array lies in this one: the checkpoint may have been moved.
+    # Specs name the bucket that they were written to, and older ones have the path beside the store. Whatever folders a
+    # spec names, the array is in this one, because the checkpoint may have been moved.
     told = stored.get("kvstore", {}).get("path") or stored.get("path")
     if not isinstance(told, str) or not PurePosixPath(told).name:
         raise FlanError(f"{folder} does not say where one of its arrays is; copy the checkpoint anew.")
@@ -246,7 +247,7 @@ def _load(folder: Path, stored: Any, part: Any = ...) -> np.ndarray:
 
 
 def _store(folder: Path, name: str, array: np.ndarray) -> dict[str, Any]:
-    """Writes a zarr folder; returns its spec, with a path relative to the checkpoint, as the msgpack file has it."""
+    """Writes a zarr folder. Returns its spec for the msgpack file, with a path relative to the checkpoint."""
     spec = {
         "driver": "zarr",
         "dtype": array.dtype.name,

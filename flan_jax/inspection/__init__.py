@@ -1,4 +1,4 @@
-"""Looking at the data: what a notebook calls. `python -m flan_jax.browse` prints the same.
+"""Shows the data in a notebook. `python -m flan_jax.browse` prints the same.
 
 from flan_jax.inspection import compare_templates, mixture, row, show
 show("rte")
@@ -18,7 +18,7 @@ from flan_jax.files import user_path
 from flan_jax.inspection import examples, rows, tables
 from flan_jax.lazy import lazy_imports
 
-with lazy_imports():  # what only looks at the catalog needs neither
+with lazy_imports():  # looking at the catalog needs neither
     from matplotlib import pyplot as plt
 
     from flan_jax.data import sources
@@ -27,7 +27,7 @@ MIXTURE = "flan_without_nli"
 
 
 def composition(name: str, data: str = "samples") -> mixtures.Composition:
-    """What a mixture consists of, counted in its sources; a source that cannot be opened is absent.
+    """What a mixture consists of, counted in its sources. A source that cannot be opened is absent.
 
     Raises:
       FlanError: an unknown mixture, or none of its sources can be opened.
@@ -45,7 +45,14 @@ def composition(name: str, data: str = "samples") -> mixtures.Composition:
 def show(name: str, count: int = 3, template: int | None = None, split: str = "train", data: str = "samples") -> None:
     """Shows rendered examples of a dataset, with or without a style at the end of its name.
 
-    What comes from the record is coloured; the target stands under the arrow.
+    Text from the record is coloured. The target stands below the arrow.
+
+    Args:
+      name: the dataset.
+      count: number of records.
+      template: the number of a template; None takes what training shows first.
+      split: "train", "validation" (dev) or "test".
+      data: "samples", "tfds" or a folder.
     """
     shown = examples.examples(name, split=split, count=count, template=template, data=data)
     _console().print(tables.examples_panels(shown))
@@ -57,12 +64,12 @@ def compare_templates(name: str, split: str = "train", data: str = "samples") ->
 
 
 def mixture(name: str = MIXTURE, data: str = "samples", steps: int | None = None) -> mixtures.Composition:
-    """Shows what a mixture consists of, as a table and as a plot of each cluster's share; returns it.
+    """Shows what a mixture consists of, as a table and as a plot of each cluster's share, and returns it.
 
     Args:
-      name: of the mixture.
-      data: "samples", "tfds" or a folder; with `steps`, a PREPARED_DIR of the byte vocabulary or "samples".
-      steps: of a run of 8 rows a step, for its expected draws and epochs.
+      name: the mixture.
+      data: "samples", "tfds" or a folder; with `steps`, a PREPARED_DIR with the byte vocabulary, or "samples".
+      steps: steps of a run with 8 rows each, for its expected draws and epochs.
     """
     if steps is None:
         found = composition(name, data)
@@ -85,8 +92,8 @@ def lengths(name: str = MIXTURE, data: str = "samples") -> None:
     """Shows how long the examples of a prepared mixture are, in tokens, by cluster.
 
     Args:
-      name: of the mixture.
-      data: a PREPARED_DIR of the byte vocabulary, or "samples".
+      name: the mixture.
+      data: a PREPARED_DIR with the byte vocabulary, or "samples".
     """
     prepared = _prepared(name, data)
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
@@ -112,9 +119,9 @@ def row(number: int, name: str = MIXTURE, data: str = "samples") -> rows.Row:
     """Shows a packed row with its segments, and returns it.
 
     Args:
-      number: of the row in the stream.
-      name: of the mixture.
-      data: a PREPARED_DIR of the byte vocabulary, or "samples".
+      number: the number of the row in the stream.
+      name: the mixture.
+      data: a PREPARED_DIR with the byte vocabulary, or "samples".
     """
     found = _prepared(name, data).row(number)
     _console().print(tables.row_panel(found))
@@ -122,7 +129,7 @@ def row(number: int, name: str = MIXTURE, data: str = "samples") -> rows.Row:
 
 
 def fill(name: str = MIXTURE, data: str = "samples", count: int = 64) -> None:
-    """Shows how full the first rows of a mixture are, of tokens and of target tokens."""
+    """Shows how full the first rows of a mixture are, in tokens and in target tokens."""
     prepared = _prepared(name, data)
     found = [prepared.row(number) for number in range(count)]
     _, axis = plt.subplots(figsize=(8, 3), layout="constrained")

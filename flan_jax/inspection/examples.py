@@ -1,4 +1,4 @@
-"""Records of the catalog rendered for looking at, with what came from the record told from the template's own words."""
+"""Renders records of the catalog for looking at them, and tells the record's text from the template's own words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath
 from flan_jax.lazy import lazy_imports
 
-with lazy_imports():  # what only looks at the catalog needs no TensorFlow
+with lazy_imports():  # looking at the catalog needs no TensorFlow
     from flan_jax.data import sources, tasks
 
 
@@ -37,16 +37,16 @@ class Shown:
     """A rendered example.
 
     Attributes:
-      dataset: its name.
-      record_id: names the record.
-      template: its number.
+      dataset: the dataset's name.
+      record_id: the record's id.
+      template: the template's number.
       direction: "forward" or "inverted".
       prefix: the exemplars in front of the input.
       inputs: the input's spans.
       targets: the target's spans.
       options: the answer options; empty for generation.
-      input_tokens: tokens of the input with its exemplars.
-      target_tokens: tokens of the target.
+      input_tokens: number of tokens of the input with its exemplars.
+      target_tokens: number of tokens of the target.
     """
 
     dataset: str
@@ -61,7 +61,7 @@ class Shown:
     target_tokens: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it, the spans joined."""
+        """The example as values that JSON can hold, with spans joined."""
         return dataclasses.asdict(self) | {
             "inputs": self.prefix + "".join(s.text for s in self.inputs),
             "targets": "".join(s.text for s in self.targets),
@@ -84,7 +84,7 @@ def _open(name: str, data: str) -> sources.OpenSource:
 
 
 def left_out(name: str, data: str) -> tuple[str, ...]:
-    """What a dataset's source has and does not use, a line each; see `sources.OpenSource`."""
+    """What a dataset's source has but does not use, one line each; see `sources.OpenSource`."""
     return _open(catalog.dataset(styles.split_name(name)[0].removeprefix("flan_")).name, data).left_out
 
 
@@ -103,14 +103,14 @@ def records(name: str, split: str, data: str = "samples") -> Iterator[tuple[str,
 def builder_of(
     name: str, style: styles.TextStyle, tokenizer: vocabularies.Tokenizer, data: str = "samples", split: str = "train"
 ) -> ExampleBuilder:
-    """The builder of the examples of a dataset's split in a style."""
+    """The builder for the examples of a dataset's split in a style."""
     record = catalog.dataset(name)
     pool = tasks.exemplar_pool(record, _open(name, data), split) if style.shots else ()
     return ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer)
 
 
 def rendered(builder: ExampleBuilder, record_id: str, example: Example, tokenizer: vocabularies.Tokenizer) -> Shown:
-    """An example for looking at."""
+    """An example in the form for looking at it."""
     template = builder.templates[example.template]
     return Shown(
         builder.record.name,
@@ -140,8 +140,9 @@ def examples(
     Args:
       name: a dataset, with or without a style at its end.
       split: "train", "validation" (dev) or "test".
-      count: how many records.
-      template: its number; None takes what the first epoch of training shows (of evaluation: the forward templates).
+      count: number of records.
+      template: the number of a template; None takes what the first epoch of training shows (in dev and test, a forward
+        one).
       data: "samples", "tfds" or a folder.
       tokenizer: counts tokens; None counts bytes.
 
@@ -174,7 +175,7 @@ def prepared_examples(
     template: int | None = None,
     tokenizer: vocabularies.Tokenizer | None = None,
 ) -> list[Shown]:
-    """The first examples of a dataset as they lie in a PREPARED_DIR, a user's own data too; see `examples`.
+    """The first examples of a dataset in a PREPARED_DIR, also of a user's own data; see `examples`.
 
     Raises:
       FlanError: an unknown name, split or template, or nothing is prepared there.
@@ -190,7 +191,7 @@ def prepared_examples(
 def prepared_templates(
     name: str, prepared_dir: str | AnyPath, *, split: str = "train", tokenizer: vocabularies.Tokenizer | None = None
 ) -> list[Shown]:
-    """The first record of a dataset in a PREPARED_DIR, a user's own too, through each of its templates.
+    """The first record of a dataset in a PREPARED_DIR, also of a user's own data, through each of its templates.
 
     Raises:
       FlanError: see `prepared_examples`.
@@ -224,8 +225,8 @@ def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str =
 
     Args:
       name: a dataset, with or without a style at its end.
-      split: "train", "validation" or "test"; a dataset without it gives what it has.
-      skip: how many records to pass over.
+      split: "train", "validation" or "test"; if the dataset lacks it, another one is used.
+      skip: how many records to skip.
       data: "samples", "tfds" or a folder.
     """
     base, style = styles.split_name(name)
@@ -283,12 +284,12 @@ def summary() -> dict[str, Any]:
 
 
 def lint(names: Sequence[str] = ()) -> list[str]:
-    """The linter's findings over the templates of datasets, all by default, on their bundled samples."""
+    """The linter's findings about the templates of datasets (by default all) on their bundled samples."""
     return [line for record, fields in _sampled(names) for line in _or_why(record, fields)]
 
 
 def lint_wording(names: Sequence[str] = ()) -> list[str]:
-    """What a reader may stumble over in the templates of datasets, all by default; see `template_lint.lint_wording`."""
+    """What a reader may stumble over in templates of datasets, by default all; see `template_lint.lint_wording`."""
     found = []
     for record, fields in _sampled(names):
         if not isinstance(fields, str):
@@ -303,7 +304,7 @@ def _or_why(record: catalog.Dataset, fields: list[templates.Fields] | str) -> li
 
 
 def _sampled(names: Sequence[str]) -> Iterator[tuple[catalog.Dataset, list[templates.Fields] | str]]:
-    """Datasets with the fields of their samples, or why there are none, which a dataset of one's own may not have."""
+    """Datasets with the fields of their samples, or the reason why there are none."""
     for record in [catalog.dataset(name) for name in names] or catalog.datasets():
         try:
             splits = _open(record.name, sources.SAMPLES).splits

@@ -1,4 +1,4 @@
-"""One self-contained HTML page with search over all templates, each rendered on two sample records."""
+"""One HTML page with search over all templates, each rendered on two sample records. It needs no other file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from flan_jax import catalog
 from flan_jax.inspection.examples import Shown, Span, all_templates
 
-RECORDS = 2  # on which each template is shown
-LONGEST = 900  # characters of a field; the page shortens what is longer, and says so
+RECORDS = 2  # each template is shown on so many
+LONGEST = 900  # characters of a field; the page shortens longer ones and says so
 
 
 def page(names: Sequence[str] = ()) -> str:
-    """The page for some datasets, all by default; variants that share their templates stand together.
+    """The page for some datasets, by default all. Variants that share their templates are shown together.
 
     Args:
-      names: of datasets.
+      names: names of datasets.
 
     Raises:
       FlanError: an unknown dataset.
@@ -28,7 +28,7 @@ def page(names: Sequence[str] = ()) -> str:
     for record in chosen:
         groups.setdefault((record.paper_dataset, record.templates), []).append(record)
     data = [_dataset(members) for members in groups.values()]
-    # Within a script element "</" would end it, wherever it stands.
+    # Within a script element, "</" would end it.
     text = (
         json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("<!--", "\\u003c!--")
     )

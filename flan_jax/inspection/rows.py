@@ -1,4 +1,4 @@
-"""Packed rows of a prepared mixture, decoded."""
+"""Packed rows of a prepared mixture, decoded to text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, home
 from flan_jax.lazy import lazy_imports
 
-with lazy_imports():  # what only looks at the catalog needs no TensorFlow
+with lazy_imports():  # looking at the catalog needs no TensorFlow
     from flan_jax.data import preparation, sources
 
 
 @dataclasses.dataclass(frozen=True)
 class RowSegment:
-    """One example in a row: what it is, where it stands, and its text."""
+    """One example in a row: what it is, its place, and its text."""
 
     part: str
     dataset: str
@@ -39,11 +39,11 @@ class Row:
     """A packed row.
 
     Attributes:
-      step: of the stream.
-      number: in the step.
+      step: the step of the stream.
+      number: the row's number in the step.
       segments: its examples in order.
-      length: its slots; `filled` of them hold tokens.
-      target_length: its target slots; `target_filled` of them carry loss.
+      length: number of its slots; `filled` of them hold tokens.
+      target_length: number of its target slots; `target_filled` of them have a loss.
     """
 
     step: int
@@ -55,7 +55,7 @@ class Row:
     target_filled: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """The row as values that JSON can hold."""
         return dataclasses.asdict(self)
 
 
@@ -105,13 +105,13 @@ class Prepared:
 
 
 def open_prepared(mixture: str, prepared_dir: str | AnyPath, vocabulary: str = "bytes", seed: int = 0) -> Prepared:
-    """A mixture that `flan_jax.prepare` prepared.
+    """Opens a mixture that `flan_jax.prepare` prepared.
 
     Args:
-      mixture: as `parts.of` takes it.
+      mixture: see `parts.of`.
       prepared_dir: PREPARED_DIR.
-      vocabulary: as `vocabularies.load` takes it.
-      seed: of the stream.
+      vocabulary: see `vocabularies.load`.
+      seed: the seed of the stream.
 
     Raises:
       FlanError: nothing was prepared for it there.
@@ -122,7 +122,7 @@ def open_prepared(mixture: str, prepared_dir: str | AnyPath, vocabulary: str = "
 
 
 def prepared_samples(mixture: str) -> Path:
-    """Prepares the bundled samples of a mixture with the byte vocabulary, once; returns PREPARED_DIR."""
+    """Prepares the bundled samples of a mixture with the byte vocabulary, once, and returns PREPARED_DIR."""
     folder = home() / "inspection"
     wanted = parts.of(mixture)
     options = preparation.Options(0, LENGTHS["inputs"], LENGTHS["targets"])

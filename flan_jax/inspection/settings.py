@@ -1,7 +1,7 @@
-"""The configuration reference: every macro, and every argument that gin can bind, with its default and what it is for.
+"""The configuration reference: every macro and every argument that gin can bind, with its default and meaning.
 
-Nothing here is written twice: macros are those of `flan_jax.macros`, their defaults and sections those of the run files
-that are shipped, arguments those of the functions themselves, with the lines of their docstrings.
+Nothing is written twice. Macros come from `flan_jax.macros`, their defaults and sections from the shipped run files,
+arguments from the functions themselves, with the lines of their docstrings.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from flan_jax.lazy import lazy_imports
 from flan_jax.models.config import DecoderConfig
 from flan_jax.values import ByName, Either, Keyed, Kind, Several
 
-with lazy_imports():  # most of what is looked at needs no JAX
+with lazy_imports():  # most of it needs no JAX
     from flan_jax.training.optimizers import schedules
 
-RUN_FILES = TRAINING, EVALUATION, STUDY = "runs/tune.gin", "runs/eval.gin", "studies/study.gin"  # which declare macros
+# Files that declare macros.
+RUN_FILES = TRAINING, EVALUATION, STUDY = "runs/tune.gin", "runs/eval.gin", "studies/study.gin"
 REQUIRED = "required"
-SCHEDULE = "schedule "  # before the name of one
+SCHEDULE = "schedule "  # before the name of a schedule
 _GIN_REQUIRED = "%gin.REQUIRED"
 
 
@@ -35,13 +36,13 @@ class Macro:
     """A macro of a run file.
 
     Attributes:
-      name: of the macro.
-      section: the heading that it stands under in the file.
-      default: as the file writes it; "required" where there is none.
+      name: the macro's name.
+      section: its heading in the file.
+      default: its default as the file writes it; "required" if there is none.
       wanted: what it may be, in words.
-      keys: of a dictionary, what each of its values may be.
+      keys: for a dictionary, what each of its values may be.
       meaning: what it is for.
-      note: what the file says beside it.
+      note: the comment beside it in the file.
       arguments: the arguments that it sets.
     """
 
@@ -60,12 +61,12 @@ class Argument:
     """An argument of a function.
 
     Attributes:
-      name: of the argument.
-      default: as Python writes it; "required" where there is none.
-      wanted: what it may be, in words; empty where the table of macros does not say.
-      keys: of a dictionary, what each of its values may be.
+      name: the argument's name.
+      default: its default as Python writes it; "required" if there is none.
+      wanted: what it may be, in words; empty if the table of macros does not say.
+      keys: for a dictionary, what each of its values may be.
       meaning: its line in the docstring.
-      macro: the macro that a run file sets it by; empty for none.
+      macro: the macro of a run file that sets it; empty if there is none.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Argument:
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """What gin calls a function, its first line, and its arguments."""
+    """A function that gin can configure: its name in gin, its first line, and its arguments."""
 
     name: str
     meaning: str
@@ -87,12 +88,12 @@ class Function:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """All there is to configure.
+    """Everything that can be configured.
 
     Attributes:
       files: the macros of each run file, in its order.
-      functions: what gin can bind arguments of.
-      schedules: learning rates by name, with the arguments that stand in brackets.
+      functions: the functions whose arguments gin can bind.
+      schedules: learning-rate schedules by name, with the arguments in brackets.
       shape: a model's shape, the fields of `DecoderConfig`.
     """
 
@@ -102,17 +103,17 @@ class Reference:
     shape: Function
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The reference as values that JSON can hold."""
         return dataclasses.asdict(self)
 
     def named(self, name: str) -> Macro | Function:
         """A macro, or a function with its arguments.
 
         Raises:
-          FlanError: there is none of that name; the message has near ones.
+          FlanError: there is none with that name; the message has near matches.
         """
         found: dict[str, Macro | Function] = {one.name: one for one in (*self.functions, *self.schedules, self.shape)}
-        for members in reversed([*self.files.values()]):  # a macro of both files is shown as training has it
+        for members in reversed([*self.files.values()]):  # a macro of both files is shown as in training
             found |= {macro.name: macro for macro in members}
         if name not in found:
             raise unknown_name("macro or function", name, found)
@@ -120,13 +121,13 @@ class Reference:
 
 
 def reference(functions: Mapping[str, Callable[..., Any]]) -> Reference:
-    """The reference.
+    """Collects the reference.
 
     Args:
-      functions: what gin can bind arguments of, by the name that it has there.
+      functions: the functions whose arguments gin can bind, by their names in gin.
 
     Raises:
-      FlanError: a run file declares a macro that the table has not, or none declares one that it has.
+      FlanError: a run file declares a macro that is not in the table, or no run file declares one of the table.
     """
     files = {name: tuple(_macros_of(name)) for name in RUN_FILES}
     declared = {macro.name for members in files.values() for macro in members}
@@ -145,7 +146,7 @@ def reference(functions: Mapping[str, Callable[..., Any]]) -> Reference:
 
 
 def _macros_of(name: str) -> list[Macro]:
-    """The macros of a run file, under the comments that stand before them."""
+    """The macros of a run file, with the comments before them as headings."""
     found, section, blank = [], "", True
     for line in gin_files.find_gin_file(name).read_text(encoding="utf-8").splitlines():
         if head := re.fullmatch(r"# (.+)", line):
@@ -171,7 +172,7 @@ def _macros_of(name: str) -> list[Macro]:
 
 
 def _belongs(argument: str, file: str) -> bool:
-    """Whether an argument is one of the program that a run file is for."""
+    """Whether an argument belongs to the program that a run file is for."""
     program = argument.partition(".")[0]
     if file == TRAINING:
         return program not in ("evaluate", "study")
@@ -213,7 +214,7 @@ def _function(
 
 
 def _lines(doc: str, section: str) -> dict[str, str]:
-    """What a docstring says of each argument; "see ..., so are the next" stays as it is."""
+    """The lines of a docstring by argument."""
     _, _, rest = doc.partition(f"{section}:\n")
     body = textwrap.dedent(re.split(r"\n\S", rest, maxsplit=1)[0])
     entries = re.findall(r"^(\w+): (.+(?:\n[ \t]+.+)*)", body, re.MULTILINE)
@@ -221,7 +222,7 @@ def _lines(doc: str, section: str) -> dict[str, str]:
 
 
 def keys_of(kind: Kind) -> dict[str, str]:
-    """What each value of a dictionary may be, where the kind, or one of several, knows its keys."""
+    """What each value of a dictionary may be, if the kind (or one of several) knows its keys."""
     if isinstance(kind, Keyed):
         return {name: inner.wanted for name, inner in kind.kinds.items()}
     if isinstance(kind, Either):
@@ -237,22 +238,22 @@ _PAGE = "docs/configuration.md"
 COMMAND = f"python -m flan_jax.browse --macros --markdown={_PAGE}"
 _INTRODUCTION = f"""# Configuration
 
-Written by `{COMMAND}`; a test holds it to the code.
-`python -m flan_jax.browse --macros=LORA` shows one entry, `--macros --json` all of them for a program.
+Written by `{COMMAND}`; a test compares it with the code.
+`python -m flan_jax.browse --macros=LORA` shows one entry; `--macros --json` prints all for a program.
 
-A run is what its gin files and its command line say. `--gin_file=runs/tune.gin` may be given several times, and what
-comes later counts more; `--gin.NAME=VALUE` counts most. A value is a Python literal: a text has quotes of its own,
-inside the shell's (`--gin.MODEL_DIR="'runs/first'"`). A macro stands in capitals and sets arguments. An argument
-without a macro is bound by its function's name, in a file (`adafactor.momentum = 0.9`) or on the command line
-(`--gin.adafactor.momentum=0.9`). Names and values are checked before anything is opened. A macro that nothing reads, or
-that such a binding overrules, is refused.
+A run is described by its gin files and its command line. `--gin_file=runs/tune.gin` may be given several times; a
+later file overrides an earlier one, and `--gin.NAME=VALUE` overrides all files. A value is a Python literal. A text
+needs quotes of its own inside the shell's (`--gin.MODEL_DIR="'runs/first'"`). Names in capitals are macros; a macro
+sets one or more arguments. An argument without a macro is bound by its function's name: in a file with
+`adafactor.momentum = 0.9`, on the command line with `--gin.adafactor.momentum=0.9`. Names and values are checked before
+anything is opened. A macro is refused if nothing reads it, or if such a binding overrides it.
 
-`include 'base.gin'` in a file of your own finds what lies beside it, then in the folder you start from, then among the
-files that come with FLAN-JAX.
+`include 'base.gin'` in your own file is looked for beside that file, then in the folder where you start, then among the
+files of FLAN-JAX.
 
-In a notebook, `train.main([...])` and `eval.main([...])` start from nothing each time: no value of an earlier run in
-the same process counts. What you bind by gin yourself, for functions of your own, stays. A macro or an argument of this
-page that gin has a value for from elsewhere is refused by its name: it belongs to the run's files or options.
+In a notebook, `train.main([...])` and `eval.main([...])` start afresh each time: values of an earlier run in the same
+process do not count. Bindings that you made through gin for your own functions stay. A macro or argument on this page
+must not be bound through gin elsewhere; it is then refused by name. Set it in the run's files or options.
 
 Run files for the published models, with meshes and TPU slices, are in [planning](planning.md#run-files).
 """
@@ -267,11 +268,11 @@ def page(found: Reference) -> str:
     """The reference as Markdown."""
     out = [_INTRODUCTION]
     for file, members in found.files.items():
-        out.append(f"## {_HEADS[file]}\n\nThey stand in `gin/{file}`, with these defaults.\n")
+        out.append(f"## {_HEADS[file]}\n\n`gin/{file}` has them with these defaults.\n")
         for section in dict.fromkeys(macro.section for macro in members):
             rows = [_macro_row(macro) for macro in members if macro.section == section]
             out.append(f"### {section}\n\n" + _table(("macro", "default", "may be", "what it is for"), rows))
-    out.append("## Arguments\n\nWhere a macro sets an argument, its row above says what it may be.\n")
+    out.append("## Arguments\n\nIf a macro sets an argument, the macro's row above says what it may be.\n")
     for function in found.functions:
         rows = [_argument_row(one) for one in function.arguments]
         heads = ("argument", "default", "may be, or macro", "what it is for")
@@ -284,8 +285,8 @@ def page(found: Reference) -> str:
     out.append(_table(("name", "arguments", "what it does"), rows))
     rows = [(f"`{one.name}`", _code(one.default), _cell(one.meaning)) for one in found.shape.arguments]
     out.append(
-        "## The shape of a model\n\nFields of `DecoderConfig`, one file a model in `gin/models`. The last six are "
-        "those of COMPUTATION: how a model is computed, not what it is.\n\n"
+        "## The shape of a model\n\nThe fields of `DecoderConfig`. `gin/models` has one file for each model. The last "
+        "six are those of COMPUTATION: they say how a model is computed, not what it is.\n\n"
         + _table(("field", "default", "what it is"), rows)
     )
     return "\n".join(out)
@@ -297,7 +298,7 @@ def _macro_row(macro: Macro) -> tuple[str, ...]:
 
 
 def _apart(*texts: str) -> list[str]:
-    """Texts, less those most of whose words another one has."""
+    """The texts without those most of whose words are in another one."""
     words = [set(re.findall(r"\w+", text.lower())) for text in texts]
     return [
         text

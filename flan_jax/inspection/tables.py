@@ -21,7 +21,7 @@ _SEGMENTS = (("cyan", "bold cyan"), ("yellow", "bold yellow"))  # inputs and tar
 
 
 def catalog_table() -> Table:
-    """Clusters, with their datasets, and what leaves training when they are evaluated."""
+    """Clusters with their datasets, and what leaves training when they are evaluated."""
     table = Table(box=box.SIMPLE, title="clusters", title_justify="left")
     for head in ("cluster", "datasets", "variants", "held out with it"):
         table.add_column(head, overflow="fold")
@@ -34,7 +34,7 @@ def catalog_table() -> Table:
 
 
 def mixtures_table() -> Table:
-    """The named mixtures, with how many datasets they train on."""
+    """The named mixtures, and how many datasets each trains on."""
     table = Table(box=box.SIMPLE, title="mixtures", title_justify="left")
     for head in ("mixture", "variants", "clusters", "left out"):
         table.add_column(head, overflow="fold")
@@ -48,7 +48,7 @@ def mixtures_table() -> Table:
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
-    """`examples.summary` as a table, a line a variant, with the totals at the foot."""
+    """`examples.summary` as a table, one line for each variant, with the totals at the bottom."""
     totals = summary["totals"]
     table = Table(box=box.SIMPLE, show_footer=True)
     table.add_column("cluster", f"{totals['clusters']} clusters")
@@ -71,7 +71,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
 
 def example_panel(shown: Shown) -> Panel:
-    """An example: exemplars dimmed, the record's own text in colour, the target below a rule."""
+    """An example: exemplars dimmed, text from the record in colour, the target below a rule."""
     text = Text(shown.prefix, style=PREFIX)
     text.append_text(_spanned(shown.inputs, FIELD))
     target = _spanned(shown.targets, TARGET)

@@ -3,7 +3,7 @@
 python -m flan_jax.lm_eval --model_args checkpoint=FOLDER,max_length=2048 --tasks hellaswag --num_fewshot 5
 
 Everything else is the harness's own command line: `python -m flan_jax.lm_eval --help`, `... ls tasks`. The harness
-finds models by name in a registry that has no place for other packages: this module registers ours, then calls it.
+finds models by name in a registry. This module registers ours and then calls the harness.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _COMMANDS = ("run", "ls", "validate")
 
 
 def with_model(arguments: Sequence[str]) -> list[str]:
-    """The harness's arguments, with `--model flan_jax` where they name no model."""
+    """The harness's arguments, with `--model flan_jax` added if they name no model."""
     named = any(a.partition("=")[0] in ("--model", "-M", "--config", "-C") for a in arguments)
     wants_help = _wants_help(arguments)
     command = arguments[0] if arguments and arguments[0] in _COMMANDS else "run"
@@ -33,14 +33,14 @@ def _wants_help(arguments: Sequence[str]) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Registers the model and hands over to the harness."""
+    """Registers the model and calls the harness."""
     with one_line_errors():
         try:
             from lm_eval.__main__ import cli_evaluate
             from lm_eval.api import registry
         except ModuleNotFoundError as error:
             raise FlanError(f"{error.name} is not installed: pip install -e '.[lm_eval]'.") from error
-        if "flan_jax" not in registry.model_registry:  # it is imported when the harness makes one
+        if "flan_jax" not in registry.model_registry:  # the harness imports it when it makes a model
             registry.model_registry.register("flan_jax", target="flan_jax.lm_eval.model:FlanJaxLM")
         given = sys.argv[1:] if argv is None else argv
         if _wants_help(given):  # the harness's help knows nothing of this model

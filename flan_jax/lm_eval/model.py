@@ -1,11 +1,12 @@
 """A FLAN-JAX checkpoint as a model of lm-evaluation-harness, so that its tasks run on our engine (extra `lm_eval`).
 
 Importing this module registers the model `flan_jax`; `python -m flan_jax.lm_eval` does that and calls the harness.
-What stands between context and continuation is the checkpoint's joint (`flan_jax.protocol`). A model that was tuned
-here, and an encoder-decoder, read [BOS] context EOS and then the continuation with an EOS of its own. For all others
-texts become tokens as in the harness's Hugging Face backend: context and continuation are encoded together and split
-after as many tokens as the context alone has, and white space at the context's end goes with the continuation. What is
-too long loses its left end. Continuations of one context are the branches of one tree: the context is computed once.
+
+The checkpoint's joint (`flan_jax.protocol`) stands between context and continuation. A model that was tuned here, and
+an encoder-decoder, reads [BOS] context EOS, then the continuation with an EOS of its own. For all other models, texts
+are tokenized as in the harness's Hugging Face backend: context and continuation are encoded together and split after as
+many tokens as the context alone has. White space at the end of the context belongs to the continuation. A text that is
+too long loses its left end. All continuations of one context are branches of one tree, so the context is computed once.
 """
 
 from __future__ import annotations
@@ -47,18 +48,18 @@ class FlanJaxLM(LM):
     Args:
       checkpoint: a checkpoint folder.
       step: its step; None takes the last.
-      max_length: tokens that the model reads at most.
-      joint: what stands between context and continuation: "auto" takes the checkpoint's; "joined", "eos", "newline" and
-        "space" force one. Where a chat template is applied, "auto" is "joined", since the template writes what is
-        there. Other joints than "joined" stand in place of the white space between.
-      max_gen_toks: new tokens of a generation whose task says nothing.
-      prefix_token_id: what stands before an empty context and before a document; None takes the model's BOS, or its EOS
-        where it has no BOS.
-      **unused: batch_size, max_batch_size and device, which the harness passes to every model; rows are filled by
-        tokens, and the device is JAX's.
+      max_length: most tokens that the model reads.
+      joint: what stands between context and continuation. "auto" takes the checkpoint's; "joined", "eos", "newline" and
+        "space" override it. With a chat template, "auto" is "joined", because the template writes what stands there.
+        Joints other than "joined" replace the white space between the two.
+      max_gen_toks: new tokens of a generation whose task sets no limit.
+      prefix_token_id: the token before an empty context and before a document; None takes the model's BOS, or its EOS
+        if it has no BOS.
+      **unused: batch_size, max_batch_size and device, which the harness passes to every model. Rows are filled by
+        tokens, and JAX chooses the device.
 
     Raises:
-      FlanError: no such checkpoint, an unknown argument, or a prefix that is no token.
+      FlanError: no such checkpoint, an unknown argument, or a prefix that is not a token.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class FlanJaxLM(LM):
         max_length = checked("max_length in --model_args", TOKENS, max_length)
         max_gen_toks = checked("max_gen_toks in --model_args", Whole(1, 2**20), max_gen_toks)
         prefix_token_id = checked("prefix_token_id in --model_args", or_none(Whole(), "BOS"), prefix_token_id)
-        protocol.joint(None, False, joint)  # an unknown one is said before the model is read
+        protocol.joint(None, False, joint)  # before the model is read, so that a wrong name is found at once
         mesh = partitioning.make_mesh()
         model, params, self._tokenizer, manifest = arrays.load_model(checkpoint, step=step, mesh=mesh)
         longest = -(-(max_length + 1) // _ROUND) * _ROUND
@@ -101,7 +102,7 @@ class FlanJaxLM(LM):
         }
         self._generator = Generator(model, params, self._tokenizer.stop_ids, mesh=mesh)
         self._max_length, self._max_gen_toks = max_length, max_gen_toks
-        self._template: str | None = None  # the name of the chat template, where it is not the default
+        self._template: str | None = None  # the name of the chat template, if it is not the default one
         bos_id = self._tokenizer.bos_id
         default = self._tokenizer.eos_id if bos_id is None else bos_id
         self._prefix = default if prefix_token_id is None else prefix_token_id
@@ -112,7 +113,7 @@ class FlanJaxLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Names the vocabulary, and the chat template, in the harness's caches of requests."""
+        """The name of vocabulary and chat template in the harness's caches of requests."""
         chat = self._tokenizer.chat
         if chat is None or (self._template is None and DEFAULT not in chat.templates):
             return f"flan_jax-{self._tokenizer.fingerprint}"
@@ -120,13 +121,13 @@ class FlanJaxLM(LM):
         return f"flan_jax-{self._tokenizer.fingerprint}-{digest[:16]}"
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The text of the chat template that the harness is to apply, and the choice of it.
+        """Chooses the chat template that the harness applies, and returns its text.
 
         Args:
-          chat_template: True takes the default; a text names another; False takes none.
+          chat_template: True takes the default; a text names another one; False takes none.
 
         Raises:
-          FlanError: the model has none, or none of that name.
+          FlanError: the model has no chat template, or none with that name.
         """
         if chat_template is False or chat_template is None:
             return None
@@ -141,11 +142,12 @@ class FlanJaxLM(LM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The text of a conversation.
 
-        As in the harness's Hugging Face backend, a template that refuses a system's message gets the rest without it.
+        If a template refuses a system message, the conversation is written without it, as in the harness's Hugging Face
+        backend.
 
         Args:
           chat_history: messages, each with a role and a content.
-          add_generation_prompt: whether an answer comes next; otherwise it goes on with the last message.
+          add_generation_prompt: whether an answer comes next. Otherwise the last message continues.
 
         Raises:
           FlanError: the model has no template, or it refuses these messages.
@@ -165,13 +167,16 @@ class FlanJaxLM(LM):
         return self._tokenizer.chat
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness writes down beside the results: which checkpoint, and what it was ever tuned on."""
+        """What the harness records beside its results: the checkpoint, and everything it was tuned on."""
         return {"flan_jax": self._about}
 
     # ---------------------------------------------------------------------------------------------- log-likelihoods
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(sum of log-probabilities, whether greedy decoding gives it) of each (context, continuation).
+        """Scores each (context, continuation).
+
+        Returns:
+          For each, the sum of log-probabilities, and whether greedy decoding gives the same tokens.
 
         Raises:
           FlanError: a continuation is empty or longer than `max_length`.
@@ -182,7 +187,7 @@ class FlanJaxLM(LM):
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Sums of the log-probabilities of whole documents, in disjoint windows of `max_length` tokens."""
+        """The sums of the log-probabilities of whole documents, in disjoint windows of `max_length` tokens."""
         documents = self._encode([request.args[0] for request in requests])
         pairs, owners = [], []
         for number, tokens in enumerate(documents):
@@ -197,7 +202,7 @@ class FlanJaxLM(LM):
         return sums
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens, with BOS once where the model wants it; a chat template may have written it.
+        """Tokens, with one BOS if the model wants it; a chat template may have written it already.
 
         A lone surrogate becomes U+FFFD.
         """
@@ -212,32 +217,36 @@ class FlanJaxLM(LM):
         if self._joint == protocol.EOS:
             return self._pairs_with_eos(texts)
         texts = [self._joined(context, continuation) for context, continuation in texts]
-        heads = list(dict.fromkeys(self._head(context) for context, _ in texts))  # each once, with many continuations
+        # Each context once, even if it has many continuations.
+        heads = list(dict.fromkeys(self._head(context) for context, _ in texts))
         head_tokens = dict(zip(heads, self._encode(heads), strict=True))
         wholes = self._encode([context + continuation for context, continuation in texts])
         bos = self._tokenizer.bos_id
         pairs = []
         for (context, _), whole in zip(texts, wholes, strict=True):
             if context:
-                # Where a token spans both, the context keeps its own tokens and the continuation what is left.
+                # If a token spans both, the context keeps its own tokens and the continuation gets the rest.
                 head = head_tokens[self._head(context)]
                 whole = whole[len(head) :]
             else:
-                head, whole = [], whole[whole[0] == bos :]  # the prefix takes the place of BOS
+                head, whole = [], whole[whole[0] == bos :]  # the prefix replaces BOS
                 if whole[0] == self._prefix and len(whole) > 1:
                     whole = whole[1:]
             pairs.append(self._pair(head or [self._prefix], whole))
         return pairs
 
     def _joined(self, context: str, continuation: str) -> tuple[str, str]:
-        """The two with what the joint puts between them."""
+        """Context and continuation with the joint between them."""
         if self._joint == protocol.JOINED:
             return context, continuation
         between = {protocol.NEWLINE: ("\n", ""), protocol.SPACE: ("", " ")}[self._joint]
         return context.rstrip() + between[0], between[1] + continuation.lstrip()
 
     def _head(self, context: str) -> str:
-        """What of a context is tokenized alone: its line break belongs to it, white space else to what follows."""
+        """The part of a context that is tokenized alone.
+
+        A line break belongs to it; other white space belongs to what follows.
+        """
         return context if self._joint == protocol.NEWLINE else context.rstrip()
 
     def _pairs_with_eos(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
@@ -251,7 +260,7 @@ class FlanJaxLM(LM):
         ]
 
     def _prompts(self, contexts: Sequence[str]) -> list[list[int]]:
-        """Tokens of contexts as the model is to continue them."""
+        """The tokens of contexts that the model is to continue."""
         if self._joint == protocol.EOS:
             ends = [self._tokenizer.eos_id]
             start = [] if self._scorer.has_encoder or self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
@@ -270,7 +279,7 @@ class FlanJaxLM(LM):
                 f"a continuation has {len(continuation)} tokens of its own; there must be at least one, and at most "
                 f"max_length={self._max_length} (in --model_args)."
             )
-        # The last token is predicted and never read, so that both may have one token more than the model reads.
+        # The last token is predicted but never read, so both together may have one token more than the model reads.
         return tuple(context)[-(self._max_length + 1 - len(continuation)) :], tuple(continuation)
 
     def _score(self, pairs: Sequence[Pair], quiet: bool) -> list[tuple[float, bool]]:
@@ -320,7 +329,7 @@ class FlanJaxLM(LM):
         return texts
 
     def _by_settings(self, requests: Sequence[Instance]) -> Iterator[tuple[tuple[int, tuple[str, ...]], list[int]]]:
-        """Numbers of the requests that share (new tokens, stop strings)."""
+        """The numbers of the requests that share (new tokens, stop strings)."""
         found: dict[tuple[int, tuple[str, ...]], list[int]] = collections.defaultdict(list)
         for number, request in enumerate(requests):
             settings = normalize_gen_kwargs(request.args[1], self._max_gen_toks)

@@ -1,10 +1,10 @@
-"""Metrics as records, a file a metric: what it computes, its library and settings, and the value that stands in tables.
+"""Metrics as records, one file for each: what it computes, its library and settings, and the value that tables show.
 
-Every other file of this package is a metric: it defines `METRIC`, a `Metric` with the name of the file. Adding one
-touches nothing else. A record is called as SeqIO calls its metrics: (targets, predictions) -> {key: value}.
+Every other module of this package is a metric and defines `METRIC`, a `Metric` with the name of the module. To add a
+metric, add a module. A record is called like SeqIO's metrics: (targets, predictions) -> {key: value}.
 
-A target is a text, or a list of references of which the best counts, or a mapping with "references" and the fields that
-the metric `needs`. Every value is a finite number: what cannot be computed is refused in one line.
+A target is a text; a list of references, of which the best counts; or a mapping with "references" and the fields that
+the metric `needs`. Every value is a finite number. What cannot be computed is refused in one line.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.wording import counted
 
-ANSWER_TOKENS = 32  # a word, a name, a number or a short phrase
-TEXT_TOKENS = 256  # a text of the paper's target length
+ANSWER_TOKENS = 32  # for a word, a name, a number or a short phrase
+TEXT_TOKENS = 256  # for a text of the paper's target length
 
 
 def _always_defined(targets: Sequence[Any], predictions: Sequence[str]) -> tuple[str, ...]:
@@ -37,20 +37,20 @@ class Metric:
     """One metric.
 
     Attributes:
-      name: as a dataset's `metrics` has it; the name of its file.
-      version: library and settings, for example "sacrebleu 2.5.1, intl"; or "flan_jax" with a number that counts up
+      name: its name in a dataset's `metrics`; the name of its file.
+      version: library and settings, for example "sacrebleu 2.5.1, intl"; or "flan_jax" with a number that is raised
         when a value changes.
-      headline: the key of the value that stands in tables, and by which the best template on dev is chosen.
+      headline: the key of the value that tables show, and that chooses the best template on dev.
       compute: (targets, predictions) -> values by key. Call the record itself, which checks both sides.
-      secondary: keys of the values shown beside it. `headline` and these are all keys.
-      secondary_versions: by key, library and settings of secondary values that are not computed as the headline is.
-      example: (target, prediction) -> the headline value of one example, 0 to 1, whose mean over examples is the
-        headline value; None where a single example has no value.
-      statistics: (targets, predictions) -> numbers of each example [E, K], from whose sums over any examples `of_sums`
-        tells the headline value; where `example` is None, so that examples can be drawn anew for intervals.
-      of_sums: sums [..., K] -> headline values [...], 0 to 1; 0 where the value is undefined.
-      undefined: (targets, predictions) -> keys whose value is 0 because it is not defined for these.
-      needs: fields of a record that it takes beside the references. A target is then a mapping.
+      secondary: keys of the other values. `headline` and these are all keys.
+      secondary_versions: library and settings of secondary values that are computed differently, by key.
+      example: (target, prediction) -> the headline value of one example, 0 to 1; its mean over examples is the headline
+        value. None if a single example has no value.
+      statistics: for metrics without `example`: (targets, predictions) -> numbers of each example [E, K]. `of_sums`
+        computes the headline value from their sums over any examples, so that examples can be resampled for intervals.
+      of_sums: sums [..., K] -> headline values [...], 0 to 1; 0 if the value is undefined.
+      undefined: (targets, predictions) -> keys whose value is 0 because it is undefined for these.
+      needs: further fields of a record that it needs. A target is then a mapping.
       by_place: whether answers of a dataset without fixed labels are compared by their places among the options.
       new_tokens: most tokens of a generated answer.
       percent: whether values are 0 to 100; otherwise 0 to 1.
@@ -73,33 +73,32 @@ class Metric:
 
     @property
     def __name__(self) -> str:
-        """The name, where SeqIO and others look for a function's."""
+        """The name, where SeqIO and others look for the name of a function."""
         return self.name
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of all values, the headline first."""
+        """The keys of all values, the headline first."""
         return (self.headline, *self.secondary)
 
     @property
     def versions(self) -> dict[str, str]:
-        """Library and settings of every value, by key."""
+        """The library and settings of every value, by key."""
         return {key: self.secondary_versions.get(key, self.version) for key in self.keys}
 
     def __reduce__(self) -> tuple[Callable[[str], Metric], tuple[str]]:
-        """Other processes find a metric by its name."""
+        """Pickles a metric as its name."""
         return metric, (self.name,)
 
     def __call__(self, targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-        """All values.
+        """Computes all values.
 
         Args:
-          targets: one an example.
-          predictions: likewise.
+          targets: one for each example.
+          predictions: one for each example.
 
         Raises:
-          FlanError: there are no examples, not as many of the one as of the other, an example without a reference, or a
-            value that is not finite.
+          FlanError: there are no examples, their numbers differ, an example has no reference, or a value is not finite.
         """
         if len(targets) != len(predictions) or not len(targets):
             raise FlanError(
@@ -122,18 +121,18 @@ class Metric:
         return {key: found[key] for key in self.keys}
 
     def share(self, values: Mapping[str, float]) -> float:
-        """The headline value out of all values, 0 to 1."""
+        """The headline value among all values, 0 to 1."""
         return values[self.headline] / 100 if self.percent else values[self.headline]
 
     def target(self, fields: Mapping[str, Any], references: Sequence[str]) -> Any:
-        """What the metric takes as a target: references, and the fields that it needs.
+        """The target that the metric takes: references, and the fields that it needs.
 
         Args:
-          fields: of the record.
+          fields: the fields of the record.
           references: at least one.
 
         Raises:
-          FlanError: a field is not there.
+          FlanError: a field is missing.
         """
         if not self.needs:
             return list(references)
@@ -143,7 +142,7 @@ class Metric:
 
 
 def names() -> list[str]:
-    """Of all metrics, which are the files of this package.
+    """The names of all metrics, which are the modules of this package.
 
     Example:
       >>> "accuracy" in names()
@@ -154,7 +153,7 @@ def names() -> list[str]:
 
 @functools.cache
 def metric(name: str) -> Metric:
-    """The metric of that name.
+    """The metric with this name.
 
     Raises:
       FlanError: there is none, or its file does not define it.
@@ -174,7 +173,7 @@ def metric(name: str) -> Metric:
 
 
 def needs(names: Sequence[str]) -> tuple[str, ...]:
-    """The fields of a record that the metrics of these names take beside the references.
+    """The fields of a record that these metrics need besides the references.
 
     Example:
       >>> needs(["accuracy", "rating_correlation"])
@@ -201,10 +200,15 @@ def references(target: Any) -> list[Any]:
 
 
 def percentage(shares: Sequence[float]) -> float:
-    """The mean of shares, in percent."""
+    """The mean of shares, in percent.
+
+    Example:
+      >>> percentage([1.0, 0.0])
+      50.0
+    """
     return 100.0 * statistics.fmean(shares)
 
 
 def ratio(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-    """Quotients of arrays; 0 where the denominator is 0."""
+    """Quotients of arrays, 0 where the denominator is 0."""
     return np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0)

@@ -9,12 +9,12 @@ from flan_jax.metrics import Metric, percentage, references
 
 
 def is_right(target: Any, prediction: str) -> float:
-    """1 if the prediction is a reference, white space at the ends apart; otherwise 0."""
+    """1 if the prediction is a reference, ignoring white space at the ends; otherwise 0."""
     return float(prediction.strip() in {r.strip() for r in references(target)})
 
 
 def accuracy(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-    """Percentage of predictions that are a reference."""
+    """The percentage of predictions that are a reference."""
     return {"accuracy": percentage([is_right(t, p) for t, p in zip(targets, predictions, strict=True)])}
 
 

@@ -1,4 +1,4 @@
-"""What accuracy hides: F1 averaged over the answers, and the share of the most frequent one."""
+"""What accuracy hides: F1 averaged over the answers, and the share of the most frequent answer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ with lazy_imports():
 
 
 def answer_shares(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-    """Macro F1 over the answers that are wanted or given, and the share of the most frequent prediction, in percent.
+    """Macro F1 over all answers that are right or given, and the share of the most frequent prediction, in percent.
 
-    A model that always says the same has a `top_answer` of 100, and of two answers a `macro_f1` below 50.
+    A model that always gives the same answer has a `top_answer` of 100, and with two answers a `macro_f1` below 50.
 
     Args:
-      targets: an answer each; where several are right, the one that was given if it is among them counts.
-      predictions: an answer each, out of a few.
+      targets: one answer each. If several are right, the given one counts if it is among them.
+      predictions: one answer each, out of a few.
     """
     given = [p.strip() for p in predictions]
     right = [[r.strip() for r in references(t)] for t in targets]

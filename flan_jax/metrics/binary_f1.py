@@ -1,4 +1,4 @@
-"""F1 of the answer "yes", as GLUE has it for paraphrases and SuperGLUE for the candidates of MultiRC."""
+"""F1 of the answer "yes", as in GLUE for paraphrases and in SuperGLUE for the candidates of MultiRC."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def _said_yes(targets: Sequence[Any], predictions: Sequence[str]) -> tuple[list[
 
 
 def f1_of_yes(targets: Sequence[Any], predictions: Sequence[str]) -> float:
-    """F1 of "yes" against any other answer, in percent; 0 where there is neither a "yes" to find nor one given."""
+    """F1 of "yes" against any other answer, in percent; 0 if "yes" is neither right nor given anywhere."""
     return 100.0 * float(sklearn_metrics.f1_score(*_said_yes(targets, predictions), zero_division=0))
 
 
 def has_no_yes(targets: Sequence[Any], predictions: Sequence[str]) -> bool:
-    """Whether there is neither a "yes" to find nor one given, so that F1 is not defined."""
+    """Whether "yes" is neither right nor given anywhere, so that F1 is undefined."""
     wanted, given = _said_yes(targets, predictions)
     return not any(wanted) and not any(given)
 
 
 def yes_counts(targets: Sequence[Any], predictions: Sequence[str]) -> np.ndarray:
-    """Of each example [E, 2]: whether "yes" is right and given, and how often it stands in the two answers."""
+    """For each example [E, 2]: whether "yes" is right and given, and how often "yes" is among the two answers."""
     wanted, given = (np.array(side, np.float64) for side in _said_yes(targets, predictions))
     return np.stack([wanted * given, wanted + given], axis=-1)
 
 
 def f1_of_counts(sums: np.ndarray) -> np.ndarray:
-    """F1, 0 to 1, of sums [..., 2] of `yes_counts`."""
+    """F1, 0 to 1, from sums [..., 2] of `yes_counts`."""
     return ratio(2 * sums[..., 0], sums[..., 1])
 
 

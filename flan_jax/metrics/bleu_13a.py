@@ -1,4 +1,4 @@
-"""Corpus BLEU as sacrebleu computes it unless told otherwise: with the tokenizer "13a"."""
+"""Corpus BLEU with sacrebleu's default tokenizer "13a"."""
 
 from __future__ import annotations
 

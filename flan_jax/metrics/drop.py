@@ -1,4 +1,4 @@
-"""DROP's exact match and F1, which know numbers and answers of several spans (Dua et al. 2019)."""
+"""DROP's exact match and F1, which handle numbers and answers of several spans (Dua et al. 2019)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _is_number(word: str) -> bool:
 
 
 def _word(word: str) -> str:
-    """A word in lower case; a number as Python writes it, any other word without punctuation and articles."""
+    """A word in lower case: a number as Python writes it, any other word without punctuation and articles."""
     word = word.lower()
     if not _is_number(word):
         word = word.translate(_PUNCTUATION)
@@ -36,12 +36,17 @@ def _word(word: str) -> str:
 
 
 def normalize_answer(text: str) -> str:
-    """Words, which spaces and hyphens part, as `_word` has them: "1,000 dollars" is "1000.0 dollars"."""
+    """The words of a text, split at spaces and hyphens and normalized.
+
+    Example:
+      >>> normalize_answer("1,000 dollars")
+      '1000.0 dollars'
+    """
     return " ".join(word for part in re.split(" |-", text) if (word := _word(part).strip()))
 
 
 def _f1(wanted: frozenset[str], given: frozenset[str]) -> float:
-    """F1 of two sets of words; 0 where the wanted one has numbers and none of them is given."""
+    """F1 of two sets of words; 0 if the wanted set has numbers and none of them is given."""
     numbers = {word for word in wanted if _is_number(word)}
     if numbers and not numbers & given:
         return 0.0
@@ -53,8 +58,8 @@ def _f1(wanted: frozenset[str], given: frozenset[str]) -> float:
 def spans_scores(wanted: Sequence[str], given: Sequence[str]) -> tuple[float, float]:
     """Exact match and F1 of two answers of one or several spans, 0 to 1.
 
-    For F1 each span is paired with at most one of the other side, so that the sum is largest; the mean is over the
-    spans of the longer side. It is rounded to two decimals, as DROP's own evaluation has it.
+    For F1, each span is paired with at most one span of the other side, so that the sum is largest. The mean is over
+    the spans of the longer side. It is rounded to two decimals, as in DROP's own evaluation.
     """
     wanted_texts, given_texts = [normalize_answer(s) for s in wanted], [normalize_answer(s) for s in given]
     exact = set(wanted_texts) == set(given_texts) and len(wanted_texts) == len(given_texts)
@@ -69,18 +74,18 @@ def _spans(answer: Any) -> list[str]:
 
 
 def example_scores(target: Any, prediction: str) -> tuple[float, float]:
-    """The highest exact match and the highest F1 with a reference, 0 to 1.
+    """The highest exact match and the highest F1 with any reference, 0 to 1.
 
     Args:
-      target: references; one of several spans is a list of them.
-      prediction: the text, which is taken as one span.
+      target: references; a reference with several spans is a list of them.
+      prediction: the text, which counts as one span.
     """
     found = [spans_scores(_spans(reference), [prediction]) for reference in references(target)]
     return max(exact for exact, _ in found), max(f1 for _, f1 in found)
 
 
 def drop(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-    """Exact match and F1 in percent."""
+    """Exact match and F1, in percent."""
     found = [example_scores(t, p) for t, p in zip(targets, predictions, strict=True)]
     return {"drop_f1": percentage([f1 for _, f1 in found]), "drop_em": percentage([exact for exact, _ in found])}
 

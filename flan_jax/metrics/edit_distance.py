@@ -1,4 +1,4 @@
-"""Levenshtein's distance in words, for texts that are to be repaired."""
+"""Levenshtein's distance in words, for texts that are to be corrected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _is_exact(target: Any, prediction: str) -> float:
 
 
 def edit_distance(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-    """The percentage of exact texts, white space apart, and the mean distance in words to the nearest reference."""
+    """The percentage of exact texts (ignoring white space), and the mean distance in words to the nearest reference."""
     distances = [_distance(t, p) for t, p in zip(targets, predictions, strict=True)]
     return {"exact": percentage([d == 0 for d in distances]), "edit_distance": statistics.fmean(distances)}
 

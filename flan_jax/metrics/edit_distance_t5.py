@@ -1,7 +1,8 @@
-"""T5's edit distance, which the released code measures repaired texts by: in words, without case.
+"""T5's edit distance, by which the paper's released code measures corrected texts: in words, ignoring case.
 
-Words are what stands between two signs that are no letters, digits or `_`; between two such signs there is an empty
-word. So it counts a lost sign where two come together, as a comma and a space do, and never a wrong letter's case.
+Words are what stands between two characters that are not letters, digits or `_`. Between two such characters next to
+each other there is an empty word. So it counts a lost sign if two signs come together, such as a comma and a space. It
+never counts a letter with the wrong case.
 """
 
 from __future__ import annotations

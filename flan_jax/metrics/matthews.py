@@ -1,4 +1,4 @@
-"""Matthews' correlation of answers, as GLUE has it for CoLA."""
+"""Matthews' correlation of answers, as in GLUE for CoLA."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def _undefined(targets: Sequence[Any], predictions: Sequence[str]) -> tuple[str,
 
 
 def matthews(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-    """The correlation in percent; 0 where either side is constant."""
+    """The correlation in percent; 0 if either side is constant."""
     if _undefined(targets, predictions):
         return {"matthews": 0.0}
     return {"matthews": 100.0 * float(sklearn_metrics.matthews_corrcoef(*_answers(targets, predictions)))}
 
 
 def _confusion(targets: Sequence[Any], predictions: Sequence[str]) -> np.ndarray:
-    """The cell of the confusion matrix that each example is in: [E, answers * answers]."""
+    """The cell of the confusion matrix for each example: [E, answers * answers]."""
     wanted, given = _answers(targets, predictions)
     places = {answer: place for place, answer in enumerate(sorted({*wanted, *given}))}
     cells = np.zeros((len(wanted), len(places), len(places)))
@@ -41,7 +41,7 @@ def _confusion(targets: Sequence[Any], predictions: Sequence[str]) -> np.ndarray
 
 
 def _of_sums(sums: np.ndarray) -> np.ndarray:
-    """The correlation of confusion matrices [..., answers * answers] (Gorodkin 2004, as in scikit-learn)."""
+    """The correlation from confusion matrices [..., answers * answers] (Gorodkin 2004, as in scikit-learn)."""
     answers = round(sums.shape[-1] ** 0.5)
     matrix = sums.reshape(*sums.shape[:-1], answers, answers)
     wanted, given, count = matrix.sum(-1), matrix.sum(-2), sums.sum(-1)

@@ -1,4 +1,4 @@
-"""F1 averaged over the answers, as SuperGLUE has it for CB."""
+"""F1 averaged over the answers, as in SuperGLUE for CB."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ with lazy_imports():
 
 
 def mean_multiclass_f1(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-    """F1 of each answer that stands among the targets, averaged, in percent."""
+    """F1 of each answer among the targets, averaged, in percent."""
     wanted, given = [references(t)[0].strip() for t in targets], [p.strip() for p in predictions]
     f1 = sklearn_metrics.f1_score(wanted, given, labels=sorted(set(wanted)), average="macro", zero_division=0)
     return {"mean_f1": 100.0 * float(f1)}

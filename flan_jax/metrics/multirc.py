@@ -11,11 +11,11 @@ from flan_jax.metrics.binary_f1 import f1_of_counts, f1_of_yes, has_no_yes, yes_
 
 
 def multirc(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict[str, float]:
-    """F1 of the answer "yes" over candidates, and the share of questions all of whose candidates are right, in percent.
+    """F1 of the answer "yes" over candidates, and the share of questions with all candidates right, in percent.
 
     Args:
-      targets: {"references", "question_id"} of each candidate; a question's candidates share its id.
-      predictions: an answer to each candidate.
+      targets: {"references", "question_id"} of each candidate; the candidates of a question share its id.
+      predictions: an answer for each candidate.
     """
     right: dict[str, bool] = {}
     for target, prediction in zip(targets, predictions, strict=True):

@@ -1,4 +1,4 @@
-"""Pearson's and Spearman's correlation of answers that are numbers, as GLUE has them for STS-B."""
+"""Pearson's and Spearman's correlation of answers that are numbers, as in GLUE for STS-B."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from flan_jax.metrics import Metric, library, ratio, references
 with lazy_imports():
     from scipy import stats
 
-_CONSTANT = 1e-12  # of a sum of squares: what remains of one after rounding, where all numbers are the same
-_LARGEST = 1e9  # of numbers that are correlated: squares of larger ones could be infinite
+_CONSTANT = 1e-12  # a sum of squares is no larger after rounding if all numbers are the same
+_LARGEST = 1e9  # of numbers that are correlated; squares of larger ones could be infinite
 
 
 def _number(text: str) -> float:
@@ -39,9 +39,9 @@ def _target_number(target: Any, example: int) -> float:
 
 
 def pearson_spearman(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-    """Correlations in percent; 0 where either side is constant.
+    """The correlations in percent; 0 if either side is constant.
 
-    A prediction that is no number counts as -1, below every score.
+    A prediction that is no number counts as -1, which is below every score.
 
     Raises:
       FlanError: a target is no number.
@@ -57,15 +57,15 @@ def pearson_spearman(targets: Sequence[Any], predictions: Sequence[str]) -> dict
 
 
 def _products(targets: Sequence[Any], predictions: Sequence[str]) -> np.ndarray:
-    """Of each example [E, 6]: 1, both numbers, their squares and their product."""
+    """For each example [E, 6]: 1, both numbers, their squares and their product."""
     x_E = np.array([_target_number(target, i) for i, target in enumerate(targets)])
     y_E = np.array([_number(p) for p in predictions])
-    x_E, y_E = x_E - x_E.mean(), y_E - y_E.mean()  # which changes no correlation, and keeps squares small
+    x_E, y_E = x_E - x_E.mean(), y_E - y_E.mean()  # changes no correlation, and keeps squares small
     return np.stack([np.ones_like(x_E), x_E, y_E, x_E**2, y_E**2, x_E * y_E], axis=-1)
 
 
 def _pearson(sums: np.ndarray) -> np.ndarray:
-    """Pearson's correlation, -1 to 1, of sums [..., 6] of `_products`; 0 where a side is constant."""
+    """Pearson's correlation, -1 to 1, from sums [..., 6] of `_products`; 0 if a side is constant."""
     n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
     of_x, of_y = n * xx - x * x, n * yy - y * y
     varies = (of_x > _CONSTANT * n * xx) & (of_y > _CONSTANT * n * yy)

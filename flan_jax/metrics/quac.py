@@ -1,4 +1,4 @@
-"""QuAC's F1 with the normalization that the paper's code takes for it, which is TriviaQA's."""
+"""QuAC's F1, with the normalization that the paper's code uses for it, which is TriviaQA's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ METRIC = Metric(
     headline="f1",
     secondary=("em",),
     compute=lambda targets, predictions: answers(targets, predictions, normalize_answer),
-    new_tokens=64,  # its answers run to about 30 words, which is over 32 tokens
+    new_tokens=64,  # its answers have up to about 30 words, which are over 32 tokens
     example=lambda target, prediction: best_f1(target, prediction, normalize_answer),
 )

@@ -1,7 +1,7 @@
-"""Pearson's and Spearman's correlation of answers with ratings as people gave them, as GLUE has it for STS-B.
+"""Pearson's and Spearman's correlation of answers with people's original ratings, as in GLUE for STS-B.
 
-The references there are the ratings rounded to the numbers that may be answered; `pearson_spearman` correlates with
-those, as the paper's pipeline did.
+The references are the ratings rounded to the numbers that can be answered. `pearson_spearman` correlates with those, as
+the paper's pipeline did.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def _of_ratings(targets: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def rating_correlation(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict[str, float]:
-    """Correlations in percent; 0 where either side is constant.
+    """The correlations in percent; 0 if either side is constant.
 
     Args:
-      targets: {"references", "rating"} of each example, the rating a number as text.
+      targets: {"references", "rating"} of each example; the rating is a number as text.
       predictions: a number each, as text.
 
     Raises:

@@ -1,6 +1,6 @@
 """ReCoRD: F1 and exact match of the entity (Zhang et al. 2018).
 
-An option is an entity with the rest of the sentence. The rest is the same in all options and tells nothing.
+An option is an entity with the rest of the sentence. The rest is the same in all options, so it is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _of_entity(score: _Score, target: Mapping[str, Any], prediction: str) -> flo
 
 
 def record(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict[str, float]:
-    """F1 and exact match of the entities in SQuAD's manner, in percent.
+    """F1 and exact match of the entities as in SQuAD, in percent.
 
     Args:
       targets: {"references", "rest"} of each example; `rest` is what follows the entity in references and options.

@@ -1,4 +1,4 @@
-"""ROUGE as the paper's evaluation has it: no stemmer, sentences of ROUGE-Lsum split at " . "."""
+"""ROUGE as in the paper's evaluation: no stemmer, sentences of ROUGE-Lsum split at " . "."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _scorer(kinds: tuple[str, ...], stemmed: bool) -> Any:
 
 
 def f_measures(target: Any, prediction: str, kinds: Sequence[str] = _KINDS, stemmed: bool = False) -> dict[str, float]:
-    """F-measures of a text, 0 to 1: of each kind that of the best reference.
+    """The F-measures of a text, 0 to 1; for each kind, that of the best reference.
 
     Args:
-      target: the references. Sentences stand on lines of their own.
-      prediction: likewise.
-      kinds: of ROUGE, as rouge-score names them.
+      target: the references, with each sentence on its own line.
+      prediction: the text, with each sentence on its own line.
+      kinds: kinds of ROUGE, as rouge-score names them.
       stemmed: whether words are compared by their stems.
     """
     scores = _scorer(tuple(kinds), stemmed).score_multi(references(target), prediction)
@@ -34,7 +34,7 @@ def f_measures(target: Any, prediction: str, kinds: Sequence[str] = _KINDS, stem
 
 
 def mean_f_measures(found: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over texts, in percent."""
+    """The means over texts, in percent."""
     return {kind: percentage([f[kind] for f in found]) for kind in found[0]}
 
 

@@ -1,4 +1,4 @@
-"""ROUGE as most later work has it: with the Porter stemmer, sentences on lines of their own as the text has them."""
+"""ROUGE as in most later work: with the Porter stemmer; sentences are the lines of the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQuAD's exact match and F1 (Rajpurkar et al. 2016; where an answer may be empty, Rajpurkar et al. 2018)."""
+"""SQuAD's exact match and F1 (Rajpurkar et al. 2016; with empty answers, Rajpurkar et al. 2018)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def without_articles(text: str) -> str:
-    """Drops "a", "an" and "the", and makes white space single."""
+    """Removes "a", "an" and "the", and makes white space single."""
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, ASCII punctuation deleted, no articles, single spaces."""
+    """The text in lower case, without ASCII punctuation and articles, with single spaces.
+
+    Example:
+      >>> normalize_answer("The  Alps, in Austria.")
+      'alps in austria'
+    """
     return without_articles(text.lower().translate(_PUNCTUATION))
 
 
 def word_f1(wanted: Sequence[str], given: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall of words, 0 to 1; where either side is empty, 1 if both are."""
+    """The harmonic mean of precision and recall of words, 0 to 1. If a side is empty, 1 if both are, else 0."""
     if not wanted or not given:
         return float(not wanted and not given)
     common = sum((collections.Counter(wanted) & collections.Counter(given)).values())
@@ -38,7 +43,7 @@ def best_exact(target: Any, prediction: str, normalize: Callable[[str], str]) ->
 
 
 def best_f1(target: Any, prediction: str, normalize: Callable[[str], str]) -> float:
-    """The highest `word_f1` with a reference after `normalize`."""
+    """The highest `word_f1` with any reference after `normalize`."""
     given = normalize(prediction).split()
     return max(word_f1(normalize(r).split(), given) for r in references(target))
 

@@ -11,7 +11,7 @@ _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "‘’´`_", " 
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, punctuation (‘ ’ ´ ` and _ too) read as spaces, no articles, single spaces."""
+    """The text in lower case, with punctuation (also ‘ ’ ´ ` _) as spaces, without articles, with single spaces."""
     return without_articles(text.lower().translate(_PUNCTUATION))
 
 

@@ -1,8 +1,8 @@
-"""Decoders and encoder-decoders. Flax Linen lives here and nowhere else."""
+"""Decoders and encoder-decoders. Only this package uses Flax Linen."""
 
 from flan_jax.lazy import lazy_api_imports
 
-with lazy_api_imports(globals()):  # who wants a shape or its choices alone needs no JAX
+with lazy_api_imports(globals()):  # code that only needs a model's shape needs no JAX
     from flan_jax.models.attention_switch import refuse as refuse_attention
     from flan_jax.models.cache import Cache
     from flan_jax.models.config import DecoderConfig

@@ -1,9 +1,13 @@
-"""Attention of grouped queries over packed rows: who sees whom, and how it is computed.
+"""Grouped-query attention over packed rows: which slots see each other, and how attention is computed.
 
-One mask serves packed training rows, scoring trees and encoders. A query slot sees a key slot of the same non-zero
-segment, if the key is on the trunk (branch 0) or on the query's own branch, in a causal layer if it does not come
-later in the row, and in a local layer if its position is less than `window` back. Keys of a cache come before all of
-a row's own slots; those of a prefix that many segments continue are of the segment `EVERY`.
+One mask serves packed training rows, scoring trees and encoders. A query slot sees a key slot if
+
+- both have the same segment, which is not 0;
+- the key is on the trunk (branch 0) or on the query's own branch;
+- in a causal layer, the key does not come later in the row;
+- in a local layer, the key's position is less than `window` before the query's.
+
+Keys of a cache come before all of a row's own slots. A prefix that many segments share has the segment `EVERY`.
 """
 
 from __future__ import annotations
@@ -18,23 +22,23 @@ import numpy as np
 
 from flan_jax.models.config import ATTENTION_BLOCK
 
-MASKED = -1e30  # finite, so that a row of padding yields no NaN
+MASKED = -1e30  # finite, so that a row of padding gives no NaN
 EVERY = -1  # segment of keys that the slots of every segment see
 
 Bias = Callable[[slice, slice], jax.Array]
 
-# In float32 whatever the operands are: of scores and weights in bfloat16, the output would be off by up to 1 %.
+# In float32 whatever the operands are. With scores and weights in bfloat16, the output would be off by up to 1 %.
 product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 class Slots(NamedTuple):
-    """Where the slots of a batch of rows stand, all [B, L].
+    """Where the slots of a batch of rows are, each array [B, L].
 
     Attributes:
-      positions: within each segment, from 0.
-      segments: 0 is padding; slots see only their own segment.
-      branches: 0 is the trunk; others are the options of a scoring tree. None puts all on the trunk, and says that a
-        segment's slots stand side by side, so that two are as far apart in the row as in their positions.
+      positions: positions within each segment, from 0.
+      segments: the segment's number; 0 is padding. Slots see only their own segment.
+      branches: 0 is the trunk; other numbers are the options of a scoring tree. None puts all slots on the trunk, and
+        says that a segment's slots are next to each other, so that distances in the row are distances of positions.
     """
 
     positions: jax.Array
@@ -42,7 +46,7 @@ class Slots(NamedTuple):
     branches: jax.Array | None = None
 
     def part(self, slots: slice) -> Slots:
-        """The same of some slots of each row."""
+        """Some slots of each row."""
         return Slots(*(None if x is None else x[:, slots] for x in self))
 
 
@@ -60,20 +64,20 @@ def attend(
     softcap: float = 0.0,
     block: int = ATTENTION_BLOCK,
 ) -> jax.Array:
-    """Softmax attention in blocks of queries; causal blocks look at keys up to their own end only.
+    """Softmax attention in blocks of queries. A causal block only looks at keys up to its own end.
 
     Args:
-      q_BxQxGxPxK: queries, scaled; G groups of P heads share a key head.
+      q_BxQxGxPxK: scaled queries; G groups of P heads share a key head.
       k_BxSxGxK: keys.
       v_BxSxGxK: values.
-      queries: where the queries stand.
-      keys: where the keys stand; with `causal` the same slots, after those of a cache where there is one.
-      causal: a query sees no slot after its own.
-      window: positions that a local layer sees back, itself included; 0 for no limit.
+      queries: where the queries are.
+      keys: where the keys are. With `causal` they are the same slots, after those of a cache if there is one.
+      causal: whether a query sees no slot after its own.
+      window: how many positions a local layer sees back, itself included; 0 for no limit.
       is_global: whether this layer ignores the window; may be traced.
-      bias: (slots of queries, slots of keys) -> what is added to their scores, [B, G, P, Q, S].
+      bias: maps (slots of queries, slots of keys) to numbers that are added to their scores, [B, G, P, Q, S].
       softcap: bound of the scores; see `soft_capped`.
-      block: queries a block.
+      block: number of queries in a block.
 
     Returns:
       [B, Q, G, P, K] in the dtype of the values.
@@ -101,12 +105,12 @@ def attend(
 
 
 def soft_capped(x: jax.Array, cap: float) -> jax.Array:
-    """c tanh(x / c), which is near x where that is small and never beyond c (Gemma 2); x itself for a cap of 0."""
+    """c tanh(x / c): close to x if that is small, and never beyond c (Gemma 2). With a cap of 0, x itself."""
     return cap * jnp.tanh(x / cap) if cap else x
 
 
 def visible(queries: Slots, keys: Slots) -> jax.Array:
-    """Whether a query may see a key by segment and branch, [B, Q, S]."""
+    """Whether a query may see a key by segment and branch: [B, Q, S]."""
     segment_q, segment_k = queries.segments[:, :, None], keys.segments[:, None, :]
     seen = ((segment_q == segment_k) | (segment_k == EVERY)) & (segment_q > 0)
     if keys.branches is None:
@@ -116,13 +120,13 @@ def visible(queries: Slots, keys: Slots) -> jax.Array:
 
 
 def relative_buckets(distance: jax.Array, buckets: int, max_distance: int, bidirectional: bool = False) -> jax.Array:
-    """T5's bucket of how far back a key lies (Raffel et al. 2020): exact, then logarithmic.
+    """T5's bucket for the distance of a key (Raffel et al. 2020): exact for small distances, then logarithmic.
 
     Args:
-      distance: query position less key position.
-      buckets: how many there are.
-      max_distance: from there on all share the last bucket.
-      bidirectional: keys ahead have the upper half of the buckets; otherwise they share bucket 0.
+      distance: query position minus key position.
+      buckets: the number of buckets.
+      max_distance: from this distance on, all keys are in the last bucket.
+      bidirectional: whether keys ahead have the upper half of the buckets. Otherwise they are all in bucket 0.
     """
     ahead: jax.Array | int = 0
     if bidirectional:

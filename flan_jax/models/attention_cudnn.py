@@ -1,4 +1,4 @@
-"""Attention of packed rows by cuDNN's kernel, on GPU."""
+"""Attention over packed rows by cuDNN's kernel, on GPU."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def attend_by_cudnn(
 ) -> jax.Array:
     """Attention by cuDNN's kernel, through `jax.nn.dot_product_attention`; see `flan_jax.models.attention.attend`.
 
-    Segments, branches and windows go in as a mask [B, 1, Q, S], which cuDNN adds to the scores; blocks after a query's
-    own are never computed. cuDNN takes bfloat16, heads of at most 128 (256 from Hopper on) and a multiple of 8, and an
+    Segments, branches and windows become a mask [B, 1, Q, S], which cuDNN adds to the scores. Blocks after a query's
+    own are not computed. cuDNN needs bfloat16, heads of at most 128 (256 from Hopper on) and a multiple of 8, and an
     even number of slots.
 
     Args:
-      q_BxQxGxPxK: queries, scaled.
+      q_BxQxGxPxK: scaled queries.
       k_BxSxGxK: keys.
       v_BxSxGxK: values.
-      queries: where the queries stand.
-      keys: where the keys stand; with `causal` the same slots, after those of a cache where there is one.
-      causal: a query sees no slot after its own.
-      window: positions that a local layer sees back; 0 for no limit.
+      queries: where the queries are.
+      keys: where the keys are. With `causal` they are the same slots, after those of a cache if there is one.
+      causal: whether a query sees no slot after its own.
+      window: how many positions a local layer sees back; 0 for no limit.
       is_global: whether this layer ignores the window; may be traced.
       library: "cudnn", or "xla" for the same call without a GPU.
     """
     num_rows, num_queries, groups, per_group, head_dim = q_BxQxGxPxK.shape
     seen_BxQxS = visible(queries, keys)
     cached = k_BxSxGxK.shape[1] - num_queries
-    if causal and cached:  # the kernel would take the first key for the first query's own
+    if causal and cached:  # the kernel would take the cache's first key for the first query's own
         seen_BxQxS &= jnp.arange(k_BxSxGxK.shape[1]) <= cached + jnp.arange(num_queries)[:, None]
     if window:
         back = queries.positions[:, :, None] - keys.positions[:, None, :]

@@ -1,13 +1,13 @@
 """Attention that computes little outside of segments: one row and one block of queries at a time.
 
-A packed row holds many short segments, and a block of queries needs no key before the start of its first query's
-segment, and, where it may look ahead, none after the end of its last query's. Where that is differs from row to row and
-is known only when the rows are there; so a block takes the least of a few widths of keys that holds them
-(`jax.lax.switch`). A loop over rows and blocks keeps the program small. Keys of a cache stand in front of those of each
+A packed row holds many short segments. A block of queries needs no key before the start of its first query's segment,
+and, if it may look ahead, none after the end of its last query's segment. These places differ from row to row and are
+only known when the rows are there. So each block takes the smallest of a few widths of keys that holds them
+(`jax.lax.switch`). A loop over rows and blocks keeps the program small. Keys of a cache come before those of each
 block.
 
-The backward pass is written out (Dao et al. 2022, algorithm 4, with blocks of queries alone): it needs of the forward
-pass only the output and the logarithm of each softmax's denominator, where differentiating the switch would keep the
+The backward pass is written by hand (Dao et al. 2022, algorithm 4, with blocks of queries only). From the forward pass
+it needs only the output and the logarithm of each softmax's denominator. Differentiating the switch would keep the
 terms of every width.
 """
 
@@ -26,14 +26,14 @@ from flan_jax.models.remat import MIXED
 
 
 class How(NamedTuple):
-    """What is known when a program is made.
+    """Settings that are fixed when a program is compiled.
 
     Attributes:
-      block: queries a block, a divisor of the row's length and of the number of keys.
-      window: positions that a local layer sees back, itself included; 0 for no limit.
-      cached: keys of a cache, which come before the row's own.
+      block: number of queries in a block; divides the row's length and the number of keys.
+      window: how many positions a local layer sees back, itself included; 0 for no limit.
+      cached: number of keys of a cache, which come before the row's own.
       softcap: bound of the scores; 0 for none.
-      causal: keys are those of the queries' own row, and none after a query is seen.
+      causal: whether keys are those of the queries' own row, and no key after a query is seen.
     """
 
     block: int
@@ -43,7 +43,7 @@ class How(NamedTuple):
     causal: bool = True
 
     def widths(self, length: int) -> tuple[int, ...]:
-        """Widths of keys to choose from, in blocks: 1, 2, 3, 4, 6, 9, ... and the whole row."""
+        """The widths of keys to choose from, in blocks: 1, 2, 3, 4, 6, 9, ... and the whole row."""
         blocks, found, width = length // self.block, [], 1
         while width < blocks:
             found.append(width)
@@ -65,10 +65,10 @@ def attend_in_segments(
     causal: bool = True,
     bias_HxLxS: jax.Array | None = None,
 ) -> jax.Array:
-    """See `flan_jax.models.attention.attend`. A segment's slots stand side by side; padding attends to nothing: 0.
+    """The same as `flan_jax.models.attention.attend`. A segment's slots must be next to each other; padding gives 0.
 
-    Keys are those of a cache, if any, and then the queries' own; without `causal`, they may be an encoder's.
-    `bias_HxLxS` is added to the scores of every row; it goes with no cache.
+    Keys are those of a cache, if there is one, then the queries' own. Without `causal`, they may be an encoder's.
+    `bias_HxLxS` is added to the scores of every row; it cannot be combined with a cache.
     """
     length, num_keys = q_BxLxGxPxK.shape[1], k_BxSxGxK.shape[1]
     block = min(block, length)
@@ -78,7 +78,7 @@ def attend_in_segments(
         pad = [(0, -x.shape[axis] % block if axis in axes else 0) for axis in range(x.ndim)]
         return jnp.pad(x, pad) if any(map(any, pad)) else x
 
-    def of_keys(x: jax.Array) -> jax.Array:  # those of a cache stand in front, in any number
+    def of_keys(x: jax.Array) -> jax.Array:  # those of a cache come first, in any number
         return jnp.concatenate([x[:, : how.cached], padded(x[:, how.cached :])], 1) if how.cached else padded(x)
 
     q_BxGxPxLxK = padded(q_BxLxGxPxK).transpose(0, 2, 3, 1, 4)
@@ -89,23 +89,24 @@ def attend_in_segments(
     own = jax.tree.map(padded, queries)
     seen = own if causal else jax.tree.map(padded, keys)
     arrays = q_BxGxPxLxK, k_BxGxSxK, v_BxGxSxK, own, seen, jnp.asarray(is_global), bias_HxLxS
-    # Scoring and decoding alone have a cache, and take no gradient.
+    # Only scoring and decoding have a cache, and they need no gradient.
     out_BxGxPxLxK = _forward(how, *arrays, keys.part(slice(0, how.cached)))[0] if how.cached else _attend(how, *arrays)
     return out_BxGxPxLxK.transpose(0, 3, 1, 2, 4)[:, :length]
 
 
 def _choices(how: How, segments_BxL: jax.Array, of_keys_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The number of the width that each block takes, and the first key that it needs, [B, blocks]."""
+    """For each block the number of its width, and the first key that it needs: [B, blocks]."""
     length = segments_BxL.shape[1]
     slot_L = jnp.arange(length)
     if how.causal:
         begins_BxL = jnp.diff(segments_BxL, axis=1, prepend=-1) != 0
         start_BxL = jax.lax.cummax(jnp.where(begins_BxL, slot_L, 0), axis=1)
-        # Padding needs nothing, so a block that begins with it needs what its first slot of a segment does: itself.
+        # Padding needs nothing. So a block that begins with padding needs only what its first slot of a segment needs:
+        # itself.
         first_BxN = jnp.where(segments_BxL > 0, start_BxL, slot_L)[:, :: how.block]
         needed_BxN = slot_L[:: how.block] // how.block - first_BxN // how.block + 1
     else:
-        # All keys from the lowest to the highest number that a block has: none is missed, in whatever order they are.
+        # All keys from the lowest to the highest number in a block. So none is missed, whatever their order.
         of_blocks_BxNxQ = segments_BxL.reshape(len(segments_BxL), -1, how.block)
         most = jnp.iinfo(segments_BxL.dtype).max
         low_BxN = jnp.where(of_blocks_BxNxQ > 0, of_blocks_BxNxQ, most).min(axis=2)
@@ -128,7 +129,7 @@ def _seen(
     width: int,
     cached: Slots | None = None,
 ) -> jax.Array:
-    """Which keys of a row the queries of a block see, [block, width], or [block, cached + width]."""
+    """Which keys of a row the queries of a block see: [block, width], or [block, cached + width]."""
 
     def part(slots: Slots, start: Any, size: int) -> Slots:
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)[None], slots)
@@ -148,7 +149,7 @@ def _seen(
 def _scores(
     q_GxMxK: jax.Array, k_GxSxK: jax.Array, bias_GxMxS: jax.Array | None, seen_QxS: jax.Array, softcap: float
 ) -> jax.Array:
-    """Masked scores [G, M, S] of M = P x Q queries, float32."""
+    """Masked scores [G, M, S] for M = P x Q queries, float32."""
     scores = soft_capped(product("gmk,gsk->gms", q_GxMxK, k_GxSxK), softcap)
     if bias_GxMxS is not None:
         scores += bias_GxMxS
@@ -157,7 +158,7 @@ def _scores(
 
 
 def _of_scores(bias_GxPxLxS: jax.Array | None, start_q: Any, start_k: Any, shape: tuple[int, int]) -> jax.Array | None:
-    """The biases of a block's scores, [G, P x block, width]."""
+    """The biases for a block's scores, [G, P x block, width]."""
     if bias_GxPxLxS is None:
         return None
     starts, sizes = (0, 0, start_q, start_k), (*bias_GxPxLxS.shape[:2], *shape)
@@ -165,7 +166,7 @@ def _of_scores(bias_GxPxLxS: jax.Array | None, start_q: Any, start_k: Any, shape
 
 
 def _over_blocks(how: How, num_keys: int, choices: tuple[jax.Array, jax.Array], body: Any, carry: Any) -> tuple:
-    """Scans a row's blocks: `body(carry, start of queries, start of keys, width of keys) -> (carry, output)`."""
+    """Scans a row's blocks with `body(carry, start of queries, start of keys, width of keys) -> (carry, output)`."""
     choice_N, first_N = choices
     widths = how.widths(num_keys)
 
@@ -184,7 +185,7 @@ def _over_blocks(how: How, num_keys: int, choices: tuple[jax.Array, jax.Array], 
 
 
 def _block(x_GxPxLxK: jax.Array, start: jax.Array, block: int) -> jax.Array:
-    """Some slots of a row as [G, P x block, ...]."""
+    """Some slots of a row, as [G, P x block, ...]."""
     part = jax.lax.dynamic_slice_in_dim(x_GxPxLxK, start, block, axis=2)
     return part.reshape(part.shape[0], -1, *part.shape[3:])
 
@@ -214,8 +215,8 @@ def _forward(
     cached: Slots | None = None,
 ) -> tuple:
     per_group = q.shape[2]
-    # What depends on slots alone is the same for all layers: JAX would compute the masks of every block and every width
-    # before the loop over layers and keep them, broadcast. So let them wait for the queries.
+    # What depends only on slots is the same for all layers. JAX would compute the masks of every block and width before
+    # the loop over layers, and keep them, broadcast. This makes them wait for the queries.
     q, slots, key_slots, is_global = jax.lax.optimization_barrier((q, slots, key_slots, is_global))
     num_keys = key_slots.segments.shape[1]
 
@@ -235,7 +236,7 @@ def _forward(
             terms = jnp.exp(scores - top[..., None])
             total = terms.sum(axis=-1)
             out = product("gms,gsk->gmk", terms, v_GxSxK)
-            some = top > MASKED  # a query of padding sees no key
+            some = top > MASKED  # a padding query sees no key
             scale = jnp.where(some, 1 / total, 0.0)[..., None]
             return None, ((out * scale).astype(v_GxSxK.dtype), jnp.where(some, top + jnp.log(total), 0.0))
 
@@ -270,7 +271,7 @@ def _backward(how: How, kept: tuple, d_out: jax.Array) -> tuple:
                 starts, shape = (0, 0, start_q, start_k), (*d_bias_GxPxLxS.shape[:2], *seen.shape)
                 more = jax.lax.dynamic_slice(d_bias_GxPxLxS, starts, shape) + d_scores.reshape(shape)
                 d_bias_GxPxLxS = jax.lax.dynamic_update_slice(d_bias_GxPxLxS, more, starts)
-            if how.softcap:  # the derivative of c tanh(x / c); masked scores lie far beyond c, and count for nothing
+            if how.softcap:  # the derivative of c tanh(x / c); masked scores are far beyond c and count for nothing
                 d_scores *= 1 - jnp.square(jnp.clip(scores / how.softcap, -1, 1))
             d_v = product("gms,gmk->gsk", weights, d_out_GxMxK)
             d_k = product("gms,gmk->gsk", d_scores, q_GxMxK)

@@ -1,4 +1,4 @@
-"""Causal attention of packed rows by splash attention, JAX's Pallas kernel for TPU."""
+"""Causal attention over packed rows by splash attention, JAX's Pallas kernel for TPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flan_jax import partitioning
 from flan_jax.models.attention import Slots
 
 LANES = 128  # the kernel's blocks are multiples of it
-SPLASH_BLOCK = 512  # slots a block of queries or keys, where the row's length is a multiple of it
+SPLASH_BLOCK = 512  # slots in a block of queries or keys, if the row's length is a multiple of it
 
 
 def attend_by_splash(
@@ -26,24 +26,24 @@ def attend_by_splash(
     softcap: float = 0.0,
     interpret: bool = False,
 ) -> jax.Array:
-    """Causal self-attention by the Pallas kernel of JAX; see `flan_jax.models.attention.attend`.
+    """Causal self-attention by JAX's Pallas kernel; see `flan_jax.models.attention.attend`.
 
-    Blocks after a query's own and outside a local layer's window are never computed; segments are told apart inside a
-    block. Under a mesh, each device computes its rows and heads: key heads lie on the tensor axis where it divides
-    them, otherwise the queries of each key head do, and otherwise every device of the axis computes them all.
+    Blocks after a query's own, or outside a local layer's window, are not computed. Segments are told apart inside a
+    block. Under a mesh, each device computes its own rows and heads. The tensor axis splits key heads if it divides
+    their number, or else the queries of each key head, or else every device of the axis computes all heads.
 
-    A kernel's mask is made with the program, so where `is_global` is traced (layers are scanned), both are made and
-    `jax.lax.cond` takes one.
+    A kernel's mask is fixed when the program is compiled. So if `is_global` is traced (because layers are scanned),
+    there are two kernels, and `jax.lax.cond` chooses one.
 
     Args:
-      q_BxLxGxPxK: queries, scaled.
+      q_BxLxGxPxK: scaled queries.
       k_BxLxGxK: keys.
       v_BxLxGxK: values.
-      slots: on the trunk. Padding attends to padding.
-      window: positions that a local layer sees back; 0 for no limit.
+      slots: where they are, all on the trunk. Padding attends to padding.
+      window: how many positions a local layer sees back; 0 for no limit.
       is_global: whether this layer ignores the window.
       softcap: bound of the scores; 0 for none.
-      interpret: run the kernel's program without a TPU, slowly.
+      interpret: whether to run the kernel's program without a TPU, slowly.
     """
     length, head_dim = q_BxLxGxPxK.shape[1], q_BxLxGxPxK.shape[-1]
     padding = -length % LANES
@@ -91,12 +91,12 @@ def attend_by_splash(
         of_shard,
         in_specs=(of_queries, of_keys, of_keys, of_slots, PartitionSpec()),
         out_specs=of_queries,
-        check_vma=False,  # which pallas_call does not take part in
+        check_vma=False,  # pallas_call does not take part in it
     )(*arrays)
 
 
 def _splash(mask: masks.Mask, heads: int, block: int, softcap: float, interpret: bool) -> splash.SplashAttentionKernel:
-    """The kernel of one row: queries [H, L, K], keys and values [G, L, K], segments -> [H, L, K]."""
+    """The kernel for one row: queries [H, L, K], keys and values [G, L, K], segments -> [H, L, K]."""
     sizes = splash.BlockSizes(
         block_q=block,
         block_kv=block,

@@ -1,15 +1,15 @@
-"""One switch between the ways to compute attention; see `flan_jax.models.attention` for who sees whom.
+"""Chooses between the ways to compute attention; `flan_jax.models.attention` says which slots see each other.
 
 | `attention` | where    | what                                                                                     |
 |-------------|----------|------------------------------------------------------------------------------------------|
-| `xla`       | anywhere | blocks of queries, each over all keys up to its end; does whatever a model asks for      |
-| `segments`  | anywhere | row by row, each block over its own segments' keys only; meant for one CPU device        |
+| `xla`       | anywhere | blocks of queries, each over all keys up to its end; can do all that a model needs       |
+| `segments`  | anywhere | row by row, each block only over its own segments' keys; meant for one CPU device        |
 | `splash`    | TPU      | JAX's Pallas kernel                                                                      |
 | `cudnn`     | GPU      | cuDNN's kernel, bfloat16 only                                                            |
 
-What one of the kernels cannot do, it refuses in one line: relative biases, and so LaMDA-PT and T5, take `xla` or
-`segments`, and `cudnn` has no soft-cap of its scores (Gemma 2). `segments` leaves to `xla` what it has no form for:
-relative biases of trees, of caches and of a batch that several devices share, and trees that look at an encoder.
+If a kernel cannot do something, it refuses in one line. Models with relative biases (LaMDA-PT, T5) need `xla` or
+`segments`. `cudnn` cannot soft-cap scores (Gemma 2). `segments` leaves some cases to `xla`: relative biases of trees,
+of caches, and of a batch that several devices share; and trees that look at an encoder.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def attend(
     block: int = ATTENTION_BLOCK,
     implementation: str = "xla",
 ) -> jax.Array:
-    """`flan_jax.models.attention.attend` by one of `DecoderConfig.attention`'s ways, equal to it but for rounding.
+    """`flan_jax.models.attention.attend` by one of the ways of `DecoderConfig.attention`. They agree up to rounding.
 
-    What stands at slots of padding is finite and differs between the implementations. `by_slot_SxHxLxL` are the biases
-    as an array, where they are one; see `relative.Biases`.
+    Values at padding slots are finite and differ between the ways. `by_slot_SxHxLxL` are the biases as an array, if
+    they have that form; see `relative.Biases`.
 
     Raises:
-      FlanError: the implementation cannot do this.
+      FlanError: this way cannot do it.
     """
     arrays = q_BxQxGxPxK, k_BxSxGxK, v_BxSxGxK
     local: dict[str, Any] = {"window": window, "is_global": is_global}
@@ -74,13 +74,13 @@ def attend(
         raise _refusal(implementation, "is causal self-attention only")
     if queries.branches is not None:
         raise _refusal("splash", "knows no branches of scoring trees")
-    from flan_jax.models.attention_splash import attend_by_splash  # Pallas is slow to import, and seldom wanted
+    from flan_jax.models.attention_splash import attend_by_splash  # Pallas is slow to import and seldom needed
 
     return attend_by_splash(*arrays, queries, softcap=softcap, **local)
 
 
 def _has_form(queries: Slots, keys: Slots, causal: bool, bias: Bias | None, by_slot: jax.Array | None) -> bool:
-    """Whether `segments` can compute this; see above."""
+    """Whether `segments` can compute this; the module says what it cannot."""
     if bias is None and causal:
         return True
     plain = queries.branches is None and keys.branches is None
@@ -92,10 +92,14 @@ def _refusal(implementation: str, why: str, other: str = "") -> FlanError:
 
 
 def refuse(implementation: str, platform: str) -> None:
-    """Refuses what does not run on a platform, as `jax.Device.platform` names it, before anything is compiled.
+    """Refuses a way that does not run on a platform, before anything is compiled.
+
+    Args:
+      implementation: the way.
+      platform: the platform, `jax.Device.platform`.
 
     Raises:
-      FlanError: the implementation is for another platform.
+      FlanError: the way is for another platform.
     """
     needed = PLATFORMS.get(implementation, platform)
     if platform != needed:

@@ -1,6 +1,6 @@
-"""COMPUTATION="auto": dtype, attention, remat and head_chunk by where a model is computed, and a line that says why.
+"""COMPUTATION="auto": chooses dtype, attention, remat and head_chunk for the device, with a line that says why.
 
-What is chosen changes how a step is computed, not what it computes, but for the dtype: bfloat16 rounds.
+The choice changes how a step is computed but not its result, except for the dtype: bfloat16 rounds.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from humanize import naturalsize
 from flan_jax.models.config import AUTO, AUTOMATIC, DecoderConfig
 from flan_jax.models.encoder_decoder import build
 
-# Of a device's memory, beside parameters and optimizer: what layers may keep, and what logits may take at once.
+# Shares of a device's memory besides parameters and optimizer: for what layers keep, and for logits at one time.
 _KEPT, _LOGITS = 0.5, 0.1
-_BYTES_A_PARAMETER = 18  # float32 itself, its gradient and two of the optimizer; a bfloat16 copy where it is used
-_LOGITS_COPIES = 3  # logits, their softmax and their gradient, float32
+# Float32 parameter, its gradient and two optimizer arrays, and a bfloat16 copy where it is used.
+_BYTES_A_PARAMETER = 18
+_LOGITS_COPIES = 3  # logits, their softmax and their gradient, in float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """One of the devices that a model is computed on.
+    """One of the devices that compute a model.
 
     Attributes:
       platform: "cpu", "gpu" or "tpu".
-      kind: as JAX names it.
-      memory: bytes; None where it is not known.
-      capability: of a GPU, such as 9.0; 0 for others.
+      kind: its name in JAX.
+      memory: in bytes; None if unknown.
+      capability: a GPU's compute capability, such as 9.0; 0 for others.
     """
 
     platform: str
@@ -40,7 +41,7 @@ class Device:
 
     @classmethod
     def of(cls, device: Any) -> Device:
-        """Of a device that is here. CPU devices share the machine's memory."""
+        """Describes a JAX device. CPU devices share the machine's memory."""
         if device.platform == "cpu":
             memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / jax.local_device_count()
         else:
@@ -50,14 +51,14 @@ class Device:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a device has of a training step.
+    """A device's part of a training step.
 
     Attributes:
       rows: packed rows of a microbatch.
-      slots: of a row.
+      slots: slots of a row.
       targets: target slots of a row.
-      parameter_shards: devices that share the parameters.
-      tensor_shards: devices that share a layer's heads and units, and the vocabulary.
+      parameter_shards: number of devices that share the parameters.
+      tensor_shards: number of devices that share a layer's heads and units, and the vocabulary.
     """
 
     rows: float
@@ -68,23 +69,23 @@ class Step:
 
 
 def asked(computation: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """COMPUTATION as a dictionary: "auto" is that for all fields that can be chosen."""
+    """COMPUTATION as a dictionary. "auto" becomes "auto" for all fields that can be chosen."""
     return dict.fromkeys(AUTOMATIC, AUTO) if computation == AUTO else dict(computation or {})
 
 
 def chosen(
     config: DecoderConfig, computation: Mapping[str, Any] | str | None, device: Device, step: Step | None = None
 ) -> tuple[dict[str, Any], str]:
-    """What a model is computed with.
+    """Chooses how a model is computed.
 
     Args:
       config: the model.
-      computation: COMPUTATION; fields that are "auto" are chosen, others stay.
-      device: one of those it is computed on.
-      step: of a training; None where nothing is trained. Remat and head_chunk then stay as they are.
+      computation: COMPUTATION; fields with "auto" are chosen, others stay.
+      device: one of the devices that compute it.
+      step: a device's part of a training step; None if nothing is trained. Remat and head_chunk then stay as they are.
 
     Returns:
-      COMPUTATION without "auto", and a line that says what was chosen and why; empty where nothing was.
+      COMPUTATION without "auto", and a line that says what was chosen and why; empty if nothing was.
     """
     given, why = asked(computation), {}
     wanted = [name for name in AUTOMATIC if given.get(name) == AUTO]
@@ -130,7 +131,7 @@ def _remat(config: DecoderConfig, dtype: str, device: Device, step: Step) -> tup
     layers = config.num_layers + config.num_encoder_layers
     slots = step.rows * step.slots * layers * (2 if dtype == "bfloat16" else 4)
     free = device.memory - _BYTES_A_PARAMETER * parameters(config) / step.parameter_shards
-    free -= slots * config.embed_dim  # the input of every layer, which is kept anyway
+    free -= slots * config.embed_dim  # the input of every layer, which is always kept
     for policy, width in by_policy.items():
         kept = slots * width / step.tensor_shards
         if kept <= _KEPT * free:
@@ -149,5 +150,5 @@ def _head_chunk(config: DecoderConfig, device: Device, step: Step) -> tuple[int,
 
 
 def parameters(config: DecoderConfig) -> int:
-    """How many parameters a model has."""
+    """The number of a model's parameters."""
     return sum(x.size for x in jax.tree.leaves(build(config).abstract_params()))

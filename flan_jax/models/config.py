@@ -1,4 +1,4 @@
-"""The shape of a model. Shapes that have names are in `gin/models/`; see `flan_jax.configuration.model_config`."""
+"""The shape of a model. `gin/models/` has shapes by name; see `flan_jax.configuration.model_config`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from flan_jax.errors import FlanError
 from flan_jax.models.remat import POLICIES
 from flan_jax.values import Kind, Number, Switch, Whole, checked
 
-ATTENTION_BLOCK = 256  # queries a block, unless a model says otherwise
+ATTENTION_BLOCK = 256  # queries in a block, unless a model says otherwise
 
-# How a model is computed, not what it is.
+# Fields that say how a model is computed, not what it is.
 COMPUTATION = ("dtype", "remat", "attention", "attention_block", "head_chunk", "unroll")
-AUTO = "auto"  # what some of them can be in COMPUTATION, for `models.automatic` to choose
+AUTO = "auto"  # a value that some of them can have in COMPUTATION; `models.automatic` then chooses
 AUTOMATIC = ("dtype", "attention", "remat", "head_chunk")
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -25,7 +25,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "remat": tuple(POLICIES),
     "attention": ("xla", "segments", "splash", "cudnn"),
 }
-# By the annotation of a field, and by its name where zero or less says something; without a default, 1 or more.
+# The kind of a field by its type, and by its name if 0 or less has a meaning. A field without a default must be 1 or
+# more.
 _KINDS: dict[str, Kind] = {"int": Whole(0), "bool": Switch(), "float": Number(above=0)}
 _OWN_KINDS: dict[str, Kind] = {
     "global_every": Whole(-1),
@@ -36,55 +37,59 @@ _OWN_KINDS: dict[str, Kind] = {
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """LaMDA-PT, Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, OLMo 2 and T5 1.1 by these fields; with encoder layers, an
-    encoder-decoder.
+    """The shape of a decoder, or of an encoder-decoder if it has encoder layers.
+
+    Its fields cover LaMDA-PT, Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, OLMo 2 and T5 1.1.
 
     Attributes:
-      vocab_size: V, rows of the embedding.
-      num_layers: N, of the decoder.
+      vocab_size: V, the number of rows of the embedding.
+      num_layers: N, the number of the decoder's layers.
       embed_dim: D.
-      num_heads: H, query heads.
-      num_kv_heads: G, key and value heads; H is a multiple of it.
+      num_heads: H, the number of query heads.
+      num_kv_heads: G, the number of key and value heads; H is a multiple of it.
       head_dim: K.
       mlp_dim: F.
       activation: "silu" or "gelu" (tanh approximation), of the gate.
       positions: "rope", or "relative_bias" (T5's, one table for all layers).
-      num_encoder_layers: 0 is a decoder alone. An encoder has the decoder's other dimensions and relative biases.
-      rope_theta: base of the rotary wavelengths, in global layers.
-      local_rope_theta: the same in local layers, which are then not scaled (Gemma 3); None rotates them as global ones.
-        Unused without a window.
-      rope_scaling: "none", "linear" (Gemma 3) or "llama3", of the wavelengths in global layers; see `rotary`.
-      rope_scaling_factor: how often longer the scaled wavelengths are.
-      rope_low_frequency_factor: of "llama3": wavelengths longer than the original length over it are scaled in full.
-      rope_high_frequency_factor: of "llama3": those shorter than the original length over it are not.
-      rope_original_length: of "llama3": positions before the scaling.
-      window: positions that a local layer sees back, itself included; 0 for none.
-      global_every: every so-manieth layer is global; 0 makes all global, -1 none (Mistral).
-      global_first: so many layers at the start are global in any case (Qwen 2 and 3 with a window).
-      qkv_bias: add a bias to queries, keys and values (Qwen 2).
-      qk_norm: normalise queries and keys a head (Gemma 3, Qwen 3).
-      qk_norm_across_heads: with `qk_norm`, normalise all heads of a position at once (OLMo 2).
-      pre_norms: normalise the input of attention and MLP (all but OLMo 2).
-      post_norms: normalise the output of attention and MLP (OLMo 2), or that too (Gemma 2 and 3).
-      scale_embeddings: multiply embeddings by sqrt(D) (Gemma).
-      tied_embeddings: the LM head is the embedding.
-      scale_tied_logits: a tied head takes hidden states divided by sqrt(D) (T5, T5X).
-      norm_epsilon: of every RMS norm.
+      num_encoder_layers: 0 for a decoder alone. An encoder has the decoder's other dimensions, and relative biases.
+      rope_theta: base of the rotary wavelengths in global layers.
+      local_rope_theta: base in local layers, which are then not scaled (Gemma 3). None rotates them like global layers.
+        Not used without a window.
+      rope_scaling: scaling of the wavelengths in global layers: "none", "linear" (Gemma 3) or "llama3"; see `rotary`.
+      rope_scaling_factor: factor by which scaled wavelengths are longer.
+      rope_low_frequency_factor: for "llama3": wavelengths longer than the original length divided by it are fully
+        scaled.
+      rope_high_frequency_factor: for "llama3": wavelengths shorter than the original length divided by it are not
+        scaled.
+      rope_original_length: for "llama3": number of positions before the scaling.
+      window: how many positions a local layer sees back, itself included; 0 for none.
+      global_every: every layer with a number that is a multiple of it is global; 0 makes all layers global, -1 none
+        (Mistral).
+      global_first: the first so many layers are always global (Qwen 2 and 3 with a window).
+      qkv_bias: whether queries, keys and values have a bias (Qwen 2).
+      qk_norm: whether the queries and keys of each head are normalised (Gemma 3, Qwen 3).
+      qk_norm_across_heads: with `qk_norm`, whether all heads of a position are normalised together (OLMo 2).
+      pre_norms: whether the input of attention and MLP is normalised (all but OLMo 2).
+      post_norms: whether the output of attention and MLP is normalised (OLMo 2; in Gemma 2 and 3 besides the input).
+      scale_embeddings: whether embeddings are multiplied by sqrt(D) (Gemma).
+      tied_embeddings: whether the LM head is the embedding.
+      scale_tied_logits: whether hidden states are divided by sqrt(D) before a tied head (T5, T5X).
+      norm_epsilon: epsilon of every RMS norm.
       attention_scale: factor of the queries; None is 1/sqrt(K), T5 has 1.
-      attention_softcap: c of c tanh(score / c), which keeps attention's scores within it (Gemma 2); 0 for none.
-      logits_softcap: the same of the logits (Gemma 2).
-      relative_buckets: buckets of the relative bias.
-      relative_max_distance: distance from which on all share the last bucket.
-      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      attention_softcap: c in c tanh(score / c), which bounds attention scores (Gemma 2); 0 for none.
+      logits_softcap: the same for the logits (Gemma 2).
+      relative_buckets: number of buckets of the relative bias.
+      relative_max_distance: from this distance on, all keys are in the last bucket.
+      dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
       remat: what layers keep for the backward pass: "full" (nothing), "save_attention", "save_dots" or "none"
         (everything); see `flan_jax.models.remat`.
       attention: how self-attention is computed: "xla" or "segments" anywhere, "splash" on TPU, "cudnn" on GPU; see
         `flan_jax.models.attention_switch`.
-      attention_block: queries a block of the attention "xla" and "segments".
-      head_chunk: target slots of each row whose logits are alive at once in training, but no fewer than 256 of all rows
-        of a device. Each chunk adds a gradient as large as the head, and devices that share the parameters communicate
-        in each; chunks without targets are left out. Where memory allows, all in one is fastest on GPU.
-      unroll: straight-line code instead of loops, so that a compiler counts every layer; slow to compile.
+      attention_block: queries in a block of the attention "xla" and "segments".
+      head_chunk: target slots of each row whose logits exist at one time in training, but at least 256 of all rows of a
+        device. Each chunk adds a gradient as large as the head, and devices that share the parameters communicate in
+        each. Chunks without targets are skipped. If memory allows, one chunk for all is fastest on GPU.
+      unroll: whether to write loops as straight-line code, so that a compiler counts every layer. Slow to compile.
     """
 
     vocab_size: int
@@ -163,7 +168,7 @@ class DecoderConfig:
 
     @property
     def global_layers(self) -> tuple[bool, ...]:
-        """Which layers see everything before them."""
+        """Which layers are global: they see everything before them."""
         if not self.window or not self.global_every:
             return (True,) * self.num_layers
         every = self.global_every if self.global_every > 0 else self.num_layers + 1
@@ -171,11 +176,14 @@ class DecoderConfig:
 
     @property
     def is_for_cpu(self) -> bool:
-        """Whether it is computed as suits one CPU device: by `segments`, projections of one input as one product."""
+        """Whether it is computed in the way for one CPU device.
+
+        That is with `segments`, and with projections of one input as one product.
+        """
         return self.attention == "segments"
 
     def computed(self, **how: Any) -> DecoderConfig:
-        """The same model computed in another way: other values of `COMPUTATION`.
+        """The same model, computed with other values of `COMPUTATION`.
 
         Raises:
           FlanError: a field that would make it another model.
@@ -186,12 +194,12 @@ class DecoderConfig:
         return dataclasses.replace(self, **how)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The shape as values that JSON can hold."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DecoderConfig:
-        """From what `to_dict` gave; a field that an older manifest lacks has its default.
+        """Reads what `to_dict` gave. A field that an older manifest lacks has its default.
 
         Raises:
           FlanError: a field is missing or unknown.

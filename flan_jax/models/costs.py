@@ -1,4 +1,4 @@
-"""Sizes of a model and the multiply-adds that its definition asks for; the one place that counts either."""
+"""Counts a model's parameters and the multiply-adds that its definition needs. Nothing else counts them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from flan_jax.models.encoder_decoder import build
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a model is asked to compute.
+    """What a model has to compute.
 
     Attributes:
-      slots: of the decoder.
-      head_slots: those at which logits are wanted.
-      pairs: of a slot and one that it looks at, in the decoder's self-attention of one layer.
-      encoder_slots: of the encoder.
-      encoder_pairs: likewise in its self-attention.
-      cross_pairs: of a decoder's slot and an encoder's.
+      slots: slots of the decoder.
+      head_slots: slots at which logits are needed.
+      pairs: pairs of a slot and a slot that it looks at, in the decoder's self-attention of one layer.
+      encoder_slots: slots of the encoder.
+      encoder_pairs: such pairs in the encoder's self-attention.
+      cross_pairs: pairs of a decoder's slot and an encoder's slot.
     """
 
     slots: float
@@ -38,9 +38,9 @@ class Products:
     """Multiply-adds of a forward pass.
 
     Attributes:
-      layers: of slots with weights.
-      scores: of attention, slots with slots.
-      head: of hidden states with the vocabulary.
+      layers: products of slots with weights.
+      scores: products of slots with slots, in attention.
+      head: products of hidden states with the vocabulary.
     """
 
     layers: float
@@ -49,33 +49,33 @@ class Products:
 
     @property
     def forward_flops(self) -> float:
-        """Floating point operations of a forward pass: two a multiply-add."""
+        """Floating-point operations of a forward pass: two for each multiply-add."""
         return 2.0 * (self.layers + self.scores + self.head)
 
     def step_flops(self, trained: Shares | None = None) -> float:
-        """Floating point operations of a training step, recomputation not counted (Chowdhery et al. 2022, appendix B).
+        """Floating-point operations of a training step, without recomputation (Chowdhery et al. 2022, appendix B).
 
-        Backward there are two products for each of the forward pass: one gives the gradient of what comes in, one that
-        of the weights, which only those that are trained need.
+        The backward pass has two products for each one of the forward pass: one for the gradient of the input, and one
+        for the gradient of the weights, which only trained weights need.
 
         Args:
-          trained: what is; None for everything.
+          trained: the trained share; None for everything.
         """
         if trained is None:
             return 3.0 * self.forward_flops
-        # Where nothing below the head is trained, no input needs a gradient. Scores have two inputs and no weights.
+        # If nothing below the head is trained, no input needs a gradient. Scores have two inputs and no weights.
         inputs = 2.0 * (self.layers + 2.0 * self.scores + self.head) * trained.below_head
         return self.forward_flops + inputs + 2.0 * (self.layers * trained.layers + self.head * trained.head)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """Which share of a model's weights is trained.
+    """The share of a model's weights that is trained.
 
     Attributes:
-      layers: of the weights of its layers' products.
-      head: 1 where the LM head is.
-      below_head: whether anything below the head is.
+      layers: the trained share of the weights in its layers' products.
+      head: 1 if the LM head is trained.
+      below_head: whether anything below the head is trained.
     """
 
     layers: float
@@ -84,10 +84,11 @@ class Shares:
 
 
 def products(config: DecoderConfig, work: Work) -> Products:
-    """Multiply-adds of a forward pass; embeddings are looked up, not multiplied."""
+    """Multiply-adds of a forward pass. Embeddings are looked up, not multiplied."""
     c = config
     width, kv_width = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    queries, keys = 2 * c.embed_dim * width, 2 * c.embed_dim * kv_width  # with the output, and the values
+    # With the output projection, and with the values.
+    queries, keys = 2 * c.embed_dim * width, 2 * c.embed_dim * kv_width
     layer = queries + keys + 3 * c.embed_dim * c.mlp_dim
     layers = c.num_layers * layer * work.slots
     pairs = c.num_layers * work.pairs
@@ -99,16 +100,16 @@ def products(config: DecoderConfig, work: Work) -> Products:
 
 
 def parameters(config: DecoderConfig) -> int:
-    """How many numbers a model has."""
+    """The number of a model's parameters."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(build(config).abstract_params()))
 
 
 def shares(config: DecoderConfig, trained: Collection[tuple[str, ...]]) -> Shares:
-    """Which share of the weights is trained.
+    """The share of a model's weights that is trained.
 
     Args:
       config: the model.
-      trained: paths of the parameters that are.
+      trained: the paths of the trained parameters.
     """
     head = "token_embedder" if config.tied_embeddings else "logits_dense"
     of_layers = {True: 0, False: 0}

@@ -1,4 +1,4 @@
-"""The decoder: embedding, scanned layers, final norm; logits only where they are asked for."""
+"""The decoder: embedding, scanned layers, final norm, and logits where they are asked for."""
 
 from __future__ import annotations
 
@@ -40,13 +40,16 @@ from flan_jax.models.layers import (
 
 
 class DecoderLayer(nn.Module):
-    """One layer, in the form that `nn.scan` wants: (carry, per-layer input, constants) -> (carry, keys and values)."""
+    """One layer, in the form for `nn.scan`: (carry, per-layer input, constants) -> (carry, keys and values)."""
 
     config: DecoderConfig
 
     @nn.compact
     def __call__(self, x_BxLxD: jax.Array, of_layer: Any, constants: Any) -> tuple[jax.Array, tuple | None]:
-        """[B, L, D] -> [B, L, D]; with cached keys, the layer's own too, and those of the memory."""
+        """Computes [B, L, D] -> [B, L, D].
+
+        With cached keys, also returns the layer's own keys and those of the memory.
+        """
         c = self.config
         norm = functools.partial(RMSNorm, c.norm_epsilon)
         is_global, cached, remembered, number = of_layer
@@ -65,7 +68,7 @@ class DecoderLayer(nn.Module):
             y_BxLxD = norm(name="pre_cross_attention_layer_norm")(x_BxLxD)
             cross = Attention(c, False, name="encoder_decoder_attention")
             y_BxLxD, projected = cross(y_BxLxD, slots, memory=memory, dropout=dropout)
-            remembered = projected if remembered is None else None  # nothing is given back twice
+            remembered = projected if remembered is None else None  # keys that were given are not returned
             x_BxLxD += dropped(y_BxLxD, dropout, CROSS_ATTENDED)
         y_BxLxD = norm(name="pre_mlp_layer_norm")(x_BxLxD) if c.pre_norms else x_BxLxD
         y_BxLxD = Mlp(c, name="mlp")(y_BxLxD, dropout)
@@ -75,7 +78,7 @@ class DecoderLayer(nn.Module):
 
 
 class TokenEmbedder(nn.Module):
-    """The embedding table, which is the LM head too where they are tied."""
+    """The embedding table. If they are tied, it is the LM head too."""
 
     config: DecoderConfig
 
@@ -88,7 +91,7 @@ class TokenEmbedder(nn.Module):
         self.embedding = parameter(self, "embedding", shape, axes, nn.initializers.normal(std))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """tokens [B, L] -> [B, L, D]; embeddings [B, L, D], of a soft prompt, are given back."""
+        """Looks up tokens [B, L] -> [B, L, D]. Embeddings [B, L, D] of a soft prompt are returned as they are."""
         c = self.config
         if jnp.issubdtype(tokens.dtype, jnp.floating):
             return tokens.astype(c.dtype)
@@ -106,7 +109,7 @@ class TokenEmbedder(nn.Module):
 
 
 class LogitsDense(nn.Module):
-    """An LM head of its own."""
+    """An LM head with parameters of its own."""
 
     config: DecoderConfig
 
@@ -121,7 +124,7 @@ class LogitsDense(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The decoder of `Model`, and of an encoder-decoder with the embedding that its encoder has too."""
+    """The decoder of `Model`, and of an encoder-decoder, where it shares the encoder's embedding."""
 
     config: DecoderConfig
     shared_embedder: TokenEmbedder | None = None
@@ -149,9 +152,10 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         dropout: Dropout | None = None,
     ) -> tuple[jax.Array, Cache | None]:
-        """Integers [B, L] -> hidden [B, L, D], after the final norm; with a memory, layers look at it.
+        """Computes hidden states [B, L, D] after the final norm, from tokens [B, L].
 
-        With a cache, its slots come before these, and what layers computed for these is given back as another.
+        With a memory, the layers look at it. With a cache, its slots come before these; the keys and values of these
+        slots are then returned as another cache.
         """
         bias = self.relpos_bias(slots) if self.config.positions == "relative_bias" else None
         dropout = dropout and dropout.within(DECODER)
@@ -203,10 +207,10 @@ class _Root(nn.Module):
 
 
 def cast_layers(params: Any, dtype: str) -> Any:
-    """Parameters with the kernels of stacked layers in the dtype of the computation.
+    """Casts the kernels of stacked layers to the dtype of the computation.
 
-    Cast once for all layers, they leave gradients of that dtype from the loop over layers, half as many bytes in
-    bfloat16, and the loop casts nothing, neither forward nor backward.
+    They are cast once for all layers. So their gradients leave the loop over layers in that dtype, with half the bytes
+    in bfloat16, and the loop itself casts nothing.
     """
 
     def cast(path: Any, x: jax.Array) -> jax.Array:
@@ -218,9 +222,9 @@ def cast_layers(params: Any, dtype: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A decoder as functions of its parameters, a nested dict with T5X's paths.
+    """A decoder as functions of its parameters, which are a nested dict with T5X's paths.
 
-    See `flan_jax.models.attention` for which slots see each other.
+    `flan_jax.models.attention` says which slots see each other.
     """
 
     config: DecoderConfig
@@ -232,7 +236,7 @@ class Model:
 
     def abstract_params(self) -> dict[str, Any]:
         """The tree of parameters as shapes and dtypes."""
-        return jax.tree.map(lambda x: x, _shapes(self))  # a copy, since callers may change theirs
+        return jax.tree.map(lambda x: x, _shapes(self))  # a copy, because callers may change theirs
 
     def logical_axes(self) -> dict[str, Any]:
         """The tree of parameters as tuples of logical axis names."""
@@ -254,9 +258,9 @@ class Model:
           params: the parameters.
           tokens_BxL: token ids.
           positions_BxL: positions within each segment.
-          segments_BxL: 0 is padding; slots see only their own segment.
-          branches_BxL: 0 is the trunk; None puts all on it.
-          dropout: of a training step; None drops nothing.
+          segments_BxL: segment numbers; 0 is padding. Slots see only their own segment.
+          branches_BxL: 0 is the trunk; None puts all slots on it.
+          dropout: dropout of a training step; None drops nothing.
         """
         slots = Slots(positions_BxL, segments_BxL, branches_BxL)
         params = cast_layers(params, self.config.dtype)
@@ -273,16 +277,17 @@ class Model:
         cache: Cache | None = None,
         memory: Memory | None = None,
     ) -> tuple[jax.Array, Cache]:
-        """As `hidden`, of slots that go on after those of a cache.
+        """Like `hidden`, for slots that come after those of a cache.
 
         Args:
           params: the parameters.
           tokens_BxL: token ids.
-          positions_BxL: positions within each segment; they go on from the cache's.
-          segments_BxL: 0 is padding; slots see their own segment, in the cache too, and the cache's segment `EVERY`.
-          branches_BxL: 0 is the trunk; None puts all on it.
-          cache: what came before, in B rows or, for all of them, in one; None for nothing.
-          memory: of an encoder-decoder, what `encode` made, unless the cache has its keys from an earlier call.
+          positions_BxL: positions within each segment; they continue those of the cache.
+          segments_BxL: segment numbers; 0 is padding. Slots see their own segment, in the cache too, and the cache's
+            segment `EVERY`.
+          branches_BxL: 0 is the trunk; None puts all slots on it.
+          cache: what came before, in B rows, or in one row for all of them; None for nothing.
+          memory: for an encoder-decoder, the result of `encode`, unless the cache has its keys from an earlier call.
 
         Returns:
           (hidden [B, L, D], the cache of these slots alone, with the memory's keys); see `Cache.written`.
@@ -293,13 +298,13 @@ class Model:
         return self._root(self.config).apply({"params": params}, tokens_BxL, slots, cache, memory, method="extend")
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
-        """Logits [..., V] in float32 of hidden states [..., D]."""
+        """The logits [..., V] in float32 for hidden states [..., D]."""
         return self._root(self.config).apply({"params": params}, hidden, method="logits")
 
     def head(self, params: Any) -> dict[str, Any]:
-        """Those of the parameters that `logits` reads, as a tree that it takes."""
+        """The part of the parameters that `logits` needs, as a tree that it takes."""
         name = "token_embedder" if self.config.tied_embeddings else "logits_dense"
-        if name in params:  # an encoder-decoder's embedding
+        if name in params:  # the embedding of an encoder-decoder
             return {name: params[name]}
         return {"decoder": {name: params["decoder"][name]}}
 
@@ -312,14 +317,14 @@ def _is_box(x: Any) -> bool:
     return isinstance(x, nn.Partitioned)
 
 
-# A start of training asks seven times, and each time would trace the whole model. What these give is not to be changed.
+# A start of training asks seven times, and would trace the whole model each time. Callers must not change the results.
 @functools.lru_cache(maxsize=16)
 def _shapes(model: Model) -> dict[str, Any]:
-    """The tree of parameters as shapes, of whatever the model's `init` makes."""
+    """The tree of parameters as shapes, for whatever the model's `init` makes."""
     return jax.eval_shape(model.init, jax.random.key(0))
 
 
 @functools.lru_cache(maxsize=16)
 def _boxes(model: Model) -> dict[str, Any]:
-    """The tree of the modules' parameters as shapes in boxes that name their axes."""
+    """The tree of the modules' parameters as shapes, in boxes that name their axes."""
     return jax.eval_shape(model._boxed, jax.random.key(0))

@@ -1,8 +1,8 @@
-"""Dropout at T5X's places, by masks that each row makes from a key of its own.
+"""Dropout at T5X's places. Each row makes its masks from a key of its own.
 
-A mask depends on its row's key, the layer and the place, and on nothing else: not on what other rows there are, on
-which device the row lies, or whether a layer is computed twice. Where T5X has one mask for all slots of a row, so it is
-here: everywhere but after the encoder's final norm.
+A mask depends only on the row's key, the layer and the place. It does not depend on other rows, on the device of the
+row, or on whether a layer is computed twice. As in T5X, all slots of a row have the same mask, except after the
+encoder's final norm.
 
 | place         | what is dropped                                                                |
 |---------------|--------------------------------------------------------------------------------|
@@ -13,8 +13,8 @@ here: everywhere but after the encoder's final norm.
 | `FED`         | what the feed-forward layer adds to the residual                               |
 | `FINAL`       | hidden states after the final norm                                             |
 
-All queries of a row share the mask of attention's weights, so to drop a key's weight is to set its value to zero. That
-works with every way to compute attention. Query heads that share a key head share its mask.
+All queries of a row share the mask of attention's weights. So dropping a key's weight is the same as setting its value
+to zero, which works with every way to compute attention. Query heads that share a key head share its mask.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import jax
 import jax.numpy as jnp
 
 (EMBEDDING, WEIGHTS, ATTENDED, CROSS_WEIGHTS, CROSS_ATTENDED, ACTIVATIONS, FED, FINAL) = range(8)
-ENCODER, DECODER, LAYERS = 8, 9, 10  # what keys are made for besides places
+ENCODER, DECODER, LAYERS = 8, 9, 10  # keys are also made for these, besides the places
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["keys_B"], meta_fields=["rate"])
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Which numbers are dropped in a batch of rows.
+    """Dropout for a batch of rows.
 
     Attributes:
       keys_B: a key of `jax.random` for each row.
@@ -43,7 +43,7 @@ class Dropout:
     rate: float
 
     def within(self, *numbers: int | jax.Array) -> Dropout:
-        """That of a part of the model, which may be a traced number, such as a layer's."""
+        """Dropout for a part of the model. Its number may be traced, such as a layer's."""
         keys_B = self.keys_B
         for number in numbers:
             keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, number)
@@ -51,13 +51,13 @@ class Dropout:
 
 
 def dropped(x: jax.Array, dropout: Dropout | None, place: int, shared: tuple[int, ...] = (1,)) -> jax.Array:
-    """x [B, ...] with a share of its numbers zero and the others divided by what is left; x itself without dropout.
+    """x [B, ...] with a share of its numbers set to zero and the others scaled up; x itself without dropout.
 
     Args:
       x: its first axis is that of the rows.
-      dropout: of this part of the model.
+      dropout: the dropout of this part of the model.
       place: one of the places above.
-      shared: axes along which all have one mask; the length by default.
+      shared: axes along which all have the same mask; by default the length.
     """
     if dropout is None:
         return x

@@ -20,7 +20,7 @@ from flan_jax.models.layers import BETWEEN, Attention, Memory, Mlp, RelativeBias
 
 
 class EncoderLayer(nn.Module):
-    """One layer, in the form that `nn.scan` wants: (carry, per-layer input, constants) -> (carry, None)."""
+    """One layer, in the form for `nn.scan`: (carry, per-layer input, constants) -> (carry, None)."""
 
     config: DecoderConfig
 
@@ -40,7 +40,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Layers that see the whole of their segment, ahead and back."""
+    """Layers that see the whole of their segment, before and after."""
 
     config: DecoderConfig
     shared_embedder: TokenEmbedder
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         self.relpos_bias = RelativeBias(self.config, bidirectional=True)
 
     def __call__(self, tokens: jax.Array, slots: Slots, dropout: Dropout | None = None) -> jax.Array:
-        """Integers [B, S] -> hidden [B, S, D], after the final norm."""
+        """Computes hidden states [B, S, D] after the final norm, from tokens [B, S]."""
         dropout = dropout and dropout.within(ENCODER)
         x_BxSxD = dropped(self.shared_embedder(tokens), dropout, EMBEDDING)
         numbers_N = dropout and jnp.arange(self.config.num_encoder_layers)
@@ -63,12 +63,12 @@ class Encoder(nn.Module):
 
 
 class _Root(nn.Module):
-    """Encoder and decoder beside the embedding that they share."""
+    """Encoder and decoder, and the embedding that they share."""
 
     config: DecoderConfig
 
     def setup(self) -> None:
-        """Declares the three."""
+        """Declares the three modules."""
         self.token_embedder = TokenEmbedder(self.config)
         self.encoder = Encoder(self.config, self.token_embedder)
         self.decoder = Decoder(self.config, self.token_embedder)
@@ -97,10 +97,10 @@ class _Root(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoder(Model):
-    """An encoder-decoder as functions of its parameters, a nested dict with T5X's paths.
+    """An encoder-decoder as functions of its parameters, which are a nested dict with T5X's paths.
 
-    Rows are packed on both sides: a decoder's slots look at the encoder's slots of their own row and segment number.
-    So one prompt is encoded once for any number of options: they are branches of one segment of the decoder.
+    Rows are packed on both sides. A decoder's slots look at the encoder's slots with the same row and segment number.
+    So one prompt is encoded once for any number of options, which are branches of one segment of the decoder.
     """
 
     _root: ClassVar[type[nn.Module]] = _Root
@@ -114,14 +114,14 @@ class EncoderDecoder(Model):
         *,
         dropout: Dropout | None = None,
     ) -> Memory:
-        """What the decoder looks at.
+        """Computes what the decoder looks at.
 
         Args:
           params: the parameters.
           tokens_BxS: token ids.
           positions_BxS: positions within each segment.
-          segments_BxS: 0 is padding; slots see only their own segment.
-          dropout: of a training step; None drops nothing.
+          segments_BxS: segment numbers; 0 is padding. Slots see only their own segment.
+          dropout: dropout of a training step; None drops nothing.
         """
         slots = Slots(positions_BxS, segments_BxS)
         hidden_BxSxD = _Root(self.config).apply(
@@ -144,12 +144,12 @@ class EncoderDecoder(Model):
 
         Args:
           params: the parameters.
-          tokens_BxL: the decoder's token ids; a sequence starts with what stands before its first token (T5: id 0).
+          tokens_BxL: the decoder's token ids. A sequence starts with the token before its first one (T5: id 0).
           positions_BxL: positions within each segment.
-          segments_BxL: 0 is padding; a segment looks at the memory's segment of the same number.
-          branches_BxL: 0 is the trunk; None puts all on it.
-          memory: what `encode` made of the same rows.
-          dropout: of a training step; None drops nothing.
+          segments_BxL: segment numbers; 0 is padding. A segment looks at the memory's segment with the same number.
+          branches_BxL: 0 is the trunk; None puts all slots on it.
+          memory: the result of `encode` for the same rows.
+          dropout: dropout of a training step; None drops nothing.
         """
         slots = Slots(positions_BxL, segments_BxL, branches_BxL)
         return _Root(self.config).apply(
@@ -158,5 +158,5 @@ class EncoderDecoder(Model):
 
 
 def build(config: DecoderConfig) -> Model:
-    """The model of a configuration: an `EncoderDecoder` where it has encoder layers."""
+    """The model of a configuration: an `EncoderDecoder` if it has encoder layers, otherwise a `Model`."""
     return EncoderDecoder(config) if config.num_encoder_layers else Model(config)

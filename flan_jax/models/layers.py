@@ -1,4 +1,4 @@
-"""What layers are made of, with T5X's parameter paths and logical axis names."""
+"""The parts of layers, with T5X's parameter paths and logical axis names."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from flan_jax.models.dropout import ACTIVATIONS, CROSS_WEIGHTS, WEIGHTS, Dropout
 from flan_jax.models.relative import Biases, biases
 from flan_jax.models.remat import KEY, MIXED, QUERY, VALUE, policy
 
-# Activations in the layers' projections, and between them: there every slot stands alone, so what the projections sum
-# over tensor is scattered over the length instead of repeated, and norms and residuals are computed once.
+# Activations in the layers' projections, and between layers. Between layers every slot is independent. So the sums of
+# projections over tensor are scattered over the length, not repeated, and norms and residuals are computed once.
 WHOLE = ("batch", "length", "activation_embed")
 BETWEEN = ("batch", "block_length", "activation_embed")
 
 
-JOINED_SLOTS = 1024  # from which on projections of one input are one product, where that suits the platform
+JOINED_SLOTS = 1024  # from so many slots on, projections of one input are one product, if that suits the platform
 
 LORA_A, LORA_B, LORA_SCALE = "lora_a", "lora_b", "lora_scale"  # beside a kernel that has an adapter; see `lora`
 
@@ -40,7 +40,7 @@ def parameter(
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm in float32 over the last axis, or over as many as it has names."""
+    """Root-mean-square norm in float32, over the last axis, or over as many axes as it has names."""
 
     epsilon: float
     axes: tuple[str, ...] = ("embed",)
@@ -56,10 +56,10 @@ class RMSNorm(nn.Module):
 
 
 class Dense(nn.Module):
-    """A projection whose kernel has as many axes as names, without bias unless it is asked for.
+    """A projection. Its kernel has as many axes as names. It has no bias unless asked for.
 
-    It is computed as the product of matrices that it is: with heads as a dimension of their own, the TPU's compiler
-    lays out the products that give the gradient of x so that it cannot add them as they are made.
+    It is computed as a product of matrices. If heads were a dimension of their own, the TPU's compiler would lay out
+    the products for the gradient of x so that it could not add them while they are made.
     """
 
     shape: tuple[int, ...]
@@ -76,17 +76,18 @@ class Dense(nn.Module):
             self.bias = parameter(self, "bias", self.shape[self.contracted :], axes, nn.initializers.zeros)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Contracts the last axes of x with the first of the kernel, `contracted` of them."""
+        """Contracts the last axes of x with the first `contracted` axes of the kernel."""
         return self.finished(x, product(self._rows(x), self.matrix(x.dtype)))
 
     def matrix(self, dtype: Any) -> jax.Array:
         """The kernel [inputs, outputs] in a dtype, where it is used."""
-        # Cast before it is gathered over fsdp, and so the gradient before it is scattered: half the bytes in bfloat16.
+        # Cast before it is gathered over fsdp, so its gradient is cast before it is scattered: half the bytes in
+        # bfloat16.
         kernel = partitioning.constrain(self.kernel.astype(dtype), self.axes)
         return kernel.reshape(math.prod(self.shape[: self.contracted]), -1)
 
     def finished(self, x: jax.Array, out: jax.Array) -> jax.Array:
-        """The projection of x from its product with the kernel: with adapter and bias, in its own shape."""
+        """The projection of x from its product with the kernel: adds adapter and bias, and restores the shape."""
         outputs = self.shape[self.contracted :]
         if self.has_variable("params", LORA_A):
             out += self._adapter(self._rows(x))
@@ -104,10 +105,10 @@ class Dense(nn.Module):
 
 
 def projected(x: jax.Array, joined: bool, *projections: Dense) -> list[jax.Array]:
-    """Projections of the same x [..., D]; joined, their kernels are one, and so is the product.
+    """Projections of the same x [..., D]. If `joined`, they are computed as one product.
 
-    On a CPU wide products take less time than narrow ones, and copying the kernels costs little beside many slots;
-    where there are few, as in decoding, it would cost more than the products, and they stay apart.
+    On a CPU, wide products are faster than narrow ones, and copying the kernels costs little if there are many slots.
+    If there are few, as in decoding, the copy would cost more than the products. So they stay separate.
     """
     if not joined or math.prod(x.shape[:-1]) < JOINED_SLOTS:
         return [projection(x) for projection in projections]
@@ -121,8 +122,8 @@ def projected(x: jax.Array, joined: bool, *projections: Dense) -> list[jax.Array
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """[..., I] times [I, O] -> [..., O].
 
-    JAX makes the kernel's gradient the transpose of an [O, I] product, which takes XLA up to 2.4 times as long on CPU
-    (`docs/decisions.md`). Here it is an [I, O] product.
+    JAX computes the kernel's gradient as the transpose of an [O, I] product, which takes XLA up to 2.4 times as long on
+    CPU (`docs/decisions.md`). Here it is an [I, O] product.
     """
     return x @ kernel
 
@@ -142,11 +143,11 @@ product.defvjp(_product_forward, _product_backward)
 
 
 class Memory(NamedTuple):
-    """What an encoder made of its rows, for the decoder to look at.
+    """An encoder's output, for the decoder to look at.
 
     Attributes:
       hidden_BxSxD: hidden states after the encoder's final norm.
-      slots: where they stand, [B, S]; a decoder's slot looks at those of its own segment number.
+      slots: where they are, [B, S]. A decoder's slot looks at those with its own segment number.
     """
 
     hidden_BxSxD: jax.Array
@@ -154,12 +155,12 @@ class Memory(NamedTuple):
 
 
 class Keyed(NamedTuple):
-    """Keys and values of slots that were computed before, of one layer: [B, S, G, K], rotated.
+    """Keys and values that one layer has computed before, each [B, S, G, K], rotated.
 
     Attributes:
-      keys: with none of the head's scale.
+      keys: not scaled.
       values: as projected.
-      slots: where they stand, [B, S].
+      slots: where they are, [B, S].
     """
 
     keys: jax.Array
@@ -168,10 +169,10 @@ class Keyed(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with its projections; see `flan_jax.models.attention` for who sees whom.
+    """Grouped-query attention with its projections; `flan_jax.models.attention` says which slots see each other.
 
-    Self-attention, causal in a decoder and not in an encoder, and a decoder's attention to an encoder's memory, which
-    knows no positions.
+    It is self-attention (causal in a decoder, not in an encoder), or a decoder's attention to an encoder's memory,
+    which has no positions.
     """
 
     config: DecoderConfig
@@ -188,9 +189,9 @@ class Attention(nn.Module):
         cached: Keyed | None = None,
         dropout: Dropout | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """[B, L, D] -> [B, L, D], and the keys and values that were computed for it.
+        """Computes [B, L, D] -> [B, L, D], and returns the keys and values that it computed for that.
 
-        These are of x, or of the memory where there is one, unless it comes as keys. `cached` stands before x.
+        These are of x; or of the memory, if there is one and it does not come as keys already. `cached` comes before x.
         """
         c = self.config
         num_rows, length, _ = x_BxLxD.shape
@@ -207,7 +208,7 @@ class Attention(nn.Module):
             axes = ("batch", "length", "heads" if name == QUERY else "kv_heads", "kv")
             return checkpoint_name(partitioning.constrain(x_BxSxHxK, axes), name)
 
-        # Whatever the scale, scores start with unit variance.
+        # Scores then start with unit variance, whatever the scale.
         query = projection(QUERY, c.num_heads, c.embed_dim * c.head_dim * scale**2)
         of_keys = [] if isinstance(memory, Keyed) else [projection(name, groups, c.embed_dim) for name in (KEY, VALUE)]
         if memory is None:
@@ -226,11 +227,11 @@ class Attention(nn.Module):
             q_BxLxHxK, k_BxSxGxK = rotary.rotate(q_BxLxHxK, *tables), rotary.rotate(k_BxSxGxK, *tables)
         q_BxLxGxPxK = (q_BxLxHxK * scale).reshape(num_rows, length, groups, per_group, c.head_dim)
         computed = k_BxSxGxK, v_BxSxGxK
-        # One mask for all queries: what a weight of zero takes from a key, its value may lack as well.
+        # All queries have the same mask, so setting a key's value to zero is the same as setting its weights to zero.
         v_BxSxGxK = dropped(v_BxSxGxK, dropout, WEIGHTS if memory is None else CROSS_WEIGHTS, shared=(3,))
         if cached is not None:
             own = Keyed(k_BxSxGxK, v_BxSxGxK, slots)
-            # A row that all share is repeated here, a layer at a time, and not in the cache.
+            # A row that all share is repeated here, for one layer at a time, and not in the cache.
             cached = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *x.shape[1:])), cached)
             k_BxSxGxK, v_BxSxGxK, key_slots = jax.tree.map(lambda *x: jnp.concatenate(x, 1), cached, own)
 
@@ -268,7 +269,7 @@ class RelativeBias(nn.Module):
 
     @nn.compact
     def __call__(self, slots: Slots) -> Biases:
-        """The biases of these slots, which all layers share."""
+        """The biases of these slots. All layers share them."""
         c = self.config
         shape, axes = (c.num_heads, c.relative_buckets), ("heads", "relpos_buckets")
         table_HxR = parameter(self, "rel_embedding", shape, axes, nn.initializers.normal(c.embed_dim**-0.5))
@@ -276,7 +277,7 @@ class RelativeBias(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Gated feed-forward layer (Shazeer 2020)."""
+    """A gated feed-forward layer (Shazeer 2020)."""
 
     config: DecoderConfig
 
@@ -288,7 +289,7 @@ class Mlp(nn.Module):
         x_BxLxD = partitioning.constrain(x_BxLxD, WHOLE)
         into = ((c.embed_dim, c.mlp_dim), ("embed", "mlp"), c.embed_dim)
         both = projected(x_BxLxD, c.is_for_cpu, *(Dense(*into, name=name) for name in ("wi_0", "wi_1")))
-        # The barriers have activation and gradient computed once, instead of in each product that takes them (XLA).
+        # With the barriers, XLA computes activation and gradient once, and not in each product that uses them.
         gate_BxLxF, up_BxLxF = (jax.lax.optimization_barrier(x_BxLxF) for x_BxLxF in both)
         hidden = dropped(activation(gate_BxLxF) * up_BxLxF, dropout, ACTIVATIONS)
         hidden = partitioning.constrain(hidden, ("batch", "length", "mlp"))
@@ -298,11 +299,11 @@ class Mlp(nn.Module):
 
 
 def stacked(layer: type[nn.Module], config: DecoderConfig, num_layers: int) -> nn.Module:
-    """Layers one after another, their parameters stacked on axis 0; called as (carry, [N] inputs, constants).
+    """Layers one after another, with parameters stacked on axis 0. Called as (carry, [N] inputs, constants).
 
     Args:
       layer: (carry, per-layer input, constants) -> (carry, per-layer output).
-      config: of the layers; its `remat` says what they keep for the backward pass.
+      config: the configuration of the layers; its `remat` says what they keep for the backward pass.
       num_layers: N.
     """
     if (kept := policy(config.remat)) is not None:

@@ -1,7 +1,7 @@
-"""Low-rank adapters (Hu et al. 2021): a kernel W becomes W + scale * A B, and A and B alone are trained.
+"""Low-rank adapters (Hu et al. 2021): a kernel W becomes W + scale * A B, and only A and B are trained.
 
-They lie beside the kernel that they change: `lora_a` [inputs, rank], `lora_b` [rank, outputs] and `lora_scale`, with
-the layers as the first dimension where they are stacked. A `Dense` that finds them computes with them.
+They lie beside the kernel that they change: `lora_a` [inputs, rank], `lora_b` [rank, outputs] and `lora_scale`. If
+layers are stacked, these are the first dimension. A `Dense` that finds adapters uses them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flan_jax.models.prompt import SOFT
 
 TRAINED = (LORA_A, LORA_B)
 NAMES = (*TRAINED, LORA_SCALE)
-AXIS = "lora_rank"  # the logical axis
+AXIS = "lora_rank"  # the logical axis of the rank
 RANK, ALPHA = 8, 16.0
 TARGETS = ("*attention", "mlp")  # all projections
 
@@ -36,15 +36,15 @@ def kernels(model: Model) -> tuple[Path, ...]:
 
 
 class _Adapted:
-    """What adapters add to a model."""
+    """The methods that adapters add to a model."""
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
-        """Random float32 parameters, with adapters that change nothing yet."""
+        """Random float32 parameters, with adapters that do not change the model yet."""
         params = super().init(rng)  # type: ignore[misc]
         return nested.merged(params, self.adapters(rng, params))
 
     def adapters(self, rng: jax.Array, params: Any) -> dict[str, Any]:
-        """The adapters alone: A random as `peft`'s, B zero."""
+        """The adapters alone: A is random as in `peft`, B is zero."""
         del params
         plain = build(self.config)
         shapes, axes = plain.abstract_params(), plain.logical_axes()
@@ -77,9 +77,9 @@ class AdaptedDecoder(_Adapted, Model):
     """A decoder with adapters.
 
     Attributes:
-      rank: of A B.
+      rank: the rank of A B.
       alpha: the scale is alpha / rank.
-      targets: paths of the kernels that have them.
+      targets: the paths of the kernels with adapters.
     """
 
     rank: int = RANK
@@ -106,19 +106,25 @@ def adapted(model: Model, rank: int, alpha: float, targets: tuple[Path, ...]) ->
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a parameter belongs to an adapter, or is a soft prompt."""
+    """Whether a parameter belongs to an adapter or is a soft prompt."""
     return path[-1] in NAMES or SOFT in path
 
 
 def delta(a: Any, b: Any, scale: Any) -> Any:
-    """scale * A B as matrices [inputs, outputs], of all layers at once where they are stacked; NumPy's or JAX's."""
+    """scale * A B as matrices [inputs, outputs], for all layers at once if they are stacked.
+
+    For NumPy or JAX arrays.
+    """
     stacked = a.shape[: scale.ndim]
     a, b = a.reshape(*stacked, -1, a.shape[-1]), b.reshape(*stacked, b.shape[scale.ndim], -1)
     return (a @ b) * scale[..., None, None]
 
 
 def merged(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of the model without adapters that computes the same; those that have none as they are."""
+    """The parameters of a model without adapters that computes the same.
+
+    Parameters without adapters stay as they are.
+    """
     found = {name: merged(x) if isinstance(x, Mapping) else x for name, x in params.items() if name not in NAMES}
     if LORA_A in params:
         kernel = params["kernel"]
@@ -128,7 +134,7 @@ def merged(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sides(axes: tuple[str, ...], values: tuple) -> tuple[tuple, tuple, tuple]:
-    """(layers, inputs, outputs) of a kernel's shape or axes: `embed` stands on one side alone."""
+    """(layers, inputs, outputs) of a kernel's shape or axes; `embed` is alone on its side."""
     first = int(axes[0] == "layers")
     middle = first + 1 if axes[first] == "embed" else len(axes) - 1
     return values[:first], values[first:middle], values[middle:]

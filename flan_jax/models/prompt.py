@@ -1,7 +1,7 @@
-"""Prompt tuning (Lester et al. 2021): embeddings that stand before every segment, and are all that is trained.
+"""Prompt tuning (Lester et al. 2021): trained embeddings before every segment. Nothing else is trained.
 
-They are computed once a batch, as a cache that every segment of every row sees; rows stay packed as they are, and
-positions go on after the prompt.
+They are computed once for a batch, as a cache that every segment of every row sees. Rows stay packed as they are, and
+positions continue after the prompt.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flan_jax.models.decoder import Model, cast_layers
 from flan_jax.models.layers import Memory
 
 SOFT = "soft_prompt"
-PATH = ("decoder", SOFT, "embedding")  # of the embeddings [P, D], as layers take them
+PATH = ("decoder", SOFT, "embedding")  # path of the embeddings [P, D], as layers take them
 AXES = ("prompt_length", "embed")
 
 
@@ -29,7 +29,7 @@ class Prompted(Model):
     """A decoder with a soft prompt.
 
     Attributes:
-      length: P, its slots.
+      length: P, the number of its slots.
     """
 
     length: int = 0
@@ -51,7 +51,7 @@ class Prompted(Model):
         return nested.merged(super().logical_axes(), nested.at(PATH, AXES))
 
     def prefix(self, params: Any) -> Cache:
-        """Keys and values of the prompt, which every segment sees."""
+        """The keys and values of the prompt, which every segment sees."""
         embedding = params["decoder"][SOFT]["embedding"][None].astype(self.config.dtype)
         positions = jnp.arange(self.length, dtype=jnp.int32)[None]
         slots = Slots(positions, jnp.ones_like(positions), jnp.zeros_like(positions))
@@ -66,7 +66,7 @@ class Prompted(Model):
         segments_BxL: jax.Array,
         branches_BxL: jax.Array | None = None,
     ) -> jax.Array:
-        """See `Model.hidden`; the prompt stands before every segment."""
+        """See `Model.hidden`; the prompt comes before every segment."""
         params = cast_layers(params, self.config.dtype)
         return self.extend(params, tokens_BxL, positions_BxL, segments_BxL, branches_BxL)[0]
 
@@ -81,7 +81,7 @@ class Prompted(Model):
         cache: Cache | None = None,
         memory: Memory | None = None,
     ) -> tuple[jax.Array, Cache]:
-        """See `Model.extend`; the prompt stands before the cache, and the cache that is given back is without it."""
+        """See `Model.extend`; the prompt comes before the cache. The returned cache does not contain it."""
         before = self.prefix(params)
         if cache is not None:
             before = _joined(before, cache)
@@ -107,7 +107,7 @@ def prompted(model: Model, length: int) -> Prompted:
     """A model with a soft prompt.
 
     Raises:
-      FlanError: it is an encoder-decoder, or computed by an attention that takes no cache.
+      FlanError: the model is an encoder-decoder, or its attention takes no cache.
     """
     if model.config.num_encoder_layers:
         raise FlanError("a soft prompt stands before a decoder's segments: an encoder-decoder takes none.")

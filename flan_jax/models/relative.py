@@ -16,22 +16,23 @@ class Biases(NamedTuple):
     """What all layers add to their scores.
 
     Attributes:
-      by_distance_HxN: of trees and caches: from M back to M ahead, N = 2M + 1; what lies further has the last's.
-      by_slot_SxHxLxL: of rows without branches, where slots of a segment are as far apart as their positions. There is
-        one copy for each shard of the rows, so that its gradient is summed over them once, not in every layer.
+      by_distance_HxN: for trees and caches, by distance: from M back to M ahead, N = 2M + 1. Larger distances have the
+        bias of the largest.
+      by_slot_SxHxLxL: for rows without branches, whose slots in a segment are as far apart as their positions. There is
+        one copy for each shard of the rows, so that the gradient is summed over shards once, and not in every layer.
     """
 
     by_distance_HxN: jax.Array | None
     by_slot_SxHxLxL: jax.Array | None
 
     def between(self, queries_BxL: jax.Array, keys_BxS: jax.Array, asked: slice, seen: slice) -> jax.Array:
-        """The biases [B or 1, H, Q, K] of queries and keys in these slots.
+        """The biases [B or 1, H, Q, K] between queries and keys.
 
         Args:
           queries_BxL: positions of the queries.
-          keys_BxS: positions of the keys; those of the queries, after a cache's where there is one.
-          asked: Q slots of the queries.
-          seen: K slots of the keys.
+          keys_BxS: positions of the keys: those of the queries, after a cache's if there is one.
+          asked: the Q slots of queries.
+          seen: the K slots of keys.
         """
         if self.by_slot_SxHxLxL is not None:
             bias_SxHxQxS = self.by_slot_SxHxLxL[:, :, asked, seen]
@@ -43,13 +44,13 @@ class Biases(NamedTuple):
 
 
 def biases(table_HxR: jax.Array, slots: Slots, config: DecoderConfig, bidirectional: bool) -> Biases:
-    """The biases of slots attending to each other, in the table's own dtype: they are added to scores in float32.
+    """The biases of slots that attend to each other, in the table's dtype. They are added to scores in float32.
 
     Args:
-      table_HxR: by bucket.
+      table_HxR: biases by bucket.
       slots: [B, L].
-      config: with the distances of the buckets.
-      bidirectional: as `relative_buckets` takes it.
+      config: has the distances of the buckets.
+      bidirectional: see `relative_buckets`.
     """
     num_rows, length = slots.segments.shape
 
@@ -57,12 +58,12 @@ def biases(table_HxR: jax.Array, slots: Slots, config: DecoderConfig, bidirectio
         return relative_buckets(back, config.relative_buckets, config.relative_max_distance, bidirectional)
 
     if slots.branches is not None:
-        furthest = config.relative_max_distance  # from there on all are in the last bucket
+        furthest = config.relative_max_distance  # from this distance on, all are in the last bucket
         return Biases(table_HxR[:, buckets(furthest - jnp.arange(2 * furthest + 1))], None)
     shards = partitioning.row_shards()
     shards = shards if num_rows % shards == 0 else 1
     slot = jnp.arange(length)
-    # A product with one-hot buckets, as T5X has it: the gradient of a look-up would be a scatter of L x L terms.
+    # A product with one-hot buckets, as in T5X. The gradient of a look-up would be a scatter of L x L terms.
     one_hot_LxLxR = jax.nn.one_hot(buckets(slot[:, None] - slot), config.relative_buckets, dtype=table_HxR.dtype)
     by_slot_HxLxL = jnp.einsum("hr,qsr->hqs", table_HxR, one_hot_LxLxR, precision=jax.lax.Precision.HIGHEST)
     by_slot_SxHxLxL = jnp.broadcast_to(by_slot_HxLxL, (shards, *by_slot_HxLxL.shape))

@@ -10,19 +10,19 @@ from flan_jax.models.config import DecoderConfig
 
 
 def frequencies(config: DecoderConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Radians a position of each pair of dimensions, [K/2] float32: in global layers, and in local ones.
+    """The radians per position of each pair of dimensions, [K/2] float32: in global layers, and in local ones.
 
-    Local layers that have a base of their own (`local_rope_theta`) are not scaled; others turn as global ones do.
-    "linear" divides all frequencies by the factor; "llama3" (Llama 3.1's model card) only those whose wavelength is
-    beyond `rope_original_length / rope_low_frequency_factor`, leaves those below
-    `rope_original_length / rope_high_frequency_factor` and blends between.
+    Local layers with a base of their own (`local_rope_theta`) are not scaled; others rotate like global layers.
+    "linear" divides all frequencies by the factor. "llama3" (Llama 3.1's model card) does so only for wavelengths
+    beyond `rope_original_length / rope_low_frequency_factor`, leaves those below `rope_original_length /
+    rope_high_frequency_factor`, and blends in between.
     """
     c = config
     exponent = np.arange(c.head_dim // 2) * 2 / c.head_dim
     unscaled = c.rope_theta**-exponent
     scaled = unscaled / c.rope_scaling_factor
     if c.rope_scaling == "llama3":
-        turns = c.rope_original_length * unscaled / (2 * np.pi)  # within the length of pretraining
+        turns = c.rope_original_length * unscaled / (2 * np.pi)  # turns within the length of pretraining
         low, high = c.rope_low_frequency_factor, c.rope_high_frequency_factor
         unstretched = np.clip((turns - low) / (high - low), 0, 1)
         scaled = unstretched * unscaled + (1 - unstretched) * scaled
@@ -32,7 +32,7 @@ def frequencies(config: DecoderConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tables(config: DecoderConfig, positions_BxL: jax.Array, is_global: jax.Array | bool) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines [B, L, K/2] of a layer; `is_global` may be traced."""
+    """The cosines and sines [B, L, K/2] of a layer; `is_global` may be traced."""
     of_global_F, of_local_F = frequencies(config)
     frequency_F = jnp.where(is_global, of_global_F, of_local_F) if config.window else jnp.asarray(of_global_F)
     angle_BxLxF = positions_BxL[..., None].astype(jnp.float32) * frequency_F

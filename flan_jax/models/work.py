@@ -1,4 +1,4 @@
-"""What a batch of packed rows asks a model to compute, counted from the rows themselves."""
+"""Counts what a batch of packed rows asks a model to compute, from the rows themselves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from flan_jax.models import costs
 
 
 def of_batch(batch: Mapping[str, np.ndarray]) -> costs.Work:
-    """The work of a step on these rows: padding does not count, and a slot looks at its own segment.
+    """The work of a step on these rows. Padding does not count, and a slot looks at its own segment only.
 
-    In a decoder it looks at the slots before it and itself; windows are not taken into account.
+    In a decoder it looks at itself and the slots before it. Windows are not taken into account.
 
     Args:
-      batch: rows as `data.stream.Stream.batch` gives them.
+      batch: rows from `data.stream.Stream.batch`.
     """
     own = _lengths(batch["segments"])
     found = {"slots": own.sum(), "head_slots": np.count_nonzero(batch["weights"]), "pairs": (own * (own + 1)).sum() / 2}
@@ -28,7 +28,7 @@ def of_batch(batch: Mapping[str, np.ndarray]) -> costs.Work:
 
 
 def _lengths(segments_BxL: np.ndarray) -> np.ndarray:
-    """Slots of each segment of each row, [rows, segments]; those of padding, which has number 0, are left out."""
+    """The number of slots of each segment in each row, [rows, segments]. Padding, which has number 0, is left out."""
     rows, most = len(segments_BxL), int(segments_BxL.max(initial=0)) + 1
     numbers = segments_BxL + most * np.arange(rows)[:, None]
     return np.bincount(numbers.ravel(), minlength=rows * most).reshape(rows, most)[:, 1:].astype(np.float64)

@@ -1,1 +1,1 @@
-"""Texts that evaluation and training share: n-grams, and the contamination of examples by a corpus."""
+"""Texts that evaluation and training share: n-grams, contamination of examples by a corpus, and the audit."""

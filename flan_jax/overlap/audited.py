@@ -1,4 +1,4 @@
-"""Evaluation sets compared with what was tuned on: by name, by kinship, as a record, by their text."""
+"""Compares evaluation sets with what was tuned on: by name, by kinship, as a record, and by their text."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def audit(
       sets: names, folders and files.
       places: where the text of names is.
       n: words of an n-gram.
-      progress: called with a line on what is being read.
+      progress: called with a line about what is being read.
 
     Returns:
       {"ngram", "status", "left_out", "rows": [{"evaluated", "tuned", "records", "short", "tiny", "passed_over":
       [names], "name": "dataset", "cluster" or "", "kin": {name: how}, "identical", "text", "ngram", "seen", "checked",
-      "reason"}]}. Of several texts the last row of a set, with "tuned" "all", is their union. "passed_over": entries of
-      files that are not looked for. "left_out": what of `sets` has no row, and why.
+      "reason"}]}. With several texts, the last row of a set has "tuned" "all" and is their union. "passed_over" lists
+      entries of files that are not searched for. "left_out" lists those of `sets` without a row, and why.
 
     Raises:
       FlanError: bad input.
@@ -75,7 +75,7 @@ def audit(
 
 
 def _by_name(name: str, datasets: frozenset[str], clusters: frozenset[str]) -> str:
-    """How a set was seen by its name: itself, or what the hold-out rule counts as its cluster."""
+    """How the name shows that a set was seen: by itself, or by what the hold-out rule counts as its cluster."""
     if catalog.whole(name) in datasets:
         return "dataset"
     if catalog.exists(name) and catalog.shares_cluster(catalog.dataset(name), clusters):
@@ -84,7 +84,7 @@ def _by_name(name: str, datasets: frozenset[str], clusters: frozenset[str]) -> s
 
 
 def _kin(name: str, others: Sequence[str]) -> dict[str, str]:
-    """Kin of an evaluation set among names; one outside the catalog is known by what its name begins with."""
+    """An evaluation set's kin among names. Kin outside the catalog is recognized by the start of a name."""
     if not catalog.exists(name):
         known = {other for record in catalog.datasets() for other, _ in record.kin if not catalog.exists(other)}
         name = next((other for other in sorted(known) if _outside(name, other)), name)
@@ -128,5 +128,5 @@ def _row(
 
 
 def short_name(given: str) -> str:
-    """A path without the folders far above."""
+    """The last folders of a path."""
     return "/".join(PurePosixPath(given).parts[-2:])

@@ -1,8 +1,10 @@
-"""Which dev and test examples share an n-gram with a corpus (Brown et al. 2020, appendix C; FLAN paper, appendix C).
+"""Finds dev and test examples that share an n-gram with a corpus.
 
-The n-grams of the examples are in memory (about 10 bytes each, and their words once a process); the corpus streams
-through in blocks over several processes. JSON lines have a document a line; any other file is one document, and
-n-grams may span its lines. See `corpus` for what can be read.
+Brown et al. 2020, appendix C; FLAN paper, appendix C.
+
+The n-grams of the examples are in memory (about 10 bytes each, and their words once in each process). The corpus is
+read in blocks by several processes. In JSON lines, each line is a document. Any other file is one document, and n-grams
+may span its lines. `corpus` says what can be read.
 """
 
 from __future__ import annotations
@@ -33,15 +35,15 @@ from flan_jax.overlap.ngrams import N, NgramIndex, passages
 from flan_jax.wording import counted
 
 SPLITS = ("dev", "test")
-VERSION = 2  # of the results' form; records of the first had no hash
-BLOCK_BYTES = 4 << 20  # of the corpus, decompressed, a task
+VERSION = 2  # version of the results' form; records of the first had no hash
+BLOCK_BYTES = 4 << 20  # of the decompressed corpus, for each task
 
 
 # ------------------------------------------------------------------------------------------------------- examples
 
 
 def shown_texts(record: catalog.Dataset, fields: dict[str, Any]) -> list[str]:
-    """The texts of an example that some forward template shows, in their order; label words are no text of it."""
+    """The texts of an example that some forward template shows, in order. Label words do not count."""
     patterns = [record.templates[number].input for number in record.forward_templates]
     names = dict.fromkeys(name for pattern in patterns for name in templates.placeholders(pattern))
     texts: list[str] = []
@@ -71,7 +73,7 @@ def prepared_datasets(prepared_dir: str | AnyPath) -> list[catalog.Dataset]:
 
 @dataclasses.dataclass(frozen=True)
 class _Hits:
-    """What a block has: n-grams' numbers, in how many of its documents each is, and totals."""
+    """What a block contains: the numbers of n-grams, in how many of its documents each is, and totals."""
 
     numbers: np.ndarray
     documents: np.ndarray
@@ -81,7 +83,7 @@ class _Hits:
 
 
 def _search(index: NgramIndex, block: bytes, before: list[str], field: str | None) -> _Hits:
-    """Looks for n-grams in a block: of JSONL where there is a field, of text otherwise."""
+    """Searches a block for n-grams: of JSON lines if there is a field, otherwise of text."""
     if field is None:
         words = [*before, *normalized_words(block.decode(errors="replace"))]
         numbers = np.unique(index.find(words)[1])
@@ -107,7 +109,7 @@ def _search(index: NgramIndex, block: bytes, before: list[str], field: str | Non
     return _Hits(numbers, counts, len(starts), len(words) - len(starts), broken)
 
 
-_index: NgramIndex | None = None  # a worker's
+_index: NgramIndex | None = None  # of a worker
 
 
 def _start_worker(folder: Path) -> None:
@@ -118,7 +120,7 @@ def _start_worker(folder: Path) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """Ends a worker whose parent was killed and could not say so."""
+    """Ends a worker whose parent was killed."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -129,7 +131,7 @@ def _search_in_worker(block: bytes, before: list[str], field: str | None) -> _Hi
 
 @contextlib.contextmanager
 def _searcher(index: NgramIndex, workers: int) -> Iterator[Callable[..., futures.Future]]:
-    """A function that submits `_search`; to a pool where there are several workers."""
+    """A function that submits `_search`, to a pool if there are several workers."""
     if workers == 1:
 
         def search_here(*arguments: Any) -> futures.Future:
@@ -230,31 +232,31 @@ def check(
     block_bytes: int = BLOCK_BYTES,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Splits dev and test examples into clean ones and dirty ones, which share an n-gram with the corpus.
+    """Divides dev and test examples into clean ones, and dirty ones that share an n-gram with the corpus.
 
     Args:
-      datasets: whose examples are looked for.
-      prepared_dir: where `flan_jax.prepare` wrote them.
+      datasets: the datasets whose examples are searched for.
+      prepared_dir: where `flan_jax.prepare` wrote the examples.
       corpus: paths and globs of text and JSON-lines files, plain, .gz, .bz2, .xz or .zst; see `corpus.corpus_files`.
-      n: words in an n-gram; see `passages` for examples that have fewer.
-      ignore_above: n-grams that occur in more documents are common phrases and count as clean (GPT-3: 10); None
-        ignores none.
-      field: of a JSON line that holds the text.
-      workers: processes.
-      block_bytes: of the corpus, a task.
+      n: words of an n-gram; `passages` says what happens to shorter examples.
+      ignore_above: n-grams in more documents than this are common phrases and do not count (GPT-3: 10); None counts
+        all.
+      field: the field of a JSON line that holds the text.
+      workers: number of processes.
+      block_bytes: bytes of the corpus for each task.
       progress: called with (file, bytes read, bytes in all).
 
     Returns:
       {"version", "ngram", "ignore_above", "corpus": {"files", "forms", "empty_files", "bytes", "documents", "words",
       "broken_lines", "broken"}, "datasets": {name: {split: {"clean": [{"id", "hash"}], "dirty": [{"id", "hash",
-      "ngram", "file", "documents", "matched", "ngrams"}]}}}}. The hash says which record is meant, whatever its id.
-      Forms say how many files were read as text and as JSON lines; bytes are those of the unpacked files; `broken` says
-      how many lines are, of each file that has some. Of a dirty example the first n-gram found is named, with the first
-      file and the number of documents that have it, and how many of its distinct n-grams were found at all.
+      "ngram", "file", "documents", "matched", "ngrams"}]}}}}. The hash identifies the record, whatever its id. "forms"
+      counts files read as text and as JSON lines. "bytes" are those of the unpacked files. "broken" counts broken lines
+      by file. A dirty example has the first n-gram that was found, with the first file and the number of documents that
+      hold it, and how many of its distinct n-grams were found at all.
 
     Raises:
-      FlanError: bad options, missing examples, a file of the corpus that cannot be read, or in which no line has a
-        text, or no words at all.
+      FlanError: bad options, missing examples, or a file of the corpus that cannot be read, or in which no line has a
+        text or any words.
     """
     if n < 1 or workers < 1 or block_bytes < 1 or (ignore_above is not None and ignore_above < 0):
         raise FlanError("--ngram and --workers are 1 or more, --ignore_above is 0 or more.")

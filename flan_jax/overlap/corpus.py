@@ -1,7 +1,7 @@
-"""The files of a corpus: how each is packed and what it holds, told from its content, and its text block by block.
+"""The files of a corpus: how each is packed and what it holds, recognized by its content, and its text in blocks.
 
-A name can be wrong or say nothing, so it decides nothing but JSON in `.json`, `.jsonl` and `.ndjson`. What cannot be
-read as text is refused by name: a file that is passed over would make the examples that it holds look clean.
+A file's name can be wrong or say nothing. It only decides that `.json`, `.jsonl` and `.ndjson` hold JSON. What cannot
+be read as text is refused by name, because skipping a file would make the examples in it look clean.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ TEXT, JSON_LINES = "text", "JSON lines"
 LINES_SUFFIXES = {".jsonl", ".ndjson", ".jsonlines", ".ldjson"}
 _JSON_SUFFIXES = LINES_SUFFIXES | {".json"}
 _PACKED_SUFFIXES = {".gz", ".gzip", ".bz2", ".xz", ".lzma", ".zst", ".zstd"}
-_HEAD = 1 << 16  # bytes that say what a file is
-_LONGEST_WORD = 16  # blocks; what goes on longer without white space is cut
-_ZSTD_WINDOW = 1 << 31  # the largest that its files may ask for
+_HEAD = 1 << 16  # bytes that show what a file is
+_LONGEST_WORD = 16  # blocks; longer text without white space is cut
+_ZSTD_WINDOW = 1 << 31  # the largest window that its files may ask for
 
 _GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
-# What else a file may begin with that is no text.
+# The first bytes of files that are not text.
 _OTHERS = {
     b"PK\x03\x04": "a zip archive",
     b"PK\x05\x06": "a zip archive",
@@ -68,8 +68,8 @@ class CorpusFile:
 
     Attributes:
       path: the file.
-      form: TEXT, which is one document, or JSON_LINES, a document a line.
-      is_empty: whether nothing is in it.
+      form: TEXT, which is one document, or JSON_LINES, where each line is a document.
+      is_empty: whether it is empty.
     """
 
     path: AnyPath
@@ -81,11 +81,11 @@ def corpus_files(patterns: Sequence[str]) -> list[CorpusFile]:
     """The files of paths and globs (** for any depth), each once, sorted.
 
     Raises:
-      FlanError: a pattern that matches no file, or a folder; a file that cannot be read as text, by name.
+      FlanError: a pattern that matches no file, a folder, or a file that cannot be read as text.
     """
     found: set[AnyPath] = set()
     for pattern in patterns:
-        # A name such as "data [v2].jsonl" is a glob too, which does not match itself.
+        # A name such as "data [v2].jsonl" is also a glob, which does not match itself.
         given = user_path(pattern) if is_url(pattern) else Path(pattern)
         if isinstance(given, RemotePath):
             matches: set[AnyPath] = {given} if given.exists() else set()
@@ -104,7 +104,7 @@ def corpus_files(patterns: Sequence[str]) -> list[CorpusFile]:
 
 
 def is_json_lines(path: AnyPath) -> bool:
-    """Whether the name says JSON lines, however it is packed and in whatever case."""
+    """Whether the name means JSON lines, in any packing and in upper or lower case."""
     return _suffix(path) in _JSON_SUFFIXES
 
 
@@ -121,7 +121,7 @@ def _recognized(path: AnyPath) -> CorpusFile:
     is_json = is_json_lines(path)
     if re.match(rb"\[\s*[\[{\"]" if not is_json else rb"\[", start):
         raise FlanError(f"corpus file {path} is one JSON array: write an object a line, for example with jq -c '.[]'.")
-    # Its strings spell line breaks as \n: as text, the words on both sides would be one.
+    # Its strings write line breaks as \n. As text, the words on both sides would be one.
     return CorpusFile(path, JSON_LINES if is_json or _begins_with_object(start) else TEXT)
 
 
@@ -144,7 +144,7 @@ def _begins_with_object(start: bytes) -> bool:
 
 
 def _no_text(head: bytes) -> str:
-    """What a file is that begins so, where it is no text; empty where it is."""
+    """What kind of file begins like this; empty if it is text."""
     for magic, what in _OTHERS.items():
         if head.startswith(magic):
             return what
@@ -179,15 +179,15 @@ def _unpacked(path: AnyPath) -> Iterator[tuple[Any, IO[bytes]]]:
 
 
 def _suffix_is_lzma(path: AnyPath) -> bool:
-    return path.suffix.lower() == ".lzma"  # the old format, which begins with nothing of its own
+    return path.suffix.lower() == ".lzma"  # the old format, which has no first bytes of its own
 
 
 class _Zstd:
-    """Reads frames of zstd; the library's own reader takes a file that was cut off for a whole one."""
+    """Reads frames of zstd. The library's own reader does not notice that a file was cut off."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw, self._rest = raw, b""
-        self._frame: zstandard.ZstdDecompressionObj | None = None  # that is open
+        self._frame: zstandard.ZstdDecompressionObj | None = None  # the open one
 
     def read(self, size: int) -> bytes:
         """About `size` bytes; none at the end."""
@@ -209,10 +209,10 @@ class _Zstd:
 
 @contextlib.contextmanager
 def reading(path: AnyPath) -> Iterator[None]:
-    """Names the file of an error that reading or unpacking it raises.
+    """A block in which errors of reading or unpacking name the file.
 
     Raises:
-      FlanError: it is damaged, cut off, or not to be read.
+      FlanError: it is damaged, cut off, or cannot be read.
     """
     try:
         yield
@@ -221,7 +221,7 @@ def reading(path: AnyPath) -> Iterator[None]:
 
 
 def blocks(file: CorpusFile, block_bytes: int) -> Iterator[tuple[bytes, int]]:
-    """(a block that ends where a word or, of JSON lines, a line does; bytes of the packed file that are read).
+    """Yields (a block that ends at the end of a word, or of a line for JSON lines; bytes read of the packed file).
 
     Raises:
       FlanError: the file is damaged or cut off.
@@ -231,7 +231,7 @@ def blocks(file: CorpusFile, block_bytes: int) -> Iterator[tuple[bytes, int]]:
         ends = b"\n" if is_json else b" \n\t\r"
         rest: list[bytes] = []  # of earlier blocks without an end
         while block := content.read(block_bytes):
-            # Where it can be, at the end of a line: a line is compared as a whole.
+            # At the end of a line if possible, because lines are compared as a whole.
             line_end = max(block.rfind(b"\n"), -1 if is_json else block.rfind(b"\r"))
             cut = line_end + 1 or max(block.rfind(ends[i : i + 1]) for i in range(len(ends))) + 1
             if not cut and (len(rest) < _LONGEST_WORD or is_json):
@@ -248,7 +248,7 @@ def _last_words(block: bytes, count: int) -> list[str]:
     """The last words of a block, read from its end."""
     size = 64 * max(count, 1)
     while size < len(block):
-        words = normalized_words(block[-size:].decode(errors="replace"))[1:]  # the first may be a part
+        words = normalized_words(block[-size:].decode(errors="replace"))[1:]  # the first may be only a part
         if len(words) >= count:
             return words[len(words) - count :]
         size *= 4
@@ -257,7 +257,7 @@ def _last_words(block: bytes, count: int) -> list[str]:
 
 
 def pieces(file: CorpusFile, longest: int, block_bytes: int) -> Iterator[tuple[bytes, list[str], int]]:
-    """(block, the words before it that an n-gram could begin with, bytes read) of one file."""
+    """Yields (block, the words before it with which an n-gram could begin, bytes read) of one file."""
     before: list[str] = []
     for block, read in blocks(file, block_bytes):
         yield block, before, read

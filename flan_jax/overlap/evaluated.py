@@ -1,7 +1,7 @@
-"""The evaluated records beside the text that a checkpoint was tuned on, as an evaluation states it.
+"""Compares evaluated records with the text that a checkpoint was tuned on, for the results of an evaluation.
 
-The tuning text is read from the token stores of PREPARED_DIR, which the manifest names by their digests. What was
-compared once is kept in PREPARED_DIR/overlap, under the digests of both sides.
+The tuning text is read from the token stores of PREPARED_DIR, which the manifest names by their digests. Comparisons
+are kept in PREPARED_DIR/overlap, under the digests of both sides.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from flan_jax.files import AnyPath, user_path, write_atomic
 from flan_jax.overlap import seen
 from flan_jax.overlap.ngrams import N
 
-VERSION = 2  # of the comparison: what an earlier one found is not taken
+VERSION = 2  # version of the comparison; results of earlier ones are not used
 
 _EXAMPLES_AT_ONCE = 1000
 
 
 class Vocabulary(Protocol):
-    """What turns tokens into text; see `data.vocabularies.Tokenizer`."""
+    """Turns tokens into text; see `data.vocabularies.Tokenizer`."""
 
     fingerprint: str
 
@@ -39,7 +39,7 @@ class Vocabulary(Protocol):
 
 
 def record_of(dataset: catalog.Dataset, row: Mapping[str, Any]) -> seen.Record:
-    """A prepared record as it is looked for: what some forward template shows of it."""
+    """A prepared record in the form that is searched for: what some forward template shows of it."""
     patterns = [dataset.templates[number].input for number in dataset.forward_templates]
     names = dict.fromkeys(name for pattern in patterns for name in templates.placeholders(pattern))
     texts, listed = [], []
@@ -56,10 +56,10 @@ def record_of(dataset: catalog.Dataset, row: Mapping[str, Any]) -> seen.Record:
 
 
 def unrecorded(tuning: Mapping[str, Any]) -> list[str]:
-    """Why the text of a manifest's tuning is not known as a whole; nothing where it is.
+    """Why the text of a manifest's tuning is not completely known; empty if it is.
 
     Args:
-      tuning: of the manifest.
+      tuning: `tuning` of the manifest.
     """
     reasons = []
     if tuning["status"] == "unknown":
@@ -76,11 +76,11 @@ def unrecorded(tuning: Mapping[str, Any]) -> list[str]:
 def store_of(
     prepared_dir: str | AnyPath, entry: Mapping[str, Any], fingerprint: str
 ) -> tuple[token_store.DatasetTokens | None, str]:
-    """The token store with the records that a manifest's entry names, or why there is none."""
+    """The token store with the records that a manifest's entry names, or the reason why there is none."""
     name = entry["dataset"]
     folders: list[Any] = sorted(user_path(prepared_dir).glob(f"tokens/{fingerprint[:16]}*/{name}"))
     infos = [(folder, token_store.read_info(folder) or {}) for folder in folders]
-    # The very text first; the same records in another style tell what they are, but not with what words around them.
+    # The same text first. The same records in another style show what they are, but not the words around them.
     for key in ("digest", "records_digest"):
         for folder, info in infos:
             if entry[key] is not None and info.get(key) == entry[key]:
@@ -93,12 +93,12 @@ def store_of(
 
 
 def search_store(search: seen.Search, tokens: token_store.DatasetTokens, vocabulary: Vocabulary | None) -> None:
-    """Takes a token store into a search: its records, their texts, and the words of every rendering.
+    """Adds a token store to a search: its records, their texts, and the words of every rendering.
 
     Args:
-      search: is added to.
+      search: the search.
       tokens: the store.
-      vocabulary: of its tokens; without it no n-gram is looked for.
+      vocabulary: the vocabulary of its tokens; without it, no n-grams are compared.
     """
     search.hashes(np.asarray(tokens.records.hashes))
     texts = np.asarray(tokens.records.texts)
@@ -116,7 +116,7 @@ def search_store(search: seen.Search, tokens: token_store.DatasetTokens, vocabul
 
 
 def kin(dataset: catalog.Dataset, tuning: Mapping[str, Any]) -> dict[str, str]:
-    """The datasets of the tuning that share text with this one by their making, and how."""
+    """The datasets of the tuning that were made from the same texts as this one, and how they are related."""
     there = set(tuning["datasets"]) | {entry["dataset"] for entry in tuning.get("text", ())}
     of_clusters = {name for name in catalog.kin_of(dataset.name) if _cluster(name) in tuning["clusters"]}
     return {name: why for name, why in catalog.kin_of(dataset.name).items() if name in there | of_clusters}
@@ -128,18 +128,18 @@ def _cluster(name: str) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """What was found of some evaluation sets in the text that a checkpoint was tuned on.
+    """How much of some evaluation sets is in the text that a checkpoint was tuned on.
 
     Attributes:
-      found: by evaluation set and by dataset of the tuning, flags of the records.
-      reasons: why not all of the text was compared; nothing where it was.
+      found: flags of the records, by evaluation set and by dataset of the tuning.
+      reasons: why not all of the text was compared; empty if it was.
     """
 
     found: Mapping[str, Mapping[str, seen.Found]]
     reasons: tuple[str, ...]
 
     def whole(self, name: str) -> seen.Found | None:
-        """Of an evaluation set, in any of the text; None where nothing was compared."""
+        """The flags for an evaluation set in any of the text; None if nothing was compared."""
         parts = list(self.found[name].values())
         return functools.reduce(operator.or_, parts) if parts else None
 
@@ -156,10 +156,10 @@ def search(
     """Compares evaluated records with the text that a checkpoint was tuned on.
 
     Args:
-      tuning: of the checkpoint's manifest.
-      vocabulary: the checkpoint's.
+      tuning: `tuning` of the checkpoint's manifest.
+      vocabulary: the checkpoint's vocabulary.
       prepared_dir: PREPARED_DIR, with the token stores that it was tuned on.
-      evaluated: the records of each dataset, as `data.examples.read` gives them.
+      evaluated: the records of each dataset, from `data.examples.read`.
       n: words of an n-gram.
       progress: called with (what is read, done, total).
     """
@@ -211,23 +211,26 @@ def check(
     n: int = N,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Compares evaluated records with the text that a checkpoint was tuned on.
+    """Compares evaluated records with the text that a checkpoint was tuned on, and counts what was found.
 
     Args:
-      tuning: of the checkpoint's manifest.
-      vocabulary: the checkpoint's.
+      tuning: `tuning` of the checkpoint's manifest.
+      vocabulary: the checkpoint's vocabulary.
       prepared_dir: PREPARED_DIR, with the token stores that it was tuned on.
-      evaluated: the records of each dataset, as `data.examples.read` gives them.
+      evaluated: the records of each dataset, from `data.examples.read`.
       n: words of an n-gram.
       progress: called with (what is read, done, total).
 
     Returns:
-      For each dataset {"checked": whether all of the tuning text was compared, "reason": what was not and why, "n",
-      "of": records, "identical", "text", "ngram": how many stand in it as a record, by a whole text, by an n-gram of n
-      words, "seen": in any of these ways, "short": records without a text of n words, which are matched whole alone,
-      "tiny": records of under 3 words in all, which only the same record matches, "with": {dataset of the tuning:
-      records seen in it}, "kin": {dataset of the tuning: how it is related}}. The numbers are of what was compared;
-      where nothing was, they are None.
+      For each dataset:
+      - "checked": whether all of the tuning text was compared; "reason": what was not, and why.
+      - "n": words of an n-gram; "of": the number of records.
+      - "identical", "text", "ngram": how many records are in the tuning text as a record, by a whole text, or by an
+        n-gram; "seen": in any of these ways.
+      - "short": records without a text of n words, which are only compared as a whole.
+      - "tiny": records of fewer than 3 words in all, which only the same record matches.
+      - "with": {dataset of the tuning: records seen in it}; "kin": {dataset of the tuning: how it is related}.
+      The numbers are of what was compared; they are None if nothing was.
     """
     overlap = search(tuning, vocabulary, prepared_dir, evaluated, n=n, progress=progress)
     return {
@@ -264,7 +267,7 @@ def _entry(overlap: Overlap, records: Sequence[seen.Record], name: str, n: int) 
 
 
 def _digest(one: seen.Evaluated, n: int) -> str:
-    """Of the records as they are looked for, and of how."""
+    """A digest of the records as they are searched for, and of how."""
     found = hashlib.sha256(f"{VERSION} {n} {seen.COMMON}\n".encode())
     for record in one.records():
         found.update(content.content_hash({"is": record.hash, "texts": record.texts, "listed": record.listed}).encode())
@@ -288,5 +291,5 @@ def _kept(prepared_dir: str | AnyPath, key: str) -> seen.Found | None:
 
 def _keep(prepared_dir: str | AnyPath, key: str, found: seen.Found) -> None:
     kept = {"of": len(found.text)} | {way: np.flatnonzero(getattr(found, way)).tolist() for way in seen.WAYS}
-    with contextlib.suppress(FlanError, StorageError):  # a folder that cannot be written to costs time, no result
+    with contextlib.suppress(FlanError, StorageError):  # a folder that cannot be written costs time, but no result
         write_atomic(_path(prepared_dir, key), json.dumps(kept) + "\n")

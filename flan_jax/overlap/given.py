@@ -1,4 +1,4 @@
-"""What a word of a command means: text that was tuned on, or records of an evaluation."""
+"""What an argument on the command line means: text that was tuned on, or records of an evaluation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Tuned:
     """What was tuned on.
 
     Attributes:
-      name: for the table.
-      datasets: of the catalog, by name.
-      clusters: all that it was tuned on.
-      search: takes its text into a search.
+      name: its name in the table.
+      datasets: names of datasets of the catalog.
+      clusters: all clusters that it was tuned on.
+      search: adds its text to a search.
       reasons: what of its text cannot be compared, and why.
     """
 
@@ -43,7 +43,7 @@ class Places:
     Attributes:
       prepared: PREPARED_DIR, or None.
       data: a folder of JSONL, or None.
-      vocabulary: as `vocabularies.load` takes it, of prepared tokens; None where a checkpoint says it.
+      vocabulary: of prepared tokens, see `vocabularies.load`; None if a checkpoint has it.
     """
 
     prepared: str | None = None
@@ -51,12 +51,12 @@ class Places:
     vocabulary: str | None = None
 
     def tokenizer(self) -> vocabularies.Tokenizer:
-        """The vocabulary of prepared tokens; bytes by default."""
+        """The vocabulary of prepared tokens; by default bytes."""
         return vocabularies.load(self.vocabulary or "bytes")
 
 
 def tuned(given: str, places: Places) -> Tuned:
-    """What a word of --tuned means.
+    """What an argument of --tuned means.
 
     Raises:
       FlanError: it is no folder, file or name, or its text is nowhere.
@@ -77,10 +77,10 @@ def tuned(given: str, places: Places) -> Tuned:
 
 
 def _mixture(given: str) -> parts.Mixture | None:
-    """The mixture of a file or a dictionary; None where it is something else.
+    """The mixture in a file or a dictionary; None for anything else.
 
     Raises:
-      FlanError: it is one, with a mistake.
+      FlanError: it is a mixture with a mistake.
     """
     try:
         found = reading.read(given)
@@ -92,11 +92,11 @@ def _mixture(given: str) -> parts.Mixture | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Files:
-    """Files that a word means.
+    """The files that an argument means.
 
     Attributes:
       lines: JSON lines, or what was given by its own path.
-      others: what else lies in a folder.
+      others: other files in a folder.
     """
 
     lines: tuple[str, ...]
@@ -104,7 +104,7 @@ class _Files:
 
 
 def _files(given: str) -> _Files | None:
-    """The files of a path, a glob, or a folder with JSON lines in it or below; None where it is a name."""
+    """The files of a path, a glob, or a folder with JSON lines in it or below; None for a name."""
     path = user_path(given)
     if path.is_dir():
         lines, others = texts.folder_files(path)
@@ -119,7 +119,7 @@ def _files(given: str) -> _Files | None:
 
 
 def _opened(files: _Files) -> tuple[list[Any], tuple[str, ...]]:
-    """The files of tuning text, and why others of their folder cannot be compared."""
+    """The files of tuning text, and why other files in their folder cannot be compared."""
     opened, reasons = texts.open_files(files.lines), []
     for path in files.others:
         try:
@@ -174,7 +174,7 @@ def _of_checkpoint(folder: AnyPath, places: Places) -> Tuned:
 def _of_names(
     given: str, names: Sequence[str], places: Places, styled: Mapping[str, Sequence[styles.TextStyle]] | None = None
 ) -> Tuned:
-    """Datasets by name, their text from the prepared folder, in the styles of a mixture, or the folder of data."""
+    """Datasets by name; their text is in the prepared folder (in the styles of a mixture) or in the folder of data."""
     records = [catalog.dataset(name) for name in names]
     if not places.prepared and not places.data:
         raise FlanError(f"{given} is a name: say with --prepared or --data where its text is.")
@@ -218,7 +218,7 @@ def _of_names(
 
 
 def evaluation_sets(given: str, places: Places) -> tuple[list[seen.Evaluated], list[str]]:
-    """The evaluation sets that a word of --evaluated means, and what of it cannot be compared and why.
+    """The evaluation sets that an argument of --evaluated means, and what of it cannot be compared and why.
 
     Raises:
       FlanError: it is no folder, file or name, or has no records.

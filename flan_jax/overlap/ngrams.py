@@ -1,9 +1,9 @@
-"""N-grams of words in a 64-bit index, and the search for them in running text at NumPy's speed.
+"""An index of n-grams of words with 64-bit keys, and the search for them in running text at NumPy's speed.
 
-Every word of the examples has a number and a random 64-bit value v; a word that is in none of them has number 0. The
-key of a window of m words is v[0] + v[1] B + ... + v[m-1] B^(m-1) modulo 2^64, mixed with m. With P[i] the sum of
-v[j] B^j over j < i, it is (P[i+m] - P[i]) B^-i, so a window costs one subtraction and one product whatever its length.
-Among 10^8 n-grams and 10^10 words of text, a false match has a chance of about 1 in 20.
+Every word of the examples has a number and a random 64-bit value v; all other words have number 0. The key of a window
+of m words is v[0] + v[1] B + ... + v[m-1] B^(m-1) modulo 2^64, mixed with m. With P[i] as the sum of v[j] B^j over j <
+i, it is (P[i+m] - P[i]) B^-i. So a window costs one subtraction and one product, whatever its length. With 10^8 n-grams
+and 10^10 words of text, the chance of any false match is about 1 in 20.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from flan_jax.content import normalized_words
 
 N = 13  # words of an n-gram (Brown et al. 2020, appendix C)
-SHORTEST = 8  # words; below it an n-gram says little (Brown et al. 2020, appendix C)
+SHORTEST = 8  # words; a shorter n-gram says little (Brown et al. 2020, appendix C)
 
 _BASE = 0xD1342543DE82EF95  # odd, 5 modulo 8
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -28,14 +28,18 @@ _MAX_SLOTS = 1 << 26
 
 
 def passages(texts: Iterable[str], n: int) -> list[tuple[int, list[str]]]:
-    """What is looked for of an example, as (length of the n-grams, words).
+    """What is searched for of an example, as (length of the n-grams, words).
 
-    N-grams lie within a text. Where none has n words, the longest is one n-gram as a whole; where that one is shorter
-    than 8 words too, the words of all texts are taken together, and are one n-gram where they are fewer than n.
+    N-grams do not span texts. If no text has n words, the longest text is one n-gram as a whole. If that has fewer than
+    8 words, the words of all texts are taken together; if these are fewer than n, they are one n-gram.
 
     Args:
-      texts: of the example.
-      n: words in an n-gram.
+      texts: the texts of an example.
+      n: words of an n-gram.
+
+    Example:
+      >>> passages(["one two three", "four"], 2)
+      [(2, ['one', 'two', 'three'])]
     """
     found = [words for words in map(normalized_words, texts) if words]
     if long := [words for words in found if len(words) >= n]:
@@ -81,14 +85,14 @@ class NgramIndex:
 
     Attributes:
       keys: K distinct 64-bit keys, sorted; an n-gram's number is its place here.
-      lengths: the lengths that n-grams have.
+      lengths: the lengths of the n-grams.
     """
 
     def __init__(self, vocabulary: dict[str, int], values_V: np.ndarray, keys_K: np.ndarray, lengths: tuple[int, ...]):
         self._vocabulary, self._values_V, self.keys, self.lengths = vocabulary, values_V, keys_K, lengths
         bits = max(10, min(_MAX_SLOTS, 16 * max(len(keys_K), 1)).bit_length() - 1)
         self._shift = np.uint64(64 - bits)
-        self._slots = np.zeros(1 << bits, bool)  # most windows are ruled out here
+        self._slots = np.zeros(1 << bits, bool)  # most windows are ruled out by this table
         self._slots[keys_K >> self._shift] = True
 
     @classmethod
@@ -96,7 +100,7 @@ class NgramIndex:
         """Indexes passages.
 
         Args:
-          batches: of (length of the n-grams, words), as from `passages`; one batch is in memory at a time.
+          batches: (length of the n-grams, words) from `passages`; one batch is in memory at a time.
         """
         vocabulary: dict[str, int] = {}
         values_V = np.zeros(1, np.uint64)
@@ -119,11 +123,11 @@ class NgramIndex:
         return cls(vocabulary, values_V, keys, tuple(sorted(lengths)))
 
     def find(self, words: Sequence[str], lengths: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Where n-grams of the index stand in a text.
+        """Where n-grams of the index are in a text.
 
         Args:
-          words: normalized; an empty string is a border that no n-gram spans.
-          lengths: of the n-grams looked for; None for all.
+          words: normalized words; an empty string is a border that no n-gram spans.
+          lengths: the lengths of n-grams to search for; None for all.
 
         Returns:
           (starts, numbers of the n-grams), by length, then by start.
@@ -147,6 +151,6 @@ class NgramIndex:
 
     @classmethod
     def load(cls, folder: Path) -> NgramIndex:
-        """Opens what `save` wrote."""
+        """Opens an index that `save` wrote."""
         vocabulary, values_V, lengths = pickle.loads((folder / "rest.pickle").read_bytes())
         return cls(vocabulary, values_V, np.load(folder / "keys.npy", mmap_mode="r"), lengths)

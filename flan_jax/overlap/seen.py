@@ -1,6 +1,6 @@
-"""Which records of evaluation sets stand in other text: as a whole record, as a whole text, or by an n-gram.
+"""Finds records of evaluation sets in other text: as a whole record, as a whole text, or by an n-gram.
 
-The evaluated records are indexed in memory (some 20 bytes for each of their n-grams); the other text streams past them.
+The evaluated records are indexed in memory (about 20 bytes for each of their n-grams). The other text is read once.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from flan_jax import content
 from flan_jax.overlap.ngrams import SHORTEST, NgramIndex
 
-COMMON = 1000  # records; a text that more of them have is part of their wording and tells nothing
+COMMON = 1000  # a text that more records than this have is part of their wording, and shows nothing
 _AT_ONCE = 2000  # records whose words are in memory
 
-_EVIDENCE, _MEMBER = 1, 2  # a text that tells by itself; a text that an identical record has to have
+_EVIDENCE, _MEMBER = 1, 2  # a text that is evidence by itself; a text that an identical record must have
 
 WAYS = ("identical", "text", "ngram")
 
@@ -27,10 +27,10 @@ class Record:
     """A record of an evaluation set.
 
     Attributes:
-      hash: of its content.
-      texts: what a prompt shows of it, not its answer.
-      listed: texts that stand in lists, such as options, which many records may share.
-      passed_over: names of entries with texts that are not looked for, since a prompt does not show them.
+      hash: the hash of its content.
+      texts: what a prompt shows of it, without its answer.
+      listed: texts in lists, such as options, which many records may share.
+      passed_over: names of entries with texts that are not searched for, because a prompt does not show them.
     """
 
     hash: str
@@ -44,8 +44,8 @@ class Evaluated:
     """An evaluation set.
 
     Attributes:
-      name: for tables.
-      records: opens its records anew; they are read twice.
+      name: its name in tables.
+      records: opens its records; they are read twice.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Evaluated:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What was found of R records, a flag each.
+    """What was found of R records, one flag each.
 
     Attributes:
-      identical: all that the record shows stands in one record of the other text, or the contents are equal.
-      text: one of its texts stands there whole.
-      ngram: an n-gram of one of its texts stands there.
+      identical: all that the record shows is in one record of the other text, or the contents are equal.
+      text: one of its texts is there as a whole.
+      ngram: an n-gram of one of its texts is there.
     """
 
     identical: np.ndarray
@@ -68,19 +68,19 @@ class Found:
 
     @property
     def seen(self) -> np.ndarray:
-        """Found in any way."""
+        """Whether each record was found in any way."""
         return self.identical | self.text | self.ngram
 
     def __or__(self, other: Found) -> Found:
         return Found(*(getattr(self, way) | getattr(other, way) for way in WAYS))
 
     def part(self, where: slice) -> Found:
-        """Of some records."""
+        """The flags of some records."""
         return Found(*(getattr(self, way)[where] for way in WAYS))
 
 
 def too_little(tiny: int, records: int) -> str:
-    """Why a set with so many tiny records cannot be called clean, or nothing."""
+    """Why a set with so many tiny records cannot be called clean; empty if it can."""
     return (
         f"most records show under {content.FEWEST} words, which only the same record matches"
         if 2 * tiny > records
@@ -89,16 +89,17 @@ def too_little(tiny: int, records: int) -> str:
 
 
 class Finder:
-    """The records that are looked for.
+    """The records that are searched for.
 
     Attributes:
       n: words of an n-gram.
-      places: the slice of each set's records among all.
-      short: whether no text of the record has n words, so that no n-gram can see it and its texts are matched whole.
-      tiny: whether the record has fewer words in all than a text that is evidence: only equal content finds it.
-      common: whether the record has texts, and all of them are such that tell nothing (`COMMON`).
-      hashes: of all records.
-      passed_over: by set, names of entries that are not looked for.
+      places: for each set, the slice of its records among all.
+      short: whether no text of the record has n words. Then no n-gram can find it, and its texts are compared as a
+        whole.
+      tiny: whether the record has fewer words in all than a text that is evidence. Then only equal content finds it.
+      common: whether the record has texts, and none of them shows anything (`COMMON`).
+      hashes: the hashes of all records.
+      passed_over: for each set, names of entries that are not searched for.
     """
 
     def __init__(self, sets: Sequence[Evaluated], n: int) -> None:
@@ -109,7 +110,7 @@ class Finder:
         self.places: dict[str, slice] = {}
         self.passed_over: dict[str, list[str]] = {}
         hashes: list[str] = []
-        keys: list[tuple[int, int, int]] = []  # (text's key, record, what it is good for)
+        keys: list[tuple[int, int, int]] = []  # (the text's key, the record, what it is good for)
         grams: dict[bool, list[np.ndarray]] = {True: [], False: []}  # by whether they are n-grams
         owners: dict[bool, list[np.ndarray]] = {True: [], False: []}
         sizes: list[int] = []  # of the longest text
@@ -131,7 +132,7 @@ class Finder:
                         found = np.unique(self.index.find(text, (length,))[1]).astype(np.int64)
                         grams[length == n].append(found)
                         owners[length == n].append(np.full(len(found), number, np.int64))
-                if own and not any(use & _EVIDENCE for use in own.values()):  # what says too little text by text
+                if own and not any(use & _EVIDENCE for use in own.values()):  # each text alone says too little
                     together = content.text_key(list(itertools.chain.from_iterable(text for text, _ in words)))
                     own[together] = own.get(together, 0) | _EVIDENCE
                 keys += [(key, number, use) for key, use in own.items()]
@@ -151,7 +152,7 @@ class Finder:
             self.common[found] = False
 
     def _set_keys(self, keys: list[tuple[int, int, int]]) -> None:
-        """Keys of texts in order, each with the records that have it."""
+        """Sorts the keys of texts, each with the records that have it."""
         entries = np.array(keys, np.dtype([("key", np.uint64), ("record", np.int64), ("use", np.int8)]))
         distinct, counts = np.unique(entries["key"], return_counts=True)
         entries = entries[~np.isin(entries["key"], distinct[counts > COMMON])]
@@ -160,21 +161,21 @@ class Finder:
         self._records, self._uses = entries["record"], entries["use"]
         self._bounds = np.append(starts, len(entries))
         members = self._records[(self._uses & _MEMBER) > 0]
-        self._needed = np.bincount(members, minlength=len(self.hashes))  # texts of a record
+        self._needed = np.bincount(members, minlength=len(self.hashes))  # number of texts of a record
 
     def of_keys(self, found: np.ndarray) -> np.ndarray:
-        """Flags of the records that have one of the texts, by flags of the texts."""
+        """Flags of the records that have one of the texts, from flags of the texts."""
         flags = np.zeros(len(self.hashes), bool)
         tells = np.repeat(found, np.diff(self._bounds)) & ((self._uses & _EVIDENCE) > 0)
         flags[self._records[tells]] = True
         return flags
 
     def whole(self, documents: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """The records all of whose texts stand in one document.
+        """The records all of whose texts are in one document.
 
         Args:
           documents: numbers of documents.
-          keys: places in `keys` of texts that they have, each once a document.
+          keys: places in `keys` of the texts that they have, each once for each document.
         """
         counts = self._bounds[keys + 1] - self._bounds[keys]
         first = np.repeat(self._bounds[keys] - np.cumsum(counts) + counts, counts)
@@ -202,15 +203,15 @@ class Search:
 
     @property
     def longest(self) -> int:
-        """Words of the longest n-gram that is looked for."""
+        """Words of the longest n-gram that is searched for."""
         return max(self._finder.lengths, default=1)
 
     def hashes(self, hashes: np.ndarray) -> None:
-        """Takes the content hashes of records."""
+        """Adds the content hashes of records."""
         self._identical |= np.isin(self._finder.hashes, hashes)
 
     def texts(self, documents: np.ndarray, keys: np.ndarray) -> None:
-        """Takes keys of whole texts, each once a document; all of a document's in one call."""
+        """Adds keys of whole texts, each once for each document. All texts of a document must be in one call."""
         known = self._finder.keys
         if not len(known) or not len(keys):
             return
@@ -222,7 +223,7 @@ class Search:
             self._identical[self._finder.whole(documents[part], places[part])] = True
 
     def words(self, words: Sequence[str]) -> None:
-        """Takes running text; an empty string is a border that no n-gram spans."""
+        """Adds running text; an empty string is a border that no n-gram spans."""
         self._grams[self._finder.index.find(words)[1]] = True
 
     def found(self) -> Found:
@@ -232,7 +233,7 @@ class Search:
 
 
 def _by_document(documents: np.ndarray) -> Iterator[slice]:
-    """Slices of some thousand entries that end where a document does; documents stand in order."""
+    """Slices of some thousand entries that end where a document does; documents are in order."""
     start = 0
     while start < len(documents):
         stop = min(start + _AT_ONCE, len(documents))

@@ -1,7 +1,7 @@
-"""Text that an audit compares, wherever it lies: JSON lines of any form, plain text, prepared examples, a data folder.
+"""Reads the text that an audit compares: JSON lines of any form, plain text, prepared examples, a data folder.
 
-All of it is streamed. Of JSON lines every text counts as tuning text; what is evaluated is what a prompt shows, so
-entries named like answers, labels, titles and ids are left out there, and named.
+All of it is streamed. As tuning text, every text in JSON lines counts. As an evaluation set, only what a prompt shows
+counts; entries with names like answers, labels, titles and ids are left out, and reported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BLOCK_BYTES = 1 << 20
 JSON_SUFFIX = "jsonl"
 
 _NOT_SHOWN = re.compile(r"answer|label|target|output|completion|response|reference|title|^idx?$|_id$|^source$", re.I)
-# A passage is shown, whatever stands before it: "reference_passage", "source_document".
+# A passage is shown, whatever comes before its name: "reference_passage", "source_document".
 _SHOWN = re.compile(r"(passage|context|document|article|story|paragraph|premise|hypothesis|question|dialogue)s?$", re.I)
 _NAMED = re.compile(r"^[^\n:]{1,40}: *")  # "Question: ..." in a prompt
 _NUMBERED = re.compile(r"^\s*\(?(?:\d{1,3}|[A-Za-z])[.)] +")  # "2. ..." or "(b) ..." in a list
@@ -33,17 +33,17 @@ _DOCUMENTS_AT_ONCE = 2000
 
 
 def open_files(patterns: Sequence[str]) -> list[corpus.CorpusFile]:
-    """The files of paths and globs, each once whatever it is called.
+    """The files of paths and globs, each once, whatever it is called.
 
     Raises:
-      FlanError: one is missing, a folder, or no text.
+      FlanError: one is missing, a folder, or not text.
     """
     found = {file.path.resolve(): file for file in corpus.corpus_files(patterns)}
     return list(found.values())
 
 
 def folder_files(folder: AnyPath) -> tuple[list[AnyPath], list[AnyPath]]:
-    """(JSON lines, other files) of a folder and of all folders in it; others whose name begins with a dot are left out.
+    """(JSON lines, other files) in a folder and all folders below. Files whose name begins with a dot are left out.
 
     Raises:
       FlanError: a folder in it cannot be read.
@@ -77,20 +77,20 @@ def folder_files(folder: AnyPath) -> tuple[list[AnyPath], list[AnyPath]]:
 
 
 def has_rows(path: AnyPath) -> bool:
-    """Whether the name says an object a line: `.json` alone is as often the settings of a model."""
+    """Whether the name means one object on each line. `.json` alone can just as well be the settings of a model."""
     return any(suffix.lower() in corpus.LINES_SUFFIXES for suffix in path.suffixes)
 
 
 def is_about(path: AnyPath) -> bool:
-    """Whether a file beside data is about it, such as a README, by its name."""
+    """Whether a file beside data describes them, such as a README, by its name."""
     return path.suffix.lower() in (".md", ".rst") or path.stem.upper() in ("README", "LICENSE", "SOURCES", "CITATION")
 
 
 def rows(file: corpus.CorpusFile) -> Iterator[Any]:
-    """The values of a file of JSON lines.
+    """Yields the values of a file of JSON lines.
 
     Raises:
-      FlanError: a line is no JSON, or the file is damaged or cut off.
+      FlanError: a line is not JSON, or the file is damaged or cut off.
     """
     number = 0
     for block, _ in corpus.blocks(file, BLOCK_BYTES):
@@ -108,12 +108,12 @@ def rows(file: corpus.CorpusFile) -> Iterator[Any]:
 
 
 def search_files(search: seen.Search, files: Sequence[corpus.CorpusFile], longest: int) -> int:
-    """Takes files into a search; returns how many documents with text they hold.
+    """Adds files to a search, and returns how many documents with text they hold.
 
     Args:
-      search: is added to.
-      files: JSON lines, a document each; any other file is one document.
-      longest: words of the longest n-gram that is looked for.
+      search: the search.
+      files: JSON lines, where each line is a document; any other file is one document.
+      longest: words of the longest n-gram that is searched for.
     """
     documents = 0
     for file in files:
@@ -183,7 +183,7 @@ def of_files(name: str, files: Sequence[corpus.CorpusFile]) -> seen.Evaluated:
     """JSON lines as an evaluation set.
 
     Raises:
-      FlanError: a file is plain text, or a line is no object.
+      FlanError: a file is plain text, or a line is not an object.
     """
     if plain := [file.path for file in files if file.form == corpus.TEXT and not file.is_empty]:
         raise FlanError(f"{plain[0]} is no evaluation set: give JSON lines, an object a record.")
@@ -209,7 +209,7 @@ def of_row(value: Mapping[str, Any]) -> seen.Record:
 
 
 def _is_shown(name: str, fields: Mapping[str, Any]) -> bool:
-    """Whether an entry is what a prompt shows, by its name. A source beside a target is a text that is translated."""
+    """Whether a prompt shows an entry, by its name. A "source" beside a "target" is a text that is translated."""
     if name.lower() == "source" and any(other.lower() == "target" for other in fields):
         return True
     return bool(_SHOWN.search(name)) or not _NOT_SHOWN.search(name)
@@ -226,14 +226,14 @@ def of_prepared(prepared_dir: str | AnyPath, dataset: catalog.Dataset) -> seen.E
 
 
 def of_data(data: str | AnyPath, dataset: catalog.Dataset) -> seen.Evaluated:
-    """The test rows of a dataset in a folder of data, or its validation rows where there are none.
+    """The test rows of a dataset in a folder of data, or its validation rows if there are none.
 
     Raises:
       FlanError: there are neither.
     """
     rules = dataset.splits
     files = data_files(data, dataset, (rules.test,) if rules.exact else (rules.test, "test", "validation"))
-    split = user_path(files[0]).name.partition(".")[0]  # the first that is there
+    split = user_path(files[0]).name.partition(".")[0]  # the first one that exists
     own = [path for path in files if user_path(path).name.partition(".")[0] == split]
     whole = [path for path in own if user_path(path).name == f"{split}.{JSON_SUFFIX}"]
     return of_files(dataset.name, open_files(whole or own))  # shards, or a packed file
@@ -243,7 +243,7 @@ def data_files(data: str | AnyPath, dataset: catalog.Dataset, splits: Sequence[s
     """The files of a dataset in a folder of data, in the order of the splits.
 
     Raises:
-      FlanError: there is none.
+      FlanError: there are none.
     """
     folder = user_path(data) / dataset.folder
     found = [path for split in splits for path in sorted(folder.glob(f"{split}.{JSON_SUFFIX}*"))]

@@ -1,16 +1,16 @@
 """Mixtures as lists of parts: a part is a dataset in a style, with its weights. No TensorFlow, no JAX.
 
-    parts.of("flan_without_nli")                                        a name: every dataset in one style
-    parts.of("flan", styles={"instructions": 1, "5_shots": 1})          each dataset's draws are shared out to styles
-    parts.of("flan", weights={"nli": 0, "rte": 2.0})                    less of a cluster, more of a dataset
-    parts.of("recipes/mine.json")                                       what a file says
+    parts.of("flan_without_nli")                                  a name: every dataset in one style
+    parts.of("flan", styles={"instructions": 1, "5_shots": 1})    the draws of each dataset are divided among styles
+    parts.of("flan", weights={"nli": 0, "rte": 2.0})              less of a cluster, more of a dataset
+    parts.of("recipes/mine.json")                                 the mixture in a file
 
-A file, or a dictionary in its place, has "mixture" (a name) or "parts" (a list), and further keys, each as the macro of
-the same name in capitals: "styles", "weights", "rates", "loss_weights", "joints". An entry of "parts" has "of" (a
-dataset, cluster or mixture) and may have "style", "rate", "weight", "loss_weight" and "joint".
+A file, or a dictionary in its place, has "mixture" (a name) or "parts" (a list). It can have further keys, each with
+the meaning of the macro of that name in capitals: "styles", "weights", "rates", "loss_weights", "joints". An entry of
+"parts" has "of" (a dataset, cluster or mixture) and may have "style", "rate", "weight", "loss_weight" and "joint".
 
-Names in weights are those of clusters, datasets or parts ("nli", "rte", "rte:5_shots", "nli:5_shots",
-"all:5_shots"); of several that fit a part the nearest counts: {"nli": 0, "rte": 1} leaves rte alone of its cluster.
+Weights name clusters, datasets or parts ("nli", "rte", "rte:5_shots", "nli:5_shots", "all:5_shots"). If several names
+fit a part, the most specific one counts: {"nli": 0, "rte": 1} keeps only rte of its cluster.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from flan_jax.parts.kinds import ALL, OF
 from flan_jax.protocol import EOS
 from flan_jax.styles import TextStyle
 
-_FEW = 3  # parts in the name of a mixture without one
+_FEW = 3  # parts in the name of a mixture that has no name of its own
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A dataset in a style, in a mixture.
+    """A dataset in a style, as a part of a mixture.
 
     Attributes:
-      name: "rte", or "rte:5_shots" where the dataset is there in several styles.
-      dataset: its dataset's.
-      style: its style's.
+      name: "rte", or "rte:5_shots" if the mixture has the dataset in several styles.
+      dataset: the name of its dataset.
+      style: the name of its style.
       weight: multiplies the rate; above 0.
-      rate: by examples, in place of what the mixture's rates make of the number of its examples.
+      rate: replaces the rate that would follow from the number of examples; None does not.
       loss_weight: multiplies the loss of its target tokens.
-      joint: what stands between input and target, "eos" or "newline".
+      joint: what stands between input and target: "eos" or "newline".
     """
 
     name: str
@@ -58,22 +58,22 @@ class Part:
 
     @property
     def text_style(self) -> TextStyle:
-        """Its style."""
+        """The style itself."""
         return styles.parse(self.style)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """What is tuned on: parts that are drawn from, in the catalog's order and then by style; made by `of`.
+    """What a model is tuned on: parts in the catalog's order, then by style. Made by `of`.
 
     Attributes:
-      name: a name of `catalog.mixture` with its style, or a file's own.
-      parts: those that are drawn from; a weight of 0 leaves none.
-      recipe: what makes it more than its name, by the keys of a file; nothing for a name alone.
-      cap: examples of a dataset that count for its rate; None counts all.
+      name: a name of `catalog.mixture` with its style, or a file's own name.
+      parts: the parts that are drawn from. A part with weight 0 is not among them.
+      recipe: what the mixture adds to its name, by the keys of a file; empty for a name alone.
+      cap: most examples of a dataset that count for its rate; None counts all.
       temperature: rates are raised to 1 / temperature.
-      examples: so many records of each dataset are drawn from, the first by their content hashes, which no file's
-        order and no seed changes; None draws from all.
+      examples: how many records of each dataset are drawn from; None takes all. They are chosen by content hash, so
+        neither the order in a file nor a seed changes them.
     """
 
     name: str
@@ -85,12 +85,12 @@ class Mixture:
 
     @property
     def value(self) -> dict[str, Any]:
-        """What a file has that makes the same mixture."""
+        """The content of a file that makes the same mixture."""
         return recorded({"tuned on": self.name, "recipe": self.recipe})
 
     @property
     def title(self) -> str:
-        """The name, and by which macros it is another than its name says."""
+        """The name, and the macros that change the mixture from what the name says."""
         changed = [key.upper() for key in self.recipe if key != "parts"]
         return self.name + (f" with {', '.join(changed)}" if changed else "")
 
@@ -105,24 +105,24 @@ class Mixture:
         return tuple(styles.parse(name) for name in dict.fromkeys(part.style for part in self.parts))
 
     def styles_of(self, dataset: str) -> tuple[TextStyle, ...]:
-        """The styles that a dataset has in it."""
+        """The styles in which the mixture has a dataset."""
         return tuple(part.text_style for part in self.parts if part.dataset == dataset)
 
     def rate(self, part: Part, num_examples: int) -> int | float:
-        """The rate of a part whose dataset has so many training examples; whole numbers stay whole."""
+        """The rate of a part whose dataset has `num_examples` training examples. Whole numbers stay whole."""
         own = catalog.mixing_rate(num_examples, self.cap, self.temperature) if part.rate is None else part.rate
         found = own * part.weight
         return int(found) if found == int(found) else found
 
 
 def recorded(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What `of` takes of the mixture that a manifest's entry of a tuning tells of."""
+    """The argument for `of` that makes the mixture of a tuning, from its entry in a manifest."""
     recipe = entry.get("recipe", {})
     return {"name" if "parts" in recipe else "mixture": entry["tuned on"], **recipe}
 
 
 def dataset_of(part: str) -> str:
-    """The name of the dataset of a part, by the part's name.
+    """The dataset in the name of a part.
 
     Example:
       >>> dataset_of("rte:5_shots")
@@ -132,7 +132,12 @@ def dataset_of(part: str) -> str:
 
 
 def cluster_of(part: str) -> str:
-    """The name of the cluster of a part's dataset, by the part's name."""
+    """The cluster of the dataset in the name of a part.
+
+    Example:
+      >>> cluster_of("rte:5_shots")
+      'nli'
+    """
     return catalog.dataset(dataset_of(part)).cluster
 
 
@@ -148,20 +153,20 @@ def of(
     loss_weights: Mapping[str, float] | None = None,
     joints: Mapping[str, str] | str | None = None,
 ) -> Mixture:
-    """The mixture of a name, a dictionary or a file, with what is given besides.
+    """Makes a mixture from a name, a dictionary or a file, and further settings.
 
     Args:
-      mixture: a name of `catalog.mixture`, with or without a style at its end; a .json file, or the text of one; or
-        what such a file holds (see the module).
-      styles: the weight of each style: every dataset's draws are shared out by them. Several names weigh the same.
-      weights: of clusters, datasets and parts; 0 leaves one out.
-      rates: {"cap": examples of a dataset that count, None for all; "temperature": rates are raised to 1 / so much;
-        "examples": so many records of each dataset are drawn from, None for all}.
-      loss_weights: of the target tokens of clusters, datasets and parts.
-      joints: what stands between input and target, for all, or by name: "eos" or "newline".
+      mixture: a name of `catalog.mixture`, with or without a style at its end; a .json file; the text of such a file;
+        or its content as a dictionary (see the module).
+      styles: the weight of each style; they divide every dataset's draws. Names without weights weigh the same.
+      weights: weights of clusters, datasets and parts; 0 leaves one out.
+      rates: {"cap": most examples of a dataset that count, None for all; "temperature": rates are raised to
+        1 / temperature; "examples": how many records of each dataset are drawn from, None for all}.
+      loss_weights: weights of the target tokens of clusters, datasets and parts.
+      joints: what stands between input and target, "eos" or "newline"; for all, or by name.
 
     Raises:
-      FlanError: an unknown name, with near matches; a value that is of another kind; a name of nothing in the mixture;
+      FlanError: an unknown name, with near matches; a value of the wrong kind; a name that fits nothing in the mixture;
         the same style or part twice; or nothing is left.
 
     Example:
@@ -236,10 +241,10 @@ def _made(given: Mapping[str, Any]) -> Mixture:
 
 
 def _crossed(given: Mapping[str, Any]) -> tuple[str, list[Part], dict[str, Any]]:
-    """A named mixture, each of its datasets in each of the styles."""
+    """A named mixture: each of its datasets in each of the styles."""
     name = values.checked("mixture", values.Text(), given["mixture"])
     if "name" in given:
-        raise FlanError(f"a mixture that is {name!r} has no other name: leave 'name' out.")
+        raise FlanError(f"the mixture {name!r} cannot have another name: leave 'name' out.")
     base, own = styles.split_name(name)
     members = catalog.mixture(base)
     weights = given.get("styles") or {own.name: 1.0}
@@ -306,7 +311,7 @@ def _members(name: str) -> tuple[catalog.Dataset, ...]:
     except FlanError:
         return catalog.mixture(name)
     if any(record.variant for record in found):
-        raise FlanError(f"{name!r} is scored by itself, but tuned on as a part of {catalog.whole(name)!r}: name that.")
+        raise FlanError(f"{name!r} is only scored separately; to tune on it, name {catalog.whole(name)!r}.")
     return tuple(record for record in found if record.splits.train) or found
 
 
@@ -315,13 +320,13 @@ def _canonical(given: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _spelled(name: str) -> str:
-    """A name of weights with its style as styles spell themselves."""
+    """A name in weights, with its style in the normal spelling."""
     head, of, style = name.partition(OF)
     return f"{head}{OF}{styles.parse(style).name}" if of else name
 
 
 def _by_name(what: str, given: Mapping[str, Any] | None, found: Sequence[Part], mixture: str) -> dict[str, Any]:
-    """The value of each part that has one, by the part's name: the nearest of the names that fit it."""
+    """The values by part. Each part gets the value of the most specific name that fits it."""
     macro, asked = what.upper(), {}
     for name, value in (given or {}).items():
         spelled = _spelled(name)
@@ -343,7 +348,7 @@ def _by_name(what: str, given: Mapping[str, Any] | None, found: Sequence[Part], 
 
 
 def _nothing_of(macro: str, name: str, mixture: str, found: Sequence[Part]) -> str:
-    """Why a name in weights is wrong: nothing of the mixture has it."""
+    """The message about a name in weights that fits nothing in the mixture."""
     head, of, _ = name.partition(OF)
     said = f"{macro} names {name!r}, and mixture {mixture!r} has nothing of it"
     if of and any(head in (part.dataset, part.cluster) for part in found):

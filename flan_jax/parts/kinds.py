@@ -1,4 +1,4 @@
-"""What the weights, styles and rates of a mixture may be."""
+"""Kinds of values for the weights, styles and rates of a mixture."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flan_jax.errors import FlanError
 from flan_jax.protocol import EOS, NEWLINE
 from flan_jax.values import ByName, Either, Keyed, Named, Number, OneOf, Several, Unfit, Whole, or_none
 
-OF = ":"  # between a dataset's name and its style's, in the name of a part
+OF = ":"  # between dataset and style in the name of a part
 TRAINED_JOINTS = (EOS, NEWLINE)  # what can stand between input and target in tuning
-_LEAST, _MOST = 1e-6, 1e6  # of a weight that is not 0
+_LEAST, _MOST = 1e-6, 1e6  # limits of a weight that is not 0
 
 
 @dataclasses.dataclass(frozen=True)
 class _Weight:
-    """0, or a number between the least and the most."""
+    """A weight: 0, or a number between the least and the most."""
 
     wanted: str = f"0, or a number from {_LEAST:g} to {_MOST:g}"
 
@@ -31,19 +31,19 @@ class _Weight:
 
 
 def _known(name: str) -> None:
-    """Raises a FlanError where a name in weights is of nothing that there is."""
+    """Raises a FlanError if a name in weights fits nothing that exists."""
     head, of, style = name.partition(OF)
-    if head not in (ALL, catalog.UNKNOWN_CLUSTER.name):  # data of one's own may be of an unknown cluster
+    if head not in (ALL, catalog.UNKNOWN_CLUSTER.name):  # a user's own data may be of an unknown cluster
         catalog.named(head)
     if of:
         styles.parse(style)
 
 
 def split_of(name: str) -> tuple[str, str | None]:
-    """The dataset, cluster or mixture of an entry of "parts", and the style that its name has, as "rte:5_shots".
+    """Splits a name in "of" into a dataset, cluster or mixture, and the style in it, if any, as in "rte:5_shots".
 
     Raises:
-      FlanError: there is neither.
+      FlanError: there is no such dataset, cluster or mixture.
     """
     base, of, style = name.partition(OF)
     if of:

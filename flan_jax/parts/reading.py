@@ -1,4 +1,4 @@
-"""What a text stands for: the name of a mixture, a file with one, or a dictionary."""
+"""Reads what a user gives for a mixture: a name, a file, or a dictionary as text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flan_jax.errors import FlanError, cannot
 from flan_jax.files import user_path
 from flan_jax.json_lines import parse_json
 
-_SUFFIX = ".json"  # of files
+_SUFFIX = ".json"  # of files with a mixture
 
 
 def read(text: str) -> dict[str, Any]:
-    """The dictionary that a name, a file or the text of a dictionary stands for.
+    """The dictionary that a text stands for: a name, a file, or a dictionary written as text.
 
     Raises:
-      FlanError: a file that cannot be read, or no dictionary.
+      FlanError: a file that cannot be read, or a text that is no dictionary.
     """
     if text.lstrip().startswith("{"):
         found, where = _literal(text), "the mixture"
@@ -38,7 +38,7 @@ def read(text: str) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:
-    """A dictionary that is written as JSON or as Python."""
+    """Reads a dictionary that is written as JSON or as Python."""
     try:
         return parse_json(text.encode("utf-8", "surrogatepass"))
     except ValueError:

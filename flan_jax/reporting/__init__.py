@@ -1,9 +1,9 @@
-"""The report of one or more evaluations: Markdown, JSON and one self-contained HTML page with plots.
+"""The report of one or more evaluations: Markdown, JSON, and one HTML page with plots that needs no other file.
 
-`runs` reads finished evaluations, `harness` those of lm-evaluation-harness; `values` and `evidence` take from the
-predictions what results do not hold; `statistics` and `comparisons` compute; `tables`, `details`, `notes`, `plots` and
-`page` show. Of several runs the first is the one that the others are compared with, and the last is the one whose worst
-examples are shown.
+`runs` reads finished evaluations, and `harness` those of lm-evaluation-harness. `values` and `evidence` take from the
+predictions what results do not hold. `statistics` and `comparisons` compute. `tables`, `details`, `notes`, `plots` and
+`page` show. If there are several runs, the others are compared with the first one, and the worst examples are those of
+the last one.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ __all__ = ["Run", "gather", "grouped", "load_run", "markdown", "page", "rich_tab
 
 
 def load_run(name: str, folder: str | AnyPath) -> Run:
-    """Reads an evaluation of ours, or a log of lm-evaluation-harness.
+    """Reads one of our evaluations, or a log of lm-evaluation-harness.
 
     Raises:
-      FlanError: there is neither, or it is broken.
+      FlanError: the folder holds neither, or a file is broken.
     """
     return harness.load(name, folder) if harness.is_log(folder) else finished.load_run(name, folder)
 
@@ -55,7 +55,7 @@ def rich_table(runs: Sequence[Run]) -> RichTable:
 
 
 def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
-    """The tables and what stands behind them, as Markdown."""
+    """The report as Markdown: tables and notes."""
     parts = [
         "# Evaluation: " + in_markdown(", ".join(run.name for run in runs)),
         results_table(runs, evidence).markdown(),
@@ -82,12 +82,13 @@ def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
 
 
 def to_dict(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
-    """The report as JSON; shares from 0 to 1.
+    """The report as JSON; shares are from 0 to 1.
 
     Returns:
       {"runs", "clusters", "comparisons", "tests", "values", "calibration", "clean", "forms"}. The `clusters` of a run
-      are means over the datasets that all runs have, as in the table; the `clusters` beside the runs say which those
-      are. A group's `members` are the names of its runs. `forms` says which of full text and letters is better on dev.
+      are means over the datasets that all runs have, as in the table; the `clusters` beside the runs name these
+      datasets. The `members` of a group are the names of its runs. `forms` says whether full text or letters are better
+      on dev.
     """
     over_all = common(runs)
     return {
@@ -115,7 +116,7 @@ def to_dict(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
 
 
 def cluster_means(run: Run, over_all: Mapping[str, clusters.Common]) -> dict[str, Any]:
-    """A run's means over what all runs of the report have, by cluster."""
+    """A run's means by cluster, over the datasets that all runs of the report have."""
     found = {name: clusters.mean(run.datasets, over) for name, over in over_all.items()}
     return {name: figures for name, figures in found.items() if figures}
 
@@ -126,7 +127,7 @@ def _run(run: Run, over_all: Mapping[str, clusters.Common]) -> dict[str, Any]:
 
 
 def _values(run: Run, name: str, evidence: Evidence) -> dict[str, Any]:
-    """What the tables show of a dataset beyond its results."""
+    """What the tables show of a dataset besides its results."""
     figures = run.figures(name)
     listed = [t["value"] if "value" in t else t["sum"] for t in figures["templates"]] or [figures["mean"]]
     middle, low, high = quartiles(listed)
@@ -156,16 +157,19 @@ def write(
     contamination: str | AnyPath | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, AnyPath]:
-    """Writes report.md, report.json and report.html; returns their paths by suffix.
+    """Writes report.md, report.json and report.html.
 
     Args:
-      runs: see the module.
-      output_dir: where to.
-      contamination: what `flan_jax.contamination` wrote, for scores on clean examples.
+      runs: the runs; the module says what the first and the last one are for.
+      output_dir: the folder to write to.
+      contamination: the file that `flan_jax.contamination` wrote; it adds scores on clean examples.
       groups: names of runs that are shown as one, by the group's name (`runs.grouped`).
 
+    Returns:
+      The paths of the three files, by their suffix.
+
     Raises:
-      FlanError: no runs, two of one name, broken contamination results, or a folder that cannot be written.
+      FlanError: no runs, two with the same name, broken contamination results, or a folder that cannot be written.
     """
     names = [run.name for run in runs]
     if not runs or len(set(names)) < len(names):

@@ -1,4 +1,4 @@
-"""Templates judged by a model: how each did in an evaluation, beside the other templates of its dataset."""
+"""How each template did in an evaluation, compared with the other templates of its dataset."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from flan_jax.reporting.runs import Run, UnusableError, dataset_names, predictio
 from flan_jax.reporting.tables import NONE, Table, percent, signed
 from flan_jax.reporting.values import Line, Values, matched, said, values_of
 
-OUTLIER = 3  # standard errors below the mean of its siblings
-_ROUNDING = 1e-12  # of shares
+OUTLIER = 3  # standard errors below the mean of the other templates
+_ROUNDING = 1e-12  # rounding error of shares
 
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """A template of a dataset in an evaluation; its siblings are the other templates.
+    """A template of a dataset in an evaluation. The other templates are its siblings.
 
     Attributes:
-      dataset: its name.
-      template: its number.
+      dataset: the dataset's name.
+      template: the template's number.
       wording: its text as it was evaluated.
-      metric: what the value is, such as "accuracy".
+      metric: what is measured, such as "accuracy".
       value: the figure, 0 to 1.
-      difference: from the mean of its siblings' figures; None without siblings.
-      standard_error: of the difference, over examples, each with all templates (the jackknife's; examples of one
-        passage are left out together); None where there is one example or no sibling.
-      share: of the most frequent answer, 0 to 1.
-      most: that answer; "option 2" where each example has options of its own.
-      agreement: how often its answer is a sibling's, the mean over examples and siblings; None without siblings.
-      loglikelihood: of the right option, the mean over examples in nats; None where answers are generated.
-      tokens: of the prompt, the mean over examples.
+      difference: the figure minus the mean of its siblings' figures; None without siblings.
+      standard_error: of the difference, by the jackknife over examples with all their templates; examples of one
+        passage are left out together. None if there is only one example or no sibling.
+      share: how often the most frequent answer was given, 0 to 1.
+      most: that answer; "option 2" if each example has its own options.
+      agreement: how often its answer is the same as a sibling's, averaged over examples and siblings; None without
+        siblings.
+      loglikelihood: of the right option, in nats, averaged over examples; None if answers are generated.
+      tokens: of the prompt, averaged over examples.
     """
 
     dataset: str
@@ -60,28 +61,28 @@ class Judged:
         return self.difference < 0 and -self.difference > OUTLIER * self.standard_error + _ROUNDING
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """The template as values that JSON can hold."""
         return dataclasses.asdict(self) | {"outlier": self.is_outlier}
 
     def said_of_outlier(self) -> str:
-        """The line that names it."""
+        """A line that reports the template as an outlier."""
         errors = f"{-self.difference / self.standard_error:.1f}" if self.standard_error else "all"
         points = f"{100 * -self.difference:.1f} points below its siblings"
         return f"{self.dataset} {self.template}: {100 * self.value:.1f}, {points} ({errors} standard errors)"
 
 
 def judge(run: Run, count_tokens: Callable[[Sequence[str]], Sequence[int]]) -> tuple[list[Judged], dict[str, str]]:
-    """The templates of an evaluation.
+    """Judges the templates of an evaluation.
 
     Args:
-      run: with its predictions.
-      count_tokens: texts -> how many tokens each has.
+      run: the evaluation, with its predictions.
+      count_tokens: returns the number of tokens of each text.
 
     Returns:
-      The templates, and the datasets that cannot be judged, with the reason.
+      The templates, and {dataset: why it cannot be judged}.
 
     Raises:
-      FlanError: the run has no predictions that can be used.
+      FlanError: the run has no usable predictions.
     """
     found: list[Judged] = []
     unusable: dict[str, str] = {}
@@ -146,7 +147,7 @@ def _of_the_right(lines: Sequence[Line]) -> float | None:
 
 
 def table(judged: Sequence[Judged], unit: str) -> Table:
-    """The templates with their figures, outliers marked.
+    """A table of the templates with their figures. Outliers are marked.
 
     Args:
       judged: the templates.

@@ -1,4 +1,4 @@
-"""Runs beside the first: paired differences with intervals, permutation tests, and Holm's correction over them all."""
+"""Compares runs with the first one: paired differences with intervals, permutation tests, and Holm's correction."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ TOO_FEW = f"n < {MIN_PAIRS}"
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A dataset, or the mean of a cluster, in a run beside the first.
+    """The difference between a run and the first one, on a dataset or in a cluster's mean.
 
     Attributes:
-      metric: what differs; empty for a cluster.
-      examples: pairs; of a cluster, of its smallest dataset.
-      groups: those of pairs that share a passage, which are drawn together; as many as pairs where none do.
-      means: of the first run and the other, over the pairs.
-      interval: of the difference, over resamples of the examples.
-      over_templates: over resamples of examples and templates; None where neither run has several templates.
-      p: of the permutation test; None below the least number of groups.
+      metric: the metric; empty for a cluster.
+      examples: number of pairs; for a cluster, that of its smallest dataset.
+      groups: number of groups of pairs that share a passage; they are drawn together. Without passages, each pair is a
+        group.
+      means: (first run, other run), means over the pairs.
+      interval: the difference with its bootstrap over examples.
+      over_templates: the same over examples and templates; None if neither run has several templates.
+      p: of the permutation test; None if there are too few groups.
       corrected: p after Holm's correction over all tests of the report.
-      null: differences under permutation.
+      null: the differences under permutation.
     """
 
     metric: str
@@ -47,7 +48,10 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """ "higher" or "lower" where the corrected p is below 5 %, "n < 50" where there is no test, or nothing."""
+        """The verdict of the test: "higher" or "lower" if the corrected p is below 5 %.
+
+        "n < 50" if there is no test; otherwise an empty text.
+        """
         if self.p is None:
             return TOO_FEW
         if self.corrected is None or self.corrected >= LEVEL:
@@ -55,7 +59,7 @@ class Difference:
         return "higher" if self.interval.value > 0 else "lower"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; shares from 0 to 1."""
+        """The difference as values that JSON can hold; shares are from 0 to 1."""
         found: dict[str, Any] = {
             "difference": self.interval.value,
             **self.interval.to_dict(),
@@ -72,13 +76,14 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A run beside the first one.
+    """A run compared with the first one.
 
     Attributes:
-      first, other: their names.
+      first: the first run's name.
+      other: the other run's name.
       datasets: differences on the examples that both have.
-      clusters: differences of the clusters' means, where each dataset of the mean has one, and they are several.
-      apart: why a dataset that both have is not compared, by name.
+      clusters: differences of cluster means, if the mean has several datasets and each has a difference.
+      apart: {dataset that both have: why it is not compared}.
     """
 
     first: str
@@ -89,12 +94,12 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run], values: Mapping[str, Mapping[str, Values]], seed: int) -> list[Comparison]:
-    """Each later run beside the first, corrected for all tests together.
+    """Compares each later run with the first one, and corrects all tests together.
 
     Args:
-      runs: of the report.
-      values: by run and dataset.
-      seed: of resamples and permutations.
+      runs: the report's runs.
+      values: values by run and dataset.
+      seed: the seed of resamples and permutations.
     """
     means = common(runs)
     found = [_compare(runs[0], run, dataset_names(runs), values, means, seed) for run in runs[1:]]
@@ -112,7 +117,7 @@ def compare(runs: Sequence[Run], values: Mapping[str, Mapping[str, Values]], see
 
 
 def tests(comparisons: Sequence[Comparison]) -> int:
-    """How many tests the correction is over."""
+    """The number of tests that the correction counts."""
     return sum(d.p is not None for c in comparisons for d in (*c.datasets.values(), *c.clusters.values()))
 
 
@@ -133,7 +138,7 @@ def _compare(
         if a.metric != b.metric or (a.metric != "accuracy" and measured[0] != measured[1]):
             found.apart[name] = f"measured by {measured[0]} in {first.name} and {measured[1]} in {other.name}"
             continue
-        # The directions of a translation have the same records, which are drawn alike: their mean varies with them.
+        # The directions of a translation have the same records. They are drawn alike, so their mean varies with them.
         rng = np.random.default_rng([seed, zlib.crc32(catalog.whole(name).encode())])
         try:
             found.datasets[name] = _difference(a, b, rng)
@@ -141,7 +146,8 @@ def _compare(
             found.apart[name] = str(error)
     for cluster, over in means.items():
         parts = [found.datasets.get(name) for name in over.datasets]
-        # A mean of some of its datasets would pass for the table's; of one dataset it would be tested twice.
+        # A mean over some of the datasets would look like the table's mean; a mean of one dataset would be tested
+        # twice.
         if len(parts) > 1 and all(parts):
             found.clusters[cluster] = of_cluster(parts)
     return found
@@ -172,9 +178,9 @@ def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
 
 
 def of_cluster(parts: Sequence[Difference]) -> Difference:
-    """The mean of the datasets' differences. Each dataset's signs are drawn by themselves, as its resamples are.
+    """The difference of a cluster's mean, from those of its datasets.
 
-    Of variants with the same records they are the same draws.
+    Signs are drawn separately for each dataset, like its resamples. Variants with the same records share their draws.
     """
     interval = statistics.mean_of([d.interval for d in parts])
     count = min(d.groups for d in parts)

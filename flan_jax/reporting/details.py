@@ -1,4 +1,4 @@
-"""The report's other tables: differences, spread, templates, rankings, groups, costs, clean subsets."""
+"""The report's further tables: differences, spread, templates, rankings, groups, costs and clean subsets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from flan_jax.wording import counted
 
 
 def comparison_table(comparison: Comparison, over: Mapping[str, clusters.Common]) -> Table:
-    """Differences of a run from the first, with intervals, p and the verdict.
+    """Differences between a run and the first one, with intervals, p values and verdicts.
 
     Args:
       comparison: the two runs.
-      over: what the clusters' means are over.
+      over: the datasets of the clusters' means.
     """
     rows: list[tuple[str, ...]] = []
     means = set()
@@ -88,7 +88,7 @@ def chance(p: float | None) -> str:
 
 
 def spread_table(runs: Sequence[Run], evidence: Evidence) -> Table:
-    """Median and quartiles over the templates, intervals of the mean, macro F1 beside accuracy."""
+    """Median and quartiles over the templates, intervals of the mean, and macro F1 beside accuracy."""
     rows = []
     for name in dataset_names(runs):
         cells: list[str] = []
@@ -108,12 +108,12 @@ def spread_table(runs: Sequence[Run], evidence: Evidence) -> Table:
 
 
 def templates_table(runs: Sequence[Run], evidence: Evidence, names: Sequence[str] | None = None) -> Table:
-    """Each template's figure on test and dev and the share of its most frequent answer, with its wording.
+    """For each template its figures on test and dev, the share of its most frequent answer, and its wording.
 
     Args:
-      runs: columns.
-      evidence: of their predictions.
-      names: of datasets; by default all.
+      runs: the runs, as columns.
+      evidence: what was taken from their predictions.
+      names: names of datasets; by default all.
     """
     rows = []
     for name in dataset_names(runs) if names is None else names:
@@ -132,7 +132,7 @@ def templates_table(runs: Sequence[Run], evidence: Evidence, names: Sequence[str
 
 
 def groups_table(runs: Sequence[Run]) -> Table:
-    """The runs of each group one by one: their means, and mean ± standard deviation over the runs."""
+    """The means of each run in each group, and mean ± standard deviation over the runs."""
     rows: list[tuple[str, ...]] = []
     means = set()
     for run in runs:
@@ -175,7 +175,10 @@ def groups_table(runs: Sequence[Run]) -> Table:
 
 
 def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
-    """Options by every way to score, and the way that is best on dev; one template's standard error; calibration."""
+    """The figures of every way to score options.
+
+    With the way that is best on dev, one template's standard error, and calibration.
+    """
     found = [run.figures(name) or {} for run in runs for name in dataset_names(runs)]
     shown = [way for way in ways.ALL if way is ways.SUM or any(f"mean_{way.name}" in figures for figures in found)]
     rows = []
@@ -186,7 +189,7 @@ def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
             value = evidence.values[run.name].get(name)
             error = value.calibration.error if value and value.calibration else None
             ranked = "mean_per_token" in figures and figures["templates"] and "sum" in figures["templates"][0]
-            # Where the headline is not the share of right answers, the sum's accuracy is that of its templates.
+            # If the headline is not the share of right answers, accuracy comes from the templates' figures.
             total = statistics.fmean(t["sum"] for t in figures["templates"]) if ranked else None
             means = {"sum": total} | {way.name: figures.get(f"mean_{way.name}") for way in shown[1:]}
             cells += [percent(means[way.name]) for way in shown]
@@ -200,7 +203,7 @@ def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
 
 
 def overlap_table(runs: Sequence[Run]) -> Table:
-    """How many evaluated records stand in the text that a checkpoint was tuned on, where the results have it."""
+    """How many evaluated records are in the text that a checkpoint was tuned on, if the results say so."""
     rows = []
     for name in dataset_names(runs):
         cells: list[str] = []
@@ -219,7 +222,7 @@ def overlap_table(runs: Sequence[Run]) -> Table:
 
 
 def cost_table(runs: Sequence[Run]) -> Table:
-    """Seconds, tokens and device of each dataset, where the results have them."""
+    """Seconds, tokens and device for each dataset, if the results have them."""
     rows = []
     for name in dataset_names(runs):
         cells: list[str] = []
@@ -237,7 +240,7 @@ def cost_table(runs: Sequence[Run]) -> Table:
 
 
 def clean_table(runs: Sequence[Run], evidence: Evidence) -> Table:
-    """Scores on the examples that share no n-gram with the corpus, beside all."""
+    """Scores on the examples that share no n-gram with the corpus, beside the scores on all examples."""
     names = [n for n in dataset_names(runs) if any(n in evidence.clean.get(run.name, {}) for run in runs)]
     rows = []
     for name in names:

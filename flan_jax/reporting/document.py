@@ -1,4 +1,4 @@
-"""A self-contained HTML page: no script, no font, no file but itself."""
+"""Writes HTML pages that need no script, no font and no other file."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ li{margin:4px 0;overflow-wrap:anywhere}
 
 
 def text(value: str) -> str:
-    """A text as HTML shows it."""
-    # A lone surrogate has no UTF-8 form.
+    """Escapes a text for HTML."""
+    # A lone surrogate cannot be written in UTF-8.
     return html.escape(value.encode(errors="replace").decode())
 
 
 def figure(svg: bytes, alternative: str, caption: str = "") -> str:
-    """A drawn figure.
+    """The HTML of a drawn figure.
 
     Args:
-      svg: as a file of its own.
-      alternative: what it shows, for those who cannot see it.
-      caption: stands above it.
+      svg: the figure as a complete SVG file.
+      alternative: what it shows, for people who cannot see it.
+      caption: the text above it.
     """
     image = base64.b64encode(svg).decode()
     above = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
@@ -59,11 +59,11 @@ def figure(svg: bytes, alternative: str, caption: str = "") -> str:
 
 
 def document(title: str, sections: Sequence[tuple[str, str, str]], style: str = "", intro: str = "") -> str:
-    """The page.
+    """The HTML of a page.
 
     Args:
-      title: its heading.
-      sections: (name, heading, content) of each, the content as HTML; links to them stand at the top.
+      title: the heading.
+      sections: (name, heading, content as HTML) of each section. The top of the page links to them.
       style: further CSS.
       intro: HTML below the title.
     """

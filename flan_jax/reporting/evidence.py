@@ -20,22 +20,22 @@ from flan_jax.reporting.runs import Run, UnusableError, dataset_names, predictio
 from flan_jax.reporting.statistics import Calibration, Interval
 from flan_jax.reporting.values import Values, values_of
 
-WORST = 20  # examples shown a dataset
+WORST = 20  # how many examples of each dataset are shown
 NOT_AT_HAND = "no predictions at hand"
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """Everything that a report shows beyond results.json.
+    """Everything that a report shows besides results.json.
 
     Attributes:
-      values: by run and dataset, where the predictions are at hand.
+      values: values by run and dataset, if the predictions are available.
       unusable: why a dataset of a run has no values, by run and dataset.
-      intervals: of the mean of each run and dataset: (over examples, over examples and templates or None).
-      comparisons: each later run beside the first.
+      intervals: intervals of the mean of each run and dataset: (over examples, over examples and templates or None).
+      comparisons: each later run compared with the first one.
       worst: predictions of the last run by dataset, worst first.
       beside: the other runs' predictions for the same record and template, by (run, dataset, record, template).
-      clean: by run and dataset: {"examples", "clean", "all_mean", "mean", "std"}; empty without contamination results.
+      clean: {"examples", "clean", "all_mean", "mean", "std"} by run and dataset; empty without contamination results.
     """
 
     values: dict[str, dict[str, Values]]
@@ -47,7 +47,7 @@ class Evidence:
     clean: dict[str, dict[str, dict[str, Any]]]
 
     def calibration(self, run: str) -> Calibration | None:
-        """Of all of a run's ranked options together."""
+        """The calibration of all ranked options of a run together."""
         parts = [v.calibration for v in self.values[run].values() if v.calibration]
         return sum(parts[1:], parts[0]) if parts else None
 
@@ -56,12 +56,12 @@ def gather(runs: Sequence[Run], contamination: str | AnyPath | None = None, *, s
     """Reads the predictions, one dataset of one run at a time.
 
     Args:
-      runs: the first is compared with, the last is the one of interest.
-      contamination: what `flan_jax.contamination` wrote.
-      seed: of resamples and permutations.
+      runs: the runs; the others are compared with the first one, and the last one is the one of interest.
+      contamination: the file that `flan_jax.contamination` wrote.
+      seed: the seed of resamples and permutations.
 
     Raises:
-      FlanError: contamination results that are broken or of other examples.
+      FlanError: contamination results that are broken or belong to other examples.
     """
     found: dict[str, dict[str, Values]] = {run.name: {} for run in runs}
     unusable: dict[str, dict[str, str]] = {run.name: {} for run in runs}
@@ -118,12 +118,12 @@ def _intervals(value: Values, rng: np.random.Generator) -> tuple[Interval, Inter
 
 
 def record_of(prediction: Mapping[str, Any]) -> str:
-    """What record a prediction is of: its digest, or the id in predictions of earlier versions."""
+    """Identifies the record of a prediction: by its digest, or by its id in predictions of earlier versions."""
     return str(prediction.get("hash", prediction["id"]))
 
 
 def margin(prediction: Mapping[str, Any]) -> float:
-    """How far the answer lies above the best other option, or the score of a generated text."""
+    """How far the answer's score is above the best other option; for a generated text, its own score."""
     if "loglikelihood" not in prediction:
         return prediction.get("score", 0.0)
     scores, answer = prediction["loglikelihood"], prediction["answer"]
@@ -131,7 +131,10 @@ def margin(prediction: Mapping[str, Any]) -> float:
 
 
 def worst_examples(rows: Mapping[int, Sequence[dict[str, Any]]], count: int = WORST) -> list[dict[str, Any]]:
-    """The examples with the lowest margins, each with the template that is worst on it, lowest first."""
+    """The examples with the lowest margins, lowest first.
+
+    Each has the prediction of the template that is worst on it.
+    """
     lowest: dict[str, tuple[float, int, str]] = {}
     kept: dict[str, dict[str, Any]] = {}
     for number, lines in rows.items():

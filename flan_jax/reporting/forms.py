@@ -1,8 +1,8 @@
-"""Full text or letters: of two runs that differ in the form of their options alone, which is better on dev.
+"""Full text or letters: compares two runs that differ only in the form of their options, by which is better on dev.
 
-As OLMES has it, a dataset may be asked in the completion form, where the options' texts are scored, and in the
-multiple-choice form, where the prompt letters the options and the letters are scored. Which counts is told by dev, and
-the test figure of that form is shown. Test has no say.
+As in OLMES, a dataset can be asked in the completion form, where the texts of the options are scored, or in the
+multiple-choice form, where the prompt letters the options and the letters are scored. Dev decides which form counts,
+and the test figure of that form is shown. Test plays no part in the choice.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Form:
     """A dataset in both forms.
 
     Attributes:
-      dataset: its name.
+      dataset: the dataset's name.
       metric: its headline metric.
-      dev: (full text, letters), means over the templates on dev, 0 to 1; None where there is no dev set.
-      test: the same on test.
+      dev: (full text, letters), means over the templates on dev, 0 to 1; None if there is no dev set.
+      test: (full text, letters) on test.
     """
 
     dataset: str
@@ -38,17 +38,17 @@ class Form:
 
     @property
     def better(self) -> str | None:
-        """The form that is better on dev, ties to the full text; None where there is no dev set."""
+        """The form that is better on dev, full text if both are equal; None if there is no dev set."""
         return None if self.dev is None else LETTERS if self.dev[1] > self.dev[0] else TEXT
 
     @property
     def score(self) -> float | None:
-        """The test figure of that form."""
+        """The test figure of the better form."""
         return None if self.better is None else self.test[self.better == LETTERS]
 
 
 def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """The runs that differ in the form of their options alone, as (full text, letters)."""
+    """The pairs of runs that differ only in the form of their options: (full text, letters)."""
     found = []
     for run in runs:
         wanted = dataclasses.replace(run.style, lettered_options=False) if run.style.lettered_options else None
@@ -57,13 +57,13 @@ def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
 
 
 def _asked(run: Run) -> Mapping[str, Any]:
-    """What has to be the same in both: the weights, and all settings but the style."""
+    """What must be the same in both runs: the weights, and all settings except the style."""
     settings = {name: value for name, value in run.results.get("settings", {}).items() if name != "style"}
     return {"weights": run.results.get("weights", run.results["checkpoint"]), "settings": settings}
 
 
 def forms(text: Run, letters: Run) -> list[Form]:
-    """The datasets with options that two such runs have, measured by the same metric."""
+    """The datasets with options that both runs have, measured by the same metric."""
     ranked = {record.name for record in catalog.datasets() if record.kind == catalog.CLASSIFICATION}
     found = []
     for name in dataset_names([text, letters]):
@@ -78,7 +78,7 @@ def forms(text: Run, letters: Run) -> list[Form]:
 
 
 def forms_table(runs: Sequence[Run]) -> Table:
-    """Each dataset in both forms, the one that is better on dev, and its test figure."""
+    """Each dataset in both forms, the form that is better on dev, and its test figure."""
     rows = []
     for text, letters in pairs(runs):
         for form in forms(text, letters):
@@ -89,7 +89,7 @@ def forms_table(runs: Sequence[Run]) -> Table:
 
 
 def to_dict(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The same for the report as JSON: a pair of runs each, shares from 0 to 1."""
+    """The pairs of runs as values that JSON can hold; shares are from 0 to 1."""
     return [
         {
             TEXT.replace(" ", "_"): text.name,

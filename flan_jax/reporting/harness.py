@@ -1,8 +1,8 @@
-"""Logs of lm-evaluation-harness as runs of a report, so that anybody's results stand the same tests.
+"""Reads logs of lm-evaluation-harness as runs of a report, so that anybody's results take the same tests.
 
-The harness writes `results_<date>.json` with --output_path, and with --log_samples `samples_<task>_<date>.jsonl` beside
-it. A task of one of our datasets goes by that dataset's name. What its model was tuned on, nobody says: its scores are
-labelled unknown. Whatever is computed here is checked against the figures that the harness itself computed.
+The harness writes `results_<date>.json` with --output_path, and `samples_<task>_<date>.jsonl` beside it with
+--log_samples. A task of one of our datasets gets that dataset's name. Nobody says what its model was tuned on, so its
+scores are labelled unknown. What is computed here is checked against the figures of the harness itself.
 """
 
 from __future__ import annotations
@@ -23,27 +23,25 @@ from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import read_json_lines
 from flan_jax.reporting.runs import Run
 
-CLUSTER = "lm-evaluation-harness"  # of tasks that are none of our datasets
-TOLERANCE = 1e-6  # between a mean of the samples and the harness's own
+CLUSTER = "lm-evaluation-harness"  # the cluster of tasks that are none of our datasets
+TOLERANCE = 1e-6  # between a mean of the samples and the harness's own figure
 
 Sample = Mapping[str, Any]
 
 
 def is_log(folder: str | AnyPath) -> bool:
-    """Whether a folder is of the harness, and not of ours."""
+    """Whether a folder is a log of the harness and not one of our evaluations."""
     folder = user_path(folder)
     return not (folder / "results.json").exists() and bool(_results_files(folder))
 
 
 def _results_files(folder: AnyPath) -> list[AnyPath]:
-    """The results in a folder, or in the folder of the model inside it; the newest last."""
+    """The files of results in a folder, or in the folder of the one model inside it; the newest last."""
     return sorted([*folder.glob("results_*.json"), *folder.glob("*/results_*.json")], key=lambda path: path.name)
 
 
 def load(name: str, folder: str | AnyPath) -> Run:
-    """Reads the log of a model.
-
-    Of a task that was run several times, the newest log counts.
+    """Reads the log of a model. If a task was run several times, the newest log counts.
 
     Raises:
       FlanError: several models in one folder, no samples, or a log that is broken or contradicts its results.
@@ -89,7 +87,7 @@ def load(name: str, folder: str | AnyPath) -> Run:
 
 
 def dataset_of(task: str) -> str:
-    """Our name of a task's dataset where there is one of the same letters ("boolq" is bool_q), or the task's own."""
+    """Our dataset whose name has the same letters as a task ("bool_q" for "boolq"), or else the task's own name."""
 
     def letters(text: str) -> str:
         return re.sub(r"[^a-z0-9]", "", text.lower())
@@ -104,7 +102,7 @@ def _results(path: AnyPath) -> dict[str, Any]:
         raise FlanError(f"{path} is no results of lm-evaluation-harness ({error}).") from error
     if not isinstance(whole, dict) or not isinstance(whole.get("results"), dict):
         raise FlanError(f"{path} is no results of lm-evaluation-harness: it has no tasks.")
-    for key in ("configs", "versions", "n-shot", "config"):  # of which some versions write null
+    for key in ("configs", "versions", "n-shot", "config"):  # some versions write null for these
         whole[key] = whole.get(key) or {}
         if not isinstance(whole[key], dict):
             raise FlanError(f"{path} is no results of lm-evaluation-harness: its {key} are no names with values.")
@@ -117,7 +115,7 @@ def _results(path: AnyPath) -> dict[str, Any]:
 def _task(
     task: str, results: Mapping[str, Any], whole: Mapping[str, Any], path: AnyPath
 ) -> tuple[dict[str, Any], list[dict[str, Any]]] | tuple[None, str]:
-    """The figures and the predictions of a task, or None and why there are none."""
+    """(figures, predictions) of a task, or (None, why there are none)."""
     samples = []
     for line in read_json_lines(path, strict=False):
         if problem := line.problem or _problem(line.value):
@@ -125,7 +123,7 @@ def _task(
         samples.append(_as_today(line.value, results))
     if not samples:
         return None, "its log holds no sample"
-    used = samples[0].get("filter", "none")  # of several filters, the first
+    used = samples[0].get("filter", "none")  # if there are several filters, the first
     samples = [s for s in samples if s.get("filter", "none") == used]
     counts = collections.Counter(str(s["doc_id"]) for s in samples)
     if (document := counts.most_common(1)[0])[1] > 1:
@@ -180,7 +178,7 @@ def _task(
 
 
 def _shots(task: str, whole: Mapping[str, Any]) -> str:
-    """How many exemplars a task had, wherever the version of the harness says so."""
+    """The number of exemplars of a task, wherever the harness's version writes it."""
     of_task = whole["configs"].get(task)
     said = (
         whole["n-shot"].get(task),
@@ -192,7 +190,7 @@ def _shots(task: str, whole: Mapping[str, Any]) -> str:
 
 
 def _problem(sample: Any) -> str:
-    """What a line lacks of a sample; empty for nothing."""
+    """What is wrong with a line of samples; empty if nothing is."""
     if not isinstance(sample, dict) or not isinstance(sample.get("doc_hash"), str) or "doc_id" not in sample:
         return "it has no doc_hash"
     if not isinstance(sample.get("metrics", []), list):
@@ -207,7 +205,10 @@ def _problem(sample: Any) -> str:
 
 
 def _as_today(sample: dict[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample as harnesses since 0.4.8 write it; earlier ones list its arguments and do not name its metrics."""
+    """A sample in the form that harnesses since 0.4.8 write.
+
+    Earlier ones list its arguments and do not name its metrics.
+    """
     sample.setdefault("metrics", [name for key in results if (name := key.partition(",")[0]) in sample])
     arguments = sample.get("arguments", {})
     listed = arguments if isinstance(arguments, list) else list(arguments.values())
@@ -223,7 +224,7 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_mean(metric: str, samples: Sequence[Sample], shown: Mapping[str, Any]) -> bool:
-    """Whether a metric is a share of each example whose mean the harness reports."""
+    """Whether a metric has a share for each example, whose mean the harness reports."""
     values = [sample.get(metric) for sample in samples]
     if not all(_is_share(v) or isinstance(v, bool) for v in values) or not _is_share(shown.get(metric)):
         return False
@@ -231,7 +232,7 @@ def _is_mean(metric: str, samples: Sequence[Sample], shown: Mapping[str, Any]) -
 
 
 def _ranked(sample: Sample, path: AnyPath) -> dict[str, Any] | None:
-    """A prediction of ranked options; None where the sample's accuracy is not that of the likeliest one."""
+    """A prediction with ranked options; None if the sample's accuracy is not that of the likeliest option."""
     arguments = list(sample.get("arguments", {}).values())
     scores = []
     for pair in sample.get("filtered_resps", ()):

@@ -1,4 +1,4 @@
-"""Which documents of another program are which of our prompts, by their text: a prompt shows its record's texts."""
+"""Matches documents of another program with our prompts by their text: a prompt shows the texts of its record."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 from flan_jax.content import FEWEST, texts_of
 
-ENOUGH = 5  # words of a document that a prompt has to have
-_KEY = 5  # words that a text is found by
+ENOUGH = 5  # words of a document that a prompt must have
+_KEY = 5  # words by which a text is found
 _WORD = re.compile(r"\w+")
 
 
 def by_text(prompts: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    """Pairs each prompt with the document of which it has the most words, in whole texts.
+    """Pairs each prompt with the document whose texts it shows; the document with the most words in it wins.
 
-    A prompt for which two documents are as good, and a document that is the best for two prompts, stay alone.
+    A prompt with two equally good documents is left out, and so is a document that is the best for two prompts.
 
     Args:
-      prompts: ours.
-      documents: records as another program has them, of names and values.
+      prompts: our prompts.
+      documents: records of the other program, as names and values.
 
     Returns:
       (number of the prompt, number of the document), in the order of the prompts.

@@ -1,4 +1,4 @@
-"""What a reader must know to believe the tables, a sentence or two each."""
+"""Notes below the tables: what a reader must know to trust them, in a sentence or two each."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
 
 
 def _of_examples(runs: Sequence[Run], evidence: Evidence) -> Iterable[str]:
-    """Which datasets are not of the same examples in all runs."""
+    """Names datasets whose examples differ between runs."""
     found = []
     for name in dataset_names(runs):
         counts = {run.name: figures["examples"] for run in runs if (figures := run.figures(name))}
@@ -98,7 +98,7 @@ def _of_examples(runs: Sequence[Run], evidence: Evidence) -> Iterable[str]:
 
 
 def _of_certainty(evidence: Evidence) -> Iterable[str]:
-    """Where an interval has no width."""
+    """Names intervals that have no width."""
     found = {
         run: [name for name, (over_examples, _) in of.items() if over_examples.has_no_width]
         for run, of in evidence.intervals.items()
@@ -112,7 +112,7 @@ def _of_certainty(evidence: Evidence) -> Iterable[str]:
 
 
 def _of_dependence(evidence: Evidence) -> Iterable[str]:
-    """What intervals and tests draw, where that is not single examples with a value each."""
+    """Says what intervals and tests draw, if it is not single examples with a value each."""
     together: dict[str, str] = {}
     summed: dict[str, str] = {}
     for values in evidence.values.values():
@@ -200,7 +200,7 @@ def _what(run: Run) -> str:
 
 
 def tuned_on(tuning: Mapping[str, Any]) -> str:
-    """What a checkpoint was tuned on: "tuned; its tuning mixtures held sentiment"."""
+    """What a checkpoint was tuned on, such as "tuned; its tuning mixtures held sentiment"."""
     what = str(tuning.get("status", "unknown"))
     return what + (f"; its tuning mixtures held {', '.join(tuning['clusters'])}" if tuning.get("clusters") else "")
 
@@ -213,7 +213,7 @@ def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _undefined(datasets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
-    """A line for each metric that counts as 0 for want of two different answers."""
+    """A line for each metric that counts as 0 because its answers never vary."""
     for name, figures in datasets.items():
         counts = collections.Counter(m for t in figures["templates"] for m in t.get("undefined", ()))
         for value, count in counts.items():
@@ -222,7 +222,7 @@ def _undefined(datasets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
 
 
 def skipped(entries: Iterable[Mapping[str, str]]) -> list[str]:
-    """A line for each reason that only differs in the dataset's name, with all names in the place of one.
+    """A line for each reason. Reasons that differ only in the dataset's name become one line with all names.
 
     Args:
       entries: {"dataset", "reason"} of each dataset without a result.

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no script, no font, no file but itself."""
+"""The report as one HTML page that needs no script, no font and no other file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _table(table: Table) -> str:
     lines = []
     if any(title for title, _ in table.groups):
         title, span = table.groups[0]
-        # The first column stays in view, and must not take the rest of its group with it.
+        # The first column stays in view; the rest of its group must not stay with it.
         groups = [f'<th class="name">{text(title)}</th>', f'<th colspan="{span - 1}"></th>' if span > 1 else ""]
         groups += [f'<th class="group" colspan="{span}">{text(title)}</th>' for title, span in table.groups[1:]]
         lines.append(f"<tr>{''.join(groups)}</tr>")
@@ -57,7 +57,7 @@ def _table(table: Table) -> str:
 
 
 def _kind(table: Table, column: int, cell: str) -> str:
-    """The classes of a cell."""
+    """The CSS classes of a cell."""
     if table.head[column] == "label":
         label = cell.partition("; ")[0]
         return "seen" if cell.endswith(RECORDS_SEEN) else _COLORS.get(labels.status_of(label), "")
@@ -67,11 +67,11 @@ def _kind(table: Table, column: int, cell: str) -> str:
 
 
 def page(runs: Sequence[Run], evidence: Evidence) -> str:
-    """The page.
+    """The HTML page.
 
     Args:
-      runs: the first is compared with, the last is the one of interest.
-      evidence: of their predictions.
+      runs: the runs; the others are compared with the first one, and the last one is the one of interest.
+      evidence: what was taken from their predictions.
     """
     sections: dict[str, tuple[int, str, str]] = {}  # order, title, content
 
@@ -120,7 +120,7 @@ def page(runs: Sequence[Run], evidence: Evidence) -> str:
 
 
 def _templates(runs: Sequence[Run], evidence: Evidence, name: str) -> str:
-    """The wordings of a dataset's templates with each run's test and dev figures."""
+    """The wordings of a dataset's templates, with each run's figures on test and dev."""
     table = _table(templates_table(runs, evidence, [name]))
     return f"<details><summary>{text(name)}</summary>{table}</details>"
 

@@ -1,4 +1,4 @@
-"""Finished evaluations: their results, and their predictions where they are at hand; runs in groups."""
+"""Finished evaluations: their results, their predictions if available, and groups of runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from flan_jax.reporting import sound
 
 NOT_RECORDED = "not recorded"
 
-_COUNTS = ("cut_prompts", "unfinished")  # of a template's prompts
+_COUNTS = ("cut_prompts", "unfinished")  # counts of a template's prompts
 
 
 class UnusableError(Exception):
-    """Predictions that give no values of single examples; the text says why."""
+    """Predictions cannot give values of single examples; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Run:
     Attributes:
       name: for example "untuned".
       results: what `evaluator.evaluate` returned.
-      output_dir: its EVAL_OUTPUT_DIR, with the predictions; None where there are only results.
-      lines: the predictions themselves by dataset and template, where they are in no folder of ours.
-      members: the runs of a group; empty for a single one.
+      output_dir: its EVAL_OUTPUT_DIR with the predictions; None if there are only results.
+      lines: the predictions by dataset and template, if they are not in a folder of ours.
+      members: the runs of a group; empty for a single run.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Run:
 
     @property
     def style(self) -> styles.TextStyle:
-        """How its records became prompts."""
+        """The style of its prompts."""
         return styles.parse(self.results.get("settings", {}).get("style", styles.INSTRUCTIONS))
 
     @property
     def title(self) -> str:
-        """The name with what its prompts are: "tuned · few-shot (5)", "untuned · zero-shot · gpt3"."""
+        """The name with the kind of its prompts: "tuned · few-shot (5)", "untuned · zero-shot · gpt3"."""
         if "harness" in self.results:
             return f"{self.name} · {self.results['harness']}"
         rest = dataclasses.replace(self.style, shots=0, shared=False).name
@@ -62,7 +62,7 @@ class Run:
 
     @functools.cached_property
     def datasets(self) -> dict[str, dict[str, Any]]:
-        """The figures of each dataset, with the label and the status of today's words."""
+        """The figures of each dataset, with label and status in today's words."""
         found = {}
         for name, figures in self.results["datasets"].items():
             label = labels.of_figures(figures, self.style)
@@ -75,15 +75,15 @@ class Run:
 
 
 def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
-    """Reads the results.json of an earlier evaluation, of this version or another; or dev.json of one on dev examples.
+    """Reads the results.json of an evaluation, or its dev.json. Earlier versions can be read too.
 
     Args:
-      name: the run's.
-      output_dir: its folder.
-      split: "test" or "dev": which of the two.
+      name: the run's name in the report.
+      output_dir: the evaluation's folder.
+      split: "test" for results.json, "dev" for dev.json.
 
     Raises:
-      FlanError: there is none, it is broken, or lacks what a report needs.
+      FlanError: there is no such file, it is broken, or it lacks what a report needs.
     """
     folder = user_path(output_dir)
     path = folder / FILES[split]
@@ -122,7 +122,7 @@ def dataset_names(runs: Sequence[Run]) -> list[str]:
 
 
 def by_cluster(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The datasets of each cluster, those that are in no mean at its end."""
+    """The datasets of each cluster. Those that are in no mean stand at the end."""
     found: dict[str, list[str]] = {}
     for name in sorted(dataset_names(runs), key=clusters.is_extra):
         found.setdefault(first_figures(runs, name)["cluster"], []).append(name)
@@ -130,12 +130,12 @@ def by_cluster(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def common(runs: Sequence[Run]) -> dict[str, clusters.Common]:
-    """What the mean of each cluster is over: the datasets that all runs have."""
+    """For each cluster, the datasets that its mean is over: those that all runs have."""
     return clusters.common([run.datasets for run in runs])
 
 
 def first_figures(runs: Sequence[Run], dataset: str) -> Mapping[str, Any]:
-    """The figures of the first run that has the dataset: for what is the same in all of them."""
+    """The figures of the first run that has the dataset, for what is the same in all runs."""
     return next(figures for run in runs if (figures := run.figures(dataset)))
 
 
@@ -150,7 +150,7 @@ def template_value(figures: Mapping[str, Any]) -> float:
 
 
 def wording(figures: Mapping[str, Any]) -> str:
-    """The text of a template as it was evaluated: its input, and its target where it is more than the answer."""
+    """The text of a template as it was evaluated: its input, and its target if that is more than the answer."""
     if "input" not in figures:
         return NOT_RECORDED
     target = figures.get("target", "")
@@ -158,13 +158,13 @@ def wording(figures: Mapping[str, Any]) -> str:
 
 
 def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
-    """The predictions behind a dataset's figures, by template: of test examples, or of dev where the figures are.
+    """The predictions behind a dataset's figures, by template: on test, or on dev if the figures are of dev.
 
     Returns:
-      Nothing where there are none, as for a run of which only the results were kept.
+      An empty dictionary if there are none, as for a run that has only results.
 
     Raises:
-      UnusableError: some are missing or cut off.
+      UnusableError: predictions are missing or cut off.
       FlanError: a line is broken, or holds a number that is NaN or infinite.
     """
     if run.lines is not None:
@@ -186,7 +186,7 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
             raise UnusableError(f"{path.name} is missing") from None
         except (OSError, ValueError) as error:
             raise UnusableError(f"{path.name} cannot be read: it was cut off or changed") from error
-        if template.get("key", header.get("key")) != header.get("key"):  # results of earlier versions have none
+        if template.get("key", header.get("key")) != header.get("key"):  # results of earlier versions have no key
             raise UnusableError(f"{path.name} is of another job or template than the results")
         if len(rows) != figures["examples"]:
             raise UnusableError(f"{path.name} has {len(rows)} of {figures['examples']} predictions")
@@ -201,14 +201,14 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
 
 
 def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Run]:
-    """The runs, those of a group as one, which stands where its first one stood.
+    """The runs, with those of a group as one, in the place of its first run.
 
     Args:
       runs: single runs.
       groups: names of runs, or patterns of names such as "tuned seed *", by the group's name.
 
     Raises:
-      FlanError: a name that no run has, a run in two groups, or a group of runs that cannot be averaged.
+      FlanError: a name that no run has, a run in two groups, or a group whose runs cannot be averaged.
     """
     names = [run.name for run in runs]
     taken: dict[str, str] = {}
@@ -238,12 +238,12 @@ def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Ru
 
 
 def as_one(name: str, members: Sequence[Run]) -> Run:
-    """Several runs as one: means over the runs, and the standard deviation over the runs in place of templates.
+    """Several runs as one: means over the runs. Standard deviations are over the runs, not over templates.
 
-    A dataset that not all have, or that is not measured by the same metric, is left out and listed as skipped.
+    A dataset that some runs lack, or that is measured by different metrics, is left out and listed as skipped.
 
     Raises:
-      FlanError: the runs are not of one style.
+      FlanError: the runs have different styles.
     """
     if len(asked := dict.fromkeys(run.style.name for run in members)) > 1:
         raise FlanError(f"group {name} has runs of the styles {', '.join(asked)}: group those of one style.")
@@ -325,7 +325,7 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _ways_averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures of the ways to score that all runs have, and the way that is best on dev by their mean."""
+    """The figures of the ways to score that all runs have, and the way whose mean is best on dev."""
     names = [name for name in each[0] if name.startswith("mean_") and all(name in figures for figures in each)]
     found: dict[str, Any] = {name: float(np.mean([figures[name] for figures in each])) for name in names}
     on_dev = [figures.get("dev_ways") for figures in each]
@@ -337,7 +337,7 @@ def _ways_averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _overlaps_joined(each: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """What the runs have seen of a dataset: the most that one of them has, and whether all were compared."""
+    """What the runs have seen of a dataset: the most that one of them has seen, and whether all were compared."""
     found = [overlap for overlap in each if overlap]
     if not found:
         return None

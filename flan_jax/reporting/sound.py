@@ -1,6 +1,6 @@
-"""What results.json and a line of predictions have to hold before a report computes with them.
+"""Checks results.json and lines of predictions before a report computes with them.
 
-Files are copied, cut, edited and written by other versions. What does not hold is named; nothing is guessed.
+Files are copied, cut, edited and written by other versions. Anything wrong is named, and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from flan_jax import styles
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 
-_NUMBERS = ("examples", "mean", "std")  # without which a dataset has no figures
+_NUMBERS = ("examples", "mean", "std")  # a dataset without these has no figures
 _NUMBERS_OR_NONE = ("best_dev", "random", "majority", "stderr")
 _MAPPINGS = ("metrics", "metric_versions", "headline_metric", "cost", "overlap", "dev_ways")
 _OF_SHOTS = ("wanted", "mean", "without", "of")
@@ -22,7 +22,7 @@ _ROUNDING = 1e-6
 
 
 def problem_of_results(results: Mapping[str, Any]) -> str:
-    """What is wrong with results beside the figures of their datasets; empty for nothing."""
+    """What is wrong with results besides the figures of their datasets; empty if nothing is."""
     for key in ("settings", "tuning", "provenance"):
         if not isinstance(results.get(key) or {}, Mapping):
             return f"has {key} that are no names with values"
@@ -40,7 +40,7 @@ def problem_of_results(results: Mapping[str, Any]) -> str:
 
 
 def problem_of_figures(figures: Any) -> str:
-    """What is wrong with the figures of a dataset; empty for nothing."""
+    """What is wrong with the figures of a dataset; empty if nothing is."""
     if not isinstance(figures, Mapping):
         return "has no figures"
     for key in _NUMBERS:
@@ -87,7 +87,7 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
 
 
 def problem_of_prediction(line: Any) -> str:
-    """What is wrong with a line of predictions; empty for nothing."""
+    """What is wrong with a line of predictions; empty if nothing is."""
     if not isinstance(line, Mapping) or "id" not in line:
         return "has no id"
     if "hash" in line and not (isinstance(line["hash"], str) and line["hash"]):
@@ -110,5 +110,5 @@ def problem_of_prediction(line: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number, and not a truth value."""
+    """Whether the value is a finite number. True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

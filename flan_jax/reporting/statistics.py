@@ -1,6 +1,6 @@
-"""Bootstrap over examples and over templates, paired permutation tests, Holm's correction, calibration. All vectorised.
+"""Bootstrap over examples and templates, paired permutation tests, Holm's correction, and calibration. All vectorised.
 
-Everything is seeded by the caller's generator. Values are 0 to 1, in arrays of examples x templates.
+The caller's generator makes everything reproducible. Values are 0 to 1, in arrays of examples x templates.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 from flan_jax.reporting.samples import Sample
 
 REPLICATES = 2000  # resamples of a bootstrap
-PERMUTATIONS = 10_000  # of a test: its smallest p is 1 / 10,001
-MIN_PAIRS = 50  # examples below which a test gives no verdict
-LEVEL = 0.05  # of a verdict, after Holm's correction
+PERMUTATIONS = 10_000  # of a test; its smallest p is 1 / 10,001
+MIN_PAIRS = 50  # with fewer examples a test gives no verdict
+LEVEL = 0.05  # level of a verdict, after Holm's correction
 BINS = 10
-_ROUNDING = 1e-9  # sums in another order
-_AT_ONCE = 4_000_000  # numbers of an array of resamples or signs
+_ROUNDING = 1e-9  # for sums in another order
+_AT_ONCE = 4_000_000  # numbers in an array of resamples or signs
 
 
 # -------------------------------------------------------------------------------------------------------- bootstrap
@@ -29,9 +29,9 @@ def counts_of_resamples(size: int, replicates: int, rng: np.random.Generator) ->
     """How often each of `size` things is drawn in each resample with replacement: replicates x size, float32.
 
     Args:
-      size: how many things there are.
-      replicates: how many resamples.
-      rng: draws.
+      size: the number of things.
+      replicates: the number of resamples.
+      rng: the generator.
     """
     drawn_RxN = rng.integers(0, size, (replicates, size))
     drawn_RxN += size * np.arange(replicates)[:, None]
@@ -45,18 +45,18 @@ def bootstrap(
     *,
     over_templates: bool = False,
 ) -> np.ndarray:
-    """Figures of resamples of the examples, or of examples and templates, each resampled by itself.
+    """Figures of resamples of the examples, or of examples and templates, which are resampled independently.
 
     Efron and Tibshirani 1993, chapter 6; for crossed factors Owen 2007 ("the pigeonhole bootstrap").
 
     Args:
-      sample: what the figure is computed from; of a mean, a value for each example and template is enough.
-      rng: draws the resamples.
-      replicates: how many.
+      sample: what the figure is computed from. For a mean, an array with a value for each example and template will do.
+      rng: the generator.
+      replicates: the number of resamples.
       over_templates: whether templates are resampled too.
 
     Returns:
-      A figure a replicate, the mean over the templates.
+      One figure for each resample, the mean over the templates.
     """
     (values_RxT,) = _resampled([_sample(sample)], rng, replicates)
     if not over_templates:
@@ -70,7 +70,7 @@ def _sample(given: Sample | np.ndarray) -> Sample:
 
 
 def _resampled(samples: Sequence[Sample], rng: np.random.Generator, replicates: int) -> list[np.ndarray]:
-    """The figures of each template, R x T, where all samples, of the same groups, are drawn alike."""
+    """The figures of each template, R x T. All samples must have the same groups, which are drawn alike."""
     groups = samples[0].size
     at_once = max(1, _AT_ONCE // groups)
     blocks = []
@@ -85,9 +85,9 @@ class Interval:
     """A mean, or a difference of means, with its bootstrap distribution.
 
     Attributes:
-      value: the mean, or the other run's less the first's.
-      replicates: those of the resamples.
-      single: whether all of it is one example, or one passage, of which every resample is the same.
+      value: the mean, or the other run's mean minus the first one's.
+      replicates: the values of the resamples.
+      single: whether there is only one example or passage, so that all resamples are the same.
     """
 
     value: float
@@ -96,7 +96,7 @@ class Interval:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The central 95 % of the replicates; None of a single example, which says nothing of others."""
+        """The central 95 % of the resamples; None for a single example, which says nothing about others."""
         if self.single:
             return None
         low, high = np.percentile(self.replicates, (2.5, 97.5))
@@ -104,12 +104,12 @@ class Interval:
 
     @property
     def has_no_width(self) -> bool:
-        """Whether all resamples have the same figure, though they are of several examples."""
+        """Whether all resamples have the same figure although there are several examples."""
         return not self.single and bool(np.ptp(self.replicates) < _ROUNDING)
 
     @property
     def stderr(self) -> float | None:
-        """Standard deviation of the replicates; None of a single example."""
+        """The standard deviation of the resamples; None for a single example."""
         return None if self.single else float(self.replicates.std(ddof=1))
 
     def to_dict(self) -> dict[str, object]:
@@ -118,7 +118,7 @@ class Interval:
 
 
 def mean_of(intervals: Sequence[Interval]) -> Interval:
-    """The mean of several that were resampled by themselves, as of the datasets of a cluster."""
+    """The mean of several intervals that were resampled independently, such as the datasets of a cluster."""
     return Interval(
         float(np.mean([i.value for i in intervals])),
         np.asarray(np.mean([i.replicates for i in intervals], axis=0, dtype=np.float64)),
@@ -135,15 +135,15 @@ def differences(
     over_templates: bool = False,
     same_templates: bool = False,
 ) -> np.ndarray:
-    """Differences (other - first) of the figures of resamples of the examples, which are drawn alike for both.
+    """Differences (other - first) of the figures of resamples. The same examples are drawn for both.
 
     Args:
-      first: of the first run.
-      other: of the same groups of examples in the other run.
-      rng: draws the resamples.
-      replicates: how many.
+      first: the first run's sample.
+      other: the other run's sample, with the same groups of examples.
+      rng: the generator.
+      replicates: the number of resamples.
       over_templates: whether templates are resampled too.
-      same_templates: whether template t of both is the same; then templates are paired as the examples are.
+      same_templates: whether template t is the same in both; templates are then paired like examples.
     """
     first_RxT, other_RxU = _resampled([_sample(first), _sample(other)], rng, replicates)
     if not over_templates:
@@ -158,16 +158,17 @@ def differences(
 
 
 def permuted_means(differences_E: np.ndarray, rng: np.random.Generator, permutations: int = PERMUTATIONS) -> np.ndarray:
-    """Means of paired differences with signs that are drawn: what they would be, were the two runs alike.
+    """Means of paired differences with random signs: what they would be if the two runs were alike.
 
     Args:
-      differences_E: other - first of each example; of a figure that is no mean over examples, of what each group of
-        examples adds to it (`Sample.pseudo_values`).
-      rng: draws the signs.
-      permutations: how many times.
+      differences_E: other - first for each example. If the figure is not a mean over examples, for each group of
+        examples what it contributes (`Sample.pseudo_values`).
+      rng: the generator of the signs.
+      permutations: how many times signs are drawn.
     """
     size = len(differences_E)
-    some_E = np.abs(differences_E) > _ROUNDING  # a zero has no sign; one is drawn, so that others' do not depend on it
+    # A zero has no sign; one is drawn anyway, so that the signs of the others do not depend on it.
+    some_E = np.abs(differences_E) > _ROUNDING
     kept = differences_E[some_E].astype(np.float64)
     if not len(kept):
         return np.zeros(permutations)
@@ -181,17 +182,25 @@ def permuted_means(differences_E: np.ndarray, rng: np.random.Generator, permutat
 
 
 def p_value(difference: float, null_P: np.ndarray) -> float:
-    """Two-sided: the share of permutations that are at least as far from zero, the real one counted among them.
+    """The two-sided p value: the share of permutations that are at least as far from zero, counting the real one.
 
     Args:
       difference: the mean that was found.
-      null_P: what `permuted_means` gave.
+      null_P: the result of `permuted_means`.
     """
     return float((1 + np.sum(np.abs(null_P) >= abs(difference) - _ROUNDING)) / (len(null_P) + 1))
 
 
 def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
-    """p values after Holm's correction for as many tests as there are (Holm 1979), each by its key."""
+    """p values after Holm's correction (Holm 1979) for as many tests as there are.
+
+    Args:
+      p_values: p values by any key.
+
+    Example:
+      >>> holm({"rte": 0.01, "cb": 0.04})
+      {'rte': 0.02, 'cb': 0.04}
+    """
     found, largest = {}, 0.0
     for rank, (key, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p))
@@ -203,7 +212,7 @@ def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """(median, first quartile, third quartile), between values by a straight line."""
+    """(median, first quartile, third quartile), interpolated linearly."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return float(middle), float(low), float(high)
 
@@ -216,8 +225,8 @@ class Calibration:
     """Confidence against accuracy, in bins of equal width over (0, 1].
 
     Attributes:
-      counts_B: predictions in each bin.
-      confidences_B: sums of their confidences.
+      counts_B: the number of predictions in each bin.
+      confidences_B: the sum of their confidences.
       right_B: how many of them are right.
     """
 
@@ -241,9 +250,9 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean distance of accuracy and confidence, weighted by the bins' counts.
+        """The expected calibration error (Guo et al. 2017, equation 3).
 
-        Guo et al. 2017, equation 3.
+        It is the mean distance between accuracy and confidence, weighted by the number of predictions in each bin.
         """
         return float(np.abs(self.right_B - self.confidences_B).sum() / self.counts_B.sum())
 
@@ -264,6 +273,6 @@ class Calibration:
 
 
 def option_probabilities(loglikelihoods: np.ndarray) -> np.ndarray:
-    """Softmax over the options of their sums of log-likelihoods."""
+    """The softmax of the options' sums of log-likelihoods."""
     shifted = np.exp(loglikelihoods - np.max(loglikelihoods))
     return shifted / shifted.sum()

@@ -1,4 +1,4 @@
-"""The report's tables, as rows of text; Markdown, terminal and HTML show the same ones."""
+"""The report's tables as rows of text. Markdown, terminal and HTML show the same tables."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from flan_jax.reporting.runs import Run, by_cluster, common, dataset_names, firs
 
 NONE = "–"
 EXTRA = " (extra, in no mean)"
-ALMOST_ALWAYS = 0.95  # share of one answer from which it is marked
-RECORDS_SEEN = "records seen"  # of a label
+ALMOST_ALWAYS = 0.95  # a share of one answer from this on is marked
+RECORDS_SEEN = "records seen"  # part of a label
 _OF_RUN = ("n", "mean ± std", "best dev", "most frequent", "shots", "label")
 _LONGEST = 24  # characters of an answer in a table
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table with heads in groups.
+    """A table whose columns may have common titles.
 
     Attributes:
-      groups: (title, number of columns) from the left; an empty title for columns that belong to no group.
-      head: a title a column.
-      rows: cells of text.
+      groups: (title, number of columns) from the left; the title is empty for columns that belong to no group.
+      head: a title for each column.
+      rows: the cells of each row, as text.
       means: numbers of the rows that are a mean of others.
     """
 
@@ -41,12 +41,12 @@ class Table:
 
     @property
     def flat_head(self) -> list[str]:
-        """Column titles with their group's in front."""
+        """The column titles with their group's title in front."""
         titles = [title for title, span in self.groups for _ in range(span)]
         return [f"{title}: {name}" if title else name for title, name in zip(titles, self.head, strict=True)]
 
     def markdown(self) -> str:
-        """The table in Markdown; rows of means in bold."""
+        """The table in Markdown, with rows of means in bold."""
 
         def line(cells: Sequence[str]) -> str:
             return "| " + " | ".join(in_markdown(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
@@ -67,46 +67,56 @@ class Table:
 
 
 def in_markdown(text: str) -> str:
-    """A text in Markdown that shows what a browser would take for HTML and hide."""
+    """Escapes what a browser would take for HTML and hide."""
     return text.replace("<", "\\<")
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage with one decimal, or a dash."""
+    """A share as a percentage with one decimal, or a dash.
+
+    Example:
+      >>> percent(0.5)
+      '50.0'
+    """
     return NONE if value is None else f"{100 * value:z.1f}"
 
 
 def signed(value: float) -> str:
-    """A difference of shares in points, with its sign."""
+    """A difference of shares in percentage points, with its sign.
+
+    Example:
+      >>> signed(0.125)
+      '+12.5'
+    """
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def cluster_title(name: str) -> str:
-    """A cluster's title, or its name where the catalog has none."""
+    """A cluster's title, or its name if the catalog has no title."""
     return next((c.title for c in catalog.clusters() if c.name == name), name)
 
 
 def cluster_of(dataset: str) -> str:
-    """The cluster of a dataset; empty where the catalog has none."""
+    """The cluster of a dataset; empty if the catalog has none."""
     return catalog.dataset(dataset).cluster if catalog.exists(dataset) else ""
 
 
 def mean_title(over: clusters.Common) -> str:
-    """The name of a mean, which says of how many datasets it is where some are missing: "NLI, mean of 5 of 10"."""
+    """The name of a mean. If datasets are missing it says so: "NLI, mean of 5 of 10"."""
     part = f", mean of {over.count} datasets" if over.partial else ", mean"
     return cluster_title(over.cluster) + part
 
 
 def results_table(runs: Sequence[Run], evidence: Evidence | None = None) -> Table:
-    """The paper's form of table (appendix): a row a dataset, a mean a cluster.
+    """The table of results in the paper's form (appendix): a row for each dataset, and a mean for each cluster.
 
-    For each run: n, mean and standard deviation over the forward templates (of a group: over its runs), the best-dev
-    template, the share of the most frequent answer, how many exemplars the prompts have, and the label. Means are over
-    the datasets that all runs have.
+    For each run it has n, mean and standard deviation over the forward templates (for a group: over its runs), the
+    best-dev template, the share of the most frequent answer, the number of exemplars in the prompts, and the label.
+    Means are over the datasets that all runs have.
 
     Args:
-      runs: columns.
-      evidence: of their predictions; without it shares of answers are those that the results have.
+      runs: the runs, as columns.
+      evidence: what was taken from their predictions; without it, shares of answers come from the results.
     """
     rows: list[tuple[str, ...]] = []
     means: set[Any] = set()
@@ -176,7 +186,7 @@ def _run_cells(run: Run, name: str, evidence: Evidence | None) -> list[str]:
 
 
 def shots_cell(figures: Mapping[str, Any]) -> str:
-    """How many exemplars a prompt has on average, and how many prompts have none; a dash without exemplars."""
+    """The average number of exemplars in a prompt, and how many prompts have none; a dash without exemplars."""
     shots = figures.get("shots")
     if not shots:
         return NONE
@@ -184,7 +194,10 @@ def shots_cell(figures: Mapping[str, Any]) -> str:
 
 
 def label_cell(figures: Mapping[str, Any]) -> str:
-    """The label; that fewer exemplars fit than it says; how many records stand in the text that was tuned on."""
+    """The label of a score.
+
+    It has a remark if fewer exemplars fit than it says, and if records are in the text that was tuned on.
+    """
     overlap, shots = figures.get("overlap") or {}, figures.get("shots") or {}
     parts = [figures["label"]]
     if shots and shots["mean"] < shots["wanted"]:
@@ -195,7 +208,7 @@ def label_cell(figures: Mapping[str, Any]) -> str:
 
 
 def answers(run: Run, name: str, evidence: Evidence | None) -> tuple[float | None, float | None]:
-    """Macro F1 and the share of the most frequent answer, 0 to 1, from the results or else from the predictions."""
+    """(macro F1, share of the most frequent answer), 0 to 1, from the results or else from the predictions."""
     found = (run.figures(name) or {}).get("metrics", {})
     value = evidence.values[run.name].get(name) if evidence else None
     macro_f1 = found["macro_f1"] / 100 if "macro_f1" in found else value.macro_f1 if value else None
@@ -203,9 +216,9 @@ def answers(run: Run, name: str, evidence: Evidence | None) -> tuple[float | Non
 
 
 def most_frequent(run: Run, name: str, evidence: Evidence | None) -> str:
-    """The share of the most frequent answer, with the answer where it is the same with all templates.
+    """The share of the most frequent answer, with the answer itself if all templates have the same one.
 
-    A share of 95 % or more is marked, and so is the number of templates with which the answer never varies.
+    A share of 95 % or more is marked. So is the number of templates with which the answer never varies.
     """
     value = evidence.values[run.name].get(name) if evidence else None
     _, share = answers(run, name, evidence)
@@ -216,7 +229,7 @@ def most_frequent(run: Run, name: str, evidence: Evidence | None) -> str:
         text += f" {_short(value.most)}"
     if value and value.constant:
         return f"{text} ({value.constant} of {len(value.answers)} constant)"
-    if share < ALMOST_ALWAYS or run.figures(name)["examples"] == 1:  # of one example any answer is all there is
+    if share < ALMOST_ALWAYS or run.figures(name)["examples"] == 1:  # with one example, any answer has the whole share
         return text
     return text + (" (constant)" if share == 1 else " (nearly constant)")
 
@@ -227,14 +240,14 @@ def _short(text: str) -> str:
 
 
 def metrics_table(runs: Sequence[Run]) -> Table:
-    """Every other metric of the datasets, each by its name and its version, the mean over the templates."""
+    """All other metrics of the datasets with name and version; means over the templates."""
     rows = []
     for name in dataset_names(runs):
         each = [run.figures(name) or {} for run in runs]
         keys = dict.fromkeys(key for figures in each for key in figures.get("metrics", {}))
         for key in keys:
             if key in ("macro_f1", "top_answer") or all(metric(f) == key for f in each if f):
-                continue  # they stand in other tables
+                continue  # other tables show these
             cells = [f"{f['metrics'][key]:.1f}" if key in f.get("metrics", {}) else NONE for f in each]
             versions = dict.fromkeys(version_of(f, key) for f in each if key in f.get("metrics", {}))
             rows.append((name, key, *cells, "; ".join(versions)))
@@ -246,7 +259,7 @@ def metrics_table(runs: Sequence[Run]) -> Table:
 
 
 def version_of(figures: Mapping[str, Any], key: str) -> str:
-    """Library and settings of a metric, as the results say them."""
+    """The library and settings of a metric, as the results have them."""
     headline = figures.get("headline_metric") or {}
     found = figures.get("metric_versions", {}).get(key) or (
         headline.get("version") if headline.get("key") == key else ""

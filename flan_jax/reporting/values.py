@@ -1,4 +1,4 @@
-"""The predictions of a run on a dataset in numbers: a value for each example and template, and what was answered."""
+"""The predictions of a run on a dataset as numbers: a value for each example and template, and what was answered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flan_jax.reporting.statistics import Calibration, option_probabilities
 
 Line = Mapping[str, Any]
 
-NOTHING = "(nothing)"  # an empty answer, where it is named
+NOTHING = "(nothing)"  # how an empty answer is shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Answers:
     """What was answered with one template.
 
     Attributes:
-      share: of the most frequent answer, 0 to 1.
-      most: that answer: a label or a text, or "option 2" where each example has options of its own.
-      macro_f1: over the labels; None where there is no fixed set of them.
+      share: how often the most frequent answer was given, 0 to 1.
+      most: that answer: a label or a text, or "option 2" if each example has its own options.
+      macro_f1: macro F1 over the labels; None if there is no fixed set of labels.
     """
 
     share: float
@@ -43,24 +43,24 @@ class Answers:
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """The predictions of a run on a dataset, in numbers.
+    """The predictions of a run on a dataset, as numbers.
 
     Attributes:
-      metric: "accuracy" where options are ranked, otherwise the headline metric.
-      style: name of the style that asked.
-      ids: of E examples, for people.
-      hashes: digests of their records, by which runs pair; None for predictions of earlier versions.
-      templates: numbers of T templates.
+      metric: "accuracy" if options are ranked, otherwise the headline metric.
+      style: the name of the style of the prompts.
+      ids: ids of the E examples, for people.
+      hashes: digests of their records, by which runs are paired; None for predictions of earlier versions.
+      templates: numbers of the T templates.
       wordings: their texts as they were evaluated.
-      values_ExT: 0 to 1; None where a single example has no value.
-      answers: of each template.
-      calibration: of the options' probabilities; None for a generation dataset.
-      prompts: of the examples, with the first template.
-      documents: the records of another program's log, whose digests are not ours; None for predictions of ours.
-      passages: what each example shares with others, such as its conversation; all different where nothing is shared.
-      statistics: of each run of a group, or of the run alone, what the examples add to sums that the metric's value
-        follows from, [E, T, K]; empty where examples have values.
-      value_of: sums [..., K] -> values [...], 0 to 1.
+      values_ExT: values 0 to 1; None if single examples have no value.
+      answers: what was answered, by template.
+      calibration: calibration of the options' probabilities; None for a generation dataset.
+      prompts: the prompts of the examples with the first template.
+      documents: the records in another program's log, whose digests differ from ours; None for our predictions.
+      passages: what each example shares with others, such as its conversation; all different if nothing is shared.
+      statistics: for each run of a group, or for the single run, what the examples add to the sums behind the metric,
+        [E, T, K]; empty if examples have values.
+      value_of: maps sums [..., K] to values [...], 0 to 1.
     """
 
     metric: str
@@ -79,16 +79,16 @@ class Values:
     value_of: Callable[[np.ndarray], np.ndarray] = of_mean
 
     def groups(self, places: np.ndarray | None = None) -> np.ndarray:
-        """The number of each example's passage, from 0; of some examples, those at these places."""
+        """The number of each example's passage, from 0; with `places`, only of the examples at these places."""
         passages = np.array(self.passages or self.ids)
         return np.unique(passages if places is None else passages[places], return_inverse=True)[1]
 
     def sample(self, places: np.ndarray | None = None, groups_E: np.ndarray | None = None) -> Sample:
-        """The examples as they are drawn anew for intervals and tests.
+        """The examples in a form that intervals and tests can resample.
 
         Args:
-          places: of some examples; None takes all.
-          groups_E: of these, see `groups`; by default those of their own passages.
+          places: the examples to take; None takes all.
+          groups_E: their groups, see `groups`; by default those of their own passages.
         """
         groups_E = self.groups(places) if groups_E is None else groups_E
         chosen = slice(None) if places is None else places
@@ -98,39 +98,39 @@ class Values:
 
     @property
     def share(self) -> float:
-        """Of the most frequent answer, the mean over the templates."""
+        """The share of the most frequent answer, averaged over the templates."""
         return float(np.mean([a.share for a in self.answers]))
 
     @property
     def most(self) -> str:
-        """The most frequent answer of all templates; empty where they differ."""
+        """The most frequent answer of all templates; empty if they differ."""
         found = {a.most for a in self.answers}
         return found.pop() if len(found) == 1 else ""
 
     @property
     def constant(self) -> int:
-        """With how many templates every example got the same answer."""
+        """The number of templates with which every example got the same answer."""
         return sum(a.share == 1 for a in self.answers) if len(self.ids) > 1 else 0
 
     @property
     def macro_f1(self) -> float | None:
-        """The mean over the templates."""
+        """Macro F1, averaged over the templates."""
         found = [a.macro_f1 for a in self.answers]
         return None if None in found else float(np.mean(found))
 
 
 def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], style: str) -> Values:
-    """The numbers of one dataset's predictions.
+    """The predictions of one dataset as numbers.
 
-    Examples that only some templates have (one was too long with another) are left out.
+    Examples that only some templates have (because they were too long with another one) are left out.
 
     Args:
       rows: predictions by template.
-      figures: of the dataset, from the same run.
+      figures: the dataset's figures from the same run.
       style: the name of the style.
 
     Raises:
-      UnusableError: the headline metric has neither values of single examples nor sums; or the figures were made of
+      UnusableError: the headline metric has neither values of single examples nor sums, or the figures were made from
         other predictions.
     """
     first = next(iter(rows.values()))
@@ -185,7 +185,7 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
 
 
 def matched(rows: Mapping[int, Sequence[Line]]) -> tuple[dict[int, dict[Any, Line]], list[Any]]:
-    """The predictions of each template by their record, and the records that all templates have, in their order.
+    """The predictions of each template by record, and the records that all templates have, in order.
 
     Raises:
       UnusableError: there is no such record.
@@ -205,7 +205,7 @@ def _are_hashed(rows: Mapping[int, Sequence[Line]]) -> bool:
 
 
 def said(line: Line) -> str:
-    """What was answered: the option that is likeliest, in the dataset's own words, or the text that was generated."""
+    """What was answered: the likeliest option in the dataset's own words, or the generated text."""
     if "loglikelihood" not in line:
         return str(line.get("prediction", "")).strip()
     return str(_words(line)[ranked(line, "sum")])
@@ -220,7 +220,7 @@ class _Summed:
 
 
 def _summed(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any]) -> _Summed | None:
-    """The sums of the headline metric, where the metric is such a one and the predictions have what it needs."""
+    """The sums behind the headline metric; None if the metric has none or the predictions lack what it needs."""
     every = [p for lines in rows.values() for p in lines]
     name = str(every[0].get("dataset", ""))
     if not catalog.exists(name):
@@ -230,7 +230,7 @@ def _summed(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any]) -> _
         return None
     try:
         found = headline_statistics(catalog.dataset(name), every)
-    except (FlanError, KeyError):  # of an earlier version
+    except (FlanError, KeyError):  # predictions of an earlier version
         return None
     ends = np.cumsum([len(lines) for lines in rows.values()])[:-1]
     return _Summed(metric, dict(zip(rows, np.split(found, ends), strict=True)))
@@ -242,7 +242,7 @@ def _words(p: Line) -> Sequence[str]:
 
 
 def _check(number: int, value: float, figures: Mapping[str, Any], is_headline: bool) -> None:
-    """Refuses predictions whose figure is not the one that the results have."""
+    """Refuses predictions whose figure differs from the one in the results."""
     there = template_value(figures) if is_headline else None
     if not is_headline and "accuracy" in figures.get("metrics", {}):
         there = figures["metrics"]["accuracy"] / 100
@@ -271,14 +271,14 @@ def _answers(lines: Sequence[Line], choices: Sequence[int], same_options: bool) 
 
 
 def pair(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
-    """The examples that two runs share, as their places in the one and the other.
+    """The examples that two runs share, as places in the one and in the other.
 
-    They pair by the digest of the record, one by one where a record stands several times, and never by an id, which
-    other data may have as well. With another program's log they pair by the texts that its records and our prompts
-    have.
+    Examples are paired by the digest of their record; if a record occurs several times, one by one. Ids are never used,
+    because other data may have the same ones. With another program's log, examples are paired by the texts of records
+    and prompts.
 
     Raises:
-      UnusableError: predictions of an earlier version, which do not say what their records are; or there are none.
+      UnusableError: predictions of an earlier version, which do not say what their records are; or no common example.
     """
     if (first.documents is None) != (other.documents is None):
         return _pair_by_text(first, other)
@@ -301,17 +301,17 @@ def _pair_by_text(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]
 
 
 def same_templates(first: Values, other: Values) -> bool:
-    """Whether column t of both is one template: then templates are paired too."""
+    """Whether column t is the same template in both, so that templates can be paired too."""
     if first.templates != other.templates or first.wordings != other.wordings:
         return False
     return first.style == other.style or NOT_RECORDED not in first.wordings
 
 
 def as_one(several: Sequence[Values]) -> Values:
-    """The values of a group of runs: their mean, on the examples that all have.
+    """The values of a group of runs: their mean on the examples that all have.
 
     Raises:
-      UnusableError: they share no example, or are measured by different metrics.
+      UnusableError: the runs share no example, or are measured by different metrics.
     """
     if len({v.metric for v in several}) > 1:
         raise UnusableError("its runs are measured by different metrics")
@@ -319,7 +319,7 @@ def as_one(several: Sequence[Values]) -> Values:
 
 
 def _added(so_far: Values, numbered_other: tuple[int, Values]) -> Values:
-    count, other = numbered_other  # runs in the mean so far
+    count, other = numbered_other  # number of runs in the mean so far
     a_P, b_P = pair(so_far, other)
     alike = same_templates(so_far, other)
     calibrations = [v.calibration for v in (so_far, other) if v.calibration]

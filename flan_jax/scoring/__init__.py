@@ -1,1 +1,1 @@
-"""Log-likelihoods of answer options: trees, packings, the scorer, and plain items."""
+"""Log-likelihoods of answer options: trees, packing, the scorer, and plain items without a catalog."""

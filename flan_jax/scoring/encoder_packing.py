@@ -1,7 +1,7 @@
-"""Rows of an encoder-decoder: prompts packed on the encoder's side, their options on the decoder's.
+"""Packs trees for an encoder-decoder: prompts into rows of the encoder, their options into rows of the decoder.
 
-A tree's trunk is what the encoder reads, ending in EOS. On the decoder's side the tree has a trunk of one slot, id 0,
-which predicts the first token of every option, as T5's decoder starts. Segments of the same number belong together.
+The encoder reads a tree's trunk, which ends in EOS. In the decoder, the tree has a trunk of one slot, token id 0, as
+T5's decoder starts. That slot predicts the first token of every option. Segments with the same number belong together.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from flan_jax.errors import FlanError
 from flan_jax.scoring.tree_packing import Piece, Row
 from flan_jax.scoring.trees import Tree
 
-START = 0  # what stands before the decoder's first token
+START = 0  # the token before the decoder's first token
 _OPEN_ROWS = 64  # a piece goes to one of the last so many rows
 _SHARES = (0.125, 0.5, 2.0)  # lengths of the decoder's rows, as shares of the encoder's
 
 
 def whole(tree: Tree) -> Tree:
-    """The tree with its prefix in its trunk: an encoder looks ahead, so nothing of it can be computed before.
+    """Moves a tree's prefix into its trunk. An encoder looks ahead, so it cannot compute a prefix alone.
 
     Raises:
-      FlanError: a branch that repeats tokens of the prompt.
+      FlanError: a branch repeats tokens of the prompt.
     """
     if any(tree.unscored):
-        raise FlanError("an encoder-decoder reads prompt and options apart: score it with the joint 'eos'.")
+        raise FlanError("an encoder-decoder reads prompt and options separately: score it with the joint 'eos'.")
     return dataclasses.replace(tree, trunk=tree.prefix + tree.trunk, prefix=())
 
 
 def of_decoder(tree: Tree) -> Tree:
-    """What of a tree is on the decoder's side."""
+    """The decoder's part of a tree."""
     return dataclasses.replace(tree, trunk=(START,))
 
 
 def decoder_share(trees: Sequence[Tree], longest: int) -> float:
-    """Length of the decoder's rows as a share of the encoder's, such that both sides are about as full.
+    """The length of the decoder's rows as a share of the encoder's. Both sides should be about equally full.
 
     Args:
-      trees: as `whole` gives them.
-      longest: of the encoder's rows.
+      trees: trees that `whole` gave.
+      longest: length of the encoder's longest rows.
     """
     options = sum(1 + sum(map(len, tree.branches)) for tree in trees)
     prompts = sum(len(tree.trunk) for tree in trees)
@@ -51,19 +51,19 @@ def decoder_share(trees: Sequence[Tree], longest: int) -> float:
 
 
 def pack(pieces: Iterable[Piece], trees: Sequence[Tree], lengths: Sequence[int], share: float) -> list[Row]:
-    """The longest prompt first, into the fullest open row that takes it on both sides, else into a new one.
+    """Packs the longest prompt first, into the fullest open row that has room on both sides, or else into a new row.
 
     Args:
-      pieces: of the decoder's trees.
-      trees: as `whole` gives them.
-      lengths: of the encoder's rows, ascending; a new row has the first that suffices on both sides.
+      pieces: pieces of the decoder's trees.
+      trees: trees that `whole` gave.
+      lengths: lengths of the encoder's rows, ascending. A new row has the first one that is long enough on both sides.
       share: see `decoder_share`.
 
     Returns:
-      Rows whose length is the encoder's; what is `free` is on the encoder's side.
+      Rows with the encoder's length; `free` counts slots of the encoder.
     """
     rows: list[Row] = []
-    free: list[int] = []  # on the decoder's side
+    free: list[int] = []  # free slots of the decoder
     for piece in sorted(pieces, key=lambda piece: (-len(trees[piece.tree].trunk), -piece.size)):
         size = len(trees[piece.tree].trunk)
         open_rows = range(max(0, len(rows) - _OPEN_ROWS), len(rows))
@@ -82,7 +82,10 @@ def pack(pieces: Iterable[Piece], trees: Sequence[Tree], lengths: Sequence[int],
 
 
 def encoder_arrays(rows: Sequence[Row], trees: Sequence[Tree], num_rows: int, length: int) -> dict[str, np.ndarray]:
-    """The encoder's tokens, positions and segments, [B, S]; segments as `tree_packing.assemble` numbers them."""
+    """The encoder's tokens, positions and segments, each [B, S].
+
+    `tree_packing.assemble` numbers segments in the same way.
+    """
     names = ("encoder_tokens", "encoder_positions", "encoder_segments")
     tokens, positions, segments = np.zeros((3, num_rows, length), np.int32)
     for b, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Plain items, one JSON line each: a prompt with options in, their log-likelihoods out. No template, no catalog."""
+"""Scores plain items in JSON lines: a prompt with options in, log-likelihoods out. No template, no catalog."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Item:
     """A line of the input.
 
     Attributes:
-      id: any JSON value; given back as it came.
+      id: any JSON value; the output repeats it.
       prompt: the context.
-      options: continuations, with a leading space of their own where one is wanted (with the joint "joined").
+      options: the continuations. With the joint "joined", an option that needs a leading space has it itself.
     """
 
     id: Any
@@ -40,10 +40,11 @@ class Done:
 
 
 def read_items(path: str | AnyPath) -> list[Item]:
-    """Reads JSON lines of {"id", "prompt", "options"}; blank lines are passed over, further fields ignored.
+    """Reads JSON lines of {"id", "prompt", "options"}. Blank lines and further fields are ignored.
 
     Raises:
-      FlanError: the file cannot be read, a line is broken, or two have the same id; it names file, line and field.
+      FlanError: the file cannot be read, a line is wrong, or two lines have the same id. The message names file, line
+        and field.
     """
     try:
         with user_path(path).open("rb") as file:
@@ -87,20 +88,20 @@ def score_items(
 ) -> Done:
     """Scores a file of items.
 
-    With the joint "joined", prompt and option are one text as they are, tokenized together. Any other stands in place
-    of the white space between them.
+    With the joint "joined", prompt and option are one text as they are, and are tokenized together. Any other joint
+    replaces the white space between them.
 
-    Writes a line {"id", "loglikelihood", "tokens", "bytes", "is_greedy"} for each item, in their order, the last four
-    being lists over options. A prompt that had to lose its left end also has "cut_tokens". An item that cannot be
-    scored, since an option has no tokens or leaves the prompt no room, has a line {"id", "error"}. The output appears
-    whole or not at all.
+    For each item, in order, a line {"id", "loglikelihood", "tokens", "bytes", "is_greedy"} is written; the last four
+    are lists over the options. If a prompt had to lose its left end, the line also has "cut_tokens". If an item cannot
+    be scored because an option has no tokens or leaves no room for the prompt, its line is {"id", "error"}. The output
+    appears whole or not at all.
 
     Args:
       items_path: see `read_items`.
-      output_path: JSON lines to write.
-      scorer: the scoring engine.
+      output_path: the JSON lines to write.
+      scorer: the scorer.
       tokenizer: the model's vocabulary.
-      joint: what stands between prompt and option, "joined", "eos", "newline" or "space" (`flan_jax.protocol`).
+      joint: what stands between prompt and option: "joined", "eos", "newline" or "space" (`flan_jax.protocol`).
       progress: called with (options done, options in all).
       warn: called with a line if prompts were cut.
 
@@ -108,7 +109,8 @@ def score_items(
       How many items there are, and how many of them have an error.
 
     Raises:
-      FlanError: bad input, found before scoring starts; scores that are not finite; an output that cannot be written.
+      FlanError: bad input, found before scoring starts; scores that are not finite; or an output that cannot be
+        written.
     """
     items = read_items(items_path)
     output = ready(user_path(output_path, "the output"), [items_path])
@@ -146,7 +148,7 @@ def score_items(
 
 
 def _apart(item: Item, joint: str) -> tuple[str, tuple[str, ...]]:
-    """Prompt and options without the white space that the joint takes the place of."""
+    """Prompt and options without the white space between them, which the joint replaces."""
     if joint == JOINED:
         return item.prompt, item.options
     return item.prompt.rstrip(), tuple(option.lstrip() for option in item.options)

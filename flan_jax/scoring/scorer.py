@@ -1,12 +1,11 @@
-"""Log-likelihoods of answer options, every prompt computed once.
+"""Log-likelihoods of answer options; every prompt is computed once.
 
-A prompt and its options are one tree (see `trees`): options attend to the prompt and to themselves, with positions that
-continue from the prompt. Trees are packed into rows of a few lengths, and the LM head runs only at the slots that
-predict an option's token, so that each shape is compiled once and nothing is computed twice. Trees that have the same
-prefix, such as exemplars, share its keys and values, which are computed once for all of them. An encoder-decoder
-encodes every prompt once; see `encoder_packing`.
+A prompt and its options are one tree (see `trees`). Options attend to the prompt and to themselves, and their positions
+continue from the prompt. Trees are packed into rows of a few lengths, so each shape is compiled once. The LM head runs
+only at slots that predict a token of an option. Trees with the same prefix, such as exemplars, share its keys and
+values, which are computed once. An encoder-decoder encodes every prompt once; see `encoder_packing`.
 
-In a pod every process packs the same rows, computes those of its own devices, and gets the scores of all.
+In a pod, every process packs the same rows, computes those of its own devices, and gets all scores.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from flan_jax.models import Cache, Model
 from flan_jax.scoring import encoder_packing, tree_packing
 from flan_jax.scoring.trees import Tree
 
-VERSION = 1  # raised when the same weights and trees come to give other numbers: no older prediction is used then
+VERSION = 1  # raised when the same weights and trees come to give other numbers; older predictions are then not used
 
-# A prefix is filled up to one of these, and a row up to one of those.
+# A prefix is padded to one of the first lengths, and a row to one of the second.
 PREFIX_LENGTHS = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1536, 2048)
 ROW_LENGTHS = (256, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048, 3072, 4096)
-_CPU_BLOCK = 64  # queries a block of the attention
-# Of a chunk of logits, on one device: its bytes and its predictions, at most. More only costs memory, and leaves the
-# last chunk of a batch emptier; less would read the head's weights too often.
+_CPU_BLOCK = 64  # queries in a block of the attention
+# Most bytes and most predictions of a chunk of logits on one device. Larger chunks cost memory, and leave the last
+# chunk of a batch emptier. Smaller ones would read the head's weights too often.
 _CHUNK_ON_CPU = (64 * 2**20, 128)
 _CHUNK = (512 * 2**20, 1024)
 _SUM_WIDTH = 512
-_IN_FLIGHT = 2  # batches that are computed while the host prepares the next
-_TRIED_ALONE = 8  # prompts, where none has finite scores: if none of these has, the model gives none
+_IN_FLIGHT = 2  # batches in computation while the host prepares the next one
+_TRIED_ALONE = 8  # if no prompt has finite scores, so many are tried alone; if all of these fail, the model is at fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +48,10 @@ class OptionScores:
     """Scores of the K options of one prompt, in their order.
 
     Attributes:
-      loglikelihood: sums of log-probabilities over the scored tokens, natural logarithm.
-      tokens: how many tokens these are.
-      num_bytes: length of each option's text in UTF-8.
-      is_greedy: whether no other token was likelier, at each of them.
+      loglikelihood: for each option, the sum of log-probabilities over its scored tokens (natural logarithm).
+      tokens: the number of scored tokens of each option.
+      num_bytes: the length of each option's text in UTF-8.
+      is_greedy: whether each scored token of the option was the likeliest one.
     """
 
     loglikelihood: tuple[float, ...]
@@ -62,22 +61,22 @@ class OptionScores:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all log-likelihoods are numbers that can be compared."""
+        """Whether no log-likelihood is NaN or infinite."""
         return all(map(math.isfinite, self.loglikelihood))
 
 
 @dataclasses.dataclass
 class Work:
-    """What a scorer did so far.
+    """What a scorer has done so far.
 
     Attributes:
       batches: forward passes.
       slots: slots of their rows.
       tokens: slots that held a token.
-      predictions: places where the LM head was wanted.
-      head_rows: places where it was computed.
-      compile_seconds: spent compiling programs.
-      host_seconds: spent packing trees and writing arrays.
+      predictions: slots at which the LM head was needed.
+      head_rows: slots at which it was computed.
+      compile_seconds: seconds spent compiling programs.
+      host_seconds: seconds spent packing trees and writing arrays.
     """
 
     batches: int = 0
@@ -90,7 +89,7 @@ class Work:
 
     @property
     def fill(self) -> float:
-        """Tokens a slot."""
+        """The share of slots that held a token."""
         return self.tokens / max(self.slots, 1)
 
 
@@ -101,7 +100,7 @@ class Scorer:
       model: the model.
       params: its parameters; or, for `lower` and `with_params`, their shapes with shardings (`jax.ShapeDtypeStruct`).
       mesh: where rows and parameters are laid out; None takes one device.
-      row_lengths: lengths of the rows; the longest limits a prompt with its longest option.
+      row_lengths: lengths of the rows in slots. The longest limits a prompt with its longest option.
       tokens_per_batch: slots of a forward pass on each shard of the rows; None chooses by platform.
 
     Attributes:
@@ -121,7 +120,8 @@ class Scorer:
         on_cpu = self._mesh.devices.flat[0].platform == "cpu"
         c = model.config
         if on_cpu and self._mesh.size == 1 and c.attention == "xla" and c.positions == "rope":
-            # A tree is short beside its row. On several devices, the loop over rows would have each compute all.
+            # A tree is short compared with its row. On several devices, the loop over rows would make each device
+            # compute all.
             how = c.computed(attention="segments", attention_block=_CPU_BLOCK)
             model = dataclasses.replace(model, config=how)
         self._model = model
@@ -130,7 +130,8 @@ class Scorer:
         self._params = params if abstract else jax.device_put(params, shardings)
         self._shards = partitioning.rows_per_shard_of(self._mesh)
         self._lengths = tuple(sorted(set(row_lengths)))
-        if tokens_per_batch is None:  # large enough for fast matrix products: more only leaves the last batch emptier
+        # Large enough for fast matrix products; more would only leave the last batch emptier.
+        if tokens_per_batch is None:
             tokens_per_batch = 512 if on_cpu else 32_768
         self._rows = {n: max(tokens_per_batch // n, 1) * self._shards for n in self._lengths}
         num_bytes, most = _CHUNK_ON_CPU if on_cpu else _CHUNK
@@ -140,13 +141,13 @@ class Scorer:
 
     @property
     def params(self) -> Any:
-        """The model's parameters, as they are laid out."""
+        """The model's parameters as they are laid out."""
         return self._params
 
     def with_params(self, params: Any) -> Scorer:
-        """A scorer with other parameters of the same model, laid out on the same mesh; both share what is compiled.
+        """A scorer with other parameters of the same model, on the same mesh. Both share their compiled programs.
 
-        Parameters that are laid out so already are not copied.
+        Parameters that already lie there are not copied.
         """
         other = copy.copy(self)
         other._params = jax.device_put(params, jax.tree.map(lambda x: x.sharding, self._params))
@@ -159,12 +160,12 @@ class Scorer:
 
     @property
     def max_length(self) -> int:
-        """Longest prompt with its longest option, in tokens; a shared prefix has room of its own."""
+        """Most tokens of a prompt with its longest option. A shared prefix has room of its own."""
         return self._lengths[-1]
 
     @property
     def compile_count(self) -> int:
-        """Programs compiled so far; at most one for each row length, and the same for each length of a prefix."""
+        """The number of programs compiled so far: at most one for each row length, and for each length of a prefix."""
         return len(self._compiled)
 
     def score(
@@ -177,10 +178,10 @@ class Scorer:
           progress: called with (options done, options in all) after each batch.
 
         Returns:
-          N scores in the order of the trees. They do not depend on what else is scored, up to rounding.
+          N scores in the order of the trees. Up to rounding, they do not depend on what else is scored.
 
         Raises:
-          FlanError: a tree is longer than the longest row, or a prefix than the longest of those.
+          FlanError: a tree is longer than the longest row, or a prefix is longer than the longest prefix length.
           NotFiniteError: a score is NaN or infinite; the error has the scores of the other trees.
         """
         found = self._where_finite(list(trees), progress)
@@ -197,10 +198,11 @@ class Scorer:
     def _where_finite(
         self, trees: list[Tree], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> list[OptionScores | None]:
-        """The scores, with None in the place of those that are NaN or infinite.
+        """The scores, with None in place of those that are NaN or infinite.
 
-        What is not finite spreads to the trees of the same row. So these are scored again, each in a row of its own;
-        where nothing is finite, only as long as that makes a difference to some of them.
+        A number that is not finite spreads to the other trees of its row. So those trees are scored again, each in a
+        row of its own. If no tree at all is finite, only a few are tried, and the others only if one of these gives
+        finite scores.
         """
         found = self._scored(trees, progress)
         bad = [number for number, scores in enumerate(found) if not scores.is_finite]
@@ -282,18 +284,18 @@ class Scorer:
         ]
 
     def _cost_per_slot(self, length: int) -> float:
-        """Of a forward pass, relative to a row without attention."""
+        """The cost of a slot in a forward pass, relative to a row without attention."""
         c = self._model.config
         if c.attention == "segments":
             return 1.0  # a tree's attention costs the same in any row
         width = c.num_heads * c.head_dim
         matmuls = 2 * c.embed_dim * (2 * width + 2 * c.num_kv_heads * c.head_dim + 3 * c.mlp_dim)
-        keys = (length + min(c.attention_block, length)) / 2  # that a query is compared with, masked or not
-        # Scores and softmax move much memory for each FLOP: weighed three times.
+        keys = (length + min(c.attention_block, length)) / 2  # keys that a query is compared with, masked or not
+        # Scores and softmax move much memory for each FLOP, so they weigh three times.
         return 1 + 3 * 4 * keys * width / matmuls
 
     def _prefilled(self, prefix: tuple[int, ...]) -> Cache | None:
-        """The keys and values of a prefix, one row, on every device; None where it is empty."""
+        """The keys and values of a prefix, one row, on every device; None if the prefix is empty."""
         if not prefix:
             return None
         length = next(n for n in PREFIX_LENGTHS if n >= len(prefix))
@@ -324,7 +326,7 @@ class Scorer:
         cache: Cache | None,
         of_encoder: dict[str, np.ndarray],
     ) -> tuple[tree_packing.TreeBatch, jax.Array]:
-        """Starts a forward pass; the result arrives later."""
+        """Starts a forward pass and returns before it is done."""
         began = time.perf_counter()
         shapes = tree_packing.shapes(self._rows[rows[0].length], length, self._shards, self._chunk)
         batch = tree_packing.assemble(rows, trees, first_option, shapes)
@@ -349,14 +351,17 @@ class Scorer:
         before = arrays["encoder_tokens"].shape[1] if "encoder_tokens" in arrays else 0
         key = (length, before if cache is None else cache.keys.shape[2])
         if key not in self._compiled:
-            # Compiled ahead of the call: such a program refuses other shapes instead of compiling again.
+            # Compiled ahead: such a program refuses other shapes, and never compiles again by itself.
             began = time.perf_counter()
             self._compiled[key] = self._lowered(arrays, cache).compile()
             self.work.compile_seconds += time.perf_counter() - began
         return self._compiled[key]
 
     def lower(self, length: int) -> jax.stages.Lowered:
-        """A decoder's pass over rows of one of the row lengths, to be compiled: (params, batch, None, chunks)."""
+        """Lowers a decoder's forward pass over rows of one length, for compilation.
+
+        Its arguments: (params, batch, None, chunks).
+        """
         shapes = tree_packing.shapes(self._rows[length], length, self._shards, self._chunk)
         return self._lowered({name: jax.ShapeDtypeStruct(shape, np.int32) for name, shape in shapes.items()}, None)
 
@@ -373,7 +378,7 @@ class Scorer:
         return forward.lower(self._params, shapes, cache, np.int32(0))
 
     def _forward(self, params: Any, batch: dict[str, jax.Array], cache: Cache | None, chunks: jax.Array) -> jax.Array:
-        """Log-probabilities, and whether they are the highest, [2, S, P, FAN_OUT]; computes `chunks` chunks of P."""
+        """Log-probabilities, and 1 where they are the highest, as [2, S, P, FAN_OUT]; computes `chunks` chunks of P."""
         with partitioning.layout(self._mesh):
             hidden_BxLxD = self._hidden(params, batch, cache)
         predictors_SxP, targets_SxPxF = batch["predictors"], batch["targets"]
@@ -401,10 +406,10 @@ class Scorer:
 
 
 def _log_probabilities(logits_SxCxV: jax.Array, targets_SxCxF: jax.Array) -> jax.Array:
-    """[2, S, C, F]: log-probabilities of the targets, and 1 where no token is likelier."""
+    """Log-probabilities of the targets, and 1 where no token is likelier, as [2, S, C, F]."""
     vocab = logits_SxCxV.shape[-1]
     width = next(w for w in range(min(_SUM_WIDTH, vocab), 0, -1) if vocab % w == 0)
-    # Sums of short sums: a single running float32 sum over a large vocabulary is off by up to 1e-3.
+    # Sums of short sums: one running float32 sum over a large vocabulary is off by up to 1e-3.
     logits_SxCxNxW = logits_SxCxV.reshape(*logits_SxCxV.shape[:-1], vocab // width, width)
     highest_SxC = logits_SxCxNxW.max(-2).max(-1)
     exps = jnp.exp(logits_SxCxNxW - highest_SxC[..., None, None])

@@ -1,7 +1,8 @@
-"""Trees on disk, one file for what is scored together: what was tokenized once needs no tokenizer again.
+"""Keeps trees in files, so that they are tokenized only once. A file holds what is scored together.
 
-A file is a digest of the rest, a line of JSON that says what it is of, then JSON, compressed, then the trees as int32.
-It appears whole or not at all: a file that was cut, changed or made for something else is never taken.
+A file begins with a digest of the rest. Then come a line of JSON that says what the file belongs to, compressed JSON,
+and the trees as int32. A file appears whole or not at all. A file that was cut, changed or made for something else is
+never used.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 from flan_jax.files import whole_file
 from flan_jax.scoring.trees import Tree
 
-VERSION = 1  # of the form
-_LEVEL = 1  # of the compression: it takes less time than writing what it saves
+VERSION = 1  # version of this file format
+_LEVEL = 1  # the compression then takes less time than writing what it saves
 
 _INTEGER = np.dtype("<i4")
 
@@ -31,11 +32,11 @@ Trees = Any  # a tree, a list of these, or a dict of these by name
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-      plain: anything that JSON takes.
-      trees: trees, in lists and dicts.
+      plain: anything that JSON can hold.
+      trees: a tree, or trees in lists and dicts.
     """
 
     plain: Any
@@ -46,12 +47,12 @@ def write(path: Path, key: Mapping[str, Any], stored: Stored) -> None:
     """Writes a file, whole or not at all.
 
     Args:
-      path: where.
-      key: what the content depends on, as JSON takes it.
+      path: the file.
+      key: what the content depends on, as values that JSON can hold.
       stored: the content.
 
     Raises:
-      FlanError: it cannot be written; what was there is as it was.
+      FlanError: it cannot be written; an earlier file is then unchanged.
     """
     distinct: dict[Tree, int] = {}
     structure = _numbered(stored.trees, distinct)
@@ -65,7 +66,7 @@ def write(path: Path, key: Mapping[str, Any], stored: Stored) -> None:
 
 
 def read(path: Path, key: Mapping[str, Any]) -> Stored | None:
-    """What a file holds; None where it is of something else, of another version, or not as it was written.
+    """Reads a file; None if it belongs to another key, has another version, or was damaged.
 
     Raises:
       OSError: it cannot be read.
@@ -100,7 +101,11 @@ def _placed(structure: Any, trees: list[Tree]) -> Trees:
 
 
 def _integers(trees: Mapping[Tree, int]) -> np.ndarray:
-    """Prefixes, each once and after its length; then every tree: its prefix, cut tokens, lengths, bytes and tokens."""
+    """Writes trees as integers.
+
+    First come the distinct prefixes, each after its length. Then come, for every tree, the number of its prefix, cut
+    tokens, lengths, bytes and tokens.
+    """
     prefixes = {prefix: number for number, prefix in enumerate(dict.fromkeys(tree.prefix for tree in trees))}
     found = array.array("i", [len(prefixes)])
     for prefix in prefixes:

@@ -1,4 +1,4 @@
-"""Trees into rows of a few lengths, and rows into arrays of fixed shape."""
+"""Packs trees into rows of a few lengths, and writes rows into arrays of fixed shapes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 
 from flan_jax.scoring.trees import Tree
 
-_TRUNK_SHARE = 16  # a repeated trunk takes at most one of so many slots, if rows are long enough
-FAN_OUT = 4  # tokens that one prediction is read at; the end of a trunk predicts the first token of every option
+_TRUNK_SHARE = 16  # if rows are long enough, a repeated trunk takes at most one of so many slots
+FAN_OUT = 4  # tokens that are read at one prediction; the end of a trunk predicts the first token of every option
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A tree, or so many of its branches as a row takes.
+    """A tree, or as many of its branches as fit in a row.
 
     Attributes:
-      tree: number of the tree.
-      branches: numbers of its branches.
-      size: slots that it takes.
+      tree: the tree's number.
+      branches: the numbers of its branches.
+      size: slots that it needs.
     """
 
     tree: int
@@ -40,15 +40,15 @@ class Row:
 
 
 def pieces_of(number: int, tree: Tree, lengths: Sequence[int]) -> list[Piece]:
-    """Cuts a tree that exceeds a row into pieces that repeat its trunk.
+    """Cuts a tree that is longer than a row into pieces, each with the whole trunk.
 
-    A branch's last token is predicted and never read, so it takes no slot.
+    A branch's last token is predicted but never read, so it needs no slot.
 
     Args:
       number: the tree's number.
       tree: the tree.
-      lengths: the row lengths, ascending. A piece fits the first length in which a repeated trunk is a small part:
-        longer rows cost more attention.
+      lengths: the row lengths, ascending. Pieces are cut for the first length in which a repeated trunk is a small
+        part, because longer rows cost more attention.
     """
     depth = len(tree.trunk)
     wanted = max(tree.longest, _TRUNK_SHARE * depth)
@@ -58,7 +58,7 @@ def pieces_of(number: int, tree: Tree, lengths: Sequence[int]) -> list[Piece]:
     slots = 0
 
     def size(count: int, slots: int) -> int:
-        # First tokens are predicted at the trunk's end, FAN_OUT at a time; rows have no more predictions than slots.
+        # The trunk's end predicts the first tokens, FAN_OUT at a time. A row has no more predictions than slots.
         return max(depth, -(-count // FAN_OUT)) + slots
 
     for k, branch in enumerate(tree.branches):
@@ -71,11 +71,11 @@ def pieces_of(number: int, tree: Tree, lengths: Sequence[int]) -> list[Piece]:
 
 
 def pack(pieces: Sequence[Piece], lengths: Sequence[int]) -> list[Row]:
-    """Best-fit-decreasing: the largest piece first, into the fullest row that takes it, else into a new one.
+    """Packs by best-fit decreasing: the largest piece first, into the fullest row with room, or else into a new row.
 
     Args:
-      pieces: what to pack; the result depends on sizes and order alone.
-      lengths: the row lengths, ascending; a new row has the first that suffices.
+      pieces: the pieces. The result depends only on their sizes and order.
+      lengths: the row lengths, ascending. A new row has the first that is long enough.
     """
     rows: list[Row] = []
     by_free: list[tuple[int, int]] = []  # (free slots, number of the row), ascending
@@ -100,16 +100,17 @@ def cheapest_packing(
     rows_per_batch: Mapping[int, int],
     cost_per_slot: Callable[[int], float],
 ) -> list[Row]:
-    """Packs with each of the lengths as the shortest allowed, and keeps the cheapest, with or without shortened rows.
+    """Tries each row length as the shortest allowed one, and keeps the cheapest packing.
 
-    Longer rows leave fewer slots empty, but their attention costs more, and the last batch is padded with empty rows.
-    A packed row may fit a shorter length, which saves slots where it does not add a batch of few rows.
+    Longer rows leave fewer slots empty, but their attention costs more, and the last batch is padded with empty rows. A
+    packed row may fit a shorter length. That saves slots, unless it adds a batch of few rows; so shortened rows are
+    tried too.
 
     Args:
-      pieces: what to pack.
+      pieces: the pieces.
       lengths: the row lengths, ascending.
       rows_per_batch: rows of a batch, by row length.
-      cost_per_slot: relative cost of a slot in rows of a length.
+      cost_per_slot: the relative cost of a slot in rows of a given length.
     """
 
     def cost(rows: list[Row]) -> float:
@@ -122,7 +123,7 @@ def cheapest_packing(
 
 
 def shortened(rows: Sequence[Row], lengths: Sequence[int]) -> list[Row]:
-    """The same rows, each in the first of the lengths, ascending, that holds it."""
+    """The same rows, each with the shortest of the lengths (ascending) that holds it."""
     used = [row.length - row.free for row in rows]
     fitting = [lengths[bisect.bisect_left(lengths, size)] for size in used]
     return [Row(length, length - size, row.pieces) for row, length, size in zip(rows, fitting, used, strict=True)]
@@ -130,14 +131,14 @@ def shortened(rows: Sequence[Row], lengths: Sequence[int]) -> list[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class TreeBatch:
-    """Arrays of one forward pass: B rows of L slots on S shards, P predictions a shard.
+    """The arrays of one forward pass: B rows of L slots on S shards, with P predictions for each shard.
 
     Attributes:
-      arrays: tokens, positions, segments, branches [B, L]; predictors [S, P], slots among the shard's rows whose hidden
-        state predicts; targets [S, P, FAN_OUT], the tokens predicted there, -1 for none.
-      predictions: how many of the P are used, on the fullest shard.
+      arrays: tokens, positions, segments and branches, each [B, L]; predictors [S, P], the slots among the shard's rows
+        whose hidden state predicts; targets [S, P, FAN_OUT], the tokens that are predicted there, -1 for none.
+      predictions: how many of the P are used on the fullest shard.
       index: flat places in [S, P, FAN_OUT] that hold a score.
-      option: for each of these, the number of its option over all trees.
+      option: for each of these, the number of its option among all trees.
     """
 
     arrays: dict[str, np.ndarray]
@@ -147,8 +148,8 @@ class TreeBatch:
 
 
 def shapes(num_rows: int, length: int, shards: int, chunk: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of `TreeBatch.arrays`; P is rounded up to whole chunks."""
-    # `pieces_of` sees to it that there are no more predictions than slots.
+    """The shapes of `TreeBatch.arrays`. P is rounded up to whole chunks."""
+    # `pieces_of` makes sure that there are no more predictions than slots.
     places = -(-num_rows // shards * length // chunk) * chunk
     rows = {name: (num_rows, length) for name in ("tokens", "positions", "segments", "branches")}
     return rows | {"predictors": (shards, places), "targets": (shards, places, FAN_OUT)}
@@ -163,7 +164,7 @@ def assemble(
     """Writes rows into arrays.
 
     Args:
-      rows: at most B rows of the length of `array_shapes`.
+      rows: at most B rows with the length of `array_shapes`.
       trees: all trees.
       first_option: for each tree, the number of its first option.
       array_shapes: see `shapes`.
@@ -174,8 +175,8 @@ def assemble(
     shards, places, _ = array_shapes["targets"]
     rows_per_shard = num_rows // shards
     used = [0] * shards
-    # Lists, written at once at the end: an array takes as long for one number as for a hundred.
-    taken: list[int] = []  # flat places in [S, P] that predict, and the slots at which they do
+    # Lists that are written at once at the end. An array takes as long for one number as for a hundred.
+    taken: list[int] = []  # flat places in [S, P] that predict; their slots are in `slots`
     slots_of: list[int] = []
     index: list[int] = []
     targets: list[int] = []

@@ -1,14 +1,14 @@
 """A prompt and its answer options as one tree of tokens.
 
-The trunk is what all options share; each option is a branch. The four joints (`flan_jax.protocol`):
+The trunk is what all options share; each option is a branch. There are four joints (`flan_jax.protocol`):
 
-- "joined": context and option are tokenized together and split after as many tokens as the context alone has, as
-  lm-evaluation-harness does; white space at the end of the prompt belongs to the option.
-- "newline": the same, with a line break at the end of the prompt that belongs to the context: it is neither scored nor
-  counted, and tokenizers see the option in its place at the start of a line.
+- "joined": context and option are tokenized together, and split after as many tokens as the context alone has, as in
+  lm-evaluation-harness. White space at the end of the prompt belongs to the option.
+- "newline": the same, with a line break at the end of the prompt. It belongs to the context, so it is neither scored
+  nor counted, and tokenizers see the option where it stands, at the start of a line.
 - "space": the same, with a space between them that belongs to the option, as in GPT-3's prompts.
-- "eos": as in tuning (paper, section 2.4), [BOS] prompt EOS option EOS, prompt and option tokenized apart. The last EOS
-  is scored too: it says that the answer ends here, without which "it is" would always beat "it is not".
+- "eos": as in tuning (paper, section 2.4), [BOS] prompt EOS option EOS; prompt and option are tokenized separately. The
+  last EOS is scored too, because it says that the answer ends. Without it, "it is" would always beat "it is not".
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from flan_jax.protocol import EOS, JOINED, NEWLINE, SPACE
 
 
 class UnscorableError(FlanError):
-    """A prompt whose options cannot be scored: one has no tokens, or all together they leave the prompt no room."""
+    """The options of a prompt cannot be scored: one has no tokens, or they leave no room for the prompt."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """Tokens of a prompt and its K options.
+    """The tokens of a prompt and its K options.
 
     Attributes:
-      trunk: what all options start from; its last token predicts the first of every branch.
-      branches: K branches.
-      unscored: for each branch, how many of its first tokens carry no score. They are the prompt's, where a token that
-        spans prompt and option makes the prompt's own tokens depend on the option.
+      trunk: the tokens that all options start from. Its last token predicts the first token of every branch.
+      branches: the tokens of the K branches.
+      unscored: for each branch, how many of its first tokens carry no score. They belong to the prompt: a token that
+        spans prompt and option can make the prompt's own tokens depend on the option.
       num_bytes: for each option, the length of its text in UTF-8.
       cut_tokens: how many tokens the prompt lost at its left end.
-      prefix: what stands in front of the trunk and is computed once for all trees that have the same.
+      prefix: tokens in front of the trunk. They are computed once for all trees with the same prefix.
     """
 
     trunk: tuple[int, ...]
@@ -59,12 +59,12 @@ class Tree:
 
     @property
     def longest(self) -> int:
-        """Tokens of the prompt with its longest option, without the prefix."""
+        """The number of tokens of the prompt with its longest option, without the prefix."""
         return len(self.trunk) + max(map(len, self.branches), default=0)
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """Scored tokens of each option."""
+        """The number of scored tokens of each option."""
         return tuple(len(b) - u for b, u in zip(self.branches, self.unscored, strict=True))
 
 
@@ -77,7 +77,7 @@ def build_tree(
     max_length: int | None = None,
     score_eos: bool = True,
 ) -> Tree:
-    """The tree of one prompt; see `build_trees`."""
+    """Makes the tree of one prompt; see `build_trees`."""
     return build_trees(tokenizer, [prompt], [options], joint=joint, max_length=max_length, score_eos=score_eos)[0]
 
 
@@ -90,11 +90,11 @@ def build_trees(
     max_length: int | None = None,
     score_eos: bool = True,
 ) -> list[Tree]:
-    """The trees of many prompts, tokenized in one call; see `try_trees`.
+    """Makes the trees of many prompts, tokenized in one call; see `try_trees`.
 
     Raises:
-      UnscorableError: an option without tokens, or options that alone exceed `max_length`.
-      FlanError: no such joint.
+      UnscorableError: an option has no tokens, or options alone are longer than `max_length`.
+      FlanError: an unknown joint.
     """
     found = try_trees(tokenizer, prompts, options, joint=joint, max_length=max_length, score_eos=score_eos)
     for one in found:
@@ -112,19 +112,19 @@ def try_trees(
     max_length: int | None = None,
     score_eos: bool = True,
 ) -> list[Tree | UnscorableError]:
-    """The trees of many prompts, tokenized in one call; in the place of one that cannot be, why.
+    """Makes the trees of many prompts, tokenized in one call. For a prompt that cannot be scored, it returns the error.
 
     Args:
       tokenizer: the model's vocabulary.
       prompts: N prompts.
-      options: the options of each.
-      joint: "joined", "newline", "space" or "eos"; see the module.
-      max_length: longest prompt with its longest option, in tokens; longer prompts lose their left end, and the tree
-        says how much (`cut_tokens`). None: no limit.
-      score_eos: with "eos", end each option with an EOS that is scored.
+      options: the options of each prompt.
+      joint: "joined", "newline", "space" or "eos"; the module explains them.
+      max_length: most tokens of a prompt with its longest option; None sets no limit. Longer prompts lose their left
+        end, and `cut_tokens` says how much.
+      score_eos: with "eos", whether each option ends with an EOS that is scored.
 
     Raises:
-      FlanError: no such joint.
+      FlanError: an unknown joint.
     """
     if joint not in (JOINED, NEWLINE, SPACE, EOS):
         raise FlanError(f"joint is {joint!r}; it can be 'eos', 'newline', 'space' or 'joined'.")
@@ -153,13 +153,14 @@ def try_trees(
 
 
 def share_prefix(trees: Sequence[Tree], at_least: int = 32) -> list[Tree]:
-    """The same trees with what all trunks start with as their prefix; a token or more of each trunk stays.
+    """The same trees, with the common start of all trunks as their prefix. At least one token of each trunk stays.
 
-    Prompts are tokenized whole before, so that scores are those of the trees as they were.
+    Prompts were tokenized as a whole before, so the scores are those of the original trees.
 
     Args:
-      trees: without prefixes.
-      at_least: tokens that are worth a prefix; where less is common, the trees are left as they are.
+      trees: trees without prefixes.
+      at_least: the least number of tokens that is worth a prefix. If less is common, the trees are returned as they
+        are.
     """
     if len(trees) < 2:
         return list(trees)
@@ -177,7 +178,7 @@ def _no_tokens(option: str) -> UnscorableError:
 def _separated(
     tokenizer: Tokenizer, prompt: list[int], tails: list[list[int]], options: Sequence[str], score_eos: bool
 ) -> tuple[Tree, int]:
-    """[BOS] prompt EOS | option [EOS]; returns the tree and how many of its first tokens must stay."""
+    """[BOS] prompt EOS | option [EOS]. Returns the tree and how many of its first tokens must stay."""
     start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     end = [tokenizer.eos_id] if score_eos else []
     for option, tail in zip(options, tails, strict=True):
@@ -190,7 +191,10 @@ def _separated(
 def _joined(
     tokenizer: Tokenizer, context: list[int], wholes: list[list[int]], options: Sequence[str]
 ) -> tuple[Tree, int]:
-    """[BOS] common tokens | the rest of the context, option."""
+    """[BOS] common tokens | the rest of the context, option.
+
+    Returns the tree and how many of its first tokens must stay.
+    """
     for option, whole in zip(options, wholes, strict=True):
         if not whole or not option or whole == context:  # a tokenizer may drop white space
             raise _no_tokens(option)
@@ -200,12 +204,13 @@ def _joined(
     branches = tuple(tuple(whole[len(trunk) :]) for whole in wholes)
     start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     if not start and not trunk and 0 in unscored:
-        start = [tokenizer.eos_id]  # something must predict the first token; EOS precedes a document in pretraining
+        # Something must predict the first token; in pretraining, EOS stands before a document.
+        start = [tokenizer.eos_id]
     return Tree((*start, *trunk), branches, unscored, _bytes(options)), len(start)
 
 
 def _common_prefix(sequences: Sequence[list[int]]) -> list[int]:
-    first, last = min(sequences), max(sequences)  # in order: what these two share, all share
+    first, last = min(sequences), max(sequences)  # what the first and last of them in order share, all share
     return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
@@ -214,7 +219,7 @@ def _bytes(options: Sequence[str]) -> tuple[int, ...]:
 
 
 def _fit(tree: Tree, fixed: int, max_length: int | None, prompt: str) -> Tree:
-    """Cuts the trunk from the left, behind its first `fixed` tokens; at least one of the rest stays."""
+    """Cuts the trunk after its first `fixed` tokens, from the left. At least one of the other tokens stays."""
     over = 0 if max_length is None else tree.longest - max_length
     if over <= 0:
         return tree

@@ -1,1 +1,1 @@
-"""The training loop and what it needs: loss, optimizers, state."""
+"""The training loop and what it needs: loss, optimizers, state and hooks."""

@@ -1,4 +1,4 @@
-"""What a user names by a text: "module:Name" or "module:Name(argument=value)", such as a hook or an optimizer."""
+"""Loads what a user names by text, such as a hook or an optimizer: "module:Name" or "module:Name(argument=value)"."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ FORM = "'module:Name' or 'module:Name(argument=value)'"
 
 
 def call(text: str) -> tuple[str, dict[str, Any]]:
-    """(name, arguments) of "name" or "name(argument=value)", with values as Python writes them.
+    """Splits "name" or "name(argument=value)" into the name and its arguments, with values as Python writes them.
 
     Raises:
-      ValueError: it is none.
+      ValueError: the text has another form.
+
+    Example:
+      >>> call("cosine(end=0.1)")
+      ('cosine', {'end': 0.1})
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
@@ -29,15 +33,19 @@ def call(text: str) -> tuple[str, dict[str, Any]]:
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError("cannot be read") from error
     if not isinstance(name, ast.Name) or None in arguments or (isinstance(node, ast.Call) and node.args):
-        raise ValueError("is no name, with or without arguments by name")
+        raise ValueError("is not a name, or a name with named arguments")
     return name.id, {str(key): value for key, value in arguments.items()}
 
 
 def parsed(text: str) -> tuple[str, str, dict[str, Any]]:
-    """(module, name, arguments) of a text.
+    """Splits a text into module, name and arguments.
 
     Raises:
-      ValueError: it is none.
+      ValueError: the text has another form.
+
+    Example:
+      >>> parsed("optax:adabelief(eps=1e-8)")
+      ('optax', 'adabelief', {'eps': 1e-08})
     """
     module, colon, rest = text.partition(":")
     if not colon or not all(part.isidentifier() for part in module.strip().split(".")):
@@ -51,17 +59,17 @@ def parsed(text: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def imported(start: str, module_name: str, name: str) -> Callable[..., Any]:
-    """What a module calls so; the module is found like any other, first in the working folder.
+    """Imports a class or function from a module. The module is looked for as usual, first in the working folder.
 
     Args:
-      start: of the line in an error: the macro and its text.
+      start: the start of an error message: the macro and its text.
       module_name: the module.
-      name: of a class or a function in it.
+      name: the name of a class or function in it.
 
     Raises:
-      FlanError: a module or name that is not there, or that cannot be called.
+      FlanError: the module or name does not exist, or cannot be called.
     """
-    if "" not in sys.path:  # as `python -m` has it; a command that was installed has it not
+    if "" not in sys.path:  # `python -m` has it in the path; an installed command does not
         sys.path.insert(0, "")
     try:
         with working_folder_kept(f"{start}: importing it"):
@@ -88,7 +96,7 @@ def imported(start: str, module_name: str, name: str) -> Callable[..., Any]:
 
 
 def made(start: str, maker: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """What a class or function gives for these arguments.
+    """Calls a class or function with the arguments.
 
     Raises:
       FlanError: it does not take them, or fails.
@@ -97,7 +105,7 @@ def made(start: str, maker: Callable[..., Any], arguments: Mapping[str, Any]) ->
         inspect.signature(maker).bind(**arguments)
     except TypeError as error:
         raise FlanError(f"{start}: it does not take these arguments ({error}).") from error
-    except ValueError:  # it does not say what it takes
+    except ValueError:  # it does not say which arguments it takes
         pass
     try:
         with working_folder_kept("making it"):
@@ -112,10 +120,12 @@ def made(start: str, maker: Callable[..., Any], arguments: Mapping[str, Any]) ->
 
 @contextlib.contextmanager
 def working_folder_kept(what: str) -> Iterator[None]:
-    """Around code of a user: MODEL_DIR and others may be relative to the working folder, which may not change.
+    """A block that runs a user's code.
+
+    It may not change the working folder, because MODEL_DIR and others may be relative.
 
     Raises:
-      FlanError: it has changed; it is put back, so that the run can end where it began.
+      FlanError: the folder has changed. It is changed back, so that the run can end properly.
     """
     before = _working_folder()
     yield
@@ -136,6 +146,6 @@ def _working_folder() -> str | None:
 
 
 def failed(what: str, error: BaseException) -> FlanError:
-    """The line of code of a user that raised; a script that is no module ends with sys.exit."""
+    """The error for a user's code that raised an exception. A script that is no module may call sys.exit."""
     reason = " ".join(str(error).split())[:200].rstrip(".")
     return FlanError(f"{what} failed ({type(error).__name__}{f': {reason}' if reason else ''}); mend it.")

@@ -1,4 +1,4 @@
-"""Two runs compared: what makes them different runs, and what may differ from one start to the next."""
+"""Compares two runs: what makes them different runs, and what may differ between two starts of one run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flan_jax.training.described import flat
 from flan_jax.training.run import Run
 from flan_jax.values import shown
 
-_COMPOSITION = "composition."  # before the name of a part, where runs are compared
+_COMPOSITION = "composition."  # before the name of a part in comparisons
 
-# What may differ from one start to the next, by name or by the beginning of one. Another way to compute the same
-# numbers is among them, up to rounding, as another mesh is; another dtype is not.
+# What may differ between two starts, by name or by the first part of one. Another way to compute the same numbers (up
+# to rounding) may differ, such as the mesh; another dtype may not.
 MAY_CHANGE = ("train_steps", "mesh", "hosts", "hooks", "code", "changes", "format")
 MAY_CHANGE += tuple(f"program.computation.{name}" for name in COMPUTATION if name != "dtype")
 
-# What a user calls it, where that is something else.
+# What a user calls a field, if it is called otherwise.
 _NAMES = {
     "mixture": "MIXTURE_OR_TASK_NAME",
     **{f"recipe.{key}": key.upper() for key in kinds.BY_KEY},
@@ -49,12 +49,12 @@ _NAMES = {
 
 
 def differences(old: Run, new: Run) -> list[tuple[str, Any, Any]]:
-    """What makes the two different runs: (name, old value, new value), by the names that a user gives."""
+    """What makes the runs different runs: (name, old value, new value), with the names that a user knows."""
     return [(_called(name), *pair) for name, pair in _compared(old, new).items() if not _may_change(name)]
 
 
 def changed(old: Run, new: Run) -> list[tuple[str, Any, Any]]:
-    """What differs and may; as `differences`."""
+    """What differs and is allowed to; in the form of `differences`."""
     return [(_called(name), *pair) for name, pair in _compared(old, new).items() if _may_change(name)]
 
 
@@ -63,7 +63,7 @@ def _may_change(name: str) -> bool:
 
 
 def _called(name: str) -> str:
-    """A field's name as a user knows it."""
+    """The name of a field as a user knows it."""
     for known in sorted(_NAMES, key=len, reverse=True):
         if name == known or name.startswith(f"{known}."):
             return _NAMES[known] + name[len(known) :]
@@ -71,9 +71,9 @@ def _called(name: str) -> str:
 
 
 def _compared(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two runs differ, by dotted name; a part is one field.
+    """The fields in which two runs differ, by dotted name; a part counts as one field.
 
-    Two recipes for the same parts are the same.
+    Two recipes that give the same parts are the same.
     """
     before, after = _fields(old), _fields(new)
     names = dict.fromkeys([*before, *after])
@@ -85,7 +85,7 @@ def _compared(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
         found["order of datasets"] = tuple(orders)
     if not any(name == "mixture" or name.startswith(_COMPOSITION) for name in found):
         found = {name: pair for name, pair in found.items() if not name.startswith("recipe.")}
-    elif any(name.startswith("recipe.") for name in found):  # which says why parts are drawn otherwise
+    elif any(name.startswith("recipe.") for name in found):  # a recipe explains why parts are drawn differently
         data = [{part_of(one): (one["examples"], one["digest"]) for one in run.datasets} for run in (old, new)]
         same = {f"{_COMPOSITION}{part}" for part, one in data[0].items() if data[1].get(part) == one}
         found = {name: pair for name, pair in found.items() if name not in same}
@@ -93,12 +93,15 @@ def _compared(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
 
 
 def part_of(entry: Mapping[str, Any]) -> str:
-    """The part of an entry of `Run.datasets`, by its name."""
+    """The part that an entry of `Run.datasets` is about."""
     return entry.get("part", entry["dataset"])
 
 
 def drawn(entry: Mapping[str, Any]) -> str:
-    """How a part is drawn and weighted, for comparing: of `Run.datasets`, or of a composition's members."""
+    """How a part is drawn and weighted, as a text to compare.
+
+    Takes entries of `Run.datasets` or of a composition's members.
+    """
     weight, joint = entry.get("loss_weight", 1.0), entry.get("joint", EOS)
     said = f"{entry['examples']} examples at rate {entry['rate']}"
     return said + (f", loss weight {weight}" if weight != 1 else "") + (f", joint {joint}" if joint != EOS else "")
@@ -113,7 +116,10 @@ def _fields(run: Run) -> dict[str, Any]:
 
 
 def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether both start from the same parameters, by content, wherever they lie; two seeds differ as seeds."""
+    """Whether both start from the same parameters, wherever these are stored.
+
+    Random parameters differ if their seeds differ.
+    """
     if "random" in old and "random" in new:
         return True
     names = ("manifest", "step", "optimizer_state", "map")

@@ -1,4 +1,4 @@
-"""What a run's gin file configures, by the names that it uses; importing this makes them known to gin."""
+"""What a run's gin file can configure. Importing this module makes the names known to gin."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def optimizer(name: str | optimizers.Optimizer = "adafactor") -> optimizers.Opti
     """An optimizer by name, with the arguments that gin binds to it.
 
     Args:
-      name: one of `optimizers.OWN`, or "module:function" for any other; either with arguments in brackets, which count
-        more than gin's. An optimizer that is made already is given back.
+      name: one of `optimizers.OWN`, or "module:function" for any other. Arguments in brackets override gin's. An
+        optimizer object is returned as it is.
 
     Raises:
       FlanError: an unknown name, an argument that it does not take, or no optimizer.

@@ -1,4 +1,4 @@
-"""Whether a start may go on with what is in MODEL_DIR: by run.json, or by the manifest of an earlier version."""
+"""Decides whether a start may continue what is in MODEL_DIR, by run.json or by the manifest of an earlier version."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from flan_jax.training.comparing import changed, differences, drawn, part_of
 from flan_jax.training.run import FILE, Run
 from flan_jax.values import shown
 
-_SHOWN = 6  # differences in a message
+_SHOWN = 6  # differences that a message lists
 
 
 def continued(folder: AnyPath, run: Run, saved: Run | None, step: int | None) -> tuple[Run, list[str]]:
-    """The record of a start, compared with what is there.
+    """Compares a start with the run in MODEL_DIR, and returns the run's new record.
 
     Args:
       folder: MODEL_DIR.
       run: what is to be trained.
-      saved: what run.json has; None where there is none.
-      step: of the checkpoint that it goes on from; None where there is none.
+      saved: the run in run.json; None if there is none.
+      step: the step of the checkpoint to continue from; None if there is none.
 
     Returns:
-      The run with what changed since the first start, and lines that say so.
+      The run with all changes since its first start, and lines that report them.
 
     Raises:
-      FlanError: it is another run; the line has the names and both values.
+      FlanError: it is another run; the message has the names and both values.
     """
     if saved is None and step is None:
         return run, []
@@ -77,10 +77,10 @@ def _value(value: Any) -> str:
 
 
 def _unlike_manifest(manifest: Manifest, run: Run, folder: AnyPath) -> list[tuple[str, Any, Any]]:
-    """In what a run differs from the last one that a manifest tells of, as far as it does.
+    """What differs between a run and the last tuning in a manifest, as far as the manifest records it.
 
     Raises:
-      FlanError: it tells of none.
+      FlanError: the manifest records no tuning.
     """
     last = manifest.history[-1] if manifest.history else {}
     if "tuned on" not in last:

@@ -1,11 +1,11 @@
-"""The LM head and the cross entropy at targets, chunk by chunk, and their gradient in the same pass.
+"""The LM head and the cross entropy at targets, in chunks, with their gradient in the same pass.
 
-The head runs over the T target slots of a row instead of all its slots, and of these over the ones that carry weight:
-they are moved to the front, and chunks without any are left out. With a vocabulary of 262,144 the head is otherwise the
-dearest part of a small model.
+The head does not run over all slots of a row, but over its T target slots, and only over those that carry weight: they
+are moved to the front, and empty chunks are skipped. With a vocabulary of 262,144, the head would otherwise be the most
+expensive part of a small model.
 
-The gradient of the sum of weight x objective is known but for a factor as soon as a chunk's logits are there. So it is
-computed with them, and logits are formed once and never kept.
+As soon as a chunk's logits are there, the gradient of the sum of weight x objective is known up to a factor. So it is
+computed at once, and logits are computed only once and never kept.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from flan_jax import partitioning
 from flan_jax.models import Model
 
-SLOTS = 256  # a chunk has at least so many on each device that has rows, whatever `DecoderConfig.head_chunk` says
+SLOTS = 256  # the least size of a chunk on each device with rows, whatever `DecoderConfig.head_chunk` says
 
 
 class Targets(NamedTuple):
     """What a model makes of the targets of some rows; zero where they have no weight. Only `total` has a gradient.
 
     Attributes:
-      total: what is minimised: the sum of weight x objective, float32 scalar.
+      total: what is minimised, the sum of weight x objective; float32 scalar.
       loss_BxT: negative log-likelihoods in nats, float32.
-      correct_BxT: 1 where no other id is likelier, else 0, float32.
-      minimised_BxT: the objective of each target, which is its loss where that is the cross entropy.
+      correct_BxT: 1 if no other id is likelier, else 0, float32.
+      minimised_BxT: the objective of each target; the same as its loss if the objective is the cross entropy.
     """
 
     total: jax.Array
@@ -41,7 +41,7 @@ class Targets(NamedTuple):
 
 
 class _How(NamedTuple):
-    """What is known when a program is made; see `loss.Objective` for the last two."""
+    """Settings that are fixed when a program is compiled. `loss.Objective` explains the last two."""
 
     model: Model
     chunk: int
@@ -58,14 +58,14 @@ def token_cross_entropy(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> Targets:
-    """The head and the loss at the targets that carry weight.
+    """Computes the head and the loss at the targets that carry weight.
 
     Args:
-      model: gives `logits`.
+      model: the model, for its `logits`.
       params: its parameters.
-      hidden_BxTxD: hidden states that predict.
-      targets_BxT: ids.
-      weights_BxT: what each counts; it has no gradient.
+      hidden_BxTxD: the hidden states that predict.
+      targets_BxT: the target ids.
+      weights_BxT: the weight of each target; it has no gradient.
       label_smoothing: see `loss.Objective`.
       z_loss: see `loss.Objective`.
     """
@@ -74,7 +74,7 @@ def token_cross_entropy(
     shards = shards if num_rows % shards == 0 else 1
     rows = num_rows // shards
 
-    def by_shard(x: jax.Array) -> jax.Array:  # a device's rows as one
+    def by_shard(x: jax.Array) -> jax.Array:  # joins the rows of a device
         x = x.reshape(shards, rows * num_slots, *x.shape[2:])
         return x if shards == 1 else partitioning.constrain(x, ("batch", *[None] * (x.ndim - 1)))
 
@@ -86,7 +86,7 @@ def token_cross_entropy(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _weighted(how: _How, head: Any, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """See `Targets`; `arrays` are hidden states, targets and weights [S, N, ...] of S shards of rows."""
+    """See `Targets`. The arrays are hidden states, targets and weights, [S, N, ...] for S shards of rows."""
     return _in_chunks(how, (False, False), head, *arrays)[0]
 
 
@@ -116,15 +116,15 @@ def _in_chunks(
     targets_SxN: jax.Array,
     weights_SxN: jax.Array,
 ) -> tuple[tuple[jax.Array, ...], tuple[Any, Any]]:
-    """(total, loss, correct, minimised [S, N]), and the total's gradients by head and hidden states, None if unwanted.
+    """(total, loss, correct, minimised [S, N]), and the total's gradients by head and hidden states.
 
     Args:
       how: the model, the chunk and the objective.
-      wanted: whether the gradients by head and by hidden states are.
+      wanted: whether the gradients by head and by hidden states are needed; a gradient that is not needed is None.
       head: parameters of the head.
       hidden_SxNxD: hidden states.
-      targets_SxN: ids.
-      weights_SxN: what they weigh.
+      targets_SxN: the target ids.
+      weights_SxN: their weights.
     """
     num_slots, chunk = targets_SxN.shape[1], how.chunk
     if chunk == num_slots:
@@ -158,14 +158,14 @@ def _in_chunks(
             sums = taken(number, sums)
     elif partitioning.row_shards() == 1:
         sums = jax.lax.fori_loop(0, -(-most_live // chunk), taken, sums)
-    else:  # of a fixed number of steps, which a compiler's account of the program can count
+    else:  # a fixed number of steps, so that tools which count a compiled program's work can count them
 
         def step(number: Any, sums: tuple) -> tuple:
             return jax.lax.cond(number * chunk < most_live, functools.partial(taken, number), lambda x: x, sums)
 
         sums = jax.lax.fori_loop(0, chunks, step, sums)
     (total, *of_slots), (d_head, d_hidden) = sums
-    back_SxN = jnp.argsort(order_SxN, axis=1)  # where each slot went
+    back_SxN = jnp.argsort(order_SxN, axis=1)  # the new place of each slot
     return (
         (total, *(_at(x, back_SxN) for x in of_slots)),
         (d_head, None if d_hidden is None else _at(d_hidden, back_SxN)),
@@ -173,7 +173,7 @@ def _in_chunks(
 
 
 def _at(x_SxNx: jax.Array, places_SxM: jax.Array) -> jax.Array:
-    """What stands at these places of each shard's slots."""
+    """The values at these places of each shard's slots."""
     places = places_SxM if x_SxNx.ndim == 2 else places_SxM[..., None]
     return jnp.take_along_axis(x_SxNx, places, axis=1, mode="clip")
 
@@ -181,7 +181,7 @@ def _at(x_SxNx: jax.Array, places_SxM: jax.Array) -> jax.Array:
 def _chunk(
     how: _How, wanted: tuple[bool, bool], head: Any, hidden: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> tuple[tuple[jax.Array, ...], tuple[Any, Any]]:
-    """As `_in_chunks`, of slots whose logits are formed at once."""
+    """The same as `_in_chunks`, for slots whose logits are computed at once."""
 
     def logits_of(*operands: Any) -> jax.Array:
         both = iter(operands)
@@ -190,7 +190,7 @@ def _chunk(
     operands = [x for x, is_wanted in zip((head, hidden), wanted, strict=True) if is_wanted]
     logits, pulled = jax.vjp(logits_of, *operands) if operands else (logits_of(), None)
     logits_SxNxV = logits.astype(jnp.float32)
-    # A sum instead of a look-up: each shard of the vocabulary then adds its own.
+    # A sum, not a look-up, so that each shard of the vocabulary adds its own part.
     is_target = jax.lax.broadcasted_iota(jnp.int32, logits_SxNxV.shape, 2) == targets[..., None]
     picked = jnp.sum(jnp.where(is_target, logits_SxNxV, 0.0), axis=-1)
     log_z = jax.nn.logsumexp(logits_SxNxV, axis=-1)
@@ -215,12 +215,16 @@ def _chunk(
 
 
 def _smoothed(logits: jax.Array, picked: jax.Array, log_z: jax.Array, smoothing: float) -> jax.Array:
-    """Cross entropy [...] against targets of 1 - smoothing, the rest shared by the other ids, less their entropy."""
+    """Cross entropy [...] with smoothed targets, minus their entropy.
+
+    The target has probability 1 - smoothing; the other ids share the rest.
+    """
     if not smoothing:
         return log_z - picked
     others = logits.shape[-1] - 1
     of_others = math.log(smoothing) - math.log(others)
     entropy = -((1 - smoothing) * math.log1p(-smoothing) + smoothing * of_others)
-    of_all = jnp.sum(logits - log_z[..., None], axis=-1)  # log-probabilities: their sum loses less than that of logits
+    # Log-probabilities, because their sum is more exact than that of logits.
+    of_all = jnp.sum(logits - log_z[..., None], axis=-1)
     of_target = picked - log_z
     return -(1 - smoothing) * of_target - smoothing / others * (of_all - of_target) - entropy

@@ -1,7 +1,7 @@
-"""What a made object is, in words and numbers that stay the same from one start of the program to the next.
+"""Describes an object in words and numbers that are the same in every start of the program.
 
-An optimizer is functions within functions. Two starts make two of them, and whether they are the same one can only be
-said from what those functions were made of.
+An optimizer is made of functions inside functions. Two starts make two such objects. Whether they are the same
+optimizer can only be seen from what the functions were made of.
 """
 
 from __future__ import annotations
@@ -18,24 +18,29 @@ from typing import Any
 import jax
 import numpy as np
 
-DESCRIPTION = "description"  # an attribute in which an object says itself what it is
-_LIBRARIES = ("flan_jax", "jax", "optax", "chex", "numpy")  # their functions are what their names say
+DESCRIPTION = "description"  # an attribute in which an object describes itself
+_LIBRARIES = ("flan_jax", "jax", "optax", "chex", "numpy")  # their functions are known by their names
 _DEEPEST = 40
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
 def describe(value: Any) -> Any:
-    """A description of dicts, lists, texts and numbers, without anything that changes with the process.
+    """Describes a value by dicts, lists, texts and numbers, without anything that changes from process to process.
 
-    Numbers, texts and arrays are described by their value, functions by their name and by what they close over, and a
-    function of the user's own also by the constants and names in it; other objects by their class and attributes.
-    What the object says of itself (its attribute `description`) comes before all that.
+    If an object has an attribute `description`, that is its description. Otherwise numbers, texts and arrays are
+    described by their value, functions by their name and by the values they close over (a user's own function also by
+    the constants and names in its code), and other objects by their class and attributes.
     """
     return _described(value, ())
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The leaves of a tree of dicts and lists by their dotted names."""
+    """The leaves of a tree of dicts and lists, by their dotted names.
+
+    Example:
+      >>> flat({"a": {"b": 1}, "c": 2})
+      {'a.b': 1, 'c': 2}
+    """
     parts: Iterable[tuple[Any, Any]]
     if isinstance(value, Mapping) and value:
         parts = value.items()
@@ -97,7 +102,7 @@ def _of_function(function: types.FunctionType, inner: Any) -> Any:
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:
             found[name] = inner(cell.cell_contents)
-        except ValueError:  # nothing is in it yet
+        except ValueError:  # the variable has no value yet
             found[name] = "nothing"
     given = {f"default {i}": inner(one) for i, one in enumerate(function.__defaults__ or ())}
     given |= {f"default {name}": inner(one) for name, one in sorted((function.__kwdefaults__ or {}).items())}
@@ -110,7 +115,7 @@ def _of_function(function: types.FunctionType, inner: Any) -> Any:
 
 
 def _constants(code: types.CodeType) -> list[str]:
-    """The numbers and texts in a function, and in those within it."""
+    """The numbers and texts in a function's code and in the functions inside it."""
     found = []
     for one in code.co_consts[1 if isinstance(code.co_consts[:1] and code.co_consts[0], str) else 0 :]:
         if isinstance(one, types.CodeType):

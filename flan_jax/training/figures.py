@@ -1,4 +1,4 @@
-"""A step's figures: from the sums that its devices have computed to means and rates."""
+"""Turns the sums that devices compute in a step into figures: means and rates."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy as np
 from flan_jax import chips, models, parts
 from flan_jax.models import costs, work
 
-# Figures of the machine, not of what is computed: another start or another process has others.
+# Figures about the machine, not the computation: they differ between starts and processes.
 OF_MACHINE = ("seconds", "tokens_per_second", "input_wait", "flops_per_second", "mfu", "memory_peak_bytes")
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What is known of a step's rows.
+    """What is known about the rows of a step.
 
     Attributes:
-      waited: seconds for which the host waited for them; the devices may have been at work meanwhile.
-      flops: what the model's definition asks for on them, of the whole step; recomputation does not count.
+      waited: seconds that the host waited for them; the devices may have worked meanwhile.
+      flops: operations that the model's definition needs for all rows of the step; recomputation does not count.
     """
 
     waited: float
@@ -38,35 +38,37 @@ class Rows:
         waited: float,
         trained: costs.Shares | None = None,
     ) -> Rows:
-        """Of the rows of this process.
+        """Describes the rows of this process.
 
         Args:
           config: the model.
-          batch: its rows.
-          share: that they are of all rows of the step; the others are taken to be like them.
+          batch: the rows.
+          share: their share of all rows of the step. The other rows are assumed to be like them.
           waited: seconds.
-          trained: which share of the weights is; None where all are.
+          trained: the share of the weights that is trained; None for all.
         """
         return cls(waited, costs.products(config, work.of_batch(batch)).step_flops(trained) / share)
 
 
 class Machine:
-    """The devices that a run's steps are computed on."""
+    """The devices that compute a run's steps."""
 
     def __init__(self, mesh: jax.sharding.Mesh, dtype: str) -> None:
-        """Args.
+        """Looks up the devices' peak.
 
-        mesh: the devices.
-        dtype: in which the model is computed; a share of the published peak is one of bfloat16 alone.
+        Args:
+          mesh: the devices.
+          dtype: the dtype of the computation; the published peak is for bfloat16 only.
         """
         peak = chips.peak_flops(mesh.devices.flat[0].device_kind) if dtype == "bfloat16" else None
         self._peak = None if peak is None else peak * mesh.size
         self._here = mesh.local_devices
 
     def figures(self, flops: float | None, seconds: float) -> dict[str, float]:
-        """`flops_per_second` of all devices together, `mfu` where their peak is known, and `memory_peak_bytes`.
+        """`flops_per_second` of all devices together, `mfu` if their peak is known, and `memory_peak_bytes`.
 
-        The last is the most that a device of this process has held so far; not every platform says it.
+        `memory_peak_bytes` is the most memory that a device of this process has used so far. Not every platform reports
+        it.
         """
         found: dict[str, float] = {}
         if flops is not None:
@@ -80,17 +82,19 @@ class Machine:
 
 
 class Figures:
-    """Fetches steps' sums and turns them into figures; the seconds of a step run from one fetch to the next.
+    """Fetches the sums of steps and turns them into figures.
 
-    Where the devices waited for hooks in between, from `resumes` on.
+    The seconds of a step are counted from one fetch to the next. If the devices waited for hooks in between, they are
+    counted from the call of `resumes`.
     """
 
     def __init__(self, names: Sequence[str], num_slots: int, machine: Machine | None = None) -> None:
-        """Args.
+        """Starts counting.
 
-        names: of the parts, as `dataset_loss` numbers them.
-        num_slots: slots of a step's rows.
-        machine: what the steps run on; None leaves out what would be said of it.
+        Args:
+          names: the names of the parts, as `dataset_loss` numbers them.
+          num_slots: the number of slots in a step's rows.
+          machine: the devices; None leaves out the figures about them.
         """
         self._names, self._num_slots, self._machine = tuple(names), num_slots, machine
         self._began = time.perf_counter()
@@ -98,14 +102,14 @@ class Figures:
     def fetched(
         self, sums: Mapping[str, Any], rows: Rows | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-        """Waits for a step.
+        """Waits for a step and returns its figures.
 
         Args:
-          sums: what `make_train_step`'s step returns, on the devices.
-          rows: what is known of its rows.
+          sums: what the step of `make_train_step` returns, on the devices.
+          rows: what is known about its rows.
 
         Returns:
-          Its figures, and what hooks have measured, by hook and name.
+          The step's figures, and what hooks have measured, by hook and name.
         """
         host = jax.device_get(dict(sums))
         now = time.perf_counter()
@@ -118,11 +122,11 @@ class Figures:
         return figures, host.get("measured", {})
 
     def resumes(self) -> None:
-        """The devices have waited, and go on."""
+        """Says that the devices waited and now go on."""
         self._began = time.perf_counter()
 
     def _of(self, sums: Mapping[str, np.ndarray], seconds: float) -> dict[str, Any]:
-        """Means over target tokens by their weights, rates per second."""
+        """Means over target tokens by their weights, and rates per second."""
         weight = float(sums["weight"]) or 1.0
         by_part = list(zip(self._names, sums["dataset_loss"], sums["dataset_weight"], strict=True))
         has_styles = any(parts.dataset_of(name) != name for name in self._names)
@@ -145,7 +149,7 @@ class Figures:
 
 
 def _means(by_part: Sequence[tuple[str, Any, Any]], group: Callable[[str], str]) -> dict[str, float]:
-    """Means by what a part belongs to, from (part, sum of losses, sum of weights); without weight there is none."""
+    """Means by group, from (part, sum of losses, sum of weights). A group without weight is left out."""
     sums: dict[str, list[float]] = {}
     for name, total, count in by_part:
         pair = sums.setdefault(group(name), [0.0, 0.0])

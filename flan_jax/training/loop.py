@@ -1,4 +1,4 @@
-"""The training loop, top to bottom: resolve the run, restore its state, take steps with hooks."""
+"""The training loop from top to bottom: resolve the run, restore its state, take steps with hooks."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class RunResult:
     Attributes:
       step: steps taken in all.
       metrics: the last step's figures.
-      reason: why it ended before its last step; empty where it did not.
-      status: exit status of the program.
+      reason: why it ended before its last step; empty if it did not.
+      status: the program's exit status.
     """
 
     step: int
@@ -111,65 +111,66 @@ def train(
     no_step_seconds: float | None = 1800.0,
     config_text: str = "",
 ) -> RunResult:
-    """Tunes a model on a mixture; continues where an earlier run on `model_dir` stopped.
+    """Tunes a model on a mixture. Continues if an earlier run on `model_dir` has stopped.
 
-    In a pod every process calls this with the same arguments and a `model_dir` that all of them see. Each reads its own
-    rows and saves its own shards; process 0 writes the rest.
+    In a pod, every process calls this with the same arguments and a `model_dir` that all of them can access. Each
+    process reads its own rows and saves its own shards; process 0 writes the rest.
 
     Args:
-      model_dir: MODEL_DIR, where config, manifest, checkpoints and metrics go.
-      mixture: "flan", "flan_without_<cluster>" or another name of `catalog.mixture`, with or without a style at its
-        end (`flan_jax.styles`); or what else `parts.of` takes.
-      prepared_dir: what `flan_jax.prepare` wrote.
+      model_dir: MODEL_DIR, the folder for config, manifest, checkpoints and metrics.
+      mixture: "flan", "flan_without_<cluster>" or another name of `catalog.mixture`, with or without a style at its end
+        (`flan_jax.styles`); or anything else that `parts.of` takes.
+      prepared_dir: the folder that `flan_jax.prepare` wrote.
       train_steps: steps in all (paper: 30,000).
-      initial_checkpoint_path: a checkpoint folder to start from; its manifest is inherited. None starts from
-        random parameters of `model`.
-      initial_step: which of its steps; None takes the last.
-      initial_optimizer_state: take the optimizer's state too; the learning rate's schedule begins anew.
-      initial_map: where this model's parameters are in the checkpoint, by their patterns; None for a pattern starts
-        them at random. With a map the model is `model`; see `starting.Start`.
-      model: the shape, without an initial checkpoint, or with a map.
-      vocabulary: as `vocabularies.load` takes it, without an initial checkpoint.
-      batch_size: rows a step (paper: 8,192 tokens a batch).
-      feature_lengths: {"inputs": 1024, "targets": 256}: their sum is the row length, the second the target slots. Of an
-        encoder-decoder they are the lengths of its two rows.
-      computation: fields of `models.config.COMPUTATION` that differ from the model's own, for this run; "auto" as a
-        whole, or for a field, lets `models.automatic` choose.
-      random_seed: seeds the initial parameters and the stream.
-      optimizer: an optax transformation, or what makes one for a model (`optimizers.for_parameters`); default
-        Adafactor at 3e-5.
-      clip_norm: largest global norm of the gradient; None for no limit.
+      initial_checkpoint_path: a checkpoint folder to start from; its manifest is inherited. None starts from random
+        parameters of `model`.
+      initial_step: which step of it; None takes the last.
+      initial_optimizer_state: whether to take the optimizer's state too. The learning rate's schedule begins anew.
+      initial_map: says where in the checkpoint this model's parameters are, by patterns of their paths. A pattern with
+        None starts at random. With a map, the model is `model`; see `starting.Start`.
+      model: the shape of the model; needed without an initial checkpoint, or with a map.
+      vocabulary: see `vocabularies.load`; needed without an initial checkpoint.
+      batch_size: rows of a step (paper: 8,192 tokens a batch).
+      feature_lengths: {"inputs": 1024, "targets": 256}. Their sum is the length of a row; "targets" is the number of
+        target slots. An encoder-decoder has two rows with these lengths.
+      computation: fields of `models.config.COMPUTATION` that differ from the model's own, for this run. "auto", in
+        place of the dictionary or of a value, lets `models.automatic` choose.
+      random_seed: the seed of the initial parameters and the stream.
+      optimizer: an optax transformation, or a function that makes one for a model (`optimizers.for_parameters`); by
+        default Adafactor with learning rate 3e-5.
+      clip_norm: largest global norm of the gradient; None sets no limit.
       frozen: patterns of paths of parameters that are not trained; see `optimizers.patterns.matches`.
-      ema_decay: of the mean of the trained parameters over steps, which checkpoints then have too; None for none.
-      lora: {"rank": 8, "alpha": 16, "targets": ("self_attention",)}: adapters of these projections are trained, and
-        nothing else; checkpoints hold them alone. None for none; see `optimizers.Lora`.
-      prompt_length: slots of a soft prompt, which is then all that is trained and saved; None for none.
-      microbatches: gradient accumulation.
-      loss_averaging: "per_token" (the paper's), or "per_example": each example's targets together weigh 1.
-      loss_on_inputs: whether a decoder's inputs carry loss too. Then all slots of a row are target slots, and the LM
-        head runs over all of them; an encoder-decoder has no loss on its inputs.
-      z_loss: coefficient of T5X's z-loss.
-      label_smoothing: T5X's.
-      dropout_rate: of training alone, at T5X's places; see `flan_jax.models.dropout`.
-      mesh_shape: sizes of the axes data, fsdp and tensor; -1 takes what is left.
+      ema_decay: decay of the mean of the trained parameters over steps, which checkpoints then hold too; None for no
+        mean.
+      lora: for example {"rank": 8, "alpha": 16, "targets": ("self_attention",)}. Only adapters of these projections are
+        trained, and checkpoints hold only these. None for no adapters; see `optimizers.Lora`.
+      prompt_length: slots of a soft prompt, which is then all that is trained and saved; None for no prompt.
+      microbatches: the number of parts of a batch, for gradient accumulation.
+      loss_averaging: "per_token" as in the paper; with "per_example", the targets of an example together weigh 1.
+      loss_on_inputs: whether a decoder's inputs have a loss too. Then all slots of a row are target slots, and the LM
+        head runs over all of them. Not for an encoder-decoder.
+      z_loss: the coefficient of T5X's z-loss.
+      label_smoothing: as in T5X.
+      dropout_rate: the rate of dropout in training, at T5X's places; see `flan_jax.models.dropout`.
+      mesh_shape: sizes of the mesh axes data, fsdp and tensor; -1 takes the devices that are left.
       checkpoint_period: steps between checkpoints; the last step is always saved.
-      keep_checkpoints: how many of the last ones stay.
-      keep_every: those of all multiples of so many steps stay for good.
-      keep_best: {"figure": "loss", "best": "lowest", "count": 1}: so many stay whose steps have the best figure, which
-        is one of `metrics.jsonl`; "cluster_loss/nli" names one of several. None that an evaluation has of what is held
-        out; see `hooks.keeping_best`.
-      log_period: steps between printed lines where the output is no terminal.
-      hooks: what else happens at a step, by name or made; see `flan_jax.training.hooks`.
-      evaluation: a hook that evaluates, as `evaluation.during_training` makes it; None for none.
-      profile: the first and the last step of which a profile is written to MODEL_DIR/profile; None for none.
-      loss_spike: a step whose loss is so many deviations above the median of the steps before is written to
-        MODEL_DIR/spikes.jsonl with what was in its batch; see `hooks.spikes`. None for none.
-      wandb: {"project": ...}, with "entity", "group", "name" or "mode": figures go to Weights & Biases too.
-      on_damage: where the newest checkpoint is damaged, "stop", or "previous" to go on from the one before.
-      on_nan: where a loss, gradient or update is not finite, "stop", or how many batches of the run may be skipped.
-      grace_seconds: from SIGTERM to the end of the program, at most.
-      no_step_seconds: a run that waits longer for a step is ended; see `hooks.watchdog`. None waits for ever.
-      config_text: the run's gin configuration, kept as config.gin.
+      keep_checkpoints: how many of the last checkpoints stay.
+      keep_every: checkpoints at multiples of so many steps stay for good.
+      keep_best: for example {"figure": "loss", "best": "lowest", "count": 1}: how many checkpoints with the best figure
+        stay. The figure is one of `metrics.jsonl`; "cluster_loss/nli" names one of several. Figures of held-out data
+        are not allowed; see `hooks.keeping_best`.
+      log_period: steps between printed lines if the output is not a terminal.
+      hooks: what else happens at a step, as names or objects; see `flan_jax.training.hooks`.
+      evaluation: a hook that evaluates, from `evaluation.during_training`; None for none.
+      profile: the first and the last step to profile, in MODEL_DIR/profile; None for none.
+      loss_spike: a step whose loss is so many deviations above the median of the steps before is recorded in
+        MODEL_DIR/spikes.jsonl with its batch; see `hooks.spikes`. None for none.
+      wandb: {"project": ...}, and if wanted "entity", "group", "name" and "mode"; sends figures to Weights & Biases.
+      on_damage: if the newest checkpoint is damaged, "stop", or "previous" to continue from the one before.
+      on_nan: if a loss, gradient or update is not finite, "stop", or how many batches of the run may be skipped.
+      grace_seconds: the most seconds from SIGTERM to the end of the program.
+      no_step_seconds: a run that waits longer for a step is ended; see `hooks.watchdog`. None waits forever.
+      config_text: the run's gin configuration, which is kept as config.gin.
 
     Raises:
       FlanError: bad input, or a loss that is not finite.
@@ -180,7 +181,7 @@ def train(
     evaluations = loading.load([] if evaluation is None else [evaluation])
     place.check_shared(folder)
     with lock.held(folder, "training") as hold, notices.listening_if_nobody_does() as listener:
-        if listener is not None:  # a start on another host would wait for a sign of life
+        if listener is not None:  # a start on another host would wait for the lock to expire
             listener.at_the_end(hold.release)
         called = [
             *([Watchdog(no_step_seconds)] if no_step_seconds else []),
@@ -234,16 +235,16 @@ def _trained(
     on_damage: str,
     config_text: str,
 ) -> RunResult:
-    """Restores, takes the steps that are left, and calls the hooks; see `train`."""
+    """Restores the state, takes the remaining steps and calls the hooks; see `train`."""
     primary, program, mesh = distributed.is_primary(), run.program, given.mesh
 
     # -------------------------------------------------------------------------------- compare with what is there
-    if on_damage == choosing.PREVIOUS:  # another run is refused before a step of this one is moved aside
+    if on_damage == choosing.PREVIOUS:  # refuse another run before a step of this one is moved aside
         continued(folder, run, given.saved, distributed.decided(lambda: choosing.latest_step(folder)))
     start = choosing.choose_step(folder, on_damage)
     run, changes = continued(folder, run, given.saved, start)
     if start is not None and start >= run.train_steps:
-        if on_damage != choosing.PREVIOUS:  # which has read it
+        if on_damage != choosing.PREVIOUS:  # with PREVIOUS it was read above
             choosing.refuse_damaged(folder, start)
         if primary:
             print(
@@ -316,11 +317,11 @@ def _trained(
             state, sums = train_step(state, batch)
             step += 1
             running.append((step, sums, Rows.of(network.config, read, len(rows) / program.rows, waited, of_trained)))
-            # The devices compute a step while the host accounts for the last, unless they have to wait.
+            # The devices compute a step while hooks are told about the last one, unless the devices have to wait.
             while len(running) > (0 if called.pauses(step) else 1):
                 done, sums, of_rows = running.popleft()
                 called.after_step(done, *figures.fetched(sums, of_rows), None if running else state)
-                if not running:  # what hooks did meanwhile is no part of the next step
+                if not running:  # time that hooks took meanwhile is not part of the next step
                     figures.resumes()
     if context.stopped is not None and primary:
         print(f"stopped after step {step}: {context.stopped.reason}", flush=True)
@@ -336,16 +337,16 @@ def _state(
     run: Run,
     given: Materials,
 ) -> TrainState:
-    """The state to go on from, each leaf made on the devices that will hold it.
+    """The state to continue from. Each leaf is made on the devices that will hold it.
 
     Args:
       network: the model.
       tuning: what is trained, and how.
-      shardings: of the state.
+      shardings: the shardings of the state.
       model_dir: the run's own folder.
-      step: which of its checkpoints; None where it has none.
-      run: says which step of the checkpoint to start from, and the seed.
-      given: says where the parameters of step 0 are, and what else is taken from there.
+      step: the step of its checkpoint; None if there is none.
+      run: says which step of the initial checkpoint to start from, and the seed.
+      given: says where the parameters of step 0 are, and what else to take from there.
 
     Raises:
       FlanError: it cannot be read, or the parameters are not finite.
@@ -387,6 +388,6 @@ def _state(
         if checkpoint and taken.optimizer_state:
             of_state = jax.eval_shape(tx.init, network.abstract_params()), shardings.opt_state
             opt_state = starting.optimizer_state(checkpoint, run.start["step"], opt_state, *of_state)
-        if tuning.ema_decay is not None:  # a copy: the step is given the memory of both
+        if tuning.ema_decay is not None:  # a copy, because the step is given the memory of both
             ema = jax.tree.map(jnp.copy, trained_part(tuning, network)(params))
     return TrainState(jax.device_put(np.int32(step or 0), shardings.step), params, opt_state, ema)

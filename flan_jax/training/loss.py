@@ -1,7 +1,7 @@
-"""Cross entropy at the target positions only (paper, section 2.4: loss on target tokens).
+"""Cross entropy at the target positions (paper, section 2.4: loss on target tokens).
 
-What is logged as the loss is the cross entropy itself. Label smoothing and z-loss change what a step minimises, not
-what is logged, so runs with other knobs can be compared.
+The logged loss is always the cross entropy itself. Label smoothing and z-loss change what a step minimises, but not
+what is logged, so runs with other settings can be compared.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from flan_jax.models import DecoderConfig, Dropout, EncoderDecoder, Model
 from flan_jax.training.cross_entropy import token_cross_entropy
 from flan_jax.values import PER_TOKEN
 
-_OF_DROPOUT = 0x0D  # parts the seed of its masks from that of the parameters
+_OF_DROPOUT = 0x0D  # keeps the seed of dropout masks apart from that of the parameters
 
-NOTHING = float(np.finfo(np.float32).tiny)  # what a mean over targets without weight is divided by: it is 0
+NOTHING = float(np.finfo(np.float32).tiny)  # divisor of a mean over targets without any weight, which is then 0
 
 Metrics = dict[str, jax.Array]
 
@@ -32,14 +32,16 @@ class Objective:
     """What a step minimises: a weighted mean over the targets of all its rows.
 
     Attributes:
-      loss_averaging: what a target weighs, one of `values.LOSS_AVERAGES`; see `flan_jax.data.layouts`.
+      loss_averaging: the weight of a target, one of `values.LOSS_AVERAGES`; see `flan_jax.data.layouts`.
       loss_on_inputs: whether a decoder's inputs are targets too.
-      z_loss: coefficient of log(Z)^2, Z the denominator of the softmax; T5X has 1e-4. Logits then stay near 0.
-      label_smoothing: how much of a target's probability all other ids share, from 0 to below 1. T5X's form: less the
-        entropy of the smoothed target, so that a perfect prediction has a loss of 0.
-      dropout_rate: share of what is dropped at `flan_jax.models.dropout`'s places in training.
+      z_loss: the coefficient of log(Z)^2, where Z is the denominator of the softmax; T5X uses 1e-4. It keeps logits
+        near 0.
+      label_smoothing: the share of a target's probability that goes to all other ids, from 0 to below 1. As in T5X, the
+        entropy of the smoothed target is subtracted, so that a perfect prediction has loss 0.
+      dropout_rate: the share that is dropped in training, at the places of `flan_jax.models.dropout`.
 
-    Raises, when it is made: FlanError for a value that none of them can be.
+    Raises:
+      FlanError: when it is made, if a value is not allowed.
     """
 
     loss_averaging: str = PER_TOKEN
@@ -55,18 +57,18 @@ class Objective:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Objective:
-        """From those of `loop.train`'s arguments that are its fields; what is missing has its default."""
+        """Takes the fields from the arguments of `loop.train`. A missing argument has its default."""
         return cls(
             **{field.name: arguments[field.name] for field in dataclasses.fields(cls) if field.name in arguments}
         )
 
     @property
     def is_cross_entropy(self) -> bool:
-        """Whether it is the cross entropy that is logged, and nothing besides."""
+        """Whether it is the same as the logged cross entropy."""
         return not (self.z_loss or self.label_smoothing)
 
     def capacities(self, config: DecoderConfig, inputs: int, targets: int) -> tuple[int, int]:
-        """Slots and target slots of a row of a model; see `data.layouts.capacities`."""
+        """The number of slots and of target slots of a row; see `data.layouts.capacities`."""
         return capacities(inputs, targets, bool(config.num_encoder_layers), self.loss_on_inputs)
 
 
@@ -74,10 +76,10 @@ CROSS_ENTROPY = Objective()  # the paper's: the mean over all target tokens
 
 
 def row_keys(seed: int, step: jax.Array, num_rows: int) -> jax.Array:
-    """Keys [B] of dropout's masks, by (seed, step, number of the row in its step) alone.
+    """The keys [B] of dropout masks. They depend only on (seed, step, number of the row in its step).
 
-    So a run that goes on has the masks of one that was not stopped, and other microbatches, meshes and hosts do not
-    change them. Another packing or another BATCH_SIZE does: examples then lie in other rows and slots.
+    So a resumed run has the masks of a run that was not stopped, and microbatches, meshes and hosts do not change them.
+    Another packing or BATCH_SIZE does, because examples then lie in other rows and slots.
     """
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _OF_DROPOUT), step)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
@@ -93,15 +95,15 @@ def target_loss(
     """The summed loss of a batch of packed rows, and sums for the metrics.
 
     Args:
-      model: the decoder, or an encoder-decoder where the batch has an encoder's side.
+      model: the decoder; or an encoder-decoder, if the batch has an encoder's side.
       params: its parameters.
-      batch: the arrays of one of `flan_jax.data.layouts`; and, where a rate is dropped, `row_keys` [B].
-      num_datasets: how many datasets `dataset_ids` numbers.
+      batch: the arrays of a layout of `flan_jax.data.layouts`; with dropout, also `row_keys` [B].
+      num_datasets: the number of datasets in `dataset_ids`.
       objective: what is minimised.
 
     Returns:
-      What is minimised, as a sum over targets of weight x objective (nats, float32 scalar), and sums by name: `loss`
-      (weight x negative log-likelihood), `objective` where that is something else, `weight`, `tokens` (targets of any
+      What is minimised, the sum over targets of weight x objective (nats, float32 scalar); and sums by name: `loss`
+      (weight x negative log-likelihood), `objective` if it differs from the loss, `weight`, `tokens` (targets with any
       weight), `correct`, `dataset_loss` and `dataset_weight` [num_datasets], `slots_filled`.
     """
     dropout = Dropout(batch["row_keys"], objective.dropout_rate) if objective.dropout_rate else None
@@ -131,7 +133,7 @@ def target_loss(
 def target_hidden(
     model: Model | EncoderDecoder, params: Any, batch: Mapping[str, jax.Array], dropout: Dropout | None = None
 ) -> jax.Array:
-    """Hidden states [B, T, D] that predict the targets; see `target_loss`."""
+    """The hidden states [B, T, D] that predict the targets; see `target_loss`."""
     how: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
 
     def side(prefix: str) -> tuple[jax.Array, ...]:

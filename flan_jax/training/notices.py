@@ -1,11 +1,11 @@
-"""Notices to end: SIGTERM, SIGHUP and Ctrl-C, heard at once whatever the program is doing.
+"""Notices to end (SIGTERM, SIGHUP and Ctrl-C), heard at once whatever the program is doing.
 
-Python calls a signal's handler between two instructions of the main thread, and compiling or waiting for a device is
-one long instruction. So the system writes signals to a pipe, and a thread reads them.
+Python runs a signal handler between two instructions of the main thread. Compiling, or waiting for a device, is one
+long instruction. So the system writes signals to a pipe, and a thread reads them.
 
-Before a step of this start is done, nothing would be lost: the first notice ends the program. From then on it asks,
-and the hook `preemption` ends the run with a checkpoint. A second notice ends the program at once, and so does the end
-of the grace period.
+Until a step of this start is done, nothing can be lost, and the first notice ends the program. After that, the first
+notice only asks, and the hook `preemption` ends the run with a checkpoint. A second notice, or the end of the grace
+period, ends the program at once.
 """
 
 from __future__ import annotations
@@ -25,37 +25,38 @@ from typing import Any
 from flan_jax.errors import PREEMPTED, FlanError
 from flan_jax.lazy import lazy_imports
 
-with lazy_imports():  # a pod is joined before JAX is asked for anything
+with lazy_imports():  # a pod must be joined before JAX is asked for anything
     import jax
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-BROKEN_OFF = 128 + signal.SIGINT  # exit status after Ctrl-C, as shells have it
-_SAME = 1.0  # seconds: launchers pass on what a process has got already; what comes so soon is the same notice
-_LAST_CALLS = 2.0  # seconds for what is asked and called at the end
+BROKEN_OFF = 128 + signal.SIGINT  # exit status after Ctrl-C, as in shells
+# Seconds; launchers pass on signals that a process already has, so a repeat within this time is the same notice.
+_SAME = 1.0
+_LAST_CALLS = 2.0  # seconds for the last calls at the end
 
-# What JAX says where another process is gone.
+# What JAX says if another process is gone.
 _OTHERS = re.compile(r"[Gg]loo|[Cc]onnection (closed|reset)|UNAVAILABLE|[Cc]oordination|[Hh]eartbeat|Socket closed")
 
 _listener: Listener | None = None
 
 
 class Listener:
-    """Hears signals; see the module. One at a time, made in the main thread.
+    """Listens to signals; see the module. There is one at a time, made in the main thread.
 
     Attributes:
-      asked: the signal that asks the run to end, or None.
+      asked: the signal that asked the run to end, or None.
     """
 
     def __init__(self, signals: Sequence[signal.Signals]) -> None:
         self.asked: signal.Signals | None = None
-        self._was_told = False  # itself, and not by another process of the pod
+        self._was_told = False  # by a signal of its own, not by another process of the pod
         self._training = False
         self._grace = float("inf")
         self._last_saved: Callable[[], int | None] = lambda: None
         self._last_calls: list[Callable[[], Any]] = []
         self._asked_at, self._deadline = 0.0, float("inf")
         self._of_jax: Any = None
-        # What is ignored stays so: nohup ignores SIGHUP, a shell SIGINT for what it starts in the background.
+        # Ignored signals stay ignored: nohup ignores SIGHUP, and a shell ignores SIGINT for background jobs.
         self._before = {one: signal.getsignal(one) for one in signals if signal.getsignal(one) != signal.SIG_IGN}
         self._pipe = os.pipe()
         for end in self._pipe:
@@ -66,15 +67,17 @@ class Listener:
         self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
         self._thread.start()
         self._pid = os.getpid()
-        # Signals to a child that is forked are no notices to us; what comes just then waits until that is clear.
+        # A signal to a forked child is not for us. Signals that arrive meanwhile wait until this is clear.
         os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._forget)
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
-        """Inside a pod that has been joined: JAX then listens to SIGTERM alone, and is told from here.
+        """A block inside a joined pod.
+
+        There JAX itself listens to SIGTERM, and this object passes other signals on to it.
 
         Raises:
-          FlanError: another process of the pod is gone; where this one was told to end, it ends as it was told to.
+          FlanError: another process of the pod is gone. If this one was told to end, it ends as it was told.
         """
         if not jax.distributed.is_initialized():
             yield
@@ -93,7 +96,7 @@ class Listener:
     def _tell_jax(self) -> None:
         if signal.SIGTERM not in self._before:
             return
-        # Its handler is C's, which Python can neither see nor call; it tells all processes of the pod.
+        # Its handler is in C, where Python can neither see nor call it. It informs all processes of the pod.
         set_handler = ctypes.CDLL(None).signal
         set_handler.restype, set_handler.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
         address = set_handler(signal.SIGTERM, None)
@@ -102,27 +105,30 @@ class Listener:
             self._of_jax = ctypes.CFUNCTYPE(None, ctypes.c_int)(address)
 
     def train(self, grace: float, last_saved: Callable[[], int | None]) -> None:
-        """From now on there is something to save: the first notice asks.
+        """From now on there is something to save: the first notice only asks.
 
         Args:
-          grace: seconds from a notice to the end of the program; Ctrl-C is given all the time.
-          last_saved: the last step that is saved whole, or None.
+          grace: seconds from a notice to the end of the program; after Ctrl-C there is no limit.
+          last_saved: returns the last step that is completely saved, or None.
         """
         self._grace, self._last_saved, self._training = grace, last_saved, True
 
     def asks(self) -> None:
-        """Another process of the pod was told; the grace period of this one begins."""
+        """Another process of the pod was told to end; the grace period of this one begins."""
         if self.asked is None:
             self.asked, self._asked_at = signal.SIGTERM, time.monotonic()
             self._deadline = self._asked_at + self._grace
-            os.write(self._pipe[1], b"\0")  # so that the thread knows
+            os.write(self._pipe[1], b"\0")  # wakes the thread
 
     def at_the_end(self, call: Callable[[], Any]) -> None:
-        """Has something called where the program ends at once, for a short time; for example to give back a lock."""
+        """Registers a call for the case that the program ends at once, for example to release a lock.
+
+        It gets little time.
+        """
         self._last_calls.append(call)
 
     def close(self) -> None:
-        """Signals are handled as before."""
+        """Restores the usual handling of signals."""
         if os.getpid() != self._pid:
             return
         for one, handler in self._before.items():
@@ -170,7 +176,7 @@ class Listener:
         status = BROKEN_OFF if one == signal.SIGINT else PREEMPTED
         if not self._training:
             self._exit(f"{name}: stopped before a step was done; the same command begins there again.", status)
-        if self.asked is not None and not self._was_told:  # hosts of a pod are told one after another
+        if self.asked is not None and not self._was_told:  # the hosts of a pod get their notices one after another
             self._was_told, self._asked_at = True, time.monotonic()
         elif self.asked is None:
             self._was_told, self.asked, self._asked_at = True, one, time.monotonic()
@@ -186,7 +192,7 @@ class Listener:
 
     def _saved(self) -> str:
         found: list[int | None] = []
-        # In a thread, since a disk that hangs must not keep the program.
+        # In a thread, so that a disk that hangs does not stop the program from ending.
         look = threading.Thread(target=lambda: found.append(self._last_saved()), daemon=True)
         with contextlib.suppress(RuntimeError):
             look.start()
@@ -198,7 +204,7 @@ class Listener:
         return f"the last checkpoint is of step {step}, and the same command goes on from there"
 
     def _exit(self, line: str, status: int) -> None:
-        """Ends the program as it stands, as a kill would, which leaves nothing that a later start takes for whole."""
+        """Ends the program as a kill would. Nothing is left that a later start could take for complete."""
         _say(line)
         calls = threading.Thread(target=lambda: [call() for call in self._last_calls], daemon=True)
         calls.start()
@@ -207,21 +213,21 @@ class Listener:
 
 
 def _to_the_pipe(number: int, frame: Any) -> None:
-    """The system has written it there."""
+    """Does nothing: the system has already written the signal to the pipe."""
 
 
 def _say(line: str) -> None:
     cursor = b""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if sys.stderr.isatty():
-            cursor = b"\x1b[?25h\r\x1b[K"  # a progress bar hides it
+            cursor = b"\x1b[?25h\r\x1b[K"  # a progress bar hides the cursor
     with contextlib.suppress(OSError):
         os.write(2, cursor + f"flan_jax: {line}\n".encode())
 
 
 @contextlib.contextmanager
 def listening(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Listener]:
-    """Hears these signals inside; for the program, around joining a pod and training."""
+    """A block in which these signals are heard. Programs use it around joining a pod and training."""
     global _listener
     if _listener is not None:
         yield _listener
@@ -236,7 +242,7 @@ def listening(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Listener]
 
 @contextlib.contextmanager
 def listening_if_nobody_does() -> Iterator[Listener | None]:
-    """For training that Python calls: SIGTERM is heard unless the caller handles it; Ctrl-C stays as it is."""
+    """For training that Python code calls: SIGTERM is heard unless the caller handles it. Ctrl-C stays as it is."""
     main = threading.current_thread() is threading.main_thread()
     if _listener is not None or not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield _listener

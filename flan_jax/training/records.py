@@ -1,4 +1,4 @@
-"""What a run writes down before its first step: vocabulary, configuration, manifest and run.json."""
+"""What a run writes before its first step: vocabulary, configuration, manifest and run.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flan_jax.files import writable, write_atomic, written
 from flan_jax.training.resolving import Materials
 from flan_jax.training.run import Run
 
-_WIDTH = 120  # columns of the printed composition, where the output has fewer or none
+_WIDTH = 120  # columns of the printed composition, if the output has fewer or none
 
 
 def show(composition: Composition, draws: float, lines: Sequence[str]) -> None:
@@ -46,16 +46,18 @@ def write(
     step: int | None,
     config_text: str,
 ) -> None:
-    """Writes them; one process does. The configuration of the first start stays, a later one's lies beside it.
+    """Writes the files; one process does.
+
+    The configuration of the first start stays; those of later starts lie beside it.
 
     Args:
       folder: MODEL_DIR.
-      run: with what changed.
-      given: what resolving it has opened.
+      run: the run with its changes.
+      given: what resolving the run has opened.
       composition: what is trained on.
       stream: the rows.
-      step: of the checkpoint that it goes on from; None where there is none.
-      config_text: gin's configuration of this start.
+      step: the step of the checkpoint to continue from; None if there is none.
+      config_text: the gin configuration of this start.
 
     Raises:
       FlanError: they cannot be written.
@@ -76,7 +78,7 @@ def write(
 
 
 def earlier_drafts(given: Materials, stream: Stream, composition: Composition) -> list[str]:
-    """Lines that say where the tuning text, or that of the checkpoint before, is worded by an earlier draft."""
+    """Lines about text that was worded by an earlier draft of our templates, here or in the checkpoint before."""
     found = []
     if draft := drafts.said({"text": _text(given, stream, composition)}):
         found.append(f"this run tunes on {draft}: run python -m flan_jax.prepare again, and give another MODEL_DIR.")
@@ -87,7 +89,7 @@ def earlier_drafts(given: Materials, stream: Stream, composition: Composition) -
 
 
 def _text(given: Materials, stream: Stream, composition: Composition) -> list[dict[str, Any]]:
-    """What a manifest says of the text of each part."""
+    """What a manifest records about the text of each part."""
     vocabulary = {"vocabulary": given.tokenizer.fingerprint}
     both = zip(stream.text, composition.members, strict=True)
     return [one | {"style": member.style} | vocabulary for one, member in both]
@@ -120,8 +122,8 @@ def _manifest(
 
 
 def _before_this_run(manifest: Manifest, record: Mapping[str, Any]) -> Manifest:
-    """The manifest without the entry that a run stopped part-way has made."""
+    """The manifest without the entry of this run, which an earlier start has made."""
     last = manifest.history[-1] if manifest.history else {}
-    kept = [name for name in record if name not in ("steps", "composition")]  # which grow with the length of the run
+    kept = [name for name in record if name not in ("steps", "composition")]  # these grow with the length of the run
     same = all(last.get(name) == record[name] for name in kept)
     return dataclasses.replace(manifest, history=manifest.history[:-1]) if same else manifest

@@ -1,4 +1,4 @@
-"""A run's arguments, resolved and validated in one place, and what that has opened."""
+"""Resolves and checks the arguments of a run in one place, and keeps what was opened for that."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from flan_jax.training.starting import Start
 
 @dataclasses.dataclass(frozen=True)
 class Materials:
-    """What resolving a run has opened or was given, so that nobody opens it again.
+    """What resolving a run has opened or was given, so that nothing is opened twice.
 
     Attributes:
-      manifest: of the model before this run, or of MODEL_DIR where the run goes on.
+      manifest: the manifest of the model before this run; if the run continues, that of MODEL_DIR.
       tokenizer: the vocabulary.
       prepared: what the mixture consists of.
       mesh: the devices.
       tuning: what is trained, and how.
       saved: the run in MODEL_DIR, or None.
       checkpoint: where the parameters of step 0 are; None makes random ones.
-      chosen: a line that says how the model is computed, where that was chosen here.
-      base: the model that adapters change, where only these are trained.
-      taken: what else than parameters is taken from there, and which of them.
+      chosen: a line that says how the model is computed, if that was chosen automatically.
+      base: the model that adapters change, if only adapters are trained.
+      taken: what else to take from the checkpoint, and which parameters.
     """
 
     manifest: Manifest
@@ -60,10 +60,10 @@ def origin(
     vocabulary: str | None,
     random_seed: int = 0,
 ) -> tuple[Manifest, vocabularies.Tokenizer]:
-    """What a run starts from: the checkpoint's manifest, or that of a random model, and the vocabulary.
+    """What a run starts from: the manifest of a checkpoint or of a random model, and the vocabulary.
 
     Raises:
-      FlanError: neither a checkpoint nor a model is given, or they are not there.
+      FlanError: neither a checkpoint nor a model is given, or they do not exist.
     """
     if initial_checkpoint_path:
         manifest = Manifest.load(initial_checkpoint_path)
@@ -76,7 +76,7 @@ def origin(
 
 
 def _entry(member: Member, digest: str) -> dict[str, Any]:
-    """A part in `Run.datasets`."""
+    """The entry of a part in `Run.datasets`."""
     names = ("part", "dataset", "style", "examples", "rate", "loss_weight", "joint")
     return {name: getattr(member, name) for name in names} | {"digest": digest}
 
@@ -88,7 +88,7 @@ def _class_of(hook: Any) -> str:
 def share_of(
     mesh: Mapping[str, int], rows: int, lengths: Mapping[str, int] | None, microbatches: int
 ) -> automatic.Step:
-    """What a device has of a step, as `automatic.chosen` asks for it. Arguments as in `resolve`."""
+    """A device's share of a step, for `automatic.chosen`. The arguments are those of `resolve`."""
     lengths = {**LENGTHS, **(lengths or {})}
     return automatic.Step(
         rows / (mesh["data"] * mesh["fsdp"] * microbatches),
@@ -100,16 +100,16 @@ def share_of(
 
 
 def refuse_undivided(mesh: Mapping[str, int], rows: int, microbatches: int, names: Sequence[str]) -> None:
-    """Refuses rows that the devices do not share evenly: some would compute what others compute as well.
+    """Refuses rows that cannot be divided evenly among the devices, because some would repeat the work of others.
 
     Args:
-      mesh: how many devices each axis has.
-      rows: of a step.
-      microbatches: parts that they are computed in.
+      mesh: the number of devices on each axis.
+      rows: the rows of a step.
+      microbatches: the number of parts in which they are computed.
       names: what the user calls the three.
 
     Raises:
-      FlanError: rows are no multiple of data x fsdp x microbatches.
+      FlanError: the rows are no multiple of data x fsdp x microbatches.
     """
     shards = mesh["data"] * mesh["fsdp"]
     if rows % (shards * microbatches):
@@ -140,9 +140,9 @@ def resolve(
     hooks: Sequence[Any] = (),
     taken: Start = Start(),  # noqa: B008 - it cannot be changed
 ) -> tuple[Run, Materials]:
-    """Resolves and validates the arguments of `loop.train`, which says what they are; nothing is written.
+    """Resolves and checks the arguments of `loop.train`, which explains them. Nothing is written.
 
-    Of a run that goes on, model and vocabulary are those in `model_dir`: the initial checkpoint may be gone.
+    If a run continues, model and vocabulary come from `model_dir`, since the initial checkpoint may be gone.
 
     Raises:
       FlanError: bad input, or values that do not fit each other, the data or the devices.
@@ -173,7 +173,7 @@ def resolve(
     share = share_of(mesh.shape, batch_size, feature_lengths, microbatches)
     computation, chosen = automatic.chosen(config, computation, automatic.Device.of(mesh.devices.flat[0]), share)
     config, tuning = config.computed(**computation), optimizers.Tuning.of(optimizer)
-    # Before the optimizer is called: optax's schedules turn what they hold into floats.
+    # Before the optimizer is called, because optax's schedules turn their values into floats.
     program = Program.of(config, batch_size, feature_lengths, microbatches, tuning, objective)
     network = tuning.adapted(models.build(config))
     base = starting.base_of(initial_checkpoint_path, start, model_dir if begun else None) if tuning.keeps_base else None

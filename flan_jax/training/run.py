@@ -1,7 +1,7 @@
-"""The run: what a training is, kept as MODEL_DIR/run.json from step 0 on.
+"""The run: the record of a training, kept as MODEL_DIR/run.json from step 0 on.
 
-Every start compares itself with that file. What may change, such as the steps and the mesh, is in
-`comparing.MAY_CHANGE`; anything else would make it another run, and is refused by its name.
+Every start is compared with that file. `comparing.MAY_CHANGE` lists what may differ, such as the steps and the mesh.
+Any other difference would make it another run, and is refused by name.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from flan_jax.training.loss import CROSS_ENTROPY, Objective
 from flan_jax.values import shown
 
 FILE = "run.json"
-FORMAT = 1  # of the file
-_OWN = "digest"  # of the other entries, in the file
+FORMAT = 1  # version of the file
+_OWN = "digest"  # the key for the digest of the other entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Program:
 
     Attributes:
       model: the fields of `DecoderConfig` that say what the model is.
-      computation: those that say how it is computed, `models.config.COMPUTATION`.
-      rows: packed rows a step.
-      inputs: slots of a row besides the target slots; of the encoder's row, where there is one.
+      computation: the fields that say how it is computed, `models.config.COMPUTATION`.
+      rows: packed rows of a step.
+      inputs: slots of a row besides its target slots; for an encoder-decoder, slots of the encoder's row.
       targets: target slots of a row.
-      microbatches: parts that the rows are computed in.
-      optimizer: `described.describe` of it.
+      microbatches: the number of parts in which the rows are computed.
+      optimizer: its description by `described.describe`.
       clip_norm: largest global norm of the gradient, or None.
       frozen: patterns of the parameters that are not trained.
-      ema_decay: of the mean of parameters over steps, or None.
+      ema_decay: decay of the mean of parameters over steps, or None.
       lora: rank, alpha and targets of adapters, or None.
       prompt_length: slots of a soft prompt, or None.
-      objective: what a step minimises. A file of an earlier version has none: then it was the mean cross entropy.
+      objective: what a step minimises. Files of earlier versions lack it; then it was the mean cross entropy.
     """
 
     model: dict[str, Any]
@@ -63,7 +63,7 @@ class Program:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Program:
-        """From what a file has."""
+        """Reads what a file has."""
         return cls(**{**values, "objective": Objective(**values.get("objective", {}))})
 
     @classmethod
@@ -76,10 +76,10 @@ class Program:
         optimizer: optimizers.Optimizer | optimizers.Tuning | None,
         objective: Objective = CROSS_ENTROPY,
     ) -> Program:
-        """The program of a model and a batch; what is None has its default.
+        """The program of a model and a batch. An argument that is None has its default.
 
         Raises:
-          FlanError: an objective that the model, or what is trained of it, cannot have.
+          FlanError: an objective that does not fit the model, or what is trained of it.
         """
         fields, lengths = config.to_dict(), {**LENGTHS, **(lengths or {})}
         objective.capacities(config, lengths["inputs"], lengths["targets"])
@@ -107,7 +107,7 @@ class Program:
 
     @property
     def config(self) -> models.DecoderConfig:
-        """The model, computed so."""
+        """The model with these settings of the computation."""
         return models.DecoderConfig.from_dict(self.model | self.computation)
 
     @property
@@ -118,26 +118,26 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a training is.
+    """The record of a training.
 
     Attributes:
       mixture: the mixture's name.
-      datasets: parts of the mixture, in the order of the stream: {"part", "dataset", "style", "examples", "rate",
-        "loss_weight", "joint", "digest": of its tokens}. Before there were parts, an entry had no "part", "style",
-        "loss_weight" and "joint", and was its dataset in the style of the mixture's name.
-      absent: datasets of the mixture that are not there.
-      order: version of the order in which a stream draws, `data.stream.ORDER`.
-      vocabulary: kind, fingerprint and a digest of what else it says, as in the manifest.
+      datasets: the parts of the mixture, in the order of the stream: {"part", "dataset", "style", "examples", "rate",
+        "loss_weight", "joint", "digest": of its tokens}. Files from before there were parts lack "part", "style",
+        "loss_weight" and "joint"; an entry was then a dataset in the style of the mixture's name.
+      absent: datasets of the mixture that are not prepared.
+      order: the version of the order in which a stream draws, `data.stream.ORDER`.
+      vocabulary: kind, fingerprint, and a digest of its other entries, as in the manifest.
       start: {"checkpoint", "step", "manifest": its digest}, or {"random": the seed}.
-      seed: of the first parameters and of the stream.
+      seed: the seed of the first parameters and the stream.
       program: what the devices compute at a step.
       train_steps: steps in all.
-      mesh: how many devices each axis has.
+      mesh: the number of devices on each axis.
       hosts: {"platform", "kind", "devices", "processes"}.
-      hooks: what a user has added, by name.
+      hooks: the user's own hooks, by name.
       code: the revision of the code.
       changes: what changed at later starts: {"when", "step": steps taken before, "changed": {name: [old, new]}}.
-      recipe: what makes the mixture more than its name, `parts.Mixture.recipe`.
+      recipe: what the mixture adds to its name, `parts.Mixture.recipe`.
     """
 
     mixture: str
@@ -157,7 +157,7 @@ class Run:
     recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The run as values that JSON can hold."""
         return json.loads(json.dumps({"format": FORMAT, **dataclasses.asdict(self)}))
 
     def save(self, model_dir: AnyPath) -> None:
@@ -167,10 +167,10 @@ class Run:
 
     @classmethod
     def load(cls, model_dir: AnyPath) -> Run | None:
-        """Reads MODEL_DIR/run.json; None where there is none.
+        """Reads MODEL_DIR/run.json; None if there is none.
 
         Raises:
-          FlanError: it is broken, not as it was saved, or of a newer version.
+          FlanError: it is broken, was changed, or belongs to a newer version.
         """
         path = model_dir / FILE
         remedy = "restore it, or delete it: then the next start compares itself with manifest.json and writes it anew"
@@ -199,13 +199,13 @@ class Run:
             _check_types(run)
             return run
         except FlanError:
-            raise  # it says what to do already
+            raise  # its message already says what to do
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise FlanError(f"{path} is broken ({type(error).__name__}: {error}); {remedy}.") from error
 
 
 def _check_types(run: Run) -> None:
-    """Raises a TypeError where what was read cannot be a run."""
+    """Raises a TypeError if what was read cannot be a run."""
     types = {"mixture": str, "vocabulary": dict, "start": dict, "seed": int, "train_steps": int, "mesh": dict}
     for name, kind in (types | {"recipe": dict}).items():
         if not isinstance(getattr(run, name), kind):

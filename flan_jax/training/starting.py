@@ -1,4 +1,4 @@
-"""What a new run takes from the checkpoint that it starts from: a step, parameters by a map, the optimizer's state."""
+"""What a new run takes from its initial checkpoint: a step, parameters by a map, and the optimizer's state."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _ANEW = "leave INITIAL_OPTIMIZER_STATE at False, and the state begins anew"
 
 @functools.cache
 def _counters() -> tuple[type, ...]:
-    """The states that count for schedules, which begin anew; the second has no public name.
+    """The classes of states that count steps for schedules, which begin anew. The second one has no public name.
 
-    It is asked for when it is needed, since making one starts JAX's devices: a pod has to be joined before.
+    This is called only when needed: making such a state starts JAX's devices, and a pod must be joined before.
     """
     return optax.ScaleByScheduleState, type(optax.add_decayed_weights(lambda count: count).init({}))
 
@@ -34,10 +34,10 @@ class Start:
     """What is taken from INITIAL_CHECKPOINT_PATH.
 
     Attributes:
-      step: of the checkpoint; None takes the last.
+      step: the step of the checkpoint; None takes the last.
       optimizer_state: whether the optimizer's state is taken too.
-      map: from patterns of this model's parameters to where they are in the checkpoint: a path instead of a path, or
-        None to start at random. What is not in it is at the same path. None where the model is the checkpoint's.
+      map: from patterns of this model's parameters to their place in the checkpoint: a path in place of a path, or None
+        to start at random. Parameters that fit no pattern have the same path. None if the model is the checkpoint's.
     """
 
     step: int | None = None
@@ -45,16 +45,16 @@ class Start:
     map: Mapping[str, str | None] | None = None
 
     def described(self) -> dict[str, Any]:
-        """What run.json has of it, beside the step; nothing where parameters are taken as they are."""
+        """What run.json records about it besides the step; empty if all parameters are taken as they are."""
         found: dict[str, Any] = {"optimizer_state": True} if self.optimizer_state else {}
         return found | ({} if self.map is None else {"map": dict(self.map)})
 
 
 def refuse(start: Start, checkpoint: str | None, model: models.DecoderConfig | None) -> None:
-    """Refuses what cannot be taken without a checkpoint or a model.
+    """Refuses settings that need a checkpoint or a model that is not given.
 
     Raises:
-      FlanError: likewise.
+      FlanError: for the first such setting.
     """
     if checkpoint is None and start != Start():
         raise FlanError(
@@ -70,11 +70,11 @@ def base_of(checkpoint: str | None, start: Mapping[str, Any], begun: AnyPath | N
 
     Args:
       checkpoint: where it is.
-      start: of the run.
-      begun: the folder of a run that goes on, or None.
+      start: how the run starts.
+      begun: the folder of a run that continues, or None.
 
     Raises:
-      FlanError: there is none, or it is not what it was.
+      FlanError: there is none, or it has changed.
     """
     if not checkpoint:
         raise FlanError(
@@ -88,10 +88,10 @@ def base_of(checkpoint: str | None, start: Mapping[str, Any], begun: AnyPath | N
 
 
 def step_of(checkpoint: str, start: Start) -> int | None:
-    """The step that is taken; None where the checkpoint has none, which is said when it is read.
+    """The step that is taken; None if the checkpoint has none, which is reported when it is read.
 
     Raises:
-      FlanError: the checkpoint has not this one.
+      FlanError: the checkpoint does not have this step.
     """
     if start.step is None:
         return choosing.latest_step(checkpoint)
@@ -104,16 +104,16 @@ def step_of(checkpoint: str, start: Start) -> int | None:
 def sources(
     abstract: Any, checkpoint: str, step: int, mapping: Mapping[str, str | None]
 ) -> dict[nested.Path, str | None]:
-    """Which array of a checkpoint each parameter is taken from; None for those that start at random.
+    """Which array of a checkpoint each parameter is taken from; None for parameters that start at random.
 
     Args:
       abstract: the parameters, as shapes.
       checkpoint: the checkpoint folder.
-      step: of it.
-      mapping: `Start.map`.
+      step: the step of the checkpoint.
+      mapping: see `Start.map`.
 
     Raises:
-      FlanError: a pattern fits nothing, an array is not there or has another shape, or none is taken.
+      FlanError: a pattern fits nothing, an array is missing or has another shape, or nothing is taken.
     """
     saved = (saved_digests.read(checkpoint, step) or {}).get(stored.PARAMS)
     if saved is None:
@@ -157,17 +157,17 @@ def sources(
 def restored(
     checkpoint: str, step: int, taken: Mapping[nested.Path, str | None], params: Any, shardings: Any
 ) -> dict[str, Any]:
-    """Parameters with what is taken from a checkpoint in place; each process reads its own shards.
+    """The parameters, with those that come from the checkpoint in place. Each process reads its own shards.
 
     Args:
       checkpoint: the checkpoint folder.
-      step: of it.
-      taken: what `sources` gave.
-      params: random ones.
-      shardings: theirs.
+      step: the step of the checkpoint.
+      taken: the result of `sources`.
+      params: random parameters.
+      shardings: their shardings.
 
     Raises:
-      FlanError: an array cannot be read, or is not what was saved.
+      FlanError: an array cannot be read, or has changed since it was saved.
     """
     folder = saved_digests.step_folder(checkpoint, step) / stored.PARAMS
     saved = (saved_digests.read(checkpoint, step) or {})[stored.PARAMS]
@@ -189,19 +189,19 @@ def _read(folder: AnyPath, name: str, sharding: Any, where: str) -> jax.Array:
         return jax.make_array_from_callback(store.shape, sharding, lambda index: store[index].read().result())
     except StorageError:
         raise
-    except Exception as error:  # tensorstore raises whatever it likes
+    except Exception as error:  # tensorstore can raise anything
         raise FlanError(f"{where} cannot be read ({stored.reason(error)}): copy it anew.") from error
 
 
 def optimizer_state(checkpoint: str, step: int, fresh: Any, abstract: Any, shardings: Any) -> Any:
-    """The optimizer's state of a checkpoint; the counters of schedules are those of a new run.
+    """The optimizer's state from a checkpoint. Counters of schedules are those of a new run.
 
     Args:
       checkpoint: the checkpoint folder.
-      step: of it.
+      step: the step of the checkpoint.
       fresh: the state of a new run.
       abstract: its shapes and dtypes.
-      shardings: how it lies.
+      shardings: its shardings.
 
     Raises:
       FlanError: there is none, or it does not fit.
@@ -209,7 +209,7 @@ def optimizer_state(checkpoint: str, step: int, fresh: Any, abstract: Any, shard
     refuse_unfit(checkpoint, step, abstract)
     try:
         items = arrays.restore_items(checkpoint, {stored.OPT_STATE: (abstract, shardings)}, step)
-    except FlanError as error:  # parts of it that hold no array stand elsewhere
+    except FlanError as error:  # the parts without arrays may be in other places
         if "structures do not match" not in str(error):
             raise
         raise FlanError(
@@ -224,10 +224,10 @@ def optimizer_state(checkpoint: str, step: int, fresh: Any, abstract: Any, shard
 
 
 def refuse_unfit(checkpoint: str, step: int, abstract: Any) -> None:
-    """Refuses an optimizer's state that is not there, or of another optimizer or model.
+    """Refuses an optimizer's state that is missing, or belongs to another optimizer or model.
 
     Raises:
-      FlanError: likewise.
+      FlanError: if so.
     """
     saved = (saved_digests.read(checkpoint, step) or {}).get(stored.OPT_STATE)
     if saved is None:
@@ -244,15 +244,15 @@ def refuse_unfit(checkpoint: str, step: int, abstract: Any) -> None:
 
 
 def refuse_another(checkpoint: str, saved: Any, wanted: Any) -> None:
-    """Refuses the state of an optimizer of another name: where its arrays fit, they may mean something else.
+    """Refuses the state of an optimizer with another name. Its arrays may fit and yet mean something else.
 
     Args:
       checkpoint: the checkpoint folder.
-      saved: what its run.json has of its optimizer; None where it has none.
-      wanted: what this run's has.
+      saved: the optimizer in the checkpoint's run.json; None if there is none.
+      wanted: the optimizer of this run.
 
     Raises:
-      FlanError: likewise.
+      FlanError: if so.
     """
     both = [one.get("name") if isinstance(one, Mapping) else None for one in (saved, wanted)]
     if None not in both and both[0] != both[1]:
@@ -263,10 +263,10 @@ def refuse_another(checkpoint: str, saved: Any, wanted: Any) -> None:
 
 
 def refuse_offset(optimizer: Any, start: Start) -> None:
-    """Refuses steps that Adafactor's average shall not count where it has counted none: it would not be a number.
+    """Refuses an offset of Adafactor's step if its average has counted no steps, because it would be NaN.
 
     Raises:
-      FlanError: likewise.
+      FlanError: if so.
     """
     offset = getattr(optimizer, "description", {}).get("step_offset", 0)
     if offset and not start.optimizer_state:

@@ -1,4 +1,4 @@
-"""The state of a run and the function that advances it by one step."""
+"""The state of a run, and the function that advances it by one step."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from flan_jax.training import optimizers
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """What a checkpoint holds. The stream has no state but the step.
+    """What a checkpoint holds. The stream has no state besides the step.
 
     Attributes:
-      step: int32 scalar, steps taken.
+      step: int32 scalar, the number of steps taken.
       params: the model's parameters.
-      opt_state: the optimizer's.
+      opt_state: the optimizer's state.
       ema: the mean of the trained parameters over steps; None without one.
     """
 
@@ -37,15 +37,15 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """What a step has computed, on the devices, while it is traced; trees like the parameters that are trained.
+    """What a step has computed, on the devices, while it is traced. Trees are like the trained parameters.
 
     Attributes:
-      step: int32 scalar, steps taken before this one.
-      loss: float32 scalar, nats a target token.
+      step: int32 scalar, the number of steps taken before this one.
+      loss: float32 scalar, in nats for each target token.
       gradient_norm: float32 scalar.
-      gradients: of what is minimised, which is that loss unless an objective says otherwise.
+      gradients: gradients of what is minimised; that is the loss, unless an objective says otherwise.
       updates: what the optimizer adds to the parameters.
-      params: the parameters from before the update.
+      params: the parameters before the update.
     """
 
     step: jax.Array
@@ -57,20 +57,20 @@ class Taken:
 
 
 def trained_part(tuning: optimizers.Tuning, model: Model) -> Callable[[Any], Any]:
-    """A function that gives, of a tree like the parameters, what is trained."""
+    """A function that takes the trained part out of a tree like the parameters."""
     wanted = tuning.trained(model.logical_axes()) if tuning.is_partial else None
     return lambda tree: tree if wanted is None else nested.part(tree, wanted)
 
 
 def saved_parts(model: Model, params: Any) -> tuple[Any, Any]:
-    """(parameters, adapters) that a checkpoint holds: of a model with adapters or a soft prompt these alone."""
+    """(parameters, adapters) that a checkpoint holds. With adapters or a soft prompt, it holds only these."""
     if not isinstance(model, lora.Adapted | prompt.Prompted):
         return params, None
     return None, nested.part(params, [path for path in nested.paths(params) if lora.is_adapter(path)])
 
 
 def abstract_state(model: Model, optimizer: optimizers.Optimizer | optimizers.Tuning) -> TrainState:
-    """Shapes and dtypes of the state, without allocating it."""
+    """The shapes and dtypes of the state. Nothing is allocated."""
     params, tuning = model.abstract_params(), optimizers.Tuning.of(optimizer)
     tx = optimizers.for_parameters(tuning, model.logical_axes())
     ema = None if tuning.ema_decay is None else trained_part(tuning, model)(params)
@@ -80,7 +80,7 @@ def abstract_state(model: Model, optimizer: optimizers.Optimizer | optimizers.Tu
 def state_shardings(
     mesh: jax.sharding.Mesh, model: Model, optimizer: optimizers.Optimizer | optimizers.Tuning
 ) -> TrainState:
-    """A NamedSharding for every leaf of the state: parameters, and the optimizer's state as it declares."""
+    """The NamedSharding of every leaf of the state: of the parameters, and of the optimizer's state as it declares."""
     params, axes, tuning = model.abstract_params(), model.logical_axes(), optimizers.Tuning.of(optimizer)
     of_params = partitioning.parameter_shardings(mesh, axes, params)
     return TrainState(
@@ -102,21 +102,21 @@ def make_train_step(
     objective: loss_lib.Objective = loss_lib.CROSS_ENTROPY,
     seed: int = 0,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, loss_lib.Metrics]]:
-    """Builds `step(state, batch) -> (state, metrics)`; the caller jits it with its shardings.
+    """Builds `step(state, batch) -> (state, metrics)`. The caller jits it with its shardings.
 
     Args:
-      model: the decoder.
-      optimizer: as `optimizers.for_parameters` takes it, or what else is trained and how.
-      num_datasets: datasets of the stream.
-      microbatches: gradient accumulation: the batch is cut into so many parts, one after another. The gradient is
-        that of the weighted mean over all targets of the batch, whatever the cut.
-      shardings: of the state. Gradients are then laid out like their parameters, part by part, so that their sum over
-        the rows arrives scattered instead of whole. None leaves them to the compiler.
-      measure: what else is computed from a step; its arrays are in the metrics, as `measured`.
+      model: the model.
+      optimizer: an optimizer as `optimizers.for_parameters` takes it, or a `Tuning`.
+      num_datasets: the number of datasets in the stream.
+      microbatches: for gradient accumulation, the number of parts into which the batch is cut; they are computed one
+        after another. The gradient is that of the weighted mean over all targets of the batch, whatever the cut.
+      shardings: the shardings of the state. Gradients are then laid out like their parameters, part by part, so that
+        their sum over the rows arrives scattered and not whole. None leaves this to the compiler.
+      measure: what else to compute from a step; its arrays are in the metrics as `measured`.
+      accept: whether to take the update, a boolean scalar. If not, parameters and optimizer's state stay as they were,
+        bit for bit, and `skipped` in the metrics is 1, not 0. The step counts.
       objective: what is minimised.
-      seed: of dropout's masks.
-      accept: whether the update is taken, a boolean scalar. Where it is not, parameters and optimizer's state stay as
-        they were, bit for bit, and `skipped` in the metrics is 1 instead of 0. The step counts.
+      seed: the seed of dropout masks.
     """
     tuning = optimizers.Tuning.of(optimizer)
     tx, part = optimizers.for_parameters(tuning, model.logical_axes()), trained_part(tuning, model)
@@ -136,7 +136,7 @@ def make_train_step(
     def accumulated(params: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, loss_lib.Metrics]:
         if microbatches == 1:
             return gradient(params, batch)
-        # Part i takes rows i, i + A, ...: the rows' major axis, and so its sharding, stays whole.
+        # Part i takes rows i, i + A, ..., so that the rows' major axis and its sharding stay whole.
         parts = {k: v.reshape(-1, microbatches, *v.shape[1:]).swapaxes(0, 1) for k, v in batch.items()}
         first = jax.eval_shape(gradient, params, {k: v[0] for k, v in parts.items()})
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
@@ -160,14 +160,14 @@ def make_train_step(
         taken = Taken(state.step, loss, metrics["gradient_norm"], grads, updates, before)
         if measure is not None:
             metrics["measured"] = measure(taken)
-        if accept is not None:  # here, since the caller donates the state of before
+        if accept is not None:  # here, because the caller donates the old state
             accepted = accept(taken)
             as_before = (before, state.opt_state, state.ema)
             keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
             trained, opt_state, ema = jax.tree.map(keep, (trained, opt_state, ema), as_before)
             metrics["skipped"] = 1.0 - accepted.astype(jnp.float32)
         params = nested.merged(state.params, trained) if tuning.is_partial else trained
-        metrics["parameter_norm"] = optax.tree.norm(params)  # tells a broken update before it is saved
+        metrics["parameter_norm"] = optax.tree.norm(params)  # shows a broken update before it is saved
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return train_step

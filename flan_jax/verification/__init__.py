@@ -1,5 +1,5 @@
-"""Whether a checkpoint computes what it says, on anyone's own data: each check against a plain computation.
+"""Checks that a checkpoint computes what it should, on any data, by comparing with a plain computation.
 
-What is fast here is packed, cut into branches, accumulated or cached. The other side of each check is none of that: one
-sequence at a time through the model (`plain`), or somebody else's program (`transformers`).
+The fast code packs, branches, accumulates and caches. The other side of each check does none of that: it is one
+sequence at a time through the model (`plain`), or another program (`transformers`).
 """

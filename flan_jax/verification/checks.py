@@ -1,4 +1,4 @@
-"""All checks in their order, and a run of some of them."""
+"""All checks in order, and a function that runs some of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from flan_jax.errors import unknown_name
 from flan_jax.lazy import lazy_imports
 from flan_jax.verification.findings import SKIPPED, Finding, Skip, Tally
 
-with lazy_imports():  # a command line asks for the names
+with lazy_imports():  # a command line only needs the names
     import jax
 
     from flan_jax.verification import digests, generation, gradient, huggingface, rows, stream, subject, trees
 
-# By name, a module with SAYS, what holds if the check holds, and check(subject, tally), which compares.
+# By name, a module with SAYS (what is true if the check holds) and check(subject, tally), which compares.
 CHECKS: dict[str, Any] = {
     "stream": stream,
     "rows": rows,
@@ -29,7 +29,7 @@ CHECKS: dict[str, Any] = {
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """Names of checks in their order; all where none is named.
+    """The names of checks in order; by default all.
 
     Raises:
       FlanError: there is no such check.
@@ -41,9 +41,9 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 
 def run(of: subject.Subject, names: Sequence[str]) -> Iterator[Finding]:
-    """The findings of checks, one after another.
+    """Runs checks and yields their findings.
 
-    Matrix products are computed in full float32, which accelerators do only when they are told.
+    Matrix products are computed in full float32, which accelerators only do when told.
     """
     for name in names:
         check, tally, began = CHECKS[name], Tally(), time.perf_counter()

@@ -1,4 +1,4 @@
-"""The checkpoint's arrays: what was restored has the digests that were saved with it."""
+"""The checkpoint's arrays: restored arrays must have the digests that were saved with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAYS = "the restored parameters have the digests that were saved, and are finite
 
 
 def check(subject: Subject, tally: Tally) -> None:
-    """Compares the parameters in memory, array by array, on the device and on the host; see `SAYS`."""
+    """Compares the parameters in memory array by array, on the device and on the host; see `SAYS`."""
     saved = saved_digests.read(subject.request.checkpoint, subject.step)
     if saved is None:
         raise Skip("the checkpoint was saved by a version that saved no digests: convert or train it anew")

@@ -12,7 +12,7 @@ from flan_jax.wording import counted
 
 HOLDS, FAILS, SKIPPED = "ok", "FAILED", "skipped"
 
-Place = Mapping[str, Any]  # what names it, by its kind: {"dataset": "rte", "record": 12}
+Place = Mapping[str, Any]  # names a place: {"dataset": "rte", "record": 12}
 
 
 class Skip(Exception):
@@ -20,7 +20,7 @@ class Skip(Exception):
 
 
 class Tally:
-    """Differences as they are found: the worst is kept, the compared are counted."""
+    """Collects differences: keeps the worst, and counts what was compared."""
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
@@ -29,21 +29,21 @@ class Tally:
         self._worst: tuple[float, float, float, dict[str, Any]] | None = None
 
     def count(self, **compared: int) -> None:
-        """Counts what was compared, by what it is: `count(target_tokens=3)`."""
+        """Counts what was compared, by its kind: `count(target_tokens=3)`."""
         self.counts.update(compared)
 
     def see(self, difference: float, allowed: float, place: Place) -> None:
-        """A difference that was found. One that is no number is the worst there is."""
+        """Adds a difference. NaN counts as the worst."""
         difference, allowed = float(difference), float(allowed)
         if difference <= allowed and math.isfinite(allowed):
             excess = difference / allowed if allowed else 0.0
-        else:  # also where one of the two is NaN, or what is allowed has no end
+        else:  # also if one of the two is NaN, or what is allowed is infinite
             excess = difference / allowed if allowed and math.isfinite(difference / allowed) else math.inf
         if self._worst is None or excess > self._worst[0]:
             self._worst = (excess, difference, allowed, dict(place))
 
     def same(self, found: Any, expected: Any, place: Place) -> bool:
-        """Whether two things are equal, as they have to be; `found` and `expected` are shown where they are not."""
+        """Whether two things are equal, as they must be. If not, both are shown."""
         if found == expected:
             return True
         self.see(math.inf, 0.0, {**place, "found": found, "expected": expected})
@@ -54,17 +54,19 @@ class Tally:
         return not self._noticed.get(fault, False)
 
     def control(self, fault: str, change: float = 0.0, allowed: float = 0.0) -> None:
-        """How far a fault that was made on purpose moves what is compared: one that nothing notices is no check.
+        """Records how far a fault that was made on purpose moves what is compared.
+
+        A check that notices nothing proves nothing.
 
         Args:
-          fault: what would be noticed, in words that follow "could not notice".
-          change: that it makes.
-          allowed: at that place.
+          fault: the fault, in words that follow "could not notice".
+          change: the change that it makes.
+          allowed: what is allowed at that place.
         """
         self._noticed[fault] = self._noticed.get(fault, False) or bool(change > allowed)
 
     def finding(self, name: str, says: str) -> Finding:
-        """What comes out of it: a check that compared nothing, or could not have noticed a fault, does not hold."""
+        """The result. A check does not hold if it compared nothing, or could not have noticed a fault."""
         counts = {what.replace("_", " "): number for what, number in self.counts.items() if number}
         excess, difference, allowed, place = self._worst or (0.0, None, None, {})
         remarks = tuple(self.left_out)
@@ -83,17 +85,16 @@ class Finding:
     """The result of one check.
 
     Attributes:
-      name: of the check.
-      says: what holds if it holds.
+      name: the check's name.
+      says: what is true if it holds.
       status: "ok", "FAILED" or "skipped".
-      difference: the largest that was found, measured in what is allowed; infinite where two things that have to be
-        equal are not.
-      allowed: at that place.
-      place: where that was.
-      compared: how many of what.
+      difference: the largest difference relative to what is allowed; infinite if two things that must be equal are not.
+      allowed: what is allowed at that place.
+      place: where the largest difference was.
+      compared: how many of what were compared.
       reason: why it was skipped, or failed without a difference.
-      remarks: what of it could not be compared, and why.
-      seconds: that it took.
+      remarks: what could not be compared, and why.
+      seconds: how long it took.
     """
 
     name: str
@@ -108,7 +109,7 @@ class Finding:
     seconds: float = 0.0
 
     def line(self) -> str:
-        """For people."""
+        """The result as a line of text."""
         parts = [f"{self.status:8}{self.name}: {self.says}"]
         if self.reason:
             parts.append(self.reason)
@@ -129,7 +130,7 @@ class Finding:
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it: a difference that is no finite number is null."""
+        """The result as values that JSON can hold. A difference that is not finite is null."""
         values = dataclasses.asdict(self) | {"place": {k: _plain(v) for k, v in self.place.items()}}
         for name in ("difference", "allowed"):
             if values[name] is not None and not math.isfinite(values[name]):

@@ -1,4 +1,4 @@
-"""Greedy generation with a cache: each token is the likeliest by a full forward pass over what came before."""
+"""Greedy generation with a cache: each token must be the likeliest by a full forward pass over the text before it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check(subject: Subject, tally: Tally) -> None:
         if not said:
             continue
         logits_NxV = subject.plain.logits(prompt, said)
-        # How far the chosen token is behind the likeliest. Of two that are all but equal, either may be taken.
+        # How far the chosen token is behind the likeliest one. If two are almost equal, either may be chosen.
         behind_N = logits_NxV.max(axis=-1) - logits_NxV[np.arange(len(said)), said]
         at = int(behind_N.argmax())
         allowed = tolerances.logits(float(np.abs(logits_NxV).max()))

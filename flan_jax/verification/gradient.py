@@ -1,4 +1,4 @@
-"""The gradient of a step: whatever the microbatches and the order of rows, that of its examples one at a time."""
+"""The gradient of a step: with any microbatches and order of rows, it must be that of its examples one at a time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from flan_jax.verification.subject import Subject
 
 SAYS = "a step has the gradient of its examples, in one batch, in microbatches, and in another order of rows"
 
-_STEPS = 16  # that are looked through
+_STEPS = 16  # how many steps are searched
 
 
 def check(subject: Subject, tally: Tally) -> None:
-    """Compares the gradients of the stream's first batch whose rows differ in weight; see `SAYS`."""
+    """Compares the gradients of the stream's first batch whose rows have different weights; see `SAYS`."""
     microbatches = subject.request.microbatches
     number = _step_of_unequal_rows(subject)
     batch = subject.stream.batch(number)
@@ -46,7 +46,7 @@ def check(subject: Subject, tally: Tally) -> None:
 
 
 def _step_of_unequal_rows(subject: Subject) -> int:
-    """The first step whose rows differ in weight: rows that weigh the same by mistake show there only."""
+    """The first step whose rows have different weights. Only there a wrong equal weighting of rows shows."""
     steps = range(_STEPS if subject.stream.rows_per_batch > 1 else 1)
     counts = (
         (
@@ -66,7 +66,11 @@ def _largest(tree: Any) -> float:
 
 
 def _alone(subject: Subject, step: int) -> tuple[Any, int, int]:
-    """The gradient of the weighted mean of what is minimised, one example at a time; examples and target tokens."""
+    """The gradient of the minimised weighted mean, one example at a time.
+
+    Returns:
+      (gradient, number of examples, number of target tokens).
+    """
     total, examples, tokens, weights = None, 0, 0, 0.0
     for row in range(subject.stream.rows_per_batch):
         for one in subject.learned(step, row):
@@ -87,7 +91,7 @@ def _divide(sums: Any, by: jax.Array) -> Any:
 
 
 def _step(subject: Subject, microbatches: int) -> Callable[[Any, dict[str, np.ndarray]], Any]:
-    """(params, batch) -> the gradient that a training step hands to its optimizer."""
+    """A function of (params, batch) that returns the gradient which a training step gives to its optimizer."""
     keep = optax.GradientTransformation(lambda params: None, lambda updates, state, params=None: (updates, updates))
     step = make_train_step(subject.model, keep, len(subject.stream.parts), microbatches, objective=subject.objective)
     return jax.jit(lambda params, batch: step(TrainState(jnp.int32(0), params, None), batch)[0].opt_state)
@@ -95,7 +99,7 @@ def _step(subject: Subject, microbatches: int) -> Callable[[Any, dict[str, np.nd
 
 @jax.jit
 def _figures(found: list[jax.Array], expected: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
-    """The largest difference and the largest number of the expected, of every layer [N] of each."""
+    """The largest difference and the largest expected number, for every layer [N] of each array."""
 
     def figures(ours: jax.Array, theirs: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows = theirs.reshape(theirs.shape[0], -1)
@@ -105,7 +109,7 @@ def _figures(found: list[jax.Array], expected: list[jax.Array]) -> list[tuple[ja
 
 
 def _compare(tally: Tally, found: Any, expected: Any, way: str) -> None:
-    """Compares tensor by tensor, a layer at a time."""
+    """Compares tensor by tensor, one layer at a time."""
     names = ["/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(expected)]
     stacked = ["layers" in name.split("/") for name in names]
 

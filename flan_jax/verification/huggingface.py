@@ -1,4 +1,4 @@
-"""The same model in transformers: its tokens of the same texts, and its logits of the same tokens."""
+"""The same model in transformers: its tokens for the same texts, and its logits for the same tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flan_jax.verification.plain import START
 from flan_jax.verification.subject import Subject
 from flan_jax.wording import counted
 
-# Spellings of one letter, spaces, line ends, digits, scripts and signs that normalizers and splitters treat apart.
+# Variants of one letter, spaces, line ends, digits, scripts and signs that normalizers and splitters treat differently.
 _ODD = [
     "caf\u00e9 cafe\u0301 \ufb01n \uff21\u00bd \u2122", "a  b   c", "tab\there", "one\ntwo\r\nthree", "1234567 3.14",
     "I'll don't WE'RE", "\u4f60\u597d\u4e16\u754c", "\u043f\u0440\u0438\u0432\u0435\u0442", "\U0001f44b\U0001f3fd",
@@ -75,13 +75,13 @@ def _folder(subject: Subject) -> tuple[Path, bool]:
 def _loaded(kind: Any, folder: Path, **how: Any) -> Any:
     try:
         return kind.from_pretrained(folder, local_files_only=True, **how)
-    except Exception as error:  # transformers raises whatever its libraries do
+    except Exception as error:  # the libraries of transformers can raise anything
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise FlanError(f"transformers cannot load {folder} ({reason.rstrip('.')}); give another folder.") from error
 
 
 def _tokens(subject: Subject, tally: Tally, theirs: Any) -> None:
-    """Tokens of the examples' texts, and what begins and ends them."""
+    """Compares the tokens of the examples' texts, and the tokens at their beginning and end."""
     ours = subject.tokenizer
     tally.same(ours.eos_id, theirs.eos_token_id, {"special token": "end of sequence"})
     adds_bos = theirs.bos_token_id is not None and theirs("a")["input_ids"][:1] == [theirs.bos_token_id]
@@ -99,7 +99,7 @@ def _tokens(subject: Subject, tally: Tally, theirs: Any) -> None:
 
 
 def _vocabulary(subject: Subject, tally: Tally, theirs: Any) -> None:
-    """Tokens of every entry of the vocabulary as a text, and of odd texts: a few examples use few of them."""
+    """Compares the tokens of every entry of the vocabulary, and of odd texts. A few examples use few tokens."""
     special = {*theirs.all_special_ids, *theirs.added_tokens_decoder}
     ids = [i for i in range(len(theirs)) if i not in special]
     texts = list(
@@ -114,7 +114,7 @@ def _vocabulary(subject: Subject, tally: Tally, theirs: Any) -> None:
 
 
 def _logits(subject: Subject, tally: Tally, model: Any, torch: Any) -> None:
-    """Logits at every token of the stream's first examples."""
+    """Compares the logits at every token of the stream's first examples."""
     size = subject.plain.model.config.vocab_size
     for one in subject.some_drawn():
         if subject.plain.has_encoder:

@@ -1,8 +1,8 @@
-"""The model called plainly: one sequence in a row of its own, without packing, branches or a cache.
+"""Runs the model plainly: one sequence in a row of its own, without packing, branches or a cache.
 
-Rows come in a few lengths, so that few programs are compiled. What a decoder's row has room for after its sequence is
-filled with tokens of the same segment: nothing may see what comes later, and where something does, this computation
-and the one that is checked see different things. An encoder looks ahead, so the rest of its row is padding.
+Rows have a few lengths, so that few programs are compiled. The rest of a decoder's row after its sequence is filled
+with tokens of the same segment. Nothing may see later slots; if something does, this computation and the checked one
+see different things. An encoder looks ahead, so the rest of its row is padding.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from flan_jax.errors import FlanError
 
 START = 0  # T5's decoder starts with id 0
 _SHORTEST_ROW = 64
-_HEAD = 16  # places whose logits are computed at once
-_GROWTH_OF_GRADIENT = 4  # from one length of a row to the next; a gradient takes long to compile
+_HEAD = 16  # places whose logits are computed together
+_GROWTH_OF_GRADIENT = 4  # factor between two lengths of rows; a gradient takes long to compile
 
 
 class Plain:
@@ -30,7 +30,7 @@ class Plain:
     Args:
       config: the shape of the model.
       params: its parameters.
-      z_loss: coefficient of log(Z)^2 in what `gradient` is of.
+      z_loss: the coefficient of log(Z)^2 in what `gradient` differentiates.
       label_smoothing: the share of a target's probability that all other tokens have there.
     """
 
@@ -47,14 +47,14 @@ class Plain:
         return self.model.config.num_encoder_layers > 0
 
     def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
-        """Logits [n, V], float32, that predict each of the n tokens of an answer after a prompt.
+        """The logits [n, V], float32, that predict each of the n tokens of an answer after a prompt.
 
         Args:
-          prompt: what a decoder's sequence begins with, or what the encoder reads.
+          prompt: the beginning of a decoder's sequence, or what the encoder reads.
           answer: the tokens that are predicted; the decoder reads all but the last.
 
         Raises:
-          FlanError: a token that the model has no embedding for.
+          FlanError: a token for which the model has no embedding.
         """
         arrays, first = self._row(prompt, answer)
         hidden_LxD = _forward(self.model, self._params, arrays)
@@ -92,7 +92,7 @@ class Plain:
         return {"tokens": tokens, "encoder_tokens": encoder_tokens, "encoder_segments": encoder_segments}, 0
 
 
-# Of the module, not of an object: what is compiled for one checkpoint serves the next one of the same shape.
+# Functions of the module, so that what is compiled for one checkpoint serves the next one of the same shape.
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -111,7 +111,7 @@ def _forward(model: models.Model, params: Any, arrays: dict[str, jax.Array]) -> 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _head(model: models.Model, params: Any, hidden_LxD: jax.Array, places_A: jax.Array) -> jax.Array:
-    """Logits [A, V] at some places."""
+    """The logits [A, V] at some places."""
     return model.logits(params, hidden_LxD[places_A])
 
 
@@ -125,7 +125,10 @@ def _loss(
     z_loss: float,
     label_smoothing: float,
 ) -> jax.Array:
-    """The sum over targets; less what does not depend on the parameters, the entropy of a smoothed target."""
+    """The summed loss of the targets.
+
+    It lacks the entropy of a smoothed target, which does not depend on the parameters.
+    """
     logits_AxV = _head(model, params, _forward(model, params, arrays), places_A)
     logprobs_AxV = jax.nn.log_softmax(logits_AxV)
     of_target_A = jnp.take_along_axis(logprobs_AxV, targets_A[:, None], 1)[:, 0]
@@ -142,14 +145,14 @@ _gradient = jax.jit(jax.grad(_loss, argnums=1), static_argnums=(0, 6, 7))
 
 
 def log_likelihoods(logits_NxV: np.ndarray, answer: Sequence[int]) -> np.ndarray:
-    """Log-probabilities [n] of the tokens of an answer, summed in float64."""
+    """The log-probabilities [n] of the tokens of an answer, computed in float64."""
     highest_N = logits_NxV.max(axis=-1)
     total_N = np.exp(logits_NxV - highest_N[:, None]).sum(axis=-1, dtype=np.float64)
     return logits_NxV[np.arange(len(answer)), list(answer)] - highest_N - np.log(total_N)
 
 
 def _room(size: int, least: int, growth: int) -> int:
-    """The length of the row for so many tokens: the first of `least`, `least` times `growth`, ... that suffices."""
+    """The length of the row for so many tokens: the first of `least`, `least` x `growth`, ... that is enough."""
     while least < size:
         least *= growth
     return least

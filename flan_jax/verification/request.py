@@ -1,4 +1,4 @@
-"""What somebody wants verified: a command line's options, or a call's."""
+"""What to verify: the options of a command line, or the arguments of a call."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Request:
     Attributes:
       checkpoint: a checkpoint folder.
       prepared: PREPARED_DIR.
-      step: of the checkpoint; None takes the last.
-      mixture: of the rows; "" takes the one that the checkpoint was tuned on, or "flan".
-      datasets: only these of its datasets; all that are there by default.
-      examples: how many each check compares, about.
-      seed: of the stream, and of what is chosen.
-      microbatches: of the gradient.
-      lengths: of inputs and targets, as in training.
+      step: the checkpoint's step; None takes the last.
+      mixture: the mixture of the rows; "" takes the one that the checkpoint was tuned on, or "flan".
+      datasets: only these of its datasets; by default all that are prepared.
+      examples: about how many each check compares.
+      seed: the seed of the stream, and of what is chosen.
+      microbatches: the number of microbatches of the gradient.
+      lengths: lengths of inputs and targets, as in training.
       huggingface: a folder of transformers with the same model; without it nothing is compared with transformers.
       attention: how the checked side computes attention; "" takes the model's own way.
-      loss_averaging: what a target weighs, one of `values.LOSS_AVERAGES`; "" takes the run's own, or "per_token".
+      loss_averaging: the weights of targets, one of `values.LOSS_AVERAGES`; "" takes the run's own, or "per_token".
     """
 
     checkpoint: str

@@ -1,4 +1,4 @@
-"""Packed rows: a segment's tokens stand as the protocol says, and its targets have the logits of the example alone."""
+"""Packed rows: a segment's tokens must be as the protocol says, and its logits those of the example alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flan_jax.verification.subject import Drawn, Subject
 SAYS = "packed rows give the logits and the loss of each example alone"
 
 _LEAK = "an example that sees the one before it (more --examples, longer rows or another model may show it)"
-_MORE_ROWS = 8  # that are read where such an example would not show in those that were asked for
+_MORE_ROWS = 8  # further rows to read if the fault would not show in the rows that were asked for
 
 Row = dict[str, np.ndarray]
 
@@ -46,7 +46,7 @@ def check(subject: Subject, tally: Tally) -> None:
         ]
         _nothing_else(tally, arrays, len(drawn), sum(len(one.answer) for one in drawn), {"step": step, "row": row})
         logits_TxV, loss_T = (np.asarray(x) for x in packed(subject.params, batch))
-        # Spread over the row: what leaks from one segment to the next shows in the later ones.
+        # Spread over the row, because a leak from one segment to the next shows in the later ones.
         for i in np.unique(np.linspace(len(drawn) - 1, 0, min(max(left, 1), len(drawn))).astype(int)):
             if predicting[i] is not None:
                 before = drawn[i - 1] if i and tally.could_miss(_LEAK) else None
@@ -60,7 +60,7 @@ def check(subject: Subject, tally: Tally) -> None:
 def _stands_as_it_should(
     tally: Tally, row: Row, segment: int, one: Drawn, part: int, subject: Subject
 ) -> np.ndarray | None:
-    """Compares a segment's arrays with what it consists of; returns its target slots, None where something is wrong."""
+    """Compares a segment's arrays with its example. Returns its target slots, or None if something is wrong."""
     has_encoder = subject.plain.has_encoder
     same = _as_expected(tally, row, segment, one, "encoder_" if has_encoder else "")
     slots = np.flatnonzero(row["segments"] == segment)
@@ -84,7 +84,7 @@ def _stands_as_it_should(
 
 
 def _as_expected(tally: Tally, row: Row, segment: int, one: Drawn, prefix: str) -> bool:
-    """Whether one side's slots of a segment stand together, with its tokens, at positions from 0."""
+    """Whether one side's slots of a segment are next to each other, with its tokens, at positions from 0."""
     slots = np.flatnonzero(row[f"{prefix}segments"] == segment)
     ids = one.prompt if prefix else [*one.prompt, *one.answer]
     tally.count(tokens_in_place=len(slots))
@@ -116,7 +116,7 @@ def _nothing_else(tally: Tally, row: Row, segments: int, targets: int, place: Pl
 def _compare(
     tally: Tally, subject: Subject, one: Drawn, before: Drawn | None, logits_NxV: np.ndarray, loss_N: np.ndarray
 ) -> None:
-    """Compares an example's targets with those of the example alone, and those with what a leak would make of them."""
+    """Compares an example's targets with those of the example alone, and these with what a leak would change."""
     alone_NxV = subject.plain.logits(one.prompt, one.answer)
     scale = float(np.abs(alone_NxV).max())
     differences_N = np.abs(logits_NxV - alone_NxV).max(axis=-1)

@@ -1,4 +1,4 @@
-"""The stream: a step's rows are the same whenever, however often and on however many hosts they are asked for."""
+"""The stream: a step's rows must be the same, whenever, however often and on however many hosts they are asked for."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SAYS = "a step has the same rows in a run from the start, in one that is resumed
 
 _ROWS = 8
 _READ = 3  # steps that are read one after another
-_FAR = 1_000_000  # a step that no run will have read up to
+_FAR = 1_000_000  # a step that no run will have read
 
 
 def check(subject: Subject, tally: Tally) -> None:
-    """Compares the first steps in order, and one far away, with the same asked for alone; see `SAYS`."""
+    """Compares the first steps in order, and one far away, with the same steps asked for alone; see `SAYS`."""
     whole = subject.fresh_stream(_ROWS)
     with prefetch(whole, 0) as batches:
         in_order = [next(batches) for _ in range(_READ)]

@@ -29,15 +29,15 @@ from flan_jax.verification.plain import Plain
 from flan_jax.verification.request import Request
 
 _SPLITS = ("test", "dev", "exemplars")  # in this order; a dataset may have only some
-_FEW = 50  # records of a file that examples are chosen from
+_FEW = 50  # records of a file from which examples are chosen
 
 
 class Drawn(NamedTuple):
     """An example of the stream, alone.
 
     Attributes:
-      segment: what it is, and where it stands in its row.
-      prompt: what precedes the targets in a decoder's sequence, or what the encoder reads.
+      segment: what it is, and its place in its row.
+      prompt: what comes before the targets in a decoder's sequence, or what the encoder reads.
       answer: the targets and EOS.
       place: its name.
     """
@@ -64,14 +64,14 @@ class Subject:
     """A checkpoint in memory, with what belongs to it.
 
     Attributes:
-      request: what is asked.
-      step: of the checkpoint.
+      request: what to verify.
+      step: the checkpoint's step.
       manifest: its manifest.
       tokenizer: its vocabulary.
-      model: as it trains and scores, in float32.
+      model: the model as it trains and scores, in float32.
       params: its parameters.
-      plain: the model called plainly.
-      objective: what its run minimises, without dropout; the mean cross entropy where it has no run.json.
+      plain: the model run plainly.
+      objective: what its run minimises, without dropout; the mean cross entropy if it has no run.json.
     """
 
     def __init__(self, request: Request) -> None:
@@ -107,11 +107,11 @@ class Subject:
 
     @functools.cached_property
     def stream(self) -> Stream:
-        """The training stream of the mixture, a row a microbatch."""
+        """The training stream of the mixture, with one row in each microbatch."""
         return self.fresh_stream(self.request.microbatches)
 
     def fresh_stream(self, rows_per_batch: int) -> Stream:
-        """The same, as another process would open it."""
+        """The same stream, as another process would open it."""
         return open_mixture(
             self.mixture,
             self.request.prepared,
@@ -126,12 +126,12 @@ class Subject:
         )[1]
 
     def weight(self, one: Drawn) -> float:
-        """What each target of an example weighs in a step's mean."""
+        """The weight of each target of an example in a step's mean."""
         by_part = self.stream.loss_weight(one.segment.part)
         return by_part / len(one.answer) if self.objective.loss_averaging == PER_EXAMPLE else by_part
 
     def learned(self, step: int, row: int) -> list[Drawn]:
-        """As `drawn`; where inputs carry loss too, all but an example's first token is its answer."""
+        """Like `drawn`; but if inputs have a loss too, all of an example except its first token is its answer."""
         found = self.drawn(step, row)
         if not self.objective.loss_on_inputs:
             return found
@@ -151,16 +151,16 @@ class Subject:
         return found
 
     def some_drawn(self) -> list[Drawn]:
-        """As many examples of the stream as are asked for, from its start."""
+        """As many examples from the start of the stream as are asked for."""
         rows = ((step, row) for step in itertools.count() for row in range(self.stream.rows_per_batch))
         every = itertools.chain.from_iterable(self.drawn(*place) for place in rows)
         return list(itertools.islice(every, self.request.examples))
 
     def questions(self, *, with_options: bool) -> Iterator[Question]:
-        """Records of the parts in turn, by forward templates, in their styles, without end of them repeated.
+        """Records of the parts in turn, by forward templates, in their styles. No record comes twice.
 
         Args:
-          with_options: only those whose answers are chosen from options.
+          with_options: whether to take only those whose answers are chosen from options.
         """
         rng = np.random.default_rng(self.request.seed)
         drawn_from = [part for part in self.mixture.parts if part.name in self.stream.parts]

@@ -1,4 +1,4 @@
-"""Scoring trees: an option's score is that of prompt and option alone, spelled out here without a tree."""
+"""Scoring trees: an option's score must be that of prompt and option alone, computed without a tree."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SAYS = "trees of options give the scores of one option at a time"
 
 _SIBLINGS = "an option that sees the one before it (a model or datasets whose scores depend on it would show it)"
 _JOINTS = (EOS, NEWLINE, SPACE, JOINED)
-_TRIED = 20  # records a wanted example that may be too long
+_TRIED = 20  # records that are tried for each example, because some are too long
 _MOST_OPTIONS = 8
-_A_ROW = 4  # of the longest prompts with their options
+_A_ROW = 4  # how many of the longest prompts with their options fit in a row
 
 
 class Asked(NamedTuple):
-    """A prompt with its options, as text, and the tree that was made of them."""
+    """A prompt with its options as text, and their tree."""
 
     prompt: str
     options: list[str]
@@ -38,14 +38,14 @@ class Asked(NamedTuple):
 
 
 def check(subject: Subject, tally: Tally) -> None:
-    """Scores records with options in one go, and each of their options alone; see `SAYS`."""
+    """Scores records with options together, and each of their options alone; see `SAYS`."""
     asked = _asked(subject, sum(subject.request.lengths.values()))
     if not asked:
         raise Skip(
             "the prepared datasets have no test, dev or training records with options that fit a row: "
             "prepare a dataset of classification"
         )
-    # Long rows, so that several prompts share each: few prompts would get short rows of their own.
+    # Long rows, so that several prompts share each. A few prompts alone would get short rows.
     wanted = _A_ROW * max(one.tree.longest for one in asked)
     length = next((length for length in ROW_LENGTHS if length >= wanted), ROW_LENGTHS[-1])
     scorer = Scorer(subject.model, subject.params, mesh=subject.mesh, row_lengths=(length,))
@@ -62,7 +62,7 @@ def check(subject: Subject, tally: Tally) -> None:
 
 
 def _asked(subject: Subject, longest: int) -> list[Asked]:
-    """As many records with options as are asked for; the ways to join prompt and option in turn."""
+    """As many records with options as are asked for, with each joint in turn."""
     found: list[Asked] = []
     joints = _JOINTS[:1] if subject.plain.has_encoder else _JOINTS
     for tried, question in enumerate(subject.questions(with_options=True)):
@@ -82,7 +82,7 @@ def _one(tokenizer: Tokenizer, question: Question, prompt: str, options: list[st
 
 
 def _with_an_exemplar(subject: Subject, asked: list[Asked], longest: int) -> list[Asked]:
-    """The two shortest prompts again behind the same exemplar, which the scorer computes once for both."""
+    """The two shortest prompts again, behind the same exemplar, which the scorer computes once for both."""
     if len(asked) < 2 or subject.plain.has_encoder:
         return []
     first, second = sorted(asked, key=lambda one: one.tree.longest)[:2]
@@ -99,7 +99,7 @@ def _with_an_exemplar(subject: Subject, asked: list[Asked], longest: int) -> lis
 
 
 def spelled_out(tokenizer: Tokenizer, prompt: str, option: str, joint: str) -> tuple[list[int], list[int]]:
-    """Context and scored tokens of one option: what a tree of this joint stands for."""
+    """The context and the scored tokens of one option: what a tree with this joint stands for."""
     start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
     def encode(text: str) -> list[int]:
@@ -135,7 +135,7 @@ def _compare(tally: Tally, subject: Subject, one: Asked, scores: OptionScores) -
         tally.see(abs(scores.loglikelihood[number] - expected), allowed, place)
         tally.same(scores.tokens[number], len(answer), {**place, "figure": "tokens"})
         tally.same(scores.num_bytes[number], len(option.encode("utf-8")), {**place, "figure": "bytes"})
-        # How far the option's tokens lead all others, at the place where they do so the least.
+        # How far the option's tokens lead all others, at the place where they lead least.
         chosen_N = logits_NxV[np.arange(len(answer)), answer]
         logits_NxV[np.arange(len(answer)), answer] = -np.inf
         lead = float((chosen_N - logits_NxV.max(axis=-1)).min())

@@ -152,7 +152,7 @@ def test_a_line_of_ten_megabytes_is_cut_like_any_long_input(tmp_path, capsys):
     ("row", "words"),
     [
         ({"q": "a", "a": "b"}, "--input_key and --target_key"),
-        ({"prompt": "a", "target": "b", "completion": "c"}, "cannot be told which"),
+        ({"prompt": "a", "target": "b", "completion": "c"}, "it is unclear which"),
     ],
 )
 def test_keys_that_are_not_the_usual_are_asked_for(row, words, tmp_path, capsys):
@@ -170,11 +170,11 @@ def test_keys_that_are_not_the_usual_are_asked_for(row, words, tmp_path, capsys)
         (["--name=anli"], "is a dataset of the catalog"),
         (["--name=nli"], "is a cluster"),
         (["--name=unknown"], "is a cluster"),
-        (["--name=flan_mine"], "begins as mixtures do"),
+        (["--name=flan_mine"], "begins like the name of a mixture"),
         (["--name=a/b"], "is no name of a dataset"),
         (["--name=../up"], "is no name of a dataset"),
         (["--name=Mine"], "is no name of a dataset"),
-        (["--name=mine_5_shots"], "ends as a style does"),
+        (["--name=mine_5_shots"], "ends like a style"),
         (["--cluster=sentimant"], "did you mean 'sentiment'"),
         (["--metric=exact"], "exact_match"),
         (["--metric=multirc"], "unknown metric"),  # it takes more than two texts

@@ -1,1 +1,1 @@
-"""Datasets of a user's own: JSON lines, conversations and SeqIO tasks, made to text, tokens and held-back examples."""
+"""A user's own datasets: JSON lines, conversations and SeqIO tasks become text, tokens and held-back examples."""

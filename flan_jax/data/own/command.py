@@ -1,4 +1,4 @@
-"""What `python -m flan_jax.prepare --jsonl` and `--seqio` do."""
+"""The commands `python -m flan_jax.prepare --jsonl` and `--seqio`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def given(arguments: argparse.Namespace) -> bool:
     """Whether a user's own data are to be prepared.
 
     Raises:
-      FlanError: only what belongs to them is given.
+      FlanError: an option for them is given, but no data.
     """
     if arguments.jsonl or arguments.seqio:
         return True
@@ -33,7 +33,7 @@ def given(arguments: argparse.Namespace) -> bool:
 
 
 def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) -> dict[str, Any]:
-    """Prepares a user's own data; returns what `prepare_datasets` returns.
+    """Prepares a user's own data, and returns what `prepare_datasets` returns.
 
     Raises:
       FlanError: bad input.
@@ -96,7 +96,7 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
 
 
 def advice(figures: dict[str, Any], to: str) -> str:
-    """What a user does next with a dataset that was prepared."""
+    """What a user can do next with the prepared dataset."""
     scored = "their options" if figures["metrics"] == ["accuracy"] else f"generation ({figures['metrics'][0]})"
     unknown = figures["cluster"] == UNKNOWN_CLUSTER.name
     held_out = "; its cluster is unknown, so that no score of a model tuned on it will say held out" if unknown else ""

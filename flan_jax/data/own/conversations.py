@@ -1,8 +1,8 @@
-"""Conversations as examples: one for each turn of the assistant, with what stands before it as its input.
+"""Conversations as examples: one for each turn of the assistant, with everything before it as its input.
 
 Messages are OpenAI's, {"messages": [{"role", "content"}]}, or ShareGPT's, {"conversations": [{"from", "value"}]}. A
-"system" beside them is the first of them. The plain form writes each with who says it, and ends where the assistant is
-to speak:
+"system" beside them becomes the first message. The plain form writes who says each message, and ends where the
+assistant is to speak:
 
     System: Answer briefly.
 
@@ -28,10 +28,10 @@ _BETWEEN = "\n\n"
 _WEIGHT, CALLS = "weight", "tool_calls"
 _READ = {"role", "content", "from", "value", _WEIGHT}
 
-_FAR = 2  # the tokens of turns one by one are about those of them together; twice as many as fit never do
+_FAR = 2  # the tokens of single turns add up to about those of the whole; turns with twice as many as fit never fit
 
 Turn = tuple[str, str]  # who says it, and what
-Count = Callable[[Sequence[str]], list[int]]  # tokens of texts
+Count = Callable[[Sequence[str]], list[int]]  # numbers of tokens of texts
 
 
 def is_chat(row: Mapping[str, Any]) -> bool:
@@ -40,10 +40,10 @@ def is_chat(row: Mapping[str, Any]) -> bool:
 
 
 def with_system(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An object with the "system" that stands beside its messages as the first of them.
+    """The object with the "system" beside its messages as their first message.
 
     Raises:
-      UnusableRecord: it is no text, or the messages begin with another.
+      UnusableRecord: it is not text, or the messages begin with another one.
     """
     said, (messages, key) = row.get(SYSTEM), messages_of(row)
     if said is None or not isinstance(messages, list):
@@ -58,7 +58,7 @@ def with_system(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def unread_of(row: Mapping[str, Any]) -> set[str]:
-    """Keys of messages that the plain form does not write."""
+    """The keys of messages that the plain form does not write."""
     return {name for one in messages_of(row)[0] for name, value in one.items() if value is not None} - _READ
 
 
@@ -67,11 +67,11 @@ def turns_of(row: Mapping[str, Any], tools: bool = False) -> list[Turn]:
 
     Args:
       row: the object.
-      tools: whether a tool may speak, and the assistant call one, which the plain form cannot write.
+      tools: whether a tool may speak and the assistant may call one. The plain form cannot write that.
 
     Raises:
-      UnusableRecord: they are no messages; an unknown role; a content that is no text; no turn of the assistant after
-        a user's.
+      UnusableRecord: they are not messages, have an unknown role or a content that is not text, or no turn of the
+        assistant follows one of the user.
     """
     messages, key = messages_of(row)
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
@@ -88,7 +88,7 @@ def turns_of(row: Mapping[str, Any], tools: bool = False) -> list[Turn]:
             raise UnusableRecord(f"message {number} has the role {role[:40]!r}; it can be {', '.join(roles)}{also}")
         if not tools and message.get(CALLS):
             raise UnusableRecord(f'message {number} has "{CALLS}", which --chat alone can write')
-        blank = roles[role] == SYSTEM or calls  # many files have a system's message that says nothing
+        blank = roles[role] == SYSTEM or calls  # many files have empty system messages
         text = "" if calls and message.get(said) is None else message[said]
         found.append((roles[role], _text(text, f"{said} of message {number}", blank)))
     if not any(True for _ in answered(found)):
@@ -97,7 +97,7 @@ def turns_of(row: Mapping[str, Any], tools: bool = False) -> list[Turn]:
 
 
 def messages_of(row: Mapping[str, Any]) -> tuple[Any, str]:
-    """What the first of the usual keys holds, and that key.
+    """The value of the first usual key that the object has, and that key.
 
     Raises:
       UnusableRecord: there is none.
@@ -109,7 +109,7 @@ def messages_of(row: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def without_loss(row: Mapping[str, Any]) -> frozenset[int]:
-    """Numbers of the messages that OpenAI's "weight" of 0 takes out of what is learned; they stay context.
+    """The numbers of messages with OpenAI's "weight" 0. They are not learned, but stay in the context.
 
     Raises:
       UnusableRecord: a weight other than 0 and 1.
@@ -122,7 +122,7 @@ def without_loss(row: Mapping[str, Any]) -> frozenset[int]:
 
 
 def _text(value: Any, name: str, blank: bool) -> str:
-    """A message's content: text, or OpenAI's list of parts that are text."""
+    """A message's content: text, or OpenAI's list of text parts."""
     if isinstance(value, list):
         if not all(isinstance(part, dict) and part.get("type", "text") == "text" for part in value):
             raise UnusableRecord(f'"{name}" has a part that is no text')
@@ -131,9 +131,9 @@ def _text(value: Any, name: str, blank: bool) -> str:
 
 
 def answered(turns: Sequence[Turn]) -> Iterator[int]:
-    """Numbers of the assistant's turns that follow one of the user: these are learned.
+    """The numbers of the assistant's turns that follow one of the user. These are learned.
 
-    A greeting that nothing was said before is only context.
+    A greeting before any other turn is only context.
     """
     asked = False
     for number, (role, _) in enumerate(turns):
@@ -143,7 +143,12 @@ def answered(turns: Sequence[Turn]) -> Iterator[int]:
 
 
 def plain(turns: Sequence[Turn]) -> str:
-    """What stands before an answer, in the plain form."""
+    r"""The text before an answer, in the plain form.
+
+    Example:
+      >>> plain([("user", "Who wrote Emma?")])
+      'User: Who wrote Emma?\n\nAssistant:'
+    """
     said = [_line(turn) for turn in turns if turn[1].strip()]
     return _BETWEEN.join([*said, f"{_SAID_BY[ASSISTANT]}:"])
 
@@ -156,24 +161,24 @@ def _line(turn: Turn) -> str:
 def contexts(
     turns: Sequence[Turn], room: int, count: Count, write: Callable[[Sequence[Turn]], str] = plain
 ) -> Iterator[tuple[int, list[Turn] | None]]:
-    """What stands before each answer that is learned, less the oldest turns where that is too long.
+    """What stands before each answer that is learned, without the oldest turns if it would be too long.
 
-    System messages at the beginning stay, and what is left of the others begins with a turn of the user. A long
-    conversation takes time in proportion to what is kept.
+    System messages at the beginning stay, and the rest begins with a turn of the user. The time for a long conversation
+    is proportional to what is kept.
 
     Args:
-      turns: of a conversation.
+      turns: the turns of a conversation.
       room: most tokens of an input.
-      count: how many tokens each of some texts has.
-      write: makes the text that asks for the turn after some.
+      count: returns the number of tokens of each text.
+      write: makes the text that asks for the turn after the given ones.
 
     Yields:
-      The number of an answer, and the turns before it; None where not even the last of them fits.
+      The number of an answer, and the turns before it; None if not even the last of them fits.
     """
     sizes = count([_line(turn) + _BETWEEN for turn in turns])
     head = next(number for number, (role, _) in enumerate(turns) if role != SYSTEM)
     least = sum(sizes[:head]) + count([plain(())])[0]
-    oldest = head  # what was too much before one answer is so before the next
+    oldest = head  # turns that were too much before one answer are too much before the next
     for answer in answered(turns):
         start, total = answer, least
         while start > oldest and (start == answer or total + sizes[start - 1] <= room):

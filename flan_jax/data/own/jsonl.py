@@ -1,4 +1,4 @@
-"""JSON lines of a user's own: prompts with targets, or conversations. No TensorFlow."""
+"""Reads a user's own JSON lines: prompts with targets, or conversations. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ PAIRS = (
     ("instruction", "response"),
     ("input", "output"),
 )
-_INSTRUCTION, _BESIDE = "instruction", ("input", "context")  # what an instruction is about, as Alpaca and Dolly have it
+# The text that an instruction is about, in the form of Alpaca and Dolly.
+_INSTRUCTION, _BESIDE = "instruction", ("input", "context")
 Asked = Callable[[Sequence[Any]], str]
 _SETTINGS = ("tools", "documents", "chat_template_kwargs")  # see `checked_settings`
 _ALSO = "give --input_key and --target_key"
@@ -48,16 +49,16 @@ def read(
     """Reads a file.
 
     Args:
-      path: of JSON lines in UTF-8.
+      path: JSON lines in UTF-8.
       input_key: the key of a prompt; by default one of the usual pairs.
-      target_key: of its target.
-      max_examples: the first so many records, turns of conversations counted; None for all.
-      room: most tokens of an input; of a conversation that is too long, the oldest turns go.
-      count: how many tokens each of some texts has; words by default.
-      writer: of a chat template, for conversations; None for the plain form.
+      target_key: the key of its target.
+      max_examples: how many records to read, from the first; each turn of a conversation counts. None for all.
+      room: most tokens of an input. A conversation that is too long loses its oldest turns.
+      count: returns the number of tokens of each text; by default words.
+      writer: writes conversations by a chat template; None for the plain form.
 
     Raises:
-      FlanError: the file cannot be read, or it cannot be told which keys are meant.
+      FlanError: the file cannot be read, or it is unclear which keys are meant.
     """
     if bool(input_key) != bool(target_key):
         raise FlanError("--input_key and --target_key belong together: give both, or neither.")
@@ -145,7 +146,7 @@ def _listed(names: set[str]) -> str:
 
 
 def _beside(input_key: str, alone: bool) -> Sequence[str]:
-    """Keys of what stands below a prompt."""
+    """The keys of texts that stand below a prompt."""
     return _BESIDE if input_key == _INSTRUCTION and not alone else ()
 
 
@@ -160,7 +161,7 @@ def _pair(row: Mapping[str, Any], identity: str, input_key: str, target_key: str
 
 
 def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a line says to a chat template, as `infer --chat` reads it."""
+    """The settings for a chat template in a line, as `infer --chat` reads them."""
     try:
         return checked_settings(row, "it")
     except FlanError as error:
@@ -177,7 +178,7 @@ def _keys_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:
         return pairs[0]
     if pairs:
         shown = " and ".join("/".join(pair) for pair in pairs)
-        raise FlanError(f"{where} has {shown}, and it cannot be told which are meant: {_ALSO}.")
+        raise FlanError(f"{where} has {shown}, and it is unclear which are meant: {_ALSO}.")
     usual = ", ".join("/".join(pair) for pair in PAIRS)
     keys = ", ".join(list(row)[:8]) or "none"
     raise FlanError(f'{where} has the keys {keys}, and neither "messages" nor a usual pair ({usual}): {_ALSO}.')

@@ -1,4 +1,4 @@
-"""A record of a user's own data as text, what is wrong with one, and which are held back. No TensorFlow."""
+"""A user's own records as text: what is wrong with a record, and which are held back. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """An example as a chat template wrote it, in tokens.
+    """An example that a chat template wrote, in tokens.
 
     Attributes:
-      inputs: what stands before the separator, without BOS.
-      separator: the last token of what asks for the answer.
+      inputs: the tokens before the separator, without BOS.
+      separator: the last token of the text that asks for the answer.
       targets: the answer with the template's own end, without EOS.
     """
 
@@ -46,14 +46,14 @@ class Tokens:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A record, whose inputs and answer are text.
+    """A record whose inputs and answer are text.
 
     Attributes:
-      identity: where it stands: "12" of line 12, "12#3" of the third turn of its conversation.
-      fields: "inputs", "answer" and, of some datasets, "options", one of which is the answer.
-      group: names what it shares with others, so that both are held back or neither: its prompt, or that of the
-        conversation's first turn.
-      tokens: of a record that a chat template wrote; None where a vocabulary makes them of the fields.
+      identity: its place: "12" for line 12, "12#3" for the third turn of its conversation.
+      fields: "inputs", "answer" and in some datasets "options", one of which is the answer.
+      group: what it shares with others: its prompt, or that of the conversation's first turn. Records of a group are
+        held back together.
+      tokens: its tokens if a chat template wrote it; None if a vocabulary tokenizes the fields.
     """
 
     identity: str
@@ -63,7 +63,7 @@ class Record:
 
     @property
     def hash(self) -> str:
-        """What it is, see `content.content_hash`."""
+        """Identifies its content, see `content.content_hash`."""
         return content.content_hash(self.fields)
 
 
@@ -76,11 +76,11 @@ class Reading:
     """What was read.
 
     Attributes:
-      records: that can be used, in their order.
+      records: the usable records, in order.
       form: "text" or "chat".
-      bad: (place, why) of those that cannot.
+      bad: (place, reason) of the others.
       notes: lines for the user.
-      splits: names of records that their source gives to dev or test itself.
+      splits: names of records that their source itself assigns to dev or test.
       unit: what their identities count: "record", or "line" of a file.
     """
 
@@ -92,10 +92,10 @@ class Reading:
     unit: str = "record"
 
     def check(self, where: str, leave_out: bool) -> None:
-        """Refuses what was read where some of it cannot be used, unless it is to be left out.
+        """Refuses the data if some of it cannot be used, unless it is to be left out.
 
         Raises:
-          FlanError: it names the first, and how many there are.
+          FlanError: the message has the first bad record, and how many there are.
         """
         if self.bad and (not leave_out or not self.records):
             place, why = self.bad[0]
@@ -120,15 +120,15 @@ class Reading:
 
     @property
     def named(self) -> list[str]:
-        """The first of those that were left out."""
+        """The first records that were left out, with reasons."""
         return [f"{place}: {why}" for place, why in self.bad[:_NAMED]]
 
 
 def text_of(value: Any, name: str, *, blank: bool = False) -> str:
-    """A value that has to be text.
+    """A value that must be text.
 
     Raises:
-      UnusableRecord: it is of another kind, blank, or no text that UTF-8 can hold.
+      UnusableRecord: it is not text, is blank, or cannot be written in UTF-8.
     """
     if not isinstance(value, str):
         raise UnusableRecord(f'"{name}" is {_TYPES.get(type(value), type(value).__name__)}, and has to be text')
@@ -140,10 +140,10 @@ def text_of(value: Any, name: str, *, blank: bool = False) -> str:
 
 
 def record_of(identity: str, inputs: str, answer: str, options: Any = None, group: str = "") -> Record:
-    """A record of its parts.
+    """Makes a record from its parts.
 
     Raises:
-      UnusableRecord: the options are no list of different texts with the answer among them.
+      UnusableRecord: the options are not a list of different texts with the answer among them.
     """
     fields: dict[str, Any] = {INPUTS: inputs, ANSWER: answer}
     if options is not None:
@@ -159,15 +159,15 @@ def record_of(identity: str, inputs: str, answer: str, options: Any = None, grou
 
 
 def split(records: Iterable[Record], dev: int | None, test: int | None) -> dict[str, list[Record]]:
-    """Holds records back: those whose group's hash is smallest are "test", the next "dev"; the order stays.
+    """Holds records back: those whose group has the smallest hashes are "test", the next "dev". The order stays.
 
-    Records of a group stay together, so that a part may be a few larger than it was asked to be. A group of which more
-    than half of all records would be held back stays in training: a prompt that nearly all share.
+    Records of a group stay together, so a part may be slightly larger than asked for. A group that would hold back more
+    than half of all records stays in training: it is a prompt that nearly all share.
 
     Args:
-      records: all of them.
-      dev: how many; None for a tenth, up to 200.
-      test: likewise.
+      records: all records.
+      dev: how many to hold back for dev; None for a tenth, up to 200.
+      test: the same for test.
 
     Raises:
       FlanError: nothing would be left to train on.

@@ -1,4 +1,4 @@
-"""A registered SeqIO task or mixture with `inputs` and `targets`, as text. TensorFlow is imported here."""
+"""Reads a registered SeqIO task or mixture with `inputs` and `targets`, as text. TensorFlow is imported here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax.data import tasks  # noqa: F401 - gives SeqIO our names, so that they are told from others
+from flan_jax.data import tasks  # noqa: F401 - gives SeqIO our names, so that they can be told from others
 from flan_jax.data.catalog_tasks import CatalogTask
 from flan_jax.data.own.records import DEV, TEST, TRAIN, Reading, Record, UnusableRecord, record_of, text_of
 from flan_jax.errors import FlanError, unknown_name
@@ -18,25 +18,26 @@ from flan_jax.splits import DEV_SIZE
 from flan_jax.templates import OPTIONS
 from flan_jax.wording import counted
 
-MAX_RECORDS = 1_000_000  # of a source whose size is not known: it may have no end
+MAX_RECORDS = 1_000_000  # for a source of unknown size, which may have no end
 _INPUTS, _TARGETS = "inputs", "targets"
-_BEFORE = "_pretokenized"  # what seqio.preprocessors.tokenize calls the text
-_MIXTURE_SEED = 0  # of which task of a mixture is drawn
+_BEFORE = "_pretokenized"  # seqio.preprocessors.tokenize calls the text so
+_MIXTURE_SEED = 0  # seed of the choice which task of a mixture is drawn
 _OWN_SPLITS = ("validation", "test")
 
 
 def read(name: str, module: str | None = None, *, max_examples: int | None = None) -> Reading:
     """Reads the training records of a task or mixture, and those of its own validation and test splits.
 
-    Features that are tokenized already come with their text, or are decoded by the task's own vocabulary.
+    Features that are already tokenized come with their text, or the task's own vocabulary decodes them.
 
     Args:
-      name: of the task or mixture.
-      module: what registers it, as Python imports it; None where it is registered.
-      max_examples: the first so many training records; a mixture, which has no end, needs it.
+      name: the name of the task or mixture.
+      module: the module that registers it, as Python imports it; None if it is registered already.
+      max_examples: how many training records to read, from the first. A mixture has no end and needs it.
 
     Raises:
-      FlanError: the module fails, there is no such task, it has no inputs and targets, or no end and no limit.
+      FlanError: the module fails, there is no such task, it has no inputs and targets, or it has no end and no limit is
+        given.
     """
     if module:
         _import(module)
@@ -60,7 +61,7 @@ def read(name: str, module: str | None = None, *, max_examples: int | None = Non
     if isinstance(task, seqio.Mixture) and read < max_examples:
         found.notes.append(f"the mixture ends after {counted(read, 'records')}, where one of its tasks has no more")
     if not isinstance(task, seqio.Mixture):
-        own = [split for split in _OWN_SPLITS if split in splits]  # the last is for test: it may be the only one
+        own = [split for split in _OWN_SPLITS if split in splits]  # the last one is for test; it may be the only one
         for part, split in zip((TEST, DEV), reversed(own), strict=False):
             most = DEV_SIZE if part == DEV else max_examples
             if records := list(_records(task, split, most, found)):
@@ -69,7 +70,7 @@ def read(name: str, module: str | None = None, *, max_examples: int | None = Non
 
 
 def _refuse_ours(task: Any) -> None:
-    """Refuses tasks of the catalog, whose clusters are known, so that none gets another by this way."""
+    """Refuses tasks of the catalog. Their clusters are known, and must not get another one in this way."""
     every = task.tasks if isinstance(task, seqio.Mixture) else [task]
     ours = [one.name for one in every if isinstance(one, CatalogTask)]
     if ours:
@@ -92,7 +93,7 @@ def _import(module: str) -> None:
                 "PYTHONPATH."
             ) from error
         raise FlanError(f"--module={module} needs {error.name!r}, which is not installed.") from error
-    except (Exception, SystemExit) as error:  # whatever stands in a user's module
+    except (Exception, SystemExit) as error:  # a user's module can raise anything
         said = " ".join(str(error).split())[:200] or "no reason"
         raise FlanError(
             f"--module={module}: importing it fails ({type(error).__name__}: {said.rstrip('.')})."
@@ -111,7 +112,7 @@ def _task(name: str) -> Any:
 
 
 def _records(task: Any, split: str, most: int | None, reading: Reading) -> Iterator[Record]:
-    """The records of a split that can be used; others are named."""
+    """The usable records of a split; the others are noted."""
     ends = {"seed": _MIXTURE_SEED} if isinstance(task, seqio.Mixture) else {}
     try:
         dataset = task.get_dataset(None, split=split, shuffle=False, **ends)
@@ -145,7 +146,7 @@ def _has_options(row: Mapping[str, Any]) -> bool:
 
 
 def _refuse(task: Any, spec: Mapping[str, Any]) -> None:
-    """Refuses what is packed, or is no text and no tokens."""
+    """Refuses features that are packed, or are neither text nor tokens."""
     if packed := [name for name in spec if name.endswith(("_segment_ids", "_positions"))]:
         raise FlanError(
             f"{task.name} is packed already ({packed[0]}): register the task without packing, which happens here later."
@@ -165,7 +166,7 @@ def _refuse(task: Any, spec: Mapping[str, Any]) -> None:
 
 
 def _text(task: Any, row: Mapping[str, Any], feature: str, reading: Reading) -> str:
-    """A feature's text: as it was before it was tokenized, or decoded."""
+    """A feature's text: from before it was tokenized, or decoded."""
     value = row.get(f"{feature}{_BEFORE}", row.get(feature))
     if isinstance(value, bytes):
         try:

@@ -1,6 +1,6 @@
-"""A user's own dataset written: tokens to tune on, examples that are held back, and what the catalog has to know.
+"""Writes a user's own dataset: tokens to tune on, examples that are held back, and its definition for the catalog.
 
-PREPARED_DIR/tokens/<vocabulary>/<name>/   as of any dataset
+PREPARED_DIR/tokens/<vocabulary>/<name>/   as for any dataset
 PREPARED_DIR/examples/<name>/              what was held back
 PREPARED_DIR/own/<name>.json               see `flan_jax.own_data`
 """
@@ -24,19 +24,19 @@ from flan_jax.files import AnyPath, alone
 from flan_jax.templates import OPTIONS
 from flan_jax.wording import counted
 
-METRICS = {"exact_match": "trivia_qa", "f1": "squad", "rouge": "rouge"}  # for short: what most people ask for
+METRICS = {"exact_match": "trivia_qa", "f1": "squad", "rouge": "rouge"}  # short names for the usual choices
 _OPTIONS_METRIC = "accuracy"
 _USUAL = {"text": "f1", "chat": "rouge"}
 
-_VERSION = 1  # of the key below
+_VERSION = 1  # version of the key below
 _BATCH = 512
-_LETTERS_A_TOKEN = 50  # of a text that is far too long, more is not even tokenized
-_INVISIBLE = "\u200b"  # a space of no width
+_LETTERS_A_TOKEN = 50  # letters for each token of room; more of a text that is far too long is not even tokenized
+_INVISIBLE = "\u200b"  # a space without width
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How long texts may be, in tokens.
+    """The most tokens that texts may have.
 
     Attributes:
       max_input_length: of an input with BOS and EOS.
@@ -52,15 +52,15 @@ class Limits:
 
 
 def check_name(name: str, cluster: str) -> None:
-    """Refuses a name or a cluster that cannot be.
+    """Refuses an impossible name or cluster.
 
     Raises:
-      FlanError: as said.
+      FlanError: if so.
     """
     catalog.refuse_name(name)
     base, style = styles.split_name(name)
     if style != styles.PAPER:
-        raise FlanError(f"{name!r} ends as a style does ({style.name}): give your dataset another name, as {base!r}.")
+        raise FlanError(f"{name!r} ends like a style ({style.name}): give your dataset another name, such as {base!r}.")
     if cluster != UNKNOWN_CLUSTER.name:
         catalog.cluster(cluster)
 
@@ -68,19 +68,19 @@ def check_name(name: str, cluster: str) -> None:
 def definition_of(
     name: str, cluster: str, origin: str, reading: Reading, metric: str = "", template: str = "", vocabulary: str = ""
 ) -> own_data.Definition:
-    """What the catalog has to know of what was read.
+    """The definition of a dataset for the catalog.
 
     Args:
-      name: of the dataset.
-      cluster: of the catalog, or "unknown".
+      name: the dataset's name.
+      cluster: a cluster of the catalog, or "unknown".
       origin: where its records came from.
       reading: its records.
-      metric: "exact_match", "f1", "rouge" or another metric, where there are no options; empty for the usual one.
+      metric: "exact_match", "f1", "rouge" or another metric, if there are no options; empty for the usual one.
       template: a digest of the chat template that wrote the records; empty for none.
-      vocabulary: the fingerprint of the vocabulary whose template that is.
+      vocabulary: the fingerprint of the vocabulary that the template belongs to.
 
     Raises:
-      FlanError: no such metric, one that needs more than two texts, or one for records with options.
+      FlanError: an unknown metric, one that needs more than two texts, or a metric for records with options.
     """
     check_name(name, cluster)
     if OPTIONS in reading.records[0].fields:
@@ -107,23 +107,23 @@ def write(
     test: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Writes a dataset; what is there and current stays.
+    """Writes a dataset. What exists and is current stays.
 
     Args:
-      definition: what it is.
+      definition: its definition.
       reading: its records.
       tokenizer: the vocabulary.
       to: PREPARED_DIR.
-      limits: how long texts may be.
-      dev: records held back for dev; None for a tenth, up to 200.
-      test: likewise for test.
-      overwrite: write in the place of a dataset that came from elsewhere, and write anew what is current.
+      limits: the most tokens of texts.
+      dev: how many records to hold back for dev; None for a tenth, up to 200.
+      test: the same for test.
+      overwrite: whether to replace a dataset that came from elsewhere, and to write again what is current.
 
     Returns:
-      Figures for the summary, as `preparation.summary_line` gives them.
+      Figures for the summary, in the form of `preparation.summary_line`.
 
     Raises:
-      FlanError: there is another dataset of that name, or nothing is left to train on.
+      FlanError: there is another dataset with that name, or nothing is left to train on.
     """
     nothing_held = False
     parts = {TRAIN: reading.records, **reading.splits}
@@ -160,7 +160,8 @@ def write(
         key |= {token_store.TEMPLATE: definition.template, token_store.SEPARATOR: tokens.separator}
     _there(definition, to, overwrite)  # before anything is written
     with contextlib.ExitStack() as stack:
-        for one in (to / "own" / definition.name, folder, examples):  # whoever prepares another of that name waits
+        # Another process that prepares a dataset with that name waits.
+        for one in (to / "own" / definition.name, folder, examples):
             stack.enter_context(alone(one.with_name(f".{one.name}.lock")))
         there = _there(definition, to, overwrite)
         if there is not None and there.cluster != definition.cluster:
@@ -202,7 +203,7 @@ def write(
 
 
 def _there(definition: own_data.Definition, to: AnyPath, overwrite: bool) -> own_data.Definition | None:
-    """What is prepared under that name; refused where it came from elsewhere and is to stay."""
+    """The definition that is prepared under that name; refused if it came from elsewhere and must stay."""
     there = {one.name: one for one in own_data.use(to)}.get(definition.name)
     if there is not None and there.template != definition.template and not overwrite:
         raise FlanError(
@@ -253,7 +254,7 @@ def _tokenized(
 
 
 def form_of(definition: own_data.Definition) -> str:
-    """What a dataset's inputs are, in words."""
+    """The form of a dataset's inputs, in words."""
     if definition.template:
         return f"chat template {definition.template[:8]} of vocabulary {definition.vocabulary[:8]}"
     return "conversations in the plain form" if definition.form == "chat" else "text"
@@ -268,11 +269,11 @@ def spelled(number: int, what: str) -> str:
 
 
 def without_control_tokens(tokenizer: Tokenizer, *, written: bool = False) -> Callable[[str], str]:
-    """Makes of a text one that no vocabulary takes for a control token: where it spells one, a space of no width.
+    """Returns a function that puts a space without width into spellings of control tokens, so that they stay text.
 
     Args:
       tokenizer: the vocabulary.
-      written: the text goes into what a chat template writes, where more of them are read.
+      written: whether a chat template writes the text, in which more control tokens are read.
     """
     encode = tokenizer.encode_written if written else tokenizer.encode
     special = [text for text, number in tokenizer.control_ids.items() if number in encode([text])[0]]
@@ -287,13 +288,14 @@ def without_control_tokens(tokenizer: Tokenizer, *, written: bool = False) -> Ca
 
 
 def _as_text(parts: Mapping[str, Sequence[Record]], tokenizer: Tokenizer) -> tuple[dict[str, list[Record]], int]:
-    """Records whose text cannot become a control token, and in how many something had to be done for it."""
+    """Records whose text cannot become a control token, and the number of records that were changed for that."""
     plain, changed = without_control_tokens(tokenizer), 0
     found: dict[str, list[Record]] = {}
     for name, records in parts.items():
         found[name] = []
         for record in records:
-            if record.tokens is not None:  # the template's own tokens are meant, and the messages are plain already
+            # The template's own control tokens are meant, and its messages are plain already.
+            if record.tokens is not None:
                 found[name].append(record)
                 continue
             fields = {k: plain(v) if isinstance(v, str) else list(map(plain, v)) for k, v in record.fields.items()}

@@ -1,8 +1,8 @@
-"""Conversations as a model's own chat template writes them: what asks for an answer, and the answer with its end.
+"""Conversations as a model's own chat template writes them.
 
-Each answer is written as it would be asked for: the conversation so far, with what makes the model speak. What the
-template adds when the answer is there is the target. So a template that writes earlier turns otherwise than the last
-one, as those of models that think do, is tuned on as it will be used.
+Each answer is written as it would be asked for: the conversation so far, then the text that makes the model speak. What
+the template adds for the answer is the target. Some templates, as those of thinking models, write earlier turns
+differently from the last one. A model is thus tuned on the form in which it will be used.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from flan_jax.errors import FlanError
 from flan_jax.values import shown
 from flan_jax.wording import counted
 
-_KNOWN_TO_TEMPLATES = ("developer",)  # roles that stay as they are written, as transformers leaves them
+_KNOWN_TO_TEMPLATES = ("developer",)  # roles that are not renamed, as in transformers
 
 
 class Spoken(tuple):
-    """A turn that keeps its whole message, for templates that read more than who says what."""
+    """A turn that keeps its whole message, for templates that read more of it."""
 
     message: Mapping[str, Any]
 
     @classmethod
     def of(cls, turn: Turn, message: Mapping[str, Any]) -> Spoken:
-        """A turn and the message that it was read from."""
+        """Makes it from a turn and the message that it was read from."""
         found = cls(turn)
         found.message = message
         return found
@@ -44,8 +44,8 @@ class Answer:
 
     Attributes:
       inputs: the conversation up to where the model speaks.
-      text: what it says; of one that calls a tool, as the template writes it.
-      tokens: of both, as a stream takes them.
+      text: what it says; if it calls a tool, as the template writes it.
+      tokens: the tokens of both, as a stream takes them.
     """
 
     inputs: str
@@ -57,16 +57,20 @@ class Writer:
     """Writes conversations by a chat template of a vocabulary.
 
     Attributes:
-      digest: of the template and the special tokens that it names.
-      changed: records in which a token was spelled.
-      apart: answers whose first token the template's last one would have swallowed.
+      digest: identifies the template and the special tokens that it uses.
+      changed: number of records in which a control token was spelled out.
+      apart: number of answers whose first token would have been joined with the template's last one.
     """
 
     def __init__(self, tokenizer: Tokenizer, name: str) -> None:
-        """Args: the model's vocabulary, and the template's name; empty takes the default.
+        """Finds the template.
+
+        Args:
+          tokenizer: the model's vocabulary.
+          name: the template's name; empty takes the default.
 
         Raises:
-          FlanError: it has no chat template, or none of that name.
+          FlanError: it has no chat template, or none with that name.
         """
         if tokenizer.chat is None or not tokenizer.chat.templates:
             raise FlanError(
@@ -76,14 +80,14 @@ class Writer:
         self._tokenizer, self._name, self._chat = tokenizer, name or None, tokenizer.chat
         self._plain = store.without_control_tokens(tokenizer, written=True)
         chosen = {name: tokenizer.chat.template(self._name)}
-        # Without a name, the one for tools may be taken.
+        # Without a name, the template for tools may be used.
         said = [chosen if name else dict(tokenizer.chat.templates), dict(tokenizer.chat.special_tokens)]
         self.digest = content.digest([json.dumps(said, sort_keys=True)])
         self.changed = self.apart = 0
         self._separator: int | None = None
 
     def turns(self, turns: Sequence[Turn], messages: Sequence[Mapping[str, Any]]) -> list[Spoken]:
-        """The turns of a conversation, with their messages; a token that is spelled in one stays text."""
+        """The turns of a conversation with their messages. Spelled control tokens stay text."""
         found, changed = [], False
         for (role, text), given in zip(turns, messages, strict=True):
             rest = {name: value for name, value in given.items() if name not in ("role", "content", "from", "value")}
@@ -98,12 +102,12 @@ class Writer:
         return found
 
     def reads(self, name: str) -> bool:
-        """Whether a template speaks of a key of messages."""
+        """Whether a template uses a key of messages."""
         names = chat.REASONING if name in chat.REASONING else (name,)
         return any(one in template for template in self._chat.templates.values() for one in names)
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What stands beside messages; a token that is spelled in a tool or a document stays text."""
+        """The settings beside messages. Spelled control tokens in tools and documents stay text."""
         texts = {name: _mapped(given[name], self._plain) for name in ("tools", "documents") if name in given}
         return {**given, **texts}
 
@@ -116,7 +120,7 @@ class Writer:
         return self._rendered(self._chat.render, turns, settings)
 
     def answer(self, turns: Sequence[Spoken], said: Spoken, settings: Mapping[str, Any]) -> Answer:
-        """A turn of the assistant after others.
+        """A turn of the assistant after other turns.
 
         Raises:
           UnusableRecord: the template refuses them, or writes the answer elsewhere than it asks for it.
@@ -146,7 +150,7 @@ class Writer:
         return found
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of texts that a template wrote."""
+        """The number of tokens of each text that a template wrote."""
         return [len(ids) for ids in self._tokenizer.encode_written(texts)]
 
     def _rendered(self, render: Callable[..., str], turns: Sequence[Spoken], settings: Mapping[str, Any]) -> str:
@@ -185,7 +189,7 @@ class Writer:
 
 
 def _ended(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
-    """An answer's tokens less what the template writes after its end, and less EOS, which a row adds."""
+    """An answer's tokens without what the template writes after its end, and without EOS, which a row adds."""
     ends = [place for place, number in enumerate(ids) if number in tokenizer.stop_ids]
     if not ends:
         return list(ids)
@@ -194,7 +198,7 @@ def _ended(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
 
 
 def _mapped(value: Any, plain: Any) -> Any:
-    """A value of JSON with all its texts made plain."""
+    """A JSON value with `plain` applied to all its texts."""
     if isinstance(value, str):
         return plain(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,6 @@
-"""The course of training runs, in a terminal and as a page: what metrics.jsonl and run.json say, also of one at work.
+"""The course of training runs, in a terminal or as a page, from metrics.jsonl and run.json.
 
-`reading` takes it from MODEL_DIR, `figures` says which figures are shown and thins them, `terminal` and `page` show.
+A run may still be going on.
+
+`reading` reads MODEL_DIR, `figures` chooses figures and thins out their points, `terminal` and `page` show them.
 """

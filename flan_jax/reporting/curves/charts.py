@@ -1,4 +1,4 @@
-"""One figure of one or several runs, drawn. Names stand beside it in HTML, which knows how to write any of them."""
+"""Draws one figure of one or several runs. Names stand beside it in HTML, which can show any of them."""
 
 from __future__ import annotations
 
@@ -13,39 +13,42 @@ from flan_jax.reporting.curves.figures import thinned
 from flan_jax.reporting.curves.reading import Course
 from flan_jax.reporting.plots.drawing import COLORS, drawn
 
-_SIZE = (4.8, 2.7)  # inches: two beside each other on a screen, one on a telephone
+_SIZE = (4.8, 2.7)  # inches: two side by side on a screen, one on a phone
 _POINTS = 240
-_FEW = 40  # points up to which each is marked
-_FAR = 4.0  # a range so many times that of all but a few values is cut
-_FEW_VALUES = 1.0  # percent at either end
-_MARGIN = 0.3  # of the others' range, that is shown beyond it
-_STEPS = (1, 2, 2.5, 5, 10)  # of an axis's numbers
+_FEW = 40  # up to so many points, each is marked
+_FAR = 4.0  # if the whole range is so many times the range without a few values, it is cut
+_FEW_VALUES = 1.0  # percent of the values at either end
+_MARGIN = 0.3  # shown beyond the range of the others, as a share of it
+_STEPS = (1, 2, 2.5, 5, 10)  # distances between the numbers on an axis
 _DASHES = ("-", "--", ":", "-.")
 
 
 def color(number: int) -> str:
-    """Of a run."""
+    """The colour of a run, by its number."""
     return COLORS[1:][number % (len(COLORS) - 1)]
 
 
 def dashes(number: int) -> str:
-    """The line of a run, which tells runs of one colour apart."""
+    """The dash pattern of a run, which tells runs of one colour apart."""
     return _DASHES[number // (len(COLORS) - 1) % len(_DASHES)]
 
 
 def chart(
     courses: Sequence[Course], name: str, sparse: bool = False, span: tuple[float, float] | None = None
 ) -> tuple[bytes, int]:
-    """A figure of each run against the step, as SVG, and how many values are outside of what is shown.
+    """Draws a figure of each run against the step.
 
-    Lines are means of equal parts of the steps, a band their lowest and highest; a dotted line is a start with
-    something changed, a cross at the bottom a batch that was skipped.
+    Lines are means over equal parts of the steps; a band shows the lowest and highest values. A dotted line is a start
+    with changed settings. A cross at the bottom is a batch that was skipped.
 
     Args:
       courses: the runs; those without the figure are left out.
-      name: of the figure.
-      sparse: whether every value is a point.
-      span: the values that the figure can have, all of which are shown.
+      name: the figure's name.
+      sparse: whether to mark every value as a point.
+      span: the values that the figure can have; all of them are shown.
+
+    Returns:
+      The chart as SVG, and how many values are outside of it.
     """
     shown = [(number, course) for number, course in enumerate(courses) if len(course.points(name)[0])]
     values = [course.points(name)[1] for _, course in shown]
@@ -81,7 +84,7 @@ def chart(
 
 
 def _ends(courses: Sequence[Course]) -> tuple[float, float]:
-    """Of the steps of all figures, so that charts can be read one below the other."""
+    """The first and last step over all figures, so that charts one below the other have the same axis."""
     first = min(float(course.steps[0]) for course in courses)
     last = max(float(course.steps[-1]) for course in courses)
     margin = max(0.03 * (last - first), 0.5)
@@ -89,7 +92,7 @@ def _ends(courses: Sequence[Course]) -> tuple[float, float]:
 
 
 def _limits(values: Sequence[np.ndarray]) -> tuple[float, float] | None:
-    """What is shown where a few values of a run would flatten all others; None for everything."""
+    """The range to show if a few values of a run would flatten all others; None to show everything."""
     ranges = []
     for one in values:
         low, high = np.percentile(one, [_FEW_VALUES, 100 - _FEW_VALUES])
@@ -112,5 +115,5 @@ def _tidy(axes: plt.Axes, values: np.ndarray) -> None:
     if np.abs(values).max() >= 1e4:
         axes.yaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     else:
-        axes.ticklabel_format(axis="y", useOffset=False)  # not "+2.12024e3" above numbers that are none
+        axes.ticklabel_format(axis="y", useOffset=False)  # no offset such as "+2.12024e3" above the axis
     axes.set_xlabel("step")

@@ -1,4 +1,4 @@
-"""Which figures of runs are shown, in which order, and how many points of them."""
+"""Chooses which figures of runs are shown, in which order, and with how many points."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _OF_DEV = ("dev_loss/", "dev_loss_cluster/"), ("dev_score/", "dev_score_cluster/
 _OF_TEST = ("eval/", "eval_cluster/")  # of earlier versions
 _EVALUATED = (*_OF_DEV[0], *_OF_DEV[1], *_OF_TEST)
 _OF_FEW = "Of how many examples they are is in MODEL_DIR/eval/step_N/dev.json: with few of them, small steps are noise."
-_LAST_SHARE = 0.1  # of the steps, whose mean is what a noisy figure has come to
-_OWN = ("target_tokens", "skipped", "skipped_not_finite")  # which say nothing as a curve
+_LAST_SHARE = 0.1  # the mean over this last share of the steps shows where a noisy figure has arrived
+_OWN = ("target_tokens", "skipped", "skipped_not_finite")  # these say nothing as a curve
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Figures that stand together.
+    """Figures that are shown together.
 
     Attributes:
-      name: of the section on the page.
+      name: the name of the section on the page.
       title: its heading.
-      figures: their full names, which one of the runs has at least.
-      sparse: whether only some steps have them, so that each is shown as a point.
-      span: the values that they can have, all of which a chart shows; None where there is no end.
-      note: what a reader has to know of them.
+      figures: full names of figures that at least one run has.
+      sparse: whether only some steps have them; each value is then a point.
+      span: the values that they can have, all of which a chart shows; None if there is no limit.
+      note: what a reader has to know about them.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Group:
     note: str = ""
 
     def short(self, figure: str) -> str:
-        """What a figure is called under the heading: "rte, held out" of a dev figure."""
+        """The name of a figure below the heading, such as "rte, held out" for a dev figure."""
         prefixes = (OF_CLUSTERS, *_EVALUATED)
         prefix = next((one for one in prefixes if figure.startswith(one)), "") if self.name != "others" else ""
         name = figure.removeprefix(prefix)
@@ -61,7 +61,7 @@ _FIXED = (
 
 
 def groups(courses: Sequence[Course]) -> list[Group]:
-    """The figures of some runs, by dataset and part excepted; groups without any are left out."""
+    """The groups of figures that the runs have, except those by dataset and by part."""
     known = dict.fromkeys(name for course in courses for name in course.figures)
     loss, *fixed = (Group(name, title, tuple(x for x in names if x in known)) for name, title, names in _FIXED)
     shown = {name for group in (loss, *fixed) for name in group.figures}
@@ -83,12 +83,12 @@ def groups(courses: Sequence[Course]) -> list[Group]:
 
 
 def _of(known: Iterable[str], prefixes: tuple[str, ...]) -> tuple[str, ...]:
-    """The figures that begin so; by dataset before by cluster, held out before seen."""
+    """The names with these prefixes; datasets before clusters, held out before seen."""
     return tuple(name for prefix in prefixes for name in sorted(one for one in known if one.startswith(prefix)))
 
 
 def _without_twins(courses: Sequence[Course], names: Sequence[str]) -> tuple[str, ...]:
-    """Without clusters that are one of the datasets, by their values and label in all runs."""
+    """The names without clusters that have the same values and label as one of the datasets in all runs."""
 
     def same(one: str, other: str) -> bool:
         if one.partition("/")[2].partition("/")[0] != other.partition("/")[2].partition("/")[0]:
@@ -101,12 +101,14 @@ def _without_twins(courses: Sequence[Course], names: Sequence[str]) -> tuple[str
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(step, mean, lowest, highest) of equal parts of the steps, those that have values; the points where they are few.
+    """Divides the steps into equal parts and returns (step, mean, lowest, highest) of each part that has values.
+
+    If there are few values, the points themselves are returned.
 
     Args:
-      steps: ascending.
-      values: one each, finite.
-      most: parts.
+      steps: the steps, ascending.
+      values: finite values, one for each step.
+      most: the number of parts.
     """
     if len(steps) <= most:
         return steps.astype(np.float64), values, values, values
@@ -118,7 +120,10 @@ def thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarra
 
 
 def summary(course: Course, name: str) -> dict[str, float] | None:
-    """First, last, lowest and highest value, and the mean of the last tenth of the steps; None without a value."""
+    """The first, last, lowest and highest value of a figure, and the mean over the last tenth of the steps.
+
+    None if there is no value.
+    """
     steps, values = course.points(name)
     if not len(steps):
         return None
@@ -146,7 +151,7 @@ def short_number(value: float | None) -> str:
 
 
 def to_dict(course: Course) -> dict[str, object]:
-    """A run as JSON has it."""
+    """A run as values that JSON can hold."""
     return {
         "name": course.name,
         "folder": course.folder,

@@ -1,4 +1,4 @@
-"""Runs as one self-contained HTML page."""
+"""Runs as one HTML page that needs no other file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from flan_jax.reporting.curves.reading import Course, Spike
 from flan_jax.reporting.document import document, figure, text
 from flan_jax.wording import counted
 
-_MOST_OTHERS = 24  # figures of hooks that are drawn
-_MOST_LARGE = 4  # charts of a section, two beside each other; of more there are three
-_LISTED = 100  # spikes of a run
-_NAMED = 4  # datasets of a spike
+_MOST_OTHERS = 24  # how many figures of hooks are drawn
+_MOST_LARGE = 4  # charts of a section, two side by side; if there are more, three
+_LISTED = 100  # listed spikes of a run
+_NAMED = 4  # datasets named for a spike
 _STYLE = """
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr));gap:12px}
 .charts.small{grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr))}
@@ -27,7 +27,7 @@ _BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "double"}
 
 
 def page(courses: Sequence[Course]) -> str:
-    """The page of one or several runs."""
+    """The HTML page of one or several runs."""
     several = len(courses) > 1
     sections = [("runs", "Runs", _runs(courses))]
     for group in figures.groups(courses):
@@ -69,7 +69,7 @@ def _legend(courses: Sequence[Course]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells of text, the first column of names."""
+    """An HTML table of text cells; the first column holds names."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         first = f'<{tag} class="name">{text(cells[0])}</{tag}>'
@@ -103,7 +103,7 @@ def _happened(course: Course, several: bool) -> str:
 
 
 def _spike(spike: Spike) -> list[str]:
-    """Step, loss, median, and the datasets with the highest loss."""
+    """The cells for a spike: step, loss, median, and the datasets with the highest loss."""
     loss = "not finite" if spike.loss is None else figures.short_number(spike.loss)
     by_loss = sorted(spike.dataset_loss, key=spike.dataset_loss.get, reverse=True)
     more = f" and {len(by_loss) - _NAMED} more" if len(by_loss) > _NAMED else ""

@@ -1,4 +1,4 @@
-"""What MODEL_DIR says of the course of a run. It may still be written, damaged, or of an earlier version."""
+"""Reads the course of a run from MODEL_DIR. Its files may be unfinished, damaged, or of an earlier version."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from flan_jax.values import shown
 from flan_jax.wording import counted
 
 FILE = "metrics.jsonl"
-_LARGEST = 1e30  # what is beyond it is no figure of a run, and cannot be drawn
+_LARGEST = 1e30  # larger values are no figures of a run, and cannot be drawn
 _LAST_STEP = 2**53
 _LONGEST_NAME = 80  # characters
-_LOOKED_AT = 50  # folders in one that is no run
-_NAMED = 5  # of them, in a message
+_LOOKED_AT = 50  # how many folders are searched in a folder that is no run
+_NAMED = 5  # how many of them a message names
 
 
 @dataclasses.dataclass(frozen=True)
 class Restart:
-    """A later start of a run, with something changed.
+    """A later start of a run with changed settings.
 
     Attributes:
-      step: steps taken before.
+      step: number of steps taken before.
       when: date and time.
-      changed: "NAME old -> new" of each.
+      changed: "NAME old -> new" for each change.
     """
 
     step: int
@@ -48,9 +48,9 @@ class Spike:
 
     Attributes:
       step: its number.
-      loss: its loss; None where it was not finite.
-      median: of the steps before; None where there were few.
-      dataset_loss: of the step.
+      loss: its loss; None if it was not finite.
+      median: the median of the steps before; None if there were few.
+      dataset_loss: the step's loss by dataset.
     """
 
     step: int
@@ -64,14 +64,14 @@ class Course:
     """The course of a run.
 
     Attributes:
-      name: tells it from the others that are shown.
-      folder: MODEL_DIR.
-      mixture: what is tuned on; empty where nothing says it.
-      train_steps: of the whole run; None likewise.
-      steps: those that are logged, int64 [N], ascending.
-      figures: by name, "outer/inner" for one of several; float64 [N], NaN where a step has none.
-      restarts: those with something changed.
-      spikes: steps whose loss was far above the others, as spikes.jsonl has them.
+      name: tells it apart from the other runs that are shown.
+      folder: its MODEL_DIR.
+      mixture: what is tuned on; empty if unknown.
+      train_steps: the steps of the whole run; None if unknown.
+      steps: the logged steps, int64 [N], ascending.
+      figures: values by name ("outer/inner" for one of several), float64 [N]; NaN at steps without a value.
+      restarts: later starts with changed settings.
+      spikes: steps whose loss was far above the others, from spikes.jsonl.
       notes: what is odd about the files.
     """
 
@@ -86,7 +86,7 @@ class Course:
     notes: tuple[str, ...]
 
     def points(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(steps, values) of a figure, those steps that have it; none where there is no such figure."""
+        """(steps, values) of a figure at the steps that have it; empty if there is no such figure."""
         values = self.figures.get(name)
         if values is None:
             return np.zeros(0, np.int64), np.zeros(0)
@@ -95,19 +95,19 @@ class Course:
 
     @property
     def skipped(self) -> np.ndarray:
-        """Steps whose batch was skipped."""
+        """The steps whose batch was skipped."""
         steps, values = self.points("skipped")
         return steps[values > 0]
 
 
 def load(folders: Sequence[str]) -> list[Course]:
-    """Reads runs.
+    """Reads the courses of runs.
 
     Args:
-      folders: MODEL_DIR of each.
+      folders: the MODEL_DIR of each run.
 
     Raises:
-      FlanError: one is no run, has no step yet, cannot be read, or stands twice.
+      FlanError: a folder is no run, has no step yet, cannot be read, or is given twice.
     """
     paths = [user_path(folder, "--run") for folder in folders]
     if twice := [path for number, path in enumerate(paths) if path in paths[:number]]:
@@ -116,7 +116,7 @@ def load(folders: Sequence[str]) -> list[Course]:
 
 
 def _names(paths: Sequence[AnyPath]) -> list[str]:
-    """The last parts of the paths, as many as tell them apart."""
+    """The last parts of each path, as many as are needed to tell the paths apart."""
     parts = [[part for part in str(path).split("/") if part] or ["/"] for path in paths]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
@@ -149,14 +149,14 @@ def _logged(folder: AnyPath, notes: list[str]) -> tuple[np.ndarray, dict[str, np
             continue
         last_is_broken = False
         for figure, value in _flat(line.value):
-            if not abs(value) <= _LARGEST:  # NaN too
+            if not abs(value) <= _LARGEST:  # also catches NaN
                 too_large += value == value
                 continue
             places, values = columns.setdefault(figure, (array("q"), array("d")))
             places.append(len(steps))
             values.append(value)
         steps.append(step)
-    if problems and last_is_broken:  # the run is at work on it, or was killed
+    if problems and last_is_broken:  # the run is just writing it, or was killed
         problems.pop()
     if problems:
         number, problem = problems[0]
@@ -175,7 +175,7 @@ def _is_step(value: Any) -> bool:
 
 
 def _remedy(folder: AnyPath) -> str:
-    """What a user may have meant who gave the folder of several runs."""
+    """What a user may have meant by the folder of several runs."""
     try:
         inner: list[Any] = sorted(folder.iterdir(), key=str)[:_LOOKED_AT] if folder.is_dir() else []
         found = [str(one) for one in inner if (one / FILE).exists()]
@@ -190,10 +190,11 @@ def _remedy(folder: AnyPath) -> str:
 def _in_order(
     steps: np.ndarray, columns: Mapping[str, tuple[array, array]], notes: list[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Each step once, ascending."""
+    """The values with each step once, ascending."""
     rows = np.argsort(steps, kind="stable")
     if len(np.unique(steps)) < len(steps):
-        # Begun again from an earlier step, with a log that was not cut: what stood there from that step on is void.
+        # The run was started again from an earlier step, and the log was not cut: old lines from that step on do not
+        # count.
         later = np.append(np.minimum.accumulate(steps[::-1])[::-1][1:], _LAST_STEP)
         rows = np.flatnonzero(steps < later)
         many = counted(len(steps) - len(rows), "lines")
@@ -210,7 +211,7 @@ def _in_order(
 
 
 def _flat(figures: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The numbers of a line by name."""
+    """The numbers of a line of the log, by name."""
     found = []
     for name, value in figures.items():
         if name == "step":
@@ -230,9 +231,9 @@ def _number(value: float) -> float:
         return float("inf")
 
 
-@functools.lru_cache(maxsize=1 << 16)  # a log has the same names in every line
+@functools.lru_cache(maxsize=1 << 16)  # a log repeats the same names in every line
 def _printable(name: str) -> str:
-    """A name in one line, without what would steer a terminal."""
+    """A name in one line, without characters that control a terminal."""
     name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in as_unicode(name))
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
@@ -241,7 +242,7 @@ def _printable(name: str) -> str:
 
 
 def _record(folder: AnyPath, notes: list[str]) -> tuple[str, int | None, tuple[Restart, ...]]:
-    """(mixture, steps of the whole run, restarts) by run.json, or by the manifest of an earlier version."""
+    """(mixture, steps of the whole run, restarts), from run.json or from the manifest of an earlier version."""
     try:
         if (run := Run.load(folder)) is not None:
             return _printable(str(run.mixture)), run.train_steps, tuple(filter(None, map(_restart, run.changes)))

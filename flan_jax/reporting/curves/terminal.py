@@ -1,4 +1,4 @@
-"""Runs in a terminal: a line a figure and run, with its course in a few characters."""
+"""Shows runs in a terminal: one line for each figure and run, with its course as a curve of a few characters."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flan_jax.wording import counted
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40  # characters of a curve
-_SAME = 1e-9  # of the values: a smaller range is rounding
-_LISTED = 10  # restarts, skipped batches and spikes of a run
+_SAME = 1e-9  # a smaller range, relative to the values, is rounding
+_LISTED = 10  # how many restarts, skipped batches and spikes are listed
 
 
 def show(console: Console, courses: Sequence[Course]) -> None:
-    """Prints them."""
+    """Prints the runs."""
     for course in courses:
         console.print(Text(_head(course)))
     table = Table(box=None, header_style="bold", padding=(0, 1))
@@ -74,11 +74,11 @@ def _listed(steps: Sequence[int]) -> str:
 
 
 def sparkline(steps: np.ndarray, values: np.ndarray, span: tuple[int, int]) -> str:
-    """A curve in one line; blanks where there is no value.
+    """A curve in one line, with blanks where there is no value.
 
     Args:
-      steps: ascending.
-      values: one each, finite.
+      steps: the steps, ascending.
+      values: finite values, one for each step.
       span: the first and the last step of the line.
     """
     width = min(_WIDTH, span[1] - span[0] + 1)

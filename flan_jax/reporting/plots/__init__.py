@@ -1,6 +1,6 @@
-"""The report's plots as records, a file a plot, as SVG with the reader's fonts.
+"""The report's plots, one file for each, as SVG with the reader's fonts.
 
-Every file of this package but `drawing` is a plot: it defines `PLOT`, a `Plot`. Adding one touches nothing else.
+Every module of this package except `drawing` is a plot and defines `PLOT`, a `Plot`. To add a plot, add a module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flan_jax.errors import FlanError
 from flan_jax.reporting.evidence import Evidence
 from flan_jax.reporting.runs import Run
 
-if TYPE_CHECKING:  # matplotlib takes a second to import
+if TYPE_CHECKING:  # importing matplotlib takes a second
     from matplotlib.figure import Figure
 
 _NO_PLOTS = ("drawing",)
@@ -28,10 +28,10 @@ class Plot:
 
     Attributes:
       section: the name of its section on the page; several plots and tables may share one.
-      title: the section's title, where no table gives it one.
-      order: places the section on the page; those of tables are in `page`.
-      alternative: what it shows, for those who cannot see it.
-      draw: makes the figure of the runs and the evidence; None where there is nothing to show.
+      title: the section's title, if no table sets it.
+      order: the place of the section on the page; `page` has those of the tables.
+      alternative: what the plot shows, for people who cannot see it.
+      draw: draws the figure from runs and evidence; returns None if there is nothing to show.
     """
 
     section: str
@@ -41,7 +41,7 @@ class Plot:
     draw: Callable[[Sequence[Run], Evidence], Figure | None]
 
     def svg(self, runs: Sequence[Run], evidence: Evidence) -> bytes | None:
-        """The drawn figure, or None."""
+        """The drawn figure as SVG, or None."""
         from flan_jax.reporting.plots.drawing import svg
 
         return svg(self.draw, runs, evidence)
@@ -49,7 +49,7 @@ class Plot:
 
 @functools.cache
 def plots() -> tuple[Plot, ...]:
-    """All plots, in the order of their sections, then of their files' names.
+    """All plots, ordered by section, then by file name.
 
     Raises:
       FlanError: a file defines none.

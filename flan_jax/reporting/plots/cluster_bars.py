@@ -15,7 +15,7 @@ from flan_jax.reporting.tables import cluster_title
 
 
 def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
-    """Means of the clusters over the datasets that all runs have, with the random baseline."""
+    """Cluster means over the datasets that all runs have, with the random baseline."""
     shown = [over for over in common(runs).values() if over.datasets]
     if not shown:
         return None

@@ -1,4 +1,4 @@
-"""Differences of each run from the first."""
+"""Differences between each run and the first one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from flan_jax.reporting.runs import Run
 
 
 def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
-    """Differences from the first run with their 95 % intervals; filled where the corrected test finds one."""
+    """Differences from the first run with their 95 % intervals.
+
+    A mark is filled if the corrected test finds a difference.
+    """
     comparisons = [c for c in evidence.comparisons if c.datasets]
     if not comparisons:
         return None

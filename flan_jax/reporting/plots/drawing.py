@@ -1,4 +1,7 @@
-"""What the plots share: settings, colours and lanes. Datasets and clusters stand below each other, so names fit."""
+"""What all plots share: settings, colours and lanes.
+
+Datasets and clusters are listed from top to bottom, so names fit.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from matplotlib.figure import Figure
 from flan_jax.reporting.evidence import Evidence
 from flan_jax.reporting.runs import Run
 
-# Okabe and Ito's palette: distinct for colour-blind readers; markers tell runs apart too.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; markers differ too.
 COLORS = ("#7f7f7f", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SETTINGS = {
@@ -37,12 +40,12 @@ SETTINGS = {
 def svg(
     draw: Callable[[Sequence[Run], Evidence], Figure | None], runs: Sequence[Run], evidence: Evidence
 ) -> bytes | None:
-    """What `draw` makes of the runs, as SVG; None where it makes nothing."""
+    """The figure that `draw` makes, as SVG; None if it makes none."""
     return drawn(lambda: draw(runs, evidence))
 
 
 def drawn(draw: Callable[[], Figure | None], tight: bool = True) -> bytes | None:
-    """What `draw` makes, as SVG, cut to what is in it or as large as it says; None where it makes nothing."""
+    """The figure that `draw` makes, as SVG, cut to its content or in its own size; None if it makes none."""
     with matplotlib.rc_context(SETTINGS):
         if (figure := draw()) is None:
             return None
@@ -53,12 +56,12 @@ def drawn(draw: Callable[[], Figure | None], tight: bool = True) -> bytes | None
 
 
 def run_style(number: int) -> dict[str, str]:
-    """Colour and marker of a run."""
+    """The colour and marker of a run."""
     return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
 
 
 def lanes(names: Sequence[str], runs: int, inches_a_run: float) -> tuple[Figure, Axes, np.ndarray]:
-    """A figure with a lane a name, from the top; the offset of each run in its lane."""
+    """A figure with one lane for each name, from the top, and the offset of each run in its lane."""
     height = 0.7 + len(names) * (0.16 + inches_a_run * runs)
     figure, axes = plt.subplots(figsize=(8.6, height))
     axes.set_yticks(range(len(names)), names)

@@ -15,7 +15,7 @@ from flan_jax.reporting.runs import Run
 
 
 def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
-    """Accuracy against confidence, a panel a run; circles grow with the number of predictions."""
+    """Accuracy against confidence, one panel for each run. Larger circles stand for more predictions."""
     shown = [(i, run) for i, run in enumerate(runs) if evidence.calibration(run.name)]
     if not shown:
         return None

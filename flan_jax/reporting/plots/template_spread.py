@@ -14,7 +14,10 @@ from flan_jax.reporting.runs import Run, dataset_names, first_figures, template_
 
 
 def draw(runs: Sequence[Run], evidence: Evidence) -> Figure:
-    """A point a template, hollow unless held out; a bar at the mean, a dotted line at the random baseline."""
+    """One point for each template, hollow unless held out.
+
+    A bar marks the mean, a dotted line the random baseline.
+    """
     names = dataset_names(runs)
     figure, axes, offsets = lanes(names, len(runs), 0.13)
     for i, (run, offset) in enumerate(zip(runs, offsets, strict=True)):

@@ -1,4 +1,4 @@
-"""Calls hooks in their order; what one of them raises ends in one line that names it."""
+"""Calls hooks in order. If one of them raises, the error is one line that names it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flan_jax.training.state import Taken, TrainState
 
 
 class Hooks:
-    """The hooks of a run in their order; a context manager from their `start` to their `end`."""
+    """The hooks of a run in their order. As a context manager, it calls `start` on entry and `end` on exit."""
 
     def __init__(self, hooks: Sequence[Any], context: Context) -> None:
         self._hooks, self._context = tuple(hooks), context
@@ -43,7 +43,7 @@ class Hooks:
 
     def _end(self, hook: Any, error: BaseException | None) -> None:
         self._context.error = error
-        # What ended the run is said, and not that an `end` failed as well.
+        # The first error is reported; a later failure of an `end` is not.
         with contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
             self._call(hook, "end", self._context)
 
@@ -72,7 +72,7 @@ class Hooks:
         return any(hasattr(hook, "accept") for hook in self._hooks)
 
     def accept(self, taken: Taken) -> jax.Array:
-        """Whether all take the update, a boolean scalar."""
+        """Whether all hooks take the update; a boolean scalar."""
         accepted = jnp.bool_(True)
         for hook in self._hooks:
             if hasattr(hook, "accept"):
@@ -86,7 +86,7 @@ class Hooks:
     # -------------------------------------------------------------------------------------------------- on the host
 
     def pauses(self, step: int) -> bool:
-        """Whether the devices have to wait after this step: a hook wants it, or the run ends there."""
+        """Whether the devices must wait after this step: a hook needs it, or the run ends there."""
         wanted = [bool(self._call(hook, "pauses", self._context, step)) for hook in self._hooks]
         return any(wanted) or self._context.stopped is not None
 
@@ -97,19 +97,19 @@ class Hooks:
         measured: Mapping[str, Mapping[str, np.ndarray]],
         state: TrainState | None,
     ) -> None:
-        """Accounts for a step.
+        """Tells all hooks about a step.
 
         Args:
           step: its number, from 1.
           values: its figures.
           measured: what `measure` gave, on the host.
-          state: the state after it, where the devices wait.
+          state: the state after it, if the devices wait.
         """
         self._context.at(step, values, state)
         for number, hook in enumerate(self._hooks):
             self._context.measured = measured.get(str(number), {})
             self._call(hook, "after_step", self._context, step, _read_only(self._context.values))
-        self._context.at(step, self._context.values, None)  # the next step takes the state's memory
+        self._context.at(step, self._context.values, None)  # the next step reuses the state's memory
         self._context.logged = True
 
     def _tell(self, method: str, step: int) -> None:
@@ -134,20 +134,20 @@ class Hooks:
 
 
 def _own(taken: Taken) -> Taken:
-    """The same arrays in dictionaries of the hook's own, which it may change."""
+    """The same arrays in new dictionaries, which the hook may change."""
     trees = {name: containers_copied(getattr(taken, name)) for name in ("gradients", "updates", "params")}
     return dataclasses.replace(taken, **trees)
 
 
 def _read_only(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Figures that cannot be changed; those of several names are copies, which JSON still takes."""
+    """Figures that cannot be changed. Dictionaries in them are copies that JSON still accepts."""
     copied = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
     return types.MappingProxyType(copied)
 
 
 @contextlib.contextmanager
 def _naming(hook: Any, method: str) -> Iterator[None]:
-    """Around a call of a hook that is not ours."""
+    """A block that calls a hook of a user."""
     try:
         yield
     except FlanError as error:
@@ -156,7 +156,7 @@ def _naming(hook: Any, method: str) -> Iterator[None]:
         raise FlanError(f"hook {name_of(hook)}: {error}") from error
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # sys.exit too: the run would end as if it were done
+    except BaseException as error:  # sys.exit too; otherwise the run would end as if it were done
         if _ours(hook):
             raise
         frames = traceback.extract_tb(error.__traceback__)
@@ -172,7 +172,7 @@ def _naming(hook: Any, method: str) -> Iterator[None]:
 
 
 def name_of(hook: Any) -> str:
-    """What a hook is called in messages."""
+    """The name of a hook in messages."""
     return f"{type(hook).__module__}:{type(hook).__qualname__}"
 
 

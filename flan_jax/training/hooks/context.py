@@ -19,18 +19,18 @@ from flan_jax.models import lora
 from flan_jax.training.run import Run
 from flan_jax.training.state import TrainState
 
-# What nobody sets anew: the log, the checkpoints and the other hooks go by it.
+# Hooks may not set these, because the log, the checkpoints and other hooks depend on them.
 _FIXED = frozenset(("run", "folder", "network", "mesh", "stream", "first_step", "primary"))
 
 
 def containers_copied(tree: Any) -> Any:
-    """The same arrays in dictionaries and tuples that may be changed without changing the given ones."""
+    """The same arrays in new dictionaries and tuples, which may be changed without changing the given ones."""
     return jax.tree.map(lambda leaf: leaf, tree)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """Why a run ends before its last step, and the exit status of the program."""
+    """Why a run ends before its last step, and the program's exit status."""
 
     reason: str
     status: int
@@ -44,24 +44,24 @@ class Context:
       folder: MODEL_DIR.
       network: the model, without parameters.
       mesh: the devices.
-      stream: the rows; `stream.batch(step - 1)` are those of a step.
-      first_step: steps taken before this start; the first of this start is one more.
-      primary: whether this process writes and prints; one does.
-      step: the last step that is accounted for.
-      values: its figures; what is written to the log. Hooks of our own change it, others call `write`.
-      measured: by name, what the hook's own `measure` gave at this step.
-      logged: whether the step's line is written, or none is begun; `write` would come too late.
+      stream: the rows; `stream.batch(step - 1)` gives those of a step.
+      first_step: steps taken before this start; the first step of this start is one more.
+      primary: whether this process writes and prints; only one does.
+      step: the last step that hooks were told about.
+      values: its figures, which go to the log. Our own hooks change it; others call `write`.
+      measured: what the hook's own `measure` gave at this step, by name.
+      logged: whether the step's line is already written or none is open, so that `write` is too late.
       save_wanted: whether a checkpoint is asked for and not made yet.
-      stopped: None, or why the run ends.
-      error: in `end`, what has ended the run, or None.
-      wait_for_saves: returns when all saves that were started are whole.
-      ending: whether this process was told to end; a hook that takes long may look, and come to its end. It may be
-        so in one process of a pod alone.
-      alive: a hook that takes long says what it does, so that it is not taken for one that hangs.
-      later: figures that hooks write at some steps only, as these have them; the numbers do not count.
-      no_choice: figures by which no checkpoint may be chosen, and why; a hook that writes them says so in `start`.
+      stopped: why the run ends, or None.
+      error: in `end`, the exception that ended the run, or None.
+      wait_for_saves: returns when all started saves are complete.
+      ending: whether this process was told to end. A hook that takes long should ask, and finish. In a pod, other
+        processes may not know it yet.
+      alive: a hook that takes long calls this with what it does, so that the watchdog does not take it for hanging.
+      later: figures that hooks write at some steps only, with the same names as these; the numbers do not matter.
+      no_choice: figures that may not choose a checkpoint, and why. The hook that writes them sets this in `start`.
       tell: calls a method of all hooks, by its name and with the step.
-      held: gives all arrays that the run needs to go on; hooks may not delete them.
+      held: returns all arrays that the run needs to go on; hooks may not delete them.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Context:
         self.save_wanted = False
         self.stopped: Stop | None = None
         self.error: BaseException | None = None
-        self.wait_for_saves: Callable[[], None] = lambda: None  # `saving` puts its own here
-        self.ending: Callable[[], bool] = lambda: False  # `preemption` its own
-        self.alive: Callable[[str], None] = lambda doing: None  # `watchdog` its own
+        self.wait_for_saves: Callable[[], None] = lambda: None  # set by `saving`
+        self.ending: Callable[[], bool] = lambda: False  # set by `preemption`
+        self.alive: Callable[[str], None] = lambda doing: None  # set by `watchdog`
         self.later: dict[str, Any] = {}
         self.no_choice: dict[str, str] = {}
-        self.tell: Callable[[str, int], None] = lambda method, step: None  # and `calls`
-        self.held: Callable[[], Any] = lambda: ()  # the loop its own
-        self.logged = True  # no step is accounted for yet
+        self.tell: Callable[[str, int], None] = lambda method, step: None  # set by `calls`
+        self.held: Callable[[], Any] = lambda: ()  # set by the loop
+        self.logged = True  # no step is open yet
         self._state: TrainState | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -97,16 +97,16 @@ class Context:
         super().__setattr__(name, value)
 
     def at(self, step: int, values: dict[str, Any], state: TrainState | None) -> None:
-        """For the loop: the step that is accounted for now, and its state where the devices wait."""
+        """For the loop: sets the step that hooks are told about, and its state if the devices wait."""
         self.step, self.values, self._state, self.logged = step, values, state, False
 
     @property
     def paused(self) -> bool:
-        """Whether the devices wait, so that `state` gives this step's."""
+        """Whether the devices wait, so that `state` returns this step's state."""
         return self._state is not None
 
     def state(self) -> TrainState:
-        """The state after this step, on the devices; its dictionaries are a copy, its arrays are the run's own.
+        """The state after this step, on the devices. Its dictionaries are copies; its arrays are the run's own.
 
         Raises:
           FlanError: the devices did not wait for this step.
@@ -119,7 +119,7 @@ class Context:
         return containers_copied(self._state)
 
     def merged_params(self) -> Any:
-        """The parameters after this step, with adapters, if there are any, taken in. A soft prompt stays among them.
+        """The parameters after this step, with adapters, if there are any, merged in. A soft prompt stays separate.
 
         Raises:
           FlanError: the devices did not wait for this step.
@@ -135,11 +135,11 @@ class Context:
         """Adds a figure of this step to metrics.jsonl and TensorBoard.
 
         Args:
-          name: of the figure; none that is there.
+          name: the figure's name; it must be new.
           value: a finite number, or a dictionary from names to finite numbers.
 
         Raises:
-          FlanError: it is none, or the step's line is written already, as in `before_save`.
+          FlanError: the value is of another kind, or the step's line is already written, as in `before_save`.
         """
         if self.logged:
             raise FlanError(f"write({name!r}): no step's line is open; figures of a step are written in after_step.")
@@ -148,7 +148,7 @@ class Context:
         group = next(
             (one for one, x in self.values.items() if isinstance(x, dict) and name.startswith(f"{one}/")), None
         )
-        if group is not None:  # TensorBoard, pages and KEEP_BEST could not tell it from one of them
+        if group is not None:  # TensorBoard, pages and KEEP_BEST could not tell the two apart
             raise FlanError(f"write({name!r}): {group!r} is a figure of several names already; give another name.")
         value = {str(key): _number(one) for key, one in value.items()} if isinstance(value, Mapping) else _number(value)
         if value is None or (isinstance(value, dict) and None in value.values()):
@@ -158,19 +158,19 @@ class Context:
         self.values[name] = value
 
     def save(self) -> None:
-        """Asks for a checkpoint: of this step where the devices wait for it, else of the next."""
+        """Asks for a checkpoint: of this step if the devices wait for it, otherwise of the next one."""
         self.save_wanted = True
 
     def stop(self, reason: str, status: int = 0, save: bool = True) -> None:
-        """Ends the run when the step that is running is accounted for.
+        """Ends the run after the step that is running.
 
         Args:
-          reason: in a few words, to be printed.
-          status: exit status of the program.
-          save: whether the last step is saved.
+          reason: why, in a few words, to be printed.
+          status: the program's exit status.
+          save: whether to save the last step.
 
         Raises:
-          FlanError: the status is none.
+          FlanError: the status is not one.
         """
         if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status <= 255:
             raise FlanError(f"stop({reason!r}, status={status!r}): an exit status is a whole number from 0 to 255.")
@@ -179,7 +179,7 @@ class Context:
 
 
 def _number(value: Any) -> int | float | None:
-    """A number of Python, NumPy or JAX as JSON holds it; None for anything else."""
+    """A number of Python, NumPy or JAX in the form that JSON holds; None for anything else."""
     if isinstance(value, np.ndarray | np.generic | jax.Array) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

@@ -1,4 +1,4 @@
-"""What earlier starts of a run have written of some steps, from metrics.jsonl."""
+"""Reads from metrics.jsonl what earlier starts of a run have written."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, BinaryIO
 
 from flan_jax.training.hooks.context import Context
 
-_BLOCK = 1 << 16  # bytes of the log that are read at once
+_BLOCK = 1 << 16  # bytes of the log that are read at a time
 
 
 def figures_of(context: Context, steps: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """The figures of some steps that this start goes on from; those that are not there are left out.
+    """The figures of earlier steps, by step. Steps without a line in the log are left out.
 
-    Lines stand in the order of their steps, so that each is found without reading a long log. Every process may ask.
+    Lines are in the order of their steps, so each is found without reading the whole log. Every process may call this.
     """
     path = context.folder / "metrics.jsonl"
     found: dict[int, Any] = {}
@@ -32,19 +32,19 @@ def figures_of(context: Context, steps: Iterable[int]) -> dict[int, dict[str, An
 
 
 def _line_of(file: BinaryIO, end: int, step: int) -> dict[str, Any] | None:
-    least, most = 0, end  # the line begins in between
+    least, most = 0, end  # the line begins between these
     while least < most:
         middle = (least + most) // 2
         file.seek(max(middle - 1, 0))
         if middle:
-            file.readline()  # the rest of the line before, or its end alone
+            file.readline()  # skip the rest of the line before
         start = file.tell()
         number, figures = _parsed(file.readline()) if start < most else (None, None)
         if number == step:
             return figures
         if number is not None and number < step:
             least = file.tell()
-        else:  # what cannot be read is at the end: of a killed run
+        else:  # an unreadable line is the last one, of a killed run
             most = middle
     return None
 
@@ -58,12 +58,12 @@ def _parsed(line: bytes) -> tuple[int | None, dict[str, Any] | None]:
 
 
 def last_values(context: Context, name: str, count: int) -> list[float]:
-    """A figure of the last steps that this start goes on from, the earliest first; of a few steps it may be missing.
+    """A figure at the last steps before this start, earliest first. Steps without the figure are left out.
 
     Args:
-      context: of the start.
-      name: as `figure` takes it.
-      count: steps.
+      context: this start.
+      name: the figure's name, see `figure`.
+      count: how many steps.
     """
     path = context.folder / "metrics.jsonl"
     found: list[Any] = []
@@ -80,7 +80,7 @@ def last_values(context: Context, name: str, count: int) -> list[float]:
 
 
 def lines_from_the_end(file: Any) -> Iterator[tuple[int, bytes]]:
-    """(where it starts, line with its end) of each line of a file, the last first."""
+    """Yields (where it starts, the line with its end) for each line of a file, the last one first."""
     place, rest = file.seek(0, os.SEEK_END), b""
     while place > 0:
         size = min(_BLOCK, place)
@@ -97,7 +97,12 @@ def lines_from_the_end(file: Any) -> Iterator[tuple[int, bytes]]:
 
 
 def figure(figures: Mapping[str, Any], name: str) -> float | None:
-    """A figure by its name, "outer/inner" where it is one of several; None where there is none, or it is not finite."""
+    """A figure by its name, "outer/inner" for one of several; None if it is missing or not finite.
+
+    Example:
+      >>> figure({"cluster_loss": {"nli": 0.5}}, "cluster_loss/nli")
+      0.5
+    """
     outer, _, inner = name.partition("/")
     several = figures.get(outer)
     found = several.get(inner) if isinstance(several, Mapping) else figures.get(name)
@@ -106,6 +111,6 @@ def figure(figures: Mapping[str, Any], name: str) -> float | None:
 
 
 def names(figures: Mapping[str, Any]) -> list[str]:
-    """The names of all figures, as `figure` takes them."""
+    """The names of all figures, in the form that `figure` takes."""
     inner = ([f"{name}/{key}" for key in x] if isinstance(x, Mapping) else [name] for name, x in figures.items())
     return [name for part in inner for name in part]

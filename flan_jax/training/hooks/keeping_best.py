@@ -1,9 +1,8 @@
-"""The best step by a figure: it is saved when an evaluation finds it, and stays beside the last ones.
+"""Saves a step when an evaluation finds it among the best, and keeps it besides the last ones.
 
-Choosing a step is looking at data. A step that is chosen by a dataset is chosen on it, so a score of that dataset is no
-zero-shot result any more: the paper chooses none, and others choose by what they tune on. So a figure of data that the
-run holds out, or of which nobody knows whether it was seen, can be watched and cannot be chosen by. Who writes such a
-figure says so in `Context.no_choice`.
+Choosing a step uses data. If a dataset has chosen the step, a score on that dataset is no longer zero-shot. The paper
+chooses no step; others choose by data that they tune on. So a figure of data that the run holds out, or that may or may
+not have been seen, can be watched but cannot choose. The hook that writes such a figure says so in `Context.no_choice`.
 """
 
 from __future__ import annotations
@@ -19,34 +18,35 @@ from flan_jax.training.hooks.context import Context
 
 
 class KeepingBest:
-    """Knows the figures of saved steps, of earlier starts too, and asks for a save where one is among the best.
+    """Knows the figures of saved steps, also of earlier starts, and asks for a save if a step is among the best.
 
-    Only figures that are written at some steps (`Context.later`), as those of an evaluation are, ask for one; those of
-    every step would be the best too often, and count where a step is saved anyhow.
+    Only figures that are written at some steps (`Context.later`), such as those of an evaluation, ask for a save.
+    Figures of every step would be the best too often; they count when a step is saved anyway.
 
     Attributes:
       best: the figure, and how many of the best stay.
     """
 
     def __init__(self, best: keeping.Best, known: bool = False) -> None:
-        """Args.
+        """Starts without any figures.
 
-        best: the figure, and how many of the best stay.
-        known: whether nobody writes figures but training itself, so that a name which is none of them is wrong.
+        Args:
+          best: the figure, and how many of the best stay.
+          known: whether only training itself writes figures, so that any other name is wrong.
         """
         self.best, self._known = best, known
         self._figures: dict[int, float | None] = {}
 
     def figure_of(self, step: int) -> float | None:
-        """The figure of a saved step; None where it has none, or it is not finite."""
+        """The figure of a saved step; None if there is none, or it is not finite."""
         return self._figures.get(step)
 
     def start(self, context: Context) -> None:
-        """Reads what earlier starts have found.
+        """Reads the figures of earlier starts.
 
         Raises:
-          FlanError: the figure is none to choose by, or its better end is kept out, or nobody knows the figures of
-            saved steps any more, of which the best would be removed.
+          FlanError: the figure may not choose, its better end is excluded, or the figures of saved steps are lost, so
+            that the best of them would be removed.
         """
         name, outer = self.best.figure, self.best.figure.partition("/")[0]
         of_evaluation = outer in (*keeping.DEV_LOSSES, *keeping.DEV_SCORES)
@@ -74,10 +74,10 @@ class KeepingBest:
         self._figures = {step: earlier.figure(figures, name) for step, figures in known.items()}
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Asks for a checkpoint of a step that is among the best.
+        """Asks for a checkpoint if the step is among the best.
 
         Raises:
-          FlanError: at the first step, that there is no such figure.
+          FlanError: at the first step, if there is no such figure.
         """
         if self._known and step == context.first_step + 1:
             self._refuse_unknown(context, values)
@@ -97,7 +97,7 @@ class KeepingBest:
             )
 
     def end(self, context: Context) -> None:
-        """Says which steps are the best; called when all saves are whole."""
+        """Reports the best steps; called when all saves are complete."""
         if context.error is not None or not context.primary:
             return
         saved = set(choosing.steps(context.folder))
@@ -107,7 +107,7 @@ class KeepingBest:
             print(f"best by {self.best.figure}, {self.best.order}: {found}; kept in {context.folder}", flush=True)
 
     def _refuse_unknown(self, context: Context, values: Mapping[str, Any]) -> None:
-        figures = dict(values) | context.later  # a step need not have rows of all datasets
+        figures = dict(values) | context.later  # one step may not have rows of all datasets
         names = context.stream.parts
         figures["dataset_loss"] = {parts.dataset_of(name): 0.0 for name in names}
         figures["cluster_loss"] = {parts.cluster_of(name): 0.0 for name in names}

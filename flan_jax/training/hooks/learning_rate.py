@@ -1,4 +1,4 @@
-"""The learning rate of each step, where the optimizer says what it is."""
+"""The learning rate of each step, if the optimizer reports it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ import numpy as np
 from flan_jax.training.hooks.context import Context
 from flan_jax.training.hooks.not_finite import SKIPPED
 
-_AT_ONCE = 1024  # steps: a schedule asked for one step at a time would wait for the devices every time
+_AT_ONCE = 1024  # steps computed together; one call for each step would wait for the devices every time
 
 
 class LearningRate:
-    """Adds the figure `learning_rate`: what the optimizer's schedule gave for the step.
+    """Adds the figure `learning_rate`, the value of the optimizer's schedule at the step.
 
-    An optimizer says so by an attribute `rate`, a function from the updates taken so far to the learning rate. One
-    without it has no such figure.
+    The optimizer reports it by an attribute `rate`, a function from the number of updates taken so far to the learning
+    rate. Without that attribute, there is no such figure.
     """
 
     def __init__(self, optimizer: Any) -> None:
-        """Args.
+        """Looks for the attribute.
 
-        optimizer: of the run.
+        Args:
+          optimizer: the run's optimizer.
         """
         self._rate = getattr(optimizer, "rate", None)
         self._from, self._rates = 0, np.zeros(0)
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Adds it."""
+        """Adds the figure."""
         if self._rate is None:
             return
-        # A batch that was skipped has not moved the optimizer's count; this one's own is none that came before.
+        # Skipped batches have not advanced the optimizer's count. This step's own update does not count yet.
         before = int(values.get(SKIPPED, 0)) - int(values.get("skipped", 0))
         context.values["learning_rate"] = self._of(step - 1 - before)
 

@@ -1,4 +1,4 @@
-"""Hooks by name: "module:Name" or "module:Name(argument=value)", as the macro HOOKS takes them."""
+"""Makes hooks from texts such as "module:Name(argument=value)", the form of the macro HOOKS."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from flan_jax.errors import FlanError
 from flan_jax.training import by_name
 from flan_jax.training.hooks.calls import name_of
 
-# Every method and how many arguments it is called with.
+# Every method, and how many arguments it is called with.
 METHODS = {"start": 1, "measure": 1, "accept": 1, "pauses": 2, "after_step": 3}
 METHODS |= {"before_save": 2, "after_save": 2, "end": 1}
-# What a call of these gives back has not run yet.
+# Calling a function of these kinds does not run it yet.
 _LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-_LIKE = 0.85  # from this likeness on a method's name counts as misspelt
+_LIKE = 0.85  # a method's name that is so similar to a hook's method counts as misspelt
 
 
 def load(hooks: Sequence[Any]) -> list[Any]:
     """Makes the hooks that a user names.
 
     Args:
-      hooks: texts, each "module:Name" or "module:Name(argument=value)" with values as Python writes them; the module
-        is found like any other, first in the working folder. Or hooks themselves.
+      hooks: hooks, or texts of the form "module:Name" or "module:Name(argument=value)", with values as Python writes
+        them. The module is looked for as usual, first in the working folder.
 
     Raises:
-      FlanError: a module or name that is not there, arguments that it does not take, or what it makes is no hook.
+      FlanError: the module or name does not exist, it does not take the arguments, or the result is not a hook.
     """
     return [_checked(_made(hook) if isinstance(hook, str) else hook) for hook in hooks]
 
@@ -42,10 +42,10 @@ def _made(text: str) -> Any:
 
 
 def _checked(hook: Any) -> Any:
-    """A hook, whose methods are those of hooks.
+    """Checks that an object is a hook.
 
     Raises:
-      FlanError: it has none of them, one that cannot be called as it will be, or one whose name is misspelt.
+      FlanError: it has no method of a hook, one that cannot be called as it will be, or one with a misspelt name.
     """
     name = name_of(hook)
     if isinstance(hook, type):
@@ -79,7 +79,7 @@ def _checked(hook: Any) -> Any:
 def _attribute(hook: Any, name: str) -> Any:
     try:
         return getattr(hook, name, None)
-    except Exception as error:  # a property's
+    except Exception as error:  # a property can raise anything
         if name not in METHODS:
             return None
         raise by_name.failed(f"hook {name_of(hook)}: reading {name}", error) from error

@@ -1,4 +1,4 @@
-"""Where a run's figures go: one JSON line a step in `metrics.jsonl`, and TensorBoard."""
+"""Writes a run's figures: one JSON line for each step in `metrics.jsonl`, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flan_jax.training.hooks.context import Context
 
 @contextlib.contextmanager
 def _as_if_absent(*names: str) -> Iterator[None]:
-    """Modules that are not imported yet cannot be imported here."""
+    """A block in which modules that are not imported yet cannot be imported."""
     absent = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))
     try:
@@ -30,29 +30,29 @@ def _as_if_absent(*names: str) -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
-# tensorboardX takes along what is installed, which takes seconds and of which nothing here makes use.
+# tensorboardX imports all that is installed. That takes seconds, and nothing here uses it.
 with _as_if_absent("torch", "google.cloud.storage", "boto3"):
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.summary import scalar
 
-_FLUSH_SECONDS = 30.0  # TensorBoard sees new steps after so long
-_MOST_WAITING = 1000  # steps that are not written yet; a disk that is slow for longer holds the run up
+_FLUSH_SECONDS = 30.0  # how often TensorBoard sees new steps
+_MOST_WAITING = 1000  # steps that may wait to be written; if the disk is slow for longer, the run waits
 
 
 class MetricsLog:
     """Appends steps to MODEL_DIR/metrics.jsonl and MODEL_DIR/tensorboard, in one process.
 
-    A thread writes, so that no step waits for a slow disk; a save and the end wait for all that was to be written. What
-    fails there is raised by the next call, and nothing is written after it.
+    A thread writes, so that no step waits for a slow disk. A save and the end of the run wait until everything is
+    written. If writing fails, the next call raises the error, and nothing more is written.
 
-    A resumed run drops the lines after its first step, so that every step stands once. TensorBoard's file is
-    written here and not by `SummaryWriter`, whose thread dies of a full disk and leaves its caller waiting for ever.
+    A resumed run removes the lines after its first step, so that every step is there once. We write TensorBoard's file
+    ourselves: the thread of `SummaryWriter` dies when the disk is full, and its caller then waits forever.
 
-    Where MODEL_DIR lies on object storage both are written on this machine and uploaded whole every half a minute, more
-    rarely where that takes long, by a thread. A checkpoint and the end wait for that.
+    If MODEL_DIR is on object storage, both files are written on this machine. A thread uploads them every half minute,
+    or less often if that takes long. A checkpoint and the end of the run wait for the upload.
 
-    Raises, from its methods: FlanError where a file cannot be written.
+    All methods raise FlanError if a file cannot be written.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class MetricsLog:
         self._failed = False
 
     def start(self, context: Context) -> None:
-        """Opens both, without what an earlier start wrote of the steps to come."""
+        """Opens both files, and removes what an earlier start wrote about the coming steps."""
         if not context.primary:
             return
         self._mirror = Mirror(context.folder, ["metrics.jsonl"])
@@ -75,19 +75,19 @@ class MetricsLog:
             self._file = self._path.open("a", encoding="utf-8", buffering=1)
         with written(self._events_dir):
             self._board = EventsWriter(str(self._events_dir / "events"))
-            # TensorBoard leaves out what an earlier start wrote of these steps.
+            # TensorBoard then ignores what an earlier start wrote about these steps.
             log = SessionLog(status=SessionLog.START)
             self._board.write_event(Event(wall_time=time.time(), step=context.first_step + 1, session_log=log))
-        self._mirror.wait()  # what a killed run had more is gone from now on
+        self._mirror.wait()  # from now on, the extra lines of a killed run are gone
         self._flushed = time.monotonic()
         self._writer = futures.ThreadPoolExecutor(1, "metrics")
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Has one step written; nested dicts become `outer/inner` in TensorBoard."""
+        """Has one step written. Nested dicts become `outer/inner` in TensorBoard."""
         context.logged = True
         if self._writer is None:
             return
-        if values.get("skipped"):  # the batch was, since its figures are not finite
+        if values.get("skipped"):  # the batch was skipped because its figures are not finite
             values = finite(values)
         line = to_json({"step": step, **values}, what=f"step {step}")
         numbers = {}
@@ -99,10 +99,10 @@ class MetricsLog:
         self._take(_MOST_WAITING)
 
     def _later(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Hands something to the thread."""
+        """Hands work to the thread."""
 
         def unless_failed() -> None:
-            if self._failed:  # a line after one that is half-written would make both unreadable
+            if self._failed:  # a line after a half-written one would make both unreadable
                 return
             try:
                 work(*arguments)
@@ -113,7 +113,7 @@ class MetricsLog:
         self._waiting.append(self._writer.submit(unless_failed))
 
     def _take(self, most: int) -> None:
-        """Raises what has failed, and waits until no more than so much is to be written."""
+        """Raises any earlier error, and waits until no more than `most` tasks are left."""
         while self._waiting and (len(self._waiting) > most or self._waiting[0].done()):
             self._waiting.popleft().result()
 
@@ -136,9 +136,9 @@ class MetricsLog:
         self._mirror.wait()
 
     def before_save(self, context: Context, step: int) -> None:
-        """Returns when all that was written is where it belongs.
+        """Waits until everything is written.
 
-        A run that is killed after the save would otherwise never have the lines before it.
+        Otherwise a run that is killed after the save would never have the lines before it.
         """
         if self._writer is None:
             return
@@ -146,7 +146,7 @@ class MetricsLog:
         self._take(0)
 
     def end(self, context: Context) -> None:
-        """Closes both."""
+        """Closes both files."""
         if self._file is None:
             return
         with contextlib.ExitStack() as all_of_it:
@@ -159,7 +159,7 @@ class MetricsLog:
 
 
 def _cut(path: AnyPath, step: int) -> None:
-    """Takes off the lines after a step, from the end on: a long run's log is not read as a whole."""
+    """Removes the lines after a step, starting at the end, so that a long log is not read as a whole."""
     if step == 0 or not path.exists():
         write_atomic(path, "")
         return
@@ -173,7 +173,7 @@ def _cut(path: AnyPath, step: int) -> None:
                         file.write(b"\n")
                     return
             except (ValueError, KeyError, TypeError):
-                continue  # the last line of a killed run may be half-written
+                continue  # a killed run may have half-written its last line
         file.truncate(0)
 
 

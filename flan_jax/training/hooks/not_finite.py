@@ -1,4 +1,4 @@
-"""What happens at a step whose figures are not finite: the run stops, or the batch is skipped, up to a budget."""
+"""What happens at a step with figures that are not finite: the run stops, or it skips the batch, up to a limit."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from flan_jax.training.hooks import earlier
 from flan_jax.training.hooks.context import Context
 from flan_jax.training.state import Taken
 
-SKIPPED = "skipped_not_finite"  # the figure: batches that were skipped so far, those of earlier starts too
+SKIPPED = "skipped_not_finite"  # the figure's name; it counts batches that were skipped so far, also by earlier starts
 
 
 class NotFinite:
-    """Stops at the first step with a NaN or an infinity, before it is logged or saved."""
+    """Stops the run at the first NaN or infinity, before the step is logged or saved."""
 
     def start(self, context: Context) -> None:
-        """Takes up the count of earlier starts that skipped, for later ones that skip again."""
+        """Takes over the count of earlier starts that skipped batches, for later starts that may skip again."""
         self._skipped = _skipped_before(context)
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Stops, naming the last checkpoint, all of which are finite.
+        """Stops if a figure is not finite. The message names the last checkpoint; all checkpoints are finite.
 
         Raises:
           FlanError: a figure is not finite.
@@ -40,36 +40,37 @@ class NotFinite:
 
 
 class Skipping:
-    """Skips batches whose loss, gradient or update is not finite; stops where there are too many of them.
+    """Skips batches whose loss, gradient or update is not finite, and stops if there are too many.
 
-    Parameters and optimizer's state, its count of steps too, stay as they were.
+    Parameters and optimizer's state, with its count of steps, stay as they were.
     """
 
     def __init__(self, budget: int) -> None:
-        """Args.
+        """Sets the limit.
 
-        budget: so many batches of the whole run may be skipped.
+        Args:
+          budget: how many batches of the whole run may be skipped.
         """
         self._budget, self._skipped = budget, 0
 
     def start(self, context: Context) -> None:
-        """Goes on counting where earlier starts have stopped."""
+        """Continues the count of earlier starts."""
         self._skipped = _skipped_before(context)
 
     def measure(self, taken: Taken) -> dict[str, jax.Array]:
-        """What is looked at beside the step's figures."""
+        """The norm of the update, which the step's figures do not have."""
         return {"update_norm": optax.tree.norm(taken.updates)}
 
     def accept(self, taken: Taken) -> jax.Array:
-        """Whether all is finite."""
+        """Whether everything is finite."""
         numbers = [taken.loss, taken.gradient_norm, self.measure(taken)["update_norm"]]
         return jnp.all(jnp.isfinite(jnp.stack([x.astype(jnp.float32) for x in numbers])))
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Counts.
+        """Counts skipped batches.
 
         Raises:
-          FlanError: the budget is used up, or something else is not finite.
+          FlanError: the limit is reached, or something else is not finite.
         """
         update_norm = float(context.measured["update_norm"])
         looked_at = (values["loss"], values["gradient_norm"], update_norm)
@@ -88,14 +89,14 @@ class Skipping:
         context.values[SKIPPED] = self._skipped
 
     def end(self, context: Context) -> None:
-        """Says how many were skipped."""
+        """Reports how many batches were skipped."""
         if context.primary and self._skipped:
             many = "1 batch was" if self._skipped == 1 else f"{self._skipped} batches were"
             print(f"{many} skipped, as a number was not finite (ON_NAN {self._budget}).", flush=True)
 
 
 def _skipped_before(context: Context) -> int:
-    """Batches that earlier starts have skipped, as the line of the step says from which this start goes on."""
+    """The number of batches that earlier starts have skipped, from the log line of the step before this start."""
     last = earlier.figures_of(context, [context.first_step]).get(context.first_step, {})
     return int(earlier.figure(last, SKIPPED) or 0)
 

@@ -1,4 +1,4 @@
-"""Saves and ends the run when it is told to end: by SIGTERM, which announces a preemption, SIGHUP or Ctrl-C."""
+"""Saves and ends the run when it is told to end: by SIGTERM (which announces a preemption), SIGHUP or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from flan_jax.training.hooks.context import Context
 
 
 class Preemption:
-    """Ends the run after a step that all processes of the pod agree on, with a checkpoint of it.
+    """Ends the run with a checkpoint, after a step that all processes of the pod agree on.
 
-    Signals are heard by `notices`, from before the pod is joined where the program is ours.
+    `notices` listens to the signals. In our own programs it does so from before the pod is joined.
     """
 
     def __init__(self, grace: float) -> None:
-        """Args.
+        """Sets the grace period.
 
-        grace: seconds from a notice to the end of the program.
+        Args:
+          grace: seconds from a notice to the end of the program.
         """
         self._grace = grace
         self._ends = contextlib.ExitStack()
         self._listener: notices.Listener | None = None
 
     def start(self, context: Context) -> None:
-        """Listens, if nobody does."""
+        """Starts to listen, if nobody does yet."""
         self._listener = self._ends.enter_context(notices.listening_if_nobody_does())
         context.ending = lambda: self._listener is not None and self._listener.asked is not None
-        if jax.process_count() > 1:  # so that the pod does not agree on a step before the first
+        if jax.process_count() > 1:  # so that the pod does not agree on a step before the first one
             multihost_utils.reached_preemption_sync_point(context.first_step)
 
     def pauses(self, context: Context, step: int) -> bool:
@@ -50,13 +51,13 @@ class Preemption:
         return self._listener.asked is not None
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Ends the run, where it is time."""
+        """Ends the run, if it is time."""
         if self._listener is None:
             return
         if step == context.first_step + 1:
             self._listener.train(self._grace, lambda: choosing.latest_step(context.folder))
         if step == context.run.train_steps:
-            return  # it ends here anyhow
+            return  # the run ends here anyway
         if context.paused and self.pauses(context, step):
             if self._listener.asked == signal.SIGINT:
                 context.stop("Ctrl-C", notices.BROKEN_OFF)
@@ -64,5 +65,5 @@ class Preemption:
                 context.stop(f"{self._listener.asked.name}; the same command goes on from there", PREEMPTED)
 
     def end(self, context: Context) -> None:
-        """Signals are handled as before."""
+        """Restores the usual handling of signals."""
         self._ends.close()

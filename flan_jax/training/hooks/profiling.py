@@ -1,4 +1,4 @@
-"""A profile of some steps, for TensorBoard and Perfetto."""
+"""Profiles some steps, for TensorBoard and Perfetto."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from flan_jax.training.hooks.context import Context
 
 
 class Profiling:
-    """Writes what the devices and the host do in some steps to MODEL_DIR/profile, in one process."""
+    """Records what the devices and the host do in some steps, in MODEL_DIR/profile. Only one process does."""
 
     def __init__(self, steps: tuple[int, int]) -> None:
-        """Args.
+        """Sets the steps.
 
-        steps: the first and the last.
+        Args:
+          steps: the first and the last step.
         """
         self._first, self._last = steps
         self._running = False
 
     def start(self, context: Context) -> None:
-        """Starts where the first step of this start is one of them."""
+        """Begins the profile if the first step of this start belongs to it."""
         self._first = max(self._first, context.first_step + 1)
         self._begin(context, context.first_step)
 
     def pauses(self, context: Context, step: int) -> bool:
-        """Whether the profile begins or ends after this step: nothing else runs then."""
+        """Whether the profile begins or ends after this step, so that nothing else should run."""
         return step in (self._first - 1, self._last)
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Begins or ends."""
+        """Begins or ends the profile."""
         if step == self._last:
             self.end(context)
         self._begin(context, step)
@@ -48,13 +49,13 @@ class Profiling:
                     "profiler and JAX's have ended such processes; if this one ends here, leave one of the two out.",
                     flush=True,
                 )
-            self._mirror = Mirror(context.folder / "profile")  # JAX writes to disks alone
+            self._mirror = Mirror(context.folder / "profile")  # JAX can only write to local disks
             with _only(), written(make_folder(self._mirror.folder)):
                 jax.profiler.start_trace(self._mirror.folder)
             self._running = True
 
     def end(self, context: Context) -> None:
-        """Ends, also where the run ends before the last of the steps."""
+        """Ends the profile, also if the run ends before the last of the steps."""
         if self._running:
             self._running = False
             with _only(), written(context.folder / "profile"), contextlib.closing(self._mirror):
@@ -63,7 +64,10 @@ class Profiling:
 
 @contextlib.contextmanager
 def _only() -> Iterator[None]:
-    """Around calls of the profiler, of which a process has one: a hook may have it."""
+    """A block that calls the profiler.
+
+    A process can only have one profile at a time, and a hook may have started one.
+    """
     try:
         yield
     except RuntimeError as error:

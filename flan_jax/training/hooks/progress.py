@@ -1,4 +1,4 @@
-"""A progress bar in a terminal, a line every so many steps elsewhere."""
+"""Shows progress: a bar in a terminal, elsewhere one line every few steps."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from rich import progress
 
 from flan_jax.training.hooks.context import Context
 
-_REMEMBERED = 50  # steps from which the time that is left is taken, with what hooks did between them
-_LONGEST = 9999 * 86400.0  # seconds that are shown
+_REMEMBERED = 50  # the remaining time is estimated from so many steps, with the hooks between them
+_LONGEST = 9999 * 86400.0  # longest time that is shown, in seconds
 
 
 class Progress:
-    """Shows how far the run is, in one process."""
+    """Shows how far the run is. Only one process does."""
 
     def __init__(self, log_period: int) -> None:
-        """Args.
+        """Sets the period.
 
-        log_period: steps between printed lines where the output is no terminal.
+        Args:
+          log_period: steps between printed lines if the output is not a terminal.
         """
         self._log_period = log_period
         self._bar: progress.Progress | None = None
-        self._ends: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)  # steps, and when they ended
+        self._ends: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)  # steps and when they ended
 
     def start(self, context: Context) -> None:
         """Shows the bar."""
@@ -39,7 +40,7 @@ class Progress:
             progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[figures]}"),
         )
-        self._bar.disable = not self._bar.console.is_terminal  # of a file it would be one line, cut to 80 characters
+        self._bar.disable = not self._bar.console.is_terminal  # in a file it would be one line, cut to 80 characters
         total = context.run.train_steps
         self._task = self._bar.add_task("training", total=total, completed=context.first_step, figures="")
         self._bar.start()
@@ -59,9 +60,9 @@ class Progress:
             print(f"step {step}/{context.run.train_steps}  {figures}{f'  {left} left' if left else ''}", flush=True)
 
     def _left(self, steps: int) -> str:
-        """The time until the last step, by how long the last ones took; empty where that is not known."""
+        """The estimated time to the last step; empty if it is unknown."""
         (first, began), (last, ended) = self._ends[0], self._ends[-1]
-        if first == last:  # the first step of a start compiles
+        if first == last:  # the first step of a start includes compilation
             return ""
         seconds = (steps - last) * (ended - began) / (last - first)
         return str(datetime.timedelta(seconds=round(min(seconds, _LONGEST))))

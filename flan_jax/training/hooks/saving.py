@@ -1,4 +1,4 @@
-"""Checkpoints: every so many steps, at the last, and where a hook asks for one; and which of them stay."""
+"""Saves checkpoints: at regular steps, at the last step, and when a hook asks; and decides which ones stay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flan_jax.training.state import saved_parts
 
 
 class Saving:
-    """Saves the state, each process its own shards. The last of the hooks: whatever asks for a save comes before."""
+    """Saves the state; each process saves its own shards. It is the last hook, after all that may ask for a save."""
 
     def __init__(
         self,
@@ -22,20 +22,21 @@ class Saving:
         best: KeepingBest | None = None,
         allowed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Args.
+        """Sets when checkpoints are saved and which stay.
 
-        period: steps between checkpoints; the last step is always saved.
-        keep: how many of the last ones stay.
-        every: those of all multiples of so many steps stay for good.
-        best: which stay for a figure of their step.
-        allowed: called before a save; raises where this process may not write to the folder any more.
+        Args:
+          period: steps between checkpoints; the last step is always saved.
+          keep: how many of the last checkpoints stay.
+          every: checkpoints at multiples of so many steps stay for good.
+          best: keeps the checkpoints with the best figure.
+          allowed: called before a save; raises if this process may no longer write to the folder.
         """
         self._period, self._keep, self._every, self._best = period, keep, every, best
         self._allowed = allowed
         self._saver: saving.Saver | None = None
 
     def start(self, context: Context) -> None:
-        """Opens the folder."""
+        """Opens the folder of checkpoints."""
         of_best = () if self._best is None else (self._best.best, self._best.figure_of)
         policy = keeping.policy(self._keep, self._every, *of_best)
         self._saver = saving.Saver(context.folder, keep=policy)
@@ -46,7 +47,7 @@ class Saving:
         return context.save_wanted or step % self._period == 0 or step == context.run.train_steps
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """Saves, where it is time, and looks whether an earlier save has failed."""
+        """Saves if it is time, and checks whether an earlier save has failed."""
         self._saver.check()
         if context.paused and self.pauses(context, step):
             context.tell("before_save", step)
@@ -58,7 +59,7 @@ class Saving:
             context.tell("after_save", step)
 
     def end(self, context: Context) -> None:
-        """Waits until all is saved; not after an error in a pod, whose other processes may be gone."""
+        """Waits until everything is saved; but not after an error in a pod, because other processes may be gone."""
         if self._saver is not None:
             error = context.error
             self._saver.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)

@@ -1,4 +1,4 @@
-"""Steps whose loss is far above that of the steps before: what was in their batch, in MODEL_DIR/spikes.jsonl."""
+"""Records steps whose loss is far above that of the steps before, with their batch, in MODEL_DIR/spikes.jsonl."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from flan_jax.training.hooks.context import Context
 
 FILE = "spikes.jsonl"
 DEVIATIONS = 8.0
-_REMEMBERED = 101  # steps from which the usual loss is taken
-_ENOUGH = 20  # steps without which nothing is usual
-_NORMAL = 1.4826  # standard deviations of a normal distribution in one median absolute deviation
-_LEAST = 0.02  # of the median: a smaller deviation is none, where losses hardly differ
-_MOST = 100  # spikes that are written; a run that has more has another trouble
+_REMEMBERED = 101  # the usual loss is taken from so many steps
+_ENOUGH = 20  # with fewer steps, nothing counts as usual
+_NORMAL = 1.4826  # a normal distribution's standard deviation is so many median absolute deviations
+_LEAST = 0.02  # the least deviation, as a share of the median; smaller ones occur if losses hardly differ
+_MOST = 100  # spikes that are written at most; a run with more has another problem
 
 
 class Spikes:
     """Writes a line for each step whose loss is far above the running median, or is not finite.
 
-    A line has `step`, `loss`, `median` and `deviation` (the median absolute deviation as a standard deviation) of the
-    steps before, `dataset_loss` of the step, and `batch`: by dataset the records in it, each with the template that it
-    was rendered by and its row. Comes before `not_finite`, which may end the run at that step.
+    A line has `step` and `loss`; `median` and `deviation` of the steps before (the median absolute deviation, scaled to
+    a standard deviation); `dataset_loss` of the step; and `batch`: for each dataset the step's records, each with its
+    template and its row. This hook comes before `not_finite`, which may end the run at that step.
     """
 
     def __init__(self, deviations: float) -> None:
-        """Args.
+        """Sets what counts as far.
 
-        deviations: so many of them above the median is far.
+        Args:
+          deviations: how many deviations above the median.
         """
         self._deviations = deviations
 
     def start(self, context: Context) -> None:
-        """Takes up what earlier starts have seen, without the steps that are taken again."""
+        """Reads what earlier starts have seen, without the steps that are taken again."""
         if not context.primary:
             return
         self._losses = deque(earlier.last_values(context, "loss", _REMEMBERED), maxlen=_REMEMBERED)
@@ -85,7 +86,7 @@ def _is_before(step: Any, first_step: int) -> bool:
 
 
 def _batch(context: Context, step: int) -> dict[str, list[dict[str, Any]]]:
-    """The records of a step's rows by dataset; the stream says it without state."""
+    """The records in a step's rows, by dataset. They follow from the step alone."""
     stream = context.stream
     found: dict[str, list[dict[str, Any]]] = {}
     for row in range(stream.rows_per_batch):

@@ -1,4 +1,4 @@
-"""A run's figures on Weights & Biases, by its own library: the extra `wandb`, and the macro WANDB."""
+"""Sends a run's figures to Weights & Biases by its own library (extra `wandb`, macro WANDB)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from flan_jax.errors import FlanError
 from flan_jax.files import home, is_remote, make_folder, write_atomic
 from flan_jax.training.hooks.context import Context
 
-FILE = "wandb.json"  # in MODEL_DIR: the id by which later starts go on with the same run there
+FILE = "wandb.json"  # in MODEL_DIR: the id by which later starts continue the same run
 
 
 class WandbLog:
-    """Sends every step's figures, in one process; comes after whatever adds figures.
+    """Sends every step's figures, in one process. It comes after all hooks that add figures.
 
-    A start that cannot reach the service, or is not logged in, ends in one line. Later the service's own process keeps
-    what it cannot send, and a figure that it refuses costs a printed line and not the run: metrics.jsonl has it all.
+    A start that cannot reach the service, or is not logged in, ends with one line. Later, the service's own process
+    keeps what it cannot send. If the service refuses a figure, a line is printed and the run goes on; metrics.jsonl has
+    it all.
 
-    Steps that are taken again after an interruption are sent again; the figure `step` tells them.
+    Steps that are taken again after an interruption are sent again. The figure `step` tells them apart.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        """Args.
+        """Loads the library.
 
-        settings: "project", and "entity", "group", "name" (MODEL_DIR's by default) and "mode" ("online", "offline", or
-          as the variable WANDB_MODE says) where they are wanted.
+        Args:
+          settings: "project", and if wanted "entity", "group", "name" (by default MODEL_DIR's) and "mode" ("online" or
+            "offline"; by default what the variable WANDB_MODE says).
 
         Raises:
           FlanError: the library is not installed.
@@ -43,7 +45,7 @@ class WandbLog:
             raise FlanError("WANDB needs the library wandb: pip install -e '.[wandb]'; or leave WANDB out.") from error
 
     def start(self, context: Context) -> None:
-        """Begins the run there, or goes on with it."""
+        """Begins the run at the service, or continues it."""
         if not context.primary:
             return
         folder = context.folder
@@ -72,19 +74,19 @@ class WandbLog:
                     numbers[f"{name}/{inner}" if inner else name] = number
         try:
             self._run.log(numbers)
-        except Exception as error:  # whatever a library of a service raises
+        except Exception as error:  # the library of a service can raise anything
             print(f"step {step}: WANDB: {_reason(error)}; nothing more is sent there, the run goes on.", flush=True)
             self._run = None
 
     def end(self, context: Context) -> None:
-        """Returns when all is sent."""
+        """Waits until everything is sent."""
         if self._run is not None:
             with _failing("ending the run"):
                 self._run.finish(exit_code=0 if context.error is None else 1)
 
 
 def _identity(context: Context) -> str:
-    """The run's id there; a run that begins at step 1 is another one."""
+    """The run's id at the service. A run that begins again at step 1 gets a new one."""
     path = context.folder / FILE
     if context.first_step:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -96,7 +98,7 @@ def _identity(context: Context) -> str:
 
 @contextlib.contextmanager
 def _failing(doing: str) -> Iterator[None]:
-    """Around calls of the library that may need its service."""
+    """A block with calls that may need the service."""
     try:
         yield
     except FlanError:

@@ -1,4 +1,7 @@
-"""Ends a run that makes no step any more, with the stacks of all its threads: a device, a disk or a neighbour hangs."""
+"""Ends a run that makes no more steps, because a device, a disk or another process hangs.
+
+The stacks of all its threads are written before.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,16 @@ from flan_jax.training.hooks.context import Context
 _USUAL = 20  # a step may take so many times as long as steps usually do, whatever the limit
 _LONGER = 4  # the first step, which compiles, and hooks, which save and evaluate, may take so many times the limit
 _REMEMBERED = 101  # steps from which the usual time is taken
-_LOOKS = 100  # how often in a limit the thread looks
-_WRITING = 10.0  # seconds for writing the stacks to MODEL_DIR, which may be what hangs
-_TOGETHER = 3.0  # seconds in which the other processes of a pod write theirs
+_LOOKS = 100  # how many times the thread looks in the time of the limit
+_WRITING = 10.0  # seconds to write the stacks to MODEL_DIR, which may be what hangs
+_TOGETHER = 3.0  # seconds for the other processes of a pod to write theirs
 
 
 @dataclasses.dataclass
 class _Wait:
-    """What is waited for now, how long so far and how long at most; another wait is another object.
+    """What the run waits for now, for how long already, and for how long at most. Each wait is a new object.
 
-    So the thread that looks never compares the time of one with the limit of another.
+    So the thread never compares the time of one wait with the limit of another.
     """
 
     limit: float
@@ -41,16 +44,18 @@ class _Wait:
 
 
 class Watchdog:
-    """Ends the program with status `errors.STALLED` where it has waited for a step for too long.
+    """Ends the program with status `errors.STALLED` if it has waited too long for a step.
 
-    A thread looks at the clock. Time in which it could not look does not count: the whole process was stopped then. The
-    first of the hooks, so that it knows when the others run.
+    A thread looks at the clock. Time in which the thread could not look does not count, because then the whole process
+    was stopped. This is the first hook, so it knows when the others run.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Args.
+        """Sets the limit.
 
-        seconds: from the start of a step to its end, at most; more where steps take long. Restoring comes before.
+        Args:
+          seconds: the most time from the start of a step to its end; more is allowed if steps take long. Restoring is
+            not timed.
         """
         self._seconds = seconds
         self._taken: deque[float] = deque(maxlen=_REMEMBERED)
@@ -60,28 +65,28 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def start(self, context: Context) -> None:
-        """Begins to look."""
+        """Starts to look."""
         self._context = context
         context.alive = lambda doing: self._begin(self._seconds * _LONGER, doing)
         self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
         self._thread.start()
 
     def pauses(self, context: Context, step: int) -> bool:
-        """Never; a step has been handed to the devices, unless all of them are accounted for."""
+        """Always False. The call shows that the devices have got a step, unless no step is left."""
         if self._first_is_over and step > context.step:
             limit = max(self._seconds, _USUAL * statistics.median(self._taken or [0.0]))
             self._begin(limit, f"waiting for step {context.step + 1}")
         return False
 
     def after_step(self, context: Context, step: int, values: Mapping[str, Any]) -> None:
-        """A step is over, and hooks run until the next is handed to the devices."""
+        """A step is over; hooks run until the devices get the next one."""
         if self._first_is_over:
             self._taken.append(values["seconds"])
         self._first_is_over = True
         self._begin(self._seconds * _LONGER, f"in what happens after step {step}: saving, evaluating, reading rows")
 
     def end(self, context: Context) -> None:
-        """Looks no more; called after the other hooks have ended."""
+        """Stops looking; called after the other hooks have ended."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()

@@ -1,4 +1,4 @@
-"""Optimizers, learning rates, and what of a model is trained."""
+"""Optimizers, learning-rate schedules, and which part of a model is trained."""
 
 from flan_jax.training.optimizers.factored import adafactor, scale_by_parameter_rms
 from flan_jax.training.optimizers.kinds import Known, Optimizer, for_parameters

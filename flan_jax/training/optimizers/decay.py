@@ -1,4 +1,4 @@
-"""Weight decay, decoupled from the gradient (Loshchilov & Hutter 2019), and which parameters have none."""
+"""Decoupled weight decay (Loshchilov & Hutter 2019), and which parameters do not decay."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def mask(no_decay: Sequence[str], logical_axes: Any) -> Callable[[Any], Any]:
     """A function from parameters to a tree that says which of them decay.
 
     Args:
-      no_decay: patterns (`patterns.matches`) of those that do not; `refuse_unfit` says which fit nothing.
-      logical_axes: of the parameters that are trained.
+      no_decay: patterns (`patterns.matches`) of parameters that do not decay; `refuse_unfit` finds patterns that fit
+        nothing.
+      logical_axes: the logical axes of the trained parameters.
     """
     spared = patterns.chosen("NO_DECAY", no_decay, nested.paths(logical_axes), lenient=True)
 
@@ -32,10 +33,10 @@ def mask(no_decay: Sequence[str], logical_axes: Any) -> Callable[[Any], Any]:
 
 
 def refuse_unfit(no_decay: Sequence[str], logical_axes: Any) -> None:
-    """Refuses a pattern that fits no parameter of a model, trained or not; the default may.
+    """Refuses a pattern that fits no parameter of a model, trained or not. Default patterns may fit nothing.
 
     Raises:
-      FlanError: likewise.
+      FlanError: for the first such pattern.
     """
     patterns.chosen("NO_DECAY", no_decay, nested.paths(logical_axes), lenient=tuple(no_decay) == NO_DECAY)
 
@@ -43,6 +44,12 @@ def refuse_unfit(no_decay: Sequence[str], logical_axes: Any) -> None:
 def decayed(
     rate: Callable[[jax.Array], jax.Array] | float, no_decay: Sequence[str], logical_axes: Any
 ) -> optax.GradientTransformation:
-    """Takes `rate` times each parameter from the finished update; `rate` may depend on the steps taken."""
+    """Subtracts `rate` times each parameter from the finished update.
+
+    Args:
+      rate: a number, or a function of the number of steps taken.
+      no_decay: see `mask`.
+      logical_axes: see `mask`.
+    """
     amount = (lambda count: -jnp.asarray(rate(count))) if callable(rate) else -rate
     return optax.add_decayed_weights(amount, mask(no_decay, logical_axes))

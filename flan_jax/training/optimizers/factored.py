@@ -1,4 +1,4 @@
-"""Adafactor (Shazeer & Stern 2018), step by step T5X's. The paper tunes with it (section 2.4)."""
+"""Adafactor (Shazeer & Stern 2018), with the same steps as T5X's. The paper tunes with it (section 2.4)."""
 
 from __future__ import annotations
 
@@ -50,25 +50,26 @@ def adafactor(
     min_dim_size_to_factor: int = _DEFAULTS["min_dim_size_to_factor"],
     least_scale: float = _DEFAULTS["least_scale"],
 ) -> Optimizer:
-    """Adafactor. The names in brackets are T5X's, where they differ.
+    """Adafactor. Names in brackets are T5X's, if they differ.
 
     Args:
-      learning_rate: the highest; the paper's is 3e-5.
-      warmup_steps: steps of linear warm-up; the paper names none.
-      parameter_scale: scale each update by the root mean square of its parameter (multiply_by_parameter_scale).
-      schedule: of the learning rate, `schedules.schedule`.
-      steps: of the whole run, for the schedule.
-      factored: keep a mean of squares for each row and column of a matrix, instead of one for each element.
+      learning_rate: the highest learning rate; the paper's is 3e-5.
+      warmup_steps: steps of linear warm-up; the paper mentions none.
+      parameter_scale: whether to scale each update by the root mean square of its parameter
+        (multiply_by_parameter_scale).
+      schedule: the schedule of the learning rate, see `schedules.schedule`.
+      steps: steps of the whole run, for the schedule.
+      factored: whether to keep mean squares for the rows and columns of a matrix, not for every element.
       decay_rate: mean squares are averaged with 1 - step^-decay_rate.
-      step_offset: steps that this average does not count.
-      clipping_threshold: largest root mean square of an update before it is scaled; None for no limit.
-      momentum: of the updates; None for none (beta1).
-      momentum_dtype: of its average (dtype_momentum).
-      weight_decay: decoupled, times the learning rate, as `adamw`'s.
-      weight_decay_rate: T5X's, not times the learning rate; there it applies to all parameters.
-      no_decay: patterns of parameters that neither decays.
+      step_offset: how many steps that average does not count.
+      clipping_threshold: largest root mean square of an update before it is scaled; None sets no limit.
+      momentum: momentum of the updates (beta1); None for none.
+      momentum_dtype: dtype of the momentum (dtype_momentum).
+      weight_decay: decoupled weight decay times the learning rate, as in `adamw`.
+      weight_decay_rate: T5X's weight decay, not times the learning rate. In T5X it applies to all parameters.
+      no_decay: patterns of parameters to which no decay applies.
       min_dim_size_to_factor: matrices with a smaller dimension are not factored.
-      least_scale: parameters are scaled by so much at least (epsilon2).
+      least_scale: the least scale of a parameter (epsilon2).
 
     Returns:
       A function from the parameters' logical axes to the transformation; see `kinds.for_parameters`.
@@ -104,9 +105,10 @@ def adafactor(
 
 
 def scale_by_parameter_rms(least: float = 1e-3) -> optax.GradientTransformation:
-    """Scales each update by the root mean square of its parameter, or by `least` where that is less.
+    """Scales each update by the root mean square of its parameter, or by `least` if that is larger.
 
-    optax's reads every parameter twice, so that one could differentiate through it: 24 ms a step for 137B on TPU v3.
+    optax's version reads every parameter twice so that it can be differentiated. For 137B on TPU v3 that costs 24 ms a
+    step.
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -121,8 +123,8 @@ def scale_by_parameter_rms(least: float = 1e-3) -> optax.GradientTransformation:
 def _of_factored(one: layout.Statistic) -> layout.Dims | None:
     """How the statistics of `optax.scale_by_factored_rms` lie.
 
-    Row and column statistics lack one of the two largest dimensions: of a layer's matrix, or of the parameter as it is
-    where nothing made matrices of it. Place-holders have one element.
+    Row and column statistics lack one of the two largest dimensions: of a layer's matrix, or of the parameter itself if
+    it was not made a matrix. Placeholders have one element.
     """
     if (dims := layout.like_parameter(one)) is not None or one.name not in ("v_row", "v_col"):
         return dims
@@ -135,7 +137,7 @@ def _of_factored(one: layout.Statistic) -> layout.Dims | None:
     for skipped, dims, shape in views:
         if len(shape) - skipped < 2:
             continue
-        second, largest = (skipped + int(d) for d in np.argsort(shape[skipped:])[-2:])  # optax's choice
+        second, largest = (skipped + int(d) for d in np.argsort(shape[skipped:])[-2:])  # optax chooses so
         dropped = largest if one.name == "v_row" else second
         if one.shape == tuple(np.delete(shape, dropped)):
             return tuple(dim for i, dim in enumerate(dims) if i != dropped)

@@ -1,4 +1,4 @@
-"""What an optimizer is here: something that, given what parameters' axes are called, makes an optax transformation."""
+"""The type of an optimizer here: given the logical axes of the parameters, it makes an optax transformation."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import optax
 
 from flan_jax.training.optimizers import decay
 
-# What an optimizer can depend on, beside arrays, is what their axes are called.
+# Besides arrays, an optimizer can depend on the logical axes.
 Optimizer: TypeAlias = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
-    """An optimizer of ours; called with the parameters' logical axes, it gives the transformation.
+    """One of our optimizers. Called with the parameters' logical axes, it returns the transformation.
 
     Attributes:
-      make: the function.
-      description: what run.json has of it.
-      rate: the learning rate after so many steps; None where it is not known.
-      foreign: whether the transformation is somebody else's.
-      note: a line for whoever starts a run with it.
+      make: makes the transformation.
+      description: what run.json records about it.
+      rate: the learning rate after a number of steps; None if it is unknown.
+      foreign: whether the transformation comes from another library.
+      note: a line for the user who starts a run with it.
     """
 
     make: Callable[[Any], optax.GradientTransformation]
@@ -33,11 +33,11 @@ class Known:
     note: str = ""
 
     def __call__(self, logical_axes: Any, of_model: Any = None) -> optax.GradientTransformation:
-        """The transformation for parameters of these axes.
+        """The transformation for parameters with these axes.
 
         Args:
-          logical_axes: of those that are trained.
-          of_model: of all; None where all are trained.
+          logical_axes: logical axes of the trained parameters.
+          of_model: logical axes of all parameters; None if all are trained.
 
         Raises:
           FlanError: a pattern of NO_DECAY fits no parameter of the model.
@@ -48,11 +48,11 @@ class Known:
 
 
 def for_parameters(optimizer: Optimizer, logical_axes: Any) -> optax.GradientTransformation:
-    """The transformation of an optimizer for parameters of these logical axes.
+    """The optax transformation of an optimizer, for parameters with these logical axes.
 
     Args:
-      optimizer: an optax transformation, which is given back, or a function from logical axes to one.
-      logical_axes: a tree of tuples of names, as `Model.logical_axes` gives it.
+      optimizer: an optax transformation, which is returned as it is, or a function from logical axes to one.
+      logical_axes: a tree of tuples of names, from `Model.logical_axes`.
     """
     return optimizer if isinstance(optimizer, optax.GradientTransformation) else optimizer(logical_axes)
 
@@ -60,6 +60,10 @@ def for_parameters(optimizer: Optimizer, logical_axes: Any) -> optax.GradientTra
 def differing(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that are not at their defaults.
 
-    A description leaves the others out, so that an argument that a later version adds changes no run of before.
+    A description leaves out the others. So a new argument in a later version does not change earlier runs.
+
+    Example:
+      >>> differing({"b1": 0.9, "b2": 0.95}, {"b1": 0.9, "b2": 0.999})
+      {'b2': 0.95}
     """
     return {name: value for name, value in given.items() if value != defaults[name]}

@@ -1,7 +1,7 @@
-"""How somebody else's optimizer takes layers that are stacked: as it takes each layer alone, or otherwise.
+"""Finds out how an optimizer of another library treats stacked layers: like each layer alone, or differently.
 
-Most treat every number on its own. Those that ask for a norm or for a matrix, as LAMB, LARS and Muon do, would take all
-layers for one, or a stack of matrices for no matrix, and so other steps than on a model whose layers are apart. They
+Most optimizers treat every number separately. Some need a norm or a matrix, such as LAMB, LARS and Muon. They would
+take all layers for one, or a stack of matrices for no matrix, and so take other steps than on separate layers. These
 are shown one layer at a time.
 """
 
@@ -19,23 +19,23 @@ from flan_jax.training.optimizers import matrices
 
 AS_IS, BY_MATRIX, OTHERWISE = "as it is", "by matrix", "otherwise"
 
-# A small model: a kernel and a norm of two layers, and a table.
+# A small model: a kernel and a norm with two layers, and a table.
 _AXES = {"kernel": ("layers", "embed", "heads", "kv"), "scale": ("layers", "embed"), "table": ("vocab", "embed")}
 _SHAPES = {"kernel": (2, 6, 2, 3), "scale": (2, 6), "table": (7, 6)}
 _STEPS = 2
-_CLOSE = 1e-3  # of an array's largest update
+_CLOSE = 1e-3  # relative to an array's largest update
 
 
 def treated(tx: optax.GradientTransformation) -> str:
-    """How its steps become those that it takes for each layer's matrices alone.
+    """How to use an optimizer so that its steps are those for each layer's matrices alone.
 
     Returns:
-      `AS_IS`: they are; or it takes no step by itself, which is said where a run begins. `BY_MATRIX`: within
-      `matrices.by_matrix`. `OTHERWISE`: by neither, as where steps are drawn at random.
+      `AS_IS`: as it is; or it cannot take a step at all, which is reported when a run begins. `BY_MATRIX`: inside
+      `matrices.by_matrix`. `OTHERWISE`: neither works, for example because steps are random.
     """
     try:
         alone = _updates(tx, _apart)
-    except Exception:  # code of somebody else's
+    except Exception:  # other people's code
         return AS_IS
     for how, one in ((AS_IS, tx), (BY_MATRIX, matrices.by_matrix(tx, _AXES))):
         try:
@@ -56,7 +56,7 @@ def _numbers() -> list[dict[str, np.ndarray]]:
 
 
 def _updates(tx: optax.GradientTransformation, form: Callable[[Any], Any]) -> list[dict[str, np.ndarray]]:
-    """What it adds to parameters of a form at each step."""
+    """The updates of parameters in a given form, at each step."""
     params, *gradients = ({name: jnp.asarray(x, jnp.float32) for name, x in form(one).items()} for one in _numbers())
     state, found = tx.init(params), []
     for gradient in gradients:
@@ -67,7 +67,7 @@ def _updates(tx: optax.GradientTransformation, form: Callable[[Any], Any]) -> li
 
 
 def _apart(tree: dict[str, Any]) -> dict[str, Any]:
-    """Each layer's matrix by a name of its own."""
+    """Each layer's matrix under its own name."""
     layers = range(_SHAPES["kernel"][0])
     found = {f"kernel {i}": np.asarray(tree["kernel"][i]).reshape(_SHAPES["kernel"][1], -1) for i in layers}
     return found | {f"scale {i}": np.asarray(tree["scale"][i]) for i in layers} | {"table": np.asarray(tree["table"])}

@@ -1,7 +1,7 @@
-"""How an optimizer's state lies on the devices, as the optimizer itself declares.
+"""How an optimizer's state lies on the devices. The optimizer itself declares it.
 
-What is declared goes by the class of a state, so that it holds within `optax.chain`, `masked` and whatever else states
-are wrapped in. `declare` takes those of a user's own optimizer.
+The declaration belongs to the class of a state, so it also works inside `optax.chain`, `masked` and other wrappers.
+`declare` adds one for a user's own optimizer.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Dims = tuple[int | None, ...]
 
 
 class Statistic(NamedTuple):
-    """An array of a state that is about one parameter.
+    """An array of a state that belongs to one parameter.
 
     Attributes:
-      name: of the state's field, the first name of its path within the state.
-      shape: the array's.
+      name: the name of the state's field, the first name of the array's path within the state.
+      shape: the array's shape.
       axes: the parameter's logical axes.
       of: the parameter's shape.
     """
@@ -34,10 +34,10 @@ class Statistic(NamedTuple):
 
 
 def like_parameter(one: Statistic) -> Dims | None:
-    """What holds of every state: an array of the parameter's shape, or of its shape as a matrix, lies like it."""
+    """The default for every state: an array with the parameter's shape, or with its shape as a matrix, lies like it."""
     if one.shape == one.of:
         return tuple(range(len(one.of)))
-    if one.shape == matrices.shape(one.axes, one.of):  # of merged dimensions only the first is ever split
+    if one.shape == matrices.shape(one.axes, one.of):  # of merged dimensions, only the first is ever split
         return tuple(group[0] for group in matrices.dims(one.axes))
     return None
 
@@ -46,23 +46,25 @@ _DECLARED: dict[type, Callable[[Statistic], Dims | None]] = {}
 
 
 def declare(state: type, dims: Callable[[Statistic], Dims | None]) -> None:
-    """Says how the arrays of a state lie.
+    """Declares how the arrays of a state lie.
 
     Args:
-      state: its class, a named tuple.
+      state: the state's class, a named tuple.
       dims: for each array, the parameter's dimensions that its dimensions lie like (`partitioning.Along`); None for an
-        array that lies whole, such as a place-holder.
+        array that lies whole, such as a placeholder.
     """
     _DECLARED[state] = dims
 
 
 def along(state: Any, params: Any, logical_axes: Any) -> Any:
-    """How each array of a state lies: a tree like it of `partitioning.Along`, or None for what lies whole.
+    """How each array of a state lies.
 
     Args:
-      state: of an optimizer, as shapes.
-      params: its parameters, as shapes.
-      logical_axes: theirs.
+      state: the state of an optimizer, as shapes.
+      params: its parameters, as shapes.  logical_axes: the parameters' logical axes.
+
+    Returns:
+      A tree like the state, with `partitioning.Along`, or None for arrays that lie whole.
     """
     by_path: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[int, ...]]] = {}
     leaves = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=partitioning.is_axes)

@@ -1,7 +1,7 @@
-"""Parameters as the matrices that they are to T5X: one a kernel and layer, heads and their dimensions counted as one.
+"""Shows optimizers the matrices that T5X has: one for each kernel and layer, with heads and their dimensions merged.
 
-T5X's Adafactor sees a model as it was before layers were stacked and heads told apart. `by_matrix` shows optax's the
-same, so that both take the same step.
+T5X's Adafactor sees a model before its layers are stacked and its heads separated. `by_matrix` shows optax's Adafactor
+the same matrices, so that both take the same step.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ from flan_jax import partitioning
 
 
 def dims(axes: Sequence[str]) -> list[list[int]]:
-    """Which dimensions of a parameter count as one.
+    """Which dimensions of a parameter are merged into one.
 
-    Beyond two dimensions (and `layers`), `embed` stands against all others: [embed, heads, kv] is [embed, heads x kv].
+    Beyond two dimensions (and `layers`), all dimensions except `embed` are merged: [embed, heads, kv] becomes [embed,
+    heads x kv].
+
+    Example:
+      >>> dims(("embed", "heads", "kv"))
+      [[0], [1, 2]]
     """
     first = len(axes) > 0 and axes[0] == "layers"
     groups = [[0]] if first else []
@@ -33,25 +38,28 @@ def dims(axes: Sequence[str]) -> list[list[int]]:
 
 
 def shape(axes: Sequence[str], of: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a parameter as a matrix, or as a stack of them."""
+    """The shape of a parameter as a matrix, or as a stack of matrices."""
     return tuple(math.prod(of[d] for d in group) for group in dims(axes))
 
 
 def parameter_of(path: Any, known: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """Which parameter a leaf of an optimizer's state is about: the one whose path ends the leaf's; None for none."""
+    """The parameter that a leaf of an optimizer's state belongs to: its path ends the leaf's path.
+
+    None if there is none.
+    """
     whole = partitioning.names(path)
     return next((whole[start:] for start in range(len(whole)) if whole[start:] in known), None)
 
 
 def by_matrix(inner: optax.GradientTransformation, logical_axes: Any) -> optax.GradientTransformation:
-    """Applies `inner` to the parameters as matrices, each layer of a stack on its own.
+    """Applies `inner` to the parameters as matrices, with each layer of a stack separately.
 
-    Statistics and norms of `inner` are then a layer's, and [embed, heads, kv] is [embed, heads x kv] to it. Its state
-    is that of the matrices, with the layers as the first dimension.
+    Statistics and norms of `inner` are then those of a layer, and it sees [embed, heads, kv] as [embed, heads x kv].
+    Its state is that of the matrices, with the layers as the first dimension.
 
     Args:
-      inner: a transformation that treats every array on its own, alike, such as Adafactor.
-      logical_axes: of the parameters.
+      inner: a transformation that treats all arrays separately and alike, such as Adafactor.
+      logical_axes: the parameters' logical axes.
     """
 
     def matrices(tree: Any) -> Any:
@@ -87,7 +95,7 @@ def by_matrix(inner: optax.GradientTransformation, logical_axes: Any) -> optax.G
     def init(params: Any) -> Any:
         params = matrices(params)
         layers = layers_by_path(params)
-        state = jax.eval_shape(inner.init, one_layer(params))  # for its structure
+        state = jax.eval_shape(inner.init, one_layer(params))  # only for its structure
         mapped = inner.init
         for number in sorted({*layers.values()} - {0}):
             axes = (stacked(tree, layers, number) for tree in (params, state))

@@ -1,4 +1,4 @@
-"""AdamW, Lion, SGD, and any other optimizer of optax or of a user's own, by its name."""
+"""AdamW, Lion, SGD, and any other optimizer of optax or of a user, by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flan_jax.training.optimizers.factored import LEARNING_RATE, adafactor
 from flan_jax.training.optimizers.kinds import Known, Optimizer
 from flan_jax.values import shown
 
-_MASKS = ("mask", "weight_decay_mask")  # what functions call the parameters that decay
+_MASKS = ("mask", "weight_decay_mask")  # argument names for the mask of parameters that decay
 
 
 @macro_checks.checked
@@ -38,17 +38,17 @@ def adamw(
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
 
     Args:
-      learning_rate: the highest.
+      learning_rate: the highest learning rate.
       warmup_steps: steps of linear warm-up.
-      schedule: of the learning rate, `schedules.schedule`.
-      steps: of the whole run, for the schedule.
+      schedule: the schedule of the learning rate, see `schedules.schedule`.
+      steps: steps of the whole run, for the schedule.
       b1: decay of the mean of gradients.
       b2: decay of the mean of their squares.
-      eps: added to the root of that.
-      weight_decay: times the learning rate.
-      no_decay: patterns of parameters that it leaves alone.
-      nesterov: Nesterov's momentum.
-      momentum_dtype: of the mean of gradients.
+      eps: added to the root of that mean.
+      weight_decay: multiplied by the learning rate.
+      no_decay: patterns of parameters that do not decay.
+      nesterov: whether to use Nesterov's momentum.
+      momentum_dtype: dtype of the mean of gradients.
     """
     rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
 
@@ -73,18 +73,18 @@ def lion(
     no_decay: Sequence[str] = NO_DECAY,
     momentum_dtype: str = "float32",
 ) -> Optimizer:
-    """Lion (Chen et al. 2023); its learning rate is a third to a tenth of AdamW's.
+    """Lion (Chen et al. 2023). Its learning rate should be a third to a tenth of AdamW's.
 
     Args:
-      learning_rate: the highest.
+      learning_rate: the highest learning rate.
       warmup_steps: steps of linear warm-up.
-      schedule: of the learning rate, `schedules.schedule`.
-      steps: of the whole run, for the schedule.
+      schedule: the schedule of the learning rate, see `schedules.schedule`.
+      steps: steps of the whole run, for the schedule.
       b1: how gradient and momentum are mixed for the update.
       b2: decay of the momentum.
-      weight_decay: decoupled, times the learning rate.
-      no_decay: patterns of parameters that it leaves alone.
-      momentum_dtype: of the momentum.
+      weight_decay: decoupled, multiplied by the learning rate.
+      no_decay: patterns of parameters that do not decay.
+      momentum_dtype: dtype of the momentum.
     """
     rate = schedules.schedule(learning_rate, warmup_steps, schedule, steps)
 
@@ -109,17 +109,17 @@ def sgd(
     """Stochastic gradient descent.
 
     Args:
-      learning_rate: the highest.
+      learning_rate: the highest learning rate.
       warmup_steps: steps of linear warm-up.
-      schedule: of the learning rate, `schedules.schedule`.
-      steps: of the whole run, for the schedule.
-      momentum: decay of the trace of gradients; None for none.
-      nesterov: Nesterov's momentum.
-      weight_decay: decoupled, times the learning rate.
-      no_decay: patterns of parameters that it leaves alone.
+      schedule: the schedule of the learning rate, see `schedules.schedule`.
+      steps: steps of the whole run, for the schedule.
+      momentum: decay of the trace of gradients; None for no momentum.
+      nesterov: whether to use Nesterov's momentum.
+      weight_decay: decoupled, multiplied by the learning rate.
+      no_decay: patterns of parameters that do not decay.
 
     Raises:
-      FlanError: Nesterov's momentum without one.
+      FlanError: `nesterov` without a momentum.
     """
     if nesterov and not momentum:
         raise FlanError("sgd: nesterov=True changes a momentum, and there is none: give one, as momentum=0.9.")
@@ -150,19 +150,19 @@ def factory(
 ) -> Optimizer:
     """An optimizer that a function of optax, or of a user's own module, makes.
 
-    What the function takes of `learning_rate`, `weight_decay` and a mask of it, it is given, unless the text gives it.
+    The function gets `learning_rate`, `weight_decay` and its mask if it takes them, unless the text sets them.
 
     Args:
-      name: "module:function" or "module:function(argument=value)", as "optax:adabelief(eps=1e-8)".
-      learning_rate: the highest.
+      name: "module:function" or "module:function(argument=value)", for example "optax:adabelief(eps=1e-8)".
+      learning_rate: the highest learning rate.
       warmup_steps: steps of linear warm-up.
-      schedule: of the learning rate, `schedules.schedule`.
-      steps: of the whole run, for the schedule.
-      weight_decay: where the function takes one; at 0, too, it counts more than the function's own default.
-      no_decay: patterns of parameters that decay leaves alone, also where the text gives it.
+      schedule: the schedule of the learning rate, see `schedules.schedule`.
+      steps: steps of the whole run, for the schedule.
+      weight_decay: for a function that takes one. It replaces the function's own default, also with 0.
+      no_decay: patterns of parameters that do not decay, also if the text sets the decay.
 
     Raises:
-      FlanError: there is no such function, what it makes is no optimizer, or its decay takes no mask.
+      FlanError: there is no such function, it makes no optimizer, or its decay takes no mask.
     """
     start = f"OPTIMIZER: {shown(name)}"
     try:
@@ -180,13 +180,14 @@ def factory(
     is_constant = not warmup_steps and schedules.named(schedule)[0] == schedules.CONSTANT
     if "learning_rate" in takes and isinstance(peak, int | float):
         rate = schedules.schedule(peak, warmup_steps, schedule, steps)
-        if "learning_rate" not in given or not is_constant:  # as ours do: a rate in brackets is the highest
+        # As in our own optimizers, a rate in brackets is the highest rate.
+        if "learning_rate" not in given or not is_constant:
             by_us["learning_rate"] = rate
             described |= schedules.described(peak, warmup_steps, schedule, steps)
     elif not is_constant:
         raise FlanError(f"{start} takes no learning rate that SCHEDULE and WARMUP_STEPS would change: leave them out.")
     own_decay = takes["weight_decay"].default if "weight_decay" in takes else None
-    if "weight_decay" not in given and (weight_decay or own_decay):  # at 0 too, where the function has a default
+    if "weight_decay" not in given and (weight_decay or own_decay):  # also with 0, if the function has a default
         if "weight_decay" not in takes:
             raise FlanError(f"{start} takes no weight_decay: leave WEIGHT_DECAY at 0.")
         by_us["weight_decay"] = weight_decay
@@ -204,7 +205,7 @@ def factory(
 
     def made(**more: Any) -> Optimizer:
         found = by_name.made(start, maker, given | by_us | more)
-        # A named tuple may be one of functions, and a class or a function passes for one that takes logical axes.
+        # A named tuple may hold functions, and a class or function can look like one that takes logical axes.
         if isinstance(found, optax.GradientTransformation):
             if not all(map(callable, found)):
                 raise FlanError(f"{start} gives a transformation of {shown(tuple(found))}: it has to be two functions.")
@@ -216,7 +217,7 @@ def factory(
         )
 
     try:
-        first = made()  # wrong ones show before anything is opened
+        first = made()  # finds errors before anything is opened
     except FlanError:
         if "learning_rate" in by_us and _is_made(maker, given | by_us | {"learning_rate": peak}):
             raise FlanError(
@@ -243,7 +244,7 @@ def factory(
 
 
 def _is_made(maker: Callable[..., Any], arguments: dict[str, Any]) -> bool:
-    """Whether a function gives something for these arguments."""
+    """Whether the function accepts these arguments."""
     try:
         maker(**arguments)
     except Exception:
@@ -252,7 +253,7 @@ def _is_made(maker: Callable[..., Any], arguments: dict[str, Any]) -> bool:
 
 
 def _takes_axes(maker: Callable[..., Any]) -> bool:
-    """Whether a function can be called with logical axes alone; one that does not say so passes."""
+    """Whether the function can be called with logical axes alone. One with an unknown signature counts as such."""
     try:
         inspect.signature(maker).bind(None)
     except TypeError:
@@ -263,10 +264,14 @@ def _takes_axes(maker: Callable[..., Any]) -> bool:
 
 
 def named(text: str) -> tuple[str, dict[str, Any]] | None:
-    """(name, arguments) of a text that names an optimizer of ours; None where it has a module's name.
+    """The name and arguments of one of our optimizers, from a text; None if the text names a module.
 
     Raises:
-      FlanError: no such optimizer, with near matches.
+      FlanError: there is no such optimizer; the message has near matches.
+
+    Example:
+      >>> named("adamw(b2=0.95)")
+      ('adamw', {'b2': 0.95})
     """
     if ":" in text:
         return None

@@ -1,4 +1,4 @@
-"""Parameters by patterns of their paths."""
+"""Chooses parameters by patterns of their paths."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from flan_jax.models.nested import Path
 
 
 def matches(pattern: str, path: Path) -> bool:
-    """Whether a pattern fits a path, or some of its names that follow each other; `*` is anything.
+    """Whether a pattern fits a path, or some consecutive names of it; `*` stands for anything.
 
-    "mlp" fits whatever lies in an mlp, "query/kernel" the kernels of queries, "*norm" what lies in a norm.
+    "mlp" fits whatever is in an mlp, "query/kernel" the kernels of queries, "*norm" what is in a norm.
+
+    Example:
+      >>> matches("query/kernel", ("layers", "query", "kernel")), matches("key", ("layers", "query", "kernel"))
+      (True, False)
     """
     return fnmatch.fnmatchcase(f"/{'/'.join(path)}/", f"*/{pattern.strip('/')}/*")
 
 
 def chosen(what: str, patterns: Sequence[str], known: Collection[Path], lenient: bool = False) -> frozenset[Path]:
-    """The paths that patterns choose, one pattern after another; one that begins with "!" takes out again.
+    """The paths that patterns choose, one pattern after another. A pattern with "!" in front removes paths.
 
     Args:
-      what: the macro, for an error.
+      what: the macro, for error messages.
       patterns: see `matches`.
       known: all paths.
-      lenient: whether a pattern may fit nothing, or take nothing out, as a default may.
+      lenient: whether a pattern may fit nothing or remove nothing, as defaults may.
 
     Raises:
-      FlanError: a pattern fits nothing, and the line has near matches; or one takes out what none before it chose.
+      FlanError: a pattern fits nothing (the message has near matches), or one removes what no pattern before it chose.
     """
     found: set[Path] = set()
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""Learning rates by name: a linear warm-up, and then what the name says."""
+"""Learning-rate schedules by name: a linear warm-up, then a course that the name says."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from flan_jax.training import by_name
 from flan_jax.values import Kind, Number, OneOf, Unfit, Whole, shown
 
 CONSTANT = "constant"
-SHAPES = ("linear", "cosine", "sqrt")  # of a decay: sqrt is 1 - sqrt(x) (Hägele et al. 2024)
+SHAPES = ("linear", "cosine", "sqrt")  # shapes of a decay: sqrt is 1 - sqrt(x) (Hägele et al. 2024)
 _SHARE = Number(least=0, most=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Span:
-    """What a schedule has to fill.
+    """The frame of a schedule.
 
     Attributes:
       peak: the learning rate after the warm-up.
       warmup: steps of the warm-up.
-      steps: of the whole run, or None where nobody said.
+      steps: steps of the whole run, or None if unknown.
     """
 
     peak: float
@@ -36,50 +36,50 @@ class _Span:
 
 
 def _constant(span: _Span) -> optax.Schedule:
-    """Stays at the highest."""
+    """Stays at the peak."""
     return optax.constant_schedule(span.peak)
 
 
 def _linear(span: _Span, end: float = 0.0) -> optax.Schedule:
-    """Falls in a line until the last step.
+    """Falls in a straight line to the last step.
 
     Args:
-      span: to fill.
-      end: its last value, as a share of the highest.
+      span: the frame.
+      end: the last value, as a share of the peak.
     """
     return optax.linear_schedule(span.peak, end * span.peak, span.steps - span.warmup)
 
 
 def _cosine(span: _Span, end: float = 0.0) -> optax.Schedule:
-    """Falls as half a cosine until the last step.
+    """Falls like half a cosine to the last step.
 
     Args:
-      span: to fill.
-      end: its last value, as a share of the highest.
+      span: the frame.
+      end: the last value, as a share of the peak.
     """
     return optax.cosine_decay_schedule(span.peak, span.steps - span.warmup, end)
 
 
 def _rsqrt(span: _Span, timescale: int | None = None) -> optax.Schedule:
-    """Falls as sqrt(timescale / (timescale + steps)), T5X's rsqrt_normalized_decay.
+    """Falls as sqrt(timescale / (timescale + steps)), like T5X's rsqrt_normalized_decay.
 
     Args:
-      span: to fill.
-      timescale: in steps; None for the warm-up's.
+      span: the frame.
+      timescale: in steps; None takes the warm-up's steps.
     """
     scale = float(timescale or max(span.warmup, 1))
-    # It is computed during the warm-up too, though not taken.
+    # This is computed during the warm-up too, but not used.
     return lambda count: span.peak * jnp.sqrt(scale / (scale + jnp.maximum(count, 0)))
 
 
 def _stable_decay(span: _Span, decay: float = 0.1, end: float = 0.0, shape: str = "linear") -> optax.Schedule:
-    """Stays, and falls at the end of the run.
+    """Stays at the peak, and falls at the end of the run.
 
     Args:
-      span: to fill.
+      span: the frame.
       decay: the share of all steps in which it falls.
-      end: its last value, as a share of the highest.
-      shape: of the fall; sqrt is 1 - sqrt(x).
+      end: the last value, as a share of the peak.
+      shape: the shape of the fall, one of `SHAPES`; sqrt is 1 - sqrt(x).
     """
     last = max(1, round(decay * span.steps))
     stable = span.steps - span.warmup - last
@@ -115,10 +115,14 @@ NAMES = tuple(MAKERS)
 
 
 def named(text: str) -> tuple[str, dict[str, Any]]:
-    """(name, arguments, with those that are not given) of a schedule's text, such as "cosine(end=0.1)".
+    """Splits the text of a schedule, such as "cosine(end=0.1)", into its name and all its arguments, defaults included.
 
     Raises:
-      FlanError: an unknown name, with near matches, or an argument that it does not take.
+      FlanError: an unknown name (the message has near matches), or an argument that it does not take.
+
+    Example:
+      >>> named("cosine(end=0.1)")
+      ('cosine', {'end': 0.1})
     """
     try:
         name, given = by_name.call(text) if isinstance(text, str) else ("", {})
@@ -140,7 +144,7 @@ def named(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def described(learning_rate: float, warmup_steps: int = 0, name: str = CONSTANT, steps: int | None = None) -> dict:
-    """What a schedule is, for run.json; of a constant one as it was before there were others."""
+    """What run.json records about a schedule. A constant one is recorded as it was before there were others."""
     name, arguments = named(name)
     found: dict[str, Any] = {"learning_rate": learning_rate, "warmup_steps": warmup_steps}
     if name != CONSTANT:
@@ -151,25 +155,25 @@ def described(learning_rate: float, warmup_steps: int = 0, name: str = CONSTANT,
 def schedule(
     learning_rate: float, warmup_steps: int = 0, name: str = CONSTANT, steps: int | None = None
 ) -> optax.Schedule:
-    """The learning rate after so many steps.
+    """A function from the number of steps taken to the learning rate.
 
-    It rises linearly from `learning_rate / warmup_steps` to `learning_rate` in `warmup_steps` steps, and then:
+    It rises linearly from `learning_rate / warmup_steps` to `learning_rate` in `warmup_steps` steps. Then:
 
-    - constant: stays;
-    - linear(end=0), cosine(end=0): falls to `end` times that by the last step;
-    - rsqrt(timescale=None): falls as sqrt(timescale / (timescale + steps since then)), timescale being the warm-up
-      where none is given: T5X's rsqrt_normalized_decay;
-    - stable_decay(decay=0.1, end=0, shape="linear"): stays, and falls in the last `decay` of all steps, the shape being
+    - constant: it stays.
+    - linear(end=0), cosine(end=0): it falls to `end` times the peak at the last step.
+    - rsqrt(timescale=None): it falls as sqrt(timescale / (timescale + steps since then)); without a timescale, that of
+      the warm-up is taken. This is T5X's rsqrt_normalized_decay.
+    - stable_decay(decay=0.1, end=0, shape="linear"): it stays, and falls in the last `decay` of all steps. The shape is
       one of `SHAPES`.
 
     Args:
-      learning_rate: the highest.
+      learning_rate: the highest learning rate.
       warmup_steps: steps of the warm-up.
       name: one of `NAMES`, with or without arguments.
-      steps: of the whole run; linear, cosine and stable_decay need it.
+      steps: steps of the whole run; linear, cosine and stable_decay need it.
 
     Raises:
-      FlanError: an unknown name or argument, no steps where they are needed, or too few of them.
+      FlanError: an unknown name or argument, missing steps, or too few of them.
     """
     name, arguments = named(name)
     if name == CONSTANT:

@@ -1,4 +1,4 @@
-"""What of a model is trained, and how: the optimizer, and what is done around it."""
+"""What part of a model is trained, and how: the optimizer, and what is done around it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Lora:
     """Adapters that are trained in place of the parameters; see `models.lora`.
 
     Attributes:
-      rank: of each.
-      alpha: they count alpha / rank times.
-      targets: patterns (`patterns.matches`) of projections in layers that have one.
+      rank: the rank of each adapter.
+      alpha: the adapters are scaled by alpha / rank.
+      targets: patterns (`patterns.matches`) of the projections in layers that get an adapter.
     """
 
     rank: int = lora.RANK
@@ -37,15 +37,15 @@ class Lora:
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """What of a model is trained, and how.
+    """What part of a model is trained, and how.
 
     Attributes:
-      optimizer: None is Adafactor as the paper has it.
-      clip_norm: largest global norm of the gradient; a larger gradient is scaled down to it. None for no limit.
+      optimizer: the optimizer; None is Adafactor as in the paper.
+      clip_norm: largest global norm of the gradient; a larger gradient is scaled down to it. None sets no limit.
       frozen: patterns (`patterns.matches`) of parameters that stay as they are. They have no gradient, no part in its
-        norm and no state of the optimizer.
-      ema_decay: d of the mean of parameters over steps, d x mean + (1 - d) x parameters, which begins with those of
-        step 0; None for no mean.
+        norm, and no state of the optimizer.
+      ema_decay: d in the mean of parameters over steps, d x mean + (1 - d) x parameters. The mean begins with the
+        parameters of step 0. None for no mean.
       lora: adapters, which are then all that is trained; None for none.
       prompt_length: slots of a soft prompt (`models.prompt`), which is then all that is trained; None for none.
     """
@@ -70,7 +70,7 @@ class Tuning:
 
     @classmethod
     def of(cls, optimizer: Optimizer | Tuning | None) -> Tuning:
-        """An optimizer for all parameters, with nothing around it."""
+        """Training of all parameters with this optimizer alone. A `Tuning` is returned as it is."""
         return optimizer if isinstance(optimizer, Tuning) else cls(optimizer)
 
     @property
@@ -85,16 +85,16 @@ class Tuning:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What it is, as `described.describe` takes it: the optimizer, and what is not at its default."""
+        """The description for run.json: the optimizer, and all other settings that are not at their defaults."""
         around = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
         defaults = {field.name: field.default for field in dataclasses.fields(self)[1:]}
         return describe(self.made) | differing(around, defaults)
 
     def adapted(self, model: models.Model) -> models.Model:
-        """The model that is trained: with adapters, where there are any.
+        """The model that is trained: with adapters, if there are any.
 
         Raises:
-          FlanError: a pattern of theirs fits no projection.
+          FlanError: a pattern of the adapters fits no projection.
         """
         if self.prompt_length is not None:
             return prompt.prompted(model, self.prompt_length)
@@ -108,15 +108,15 @@ class Tuning:
         return lora.adapted(model, self.lora.rank, self.lora.alpha, tuple(path for path in known if path in found))
 
     def check(self, train_steps: int | None, params: Any, logical_axes: Any) -> None:
-        """Looks whether it fits a run and a model.
+        """Checks that it fits a run and a model.
 
         Args:
-          train_steps: of the run; None where nobody knows.
+          train_steps: steps of the run; None if unknown.
           params: all parameters, as shapes.
-          logical_axes: theirs.
+          logical_axes: their logical axes.
 
         Raises:
-          FlanError: a warm-up or a schedule that does not fit the steps, patterns that do not fit the model, or an
+          FlanError: a warm-up or schedule that does not fit the steps, patterns that do not fit the model, or an
             optimizer that cannot take a step.
         """
         if isinstance(self.made, Known) and train_steps is not None:
@@ -142,7 +142,7 @@ class Tuning:
                 raise FlanError("OPTIMIZER: the updates that it gives have other names or shapes than the parameters.")
 
     def shares(self, model: models.Model) -> costs.Shares | None:
-        """Which share of a model's weights is trained, where that is not all; `model` is what `adapted` gave."""
+        """The share of a model's weights that is trained; None if all are. `model` comes from `adapted`."""
         trained = self.trained(model.logical_axes())
         return None if trained is None else costs.shares(model.config, trained)
 
@@ -150,7 +150,7 @@ class Tuning:
         """The paths of the parameters that are trained; None for all.
 
         Raises:
-          FlanError: a pattern fits no parameter, or none is left.
+          FlanError: a pattern fits no parameter, or no parameter is left.
         """
         if not self.is_partial:
             return None
@@ -168,7 +168,7 @@ class Tuning:
         return found
 
     def __call__(self, logical_axes: Any) -> optax.GradientTransformation:
-        """The transformation: `init` takes all parameters, `update` the gradients of those that are trained."""
+        """The transformation. Its `init` takes all parameters, its `update` the gradients of those that are trained."""
         wanted = self.trained(logical_axes)
         if wanted is not None and isinstance(self.made, Known):
             tx = self.made(nested.part(logical_axes, wanted), logical_axes)
@@ -187,7 +187,7 @@ class Tuning:
 
 @contextlib.contextmanager
 def _failing() -> Iterator[None]:
-    """Around code of somebody else's optimizer."""
+    """A block that calls an optimizer of another library or of the user."""
     try:
         yield
     except FlanError:
@@ -199,19 +199,19 @@ def _failing() -> Iterator[None]:
 def state_shardings(
     mesh: jax.sharding.Mesh, optimizer: Optimizer, params: Mapping[str, Any], logical_axes: Mapping[str, Any]
 ) -> Any:
-    """A NamedSharding for every array of an optimizer's state, as the optimizer declares it; see `layout`.
+    """The NamedSharding of every array of an optimizer's state, as the optimizer declares it; see `layout`.
 
     Args:
       mesh: the devices.
       optimizer: the optimizer, or a `Tuning`.
       params: all parameters, as shapes.
-      logical_axes: theirs.
+      logical_axes: their logical axes.
     """
     state = jax.eval_shape(for_parameters(optimizer, logical_axes).init, params)
     return partitioning.along_shardings(mesh, layout.along(state, params, logical_axes), state)
 
 
 def rate(optimizer: Optimizer | Tuning, step: int) -> float | None:
-    """The learning rate of the step after so many; None where the optimizer does not say."""
+    """The learning rate after so many steps; None if the optimizer does not report it."""
     made = Tuning.of(optimizer).made
     return float(made.rate(step)) if isinstance(made, Known) and made.rate is not None else None
