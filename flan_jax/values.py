@@ -334,7 +334,11 @@ class ByName:
         found = {}
         for key, inner in value.items():
             try:
-                found[self.names.fit(key)] = self.kind.fit(inner)
+                name = self.names.fit(key)
+            except Unfit as error:
+                raise Unfit(f"key {_inner(key, self.names, error)}") from error
+            try:
+                found[name] = self.kind.fit(inner)
             except Unfit as error:
                 raise Unfit(_inner(key, self.kind, error)) from error
         return found
