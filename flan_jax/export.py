@@ -153,7 +153,7 @@ def export(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        console=Console(file=sys.stderr),
+        console=Console(file=sys.stderr, markup=False, emoji=False),
     )
     with _whole(to) as file, bar:
         task = bar.add_task("opening sources", total=len(asked.datasets))

@@ -257,7 +257,7 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
     for state in source_check.check_all(chosen, arguments.data):
         states.append(state)
         print(f"[{len(states)}/{len(chosen)}] {state.dataset}: {state.state}", flush=True)
-    Console(width=200).print(source_check.table(states))
+    Console(width=200, markup=False, emoji=False).print(source_check.table(states))
     counts = collections.Counter(state.state for state in states)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if arguments.data != "samples":

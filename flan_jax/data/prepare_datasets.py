@@ -62,7 +62,8 @@ def prepare_datasets(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        console=Console(file=sys.stdout),  # this very stream, since TFDS writes with another in its place
+        # This very stream, since TFDS writes with another in its place.
+        console=Console(file=sys.stdout, markup=False, emoji=False),
     )
     with bar:
         task = bar.add_task("opening sources", total=len(chosen))
