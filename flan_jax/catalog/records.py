@@ -17,6 +17,9 @@ GENERATION = "generation"
 VARIANT = "variant"  # the field of an example that says which variant of its dataset it belongs to
 _USUAL = Splits()  # of datasets whose labelled test data are not public
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # of a dataset or a cluster of one's own
+MIXTURE = re.compile(  # the name of one
+    r"flan(?:_without_(?P<without>\w+?)|_first_(?P<first>\d+)_clusters)?(?:_(?P<datasets>\d+)_datasets)?"
+)
 PART = "#"  # between a record's id and which of its examples is meant: "12#3" is a third turn, "12#fr-en" a direction
 
 
