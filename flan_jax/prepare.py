@@ -104,6 +104,7 @@ def _show(result: Mapping[str, Any], data: str) -> None:
     )
     for head in (*heads, "dev", "test", "from"):
         table.add_column(head, justify="left" if head in ("dataset", "cluster", "from") else "right")
+    few: list[str] = []
     for d in (
         one | own | ({"dataset": f"{one['dataset']}{OF}{style}"} if style else {})
         for one in result["datasets"]
@@ -113,7 +114,14 @@ def _show(result: Mapping[str, Any], data: str) -> None:
         counts = [f"{d.get(k, 0):,}" for k in ("trimmed", "cut_targets", "overlong", "dev", "test")]
         start = (d["dataset"], d["cluster"], f"{d['train']:,}", str(d["renderings"]), f"{d['num_tokens']:,}")
         table.add_row(*start, *lengths, *counts, d["origin"] + (" (kept)" if d["kept"] else ""))
+        if (shots := d.get("shots")) and shots["mean"] < shots["wanted"]:
+            few.append(
+                f"{d['dataset']}: prompts have {shots['mean']:.1f} of {shots['wanted']} exemplars on average, as many "
+                f"as fit; {shots['without']:,} of {shots['of']:,} have none."
+            )
     console.print(table)
+    for line in few:
+        print(line)
     if data != "samples":  # ours have rows of every kind on purpose
         for line in left_out.lines(result["bad_rows"], result["notes"]):
             print(f"left out: {line}")
