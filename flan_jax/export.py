@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import re
 import sys
@@ -197,6 +198,8 @@ def export(
 def _whole(to: str) -> Iterator[IO[str]]:
     """A text file that replaces `to` when all is written, or standard output for "-"."""
     if to == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):  # JSON lines are UTF-8, whatever a terminal has
+            sys.stdout.reconfigure(encoding="utf-8", errors="strict")
         yield sys.stdout
         return
     with whole_file(user_path(to, "--to")) as file:

@@ -216,6 +216,8 @@ class Where:
             return value
         if not isinstance(value, str | os.PathLike):
             raise Unfit
+        if _BREAKS_LINE.search(str(value)):  # every message about it would be of several lines
+            raise Unfit("a path is on one line, without control characters")
         try:
             return str(files.user_path(value))
         except FlanError as error:

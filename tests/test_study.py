@@ -133,6 +133,21 @@ def test_a_folder_that_cannot_be_made_is_refused_at_the_plan(tmp_path, capsys, r
     assert {path.name for path in tmp_path.iterdir()} == {"file", "read_only"}
 
 
+def test_a_folder_in_which_checkpoints_would_be_lost_is_refused_at_the_plan(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        study.main([*TINY, f"--gin.STUDY_DIR='{tmp_path / 'studies [new]'}'", "--dry_run"])
+    assert "cannot hold checkpoints, since [ in a path is a pattern to Orbax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_the_tiny_budget_fits_machines_of_several_devices(tmp_path, devices):
+    settings = study.settings_of(
+        ["studies/held_out_clusters.gin", "studies/budgets/tiny.gin"],
+        [f"STUDY_DIR = {str(tmp_path)!r}", "DATA = 'samples'"],
+    )
+    assert settings.train["BATCH_SIZE"] % devices == 0 and "MESH" not in settings.train  # which takes all of them
+
+
 def test_another_kind_of_data_is_refused(tmp_path, capsys):
     (tmp_path / "data.json").write_text('{"data": "tfds"}')
     with pytest.raises(SystemExit):

@@ -28,7 +28,7 @@ def manager(model_dir: str | AnyPath, keep: Keeping | None = None) -> ocp.Checkp
         cleanup_tmp_directories=keep is not None,  # what a killed run has left half-saved
         lightweight_initialize=True,  # no look into what each step says of itself: damage must not stop the others
     )
-    folder = orbax_folder(user_path(model_dir) / "checkpoints")
+    folder = orbax_folder(user_path(model_dir) / "checkpoints", to_write=keep is not None)
     return ocp.CheckpointManager(folder, options=options, item_names=(*stored.ITEMS, saved_digests.ITEM))
 
 

@@ -298,6 +298,12 @@ def _refused(record: catalog.Dataset, error: FlanError) -> SourceError:
 
 def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tuple[BadRow, ...], tuple[str, ...]]:
     """The TFDS data folder that holds `folder`'s rows, made once for their content; its bad rows and notes."""
+    if odd := [sign for sign in str(home()) if sign in "*?["]:
+        raise SourceError(
+            record.name,
+            f"its rows are imported into FLAN_JAX_HOME {home()}, and {odd[0]} in a path is a pattern to TFDS",
+            "set FLAN_JAX_HOME to a folder without any of * ? [",
+        )
     folder = files[0].parent
     digest = hashlib.sha256(f"{record.source} {usable.code_digest(record)}".encode())
     if record.schema:

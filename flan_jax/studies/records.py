@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flan_jax.errors import FlanError
-from flan_jax.files import AnyPath, make_folder, ready, user_path, write_atomic
+from flan_jax.files import AnyPath, make_folder, ready, refuse_pattern, user_path, write_atomic
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
 from flan_jax.studies import operations
@@ -32,6 +32,7 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
     Raises:
       FlanError: it was made from other data, or cannot be made.
     """
+    refuse_pattern(folder)
     path = folder / _DATA
     if path.exists():
         try:
