@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flan_jax import content, options, own_data
+from flan_jax.data.samples import SAMPLES
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tuned", nargs="+", required=True, type=options.path, help="what the model was tuned on")
     parser.add_argument("--evaluated", nargs="+", required=True, type=options.path, help="evaluation sets")
     parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR with the text of names and checkpoints")
-    parser.add_argument("--data", type=options.path, help="folder of JSONL with the text of names")
+    parser.add_argument("--data", type=options.path, help="samples, or a folder of JSONL, with the text of names")
     parser.add_argument(
         "--vocabulary", help="vocabulary of prepared tokens: a folder or file, or bytes; a checkpoint has its own"
     )
@@ -104,9 +105,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         given = [*arguments.tuned, *arguments.evaluated]
         to = ready(user_path(arguments.to, "--to"), given) if arguments.to else None
         prepared, data = (None if p is None else str(p) for p in (arguments.prepared, arguments.data))
-        for name, place in (("--prepared", prepared), ("--data", data)):
-            if place is not None and not user_path(place, name).is_dir():
-                raise FlanError(f"{name}={place} is no folder.")
+        if prepared is not None and not user_path(prepared, "--prepared").is_dir():
+            raise FlanError(f"--prepared={prepared} is no folder: give the one that python -m flan_jax.prepare wrote.")
+        if data not in (None, SAMPLES) and not user_path(data, "--data").is_dir():
+            raise FlanError(f"--data={data} is no folder: give {SAMPLES}, or a folder of JSONL.")
         own_data.used_of(prepared)
         began = time.monotonic()
         results = audit(
@@ -119,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results["seconds"] = round(time.monotonic() - began, 1)
         if to is not None:
             write_atomic(to, to_json(results, ascii_only=False, indent=1) + "\n")
-        Console(width=None if sys.stdout.isatty() else 200).print(table(results))
+        Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False).print(table(results))
         for line in _notes(results):
             print(line)
         if arguments.json:

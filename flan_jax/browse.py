@@ -68,12 +68,12 @@ def _print_summary(console: Console) -> dict[str, Any]:
 def _print_findings(console: Console) -> dict[str, Any]:
     found = examples.lint()
     for line in found:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     many = counted(len(found), "findings") if found else "no findings"
     console.print(f"{many} in the templates of {counted(len(catalog.datasets()), 'datasets')}")
     wording = examples.lint_wording()
     for line in wording:
-        console.print(f"wording, to look at: {line}", markup=False, soft_wrap=True)
+        console.print(f"wording, to look at: {line}", soft_wrap=True)
     return {"findings": found, "wording": wording}
 
 
@@ -103,7 +103,7 @@ def _print_shown(console: Console, shown: Sequence[examples.Shown], name: str, d
     console.print(tables.examples_panels(shown))
     unused = examples.left_out(name, data)
     for line in unused:
-        console.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"left out: {line}", highlight=False, soft_wrap=True)
     return {"examples": [s.to_dict() for s in shown], "left_out": unused}
 
 
@@ -152,12 +152,10 @@ def _print_template_report(console: Console, arguments: argparse.Namespace) -> d
     judged, unusable = by_template.judge(run, lambda texts: [len(ids) for ids in tokenizer.encode(texts)])
     console.print(by_template.table(judged, "bytes" if arguments.vocabulary == "bytes" else "tokens").rich())
     for name, reason in unusable.items():
-        console.print(f"{name} is left out: {reason}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name} is left out: {reason}", highlight=False, soft_wrap=True)
     outliers = [one for one in judged if one.is_outlier]
     for one in outliers:
-        console.print(
-            f"outlier: {one.said_of_outlier()}: {one.wording!r}", markup=False, highlight=False, soft_wrap=True
-        )
+        console.print(f"outlier: {one.said_of_outlier()}: {one.wording!r}", highlight=False, soft_wrap=True)
     many = counted(len(outliers), "outliers") if outliers else "no outliers"
     console.print(f"{many} among {counted(len(judged), 'templates')} of {run.results['checkpoint']}", highlight=False)
     return {
@@ -306,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
     with one_line_errors():
         arguments = parser.parse_args(argv)
         if not own_data.used_of(arguments.prepared):

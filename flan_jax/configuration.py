@@ -19,6 +19,7 @@ from flan_jax.errors import FlanError, near_names, unknown_name
 from flan_jax.gin_files import Anything, find_gin_file, included_by, key_of, one_line, search_paths, text_of
 from flan_jax.models.config import DecoderConfig
 
+_REQUIRED = "gin.REQUIRED"  # stands for a value that has to be given
 _MACRO = "gin.macro"  # gin calls this function for a macro, in a scope with the macro's name
 
 
@@ -221,7 +222,7 @@ def _check(others: Collection[str]) -> None:
       FlanError: a value of the wrong kind, or two values that do not fit each other.
     """
     names = sorted(declared_macros() - set(others))
-    missing = [name for name in names if repr(macro(name)) == "%gin.REQUIRED"]
+    missing = [name for name in names if repr(macro(name)) == f"%{_REQUIRED}"]
     if missing:
         raise FlanError(
             f"macro {', '.join(missing)} has no value: add "
@@ -373,6 +374,21 @@ def _parse_file(
             waiting.append(line)
     parse_waiting()
     read.add(path.resolve())
+
+
+def set_in(file: str) -> dict[str, Any]:
+    """The macros that a gin file sets itself, with their values; without those that need one, and parsing nothing.
+
+    Raises:
+      FlanError: there is no such file, or gin cannot read it.
+    """
+    with one_line(f"gin file {file}"):
+        found = {
+            statement.selector: statement.value
+            for statement in config_parser.ConfigParser(text_of(find_gin_file(file), file), Anything())
+            if isinstance(statement, config_parser.BindingStatement) and not statement.scope and not statement.arg_name
+        }
+    return {name: value for name, value in found.items() if value != _REQUIRED}
 
 
 def declared_macros() -> set[str]:

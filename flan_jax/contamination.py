@@ -42,7 +42,7 @@ def _check(arguments: argparse.Namespace) -> dict:
         rich_progress.TransferSpeedColumn(),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
+    with rich_progress.Progress(*columns, console=Console(stderr=True, markup=False, emoji=False)) as bar:
         task = bar.add_task("reading examples", total=None)
         shown = time.monotonic()
 
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_atomic(to, to_json(results, ascii_only=False, indent=1) + "\n")
         seconds = time.monotonic() - began
         summary = _summary(results) | {"seconds": round(seconds, 1), "output": str(arguments.to)}
-        console = Console(width=None if sys.stdout.isatty() else 200)
+        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
         console.print(_table(summary))
         corpus = summary["corpus"]
         forms = ", ".join(f"{count} as {form}" for form, count in corpus["forms"].items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import io
 import os
 import re
 import sys
@@ -236,6 +237,9 @@ def one_line_errors() -> Iterator[None]:
     Exit status: 2 for a FlanError, or a file or folder that cannot be read or written; 130 if the user interrupted the
     program; 141 if the reader of our output has closed it, as `head` does.
     """
+    for stream in (sys.stdout, sys.stderr):  # what another encoding than UTF-8 has no sign for ends no command
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
         if sys.stdout is not None and not sys.stdout.closed:
@@ -246,7 +250,7 @@ def one_line_errors() -> Iterator[None]:
     except BrokenPipeError:
         _end("", 141)
     except OSError as error:
-        path = error.filename2 or error.filename
+        path = error.filename2 or error.filename or _path_in(str(error))
         where = "the output, or a file that the system does not name" if path is None else path
         _end(str(cannot("read or write", where, error)), 2)
     except Exception as error:
@@ -263,6 +267,12 @@ def one_line_errors() -> Iterator[None]:
         _end(f"cannot read or write object storage: {storage_reason(error)}.", 2)
     except KeyboardInterrupt:
         _end("stopped before it was done; the same command goes on where that is possible.", 130)
+
+
+def _path_in(text: str) -> str | None:
+    """The path that the text of an OSError ends with: one that went through gin has it there alone."""
+    found = re.match(r"\[Errno \d+\] [^:]*: (['\"])(?P<path>.+)\1$", text.partition("\n")[0])
+    return found["path"] if found else None
 
 
 def _raised_in(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import re
 import sys
@@ -160,7 +161,7 @@ def export(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        console=Console(file=sys.stderr),
+        console=Console(file=sys.stderr, markup=False, emoji=False),
     )
     with _whole(to) as file, bar:
         task = bar.add_task("opening sources", total=len(asked.datasets))
@@ -204,6 +205,8 @@ def export(
 def _whole(to: str) -> Iterator[IO[str]]:
     """A text file that replaces `to` when everything is written; standard output for "-"."""
     if to == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):  # JSON lines are UTF-8, whatever a terminal has
+            sys.stdout.reconfigure(encoding="utf-8", errors="strict")
         yield sys.stdout
         return
     with whole_file(user_path(to, "--to")) as file:

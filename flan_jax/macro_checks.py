@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from flan_jax import files, macros, own_data, values
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, StorageError
 
 # Folders that must differ. A run that goes on may by mistake be its own INITIAL_CHECKPOINT_PATH; `training.continuing`
 # has a better message for that.
@@ -21,7 +21,7 @@ _APART = (
     ("evaluate.output_dir", "evaluate.prepared_dir"),
     ("evaluate.output_dir", "evaluate.checkpoint_path"),
 )
-_OF_DATASETS = ("mixture", "datasets")  # arguments that may name a user's own datasets
+_OF_DATASETS = ("mixture", "datasets", "weights", "loss_weights", "joints")  # arguments that may name a user's own
 
 
 def check(argument: str, value: Any, name: str | None = None, prepared_dir: Any = None) -> Any:
@@ -42,10 +42,27 @@ def check(argument: str, value: Any, name: str | None = None, prepared_dir: Any 
         return value
     try:
         return values.checked(name or argument, setting.kind, value, setting.meaning)
-    except FlanError:
-        if argument.partition(".")[2] not in _OF_DATASETS or not own_data.used_of(prepared_dir):
+    except FlanError as error:
+        if argument.partition(".")[2] not in _OF_DATASETS:
             raise
+        if not own_data.used_of(prepared_dir):
+            raise FlanError(f"{error}{_told_of(prepared_dir, str(error))}") from error
         return values.checked(name or argument, setting.kind, value, setting.meaning)
+
+
+def _told_of(prepared_dir: Any, said: str) -> str:
+    """What a line about a name that is not known has to say too, of the folder in which a user's own would be."""
+    if not isinstance(prepared_dir, str):
+        return ""
+    try:
+        folder = files.user_path(prepared_dir)
+        if not folder.is_dir():
+            return f" A dataset of your own would be in PREPARED_DIR {prepared_dir}, and there is no such folder."
+        if not any((folder / part).is_dir() for part in ("tokens", "examples", "own")):
+            return f" A dataset of your own would be in PREPARED_DIR {prepared_dir}, which holds nothing prepared."
+    except (FlanError, StorageError, OSError):  # whoever opens it says so
+        return ""
+    return "" if "did you mean" in said else f" PREPARED_DIR {prepared_dir} has no datasets of your own."
 
 
 def check_together(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:

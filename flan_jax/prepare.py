@@ -105,6 +105,7 @@ def _show(result: Mapping[str, Any], data: str) -> None:
     )
     for head in (*heads, "dev", "test", "from"):
         table.add_column(head, justify="left" if head in ("dataset", "cluster", "from") else "right")
+    few: list[str] = []
     for d in (
         one | own | ({"dataset": f"{one['dataset']}{OF}{style}"} if style else {})
         for one in result["datasets"]
@@ -114,7 +115,14 @@ def _show(result: Mapping[str, Any], data: str) -> None:
         counts = [f"{d.get(k, 0):,}" for k in ("trimmed", "cut_targets", "overlong", "dev", "test")]
         start = (d["dataset"], d["cluster"], f"{d['train']:,}", str(d["renderings"]), f"{d['num_tokens']:,}")
         table.add_row(*start, *lengths, *counts, d["origin"] + (" (kept)" if d["kept"] else ""))
+        if (shots := d.get("shots")) and shots["mean"] < shots["wanted"]:
+            few.append(
+                f"{d['dataset']}: prompts have {shots['mean']:.1f} of {shots['wanted']} exemplars on average, as many "
+                f"as fit; {shots['without']:,} of {shots['of']:,} have none."
+            )
     console.print(table)
+    for line in few:
+        print(line)
     if data != "samples":  # our samples have records of every kind on purpose
         for line in left_out.lines(result["bad_rows"], result["notes"]):
             print(f"left out: {line}")
@@ -278,7 +286,7 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
     for state in source_check.check_all(chosen, arguments.data):
         states.append(state)
         print(f"[{len(states)}/{len(chosen)}] {state.dataset}: {state.state}", flush=True)
-    Console(width=200).print(source_check.table(states))
+    Console(width=200, markup=False, emoji=False).print(source_check.table(states))
     counts = collections.Counter(state.state for state in states)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if arguments.data != "samples":

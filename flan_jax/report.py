@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs = _runs(arguments.runs)
         groups = _groups(arguments.group)
         paths = reporting.write(runs, arguments.output, arguments.contamination, groups)
-        console = Console(width=None if sys.stdout.isatty() else 200)
+        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
         console.print(reporting.rich_table(reporting.grouped(runs, groups)))
         console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)
         if arguments.json:

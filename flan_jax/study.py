@@ -87,7 +87,7 @@ def run(
     estimates = records.estimates(settings.folder, commands.steps)
     plan = _planned(commands.steps, {step.name for step in left}, estimates)
     if dry_run:
-        Console(width=160).print(_table(plan))
+        Console(width=160, markup=False, emoji=False).print(_table(plan))
         say(_summary(plan))
         return {"study": kind.name, "steps": plan}
     if units is not None:

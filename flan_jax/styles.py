@@ -156,7 +156,7 @@ def parse(name: str) -> TextStyle:
         raise FlanError(f"unknown style {name!r}: a style is a name, such as {_EXAMPLES[0]!r} or {_EXAMPLES[-2]!r}.")
     style: dict[str, Any] = {}
     position = 0
-    while position < len(name):
+    while position <= len(name):  # a name that is empty or ends in _ has a part that is none
         found = _PART.match(name, position)
         if not found or (found.end() < len(name) and name[found.end()] != "_"):
             near = difflib.get_close_matches(name.lower(), _EXAMPLES, n=2, cutoff=0.6)
@@ -198,7 +198,7 @@ def split_name(name: str) -> tuple[str, TextStyle]:
     while found := _SUFFIX.search(base):
         parts.insert(0, found.group()[1:])
         base = base[: found.start()]
-    return base, parse("_".join(parts))
+    return base, parse("_".join(parts)) if parts else PAPER
 
 
 def templates(record: Dataset, style: TextStyle) -> tuple[Template, ...]:

@@ -216,6 +216,8 @@ class Where:
             return value
         if not isinstance(value, str | os.PathLike):
             raise Unfit
+        if _BREAKS_LINE.search(str(value)):  # every message about it would be of several lines
+            raise Unfit("a path is on one line, without control characters")
         try:
             return str(files.user_path(value))
         except FlanError as error:
@@ -334,7 +336,11 @@ class ByName:
         found = {}
         for key, inner in value.items():
             try:
-                found[self.names.fit(key)] = self.kind.fit(inner)
+                name = self.names.fit(key)
+            except Unfit as error:
+                raise Unfit(f"key {_inner(key, self.names, error)}") from error
+            try:
+                found[name] = self.kind.fit(inner)
             except Unfit as error:
                 raise Unfit(_inner(key, self.kind, error)) from error
         return found

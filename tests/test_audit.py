@@ -407,6 +407,10 @@ HOSTILE = {
     "no place": (("--tuned", "rte", "--evaluated", "good.jsonl"), "say with --prepared or --data where its text is"),
     "no place of a set": (("--tuned", "good.jsonl", "--evaluated", "rte"), "say with --prepared or --data"),
     "no folder": (("--tuned", "good.jsonl", "--evaluated", "rte", "--data", "none"), "--data=none is no folder"),
+    "a word of others": (
+        ("--tuned", "rte", "--evaluated", "cb", "--data", "tfds"),
+        "give samples, or a folder of JSONL",
+    ),
     "an empty folder": (("--tuned", "void", "--evaluated", "good.jsonl"), "give a checkpoint, a prepared folder"),
     "cut off": (("--tuned", "cut.jsonl.gz", "--evaluated", "good.jsonl"), "cut.jsonl.gz cannot be read"),
     "cut off set": (("--tuned", "good.jsonl", "--evaluated", "cut.jsonl.gz"), "cut.jsonl.gz cannot be read"),
@@ -445,6 +449,14 @@ def test_old_examples_are_refused_by_name(run, prepared, tmp_path):
     info.write_text(json.dumps({k: v for k, v in json.loads(info.read_text()).items() if k != "version"}))
     status, _, error = run("--tuned", model, "--evaluated", "rte", "--prepared", folder)
     assert status == 2 and "'rte'" in error and "earlier version" in error and "--overwrite" in error
+
+
+def test_the_text_of_names_may_be_the_samples(run, tmp_path):
+    status, found = _json(run, "--tuned", "sst2", "--evaluated", "rte", "cb", "--data", "samples")
+    assert status == 0 and [(row["evaluated"], row["checked"]) for row in found["rows"]] == [
+        ("rte", True),
+        ("cb", True),
+    ]
 
 
 def test_the_results_are_written(run, tmp_path, data):

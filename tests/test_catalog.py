@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flan_jax import catalog
+from flan_jax.catalog import known
 from flan_jax.errors import FlanError
 from flan_jax.splits import Splits, resolve_splits
 from flan_jax.templates import placeholders
@@ -106,7 +107,7 @@ def test_mixture_leaves_out_extras_and_test_only_datasets(monkeypatch):
         dataclasses.replace(rte, name="extra", in_flan=False),
         dataclasses.replace(rte, name="test_only", splits=Splits(train=None, dev=None, test="test")),
     ]
-    monkeypatch.setattr(catalog, "_loaded", lambda: {r.name: r for r in records})
+    monkeypatch.setattr(known, "loaded", lambda: {r.name: r for r in records})
     assert catalog.mixture("flan") == (rte,)
     assert catalog.mixture("extra") == (records[1],)
 

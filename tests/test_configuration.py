@@ -1,7 +1,7 @@
 import gin
 import pytest
 
-from flan_jax import configuration
+from flan_jax import configuration, own_data
 from flan_jax.errors import FlanError
 
 
@@ -383,3 +383,67 @@ def test_a_run_file_of_another_program(tmp_path):
     code = "from flan_jax import configuration; configuration.parse(['runs/tune.gin'], [\"MODEL_DIR = 'm'\"])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert "this program does not call 'train': the file is one for python -m flan_jax.train." in done.stderr
+
+
+# --------------------------------------------------------------------------------------- a PREPARED_DIR that is not it
+
+
+@pytest.fixture
+def with_own(tmp_path, monkeypatch):
+    """A PREPARED_DIR that has a dataset of one's own, my_chat."""
+    monkeypatch.setenv(own_data.VARIABLE, "")
+    folder = tmp_path / "prepared"
+    (folder / "tokens").mkdir(parents=True)
+    own_data.write(folder, own_data.Definition("my_chat", "unknown", "generation", ("rouge",), "jsonl:my.jsonl"))
+    own_data.leave()
+    return folder
+
+
+def parse_training(folder, *bindings):
+    given = ["MODEL_DIR = 'runs/any'", f"PREPARED_DIR = {str(folder)!r}", *bindings]
+    configuration.parse(["runs/tune.gin"], given)
+
+
+OF_OWN = [
+    ["MIXTURE_OR_TASK_NAME = 'my_chat'"],
+    ["MIXTURE_OR_TASK_NAME = {'parts': [{'of': 'my_chat'}]}"],
+    ["WEIGHTS = {'my_chat': 2}", "MIXTURE_OR_TASK_NAME = {'parts': [{'of': 'my_chat'}, {'of': 'rte'}]}"],
+    ["LOSS_WEIGHTS = {'my_chat': 2}", "MIXTURE_OR_TASK_NAME = 'my_chat'"],
+    ["JOINTS = {'my_chat': 'newline'}", "MIXTURE_OR_TASK_NAME = 'my_chat'"],
+    ["DATASETS = ('my_chat',)", "EVAL_PERIOD = 5"],
+]
+
+
+@pytest.mark.parametrize("bindings", OF_OWN)
+def test_all_macros_know_own_datasets(with_own, bindings):
+    from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+
+    parse_training(with_own, *bindings)
+
+
+@pytest.mark.parametrize("bindings", OF_OWN)
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("preparde", "A dataset of your own would be in PREPARED_DIR {}, and there is no such folder."),
+        ("prepared/own", "A dataset of your own would be in PREPARED_DIR {}, which holds nothing prepared."),
+        ("other", "PREPARED_DIR {} has no datasets of your own."),
+    ],
+)
+def test_another_folder_is_named_where_an_own_dataset_is_not_known(with_own, bindings, folder, said):
+    from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+
+    (with_own.parent / "other" / "examples").mkdir(parents=True)
+    with pytest.raises(FlanError) as refused:
+        parse_training(with_own.parent / folder, *bindings)
+    line = str(refused.value)
+    assert "\n" not in line and "'my_chat'" in line and line.endswith(said.format(with_own.parent / folder)), line
+
+
+def test_a_misspelt_name_of_the_catalog_is_told_alone(with_own, tmp_path):
+    from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+
+    (tmp_path / "other" / "examples").mkdir(parents=True)
+    with pytest.raises(FlanError) as refused:
+        parse_training(tmp_path / "other", "MIXTURE_OR_TASK_NAME = 'flan_without_nil'")
+    assert "PREPARED_DIR" not in str(refused.value) and "did you mean 'nli'" in str(refused.value)

@@ -108,6 +108,8 @@ def test_overwriting_replaces_checkpoints_only(tmp_path, capsys):
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "chapter.txt").write_text("one")
+    said = _refused(capsys, "--from=tiny", f"--to={folder}")  # the remedy has to be one that works
+    assert "is not empty, and no checkpoint folder: give another --to" in said and "--overwrite" not in said
     assert "is no checkpoint folder" in _refused(capsys, "--from=tiny", f"--to={folder}", "--overwrite")
     assert "is a file" in _refused(capsys, "--from=tiny", f"--to={folder / 'chapter.txt'}", "--overwrite")
     assert [path.name for path in folder.iterdir()] == ["chapter.txt"]

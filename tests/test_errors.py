@@ -144,3 +144,27 @@ def test_devices_that_jax_cannot_start(platforms):
     said = [line for line in done.stderr.splitlines() if line.startswith("flan_jax: ")]
     assert done.returncode == 2 and len(said) == 1 and "Traceback" not in done.stderr, done.stderr
     assert f"JAX_PLATFORMS={platforms}" in said[0] and "JAX_PLATFORMS=cpu" in said[0]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "it's", 'a "b"', "no [such] folder/file"])
+def test_a_path_that_gin_hides_is_named(tmp_path, capsys, name):
+    """gin raises a stand-in for an exception, without the file's name."""
+    import gin
+
+    opened = gin.external_configurable(open, f"opened_{abs(hash(name))}")
+    with pytest.raises(SystemExit) as stopped, one_line_errors():
+        opened(str(tmp_path / name))
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1 and str(tmp_path / name)[:80] in said
+
+
+def test_an_output_without_all_signs_ends_no_command():
+    code = (
+        "from rich.console import Console\nfrom flan_jax.errors import FlanError, one_line_errors\n"
+        "with one_line_errors():\n"
+        "    Console(markup=False, emoji=False).print('a · ☃')\n    print('é')\n    raise FlanError('no ☃ here.')\n"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "flan_jax: no \\u2603 here.\n")
+    assert done.stdout == "a \\xb7 \\u2603\n\\xe9\n"

@@ -23,7 +23,21 @@ FUNCTIONS = {"train": loop.train, "evaluate": eval.evaluate, "adafactor": optimi
 FUNCTIONS["evaluating"] = during_training.evaluating
 NAN = float("nan")
 NO_WHOLE = [1.5, True, False, "8", "", NAN, float("inf"), -float("inf"), -1, -0.5, None, (3,), [8], {}, 2**40, 10**400]
-NO_PATH = ["", "  ", 5, True, ["a"], {"a": 1}, "gs:/bucket/run", "gs://b", "a\0b", "~nobody_here/run"]
+NO_PATH = [
+    "a\nb",
+    "a\tb",
+    "\x1b[31m",
+    "",
+    "  ",
+    5,
+    True,
+    ["a"],
+    {"a": 1},
+    "gs:/bucket/run",
+    "gs://b",
+    "a\0b",
+    "~nobody_here/run",
+]
 NO_NUMBER = [0, -1, NAN, float("inf"), "3e-5", None, True, 1e9, (1,)]
 
 WRONG = {

@@ -58,6 +58,45 @@ def test_units_for_a_launcher(tmp_path, capsys):
             ],
             "POINTS has the style",
         ),
+        *(
+            ([*TINY, f"--gin.TRAIN={{'TRAIN_STEPS': 2, {macros}}}"], said)
+            for macros, said in [
+                ("'OPTIMIZER': 'adamV'", "OPTIMIZER: unknown optimizer 'adamV': did you mean 'adamw'?"),
+                ("'OPTIMIZER': 'lion(b1=3)'", "lion.b1 is 3: it has to be"),
+                ("'OPTIMIZER': 'optax:adamv'", "optax has no adamv"),
+                ("'SCHEDULE': 'cos'", "flan_jax: SCHEDULE: unknown schedule 'cos': did you mean 'cosine'"),
+                ("'OPTIMIZER': 'optax:adamw', 'SCHEDULE': 'cos'", "flan_jax: SCHEDULE: unknown schedule 'cos'"),
+                ("'OPTIMIZER': 'sgd(schedule=3)'", "flan_jax: OPTIMIZER: "),
+                ("'SCHEDULE': 'cosine', 'WARMUP_STEPS': 2", "SCHEDULE: schedule 'cosine': a warm-up of 2 steps"),
+                ("'WARMUP_STEPS': 5", "WARMUP_STEPS 5 is more than TRAIN_STEPS 2"),
+                ("'BATCH_SIZE': 8, 'MICROBATCHES': 3", "BATCH_SIZE 8 is no multiple of MICROBATCHES 3"),
+                ("'BATCH_SIZE': 3, 'MESH': {'data': 2}", "BATCH_SIZE 3 in 1 part (MICROBATCHES) cannot be split"),
+                ("'MESH': {'data': -1, 'fsdp': -1}", "only one axis can take what is left"),
+                ("'LORA': {'rank': 2}, 'FROZEN': 'mlp'", "LORA trains adapters, and nothing else"),
+                ("'HOOKS': 'no_such_module:Hook'", "HOOKS: 'no_such_module:Hook': it is not on Python's path"),
+                ("'HOOKS': 'fractions:Fraction(x=1)'", "HOOKS: 'fractions:Fraction(x=1)': it does not take these"),
+                ("'WEIGHTS': {'nil': 0}", "key 'nil': unknown dataset or cluster 'nil': did you mean 'nli'"),
+                ("'WEIGHTS': {3: 0}", "key 3 has to be the name of a dataset, a cluster or a part"),
+                ("'WEIGHTS': {'nli': -1}", "'nli' has to be 0, or a number from"),
+                ("'STYLES': {'5_shotz': 1}", "key '5_shotz': unknown style"),
+            ]
+        ),
+        ([*TINY, "--gin.EVAL={'MESH': {'data': -1, 'fsdp': -1}}"], "only one axis can take what is left"),
+        (
+            [*TINY, "--gin.STUDY='recipe'", "--gin.POINTS=({'SCHEDULE': 'cos'},)"],
+            "flan_jax: SCHEDULE: unknown schedule 'cos'",
+        ),
+        ([*TINY, "--gin.DATASETS=('nli', 'rte')"], "DATASETS has 'rte' and 'nli', and the second has all"),
+        ([*TINY, "--gin.DATASETS=('rte', 'nli')"], "DATASETS has 'rte' and 'nli', and the second has all"),
+        (
+            [*TINY, "--gin.CLUSTERS=('translation',)", "--gin.DATASETS=('wmt14_enfr', 'wmt14_enfr/fr-en')"],
+            "DATASETS has 'wmt14_enfr/fr-en' and 'wmt14_enfr', and the second has all",
+        ),
+        *(
+            ([*TINY, "--gin.STUDY='role_of_instructions'", f"--gin.POINTS=(({style!r}, 'instructions'),)"], said)
+            for style, said in [("", "unknown style ''"), ("5_shots_", "unknown style '5_shots_'")]
+        ),
+        ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=('',)"], "unknown style ''"),
         ([*TINY, "--gin.DATA='no/such'"], "DATA is 'no/such': there is no such folder"),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(1,)"], "unknown style 1"),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(b'gpt3',)"], "unknown style b'gpt3'"),
@@ -71,6 +110,42 @@ def test_wrong_input_is_one_line(tmp_path, capsys, arguments, said):
     _, err = capsys.readouterr()
     assert stopped.value.code == 2 and err.count("\n") == 1 and said in err, err
     assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.parametrize("other", ["{0}/", "{0}/.", "{0}/../M", "{0}_link"])
+def test_one_folder_is_no_two_models(tmp_path, capsys, other):
+    (tmp_path / "M").mkdir()
+    (tmp_path / "M_link").symlink_to(tmp_path / "M")
+    models = (str(tmp_path / "M"), other.format(tmp_path / "M"))
+    with pytest.raises(SystemExit):
+        study.main([*TINY, f"--gin.STUDY_DIR='{tmp_path / 'studies'}'", f"--gin.MODELS={models}", "--dry_run"])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"MODELS has {models[0]!r} and {models[1]!r}, which are one folder" in said
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_the_plan(tmp_path, capsys, read_only_disk):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "studies", read_only_disk / "studies"):
+        with pytest.raises(SystemExit):
+            study.main([*TINY, f"--gin.STUDY_DIR='{folder}'", "--dry_run"])
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and f"cannot write {folder}" in said and said.rstrip().endswith("."), said
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "read_only"}
+
+
+def test_a_folder_in_which_checkpoints_would_be_lost_is_refused_at_the_plan(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        study.main([*TINY, f"--gin.STUDY_DIR='{tmp_path / 'studies [new]'}'", "--dry_run"])
+    assert "cannot hold checkpoints, since [ in a path is a pattern to Orbax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_the_tiny_budget_fits_machines_of_several_devices(tmp_path, devices):
+    settings = study.settings_of(
+        ["studies/held_out_clusters.gin", "studies/budgets/tiny.gin"],
+        [f"STUDY_DIR = {str(tmp_path)!r}", "DATA = 'samples'"],
+    )
+    assert settings.train["BATCH_SIZE"] % devices == 0 and "MESH" not in settings.train  # which takes all of them
 
 
 def test_another_kind_of_data_is_refused(tmp_path, capsys):

@@ -17,6 +17,9 @@ GENERATION = "generation"
 VARIANT = "variant"  # the field of an example that names the variant of its dataset
 _USUAL = Splits()  # for datasets whose labelled test data are not public
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # names of a user's own datasets and clusters
+MIXTURE = re.compile(  # the name of a mixture
+    r"flan(?:_without_(?P<without>\w+?)|_first_(?P<first>\d+)_clusters)?(?:_(?P<datasets>\d+)_datasets)?"
+)
 PART = "#"  # in an example's id, after the record's id: "12#3" is a third turn, "12#fr-en" a direction
 
 

@@ -30,7 +30,7 @@ def manager(model_dir: str | AnyPath, keep: Keeping | None = None) -> ocp.Checkp
         # Does not open each step's metadata, so that a damaged one does not stop the others.
         lightweight_initialize=True,
     )
-    folder = orbax_folder(user_path(model_dir) / "checkpoints")
+    folder = orbax_folder(user_path(model_dir) / "checkpoints", to_write=keep is not None)
     return ocp.CheckpointManager(folder, options=options, item_names=(*stored.ITEMS, saved_digests.ITEM))
 
 

@@ -165,7 +165,7 @@ def join(
 
     counts = preparation.Counts()
     for about in abouts:
-        counts.add(preparation.Counts(**{name: about[name] for name in dataclasses.asdict(counts)}))
+        counts.add(preparation.Counts(**{name: about[name] for name in dataclasses.asdict(counts) if name in about}))
     return preparation.write_tokens(
         folder, key, Identities.joined(identities), renderings, tokenizer, examples(), counts
     )

@@ -62,6 +62,10 @@ def tokenized_examples(
                 ids = list(fitted.tokens)
                 counts.trimmed += 1
             counts.cut_targets += len(target) > target_room
+            if builder.style.shots:
+                counts.prompts += 1
+                counts.exemplars += example.shots
+                counts.bare += not example.shots
             yield token_store.TokenizedExample(ids, target[:target_room], example.template, row.number)
 
 
@@ -166,7 +170,11 @@ def summary_line(
 def _figures(info: Mapping[str, Any]) -> dict[str, Any]:
     """What the summary shows about tokens."""
     names = ("renderings", "num_tokens", "mean_input_length", "mean_target_length", "trimmed", "cut_targets")
-    return {name: info.get(name, 0) for name in (*names, "overlong")}
+    found = {name: info.get(name, 0) for name in (*names, "overlong")}
+    if of := info.get("prompts"):  # as results of an evaluation say it
+        wanted = styles.parse(info["style"]).shots
+        found["shots"] = {"wanted": wanted, "mean": info["exemplars"] / of, "without": info["bare"], "of": of}
+    return found
 
 
 @contextlib.contextmanager

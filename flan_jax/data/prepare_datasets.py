@@ -62,7 +62,8 @@ def prepare_datasets(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        console=Console(file=sys.stdout),  # this very stream, because TFDS writes while another one is in its place
+        # This very stream, because TFDS writes while another one is in its place.
+        console=Console(file=sys.stdout, markup=False, emoji=False),
     )
     with bar:
         task = bar.add_task("opening sources", total=len(chosen))

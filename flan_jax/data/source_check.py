@@ -8,11 +8,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 
-import tensorflow_datasets as tfds
 from rich.table import Table
+from rich.text import Text
 
 from flan_jax import catalog
-from flan_jax.data import sources
+from flan_jax.data import network, sources
 from flan_jax.files import AnyPath
 
 READY, DOWNLOADABLE, UNCHECKED, MANUAL, DEAD = "ready", "downloadable", "downloadable, not checked", "manual", "dead"
@@ -80,7 +80,7 @@ def check(record: catalog.Dataset, data: str | AnyPath, ask: Callable[[str], str
         return state(READY, _sizes(sources.open_source(record, data)))
     if record.manual:
         return state(MANUAL, record.manual)
-    url = _address(builder)
+    url = sources.address(builder)
     if url is None:
         return state(UNCHECKED, "its builder names no address before it runs")
     reply = ask(url)
@@ -95,14 +95,6 @@ def _sizes(source: sources.OpenSource) -> str:
     return ", ".join(f"{split.size:,} {name}" for name, split in source.splits.items())
 
 
-def _address(builder: tfds.core.DatasetBuilder) -> str | None:
-    """An address that the builder downloads from: one that names its configuration, or else the first."""
-    addresses = list(builder.url_infos or ())
-    config = builder.builder_config.name.lower() if builder.builder_config else ""
-    named = [url for url in addresses if config and config in url.lower()]
-    return next(iter(named or addresses), None)
-
-
 NO_NETWORK = "no network"
 
 
@@ -112,6 +104,8 @@ def answer(url: str) -> str:
     Returns:
       "" if it answers, NO_NETWORK if there is no network, otherwise what is wrong.
     """
+    if not network.is_reachable(url):
+        return NO_NETWORK
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "flan-jax"})
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS):
@@ -130,5 +124,5 @@ def table(states: Sequence[SourceState]) -> Table:
         found.add_column(head, overflow="fold")
     colors = {READY: "green", DOWNLOADABLE: "cyan", UNCHECKED: "cyan", MANUAL: "yellow", DEAD: "red"}
     for s in states:
-        found.add_row(s.dataset, s.source, f"[{colors[s.state]}]{s.state}[/]", s.detail)
+        found.add_row(Text(s.dataset), Text(s.source), Text(s.state, style=colors[s.state]), Text(s.detail))
     return found

@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import shutil
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,15 +22,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle as tfds_shuffle
 
-import flan_jax.tasks
 from flan_jax import catalog, own_data
-from flan_jax.data import left_out, usable
+from flan_jax.data import left_out, network, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
+from flan_jax.data.samples import SAMPLES, samples_folder
 from flan_jax.errors import FlanError, StorageError, cannot, near_names, system_error_number
 from flan_jax.files import AnyPath, RemotePath, home, local, user_path, written
 from flan_jax.splits import SplitSlice, resolve_splits
 
-SAMPLES = "samples"
 TFDS = "tfds"
 
 # TFDS sorts the rows that it writes by a hash, a gigabyte at a time. In buckets on the disk it takes as long.
@@ -232,6 +232,13 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
     if not builder.is_prepared():
         if record.manual:
             raise SourceError(record.name, f"{record.source} has to be fetched by hand", record.manual)
+        if (url := address(builder)) is not None and not network.is_reachable(url):
+            host = urllib.parse.urlsplit(url).netloc
+            raise SourceError(
+                record.name,
+                f"{record.source} is not in {builder.data_dir}, and {host} cannot be reached",
+                "check the network, or give --data=FOLDER of TFDS data or JSONL that you have, or --data=samples",
+            )
         try:
             with _quietly():
                 builder.download_and_prepare()
@@ -244,6 +251,14 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
                 "check the network, or import your own copy with --data=FOLDER",
             ) from error
     return OpenSource(builder, _resolved(record, builder), "tfds", _content(record, builder))
+
+
+def address(builder: tfds.core.DatasetBuilder) -> str | None:
+    """An address that a builder downloads from: one that names its configuration, if any does, or the first."""
+    addresses = list(builder.url_infos or ())
+    config = builder.builder_config.name.lower() if builder.builder_config else ""
+    named = [url for url in addresses if config and config in url.lower()]
+    return next(iter(named or addresses), None)
 
 
 @contextlib.contextmanager
@@ -261,13 +276,6 @@ def first_line(error: Exception) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- local JSONL
-
-
-def samples_folder(record: catalog.Dataset | None = None) -> Path:
-    """The bundled samples, a folder of local JSONL. For a user's own dataset, those beside its module."""
-    if record is not None and (own := catalog.own_samples(record.name)) is not None:
-        return own
-    return Path(next(iter(flan_jax.tasks.__path__))) / "samples"
 
 
 @contextlib.contextmanager
@@ -290,6 +298,12 @@ def _refused(record: catalog.Dataset, error: FlanError) -> SourceError:
 
 def _imported(record: catalog.Dataset, files: Sequence[Path]) -> tuple[Path, tuple[BadRow, ...], tuple[str, ...]]:
     """The TFDS data folder with the files' rows, made once for their content; its bad rows and notes."""
+    if odd := [sign for sign in str(home()) if sign in "*?["]:
+        raise SourceError(
+            record.name,
+            f"its rows are imported into FLAN_JAX_HOME {home()}, and {odd[0]} in a path is a pattern to TFDS",
+            "set FLAN_JAX_HOME to a folder without any of * ? [",
+        )
     folder = files[0].parent
     digest = hashlib.sha256(f"{record.source} {usable.code_digest(record)}".encode())
     if record.schema:

@@ -37,7 +37,7 @@ def staged(folder: RemotePath) -> Path:
         progress.BarColumn(),
         progress.DownloadColumn(),
         progress.TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
+        console=Console(file=sys.stderr, markup=False, emoji=False),
         transient=True,
     )
     task = None

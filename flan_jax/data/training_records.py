@@ -25,6 +25,9 @@ class Counts:
       cut_targets: targets that lost their end.
       overlong: examples that were left out, because instruction, options and exemplars alone were too long, or there
         were more options than letters.
+      prompts: examples of a style with exemplars.
+      exemplars: how many they have together.
+      bare: those of them without exemplars, since none fits or there is no other record.
       unusable: records that were left out, see `flan_jax.data.usable`.
       named: the first of these, with reasons.
     """
@@ -32,6 +35,9 @@ class Counts:
     trimmed: int = 0
     cut_targets: int = 0
     overlong: int = 0
+    prompts: int = 0
+    exemplars: int = 0
+    bare: int = 0
     unusable: int = 0
     named: list[str] = dataclasses.field(default_factory=list)
 
@@ -46,6 +52,9 @@ class Counts:
         self.trimmed += other.trimmed
         self.cut_targets += other.cut_targets
         self.overlong += other.overlong
+        self.prompts += other.prompts
+        self.exemplars += other.exemplars
+        self.bare += other.bare
         self.unusable += other.unusable
         self.named = (self.named + other.named)[:NAMED]
 

@@ -6,7 +6,7 @@ file on this machine (a memory map, sentencepiece, safetensors, matplotlib) gets
 operating system or the storage refuses something, the error is one line.
 """
 
-from flan_jax.files.arrays import kvstore, orbax_folder
+from flan_jax.files.arrays import kvstore, orbax_folder, refuse_pattern
 from flan_jax.files.local import local, staged_folder, staging_home
 from flan_jax.files.locks import Held, alone, create
 from flan_jax.files.mirror import Mirror
@@ -43,6 +43,7 @@ __all__ = [
     "move_folder",
     "orbax_folder",
     "ready",
+    "refuse_pattern",
     "remove_folder",
     "same_place",
     "staged_folder",

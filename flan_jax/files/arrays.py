@@ -12,18 +12,40 @@ if TYPE_CHECKING:
     from etils import epath
 
 _SCHEMES = ("gs", "s3")
+# Orbax looks for the parts that it has written by a pattern that begins with the folder: of a name with these it finds
+# none, or those of another folder, and what it leaves cannot be read.
+_PATTERN = "*?[\\"
 
 
-def orbax_folder(path: AnyPath) -> epath.Path:
+def orbax_folder(path: AnyPath, to_write: bool = False) -> epath.Path:
     """A folder in the form that Orbax takes.
 
+    Args:
+      path: of it.
+      to_write: whether arrays will be written there.
+
     Raises:
-      FlanError: arrays cannot be written there.
+      FlanError: arrays cannot be written there, or see `refuse_pattern`.
     """
     from etils import epath
 
     _refuse(path)
+    if to_write:
+        refuse_pattern(path)
     return epath.Path(str(path.absolute()))
+
+
+def refuse_pattern(path: AnyPath) -> None:
+    """Refuses a folder in which checkpoints would be lost.
+
+    Raises:
+      FlanError: its path has a sign that is none of a name to Orbax.
+    """
+    if odd := [sign for sign in str(path.absolute()) if sign in _PATTERN]:
+        raise FlanError(
+            f"{path} cannot hold checkpoints, since {odd[0]} in a path is a pattern to Orbax, which writes them: give "
+            f"a folder without any of {' '.join(_PATTERN)}."
+        )
 
 
 def kvstore(path: AnyPath) -> str | dict[str, str]:

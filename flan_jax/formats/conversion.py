@@ -178,13 +178,15 @@ def check_destination(to: AnyPath, overwrite: bool, source: AnyPath | None = Non
             raise FlanError(f"{to} is a file: give a folder as --to.")
     ready(to / "manifest.json")
     if to.exists() and any(to.iterdir()):
+        if not (is_ours := (to / "manifest.json").is_file()) and not overwrite:
+            raise FlanError(f"{to} is not empty, and no checkpoint folder: give another --to, a folder that is new.")
         if not overwrite:
             raise FlanError(f"{to} is not empty: give another --to, or --overwrite to replace it.")
         if source is not None and type(source) is type(to):
             read, made = (one if is_remote(one) else one.resolve() for one in (source, to))
             if str(read) == str(made) or str(read).startswith(f"{str(made).rstrip('/')}/"):
                 raise FlanError(f"{to} is read here, and what it holds would be lost: give another --to.")
-        if not (to / "manifest.json").is_file():  # anything else must not be lost by a typing error
+        if not is_ours:  # anything else must not be lost by a typing error
             raise FlanError(f"{to} is no checkpoint folder, which --overwrite would replace: give another --to.")
 
 

@@ -112,7 +112,9 @@ def write(source: Source, manifest: Manifest, folder: AnyPath) -> None:
     )
     handlers = {"params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry)}
     options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
-    opened = ocp.CheckpointManager(orbax_folder(folder / "checkpoints"), options=options, item_handlers=handlers)
+    opened = ocp.CheckpointManager(
+        orbax_folder(folder / "checkpoints", to_write=True), options=options, item_handlers=handlers
+    )
     with saving.quietly(), contextlib.closing(opened) as manager:
         items = ocp.args.Composite(params=ocp.args.PyTreeSave(tree))
         manager.save(0, args=items, custom_metadata=saved_digests.NOTE)

@@ -157,4 +157,4 @@ def _colors(count: int) -> tuple[tuple[float, ...], ...]:
 
 
 def _console() -> Console:
-    return Console(width=110)
+    return Console(width=110, markup=False, emoji=False)

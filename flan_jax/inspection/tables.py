@@ -77,7 +77,9 @@ def example_panel(shown: Shown) -> Panel:
     target = _spanned(shown.targets, TARGET)
     title = f"{shown.dataset} · template {shown.template} ({shown.direction}) · {shown.record_id}"
     counts = f"{shown.input_tokens} + {shown.target_tokens} tokens"
-    return Panel(Group(text, Text("→ ", style=TARGET) + target), title=title, subtitle=counts, title_align="left")
+    return Panel(
+        Group(text, Text("→ ", style=TARGET) + target), title=Text(title), subtitle=Text(counts), title_align="left"
+    )
 
 
 def _spanned(spans: Sequence[Span], style: str) -> Text:
@@ -105,7 +107,9 @@ def row_panel(row: Row) -> RenderableType:
         text.append(segment.inputs, inputs).append(" ⏎ ", "dim").append(segment.targets, target).append(" ∎\n", "dim")
     used = f"{row.filled} of {row.length} slots filled ({row.filled / row.length:.3f})"
     targets = f"{row.target_filled} of {row.target_length} target slots ({row.target_filled / row.target_length:.3f})"
-    return Group(table, Panel(text, title=f"step {row.step}, row {row.number}", subtitle=f"{used}; {targets}"))
+    return Group(
+        table, Panel(text, title=Text(f"step {row.step}, row {row.number}"), subtitle=Text(f"{used}; {targets}"))
+    )
 
 
 def macros_table(file: str, members: Sequence[settings.Macro]) -> Table:
@@ -137,4 +141,4 @@ def setting_panel(one: settings.Macro | settings.Function) -> Panel:
         ]
     for name, text in rows:
         table.add_row(Text(name, style=FIELD), Text(text))
-    return Panel(Group(Text(one.meaning), table), title=one.name, title_align="left")
+    return Panel(Group(Text(one.meaning), table), title=Text(one.name), title_align="left")

@@ -16,6 +16,7 @@ import numpy as np
 
 from flan_jax import catalog, content, json_lines
 from flan_jax.data import examples as example_files
+from flan_jax.data.samples import SAMPLES, samples_folder
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, RemotePath, user_path
 from flan_jax.overlap import corpus, evaluated, seen
@@ -240,12 +241,12 @@ def of_data(data: str | AnyPath, dataset: catalog.Dataset) -> seen.Evaluated:
 
 
 def data_files(data: str | AnyPath, dataset: catalog.Dataset, splits: Sequence[str]) -> list[str]:
-    """The files of a dataset in a folder of data, in the order of the splits.
+    """The files of a dataset in a folder of data, or of the samples, in the order of the splits.
 
     Raises:
       FlanError: there are none.
     """
-    folder = user_path(data) / dataset.folder
+    folder = (samples_folder(dataset) if str(data) == SAMPLES else user_path(data)) / dataset.folder
     found = [path for split in splits for path in sorted(folder.glob(f"{split}.{JSON_SUFFIX}*"))]
     if not found:
         raise FlanError(

@@ -23,11 +23,10 @@ from flan_jax.evaluation import labels
 from flan_jax.files import AnyPath, user_path
 from flan_jax.formats import names
 from flan_jax.parts import kinds
-from flan_jax.studies.settings import Settings, known_model
+from flan_jax.studies import passed_on
+from flan_jax.studies.settings import READY, Settings, known_model
 
 CONVERT, PREPARE, TRAIN, EVAL = JOBS = ("convert", "prepare", "train", "eval")
-TINY = "tiny"  # a random model, for tests of the way
-_READY = (*names.PACKAGED, TINY)
 _WITHOUT = "flan_without_"
 _DIGITS = 8  # of a digest in a name
 _LONGEST = 40  # of a step's name: launchers take no longer ones
@@ -247,13 +246,17 @@ class Commands:
         more = tuple(map(self.resolved, more))
         check(arms)
         for model in dict.fromkeys([*(arm.model for arm in arms), *(one.model for one in more)]):
-            known_model(model, _READY)
+            known_model(model)
         for arm in arms:
             self._check_model(arm)
         self._steps: dict[str, Step] = {}
         every = [*more, *(tuning for arm in arms for tuning in arm.tunings)]
         self._tunings = [one for tuning in every for one in tuning.stages]
         self._evaluations = [(arm, one) for arm in arms for one in arm.evaluations(settings)]
+        for macros in _differing(tuning.macros for tuning in self._tunings):
+            passed_on.check_training(macros)
+        for macros in _differing(one.macros for _, one in self._evaluations):
+            passed_on.check_evaluation(macros)
         for model in dict.fromkeys([*(one.model for one in self._tunings), *(arm.model for arm in arms)]):
             self._prepare(model)
         for tuning in self._tunings:
@@ -267,7 +270,7 @@ class Commands:
             return
         if arm.model == names.SMOLLM:
             raise FlanError(f"{arm.name}: nobody knows what {arm.model} was tuned on: leave it out of MODELS.")
-        if arm.model in _READY:
+        if arm.model in READY:
             return
         manifest = Manifest.load(self.checkpoint(arm.model))
         for record in (record for name in arm.datasets for record in catalog.named(name)):
@@ -297,7 +300,7 @@ class Commands:
 
     def checkpoint(self, model: str) -> AnyPath:
         """The folder of a model that is not tuned here."""
-        return self.settings.folder / "models" / model if model in _READY else user_path(model, "MODELS")
+        return self.settings.folder / "models" / model if model in READY else user_path(model, "MODELS")
 
     def resolved(self, tuning: Tuning) -> Tuning:
         """A tuning with the study's TRAIN in it."""
@@ -310,7 +313,7 @@ class Commands:
     # ------------------------------------------------------------------------------------------------------- names
 
     def _model_key(self, model: str) -> str:
-        return model if model in _READY else f"{user_path(model).name}-{digest(str(user_path(model).absolute()))}"
+        return model if model in READY else f"{user_path(model).name}-{digest(str(user_path(model).absolute()))}"
 
     def _tuning_key(self, tuning: Tuning) -> dict[str, Any]:
         return {
@@ -348,7 +351,7 @@ class Commands:
         return argument.replace(str(self.settings.folder), "")
 
     def _convert(self, model: str) -> tuple[str, ...]:
-        if model not in _READY:
+        if model not in READY:
             return ()
         to = self.checkpoint(model)
         argv = (f"--from={model}", f"--to={to}")
@@ -397,7 +400,7 @@ class Commands:
         return self._add(
             [TRAIN, tuning.parts.name, f"seed-{tuning.seed}"],
             TRAIN,
-            ("--gin_file=runs/tune.gin", *_bindings(macros | bound)),
+            (f"--gin_file={passed_on.TRAIN_FILE}", *_bindings(macros | bound)),
             self.model_dir(tuning),
             f"checkpoints/{steps}",
             after=after,
@@ -418,11 +421,15 @@ class Commands:
             "STYLE": evaluation.style,
             "RUN_NAME": "untuned" if tuning is None else f"{tuning.parts.name} seed {tuning.seed}",
         }
-        argv = ["--gin_file=runs/eval.gin", *_bindings({**evaluation.macros} | bound)]
+        argv = [f"--gin_file={passed_on.EVAL_FILE}", *_bindings({**evaluation.macros} | bound)]
         argv += ["--allow_seen"] if evaluation.status != labels.HELD_OUT else []
         words = [EVAL, output.name.rpartition("-")[0]]
         after = self._after(evaluation.model) + trained
         self._add(words, EVAL, argv, output, "results.json", after=after, model=evaluation.model)
+
+
+def _differing(each: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return list({digest(macros): macros for macros in each}.values())
 
 
 def _bindings(macros: Mapping[str, Any]) -> list[str]:

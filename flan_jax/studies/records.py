@@ -6,16 +6,19 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from flan_jax.errors import FlanError
-from flan_jax.files import AnyPath, make_folder, user_path, write_atomic
+from flan_jax.files import AnyPath, make_folder, ready, refuse_pattern, user_path, write_atomic
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
 from flan_jax.studies import operations
 from flan_jax.studies.plan import CONVERT, EVAL, TRAIN, Step
+from flan_jax.values import Number, Unfit
 
 _DATA = "data.json"  # in the folder: what all of it was made from
 _STEPS = "steps"
+_AMOUNT = Number(least=0)  # of seconds and slots
 
 
 def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
@@ -27,8 +30,9 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
       write: whether a new folder is made, and says so from then on.
 
     Raises:
-      FlanError: it was made from other data.
+      FlanError: it was made from other data, or cannot be made.
     """
+    refuse_pattern(folder)
     path = folder / _DATA
     if path.exists():
         try:
@@ -41,16 +45,28 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
     if write:
         make_folder(folder)
         write_atomic(path, to_json({"data": data}) + "\n")
+    else:
+        ready(path)
 
 
 def is_done(folder: AnyPath, step: Step) -> bool:
     """Whether a step was taken with these arguments, and what it wrote is still there.
 
     A conversion that was taken elsewhere, by a launcher for example, is done too: it is there as a whole or not at all,
-    and is not taken twice. Trainings and evaluations see by themselves that nothing of them is left.
+    and is not taken twice. Trainings and evaluations see by themselves that nothing of them is left. An evaluation
+    whose results cannot be read is not done: the step writes them anew, from what it has kept of each dataset.
     """
-    there = (user_path(step.output) / step.done).exists()
+    path = user_path(step.output) / step.done
+    there = path.exists() and (step.job != EVAL or _is_object(path))
     return there and (step.job == CONVERT or _kept(folder, step) is not None)
+
+
+def _is_object(path: AnyPath) -> bool:
+    """Whether a file is a whole JSON object."""
+    try:
+        return isinstance(from_json(path.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:
@@ -69,13 +85,28 @@ def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:
     write_atomic(folder / _STEPS / f"{step.name}.json", json.dumps(about, indent=1, default=str) + "\n")
 
 
-def _kept(folder: AnyPath, step: Step) -> dict | None:
-    path = folder / _STEPS / f"{step.name}.json"
+def _kept(folder: AnyPath, step: Step) -> dict[str, Any] | None:
+    found = _read(folder / _STEPS / f"{step.name}.json")
+    return found if found is not None and found.get("step") == step.name else None
+
+
+def _read(path: AnyPath) -> dict[str, Any] | None:
     try:
         found = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("step") == step.name else None
+    return found if isinstance(found, dict) else None
+
+
+def _is_timed(record: dict[str, Any]) -> bool:
+    """Whether a record says how long a step took, in amounts that can be: it may have been edited."""
+    try:
+        for name in ("seconds", "slots"):
+            _AMOUNT.fit(record.get(name))
+    except Unfit:
+        return False
+    argv = record.get("argv")
+    return isinstance(argv, list) and all(isinstance(one, str) for one in argv)
 
 
 # ---------------------------------------------------------------------------------------------------------- estimates
@@ -103,11 +134,7 @@ def estimates(folder: AnyPath, steps: Sequence[Step]) -> dict[str, Estimate]:
     path = folder / _STEPS
     kept = []
     for file in sorted(path.glob("*.json")) if path.exists() else ():
-        try:
-            found = from_json(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict) and isinstance(found.get("seconds"), int | float):
+        if (found := _read(file)) is not None and _is_timed(found):
             kept.append(found)
     out = {}
     for step in steps:
@@ -122,7 +149,7 @@ def estimates(folder: AnyPath, steps: Sequence[Step]) -> dict[str, Estimate]:
         elif not alike:
             out[step.name] = Estimate(None, 0)
         elif step.job == TRAIN:
-            slots = sum(one.get("slots", 0) for one in alike)
+            slots = sum(one["slots"] for one in alike)
             speed = slots / max(sum(one["seconds"] for one in alike), 1e-9)
             out[step.name] = Estimate(step.slots / speed if speed else None, len(alike))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ import gin
 
 from flan_jax import catalog, macro_checks, macros, styles, values
 from flan_jax.errors import FlanError, near_names, unknown_name
-from flan_jax.files import AnyPath, user_path
+from flan_jax.files import AnyPath, same_place, user_path
+from flan_jax.formats import names
 from flan_jax.studies import recipes
 from flan_jax.values import Kind, Several
 
@@ -19,6 +21,8 @@ OWN_TRAIN = ("MODEL_DIR", "PREPARED_DIR", "INITIAL_CHECKPOINT_PATH", "MIXTURE_OR
 OWN_TRAIN += ("MODEL", "VOCABULARY", "DATASETS")
 _OWN_EVAL = ("CHECKPOINT_PATH", "EVAL_OUTPUT_DIR", "PREPARED_DIR", "DATASETS", "STYLE", "RUN_NAME", "BASELINE_DIR")
 _OWN_EVAL += ("BASELINE_NAME", "STEP", "TASKS", "CONTAMINATION")
+TINY = "tiny"  # a random model, for tests of the way
+READY = (*names.PACKAGED, TINY)  # models that the study itself converts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +151,8 @@ def study(
     for what, listed in (("MODELS", models), ("CLUSTERS", clusters), ("TUNING_SEEDS", seeds), ("BASELINES", asked)):
         if twice := next((one for one in listed if list(listed).count(one) > 1), None):
             raise FlanError(f"{what} has {twice!r} twice: leave one out.")
+    _refuse_one_folder(models)
+    _refuse_within(datasets or ())
     of_clusters = {
         cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters
     }
@@ -218,7 +224,25 @@ def _is_of(argument: str, function: str) -> bool:
     return head == function
 
 
-def known_model(name: str, packaged: Sequence[str]) -> None:
+def known_model(name: str) -> None:
     """Raises a FlanError where a model is neither packaged nor a checkpoint folder."""
-    if name not in packaged and not (user_path(name, "MODELS") / "manifest.json").exists():
-        raise unknown_name("model", name, packaged, "(or a checkpoint folder, as python -m flan_jax.convert writes it)")
+    if name not in READY and not (user_path(name, "MODELS") / "manifest.json").exists():
+        raise unknown_name("model", name, READY, "(or a checkpoint folder, as python -m flan_jax.convert writes it)")
+
+
+def _refuse_one_folder(models: Sequence[str]) -> None:
+    """Raises a FlanError where two models are one folder by other names."""
+    folders = [(model, user_path(model, "MODELS")) for model in models if model not in READY]
+    for (first, folder), (second, other) in itertools.combinations(folders, 2):
+        if same_place(folder, other):
+            raise FlanError(f"MODELS has {first!r} and {second!r}, which are one folder: leave one out.")
+
+
+def _refuse_within(datasets: Sequence[str]) -> None:
+    """Raises a FlanError where a dataset is evaluated by its own name and by that of its cluster, or of a whole."""
+    each = {name: {one.name for record in catalog.named(name) for one in catalog.variants(record)} for name in datasets}
+    for first, second in itertools.permutations(datasets, 2):
+        if each[first] <= each[second]:
+            raise FlanError(
+                f"DATASETS has {first!r} and {second!r}, and the second has all of the first: leave one out."
+            )

@@ -95,18 +95,23 @@ def imported(start: str, module_name: str, name: str) -> Callable[..., Any]:
     return maker
 
 
-def made(start: str, maker: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Calls a class or function with the arguments.
-
-    Raises:
-      FlanError: it does not take them, or fails.
-    """
+def refuse_arguments(start: str, maker: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Raises a FlanError where a class or function does not take these arguments; one that does not say so passes."""
     try:
         inspect.signature(maker).bind(**arguments)
     except TypeError as error:
         raise FlanError(f"{start}: it does not take these arguments ({error}).") from error
     except ValueError:  # it does not say which arguments it takes
         pass
+
+
+def made(start: str, maker: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What a class or function gives for these arguments.
+
+    Raises:
+      FlanError: it does not take them, or fails.
+    """
+    refuse_arguments(start, maker, arguments)
     try:
         with working_folder_kept("making it"):
             return maker(**arguments)

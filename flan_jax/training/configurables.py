@@ -7,9 +7,7 @@ from typing import Any
 import gin
 
 from flan_jax import configuration, macro_checks, parts
-from flan_jax.training import by_name, loop, optimizers
-from flan_jax.training.optimizers import named
-from flan_jax.values import shown
+from flan_jax.training import loop, optimizers
 
 
 @macro_checks.checked
@@ -25,10 +23,8 @@ def optimizer(name: str | optimizers.Optimizer = "adafactor") -> optimizers.Opti
     """
     if not isinstance(name, str):
         return name
-    if (found := named.named(name)) is None:
-        return gin.get_configurable("factory")(name)
-    known, given = found
-    return by_name.made(f"OPTIMIZER: {shown(name)}", gin.get_configurable(known), given)
+    makers = {known: gin.get_configurable(known) for known in (*optimizers.OWN, "factory")}
+    return optimizers.by_text(name, makers)
 
 
 def _known(function: Any, name: str) -> None:

@@ -22,7 +22,7 @@ _WIDTH = 120  # columns of the printed composition, if the output has fewer or n
 
 def show(composition: Composition, draws: float, lines: Sequence[str]) -> None:
     """Prints what is trained on, what of the mixture is absent, and further lines."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, _WIDTH)
     table = composition.over(draws).table()
     table.caption = None

@@ -16,7 +16,7 @@ from flan_jax.data import stream, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed, separators
 from flan_jax.data.mixtures import Member
 from flan_jax.errors import FlanError
-from flan_jax.files import user_path
+from flan_jax.files import refuse_pattern, user_path
 from flan_jax.models import automatic
 from flan_jax.revision import code_revision
 from flan_jax.training import optimizers, starting
@@ -147,6 +147,7 @@ def resolve(
     Raises:
       FlanError: bad input, or values that do not fit each other, the data or the devices.
     """
+    refuse_pattern(model_dir)
     saved = Run.load(model_dir)
     begun = saved is not None and choosing.latest_step(model_dir) is not None
     starting.refuse(taken, initial_checkpoint_path, model)

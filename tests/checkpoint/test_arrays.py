@@ -328,3 +328,21 @@ def test_a_save_that_fails_otherwise_is_noticed_too(tmp_path):
     refused = pytest.raises(FlanError, match=r"cannot save step 1 in .*; no checkpoint is there yet")
     with refused, saving.Saver(tmp_path) as saver:
         saver.save(1, {"a": object()})
+
+
+@pytest.mark.parametrize("name", ["runs [red]", "run*", "run?", "back\\slash", "[!a]/b"])
+def test_a_folder_in_which_arrays_would_be_lost_is_refused(tmp_path, name):
+    """Orbax finds what it has written by a pattern: such a checkpoint was saved without a word, and never read."""
+    with pytest.raises(FlanError, match="cannot hold checkpoints, since .* is a pattern to Orbax") as refused:
+        saving.Saver(tmp_path / name)
+    assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["mein Lauf é ☃ {red} 100% a=b,c it's #x", "$HOME ~ (a) <b> !c a:b;c|d&e+f@g^`h`", '"q"']
+)
+def test_a_folder_of_any_other_name_takes_checkpoints(tmp_path, name):
+    params = {"a": jnp.ones((4, 4))}
+    with saving.Saver(tmp_path / name) as saver:
+        saver.save(1, params)
+    assert (tmp_path / name / "checkpoints" / "1" / "params" / "manifest.ocdbt").is_file()

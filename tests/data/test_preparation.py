@@ -188,6 +188,25 @@ def test_exemplars_of_a_conversation_are_one_a_record(tmp_path):
     assert not any("#" in row["id"] or "before" in row["fields"]["history"] for row in pool)
 
 
+@pytest.mark.parametrize(("words", "length", "some"), [(10, 1024, True), (200, 1024, False), (10, 40, False)])
+def test_it_is_said_how_many_exemplars_the_prompts_of_a_training_have(tmp_path, capsys, words, length, some):
+    """Few conversations, or long ones, leave less than was asked for."""
+    stories = [" ".join(f"{name}{n}" for n in range(words)) for name in ("one", "two", "six", "ten")]
+    opened("coqa", tmp_path, train=[conversation(story, ["Who is it?"], ["Nobody."]) for story in stories])
+    where = [f"--data={tmp_path / 'data'}", f"--to={tmp_path / 'to'}", "--workers=1", f"--max_input_length={length}"]
+    for kept in (False, True):
+        prepare.main([*where, "--datasets=coqa", "--style=5_shots,instructions", "--json"])
+        *printed, last = capsys.readouterr().out.splitlines()
+        (found,) = json.loads(last)["datasets"]
+        of = found["styles"]["5_shots"]
+        shots = of["shots"]
+        assert of["kept"] == kept and "shots" not in found["styles"]["instructions"]
+        assert shots["wanted"] == 5 and shots["without"] == (0 if some else shots["of"])
+        assert 0 < shots["mean"] <= len(stories) - 1 if some else shots["mean"] == 0
+        said = f"coqa:5_shots: prompts have {shots['mean']:.1f} of 5 exemplars on average, as many as fit; "
+        assert f"{said}{shots['without']} of {shots['of']} have none." in printed
+
+
 DIALOGUE = {
     "wikipedia_page_title": "Ely",
     "background": "Ely is a city.",

@@ -5,9 +5,10 @@ import json
 import threading
 
 import pytest
+from rich.console import Console
 
 from flan_jax import catalog, prepare
-from flan_jax.data import source_check
+from flan_jax.data import network, source_check, sources
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +18,8 @@ RTE, STORY, NEWS = (catalog.dataset(name) for name in ("rte", "story_cloze", "ag
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("FLAN_JAX_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(source_check.tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setattr(network, "_answers", {})
+    monkeypatch.setattr(sources.tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
 
 
 @pytest.fixture
@@ -36,6 +38,14 @@ def server():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_states_are_shown_as_they_are():
+    """A source may hold what rich would take for markup."""
+    state = source_check.SourceState("[red]mine", "[/]", source_check.READY, "see [bold]here[/bold] :smile:")
+    console = Console(width=120, file=io.StringIO())
+    console.print(source_check.table([state]))
+    assert all(part in console.file.getvalue() for part in ("[red]mine", "[/]", "ready", "[bold]here[/bold] :smile:"))
 
 
 def test_what_an_address_answers(server):

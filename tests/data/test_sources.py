@@ -413,3 +413,10 @@ def test_memory_of_a_large_file(data, tmp_path):
     count, megabytes = map(float, done.stdout.split())
     assert count == 7_000
     assert megabytes < 200
+
+
+@pytest.mark.parametrize("name", ["home [x]", "home*", "home?"])
+def test_a_home_with_a_pattern_is_named(data, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("FLAN_JAX_HOME", str(tmp_path / name))
+    with pytest.raises(sources.SourceError, match="is a pattern to TFDS; set FLAN_JAX_HOME to a folder without"):
+        sources.open_source(RTE, data)

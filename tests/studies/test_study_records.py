@@ -26,6 +26,16 @@ def taken(folder, step, seconds=10.0):
     return step
 
 
+def written(step):
+    """What a step leaves."""
+    path = Path(step.output) / step.done
+    if step.job == plan.EVAL:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def test_a_step_is_done_while_its_output_is_there(tmp_path):
     step = taken(tmp_path, STEP)
     assert records.is_done(tmp_path, step)
@@ -41,6 +51,44 @@ def test_a_damaged_record_is_no_record(tmp_path, text):
     (tmp_path / "steps" / f"{step.name}.json").write_text(text)
     assert not records.is_done(tmp_path, step)
     assert records.estimates(tmp_path, [step])[step.name].seconds is None
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"datasets": {', "[]", "null", '{"mean": NaN}', "\x00\xff"])
+def test_an_evaluation_whose_results_are_damaged_is_not_done(tmp_path, text):
+    step = Step("eval-any-1", plan.EVAL, ("-m", "flan_jax.eval"), str(tmp_path / "out"), "results.json", model="tiny")
+    written(step)
+    records.keep(tmp_path, step, 1.0)
+    assert records.is_done(tmp_path, step)
+    (tmp_path / "out" / "results.json").write_text(text)
+    assert not records.is_done(tmp_path, step)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seconds": -1.0},
+        {"seconds": "10"},
+        {"seconds": True},
+        {"seconds": None},
+        {"seconds": 10**400},
+        {"slots": -5},
+        {"slots": None},
+        {"slots": [1]},
+        {"argv": None},
+        {"argv": "--gin.DATASETS=('nli',)"},
+        {"argv": [1]},
+    ],
+)
+@pytest.mark.parametrize("job", [plan.TRAIN, plan.EVAL, plan.PREPARE])
+def test_times_that_cannot_be_are_not_counted(tmp_path, job, changed):
+    """Of a record that was edited; the step itself is done."""
+    step = Step("any-1", job, ("-m", "flan_jax.any"), str(tmp_path / "out"), "results.json", slots=7, model="else")
+    written(step)
+    records.keep(tmp_path, step, 10.0)
+    path = tmp_path / "steps" / "any-1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    assert records.is_done(tmp_path, step)
+    assert records.estimates(tmp_path, [step])["any-1"] == records.Estimate(None, 0)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +110,7 @@ def test_changed_arguments_are_not_taken_as_done(tmp_path, settings_of, changed)
         return kind.plan(settings).steps
 
     for step in steps():
-        (Path(step.output) / step.done).mkdir(parents=True, exist_ok=True)
+        written(step)
         records.keep(tmp_path, step, 1.0)
     assert all(records.is_done(tmp_path, step) for step in steps())
     left = {step.name for step in steps(**changed) if not records.is_done(tmp_path, step)}

@@ -347,8 +347,11 @@ def test_optimizers_by_run_files(bindings, expected):
         (["OPTIMIZER = 'sgd(nesterov=True)'"], "nesterov=True changes a momentum, and there is none"),
         (["LORA = {'targets': 'mpl'}"], "LORA: pattern 'mpl' fits no parameter: did you mean 'mlp'"),
         (["OPTIMIZER = 'optax.contrib:madgrad'", "WEIGHT_DECAY = 0.1"], "takes weight_decay and no mask"),
-        (["SCHEDULE = 'cosin'"], "unknown schedule 'cosin': did you mean 'cosine'"),
-        (["SCHEDULE = 'cosine(start=1)'"], "has no argument 'start'"),
+        (["SCHEDULE = 'cosin'"], "SCHEDULE: unknown schedule 'cosin': did you mean 'cosine'"),
+        (["OPTIMIZER = 'lion(b1=0.5)'", "SCHEDULE = 'cos'"], "SCHEDULE: unknown schedule 'cos'"),
+        (["OPTIMIZER = 'optax:adamw'", "SCHEDULE = 'cos'"], "SCHEDULE: unknown schedule 'cos'"),
+        (["OPTIMIZER = 'adamw(schedule=\"cos\")'"], "OPTIMIZER: 'adamw(schedule=\"cos\")': unknown schedule 'cos'"),
+        (["SCHEDULE = 'cosine(start=1)'"], "SCHEDULE: schedule 'cosine' has no argument 'start'"),
         (["SCHEDULE = 'cosine(end=2)'"], "end is 2; it has to be a number of at least 0 and of at most 1"),
         (["SCHEDULE = 'constant(end=0)'"], "it takes none"),
         (["SCHEDULE = 'stable_decay(shape=\"cosin\")'"], "did you mean 'cosine'"),
@@ -379,6 +382,8 @@ def test_what_is_no_optimizer_ends_in_one_line(bindings, says):
         _by_gin(*bindings)
     line = str(caught.value).strip()
     assert says in line and "\n" not in line and len(line) < 600
+    if says.startswith("SCHEDULE: "):  # whichever optimizer takes it
+        assert line.startswith(says)
 
 
 def test_the_table_of_macros_has_all_arguments():

@@ -21,7 +21,7 @@ from flan_jax.data.own.records import ANSWER, DEV, INPUTS, SHARE, TEST, TRAIN, R
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.files import AnyPath, alone
-from flan_jax.templates import OPTIONS
+from flan_jax.templates import OPTIONS, Template
 from flan_jax.wording import counted
 
 METRICS = {"exact_match": "trivia_qa", "f1": "squad", "rouge": "rouge"}  # short names for the usual choices
@@ -231,7 +231,7 @@ def _tokenized(
     records: Sequence[Record], tokenizer: Tokenizer, limits: Limits, counts: dict[str, int]
 ) -> Iterator[token_store.TokenizedExample]:
     room, target_room = limits.room(tokenizer), limits.max_target_length - 1  # EOS comes after it
-    template = catalog.Template("{inputs}")
+    template = Template("{inputs}")
     for start in range(0, len(records), _BATCH):
         part = records[start : start + _BATCH]
         if part[0].tokens is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flan_jax.errors import FlanError
@@ -32,13 +32,28 @@ def load(hooks: Sequence[Any]) -> list[Any]:
     return [_checked(_made(hook) if isinstance(hook, str) else hook) for hook in hooks]
 
 
-def _made(text: str) -> Any:
-    start = f"HOOKS: {text!r}"
+def named(text: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The class or function that a text names, and the arguments that it gives; nothing is made.
+
+    Raises:
+      FlanError: there is none, or it does not take them.
+    """
+    start = _start(text)
     try:
         module, name, arguments = by_name.parsed(text)
     except ValueError as error:
         raise FlanError(f"{start}: {error}; write {by_name.FORM}.") from error
-    return by_name.made(start, by_name.imported(start, module, name), arguments)
+    maker = by_name.imported(start, module, name)
+    by_name.refuse_arguments(start, maker, arguments)
+    return maker, arguments
+
+
+def _start(text: str) -> str:
+    return f"HOOKS: {text!r}"
+
+
+def _made(text: str) -> Any:
+    return by_name.made(_start(text), *named(text))
 
 
 def _checked(hook: Any) -> Any:

@@ -34,11 +34,11 @@ class Progress:
         if not context.primary:
             return
         self._bar = progress.Progress(
-            progress.TextColumn("training"),
+            progress.TextColumn("training", markup=False),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[figures]}"),
+            progress.TextColumn("{task.fields[figures]}", markup=False),
         )
         self._bar.disable = not self._bar.console.is_terminal  # in a file it would be one line, cut to 80 characters
         total = context.run.train_steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -263,14 +263,39 @@ def _takes_axes(maker: Callable[..., Any]) -> bool:
     return True
 
 
-def named(text: str) -> tuple[str, dict[str, Any]] | None:
+def by_text(text: str, makers: Mapping[str, Callable[..., Optimizer]]) -> Optimizer:
+    """The optimizer that OPTIMIZER names.
+
+    Args:
+      text: one of `OWN`, or "module:function"; either with arguments in brackets, which count more than others.
+      makers: those of `OWN`, and `factory`, by their names, with the arguments that other macros give them.
+
+    Raises:
+      FlanError: no such optimizer, an argument that it does not take, or a schedule that cannot be: SCHEDULE's fault,
+        unless the text has it.
+    """
+    found = _named(text)
+    given = {} if found is None else found[1]
+    try:
+        if found is None:
+            return makers["factory"](text)
+        return by_name.made(f"OPTIMIZER: {shown(text)}", makers[found[0]], given)
+    except FlanError as error:
+        reason = error if isinstance(error, schedules.ScheduleError) else error.__cause__
+        if isinstance(reason, schedules.ScheduleError) and "schedule" not in given:
+            # gin adds a line about the call to whatever passes through it.
+            raise FlanError(f"SCHEDULE: {str(reason).partition(chr(10))[0]}") from error
+        raise
+
+
+def _named(text: str) -> tuple[str, dict[str, Any]] | None:
     """The name and arguments of one of our optimizers, from a text; None if the text names a module.
 
     Raises:
       FlanError: there is no such optimizer; the message has near matches.
 
     Example:
-      >>> named("adamw(b2=0.95)")
+      >>> _named("adamw(b2=0.95)")
       ('adamw', {'b2': 0.95})
     """
     if ":" in text:

@@ -84,7 +84,7 @@ def _stable_decay(span: _Span, decay: float = 0.1, end: float = 0.0, shape: str 
     last = max(1, round(decay * span.steps))
     stable = span.steps - span.warmup - last
     if stable < 0:
-        raise FlanError(
+        raise ScheduleError(
             f"stable_decay: a warm-up of {span.warmup} and a decay of {last} steps (decay={decay:g}) are more than all "
             f"{span.steps} steps: give a smaller decay or a shorter warm-up."
         )
@@ -114,6 +114,10 @@ KINDS: dict[str, Kind] = {
 NAMES = tuple(MAKERS)
 
 
+class ScheduleError(FlanError):
+    """A schedule that there is not, or that does not fit the run: SCHEDULE's fault, whichever optimizer takes it."""
+
+
 def named(text: str) -> tuple[str, dict[str, Any]]:
     """Splits the text of a schedule, such as "cosine(end=0.1)", into its name and all its arguments, defaults included.
 
@@ -127,19 +131,21 @@ def named(text: str) -> tuple[str, dict[str, Any]]:
     try:
         name, given = by_name.call(text) if isinstance(text, str) else ("", {})
     except ValueError as error:
-        raise FlanError(f"schedule {shown(text)} {error}; write a name, as 'cosine' or 'cosine(end=0.1)'.") from error
+        raise ScheduleError(
+            f"schedule {shown(text)} {error}; write a name, as 'cosine' or 'cosine(end=0.1)'."
+        ) from error
     if name not in MAKERS:
-        raise FlanError(f"unknown schedule {name or text!r}: {near_names(name, MAKERS)}")
+        raise ScheduleError(f"unknown schedule {name or text!r}: {near_names(name, MAKERS)}")
     defaults = {key: one.default for key, one in list(inspect.signature(MAKERS[name]).parameters.items())[1:]}
     for key, value in given.items():
         if key not in defaults:
             takes = near_names(key, defaults) if defaults else "it takes none."
-            raise FlanError(f"schedule {name!r} has no argument {key!r}: {takes}")
+            raise ScheduleError(f"schedule {name!r} has no argument {key!r}: {takes}")
         try:
             given[key] = None if value is None and defaults[key] is None else KINDS[key].fit(value)
         except Unfit as error:
             said = str(error) or f"it has to be {KINDS[key].wanted}"
-            raise FlanError(f"schedule {name!r}: {key} is {shown(value)}; {said}.") from error
+            raise ScheduleError(f"schedule {name!r}: {key} is {shown(value)}; {said}.") from error
     return name, defaults | given
 
 
@@ -182,9 +188,9 @@ def schedule(
         return optax.warmup_constant_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps)
     if name in _NEED_STEPS:
         if steps is None:
-            raise FlanError(f"schedule {name!r} has to know the steps of the whole run: give steps=TRAIN_STEPS.")
+            raise ScheduleError(f"schedule {name!r} has to know the steps of the whole run: give steps=TRAIN_STEPS.")
         if warmup_steps >= steps:
-            raise FlanError(
+            raise ScheduleError(
                 f"schedule {name!r}: a warm-up of {warmup_steps} steps leaves none of {steps} to fall in; give a "
                 f"warm-up of at most {steps - 1}."
             )

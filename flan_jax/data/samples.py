@@ -1,0 +1,17 @@
+"""Where the bundled samples are: a few records of each dataset, as JSONL in TFDS's field names. No TensorFlow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import flan_jax.tasks
+from flan_jax import catalog
+
+SAMPLES = "samples"  # what stands for their folder
+
+
+def samples_folder(record: catalog.Dataset | None = None) -> Path:
+    """The folder of the bundled samples; of a dataset of one's own, of those beside its module."""
+    if record is not None and (own := catalog.own_samples(record.name)) is not None:
+        return own
+    return Path(next(iter(flan_jax.tasks.__path__))) / SAMPLES

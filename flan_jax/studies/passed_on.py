@@ -1,0 +1,78 @@
+"""What a study passes on to trainings and evaluations, looked at when it is planned: these begin hours later."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from flan_jax import configuration, macro_checks, macros
+from flan_jax.training import optimizers, resolving
+from flan_jax.training.hooks import loading
+from flan_jax.values import MESH_AXES
+
+TRAIN_FILE, EVAL_FILE = "runs/tune.gin", "runs/eval.gin"
+
+
+def check_training(given: Mapping[str, Any]) -> None:
+    """Looks whether macros make a training, as far as neither model, data nor devices say more.
+
+    Args:
+      given: over those of `TRAIN_FILE`.
+
+    Raises:
+      FlanError: values that do not fit each other, or an optimizer, a schedule or hooks that there are not.
+    """
+    found = configuration.set_in(TRAIN_FILE) | dict(given)
+    _check_together(found, "train", *optimizers.OWN, "factory")
+    made = found["OPTIMIZER"]
+    if isinstance(made, str):
+        makers = {**optimizers.OWN, "factory": optimizers.factory}
+        made = optimizers.by_text(made, {name: _bound(name, maker, found) for name, maker in makers.items()})
+    lora = found["LORA"]
+    optimizers.Tuning(
+        made,
+        found["CLIP_NORM"],
+        found["FROZEN"],
+        found["EMA_DECAY"],
+        None if lora is None else optimizers.Lora(**lora),
+        found["PROMPT_LENGTH"],
+    )
+    hooks = macros.BY_MACRO["HOOKS"].kind.fit(found["HOOKS"])
+    for hook in hooks:
+        if isinstance(hook, str):
+            loading.named(hook)
+    mesh = dict.fromkeys(MESH_AXES, 1) | {"data": -1} | dict(found["MESH"] or {})
+    if -1 not in mesh.values():  # what is left is known where it begins
+        names = ("MESH", "BATCH_SIZE", "MICROBATCHES")
+        resolving.refuse_undivided(mesh, found["BATCH_SIZE"], found["MICROBATCHES"], names)
+
+
+def check_evaluation(given: Mapping[str, Any]) -> None:
+    """Looks whether macros over those of `EVAL_FILE` fit each other.
+
+    Raises:
+      FlanError: two that do not.
+    """
+    _check_together(configuration.set_in(EVAL_FILE) | dict(given), "evaluate")
+
+
+def _check_together(found: Mapping[str, Any], *functions: str) -> None:
+    names = {
+        argument: macro
+        for macro in found
+        if macro in macros.BY_MACRO
+        for argument in macros.BY_MACRO[macro].arguments
+        if argument.partition(".")[0] in functions
+    }
+    macro_checks.check_together({argument: found[macro] for argument, macro in names.items()}, names)
+
+
+def _bound(name: str, maker: Any, found: Mapping[str, Any]) -> Any:
+    """A maker of an optimizer with the arguments that macros give it, as `TRAIN_FILE` binds them."""
+    taken = {"steps": found["TRAIN_STEPS"]}
+    for argument, setting in macros.BY_ARGUMENT.items():
+        function, _, short = argument.partition(".")
+        if function == name and short != "name" and setting.macro in found:
+            taken[short] = found[setting.macro]
+    return functools.partial(maker, **taken)
