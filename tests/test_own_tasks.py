@@ -213,6 +213,25 @@ def test_data_of_ones_own_are_not_in_tfds(used):
         sources.open_source(catalog.dataset("my_spam"), "tfds")
 
 
+@pytest.mark.parametrize(
+    ("files", "has"),
+    [
+        ((), ""),
+        (("train.csv",), r" \(it has train\.csv, not \.jsonl\)"),
+        (("all.jsonl",), " .*whose name is no split.*"),
+    ],
+)
+def test_data_of_ones_own_in_another_form_are_named(used, files, has):
+    """The advice was to install another version of tensorflow-datasets."""
+    folder = used.parent / "given"
+    (folder / "my_spam").mkdir(parents=True)
+    for name in files:
+        (folder / "my_spam" / name).write_text("text,label\nbuy this,spam\n")
+    said = f"no folder my_spam/ of JSONL{has} and no prepared my_spam.*; add my_spam/train.jsonl .* of its schema"
+    with pytest.raises(sources.SourceError, match=said):
+        sources.open_source(catalog.dataset("my_spam"), folder)
+
+
 def test_a_field_of_no_kind(module, capsys):
     module.write_text(module.read_text().replace('"title": "text"', '"title": "txt"'))
     own_tasks.use(str(module))
