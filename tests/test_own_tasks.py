@@ -143,6 +143,22 @@ WRONG = {
     "held out with a text": ('("nli",)', '"nli"', "held_out_with is a text; write it as a tuple, as \\('nli',\\)"),
     "metrics that are a text": ('("accuracy",)', '"accuracy"', "metrics is 'accuracy'; write it as a tuple"),
     "no template": ("templates=(Template", "templates=() and (Template", "dataset 'my_titles' has no template"),
+    "an inverted template that is not called so": (
+        '"{text}", INVERTED)',
+        '"{text}")',
+        "'my_spam': template 2 is forward, so {answer} belongs in its target .*, 'inverted'\\)",
+    ),
+    "an answer in the question": ("Is this spam?", "Is this spam, {answer}?", "template 0 is forward, so {answer}"),
+    "a target without the answer": (
+        ':\\n\\n{text}", "{answer}")',
+        ':\\n\\n{text}", "{title}")',
+        "'my_titles': template 0 is",
+    ),
+    "no direction": (
+        '"{text}", INVERTED)',
+        '"{text}", "inverse")',
+        "template 2 has the direction 'inverse'; write 'forw",
+    ),
     "an unknown metric": ('("accuracy",)', '("acuracy",)', "'my_spam': unknown metric 'acuracy': did you mean"),
     "no metric": ('("accuracy",)', "()", "it has a metric"),
     "another kind": ("kind=GENERATION", 'kind="generate"', "its kind is 'classification' or 'generation'"),
