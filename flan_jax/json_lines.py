@@ -178,6 +178,7 @@ _OTHER_FORMATS = (
     (b"PAR1", "is a Parquet file; write its rows as JSON lines"),
     (b"version https://git-lfs", "is a pointer of Git LFS, not the file itself; run git lfs pull"),
 )
+_TABLES = (".csv", ".tsv")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +218,7 @@ def read_json_lines(
                 where = where or str(source)
                 source = _cut_lines(stack.enter_context(user_path(source).open("rb")))
             for number, line in enumerate(source, 1):
-                if number == 1 and (problem := _other_format(line)):
+                if number == 1 and (problem := _other_format(line, where)):
                     raise FlanError(f"{where} {problem}.")
                 line = line.removeprefix(_BYTE_ORDER_MARK)  # on every line: joined files may have more marks
                 if len(line) > _LONGEST_LINE:
@@ -245,13 +246,15 @@ def _json_line(number: int, line: bytes, strict: bool) -> JsonLine:
         return JsonLine(number, None, str(error))
 
 
-def _other_format(head: bytes) -> str:
-    """What is wrong with a file that begins with these bytes; empty if nothing is."""
+def _other_format(head: bytes, name: str) -> str:
+    """What is wrong with a file of this name that begins with these bytes; empty if nothing is."""
     for magic, problem in _OTHER_FORMATS:
         if head.startswith(magic):
             return problem
     if head.strip() == b"[":
         return "is one JSON list over many lines; write an object a line, as jq -c '.[]' does"
+    if name.lower().endswith(_TABLES) and head.removeprefix(_BYTE_ORDER_MARK).strip()[:1] != b"{":
+        return "is a table of text; write an object a line, as DataFrame.to_json(orient='records', lines=True) does"
     if (head[:1] == b"\0") != (head[1:2] == b"\0"):  # UTF-16: two bytes for an ASCII character
         return "is text in UTF-16; save it as UTF-8"
     return ""

@@ -117,6 +117,15 @@ def test_a_file_of_another_format_is_named(tmp_path, content, problem):
         list(read_json_lines(tmp_path / "a.jsonl"))
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.TSV"])
+def test_a_table_is_named_and_json_lines_by_that_name_are_read(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbfquestion,class\nWhere is it?,delivery\n")
+    with pytest.raises(FlanError, match=r"a\.(csv|TSV) is a table of text; write an object a line, as .*to_json"):
+        list(read_json_lines(tmp_path / name))
+    (tmp_path / name).write_bytes(b'\xef\xbb\xbf {"a": 1}\n')
+    assert [line.value for line in read_json_lines(tmp_path / name)] == [{"a": 1}]
+
+
 @pytest.mark.parametrize("line", [b'[{"a": 0}]', b"{", b"<<<<<<< HEAD", b"null", b'{"a": \x00}'])
 def test_a_strange_first_line_costs_no_other(line):
     found = list(read_json_lines([line + b"\n", b'{"a": 1}\n'], "lines"))

@@ -143,6 +143,22 @@ WRONG = {
     "held out with a text": ('("nli",)', '"nli"', "held_out_with is a text; write it as a tuple, as \\('nli',\\)"),
     "metrics that are a text": ('("accuracy",)', '"accuracy"', "metrics is 'accuracy'; write it as a tuple"),
     "no template": ("templates=(Template", "templates=() and (Template", "dataset 'my_titles' has no template"),
+    "an inverted template that is not called so": (
+        '"{text}", INVERTED)',
+        '"{text}")',
+        "'my_spam': template 2 is forward, so {answer} belongs in its target .*, 'inverted'\\)",
+    ),
+    "an answer in the question": ("Is this spam?", "Is this spam, {answer}?", "template 0 is forward, so {answer}"),
+    "a target without the answer": (
+        ':\\n\\n{text}", "{answer}")',
+        ':\\n\\n{text}", "{title}")',
+        "'my_titles': template 0 is",
+    ),
+    "no direction": (
+        '"{text}", INVERTED)',
+        '"{text}", "inverse")',
+        "template 2 has the direction 'inverse'; write 'forw",
+    ),
     "an unknown metric": ('("accuracy",)', '("acuracy",)', "'my_spam': unknown metric 'acuracy': did you mean"),
     "no metric": ('("accuracy",)', "()", "it has a metric"),
     "another kind": ("kind=GENERATION", 'kind="generate"', "its kind is 'classification' or 'generation'"),
@@ -211,6 +227,25 @@ def test_a_module_without_samples(module):
 def test_data_of_ones_own_are_not_in_tfds(used):
     with pytest.raises(FlanError, match="it is data of your own, which TFDS has not; give --data=FOLDER"):
         sources.open_source(catalog.dataset("my_spam"), "tfds")
+
+
+@pytest.mark.parametrize(
+    ("files", "has"),
+    [
+        ((), ""),
+        (("train.csv",), r" \(it has train\.csv, not \.jsonl\)"),
+        (("all.jsonl",), " .*whose name is no split.*"),
+    ],
+)
+def test_data_of_ones_own_in_another_form_are_named(used, files, has):
+    """The advice was to install another version of tensorflow-datasets."""
+    folder = used.parent / "given"
+    (folder / "my_spam").mkdir(parents=True)
+    for name in files:
+        (folder / "my_spam" / name).write_text("text,label\nbuy this,spam\n")
+    said = f"no folder my_spam/ of JSONL{has} and no prepared my_spam.*; add my_spam/train.jsonl .* of its schema"
+    with pytest.raises(sources.SourceError, match=said):
+        sources.open_source(catalog.dataset("my_spam"), folder)
 
 
 def test_a_field_of_no_kind(module, capsys):

@@ -134,11 +134,14 @@ def test_the_dataset_of_the_guide(tmp_path, monkeypatch, capsys):
         made := {},
     )
     Path("larger.jsonl").write_text("\n".join(made["lines"]) + "\n", encoding="utf-8")
+    vocabularies = set()
     for line in _lines(ROOT / "docs" / "guides" / "own_dataset.md"):
         for name, arguments in _ours(line):
             if name in ("prepare", "browse"):
+                vocabularies |= {word for word in arguments if word.startswith("--vocabulary")} or {"bytes"}
                 words = [w for w in arguments if not w.startswith("--vocabulary")]  # tokens are bytes then
                 importlib.import_module(f"flan_jax.{name}").main(words)
+    assert vocabularies == {"--vocabulary=models/gemma3-270m/vocabulary"}  # what one prepares, the others read
     said = capsys.readouterr().out
     assert "320" in said and "Which number is larger" in said and "segment" in said
 

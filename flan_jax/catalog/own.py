@@ -11,7 +11,7 @@ from flan_jax import own_tasks
 from flan_jax.catalog.records import CLASSIFICATION, GENERATION, NAME, PAPER_CLUSTERS, Cluster, Dataset
 from flan_jax.errors import FlanError, unknown_name
 from flan_jax.lazy import lazy_imports
-from flan_jax.templates import TEMPLATES_PER_DATASET
+from flan_jax.templates import FORWARD, INVERTED, TEMPLATES_PER_DATASET, placeholders
 
 with lazy_imports():  # launchers ask for names in an environment without NumPy
     from flan_jax import metrics
@@ -57,6 +57,7 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
                 raise FlanError(f"{where} has {len(record.templates)} templates; give 1 to {TEMPLATES_PER_DATASET}.")
             if record.kind not in (CLASSIFICATION, GENERATION) or not record.metrics:
                 raise FlanError(f"{where}: its kind is {CLASSIFICATION!r} or {GENERATION!r}, and it has a metric.")
+            _check_directions(record, where)
             for name in record.metrics:
                 try:
                     metrics.metric(name)
@@ -89,6 +90,26 @@ def added(names: str, taken: Collection[str], is_mixture: Callable[[str], bool])
                 known = (*clusters, *(c.name for c in PAPER_CLUSTERS))
                 raise unknown_name("cluster", other, known, f"(held out with cluster {cluster.name})")
     return Own(datasets, tuple(clusters.values()), samples)
+
+
+def _check_directions(record: Dataset, where: str) -> None:
+    """Refuses a template that would be scored as a question, and is none.
+
+    Raises:
+      FlanError: the first.
+    """
+    for number, template in enumerate(record.templates):
+        if template.direction not in (FORWARD, INVERTED):
+            raise FlanError(
+                f"{where}: template {number} has the direction {template.direction!r}; write {FORWARD!r} or "
+                f"{INVERTED!r}."
+            )
+        asks = "answer" in placeholders(template.target) and "answer" not in placeholders(template.input)
+        if template.is_forward and not asks:
+            raise FlanError(
+                f"{where}: template {number} is forward, so {{answer}} belongs in its target and not in its input; one "
+                f"that shows the answer and asks for the rest is Template(INPUT, TARGET, {INVERTED!r})."
+            )
 
 
 def _as_tuples(record: Dataset, where: str) -> Dataset:

@@ -143,14 +143,21 @@ def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
         origin = SAMPLES if str(data) == SAMPLES else user_path(data).name
     else:
         data_dir, bad_rows, notes, origin = folder, (), (), "tfds"
-    builder = builder_of(record, data_dir)
+    nothing = SourceError(
+        record.name,
+        f"no folder {record.folder}/ of JSONL{left_out.but(record, others)} and no prepared {record.source} in "
+        f"{folder}",
+        f"add {record.folder}/train.jsonl and so on with the fields of {'its schema' if record.schema else 'TFDS'}, "
+        "or leave the dataset out",
+    )
+    try:
+        builder = builder_of(record, data_dir)
+    except SourceError:
+        if record.schema:  # of one's own, which no version of TFDS has
+            raise nothing from None
+        raise
     if not builder.is_prepared():
-        raise SourceError(
-            record.name,
-            f"no folder {record.folder}/ of JSONL{left_out.but(record, others)} and no prepared {record.source} in "
-            f"{folder}",
-            f"add {record.folder}/train.jsonl and so on with the fields of TFDS, or leave the dataset out",
-        )
+        raise nothing
     splits = _resolved(record, builder)
     if given:
         notes = (*notes, *left_out.unread_rows(record, given, _sizes(builder), splits))

@@ -284,9 +284,13 @@ class TokenStore:
         folder = folder_of(prepared_dir, fingerprint, style)
         if not folder.is_dir():
             styled = "" if style == styles.PAPER else f" --style={style.name}"
+            there: Iterable[AnyPath] = folder.parent.iterdir() if folder.parent.is_dir() else ()
+            others = [one for one in there if one.name[len(folder.name) - len(style.suffix) :] == style.suffix]
+            other = "it holds another's: give --vocabulary or the checkpoint that it was prepared for, or "
+            prepare = f"run python -m flan_jax.prepare --vocabulary=CHECKPOINT/vocabulary{styled} --to={prepared_dir}"
             raise FlanError(
                 f"nothing prepared in {prepared_dir} for this vocabulary ({fingerprint[:16]}) and style {style.name}; "
-                f"run python -m flan_jax.prepare --vocabulary=CHECKPOINT/vocabulary{styled} --to={prepared_dir}."
+                f"{other if others else ''}{prepare}."
             )
         return cls(folder)
 

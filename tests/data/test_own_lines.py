@@ -58,7 +58,14 @@ PAIRS = {
     "messages as a prompt": (pair(prompt=[{"role": "user", "content": "a"}]), 'line 2: "prompt" is a list'),
     "a key twice": ('{"prompt": "a", "prompt": "b", "target": "c"}', "line 2: the key 'prompt' stands twice"),
     "a conversation among pairs": (chat(("user", "a"), ("assistant", "b")), 'line 2: it has no "prompt"'),
-    "options without the target": (json.dumps({"prompt": "a", "target": "b", "options": ["c", "d"]}), "none of its"),
+    "options without the target": (
+        json.dumps({"prompt": "a", "target": "B", "options": ["b", "c\nd", "e", "f"]}),
+        r"its target 'B' is none of its options ('b', 'c\nd', 'e', ...)",
+    ),
+    "a long target that is no option": (
+        json.dumps({"prompt": "a", "target": "b" * 1000, "options": ["b", "c"]}),
+        f"its target '{'b' * 40}...' is none of its options ('b', 'c')",
+    ),
     "one option": (json.dumps({"prompt": "a", "target": "b", "options": ["b"]}), "two texts or more"),
     "an option twice": (json.dumps({"prompt": "a", "target": "b", "options": ["b", "b"]}), "same text twice"),
     "options of some": (json.dumps({"prompt": "a", "target": "b", "options": ["b", "c"]}), 'line 1 has no "options"'),

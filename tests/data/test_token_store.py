@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from flan_jax import content
+from flan_jax import content, styles
 from flan_jax.data import token_store
 from flan_jax.data.identity import Identities
 from flan_jax.data.token_store import TokenizedExample, TokenStore
@@ -141,6 +141,10 @@ def test_no_tokens(tmp_path, examples):
 def test_other_vocabulary(prepared):
     with pytest.raises(FlanError, match=r"nothing prepared .* this vocabulary \(ffff.*run python -m flan_jax.prepare"):
         TokenStore.open(prepared, "f" * 64)
+    with pytest.raises(FlanError, match="style instructions; it holds another's: give --vocabulary or the checkpoint"):
+        TokenStore.open(prepared, "f" * 64)
+    with pytest.raises(FlanError, match="style no_template; run python -m flan_jax.prepare"):  # it has none in it
+        TokenStore.open(prepared, FINGERPRINT, styles.parse("no_template"))
 
 
 def test_missing_dataset_names_those_that_are_there(prepared):

@@ -102,6 +102,18 @@ def test_what_is_left_is_known_after_two_steps(capsys):
     assert [line.endswith(" left") for line in printed] == [False, True]
 
 
+def test_the_first_step_and_the_last_are_always_shown(capsys):
+    values = {"loss": 1.0, "accuracy": 0.5, "tokens_per_second": 1e3, "slots_filled": 0.9}
+    context = types.SimpleNamespace(primary=True, run=types.SimpleNamespace(train_steps=11), first_step=7)
+    hook = Progress(100)
+    hook.start(context)
+    for step in range(8, 12):
+        hook.after_step(context, step, values)
+    hook.end(context)
+    printed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert printed == ["8/11", "11/11"]
+
+
 def test_every_line_has_them(tmp_path, prepared, capsys):
     optimizer = optimizers.adafactor(1e-2, warmup_steps=2)
     small_training.train(tmp_path, prepared, 3, optimizer=optimizer, log_period=1)

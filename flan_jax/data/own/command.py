@@ -12,6 +12,7 @@ from flan_jax.data import vocabularies
 from flan_jax.data.own import jsonl, store, templated
 from flan_jax.errors import FlanError
 from flan_jax.files import user_path
+from flan_jax.wording import counted
 
 _OWN = ("name", "cluster", "input_key", "target_key", "metric", "dev", "test", "leave_out", "module")
 _OWN += ("chat",)
@@ -98,9 +99,9 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
 def advice(figures: dict[str, Any], to: str) -> str:
     """What a user can do next with the prepared dataset."""
     scored = "their options" if figures["metrics"] == ["accuracy"] else f"generation ({figures['metrics'][0]})"
-    unknown = figures["cluster"] == UNKNOWN_CLUSTER.name
+    unknown, test = figures["cluster"] == UNKNOWN_CLUSTER.name, figures.get("test", 0)
     held_out = "; its cluster is unknown, so that no score of a model tuned on it will say held out" if unknown else ""
     return (
         f"tune on it with --gin.MIXTURE_OR_TASK_NAME=\"'{figures['dataset']}'\" --gin.PREPARED_DIR=\"'{to}'\"; "
-        f"{figures.get('test', 0):,} test records are scored by {scored}{held_out}."
+        f"{counted(test, 'test records')} {'is' if test == 1 else 'are'} scored by {scored}{held_out}."
     )

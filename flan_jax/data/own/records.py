@@ -19,6 +19,7 @@ TRAIN, DEV, TEST = "train", "dev", "test"
 
 SHARE = 10  # of ten records one is held back for dev and one for test, up to 200 each
 _NAMED = 3
+_QUOTED = 40  # characters of a text that a message shows
 _TYPES = {
     bool: "true or false",
     int: "a number",
@@ -153,9 +154,14 @@ def record_of(identity: str, inputs: str, answer: str, options: Any = None, grou
         if len(set(options)) < len(options):
             raise UnusableRecord('"options" has the same text twice')
         if answer not in options:
-            raise UnusableRecord("its target is none of its options")
+            shown = ", ".join(map(_quoted, options[:_NAMED])) + (", ..." if len(options) > _NAMED else "")
+            raise UnusableRecord(f"its target {_quoted(answer)} is none of its options ({shown})")
         fields[OPTIONS] = options
     return Record(identity, fields, content.content_hash({INPUTS: group or inputs}))
+
+
+def _quoted(value: str) -> str:
+    return repr(value if len(value) <= _QUOTED else value[:_QUOTED] + "...")
 
 
 def split(records: Iterable[Record], dev: int | None, test: int | None) -> dict[str, list[Record]]:

@@ -23,7 +23,8 @@ class Progress:
         """Sets the period.
 
         Args:
-          log_period: steps between printed lines if the output is not a terminal.
+          log_period: steps between printed lines if the output is not a terminal; the first and the last step have a
+            line too.
         """
         self._log_period = log_period
         self._bar: progress.Progress | None = None
@@ -55,7 +56,8 @@ class Progress:
         )
         self._bar.update(self._task, completed=step, figures=figures)
         self._ends.append((step, time.monotonic()))
-        if step % self._log_period == 0 and not self._bar.console.is_terminal:
+        ends = (context.first_step + 1, context.run.train_steps)  # a run that is short, or slow, says something too
+        if (step % self._log_period == 0 or step in ends) and not self._bar.console.is_terminal:
             left = self._left(context.run.train_steps)
             print(f"step {step}/{context.run.train_steps}  {figures}{f'  {left} left' if left else ''}", flush=True)
 
