@@ -44,12 +44,14 @@ def test_no_name_of_a_dataset_or_mixture_ends_in_a_style():
 
 def test_the_papers_style_adds_nothing_to_a_name():
     assert styles.PAPER.suffix == ""
-    assert styles.parse("") == styles.PAPER
+    assert styles.split_name("flan") == ("flan", styles.PAPER)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("", "unknown style ''"),
+        ("5_shots_", "unknown style '5_shots_': did you mean '5_shots'"),
         ("no_templates", "unknown style 'no_templates'"),
         ("notemplate", "unknown style"),
         ("4_templates5_shots", "unknown style"),
