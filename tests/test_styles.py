@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 
 import pytest
 
@@ -118,7 +119,7 @@ def test_a_style_shows_options_or_not(record, name):
 def test_gpt3_words_stand_for_the_label_words_in_their_order():
     words = ("True", "False", "Neither")
     record = catalog.dataset("cb")
-    changed = catalog.dataclasses.replace(record, gpt3_prompt=Gpt3Prompt("{premise} ...", words))
+    changed = dataclasses.replace(record, gpt3_prompt=Gpt3Prompt("{premise} ...", words))
     for label, word in zip(record.label_words, words, strict=True):
         options = list(record.label_words)
         assert styles.restyled_options(changed, TextStyle("gpt3"), "1", options, label) == (list(words), word)
