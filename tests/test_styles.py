@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 
 import pytest
 
@@ -44,12 +45,14 @@ def test_no_name_of_a_dataset_or_mixture_ends_in_a_style():
 
 def test_the_papers_style_adds_nothing_to_a_name():
     assert styles.PAPER.suffix == ""
-    assert styles.parse("") == styles.PAPER
+    assert styles.split_name("flan") == ("flan", styles.PAPER)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("", "unknown style ''"),
+        ("5_shots_", "unknown style '5_shots_': did you mean '5_shots'"),
         ("no_templates", "unknown style 'no_templates'"),
         ("notemplate", "unknown style"),
         ("4_templates5_shots", "unknown style"),
@@ -116,7 +119,7 @@ def test_a_style_shows_options_or_not(record, name):
 def test_gpt3_words_stand_for_the_label_words_in_their_order():
     words = ("True", "False", "Neither")
     record = catalog.dataset("cb")
-    changed = catalog.dataclasses.replace(record, gpt3_prompt=Gpt3Prompt("{premise} ...", words))
+    changed = dataclasses.replace(record, gpt3_prompt=Gpt3Prompt("{premise} ...", words))
     for label, word in zip(record.label_words, words, strict=True):
         options = list(record.label_words)
         assert styles.restyled_options(changed, TextStyle("gpt3"), "1", options, label) == (list(words), word)

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import http.server
 import io
 import json
@@ -73,7 +74,7 @@ def test_tfds_sources(reply, state):
 def test_manual_and_missing_versions():
     assert source_check.check(STORY, "tfds", None).state == "manual"
     assert source_check.check(STORY, "tfds", None).detail == STORY.manual
-    dead = source_check.check(catalog.dataclasses.replace(RTE, source="super_glue/rte:99.0.0"), "tfds", None)
+    dead = source_check.check(dataclasses.replace(RTE, source="super_glue/rte:99.0.0"), "tfds", None)
     assert dead.state == "dead" and "TFDS has no super_glue/rte:99.0.0" in dead.detail
 
 
