@@ -17,7 +17,15 @@ MODULES = sorted(
 
 
 def test_what_users_call_first_has_examples():
-    assert {"catalog.known", "catalog.mixtures", "parts", "protocol", "styles", "templates", "training.optimizers.schedules"} <= {*MODULES}
+    assert {
+        "catalog.known",
+        "catalog.mixtures",
+        "parts",
+        "protocol",
+        "styles",
+        "templates",
+        "training.optimizers.schedules",
+    } <= {*MODULES}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -148,6 +148,16 @@ def test_the_tiny_budget_fits_machines_of_several_devices(tmp_path, devices):
     assert settings.train["BATCH_SIZE"] % devices == 0 and "MESH" not in settings.train  # which takes all of them
 
 
+@pytest.mark.parametrize("file", ["quickstart.gin", "budgets/small.gin"])
+def test_the_few_rows_of_small_studies_fit_any_number_of_devices(tmp_path, file):
+    settings = study.settings_of(
+        [*dict.fromkeys(["studies/held_out_clusters.gin", f"studies/{file}"])],
+        [f"STUDY_DIR = {str(tmp_path)!r}", "DATA = 'samples'"],
+    )
+    mesh = settings.train["MESH"]
+    assert mesh["data"] * mesh["fsdp"] == 1 and mesh["tensor"] == -1 and settings.train["BATCH_SIZE"] < 8
+
+
 def test_another_kind_of_data_is_refused(tmp_path, capsys):
     (tmp_path / "data.json").write_text('{"data": "tfds"}')
     with pytest.raises(SystemExit):
