@@ -81,7 +81,7 @@ def test_the_linter_finds_nothing_and_reports_what_it_finds(run, monkeypatch):
 def test_examples_are_what_the_builder_makes(run, style):
     arguments = [f"--style={style}"] if style else []
     found, printed = run("--dataset=rte", "--count=2", *arguments)
-    parsed = styles.parse(style)
+    parsed = styles.parse(style or "instructions")
     source = sources.open_source(RTE, "samples")
     builder = ExampleBuilder(RTE, parsed, pool=tasks.exemplar_pool(RTE, source), tokenizer=BYTES)
     rows = list(tasks.text_records(tasks.records(RTE, source, "train").take(2)))
