@@ -125,7 +125,7 @@ def refuse_name(name: str) -> None:
     if name == ALL:
         raise FlanError(f"{name!r} stands for all datasets in the weights of a mixture: give yours another name.")
     if MIXTURE.fullmatch(name) or name.startswith("flan_"):
-        raise FlanError(f"{name!r} begins as mixtures do: give your dataset another name.")
+        raise FlanError(f"{name!r} begins like the name of a mixture: give your dataset another name.")
 
 
 def clusters() -> tuple[Cluster, ...]:
