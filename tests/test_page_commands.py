@@ -161,7 +161,7 @@ def test_errors_of_the_page_are_real(program, arguments, part, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     Path("bad.jsonl").write_text('{"prompt": "a", "target": "b"}\n{"prompt": "a"}\n')
     files = {"train": ["--gin_file=runs/tune.gin"], "eval": ["--gin_file=runs/eval.gin"]}.get(program, [])
-    needed = [f"--gin.{name}='x'" for name in ("CHECKPOINT_PATH", "EVAL_OUTPUT_DIR", "PREPARED_DIR")] * (
+    needed = ["--gin.CHECKPOINT_PATH='x'", "--gin.EVAL_OUTPUT_DIR='x'", "--gin.PREPARED_DIR='prepared'"] * (
         program == "eval"
     )
     with pytest.raises(SystemExit):

@@ -44,7 +44,7 @@ OURS = {
     "contamination.py": {"Path(name)"},  # its name alone
     "compilation/program.py": {"Path(folder)"},  # a temporary folder
     "data/usable.py": {"Path(inspect.getfile(part))", "Path(__file__)"},
-    "data/sources.py": {"Path(next(iter(flan_jax.tasks.__path__)))"},
+    "data/samples.py": {"Path(next(iter(flan_jax.tasks.__path__)))"},
     "gin_files.py": {"Path(__file__)"},
     "options.py": {"Path(sys.orig_argv[1])"},  # the name that the program was started by
     "revision.py": {"Path(flan_jax.__file__)"},

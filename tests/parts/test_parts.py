@@ -183,7 +183,7 @@ NAN = float("nan")
         ({"parts": [{"of": "rte", "rate": -5}]}, {}, "'rate' has to be"),
         ({"parts": [{"style": "5_shots"}]}, {}, "part 0 has no 'of'"),
         ({"parts": [{"of": "wsc273"}]}, {}, "dataset wsc273 has no training data"),
-        ({"parts": [{"of": "wmt14_enfr/fr-en"}]}, {}, "tuned on as a part of 'wmt14_enfr'"),
+        ({"parts": [{"of": "wmt14_enfr/fr-en"}]}, {}, "is only scored separately; to tune on it, name 'wmt14_enfr'"),
         ({"parts": [{"of": "rte"}], "name": "flan_without_nli"}, {}, "is that of another mixture"),
         ({"parts": [{"of": "rte"}], "name": "a b"}, {}, "name is 'a b'"),
         ({"parts": [{"of": "rte"}], "styles": ["5_shots"]}, {}, "each entry has its own 'style'"),
