@@ -33,7 +33,7 @@ def call(text: str) -> tuple[str, dict[str, Any]]:
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError("cannot be read") from error
     if not isinstance(name, ast.Name) or None in arguments or (isinstance(node, ast.Call) and node.args):
-        raise ValueError("is not a name, or a name with named arguments")
+        raise ValueError("is neither a name nor a name with named arguments")
     return name.id, {str(key): value for key, value in arguments.items()}
 
 

@@ -325,7 +325,7 @@ def test_optimizers_by_run_files(bindings, expected):
         (["OPTIMIZER = 'adamW'"], "unknown optimizer 'adamW': did you mean 'adamw'"),
         (["OPTIMIZER = 'adamw(b3=1)'"], "does not take these arguments"),
         (["OPTIMIZER = 'adamw(b2=2)'"], "adamw.b2 is 2: it has to be a number of at least 0"),
-        (["OPTIMIZER = 'adamw(0.1)'"], "is not a name, or a name with named arguments"),
+        (["OPTIMIZER = 'adamw(0.1)'"], "is neither a name nor a name with named arguments"),
         (["OPTIMIZER = 3"], "OPTIMIZER is 3: it has to be a text"),
         (["OPTIMIZER = @model_config"], "OPTIMIZER is @model_config"),
         (["OPTIMIZER = ''"], "OPTIMIZER is ''"),

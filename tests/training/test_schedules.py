@@ -76,7 +76,7 @@ def test_a_rate_is_told_where_it_is_known():
         ((0.1, 0, "stable_decay(decay=0)", 10), "decay is 0; it has to be a number above 0 and of at most 1"),
         ((0.1, 0, "rsqrt(timescale=0)", 10), "timescale is 0; it has to be a whole number"),
         ((0.1, 0, "cosine(end='x')", 10), "end is 'x'"),
-        ((0.1, 0, "cosine(0.1)", 10), "arguments by name"),
+        ((0.1, 0, "cosine(0.1)", 10), "named arguments"),
         ((0.1, 0, "cosine(", 10), "cannot be read"),
         ((0.1, 0, "", 10), "cannot be read"),
         ((0.1, 0, "wsd", 10), "unknown schedule 'wsd'"),
