@@ -35,13 +35,16 @@ def mixture(name: str) -> tuple[Dataset, ...]:
     """The datasets of a mixture that can be trained on.
 
     Args:
-      name: one of these, without a style at its end (`styles.split_name` takes it off):
-        - "flan": all datasets;
-        - "flan_without_<cluster>": without the datasets that the hold-out rule takes out;
-        - "flan_first_<n>_clusters": the paper's study of the number of clusters (section 4.1);
-        - any of these with "_<n>_datasets" at its end: the first n datasets of each cluster, in the catalog's order and
-          with all their variants (paper, appendix B.1);
-        - "flan_<dataset>" or "<dataset>": one dataset.
+      name: one of the names below, without a style at its end, which `styles.split_name` takes off.
+
+    The names:
+
+    - "flan": all datasets.
+    - "flan_without_<cluster>": all but those that the hold-out rule takes out.
+    - "flan_first_<n>_clusters": the paper's study of the number of clusters (section 4.1).
+    - Any of these with "_<n>_datasets" at its end: the first n datasets of each cluster in the catalog's order, with
+      all their variants (paper, appendix B.1).
+    - "flan_<dataset>" or "<dataset>": one dataset.
 
     Raises:
       FlanError: nothing has that name; the message has near matches.

@@ -300,10 +300,10 @@ class Stream:
         Only their tokens are read.
 
         Returns:
-          For a decoder: tokens, positions and segments [B, L]; target_positions, targets and dataset_ids [B, T], int32;
-            weights
-          [B, T], float32. For an encoder-decoder: encoder_tokens, encoder_positions and encoder_segments [B, S];
-          tokens, positions, segments, targets, dataset_ids and weights [B, T].
+          Arrays by name, int32 but for the weights, which are float32. For a decoder: tokens, positions and segments
+          [B, L]; target_positions, targets, dataset_ids and weights [B, T]. For an encoder-decoder: encoder_tokens,
+          encoder_positions and encoder_segments [B, S]; tokens, positions, segments, targets, dataset_ids and weights
+          [B, T].
         """
         number, first = self._place(step)
         block = self._block(number)

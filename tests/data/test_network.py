@@ -69,10 +69,17 @@ def test_a_proxy_is_asked_in_the_hosts_place(monkeypatch, port):
 
 def test_a_host_that_never_answers(monkeypatch):
     monkeypatch.setattr(network, "_SECONDS", 0.05)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(30))
+    released = threading.Event()  # so that no thread outlives the test
+
+    def silent(*_, **__):
+        released.wait(30)
+        raise OSError
+
+    monkeypatch.setattr(socket, "create_connection", silent)
     began = time.monotonic()
     assert not network.is_reachable("http://10.255.255.1/")
     assert time.monotonic() - began < 10
+    released.set()
 
 
 def test_prepare_without_a_network_ends_in_one_line(tmp_path, monkeypatch, capsys):
