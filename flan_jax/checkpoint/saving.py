@@ -125,8 +125,8 @@ class Saver:
           FlanError: a save has failed; the message names the last complete step.
         """
         with self._failing():
-            self._manager.check_for_errors()
-            # Orbax's own thread may have taken the error first; waiting for that thread raises it.
+            # Orbax gives an error to the first who asks. Were it taken here by `check_for_errors`, Orbax's thread that
+            # ends the save would miss it, and remove the older steps as if this one were complete.
             if not self._manager.is_saving_in_progress():
                 self._manager.wait_until_finished()
 

@@ -324,6 +324,22 @@ def test_failed_save_is_noticed(make_disk, known):
     assert choosing.steps(disk) == [2]
 
 
+def test_a_save_that_failed_costs_no_older_step(make_disk, monkeypatch):
+    """Orbax's thread that ends a save hears of the error late; the last whole step must not be removed before."""
+    disk = make_disk(3000)
+    with pytest.raises(FlanError, match="the last whole checkpoint there is of step 1"), saving.Saver(disk, 1) as saver:
+        saver.save(1, {"a": jnp.ones(10_000)})
+        saver.wait()
+        ends = saver._manager._wait_for_checkpointers
+        monkeypatch.setattr(saver._manager, "_wait_for_checkpointers", lambda: (time.sleep(2), ends()))
+        saver.save(2, {"a": jnp.asarray(np.random.default_rng(0).random(2_000_000, np.float32))})
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            saver.check()
+            time.sleep(0.01)
+    assert choosing.steps(disk) == [1]
+
+
 def test_a_save_that_fails_otherwise_is_noticed_too(tmp_path):
     refused = pytest.raises(FlanError, match=r"cannot save step 1 in .*; no checkpoint is there yet")
     with refused, saving.Saver(tmp_path) as saver:
