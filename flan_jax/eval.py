@@ -20,7 +20,7 @@ import gin
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, macro_checks, options, protocol
+from flan_jax import configuration, distributed, gin_files, macro_checks, options, protocol
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import to_json
@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise FlanError(
                     f"--parameters goes with --items: without it, give --gin.PARAMETERS=\"'{arguments.which}'\"."
                 )
-            configuration.parse(files or ["runs/eval.gin"], bindings)
+            configuration.parse(files or [gin_files.EVALUATION], bindings)
             extra = {"allow_seen": True} if arguments.allow_seen else {}
             results = gin.get_configurable("evaluate")(**extra)
             if arguments.json and distributed.is_primary():

@@ -16,6 +16,8 @@ from flan_jax import macros
 from flan_jax.errors import FlanError, cannot, near_names
 from flan_jax.files import is_remote, user_path
 
+TRAINING, EVALUATION, STUDY = "runs/tune.gin", "runs/eval.gin", "studies/study.gin"  # they declare all macros
+
 _INCLUDE = re.compile(r"""^include\s+(['"])(?P<name>.+)\1\s*(?:#.*)?$""")
 _LONGEST_SHOWN = 60  # letters of a line of a file that a message shows
 _LITERAL = "it has to be a Python literal, and a text needs its own quotes"

@@ -1,4 +1,4 @@
-"""Whether an address can be reached at all, asked before a download: TFDS tries a host for minutes first."""
+"""Whether a host can be reached, asked before a download. Without a network TFDS tries each host for minutes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import threading
 import urllib.parse
 import urllib.request
 
-_SECONDS = 5  # that a host has for a connection
-_ENOUGH = 2  # hosts without an answer, and none with one, after which there is no network
+_SECONDS = 5  # how long a host has to take a connection
+_ENOUGH = 2  # after so many hosts without an answer, and none with one, there is no network
 _PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 _answers: dict[tuple[str, int], bool] = {}  # by host and port, of this process
@@ -18,8 +18,8 @@ _answers: dict[tuple[str, int], bool] = {}  # by host and port, of this process
 def is_reachable(url: str) -> bool:
     """Whether the host of an address, or the proxy before it, takes a connection.
 
-    Each host is asked once in a process. Where the first ones cannot be reached, nor can the others, which are then not
-    asked. An address of a scheme without hosts passes.
+    Each host is asked once in a process. If the first two do not answer, the others are not asked. An address without a
+    host passes.
     """
     place = _place(url)
     if place is None:

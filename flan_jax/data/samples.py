@@ -7,11 +7,11 @@ from pathlib import Path
 import flan_jax.tasks
 from flan_jax import catalog
 
-SAMPLES = "samples"  # what stands for their folder
+SAMPLES = "samples"  # as --data, it stands for their folder
 
 
 def samples_folder(record: catalog.Dataset | None = None) -> Path:
-    """The folder of the bundled samples; of a dataset of one's own, of those beside its module."""
+    """The folder of the bundled samples, or of the samples beside the module of a user's own dataset."""
     if record is not None and (own := catalog.own_samples(record.name)) is not None:
         return own
     return Path(next(iter(flan_jax.tasks.__path__))) / SAMPLES

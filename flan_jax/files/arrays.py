@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from etils import epath
 
 _SCHEMES = ("gs", "s3")
-# Orbax looks for the parts that it has written by a pattern that begins with the folder: of a name with these it finds
-# none, or those of another folder, and what it leaves cannot be read.
+# Orbax finds the parts that it has written by a pattern that begins with the folder's path. If the path has one of
+# these signs, it finds no parts or another folder's, and the checkpoint cannot be read.
 _PATTERN = "*?[\\"
 
 
@@ -21,11 +21,11 @@ def orbax_folder(path: AnyPath, to_write: bool = False) -> epath.Path:
     """A folder in the form that Orbax takes.
 
     Args:
-      path: of it.
+      path: the folder.
       to_write: whether arrays will be written there.
 
     Raises:
-      FlanError: arrays cannot be written there, or see `refuse_pattern`.
+      FlanError: arrays cannot be written there.
     """
     from etils import epath
 
@@ -39,7 +39,7 @@ def refuse_pattern(path: AnyPath) -> None:
     """Refuses a folder in which checkpoints would be lost.
 
     Raises:
-      FlanError: its path has a sign that is none of a name to Orbax.
+      FlanError: its path has a sign that Orbax reads as part of a pattern.
     """
     if odd := [sign for sign in str(path.absolute()) if sign in _PATTERN]:
         raise FlanError(

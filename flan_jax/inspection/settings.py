@@ -17,6 +17,7 @@ from typing import Any
 
 from flan_jax import gin_files, macros
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.gin_files import EVALUATION, STUDY, TRAINING
 from flan_jax.lazy import lazy_imports
 from flan_jax.models.config import DecoderConfig
 from flan_jax.values import ByName, Either, Keyed, Kind, Several
@@ -25,7 +26,7 @@ with lazy_imports():  # most of it needs no JAX
     from flan_jax.training.optimizers import schedules
 
 # Files that declare macros.
-RUN_FILES = TRAINING, EVALUATION, STUDY = "runs/tune.gin", "runs/eval.gin", "studies/study.gin"
+RUN_FILES = TRAINING, EVALUATION, STUDY
 REQUIRED = "required"
 SCHEDULE = "schedule "  # before the name of a schedule
 _GIN_REQUIRED = "%gin.REQUIRED"

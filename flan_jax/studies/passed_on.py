@@ -1,4 +1,4 @@
-"""What a study passes on to trainings and evaluations, looked at when it is planned: these begin hours later."""
+"""Checks the macros that a study passes on, when it is planned: its trainings and evaluations begin hours later."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from flan_jax import configuration, macro_checks, macros
+from flan_jax.gin_files import EVALUATION, TRAINING
 from flan_jax.training import optimizers, resolving
 from flan_jax.training.hooks import loading
 from flan_jax.values import MESH_AXES
 
-TRAIN_FILE, EVAL_FILE = "runs/tune.gin", "runs/eval.gin"
-
 
 def check_training(given: Mapping[str, Any]) -> None:
-    """Looks whether macros make a training, as far as neither model, data nor devices say more.
+    """Checks whether macros make a training, as far as this can be told without its model, data and devices.
 
     Args:
-      given: over those of `TRAIN_FILE`.
+      given: macros that count more than those of the run file `TRAINING`.
 
     Raises:
       FlanError: values that do not fit each other, or an optimizer, a schedule or hooks that there are not.
     """
-    found = configuration.set_in(TRAIN_FILE) | dict(given)
+    found = configuration.set_in(TRAINING) | dict(given)
     _check_together(found, "train", *optimizers.OWN, "factory")
     made = found["OPTIMIZER"]
     if isinstance(made, str):
@@ -49,12 +48,15 @@ def check_training(given: Mapping[str, Any]) -> None:
 
 
 def check_evaluation(given: Mapping[str, Any]) -> None:
-    """Looks whether macros over those of `EVAL_FILE` fit each other.
+    """Checks whether macros of an evaluation fit each other.
+
+    Args:
+      given: macros that count more than those of the run file `EVALUATION`.
 
     Raises:
-      FlanError: two that do not.
+      FlanError: two of them do not fit.
     """
-    _check_together(configuration.set_in(EVAL_FILE) | dict(given), "evaluate")
+    _check_together(configuration.set_in(EVALUATION) | dict(given), "evaluate")
 
 
 def _check_together(found: Mapping[str, Any], *functions: str) -> None:
@@ -69,7 +71,7 @@ def _check_together(found: Mapping[str, Any], *functions: str) -> None:
 
 
 def _bound(name: str, maker: Any, found: Mapping[str, Any]) -> Any:
-    """A maker of an optimizer with the arguments that macros give it, as `TRAIN_FILE` binds them."""
+    """A maker of an optimizer with the arguments that macros give it, as `TRAINING` binds them."""
     taken = {"steps": found["TRAIN_STEPS"]}
     for argument, setting in macros.BY_ARGUMENT.items():
         function, _, short = argument.partition(".")
