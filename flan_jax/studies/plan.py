@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flan_jax import catalog, parts, styles
+from flan_jax import catalog, gin_files, parts, styles
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.data.stream import ROWS_PER_BATCH
@@ -400,7 +400,7 @@ class Commands:
         return self._add(
             [TRAIN, tuning.parts.name, f"seed-{tuning.seed}"],
             TRAIN,
-            (f"--gin_file={passed_on.TRAIN_FILE}", *_bindings(macros | bound)),
+            (f"--gin_file={gin_files.TRAINING}", *_bindings(macros | bound)),
             self.model_dir(tuning),
             f"checkpoints/{steps}",
             after=after,
@@ -421,7 +421,7 @@ class Commands:
             "STYLE": evaluation.style,
             "RUN_NAME": "untuned" if tuning is None else f"{tuning.parts.name} seed {tuning.seed}",
         }
-        argv = [f"--gin_file={passed_on.EVAL_FILE}", *_bindings({**evaluation.macros} | bound)]
+        argv = [f"--gin_file={gin_files.EVALUATION}", *_bindings({**evaluation.macros} | bound)]
         argv += ["--allow_seen"] if evaluation.status != labels.HELD_OUT else []
         words = [EVAL, output.name.rpartition("-")[0]]
         after = self._after(evaluation.model) + trained
