@@ -398,3 +398,32 @@ def test_a_generator_of_shapes_is_lent_parameters(llama):
         lent = empty.with_params(jax.device_put(live, shardings))
         assert lent.generate(prompts, 12) == Generator(model, live, EOS, **SIZES).generate(prompts, 12)
     assert lent.compile_count == empty.compile_count == 2
+
+
+@pytest.mark.parametrize("vocab", [60, 256, 512, 256 * 7, 257])
+@pytest.mark.parametrize("hostile", ["ties", "all equal", "infinite", "minus infinite"])
+def test_the_likeliest_token_is_that_of_argmax(vocab, hostile):
+    """The first of those that tie, also where tokens are looked at in blocks."""
+    rng = np.random.default_rng(vocab)
+    logits_BxV = rng.normal(size=(5, vocab)).astype(np.float32)
+    if hostile == "ties":
+        logits_BxV = np.round(logits_BxV)
+    elif hostile == "all equal":
+        logits_BxV[:] = -3.0
+    else:
+        value = {"infinite": np.inf, "minus infinite": -np.inf}[hostile]
+        logits_BxV[np.arange(5), rng.integers(0, vocab, 5)] = value
+        logits_BxV[1, [3, vocab - 1]] = value
+        logits_BxV[2] = -np.inf
+    found_B = jax.jit(sampling.likeliest)(logits_BxV)
+    np.testing.assert_array_equal(found_B, np.argmax(logits_BxV, axis=-1))
+    assert found_B.dtype == np.int32
+
+
+def test_the_likeliest_token_where_devices_share_the_vocabulary():
+    """The parts of the vocabulary lie on eight devices; ties are between parts."""
+    mesh = partitioning.make_mesh(tensor=8, fsdp=1, data=1)
+    logits_BxV = np.round(np.random.default_rng(0).normal(size=(3, 256 * 16)).astype(np.float32))
+    laid_out = jax.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "tensor"))
+    found_B = jax.jit(sampling.likeliest)(jax.device_put(logits_BxV, laid_out))
+    np.testing.assert_array_equal(found_B, np.argmax(logits_BxV, axis=-1))
