@@ -43,6 +43,14 @@ def prompt_tokens(tokenizer: Tokenizer, prompts: Sequence[str], joint: str, *, e
       joint: what stands between a prompt and its answer (`flan_jax.protocol`): "eos"; "newline"; "space" and "joined"
         leave the prompt as it is, "space" without white space at its end, since that is the first token's.
       encoder: whether an encoder takes them; it has EOS at the end.
+
+    Raises:
+      FlanError: another joint.
+
+    >>> from flan_jax.data.vocabularies import ByteTokenizer
+    >>> with_newline = prompt_tokens(ByteTokenizer(), ["Is it so?"], "newline", encoder=False)[0]
+    >>> ByteTokenizer().decode(with_newline)
+    'Is it so?\\n'
     """
     if joint not in (EOS, NEWLINE, SPACE, JOINED):
         raise FlanError(f"joint is {joint!r}; it can be 'eos', 'newline', 'space' or 'joined'.")
@@ -84,7 +92,11 @@ def chat_tokens(
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
-    """The text before the first place where any of the stop strings starts."""
+    """The text before the first place where any of the stop strings starts.
+
+    >>> cut("A dog runs. Q: And the cat?", ["Q:", "And"])
+    'A dog runs. '
+    """
     places = [at for stop in stops if (at := text.find(stop)) >= 0]
     return text[: min(places)] if places else text
 

@@ -48,7 +48,11 @@ class Sampling:
 
     @property
     def kind(self) -> str:
-        """GREEDY, DRAWN from all tokens, or FILTERED by top_k or top_p: three programs."""
+        """GREEDY, DRAWN from all tokens, or FILTERED by top_k or top_p: three programs.
+
+        >>> [Sampling().kind, Sampling(temperature=1).kind, Sampling(temperature=1, top_p=0.9).kind]
+        ['greedy', 'drawn', 'filtered']
+        """
         if self.temperature == 0:
             return GREEDY
         return FILTERED if self.top_k or self.top_p < 1 else DRAWN
@@ -74,7 +78,11 @@ def row_seeds(prompts: Sequence[Sequence[int]], seed: int) -> np.ndarray:
 
 
 def only_likeliest(logits_BxV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float) -> jax.Array:
-    """The logits with -inf for the tokens that cannot be drawn; top_p is of what top_k leaves."""
+    """The logits with -inf for the tokens that cannot be drawn; top_p is of what top_k leaves.
+
+    >>> only_likeliest(jnp.array([[1.0, 3.0, 2.0]]), top_k=2, top_p=1.0).tolist()
+    [[-inf, 3.0, 2.0]]
+    """
     vocab = logits_BxV.shape[-1]
     sorted_BxV = -jnp.sort(-logits_BxV, axis=-1)
     last = jnp.where(top_k > 0, jnp.minimum(top_k, vocab), vocab) - 1
@@ -92,6 +100,9 @@ def likeliest(logits_BxV: jax.Array) -> jax.Array:
 
     A row with a NaN gets some token; who asks has to look for NaN. It looks for the block of tokens first, and then in
     that block. XLA's CPU code for a maximum is 18 times as fast as that for its place.
+
+    >>> likeliest(jnp.array([[0.0, 2.0, 2.0], [1.0, -1.0, 0.0]])).tolist()
+    [1, 0]
     """
     num_rows, vocab = logits_BxV.shape
     if vocab % _BLOCK or vocab == _BLOCK:

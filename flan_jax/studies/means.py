@@ -47,7 +47,11 @@ def of_one(
 
 
 def untuned_name(style: str) -> str:
-    """What the untuned model is called, asked in a style."""
+    """What the untuned model is called, asked in a style.
+
+    >>> [untuned_name("instructions"), untuned_name("gpt3"), untuned_name("5_shots")]
+    ['untuned', "untuned, GPT-3's manner", 'untuned, 5_shots']
+    """
     return {styles.INSTRUCTIONS: "untuned", styles.GPT3: "untuned, GPT-3's manner"}.get(style, f"untuned, {style}")
 
 

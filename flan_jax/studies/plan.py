@@ -187,12 +187,26 @@ def without_kin(mixture: str, evaluated: Iterable[str]) -> str | dict[str, Any]:
 
 
 def held_out_mixture(cluster: str, ending: str = "") -> str | dict[str, Any]:
-    """FLAN without a cluster, what the paper holds out with it, and what shares text with it (paper, section 2.2)."""
+    """FLAN without a cluster, what the paper holds out with it, and what shares text with it (paper, section 2.2).
+
+    Args:
+      cluster: its name.
+      ending: of the mixture's name, such as "_no_template".
+
+    >>> held_out_mixture("structure_to_text")
+    'flan_without_structure_to_text'
+    >>> held_out_mixture("reading_comprehension")["weights"]["qnli"]  # its passages are SQuAD's
+    0
+    """
     return without_kin(f"{_WITHOUT}{cluster}{ending}", (cluster,))
 
 
 def digest(value: Any) -> str:
-    """Of anything that JSON can say."""
+    """Of anything that JSON can say: the same for dictionaries that differ in order alone.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
+    True
+    """
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 

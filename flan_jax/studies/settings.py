@@ -201,6 +201,13 @@ def macro_values(of: str, given: Mapping[str, Any], function: str, own: Sequence
 
     Raises:
       FlanError: a macro that there is not, that the study sets itself, or a value of another kind.
+
+    >>> macro_values("TRAIN", {"LEARNING_RATE": 1e-4}, "train")
+    {'LEARNING_RATE': 0.0001}
+    >>> macro_values("TRAIN", {"LEARNING_RAT": 1e-4}, "train")
+    Traceback (most recent call last):
+    ...
+    flan_jax.errors.FlanError: TRAIN has no macro 'LEARNING_RAT': ...
     """
     known = {m for m, s in macros.BY_MACRO.items() if any(_is_of(argument, function) for argument in s.arguments)}
     found = {}
