@@ -193,8 +193,8 @@ def held_out_mixture(cluster: str, ending: str = "") -> str | dict[str, Any]:
       cluster: its name.
       ending: of the mixture's name, such as "_no_template".
 
-    >>> held_out_mixture("structure_to_text")
-    'flan_without_structure_to_text'
+    >>> held_out_mixture("paraphrase")
+    'flan_without_paraphrase'
     >>> held_out_mixture("reading_comprehension")["weights"]["qnli"]  # its passages are SQuAD's
     0
     """
