@@ -26,7 +26,7 @@ from flan_jax.data.chat import Conversation, Message
 from flan_jax.errors import FlanError, NotFiniteError, PromptError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.lazy import lazy_imports
-from flan_jax.values import MESH_AXES, Number, Whole
+from flan_jax.values import Number, Whole
 
 with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import partitioning
@@ -34,21 +34,6 @@ with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.decoding import beam, completion, generator, prompt_files, sampling
 
 Answer = Callable[[Sequence[str | Conversation]], "list[completion.Completion]"]  # --chat: conversations
-
-
-def parse_mesh(text: str) -> dict[str, int]:
-    """Reads the sizes of mesh axes from a text such as "data=2,tensor=4"; an empty text gives {}.
-
-    Raises:
-      FlanError: the text has another form.
-    """
-    sizes = {}
-    for part in filter(None, text.split(",")):
-        name, _, size = part.partition("=")
-        if name not in MESH_AXES or not size.lstrip("-").isdigit():
-            raise FlanError(f"--mesh={text}: write for example --mesh=data=2,tensor=4.")
-        sizes[name] = int(size)
-    return sizes
 
 
 def load(arguments: argparse.Namespace) -> Answer:
@@ -70,7 +55,7 @@ def load(arguments: argparse.Namespace) -> Answer:
         raise FlanError("--chat writes what stands around a prompt: leave --joint out.")
     protocol.joint(None, False, arguments.joint)  # before the model is read, so that a wrong name is found at once
     stops = [stop.replace("\\n", "\n").replace("\\t", "\t") for stop in arguments.stop]
-    mesh = partitioning.make_mesh(**parse_mesh(arguments.mesh))
+    mesh = partitioning.make_mesh(**options.mesh_sizes(arguments.mesh))
     network, params, tokenizer, manifest = arrays.load_model(
         arguments.checkpoint, arguments.step, mesh, which=arguments.which
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 
 from flan_jax import own_tasks, values
 from flan_jax.errors import FlanError
-from flan_jax.values import SEEDS, Kind, Number, Unfit, Where, Whole, Word
+from flan_jax.values import MESH_AXES, SEEDS, Kind, Number, Unfit, Where, Whole, Word
 
 _MODULE = "python -m flan_jax."
 AsWritten = argparse.RawDescriptionHelpFormatter  # keeps the line breaks of a description
@@ -72,6 +73,24 @@ def of(kind: Kind) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{shown}: {said}") from error
 
     return parsed
+
+
+def mesh_sizes(text: str, example: str = "data=2,tensor=4") -> dict[str, int]:
+    """Sizes of mesh axes from a text such as "data=2,tensor=4"; an empty text gives {}.
+
+    Raises:
+      FlanError: another axis, one that is there twice, or a size that is no whole number.
+
+    >>> mesh_sizes("data=-1,tensor=4")
+    {'data': -1, 'tensor': 4}
+    """
+    sizes: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        name, _, size = part.partition("=")
+        if name not in MESH_AXES or name in sizes or not re.fullmatch("-?[0-9]{1,9}", size):
+            raise FlanError(f"--mesh={text}: write sizes of data, fsdp and tensor, each once, such as {example}.")
+        sizes[name] = int(size)
+    return sizes
 
 
 def _own_tasks(text: str) -> str:

@@ -35,23 +35,6 @@ DEFAULTS = {"config": None, "mesh": "", "rows": 8, "inputs": 1024, "targets": 25
 DEFAULTS |= {"optimizer": None, "objective": None, "computation": {}, "parts": None, "topology": None}
 
 
-def parse_mesh(text: str) -> dict[str, int]:
-    """Reads sizes of mesh axes, such as "data=1,fsdp=8,tensor=16".
-
-    A missing axis is 1; a missing data takes what is left.
-
-    Raises:
-      FlanError: another axis, or a size that is not a number.
-    """
-    sizes = {"data": -1, "fsdp": 1, "tensor": 1}
-    for part in filter(None, text.split(",")):
-        name, _, size = part.partition("=")
-        if name not in sizes or not size.lstrip("-").isdigit():
-            raise FlanError(f"--mesh={text}: write sizes of data, fsdp and tensor, such as fsdp=8,tensor=16.")
-        sizes[name] = int(size)
-    return sizes
-
-
 def run_file(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     """What a run's gin files say about the training step.
 
@@ -110,7 +93,7 @@ def plan_of(arguments: argparse.Namespace, where: topology.Topology) -> estimate
       FlanError: an unknown model, or a wrong mesh.
     """
     config = arguments.config or configuration.model_config(arguments.model, {"dtype": "bfloat16"})
-    mesh = parse_mesh(arguments.mesh)
+    mesh = {"data": -1, "fsdp": 1, "tensor": 1} | options.mesh_sizes(arguments.mesh, "fsdp=8,tensor=16")
     if AUTO in arguments.computation.values():
         sizes = mesh | {"data": 1 if mesh["data"] == -1 else mesh["data"]}
         left = max(len(where.devices) // math.prod(sizes.values()), 1) if mesh["data"] == -1 else 1

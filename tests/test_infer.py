@@ -138,7 +138,10 @@ def test_a_conversation(checkpoint, expected, capsys, monkeypatch):
         (["--prompt=a", "--beams=2", "--temperature=1"], "leave --temperature"),
         (["--prompt=a", "--top_k=2"], "give --temperature=1 too"),
         (["--prompt=a", "--temperature=-1"], "--temperature: -1: it has to be a number of at least 0"),
-        (["--prompt=a", "--mesh=rows=2"], "write for example --mesh=data=2,tensor=4"),
+        (["--prompt=a", "--mesh=rows=2"], "each once, such as data=2,tensor=4"),
+        (["--prompt=a", "--mesh=data=--1"], "each once, such as data=2,tensor=4"),
+        (["--prompt=a", "--mesh=data=\u00b2"], "each once, such as data=2,tensor=4"),
+        (["--prompt=a", "--mesh=data=1,data=1"], "each once, such as data=2,tensor=4"),
         (["--prompt=a"], "no checkpoint at nowhere"),
     ],
 )

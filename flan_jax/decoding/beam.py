@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from flan_jax.errors import FlanError
 from flan_jax.models import Cache
 
-_NEVER = -1e9  # added to scores; transformers' figure
+_NEVER = -1e36  # added to scores; below any score that _STEEPEST lets there be
+_STEEPEST = 10  # of length penalties
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Beams:
 
     Attributes:
       num: K.
-      length_penalty: exponent of the length that scores are divided by; above 0 it favours long sequences.
+      length_penalty: exponent of the length that scores are divided by, -10 to 10; above 0 it favours long sequences.
     """
 
     num: int
@@ -37,8 +38,11 @@ class Beams:
     def __post_init__(self) -> None:
         if self.num < 1:
             raise FlanError(f"a beam search has one beam or more, not {self.num}.")
-        if not math.isfinite(self.length_penalty):
-            raise FlanError(f"the length penalty of a beam search is a number, not {self.length_penalty}.")
+        if not math.isfinite(self.length_penalty) or abs(self.length_penalty) > _STEEPEST:
+            raise FlanError(
+                f"the length penalty of a beam search is a number from -{_STEEPEST} to {_STEEPEST}, not "
+                f"{self.length_penalty}."
+            )
 
 
 class _State(NamedTuple):

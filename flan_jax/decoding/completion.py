@@ -14,6 +14,7 @@ from flan_jax.errors import FlanError
 from flan_jax.json_lines import as_unicode
 from flan_jax.protocol import EOS, JOINED, NEWLINE, SPACE
 
+_HALF = "\ufffd"  # what the bytes of half a character are decoded to
 ENDED, STOPPED, LIMIT = "eos", "stop", "length"
 
 
@@ -158,7 +159,7 @@ def complete_tokens(
     written = [stop for stop in texts if any(control in stop for control in tokenizer.control_ids)]
 
     def is_complete(ids: tuple[int, ...]) -> bool:
-        text = tokenizer.decode(ids)
+        text = tokenizer.decode(ids).rstrip(_HALF)
         return any(stop in text for stop in texts) or _before(tokenizer, ids, written) is not None
 
     found = generator.generate(

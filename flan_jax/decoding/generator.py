@@ -12,6 +12,7 @@ import bisect
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from flan_jax import partitioning
 from flan_jax.decoding import beam, sampling
 from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.sampling import Sampling
-from flan_jax.errors import NotFiniteError, PromptError
+from flan_jax.errors import FlanError, NotFiniteError, PromptError
 from flan_jax.models import Cache, Model
 
 VERSION = 1  # raised when the same weights and prompts come to give other texts: no older prediction is used then
@@ -117,7 +118,7 @@ class Generator:
         tokens_per_batch: int = 16_384,
     ) -> None:
         self._model = model
-        self._eos_ids = (eos_ids,) if isinstance(eos_ids, int) else tuple(eos_ids)
+        self._eos_ids = tuple(np.atleast_1d(np.asarray(eos_ids, int)).tolist())
         self._mesh = partitioning.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
         shardings = partitioning.parameter_shardings(self._mesh, model.logical_axes(), model.abstract_params())
         abstract = all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params))
@@ -176,22 +177,31 @@ class Generator:
           A continuation for each prompt.
 
         Raises:
-          PromptError: a prompt that is empty or too long, or a limit that is.
+          FlanError: as many limits as prompts are needed.
+          PromptError: a prompt that is empty or too long, or has what is no token of the model; or such a limit.
           NotFiniteError: a prompt's logits are NaN or infinite, so that no token is the likeliest.
         """
-        one = isinstance(max_new_tokens, int)
-        limits = [max_new_tokens] * len(prompts) if one else list(max_new_tokens)
+        prompts = [_whole_numbers(prompt) for prompt in prompts]
+        limits = [max_new_tokens] * len(prompts) if np.ndim(max_new_tokens) == 0 else list(max_new_tokens)
+        if len(limits) != len(prompts):
+            raise FlanError(f"max_new_tokens has {len(limits)} limits for {len(prompts)} prompts: give one for each.")
         for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
             if not 1 <= len(prompt) <= self.max_prompt:
                 remedy = "shorten it" if prompt else "give it some text"
                 raise PromptError(i, f"has {len(prompt)} tokens; it can have 1 to {self.max_prompt}: {remedy}.")
-            if not 1 <= limit <= self._rooms[-1]:
+            vocab = self._model.config.vocab_size
+            if (stray := next((one for one in prompt if not _is_whole(one) or not 0 <= one < vocab), None)) is not None:
+                raise PromptError(
+                    i, f"has {stray!r}, which is no token of the model: give whole numbers below {vocab}."
+                )
+            if not _is_whole(limit) or not 1 <= limit <= self._rooms[-1]:
                 raise PromptError(i, f"asks for {limit} new tokens; it can be 1 to {self._rooms[-1]}.")
         seeds = sampling.row_seeds(prompts, choose.seed if isinstance(choose, Sampling) else 0)
         # As one row, so that no axis of the mesh divides it.
         ends_1xV = np.zeros((1, self._model.config.vocab_size), bool)
         ends_1xV[0, [i for i in (*self._eos_ids, *more_ends) if 0 <= i < ends_1xV.size]] = True
         found: list[Generation | None] = [None] * len(prompts)
+        not_finite: list[int] = []
         waiting = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), limits[i]), reverse=True)
         while waiting:
             length = _next_size(self._lengths, len(prompts[waiting[0]]))
@@ -205,13 +215,14 @@ class Generator:
                 made = self._choose(arrays, ends_1xV, room, choose, is_complete)
             for i, generation in zip(some, made, strict=False):  # rows that fill up the batch come last
                 found[i] = generation
-                if not generation.is_finite:
-                    raise NotFiniteError(
-                        f"the model gives prompt {i} logits that are not finite: "
-                        "look for NaN or infinite numbers in its weights, or compute in float32.",
-                        i,
-                    )
+                not_finite += [] if generation.is_finite else [i]
             progress(len(prompts) - len(waiting), len(prompts))
+        if not_finite:  # said when all are done: batches do not go in the prompts' order
+            raise NotFiniteError(
+                f"the model gives prompt {min(not_finite)} logits that are not finite: "
+                "look for NaN or infinite numbers in its weights, or compute in float32.",
+                min(not_finite),
+            )
         return found
 
     def _rows_for(self, length: int, limits: Sequence[int]) -> int:
@@ -262,18 +273,25 @@ class Generator:
         end = int(arrays[2].max())
         standing = np.arange(num_rows)  # which row of the batch each row of the state is
         found: list[Generation | None] = [None] * num_rows
+        looked, kept = np.zeros(num_rows, int), np.full(num_rows, -1)  # tokens that were looked at; of a complete row
         while True:
             shown = (state.step, state.tokens_BxT, state.counts_B, state.is_done_B, state.is_finite_B)
             step, tokens, counts, done, finite = jax.device_get(shown)
             if is_complete is not None:
-                enough = [is_complete(tuple(row[:count].tolist())) for row, count in zip(tokens, counts, strict=True)]
-                done = done | np.array(enough)
+                # A row went on while nobody looked. What came after it was complete does not count, NaN included.
+                for b, row, count, ok in zip(standing, tokens, counts, finite, strict=True):
+                    if kept[b] < 0:
+                        kept[b] = _complete_at(row[: count if ok else count - 1].tolist(), looked[b], is_complete)
+                        looked[b] = count
+                done = done | (kept[standing] >= 0)
                 state = state._replace(is_done_B=jax.device_put(done, state.is_done_B.sharding))
             is_over = done.all() or step >= end
             fewer = self._fewer_rows(len(standing))
             if is_over or (~done).sum() <= fewer:
                 for b, row, count, ok in zip(standing, tokens, counts, finite, strict=True):
-                    found[b] = _generation(row[:count].tolist(), ends_1xV, is_finite=bool(ok))
+                    length_of_row = count if kept[b] < 0 else kept[b]
+                    is_finite = bool(ok) or kept[b] >= 0
+                    found[b] = _generation(row[:length_of_row].tolist(), ends_1xV, is_finite=is_finite)
             if is_over:
                 return found
             if (~done).sum() <= fewer:
@@ -434,6 +452,26 @@ def _generation(
 ) -> Generation:
     ended = bool(tokens) and bool(ends_1xV[0, tokens[-1]])
     return Generation(tuple(tokens[:-1] if ended else tokens), tokens[-1] if ended else None, score, is_finite)
+
+
+def _complete_at(tokens: Sequence[int], looked: int, is_complete: Callable[[tuple[int, ...]], bool]) -> int:
+    """How many of the tokens were complete first, of those that nobody had looked at; -1 if all are not."""
+    if not is_complete(tuple(tokens)):
+        return -1
+    return next(n for n in range(min(looked + 1, len(tokens)), len(tokens) + 1) if is_complete(tuple(tokens[:n])))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _whole_numbers(prompt: Sequence[int]) -> list[Any]:
+    """A prompt's tokens as Python's own numbers, where they come as those of an array."""
+    return (
+        np.asarray(prompt).tolist()
+        if isinstance(prompt, np.ndarray)
+        else [one.item() if isinstance(one, np.generic) else one for one in prompt]
+    )
 
 
 def _next_size(sizes: Sequence[int], wanted: int) -> int:

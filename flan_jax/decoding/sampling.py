@@ -26,7 +26,8 @@ class Sampling:
     Attributes:
       temperature: divides the logits; 0 takes the likeliest token always.
       top_k: only so many tokens can be drawn, and those that tie with the last; 0 for no limit.
-      top_p: only the likeliest tokens can be drawn that are needed to reach this probability (Holtzman et al. 2020).
+      top_p: only the likeliest tokens can be drawn that are needed to reach this probability (Holtzman et al. 2020),
+        and those that tie with the last.
       seed: of the draws.
     """
 
@@ -36,6 +37,8 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.top_k, int) or self.top_k >= 2**31:
+            raise FlanError(f"top_k {self.top_k}: give a whole number from 0 to {2**31 - 1}.")
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise FlanError(
                 f"temperature {self.temperature}, top_k {self.top_k}, top_p {self.top_p}: give a temperature and a "
@@ -91,6 +94,7 @@ def only_likeliest(logits_BxV: jax.Array, top_k: jax.Array | int, top_p: jax.Arr
     probability_BxV = jax.nn.softmax(left_BxV, axis=-1)
     before_BxV = jnp.cumsum(probability_BxV, axis=-1) - probability_BxV
     kept_BxV = (left_BxV > -jnp.inf) & ((before_BxV < top_p) | (top_p >= 1))  # 1 keeps all, whatever the rounding
+    kept_BxV = kept_BxV.at[:, 0].set(True)  # and the likeliest stays where top_p is 0 in float32
     lowest_Bx1 = jnp.where(kept_BxV, left_BxV, jnp.inf).min(-1, keepdims=True)
     return jnp.where(logits_BxV >= lowest_Bx1, logits_BxV, -jnp.inf)
 
@@ -140,7 +144,8 @@ def next_tokens(
         logits_BxV = only_likeliest(logits_BxV, top_k, top_p)
 
     def draw(seed: jax.Array, logits_V: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), step)
+        # By name: other generators draw otherwise under vmap, so that a draw would depend on the other rows.
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), seed), step)
         return jax.random.categorical(key, logits_V)
 
     return jax.vmap(draw)(seeds_B, logits_BxV).astype(jnp.int32)

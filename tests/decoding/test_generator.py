@@ -15,7 +15,7 @@ from flan_jax.decoding import completion, sampling
 from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.generator import Generation, Generator
 from flan_jax.decoding.sampling import Sampling
-from flan_jax.errors import FlanError
+from flan_jax.errors import FlanError, NotFiniteError
 
 LLAMA = models.DecoderConfig(
     vocab_size=60,
@@ -427,3 +427,121 @@ def test_the_likeliest_token_where_devices_share_the_vocabulary():
     laid_out = jax.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "tensor"))
     found_B = jax.jit(sampling.likeliest)(jax.device_put(logits_BxV, laid_out))
     np.testing.assert_array_equal(found_B, np.argmax(logits_BxV, axis=-1))
+
+
+def test_draws_do_not_depend_on_jaxs_generator(llama):
+    """Others than threefry give a row other bits under vmap than alone."""
+    prompts = _prompts(16, seed=5)
+    drawn = {"choose": Sampling(temperature=1.0, seed=3)}
+    found = Generator(*llama, EOS, **SIZES).generate(prompts, 8, **drawn)
+    with jax.default_prng_impl("unsafe_rbg"):
+        generator = Generator(*llama, EOS, **SIZES)
+        assert generator.generate(prompts, 8, **drawn) == found
+        assert [generator.generate([prompt], 8, **drawn)[0] for prompt in prompts[:4]] == found[:4]
+
+
+@pytest.mark.parametrize("top_p", [1e-9, 1e-40, 1e-50, 5e-324])
+def test_the_likeliest_token_is_never_left_out(llama, top_p):
+    prompts = _prompts(8, seed=6)
+    generator = Generator(*llama, EOS, **SIZES)
+    found = generator.generate(prompts, 6, choose=Sampling(temperature=1.0, top_p=top_p))
+    assert [g.tokens for g in found] == [g.tokens for g in generator.generate(prompts, 6)]
+
+
+def test_nothing_behind_a_complete_answer_counts(llama):
+    """The host looks every few steps, or when a batch is moved: the tokens behind do not depend on when that is."""
+    prompts = _prompts(64, seed=7)
+    whole = Generator(*llama, (), **SIZES | {"new_tokens": (24,)}).generate(prompts, 24)
+    wanted = [g.tokens[3 + i % 13] for i, g in enumerate(whole)]
+    generator = Generator(*llama, (), **SIZES | {"new_tokens": (24,), "rows": (1, 16, 64)})
+    for i in (0, 5, 11):
+        alone = generator.generate([prompts[i]], 24, is_complete=lambda tokens, i=i: wanted[i] in tokens)[0]
+        assert alone.tokens == whole[i].tokens[: whole[i].tokens.index(wanted[i]) + 1]
+        limits = [24 if k == i else 1 + k % 9 for k in range(64)]
+        asked = generator.generate(prompts, limits, is_complete=lambda tokens, i=i: wanted[i] in tokens)[i]
+        assert asked == alone
+
+
+def test_nan_behind_a_complete_answer_is_no_error(llama):
+    model, params = llama
+    prompts = [[5, 7, 9], [8, 6, 4, 11]]
+    whole = Generator(model, params, (), **SIZES).generate(prompts, 12)[0].tokens
+    at = next(n for n in range(3, 11) if whole[n] not in (*whole[:n], *prompts[0]))
+    bad = jax.tree.map(lambda x: x, params)
+    table = bad["decoder"]["token_embedder"]
+    table["embedding"] = table["embedding"].at[whole[at], 0].set(np.nan)
+    # The table is the LM head too, so all logits have a NaN: the first token is never reached.
+    with pytest.raises(NotFiniteError):
+        Generator(model, bad, (), **SIZES).generate(prompts[:1], 12, is_complete=lambda tokens: len(tokens) >= at)
+    config = dataclasses.replace(LLAMA, tied_embeddings=False)
+    model, params = _model(config)
+    whole = Generator(model, params, (), **SIZES).generate(prompts, 12)[0].tokens
+    at = next(n for n in range(2, 11) if whole[n] not in (*whole[:n], *prompts[0]))
+    bad = jax.tree.map(lambda x: x, params)
+    table = bad["decoder"]["token_embedder"]
+    table["embedding"] = table["embedding"].at[whole[at]].set(np.nan)
+    generator = Generator(model, bad, (), **SIZES)
+    (found,) = generator.generate(prompts[:1], 12, is_complete=lambda tokens: len(tokens) >= at)
+    assert found.tokens == whole[:at] and found.is_finite
+    with pytest.raises(NotFiniteError):
+        generator.generate(prompts[:1], 12)
+
+
+def test_the_first_prompt_that_is_not_finite_is_named(llama):
+    """Long prompts are computed first, but the first of the call is named."""
+    model, params = llama
+    bad = jax.tree.map(lambda x: x, params)
+    table = bad["decoder"]["token_embedder"]
+    table["embedding"] = table["embedding"].at[13].set(np.nan)
+    with pytest.raises(NotFiniteError, match="prompt 0 ") as raised:
+        Generator(model, bad, EOS, **SIZES | {"rows": (1,)}).generate([[13, 3], [4, 5], [13] * 20], 4)
+    assert raised.value.number == 0
+
+
+@pytest.mark.parametrize(
+    ("prompts", "limits", "message"),
+    [
+        ([[2, 3], [4, 60]], 3, "prompt 1 has 60, which is no token"),
+        ([[2, -1]], 3, "prompt 0 has -1, which is no token"),
+        ([[2, 10**12]], 3, "which is no token"),
+        ([[2, 2.5]], 3, "which is no token"),
+        ([[2, True]], 3, "which is no token"),
+        ([[2, 3]], [3, 4], "2 limits for 1 prompts"),
+        ([[2, 3]], 2.5, "asks for 2.5 new tokens"),
+        ([[2, 3]], True, "asks for True new tokens"),
+        ([np.arange(2, 30)], 3, "prompt 0 has 28 tokens"),
+        ([np.zeros(0, int)], 3, "prompt 0 has 0 tokens"),
+    ],
+)
+def test_prompts_that_are_no_tokens(llama, prompts, limits, message):
+    with pytest.raises(FlanError, match=message) as raised:
+        Generator(*llama, EOS, **SIZES).generate(prompts, limits)
+    assert "\n" not in str(raised.value)
+
+
+def test_tokens_of_an_array_are_the_same_prompt(llama):
+    drawn = {"choose": Sampling(temperature=1.0, seed=3)}
+    generator = Generator(*llama, np.int64(EOS), **SIZES)
+    found = generator.generate([[2, 3, 4], [9, 8]], [5, 6], **drawn)
+    assert generator.generate([np.array([2, 3, 4]), np.array([9, 8])], np.array([5, 6]), **drawn) == found
+    assert generator.generate([[2, 3, 4]], np.int64(5), **drawn)[0] == found[0]
+
+
+class _Asks:
+    """A stand-in for a model that says these bytes until the test says that they are enough."""
+
+    has_encoder = False
+
+    def __init__(self, said):
+        self.said = ByteTokenizer().encode([said])[0]
+
+    def generate(self, prompts, limits, *, is_complete, **_):
+        count = next((n for n in range(len(self.said)) if is_complete(tuple(self.said[:n]))), len(self.said))
+        return [Generation(tuple(self.said[:count]), None)]
+
+
+@pytest.mark.parametrize(("said", "text"), [("aé b", "aé b"), ("a\ufffdb", "a")])
+def test_half_a_character_is_not_yet_a_stop(said, text):
+    """A stop string that is U+FFFD: bytes of half a character are decoded to it while the other half is missing."""
+    settings = {"joint": "joined", "max_new_tokens": 5, "stops": ["\ufffd"]}
+    assert completion.complete(_Asks(said), ByteTokenizer(), ["x"], **settings)[0].text == text
