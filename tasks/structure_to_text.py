@@ -69,9 +69,9 @@ COMMON_GEN = Dataset(
         Template("Words:\n{concept_list}\n\nWrite a short, sensible sentence. Endings may change, but use every word."),
         Template("I need a picture caption with these words in it: {concepts}"),
         Template("{concepts} -> sentence"),
-        Template("{concept_list}\n\nWrite a grammatical sentence that uses each word, in any order and form."),
+        Template("{concept_list}\n\nOne short sentence with all of these in it, in any order and form:"),
         Template("Picture a simple scene with all of this:\n{concept_list}\n\nDescribe it in one sentence."),
-        Template("word game, all of these in one sentence: {concepts}"),
+        Template("words for a sentence: {concepts}\nthe sentence:"),
         Template(
             "{answer}\n\nWhich few words was this sentence built from? Give dictionary forms, separated by commas.",
             "{concepts}",
