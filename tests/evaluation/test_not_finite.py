@@ -204,7 +204,11 @@ def test_predictions_of_an_earlier_version_are_not_used_again(sound, prepared, t
         assert number in path.read_text()
         again = _evaluate(sound, prepared, tmp_path, ("rte",))["datasets"]["rte"]
         assert again | {"cost": None} == first["datasets"]["rte"] | {"cost": None}
-        assert path.read_text() == good
+        # One template alone is packed into other rows than all of them: on some processors its sums round otherwise.
+        for line, other in zip(path.read_text().splitlines()[1:], good.splitlines()[1:], strict=True):
+            found, wanted = json.loads(line), json.loads(other)
+            np.testing.assert_allclose(found.pop("loglikelihood"), wanted.pop("loglikelihood"), atol=1e-4)
+            assert found == wanted
 
 
 # ------------------------------------------------------------------------------------------------------ the scorer
