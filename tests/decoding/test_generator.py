@@ -545,3 +545,21 @@ def test_half_a_character_is_not_yet_a_stop(said, text):
     """A stop string that is U+FFFD: bytes of half a character are decoded to it while the other half is missing."""
     settings = {"joint": "joined", "max_new_tokens": 5, "stops": ["\ufffd"]}
     assert completion.complete(_Asks(said), ByteTokenizer(), ["x"], **settings)[0].text == text
+
+
+@pytest.mark.parametrize("penalty", [-200.0, -10.5, 11.0, float("nan"), float("inf")])
+def test_length_penalties_under_which_scores_vanish(penalty):
+    with pytest.raises(FlanError, match="a number from -10 to 10, not "):
+        Beams(2, penalty)
+
+
+def test_the_steepest_length_penalties_still_find_an_answer(llama):
+    for penalty in (-10.0, 10.0):
+        found = Generator(*llama, EOS, **SIZES).generate(_prompts(4, seed=2), 12, choose=Beams(2, penalty))
+        assert all(np.isfinite(g.score) and (g.tokens or g.ended) for g in found)
+
+
+@pytest.mark.parametrize("top_k", [2.5, 2**31])
+def test_top_k_is_a_whole_number_that_fits(top_k):
+    with pytest.raises(FlanError, match="give a whole number from 0 to 2147483647"):
+        Sampling(temperature=1.0, top_k=top_k)
