@@ -36,18 +36,19 @@ from flan_jax.quiet import quiet_loggers
 from flan_jax.values import Whole
 
 with lazy_imports():  # so that a wrong command line is reported at once
+    from flan_jax.studies import commands as study_commands
     from flan_jax.studies import document, kinds, operations, records
-    from flan_jax.studies import plan as plans
     from flan_jax.studies import settings as studied
 
 BUDGETS = ("tiny", "small", "paper")
 _DEFAULT_BUDGET = "small"
 
 
-def unit_of(step: plans.Step) -> work.Unit:
+def unit_of(step: study_commands.Step) -> work.Unit:
     """A step of the plan as launchers start it."""
-    job = {plans.TRAIN: work.TRAIN, plans.EVAL: work.EVAL}.get(step.job, work.PROGRAM)
-    done = step.done if step.job == plans.CONVERT else ""  # there as a whole or not at all, and refused where it is
+    job = {study_commands.TRAIN: work.TRAIN, study_commands.EVAL: work.EVAL}.get(step.job, work.PROGRAM)
+    # A conversion is there as a whole or not at all, and is refused where it is.
+    done = step.done if step.job == study_commands.CONVERT else ""
     return work.Unit(step.name, job, step.argv, step.output, step.after, done)
 
 
@@ -114,7 +115,7 @@ def run(
         return status
 
     done = {step.name for step in commands.steps} - set(by_name)
-    todo = [unit_of(plans.Step(**{**step.__dict__, "after": tuple(set(step.after) - done)})) for step in left]
+    todo = [unit_of(study_commands.Step(**{**step.__dict__, "after": tuple(set(step.after) - done)})) for step in left]
     if status := work.run_all(todo, take):
         raise FlanError(
             f"study {kind.name}: a step ended with status {status}, above; mend what it says and run the same command, "
@@ -158,7 +159,7 @@ def settings_of(
     return gin.get_configurable("study")(**given)
 
 
-def _planned(steps: Sequence[plans.Step], left: set[str], estimates: dict) -> list[dict]:
+def _planned(steps: Sequence[study_commands.Step], left: set[str], estimates: dict) -> list[dict]:
     return [
         {
             "name": step.name,

@@ -69,8 +69,10 @@ COMMON_GEN = Dataset(
         Template("Words:\n{concept_list}\n\nWrite a short, sensible sentence. Endings may change, but use every word."),
         Template("I need a picture caption with these words in it: {concepts}"),
         Template("{concepts} -> sentence"),
-        Template("{concept_list}\n\nOne short sentence with all of these in it, in any order and form:"),
-        Template("Picture a simple scene with all of this:\n{concept_list}\n\nDescribe it in one sentence."),
+        Template("{concept_list}\n\nOne short sentence that uses all of these words, in any order:"),
+        Template(
+            "Keywords of a picture:\n{concept_list}\n\nDescribe the picture in one sentence that uses all of them."
+        ),
         Template("words for a sentence: {concepts}\nthe sentence:"),
         Template(
             "{answer}\n\nWhich few words was this sentence built from? Give dictionary forms, separated by commas.",
@@ -162,7 +164,9 @@ E2E_NLG = Dataset(
         Template("Describe this place to eat or drink: {attributes}"),
         Template("Fact sheet:\n{attribute_list}\n\nWrite what a guidebook would say, leaving nothing out."),
         Template("{attributes}\n\nSay all that in a sentence or two."),
-        Template("{attribute_list}\n\nOur city guide needs a short text on this venue, from these details only."),
+        Template(
+            "{attribute_list}\n\nPlease write one or two sentences about this place for our city guide, with these details only."
+        ),
         Template("Data: {attributes}\nText:"),
         Template("Expand the notes into full sentences. Use every note and add nothing.\n\n{attribute_list}"),
         Template("someone's asking about a place to eat, tell them this: {attributes}"),

@@ -14,8 +14,8 @@ from flan_jax.json_lines import to_json
 from flan_jax.reporting import document as pages
 from flan_jax.reporting.tables import Table
 from flan_jax.revision import code_revision
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.figures import Figure
-from flan_jax.studies.plan import Commands
 
 TABLE = """
 ul.said{padding-left:20px;color:var(--ink)}pre.run{font-size:12.5px}

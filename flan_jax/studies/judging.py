@@ -17,7 +17,8 @@ from flan_jax.reporting import comparisons
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.evidence import gather
 from flan_jax.reporting.runs import Run
-from flan_jax.studies.plan import Commands, Tuning
+from flan_jax.studies.commands import Commands
+from flan_jax.studies.plan import Tuning
 from flan_jax.studies.results import Gain
 
 # Macros that the study sets to have its models judged.

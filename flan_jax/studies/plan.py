@@ -1,35 +1,19 @@
-"""What a study has to run: models that it tunes, evaluations, and the commands for both, each with a folder of its own.
-
-A folder's name ends in a digest of all that makes its content what it is, so that another recipe never meets the
-results of the last one, and studies that need the same model share it.
-"""
+"""What a study compares: models that it tunes, arms of them, and their evaluations. `commands` has the steps."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flan_jax import catalog, gin_files, parts, styles
-from flan_jax.checkpoint.manifest import Manifest
-from flan_jax.data.mixture_stream import LENGTHS
-from flan_jax.data.stream import ROWS_PER_BATCH
+from flan_jax import catalog, parts, styles
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
-from flan_jax.files import AnyPath, user_path
-from flan_jax.formats import names
 from flan_jax.parts import kinds
-from flan_jax.studies import passed_on
-from flan_jax.studies.settings import READY, Settings, known_model
+from flan_jax.studies.settings import Settings
 
-CONVERT, PREPARE, TRAIN, EVAL = JOBS = ("convert", "prepare", "train", "eval")
 _WITHOUT = "flan_without_"
-_DIGITS = 8  # of a digest in a name
-_LONGEST = 40  # of a step's name: launchers take no longer ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,33 +97,6 @@ class Evaluation:
     status: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A command of a plan.
-
-    Attributes:
-      name: of lower-case letters, digits and hyphens, with a digest.
-      job: "convert", "prepare", "train" or "eval".
-      argv: the arguments of Python.
-      output: the folder that it writes.
-      done: the file in it that is there when it is done; relative.
-      after: names of steps that have to be done before.
-      slots: slots of rows that a training computes; 0 for the others.
-      head_slots: those of them that may hold targets.
-      model: whose speed its time depends on.
-    """
-
-    name: str
-    job: str
-    argv: tuple[str, ...]
-    output: str
-    done: str
-    after: tuple[str, ...] = ()
-    slots: int = 0
-    head_slots: int = 0
-    model: str = ""
-
-
 def resolved(tuning: Tuning, train: Mapping[str, Any]) -> Tuning:
     """A tuning with all of its macros, the study's TRAIN among them; those that make its mixture are in the mixture.
 
@@ -201,16 +158,6 @@ def held_out_mixture(cluster: str, ending: str = "") -> str | dict[str, Any]:
     return without_kin(f"{_WITHOUT}{cluster}{ending}", (cluster,))
 
 
-def digest(value: Any) -> str:
-    """Of anything that JSON can say: the same for dictionaries that differ in order alone.
-
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
-    True
-    """
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
-
-
 def check(arms: Sequence[Arm]) -> None:
     """Makes sure that no arm scores what its model was tuned on, unless the study says so.
 
@@ -239,217 +186,3 @@ def kin_in(record: catalog.Dataset, tuning: Tuning) -> set[str]:
     kin = set(catalog.kin_of(record.name))
     own = {member.name for member in tuning.parts.datasets if {member.name, member.paper_dataset} & kin}
     return own | (kin_in(record, tuning.start) if tuning.start else set())
-
-
-class Commands:
-    """The steps of a study's arms, in an order in which nothing comes before what it needs."""
-
-    def __init__(self, settings: Settings, arms: Sequence[Arm], more: Sequence[Tuning] = ()) -> None:
-        """Plans.
-
-        Args:
-          settings: of the study.
-          arms: what is compared.
-          more: models that are tuned and not evaluated by themselves.
-
-        Raises:
-          FlanError: a model that there is not, or an arm that mixes seen and held out.
-        """
-        self.settings = settings
-        self.arms = arms = tuple(dataclasses.replace(a, tunings=tuple(map(self.resolved, a.tunings))) for a in arms)
-        more = tuple(map(self.resolved, more))
-        check(arms)
-        for model in dict.fromkeys([*(arm.model for arm in arms), *(one.model for one in more)]):
-            known_model(model)
-        for arm in arms:
-            self._check_model(arm)
-        self._steps: dict[str, Step] = {}
-        every = [*more, *(tuning for arm in arms for tuning in arm.tunings)]
-        self._tunings = [one for tuning in every for one in tuning.stages]
-        self._evaluations = [(arm, one) for arm in arms for one in arm.evaluations(settings)]
-        for macros in _differing(tuning.macros for tuning in self._tunings):
-            passed_on.check_training(macros)
-        for macros in _differing(one.macros for _, one in self._evaluations):
-            passed_on.check_evaluation(macros)
-        for model in dict.fromkeys([*(one.model for one in self._tunings), *(arm.model for arm in arms)]):
-            self._prepare(model)
-        for tuning in self._tunings:
-            self._train(tuning)
-        for _, evaluation in self._evaluations:
-            self._evaluate(evaluation)
-
-    def _check_model(self, arm: Arm) -> None:
-        """Refuses a model that had seen what its arm scores as held out before the study began."""
-        if arm.status != labels.HELD_OUT:
-            return
-        if arm.model == names.SMOLLM:
-            raise FlanError(f"{arm.name}: nobody knows what {arm.model} was tuned on: leave it out of MODELS.")
-        if arm.model in READY:
-            return
-        manifest = Manifest.load(self.checkpoint(arm.model))
-        for record in (record for name in arm.datasets for record in catalog.named(name)):
-            if (found := labels.status(record, manifest)) != labels.HELD_OUT:
-                raise FlanError(
-                    f"{arm.name}: {record.name} would be scored as held out, and is {found} for {arm.model}: leave one "
-                    "of the two out."
-                )
-            if shared := sorted(set(catalog.kin_of(record.name)) & set(manifest.tuning["datasets"])):
-                raise FlanError(
-                    f"{arm.name}: {record.name} would be scored as held out, and {arm.model} was tuned on {shared[0]}, "
-                    "which shares text with it: leave one of the two out."
-                )
-
-    @property
-    def steps(self) -> list[Step]:
-        """In order."""
-        return list(self._steps.values())
-
-    def output_of(self, evaluation: Evaluation) -> AnyPath:
-        """The folder of an evaluation's results."""
-        return self.settings.folder / "evals" / self._evaluation_name(evaluation)
-
-    def model_dir(self, tuning: Tuning) -> AnyPath:
-        """The folder of a tuned model."""
-        return self.settings.folder / "tuned" / self._tuning_name(self.resolved(tuning))
-
-    def checkpoint(self, model: str) -> AnyPath:
-        """The folder of a model that is not tuned here."""
-        return self.settings.folder / "models" / model if model in READY else user_path(model, "MODELS")
-
-    def resolved(self, tuning: Tuning) -> Tuning:
-        """A tuning with the study's TRAIN in it."""
-        return resolved(tuning, self.settings.train)
-
-    def prepared(self, model: str) -> AnyPath:
-        """The folder of a model's tokens and examples, PREPARED_DIR."""
-        return self.settings.folder / "prepared" / self._model_key(model)
-
-    # ------------------------------------------------------------------------------------------------------- names
-
-    def _model_key(self, model: str) -> str:
-        return model if model in READY else f"{user_path(model).name}-{digest(str(user_path(model).absolute()))}"
-
-    def _tuning_key(self, tuning: Tuning) -> dict[str, Any]:
-        return {
-            "model": self._model_key(tuning.model),
-            "mixture": tuning.parts.value,
-            "seed": tuning.seed,
-            "macros": dict(tuning.macros),
-            "start": self._tuning_key(tuning.start) if tuning.start else None,
-        }
-
-    def _tuning_name(self, tuning: Tuning) -> str:
-        return _name([tuning.parts.name, f"seed_{tuning.seed}"], self._tuning_key(tuning))
-
-    def _evaluation_name(self, evaluation: Evaluation) -> str:
-        tuning = self.resolved(evaluation.tuning) if evaluation.tuning else None
-        tuned = self._tuning_key(tuning) if tuning else self._model_key(evaluation.model)
-        head = tuning.parts.name if tuning else "untuned"
-        seed = [f"seed_{evaluation.tuning.seed}"] if evaluation.tuning else []
-        key = [tuned, evaluation.dataset, evaluation.style, dict(evaluation.macros)]
-        return _name([head, *seed, evaluation.dataset.replace("/", "_"), evaluation.style], key)
-
-    # ------------------------------------------------------------------------------------------------------- steps
-
-    def _add(self, words: Sequence[str], job: str, argv: Sequence[str], output: AnyPath, done: str, **more: Any) -> str:
-        tasks = [f"--tasks={one}" for one in self.settings.tasks]
-        argv = ("-m", f"flan_jax.{job}", *argv, *tasks)
-        whole = _name(words, [self._told(argument) for argument in argv]).lower().replace("_", "-")
-        head, _, end = whole.rpartition("-")
-        name = f"{head[: _LONGEST - len(end) - 1].strip('-')}-{end}"
-        self._steps.setdefault(name, Step(name, job, argv, str(output), done, **more))
-        return name
-
-    def _told(self, argument: str) -> str:
-        """An argument without the place of this study, which may be moved."""
-        return argument.replace(str(self.settings.folder), "")
-
-    def _convert(self, model: str) -> tuple[str, ...]:
-        if model not in READY:
-            return ()
-        to = self.checkpoint(model)
-        argv = (f"--from={model}", f"--to={to}")
-        argv += () if model == names.SMOLLM else ("--tuning=untuned",)  # of an instruct model nobody can say so
-        argv += ("--tuning=unknown",) if model == names.SMOLLM else ()
-        return (self._add([CONVERT, self._model_key(model)], CONVERT, argv, to, "manifest.json", model=model),)
-
-    def _prepare(self, model: str) -> None:
-        tunings = [one for one in self._tunings if one.model == model]
-        wanted = [record.name for one in tunings for record in one.parts.datasets]
-        asked = [evaluation for _, evaluation in self._evaluations if evaluation.model == model]
-        wanted += [catalog.whole(record.name) for one in asked for record in catalog.named(one.dataset)]
-        order = {record.name: number for number, record in enumerate(catalog.datasets())}
-        chosen = sorted(set(wanted), key=lambda name: order[name])
-        shown = [style.name for one in tunings for style in one.parts.styles] or [styles.INSTRUCTIONS]
-        to = self.prepared(model)
-        argv = (
-            f"--data={self.settings.data}",
-            f"--datasets={','.join(chosen)}",
-            f"--style={','.join(dict.fromkeys(shown))}",
-            f"--vocabulary={self.checkpoint(model)}/vocabulary",
-            f"--to={to}",
-        )
-        self._add([PREPARE, self._model_key(model)], PREPARE, argv, to, "", after=self._convert(model), model=model)
-
-    def _after(self, model: str) -> tuple[str, ...]:
-        return tuple(s.name for s in self.steps if s.job == PREPARE and s.output == str(self.prepared(model)))
-
-    def _train(self, tuning: Tuning) -> str:
-        start = self.checkpoint(tuning.model) if tuning.start is None else self.model_dir(tuning.start)
-        after = self._after(tuning.model) + (() if tuning.start is None else (self._train(tuning.start),))
-        bound = {
-            "MODEL_DIR": str(self.model_dir(tuning)),
-            "PREPARED_DIR": str(self.prepared(tuning.model)),
-            "INITIAL_CHECKPOINT_PATH": str(start),
-            "MIXTURE_OR_TASK_NAME": tuning.mixture if isinstance(tuning.mixture, str) else dict(tuning.mixture),
-            "RANDOM_SEED": tuning.seed,
-        }
-        macros = dict(tuning.macros)
-        steps = macros.get("TRAIN_STEPS")
-        if steps is None:
-            raise FlanError("a study needs TRAIN with TRAIN_STEPS: say how long its models are tuned.")
-        lengths = macros.get("TASK_FEATURE_LENGTHS") or {}
-        rows = steps * macros.get("BATCH_SIZE", ROWS_PER_BATCH)
-        slots = {side: rows * lengths.get(side, usual) for side, usual in LENGTHS.items()}
-        return self._add(
-            [TRAIN, tuning.parts.name, f"seed-{tuning.seed}"],
-            TRAIN,
-            (f"--gin_file={gin_files.TRAINING}", *_bindings(macros | bound)),
-            self.model_dir(tuning),
-            f"checkpoints/{steps}",
-            after=after,
-            slots=sum(slots.values()),
-            head_slots=slots["targets"],
-            model=tuning.model,
-        )
-
-    def _evaluate(self, evaluation: Evaluation) -> None:
-        tuning, output = evaluation.tuning, self.output_of(evaluation)
-        checkpoint = self.checkpoint(evaluation.model) if tuning is None else self.model_dir(tuning)
-        trained = () if tuning is None else (self._train(tuning),)
-        bound = {
-            "CHECKPOINT_PATH": str(checkpoint),
-            "EVAL_OUTPUT_DIR": str(output),
-            "PREPARED_DIR": str(self.prepared(evaluation.model)),
-            "DATASETS": (evaluation.dataset,),
-            "STYLE": evaluation.style,
-            "RUN_NAME": "untuned" if tuning is None else f"{tuning.parts.name} seed {tuning.seed}",
-        }
-        argv = [f"--gin_file={gin_files.EVALUATION}", *_bindings({**evaluation.macros} | bound)]
-        argv += ["--allow_seen"] if evaluation.status != labels.HELD_OUT else []
-        words = [EVAL, output.name.rpartition("-")[0]]
-        after = self._after(evaluation.model) + trained
-        self._add(words, EVAL, argv, output, "results.json", after=after, model=evaluation.model)
-
-
-def _differing(each: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return list({digest(macros): macros for macros in each}.values())
-
-
-def _bindings(macros: Mapping[str, Any]) -> list[str]:
-    return [f"--gin.{name}={value!r}" for name, value in macros.items()]
-
-
-def _name(words: Sequence[str], key: Any) -> str:
-    """Of a folder or a step: words that people know, and a digest."""
-    return "-".join([*(re.sub(r"[^\w.+]+", "_", word) for word in words), digest(key)])

@@ -13,7 +13,7 @@ from flan_jax.files import AnyPath, make_folder, ready, refuse_pattern, user_pat
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
 from flan_jax.studies import operations
-from flan_jax.studies.plan import CONVERT, EVAL, TRAIN, Step
+from flan_jax.studies.commands import CONVERT, EVAL, TRAIN, Step
 from flan_jax.values import Number, Unfit
 
 _DATA = "data.json"  # in the folder: what all of it was made from

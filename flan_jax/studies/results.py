@@ -16,7 +16,8 @@ from flan_jax.reporting.comparisons import Difference
 from flan_jax.reporting.evidence import Evidence, gather
 from flan_jax.reporting.runs import Run
 from flan_jax.reporting.statistics import LEVEL, holm
-from flan_jax.studies.plan import Arm, Commands
+from flan_jax.studies.commands import Commands
+from flan_jax.studies.plan import Arm
 
 
 @dataclasses.dataclass(frozen=True)

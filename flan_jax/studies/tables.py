@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.reporting.comparisons import TOO_FEW
 from flan_jax.reporting.tables import Table, cluster_title, percent, signed
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.means import MEAN, Group, Means
-from flan_jax.studies.plan import Commands
 from flan_jax.studies.results import Gain, Score
 from flan_jax.wording import counted
 

@@ -6,7 +6,7 @@ import pytest
 from flan_jax import configuration
 from flan_jax.models.costs import parameters
 from flan_jax.studies import operations, records
-from flan_jax.studies.plan import EVAL, TRAIN, Step
+from flan_jax.studies.commands import EVAL, TRAIN, Step
 
 
 def step(slots, head_slots, model="gemma3-270m", job=TRAIN):

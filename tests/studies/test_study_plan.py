@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from flan_jax import catalog, parts, styles
+from flan_jax import catalog, parts, protocol, styles
 from flan_jax.checkpoint.manifest import TUNED, UNTUNED, Manifest
 from flan_jax.configuration import model_config
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
-from flan_jax.studies import kinds, plan
+from flan_jax.studies import commands, kinds, plan
+from flan_jax.studies.commands import EVAL, PREPARE, TRAIN, Commands
 from flan_jax.studies.kinds import datasets_and_templates, few_shot, number_of_clusters, role_of_instructions, scale
-from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture, without_kin
+from flan_jax.studies.plan import Arm, Tuning, held_out_mixture, without_kin
 from flan_jax.studies.settings import Settings
 
 PAPERS = ("nli", "closed_book_qa", "commonsense")
@@ -50,11 +51,11 @@ WITHOUT_NLI = Tuning("tiny", held_out_mixture("nli"), 0)
 def test_studies_share_what_they_both_need():
     """The models without NLI, tuned with instructions, are the same in four studies, and so is the untuned model."""
     shared = [kinds.study(name).plan(made()) for name in ("held_out_clusters", "few_shot", "role_of_instructions")]
-    folders = {commands.model_dir(WITHOUT_NLI) for commands in shared}
+    folders = {planned.model_dir(WITHOUT_NLI) for planned in shared}
     assert len(folders) == 1
-    for commands in shared:
-        assert str(folders.copy().pop()) in {step.output for step in commands.steps}
-    evaluated = [{step.output for step in commands.steps if step.job == plan.EVAL} for commands in shared]
+    for planned in shared:
+        assert str(folders.copy().pop()) in {step.output for step in planned.steps}
+    evaluated = [{step.output for step in planned.steps if step.job == EVAL} for planned in shared]
     assert len(set.intersection(*evaluated)) == 4  # the untuned model, asked in two ways, and both seeds
 
 
@@ -80,8 +81,53 @@ def test_another_evaluation_has_another_folder():
     changes = [{}, {"style": "5_shots"}, {"evaluate": {"MAX_EXAMPLES": 3}}, {"datasets": ("rte",)}]
     found = [Commands(made(), [arm(WITHOUT_NLI, **more)]) for more in changes]
     found.append(Commands(made(evaluate={"MAX_EXAMPLES": 4}), [arm(WITHOUT_NLI)]))
-    outputs = {step.output for commands in found for step in commands.steps if step.job == plan.EVAL}
+    outputs = {step.output for planned in found for step in planned.steps if step.job == EVAL}
     assert len(outputs) == len(found)
+
+
+@pytest.fixture
+def reword(monkeypatch):
+    """(dataset) changes a word of its first template."""
+    made_of = protocol.of
+
+    def change(name):
+        def of(record, style=styles.PAPER):
+            asked = made_of(record, style)
+            first = dataclasses.replace(asked.templates[0], input=f"Now: {asked.templates[0].input}")
+            changed = dataclasses.replace(asked, templates=(first, *asked.templates[1:]))
+            return changed if record.name == name else asked
+
+        monkeypatch.setattr(protocol, "of", of)
+        commands.text_digest.cache_clear()
+
+    yield change
+    commands.text_digest.cache_clear()
+
+
+def test_what_was_made_with_an_earlier_wording_is_not_done(reword):
+    """Templates may be reworded under a study's folder: models get other folders, and evaluations are made anew."""
+
+    def steps(*tunings, job):
+        planned = Commands(made(), [Arm("any", "tiny", ("rte",), tunings=tunings)])
+        return {step.name: step.output for step in planned.steps if step.job == job}
+
+    def all_steps():
+        untuned = steps(job=EVAL)
+        return untuned, steps(WITHOUT_NLI, job=TRAIN), steps(WITHOUT_NLI, job=EVAL), steps(WITHOUT_NLI, job=PREPARE)
+
+    untuned, trained, evaluated, prepared = all_steps()
+    reword("sst2")
+    of_tuning = all_steps()
+    assert of_tuning[0] == untuned  # it is not asked with that wording
+    assert not {*trained, *trained.values()} & {*of_tuning[1], *of_tuning[1].values()}
+    assert not {*evaluated, *evaluated.values()} & {*of_tuning[2], *of_tuning[2].values()}
+    assert of_tuning[3].keys() != prepared.keys() and list(of_tuning[3].values()) == list(prepared.values())
+    reword("rte")
+    of_test = all_steps()
+    assert of_test[1] == trained
+    # The same folders, so that predictions with the other templates are used again.
+    assert not of_test[0].keys() & untuned.keys() and list(of_test[0].values()) == list(untuned.values())
+    assert not of_test[2].keys() & evaluated.keys() and list(of_test[2].values()) == list(evaluated.values())
 
 
 def test_a_folder_that_was_moved_has_the_same_steps():
@@ -93,13 +139,13 @@ def test_a_folder_that_was_moved_has_the_same_steps():
 @pytest.mark.parametrize("name", sorted(kinds.studies()))
 def test_nothing_comes_before_what_it_needs(name):
     study = kinds.study(name)
-    commands = study.plan(made(max_points=3))
+    planned = study.plan(made(max_points=3))
     done = set()
-    for step in commands.steps:
+    for step in planned.steps:
         assert set(step.after) <= done
         assert step.name not in done and len(step.name) <= 40
         done.add(step.name)
-    assert len({step.output for step in commands.steps}) == len(commands.steps)
+    assert len({step.output for step in planned.steps}) == len(planned.steps)
 
 
 def test_a_study_without_steps_to_train_is_refused():

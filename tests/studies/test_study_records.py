@@ -9,13 +9,11 @@ import pytest
 
 from flan_jax import study
 from flan_jax.errors import FlanError
-from flan_jax.studies import kinds, plan, records
-from flan_jax.studies.plan import Step
+from flan_jax.studies import kinds, records
+from flan_jax.studies.commands import EVAL, PREPARE, TRAIN, Step
 
 AGAIN = ["python", "-m", "flan_jax.study"]
-STEP = Step(
-    "train-any-1", plan.TRAIN, ("-m", "flan_jax.train", "--gin.TRAIN_STEPS=2"), "out", "checkpoints/2", slots=100
-)
+STEP = Step("train-any-1", TRAIN, ("-m", "flan_jax.train", "--gin.TRAIN_STEPS=2"), "out", "checkpoints/2", slots=100)
 
 
 def taken(folder, step, seconds=10.0):
@@ -29,7 +27,7 @@ def taken(folder, step, seconds=10.0):
 def written(step):
     """What a step leaves."""
     path = Path(step.output) / step.done
-    if step.job == plan.EVAL:
+    if step.job == EVAL:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     else:
@@ -55,7 +53,7 @@ def test_a_damaged_record_is_no_record(tmp_path, text):
 
 @pytest.mark.parametrize("text", ["", "{", '{"datasets": {', "[]", "null", '{"mean": NaN}', "\x00\xff"])
 def test_an_evaluation_whose_results_are_damaged_is_not_done(tmp_path, text):
-    step = Step("eval-any-1", plan.EVAL, ("-m", "flan_jax.eval"), str(tmp_path / "out"), "results.json", model="tiny")
+    step = Step("eval-any-1", EVAL, ("-m", "flan_jax.eval"), str(tmp_path / "out"), "results.json", model="tiny")
     written(step)
     records.keep(tmp_path, step, 1.0)
     assert records.is_done(tmp_path, step)
@@ -79,7 +77,7 @@ def test_an_evaluation_whose_results_are_damaged_is_not_done(tmp_path, text):
         {"argv": [1]},
     ],
 )
-@pytest.mark.parametrize("job", [plan.TRAIN, plan.EVAL, plan.PREPARE])
+@pytest.mark.parametrize("job", [TRAIN, EVAL, PREPARE])
 def test_times_that_cannot_be_are_not_counted(tmp_path, job, changed):
     """Of a record that was edited; the step itself is done."""
     step = Step("any-1", job, ("-m", "flan_jax.any"), str(tmp_path / "out"), "results.json", slots=7, model="else")
@@ -114,8 +112,8 @@ def test_changed_arguments_are_not_taken_as_done(tmp_path, settings_of, changed)
         records.keep(tmp_path, step, 1.0)
     assert all(records.is_done(tmp_path, step) for step in steps())
     left = {step.name for step in steps(**changed) if not records.is_done(tmp_path, step)}
-    evaluations = {step.name for step in steps(**changed) if step.job == plan.EVAL}
-    of_tuned = {step.name for step in steps(**changed) if step.job == plan.TRAIN or "seed" in step.name}
+    evaluations = {step.name for step in steps(**changed) if step.job == EVAL}
+    of_tuned = {step.name for step in steps(**changed) if step.job == TRAIN or "seed" in step.name}
     assert left >= of_tuned - (set() if "EVAL" not in changed else of_tuned - evaluations)
     assert (evaluations <= left) == ("EVAL" in changed or "MODELS" in changed)  # those of the untuned model too
 
@@ -142,12 +140,12 @@ def test_a_training_is_estimated_by_its_slots(tmp_path):
         taken(tmp_path, dataclasses.replace(STEP, name=f"train-{number}", slots=slots, model="tiny"), seconds)
     for number, (seconds, cluster) in enumerate([(5.0, "nli"), (50.0, "sentiment")]):
         argv = ("-m", "flan_jax.eval", f"--gin.DATASETS=('{cluster}',)")
-        taken(tmp_path, Step(f"eval-{number}", plan.EVAL, argv, "", "results.json", model="tiny"), seconds)
+        taken(tmp_path, Step(f"eval-{number}", EVAL, argv, "", "results.json", model="tiny"), seconds)
     asked = [
         dataclasses.replace(STEP, name="long", slots=1000, model="tiny"),
         dataclasses.replace(STEP, name="other", slots=1000, model="gemma3-270m"),
-        Step("nli", plan.EVAL, ("--gin.DATASETS=('nli',)",), "", "", model="tiny"),
-        Step("coreference", plan.EVAL, ("--gin.DATASETS=('coreference',)",), "", "", model="tiny"),
+        Step("nli", EVAL, ("--gin.DATASETS=('nli',)",), "", "", model="tiny"),
+        Step("coreference", EVAL, ("--gin.DATASETS=('coreference',)",), "", "", model="tiny"),
     ]
     found = records.estimates(tmp_path, asked)
     told = {name: estimate.seconds for name, estimate in found.items()}

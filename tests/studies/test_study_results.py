@@ -14,8 +14,9 @@ from flan_jax.evaluation import labels
 from flan_jax.reporting.comparisons import TOO_FEW, Difference
 from flan_jax.reporting.statistics import Interval
 from flan_jax.studies import results
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.means import MEAN, Group, Means
-from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
+from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, corrected
 from flan_jax.studies.settings import Settings
 

@@ -11,8 +11,8 @@ import pkgutil
 from collections.abc import Callable
 
 from flan_jax.errors import FlanError, unknown_name
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
-from flan_jax.studies.plan import Commands
 from flan_jax.studies.settings import Settings
 
 

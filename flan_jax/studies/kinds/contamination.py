@@ -22,11 +22,11 @@ from flan_jax.reporting.statistics import LEVEL, PERMUTATIONS, holm, p_value
 from flan_jax.reporting.tables import NONE, Table, percent, signed
 from flan_jax.reporting.values import Values
 from flan_jax.studies import figures
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.kinds.held_out_clusters import TUNED, tuned_name
 from flan_jax.studies.kinds.template_robustness import plan, untuned
-from flan_jax.studies.plan import Commands
 from flan_jax.studies.results import Results
 
 _FEWEST = 10  # clean and dirty examples of a test, each

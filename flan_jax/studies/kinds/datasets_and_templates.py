@@ -15,10 +15,11 @@ from flan_jax import catalog, parts, styles
 from flan_jax.errors import FlanError
 from flan_jax.reporting.tables import cluster_title
 from flan_jax.studies import figures, paper, tables
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.means import Group, Means, arms_of, gains_dict, of_one, untuned
-from flan_jax.studies.plan import Commands, Tuning, without_kin
+from flan_jax.studies.plan import Tuning, without_kin
 from flan_jax.studies.results import Results
 from flan_jax.studies.settings import Settings
 from flan_jax.templates import TEMPLATES_PER_DATASET

@@ -14,10 +14,10 @@ import dataclasses
 from flan_jax import styles
 from flan_jax.reporting.tables import cluster_title, percent
 from flan_jax.studies import figures, means, paper, tables
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.means import Group, Means, arms_of, gains_dict
-from flan_jax.studies.plan import Commands
 from flan_jax.studies.results import Results
 from flan_jax.studies.settings import Settings
 from flan_jax.values import Whole

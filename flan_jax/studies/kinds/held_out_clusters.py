@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from flan_jax.evaluation import clusters
 from flan_jax.reporting.tables import Table, cluster_title, percent, signed
 from flan_jax.studies import figures, paper
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.means import untuned_name
-from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
+from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, Score, corrected
 from flan_jax.studies.settings import Settings
 from flan_jax.studies.tables import gain_cells

@@ -11,10 +11,11 @@ from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
 from flan_jax.reporting.tables import Table, cluster_title, percent
 from flan_jax.studies import figures
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.kinds.held_out_clusters import TUNED
-from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
+from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, corrected
 from flan_jax.studies.settings import Settings
 from flan_jax.studies.tables import gain_cells

@@ -18,10 +18,11 @@ from flan_jax.evaluation import labels
 from flan_jax.reporting.tables import Table, percent
 from flan_jax.studies import figures, paper
 from flan_jax.studies import plan as plans
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.kinds.held_out_clusters import TUNED
-from flan_jax.studies.plan import Arm, Commands, Tuning, held_out_mixture
+from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
 from flan_jax.studies.results import Gain, Results, corrected, mean_gain
 from flan_jax.studies.settings import OWN_TRAIN, Settings, macro_values
 from flan_jax.studies.tables import gain_cells

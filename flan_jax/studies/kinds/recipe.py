@@ -16,10 +16,11 @@ from flan_jax.reporting.statistics import MIN_PAIRS
 from flan_jax.reporting.tables import Table, cluster_title, percent
 from flan_jax.studies import figures, judging, recipes
 from flan_jax.studies import plan as plans
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
 from flan_jax.studies.judging import Judged
 from flan_jax.studies.kinds import Study
-from flan_jax.studies.plan import Arm, Commands, Tuning
+from flan_jax.studies.plan import Arm, Tuning
 from flan_jax.studies.results import Gain, corrected
 from flan_jax.studies.settings import OWN_TRAIN, Settings, macro_values
 from flan_jax.studies.tables import gain_cells

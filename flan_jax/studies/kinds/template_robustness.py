@@ -16,11 +16,11 @@ from flan_jax.reporting.runs import template_value
 from flan_jax.reporting.statistics import LEVEL, holm, p_value, permuted_means
 from flan_jax.reporting.tables import NONE, Table, cluster_title, percent, signed
 from flan_jax.studies import figures
+from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.kinds.held_out_clusters import TUNED, arms, tuned_name
 from flan_jax.studies.means import untuned_name
-from flan_jax.studies.plan import Commands
 from flan_jax.studies.results import Results
 from flan_jax.studies.settings import Settings
 from flan_jax.wording import counted
