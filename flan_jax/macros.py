@@ -381,7 +381,7 @@ SETTINGS = (
         "MAX_NEW_TOKENS",
         or_none(_SIZE, "the dataset's own"),
         "longest generated answer, in tokens",
-        ("evaluate.max_new_tokens",),
+        ("evaluate.max_new_tokens", "evaluating.max_new_tokens"),
     ),
     Setting("STYLE", Several(_STYLE), "how records become prompts", ("evaluate.style", "evaluating.style")),
     Setting(

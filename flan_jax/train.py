@@ -2,8 +2,8 @@
 
 python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"
 
---gin.EVAL_PERIOD=1000 also evaluates during training, on dev examples only; DATASETS, MAX_DEV_EXAMPLES, STYLE and
-GENERATE say how.
+--gin.EVAL_PERIOD=1000 also evaluates during training, on dev examples only; DATASETS, MAX_DEV_EXAMPLES, STYLE,
+GENERATE and MAX_NEW_TOKENS say how.
 
 On a pod, run the same command on every host; see `flan_jax.distributed`.
 """

@@ -51,6 +51,7 @@ def evaluating(
     max_dev_examples: int = MAX_DEV_EXAMPLES,
     style: str | Sequence[str] = "instructions",
     generate: bool = True,
+    max_new_tokens: int | None = None,
     computation: Mapping[str, Any] | str | None = None,
 ) -> Evaluating | None:
     """Makes the hook for `training.loop.train(evaluation=...)`; None without a period.
@@ -62,6 +63,7 @@ def evaluating(
       max_dev_examples: how many dev examples of each dataset and of each variant are used, the first ones.
       style: how records become prompts. Several styles have figures of their own.
       generate: whether to score datasets without options too, by the text that the model generates.
+      max_new_tokens: longest generated answer, in tokens; None takes the limit of the dataset's metric.
       computation: as in training.
 
     Raises:
@@ -74,7 +76,9 @@ def evaluating(
             f"EVAL_PERIOD is {period}, and MAX_DEV_EXAMPLES 0: during training dev examples alone are evaluated; give "
             "MAX_DEV_EXAMPLES of at least 1, or EVAL_PERIOD=None."
         )
-    settings = evaluator.Settings(None, max_dev_examples, computation=automatic.asked(computation))
+    settings = evaluator.Settings(
+        None, max_dev_examples, max_new_tokens=max_new_tokens, computation=automatic.asked(computation)
+    )
     return Evaluating(period, prepared_dir, datasets, settings, tuple(style), generate)
 
 
