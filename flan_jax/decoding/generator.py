@@ -12,7 +12,6 @@ import bisect
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -20,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from flan_jax import partitioning
-from flan_jax.decoding import beam, sampling
+from flan_jax.decoding import beam, requests, sampling
 from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.sampling import Sampling
-from flan_jax.errors import FlanError, NotFiniteError, PromptError
+from flan_jax.errors import NotFiniteError
 from flan_jax.models import Cache, Model
 
 VERSION = 1  # raised when the same weights and prompts come to give other texts: no older prediction is used then
@@ -181,24 +180,13 @@ class Generator:
           PromptError: a prompt that is empty or too long, or has what is no token of the model; or such a limit.
           NotFiniteError: a prompt's logits are NaN or infinite, so that no token is the likeliest.
         """
-        prompts = [_whole_numbers(prompt) for prompt in prompts]
-        limits = [max_new_tokens] * len(prompts) if np.ndim(max_new_tokens) == 0 else list(max_new_tokens)
-        if len(limits) != len(prompts):
-            raise FlanError(f"max_new_tokens has {len(limits)} limits for {len(prompts)} prompts: give one for each.")
-        for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
-            if not 1 <= len(prompt) <= self.max_prompt:
-                remedy = "shorten it" if prompt else "give it some text"
-                raise PromptError(i, f"has {len(prompt)} tokens; it can have 1 to {self.max_prompt}: {remedy}.")
-            vocab = self._model.config.vocab_size
-            if (stray := next((one for one in prompt if not _is_whole(one) or not 0 <= one < vocab), None)) is not None:
-                raise PromptError(
-                    i, f"has {stray!r}, which is no token of the model: give whole numbers below {vocab}."
-                )
-            if not _is_whole(limit) or not 1 <= limit <= self._rooms[-1]:
-                raise PromptError(i, f"asks for {limit} new tokens; it can be 1 to {self._rooms[-1]}.")
+        vocab_size = self._model.config.vocab_size
+        prompts, limits = requests.checked(
+            prompts, max_new_tokens, max_prompt=self.max_prompt, most_new=self._rooms[-1], vocab_size=vocab_size
+        )
         seeds = sampling.row_seeds(prompts, choose.seed if isinstance(choose, Sampling) else 0)
         # As one row, so that no axis of the mesh divides it.
-        ends_1xV = np.zeros((1, self._model.config.vocab_size), bool)
+        ends_1xV = np.zeros((1, vocab_size), bool)
         ends_1xV[0, [i for i in (*self._eos_ids, *more_ends) if 0 <= i < ends_1xV.size]] = True
         found: list[Generation | None] = [None] * len(prompts)
         not_finite: list[int] = []
@@ -459,19 +447,6 @@ def _complete_at(tokens: Sequence[int], looked: int, is_complete: Callable[[tupl
     if not is_complete(tuple(tokens)):
         return -1
     return next(n for n in range(min(looked + 1, len(tokens)), len(tokens) + 1) if is_complete(tuple(tokens[:n])))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _whole_numbers(prompt: Sequence[int]) -> list[Any]:
-    """A prompt's tokens as Python's own numbers, where they come as those of an array."""
-    return (
-        np.asarray(prompt).tolist()
-        if isinstance(prompt, np.ndarray)
-        else [one.item() if isinstance(one, np.generic) else one for one in prompt]
-    )
 
 
 def _next_size(sizes: Sequence[int], wanted: int) -> int:

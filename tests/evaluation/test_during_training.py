@@ -218,6 +218,16 @@ def test_the_loss_per_token_in_other_batches_and_without_options(prepared, tmp_p
     assert line["dev_loss_cluster"].keys() == {"held out/nli", "held out/closed_book_qa"}
 
 
+def test_answers_are_no_longer_than_asked(prepared, tmp_path):
+    own = {"datasets": ("natural_questions",), "max_new_tokens": 3}
+    train(tmp_path, prepared, 2, evaluation=hook(prepared, **own), feature_lengths=LONG)
+    folder = tmp_path / "eval" / "step_2"
+    assert results(folder)["settings"]["max_new_tokens"] == 3
+    found = [json.loads(x) for path in folder.rglob("dev_t*.jsonl") for x in path.read_text().splitlines()]
+    answers = [line["prediction"] for line in found if "prediction" in line]
+    assert answers and all(len(answer.encode()) <= 3 for answer in answers)  # of this vocabulary a token is a byte
+
+
 def naive(folder, prepared, name):
     """Nats of each target, prompt by prompt, without rows, masks or segments: prompt EOS answer EOS."""
     model, params, tokenizer, _ = arrays.load_model(str(folder), step=2)
