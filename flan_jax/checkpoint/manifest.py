@@ -9,7 +9,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax import models
@@ -133,7 +133,7 @@ class Manifest:
     @property
     def trained_clusters(self) -> frozenset[str] | None:
         """The clusters that the model was ever tuned on; None if nobody knows."""
-        return None if self.tuning["status"] == UNKNOWN else frozenset(self.tuning["clusters"])
+        return trained_clusters(self.tuning)
 
     def inherit(
         self,
@@ -170,6 +170,11 @@ def _of_vocabulary(tokenizer: vocabularies.Tokenizer) -> dict[str, Any]:
         "fingerprint": tokenizer.fingerprint,
         _CONTENT: vocabularies.digest(tokenizer),
     }
+
+
+def trained_clusters(tuning: Mapping[str, Any]) -> frozenset[str] | None:
+    """The clusters in the entry `tuning` of a manifest; None if nobody knows them all."""
+    return None if tuning["status"] == UNKNOWN else frozenset(tuning["clusters"])
 
 
 def _digest(values: dict[str, Any]) -> str:

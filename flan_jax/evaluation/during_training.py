@@ -260,7 +260,7 @@ class Evaluating:
                 )
 
     def _status(self, records: Any) -> str:
-        found = {labels.status(record, self._manifest) for record in records}
+        found = {labels.status(record, self._manifest.tuning) for record in records}
         return found.pop() if len(found) == 1 else labels.MIXED
 
     def _named(self, status: str, asked: _Asked, name: str) -> str:

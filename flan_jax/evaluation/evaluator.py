@@ -187,7 +187,7 @@ def evaluate(
     read = read or (lambda asked: prompt_store.read_records(prepared_dir, asked, tokenizer, *limits))
     units: list[Unit] = []
     for record in datasets:
-        status = labels.status(record, manifest)
+        status = labels.status(record, manifest.tuning)
         if status != labels.HELD_OUT and not allow_seen:
             raise FlanError(
                 f"dataset {record.name} is {status} for {checkpoint}, not held out; "
@@ -302,8 +302,8 @@ def evaluate(
             "cluster": record.cluster,
             "paper_dataset": record.paper_dataset,
             **({"variant": record.variant} if record.variant else {}),
-            "status": labels.status(record, manifest),
-            "label": labels.label(style, labels.status(record, manifest)),
+            "status": labels.status(record, manifest.tuning),
+            "label": labels.label(style, labels.status(record, manifest.tuning)),
             "protocol": how[record].digest,
             **({"shots": _shots(style.shots, lines[split])} if style.shots else {}),
             "skipped_examples": len(left[split]),

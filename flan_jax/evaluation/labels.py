@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flan_jax import catalog, styles
-from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.checkpoint.manifest import trained_clusters
 
 HELD_OUT = "held out"
 SEEN = "seen"
@@ -21,17 +21,21 @@ _STATUSES = (HELD_OUT, SEEN, UNKNOWN, MIXED)
 _EARLIER = {"zero-shot, held out": HELD_OUT}  # earlier versions used these words for every style
 
 
-def status(record: catalog.Dataset, manifest: Manifest) -> str:
+def status(record: catalog.Dataset, tuning: Mapping[str, Any]) -> str:
     """Whether a checkpoint was tuned on a dataset's cluster, by the paper's rule: "held out", "seen" or "unknown".
 
     It is "unknown" if the dataset's cluster or part of what the model was tuned on is unknown, unless the dataset or
     its cluster was certainly seen.
+
+    Args:
+      record: the dataset.
+      tuning: `tuning` of the checkpoint's manifest.
     """
-    trained = manifest.trained_clusters
+    trained = trained_clusters(tuning)
     if trained is not None and catalog.is_held_out(record, trained):
         return HELD_OUT
-    known = manifest.tuning["clusters"] if trained is None else trained
-    if catalog.shares_cluster(record, known) or catalog.whole(record.name) in manifest.tuning["datasets"]:
+    known = tuning["clusters"] if trained is None else trained
+    if catalog.shares_cluster(record, known) or catalog.whole(record.name) in tuning["datasets"]:
         return SEEN
     return UNKNOWN
 

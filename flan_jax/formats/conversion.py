@@ -20,7 +20,7 @@ from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, is_remote, ready, remove_folder, whole_folder, written
 from flan_jax.formats import gguf, huggingface, native, peft, t5x
-from flan_jax.formats.names import HUGGINGFACE, NATIVE, PEFT, T5X
+from flan_jax.formats.names import HUGGINGFACE, MAX_POSITIONS, NATIVE, PEFT, T5X
 from flan_jax.formats.source import Source, leaves, of_tree
 
 
@@ -151,6 +151,7 @@ def manifest_of(source: Source, tuning: str | None, to: str, origin: AnyPath | N
         status, clusters = declared("unknown" if tuning is None else tuning)
         record = {"imported": source.name, "tuning as declared": tuning or "unknown"} | folder
         record |= {"format": to} if to != NATIVE else {}
+        record |= {MAX_POSITIONS: source.max_positions} if source.max_positions else {}
         return Manifest.create(source.config, source.tokenizer, status, clusters, record)
     known = source.manifest.tuning
     if tuning is not None:

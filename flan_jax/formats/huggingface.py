@@ -21,6 +21,7 @@ from flan_jax.formats.huggingface_fields import GEMMA3_MULTIMODAL, T5
 from flan_jax.formats.huggingface_files import GENERATION, INDEX, WEIGHTS, WeightFiles
 from flan_jax.formats.huggingface_placing import place, redundant
 from flan_jax.formats.huggingface_tensors import tensors
+from flan_jax.formats.names import MAX_POSITIONS
 from flan_jax.formats.source import Path as ParameterPath
 from flan_jax.formats.source import Source, as_float32, leaves
 
@@ -66,7 +67,8 @@ def read(folder: Path) -> Source:
     tokenizer = huggingface_tokenizer.read(folder, family, values)
     vocabularies.check_fits(tokenizer, config.vocab_size, str(folder))
     manifest = Manifest.load(folder) if (folder / "manifest.json").is_file() else None
-    return Source(config, load, tokenizer, f"{values.get('_name_or_path') or folder.name} ({family})", manifest)
+    name = f"{values.get('_name_or_path') or folder.name} ({family})"
+    return Source(config, load, tokenizer, name, manifest, max_positions=huggingface_config.positions_of(values))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -92,7 +94,9 @@ def write(source: Source, folder: Path, dtype: str = "float32", shard_bytes: int
       FlanError: transformers has no such architecture.
     """
     config = source.config
-    values = huggingface_config.write(config, source.tokenizer, dtype)
+    history = source.manifest.history if source.manifest else ()
+    known = [source.max_positions, *(one.get(MAX_POSITIONS) for one in reversed(history))]
+    values = huggingface_config.write(config, source.tokenizer, dtype, next(filter(None, known), None))
     family = values["model_type"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")

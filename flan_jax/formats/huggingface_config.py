@@ -26,7 +26,7 @@ from flan_jax.formats.huggingface_fields import (
 )
 from flan_jax.models import DecoderConfig
 
-_MAX_POSITIONS = 8192  # other tools cut texts at this length; a rotary or relative model has no such limit
+_MAX_POSITIONS = 8192  # where nobody says it: other tools cut texts at this length; a rotary model has no such limit
 _MOST_LAYERS = 100_000  # no model has more, and the error message would take long
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
@@ -333,13 +333,22 @@ _ARCHITECTURES = {
 }
 
 
-def write(c: DecoderConfig, tokenizer: vocabularies.Tokenizer, dtype: str) -> dict[str, Any]:
+def positions_of(values: Mapping[str, Any]) -> int | None:
+    """The longest text that a model was made for, in tokens, if its config.json says so."""
+    found = (values.get("text_config") or values).get("max_position_embeddings")
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
+
+
+def write(
+    c: DecoderConfig, tokenizer: vocabularies.Tokenizer, dtype: str, max_positions: int | None = None
+) -> dict[str, Any]:
     """The content of a config.json that transformers 4 and 5 can read.
 
     Args:
       c: the shape.
       tokenizer: the vocabulary; its special ids are written.
       dtype: dtype of the weights, "float32" or "bfloat16".
+      max_positions: the longest text that it was made for, in tokens; None where nobody says it.
 
     Raises:
       FlanError: transformers has no such architecture.
@@ -383,7 +392,7 @@ def write(c: DecoderConfig, tokenizer: vocabularies.Tokenizer, dtype: str) -> di
         "head_dim": c.head_dim,
         "rms_norm_eps": c.norm_epsilon,
         "tie_word_embeddings": c.tied_embeddings,
-        "max_position_embeddings": _MAX_POSITIONS,
+        "max_position_embeddings": max_positions or _MAX_POSITIONS,
         "attention_bias": False,
         "rope_theta": c.rope_theta,
     }
@@ -395,7 +404,8 @@ def write(c: DecoderConfig, tokenizer: vocabularies.Tokenizer, dtype: str) -> di
                 "high_freq_factor": c.rope_high_frequency_factor,
                 "original_max_position_embeddings": c.rope_original_length,
             }
-            values["max_position_embeddings"] = int(c.rope_original_length * c.rope_scaling_factor)
+            made_for = max_positions or int(c.rope_original_length * c.rope_scaling_factor)
+            values["max_position_embeddings"] = made_for
         values["rope_scaling"] = scaling
     if family in (GEMMA2, GEMMA3):
         return values | _gemma_fields(c, family)

@@ -63,6 +63,8 @@ class Source:
       name: what it is, for the history.
       manifest: what it was tuned on, if that is known.
       step: steps that it was trained, if known.
+      max_positions: the longest text that it was made for, in tokens, if the format says so. Nothing here is cut at it;
+        exports say it again.
 
     Raises:
       FlanError: the vocabulary has ids for which the model has no embeddings.
@@ -74,6 +76,7 @@ class Source:
     name: str
     manifest: Manifest | None = None
     step: int = 0
+    max_positions: int | None = None
 
     def __post_init__(self) -> None:
         if self.tokenizer is not None:

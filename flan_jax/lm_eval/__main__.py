@@ -46,7 +46,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if _wants_help(given):  # the harness's help knows nothing of this model
             print(options.as_started(__doc__ or ""))
         sys.argv = ["lm-eval", *with_model(given)]
-        cli_evaluate()
+        try:
+            cli_evaluate()
+        except ValueError as error:
+            if "tasks not found" not in str(error).lower():
+                raise
+            raise FlanError(f"{error}; python -m flan_jax.lm_eval ls tasks lists the harness's own.") from error
+        except OSError as error:  # `datasets` says so where there is no network
+            if error.errno is not None or "reach" not in str(error):
+                raise
+            raise FlanError(
+                f"the data of a task cannot be had: {error}; connect to a network, or write a task over local files "
+                "and give its folder by --include_path."
+            ) from error
 
 
 if __name__ == "__main__":

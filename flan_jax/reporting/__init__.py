@@ -8,7 +8,7 @@ the last one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table as RichTable
@@ -31,13 +31,13 @@ from flan_jax.reporting.details import (
     templates_table,
 )
 from flan_jax.reporting.evidence import Evidence, gather
-from flan_jax.reporting.notes import notes, skipped
+from flan_jax.reporting.notes import notes, of_comparison, skipped
 from flan_jax.reporting.page import page
 from flan_jax.reporting.runs import Run, common, grouped
 from flan_jax.reporting.statistics import quartiles
 from flan_jax.reporting.tables import answers, in_markdown, metrics_table, results_table
 
-__all__ = ["Run", "gather", "grouped", "load_run", "markdown", "page", "rich_table", "skipped", "to_dict", "write"]
+__all__ = ["Run", "gather", "grouped", "in_terminal", "load_run", "markdown", "page", "skipped", "to_dict", "write"]
 
 
 def load_run(name: str, folder: str | AnyPath) -> Run:
@@ -49,9 +49,14 @@ def load_run(name: str, folder: str | AnyPath) -> Run:
     return harness.load(name, folder) if harness.is_log(folder) else finished.load_run(name, folder)
 
 
-def rich_table(runs: Sequence[Run]) -> RichTable:
-    """The table of results for a terminal."""
-    return results_table(runs).rich()
+def in_terminal(runs: Sequence[Run], evidence: Evidence) -> Iterator[RichTable | str]:
+    """The report in brief: the results, the differences with their verdicts, and what to know of these."""
+    yield results_table(runs).rich()
+    for comparison in evidence.comparisons:
+        if comparison.datasets:
+            yield f"\n{comparison.other} beside {comparison.first}"
+            yield comparison_table(comparison, common(runs)).rich()
+        yield from of_comparison(comparison, runs)
 
 
 def markdown(runs: Sequence[Run], evidence: Evidence) -> str:
@@ -148,6 +153,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "datasets": {name: found.to_dict() for name, found in comparison.datasets.items()},
         "clusters": {name: found.to_dict() for name, found in comparison.clusters.items()},
         "apart": comparison.apart,
+        "reworded": comparison.reworded,
     }
 
 
@@ -156,6 +162,7 @@ def write(
     output_dir: str | AnyPath,
     contamination: str | AnyPath | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
+    show: Callable[[RichTable | str], object] = lambda part: None,
 ) -> dict[str, AnyPath]:
     """Writes report.md, report.json and report.html.
 
@@ -164,6 +171,7 @@ def write(
       output_dir: the folder to write to.
       contamination: the file that `flan_jax.contamination` wrote; it adds scores on clean examples.
       groups: names of runs that are shown as one, by the group's name (`runs.grouped`).
+      show: prints a part of `in_terminal`.
 
     Returns:
       The paths of the three files, by their suffix.
@@ -193,4 +201,6 @@ def write(
     for suffix, text in contents.items():
         paths[suffix] = user_path(output_dir) / f"report.{suffix}"
         write_atomic(paths[suffix], text)
+    for part in in_terminal(runs, evidence):
+        show(part)
     return paths

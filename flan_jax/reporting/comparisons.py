@@ -14,7 +14,7 @@ from flan_jax.evaluation import clusters
 from flan_jax.reporting import statistics
 from flan_jax.reporting.runs import Run, UnusableError, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, Interval
-from flan_jax.reporting.values import Values, pair, same_templates
+from flan_jax.reporting.values import Values, asked_alike, pair, same_templates
 
 TOO_FEW = f"n < {MIN_PAIRS}"
 
@@ -84,6 +84,8 @@ class Comparison:
       datasets: differences on the examples that both have.
       clusters: differences of cluster means, if the mean has several datasets and each has a difference.
       apart: {dataset that both have: why it is not compared}.
+      reworded: the compared datasets that were asked in other words, or in other templates. Such a difference is of
+        model and wording together.
     """
 
     first: str
@@ -91,6 +93,7 @@ class Comparison:
     datasets: dict[str, Difference]
     clusters: dict[str, Difference]
     apart: dict[str, str]
+    reworded: list[str]
 
 
 def compare(runs: Sequence[Run], values: Mapping[str, Mapping[str, Values]], seed: int) -> list[Comparison]:
@@ -129,7 +132,7 @@ def _compare(
     means: Mapping[str, clusters.Common],
     seed: int,
 ) -> Comparison:
-    found = Comparison(first.name, other.name, {}, {}, {})
+    found = Comparison(first.name, other.name, {}, {}, {}, [])
     for name in names:
         a, b = values[first.name].get(name), values[other.name].get(name)
         if a is None or b is None:
@@ -142,6 +145,8 @@ def _compare(
         rng = np.random.default_rng([seed, zlib.crc32(catalog.whole(name).encode())])
         try:
             found.datasets[name] = _difference(a, b, rng)
+            if not asked_alike(a, b):
+                found.reworded.append(name)
         except UnusableError as error:
             found.apart[name] = str(error)
     for cluster, over in means.items():

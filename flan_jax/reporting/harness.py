@@ -1,8 +1,8 @@
 """Reads logs of lm-evaluation-harness as runs of a report, so that anybody's results take the same tests.
 
 The harness writes `results_<date>.json` with --output_path, and `samples_<task>_<date>.jsonl` beside it with
---log_samples. A task of one of our datasets gets that dataset's name. Nobody says what its model was tuned on, so its
-scores are labelled unknown. What is computed here is checked against the figures of the harness itself.
+--log_samples. A task of one of our datasets gets that dataset's name. Only our own engine says in its logs what a model
+was tuned on; scores of other models are labelled unknown. What is computed here is checked against the harness's own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def load(name: str, folder: str | AnyPath) -> Run:
     """Reads the log of a model. If a task was run several times, the newest log counts.
 
     Raises:
-      FlanError: several models in one folder, no samples, or a log that is broken or contradicts its results.
+      FlanError: several models in one folder, or one model with several arguments; no samples; or a log that is broken
+        or contradicts its results.
     """
     files = _results_files(user_path(folder))
     if len(folders := dict.fromkeys(path.parent for path in files)) > 1:
@@ -54,9 +55,13 @@ def load(name: str, folder: str | AnyPath) -> Run:
     lines: dict[str, dict[int, list[dict[str, Any]]]] = {}
     skipped: dict[str, str] = {}
     newest: dict[str, Any] = {}
+    found_in: dict[str, AnyPath] = {}  # the model and its arguments: of ours, the harness has no other name
     for path in files:
-        whole = _results(path)
-        newest = whole
+        whole = newest = _results(path)
+        found_in[_model_of(whole)] = path
+        if len(found_in) > 1:
+            some = " and ".join(f"{one.name} of {model}" for model, one in found_in.items())
+            raise FlanError(f"{folder} holds logs of different runs, {some}: give each --output_path to one.")
         for task, results in whole["results"].items():
             samples = path.parent / f"samples_{task}_{path.stem.removeprefix('results_')}.jsonl"
             dataset = dataset_of(task)
@@ -78,12 +83,36 @@ def load(name: str, folder: str | AnyPath) -> Run:
         "checkpoint": str(newest.get("model_name") or newest.get("config", {}).get("model", "a model")),
         "harness": f"lm-evaluation-harness {version}",
         "tuning": {"status": "nobody says what it was tuned on", "datasets": [], "clusters": []},
+        **(_ours(newest) or {}),
         "datasets": datasets,
         "clusters": {},
         "skipped": [{"dataset": task, "reason": why} for task, why in skipped.items()],
         "invalid": [],
     }
     return Run(name, results, lines=lines)
+
+
+def _model_of(whole: Mapping[str, Any]) -> str:
+    """Which model it was, with its arguments."""
+    config = whole["config"]
+    about = [config.get("model"), config.get("model_args"), (_ours(whole) or {}).get("model_digest")]
+    return " ".join(str(one) for one in about if one)
+
+
+def _ours(whole: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What our own engine says of its model in a log, see `lm_eval.model`; None of another's."""
+    about = whole["config"].get("flan_jax")
+    tuning = about.get("tuning") if isinstance(about, dict) else None
+    if not isinstance(tuning, dict) or not isinstance(tuning.get("status"), str):
+        return None
+    if any(not isinstance(tuning.get(key), list) for key in ("datasets", "clusters")):
+        return None
+    return {
+        "checkpoint": str(about.get("checkpoint")),
+        "model_digest": str(about.get("checkpoint_digest")),
+        "joint": str(about.get("joint")),
+        "tuning": tuning,
+    }
 
 
 def dataset_of(task: str) -> str:
@@ -153,11 +182,13 @@ def _task(
     )
     error = shown.get(f"{key}_stderr")
     asked = (whole["configs"].get(task) or {}).get("doc_to_text")
+    ours = _ours(whole)
+    status = labels.status(catalog.dataset(dataset), ours["tuning"]) if ours and cluster != CLUSTER else labels.UNKNOWN
     figures = {
         "cluster": cluster,
         "paper_dataset": dataset,
-        "status": labels.UNKNOWN,
-        "label": f"{_shots(task, whole)}, {labels.UNKNOWN}",
+        "status": status,
+        "label": f"{_shots(task, whole)}, {status}",
         "metric": metric,
         "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
         "examples": len(samples),

@@ -10,7 +10,7 @@ from typing import Any
 from flan_jax import catalog
 from flan_jax.data import drafts
 from flan_jax.reporting import forms
-from flan_jax.reporting.comparisons import tests
+from flan_jax.reporting.comparisons import Comparison, tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
 from flan_jax.reporting.runs import Run, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
@@ -75,11 +75,23 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
     for run in runs:
         found += _of_run(run, evidence)
     for comparison in evidence.comparisons:
-        found += [
-            f"{comparison.other} beside {comparison.first}: {', '.join(names)} not compared: {why}."
-            for why, names in _by_reason(comparison.apart).items()
-        ]
+        found += of_comparison(comparison, runs)
     return found
+
+
+def of_comparison(comparison: Comparison, runs: Sequence[Run]) -> Iterable[str]:
+    """What a reader must know of a comparison: what is not compared, and what was asked in other words."""
+    pair = f"{comparison.other} beside {comparison.first}"
+    for why, names in _by_reason(comparison.apart).items():
+        yield f"{pair}: {', '.join(names)} not compared: {why}."
+    if comparison.reworded:
+        yield (
+            f"{pair}: {', '.join(comparison.reworded)} asked in other words, or with other templates. There the "
+            "difference is of model and wording together."
+        )
+    both = [set(run.datasets) for run in runs if run.name in (comparison.first, comparison.other)]
+    if not set.intersection(*both):
+        yield f"{pair}: nothing is compared, as they have no dataset in common."
 
 
 def _of_examples(runs: Sequence[Run], evidence: Evidence) -> Iterable[str]:

@@ -307,6 +307,21 @@ def same_templates(first: Values, other: Values) -> bool:
     return first.style == other.style or NOT_RECORDED not in first.wordings
 
 
+def asked_alike(first: Values, other: Values) -> bool:
+    """Whether both runs asked the records that they share in the same words, however many exemplars came before.
+
+    Another program's log has no templates of ours, so there the prompts are compared.
+
+    Raises:
+      UnusableError: see `pair`.
+    """
+    if first.documents is None and other.documents is None:
+        return first.templates == other.templates and first.wordings == other.wordings
+    return len(first.templates) == len(other.templates) and all(
+        first.prompts[a].strip() == other.prompts[b].strip() for a, b in zip(*pair(first, other), strict=True)
+    )
+
+
 def as_one(several: Sequence[Values]) -> Values:
     """The values of a group of runs: their mean on the examples that all have.
 

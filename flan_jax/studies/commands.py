@@ -118,7 +118,7 @@ class Commands:
             return
         manifest = Manifest.load(self.checkpoint(arm.model))
         for record in (record for name in arm.datasets for record in catalog.named(name)):
-            if (found := labels.status(record, manifest)) != labels.HELD_OUT:
+            if (found := labels.status(record, manifest.tuning)) != labels.HELD_OUT:
                 raise FlanError(
                     f"{arm.name}: {record.name} would be scored as held out, and is {found} for {arm.model}: leave one "
                     "of the two out."

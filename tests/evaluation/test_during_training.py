@@ -481,5 +481,5 @@ def test_no_best_step_is_lost_with_the_log(whole, tmp_path, log):
 def test_a_model_of_unknown_history_chooses_by_what_the_run_is_tuned_on(whole):
     manifest = Manifest.load(whole)
     unknown = dataclasses.replace(manifest, tuning=manifest.tuning | {"status": "unknown"})
-    found = [labels.status(catalog.dataset(name), unknown) for name in ("sst2", "imdb_reviews", "rte")]
+    found = [labels.status(catalog.dataset(name), unknown.tuning) for name in ("sst2", "imdb_reviews", "rte")]
     assert found == [labels.SEEN, labels.SEEN, labels.UNKNOWN]

@@ -4,10 +4,10 @@ from flan_jax import catalog, styles
 from flan_jax.evaluation import labels
 
 
-class _Manifest:
-    def __init__(self, clusters, known=(), datasets=()):
-        self.trained_clusters = clusters
-        self.tuning = {"clusters": list(known), "datasets": list(datasets)}
+def tuning(clusters, known=(), datasets=()):
+    """What a manifest says of a tuning whose clusters are known, or else of which some are."""
+    status = "unknown" if clusters is None else "tuned"
+    return {"status": status, "clusters": sorted(known if clusters is None else clusters), "datasets": list(datasets)}
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ class _Manifest:
     ],
 )
 def test_status_follows_the_hold_out_rule(trained, expected):
-    assert labels.status(catalog.dataset("rte"), _Manifest(trained)) == expected
+    assert labels.status(catalog.dataset("rte"), tuning(trained)) == expected
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_status_follows_the_hold_out_rule(trained, expected):
     ],
 )
 def test_what_a_model_of_unknown_history_was_tuned_on_here_is_seen(known, datasets, expected):
-    assert labels.status(catalog.dataset("rte"), _Manifest(None, known, datasets)) == expected
+    assert labels.status(catalog.dataset("rte"), tuning(None, known, datasets)) == expected
 
 
 @pytest.mark.parametrize(

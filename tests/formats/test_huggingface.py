@@ -477,3 +477,6 @@ def test_configurations_as_published(name):
     assert {field: getattr(config, field) for field in expected} == expected
     written = huggingface_config.write(config, vocabularies.ByteTokenizer(), "float32")
     assert huggingface_config.read(written, ["lm_head.weight"], "config.json")[1] == config
+    if (length := huggingface_config.positions_of(values)) is not None:  # other programs cut texts there
+        again = huggingface_config.write(config, vocabularies.ByteTokenizer(), "float32", length)
+        assert again == written | {"max_position_embeddings": length}

@@ -341,3 +341,27 @@ def test_a_checkpoint_that_is_not_there_ends_the_command_line(tasks, tmp_path, m
         cli.main([*bad, "--include_path", str(tasks), "--output_path", str(tmp_path / "out")])
     assert caught.value.code == 2
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("flan_jax: no checkpoint at nowhere")
+
+
+def test_a_task_that_is_not_there_ends_the_command_line(checkpoint, tasks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [])
+    bad = ["--model_args", f"checkpoint={checkpoint}", "--tasks", "flan_jax_choises"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*bad, "--include_path", str(tasks), "--output_path", str(tmp_path / "out")])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("flan_jax: Tasks not found: flan_jax_choises; python -m flan_jax.lm_eval ls tasks lists")
+
+
+def test_a_task_whose_data_are_out_of_reach_ends_the_command_line(checkpoint, tmp_path, monkeypatch, capsys):
+    """`datasets` is offline in tests, as on many machines."""
+    (tmp_path / "far.yaml").write_text(
+        "task: far\ndataset_path: nyu-mll/glue\ndataset_name: rte\ntest_split: validation\n"
+        "output_type: multiple_choice\ndoc_to_text: '{{sentence1}}'\ndoc_to_target: label\ndoc_to_choice: ['a', 'b']\n"
+    )
+    monkeypatch.setattr(sys, "argv", [])
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--model_args", f"checkpoint={checkpoint}", "--tasks", "far", "--include_path", str(tmp_path)])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("flan_jax: the data of a task cannot be had: ") and "--include_path" in said

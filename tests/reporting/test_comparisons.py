@@ -149,6 +149,30 @@ def test_other_metrics_are_not_compared(make_run, add_generation):
     assert said in text and "squad_v1 in no mean: the runs measure by different metrics" in text
 
 
+def test_other_words_and_other_templates_are_told(make_run, tmp_path):
+    """A difference is then of model and wording together, whatever its verdict."""
+    first, same, reworded = (make_run(name, {"rte": 0.5}, count=60) for name in ("a", "b", "c"))
+    fewer = make_run("d", {"rte": 0.5}, count=60, templates=(0, 1))
+    template = reworded.results["datasets"]["rte"]["templates"][0]
+    template["input"] = "Is it so? {premise} {hypothesis}"
+    found = {}
+    for other in (same, reworded, fewer):
+        both, shown = [first, other], []
+        reporting.write(both, tmp_path / "out", show=shown.append)
+        found[other.name] = json.loads((tmp_path / "out" / "report.json").read_text())["comparisons"][0]["reworded"]
+        line = f"{other.name} beside a: rte asked in other words, or with other templates. "
+        where = [any(line in str(part) for part in shown), line in (tmp_path / "out" / "report.md").read_text()]
+        assert where == [bool(found[other.name])] * 2
+        assert f"\n{other.name} beside a" in shown  # and the table with its verdict, in the terminal too
+    assert found == {"b": [], "c": ["rte"], "d": ["rte"]}
+
+
+def test_runs_without_a_dataset_in_common_say_so(make_run, tmp_path):
+    both, shown = [make_run("a", {"rte": 0.5}), make_run("b", {"cola": 0.5})], []
+    reporting.write(both, tmp_path / "out", show=shown.append)
+    assert "b beside a: nothing is compared, as they have no dataset in common." in shown
+
+
 def test_json_has_intervals_and_tests(make_run, tmp_path):
     both = [make_run("a", {"rte": 0.5, "snli": 0.1}, count=60), make_run("bc", {"rte": 1.5, "snli": 0.1}, count=60)]
     path = reporting.write(both, tmp_path / "out")["json"]

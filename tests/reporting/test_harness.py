@@ -167,6 +167,66 @@ def test_a_log_beside_a_run_of_ours_pairs_by_text(logs, make_run, rewrite):
     assert found.interval.stderr == pytest.approx((their - mine).std(ddof=1) / np.sqrt(COUNT), rel=0.1)
 
 
+def _ours_instead(results, checkpoint="runs/tuned", clusters=("sentiment",)):
+    """Makes a log one of our own engine's."""
+    whole = json.loads(results.read_text())
+    tuning = {"status": "tuned", "datasets": [], "clusters": list(clusters), "text": []}
+    about = {"checkpoint": checkpoint, "checkpoint_digest": checkpoint * 2, "tuning": tuning, "joint": "eos"}
+    whole["config"] |= {"model": "flan_jax", "model_args": {"checkpoint": checkpoint}, "flan_jax": about}
+    results.write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    ("clusters", "status"), [(("sentiment",), "held out"), (("coreference",), "seen"), (("unknown", "nli"), "held out")]
+)
+def test_our_own_engine_says_what_its_model_was_tuned_on(log, clusters, status):
+    folder, results, _ = log
+    _ours_instead(results, clusters=clusters)
+    run = reporting.load_run("tuned", folder)
+    found = {name: figures["label"] for name, figures in run.datasets.items()}
+    expected = "zero-shot, unknown" if "unknown" in clusters else f"zero-shot, {status}"
+    assert found == {"definite_pronoun_resolution": expected, "tiny_generation": "zero-shot, unknown"}
+    text = reporting.markdown([run], reporting.gather([run]))
+    assert f"runs/tuned, tuned; its tuning mixtures held {', '.join(clusters)}; prompt and option joined by eos" in text
+
+
+@pytest.mark.parametrize("about", [None, [], {}, {"tuning": "much"}, {"tuning": {"status": "tuned", "datasets": 3}}])
+def test_what_is_no_account_of_a_model_says_nothing(log, about):
+    folder, results, _ = log
+    whole = json.loads(results.read_text())
+    whole["config"]["flan_jax"] = about
+    results.write_text(json.dumps(whole))
+    assert reporting.load_run("a", folder).datasets["definite_pronoun_resolution"]["status"] == "unknown"
+
+
+def test_logs_of_two_checkpoints_in_one_folder_are_refused(log):
+    """The harness names folders by the model, and has one name for all of our checkpoints."""
+    folder, results, samples = log
+    later = results.with_name(results.name.replace("results_2", "results_3"))
+    later.write_text(results.read_text())
+    for path in samples.parent.glob("samples_*_2*.jsonl"):
+        path.with_name(path.name.replace("_2", "_3", 1)).write_text(path.read_text())
+    assert reporting.load_run("a", folder).datasets  # the same model once more
+    _ours_instead(later)
+    with pytest.raises(FlanError, match="holds logs of different runs, results_2.* and results_3.*runs/tuned"):
+        reporting.load_run("a", folder)
+
+
+def test_two_logs_whose_prompts_differ_say_so(log, logs):
+    folder, _, samples = log
+    first = reporting.load_run("first", logs[1])
+    assert reporting.gather([first, reporting.load_run("again", logs[2])]).comparisons[0].reworded == []
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    for line in lines:
+        for argument in line["arguments"].values():
+            argument["arg_0"] = f"Read this. {argument['arg_0']}"
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    both = [first, reporting.load_run("again", folder)]
+    assert reporting.gather(both).comparisons[0].reworded == ["definite_pronoun_resolution"]
+    said = "again beside first: definite_pronoun_resolution asked in other words, or with other templates."
+    assert said in reporting.markdown(both, reporting.gather(both))
+
+
 def test_no_common_text_no_comparison(logs, make_run):
     ours = make_run("ours", {"definite_pronoun_resolution": 0.5}, count=COUNT)
     theirs = reporting.load_run("theirs", logs[1])

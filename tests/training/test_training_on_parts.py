@@ -95,15 +95,14 @@ def test_the_manifest_says_what_was_drawn_from(begun):
 
 
 def test_a_weight_of_0_is_not_seen_and_any_part_is(begun, prepared, tmp_path):
-    found = {
-        name: labels.status(catalog.dataset(name), Manifest.load(begun)) for name in ("rte", "sst2", "bool_q", "snli")
-    }
+    tuning = Manifest.load(begun).tuning
+    found = {name: labels.status(catalog.dataset(name), tuning) for name in ("rte", "sst2", "bool_q", "snli")}
     assert found == {"rte": "held out", "snli": "held out", "sst2": "seen", "bool_q": "seen"}
     own = {"name": "mine", "parts": [{"of": "flan_without_nli"}, {"of": "rte", "style": "5_shots", "weight": 1e-6}]}
     _train(tmp_path / "run", prepared, mixture=own, train_steps=1)
     manifest = Manifest.load(tmp_path / "run")
     assert "rte" in manifest.tuning["datasets"]
-    assert labels.status(catalog.dataset("snli"), manifest) == "seen"  # whatever else the parts hold out
+    assert labels.status(catalog.dataset("snli"), manifest.tuning) == "seen"  # whatever else the parts hold out
 
 
 def test_the_text_of_every_style_is_compared(begun, prepared):
