@@ -102,6 +102,10 @@ def _open(
         return conversion.random(config, source), None
     path = user_path(source, "--from")
     if not path.exists():
+        if "/" in source:
+            raise FlanError(
+                f"no file or folder {source!r}: give a GGUF file, or a folder of transformers, T5X or FLAN-JAX."
+            )
         if source not in names.PACKAGED:
             known = ", ".join((*names.PACKAGED, *configuration.model_names()))
             raise FlanError(

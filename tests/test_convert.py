@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flan_jax import catalog, configuration, convert, models
+from flan_jax import eval as evaluate
 from flan_jax.checkpoint import arrays, choosing
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -90,9 +91,11 @@ def test_json_is_the_last_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--from=tiny", "--tuning=nly"], ["unknown cluster 'nly': did you mean 'nli'"]),
-        (["--from=tiny", "--tuning=nli,sentimant"], ["unknown cluster 'sentimant': did you mean 'sentiment'"]),
-        (["--from=tiny", "--tuning="], ["unknown cluster ''"]),
+        (["--from=tiny", "--tuning=nly"], ["unknown tuning 'nly': did you mean 'nli'"]),
+        (["--from=tiny", "--tuning=nli,sentimant"], ["unknown tuning 'sentimant': did you mean 'sentiment'"]),
+        (["--from=tiny", "--tuning=untund"], ["unknown tuning 'untund': did you mean 'untuned'"]),
+        (["--from=tiny", "--tuning="], ["unknown tuning ''"]),
+        (["--from=down/loads"], ["no file or folder 'down/loads': give a GGUF file, or a folder of"]),
         (["--from=none.gguf"], ["no file 'none.gguf'", *names.PACKAGED, "tiny"]),
         (["--from=gemma3-270"], ["no packaged model of that name", "gemma3-270m"]),
         ([f"--from={__file__}"], ["cannot be read as GGUF", __file__]),
@@ -150,6 +153,26 @@ def test_an_export_has_no_steps(tiny, tmp_path, capsys, option, says):
     message = _refused(capsys, f"--from={tmp_path / 'theirs'}", f"--to={tmp_path / 'ours'}", option)
     assert "is no checkpoint folder of FLAN-JAX" in message and says in message
     assert not (tmp_path / "ours").exists()
+
+
+def test_a_step_is_no_folder_to_convert(tmp_path, capsys):
+    convert.main(["--from=tiny", f"--to={tmp_path / 'ours'}"])
+    capsys.readouterr()
+    said = _refused(capsys, f"--from={tmp_path / 'ours' / 'checkpoints' / '0'}", f"--to={tmp_path / 'new'}")
+    assert f"is a step of {tmp_path / 'ours'}: give that folder, and --step=0." in said
+
+
+def test_an_export_is_not_a_checkpoint(tiny, tmp_path, capsys):
+    """Though our manifest lies in it: it has to be taken in first."""
+    theirs = tmp_path / "theirs"
+    convert.main([f"--from={tiny}", f"--to={theirs}", "--format=huggingface"])
+    with pytest.raises(FlanError, match="is in the format of transformers: take it in first, with python -m flan_jax"):
+        Manifest.load(theirs).load_vocabulary(theirs)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        given = {"CHECKPOINT_PATH": str(theirs), "PREPARED_DIR": "none", "EVAL_OUTPUT_DIR": str(tmp_path / "out")}
+        evaluate.main(["--gin_file=runs/eval.gin", *(f"--gin.{name}={value!r}" for name, value in given.items())])
+    assert "is in the format of transformers" in capsys.readouterr().err
 
 
 def test_the_longest_text_of_a_model_goes_with_it(tiny, tmp_path):

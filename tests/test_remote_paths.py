@@ -154,7 +154,7 @@ def test_no_bucket(command, bucket):
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("convert from", "no file 'gs://flan-jax-tests/none'"),
+        ("convert from", "no file or folder 'gs://flan-jax-tests/none'"),
         ("prepare with a vocabulary", "no vocabulary at 'gs://flan-jax-tests/none'"),
         ("infer", "no checkpoint at gs://flan-jax-tests/none: manifest.json is missing"),
         ("report", "no readable results.json in gs://flan-jax-tests/none"),

@@ -110,8 +110,9 @@ class Manifest:
 
         Raises:
           FlanError: it is missing or broken, has more ids than the model has embeddings, or is not the one in the
-            manifest.
+            manifest; or the folder is an export for transformers.
         """
+        refuse_export(model_dir)
         folder = user_path(model_dir) / "vocabulary"
         tokenizer = vocabularies.load(folder)
         vocabularies.check_fits(tokenizer, self.model["vocab_size"], str(model_dir))
@@ -170,6 +171,20 @@ def _of_vocabulary(tokenizer: vocabularies.Tokenizer) -> dict[str, Any]:
         "fingerprint": tokenizer.fingerprint,
         _CONTENT: vocabularies.digest(tokenizer),
     }
+
+
+def refuse_export(model_dir: str | AnyPath) -> None:
+    """Refuses a folder in the format of transformers, beside whose weights a manifest of ours lies.
+
+    Raises:
+      FlanError: it is one.
+    """
+    folder = user_path(model_dir)
+    if (folder / "config.json").exists() and not (folder / "vocabulary").exists():
+        raise FlanError(
+            f"{model_dir} is in the format of transformers: take it in first, with python -m flan_jax.convert "
+            f"--from={model_dir} --to=FOLDER."
+        )
 
 
 def trained_clusters(tuning: Mapping[str, Any]) -> frozenset[str] | None:

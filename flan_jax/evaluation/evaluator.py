@@ -255,9 +255,8 @@ def evaluate(
         else:
             try:
                 with costs.over([name]):
-                    said = generation.generate(generator, tokenizer, unit, joints[unit.builder.record])
-                texts = [text for line in said.lines for text in (line["prompt"], line["prediction"])]
-                costs.texts(name, sum(map(len, tokenizer.encode(texts))))
+                    said, tokens = generation.generate(generator, tokenizer, unit, joints[unit.builder.record])
+                costs.texts(name, tokens)
                 found[unit.name] = said.without_prompts()
             except InvalidError as error:
                 invalid[name] = error

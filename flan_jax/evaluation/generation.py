@@ -14,14 +14,17 @@ from flan_jax.evaluation.figures import example_score, example_statistics
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 
 
-def generate(generator: Generator, tokenizer: Tokenizer, unit: Unit, joint: str) -> Predictions:
-    """Answers the prompts of a unit greedily, and writes and returns the predictions.
+def generate(generator: Generator, tokenizer: Tokenizer, unit: Unit, joint: str) -> tuple[Predictions, int]:
+    """Answers the prompts of a unit greedily, and writes the predictions.
 
     Args:
       generator: the model.
       tokenizer: its vocabulary.
       unit: a unit of a dataset without options. Its protocol limits prompts and answers, and says where answers end.
       joint: what stands between prompt and answer.
+
+    Returns:
+      The predictions, and how many tokens their prompts and answers had.
 
     Raises:
       InvalidError: the model's logits are NaN or infinite; nothing is written.
@@ -60,4 +63,4 @@ def generate(generator: Generator, tokenizer: Tokenizer, unit: Unit, joint: str)
         predictions.append(line)
     found = Predictions(predictions, tuple(left))
     unit.write(found)
-    return found
+    return found, sum(map(len, tokens)) + sum(completion.num_tokens for completion in said)

@@ -17,7 +17,7 @@ import jax
 from flan_jax import catalog, distributed, files, models
 from flan_jax import styles as text_styles
 from flan_jax.checkpoint import adapters, arrays, choosing
-from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.checkpoint.manifest import Manifest, refuse_export
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
@@ -193,6 +193,7 @@ def _a_part_each(
 
 def _steps(path: str, step: int | str | None) -> list[int]:
     Manifest.load(path)  # reports a folder without any checkpoint
+    refuse_export(path)
     saved = choosing.steps(path)
     if not saved:
         raise FlanError(f"no checkpoint in {path}: checkpoints/ holds no step yet.")

@@ -17,7 +17,7 @@ from flan_jax import catalog, models
 from flan_jax.checkpoint import stored
 from flan_jax.checkpoint.manifest import DECLARED, UNKNOWN, UNTUNED, Manifest
 from flan_jax.data import vocabularies
-from flan_jax.errors import FlanError, StorageError
+from flan_jax.errors import FlanError, StorageError, unknown_name
 from flan_jax.files import AnyPath, is_remote, ready, remove_folder, whole_folder, written
 from flan_jax.formats import gguf, huggingface, native, peft, t5x
 from flan_jax.formats.names import HUGGINGFACE, MAX_POSITIONS, NATIVE, PEFT, T5X
@@ -31,13 +31,16 @@ def declared(tuning: str) -> tuple[str, tuple[str, ...]]:
       tuning: "untuned", "unknown", "all", or names of clusters separated by commas.
 
     Raises:
-      FlanError: a cluster that does not exist.
+      FlanError: it is none of these.
     """
     if tuning in ("untuned", "unknown"):
         return (UNTUNED if tuning == "untuned" else UNKNOWN), ()
     if tuning == "all":
         return DECLARED, tuple(sorted(cluster.name for cluster in catalog.clusters()))
-    names = {catalog.cluster(name.strip()).name for name in tuning.split(",")}
+    names = {name.strip() for name in tuning.split(",")}
+    clusters = [cluster.name for cluster in catalog.clusters()]
+    if unknown := sorted(names - {*clusters, catalog.UNKNOWN_CLUSTER.name}):
+        raise unknown_name("tuning", unknown[0], ("untuned", "unknown", "all", *clusters))
     return DECLARED, tuple(sorted(names))
 
 
@@ -97,6 +100,8 @@ def open_source(
         return huggingface.read(path)
     if (path / "manifest.json").is_file():
         return native.read(path, step, which)
+    if path.parent.name == "checkpoints" and (path.parents[1] / "manifest.json").is_file():
+        raise FlanError(f"{path} is a step of {path.parents[1]}: give that folder, and --step={path.name}.")
     raise FlanError(
         f"{path} is no folder that can be converted: there is no config.json (transformers), no checkpoint_<step> "
         "(T5X) and no manifest.json (FLAN-JAX) in it."

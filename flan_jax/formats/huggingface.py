@@ -29,6 +29,10 @@ SHARD_BYTES = 2 << 30
 _DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in names.DTYPES}
 
 
+# Fields that config.json may leave out, and the tensors whose shape depends on them.
+_USUAL = {"vocab_size": ("embed", "lm_head", "shared"), "num_key_value_heads": ("k_proj", "v_proj")}
+
+
 def read(folder: Path) -> Source:
     """Opens a folder of one of `huggingface_fields.FAMILIES`.
 
@@ -58,7 +62,12 @@ def read(folder: Path) -> Source:
     for (parameter, _), tensor in placed.items():
         expected = tensor.to_theirs(np.broadcast_to(np.float32(0), shapes[parameter])).shape
         if (found := files.shape(tensor.name)) != expected:
-            raise FlanError(f"{folder}: {tensor.name} has shape {found}; by {path.name} it should be {expected}.")
+            text = values.get("text_config") or values
+            unsaid = [key for key, of in _USUAL.items() if text.get(key) is None and any(o in tensor.name for o in of)]
+            usual = f" and the usual {unsaid[0]}, which it does not say," if unsaid else ""
+            raise FlanError(
+                f"{folder}: {tensor.name} has shape {found}; by {path.name}{usual} it should be {expected}."
+            )
 
     def load(parameter: ParameterPath, layer: int | None) -> np.ndarray:
         tensor = placed[parameter, layer]

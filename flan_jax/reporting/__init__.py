@@ -31,7 +31,7 @@ from flan_jax.reporting.details import (
     templates_table,
 )
 from flan_jax.reporting.evidence import Evidence, gather
-from flan_jax.reporting.notes import notes, of_comparison, skipped
+from flan_jax.reporting.notes import notes, of_comparison, of_unusable, skipped
 from flan_jax.reporting.page import page
 from flan_jax.reporting.runs import Run, common, grouped
 from flan_jax.reporting.statistics import quartiles
@@ -52,6 +52,8 @@ def load_run(name: str, folder: str | AnyPath) -> Run:
 def in_terminal(runs: Sequence[Run], evidence: Evidence) -> Iterator[RichTable | str]:
     """The report in brief: the results, the differences with their verdicts, and what to know of these."""
     yield results_table(runs).rich()
+    for run in runs:
+        yield from of_unusable(run.name, evidence)
     for comparison in evidence.comparisons:
         if comparison.datasets:
             yield f"\n{comparison.other} beside {comparison.first}"

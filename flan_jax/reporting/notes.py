@@ -165,12 +165,7 @@ def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
     yield _what(run)
     if draft := drafts.said_of(results):
         yield f"{run.name} was tuned on {draft}."
-    for names, why in ((n, w) for w, n in _by_reason(evidence.unusable[run.name]).items()):
-        what = "no predictions of single examples" if why == NOT_AT_HAND else f"no values of single examples ({why})"
-        yield (
-            f"{run.name} has {what} for {', '.join(names)}: left out of differences, intervals, calibration and clean "
-            "subsets."
-        )
+    yield from of_unusable(run.name, evidence)
     left = {
         name: figures["skipped_examples"] for name, figures in run.datasets.items() if figures.get("skipped_examples")
     }
@@ -184,6 +179,16 @@ def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
         )
     yield from (f"{run.name}: {line}" for line in _undefined(results["datasets"]))
     yield from (f"{run.name} skipped {line}" for line in skipped(results.get("skipped", ())))
+
+
+def of_unusable(run: str, evidence: Evidence) -> Iterable[str]:
+    """Which predictions of a run give no values, and why."""
+    for why, names in _by_reason(evidence.unusable[run]).items():
+        what = "no predictions of single examples" if why == NOT_AT_HAND else f"no values of single examples ({why})"
+        yield (
+            f"{run} has {what} for {', '.join(names)}: left out of differences, intervals, calibration and clean "
+            "subsets."
+        )
 
 
 def _unfinished(run: Run) -> Iterable[str]:

@@ -93,8 +93,10 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
         results = from_json(path.read_text(encoding="utf-8-sig"))
     except NotFiniteNumber as error:
         raise FlanError(f"{path} is no result ({error}): run python -m flan_jax.eval again.") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise FlanError(f"no readable {path.name} in {output_dir}: run python -m flan_jax.eval first.") from error
+    except ValueError as error:
+        raise FlanError(f"{path} is damaged, and no whole JSON: run python -m flan_jax.eval again.") from error
     if not isinstance(results, dict) or not {"checkpoint", "datasets", "clusters"} <= set(results):
         raise FlanError(f"{path} holds no results of an evaluation: run python -m flan_jax.eval again.")
     if results.get("split", TEST) != split:

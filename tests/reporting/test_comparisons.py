@@ -167,6 +167,17 @@ def test_other_words_and_other_templates_are_told(make_run, tmp_path):
     assert found == {"b": [], "c": ["rte"], "d": ["rte"]}
 
 
+def test_predictions_that_were_changed_are_told_in_the_terminal(make_run, tmp_path):
+    both, shown = [make_run("a", {"rte": 0.5}), make_run("b", {"rte": 0.5})], []
+    path = both[1].output_dir / "predictions" / "rte" / "test_t0.jsonl"
+    path.write_text(path.read_text()[:-40])
+    reporting.write(both, tmp_path / "out", show=shown.append)
+    said = (
+        "b has no values of single examples (test_t0.jsonl cannot be read: it was cut off or changed) for rte: left out"
+    )
+    assert any(said in str(part) for part in shown)
+
+
 def test_runs_without_a_dataset_in_common_say_so(make_run, tmp_path):
     both, shown = [make_run("a", {"rte": 0.5}), make_run("b", {"cola": 0.5})], []
     reporting.write(both, tmp_path / "out", show=shown.append)

@@ -301,12 +301,14 @@ def test_the_binary(pair, tmp_path, capsys):
         (["a=nowhere"], "no readable results.json in nowhere"),
         (["a={tuned}", "a={tuned}"], "--runs has two of the name a"),
         (["a={odd}"], "results.json holds no results of an evaluation"),
+        (["a={cut}"], "results.json is damaged, and no whole JSON: run python -m flan_jax.eval again"),
     ],
 )
 def test_errors_are_one_line(pair, tmp_path, capsys, names, message):
-    (tmp_path / "odd").mkdir()
-    (tmp_path / "odd" / "results.json").write_text("[]")
-    names = [name.format(tuned=tmp_path / "tuned", odd=tmp_path / "odd") for name in names]
+    for folder, text in (("odd", "[]"), ("cut", '{"checkpoint": "a", "datasets"')):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "results.json").write_text(text)
+    names = [name.format(**{key: tmp_path / key for key in ("tuned", "odd", "cut")}) for name in names]
     with pytest.raises(SystemExit) as caught:
         binary.main(["--runs", *names, f"--output={tmp_path / 'out'}"])
     assert caught.value.code == 2
