@@ -413,6 +413,8 @@ def _loaded(where: str | AnyPath) -> Tokenizer:
             if (eos := tokens.token_to_id(name)) is not None:
                 return HuggingFaceTokenizer(content, eos)
         raise FlanError(f"vocabulary {where}: no end-of-sequence token of a usual name in it.")
+    if (path / "vocabulary" / SETTINGS).is_file():
+        raise FlanError(f"{where} is a checkpoint: its vocabulary is {path / 'vocabulary'}.")
     raise FlanError(
         f"no vocabulary at {str(where)!r}: give 'bytes', a checkpoint's vocabulary folder, a SentencePiece .model "
         "or a tokenizer.json."

@@ -199,6 +199,8 @@ def search(
                     _keep(prepared_dir, keys[one], kept[one])
             for one, part in kept.items():
                 results[one][name] = results[one][name] | part if name in results[one] else part
+    if done:
+        progress("overlap", done, total)
     return Overlap(results, tuple(reasons))
 
 

@@ -187,6 +187,12 @@ def test_nothing_there(name, tmp_path):
         vocabularies.load(tmp_path / name)
 
 
+def test_a_checkpoint_is_no_vocabulary_but_has_one(tmp_path):
+    vocabularies.ByteTokenizer().save(tmp_path / "model" / "vocabulary")
+    with pytest.raises(FlanError, match="model is a checkpoint: its vocabulary is .*model/vocabulary"):
+        vocabularies.load(tmp_path / "model")
+
+
 def test_no_end_of_sequence(tmp_path):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
