@@ -32,10 +32,19 @@ from flan_jax.wording import counted
 with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import partitioning, reporting
     from flan_jax.checkpoint import arrays
+    from flan_jax.checkpoint import manifest as manifests
     from flan_jax.data import drafts, line_tokens
     from flan_jax.evaluation import evaluator, jobs
     from flan_jax.models import automatic
     from flan_jax.scoring import items, scorer
+
+
+def _name(checkpoint_path: str | Sequence[str] | Mapping[str, str]) -> str:
+    """What a run is called where nobody says it: by what its checkpoints' manifests say."""
+    several = checkpoint_path.values() if isinstance(checkpoint_path, Mapping) else checkpoint_path
+    paths = [checkpoint_path] if isinstance(checkpoint_path, str) else list(several)
+    found = {manifests.Manifest.load(path).tuning["status"] for path in paths}
+    return "untuned" if found == {manifests.UNTUNED} else "model" if manifests.UNKNOWN in found else "tuned"
 
 
 @macro_checks.checked
@@ -47,7 +56,7 @@ def evaluate(
     datasets: Sequence[str] | None,
     step: int | str | None = None,
     parameters: str = WEIGHTS[0],
-    run_name: str = "tuned",
+    run_name: str | None = None,
     baseline_dir: str | None = None,
     baseline_name: str = "untuned",
     max_examples: int | None = None,
@@ -74,7 +83,7 @@ def evaluate(
       step: the checkpoint's step. None takes the last one, as the paper does; "all" takes each saved step; "follow"
         takes each step that a running training saves, until that run ends.
       parameters: which weights of a checkpoint: the last ones ("params"), or their mean over steps ("ema").
-      run_name: the run's name in the report.
+      run_name: the run's name in the report; None for "untuned", "tuned" or "model", as its manifest says.
       baseline_dir: the output of an earlier evaluation, shown beside this one.
       baseline_name: the name of that evaluation in the report.
       max_examples: test examples of each dataset; None for all.
@@ -120,7 +129,10 @@ def evaluate(
     failed: list[evaluator.NoResultError] = []  # runs whose checkpoint gave NaN or infinity
 
     def planned(step: int | str | None) -> list[jobs.Run]:
-        runs = jobs.plan(checkpoint_path, step, datasets, output_dir, run_name, settings, styles, tuple(seeds))
+        name = _name(checkpoint_path) if run_name is None else run_name
+        if baseline_dir and name == baseline_name:
+            raise FlanError(f"the evaluated run and the one in {baseline_dir} are both called {name!r}: give RUN_NAME.")
+        runs = jobs.plan(checkpoint_path, step, datasets, output_dir, name, settings, styles, tuple(seeds))
         return [dataclasses.replace(run, which=parameters) for run in runs]
 
     def work(runs: Sequence[jobs.Run]) -> None:

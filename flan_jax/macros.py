@@ -362,7 +362,12 @@ SETTINGS = (
         "the datasets to evaluate on",
         ("evaluate.datasets", "evaluating.datasets", "study.datasets"),
     ),
-    Setting("RUN_NAME", Text(), "the run's name in the report", ("evaluate.run_name",)),
+    Setting(
+        "RUN_NAME",
+        or_none(Text(), "by the manifest: untuned, tuned or model"),
+        "the run's name in the report",
+        ("evaluate.run_name",),
+    ),
     Setting("BASELINE_DIR", or_none(Where(), "show none"), "an earlier evaluation to show", ("evaluate.baseline_dir",)),
     Setting("BASELINE_NAME", Text(), "the name of that evaluation", ("evaluate.baseline_name",)),
     Setting(

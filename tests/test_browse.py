@@ -114,6 +114,11 @@ def test_all_templates_of_one_record(run):
     assert all(f"template {number}" in printed for number in range(10))
 
 
+def test_a_record_beyond_the_last_is_told():
+    with pytest.raises(FlanError, match="copa has no train record 10000, counted from 0: give a smaller number"):
+        examples.all_templates("copa", skip=10_000)
+
+
 def test_a_test_only_dataset_is_shown_too(run):
     found, _ = run("--templates=wsc273")
     assert len(found["examples"]) == 10

@@ -626,3 +626,12 @@ def test_two_processes_evaluate_like_one(finished, prepared, checkpoint, tmp_pat
     times = {path: path.stat().st_mtime_ns for path in output.glob("predictions/*/*.jsonl")}
     assert _without_cost(evaluate(*gin_arguments)) == _without_cost(found)
     assert times == {path: path.stat().st_mtime_ns for path in output.glob("predictions/*/*.jsonl")}
+
+
+@pytest.mark.parametrize(("statuses", "name"), [(("u",), "untuned"), (("u", "d"), "tuned"), (("d", "?"), "model")])
+def test_a_run_without_a_name_is_called_what_its_manifests_say(tmp_path, statuses, name):
+    for status in statuses:
+        _manifest({"u": "declared untuned", "d": DECLARED, "?": UNKNOWN}[status]).save(tmp_path / status)
+    paths = [str(tmp_path / status) for status in statuses]
+    assert eval_binary._name(paths) == eval_binary._name(dict(enumerate(paths))) == name
+    assert len(paths) > 1 or eval_binary._name(paths[0]) == name

@@ -106,7 +106,7 @@ WRONG = {
     "STEP": ["last", "", -1, True, 1.5, "5", (1, 2), NAN],
     "EVAL_OUTPUT_DIR": [*NO_PATH, None],
     "DATASETS": ["snl", ("s", "n"), (), "", False, 5, ("nli", "nly"), ("rte", "rte"), {"nli": 1}, "nli,rte", (5,)],
-    "RUN_NAME": ["", None, 5, "two\nlines", "a\x1b[2J", "a\u2028b"],
+    "RUN_NAME": ["", 5, "two\nlines", "a\x1b[2J", "a\u2028b"],
     "BASELINE_DIR": NO_PATH,
     "BASELINE_NAME": ["", None, 5],
     "MAX_EXAMPLES": [0, -1, 1.5, True, "5", NAN],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -228,16 +229,19 @@ def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str =
       split: "train", "validation" or "test"; if the dataset lacks it, another one is used.
       skip: how many records to skip.
       data: "samples", "tfds" or a folder.
+
+    Raises:
+      FlanError: the split has fewer records.
     """
     base, style = styles.split_name(name)
     record = catalog.dataset(base.removeprefix("flan_"))
     tokenizer = vocabularies.ByteTokenizer()
     there = _open(record.name, data).splits
     split = split if split in there else next(iter(there))
-    rows = records(record.name, split, data)
-    for _ in range(skip):
-        next(rows)
-    record_id, fields = next(rows)
+    row = next(itertools.islice(records(record.name, split, data), skip, None), None)
+    if row is None:
+        raise FlanError(f"{record.name} has no {split} record {skip}, counted from 0: give a smaller number.")
+    record_id, fields = row
     builder = builder_of(record.name, style, tokenizer, data, split)
     return [
         rendered(builder, record_id, builder.build(record_id, fields, number), tokenizer)
