@@ -69,9 +69,9 @@ COMMON_GEN = Dataset(
         Template("Words:\n{concept_list}\n\nWrite a short, sensible sentence. Endings may change, but use every word."),
         Template("I need a picture caption with these words in it: {concepts}"),
         Template("{concepts} -> sentence"),
-        Template("{concept_list}\n\nOne short sentence that uses all of these words, in any order:"),
+        Template("{concept_list}\n\nOne short sentence with all of these words, in any order and with any endings:"),
         Template(
-            "Keywords of a picture:\n{concept_list}\n\nDescribe the picture in one sentence that uses all of them."
+            "Make up a scene from these words:\n{concept_list}\n\nDescribe it in one sentence that has them all, in any form."
         ),
         Template("words for a sentence: {concepts}\nthe sentence:"),
         Template(
@@ -165,7 +165,7 @@ E2E_NLG = Dataset(
         Template("Fact sheet:\n{attribute_list}\n\nWrite what a guidebook would say, leaving nothing out."),
         Template("{attributes}\n\nSay all that in a sentence or two."),
         Template(
-            "{attribute_list}\n\nPlease write one or two sentences about this place for our city guide, with these details only."
+            "{attribute_list}\n\nPlease write one or two sentences about this place for our city guide, using all of these details and no others."
         ),
         Template("Data: {attributes}\nText:"),
         Template("Expand the notes into full sentences. Use every note and add nothing.\n\n{attribute_list}"),
