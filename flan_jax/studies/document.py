@@ -60,7 +60,7 @@ def write(
     about = [
         f"Models: {', '.join(settings.models)}. Data: {settings.data}. Seeds: {', '.join(map(str, settings.seeds))}.",
         f"Tuned with {_macros(settings.train)}.",
-        f"Evaluated with {_macros(settings.evaluate)}." if settings.evaluate else "Evaluated on all test examples.",
+        _evaluated(commands),
         f"Code {code_revision()}, written {time.strftime('%Y-%m-%d %H:%M')}.",
     ]
     lines = [f"# {_title(name)}", f"{question} ({source})", *(f"- {one}" for one in shown.said)]
@@ -111,6 +111,14 @@ def _about(commands: Commands) -> dict[str, Any]:
 
 def _title(name: str) -> str:
     return name.replace("_", " ").capitalize()
+
+
+def _evaluated(commands: Commands) -> str:
+    """How the arms of a study were evaluated."""
+    if not commands.arms:
+        return "No test example was evaluated."
+    macros = commands.settings.evaluate
+    return f"Evaluated with {_macros(macros)}." if macros else "Evaluated on all test examples."
 
 
 def _macros(values: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ def check_folder(found, folder, *figures):
     """The page, the table and the figures are there, and say what study.json says."""
     assert json.loads((folder / "study.json").read_text()) == found
     page, text = (folder / "study.html").read_text(), (folder / "study.md").read_text()
+    assert "Evaluated with MAX_EXAMPLES=2" in text
     for sentence in found["said"]:
         assert sentence in text
     for name in figures:

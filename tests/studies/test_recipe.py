@@ -24,6 +24,7 @@ def test_a_recipe_is_chosen_and_taken(run_study, settings_of):
     assert {name for one in found["points"].values() for name in one["scores"]} == {"sentiment", "miscellaneous"}
     assert (folder / "scores.png").stat().st_size > 5000 and (folder / "differences.svg").exists()
     assert not list((folder.parent / "evals").glob("flan-seed_0*")), "no test example is scored"
+    assert "No test example was evaluated." in (folder / "study.md").read_text()
     chosen = json.loads((folder / "recipe.json").read_text())
     assert chosen["held_out"] == ["nli"] and "nli" not in chosen["seen"]["clusters"]
     # The others take it: it counts more than the budget's, and less than TRAIN.
