@@ -249,6 +249,10 @@ class Protocol:
         }
         return dataclasses.replace(self, **{name: value for name, value in changed.items() if value is not None})
 
+    def of_template(self, number: int) -> Protocol:
+        """The same protocol with one forward template alone: what its predictions depend on."""
+        return dataclasses.replace(self, numbers=(number,), forward=(number,))
+
     @property
     def text_digest(self) -> str:
         """A digest of everything that inputs and targets depend on besides the records.

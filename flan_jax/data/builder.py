@@ -78,8 +78,8 @@ class ExampleBuilder:
         self.protocol = asked or protocol.of(record, style)
         self.templates = self.protocol.templates
         self._exemplars = None
-        bound = [self.protocol.text_digest, seed, list(pool) if style.shots else None]
-        self.digest = hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
+        self._pool = list(pool) if style.shots else None
+        self.digest = self._digest(self.protocol)
         if style.shots:
             if tokenizer is None:
                 raise ValueError("a style with shots needs a tokenizer, which counts what fits")
@@ -96,6 +96,14 @@ class ExampleBuilder:
                 end=self.protocol.exemplar_end,
                 seed=seed,
             )
+
+    def digest_of(self, number: int) -> str:
+        """What the text with one forward template depends on besides the records."""
+        return self._digest(self.protocol.of_template(number))
+
+    def _digest(self, asked: protocol.Protocol) -> str:
+        bound = [asked.text_digest, self.seed, self._pool]
+        return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
 
     def fields(self, record_id: str, fields: Fields) -> Fields:
         """A record's fields, with options and answer as the style shows them.

@@ -251,8 +251,8 @@ class PromptStore:
             "version": [VERSION, ways.VERSION],
             "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
             "vocabulary": self._tokenizer.fingerprint,
-            "protocol": unit.builder.protocol.digest,
-            "text": unit.builder.digest,  # templates, style, exemplars, seed
+            "protocol": unit.builder.protocol.of_template(unit.number).digest,
+            "text": unit.builder.digest_of(unit.number),  # template, style, exemplars, seed
             "split": unit.split,
             "template": unit.number,
             "examples": unit.rows_digest,

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import content, distributed, templates
+from flan_jax import content, distributed
 from flan_jax.data import examples as example_files
 from flan_jax.data import trimming
 from flan_jax.data.builder import Example, ExampleBuilder
@@ -132,7 +132,8 @@ class Unit:
         """
         asked = builder.protocol
         of_rows = rows_digest(rows) if digest_of_rows is None else digest_of_rows
-        digest = [*bound, asked.digest, number, templates.digest([asked.templates[number]]), builder.digest, of_rows]
+        # Of this template alone: where another one is reworded, these predictions stay.
+        digest = [*bound, asked.of_template(number).digest, number, builder.digest_of(number), of_rows]
         key = hashlib.sha256(json.dumps(digest, sort_keys=True).encode()).hexdigest()
         path = output_dir / "predictions" / builder.record.name / f"{split}_t{number}.jsonl"
         return cls(builder, split, number, rows, of_rows, key, path)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -11,6 +12,7 @@ from flan_jax import catalog, configuration, metrics, models, protocol, styles
 from flan_jax.checkpoint import digests
 from flan_jax.checkpoint.manifest import DECLARED, UNTUNED, Manifest
 from flan_jax.data import examples as example_files
+from flan_jax.data.builder import ExampleBuilder
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.decoding import completion
 from flan_jax.decoding.generator import Generator
@@ -381,3 +383,27 @@ def test_results_say_how_many_exemplars_fit(scorer, tmp_path):
             assert figures["shots"] == {"wanted": 2, "mean": mean, "without": found.count(0), "of": 3}
         else:
             assert "shots" not in figures
+
+
+@pytest.mark.parametrize("style", ["instructions", "2_shots", "without_options"])
+def test_another_templates_wording_leaves_predictions_as_they_are(style):
+    """Rewording one of ten templates costs one of ten predictions."""
+    record = catalog.dataset("rte")
+    pool = [(f"train-{number}", RTE | {"premise": f"Grass {number} is green."}) for number in range(4)]
+
+    def keys(changed):
+        templates = [
+            dataclasses.replace(one, input=f"Now: {one.input}") if number == changed else one
+            for number, one in enumerate(record.templates)
+        ]
+        other = dataclasses.replace(record, templates=tuple(templates))
+        builder = ExampleBuilder(other, styles.parse(style), pool=pool, tokenizer=ByteTokenizer())
+        made = [
+            units.Unit.create(builder, "test", number, [], Path("out"), ["bound"])
+            for number in builder.protocol.forward
+        ]
+        return {unit.number: unit.key for unit in made}
+
+    before, after = keys(None), keys(1)
+    assert {number for number in before if before[number] != after[number]} == {1}
+    assert len(set(before.values())) == len(before)
