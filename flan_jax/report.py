@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.Parser(
         prog="python -m flan_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=DIR", help="finished evaluations")
+    parser.add_argument(
+        "--runs", nargs="+", action="extend", required=True, metavar="NAME=DIR", help="finished evaluations"
+    )
     parser.add_argument(
         "--output", required=True, type=options.path, help="folder for report.md, report.json and report.html"
     )

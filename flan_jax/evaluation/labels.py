@@ -17,7 +17,7 @@ SEEN = "seen"
 UNKNOWN = "unknown"
 MIXED = "mixed"  # the label of several scores that differ
 
-_STATUSES = (HELD_OUT, SEEN, UNKNOWN, MIXED)
+STATUSES = (HELD_OUT, SEEN, UNKNOWN, MIXED)
 _EARLIER = {"zero-shot, held out": HELD_OUT}  # earlier versions used these words for every style
 
 
@@ -64,7 +64,7 @@ def of_figures(figures: Mapping[str, Any], style: styles.TextStyle) -> str:
     """
     found = figures.get("status")
     found = _EARLIER.get(found, found)
-    return figures.get("label") or label(style, found if found in _STATUSES else UNKNOWN)
+    return figures.get("label") or label(style, found if found in STATUSES else UNKNOWN)
 
 
 def joint(labels: Iterable[str]) -> str:
@@ -79,4 +79,4 @@ def joint(labels: Iterable[str]) -> str:
 def status_of(words: str) -> str:
     """The status in a label: "held out", "seen", "unknown" or "mixed"; empty if the text is no label."""
     tail = words.rpartition(", ")[2]
-    return tail if tail in _STATUSES and (tail != words or words == MIXED) else ""
+    return tail if tail in STATUSES and (tail != words or words == MIXED) else ""

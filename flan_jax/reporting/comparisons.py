@@ -14,7 +14,7 @@ from flan_jax.evaluation import clusters
 from flan_jax.reporting import statistics
 from flan_jax.reporting.runs import Run, UnusableError, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, Interval
-from flan_jax.reporting.values import Values, asked_alike, pair, same_templates
+from flan_jax.reporting.values import Values, asked_alike, groups_of_both, pair, same_templates
 
 TOO_FEW = f"n < {MIN_PAIRS}"
 
@@ -141,6 +141,12 @@ def _compare(
         if a.metric != b.metric or (a.metric != "accuracy" and measured[0] != measured[1]):
             found.apart[name] = f"measured by {measured[0]} in {first.name} and {measured[1]} in {other.name}"
             continue
+        filters = [run.figures(name).get("filter") for run in (first, other)]
+        if None not in filters and filters[0] != filters[1]:
+            found.apart[name] = (
+                f"its answers are filtered by {filters[0]} in {first.name} and {filters[1]} in {other.name}"
+            )
+            continue
         # The directions of a translation have the same records. They are drawn alike, so their mean varies with them.
         rng = np.random.default_rng([seed, zlib.crc32(catalog.whole(name).encode())])
         try:
@@ -160,7 +166,7 @@ def _compare(
 
 def _difference(a: Values, b: Values, rng: np.random.Generator) -> Difference:
     a_P, b_P = pair(a, b)
-    groups_P = a.groups(a_P)
+    groups_P = groups_of_both(a, b, a_P, b_P)
     first, other = a.sample(a_P, groups_P), b.sample(b_P, groups_P)
     value = other.value - first.value
     single = first.size == 1

@@ -8,10 +8,11 @@ was tuned on; scores of other models are labelled unknown. What is computed here
 from __future__ import annotations
 
 import collections
+import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ import numpy as np
 from flan_jax import catalog
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
-from flan_jax.files import AnyPath, user_path
-from flan_jax.json_lines import read_json_lines
+from flan_jax.files import AnyPath, is_remote, user_path
+from flan_jax.json_lines import as_unicode, read_json_lines
+from flan_jax.reporting import sound
 from flan_jax.reporting.runs import Run
 
 CLUSTER = "lm-evaluation-harness"  # the cluster of tasks that are none of our datasets
 TOLERANCE = 1e-6  # between a mean of the samples and the harness's own figure
+_MEANS = ("acc", "acc_norm", "exact_match")  # metrics that are nothing but means over samples
 
 Sample = Mapping[str, Any]
 
@@ -48,39 +51,42 @@ def load(name: str, folder: str | AnyPath) -> Run:
         or contradicts its results.
     """
     files = _results_files(user_path(folder))
-    if len(folders := dict.fromkeys(path.parent for path in files)) > 1:
+    if len(folders := _distinct(path.parent for path in files)) > 1:
         some = ", ".join(f"{name}={one}" for one in folders)
         raise FlanError(f"{folder} holds logs of {len(folders)} models: name one folder each ({some}).")
-    datasets: dict[str, dict[str, Any]] = {}
-    lines: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    skipped: dict[str, str] = {}
+    found: dict[str, Any] = {}  # figures and predictions of each task, or why it has none
     newest: dict[str, Any] = {}
     found_in: dict[str, AnyPath] = {}  # the model and its arguments: of ours, the harness has no other name
     for path in files:
-        whole = newest = _results(path)
-        found_in[_model_of(whole)] = path
-        if len(found_in) > 1:
-            some = " and ".join(f"{one.name} of {model}" for model, one in found_in.items())
-            raise FlanError(f"{folder} holds logs of different runs, {some}: give each --output_path to one.")
-        for task, results in whole["results"].items():
-            samples = path.parent / f"samples_{task}_{path.stem.removeprefix('results_')}.jsonl"
-            dataset = dataset_of(task)
-            if not samples.exists():
-                if task in whole.get("configs", {}) and dataset not in datasets:
-                    skipped[dataset] = "no samples in the harness's log: run it with --log_samples"
-                continue
-            figures, found = _task(task, results, whole, samples)
-            if figures is None:
-                skipped[dataset] = found
-                continue
-            skipped.pop(dataset, None)
-            datasets[dataset], lines[dataset] = figures, {0: found}
+        try:
+            whole = newest = _results(path)
+            found_in[_model_of(whole)] = path
+            if len(found_in) > 1:
+                some = " and ".join(f"{one.name} of {model}" for model, one in found_in.items())
+                raise FlanError(f"{folder} holds logs of different runs, {some}: give each --output_path to one.")
+            for task, results in whole["results"].items():
+                samples = path.parent / f"samples_{task}_{path.stem.removeprefix('results_')}.jsonl"
+                if samples.exists():
+                    found[task] = _task(task, results, whole, samples)
+                elif task in whole["configs"]:
+                    found[task] = "no samples in the harness's newest log of it: run it with --log_samples"
+        except FlanError:
+            raise
+        except _UNREADABLE as error:
+            raise FlanError(
+                f"{path}, or its samples, are not as lm-evaluation-harness writes them ({type(error).__name__}: "
+                f"{str(error)[:100]}): run it again."
+            ) from error
+    names = _names_of(found)
+    datasets = {names[task]: one[0] for task, one in found.items() if not isinstance(one, str)}
+    lines = {names[task]: {0: one[1]} for task, one in found.items() if not isinstance(one, str)}
+    skipped = {names[task]: one for task, one in found.items() if isinstance(one, str)}
     if not datasets:
         why = next(iter(skipped.values()), "no samples in the harness's log: run it with --log_samples")
         raise FlanError(f"{folder} holds nothing that can be compared: {why}.")
     version = newest.get("lm_eval_version", "of an unknown version")
     results = {
-        "checkpoint": str(newest.get("model_name") or newest.get("config", {}).get("model", "a model")),
+        "checkpoint": str(newest.get("model_name") or newest["config"].get("model", "a model")),
         "harness": f"lm-evaluation-harness {version}",
         "tuning": {"status": "nobody says what it was tuned on", "datasets": [], "clusters": []},
         **(_ours(newest) or {}),
@@ -89,28 +95,45 @@ def load(name: str, folder: str | AnyPath) -> Run:
         "skipped": [{"dataset": task, "reason": why} for task, why in skipped.items()],
         "invalid": [],
     }
-    return Run(name, results, lines=lines)
+    return Run(name, results, user_path(folder), lines=lines)
+
+
+# What Python says of values of another kind, size or depth than the harness writes.
+_UNREADABLE = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
+
+def _distinct(folders: Iterable[AnyPath]) -> list[AnyPath]:
+    """Folders without those that are links to others of them."""
+    return list({(one if is_remote(one) else one.resolve()): one for one in folders}.values())
+
+
+def _names_of(tasks: Iterable[str]) -> dict[str, str]:
+    """What each task is called here: one of them may have the name of a dataset of ours."""
+    names: dict[str, str] = {}
+    for task in sorted(tasks, key=lambda task: dataset_of(task) != task):  # those that bear the very name first
+        names[task] = task if dataset_of(task) in names.values() else dataset_of(task)
+    return names
 
 
 def _model_of(whole: Mapping[str, Any]) -> str:
     """Which model it was, with its arguments."""
     config = whole["config"]
-    about = [config.get("model"), config.get("model_args"), (_ours(whole) or {}).get("model_digest")]
+    ours = config.get("flan_jax")
+    about = [config.get("model"), config.get("model_args"), config.get("model_sha"), whole.get("model_name")]
+    about += [ours.get("checkpoint_digest") if isinstance(ours, dict) else None]
     return " ".join(str(one) for one in about if one)
 
 
 def _ours(whole: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What our own engine says of its model in a log, see `lm_eval.model`; None of another's."""
+    """What our own engine says of its model in a log, see `lm_eval.model`; None of another's, or if it cannot be so."""
     about = whole["config"].get("flan_jax")
-    tuning = about.get("tuning") if isinstance(about, dict) else None
-    if not isinstance(tuning, dict) or not isinstance(tuning.get("status"), str):
-        return None
-    if any(not isinstance(tuning.get(key), list) for key in ("datasets", "clusters")):
+    tuning = about.get("tuning") if isinstance(about, dict) and whole["config"].get("model") == "flan_jax" else None
+    if not isinstance(tuning, dict) or sound.problem_of_tuning(tuning):
         return None
     return {
-        "checkpoint": str(about.get("checkpoint")),
-        "model_digest": str(about.get("checkpoint_digest")),
-        "joint": str(about.get("joint")),
+        "checkpoint": as_unicode(str(about.get("checkpoint"))),
+        "model_digest": as_unicode(str(about.get("checkpoint_digest"))),
+        "joint": as_unicode(str(about.get("joint"))),
         "tuning": tuning,
     }
 
@@ -143,15 +166,15 @@ def _results(path: AnyPath) -> dict[str, Any]:
 
 def _task(
     task: str, results: Mapping[str, Any], whole: Mapping[str, Any], path: AnyPath
-) -> tuple[dict[str, Any], list[dict[str, Any]]] | tuple[None, str]:
-    """(figures, predictions) of a task, or (None, why there are none)."""
+) -> tuple[dict[str, Any], list[dict[str, Any]]] | str:
+    """(figures, predictions) of a task, or why there are none."""
     samples = []
     for line in read_json_lines(path, strict=False):
         if problem := line.problem or _problem(line.value):
             raise FlanError(f"{path}, line {line.number}, is no sample: {problem}.")
         samples.append(_as_today(line.value, results))
     if not samples:
-        return None, "its log holds no sample"
+        return "its log holds no sample"
     used = samples[0].get("filter", "none")  # if there are several filters, the first
     samples = [s for s in samples if s.get("filter", "none") == used]
     counts = collections.Counter(str(s["doc_id"]) for s in samples)
@@ -160,28 +183,34 @@ def _task(
             f"{path} has document {document[0]} {document[1]} times: several logs in one, or several filters of an "
             "earlier harness; run the harness again, or keep one line a document."
         )
+    counted = (whole.get("n-samples") or {}).get(task)
+    wanted = counted.get("effective") if isinstance(counted, dict) else None
+    if isinstance(wanted, int) and wanted != len(samples):
+        raise FlanError(f"{path} has {len(samples)} of the {wanted} samples of {task}: copy it anew, or run it again.")
     shown = {key.split(",")[0]: value for key, value in results.items() if key.endswith(f",{used}")}
+    for key in _MEANS:
+        values = [sample.get(key) for sample in samples]
+        if key in shown and all(_is_share(v) or isinstance(v, bool) for v in values):
+            _check(task, key, float(np.mean(values)), shown[key], path)
     found = [_ranked(sample, path) for sample in samples] if "acc" in samples[0]["metrics"] else []
     if found and all(found):
         key, metric, values = "acc", "accuracy", [float(np.argmax(f["loglikelihood"]) == f["answer"]) for f in found]
     else:
         key = next((m for m in samples[0]["metrics"] if _is_mean(m, samples, shown)), "")
         if not key:
-            return None, "none of its metrics is a mean over examples"
+            return "none of its metrics is a mean over examples"
         metric, values = key, [float(sample[key]) for sample in samples]
         found = [_scored(sample, value) for sample, value in zip(samples, values, strict=True)]
     mean = float(np.mean(values))
-    if not isinstance(shown.get(key), int | float) or abs(mean - shown[key]) > TOLERANCE:
-        raise FlanError(
-            f"{path} gives {key} {mean:.4f} for {task}, and its results {shown.get(key)}: they do not belong."
-        )
+    _check(task, key, mean, shown.get(key), path)
     dataset = dataset_of(task)
     cluster = next((d.cluster for d in catalog.datasets() if d.name == dataset), CLUSTER)
     version = (
         f"lm-evaluation-harness {whole.get('lm_eval_version', '')}, task version {whole.get('versions', {}).get(task)}"
     )
     error = shown.get(f"{key}_stderr")
-    asked = (whole["configs"].get(task) or {}).get("doc_to_text")
+    config = whole["configs"].get(task)
+    asked = config.get("doc_to_text") if isinstance(config, dict) else None
     ours = _ours(whole)
     status = labels.status(catalog.dataset(dataset), ours["tuning"]) if ours and cluster != CLUSTER else labels.UNKNOWN
     figures = {
@@ -190,6 +219,7 @@ def _task(
         "status": status,
         "label": f"{_shots(task, whole)}, {status}",
         "metric": metric,
+        "filter": used,
         "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
         "examples": len(samples),
         "mean": mean,
@@ -208,6 +238,12 @@ def _task(
     return figures, found
 
 
+def _check(task: str, metric: str, mean: float, shown: Any, path: AnyPath) -> None:
+    """Refuses samples whose mean is not the figure of the results."""
+    if not sound.is_number(shown) or not abs(mean - shown) <= TOLERANCE:
+        raise FlanError(f"{path} gives {metric} {mean:.4f} for {task}, and its results {shown}: they do not belong.")
+
+
 def _shots(task: str, whole: Mapping[str, Any]) -> str:
     """The number of exemplars of a task, wherever the harness's version writes it."""
     of_task = whole["configs"].get(task)
@@ -216,7 +252,7 @@ def _shots(task: str, whole: Mapping[str, Any]) -> str:
         of_task.get("num_fewshot") if isinstance(of_task, dict) else None,
         whole["config"].get("num_fewshot"),
     )
-    number = next((n for n in said if isinstance(n, int) and not isinstance(n, bool)), None)
+    number = next((n for n in said if isinstance(n, int) and not isinstance(n, bool) and n >= 0), None)
     return "exemplars unknown" if number is None else f"few-shot ({number})" if number else "zero-shot"
 
 
@@ -275,12 +311,17 @@ def _ranked(sample: Sample, path: AnyPath) -> dict[str, Any] | None:
                 f"{path}: the scores of document {sample['doc_id']} are not finite: no option is the highest."
             )
         scores.append(value)
-    if len(scores) < 2 or len(arguments) < len(scores) or not str(sample.get("target", "")).isdigit():
+    if len(arguments) < len(scores):
+        return None
+    half = len(scores) // 2
+    if half and len(scores) == 2 * half and _are_without_context(arguments[half : len(scores)]):
+        scores, arguments = scores[:half], arguments[:half]  # what acc_mutual_info subtracts is no option
+    if len(scores) < 2 or not re.fullmatch(r"[0-9]{1,6}", str(sample.get("target", ""))):
         return None
     answer = int(sample["target"])
     if answer >= len(scores) or float(np.argmax(scores) == answer) != sample.get("acc"):
         return None
-    contexts, options = [a.get("arg_0", "") for a in arguments], [str(a.get("arg_1", "")) for a in arguments]
+    contexts, options = ([_text(a.get(key, "")) for a in arguments] for key in ("arg_0", "arg_1"))
     if len(set(options)) == 1:  # the contexts differ, as in Winogrande
         contexts, options = options, contexts
     return _line(sample, contexts[0]) | {
@@ -288,6 +329,15 @@ def _ranked(sample: Sample, path: AnyPath) -> dict[str, Any] | None:
         "answer": answer,
         "loglikelihood": scores,
     }
+
+
+def _are_without_context(arguments: Sequence[Mapping[str, Any]]) -> bool:
+    return all(argument.get("arg_0") == "" for argument in arguments)
+
+
+def _text(value: Any) -> str:
+    """An argument as text; a chat's messages are a list."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _is_number(text: Any) -> bool:
@@ -303,14 +353,16 @@ def _scored(sample: Sample, value: float) -> dict[str, Any]:
     said = sample.get("filtered_resps") or [""]
     text = said[0] if isinstance(said[0], str) else json.dumps(said[0], ensure_ascii=False)
     references = {"prediction": text, "references": [str(sample.get("target", ""))]}
-    return _line(sample, str(arguments[0].get("arg_0", ""))) | references | {"score": value}
+    return _line(sample, _text(arguments[0].get("arg_0", ""))) | references | {"score": value}
 
 
 def _line(sample: Sample, prompt: str) -> dict[str, Any]:
+    asked = [[_text(one.get(key, "")) for key in ("arg_0", "arg_1")] for one in sample.get("arguments", {}).values()]
     return {
         "id": str(sample["doc_id"]),
         "hash": str(sample["doc_hash"]),
         "template": 0,
         "prompt": prompt,
+        "asked": hashlib.sha256(json.dumps(asked).encode(errors="surrogatepass")).hexdigest(),
         "doc": sample.get("doc", {}),
     }

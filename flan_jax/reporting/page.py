@@ -146,7 +146,7 @@ def _example(runs: Sequence[Run], evidence: Evidence, name: str, prediction: Map
     scored = []
     for run in runs:
         p = prediction if run is runs[-1] else evidence.beside.get((run.name, name, record, number))
-        if p is not None and p["options"] == prediction["options"]:
+        if p is not None and p.get("options") == prediction["options"]:  # another program's may be texts
             values = np.asarray(p["loglikelihood"], np.float64)
             scored.append((run, values, option_probabilities(values)))
     chosen = ranked(prediction, "sum")

@@ -95,7 +95,7 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
         raise FlanError(f"{path} is no result ({error}): run python -m flan_jax.eval again.") from error
     except OSError as error:
         raise FlanError(f"no readable {path.name} in {output_dir}: run python -m flan_jax.eval first.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FlanError(f"{path} is damaged, and no whole JSON: run python -m flan_jax.eval again.") from error
     if not isinstance(results, dict) or not {"checkpoint", "datasets", "clusters"} <= set(results):
         raise FlanError(f"{path} holds no results of an evaluation: run python -m flan_jax.eval again.")
@@ -106,7 +106,11 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
     if problem := sound.problem_of_results(results):
         raise FlanError(f"{path} {problem}; it was edited or is of another version: run python -m flan_jax.eval again.")
     for dataset, figures in results["datasets"].items():
-        if problem := sound.problem_of_figures(figures):
+        of = catalog.dataset(dataset).cluster if catalog.exists(dataset) else None
+        problem = sound.problem_of_figures(figures)
+        if not problem and of not in (None, figures["cluster"]):
+            problem = f"has the cluster {figures['cluster']!r}, and is of {of!r}"
+        if problem:
             raise FlanError(
                 f"{path}: dataset {dataset} {problem}; it is of another version: run python -m flan_jax.eval again."
             )
@@ -265,6 +269,7 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
         **{key: first.results[key] for key in ("settings", "joint", "separator", "harness") if key in first.results},
         "checkpoint": distinct.pop() if len(distinct) == 1 else f"{len(members)} checkpoints",
         "tuning": first.results.get("tuning", {}),
+        **_ways_of_tuning(members),
         "runs": [run.name for run in members],
         **({"split": first.results["split"]} if "split" in first.results else {}),
         "datasets": datasets,
@@ -273,6 +278,18 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
         "clusters": clusters.cluster_means(datasets),
     }
     return Run(name, results, members=tuple(members))
+
+
+def _ways_of_tuning(members: Sequence[Run]) -> dict[str, Any]:
+    """What the runs of a group do not share of their tuning and joint."""
+    found: dict[str, Any] = {}
+    tunings = [run.results.get("tuning") or {} for run in members]
+    if len({str([one.get(key) for key in ("status", "clusters", "datasets")]) for one in tunings}) > 1:
+        found["tunings"] = {run.name: tuning for run, tuning in zip(members, tunings, strict=True)}
+    joints = dict.fromkeys(str(run.results.get("joint") or run.results.get("separator") or "") for run in members)
+    if len(joints) > 1:
+        found["joint"] = " or ".join(joint or "what is not known" for joint in joints)
+    return found
 
 
 def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,10 +6,12 @@ Files are copied, cut, edited and written by other versions. Anything wrong is n
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax import styles
+from flan_jax import catalog, styles
+from flan_jax.checkpoint.manifest import DECLARED, TUNED, UNKNOWN, UNTUNED
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 
@@ -23,7 +25,7 @@ _ROUNDING = 1e-6
 
 def problem_of_results(results: Mapping[str, Any]) -> str:
     """What is wrong with results besides the figures of their datasets; empty if nothing is."""
-    for key in ("settings", "tuning", "provenance"):
+    for key in ("settings", "tuning", "tunings", "provenance"):
         if not isinstance(results.get(key) or {}, Mapping):
             return f"has {key} that are no names with values"
     try:
@@ -33,9 +35,42 @@ def problem_of_results(results: Mapping[str, Any]) -> str:
     for key in ("skipped", "invalid"):
         listed = results.get(key, ())
         if not isinstance(listed, list | tuple) or any(
-            not isinstance(one, Mapping) or not isinstance(one.get("dataset"), str) for one in listed
+            not isinstance(one, Mapping) or not all(isinstance(one.get(name), str) for name in ("dataset", "reason"))
+            for one in listed
         ):
-            return f"has {key} datasets without a name"
+            return f"has {key} datasets without a name or a reason"
+    for tuning in (results.get("tuning") or {}, *(results.get("tunings") or {}).values()):
+        for key in ("datasets", "clusters"):
+            listed = tuning.get(key, [])
+            if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
+                return f"has a tuning whose {key} are no names"
+    return ""
+
+
+def problem_of_tuning(tuning: Mapping[str, Any]) -> str:
+    """What is wrong with what a manifest says of a tuning; empty if nothing is.
+
+    No label follows from a status that there is not, from unknown clusters, or from an account that contradicts itself.
+    """
+    status = tuning.get("status")
+    if status not in (UNTUNED, DECLARED, TUNED, UNKNOWN):
+        return f"has the status {str(status)[:40]!r}, which is none"
+    names: dict[str, list[str]] = {}
+    text = tuning.get("text", [])
+    named = (
+        [one.get("dataset") if isinstance(one, Mapping) else None for one in text] if isinstance(text, list) else None
+    )
+    for key, listed in (*((key, tuning.get(key)) for key in ("datasets", "clusters")), ("text", named)):
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            return f"has {key} that are no names"
+        names[key] = listed
+    known = {cluster.name for cluster in (*catalog.clusters(), catalog.UNKNOWN_CLUSTER)}
+    clusters, datasets = set(names["clusters"]), {*names["datasets"], *names["text"]}
+    of_datasets = {catalog.dataset(name).cluster for name in datasets if catalog.exists(name)}
+    if strange := sorted(clusters - known - of_datasets):
+        return f"has the cluster {strange[0]!r}, which is none"
+    if not of_datasets <= clusters or (status == UNTUNED and (datasets or clusters)):
+        return "contradicts itself"
     return ""
 
 
@@ -47,8 +82,8 @@ def problem_of_figures(figures: Any) -> str:
         if not is_number(figures.get(key)):
             return f"has no number {key!r}"
     for key in _NUMBERS_OR_NONE:
-        if figures.get(key) is not None and not is_number(figures[key]):
-            return f"has no number {key!r}"
+        if figures.get(key) is not None and (not is_number(figures[key]) or not -1 <= figures[key] <= 1):
+            return f"has no share {key!r}"
     if figures["examples"] < 1 or figures["examples"] != int(figures["examples"]):
         return f"has {figures['examples']} examples"
     if not -1 - _ROUNDING <= figures["mean"] <= 1 + _ROUNDING:
@@ -64,8 +99,16 @@ def problem_of_figures(figures: Any) -> str:
         isinstance(shots, Mapping) and all(is_number(shots.get(key)) for key in _OF_SHOTS)
     ):
         return "has shots that are no numbers"
-    if figures.get("label") and not labels.status_of(str(figures["label"])):
+    if figures.get("label") and not (told := labels.status_of(str(figures["label"]))):
         return f"has the label {figures['label']!r}, which is none"
+    if figures.get("label") and figures.get("status") in labels.STATUSES and told != figures["status"]:
+        return f"has the label {figures['label']!r}, and is {figures['status']}"
+    for key in ("with", "kin"):
+        if not isinstance((figures.get("overlap") or {}).get(key) or {}, Mapping):
+            return f"has {key!r} in its overlap that are no names with values"
+    for key, value in (figures.get("cost") or {}).items():
+        if key != "device" and not is_number(value):
+            return f"has no number {key!r} in its cost"
     return _problem_of_templates(figures) or ("" if isinstance(figures.get("cluster"), str) else "has no cluster")
 
 
@@ -76,13 +119,22 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
     for t in listed:
         if not isinstance(t, Mapping) or "template" not in t or not {"value", "sum"} & set(t):
             return "has a template without a figure"
+        if isinstance(t["template"], bool) or not isinstance(t["template"], int):
+            return f"has a template with the number {str(t['template'])[:40]!r}"
+        if any(not isinstance(t.get(key) or {}, Mapping) for key in ("metrics",)):
+            return f"has metrics of template {t['template']} that are no names with values"
         if any(t.get(key) is not None and not is_number(t[key]) for key in ("value", "sum", "dev")):
             return f"has no number for template {t['template']}"
     if len({t["template"] for t in listed}) < len(listed):
         return "has a template twice"
     values = [t["value"] if "value" in t else t["sum"] for t in listed]
-    if None not in values and not min(values) - _ROUNDING <= figures["mean"] <= max(values) + _ROUNDING:
-        return f"has a mean of {figures['mean']:.4f}, and templates from {min(values):.4f} to {max(values):.4f}"
+    if None in values:
+        return ""
+    if abs(figures["mean"] - statistics.fmean(values)) > _ROUNDING:
+        return f"has a mean of {figures['mean']:.4f}, and templates whose mean is {statistics.fmean(values):.4f}"
+    best = {t["template"]: v for t, v in zip(listed, values, strict=True)}.get(figures.get("best_dev_template"))
+    if best is not None and figures.get("best_dev") is not None and abs(figures["best_dev"] - best) > _ROUNDING:
+        return f"has {figures['best_dev']:.4f} for the template that is best on dev, whose figure is {best:.4f}"
     return ""
 
 
@@ -111,4 +163,7 @@ def problem_of_prediction(line: Any) -> str:
 
 def is_number(value: Any) -> bool:
     """Whether the value is a finite number. True and False are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False

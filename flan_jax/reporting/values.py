@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import catalog
+from flan_jax import catalog, styles
 from flan_jax.content import numbered
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.clusters import headline_metric
 from flan_jax.evaluation.figures import headline, headline_statistics, ranked, right_options
 from flan_jax.metrics import Metric, metric
-from flan_jax.reporting.matching import by_text
+from flan_jax.reporting import matching
 from flan_jax.reporting.runs import NOT_RECORDED, UnusableError, template_value, wording
 from flan_jax.reporting.samples import Sample, of_mean
 from flan_jax.reporting.statistics import Calibration, option_probabilities
@@ -57,6 +57,7 @@ class Values:
       calibration: calibration of the options' probabilities; None for a generation dataset.
       prompts: the prompts of the examples with the first template.
       documents: the records in another program's log, whose digests differ from ours; None for our predictions.
+      asked: digests of all that the other program asked of each, contexts and continuations; empty for ours.
       passages: what each example shares with others, such as its conversation; all different if nothing is shared.
       statistics: for each run of a group, or for the single run, what the examples add to the sums behind the metric,
         [E, T, K]; empty if examples have values.
@@ -74,6 +75,7 @@ class Values:
     calibration: Calibration | None
     prompts: tuple[str, ...] = ()
     documents: tuple[Mapping[str, Any], ...] | None = None
+    asked: tuple[str, ...] = ()
     passages: tuple[str, ...] = ()
     statistics: tuple[np.ndarray, ...] = ()
     value_of: Callable[[np.ndarray], np.ndarray] = of_mean
@@ -163,6 +165,11 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
             statistics_TxE.append([by_key[key] for key in keys])
         answers.append(_answers(lines, choices, same_options))
     lines = [next(iter(keyed.values()))[key] for key in keys]
+    documents = tuple(p["doc"] for p in lines) if all("doc" in p for p in lines) else None
+    passages = [str(p.get("passage", catalog.record_id(str(p["id"])))) for p in lines]
+    if documents is not None:
+        passages = list(matching.passages(documents))
+    first_of: dict[str, str] = {}  # a record that is there twice is one
     return Values(
         metric=measured,
         style=style,
@@ -174,8 +181,12 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
         answers=tuple(answers),
         calibration=Calibration.of(np.array(confidences), np.array(right)) if has_options else None,
         prompts=tuple(p.get("prompt", "") for p in lines),
-        documents=tuple(p["doc"] for p in lines) if all("doc" in p for p in lines) else None,
-        passages=tuple(str(p.get("passage", catalog.record_id(str(p["id"])))) for p in lines),
+        documents=documents,
+        asked=tuple(str(p["asked"]) for p in lines) if all("asked" in p for p in lines) else (),
+        passages=tuple(
+            first_of.setdefault(str(p["hash"]), passage) if hashed else passage
+            for p, passage in zip(lines, passages, strict=True)
+        ),
         **(
             {"statistics": (np.array(statistics_TxE).swapaxes(0, 1),), "value_of": summed.metric.of_sums}
             if summed
@@ -294,7 +305,11 @@ def pair(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
 
 def _pair_by_text(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
     ours, theirs = (first, other) if first.documents is None else (other, first)
-    if not (found := by_text(ours.prompts, theirs.documents)):
+    if styles.parse(ours.style).shots:
+        raise UnusableError(
+            "exemplars in our prompts may be records of the other's log: compare it with a zero-shot run"
+        )
+    if not (found := matching.by_text(ours.prompts, theirs.documents, theirs.prompts)):
         raise UnusableError("no record of the one's log has its texts in the other's prompts")
     a, b = (np.array(side, np.int64) for side in zip(*found, strict=True))
     return (a, b) if ours is first else (b, a)
@@ -310,16 +325,28 @@ def same_templates(first: Values, other: Values) -> bool:
 def asked_alike(first: Values, other: Values) -> bool:
     """Whether both runs asked the records that they share in the same words, however many exemplars came before.
 
-    Another program's log has no templates of ours, so there the prompts are compared.
+    Another program's log has no templates of ours, so there all that was asked is compared, letter by letter.
 
     Raises:
       UnusableError: see `pair`.
     """
     if first.documents is None and other.documents is None:
-        return first.templates == other.templates and first.wordings == other.wordings
-    return len(first.templates) == len(other.templates) and all(
-        first.prompts[a].strip() == other.prompts[b].strip() for a, b in zip(*pair(first, other), strict=True)
-    )
+        return same_templates(first, other)
+    if len(first.templates) != len(other.templates):
+        return False
+    a_texts, b_texts = (one.asked if first.asked and other.asked else one.prompts for one in (first, other))
+    return all(a_texts[a] == b_texts[b] for a, b in zip(*pair(first, other), strict=True))
+
+
+def groups_of_both(first: Values, other: Values, a_P: np.ndarray, b_P: np.ndarray) -> np.ndarray:
+    """The number of each pair's passage, from 0: pairs are together if they share one in either run."""
+    edges = []
+    for groups_P in (first.groups(a_P), other.groups(b_P)):
+        last: dict[int, int] = {}
+        for place, group in enumerate(groups_P.tolist()):
+            edges += [(last[group], place)] if group in last else []
+            last[group] = place
+    return np.unique(np.array(matching.joined(len(a_P), edges)), return_inverse=True)[1]
 
 
 def as_one(several: Sequence[Values]) -> Values:
@@ -333,20 +360,29 @@ def as_one(several: Sequence[Values]) -> Values:
     return functools.reduce(_added, enumerate(several[1:], 1), several[0])
 
 
+def _asked_of_both(so_far: Values, other: Values, a_P: np.ndarray, b_P: np.ndarray) -> tuple[str, ...]:
+    """What the runs of a group asked of each example; where they differ, what no other run has."""
+    if not (so_far.asked and other.asked):
+        return ()
+    pairs = [(so_far.asked[a], other.asked[b]) for a, b in zip(a_P, b_P, strict=True)]
+    return tuple(a if a == b else f"{a} or {b}" for a, b in pairs)
+
+
 def _added(so_far: Values, numbered_other: tuple[int, Values]) -> Values:
     count, other = numbered_other  # number of runs in the mean so far
     a_P, b_P = pair(so_far, other)
     alike = same_templates(so_far, other)
     calibrations = [v.calibration for v in (so_far, other) if v.calibration]
-    passages = np.array(so_far.passages or so_far.ids)[a_P]
+    passages = [f"p{group}" for group in groups_of_both(so_far, other, a_P, b_P).tolist()]
     kept = dataclasses.replace(
         so_far,
         ids=tuple(so_far.ids[i] for i in a_P),
         hashes=tuple(so_far.hashes[i] for i in a_P),
-        passages=tuple(passages.tolist()),
+        passages=tuple(passages),
         answers=so_far.answers + other.answers,
         prompts=tuple(so_far.prompts[i] for i in a_P),
         documents=None if so_far.documents is None else tuple(so_far.documents[i] for i in a_P),
+        asked=_asked_of_both(so_far, other, a_P, b_P),
         calibration=sum(calibrations[1:], calibrations[0]) if calibrations else None,
     )
     if so_far.values_ExT is None:

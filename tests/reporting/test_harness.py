@@ -190,6 +190,214 @@ def test_our_own_engine_says_what_its_model_was_tuned_on(log, clusters, status):
     assert f"runs/tuned, tuned; its tuning mixtures held {', '.join(clusters)}; prompt and option joined by eos" in text
 
 
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        {"status": "Unknown", "datasets": [], "clusters": []},
+        {"status": "held out", "datasets": [], "clusters": ["sentiment"]},
+        {"status": "tuned", "datasets": ["sst2"], "clusters": []},  # contradicts itself
+        {"status": "tuned", "datasets": [], "clusters": [], "text": [{"dataset": "wsc273"}]},
+        {"status": "declared untuned", "datasets": ["sst2"], "clusters": ["sentiment"]},
+        {"status": "tuned", "datasets": [], "clusters": ["weather"]},
+        {"status": "tuned", "datasets": [], "clusters": [["nli"]]},
+        {"status": "tuned", "datasets": [{}], "clusters": []},
+        {"status": "tuned", "datasets": [], "clusters": [], "text": [5]},
+    ],
+)
+def test_no_label_follows_from_an_account_that_cannot_be(log, tuning):
+    folder, results, _ = log
+    _ours_instead(results)
+    whole = json.loads(results.read_text())
+    whole["config"]["flan_jax"]["tuning"] = tuning
+    results.write_text(json.dumps(whole))
+    assert reporting.load_run("a", folder).datasets["definite_pronoun_resolution"]["status"] == "unknown"
+
+
+def test_another_programs_model_is_not_ours(log):
+    folder, results, _ = log
+    _ours_instead(results)
+    whole = json.loads(results.read_text())
+    whole["config"]["model"] = "hf"
+    results.write_text(json.dumps(whole))
+    assert reporting.load_run("a", folder).datasets["definite_pronoun_resolution"]["status"] == "unknown"
+
+
+def _second(results, samples, change=lambda whole: None):
+    """A later log of the same folder, with the same samples."""
+    later = results.with_name(results.name.replace("results_2", "results_3"))
+    whole = json.loads(results.read_text())
+    change(whole)
+    later.write_text(json.dumps(whole))
+    for path in samples.parent.glob("samples_*_2*.jsonl"):
+        path.with_name(path.name.replace("_2", "_3", 1)).write_text(path.read_text())
+    return later
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda w: w["config"].update(model_sha="b"), lambda w: w.update(model_name="another")],
+    ids=["sha", "name"],
+)
+def test_logs_of_other_weights_in_one_folder_are_refused(log, change):
+    folder, results, samples = log
+    _second(results, samples, change)
+    with pytest.raises(FlanError, match="holds logs of different runs"):
+        reporting.load_run("a", folder)
+
+
+def test_an_older_log_does_not_stand_for_the_newest(log):
+    folder, results, samples = log
+    later = _second(results, samples)
+    later.with_name(samples.name.replace("_2", "_3", 1)).unlink()
+    run = reporting.load_run("a", folder)
+    assert set(run.datasets) == {"tiny_generation"}
+    assert "no samples in the harness's newest log" in str(run.results["skipped"])
+
+
+def test_two_tasks_with_one_name_of_ours_stay_two(log):
+    folder, results, samples = log
+    whole = json.loads(results.read_text())
+    for key in ("results", "configs", "versions", "n-shot", "n-samples"):
+        whole[key]["definitepronoun_resolution"] = whole[key]["definite_pronoun_resolution"]
+    results.write_text(json.dumps(whole))
+    name = samples.name.replace("definite_pronoun", "definitepronoun")
+    samples.with_name(name).write_text(samples.read_text())
+    found = reporting.load_run("a", folder).datasets
+    assert {"definite_pronoun_resolution", "definitepronoun_resolution"} < set(found)
+
+
+def test_scores_without_context_are_no_options(log):
+    """acc_mutual_info subtracts the likelihoods of the options alone, which stand behind the others."""
+    folder, _, samples = log
+    expected = reporting.load_run("a", folder).figures("definite_pronoun_resolution")["random"]
+
+    def alone(lines):
+        for line in lines:
+            for i in (0, 1):
+                option = line["arguments"][f"gen_args_{i}"]["arg_1"]
+                line["arguments"][f"gen_args_{i + 2}"] = {"arg_0": "", "arg_1": option}
+                line["filtered_resps"].append(["-60.0", "False"])
+        return lines
+
+    _rewrite(samples, alone)
+    assert reporting.load_run("a", folder).figures("definite_pronoun_resolution")["random"] == expected == 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line, i: line["arguments"][f"gen_args_{i}"].update(arg_1=" AB"[i + 1]),  # other options
+        lambda line, i: line["arguments"][f"gen_args_{i}"].update(
+            arg_0=line["arguments"][f"gen_args_{i}"]["arg_0"] + " "
+        ),
+    ],
+    ids=["options", "white space"],
+)
+def test_other_options_and_white_space_are_other_words(log, logs, change):
+    folder, _, samples = log
+
+    def changed(lines):
+        for line in lines:
+            for i in (0, 1):
+                change(line, i)
+        return lines
+
+    _rewrite(samples, changed)
+    first, other = reporting.load_run("first", logs[2]), reporting.load_run("other", folder)
+    assert reporting.gather([first, other]).comparisons[0].reworded == ["definite_pronoun_resolution"]
+    same = reporting.load_run("same", logs[1])
+    group = reporting.grouped([first, same, other], {"both": ["same", "other"]})
+    assert reporting.gather(group).comparisons[0].reworded == ["definite_pronoun_resolution"]
+
+
+def test_one_record_many_times_is_one(log, logs):
+    """Whatever its numbers: 60 copies give no verdict, and neither do records on six texts."""
+    folder, _, samples = log
+    _rewrite(samples, lambda lines: [line | {"doc_hash": "0" * 64} for line in lines])
+    both = [reporting.load_run("a", folder), reporting.load_run("b", folder)]
+    assert reporting.gather(both).comparisons[0].datasets["definite_pronoun_resolution"].groups == 1
+    texts = [" ".join(f"w{i}{j}" for j in range(20)) for i in range(6)]
+    _rewrite(
+        samples,
+        lambda lines: [
+            line | {"doc_hash": f"{i:064x}", "doc": line["doc"] | {"text": texts[i % 6]}}
+            for i, line in enumerate(lines)
+        ],
+    )
+    both = [reporting.load_run("a", folder), reporting.load_run("b", folder)]
+    found = reporting.gather(both).comparisons[0].datasets["definite_pronoun_resolution"]
+    assert (found.groups, found.verdict) == (6, "n < 50")
+
+
+def test_other_filters_are_not_compared(log, logs):
+    folder, results, samples = log
+    _rewrite(samples, lambda lines: [line | {"filter": "strict"} for line in lines])
+    whole = json.loads(results.read_text())
+    own = whole["results"]["definite_pronoun_resolution"]
+    whole["results"]["definite_pronoun_resolution"] = {k.replace(",none", ",strict"): v for k, v in own.items()}
+    results.write_text(json.dumps(whole))
+    both = [reporting.load_run("a", logs[1]), reporting.load_run("b", folder)]
+    apart = reporting.gather(both).comparisons[0].apart
+    assert apart["definite_pronoun_resolution"] == "its answers are filtered by none in a and strict in b"
+
+
+def test_one_log_twice_is_no_group(logs):
+    runs = [reporting.load_run(name, logs[seed]) for name, seed in (("a", 1), ("b", 2), ("c", 2))]
+    with pytest.raises(FlanError, match="twice: a spread over runs needs runs of their own"):
+        reporting.grouped(runs, {"g": ["b", "c"]})
+
+
+def test_a_group_says_what_its_runs_do_not_share(log, logs):
+    folder, results, _ = log
+    _ours_instead(results)
+    runs = [reporting.load_run("base", logs[2]), reporting.load_run("x", folder), reporting.load_run("y", logs[1])]
+    group = reporting.grouped(runs, {"g": ["x", "y"]})
+    text = reporting.markdown(group, reporting.gather(group))
+    assert "x: tuned; its tuning mixtures held sentiment; y: nobody says what it was tuned on" in text
+    assert "joined by eos or what is not known" in text
+
+
+def test_a_ranked_run_beside_a_generated_one_is_shown(log, logs, tmp_path):
+    folder, results, samples = log
+
+    def generated(lines):
+        for line in lines:
+            value = line.pop("acc")
+            line.pop("acc_norm")
+            line |= {"metrics": ["exact_match"], "exact_match": value, "filtered_resps": ["yes"]}
+            line["arguments"] = {"gen_args_0": {"arg_0": "Is it so?", "arg_1": {"until": ["x"]}}}
+        return [dict(line) for line in lines]
+
+    _rewrite(samples, generated)
+    whole = json.loads(results.read_text())
+    own = whole["results"]["definite_pronoun_resolution"]
+    own["exact_match,none"] = own.pop("acc,none")
+    results.write_text(json.dumps(whole))
+    both = [reporting.load_run("a", folder), reporting.load_run("b", logs[2])]
+    paths = reporting.write(both, tmp_path / "out")
+    assert "measured by exact_match" in paths["md"].read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line | {"target": "5" * 5000},
+        lambda line: line | {"filtered_resps": [[10**400, False], [1, False]]},
+        lambda line: line | {"metrics": [["acc"]]},
+        lambda line: {k: v for k, v in line.items() if k != "acc"},
+    ],
+)
+def test_strange_samples_end_in_one_line(log, change):
+    folder, _, samples = log
+    _rewrite(samples, lambda lines: [change(line) for line in lines])
+    try:
+        found = reporting.load_run("a", folder).datasets
+    except FlanError as error:
+        assert "\n" not in str(error)
+    else:  # another metric of it, or none
+        assert found.get("definite_pronoun_resolution", {}).get("metric") != "accuracy"
+
+
 @pytest.mark.parametrize("about", [None, [], {}, {"tuning": "much"}, {"tuning": {"status": "tuned", "datasets": 3}}])
 def test_what_is_no_account_of_a_model_says_nothing(log, about):
     folder, results, _ = log
@@ -202,10 +410,7 @@ def test_what_is_no_account_of_a_model_says_nothing(log, about):
 def test_logs_of_two_checkpoints_in_one_folder_are_refused(log):
     """The harness names folders by the model, and has one name for all of our checkpoints."""
     folder, results, samples = log
-    later = results.with_name(results.name.replace("results_2", "results_3"))
-    later.write_text(results.read_text())
-    for path in samples.parent.glob("samples_*_2*.jsonl"):
-        path.with_name(path.name.replace("_2", "_3", 1)).write_text(path.read_text())
+    later = _second(results, samples)
     assert reporting.load_run("a", folder).datasets  # the same model once more
     _ours_instead(later)
     with pytest.raises(FlanError, match="holds logs of different runs, results_2.* and results_3.*runs/tuned"):
@@ -243,11 +448,19 @@ def test_line_ends_of_windows(log):
     assert reporting.load_run("a", folder).figures("definite_pronoun_resolution") == expected
 
 
+def _acc_of_the_first(samples, value):
+    """The samples with another accuracy of the first that has not this one."""
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    next(line for line in lines if line["acc"] != value)["acc"] = float(value)
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda r, s: s.write_text(s.read_text()[:-200]), "line 60, is no sample: not JSON"),
-        (lambda r, s: s.write_text("\n".join(s.read_text().split("\n")[:-9])), "they do not belong"),
+        (lambda r, s: s.write_text("\n".join(s.read_text().split("\n")[:-9])), "has 52 of the 60 samples"),
+        (lambda r, s: s.write_text(_acc_of_the_first(s, 0)), "they do not belong"),
         (lambda r, s: s.write_text(s.read_text().replace('"doc_hash"', '"hash_of_doc"')), "line 1, is no sample"),
         (lambda r, s: r.write_text("{"), "is no results of lm-evaluation-harness"),
         (lambda r, s: r.write_text("[]"), "it has no tasks"),
@@ -304,14 +517,43 @@ def test_the_document_with_the_most_text_is_taken():
         "something else altogether, with many words",
         "Is it so that \N{LEFT DOUBLE QUOTATION MARK}an animal is asleep…: the dog sleeps in the sun",
     ]
-    assert matching.by_text(prompts, documents) == [(0, 1), (1, 2), (4, 0)]
+    theirs = [f"{document['premise']}\nQuestion: {document['hypothesis']}?" for document in documents]
+    assert matching.by_text(prompts, documents, theirs) == [(0, 1), (1, 2), (4, 0)]
+
+
+def test_other_records_on_the_same_text_are_not_paired():
+    """Each prompt has a document's premise, and a hypothesis of its own: these are other records."""
+    documents = [
+        {"premise": f"a grey cat number {k} watches a bird", "hypothesis": f"dog {k} sleeps"} for k in range(9)
+    ]
+    theirs = [f"{one['premise']}\nQuestion: {one['hypothesis']}. True or false?" for one in documents]
+    ours = [f"{one['premise']}. Does it follow that somebody sees a bird?" for one in documents]
+    assert matching.by_text(ours, documents, theirs) == []
+    same = [f"{one['premise']}. Does it follow that {one['hypothesis']}?" for one in documents]
+    assert matching.by_text(same, documents, theirs) == [(k, k) for k in range(9)]
+    signs = [{"question": f"which of these is larger, {k} or -{k}"} for k in (59, 63)]
+    negative = [f"which of these is larger, -{k} or {k}" for k in (59, 63)]
+    assert matching.by_text(negative, signs, [one["question"] for one in signs]) == []
+
+
+def test_documents_of_one_passage_are_together():
+    passages = [" ".join(f"w{i}{j}" for j in range(12)) for i in range(3)]
+    documents = [
+        {"paragraph": passages[k % 3], "question": f"what is {k}", "told": "answer by yes or no"} for k in range(9)
+    ]
+    found = matching.passages(documents)
+    assert [found[k] for k in range(9)] == [f"p{k % 3}" for k in range(9)]
+    wording = [{"instruction": "say in one word what the answer to this question is", "text": str(k)} for k in range(9)]
+    assert len(set(matching.passages(wording))) == 9
 
 
 def test_a_document_that_two_prompts_have_stays_alone():
     documents = [{"text": "one two three four five"}]
-    assert matching.by_text(["one two three four five", "one two three four five six"], documents) == []
-    assert matching.by_text(["one two three four"], [{"text": "one two three four"}]) == []  # too few words to be sure
-    assert matching.by_text([], documents) == matching.by_text(["a b c d e"], []) == []
+    theirs = ["one two three four five"]
+    assert matching.by_text(["one two three four five", "one two three four five six"], documents, theirs) == []
+    # Too few words to be sure.
+    assert matching.by_text(["one two three four"], [{"text": "one two three four"}], ["one two three four"]) == []
+    assert matching.by_text([], documents, theirs) == matching.by_text(["a b c d e"], [], []) == []
 
 
 def _rewrite(path, change):
