@@ -27,7 +27,8 @@ def _scored(run, dataset, right_TxE, rewrite, likelihood=-1.0):
 
         rewrite(path, change)
         t |= {"value": float(np.mean(right_E)), "sum": float(np.mean(right_E))}
-    run.results["datasets"][dataset] |= {"metrics": {}, "mean": float(np.mean(right_TxE))}
+    none_on_dev = {"best_dev": None, "best_dev_template": None}
+    run.results["datasets"][dataset] |= {"metrics": {}, "mean": float(np.mean(right_TxE))} | none_on_dev
     (run.output_dir / "results.json").write_text(json.dumps(run.results))
     return runs.load_run(run.name, run.output_dir), record
 
