@@ -25,9 +25,7 @@ def earlier(tuning: Mapping[str, Any]) -> list[str]:
     Args:
       tuning: as in a manifest: "text", with {"dataset", "style", "wording"} of each, and "datasets", their names. A
         text with templates but without a fingerprint is from the first draft, and so is a text that is not recorded:
-        both
-            are
-        older than fingerprints.
+        both are older than fingerprints.
 
     Returns:
       Names in order, each once. Datasets and styles that are not known here are left out.

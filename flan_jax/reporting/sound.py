@@ -55,12 +55,12 @@ def problem_of_tuning(tuning: Mapping[str, Any]) -> str:
     status = tuning.get("status")
     if status not in (UNTUNED, DECLARED, TUNED, UNKNOWN):
         return f"has the status {str(status)[:40]!r}, which is none"
-    names: dict[str, list[str]] = {}
     text = tuning.get("text", [])
-    named = (
-        [one.get("dataset") if isinstance(one, Mapping) else None for one in text] if isinstance(text, list) else None
-    )
-    for key, listed in (*((key, tuning.get(key)) for key in ("datasets", "clusters")), ("text", named)):
+    if not isinstance(text, list) or not all(isinstance(one, Mapping) for one in text):
+        return "has text without the names of its datasets"
+    names: dict[str, list[str]] = {}
+    for key in ("datasets", "clusters", "text"):
+        listed = [one.get("dataset") for one in text] if key == "text" else tuning.get(key)
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             return f"has {key} that are no names"
         names[key] = listed
@@ -121,7 +121,7 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
             return "has a template without a figure"
         if isinstance(t["template"], bool) or not isinstance(t["template"], int):
             return f"has a template with the number {str(t['template'])[:40]!r}"
-        if any(not isinstance(t.get(key) or {}, Mapping) for key in ("metrics",)):
+        if not isinstance(t.get("metrics") or {}, Mapping):
             return f"has metrics of template {t['template']} that are no names with values"
         if any(t.get(key) is not None and not is_number(t[key]) for key in ("value", "sum", "dev")):
             return f"has no number for template {t['template']}"
