@@ -18,7 +18,7 @@ from flan_jax.evaluation import labels
 
 Figures = Mapping[str, Any]
 
-_AVERAGED = ("mean", "best_dev", "random", "majority")
+_AVERAGED = ("mean", "best_dev", "random", "majority", "copied")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +123,8 @@ def mean(run: Mapping[str, Figures], over: Common) -> dict[str, Any] | None:
       over: the datasets of the mean.
 
     Returns:
-      `mean`, `best_dev`, `random` and `majority` (None if a dataset has none); `datasets`, their names; `of`, how many
-      the cluster has; `partial`; `status` and `label`, "mixed" if they differ.
+      `mean`, `best_dev`, `random`, `majority` and `copied` (None if a dataset has none); `datasets`, their names;
+      `of`, how many the cluster has; `partial`; `status` and `label`, "mixed" if they differ.
     """
     if not over.datasets or any(name not in run for name in over.datasets):
         return None

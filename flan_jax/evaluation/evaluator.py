@@ -22,7 +22,7 @@ from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.decoding.generator import VERSION as generator_version
 from flan_jax.decoding.generator import Generator
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import generation, labels, prompt_store, provenance, ranking
+from flan_jax.evaluation import copying, generation, labels, prompt_store, provenance, ranking
 from flan_jax.evaluation.clusters import cluster_means
 from flan_jax.evaluation.figures import FILES, summarize
 from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit, rows_digest
@@ -311,7 +311,12 @@ def evaluate(
             "data": provenance.of_data({name: rows.get((record, name), ()) for name in by_split}),
             "cost": costs.of(record.name),
             **provenance.with_templates(
-                summarize(record, lines[split], lines["dev"] if split != "dev" else {}),
+                summarize(
+                    record,
+                    lines[split],
+                    lines["dev"] if split != "dev" else {},
+                    None if how[record].ranked else _given(how[record], rows[record, split], lines[split]),
+                ),
                 how[record].templates,
                 {number: keys[record.name, split, number] for number in lines[split]},
             ),
@@ -323,6 +328,14 @@ def evaluate(
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
     return results
+
+
+def _given(
+    asked: protocol.Protocol, rows: Sequence[Mapping[str, Any]], lines: Mapping[int, Sequence[Mapping[str, Any]]]
+) -> dict[int, list[str]]:
+    """What each prediction was given to answer, by template."""
+    fields = {row["id"]: row["fields"] for row in rows}
+    return {n: copying.given(asked, n, [fields[line["id"]] for line in listed]) for n, listed in lines.items()}
 
 
 def _shots(wanted: int, lines: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

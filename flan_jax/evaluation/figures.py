@@ -16,6 +16,7 @@ import numpy as np
 from flan_jax import catalog, metrics, ways
 from flan_jax.data.examples import DEV, TEST
 from flan_jax.errors import FlanError
+from flan_jax.evaluation.copying import is_copy
 
 Prediction = Mapping[str, Any]
 
@@ -160,7 +161,10 @@ def _compared(
 
 
 def summarize(
-    record: catalog.Dataset, test: Mapping[int, Sequence[Prediction]], dev: Mapping[int, Sequence[Prediction]]
+    record: catalog.Dataset,
+    test: Mapping[int, Sequence[Prediction]],
+    dev: Mapping[int, Sequence[Prediction]],
+    given: Mapping[int, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Computes the figures of one dataset.
 
@@ -178,6 +182,8 @@ def summarize(
       record: the dataset.
       test: predictions on test, by template number.
       dev: predictions on dev, by template number; empty if there is no dev set.
+      given: what each prediction on test was given to answer (`copying.given`), by template number; None if text is not
+        generated, or if that is not known.
 
     Returns:
       - `metric`: the headline's key; `headline_metric`: its name, key and version.
@@ -186,9 +192,11 @@ def summarize(
       - `stderr`: the standard error of one template's figure, averaged over templates. Examples that share a passage
         count together. None if a single example has no value.
       - `random`: the figure of random answers; `majority`: that of the best constant answer.
+      - `copied`: the figure of what was given, repeated as the answer; mean over templates. None without `given`.
       - `metrics`: means over templates of all metrics; `metric_versions`; both by key.
-      - `templates`: the figures of each template. `undefined` lists metrics that are 0 because they are undefined, for
-        example because no answer or no target ever varies.
+      - `templates`: the figures of each template. `copies` counts the answers that only repeat the given words, and
+        `unfinished` those that ended at the most tokens. `undefined` lists metrics that are 0 because they are
+        undefined, for example because no answer or no target ever varies.
 
     Raises:
       FlanError: there are no predictions on test, or a score is not finite.
@@ -197,7 +205,8 @@ def summarize(
         raise FlanError(f"dataset {record.name} has no test predictions, of which figures could be made.")
     is_ranked = record.kind == catalog.CLASSIFICATION
     rows = next(iter(test.values()))
-    templates = [_template(record, number, lines, dev.get(number)) for number, lines in test.items()]
+    given = given or {}
+    templates = [_template(record, n, lines, dev.get(n), given.get(n)) for n, lines in test.items()]
     values = np.array([t["value"] for t in templates])
     best = max(templates, key=lambda t: t["dev"]) if dev else None
     errors = [t["stderr"] for t in templates if t["stderr"] is not None]
@@ -215,12 +224,17 @@ def summarize(
         "metric_versions": {key: version for metric in all_of(record) for key, version in metric.versions.items()},
         "stderr": float(np.mean(errors)) if errors else None,
         **(_ranked_figures(record, rows, templates) if is_ranked else {"random": None, "majority": None}),
+        "copied": _copied(record, test, given),
         "templates": templates,
     }
 
 
 def _template(
-    record: catalog.Dataset, number: int, test: Sequence[Prediction], dev: Sequence[Prediction] | None
+    record: catalog.Dataset,
+    number: int,
+    test: Sequence[Prediction],
+    dev: Sequence[Prediction] | None,
+    given: Sequence[str] | None,
 ) -> dict[str, Any]:
     chosen = _chosen(record, test)
     found, undefined = _values(record, test, chosen)
@@ -234,6 +248,8 @@ def _template(
         scores = _example_values(record, test, chosen)
     else:
         figures["unfinished"] = sum(p["finish"] == "length" for p in test)
+        if given is not None:
+            figures["copies"] = sum(is_copy(p["prediction"], text) for p, text in zip(test, given, strict=True))
         scores = [p["score"] for p in test if "score" in p]
     figures["stderr"] = _stderr(scores, [p.get("passage", str(i)) for i, p in enumerate(test)]) if scores else None
     if undefined:
@@ -267,6 +283,20 @@ def _ranked_figures(
         "random": _random(record, rows),
         "majority": _best_constant(record, rows),
     }
+
+
+def _copied(
+    record: catalog.Dataset, test: Mapping[int, Sequence[Prediction]], given: Mapping[int, Sequence[str]]
+) -> float | None:
+    """The figure of what was given as the answer, mean over templates. Templates that show the same have the same."""
+    if set(given) != set(test):
+        return None
+    known: dict[tuple[str, ...], float] = {}
+    for number, texts in given.items():
+        if (shown := tuple(texts)) not in known:
+            lines = [{**p, "prediction": text} for p, text in zip(test[number], shown, strict=True)]
+            known[shown] = _share(record, lines, ())
+    return float(np.mean([known[tuple(texts)] for texts in given.values()]))
 
 
 def _example_values(record: catalog.Dataset, rows: Sequence[Prediction], chosen: Sequence[int]) -> list[float]:

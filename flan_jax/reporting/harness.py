@@ -228,6 +228,7 @@ def _task(
         "best_dev_template": None,
         "random": float(np.mean([1 / len(f["options"]) for f in found])) if "options" in found[0] else None,
         "majority": None,
+        "copied": None,
         "stderr": error if isinstance(error, float) and math.isfinite(error) else None,
         "metrics": {m: 100 * v for m, v in shown.items() if _is_share(v) and not m.endswith("_stderr") and m != key},
         "metric_versions": dict.fromkeys(shown, version),

@@ -14,7 +14,7 @@ from flan_jax.reporting.comparisons import Comparison, tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
 from flan_jax.reporting.runs import Run, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
-from flan_jax.reporting.tables import cluster_title
+from flan_jax.reporting.tables import cluster_title, percent
 from flan_jax.wording import counted
 
 
@@ -23,7 +23,8 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
     found = [
         "Figures in percent. Options are ranked by the sum of their tokens' log-likelihoods, ties to the first. "
         "n is the number of test examples. Mean and standard deviation are over the forward templates; best dev is the "
-        "test score of the template that is best on the dev examples; random and majority are baselines; most frequent "
+        "test score of the template that is best on the dev examples; random and majority are baselines for options, "
+        "and copied is the one for generated text: what was given, repeated as the answer; most frequent "
         'is the share of the answer that was given most often; "constant" are templates with which it never varies.',
         "A cluster's mean is over the datasets that all runs with anything of the cluster have; every variant of a "
         "dataset counts by itself, as in the paper. Datasets that are not among the paper's 62 are in no mean.",
@@ -39,6 +40,7 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             "examples and templates of the mean of its runs, and take the runs as given."
         )
     found += [line for over in common(runs).values() for line in _of_mean(over)]
+    found += _of_copying(runs)
     found += _of_examples(runs, evidence)
     if any(evidence.intervals.values()):
         found.append(
@@ -109,6 +111,21 @@ def _of_examples(runs: Sequence[Run], evidence: Evidence) -> Iterable[str]:
         )
 
 
+def _of_copying(runs: Sequence[Run]) -> Iterable[str]:
+    """Names datasets on which repeating the given text has more than a model."""
+    found = []
+    for name in dataset_names(runs):
+        figures = {run.name: f for run in runs if (f := run.figures(name)) and f.get("copied") is not None}
+        if below := [run for run, f in figures.items() if f["mean"] < f["copied"]]:
+            who = "every model" if len(below) == len(runs) else ", ".join(below)
+            found.append(f"{name} ({percent(figures[below[0]]['copied'])}, more than {who})")
+    if found:
+        yield (
+            f"Repeating the given text as the answer has {', '.join(found)}: there the metric rewards shared words, "
+            "and a gain may be of copying."
+        )
+
+
 def _of_certainty(evidence: Evidence) -> Iterable[str]:
     """Names intervals that have no width."""
     found = {
@@ -172,11 +189,13 @@ def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
     if left:
         listed = ", ".join(f"{count} of {name}" for name, count in left.items())
         yield f"{run.name} left out test examples that could not be asked: {listed}. Its results say which and why."
-    if unfinished := list(_unfinished(run)):
+    if unfinished := list(_answers(run, "unfinished")):
         yield (
             f"{run.name} has answers that ended at the most tokens that were allowed, and might have gone on: "
             f"{', '.join(unfinished)}."
         )
+    if copies := list(_answers(run, "copies")):
+        yield f"{run.name} has answers that are the given words and no others: {', '.join(copies)}."
     yield from (f"{run.name}: {line}" for line in _undefined(results["datasets"]))
     yield from (f"{run.name} skipped {line}" for line in skipped(results.get("skipped", ())))
 
@@ -191,10 +210,10 @@ def of_unusable(run: str, evidence: Evidence) -> Iterable[str]:
         )
 
 
-def _unfinished(run: Run) -> Iterable[str]:
-    """How many answers of each dataset were cut off: "30 of 120 of xsum"."""
+def _answers(run: Run, kind: str) -> Iterable[str]:
+    """How many answers of each dataset are of a kind that its templates count: "30 of 120 of xsum"."""
     for name, figures in run.datasets.items():
-        count = sum(t.get("unfinished", 0) for t in figures["templates"])
+        count = sum(t.get(kind, 0) for t in figures["templates"])
         of = figures["examples"] * len(figures["templates"]) * max(1, len(run.members))
         if count:
             yield f"{count} of {of} of {name}"

@@ -21,7 +21,7 @@ from flan_jax.reporting import sound
 
 NOT_RECORDED = "not recorded"
 
-_COUNTS = ("cut_prompts", "unfinished")  # counts of a template's prompts
+_COUNTS = ("cut_prompts", "unfinished", "copies")  # counts of a template's prompts
 
 
 class UnusableError(Exception):
@@ -332,6 +332,7 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "best_dev_template": None,
         "random": average([figures.get("random") for figures in each]),
         "majority": average([figures.get("majority") for figures in each]),
+        "copied": average([figures.get("copied") for figures in each]),
         "stderr": None,
         **of_ways,
         **({"shots": _shots_added(shots)} if all(shots := [figures.get("shots") for figures in each]) else {}),

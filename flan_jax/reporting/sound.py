@@ -16,7 +16,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 
 _NUMBERS = ("examples", "mean", "std")  # a dataset without these has no figures
-_NUMBERS_OR_NONE = ("best_dev", "random", "majority", "stderr")
+_NUMBERS_OR_NONE = ("best_dev", "random", "majority", "copied", "stderr")
 _MAPPINGS = ("metrics", "metric_versions", "headline_metric", "cost", "overlap", "dev_ways")
 _OF_SHOTS = ("wanted", "mean", "without", "of")
 _PER_OPTION = ("loglikelihood", "tokens", "bytes", "characters", "unconditional", "channel", "words")

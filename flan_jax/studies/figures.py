@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # matplotlib takes a second to import
@@ -75,14 +75,16 @@ class Series:
     reference: bool = False
 
 
-def bars(lanes: Sequence[str], series: Sequence[Series], label: str, guess: Sequence[float | None] = ()) -> Drawn:
+def bars(
+    lanes: Sequence[str], series: Sequence[Series], label: str, baselines: Mapping[str, Sequence[float | None]] = {}
+) -> Drawn:
     """A lane a name, from the top, with a bar for each series.
 
     Args:
       lanes: names.
       series: bars of each lane.
       label: of the axis.
-      guess: what guessing gives in each lane, drawn as a dotted line.
+      baselines: what needs no model, by its name: its share in each lane, 0 to 1, drawn as a line.
     """
     from flan_jax.reporting.plots import drawing
 
@@ -104,11 +106,7 @@ def bars(lanes: Sequence[str], series: Sequence[Series], label: str, guess: Sequ
             axes.text(
                 max(value + error, 0) + 0.8, y + offset, f"{value:.1f}", va="center", fontsize=8, bbox=clear, zorder=3
             )
-    label_of_guess = "guessing"
-    for y, value in enumerate(guess):
-        if value is not None:
-            axes.plot([value] * 2, [y - 0.42, y + 0.42], color="black", lw=1.2, ls=":", label=label_of_guess, zorder=5)
-            label_of_guess = None
+    drawing.baselines(axes, baselines, 0.42)
     axes.set_xlabel(label)
     places = [
         v + (one.errors[y] or 0 if one.errors else 0)
@@ -116,8 +114,9 @@ def bars(lanes: Sequence[str], series: Sequence[Series], label: str, guess: Sequ
         for y, v in enumerate(one.values)
         if v is not None
     ]
+    places += [100 * value for values in baselines.values() for value in values if value is not None]
     axes.set_xlim(min([0.0, *places]) * 1.2, max([1.0, *places]) * _ROOM)
-    drawing.legend(axes, len(series) + 1)
+    drawing.legend(axes, len(series) + len(baselines))
     return figure
 
 

@@ -33,6 +33,7 @@ class Score:
       examples: test examples; of a cluster, of its smallest dataset.
       metric: its name; empty for a cluster.
       random: what guessing gives; None where nothing can be guessed.
+      copied: what repeating the given text as the answer gives; None where text is not generated.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Score:
     examples: int
     metric: str
     random: float | None
+    copied: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +106,10 @@ def mean_score(name: str, scores: Sequence[Score]) -> Score:
       scores: of the same seeds.
 
     Returns:
-      Means and standard deviation over seeds, the fewest examples, and what guessing gives where it is known of all.
+      Means and standard deviation over seeds, the fewest examples, and what guessing and copying give where that is
+      known of all.
     """
     runs = tuple(statistics.fmean(values) for values in zip(*(one.runs for one in scores), strict=True))
-    guessed = [one.random for one in scores if one.random is not None]
     return Score(
         name,
         statistics.fmean(runs),
@@ -116,8 +118,14 @@ def mean_score(name: str, scores: Sequence[Score]) -> Score:
         None,
         min(one.examples for one in scores),
         "",
-        statistics.fmean(guessed) if len(guessed) == len(scores) else None,
+        _mean_if_known([one.random for one in scores]),
+        _mean_if_known([one.copied for one in scores]),
     )
+
+
+def _mean_if_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 class Results:
@@ -209,6 +217,7 @@ class Results:
             each[0]["examples"],
             clusters.headline_metric(each[0]),
             each[0].get("random"),
+            each[0].get("copied"),
         )
 
     def shared(self, cluster: str, arms: Sequence[str]) -> tuple[str, ...]:

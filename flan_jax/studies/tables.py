@@ -48,9 +48,11 @@ def of_means(
     empty = [""] * len(columns)
     for name, of in references.items():
         rows.append((name, *(f"{of[one]:.1f}" if one in of else "" for one in means.names), *empty))
-    guessed = [percent(means.score(groups[0], name).random) for name in means.names]
-    counts = [str(means.count(name)) for name in means.names]
-    rows += [("guessing", *guessed, *empty), ("datasets", *counts, *empty)]
+    scores = [means.score(groups[0], name) for name in means.names]
+    rows.append(("guessing", *(percent(score.random) for score in scores), *empty))
+    if any(score.copied is not None for score in scores):
+        rows.append(("copying", *(percent(score.copied) for score in scores), *empty))
+    rows.append(("datasets", *(str(means.count(name)) for name in means.names), *empty))
     return Table((("", len(head)),), head, rows)
 
 

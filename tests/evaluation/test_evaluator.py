@@ -52,7 +52,7 @@ def both(identity, english, french):
 
 
 PAIRS = [
-    ("Paris 2012", "Paris 2012"),
+    ("Paris 2012, Tokyo 2021", "Paris 2012, Tokyo 2021"),
     ("a dog", "un chien"),
     ("a cat", "un chat"),
     ("a cat", "le chat"),
@@ -124,6 +124,10 @@ def test_each_direction_is_a_result_of_its_own(finished, prepared):
             said, wanted = [line["prediction"] for line in lines], [line["references"][0] for line in lines]
             bleu = sacrebleu.corpus_bleu(said, [wanted], tokenize="intl").score
             assert 100 * template["value"] == pytest.approx(bleu, abs=1e-6)
+            assert template["copies"] == 0  # a random model repeats nothing
+        source = [pair[variant != "en-fr"] for pair in PAIRS[:3]]
+        copied = sacrebleu.corpus_bleu(source, [wanted], tokenize="intl").score
+        assert 100 * figures["copied"] == pytest.approx(copied, abs=1e-6) and copied > 0  # a name is in both
         hashes[variant] = set(asked)
     assert not hashes["en-fr"] & hashes["fr-en"]
     mean = results["clusters"]["translation"]

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -139,3 +141,30 @@ def test_every_dataset_has_a_headline_among_its_metrics(record):
     rows = rows | {"question_id": "q", "rest": ".", "rating": "3.8"}
     found = all_metrics(record, [rows, rows])
     assert record.kind == "classification" or headline(record).headline in found
+
+
+def test_copying_is_a_baseline_of_generated_answers():
+    """CommonGen's given words by themselves have much ROUGE-1, and answers that are only they are counted."""
+    record = catalog.dataset("common_gen")
+    references = [["The dog runs home."], ["A boy throws a ball."]]
+    given = {n: ["dog, run, home", "ball, boy, throw"] for n in (0, 4)}
+    said = {0: ["The dog runs.", "throw boy ball"], 4: ["Home, dog, run!", "Ball. Boy. Throw. Ball."]}
+    test = {
+        n: [
+            {"prediction": answer, "references": wanted, "finish": "eos", "cut_tokens": 0}
+            | {"score": example_score(record, wanted, answer)}
+            for answer, wanted in zip(answers, references, strict=True)
+        ]
+        for n, answers in said.items()
+    }
+    found = summarize(record, test, {}, given)
+    shares = []  # ROUGE-1's F1 by hand: shared words of those said and of those wanted
+    for text, wanted in zip(given[0], references, strict=True):
+        words, right = (set(re.findall(r"\w+", one.lower())) for one in (text, wanted[0]))
+        count = len(right) + ("a" in right)  # "a" stands there twice
+        shares.append(2 * len(words & right) / (len(words) + count))
+    assert found["copied"] == pytest.approx(np.mean(shares))
+    assert [t["copies"] for t in found["templates"]] == [1, 1]
+    unknown = summarize(record, test, {})
+    assert unknown["copied"] is None and "copies" not in unknown["templates"][0]
+    assert summarize(record, test, {}, {0: given[0]})["copied"] is None  # not of every template

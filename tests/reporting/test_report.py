@@ -410,3 +410,37 @@ def test_what_is_undefined_is_said(make_run):
         summarize(record, {}, {})
     with pytest.raises(FlanError, match="dataset cola has no test predictions"):
         summarize(record, {0: []}, {})
+
+
+# ---------------------------------------------------------------------------------------------------------- copying
+
+
+def test_a_report_says_where_copying_has_more_than_a_model(pair, add_generation):
+    for number, run in enumerate(pair):
+        add_generation(run, "common_gen", "rouge1", np.full((2, 5), 0.2 + 0.3 * number))
+        add_generation(run, "xsum", "rouge1", np.full((2, 5), 0.3))
+        run.results["datasets"]["common_gen"]["copied"] = 0.456
+        run.results["datasets"]["xsum"]["copied"] = 0.1
+        run.results["datasets"]["common_gen"]["templates"][0]["copies"] = 3
+        run.__dict__.pop("datasets", None)
+    found = reporting.gather(pair)
+    table = tables.results_table(pair, found)
+    rows = {row[0]: row for row in table.rows}
+    column = table.head.index("copied")
+    assert (rows["common_gen"][column], rows["xsum"][column], rows["snli"][column]) == ("45.6", "10.0", "–")
+    assert sum(span for _, span in table.groups) == len(table.head) == len(rows["xsum"])
+    said = [line for line in notes(pair, found) if line.startswith("Repeating the given text")]
+    assert len(said) == 1 and "common_gen (45.6, more than untuned)" in said[0] and "xsum" not in said[0]
+    assert any(
+        "tuned has answers that are the given words and no others: 3 of 10 of common_gen" in n
+        for n in notes(pair, found)
+    )
+    for run in pair:
+        run.results["datasets"]["common_gen"]["copied"] = 0.9
+        run.__dict__.pop("datasets", None)
+    assert "common_gen (90.0, more than every model)" in "".join(notes(pair, found))
+
+
+def test_a_report_of_options_alone_has_no_column_for_copying(pair):
+    assert "copied" not in tables.results_table(pair, reporting.gather(pair)).head
+    assert not [line for line in notes(pair, reporting.gather(pair)) if line.startswith("Repeating")]

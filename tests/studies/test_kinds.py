@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import pytest
@@ -13,6 +15,7 @@ from flan_jax.data.vocabularies import ByteTokenizer
 
 pytestmark = pytest.mark.slow
 PNG = b"\x89PNG"
+SAMPLES = Path(__file__).parents[2] / "tasks" / "samples"
 
 
 def check_folder(found, folder, *figures):
@@ -30,9 +33,30 @@ def check_folder(found, folder, *figures):
 def test_held_out_clusters(run_study):
     found, folder = run_study("held_out_clusters", TUNING_SEEDS=(0, 1))
     check_folder(found, folder, "clusters", "gains")
+    assert "copying |" not in (folder / "study.md").read_text()
     (cluster,) = found["clusters"].values()
     assert cluster["datasets"] == ["cb"] and len(cluster["tuned_of_seeds"]) == 2
     assert cluster["paper"]["FLAN 137B"] == 56.2
+
+
+def test_copying_stands_beside_generated_answers(run_study, tmp_path):
+    """A random model has less than the given words repeated, and the page says so; options have guessing."""
+    for name in ("common_gen", "cb"):
+        shutil.copytree(SAMPLES / name, tmp_path / "data" / name)
+    found, folder = run_study(
+        "held_out_clusters",
+        CLUSTERS=("structure_to_text", "nli"),
+        STUDY_DIR=str(tmp_path / "studies"),
+        DATA=str(tmp_path / "data"),
+    )
+    check_folder(found, folder, "clusters", "gains")
+    words, labels = found["clusters"]["structure_to_text"], found["clusters"]["nli"]
+    assert words["guessing"] is None and 0.2 < words["copying"] < 1
+    assert labels["copying"] is None and labels["guessing"] == pytest.approx(1 / 3)
+    (said,) = (line for line in found["said"] if line.startswith("Repeating the given text"))
+    assert f"common_gen ({100 * words['copying']:.1f})" in said
+    text = (folder / "study.md").read_text()
+    assert "| guessing | copying |" in text
 
 
 def test_number_of_clusters(run_study):

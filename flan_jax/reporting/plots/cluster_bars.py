@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from flan_jax.evaluation import clusters
 from flan_jax.reporting.evidence import Evidence
 from flan_jax.reporting.plots import Plot
-from flan_jax.reporting.plots.drawing import lanes, legend, run_style
+from flan_jax.reporting.plots.drawing import baselines, lanes, legend, run_style
 from flan_jax.reporting.runs import Run, common
 from flan_jax.reporting.tables import cluster_title
 
 
 def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
-    """Cluster means over the datasets that all runs have, with the random baseline."""
+    """Cluster means over the datasets that all runs have, with what random answers and copying have."""
     shown = [over for over in common(runs).values() if over.datasets]
     if not shown:
         return None
@@ -30,17 +30,13 @@ def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
         for y, x, status in found:
             said = f"{x:.1f} {status}"
             axes.text(x + 0.6, y + offset, said, va="center", fontsize=8, color="#333333", bbox=clear, zorder=5)
-    label = "random"
-    for y, each in enumerate(zip(*means, strict=True)):
-        figures = next((f for f in each if f), None)
-        if figures and figures["random"] is not None:
-            axes.plot([100 * figures["random"]] * 2, [y - 0.42, y + 0.42], color="black", lw=1.2, ls=":", label=label)
-            label = None
+    some = [next((f for f in each if f), {}) for each in zip(*means, strict=True)]
+    baselines(axes, {name: [f.get(name) for f in some] for name in ("random", "copied")}, 0.42)
     lowest = min((100 * f["mean"] for of_run in means for f in of_run if f), default=0)  # a correlation can be below 0
     axes.set_xlim(min(0, 1.2 * lowest), 112)
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel("mean over the datasets that all runs have, %")
-    legend(axes, len(runs) + 1)
+    legend(axes, len(runs) + 2)
     return figure
 
 

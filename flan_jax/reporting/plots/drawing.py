@@ -6,7 +6,7 @@ Datasets and clusters are listed from top to bottom, so names fit.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 
@@ -71,6 +71,23 @@ def lanes(names: Sequence[str], runs: int, inches_a_run: float) -> tuple[Figure,
     for border in np.arange(len(names) - 1) + 0.5:
         axes.axhline(border, color="#eeeeee", lw=0.8, zorder=0)
     return figure, axes, (np.arange(runs) - (runs - 1) / 2) * 0.8 / runs
+
+
+def baselines(axes: Axes, shares: Mapping[str, Sequence[float | None]], half: float) -> None:
+    """A line in each lane for what needs no model.
+
+    Args:
+      axes: with lanes.
+      shares: of each lane, 0 to 1, by the name in the legend: guessing first, then copying.
+      half: of a line's height, in lanes.
+    """
+    for (name, values), dashes in zip(shares.items(), (":", "--"), strict=False):
+        label: str | None = name
+        for y, value in enumerate(values):
+            if value is not None:
+                style = {"color": "black", "lw": 1.2, "ls": dashes}
+                axes.plot([100 * value] * 2, [y - half, y + half], label=label, zorder=5, **style)
+                label = None
 
 
 def legend(axes: Axes, columns: int) -> None:

@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from flan_jax.evaluation import labels
 from flan_jax.reporting.evidence import Evidence
 from flan_jax.reporting.plots import Plot
-from flan_jax.reporting.plots.drawing import lanes, legend, run_style
+from flan_jax.reporting.plots.drawing import baselines, lanes, legend, run_style
 from flan_jax.reporting.runs import Run, dataset_names, first_figures, template_value
 
 
 def draw(runs: Sequence[Run], evidence: Evidence) -> Figure:
     """One point for each template, hollow unless held out.
 
-    A bar marks the mean, a dotted line the random baseline.
+    A bar marks the mean, a dotted line random answers, a dashed line copying.
     """
     names = dataset_names(runs)
     figure, axes, offsets = lanes(names, len(runs), 0.13)
@@ -35,17 +35,13 @@ def draw(runs: Sequence[Run], evidence: Evidence) -> Figure:
             axes.scatter(points, at, s=14, marker=marker, color=color, alpha=0.65, zorder=3, **look)
             half, mean = 0.36 / len(runs), 100 * figures["mean"]
             axes.plot([mean, mean], [y + offset - half, y + offset + half], color=style["color"], lw=2.4, zorder=4)
-    label = "random"
-    for y, name in enumerate(names):
-        random = first_figures(runs, name).get("random")
-        if random is not None:
-            axes.plot([100 * random] * 2, [y - 0.45, y + 0.45], color="black", lw=1.2, ls=":", label=label, zorder=2)
-            label = None
+    first = [first_figures(runs, name) for name in names]
+    baselines(axes, {name: [f.get(name) for f in first] for name in ("random", "copied")}, 0.45)
     axes.set_xlim(-2, 102)
     axes.set_xlabel(
         "headline metric, %: a point a template, a bar at the mean; hollow where the dataset was not held out"
     )
-    legend(axes, len(runs) + 1)
+    legend(axes, len(runs) + 2)
     return figure
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flan_jax.evaluation import clusters
-from flan_jax.reporting.tables import Table, cluster_title, percent, signed
+from flan_jax.reporting.tables import NONE, Table, cluster_title, percent, signed
 from flan_jax.studies import figures, paper
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
@@ -65,6 +65,7 @@ def show(commands: Commands) -> Shown:
             len(tested),
             {c: _count(_shared(results, c, baselines), c) for c in means},
             len(settings.seeds),
+            _below_copying(results, baselines, list(means)),
         ),
         tables={"Held out clusters, zero-shot": _table(results, baselines, means, by_name)},
         figures=_figures(results, baselines, means),
@@ -91,11 +92,24 @@ def _means(results: Results, baselines: list[str], cluster: str) -> dict[str, ob
     shared = _shared(results, cluster, baselines)
     tuned = results.mean(tuned_name(cluster), shared, cluster)
     untuned = {name: results.mean(name, shared, cluster).mean for name in baselines}
-    return {"tuned": tuned.mean, "tuned_of_seeds": list(tuned.runs), "untuned": untuned, "datasets": list(shared)}
+    without = {"guessing": tuned.random, "copying": tuned.copied}
+    of_model = {"tuned": tuned.mean, "tuned_of_seeds": list(tuned.runs), "untuned": untuned}
+    return {**of_model, **without, "datasets": list(shared)}
+
+
+def _below_copying(results: Results, baselines: list[str], names: Sequence[str]) -> list[str]:
+    """Datasets on which the tuned models have less than the given text repeated: "common_gen (45.6)"."""
+    scores = [results.score(tuned_name(c), name) for c in names for name in _shared(results, c, baselines)]
+    return [f"{s.name} ({percent(s.copied)})" for s in scores if s.copied is not None and s.mean < s.copied]
 
 
 def _said(
-    means: dict[str, Gain], by_name: dict[str, Gain], tests: int, counts: dict[str, str], seeds: int
+    means: dict[str, Gain],
+    by_name: dict[str, Gain],
+    tests: int,
+    counts: dict[str, str],
+    seeds: int,
+    below_copying: Sequence[str],
 ) -> tuple[str, ...]:
     """The plain reading.
 
@@ -105,6 +119,7 @@ def _said(
       tests: how many comparisons there are.
       counts: of how many datasets each cluster's mean is, as "1 of 4 datasets".
       seeds: tuned models of each cluster.
+      below_copying: see `_below_copying`.
     """
     lines = []
     for verdict, word in (("gain", "gain"), ("loss", "lose")):
@@ -125,6 +140,11 @@ def _said(
         "A gain is the mean over seeds less the better of the untuned model's two ways of being asked. It counts where "
         f"{together} above 0, Holm's p is below 5 %, and every seed gains."
     )
+    if below_copying:
+        lines.append(
+            f"Repeating the given text as the answer has more than the tuned models on {', '.join(below_copying)}: "
+            "there the metric rewards shared words, and a gain may be of copying."
+        )
     if seeds == 1:
         lines.append(
             "One seed: another order of the rows may give another difference, which the interval does not hold."
@@ -138,7 +158,7 @@ def _cell(score: Score) -> str:
 
 
 def _table(results: Results, baselines: list[str], means: dict[str, Gain], by_name: dict[str, Gain]) -> Table:
-    head = ("dataset", "metric", "n", "guessing", *baselines, "tuned, mean ± std of seeds", "gain")
+    head = ("dataset", "metric", "n", "guessing", "copying", *baselines, "tuned, mean ± std of seeds", "gain")
     head += ("interval", "verdict", "beside", *("GPT-3 175B", "FLAN 137B"))
     rows, bold = [], set()
     for cluster, found in means.items():
@@ -147,7 +167,8 @@ def _table(results: Results, baselines: list[str], means: dict[str, Gain], by_na
             score = results.score(tuned_name(cluster), name)
             untuned = [percent(results.score(one, name).mean) for one in baselines]
             gain = by_name[name]
-            cells = (name, score.metric, str(score.examples), percent(score.random), *untuned, _cell(score))
+            own = (percent(score.random), percent(score.copied))
+            cells = (name, score.metric, str(score.examples), *own, *untuned, _cell(score))
             rows.append((*cells, *gain_cells(gain), gain.beside, "", ""))
         bold.add(len(rows))
         score = results.mean(tuned_name(cluster), shared, cluster)
@@ -155,9 +176,13 @@ def _table(results: Results, baselines: list[str], means: dict[str, Gain], by_na
         theirs = paper.ZERO_SHOT.get(cluster, {})
         printed = [f"{theirs[name]:.1f}" if name in theirs else "" for name in ("GPT-3 175B", "FLAN 137B")]
         title = f"{cluster_title(cluster)}, mean of {_count(shared, cluster)}"
-        cells = (title, "", "", percent(score.random), *untuned, _cell(score))
+        cells = (title, "", "", percent(score.random), percent(score.copied), *untuned, _cell(score))
         rows.append((*cells, *gain_cells(found), found.beside, *printed))
-    return Table((("", len(head)),), head, rows, frozenset(bold))
+    kept = [
+        i for i, name in enumerate(head) if name not in ("guessing", "copying") or any(row[i] != NONE for row in rows)
+    ]
+    shown = [tuple(row[i] for i in kept) for row in rows]
+    return Table((("", len(kept)),), tuple(head[i] for i in kept), shown, frozenset(bold))
 
 
 def _figures(results: Results, baselines: list[str], means: dict[str, Gain]) -> tuple[figures.Figure, ...]:
@@ -172,16 +197,17 @@ def _figures(results: Results, baselines: list[str], means: dict[str, Gain]) -> 
         printed = [paper.ZERO_SHOT.get(c, {}).get(name) for c in names]
         if any(value is not None for value in printed):
             series.append(figures.Series(f"{name} (paper)", printed, reference=True))
-    guess = [None if s.random is None else 100 * s.random for s in tuned]
+    without = {"guessing": [s.random for s in tuned], "copying": [s.copied for s in tuned]}
     gains = figures.Series("tuned less the better untuned", [100 * g.value for g in means.values()], half)
     return (
         figures.Figure(
             "clusters",
             "Clusters",
             "Zero-shot means over each cluster's datasets. The line on a bar of the tuned models is the corrected 95 % "
-            "interval of their difference from the better untuned bar.",
+            "interval of their difference from the better untuned bar. Guessing is for options; copying repeats the "
+            "given text as the answer.",
             "bars of each cluster: untuned twice, tuned, and the paper's",
-            lambda: figures.bars(lanes, series, "mean over datasets, %", guess),
+            lambda: figures.bars(lanes, series, "mean over datasets, %", without),
         ),
         figures.Figure(
             "gains",

@@ -182,13 +182,13 @@ def _figure(results: Results, cluster: str, over: tuple[str, ...], every: tuple[
         figures.Series(UNTUNED, [100 * one.mean for one in untuned]),
         figures.Series(f"{TUNED} without the cluster", [100 * one.mean for one in tuned]),
     ]
-    guess = [None if one.random is None else 100 * one.random for one in untuned]
+    guess = [one.random for one in untuned]
     return figures.Figure(
         f"options_{cluster}",
         cluster_title(cluster),
         f"Means over {counted(len(over), 'datasets')} with options of {cluster_title(cluster)}, zero-shot.",
         f"accuracy on {cluster_title(cluster)} by how options are shown, untuned and tuned",
-        lambda: figures.bars([called(style) for style in every], series, "mean over datasets, %", guess),
+        lambda: figures.bars([called(style) for style in every], series, "mean over datasets, %", {"guessing": guess}),
     )
 
 
