@@ -41,7 +41,7 @@ def test_held_out_clusters(run_study):
 
 def test_copying_stands_beside_generated_answers(run_study, tmp_path):
     """A random model has less than the given words repeated, and the page says so; options have guessing."""
-    for name in ("common_gen", "cb"):
+    for name in ("common_gen", "cb", "sst2"):
         shutil.copytree(SAMPLES / name, tmp_path / "data" / name)
     found, folder = run_study(
         "held_out_clusters",
