@@ -80,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = parser.parse_args(argv)
         runs = _runs(arguments.runs)
         groups = _groups(arguments.group)
+        for run in runs:
+            if run.output_dir is not None and user_path(arguments.output).resolve() == run.output_dir.resolve():
+                raise FlanError(f"--output is the folder of {run.name}, which has a report of its own: give another.")
         console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
         paths = reporting.write(runs, arguments.output, arguments.contamination, groups, console.print)
         console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)

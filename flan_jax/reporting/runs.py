@@ -110,6 +110,7 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
         problem = sound.problem_of_figures(figures)
         if not problem and of not in (None, figures["cluster"]):
             problem = f"has the cluster {figures['cluster']!r}, and is of {of!r}"
+        problem = problem or sound.problem_of_label(dataset, figures, results.get("tuning") or {})
         if problem:
             raise FlanError(
                 f"{path}: dataset {dataset} {problem}; it is of another version: run python -m flan_jax.eval again."

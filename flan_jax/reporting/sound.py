@@ -112,6 +112,22 @@ def problem_of_figures(figures: Any) -> str:
     return _problem_of_templates(figures) or ("" if isinstance(figures.get("cluster"), str) else "has no cluster")
 
 
+def problem_of_label(dataset: str, figures: Mapping[str, Any], tuning: Mapping[str, Any]) -> str:
+    """Whether figures are called held out where the model was tuned on their cluster; empty if not.
+
+    Args:
+      dataset: its name.
+      figures: its figures, which have no other problem.
+      tuning: `tuning` of the results.
+    """
+    if not catalog.exists(dataset) or "clusters" not in tuning or problem_of_tuning(tuning):
+        return ""
+    said = labels.status_of(str(figures.get("label") or "")) or figures.get("status")
+    if said == labels.HELD_OUT and labels.status(catalog.dataset(dataset), tuning) == labels.SEEN:
+        return f"is called held out, and the model was tuned on {', '.join(tuning['clusters'])}"
+    return ""
+
+
 def _problem_of_templates(figures: Mapping[str, Any]) -> str:
     listed = figures.get("templates")
     if not isinstance(listed, list) or not listed:

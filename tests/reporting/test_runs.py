@@ -56,6 +56,11 @@ def _change(run, function):
         (lambda r: r["datasets"]["rte"]["templates"][0].update(template="0"), "has a template with the number '0'"),
         (lambda r: r.update(skipped=[{"dataset": "cb"}]), "has skipped datasets without a name or a reason"),
         (lambda r: r.update(tuning={"status": "tuned", "datasets": [], "clusters": 5}), "a tuning whose clusters"),
+        (
+            lambda r: r.update(tuning={"status": "tuned", "datasets": ["cb"], "clusters": ["nli"]}),
+            "is called held out, and the model was tuned on nli",
+        ),
+        (lambda r: r["datasets"]["rte"].update(copied="x"), "has no share 'copied'"),
         (lambda r: r["datasets"]["rte"]["templates"][0].update(value="0.5"), "has no number for template 0"),
         (lambda r: r["datasets"]["rte"]["templates"].append(r["datasets"]["rte"]["templates"][0]), "a template twice"),
         (lambda r: r.update(settings=5), "has settings that are no names with values"),
@@ -75,6 +80,15 @@ def test_what_cannot_be_read_is_refused_in_one_line(make_run, capsys, tmp_path, 
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.strip().split("\n")
     assert message in line and "results.json" in line and not (tmp_path / "out").exists()
+
+
+def test_the_report_of_a_run_itself_is_not_replaced(make_run, capsys):
+    run = make_run("tuned", {"rte": 1.0})
+    before = sorted(run.output_dir.rglob("*"))
+    with pytest.raises(SystemExit):
+        binary.main(["--runs", f"tuned={run.output_dir}", f"--output={run.output_dir}/../{run.output_dir.name}"])
+    assert "--output is the folder of tuned, which has a report of its own" in capsys.readouterr().err
+    assert sorted(run.output_dir.rglob("*")) == before
 
 
 def test_results_of_the_first_version_are_read(make_run):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -30,7 +31,7 @@ def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
         for y, x, status in found:
             said = f"{x:.1f} {status}"
             axes.text(x + 0.6, y + offset, said, va="center", fontsize=8, color="#333333", bbox=clear, zorder=5)
-    some = [next((f for f in each if f), {}) for each in zip(*means, strict=True)]
+    some: list[Mapping[str, Any]] = [next((f for f in each if f), {}) for each in zip(*means, strict=True)]
     baselines(axes, {name: [f.get(name) for f in some] for name in ("random", "copied")}, 0.42)
     lowest = min((100 * f["mean"] for of_run in means for f in of_run if f), default=0)  # a correlation can be below 0
     axes.set_xlim(min(0, 1.2 * lowest), 112)

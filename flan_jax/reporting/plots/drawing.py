@@ -85,8 +85,8 @@ def baselines(axes: Axes, shares: Mapping[str, Sequence[float | None]], half: fl
         label: str | None = name
         for y, value in enumerate(values):
             if value is not None:
-                style = {"color": "black", "lw": 1.2, "ls": dashes}
-                axes.plot([100 * value] * 2, [y - half, y + half], label=label, zorder=5, **style)
+                places = [100 * value] * 2, [y - half, y + half]
+                axes.plot(*places, color="black", lw=1.2, ls=dashes, label=label, zorder=5)
                 label = None
 
 
