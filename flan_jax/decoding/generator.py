@@ -12,7 +12,7 @@ import bisect
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from flan_jax import partitioning
 from flan_jax.decoding import beam, requests, sampling
 from flan_jax.decoding.beam import Beams
 from flan_jax.decoding.sampling import Sampling
+from flan_jax.decoding.steps import State, Steps
 from flan_jax.errors import NotFiniteError
 from flan_jax.models import Cache, Model
 
@@ -55,41 +56,6 @@ class Generation:
         return self.end is not None
 
 
-class _State(NamedTuple):
-    """A batch of B rows between two steps.
-
-    Attributes:
-      cache: of all tokens but the last of each row.
-      tokens_BxT: what was generated; filled up with an end.
-      last_B: the last token of each row.
-      starts_B: position of the first generated token.
-      counts_B: tokens generated, the end too.
-      limits_B: most tokens of each row.
-      seeds_B: of the draws.
-      is_done_B: rows that get no more.
-      is_finite_B: rows whose logits were finite at each step so far.
-      step: tokens generated in the rows that are not done.
-    """
-
-    cache: Cache
-    tokens_BxT: jax.Array
-    last_B: jax.Array
-    starts_B: jax.Array
-    counts_B: jax.Array
-    limits_B: jax.Array
-    seeds_B: jax.Array
-    is_done_B: jax.Array
-    is_finite_B: jax.Array
-    step: jax.Array
-
-    def rows(self, numbers_R: jax.Array) -> _State:
-        """Rows by their numbers, in order."""
-        others = {
-            key: jnp.take(x, numbers_R, axis=0) for key, x in self._asdict().items() if key not in ("cache", "step")
-        }
-        return _State(cache=self.cache.rows(numbers_R), step=self.step, **others)
-
-
 class Generator:
     """Generates with one model.
 
@@ -117,6 +83,7 @@ class Generator:
         tokens_per_batch: int = 16_384,
     ) -> None:
         self._model = model
+        self._steps = Steps(model)
         self._eos_ids = tuple(np.atleast_1d(np.asarray(eos_ids, int)).tolist())
         self._mesh = partitioning.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
         shardings = partitioning.parameter_shardings(self._mesh, model.logical_axes(), model.abstract_params())
@@ -139,7 +106,7 @@ class Generator:
     @property
     def has_encoder(self) -> bool:
         """Whether prompts go to an encoder."""
-        return self._model.config.num_encoder_layers > 0
+        return self._steps.has_encoder
 
     @property
     def max_prompt(self) -> int:
@@ -231,8 +198,6 @@ class Generator:
         row_seeds[: len(prompts)] = seeds
         return tokens, counts[0], counts[1], row_seeds
 
-    # ------------------------------------------------------------------------------------------------ on the host
-
     def _choose(
         self,
         arrays: tuple[np.ndarray, ...],
@@ -243,15 +208,15 @@ class Generator:
     ) -> list[Generation]:
         """Generates token by token."""
 
-        def start(params: Any, *inputs: Any) -> _State:
-            return self._started(params, room, choose.kind, *inputs)
+        def start(params: Any, *inputs: Any) -> State:
+            return self._steps.started(params, room, choose.kind, *inputs)
 
         def advance(
-            params: Any, state: _State, until: jax.Array, fewest: jax.Array, ends_1xV: jax.Array, numbers: tuple
-        ) -> _State:
-            return self._advanced(params, choose.kind, state, until, fewest, ends_1xV, numbers)
+            params: Any, state: State, until: jax.Array, fewest: jax.Array, ends_1xV: jax.Array, numbers: tuple
+        ) -> State:
+            return self._steps.advanced(params, choose.kind, state, until, fewest, ends_1xV, numbers)
 
-        def move(params: Any, state: _State, numbers_R: jax.Array) -> _State:
+        def move(params: Any, state: State, numbers_R: jax.Array) -> State:
             del params
             return state.rows(numbers_R)
 
@@ -284,7 +249,7 @@ class Generator:
                 return found
             if (~done).sum() <= fewer:
                 numbers = np.argsort(done, kind="stable")[:fewer].astype(np.int32)  # those that go on come first
-                key = ("move", len(standing), fewer, length, room)
+                key: tuple[Any, ...] = ("move", len(standing), fewer, length, room)
                 state, standing = (
                     self._program(key, move, state, numbers)(self._params, state, numbers),
                     standing[numbers],
@@ -307,11 +272,11 @@ class Generator:
         num_ends = int(ends_1xV.sum())
 
         def search(params: Any, tokens_BxP: Any, lengths_B: Any, limits_B: Any, ends_1xV: Any) -> tuple[jax.Array, ...]:
-            logits_BxV, cache, starts_B = self._prefilled(params, tokens_BxP, lengths_B, room)
+            logits_BxV, cache, starts_B = self._steps.prefilled(params, tokens_BxP, lengths_B, room)
             starts_R = jnp.repeat(starts_B, choose.num)
 
             def forward(cache: Cache, tokens_R: jax.Array, before: jax.Array) -> tuple[jax.Array, Cache]:
-                return self._stepped(params, cache, tokens_R, starts_R, before, room)
+                return self._steps.stepped(params, cache, tokens_R, starts_R, before, room)
 
             return beam.search(
                 logits_BxV, cache, limits_B, forward, beams=choose, room=room, ends_V=ends_1xV[0], num_ends=num_ends
@@ -344,95 +309,6 @@ class Generator:
             return jax.sharding.NamedSharding(self._mesh, partitioning.partition_spec(self._mesh, axes, x.shape))
 
         return jax.tree.map(sharding, tree)
-
-    # ----------------------------------------------------------------------------------------------- on the device
-
-    def _prefilled(
-        self, params: Any, tokens_BxP: jax.Array, lengths_B: jax.Array, room: int
-    ) -> tuple[jax.Array, Cache, jax.Array]:
-        """Logits [B, V] of the first new token, the prompts' cache with room behind, and the new tokens' positions."""
-        num_rows, length = tokens_BxP.shape
-        positions_BxP = jnp.broadcast_to(jnp.arange(length), tokens_BxP.shape)
-        segments_BxP = (positions_BxP < lengths_B[:, None]).astype(jnp.int32)
-        prompt = tokens_BxP, positions_BxP, segments_BxP
-        if self.has_encoder:
-            memory = self._model.encode(params, *prompt)
-            nothing_Bx1 = jnp.zeros((num_rows, 1), jnp.int32)
-            hidden, cache = self._model.extend(params, nothing_Bx1, nothing_Bx1, nothing_Bx1 + 1, memory=memory)
-            hidden_BxD, starts_B = hidden[:, 0], jnp.ones_like(lengths_B)
-        else:
-            hidden_BxPxD, cache = self._model.extend(params, *prompt)
-            hidden_BxD, starts_B = hidden_BxPxD[jnp.arange(num_rows), jnp.maximum(lengths_B - 1, 0)], lengths_B
-        return self._model.logits(params, hidden_BxD), cache.with_room(room), starts_B
-
-    def _stepped(
-        self, params: Any, cache: Cache, tokens_B: jax.Array, starts_B: jax.Array, before: jax.Array, room: int
-    ) -> tuple[jax.Array, Cache]:
-        """Logits [B, V] after one more token of each row, of which `before` were generated earlier."""
-        segments_Bx1 = jnp.ones_like(tokens_B)[:, None]
-        positions_Bx1 = (starts_B + before)[:, None]
-        hidden_Bx1xD, new = self._model.extend(params, tokens_B[:, None], positions_Bx1, segments_Bx1, cache=cache)
-        written = cache.written(new, cache.keys.shape[2] - room + before)
-        return self._model.logits(params, hidden_Bx1xD[:, 0]), written
-
-    def _started(
-        self,
-        params: Any,
-        room: int,
-        kind: str,
-        tokens_BxP: jax.Array,
-        lengths_B: jax.Array,
-        limits_B: jax.Array,
-        seeds_B: jax.Array,
-        ends_1xV: jax.Array,
-        numbers: tuple,
-    ) -> _State:
-        logits_BxV, cache, starts_B = self._prefilled(params, tokens_BxP, lengths_B, room)
-        first_B = sampling.next_tokens(logits_BxV, seeds_B, 0, numbers, kind)
-        is_finite_B = jnp.isfinite(logits_BxV).all(-1) | (limits_B == 0)
-        return _State(
-            cache=cache,
-            tokens_BxT=jnp.full((len(first_B), room), 0, jnp.int32).at[:, 0].set(first_B),
-            last_B=first_B,
-            starts_B=starts_B,
-            counts_B=jnp.minimum(limits_B, 1),
-            limits_B=limits_B,
-            seeds_B=seeds_B,
-            is_done_B=ends_1xV[0][first_B] | (limits_B <= 1) | ~is_finite_B,
-            is_finite_B=is_finite_B,
-            step=jnp.int32(1),
-        )
-
-    def _advanced(
-        self,
-        params: Any,
-        kind: str,
-        state: _State,
-        until: jax.Array,
-        fewest: jax.Array,
-        ends_1xV: jax.Array,
-        numbers: tuple,
-    ) -> _State:
-        """More tokens, up to so many of a row, while more than the fewest rows go on."""
-        room = state.tokens_BxT.shape[1]
-
-        def advance(s: _State) -> _State:
-            logits_BxV, cache = self._stepped(params, s.cache, s.last_B, s.starts_B, s.step - 1, room)
-            chosen_B = sampling.next_tokens(logits_BxV, s.seeds_B, s.step, numbers, kind)
-            next_B = jnp.where(s.is_done_B, 0, chosen_B)
-            counts_B = s.counts_B + ~s.is_done_B
-            is_finite_B = s.is_finite_B & (jnp.isfinite(logits_BxV).all(-1) | s.is_done_B)
-            return s._replace(
-                cache=cache,
-                tokens_BxT=s.tokens_BxT.at[:, s.step].set(next_B),
-                last_B=next_B,
-                counts_B=counts_B,
-                is_done_B=s.is_done_B | ends_1xV[0][next_B] | (counts_B >= s.limits_B) | ~is_finite_B,
-                is_finite_B=is_finite_B,
-                step=s.step + 1,
-            )
-
-        return jax.lax.while_loop(lambda s: (s.step < until) & ((~s.is_done_B).sum() > fewest), advance, state)
 
 
 def _generation(
