@@ -24,6 +24,7 @@ from flan_jax.lazy import lazy_imports
 
 with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax import reporting
+    from flan_jax.reporting import runs as finished
 
 
 def _runs(arguments: Sequence[str]) -> list[reporting.Run]:
@@ -80,9 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = parser.parse_args(argv)
         runs = _runs(arguments.runs)
         groups = _groups(arguments.group)
-        for run in runs:
-            if run.output_dir is not None and user_path(arguments.output).resolve() == run.output_dir.resolve():
-                raise FlanError(f"--output is the folder of {run.name}, which has a report of its own: give another.")
+        if finished.is_evaluation(user_path(arguments.output)):
+            raise FlanError(
+                f"--output={arguments.output} is the folder of an evaluation, which has a report of its own: give "
+                "another."
+            )
         console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
         paths = reporting.write(runs, arguments.output, arguments.contamination, groups, console.print)
         console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)

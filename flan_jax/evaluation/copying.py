@@ -8,40 +8,44 @@ from __future__ import annotations
 
 import collections
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
-from flan_jax.protocol import Protocol
+from flan_jax import catalog
 from flan_jax.templates import placeholders
 
-_WORD = re.compile(r"\w+")
+# What stands between words, or around them: white space, and signs that no word or number needs.
+_BETWEEN = re.compile(r"[\s;|、。，；]+|,(?!\d)|(?<!\d),")
+_AROUND = "\"'“”‘’«»()[]{}<>:.,!?…*•·"
 
 
-def given(asked: Protocol, number: int, records: Sequence[Mapping[str, object]]) -> list[str]:
-    """The texts of each record that a template shows, in its order, with a space between them.
+def given(record: catalog.Dataset, fields: Mapping[str, object]) -> str:
+    """A record's input without any instruction (`Dataset.bare`): its fields, with a space between them.
 
-    Neither the template's own words nor exemplars are among them, nor what is the same in all records: the name of a
-    language is wording. Long texts are whole, even if the prompt is cut.
+    It is the same for all templates and styles, and whole, even if a prompt is cut.
 
     Args:
-      asked: the protocol of a dataset without options.
-      number: of the template.
-      records: the fields of each.
+      record: the dataset.
+      fields: of a record.
     """
-    shown = dict.fromkeys(placeholders(asked.templates[number].input))
-    texts = {name: [str(fields.get(name, "")) for fields in records] for name in shown}
-    texts = {name: values for name, values in texts.items() if len(set(values)) > 1} or texts
-    return [" ".join(values) for values in zip(*texts.values(), strict=True)] if texts else [""] * len(records)
+    return " ".join(str(fields.get(name, "")) for name in dict.fromkeys(placeholders(record.bare)))
 
 
-def is_copy(answer: str, text: str) -> bool:
-    """Whether an answer is the given text's words and no others, in any order.
+def is_copy(answer: str, text: str, references: Sequence[str] = ()) -> bool:
+    """Whether an answer is the given words and no others, in any order and case, and is wrong.
 
-    >>> is_copy("Hole, fish and ice", "ice, hole, fish"), is_copy("Fish, hole, ice.", "ice, hole, fish")
-    (False, True)
+    Where a reference has the given words too, as a sentence with its case restored, an answer of them may be right, and
+    is no copy.
+
+    >>> is_copy("Fish, hole, ice.", "ice, hole, fish"), is_copy("Hole, fish and ice", "ice, hole, fish")
+    (True, False)
+    >>> is_copy("A red fox.", "a red fox.", references=["A red fox."])
+    False
     """
     words = _words(answer)
-    return bool(words) and words == _words(text)
+    return bool(words) and words == _words(text) and not any(words == _words(one) for one in references)
 
 
 def _words(text: str) -> collections.Counter[str]:
-    return collections.Counter(_WORD.findall(text.casefold()))
+    parts = _BETWEEN.split(unicodedata.normalize("NFC", text).casefold())
+    return collections.Counter(word for part in parts if (word := part.strip(_AROUND)) and word != "-")

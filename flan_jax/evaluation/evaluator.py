@@ -315,7 +315,9 @@ def evaluate(
                     record,
                     lines[split],
                     lines["dev"] if split != "dev" else {},
-                    None if how[record].ranked else _given(how[record], rows[record, split], lines[split]),
+                    None
+                    if how[record].ranked
+                    else {row["id"]: copying.given(record, row["fields"]) for row in rows[record, split]},
                 ),
                 how[record].templates,
                 {number: keys[record.name, split, number] for number in lines[split]},
@@ -328,14 +330,6 @@ def evaluate(
     results["clusters"] = cluster_means(results["datasets"], invalid)
     write_results(results, output)
     return results
-
-
-def _given(
-    asked: protocol.Protocol, rows: Sequence[Mapping[str, Any]], lines: Mapping[int, Sequence[Mapping[str, Any]]]
-) -> dict[int, list[str]]:
-    """What each prediction was given to answer, by template."""
-    fields = {row["id"]: row["fields"] for row in rows}
-    return {n: copying.given(asked, n, [fields[line["id"]] for line in listed]) for n, listed in lines.items()}
 
 
 def _shots(wanted: int, lines: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def summarize(
     record: catalog.Dataset,
     test: Mapping[int, Sequence[Prediction]],
     dev: Mapping[int, Sequence[Prediction]],
-    given: Mapping[int, Sequence[str]] | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Computes the figures of one dataset.
 
@@ -182,7 +182,7 @@ def summarize(
       record: the dataset.
       test: predictions on test, by template number.
       dev: predictions on dev, by template number; empty if there is no dev set.
-      given: what each prediction on test was given to answer (`copying.given`), by template number; None if text is not
+      given: what the records of the predictions on test give (`copying.given`), by their ids; None if text is not
         generated, or if that is not known.
 
     Returns:
@@ -192,7 +192,7 @@ def summarize(
       - `stderr`: the standard error of one template's figure, averaged over templates. Examples that share a passage
         count together. None if a single example has no value.
       - `random`: the figure of random answers; `majority`: that of the best constant answer.
-      - `copied`: the figure of what was given, repeated as the answer; mean over templates. None without `given`.
+      - `copied`: the figure of what was given, repeated as the answer. None without `given`.
       - `metrics`: means over templates of all metrics; `metric_versions`; both by key.
       - `templates`: the figures of each template. `copies` counts the answers that only repeat the given words, and
         `unfinished` those that ended at the most tokens. `undefined` lists metrics that are 0 because they are
@@ -205,8 +205,7 @@ def summarize(
         raise FlanError(f"dataset {record.name} has no test predictions, of which figures could be made.")
     is_ranked = record.kind == catalog.CLASSIFICATION
     rows = next(iter(test.values()))
-    given = given or {}
-    templates = [_template(record, n, lines, dev.get(n), given.get(n)) for n, lines in test.items()]
+    templates = [_template(record, n, lines, dev.get(n), given) for n, lines in test.items()]
     values = np.array([t["value"] for t in templates])
     best = max(templates, key=lambda t: t["dev"]) if dev else None
     errors = [t["stderr"] for t in templates if t["stderr"] is not None]
@@ -224,7 +223,7 @@ def summarize(
         "metric_versions": {key: version for metric in all_of(record) for key, version in metric.versions.items()},
         "stderr": float(np.mean(errors)) if errors else None,
         **(_ranked_figures(record, rows, templates) if is_ranked else {"random": None, "majority": None}),
-        "copied": _copied(record, test, given),
+        "copied": None if given is None else _share(record, [{**p, "prediction": given[p["id"]]} for p in rows], ()),
         "templates": templates,
     }
 
@@ -234,7 +233,7 @@ def _template(
     number: int,
     test: Sequence[Prediction],
     dev: Sequence[Prediction] | None,
-    given: Sequence[str] | None,
+    given: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     chosen = _chosen(record, test)
     found, undefined = _values(record, test, chosen)
@@ -249,7 +248,7 @@ def _template(
     else:
         figures["unfinished"] = sum(p["finish"] == "length" for p in test)
         if given is not None:
-            figures["copies"] = sum(is_copy(p["prediction"], text) for p, text in zip(test, given, strict=True))
+            figures["copies"] = sum(is_copy(p["prediction"], given[p["id"]], p["references"]) for p in test)
         scores = [p["score"] for p in test if "score" in p]
     figures["stderr"] = _stderr(scores, [p.get("passage", str(i)) for i, p in enumerate(test)]) if scores else None
     if undefined:
@@ -283,20 +282,6 @@ def _ranked_figures(
         "random": _random(record, rows),
         "majority": _best_constant(record, rows),
     }
-
-
-def _copied(
-    record: catalog.Dataset, test: Mapping[int, Sequence[Prediction]], given: Mapping[int, Sequence[str]]
-) -> float | None:
-    """The figure of what was given as the answer, mean over templates. Templates that show the same have the same."""
-    if set(given) != set(test):
-        return None
-    known: dict[tuple[str, ...], float] = {}
-    for number, texts in given.items():
-        if (shown := tuple(texts)) not in known:
-            lines = [{**p, "prediction": text} for p, text in zip(test[number], shown, strict=True)]
-            known[shown] = _share(record, lines, ())
-    return float(np.mean([known[tuple(texts)] for texts in given.values()]))
 
 
 def _example_values(record: catalog.Dataset, rows: Sequence[Prediction], chosen: Sequence[int]) -> list[float]:

@@ -95,7 +95,7 @@ def load(name: str, folder: str | AnyPath) -> Run:
         "skipped": [{"dataset": task, "reason": why} for task, why in skipped.items()],
         "invalid": [],
     }
-    return Run(name, results, user_path(folder), lines=lines)
+    return Run(name, results, files[-1].parent, lines=lines)
 
 
 # What Python says of values of another kind, size or depth than the harness writes.
@@ -190,8 +190,12 @@ def _task(
     shown = {key.split(",")[0]: value for key, value in results.items() if key.endswith(f",{used}")}
     for key in _MEANS:
         values = [sample.get(key) for sample in samples]
-        if key in shown and all(_is_share(v) or isinstance(v, bool) for v in values):
-            _check(task, key, float(np.mean(values)), shown[key], path)
+        if key not in shown or key not in samples[0]["metrics"]:
+            continue
+        if bad := [s for s, v in zip(samples, values, strict=True) if not (_is_share(v) or isinstance(v, bool))]:
+            said = json.dumps(bad[0].get(key))[:40]
+            raise FlanError(f"{path}: document {bad[0]['doc_id']} has {key} {said}, which is no share: run it again.")
+        _check(task, key, float(np.mean(values)), shown[key], path)
     found = [_ranked(sample, path) for sample in samples] if "acc" in samples[0]["metrics"] else []
     if found and all(found):
         key, metric, values = "acc", "accuracy", [float(np.argmax(f["loglikelihood"]) == f["answer"]) for f in found]
@@ -220,6 +224,7 @@ def _task(
         "label": f"{_shots(task, whole)}, {status}",
         "metric": metric,
         "filter": used,
+        "options_read": metric == "accuracy" or len(_scores(samples[0].get("filtered_resps", ()))) < 2,
         "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
         "examples": len(samples),
         "mean": mean,
@@ -302,16 +307,9 @@ def _is_mean(metric: str, samples: Sequence[Sample], shown: Mapping[str, Any]) -
 def _ranked(sample: Sample, path: AnyPath) -> dict[str, Any] | None:
     """A prediction with ranked options; None if the sample's accuracy is not that of the likeliest option."""
     arguments = list(sample.get("arguments", {}).values())
-    scores = []
-    for pair in sample.get("filtered_resps", ()):
-        value = float(pair[0]) if isinstance(pair, list) and pair and _is_number(pair[0]) else None
-        if value is None:
-            return None
-        if not math.isfinite(value):
-            raise FlanError(
-                f"{path}: the scores of document {sample['doc_id']} are not finite: no option is the highest."
-            )
-        scores.append(value)
+    scores = _scores(sample.get("filtered_resps", ()))
+    if not all(map(math.isfinite, scores)):
+        raise FlanError(f"{path}: the scores of document {sample['doc_id']} are not finite: no option is the highest.")
     if len(arguments) < len(scores):
         return None
     half = len(scores) // 2
@@ -330,6 +328,12 @@ def _ranked(sample: Sample, path: AnyPath) -> dict[str, Any] | None:
         "answer": answer,
         "loglikelihood": scores,
     }
+
+
+def _scores(responses: Sequence[Any]) -> list[float]:
+    """The log-likelihoods in pairs with whether a text is the greedy answer; none if these are no such pairs."""
+    pairs = [one for one in responses if isinstance(one, list) and one and _is_number(one[0])]
+    return [float(pair[0]) for pair in pairs] if len(pairs) == len(responses) else []
 
 
 def _are_without_context(arguments: Sequence[Mapping[str, Any]]) -> bool:
@@ -353,6 +357,8 @@ def _scored(sample: Sample, value: float) -> dict[str, Any]:
     arguments = list(sample.get("arguments", {}).values()) or [{}]
     said = sample.get("filtered_resps") or [""]
     text = said[0] if isinstance(said[0], str) else json.dumps(said[0], ensure_ascii=False)
+    if len(scores := _scores(said)) > 1:  # of options that cannot be read
+        text = f"option {int(np.argmax(scores)) + 1}"
     references = {"prediction": text, "references": [str(sample.get("target", ""))]}
     return _line(sample, _text(arguments[0].get("arg_0", ""))) | references | {"score": value}
 

@@ -12,7 +12,7 @@ from flan_jax.data import drafts
 from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import Comparison, tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
-from flan_jax.reporting.runs import Run, common, dataset_names
+from flan_jax.reporting.runs import Run, baseline, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
 from flan_jax.reporting.tables import cluster_title, percent
 from flan_jax.wording import counted
@@ -115,10 +115,11 @@ def _of_copying(runs: Sequence[Run]) -> Iterable[str]:
     """Names datasets on which repeating the given text has more than a model."""
     found = []
     for name in dataset_names(runs):
-        figures = {run.name: f for run in runs if (f := run.figures(name)) and f.get("copied") is not None}
-        if below := [run for run, f in figures.items() if f["mean"] < f["copied"]]:
-            who = "every model" if len(below) == len(runs) else ", ".join(below)
-            found.append(f"{name} ({percent(figures[below[0]]['copied'])}, more than {who})")
+        means = {run.name: figures["mean"] for run in runs if (figures := run.figures(name))}
+        copied = baseline((run.figures(name) for run in runs), "copied")
+        if copied is not None and (below := [run for run, mean in means.items() if mean < copied]):
+            who = "every model" if len(below) == len(means) else ", ".join(below)
+            found.append(f"{name} ({percent(copied)}, more than {who})")
     if found:
         yield (
             f"Repeating the given text as the answer has {', '.join(found)}: there the metric rewards shared words, "
@@ -194,6 +195,11 @@ def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
             f"{run.name} has answers that ended at the most tokens that were allowed, and might have gone on: "
             f"{', '.join(unfinished)}."
         )
+    if unread := [name for name, figures in run.datasets.items() if not figures.get("options_read", True)]:
+        yield (
+            f"{run.name}: which option is right cannot be read from the log of {', '.join(unread)}: the figure is the "
+            "harness's own, and there is no calibration."
+        )
     if copies := list(_answers(run, "copies")):
         yield f"{run.name} has answers that are the given words and no others: {', '.join(copies)}."
     yield from (f"{run.name}: {line}" for line in _undefined(results["datasets"]))
@@ -213,8 +219,8 @@ def of_unusable(run: str, evidence: Evidence) -> Iterable[str]:
 def _answers(run: Run, kind: str) -> Iterable[str]:
     """How many answers of each dataset are of a kind that its templates count: "30 of 120 of xsum"."""
     for name, figures in run.datasets.items():
-        count = sum(t.get(kind, 0) for t in figures["templates"])
-        of = figures["examples"] * len(figures["templates"]) * max(1, len(run.members))
+        counts = [t[kind] for t in figures["templates"] if kind in t]  # of an earlier version, not all are counted
+        count, of = sum(counts), figures["examples"] * len(counts) * max(1, len(run.members))
         if count:
             yield f"{count} of {of} of {name}"
 

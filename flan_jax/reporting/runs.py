@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
 from flan_jax.evaluation.figures import FILES
 from flan_jax.files import AnyPath, user_path
-from flan_jax.json_lines import NotFiniteNumber, from_json, read_lines
+from flan_jax.json_lines import NotFiniteNumber, as_unicode, from_json, read_lines
 from flan_jax.reporting import sound
 
 NOT_RECORDED = "not recorded"
@@ -74,6 +74,11 @@ class Run:
         return self.datasets.get(dataset)
 
 
+def is_evaluation(folder: AnyPath) -> bool:
+    """Whether a folder holds the results of an evaluation of ours."""
+    return any((folder / name).exists() for name in FILES.values())
+
+
 def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
     """Reads the results.json of an evaluation, or its dev.json. Earlier versions can be read too.
 
@@ -90,7 +95,7 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
     if folder.is_file():
         raise FlanError(f"{output_dir} is a file: give the folder that it is in.")
     try:
-        results = from_json(path.read_text(encoding="utf-8-sig"))
+        results = as_unicode(from_json(path.read_text(encoding="utf-8-sig")))
     except NotFiniteNumber as error:
         raise FlanError(f"{path} is no result ({error}): run python -m flan_jax.eval again.") from error
     except OSError as error:
@@ -110,10 +115,11 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
         problem = sound.problem_of_figures(figures)
         if not problem and of not in (None, figures["cluster"]):
             problem = f"has the cluster {figures['cluster']!r}, and is of {of!r}"
-        problem = problem or sound.problem_of_label(dataset, figures, results.get("tuning") or {})
+        problem = problem or sound.problem_of_label(dataset, figures, results)
         if problem:
             raise FlanError(
-                f"{path}: dataset {dataset} {problem}; it is of another version: run python -m flan_jax.eval again."
+                f"{path}: dataset {dataset} {problem}; it was edited or is of another version: run python -m "
+                "flan_jax.eval again."
             )
     return Run(name, results, folder)
 
@@ -144,6 +150,16 @@ def common(runs: Sequence[Run]) -> dict[str, clusters.Common]:
 def first_figures(runs: Sequence[Run], dataset: str) -> Mapping[str, Any]:
     """The figures of the first run that has the dataset, for what is the same in all runs."""
     return next(figures for run in runs if (figures := run.figures(dataset)))
+
+
+def baseline(each: Iterable[Mapping[str, Any] | None], name: str) -> float | None:
+    """What needs no model, of the first run that says it: "random", "majority" or "copied", 0 to 1; None if none does.
+
+    Args:
+      each: the figures of a dataset, or the means of a cluster, in each run.
+      name: of the baseline.
+    """
+    return next((figures[name] for figures in each if figures and figures.get(name) is not None), None)
 
 
 def metric(figures: Mapping[str, Any]) -> str:
@@ -200,7 +216,7 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
         for number, row in enumerate(rows, 2):
             if problem := sound.problem_of_prediction(row):
                 raise FlanError(f"{path} line {number} {problem}: run python -m flan_jax.eval again.")
-        found[template["template"]] = rows
+        found[template["template"]] = as_unicode(rows)
     return found
 
 
@@ -247,11 +263,14 @@ def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Ru
 def as_one(name: str, members: Sequence[Run]) -> Run:
     """Several runs as one: means over the runs. Standard deviations are over the runs, not over templates.
 
-    A dataset that some runs lack, or that is measured by different metrics, is left out and listed as skipped.
+    A dataset that some runs lack, or that has other metrics or another number of examples, is left out and listed as
+    skipped.
 
     Raises:
-      FlanError: the runs have different styles.
+      FlanError: the runs have different styles, or are of different programs.
     """
+    if len(programs := dict.fromkeys(str(run.results.get("harness", "FLAN-JAX")) for run in members)) > 1:
+        raise FlanError(f"group {name} has runs of {' and '.join(programs)}: group those of one program.")
     if len(asked := dict.fromkeys(run.style.name for run in members)) > 1:
         raise FlanError(f"group {name} has runs of the styles {', '.join(asked)}: group those of one style.")
     first = members[0]
@@ -263,6 +282,8 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
             skipped.append({"dataset": dataset, "reason": f"not in {lacking}"})
         elif len({clusters.measured(f) for f in each}) > 1:
             skipped.append({"dataset": dataset, "reason": "its runs are measured by different metrics"})
+        elif len(counts := dict.fromkeys(str(f["examples"]) for f in each)) > 1:
+            skipped.append({"dataset": dataset, "reason": f"its runs have {' and '.join(counts)} examples"})
         else:
             datasets[dataset] = _averaged(each)
     distinct = {run.results["checkpoint"] for run in members}
@@ -311,7 +332,7 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             {**{k: found[0][k] for k in ("input", "target") if k in found[0]}, "template": number}
             | {"value": average([template_value(t) for t in found]), "dev": average([t.get("dev") for t in found])}
             | {way: average([t[way] for t in found]) for way in ways_of if all(way in t for t in found)}
-            | {key: total for key in _COUNTS if (total := sum(t.get(key, 0) for t in found))}
+            | {key: sum(t[key] for t in found) for key in _COUNTS if all(key in t for t in found)}
             | (
                 {"undefined": undefined}
                 if (undefined := sorted({m for t in found for m in t.get("undefined", ())}))
@@ -320,20 +341,17 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
     means = [figures["mean"] for figures in each]
     shared = [m for m in each[0].get("metrics", {}) if all(m in figures.get("metrics", {}) for figures in each)]
-    counts = [figures["examples"] for figures in each]
     versions = [figures.get("metric_versions", {}) for figures in each]
     return {
         **{k: each[0][k] for k in ("cluster", "paper_dataset", "metric", "headline_metric") if k in each[0]},
         "label": labels.joint(figures["label"] for figures in each),
-        "examples": min(counts),
+        "examples": each[0]["examples"],
         "mean": float(np.mean(means)),
         "std": float(np.std(means, ddof=1)),
         "runs": means,
         "best_dev": average([figures.get("best_dev") for figures in each]),
         "best_dev_template": None,
-        "random": average([figures.get("random") for figures in each]),
-        "majority": average([figures.get("majority") for figures in each]),
-        "copied": average([figures.get("copied") for figures in each]),
+        **{name: baseline(each, name) for name in ("random", "majority", "copied")},  # of the same examples
         "stderr": None,
         **of_ways,
         **({"shots": _shots_added(shots)} if all(shots := [figures.get("shots") for figures in each]) else {}),

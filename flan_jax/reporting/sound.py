@@ -17,7 +17,10 @@ from flan_jax.evaluation import labels
 
 _NUMBERS = ("examples", "mean", "std")  # a dataset without these has no figures
 _NUMBERS_OR_NONE = ("best_dev", "random", "majority", "copied", "stderr")
-_MAPPINGS = ("metrics", "metric_versions", "headline_metric", "cost", "overlap", "dev_ways")
+_MAPPINGS = ("headline_metric", "cost", "overlap", "dev_ways")
+_ALWAYS_MAPPINGS = ("metrics", "metric_versions")
+_COUNTS = ("cut_prompts", "unfinished", "copies")
+_WIDEST = 1.5  # no shares have a larger standard deviation
 _OF_SHOTS = ("wanted", "mean", "without", "of")
 _PER_OPTION = ("loglikelihood", "tokens", "bytes", "characters", "unconditional", "channel", "words")
 _ROUNDING = 1e-6
@@ -47,10 +50,14 @@ def problem_of_results(results: Mapping[str, Any]) -> str:
     return ""
 
 
-def problem_of_tuning(tuning: Mapping[str, Any]) -> str:
+def problem_of_tuning(tuning: Mapping[str, Any], any_cluster: bool = False) -> str:
     """What is wrong with what a manifest says of a tuning; empty if nothing is.
 
     No label follows from a status that there is not, from unknown clusters, or from an account that contradicts itself.
+
+    Args:
+      tuning: `tuning` of a manifest or of results.
+      any_cluster: whether clusters may be a user's own, which are not known here.
     """
     status = tuning.get("status")
     if status not in (UNTUNED, DECLARED, TUNED, UNKNOWN):
@@ -64,14 +71,18 @@ def problem_of_tuning(tuning: Mapping[str, Any]) -> str:
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             return f"has {key} that are no names"
         names[key] = listed
-    known = {cluster.name for cluster in (*catalog.clusters(), catalog.UNKNOWN_CLUSTER)}
     clusters, datasets = set(names["clusters"]), {*names["datasets"], *names["text"]}
     of_datasets = {catalog.dataset(name).cluster for name in datasets if catalog.exists(name)}
-    if strange := sorted(clusters - known - of_datasets):
+    if not any_cluster and (strange := sorted(clusters - _clusters() - of_datasets)):
         return f"has the cluster {strange[0]!r}, which is none"
     if not of_datasets <= clusters or (status == UNTUNED and (datasets or clusters)):
         return "contradicts itself"
     return ""
+
+
+def _clusters() -> set[str]:
+    """The clusters that are known here."""
+    return {cluster.name for cluster in (*catalog.clusters(), catalog.UNKNOWN_CLUSTER)}
 
 
 def problem_of_figures(figures: Any) -> str:
@@ -82,16 +93,20 @@ def problem_of_figures(figures: Any) -> str:
         if not is_number(figures.get(key)):
             return f"has no number {key!r}"
     for key in _NUMBERS_OR_NONE:
-        if figures.get(key) is not None and (not is_number(figures[key]) or not -1 <= figures[key] <= 1):
+        lowest = 0 if key in ("copied", "stderr") or figures.get("metric", "accuracy") == "accuracy" else -1
+        if figures.get(key) is not None and (not is_number(figures[key]) or not lowest <= figures[key] <= 1):
             return f"has no share {key!r}"
+    if figures.get("copied") is not None and figures.get("random") is not None:
+        return "has no share 'copied', as it has options"
     if figures["examples"] < 1 or figures["examples"] != int(figures["examples"]):
         return f"has {figures['examples']} examples"
     if not -1 - _ROUNDING <= figures["mean"] <= 1 + _ROUNDING:
         return f"has a mean of {figures['mean']}, which is no share"
-    if figures["std"] < 0:
+    if not 0 <= figures["std"] <= _WIDEST:
         return f"has a standard deviation of {figures['std']}"
-    for key in _MAPPINGS:
-        if not isinstance(figures.get(key) or {}, Mapping):
+    for key in (*_MAPPINGS, *_ALWAYS_MAPPINGS):
+        value = figures.get(key, {})
+        if not isinstance(value if key in _ALWAYS_MAPPINGS else value or {}, Mapping):
             return f"has {key!r} that are no names with values"
     if wrong := [name for name, v in (figures.get("metrics") or {}).items() if v is not None and not is_number(v)]:
         return f"has no number {wrong[0]!r} among its metrics"
@@ -103,6 +118,16 @@ def problem_of_figures(figures: Any) -> str:
         return f"has the label {figures['label']!r}, which is none"
     if figures.get("label") and figures.get("status") in labels.STATUSES and told != figures["status"]:
         return f"has the label {figures['label']!r}, and is {figures['status']}"
+    for key, value in figures.items():
+        if key.startswith("mean_") and value is not None and not is_number(value):
+            return f"has no number {key!r}"
+    if any(not is_number(value) for value in (figures.get("dev_ways") or {}).values()):
+        return "has ways to score on dev that are no numbers"
+    overlap = figures.get("overlap") or {}
+    if (seen := overlap.get("seen")) and not (
+        is_number(seen) and is_number(overlap.get("of")) and 0 <= seen <= overlap["of"]
+    ):
+        return f"has {str(seen)[:40]!r} records seen in its overlap"
     for key in ("with", "kin"):
         if not isinstance((figures.get("overlap") or {}).get(key) or {}, Mapping):
             return f"has {key!r} in its overlap that are no names with values"
@@ -112,20 +137,38 @@ def problem_of_figures(figures: Any) -> str:
     return _problem_of_templates(figures) or ("" if isinstance(figures.get("cluster"), str) else "has no cluster")
 
 
-def problem_of_label(dataset: str, figures: Mapping[str, Any], tuning: Mapping[str, Any]) -> str:
-    """Whether figures are called held out where the model was tuned on their cluster; empty if not.
+def problem_of_label(dataset: str, figures: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Whether the label of figures is one that style and tuning do not give; empty if it is right.
+
+    A score is called held out only where the recorded tuning says so, whatever else is wrong with that record.
 
     Args:
       dataset: its name.
       figures: its figures, which have no other problem.
-      tuning: `tuning` of the results.
+      results: of which they are part, without a problem either.
     """
-    if not catalog.exists(dataset) or "clusters" not in tuning or problem_of_tuning(tuning):
+    label = str(figures.get("label") or "")
+    asked = labels.shots(styles.parse((results.get("settings") or {}).get("style", styles.INSTRUCTIONS)))
+    if label and label.rpartition(", ")[0] != asked:
+        return f"has the label {label!r}, and its prompts are {asked}"
+    told = labels.status_of(label) or labels.status_of(str(figures.get("status"))) or figures.get("status")
+    if told != labels.HELD_OUT:
         return ""
-    said = labels.status_of(str(figures.get("label") or "")) or figures.get("status")
-    if said == labels.HELD_OUT and labels.status(catalog.dataset(dataset), tuning) == labels.SEEN:
-        return f"is called held out, and the model was tuned on {', '.join(tuning['clusters'])}"
-    return ""
+    tuning = results.get("tuning") or {}
+    if "checkpoints" in results:  # one for each cluster
+        of = (results.get("checkpoints") or {}).get(dataset)
+        tuning = (results.get("tunings") or {}).get(of) or {}
+    if problem := problem_of_tuning(tuning, any_cluster=True):
+        return f"is called held out, and its record of what was tuned on {problem}"
+    if catalog.exists(dataset):
+        known = [name for name in tuning["clusters"] if name in _clusters()]  # the others are a user's own
+        found = labels.status(catalog.dataset(dataset), {**tuning, "clusters": known})
+    else:  # a user's own, which only the evaluation knew
+        seen = dataset in tuning["datasets"] or figures["cluster"] in tuning["clusters"]
+        found = labels.SEEN if seen else labels.UNKNOWN if tuning["status"] == UNKNOWN else labels.HELD_OUT
+    if found == labels.HELD_OUT:
+        return ""
+    return f"is called held out, and is {found} by its record of what was tuned on"
 
 
 def _problem_of_templates(figures: Mapping[str, Any]) -> str:
@@ -141,6 +184,16 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
             return f"has metrics of template {t['template']} that are no names with values"
         if any(t.get(key) is not None and not is_number(t[key]) for key in ("value", "sum", "dev")):
             return f"has no number for template {t['template']}"
+        for key in _COUNTS:
+            if key in t and not (
+                isinstance(t[key], int) and not isinstance(t[key], bool) and 0 <= t[key] <= figures["examples"]
+            ):
+                return f"has no count of {key!r} for template {t['template']}"
+        if not all(isinstance(t.get(key, ""), str) for key in ("input", "target")):
+            return f"has no text for template {t['template']}"
+        undefined = t.get("undefined", [])
+        if not isinstance(undefined, list) or not all(isinstance(name, str) for name in undefined):
+            return f"has undefined metrics of template {t['template']} that are no names"
     if len({t["template"] for t in listed}) < len(listed):
         return "has a template twice"
     values = [t["value"] if "value" in t else t["sum"] for t in listed]
@@ -148,7 +201,10 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
         return ""
     if abs(figures["mean"] - statistics.fmean(values)) > _ROUNDING:
         return f"has a mean of {figures['mean']:.4f}, and templates whose mean is {statistics.fmean(values):.4f}"
-    best = {t["template"]: v for t, v in zip(listed, values, strict=True)}.get(figures.get("best_dev_template"))
+    by_number = {t["template"]: v for t, v in zip(listed, values, strict=True)}
+    if (chosen := figures.get("best_dev_template")) is not None and chosen not in list(by_number):
+        return f"has template {str(chosen)[:40]!r} as the best on dev, which it has not"
+    best = None if chosen is None else by_number[chosen]
     if best is not None and figures.get("best_dev") is not None and abs(figures["best_dev"] - best) > _ROUNDING:
         return f"has {figures['best_dev']:.4f} for the template that is best on dev, whose figure is {best:.4f}"
     return ""

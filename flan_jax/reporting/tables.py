@@ -13,7 +13,7 @@ from rich.text import Text
 from flan_jax import catalog
 from flan_jax.evaluation import clusters
 from flan_jax.reporting.evidence import Evidence
-from flan_jax.reporting.runs import Run, by_cluster, common, dataset_names, first_figures, metric
+from flan_jax.reporting.runs import Run, baseline, by_cluster, common, dataset_names, first_figures, metric
 
 NONE = "–"
 EXTRA = " (extra, in no mean)"
@@ -129,8 +129,8 @@ def results_table(runs: Sequence[Run], evidence: Evidence | None = None) -> Tabl
             if len(rows) == mean_row:
                 _add_mean(rows, means, runs, over)
             first = first_figures(runs, name)
-            row = [name + (EXTRA if name in over.apart else ""), metric(first)]
-            row += [percent(first.get(key)) for key in _BASELINES]
+            row = [name + (EXTRA if name in over.apart else ""), metric(first) + _filter(first)]
+            row += [percent(baseline((run.figures(name) for run in runs), key)) for key in _BASELINES]
             for run in runs:
                 row += _run_cells(run, name, evidence)
             rows.append(tuple(row))
@@ -146,12 +146,17 @@ def results_table(runs: Sequence[Run], evidence: Evidence | None = None) -> Tabl
     return Table(groups, head, rows, frozenset(means))
 
 
+def _filter(figures: Mapping[str, Any]) -> str:
+    """Which answers of lm-evaluation-harness count, if it has several kinds: " (strict-match)"."""
+    return f" ({used})" if (used := figures.get("filter", "none")) != "none" else ""
+
+
 def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run], over: clusters.Common) -> None:
     found = [clusters.mean(run.datasets, over) for run in runs]
     some = next((f for f in found if f), None)
     if some is None:
         return
-    row = [mean_title(over), "", *(percent(some[key]) for key in _BASELINES)]
+    row = [mean_title(over), "", *(percent(baseline(found, key)) for key in _BASELINES)]
     for run, figures in zip(runs, found, strict=True):
         if figures is None:
             row += [NONE] * len(_OF_RUN)

@@ -146,25 +146,34 @@ def test_every_dataset_has_a_headline_among_its_metrics(record):
 def test_copying_is_a_baseline_of_generated_answers():
     """CommonGen's given words by themselves have much ROUGE-1, and answers that are only they are counted."""
     record = catalog.dataset("common_gen")
-    references = [["The dog runs home."], ["A boy throws a ball."]]
-    given = {n: ["dog, run, home", "ball, boy, throw"] for n in (0, 4)}
-    said = {0: ["The dog runs.", "throw boy ball"], 4: ["Home, dog, run!", "Ball. Boy. Throw. Ball."]}
+    references = {"a": ["The dog runs home."], "b": ["A boy throws a ball."]}
+    given = {"a": "dog, run, home", "b": "ball, boy, throw", "unused": "x"}
+    said = {0: ("The dog runs.", "throw boy ball"), 4: ("Home, dog, run!", "Ball. Boy. Throw. Ball.")}
     test = {
         n: [
-            {"prediction": answer, "references": wanted, "finish": "eos", "cut_tokens": 0}
-            | {"score": example_score(record, wanted, answer)}
-            for answer, wanted in zip(answers, references, strict=True)
+            {"id": one, "prediction": answer, "references": references[one], "finish": "eos", "cut_tokens": 0}
+            | {"score": example_score(record, references[one], answer)}
+            for one, answer in zip("ab", answers, strict=True)
         ]
         for n, answers in said.items()
     }
     found = summarize(record, test, {}, given)
     shares = []  # ROUGE-1's F1 by hand: shared words of those said and of those wanted
-    for text, wanted in zip(given[0], references, strict=True):
-        words, right = (set(re.findall(r"\w+", one.lower())) for one in (text, wanted[0]))
+    for one, (wanted,) in references.items():
+        words, right = (set(re.findall(r"\w+", text.lower())) for text in (given[one], wanted))
         count = len(right) + ("a" in right)  # "a" stands there twice
         shares.append(2 * len(words & right) / (len(words) + count))
     assert found["copied"] == pytest.approx(np.mean(shares))
     assert [t["copies"] for t in found["templates"]] == [1, 1]
     unknown = summarize(record, test, {})
     assert unknown["copied"] is None and "copies" not in unknown["templates"][0]
-    assert summarize(record, test, {}, {0: given[0]})["copied"] is None  # not of every template
+
+
+def test_a_right_answer_is_no_copy():
+    """The words of a sentence with its case restored are those that were given."""
+    record = catalog.dataset("true_case")
+    line = {"id": "a", "prediction": "The U.S. won.", "references": ["The U.S. won."], "finish": "eos", "cut_tokens": 0}
+    found = summarize(
+        record, {0: [line, line | {"id": "b", "references": ["Nobody won."]}]}, {}, dict.fromkeys("ab", "the u.s. won.")
+    )
+    assert (found["mean"], found["copied"], found["templates"][0]["copies"]) == (0.5, 0.0, 1)

@@ -342,7 +342,8 @@ def test_other_filters_are_not_compared(log, logs):
 
 
 def test_one_log_twice_is_no_group(logs):
-    runs = [reporting.load_run(name, logs[seed]) for name, seed in (("a", 1), ("b", 2), ("c", 2))]
+    (inner,) = (path.parent for path in logs[2].rglob("results_*.json"))
+    runs = [reporting.load_run(name, folder) for name, folder in (("a", logs[1]), ("b", logs[2]), ("c", inner))]
     with pytest.raises(FlanError, match="twice: a spread over runs needs runs of their own"):
         reporting.grouped(runs, {"g": ["b", "c"]})
 
@@ -573,6 +574,9 @@ def _rewrite(path, change):
         (lambda lines: [s | {"filtered_resps": None} for s in lines], "its filtered_resps are no list"),
         (lambda lines: [s | {"arguments": {"gen_args_0": None}} for s in lines], "its arguments are neither"),
         (lambda lines: [s | {"arguments": 5} for s in lines], "its arguments are neither"),
+        (lambda lines: [lines[0] | {"acc": "x"}, *lines[1:]], 'document 0 has acc "x", which is no share'),
+        (lambda lines: [*lines[:-1], lines[-1] | {"acc": None}], "document 59 has acc null, which is no share"),
+        (lambda lines: [lines[0] | {"acc_norm": 50}, *lines[1:]], "document 0 has acc_norm 50, which is no share"),
     ],
 )
 def test_samples_that_do_not_hold_are_one_line(log, change, says):
@@ -581,6 +585,27 @@ def test_samples_that_do_not_hold_are_one_line(log, change, says):
     with pytest.raises(FlanError) as caught:
         reporting.load_run("theirs", folder)
     assert says in str(caught.value) and samples.name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", [[0], "yes", 7, None])
+def test_options_that_cannot_be_read_are_said(log, target):
+    """A target that is no number of an option: the log-likelihoods were shown as the answer."""
+    folder, _, samples = log
+    _rewrite(samples, lambda lines: [s | {"target": target} for s in lines])
+    run = reporting.load_run("theirs", folder)
+    assert run.figures("definite_pronoun_resolution")["metric"] == "acc"
+    said = {line["prediction"] for line in run.lines["definite_pronoun_resolution"][0]}
+    assert said <= {"option 1", "option 2"}
+    text = reporting.markdown([run], reporting.gather([run]))
+    assert "theirs: which option is right cannot be read from the log of definite_pronoun_resolution" in text
+
+
+def test_the_filter_stands_in_the_table(log):
+    folder, results, samples = log
+    _rewrite(samples, lambda lines: [s | {"filter": "strict-match"} for s in lines])
+    results.write_text(results.read_text().replace(",none", ",strict-match"))
+    run = reporting.load_run("theirs", folder)
+    assert "| accuracy (strict-match) |" in reporting.markdown([run], reporting.gather([run]))
 
 
 def test_logs_of_earlier_harnesses_are_read(log):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -10,6 +11,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation.clusters import members
 from flan_jax.json_lines import bound_lines, read_lines
 from flan_jax.reporting import details, runs, tables
+from flan_jax.reporting.notes import notes
 
 # ---------------------------------------------------------------------------------------------- results on the disk
 
@@ -25,7 +27,10 @@ def _change(run, function):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r["datasets"]["rte"].pop("mean"), "dataset rte has no number 'mean'; it is of another version"),
+        (
+            lambda r: r["datasets"]["rte"].pop("mean"),
+            "dataset rte has no number 'mean'; it was edited or is of another version",
+        ),
         (lambda r: r["datasets"]["rte"].update(mean=54.3), "dataset rte has a mean of 54.3, which is no share"),
         (lambda r: r["datasets"]["rte"].update(mean=True), "dataset rte has no number 'mean'"),
         (lambda r: r["datasets"]["rte"].update(templates=[]), "dataset rte has no templates"),
@@ -58,9 +63,61 @@ def _change(run, function):
         (lambda r: r.update(tuning={"status": "tuned", "datasets": [], "clusters": 5}), "a tuning whose clusters"),
         (
             lambda r: r.update(tuning={"status": "tuned", "datasets": ["cb"], "clusters": ["nli"]}),
-            "is called held out, and the model was tuned on nli",
+            "is called held out, and is seen by its record of what was tuned on",
         ),
+        *(
+            (lambda r, tuning=tuning: r.update(tuning=tuning), "dataset rte is called held out, and ")
+            for tuning in (
+                {"status": "untuned", "datasets": ["rte"], "clusters": ["nli"]},
+                {"status": "declared untuned", "datasets": ["rte"], "clusters": ["nli"]},
+                {"status": "tuned", "datasets": ["rte"], "clusters": []},
+                {"status": "tuned", "datasets": ["rte"]},
+                {"status": "tuned", "clusters": ["nli"]},
+                {"datasets": [], "clusters": []},
+                {"status": "Tuned", "datasets": [], "clusters": []},
+                {"status": "tuned", "datasets": ["rte"], "clusters": ["nli", "bogus"]},
+                {"status": "tuned", "datasets": ["sst2"], "clusters": ["sentiment"], "text": [{"dataset": "rte"}]},
+                {"status": "unknown", "datasets": [], "clusters": []},
+                {},
+            )
+        ),
+        (
+            lambda r: r.update(
+                checkpoints={"rte": "B step 1"},
+                tunings={"B step 1": {"status": "tuned", "datasets": ["rte"], "clusters": ["nli"]}},
+                tuning={"status": "each cluster by a checkpoint of its own", "datasets": [], "clusters": []},
+            ),
+            "is seen by its record",
+        ),
+        (lambda r: r.update(checkpoints={"rte": "B step 1"}), "its record of what was tuned on has the status"),
+        (lambda r: r["datasets"]["rte"].update(label="few-shot (5), held out"), "and its prompts are zero-shot"),
+        (lambda r: r["datasets"]["rte"].update(label="banana, held out"), "and its prompts are zero-shot"),
         (lambda r: r["datasets"]["rte"].update(copied="x"), "has no share 'copied'"),
+        (lambda r: r["datasets"]["rte"].update(copied=-0.5), "has no share 'copied'"),
+        (lambda r: r["datasets"]["rte"].update(copied=0.5), "has no share 'copied'"),
+        (lambda r: r["datasets"]["rte"].update(majority=-0.9), "has no share 'majority'"),
+        (lambda r: r["datasets"]["rte"].update(std=99), "has a standard deviation of 99"),
+        (lambda r: r["datasets"]["rte"].update(best_dev_template=77), "has template '77' as the best on dev"),
+        (lambda r: r["datasets"]["rte"].update(best_dev_template=[1]), "has template '[1]' as the best on dev"),
+        (lambda r: r["datasets"]["rte"].update(metrics=None), "has 'metrics' that are no names with values"),
+        (lambda r: r["datasets"]["rte"].update(mean_per_byte="x"), "has no number 'mean_per_byte'"),
+        (lambda r: r["datasets"]["rte"].update(dev_ways={"sum": "x"}), "has ways to score on dev that are no numbers"),
+        (lambda r: r["datasets"]["rte"].update(overlap={"seen": "many", "checked": True}), "has 'many' records seen"),
+        (lambda r: r["datasets"]["rte"].update(overlap={"seen": 3, "of": 2}), "has '3' records seen"),
+        *(
+            (lambda r, key=key, value=value: r["datasets"]["rte"]["templates"][0].update({key: value}), said)
+            for key, value, said in (
+                ("copies", "3", "has no count of 'copies' for template 0"),
+                ("copies", None, "has no count of 'copies' for template 0"),
+                ("copies", -3, "has no count of 'copies' for template 0"),
+                ("copies", 2.5, "has no count of 'copies' for template 0"),
+                ("unfinished", 10**9, "has no count of 'unfinished' for template 0"),
+                ("cut_prompts", "x", "has no count of 'cut_prompts' for template 0"),
+                ("undefined", 3, "has undefined metrics of template 0"),
+                ("input", 4, "has no text for template 0"),
+                ("input", ["a"], "has no text for template 0"),
+            )
+        ),
         (lambda r: r["datasets"]["rte"]["templates"][0].update(value="0.5"), "has no number for template 0"),
         (lambda r: r["datasets"]["rte"]["templates"].append(r["datasets"]["rte"]["templates"][0]), "a template twice"),
         (lambda r: r.update(settings=5), "has settings that are no names with values"),
@@ -82,12 +139,72 @@ def test_what_cannot_be_read_is_refused_in_one_line(make_run, capsys, tmp_path, 
     assert message in line and "results.json" in line and not (tmp_path / "out").exists()
 
 
+def test_a_lone_surrogate_does_not_stop_a_report(make_run, tmp_path, rewrite):
+    """JSON can hold one, and UTF-8 cannot."""
+    run = make_run("tuned", {"rte": 1.0})
+    _change(
+        run, lambda r: (r.update(checkpoint="a \ud800"), r["datasets"]["rte"]["templates"][0].update(input="\udfff?"))
+    )
+    for path in (run.output_dir / "predictions" / "rte").iterdir():
+        rewrite(path, lambda i, line: {**line, "prompt": "So \ud800"})
+    binary.main(["--runs", f"tuned={run.output_dir}", f"--output={tmp_path / 'out'}"])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "a \ufffd" in text and "\ufffd?" in text
+
+
+def test_a_group_is_of_the_same_examples_and_of_one_program(make_run, tmp_path):
+    """A mean over 8 and 60 examples is of neither."""
+    few, many = make_run("few", {"rte": 0.0, "cb": 0.0}, count=20), make_run("many", {"rte": 0.0, "cb": 0.0})
+    few.results["datasets"]["cb"]["examples"] = many.results["datasets"]["cb"]["examples"]  # as if it were of as many
+    group = runs.as_one("both", [few, many])
+    assert list(group.datasets) == ["cb"]
+    assert group.results["skipped"] == [{"dataset": "rte", "reason": "its runs have 20 and 40 examples"}]
+    other = dataclasses.replace(many, results={**many.results, "harness": "lm-evaluation-harness 0.4.9"})
+    with pytest.raises(FlanError, match="group both has runs of FLAN-JAX and lm-evaluation-harness 0.4.9"):
+        runs.as_one("both", [few, other])
+
+
+def test_counts_are_of_the_runs_that_have_them(seeds):
+    """Of an earlier version nobody counted copies: it is in no denominator."""
+    for run in seeds[1:]:
+        run.results["datasets"]["rte"]["templates"][0]["copies"] = 2
+    del seeds[1].results["datasets"]["rte"]["templates"][0]["copies"]
+    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    assert "copies" not in shown[1].figures("rte")["templates"][0]
+    text = "\n".join(notes(seeds, reporting.gather(seeds)))
+    assert "tuned seed 1 has answers that are the given words and no others: 2 of 60 of rte" in text
+
+
+def test_a_baseline_is_of_any_run_that_has_it(make_run):
+    """Those of the first run alone were shown, and a log of the harness, or an old run, has none."""
+    old, new = make_run("old", {"rte": 0.0}), make_run("new", {"rte": 1.0})
+    for name in ("random", "majority"):
+        old.results["datasets"]["rte"][name] = None
+    table = tables.results_table([old, new], reporting.gather([old, new]))
+    row = dict(zip(table.head, next(row for row in table.rows if row[0] == "rte"), strict=True))
+    assert row["random"] == f"{100 * new.results['datasets']['rte']['random']:.1f}" and "majority" in table.head
+
+
+@pytest.mark.parametrize("below", ["", "reports"])
+def test_the_report_of_another_run_is_not_replaced(make_run, capsys, below):
+    run, other = make_run("tuned", {"rte": 1.0}), make_run("other", {"rte": 1.0})
+    where = other.output_dir / below
+    arguments = ["--runs", f"tuned={run.output_dir}", f"--output={where}"]
+    if below:  # a folder inside is one's own
+        binary.main(arguments)
+        assert (where / "report.md").exists() and not (other.output_dir / "report.md").exists()
+        return
+    with pytest.raises(SystemExit):
+        binary.main(arguments)
+    assert "is the folder of an evaluation, which has a report of its own" in capsys.readouterr().err
+
+
 def test_the_report_of_a_run_itself_is_not_replaced(make_run, capsys):
     run = make_run("tuned", {"rte": 1.0})
     before = sorted(run.output_dir.rglob("*"))
     with pytest.raises(SystemExit):
         binary.main(["--runs", f"tuned={run.output_dir}", f"--output={run.output_dir}/../{run.output_dir.name}"])
-    assert "--output is the folder of tuned, which has a report of its own" in capsys.readouterr().err
+    assert "is the folder of an evaluation, which has a report of its own" in capsys.readouterr().err
     assert sorted(run.output_dir.rglob("*")) == before
 
 
@@ -312,7 +429,7 @@ def test_a_group_says_what_its_runs_say(seeds):
     assert figures["metric_versions"] == seeds[1].figures("rte")["metric_versions"]
     text = reporting.markdown(shown, reporting.gather(shown))
     assert "7 of 60 records seen" in text and "2 of rte. Its results say which" in text
-    assert "6 prompts shortened" in text and "15 of 1440 of rte" in text and "macro_f1 of rte is undefined" in text
+    assert "6 prompts shortened" in text and "15 of 180 of rte" in text and "macro_f1 of rte is undefined" in text
     seeds[1].results["datasets"]["rte"]["overlap"] = None
     del seeds[1].__dict__["datasets"]
     figures = runs.grouped(seeds, {"tuned": ["tuned seed *"]})[1].figures("rte")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
@@ -11,7 +10,7 @@ from flan_jax.evaluation import clusters
 from flan_jax.reporting.evidence import Evidence
 from flan_jax.reporting.plots import Plot
 from flan_jax.reporting.plots.drawing import baselines, lanes, legend, run_style
-from flan_jax.reporting.runs import Run, common
+from flan_jax.reporting.runs import Run, baseline, common
 from flan_jax.reporting.tables import cluster_title
 
 
@@ -31,8 +30,8 @@ def draw(runs: Sequence[Run], evidence: Evidence) -> Figure | None:
         for y, x, status in found:
             said = f"{x:.1f} {status}"
             axes.text(x + 0.6, y + offset, said, va="center", fontsize=8, color="#333333", bbox=clear, zorder=5)
-    some: list[Mapping[str, Any]] = [next((f for f in each if f), {}) for each in zip(*means, strict=True)]
-    baselines(axes, {name: [f.get(name) for f in some] for name in ("random", "copied")}, 0.42)
+    by_lane = list(zip(*means, strict=True))
+    baselines(axes, {name: [baseline(each, name) for each in by_lane] for name in ("random", "copied")}, 0.42)
     lowest = min((100 * f["mean"] for of_run in means for f in of_run if f), default=0)  # a correlation can be below 0
     axes.set_xlim(min(0, 1.2 * lowest), 112)
     axes.set_xticks(range(0, 101, 20))

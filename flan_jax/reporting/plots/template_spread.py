@@ -10,7 +10,7 @@ from flan_jax.evaluation import labels
 from flan_jax.reporting.evidence import Evidence
 from flan_jax.reporting.plots import Plot
 from flan_jax.reporting.plots.drawing import baselines, lanes, legend, run_style
-from flan_jax.reporting.runs import Run, dataset_names, first_figures, template_value
+from flan_jax.reporting.runs import Run, baseline, dataset_names, template_value
 
 
 def draw(runs: Sequence[Run], evidence: Evidence) -> Figure:
@@ -35,8 +35,8 @@ def draw(runs: Sequence[Run], evidence: Evidence) -> Figure:
             axes.scatter(points, at, s=14, marker=marker, color=color, alpha=0.65, zorder=3, **look)
             half, mean = 0.36 / len(runs), 100 * figures["mean"]
             axes.plot([mean, mean], [y + offset - half, y + offset + half], color=style["color"], lw=2.4, zorder=4)
-    first = [first_figures(runs, name) for name in names]
-    baselines(axes, {name: [f.get(name) for f in first] for name in ("random", "copied")}, 0.45)
+    by_lane = [[run.figures(name) for run in runs] for name in names]
+    baselines(axes, {name: [baseline(each, name) for each in by_lane] for name in ("random", "copied")}, 0.45)
     axes.set_xlim(-2, 102)
     axes.set_xlabel(
         "headline metric, %: a point a template, a bar at the mean; hollow where the dataset was not held out"
