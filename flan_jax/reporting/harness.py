@@ -224,6 +224,7 @@ def _task(
         "label": f"{_shots(task, whole)}, {status}",
         "metric": metric,
         "filter": used,
+        "lower_is_better": _is_lower_better(whole, task, key),
         "options_read": metric == "accuracy" or len(_scores(samples[0].get("filtered_resps", ()))) < 2,
         "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
         "examples": len(samples),
@@ -242,6 +243,12 @@ def _task(
         ],
     }
     return figures, found
+
+
+def _is_lower_better(whole: Mapping[str, Any], task: str, metric: str) -> bool:
+    """Whether the harness says so of a metric, as of an error rate."""
+    of_task = (whole.get("higher_is_better") or {}).get(task)
+    return isinstance(of_task, dict) and of_task.get(metric) is False
 
 
 def _check(task: str, metric: str, mean: float, shown: Any, path: AnyPath) -> None:

@@ -12,7 +12,7 @@ from flan_jax.data import drafts
 from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import Comparison, tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
-from flan_jax.reporting.runs import Run, baseline, common, dataset_names
+from flan_jax.reporting.runs import Run, baseline, common, dataset_names, metric
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
 from flan_jax.reporting.tables import cluster_title, percent
 from flan_jax.wording import counted
@@ -195,6 +195,10 @@ def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
             f"{run.name} has answers that ended at the most tokens that were allowed, and might have gone on: "
             f"{', '.join(unfinished)}."
         )
+    if lower := [
+        f"{name} ({metric(figures)})" for name, figures in run.datasets.items() if figures.get("lower_is_better")
+    ]:
+        yield f"{run.name}: lower is better for {', '.join(lower)}."
     if unread := [name for name, figures in run.datasets.items() if not figures.get("options_read", True)]:
         yield (
             f"{run.name}: which option is right cannot be read from the log of {', '.join(unread)}: the figure is the "

@@ -21,6 +21,8 @@ from flan_jax.reporting import sound
 
 NOT_RECORDED = "not recorded"
 
+# Of a dataset's figures, what all runs of a group share.
+_SHARED = ("cluster", "paper_dataset", "metric", "headline_metric", "filter", "lower_is_better", "options_read")
 _COUNTS = ("cut_prompts", "unfinished", "copies")  # counts of a template's prompts
 
 
@@ -343,7 +345,7 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     shared = [m for m in each[0].get("metrics", {}) if all(m in figures.get("metrics", {}) for figures in each)]
     versions = [figures.get("metric_versions", {}) for figures in each]
     return {
-        **{k: each[0][k] for k in ("cluster", "paper_dataset", "metric", "headline_metric") if k in each[0]},
+        **{k: each[0][k] for k in _SHARED if k in each[0]},
         "label": labels.joint(figures["label"] for figures in each),
         "examples": each[0]["examples"],
         "mean": float(np.mean(means)),

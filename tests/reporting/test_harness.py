@@ -600,6 +600,18 @@ def test_options_that_cannot_be_read_are_said(log, target):
     assert "theirs: which option is right cannot be read from the log of definite_pronoun_resolution" in text
 
 
+def test_a_metric_of_which_less_is_better_is_said(log):
+    folder, results, _ = log
+    whole = json.loads(results.read_text())
+    assert whole["higher_is_better"]["tiny_generation"]["exact_match"] is True
+    whole["higher_is_better"]["tiny_generation"]["exact_match"] = False
+    results.write_text(json.dumps(whole))
+    run = reporting.load_run("theirs", folder)
+    assert "theirs: lower is better for tiny_generation (exact_match)." in reporting.markdown(
+        [run], reporting.gather([run])
+    )
+
+
 def test_the_filter_stands_in_the_table(log):
     folder, results, samples = log
     _rewrite(samples, lambda lines: [s | {"filter": "strict-match"} for s in lines])
