@@ -93,6 +93,8 @@ def run(
         return {"study": kind.name, "steps": plan}
     if units is not None:
         names = {step.name for step in left}
+        for step in left:
+            records.begin(settings.folder, step)
         needed = [dataclasses.replace(step, after=tuple(n for n in step.after if n in names)) for step in left]
         content = {"units": [dataclasses.asdict(unit_of(step)) for step in needed]}
         write_atomic(user_path(units, "--units"), json.dumps(content, indent=1) + "\n")
@@ -106,6 +108,7 @@ def run(
         was_there = (
             bool(step.done) and (user_path(step.output) / step.done).exists()
         )  # made by a launcher: it takes no time here
+        records.begin(settings.folder, step)
         status = execute(unit, restarts)
         if not status:
             if not (user_path(step.output) / step.done).exists():

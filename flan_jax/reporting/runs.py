@@ -158,10 +158,13 @@ def baseline(each: Iterable[Mapping[str, Any] | None], name: str) -> float | Non
     """What needs no model, of the first run that says it: "random", "majority" or "copied", 0 to 1; None if none does.
 
     Args:
-      each: the figures of a dataset, or the means of a cluster, in each run.
+      each: the figures of a dataset, or the means of a cluster, in each run. What is measured otherwise than in the
+        first run is passed over.
       name: of the baseline.
     """
-    return next((figures[name] for figures in each if figures and figures.get(name) is not None), None)
+    there = [figures for figures in each if figures]
+    alike = [figures for figures in there if clusters.measured(figures) == clusters.measured(there[0])]
+    return next((figures[name] for figures in alike if figures.get(name) is not None), None)
 
 
 def metric(figures: Mapping[str, Any]) -> str:
@@ -286,6 +289,8 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
             skipped.append({"dataset": dataset, "reason": "its runs are measured by different metrics"})
         elif len(counts := dict.fromkeys(str(f["examples"]) for f in each)) > 1:
             skipped.append({"dataset": dataset, "reason": f"its runs have {' and '.join(counts)} examples"})
+        elif len({_records_of(f) for f in each} - {""}) > 1:
+            skipped.append({"dataset": dataset, "reason": "its runs have other records"})
         else:
             datasets[dataset] = _averaged(each)
     distinct = {run.results["checkpoint"] for run in members}
@@ -304,12 +309,22 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
     return Run(name, results, members=tuple(members))
 
 
+def _records_of(figures: Mapping[str, Any]) -> str:
+    """A digest of the test records; empty if results do not say it."""
+    data = figures.get("data")
+    of_test = data.get(TEST) if isinstance(data, Mapping) else None
+    return str(of_test.get("digest", "")) if isinstance(of_test, Mapping) else ""
+
+
 def _ways_of_tuning(members: Sequence[Run]) -> dict[str, Any]:
     """What the runs of a group do not share of their tuning and joint."""
     found: dict[str, Any] = {}
-    tunings = [run.results.get("tuning") or {} for run in members]
-    if len({str([one.get(key) for key in ("status", "clusters", "datasets")]) for one in tunings}) > 1:
-        found["tunings"] = {run.name: tuning for run, tuning in zip(members, tunings, strict=True)}
+    tunings: dict[str, Mapping[str, Any]] = {}
+    for run in members:
+        of_run = run.results.get("tunings") or {"": run.results.get("tuning") or {}}  # of each checkpoint, or of one
+        tunings |= {": ".join(filter(None, (run.name, name))): tuning for name, tuning in of_run.items()}
+    if len({str([one.get(key) for key in ("status", "clusters", "datasets")]) for one in tunings.values()}) > 1:
+        found["tunings"] = tunings
     joints = dict.fromkeys(str(run.results.get("joint") or run.results.get("separator") or "") for run in members)
     if len(joints) > 1:
         found["joint"] = " or ".join(joint or "what is not known" for joint in joints)

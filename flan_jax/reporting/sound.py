@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax import catalog, styles
+from flan_jax import catalog, styles, ways
 from flan_jax.checkpoint.manifest import DECLARED, TUNED, UNKNOWN, UNTUNED
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
@@ -20,6 +20,7 @@ _NUMBERS_OR_NONE = ("best_dev", "random", "majority", "copied", "stderr")
 _MAPPINGS = ("headline_metric", "cost", "overlap", "dev_ways")
 _ALWAYS_MAPPINGS = ("metrics", "metric_versions")
 _COUNTS = ("cut_prompts", "unfinished", "copies")
+_WAYS = tuple(way.name for way in ways.ALL)
 _WIDEST = 1.5  # no shares have a larger standard deviation
 _OF_SHOTS = ("wanted", "mean", "without", "of")
 _PER_OPTION = ("loglikelihood", "tokens", "bytes", "characters", "unconditional", "channel", "words")
@@ -35,6 +36,13 @@ def problem_of_results(results: Mapping[str, Any]) -> str:
         styles.parse((results.get("settings") or {}).get("style", styles.INSTRUCTIONS))
     except (FlanError, TypeError, AttributeError) as error:
         return f"has a style that is none ({str(error).partition(':')[0]})"
+    if not isinstance(results["checkpoint"], str):
+        return "has a checkpoint that is no name"
+    of_clusters = results.get("checkpoints", {}), results.get("tunings") or {}
+    if not all(isinstance(one, Mapping) for one in of_clusters) or not all(
+        isinstance(value, kind) for one, kind in zip(of_clusters, (str, Mapping), strict=True) for value in one.values()
+    ):
+        return "has checkpoints or tunings that are no names with values"
     for key in ("skipped", "invalid"):
         listed = results.get(key, ())
         if not isinstance(listed, list | tuple) or any(
@@ -77,6 +85,8 @@ def problem_of_tuning(tuning: Mapping[str, Any], any_cluster: bool = False) -> s
         return f"has the cluster {strange[0]!r}, which is none"
     if not of_datasets <= clusters or (status == UNTUNED and (datasets or clusters)):
         return "contradicts itself"
+    if status in (TUNED, DECLARED) and not clusters:
+        return "says that it was tuned, and not on what"
     return ""
 
 
@@ -108,10 +118,19 @@ def problem_of_figures(figures: Any) -> str:
         value = figures.get(key, {})
         if not isinstance(value if key in _ALWAYS_MAPPINGS else value or {}, Mapping):
             return f"has {key!r} that are no names with values"
-    if wrong := [name for name, v in (figures.get("metrics") or {}).items() if v is not None and not is_number(v)]:
+    if not isinstance(figures.get("status") or "", str):
+        return "has a status that is no word"
+    if not isinstance(figures.get("skipped_examples", 0), int) or figures.get("skipped_examples", 0) < 0:
+        return "has no count of skipped examples"
+    if not all(isinstance(one, str) for one in figures.get("metric_versions", {}).values()):
+        return "has versions of metrics that are no names"
+    if wrong := [name for name, v in figures.get("metrics", {}).items() if not is_number(v)]:
         return f"has no number {wrong[0]!r} among its metrics"
     if (shots := figures.get("shots")) is not None and not (
-        isinstance(shots, Mapping) and all(is_number(shots.get(key)) for key in _OF_SHOTS)
+        isinstance(shots, Mapping)
+        and all(is_number(shots.get(key)) for key in _OF_SHOTS)
+        and shots["mean"] >= 0
+        and 0 <= shots["without"] <= shots["of"] != 0
     ):
         return "has shots that are no numbers"
     if figures.get("label") and not (told := labels.status_of(str(figures["label"]))):
@@ -129,10 +148,14 @@ def problem_of_figures(figures: Any) -> str:
     ):
         return f"has {str(seen)[:40]!r} records seen in its overlap"
     for key in ("with", "kin"):
-        if not isinstance((figures.get("overlap") or {}).get(key) or {}, Mapping):
+        if not isinstance(overlap.get(key, {}), Mapping):
             return f"has {key!r} in its overlap that are no names with values"
+    if any(not is_number(value) or value < 0 for value in overlap.get("with", {}).values()):
+        return "has counts in its overlap that are no numbers"
+    if not isinstance(overlap.get("reason", ""), str):
+        return "has a reason in its overlap that is no text"
     for key, value in (figures.get("cost") or {}).items():
-        if key != "device" and not is_number(value):
+        if key != "device" and not (is_number(value) and value >= 0):
             return f"has no number {key!r} in its cost"
     return _problem_of_templates(figures) or ("" if isinstance(figures.get("cluster"), str) else "has no cluster")
 
@@ -156,19 +179,41 @@ def problem_of_label(dataset: str, figures: Mapping[str, Any], results: Mapping[
         return ""
     tuning = results.get("tuning") or {}
     if "checkpoints" in results:  # one for each cluster
-        of = (results.get("checkpoints") or {}).get(dataset)
-        tuning = (results.get("tunings") or {}).get(of) or {}
+        if tuning.get("datasets") or tuning.get("clusters"):
+            return "is called held out, and two records say what was tuned on"
+        tuning = results.get("tunings", {}).get(results["checkpoints"].get(dataset)) or {}
+    elif results.get("tunings"):
+        return "is called held out, and several records say what was tuned on"
     if problem := problem_of_tuning(tuning, any_cluster=True):
         return f"is called held out, and its record of what was tuned on {problem}"
-    if catalog.exists(dataset):
-        known = [name for name in tuning["clusters"] if name in _clusters()]  # the others are a user's own
-        found = labels.status(catalog.dataset(dataset), {**tuning, "clusters": known})
-    else:  # a user's own, which only the evaluation knew
-        seen = dataset in tuning["datasets"] or figures["cluster"] in tuning["clusters"]
-        found = labels.SEEN if seen else labels.UNKNOWN if tuning["status"] == UNKNOWN else labels.HELD_OUT
+    found = status_of(dataset, figures["cluster"], tuning)
     if found == labels.HELD_OUT:
         return ""
     return f"is called held out, and is {found} by its record of what was tuned on"
+
+
+def status_of(dataset: str, cluster: str, tuning: Mapping[str, Any]) -> str:
+    """Whether a dataset was seen, by a record that has no problem: "held out", "seen" or "unknown".
+
+    A cluster that is not known here is a user's own, and shares nothing with the others.
+
+    Args:
+      dataset: its name.
+      cluster: the name of its cluster.
+      tuning: `tuning` of a manifest, of results or of a log.
+    """
+    known = _clusters()
+    trained = {**tuning, "clusters": [name for name in tuning["clusters"] if name in known]}
+    if catalog.exists(dataset):
+        return labels.status(catalog.dataset(dataset), trained)
+    text = [one["dataset"] for one in tuning.get("text", [])]
+    together = catalog.held_out_together(cluster) if cluster in known else {cluster}
+    if dataset in (*tuning["datasets"], *text) or set(together) & set(tuning["clusters"]) - {
+        catalog.UNKNOWN_CLUSTER.name
+    }:
+        return labels.SEEN
+    unknown = tuning["status"] == UNKNOWN or catalog.UNKNOWN_CLUSTER.name in (cluster, *tuning["clusters"])
+    return labels.UNKNOWN if unknown else labels.HELD_OUT
 
 
 def _problem_of_templates(figures: Mapping[str, Any]) -> str:
@@ -184,6 +229,9 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
             return f"has metrics of template {t['template']} that are no names with values"
         if any(t.get(key) is not None and not is_number(t[key]) for key in ("value", "sum", "dev")):
             return f"has no number for template {t['template']}"
+        for key in (*_WAYS, "dev", "value"):
+            if t.get(key) is not None and not (is_number(t[key]) and -1 <= t[key] <= 1):
+                return f"has no share {key!r} for template {t['template']}"
         for key in _COUNTS:
             if key in t and not (
                 isinstance(t[key], int) and not isinstance(t[key], bool) and 0 <= t[key] <= figures["examples"]
@@ -198,7 +246,10 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
         return "has a template twice"
     values = [t["value"] if "value" in t else t["sum"] for t in listed]
     if None in values:
-        return ""
+        return "has a template without a figure"
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    if abs(figures["std"] - spread) > _ROUNDING:
+        return f"has a standard deviation of {figures['std']:.4f}, and templates with {spread:.4f}"
     if abs(figures["mean"] - statistics.fmean(values)) > _ROUNDING:
         return f"has a mean of {figures['mean']:.4f}, and templates whose mean is {statistics.fmean(values):.4f}"
     by_number = {t["template"]: v for t, v in zip(listed, values, strict=True)}

@@ -18,6 +18,8 @@ from flan_jax.values import Number, Unfit
 
 _DATA = "data.json"  # in the folder: what all of it was made from
 _STEPS = "steps"
+_REPLACED = "replaced_by"  # in the record of a step whose folder another one has written since
+_OF_OUTPUT = ("--to=", "--gin.EVAL_OUTPUT_DIR=", "--gin.MODEL_DIR=")
 _AMOUNT = Number(least=0)  # of seconds and slots
 
 
@@ -69,6 +71,27 @@ def _is_object(path: AnyPath) -> bool:
         return False
 
 
+def begin(folder: AnyPath, step: Step) -> None:
+    """Writes down, before a step is taken, that what others of its kind wrote to the same folder is replaced.
+
+    Such a step has the same place and another name, since templates have been reworded. If their wording comes back, it
+    is to be taken again: the folder holds the wording of the last one alone, or of both after an interruption.
+    """
+    place = str(step.output).replace(str(folder), "")
+    path = folder / _STEPS
+    for file in sorted(path.glob("*.json")) if path.exists() else ():
+        found = _read(file)
+        if found is None or found.get("step") == step.name or found.get("job") != step.job or _REPLACED in found:
+            continue
+        if any(str(one).partition("=")[2].strip("'\"").endswith(place) for one in _outputs(found.get("argv"))):
+            write_atomic(file, json.dumps(found | {_REPLACED: step.name}, indent=1) + "\n")
+
+
+def _outputs(argv: Any) -> list[str]:
+    """The arguments that name what a step writes."""
+    return [one for one in argv or () if isinstance(one, str) and one.startswith(_OF_OUTPUT)]
+
+
 def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:
     """Writes down that a step is done, and how long it took; None where it was done elsewhere."""
     make_folder(folder / _STEPS)
@@ -87,7 +110,7 @@ def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:
 
 def _kept(folder: AnyPath, step: Step) -> dict[str, Any] | None:
     found = _read(folder / _STEPS / f"{step.name}.json")
-    return found if found is not None and found.get("step") == step.name else None
+    return found if found is not None and found.get("step") == step.name and _REPLACED not in found else None
 
 
 def _read(path: AnyPath) -> dict[str, Any] | None:

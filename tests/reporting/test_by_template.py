@@ -28,7 +28,9 @@ def _scored(run, dataset, right_TxE, rewrite, likelihood=-1.0):
         rewrite(path, change)
         t |= {"value": float(np.mean(right_E)), "sum": float(np.mean(right_E))}
     none_on_dev = {"best_dev": None, "best_dev_template": None}
-    run.results["datasets"][dataset] |= {"metrics": {}, "mean": float(np.mean(right_TxE))} | none_on_dev
+    means_T = np.mean(right_TxE, 1)
+    spread = float(means_T.std(ddof=1)) if len(means_T) > 1 else 0.0
+    run.results["datasets"][dataset] |= {"metrics": {}, "mean": float(means_T.mean()), "std": spread} | none_on_dev
     (run.output_dir / "results.json").write_text(json.dumps(run.results))
     return runs.load_run(run.name, run.output_dir), record
 

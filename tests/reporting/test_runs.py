@@ -24,6 +24,13 @@ def _change(run, function):
     return path
 
 
+def _as_own(results, tuned_on, of, text=(), cluster="mine"):
+    """Calls RTE a dataset of one's own, with a record of what was tuned on."""
+    results["datasets"]["my_ds"] = results["datasets"].pop("rte") | {"cluster": cluster}
+    results["tuning"] = {"status": "tuned", "datasets": tuned_on, "clusters": of}
+    results["tuning"]["text"] = [{"dataset": name} for name in text]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -78,6 +85,8 @@ def _change(run, function):
                 {"status": "tuned", "datasets": ["rte"], "clusters": ["nli", "bogus"]},
                 {"status": "tuned", "datasets": ["sst2"], "clusters": ["sentiment"], "text": [{"dataset": "rte"}]},
                 {"status": "unknown", "datasets": [], "clusters": []},
+                {"status": "tuned", "datasets": [], "clusters": []},
+                {"status": "tuned", "datasets": ["my_nli"], "clusters": []},
                 {},
             )
         ),
@@ -89,7 +98,45 @@ def _change(run, function):
             ),
             "is seen by its record",
         ),
-        (lambda r: r.update(checkpoints={"rte": "B step 1"}), "its record of what was tuned on has the status"),
+        (lambda r: r.update(checkpoints={"rte": "B step 1"}), "two records say what was tuned on"),
+        *(
+            (lambda r, more=more: _as_own(r, **more), "dataset my_ds is called held out, and is ")
+            for more in (
+                {"tuned_on": ["bool_q"], "of": ["reading_comprehension"], "text": ["my_ds"]},
+                {"tuned_on": ["my_ds"], "of": ["mine"]},
+                {"tuned_on": ["other"], "of": ["mine"]},
+                {"tuned_on": ["glue_mrpc"], "of": ["paraphrase"], "cluster": "nli"},  # the paper's rule
+                {"tuned_on": ["x"], "of": ["unknown"]},
+                {"tuned_on": ["bool_q"], "of": ["reading_comprehension"], "cluster": "unknown"},
+            )
+        ),
+        (
+            lambda r: r.update(tunings={"A": {"status": "tuned", "datasets": ["cb"], "clusters": ["nli"]}}),
+            "several records say what was tuned on",
+        ),
+        (lambda r: r.update(checkpoints=["A"]), "has checkpoints or tunings that are no names with values"),
+        (lambda r: r.update(tunings={"A": None}), "has checkpoints or tunings that are no names with values"),
+        (lambda r: r.update(checkpoint=["a"]), "has a checkpoint that is no name"),
+        (lambda r: r["datasets"]["rte"].update(status=["x"]), "has a status that is no word"),
+        (lambda r: r["datasets"]["rte"].update(skipped_examples="x"), "has no count of skipped examples"),
+        (lambda r: r["datasets"]["rte"].update(overlap={"with": None}), "has 'with' in its overlap"),
+        (lambda r: r["datasets"]["rte"].update(overlap={"with": {"x": -1}}), "has counts in its overlap"),
+        (lambda r: r["datasets"]["rte"].update(overlap={"reason": 5}), "has a reason in its overlap"),
+        (lambda r: r["datasets"]["rte"].update(cost={"seconds": -1}), "has no number 'seconds' in its cost"),
+        (lambda r: r["datasets"]["rte"].update(metrics={"macro_f1": None}), "has no number 'macro_f1'"),
+        (lambda r: r["datasets"]["rte"].update(metric_versions={"accuracy": 5}), "has versions of metrics"),
+        (lambda r: r["datasets"]["rte"].update(std=0.3), "has a standard deviation of 0.3000, and templates with"),
+        (
+            lambda r: r["datasets"]["rte"].update(shots={"wanted": 5, "mean": -3, "without": 0, "of": 1}),
+            "has shots that are no numbers",
+        ),
+        (
+            lambda r: r["datasets"]["rte"].update(shots={"wanted": 5, "mean": 3, "without": 0, "of": 0}),
+            "has shots that are no numbers",
+        ),
+        (lambda r: r["datasets"]["rte"]["templates"][0].update(value=None), "has a template without a figure"),
+        (lambda r: r["datasets"]["rte"]["templates"][0].update(dev=10**9), "has no share 'dev' for template 0"),
+        (lambda r: r["datasets"]["rte"]["templates"][0].update(per_byte=10**400), "has no share 'per_byte'"),
         (lambda r: r["datasets"]["rte"].update(label="few-shot (5), held out"), "and its prompts are zero-shot"),
         (lambda r: r["datasets"]["rte"].update(label="banana, held out"), "and its prompts are zero-shot"),
         (lambda r: r["datasets"]["rte"].update(copied="x"), "has no share 'copied'"),
@@ -162,6 +209,53 @@ def test_a_group_is_of_the_same_examples_and_of_one_program(make_run, tmp_path):
     other = dataclasses.replace(many, results={**many.results, "harness": "lm-evaluation-harness 0.4.9"})
     with pytest.raises(FlanError, match="group both has runs of FLAN-JAX and lm-evaluation-harness 0.4.9"):
         runs.as_one("both", [few, other])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tuned_on": ["bool_q"], "of": ["reading_comprehension"]},
+        {"tuned_on": ["other", "bool_q"], "of": ["another", "reading_comprehension"]},
+        {"tuned_on": ["sst2"], "of": ["sentiment"], "cluster": "nli"},
+    ],
+)
+def test_an_own_dataset_that_was_not_seen_stays_held_out(make_run, more):
+    run = make_run("tuned", {"rte": 1.0})
+    _change(run, lambda r: _as_own(r, **more))
+    assert runs.load_run("tuned", run.output_dir).figures("my_ds")["status"] == "held out"
+
+
+def test_a_group_is_of_the_same_records(seeds):
+    """Other records of the same number had a mean, and no word said so."""
+    for i, run in enumerate(seeds[1:]):
+        run.results["datasets"]["rte"]["data"] = {"test": {"records": 60, "digest": f"d{i // 2}"}}
+        run.results["datasets"]["cb"]["data"] = {"test": {"records": 60, "digest": "same"}}
+    group = runs.as_one("tuned", seeds[1:])
+    assert list(group.datasets) == ["cb"]
+    assert {"dataset": "rte", "reason": "its runs have other records"} in group.results["skipped"]
+
+
+def test_a_group_keeps_what_each_checkpoint_was_tuned_on(seeds):
+    tuned = {
+        c: {"status": "tuned", "datasets": [d], "clusters": [c]} for c, d in (("nli", "cb"), ("sentiment", "sst2"))
+    }
+    for number, run in enumerate(seeds[1:]):
+        run.results["tuning"] = {"status": "each cluster by a checkpoint of its own", "datasets": [], "clusters": []}
+        run.results["tunings"] = {f"{c} {number}": tuning for c, tuning in tuned.items()}
+    text = "\n".join(notes([runs.as_one("tuned", seeds[1:])], reporting.gather([runs.as_one("tuned", seeds[1:])])))
+    for number in range(3):
+        assert f"tuned seed {number}: nli {number}: tuned; its tuning mixtures held nli" in text
+
+
+def test_a_baseline_is_of_the_same_metric(make_run):
+    """F1 of what was given stood beside another program's exact match."""
+    theirs, ours = make_run("theirs", {"rte": 0.0}), make_run("ours", {"rte": 1.0})
+    ours.results["datasets"]["rte"] |= {"copied": 0.99, "random": None}
+    theirs.results["datasets"]["rte"] |= {"metric": "em", "headline_metric": {"key": "em", "version": "1"}}
+    for pair in ([theirs, ours], [ours, theirs]):
+        (said,) = (line for line in notes(pair, reporting.gather(pair)) if line.startswith("Repeating"))
+        assert "rte (99.0, more than ours)" in said
+    assert "copied" not in tables.results_table([theirs, ours], reporting.gather([theirs, ours])).head
 
 
 def test_counts_are_of_the_runs_that_have_them(seeds):

@@ -43,6 +43,35 @@ def test_a_step_is_done_while_its_output_is_there(tmp_path):
     assert not records.is_done(tmp_path, step)
 
 
+@pytest.mark.parametrize(
+    ("job", "argument"),
+    [(EVAL, "--gin.EVAL_OUTPUT_DIR='{}'"), (PREPARE, "--to={}")],
+)
+def test_what_a_folder_held_before_is_not_done_when_its_wording_comes_back(tmp_path, job, argument):
+    """Reworded and worded back: the step of the first wording passed for done, with the second one's results."""
+
+    def step(name, place="out"):
+        output = str(tmp_path / place)
+        argv = ("-m", "flan_jax.any", argument.format(output), "--gin.PREPARED_DIR='{}'".format(tmp_path / "out"))
+        return Step(name, job, argv, output, "results.json", model="tiny")
+
+    first, second, elsewhere = step("a-1"), step("a-2"), step("b-1", "other")
+    for one in (first, elsewhere):
+        written(one)
+        records.begin(tmp_path, one)
+        records.keep(tmp_path, one, 5.0)
+    assert records.is_done(tmp_path, first) and not records.is_done(tmp_path, second)
+    records.begin(tmp_path, second)  # broken off: nobody knows of which wording the folder is
+    assert not records.is_done(tmp_path, first) and not records.is_done(tmp_path, second)
+    records.keep(tmp_path, second, 7.0)
+    assert records.is_done(tmp_path, second) and not records.is_done(tmp_path, first)
+    records.begin(tmp_path, first)
+    records.keep(tmp_path, first, 1.0)
+    assert records.is_done(tmp_path, first) and not records.is_done(tmp_path, second)
+    assert records.is_done(tmp_path, elsewhere)
+    assert records.estimates(tmp_path, [step("a-3")])["a-3"].of == 3  # times stay
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"step": "train-any-2"}', '{"step": null}', "\x00\xff"])
 def test_a_damaged_record_is_no_record(tmp_path, text):
     step = taken(tmp_path, STEP)
