@@ -85,7 +85,7 @@ def problem_of_tuning(tuning: Mapping[str, Any], any_cluster: bool = False) -> s
         return f"has the cluster {strange[0]!r}, which is none"
     if not of_datasets <= clusters or (status == UNTUNED and (datasets or clusters)):
         return "contradicts itself"
-    if status in (TUNED, DECLARED) and not clusters:
+    if status == TUNED and not clusters:
         return "says that it was tuned, and not on what"
     return ""
 

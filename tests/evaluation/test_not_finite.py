@@ -118,7 +118,12 @@ def test_an_old_result_does_not_stay_beside_an_evaluation_without_one(sound, bad
 def test_prompts_are_in_the_file_and_not_in_memory(sound, prepared, tmp_path, monkeypatch):
     seen = []
     real = evaluator.summarize
-    monkeypatch.setattr(evaluator, "summarize", lambda record, *splits: seen.append(splits) or real(record, *splits))
+
+    def kept(record, test, dev, given):
+        seen.append((test, dev))
+        return real(record, test, dev, given)
+
+    monkeypatch.setattr(evaluator, "summarize", kept)
     for _ in range(2):  # the second time they are read from the file
         _evaluate(sound, prepared, tmp_path)
     assert len(seen) == 2 * len(ALL)
