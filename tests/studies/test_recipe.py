@@ -101,7 +101,9 @@ def figures(settings_of, tmp_path):
         "templates": [template],
         "metric": "accuracy",
     }
+    tuning = {"status": "tuned", "datasets": ["trec"], "clusters": ["miscellaneous"]}
     found = {"checkpoint": "c", "split": "dev", "settings": {}, "clusters": {}, "datasets": {"sst2": one}}
+    found["tuning"] = tuning
     return (
         found,
         lambda: (folder / "dev.json").write_text(json.dumps(found)) and judging.judged(commands, name, [tuning]),
