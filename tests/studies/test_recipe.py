@@ -101,9 +101,8 @@ def figures(settings_of, tmp_path):
         "templates": [template],
         "metric": "accuracy",
     }
-    tuning = {"status": "tuned", "datasets": ["trec"], "clusters": ["miscellaneous"]}
     found = {"checkpoint": "c", "split": "dev", "settings": {}, "clusters": {}, "datasets": {"sst2": one}}
-    found["tuning"] = tuning
+    found["tuning"] = {"status": "tuned", "datasets": ["trec"], "clusters": ["miscellaneous"]}
     return (
         found,
         lambda: (folder / "dev.json").write_text(json.dumps(found)) and judging.judged(commands, name, [tuning]),
