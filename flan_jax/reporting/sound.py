@@ -181,7 +181,7 @@ def problem_of_label(dataset: str, figures: Mapping[str, Any], results: Mapping[
     if "checkpoints" in results:  # one for each cluster
         if tuning.get("datasets") or tuning.get("clusters"):
             return "is called held out, and two records say what was tuned on"
-        tuning = results.get("tunings", {}).get(results["checkpoints"].get(dataset)) or {}
+        tuning = (results.get("tunings") or {}).get(results["checkpoints"].get(dataset)) or {}
     elif results.get("tunings"):
         return "is called held out, and several records say what was tuned on"
     if problem := problem_of_tuning(tuning, any_cluster=True):
