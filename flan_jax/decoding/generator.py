@@ -106,7 +106,7 @@ class Generator:
     @property
     def has_encoder(self) -> bool:
         """Whether prompts go to an encoder."""
-        return self._steps.has_encoder
+        return self._model.config.num_encoder_layers > 0
 
     @property
     def max_prompt(self) -> int:

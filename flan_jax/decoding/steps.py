@@ -56,11 +56,6 @@ class Steps:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    @property
-    def has_encoder(self) -> bool:
-        """Whether prompts go to an encoder."""
-        return self._model.config.num_encoder_layers > 0
-
     def prefilled(
         self, params: Any, tokens_BxP: jax.Array, lengths_B: jax.Array, room: int
     ) -> tuple[jax.Array, Cache, jax.Array]:

@@ -368,7 +368,7 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "runs": means,
         "best_dev": average([figures.get("best_dev") for figures in each]),
         "best_dev_template": None,
-        **{name: baseline(each, name) for name in ("random", "majority", "copied")},  # of the same examples
+        **{name: baseline(each, name) for name in clusters.BASELINES},  # of the same examples
         "stderr": None,
         **of_ways,
         **({"shots": _shots_added(shots)} if all(shots := [figures.get("shots") for figures in each]) else {}),

@@ -19,7 +19,6 @@ NONE = "–"
 EXTRA = " (extra, in no mean)"
 ALMOST_ALWAYS = 0.95  # a share of one answer from this on is marked
 RECORDS_SEEN = "records seen"  # part of a label
-_BASELINES = ("random", "majority", "copied")  # what needs no model
 _OF_RUN = ("n", "mean ± std", "best dev", "most frequent", "shots", "label")
 _LONGEST = 24  # characters of an answer in a table
 
@@ -130,14 +129,14 @@ def results_table(runs: Sequence[Run], evidence: Evidence | None = None) -> Tabl
                 _add_mean(rows, means, runs, over)
             first = first_figures(runs, name)
             row = [name + (EXTRA if name in over.apart else ""), metric(first) + _filter(first)]
-            row += [percent(baseline((run.figures(name) for run in runs), key)) for key in _BASELINES]
+            row += [percent(baseline((run.figures(name) for run in runs), key)) for key in clusters.BASELINES]
             for run in runs:
                 row += _run_cells(run, name, evidence)
             rows.append(tuple(row))
         if len(rows) == mean_row:
             _add_mean(rows, means, runs, over)
-    head = ("dataset", "metric", *_BASELINES, *_OF_RUN * len(runs))
-    for optional in (*_BASELINES, "most frequent", "shots"):
+    head = ("dataset", "metric", *clusters.BASELINES, *_OF_RUN * len(runs))
+    for optional in (*clusters.BASELINES, "most frequent", "shots"):
         if all(row[i] in ("", NONE) for row in rows for i, title in enumerate(head) if title == optional):
             kept = [i for i, title in enumerate(head) if title != optional]
             head, rows = tuple(head[i] for i in kept), [tuple(row[i] for i in kept) for row in rows]
@@ -156,7 +155,7 @@ def _add_mean(rows: list[tuple[str, ...]], means: set[int], runs: Sequence[Run],
     some = next((f for f in found if f), None)
     if some is None:
         return
-    row = [mean_title(over), "", *(percent(baseline(found, key)) for key in _BASELINES)]
+    row = [mean_title(over), "", *(percent(baseline(found, key)) for key in clusters.BASELINES)]
     for run, figures in zip(runs, found, strict=True):
         if figures is None:
             row += [NONE] * len(_OF_RUN)
