@@ -13,7 +13,7 @@ from flan_jax import models, values
 from flan_jax.checkpoint import arrays, digests, saved_digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import layouts, stream
-from flan_jax.decoding import generator
+from flan_jax.decoding import generator, steps
 from flan_jax.errors import FlanError
 from flan_jax.models import attention, attention_segments, cache
 from flan_jax.models.attention import Slots
@@ -300,10 +300,10 @@ def _a_shared_prefix_is_shifted(patch):
 
 
 def _a_cache_loses_a_token(patch):
-    sound = generator.Generator._stepped
+    sound = steps.Steps.stepped
     patch.setattr(
-        generator.Generator,
-        "_stepped",
+        steps.Steps,
+        "stepped",
         lambda self, params, cache, tokens, starts, before, room: sound(
             self, params, cache, tokens, starts - 3, before, room
         ),
