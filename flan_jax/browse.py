@@ -7,7 +7,8 @@ python -m flan_jax.browse --templates=rte                  the ten templates on 
 python -m flan_jax.browse --mixture=flan_without_nli       what a mixture consists of
 python -m flan_jax.browse --row=0                          a packed row and its segments
 python -m flan_jax.browse --html=templates.html            a page with all templates, with search
-python -m flan_jax.browse --summary | --lint               counts; what the linter finds
+python -m flan_jax.browse --summary                        counts
+python -m flan_jax.browse --lint | --lint=rte              what the linter finds; in one dataset
 python -m flan_jax.browse --template_report=EVAL_OUTPUT_DIR   how a model did with each template
 python -m flan_jax.browse --macros | --macros=LORA         what run files can set; one macro or function
 python -m flan_jax.browse --run MODEL_DIR [MODEL_DIR ...]   the course of training runs; with --html=FILE as a page
@@ -65,13 +66,15 @@ def _print_summary(console: Console) -> dict[str, Any]:
     return found
 
 
-def _print_findings(console: Console) -> dict[str, Any]:
-    found = examples.lint()
+def _print_findings(console: Console, arguments: argparse.Namespace) -> dict[str, Any]:
+    names = [] if arguments.lint == _ALL else [arguments.lint]
+    found = examples.lint(names)
     for line in found:
         console.print(line, soft_wrap=True)
     many = counted(len(found), "findings") if found else "no findings"
-    console.print(f"{many} in the templates of {counted(len(catalog.datasets()), 'datasets')}")
-    wording = examples.lint_wording()
+    where = arguments.lint if names else counted(len(catalog.datasets()), "datasets")
+    console.print(f"{many} in the templates of {where}", soft_wrap=True)
+    wording = examples.lint_wording(names)
     for line in wording:
         console.print(f"wording, to look at: {line}", soft_wrap=True)
     return {"findings": found, "wording": wording}
@@ -198,6 +201,8 @@ def _print_macros(console: Console, arguments: argparse.Namespace) -> dict[str, 
     return found.to_dict()
 
 
+_ALL = "all"  # of --lint: no dataset has this name
+
 # What can be asked for, the most specific first, and which other options then have an effect.
 _COUNT_FOR = {
     "run": ("html",),
@@ -226,7 +231,7 @@ def _refuse_without_effect(parser: argparse.ArgumentParser, arguments: argparse.
     Raises:
       FlanError: for the first such option.
     """
-    for name in ("dataset", "templates", "mixture"):
+    for name in ("dataset", "templates", "mixture", "lint"):
         if getattr(arguments, name) == "":
             raise FlanError(f"--{name} is empty: give a name, or leave it out.")
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)} - {"json", "tasks"}
@@ -242,7 +247,7 @@ def _refuse_without_effect(parser: argparse.ArgumentParser, arguments: argparse.
         raise FlanError("--prepared has records of its own: leave --data out.")
     if arguments.style:
         styles.parse(arguments.style)
-    for name in (arguments.dataset, arguments.templates):
+    for name in (arguments.dataset, arguments.templates, arguments.lint):
         if name in {cluster.name for cluster in catalog.clusters()}:
             own = [one.name for one in catalog.datasets(name)]
             raise FlanError(f"{name!r} is a cluster: give one of its datasets: {', '.join(own)}.")
@@ -257,8 +262,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     what.add_argument("--summary", action="store_true", help="one line for each variant, and totals")
     what.add_argument(
         "--lint",
-        action="store_true",
-        help="what the linter finds, and wordings to look at; exit status 1 if it finds anything",
+        nargs="?",
+        const=_ALL,
+        metavar="DATASET",
+        help="what the linter finds, in all datasets or one, and wordings to look at; exits with 1 if it finds any",
     )
     what.add_argument("--dataset", help="show rendered examples of a dataset")
     what.add_argument("--templates", help="show one record through each template of a dataset")
@@ -320,8 +327,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             result = _print_summary(console)
         elif arguments.macros is not None:
             result = _print_macros(console, arguments)
-        elif arguments.lint:
-            result = _print_findings(console)
+        elif arguments.lint is not None:
+            result = _print_findings(console, arguments)
         elif arguments.dataset:
             result = _print_examples(console, arguments)
         elif arguments.templates:
@@ -341,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             result = _print_catalog(console)
         if arguments.json:
             print(to_json(result))
-    if arguments.lint and result["findings"]:
+    if arguments.lint is not None and result["findings"]:
         sys.exit(1)
 
 

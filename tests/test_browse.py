@@ -77,6 +77,15 @@ def test_the_linter_finds_nothing_and_reports_what_it_finds(run, monkeypatch):
     assert status.value.code == 1
 
 
+def test_the_linter_looks_at_one_dataset(run, capsys):
+    found, printed = run("--lint=rte")
+    assert found == {"findings": [], "wording": []} and printed == "no findings in the templates of rte"
+    for name, why in {"rtee": "did you mean 'rte'", "nli": "a cluster: give one of its datasets", "": "empty"}.items():
+        with pytest.raises(SystemExit) as status:
+            browse.main([f"--lint={name}"])
+        assert status.value.code == 2 and why in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("style", ["", "no_template", "gpt3", "2_shots"])
 def test_examples_are_what_the_builder_makes(run, style):
     arguments = [f"--style={style}"] if style else []
